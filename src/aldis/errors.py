@@ -1,0 +1,215 @@
+"""Every exception that Aldis raises, in one tree.
+
+Rules of this module:
+
+* Local misuse (`UsageError`) and faults that come from elsewhere (`RemoteError`) are different branches, so that a
+  caller can retry the one and must fix the other.
+* An exception carries data in attributes; its text is for people and may change between versions.
+* `temporary` says whether the same call may succeed later without anybody changing anything.
+"""
+
+from __future__ import annotations
+
+
+class AldisError(Exception):
+    """The root of the tree: catch it to catch everything that Aldis raises on purpose."""
+
+    temporary: bool = False
+
+
+# --- local misuse: the calling program or its configuration is wrong -----------------------------------------------
+
+
+class UsageError(AldisError):
+    """The call cannot work as it was made, whatever the network does."""
+
+
+class ConfigError(UsageError):
+    """A setting has a value that cannot be used."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting}: {problem}")
+        self.setting = setting
+        self.problem = problem
+
+
+class InvalidAddress(UsageError):
+    """A user id or a device name breaks the rules of an address."""
+
+    def __init__(self, value: str, problem: str) -> None:
+        super().__init__(f"{value!r} is not a valid address: {problem}")
+        self.value = value
+        self.problem = problem
+
+
+class IdentityError(UsageError):
+    """An identity key cannot be read, written or used."""
+
+
+class StateError(UsageError):
+    """The object is not in a state in which this call makes sense (closed, not connected, already registered)."""
+
+
+class MessageTooLarge(UsageError):
+    """A message is larger than what may be sent in one piece.
+
+    Attributes: `size` and `limit`, both in bytes.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the message has {size} bytes; the limit is {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class EngineMissing(UsageError):
+    """The WebRTC engine that was asked for is not installed."""
+
+    def __init__(self, engine: str, hint: str) -> None:
+        super().__init__(f"the WebRTC engine {engine!r} is not installed: {hint}")
+        self.engine = engine
+        self.hint = hint
+
+
+# --- faults from elsewhere ------------------------------------------------------------------------------------------
+
+
+class RemoteError(AldisError):
+    """Something outside this program failed, refused or misbehaved."""
+
+
+class SignalingError(RemoteError):
+    """Anything that goes wrong between this client and the signaling server."""
+
+
+class ServerUnreachable(SignalingError):
+    """No WebSocket connection to the server could be made."""
+
+    temporary = True
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"cannot reach {url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class ConnectionLost(SignalingError):
+    """The connection to the server ended while a request was waiting for its reply."""
+
+    temporary = True
+
+
+class RequestTimeout(SignalingError):
+    """The server did not reply in time. Attribute: `seconds`, how long was waited."""
+
+    temporary = True
+
+    def __init__(self, request: str, seconds: float) -> None:
+        super().__init__(f"no reply to {request!r} within {seconds:g} s")
+        self.request = request
+        self.seconds = seconds
+
+
+class RequestFailed(SignalingError):
+    """The server answered a request with an error.
+
+    Attributes: `code` (see docs/protocol.md), `message`, `temporary`, `retry_after` (seconds, or None).
+    """
+
+    def __init__(self, code: str, message: str, *, temporary: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+        self.message = message
+        self.temporary = temporary
+        self.retry_after = retry_after
+
+
+class ConnectionClosed(SignalingError):
+    """The server closed the connection for good; the client does not reconnect.
+
+    Attributes: `code` (the WebSocket close code) and `reason`.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"the server closed the connection: {reason or 'no reason given'} ({code})")
+        self.code = code
+        self.reason = reason
+
+
+class ReconnectGaveUp(SignalingError):
+    """The configured number of reconnection attempts is used up. Attribute: `attempts`."""
+
+    def __init__(self, attempts: int, last: str) -> None:
+        super().__init__(f"gave up after {attempts} attempts to reconnect; the last one failed with: {last}")
+        self.attempts = attempts
+        self.last = last
+
+
+class ProtocolViolation(RemoteError):
+    """The other side sent something that the protocol does not allow."""
+
+
+class PeerError(RemoteError):
+    """Anything that goes wrong with one peer. Attribute: `user_id`."""
+
+    def __init__(self, user_id: str, message: str) -> None:
+        super().__init__(message)
+        self.user_id = user_id
+
+
+class PeerOffline(PeerError):
+    """The peer is known to the server, and not online now."""
+
+    temporary = True
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(user_id, f"{user_id} is not online")
+
+
+class PeerUnknown(PeerError):
+    """Nobody has ever registered this name with the server."""
+
+    temporary = True
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(user_id, f"nobody has registered the name {user_id} with this server")
+
+
+class PeerKeyChanged(PeerError):
+    """The peer presents another key than the pinned one: a new device of theirs, or somebody else.
+
+    Attributes: `pinned` and `offered`, the two public keys (32 bytes each). Call `NetworkStore.accept_key` only after
+    comparing fingerprints with the peer by other means.
+    """
+
+    def __init__(self, user_id: str, pinned: bytes, offered: bytes) -> None:
+        super().__init__(user_id, f"the key of {user_id} has changed since it was first seen")
+        self.pinned = pinned
+        self.offered = offered
+
+
+class ProofInvalid(PeerError):
+    """An offer or answer in the peer's name carries no valid signature of theirs: it was forged or altered."""
+
+    def __init__(self, user_id: str, problem: str) -> None:
+        super().__init__(user_id, f"a message in the name of {user_id} was refused: {problem}")
+        self.problem = problem
+
+
+class PeerConnectionFailed(PeerError):
+    """No direct connection to the peer could be made. Attribute: `reason`, in plain words."""
+
+    temporary = True
+
+    def __init__(self, user_id: str, reason: str) -> None:
+        super().__init__(user_id, f"no direct connection to {user_id}: {reason}")
+        self.reason = reason
+
+
+class DeliveryFailed(PeerError):
+    """A message will not be delivered any more. Attribute: `sequence`, the message's number towards this peer."""
+
+    def __init__(self, user_id: str, sequence: int, reason: str) -> None:
+        super().__init__(user_id, f"message {sequence} to {user_id} was not delivered: {reason}")
+        self.sequence = sequence
+        self.reason = reason

@@ -1,0 +1,144 @@
+"""Ed25519 identity keys: made, kept in a file, used to sign, shown to people.
+
+Rules: a private key leaves this module only into a file that nobody else may read. Verification says yes or no and
+never why, so that no caller can tell an attacker more.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from base64 import b32encode
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from aldis.errors import IdentityError
+
+PUBLIC_KEY_BYTES: Final = 32  # RFC 8032 section 5.1.5
+SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
+_FINGERPRINT_BYTES: Final = 20  # 160 bits: a second key with the same fingerprint is out of reach
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Identity:
+    """An Ed25519 key pair: who a program is, towards servers and peers alike.
+
+    Make one with `generate()`, keep it with `save(path)`, get it back with `load(path)`.
+    """
+
+    __slots__ = ("_private", "public_key")
+
+    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+        self._private = private_key
+        self.public_key: bytes = private_key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """Make a new identity from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> Identity:
+        """The identity of a 32-byte private key (RFC 8032 section 5.1.5). Raises `IdentityError` for another size."""
+        try:
+            return cls(Ed25519PrivateKey.from_private_bytes(seed))
+        except ValueError as error:
+            raise IdentityError(f"not an Ed25519 private key: {error}") from None
+
+    @classmethod
+    def load(cls, path: Path | str) -> Identity:
+        """Read an identity from a PEM file (PKCS #8, RFC 5958).
+
+        Raises `IdentityError` when the file is missing, is no Ed25519 key, or may be read by other users.
+        """
+        path = Path(path)
+        try:
+            # From the open file, not by name: what is checked is what is read.
+            with path.open("rb") as file:
+                if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & _OTHERS:
+                    raise IdentityError(f"{path} can be read by other users; run: chmod 600 {path}")
+                data = file.read(64 * 1024)
+        except OSError as error:
+            raise IdentityError(f"cannot read the key file {path}: {error.strerror or error}") from error
+        try:
+            key = serialization.load_pem_private_key(data, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise IdentityError(f"{path} is not an unencrypted PEM private key") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise IdentityError(f"{path} holds a key of another kind; Aldis uses Ed25519")
+        return cls(key)
+
+    @classmethod
+    def load_or_create(cls, path: Path | str) -> Identity:
+        """Read the identity at `path`, or make one and keep it there. Safe when two processes do so at once."""
+        path = Path(path)
+        if not path.exists():
+            try:
+                identity = cls.generate()
+                identity.save(path)
+                return identity
+            except FileExistsError:
+                pass  # another process was faster: its key is the one
+        return cls.load(path)
+
+    def save(self, path: Path | str) -> None:
+        """Write the key as an unencrypted PEM file that only its owner can read; folders are made as needed.
+
+        Never overwrites: raises `FileExistsError` when there is a file already, `IdentityError` when it cannot write.
+        """
+        path = Path(path)
+        data = self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        # Written beside and linked into place, so that no reader ever sees half a key.
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise IdentityError(f"cannot write the key file {path}: {error.strerror or error}") from error
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte Ed25519 signature of `message`."""
+        return self._private.sign(message)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the public key, for people to compare; see `fingerprint`."""
+        return fingerprint(self.public_key)
+
+    def __repr__(self) -> str:
+        return f"<Identity {self.fingerprint}>"
+
+
+def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Tell whether `signature` is that of `message` under `public_key`. Never raises for bad input."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def fingerprint(public_key: bytes) -> str:
+    """The fingerprint of a public key: eight groups of four characters, such as `k3ul-7q2a-...`.
+
+    The first 160 bits of the SHA-256 of the 32 key bytes in lower-case base32 (RFC 4648 section 6).
+    """
+    text = b32encode(sha256(public_key).digest()[:_FINGERPRINT_BYTES]).decode("ascii").lower()
+    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))

@@ -1,0 +1,72 @@
+"""Addresses: `userId` or `userId/device`.
+
+Rules: a user id has 1 to 128 characters, without control characters, white space and `/`; a device name has 1 to 64
+of `A-Z a-z 0-9 . _ -` and is `main` when it is not given. Comparison is by code points: nothing is folded or
+normalised, because two names that look alike are still bound to two keys.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from aldis.errors import InvalidAddress
+
+MAX_USER_ID: Final = 128  # characters; fits an e-mail address (RFC 5321: 254 at most, in practice far below)
+MAX_DEVICE: Final = 64
+DEFAULT_DEVICE: Final = "main"
+
+_DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Cc: control characters; Cs: lone surrogates, which UTF-8 cannot carry.
+_FORBIDDEN_CATEGORIES = ("Cc", "Cs")
+
+
+def user_id_problem(user_id: str) -> str | None:
+    """Say in words what is wrong with a user id, or None when it is valid."""
+    if not user_id:
+        return "it is empty"
+    if len(user_id) > MAX_USER_ID:
+        return f"it has more than {MAX_USER_ID} characters"
+    for character in user_id:
+        if character == "/":
+            return "it contains '/'"
+        if character.isspace():
+            return "it contains white space"
+        if unicodedata.category(character) in _FORBIDDEN_CATEGORIES:
+            return "it contains a control character"
+    return None
+
+
+def device_problem(device: str) -> str | None:
+    """Say in words what is wrong with a device name, or None when it is valid."""
+    if _DEVICE.fullmatch(device):
+        return None
+    return f"a device name has 1 to {MAX_DEVICE} of A-Z a-z 0-9 . _ -"
+
+
+def check_user_id(user_id: str) -> str:
+    """Return `user_id`; raise `InvalidAddress` when it breaks the rules."""
+    problem = user_id_problem(user_id)
+    if problem:
+        raise InvalidAddress(user_id, problem)
+    return user_id
+
+
+def check_device(device: str) -> str:
+    """Return `device`; raise `InvalidAddress` when it breaks the rules."""
+    problem = device_problem(device)
+    if problem:
+        raise InvalidAddress(device, problem)
+    return device
+
+
+def split(address: str) -> tuple[str, str | None]:
+    """Split an address into user id and device; the device is None for a bare user id. Nothing is validated."""
+    user_id, slash, device = address.partition("/")
+    return user_id, (device if slash else None)
+
+
+def join(user_id: str, device: str) -> str:
+    """The address of one device as the server writes it into `from`: bare for the default device."""
+    return user_id if device == DEFAULT_DEVICE else f"{user_id}/{device}"

@@ -1,0 +1,212 @@
+"""The only place where JSON is read or written.
+
+Decoding has a fast path (one typed decode) and, when that fails, a slow path which finds out why, so that the answer
+names the error that docs/protocol.md promises. Both take text that is known to be valid UTF-8: the WebSocket layer
+checks that first, because `Raw` fields are passed on unread, and one client's bad bytes must not end another's
+connection (a browser closes on invalid UTF-8, RFC 6455 section 8.1).
+"""
+
+from __future__ import annotations
+
+import binascii
+import typing
+from base64 import b64decode, b64encode
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from aldis.errors import ProtocolViolation
+from aldis.protocol.codes import ErrorCode
+from aldis.protocol.messages import (
+    MAX_ID_LENGTH,
+    MAX_SAFE_INTEGER,
+    Candidate,
+    Capabilities,
+    ClientMessage,
+    Description,
+    Proof,
+    RequestId,
+    ServerMessage,
+)
+
+# RFC 8259 section 9 allows a parser to limit depth; msgspec raises RecursionError at the interpreter's limit.
+_UNREADABLE = (msgspec.DecodeError, RecursionError)
+
+# The annotations are needed because a type checker sees a union as no type of its own.
+_client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_server_decoder: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
+_description_decoder = msgspec.json.Decoder(Description)
+_candidate_decoder: msgspec.json.Decoder[Candidate | None] = msgspec.json.Decoder(Candidate | None)
+_proof_decoder = msgspec.json.Decoder(Proof)
+_capabilities_decoder = msgspec.json.Decoder(Capabilities)
+_encoder = msgspec.json.Encoder()
+
+encode_into: Final = _encoder.encode_into
+"""`encode_into(message, buffer, offset)`: write a message into a bytearray, which is resized to fit."""
+
+
+class DecodeFailed(ProtocolViolation):
+    """A frame is not a message.
+
+    Attributes: `code` (an `ErrorCode`), `text`, and `re`, the id of the request if it had one.
+    """
+
+    def __init__(self, code: str, text: str, re: RequestId | UnsetType = UNSET) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.re = re
+
+
+def _members(union: object) -> dict[str, type[Struct]]:
+    return {str(member.__struct_config__.tag): member for member in union.__args__}  # type: ignore[attr-defined]
+
+
+_CLIENT_TYPES: Final = _members(ClientMessage)
+_SERVER_TYPES: Final = _members(ServerMessage)
+
+
+def decode_client_message(text: str) -> ClientMessage:
+    """Read one frame from a client; raise `DecodeFailed` with the documented code when it is not a message."""
+    try:
+        return _client_decoder.decode(text)
+    except _UNREADABLE:
+        raise _why_not(text, _CLIENT_TYPES) from None
+
+
+def decode_server_message(text: str) -> ServerMessage | None:
+    """Read one frame from a server. None for a `type` that this version does not know; `DecodeFailed` for bad JSON."""
+    try:
+        return _server_decoder.decode(text)
+    except _UNREADABLE:
+        failure = _why_not(text, _SERVER_TYPES)
+        if failure.code == ErrorCode.UNKNOWN_TYPE:
+            return None
+        raise failure from None
+
+
+def encode(message: Struct) -> bytes:
+    """Write a message as UTF-8 JSON."""
+    return _encoder.encode(message)
+
+
+def encode_text(message: Struct) -> str:
+    """Write a message as a JSON text."""
+    return _encoder.encode(message).decode()
+
+
+def raw(value: object) -> Raw:
+    """Encode a value (a struct, dict, list or None) for one of the `Raw` fields."""
+    return Raw(_encoder.encode(value))
+
+
+def is_object(value: Raw) -> bool:
+    """Tell whether an opaque field holds a JSON object with something in it, without parsing it."""
+    view = memoryview(value)
+    return len(view) > 2 and view[0] == 0x7B
+
+
+def is_object_or_null(value: Raw) -> bool:
+    """As `is_object`, or the JSON `null`."""
+    return is_object(value) or bytes(value) == b"null"
+
+
+def read_description(value: Raw) -> Description:
+    """Parse an `offer` or `answer` field; raise `ProtocolViolation` when it is none."""
+    try:
+        return _description_decoder.decode(value)
+    except _UNREADABLE as error:
+        raise ProtocolViolation(f"unreadable session description: {error}") from None
+
+
+def read_candidate(value: Raw) -> Candidate | None:
+    """Parse a `candidate` field: None stands for the end of candidates. Raises `ProtocolViolation`."""
+    try:
+        return _candidate_decoder.decode(value)
+    except _UNREADABLE as error:
+        raise ProtocolViolation(f"unreadable ICE candidate: {error}") from None
+
+
+def read_proof(value: Raw) -> Proof:
+    """Parse a `proof` field; raise `ProtocolViolation` when it is none."""
+    try:
+        return _proof_decoder.decode(value)
+    except _UNREADABLE as error:
+        raise ProtocolViolation(f"unreadable proof: {error}") from None
+
+
+def read_capabilities(value: Raw | UnsetType) -> Capabilities:
+    """Parse a `capabilities` field. What is absent or unreadable means "can do all", as for a peer that sends none."""
+    if value is UNSET:
+        return Capabilities()
+    try:
+        return _capabilities_decoder.decode(value)
+    except _UNREADABLE:
+        return Capabilities()
+
+
+def to_base64(data: bytes) -> str:
+    """Standard base64 with padding (RFC 4648 section 4), as everywhere on the wire."""
+    return b64encode(data).decode("ascii")
+
+
+def from_base64(text: str, size: int | None = None) -> bytes:
+    """Read standard base64; raise ValueError when it is not strict, or not of `size` bytes."""
+    try:
+        data = b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("not base64") from None
+    if size is not None and len(data) != size:
+        raise ValueError(f"not {size} bytes but {len(data)}")
+    # Bits after the last byte must be zero, or one key would have several spellings.
+    if b64encode(data).decode("ascii") != text:
+        raise ValueError("not canonical base64")
+    return data
+
+
+def _request_id(value: object) -> RequestId | UnsetType:
+    if isinstance(value, str) and len(value) <= MAX_ID_LENGTH:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SAFE_INTEGER:
+        return value
+    return UNSET
+
+
+def _why_not(text: str, types: dict[str, type[Struct]]) -> DecodeFailed:
+    """Find out why a frame is not a message of the union. Slow, and only run for frames that are wrong."""
+    try:
+        value = msgspec.json.decode(text)
+    except _UNREADABLE:
+        return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the frame is not valid JSON")
+    if not isinstance(value, dict):
+        return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the frame is not a JSON object")
+    re = _request_id(value.get("id"))
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the message has no type", re)
+    if kind not in types:
+        return DecodeFailed(ErrorCode.UNKNOWN_TYPE, f"unknown message type {kind[:64]!r}", re)
+    return _which_field(types[kind], value, re)
+
+
+def _which_field(struct: type[Struct], value: dict[str, object], re: RequestId | UnsetType) -> DecodeFailed:
+    """Name the fields: `missing-fields` for required ones (absent, empty, of a wrong type), else `invalid-field`."""
+    bad: list[str] = []
+    missing: list[str] = []
+    for field in msgspec.structs.fields(struct):
+        present = field.encode_name in value
+        if not present and not field.required:
+            continue
+        try:
+            if present:
+                if field.type is Raw or Raw in typing.get_args(field.type):
+                    continue  # opaque: any JSON value will do, and none can be converted
+                msgspec.convert(value[field.encode_name], field.type)
+                continue
+        except (msgspec.ValidationError, RecursionError):
+            pass
+        (missing if field.required else bad).append(field.encode_name)
+    if missing:
+        return DecodeFailed(ErrorCode.MISSING_FIELDS, f"missing or wrong: {', '.join(missing)}", re)
+    return DecodeFailed(ErrorCode.INVALID_FIELD, f"not valid: {', '.join(bad) or 'the message'}", re)

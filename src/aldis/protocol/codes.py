@@ -1,0 +1,79 @@
+"""The error codes and close codes of the wire protocol (docs/protocol.md), and what a client may do about each.
+
+This module knows the numbers and words only; which situation leads to which code is the hub's business.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+
+class ErrorCode:
+    """The `code` of an `error` message. Plain strings, so that an unknown one from a newer server is no crash."""
+
+    INVALID_MESSAGE: Final = "invalid-message"
+    UNKNOWN_TYPE: Final = "unknown-type"
+    MISSING_FIELDS: Final = "missing-fields"
+    INVALID_FIELD: Final = "invalid-field"
+    NOT_REGISTERED: Final = "not-registered"
+    ALREADY_REGISTERED: Final = "already-registered"
+    BAD_SIGNATURE: Final = "bad-signature"
+    KEY_MISMATCH: Final = "key-mismatch"
+    UNAUTHORIZED: Final = "unauthorized"
+    FORBIDDEN: Final = "forbidden"
+    NOT_ONLINE: Final = "not-online"
+    RATE_LIMITED: Final = "rate-limited"
+    TOO_LARGE: Final = "too-large"
+    OVER_CAPACITY: Final = "over-capacity"
+    TIMEOUT: Final = "timeout"
+    INTERNAL: Final = "internal"
+
+
+# A client may repeat a request only after one of these.
+TEMPORARY: Final = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.OVER_CAPACITY, ErrorCode.TIMEOUT, ErrorCode.INTERNAL})
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes: RFC 6455 section 7.4.1 below 4000, Aldis's own from 4000 (section 7.4.2)."""
+
+    NORMAL = 1000
+    LEAVING = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_UTF8 = 1007
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    GOING_AWAY = 4000
+    REPLACED = 4001
+    SLOW_CONSUMER = 4002
+    NO_PONG = 4003
+    REGISTRATION_TIMEOUT = 4004
+    SESSION_LOST = 4005
+    BAD_PROTOCOL = 4500
+    UNAUTHORIZED = 4501
+    ORIGIN_NOT_ALLOWED = 4502
+    BANNED = 4503
+    OVER_LIMITS = 4504
+
+
+_OWN_FIRST = 4000
+_OWN_FINAL_FIRST = 4500
+
+
+def may_reconnect(code: int) -> bool:
+    """Tell whether a client may reconnect by itself after the connection was closed with `code`.
+
+    4000 to 4499 invite a reconnection, but for 4001: the newer connection of the same address would be replaced in
+    turn, for ever. 4500 and above, and the codes that say "this client speaks wrongly", wait for a person.
+    """
+    if code >= _OWN_FIRST:
+        return code < _OWN_FINAL_FIRST and code != CloseCode.REPLACED
+    return code not in (
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.UNSUPPORTED_DATA,
+        CloseCode.INVALID_UTF8,
+        CloseCode.TOO_BIG,
+    )

@@ -1,0 +1,313 @@
+"""The messages of the wire protocol as msgspec structs, one class a `type`.
+
+Rules of this module:
+
+* A struct is what the JSON says and nothing more; defaults are `UNSET`, which is left out on the wire.
+* What peers say to each other (`offer`, `answer`, `candidate`, `proof`, `capabilities`) stays `Raw`: the server
+  relays it without parsing it, and the peers parse it with `codec`.
+* Relayed messages are one class for both directions: the server fills `from_`, clears `id`, and encodes the same
+  object again ("as sent, with `from`, without `id`").
+* No field has the name of a Python keyword: `from` on the wire is `from_` here.
+
+It does not know who may send what and when: that is the hub's business.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeAlias
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+MAX_WATCHED_PER_MESSAGE: Final = 1000
+MAX_ID_LENGTH: Final = 64
+# Integers beyond this lose digits in a browser (ECMA-262, Number.MAX_SAFE_INTEGER).
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+
+RequestId: TypeAlias = (
+    Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+)
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+# A user id and a device with the slash between them; the exact rules are checked where a name is registered.
+AddressText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=193)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
+
+
+class _Message(Struct, tag_field="type", gc=False):
+    """Common to all: the tag is the wire's `type`. Without cycles, so the garbage collector need not look at them."""
+
+
+class _Request(_Message):
+    pass
+
+
+# --- values inside messages -----------------------------------------------------------------------------------------
+
+
+class SealKey(Struct, rename="camel", gc=False):
+    """An HPKE public key of one registration and its signature by the identity key, both base64."""
+
+    public_key: Text
+    signature: Text
+
+
+class ResumeTicket(Struct, gc=False):
+    """What a client shows to resume a session: how many numbered messages of it were `received`."""
+
+    session: Text
+    secret: Text
+    received: Count
+
+
+class Description(Struct, gc=False):
+    """A session description (W3C `RTCSessionDescriptionInit`): `type` is `offer` or `answer`."""
+
+    type: str
+    sdp: str
+
+
+class Candidate(
+    Struct,
+    gc=False,
+    rename={"sdp_mid": "sdpMid", "sdp_m_line_index": "sdpMLineIndex", "username_fragment": "usernameFragment"},
+):
+    """An ICE candidate (W3C `RTCIceCandidateInit`)."""
+
+    candidate: str
+    sdp_mid: str | None = None
+    sdp_m_line_index: int | None = None
+    username_fragment: str | UnsetType | None = UNSET
+
+
+class Proof(Struct, rename="camel", gc=False):
+    """The end-to-end proof of an offer or answer; all three fields are base64."""
+
+    public_key: str
+    nonce: str
+    signature: str
+
+
+class Capabilities(Struct, gc=False):
+    """What the sender's WebRTC engine can do. Both are true when absent."""
+
+    trickle: bool = True
+    restart: bool = True
+
+
+class Device(Struct, rename="camel", gc=False):
+    """One online device of a user."""
+
+    device: str
+    seal_key: SealKey | UnsetType = UNSET
+
+
+class IceServer(Struct, omit_defaults=True, gc=False):
+    """One STUN or TURN server (W3C `RTCIceServer`)."""
+
+    urls: list[str]
+    username: str | None = None
+    credential: str | None = None
+
+
+class Limits(Struct, rename="camel", gc=False):
+    """What the server accepts: sizes in bytes, times in seconds."""
+
+    max_message_bytes: int
+    max_watches: int
+    resume_window: float
+
+
+# --- client to server -----------------------------------------------------------------------------------------------
+
+
+class Register(_Request, tag="register", rename="camel"):
+    user_id: Text
+    public_key: Text
+    device: str | UnsetType = UNSET
+    token: str | UnsetType = UNSET
+    seal_key: SealKey | UnsetType = UNSET
+    resume: ResumeTicket | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+class Prove(_Request, tag="prove"):
+    signature: Text
+    id: RequestId | UnsetType = UNSET
+
+
+class Rotate(_Request, tag="rotate", rename="camel"):
+    new_public_key: Text
+    signature: Text
+    id: RequestId | UnsetType = UNSET
+
+
+class Discover(_Request, tag="discover", rename="camel"):
+    user_id: Text
+    id: RequestId | UnsetType = UNSET
+
+
+class Watch(_Request, tag="watch", rename="camel"):
+    user_ids: list[str]
+    id: RequestId | UnsetType = UNSET
+
+
+class Unwatch(_Request, tag="unwatch", rename="camel"):
+    user_ids: list[str]
+    id: RequestId | UnsetType = UNSET
+
+
+class IceServersRequest(_Request, tag="ice-servers"):
+    id: RequestId | UnsetType = UNSET
+
+
+class Received(_Request, tag="received"):
+    count: Count
+    id: RequestId | UnsetType = UNSET
+
+
+class Ping(_Request, tag="ping"):
+    id: RequestId | UnsetType = UNSET
+
+
+class Unregister(_Request, tag="unregister"):
+    id: RequestId | UnsetType = UNSET
+
+
+# --- relayed: both directions ---------------------------------------------------------------------------------------
+
+
+class Offer(_Request, tag="offer", rename={"from_": "from"}):
+    to: AddressText
+    offer: Raw
+    from_: str | UnsetType = UNSET
+    connection: str | UnsetType = UNSET
+    proof: Raw | UnsetType = UNSET
+    capabilities: Raw | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+class Answer(_Request, tag="answer", rename={"from_": "from"}):
+    to: AddressText
+    answer: Raw
+    from_: str | UnsetType = UNSET
+    connection: str | UnsetType = UNSET
+    proof: Raw | UnsetType = UNSET
+    capabilities: Raw | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+class IceCandidate(_Request, tag="ice-candidate", rename={"from_": "from"}):
+    """`candidate` is the JSON of a `Candidate`, or `null` for the end of candidates (RFC 8838 section 13)."""
+
+    to: AddressText
+    candidate: Raw
+    from_: str | UnsetType = UNSET
+    connection: str | UnsetType = UNSET
+    proof: Raw | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+class Bye(_Request, tag="bye", rename={"from_": "from"}):
+    to: AddressText
+    from_: str | UnsetType = UNSET
+    connection: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+class Relay(_Request, tag="relay", rename={"from_": "from"}):
+    to: AddressText
+    sealed: Text
+    from_: str | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+Relayed: TypeAlias = Offer | Answer | IceCandidate | Bye | Relay
+ClientMessage: TypeAlias = (
+    Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | Received | Ping | Unregister | Relayed
+)
+
+
+# --- server to client -----------------------------------------------------------------------------------------------
+
+
+class Challenge(_Message, tag="challenge"):
+    nonce: str
+    re: RequestId | UnsetType = UNSET
+
+
+class Registered(_Message, tag="registered", rename="camel"):
+    success: bool
+    user_id: str
+    device: str | UnsetType = UNSET
+    session: str | UnsetType = UNSET
+    secret: str | UnsetType = UNSET
+    resumed: bool | UnsetType = UNSET
+    server_time: float | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
+    re: RequestId | UnsetType = UNSET
+
+
+class Rotated(_Message, tag="rotated", rename="camel"):
+    public_key: str
+    re: RequestId | UnsetType = UNSET
+
+
+class DiscoverResponse(_Message, tag="discover-response", rename="camel"):
+    user_id: str
+    online: bool
+    public_key: str | UnsetType = UNSET
+    devices: list[Device] | UnsetType = UNSET
+    re: RequestId | UnsetType = UNSET
+
+
+class Presence(_Message, tag="presence", rename="camel"):
+    user_id: str
+    online: bool
+    public_key: str | UnsetType = UNSET
+    devices: list[Device] | UnsetType = UNSET
+
+
+class Error(_Message, tag="error", rename="camel"):
+    message: str
+    code: str | UnsetType = UNSET
+    temporary: bool | UnsetType = UNSET
+    retry_after: float | UnsetType = UNSET
+    re: RequestId | UnsetType = UNSET
+
+
+class Ack(_Message, tag="ack"):
+    re: RequestId
+
+
+class Pong(_Message, tag="pong"):
+    re: RequestId | UnsetType = UNSET
+
+
+class Unregistered(_Message, tag="unregistered"):
+    re: RequestId | UnsetType = UNSET
+
+
+class IceServers(_Message, tag="ice-servers", rename="camel"):
+    ice_servers: list[IceServer]
+    ttl: int
+    re: RequestId | UnsetType = UNSET
+
+
+class GoingAway(_Message, tag="going-away", rename="camel"):
+    reconnect_in: float
+
+
+ServerMessage: TypeAlias = (
+    Challenge
+    | Registered
+    | Rotated
+    | DiscoverResponse
+    | Presence
+    | Error
+    | Ack
+    | Pong
+    | Unregistered
+    | IceServers
+    | GoingAway
+    | Relayed
+)
