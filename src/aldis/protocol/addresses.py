@@ -17,6 +17,8 @@ MAX_USER_ID: Final = 128  # characters; fits an e-mail address (RFC 5321: 254 at
 MAX_DEVICE: Final = 64
 DEFAULT_DEVICE: Final = "main"
 
+# What is plainly valid; the rest is looked at character by character, to say what is wrong with it.
+_USER_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 _DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Cc: control characters; Cs: lone surrogates, which UTF-8 cannot carry.
 _FORBIDDEN_CATEGORIES = ("Cc", "Cs")
@@ -24,6 +26,8 @@ _FORBIDDEN_CATEGORIES = ("Cc", "Cs")
 
 def user_id_problem(user_id: str) -> str | None:
     """Say in words what is wrong with a user id, or None when it is valid."""
+    if _USER_ID.fullmatch(user_id):
+        return None
     if not user_id:
         return "it is empty"
     if len(user_id) > MAX_USER_ID:

@@ -1,0 +1,80 @@
+"""Who is online with which devices, and who wants to know.
+
+It keeps the books and answers questions; the hub decides when somebody comes or goes, and tells the watchers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+
+from aldis.hub.sessions import Session
+from aldis.protocol.addresses import split
+
+_NOBODY: frozenset[Session] = frozenset()
+
+
+class Presence:
+    """The users that are online, their sessions by device, and the watchers of each name (online or not)."""
+
+    def __init__(self) -> None:
+        # Devices in the order of their registration: the newest is the last.
+        self._users: dict[str, dict[str, Session]] = {}
+        self._watchers: dict[str, set[Session]] = {}
+
+    def __len__(self) -> int:
+        """How many users are online."""
+        return len(self._users)
+
+    def sessions(self) -> Iterable[Session]:
+        """All sessions that have a name, with or without a connection."""
+        return [session for devices in self._users.values() for session in devices.values()]
+
+    def find(self, address: str) -> Session | None:
+        """The session of an address; for a bare user id, that of the device which registered last."""
+        devices = self._users.get(address)
+        if devices is not None:
+            return next(reversed(devices.values()))
+        user_id, device = split(address)
+        if device is None:
+            return None
+        devices = self._users.get(user_id)
+        return devices.get(device) if devices is not None else None
+
+    def at(self, user_id: str, device: str) -> Session | None:
+        """The session of exactly this device."""
+        devices = self._users.get(user_id)
+        return devices.get(device) if devices is not None else None
+
+    def devices(self, user_id: str) -> list[Session]:
+        """The sessions of a user, newest first; empty when the user is offline."""
+        return list(reversed(self._users.get(user_id, {}).values()))
+
+    def add(self, session: Session) -> None:
+        """Enter a session under its name and device, as the newest, in place of the one that was there."""
+        devices = self._users.setdefault(session.user_id, {})
+        devices.pop(session.device, None)
+        devices[session.device] = session
+
+    def remove(self, session: Session) -> bool:
+        """Take a session out; False, and no change, when another one has its place by now."""
+        devices = self._users.get(session.user_id)
+        if devices is None or devices.get(session.device) is not session:
+            return False
+        del devices[session.device]
+        if not devices:
+            del self._users[session.user_id]
+        return True
+
+    def watch(self, session: Session, user_id: str) -> None:
+        self._watchers.setdefault(user_id, set()).add(session)
+
+    def unwatch(self, session: Session, user_id: str) -> None:
+        watchers = self._watchers.get(user_id)
+        if watchers is not None:
+            watchers.discard(session)
+            if not watchers:
+                del self._watchers[user_id]
+
+    def watchers(self, user_id: str) -> AbstractSet[Session]:
+        return self._watchers.get(user_id, _NOBODY)

@@ -1,0 +1,381 @@
+"""Names: how a session gets one, keeps one over a lost connection, and gives one up.
+
+    register -> challenge -> prove -> the directory says whose name it is -> registered
+
+This module holds all rules about who may have a name: the proof of the key, the durable binding, the newest connection
+of the same proven key wins, the classic dialect's unproven names, resume, key rotation. It does not know relaying.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+
+from msgspec import UNSET
+
+from aldis.backends.base import Answer, Claim, Find
+from aldis.backends.base import Rotate as RotateQuestion
+from aldis.hub.desk import Desk
+from aldis.hub.presence import Presence
+from aldis.hub.resume import Replay
+from aldis.hub.sessions import Dialect, Session, Stage
+from aldis.hub.settings import HubSettings
+from aldis.hub.stats import HubStats
+from aldis.hub.voice import Voice
+from aldis.identity import proofs
+from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
+from aldis.protocol import messages as m
+from aldis.protocol.addresses import DEFAULT_DEVICE, device_problem, join, user_id_problem
+from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.codes import CloseCode, ErrorCode
+
+_SESSION_BYTES = 16
+_SECRET_BYTES = 32
+
+
+class Registrar:
+    """Moves sessions between the stages; see `sessions.Stage`."""
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        *,
+        voice: Voice,
+        desk: Desk,
+        presence: Presence,
+        stats: HubStats,
+        random: Callable[[int], bytes],
+        wall: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._voice = voice
+        self._desk = desk
+        self._presence = presence
+        self._stats = stats
+        self._random = random
+        self._wall = wall
+        self._limits = m.Limits(settings.max_message_bytes, settings.max_watches, settings.resume_window)
+
+    # --- asking for a name ------------------------------------------------------------------------------------------
+
+    def register(self, session: Session, message: m.Register, now: float) -> None:
+        """A client asks for a name."""
+        problem = user_id_problem(message.user_id)
+        if problem:
+            self._refuse(session, message, ErrorCode.INVALID_FIELD, f"userId: {problem}")
+        elif session.classic:
+            self._register_classic(session, message)
+        elif session.stage is Stage.REGISTERED:
+            text = f"this connection is registered as {session.address}; unregister first"
+            self._refuse(session, message, ErrorCode.ALREADY_REGISTERED, text)
+        elif problem := self._field_problem(message):
+            self._refuse(session, message, ErrorCode.INVALID_FIELD, problem)
+        else:
+            session.registering = message
+            session.nonce = self._random(proofs.NONCE_BYTES)
+            session.nonce_expires = now + self._settings.challenge_seconds
+            session.stage = Stage.CHALLENGED
+            self._voice.say(session, m.Challenge(to_base64(session.nonce), message.id))
+
+    def _field_problem(self, message: m.Register) -> str | None:
+        device = DEFAULT_DEVICE if message.device is UNSET else message.device
+        problem = device_problem(device)
+        if problem:
+            return f"device: {problem}"
+        try:
+            key = from_base64(message.public_key, PUBLIC_KEY_BYTES)
+        except ValueError as error:
+            return f"publicKey: {error}; it is the base64 of an Ed25519 public key"
+        if message.seal_key is UNSET:
+            return None
+        try:
+            seal_key = from_base64(message.seal_key.public_key)
+            signature = from_base64(message.seal_key.signature, SIGNATURE_BYTES)
+        except ValueError as error:
+            return f"sealKey: {error}"
+        if not verify(key, signature, proofs.seal(message.user_id, device, seal_key)):
+            return "sealKey: it is not signed by publicKey"
+        return None
+
+    def prove(self, session: Session, message: m.Prove, now: float) -> None:
+        """A client signs the challenge."""
+        request = session.registering
+        if session.stage is not Stage.CHALLENGED or request is None:
+            text = "there is no challenge to sign: send register first"
+            self._voice.refuse(session, "prove", ErrorCode.BAD_SIGNATURE, text, message.id)
+            return
+        if message.id is UNSET:
+            message.id = request.id
+        nonce, session.nonce = session.nonce, b""  # single use, whatever comes of it
+        session.stage = Stage.OPEN
+        session.registering = None
+        if now > session.nonce_expires:
+            self._refuse(session, message, ErrorCode.TIMEOUT, "the challenge has expired: send register again")
+            return
+        key = from_base64(request.public_key)
+        device = DEFAULT_DEVICE if request.device is UNSET else request.device
+        try:
+            signature = from_base64(message.signature, SIGNATURE_BYTES)
+        except ValueError as error:
+            self._refuse(session, message, ErrorCode.INVALID_FIELD, f"signature: {error}")
+            return
+        if not verify(key, signature, proofs.registration(session.host, nonce, request.user_id, device)):
+            text = (
+                f"the signature does not fit; this server takes its host to be {session.host!r} "
+                "(a proxy that rewrites the Host header is the usual cause when that is not what you dialled)"
+            )
+            self._refuse(session, message, ErrorCode.BAD_SIGNATURE, text)
+            session.bad_proofs += 1
+            if session.bad_proofs >= self._settings.bad_proofs:
+                self.end(session, CloseCode.UNAUTHORIZED, "too many bad signatures")
+            return
+        if self._classic_holder(request.user_id):
+            text = f"the name {request.user_id} is held by a client that proves nothing, until that one leaves"
+            self._refuse(session, message, ErrorCode.KEY_MISMATCH, text)
+            return
+        session.stage = Stage.CLAIMING
+
+        def answered(answer: Answer, then: float) -> None:
+            if answer != key:
+                self.not_admitted(session)
+                text = f"the name {request.user_id} belongs to another key"
+                self._refuse(session, message, ErrorCode.KEY_MISMATCH, text)
+            else:
+                self._admit(session, request, message, then)
+
+        user_id = request.user_id
+        self._desk.put(session, "register", message.id, lambda token: Claim(token, user_id, key), answered)
+
+    def _classic_holder(self, user_id: str) -> bool:
+        return any(other.classic for other in self._presence.devices(user_id))
+
+    def not_admitted(self, session: Session) -> None:
+        """A registration came to nothing: a classic client keeps the name it had before."""
+        if session.stage is Stage.CLAIMING:
+            session.stage = Stage.REGISTERED if session.user_id else Stage.OPEN
+
+    def _refuse(self, session: Session, message: m.Register | m.Prove, code: str, text: str) -> None:
+        self._stats.registrations[code] += 1
+        kind = "register" if isinstance(message, m.Register) else "prove"
+        self._voice.refuse(session, kind, code, text, message.id)
+
+    # --- getting it -------------------------------------------------------------------------------------------------
+
+    def _admit(self, session: Session, request: m.Register, message: m.Prove, now: float) -> None:
+        session.user_id = request.user_id
+        session.device = DEFAULT_DEVICE if request.device is UNSET else request.device
+        session.address = join(session.user_id, session.device)
+        session.key = request.public_key
+        session.seal_key = None if request.seal_key is UNSET else request.seal_key
+        for other in self._presence.devices(session.user_id):
+            if other.classic:  # it came while the directory was asked; the name is bound now, so it has to go
+                self.end(other, CloseCode.REPLACED, "the owner of the name has registered")
+        old = self._presence.at(session.user_id, session.device)
+        missed = None if old is None else self._missed(old, request)
+        if old is not None and missed is not None:
+            self._take_over(session, old)
+        else:
+            session.id = self._text(_SESSION_BYTES)
+            session.secret = self._text(_SECRET_BYTES)
+            session.replay = Replay(self._settings.resume_messages, self._settings.resume_bytes)
+        session.stage = Stage.REGISTERED
+        self._presence.add(session)
+        resumed = missed is not None
+        outcome = "resumed" if resumed else "new" if old is None else "replaced"
+        self._stats.registrations[outcome] += 1
+        self._stats.handshake_seconds.observe(now - session.connected_at)
+        self._voice.say(
+            session,
+            m.Registered(
+                True,
+                session.user_id,
+                session.device,
+                session.id,
+                session.secret,
+                resumed,
+                self._wall(),
+                self._limits,
+                message.id,
+            ),
+        )
+        if missed is not None:
+            self._voice.repeat(session, missed)
+        if old is not None:
+            if resumed:
+                self._hand_over(old)
+            self.end(old, CloseCode.REPLACED, "replaced by a newer connection of the same address")
+        if old is None or old.seal_key != session.seal_key:
+            self.announce(session.user_id)
+
+    def _missed(self, old: Session, request: m.Register) -> list[bytes] | None:
+        """What a client that shows a ticket for the session `old` has not received; None when it cannot resume."""
+        ticket = request.resume
+        if ticket is UNSET or old.replay is None or old.key != request.public_key or old.id != ticket.session:
+            return None
+        if not hmac.compare_digest(old.secret.encode(), ticket.secret.encode()):
+            return None
+        return old.replay.since(ticket.received)
+
+    def _take_over(self, session: Session, old: Session) -> None:
+        session.id = old.id
+        session.secret = old.secret
+        session.replay, old.replay = old.replay, None
+        session.watches, old.watches = old.watches, None
+        for user_id in session.watches or ():
+            self._presence.unwatch(old, user_id)
+            self._presence.watch(session, user_id)
+
+    def _hand_over(self, old: Session) -> None:
+        """The messages that waited for `old` have gone out on another connection: say so to their senders."""
+        waiting, old.unacknowledged = old.unacknowledged, None
+        for sender, re in waiting or ():
+            self._voice.acknowledge(sender, re)
+
+    def _text(self, size: int) -> str:
+        return urlsafe_b64encode(self._random(size)).rstrip(b"=").decode("ascii")
+
+    # --- the classic dialect ----------------------------------------------------------------------------------------
+
+    def _register_classic(self, session: Session, message: m.Register) -> None:
+        """An unproven name: it lasts as long as its connection, and only where no key is bound to it."""
+
+        def answered(answer: Answer, now: float) -> None:
+            holder = self._presence.find(message.user_id)
+            other = holder if holder is not session else None
+            bound = answer is not None
+            if bound or (other is not None and (not other.classic or other.key != message.public_key)):
+                self.not_admitted(session)
+                self._stats.registrations[ErrorCode.KEY_MISMATCH] += 1
+                self._voice.say(session, m.Registered(False, message.user_id))
+                return
+            if session.user_id and session.user_id != message.user_id:
+                self._leave(session)
+            changed = holder is None or holder.key != message.public_key
+            session.user_id = session.address = message.user_id
+            session.device = DEFAULT_DEVICE
+            session.key = message.public_key
+            session.stage = Stage.REGISTERED
+            self._presence.add(session)
+            self._stats.registrations["new" if holder is None else "replaced"] += 1
+            self._stats.handshake_seconds.observe(now - session.connected_at)
+            self._voice.say(session, m.Registered(True, message.user_id))
+            if other is not None:
+                self.end(other, CloseCode.REPLACED, "replaced by a newer connection of the same address")
+            if changed:
+                self.announce(session.user_id)
+
+        session.stage = Stage.CLAIMING
+        self._desk.put(session, "register", UNSET, lambda token: Find(token, message.user_id), answered)
+
+    # --- changing the key -------------------------------------------------------------------------------------------
+
+    def rotate(self, session: Session, message: m.Rotate, now: float) -> None:
+        """Bind the name to a new key, by a signature of the old one."""
+        try:
+            new_key = from_base64(message.new_public_key, PUBLIC_KEY_BYTES)
+            signature = from_base64(message.signature, SIGNATURE_BYTES)
+        except ValueError as error:
+            text = f"newPublicKey or signature: {error}"
+            self._voice.refuse(session, "rotate", ErrorCode.INVALID_FIELD, text, message.id)
+            return
+        old_key = from_base64(session.key)
+        if not verify(old_key, signature, proofs.rotation(session.user_id, new_key)):
+            text = "the rotation is not signed by the key that the name is bound to"
+            self._voice.refuse(session, "rotate", ErrorCode.BAD_SIGNATURE, text, message.id)
+            return
+
+        def answered(answer: Answer, now: float) -> None:
+            if answer is not True:
+                text = f"the name {session.user_id} is bound to another key by now"
+                self._voice.refuse(session, "rotate", ErrorCode.KEY_MISMATCH, text, message.id)
+                return
+            session.key = message.new_public_key
+            # The old key may have been stolen, which is what rotation is for: what it opened is closed.
+            for other in self._presence.devices(session.user_id):
+                if other is not session and other.key != session.key:
+                    self.end(other, CloseCode.UNAUTHORIZED, "the key of this name was rotated")
+            self._voice.say(session, m.Rotated(session.key, message.id))
+            self.announce(session.user_id)
+
+        user_id = session.user_id
+        self._desk.put(
+            session, "rotate", message.id, lambda token: RotateQuestion(token, user_id, old_key, new_key), answered
+        )
+
+    # --- giving it up -----------------------------------------------------------------------------------------------
+
+    def unregister(self, session: Session, message: m.Unregister, now: float) -> None:
+        """The client gives its name up; the connection stays."""
+        self._leave(session)
+        session.stage = Stage.OPEN
+        session.connected_at = now  # from here on it has to register in time again
+        self._voice.say(session, m.Unregistered(UNSET if session.classic else message.id))
+
+    def detach(self, session: Session) -> None:
+        """The connection is lost; the name stays for the resume window."""
+        session.stage = Stage.DETACHED
+
+    def send_away(self, session: Session, code: CloseCode, reason: str) -> None:
+        """Close the connection of a server that stops. Nobody is told: all are sent away, watchers too."""
+        self._voice.hang_up(session, code, reason)
+        self._desk.forget(session)
+        session.stage = Stage.CLOSED
+
+    def end(self, session: Session, code: CloseCode, reason: str) -> None:
+        """Close the connection, if there is one, and forget the session: it cannot be resumed."""
+        if session.stage is Stage.CLOSED:
+            return
+        self._voice.hang_up(session, code, reason)
+        self._desk.forget(session)
+        self._leave(session)
+        session.stage = Stage.CLOSED
+
+    def _leave(self, session: Session) -> None:
+        """Take the session's name, watches and waiting messages off the books."""
+        for user_id in session.watches or ():
+            self._presence.unwatch(session, user_id)
+        session.watches = None
+        session.replay = None
+        waiting, session.unacknowledged = session.unacknowledged, None
+        for sender, re in waiting or ():
+            self._voice.refuse(sender, "relay", ErrorCode.NOT_ONLINE, f"User {session.address} is not online", re)
+        removed = self._presence.remove(session)
+        user_id, session.user_id = session.user_id, ""
+        if removed:
+            self.announce(user_id)
+
+    # --- telling others ---------------------------------------------------------------------------------------------
+
+    def announce(self, user_id: str) -> None:
+        """Tell all who watch a name how things stand now."""
+        watchers = self._presence.watchers(user_id)
+        if not watchers:
+            return
+        news = self.presence_of(user_id)
+        for watcher in tuple(watchers):
+            self.tell_presence(watcher, news)
+
+    def tell_presence(self, watcher: Session, news: m.Presence) -> None:
+        """Send one `presence`, without what the classic dialect does not know."""
+        if watcher.classic:
+            self._voice.say(watcher, m.Presence(news.user_id, news.online, news.public_key))
+        elif not self._voice.tell(watcher, news):
+            self.end(watcher, CloseCode.SESSION_LOST, "too much was missed")
+
+    def presence_of(self, user_id: str) -> m.Presence:
+        """How things stand with a name, as far as this process knows without asking."""
+        sessions = self._presence.devices(user_id)
+        if not sessions:
+            return m.Presence(user_id, False)
+        return m.Presence(user_id, True, sessions[0].key, devices_of(sessions))
+
+
+def devices_of(sessions: list[Session]) -> list[m.Device]:
+    """The `devices` of a user as they go over the wire, newest first."""
+    return [m.Device(s.device, UNSET if s.seal_key is None else s.seal_key) for s in sessions]
+
+
+def dialect_admitted(settings: HubSettings, dialect: Dialect) -> bool:
+    """Tell whether clients of this dialect may register here."""
+    return dialect is Dialect.V1 or settings.auth == "open"

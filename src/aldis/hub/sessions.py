@@ -1,0 +1,130 @@
+"""A session: what the hub knows of one client, from its connection to the end of its resume window.
+
+Rules: a session is in exactly one `Stage`; only `hub.hub` moves it. `connection` is None once the transport is gone.
+This module decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Final, Protocol
+
+from aldis.hub.limits import FaultBudget
+from aldis.hub.resume import Replay
+from aldis.protocol.messages import Register, RequestId, SealKey
+
+# Room for the largest WebSocket header of a server (RFC 6455 section 5.2: 10 bytes; picows wants 14), so that a frame
+# can be sent from the buffer in which the message was encoded, without a copy.
+HEADROOM: Final = 14
+
+
+class Dialect(Enum):
+    """What a client speaks: `aldis.v1` when it offered that sub-protocol, else the classic dialect."""
+
+    CLASSIC = "classic"
+    V1 = "aldis.v1"
+
+
+class Stage(Enum):
+    """How far a session has come.
+
+    OPEN        no name (again)                            -> CHALLENGED, CLAIMING (classic), CLOSED
+    CHALLENGED  has a nonce to sign                        -> CHALLENGED, CLAIMING, OPEN, CLOSED
+    CLAIMING    the directory is asked whose name it is    -> REGISTERED, OPEN, CLOSED
+    REGISTERED  has a name, and a connection               -> OPEN, DETACHED, CLOSED, CLAIMING (classic)
+    DETACHED    has a name, the connection is lost         -> CLOSED (resumed by another session, or too late)
+    CLOSED      over
+    """
+
+    OPEN = "open"
+    CHALLENGED = "challenged"
+    CLAIMING = "claiming"
+    REGISTERED = "registered"
+    DETACHED = "detached"
+    CLOSED = "closed"
+
+
+class Connection(Protocol):
+    """What the hub needs of a transport. No method raises; after `close` the others do nothing."""
+
+    def send(self, frame: bytearray) -> None:
+        """Send the message `frame[HEADROOM:]`; the bytes before it may be overwritten.
+
+        The frame is consumed before the call returns: the hub uses the buffer again.
+        """
+
+    def ping(self) -> None:
+        """Send a WebSocket ping."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close. `Hub.lost` follows exactly once, later, and never from within this call."""
+
+
+class Session:
+    """One client. All times are those that the hub was given."""
+
+    __slots__ = (
+        "address",
+        "backlog",
+        "backlog_bytes",
+        "bad_proofs",
+        "connected_at",
+        "connection",
+        "device",
+        "dialect",
+        "faults",
+        "heard",
+        "host",
+        "id",
+        "key",
+        "nonce",
+        "nonce_expires",
+        "pinged_at",
+        "registering",
+        "remote",
+        "replay",
+        "seal_key",
+        "secret",
+        "stage",
+        "unacknowledged",
+        "user_id",
+        "waiting",
+        "watches",
+    )
+
+    def __init__(self, connection: Connection, dialect: Dialect, host: str, remote: str, now: float) -> None:
+        self.connection: Connection | None = connection
+        self.dialect = dialect
+        self.host = host
+        self.remote = remote
+        self.stage = Stage.OPEN
+        self.connected_at = now
+        self.heard = now
+        self.pinged_at = 0.0  # 0: no ping is unanswered
+        self.faults: FaultBudget | None = None
+        self.bad_proofs = 0
+        # While registering
+        self.registering: Register | None = None
+        self.nonce = b""
+        self.nonce_expires = 0.0
+        # Once registered
+        self.user_id = ""
+        self.device = ""
+        self.address = ""
+        self.key = ""
+        self.seal_key: SealKey | None = None
+        self.id = ""
+        self.secret = ""
+        self.replay: Replay | None = None
+        self.watches: set[str] | None = None
+        # Whether the directory is asked on its behalf, and the frames that came meanwhile, in order.
+        self.waiting = False
+        self.backlog: deque[str] | None = None
+        self.backlog_bytes = 0
+        # While detached: who waits to hear that a message has been handed over, by session and request.
+        self.unacknowledged: list[tuple[Session, RequestId]] | None = None
+
+    @property
+    def classic(self) -> bool:
+        return self.dialect is Dialect.CLASSIC

@@ -1,0 +1,60 @@
+"""What the hub can be told at its start, and why each number is what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from aldis.protocol.messages import IceServer
+
+
+class IceSource(Protocol):
+    """Where the STUN and TURN servers come from that clients ask for with `ice-servers`."""
+
+    def servers(self, user_id: str, wall_time: float) -> tuple[list[IceServer], int]:
+        """The servers for one user, with credentials made now, and for how many seconds they hold.
+
+        `wall_time` is in seconds since 1970, UTC.
+        """
+
+
+class NoIceServers:
+    """The default: nothing configured, so peers see each other only where no NAT is between them."""
+
+    def servers(self, user_id: str, wall_time: float) -> tuple[list[IceServer], int]:
+        return [], 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    """All times are in seconds, all sizes in bytes."""
+
+    # `verify`: every client proves its key. `open`: classic clients, which cannot, are admitted beside them.
+    auth: Literal["verify", "open"] = "verify"
+    # The host names under which clients dial this server; empty: what each client's Host header says.
+    names: tuple[str, ...] = ()
+    # A large SDP with video is around 10 KiB; 64 KiB leaves room and bounds what one frame can cost.
+    max_message_bytes: int = 64 * 1024
+    # A person's address book, with room; each entry costs about 100 bytes here.
+    max_watches: int = 10_000
+    # One round trip and a signature; generous for a phone on a bad line.
+    challenge_seconds: float = 30.0
+    registration_seconds: float = 30.0
+    # Most NATs and proxies forget an idle TCP connection after 60 s or more: two pings fit into that.
+    ping_interval: float = 20.0
+    pong_timeout: float = 20.0
+    # How long a lost client is waited for: a Wi-Fi to mobile switch takes a few seconds, a tunnel longer.
+    resume_window: float = 30.0
+    # What is kept for a client that has not confirmed it: an ICE gathering is 10 to 30 messages for each peer.
+    resume_messages: int = 256
+    resume_bytes: int = 256 * 1024
+    # Frames of one session that wait while the directory answers: a client that pipelines more is not a client.
+    backlog_messages: int = 256
+    backlog_bytes: int = 512 * 1024
+    # Unreadable messages: so many at once, and so many a second for ever, before the connection is closed.
+    invalid_burst: int = 100
+    invalid_per_second: float = 1.0
+    # A client that signs wrongly does so for a reason that trying again does not mend.
+    bad_proofs: int = 3
+    # Clients told to go away come back spread over this time, so that they do not all knock at once.
+    drain_spread: float = 5.0

@@ -1,0 +1,47 @@
+"""When to look at which session again.
+
+Sessions stand in buckets of one second. To look at one costs the same whether there are ten sessions or a million,
+and hearing from a client costs nothing here: a session is looked at when it would have to be pinged had it been
+silent, and moved to a later bucket when it was not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Timetable(Generic[T]):
+    """Things by the second in which they are due. Entries are not removed early: the caller skips what is over."""
+
+    def __init__(self) -> None:
+        self._buckets: defaultdict[int, list[T]] = defaultdict(list)
+        self._next: int | None = None
+
+    def put(self, thing: T, when: float) -> None:
+        """Have `thing` come up at the first `due` at or after `when`."""
+        # Rounded up, so that nothing comes up early; never into a second that has been taken out already.
+        second = -int(-when // 1)
+        if self._next is None:
+            self._next = second
+        elif second < self._next:
+            second = self._next
+        self._buckets[second].append(thing)
+
+    def due(self, now: float) -> list[T]:
+        """Take out all that is due."""
+        if self._next is None:
+            return []
+        things: list[T] = []
+        last = int(now // 1)
+        if last - self._next > len(self._buckets):
+            # A long pause: fewer buckets than seconds, so go through the buckets.
+            for second in sorted(second for second in self._buckets if second <= last):
+                things += self._buckets.pop(second)
+        else:
+            for second in range(self._next, last + 1):
+                things += self._buckets.pop(second, ())
+        self._next = max(self._next, last + 1)
+        return things

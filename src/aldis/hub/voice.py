@@ -1,0 +1,94 @@
+"""How the hub speaks to a client: encoding, numbering for resume, and the two dialects of errors.
+
+Every message to a client goes through here. It decides nothing about who may say what.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from aldis.hub.sessions import HEADROOM, Session
+from aldis.hub.stats import HubStats
+from aldis.protocol.codec import encode_into
+from aldis.protocol.codes import TEMPORARY, CloseCode, ErrorCode
+from aldis.protocol.messages import Ack, Error, RequestId
+
+# Clients of the classic dialect compare these texts for equality.
+_CLASSIC_TEXTS: Final = {
+    ErrorCode.INVALID_MESSAGE: "Invalid message format",
+    ErrorCode.UNKNOWN_TYPE: "Unknown message type",
+    ErrorCode.MISSING_FIELDS: "Missing required fields",
+}
+
+
+class Voice:
+    """Sends messages to sessions. One buffer serves them all: a transport consumes a frame before `send` returns."""
+
+    def __init__(self, stats: HubStats) -> None:
+        self._stats = stats
+        self._buffer = bytearray(HEADROOM)
+        # How many requests were refused so far: a caller sees by it whether its request was.
+        self.refused = 0
+
+    def say(self, session: Session, message: Struct) -> None:
+        """Send a message that is not numbered: a reply, or news of this connection only."""
+        connection = session.connection
+        if connection is not None:
+            encode_into(message, self._buffer, HEADROOM)
+            connection.send(self._buffer)
+
+    def tell(self, session: Session, message: Struct) -> bool:
+        """Send a numbered message, and keep it until it is confirmed.
+
+        False when the session is detached and can keep no more: it cannot be resumed then.
+        """
+        buffer = self._buffer
+        encode_into(message, buffer, HEADROOM)
+        connection = session.connection
+        replay = session.replay
+        kept = replay is None or replay.add(bytes(memoryview(buffer)[HEADROOM:]))
+        if connection is None:
+            return kept
+        connection.send(buffer)
+        return True
+
+    def repeat(self, session: Session, frames: list[bytes]) -> None:
+        """Send numbered messages again, as they were."""
+        connection = session.connection
+        if connection is None:
+            return
+        for frame in frames:
+            connection.send(bytearray(HEADROOM) + frame)
+
+    def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
+        """Send an `ack`, to a client that asked for one. Classic clients never do: an `id` means nothing there."""
+        if re is not UNSET and not session.classic:
+            self.say(session, Ack(re))
+
+    def refuse(
+        self,
+        session: Session,
+        kind: str,
+        code: str,
+        text: str,
+        re: RequestId | UnsetType = UNSET,
+        *,
+        retry_after: float | UnsetType = UNSET,
+    ) -> None:
+        """Answer a request of the type `kind` with an error. `retry_after` is in seconds."""
+        self.refused += 1
+        self._stats.messages[kind, code] += 1
+        if session.classic:
+            self.say(session, Error(_CLASSIC_TEXTS.get(code, text)))
+        else:
+            self.say(session, Error(text, code, code in TEMPORARY, retry_after, re))
+
+    def hang_up(self, session: Session, code: CloseCode, reason: str) -> None:
+        """Close the connection; from here on the session has none."""
+        connection = session.connection
+        if connection is not None:
+            session.connection = None
+            self._stats.closes[code] += 1
+            connection.close(code, reason)
