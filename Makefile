@@ -1,0 +1,78 @@
+# Everything that one does with this project. `make` alone lists it.
+#
+# The environment lives in .venv and is made from the locks in requirements/, where every file that pip may install is
+# named by its hash. The stamps in .venv/stamps say what is done, so that a second run does not do it again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# Two test processes: the smallest machine that the tests are meant for has two cores.
+WORKERS ?= 2
+# Extra arguments: make test ARGS="-k glare", make run ARGS="--port 9000".
+ARGS ?=
+
+# Commands that the tests use, each with the package that has it.
+TEST_COMMANDS := ip=iproute2 unshare=util-linux
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types bench fmt lock clean system
+
+help: ## list what can be made
+	@echo "Aldis: two programs find each other by name and talk directly. make ..."
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: $(STAMPS)/run ## start a server on this machine (installs what it needs into .venv first)
+	@exec $(BIN)/aldis serve $(ARGS)
+
+test: system check ## lint, types, and all tests with coverage (installs what they need first)
+	@rm -f .coverage .coverage.*
+	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
+	$(BIN)/python tools/pure_coverage.py
+
+check: lint types ## lint and types alone
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMPS)/dev
+	$(BIN)/mypy
+
+fmt: $(STAMPS)/dev ## format the source, and mend what the linter can mend
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+# pip's settings and its further indexes stay outside: a lock must not depend on the machine that makes it.
+COMPILE := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND="make lock" \
+	$(BIN)/pip-compile --no-config --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-options \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requirements/dev.in (newest: ARGS=--upgrade)
+	$(COMPILE) $(ARGS) --build-deps-for editable --output-file requirements/run.txt pyproject.toml
+	$(COMPILE) $(ARGS) --extra aiortc --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+
+clean: ## remove all that was made here, the environment too
+	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system:
+	@tools/system-packages.sh $(TEST_COMMANDS)
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Aldis needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3.12 ..." >&2; exit 69; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/system-packages.sh no-venv=python3-venv
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/run: requirements/run.txt pyproject.toml | $(STAMPS)/venv
+	$(PIP) --require-hashes -r requirements/run.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@ $(STAMPS)/run
