@@ -1,0 +1,131 @@
+"""What the exit codes of `aldis` mean, and how an exception becomes one line for a person and a code for a script.
+
+Rules: a code keeps its meaning for ever, because scripts stand on it; docs/cli.md holds the same table, and a test
+compares the two. Every text that may hold something from outside is made safe before it is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from enum import IntEnum
+from typing import Final
+
+from aldis.cli.text import safe_line
+from aldis.errors import (
+    AldisError,
+    ConnectionClosed,
+    ConnectionLost,
+    DeliveryFailed,
+    PeerConnectionFailed,
+    PeerKeyChanged,
+    PeerOffline,
+    PeerUnknown,
+    ProofInvalid,
+    ReconnectGaveUp,
+    RequestFailed,
+    RequestTimeout,
+    ServerUnreachable,
+    UsageError,
+)
+from aldis.protocol.codes import CloseCode, ErrorCode
+
+
+class ExitCode(IntEnum):
+    """The exit codes; 128 and above follow the shell's rule, 128 plus the number of the signal."""
+
+    OK = 0
+    FAULT = 1
+    USAGE = 2
+    SERVER_UNREACHABLE = 3
+    REFUSED = 4
+    PEER_OFFLINE = 5
+    KEY_CHANGED = 6
+    CONNECTION_FAILED = 7
+    NOT_DELIVERED = 8
+    HANGUP = 129
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
+
+
+MEANINGS: Final[dict[ExitCode, str]] = {
+    ExitCode.OK: "all went well",
+    ExitCode.FAULT: "something else failed",
+    ExitCode.USAGE: "wrong usage, or a file that cannot be used",
+    ExitCode.SERVER_UNREACHABLE: "the server cannot be reached",
+    ExitCode.REFUSED: "the server refused, mostly because the name has another key",
+    ExitCode.PEER_OFFLINE: "the peer is unknown, or did not come online in time",
+    ExitCode.KEY_CHANGED: "the peer's key has changed, or a proof was forged",
+    ExitCode.CONNECTION_FAILED: "no direct connection to the peer could be made",
+    ExitCode.NOT_DELIVERED: "the peer did not confirm every message in time",
+    ExitCode.HANGUP: "ended by SIGHUP",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGINT)",
+    ExitCode.BROKEN_PIPE: "whoever read the output has gone away",
+    ExitCode.TERMINATED: "ended by SIGTERM",
+}
+
+
+def exit_code_of(error: AldisError) -> ExitCode:
+    """The exit code for an exception."""
+    match error:
+        case PeerOffline() | PeerUnknown():
+            return ExitCode.PEER_OFFLINE
+        case PeerKeyChanged() | ProofInvalid():
+            return ExitCode.KEY_CHANGED
+        case PeerConnectionFailed():
+            return ExitCode.CONNECTION_FAILED
+        case DeliveryFailed():
+            return ExitCode.NOT_DELIVERED
+        case ServerUnreachable() | ConnectionLost() | ReconnectGaveUp() | RequestTimeout():
+            return ExitCode.SERVER_UNREACHABLE
+        case RequestFailed() | ConnectionClosed():
+            return ExitCode.REFUSED
+        case UsageError():
+            return ExitCode.USAGE
+        case _:
+            return ExitCode.FAULT
+
+
+def explain(error: AldisError) -> str:
+    """What went wrong and, where something helps, what to do: one to three lines, safe to print."""
+    text = safe_line(str(error))
+    hint = _hint(error)
+    return f"{text}\n  {hint}" if hint else text
+
+
+def _hint(error: AldisError) -> str | None:
+    match error:
+        case RequestFailed(code=ErrorCode.KEY_MISMATCH):
+            return (
+                "This name belongs to somebody else on that server, or your key file is another one now.\n"
+                "  Take another name with --as, or point --key at the key with which the name was first used."
+            )
+        case RequestFailed(code=ErrorCode.BAD_SIGNATURE):
+            return (
+                "If a proxy stands before the server, it must pass the Host header on, or the server must be told\n"
+                "  the names by which it is known."
+            )
+        case RequestFailed(code=ErrorCode.RATE_LIMITED, retry_after=float() as seconds):
+            return f"Try again in {seconds:.0f} s."
+        case ConnectionClosed(code=CloseCode.REPLACED):
+            return (
+                "The same name has connected again, with the same key, from another place.\n"
+                "  Give one of them another --device, and both can be online."
+            )
+        case ServerUnreachable():
+            return "Is the server running, and is the address right? `aldis doctor --server URL` looks closer."
+        case _:
+            return None
+
+
+def complain(text: str) -> None:
+    """Print a diagnostic on stderr; what cannot be written there is lost, since there is nowhere else to say it."""
+    with suppress(OSError):
+        print(f"aldis: {text}", file=sys.stderr, flush=True)
+
+
+def report(error: AldisError) -> ExitCode:
+    """Say on stderr what went wrong, and return the exit code."""
+    complain(explain(error))
+    return exit_code_of(error)

@@ -1,0 +1,123 @@
+"""Where the command line keeps what it must remember: identity keys by name, pinned keys of peers, refused keys.
+
+    DIR/keys/alice@example.com.pem      one identity per name, readable by its owner only
+    DIR/pins.sqlite                     which key belongs to which peer on which server
+    DIR/refused/<server>/<name>         the key that a peer last presented in place of the pinned one
+
+Rules: a name never chooses a path, only a file name; what a file name cannot carry is quoted. Nothing is made before
+it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote
+
+from aldis.errors import IdentityError, UsageError
+from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity
+from aldis.identity.pins import FilePins, MemoryPins, Pins
+from aldis.protocol.addresses import check_user_id
+
+MEMORY: Final = ":memory:"
+_SUFFIX: Final = ".pem"
+# File systems take 255 bytes in a name. A longer one is cut, and told apart by a digest of the whole.
+_LONGEST: Final = 200
+_KEPT: Final = 120
+
+
+def file_name(name: str) -> str:
+    """A file name for a user id or a host: readable where it can be, the same for the same name, never a path."""
+    quoted = quote(name, safe="@+").replace("~", "%7E")  # the tilde marks what was cut
+    if quoted.startswith("."):
+        quoted = "%2E" + quoted[1:]
+    if len(quoted) > _LONGEST:
+        quoted = f"{quoted[:_KEPT]}~{sha256(name.encode()).hexdigest()[:32]}"
+    return quoted
+
+
+class Home:
+    """The data directory. `:memory:` keeps nothing: each run is a new identity that trusts whom it meets."""
+
+    def __init__(self, directory: str | None = None) -> None:
+        """Take `directory`, or the platform's directory for a user's data when it is None or empty."""
+        self.forgets = directory == MEMORY
+        if directory:
+            self._directory = Path(directory).expanduser()
+        else:
+            from platformdirs import user_data_path  # costs more time than all of `aldis --version`
+
+            self._directory = user_data_path("aldis", appauthor=False)
+
+    def key_path(self, name: str) -> Path:
+        """The file of the identity `name`; raises `InvalidAddress` when that cannot be a name."""
+        return self._keys / (file_name(check_user_id(name)) + _SUFFIX)
+
+    @property
+    def _keys(self) -> Path:
+        return self._directory / "keys"
+
+    def names(self) -> list[tuple[str, Path]]:
+        """All names that have a key here, with their files, sorted. A name too long for a file name is shown cut."""
+        try:
+            files = sorted(path for path in self._keys.iterdir() if path.suffix == _SUFFIX and path.name[0] != ".")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise IdentityError(f"cannot read {self._keys}: {error.strerror or error}") from error
+        return [(unquote(path.stem), path) for path in files]
+
+    def identity(self, name: str, key: Path | None = None) -> tuple[Identity, Path | None, bool]:
+        """The identity for `name`, its file, and whether it was made just now. `key` is a file to use instead.
+
+        Raises `IdentityError` for a file that cannot be used.
+        """
+        check_user_id(name)
+        if self.forgets and key is None:
+            return Identity.generate(), None, True
+        path = key or self.key_path(name)
+        made = not path.exists()
+        return Identity.load_or_create(path), path, made
+
+    def pins(self) -> Pins:
+        """The pinned keys of peers; close them after use."""
+        return MemoryPins() if self.forgets else FilePins(self._directory / "pins.sqlite")
+
+    def remember_refused(self, server: str, user_id: str, public_key: bytes) -> None:
+        """Keep the key that a peer presented in place of the pinned one, so that a person can accept it later."""
+        if self.forgets:
+            return
+        path = self._refused(server, user_id)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Whole or not at all: written beside, then put in place.
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            draft.write_bytes(public_key)
+            draft.replace(path)
+        except OSError as error:
+            raise IdentityError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def refused(self, server: str, user_id: str) -> bytes | None:
+        """The key that was refused last for this peer, or None."""
+        path = self._refused(server, user_id)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise IdentityError(f"cannot read {path}: {error.strerror or error}") from error
+        return data if len(data) == PUBLIC_KEY_BYTES else None
+
+    def forget_refused(self, server: str, user_id: str) -> None:
+        """The key was accepted, or another one: nothing is refused any more."""
+        self._refused(server, user_id).unlink(missing_ok=True)
+
+    def _refused(self, server: str, user_id: str) -> Path:
+        return self._directory / "refused" / file_name(server) / file_name(check_user_id(user_id))
+
+    def require_disk(self) -> None:
+        """Raise `UsageError` when nothing is kept here: for commands whose whole purpose is to keep something."""
+        if self.forgets:
+            raise UsageError("--data :memory: keeps nothing; this command needs a directory")

@@ -1,0 +1,111 @@
+"""The entry point of the `aldis` command: finds the command, runs it, and turns whatever comes out into an exit code.
+
+Rules: nobody ever sees a traceback, unless they ask for one with ALDIS_DEBUG=1. A command's module is imported when it
+is run, and imports what is slow only where it needs it, so that `--help` and `aldis keys` answer at once (a test holds
+them to it). This module imports nothing of Aldis before `main` runs, so that Ctrl-C in the first tenth of a second is
+met here too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+# name: (module, what `aldis --help` says)
+_COMMANDS: Final = {
+    "serve": ("aldis.cli.serve", "Run a signaling server."),
+    "chat": ("aldis.cli.chat", "Talk to somebody: typed at a terminal, or through pipes."),
+    "keys": ("aldis.cli.keys", "Make, show and compare identity keys; accept a peer's new one."),
+    "doctor": ("aldis.cli.doctor", "Say what works between here and a server, and what to do if not."),
+}
+
+_HELP: Final = f"""\
+Usage: aldis COMMAND [options]
+
+Two programs, anywhere, find each other by name and talk directly and privately.
+
+A server introduces the two; what they then say goes over a WebRTC data channel
+from one to the other, encrypted end to end. The server cannot read it, and it
+cannot pass itself off as either of them.
+
+Commands
+{chr(10).join(f"  {name:<9} {text}" for name, (_, text) in _COMMANDS.items())}
+
+Options
+      --version  Print the version.
+  -h, --help     Show this text; `aldis COMMAND --help` tells about a command.
+
+Try it on one machine, in three terminals
+  aldis serve
+  aldis chat bob --as alice
+  aldis chat alice --as bob
+"""
+
+
+def main() -> None:
+    """Run `aldis` with the arguments of this process; always ends in `SystemExit`."""
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit; there is nobody left to read it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    from aldis.cli.exits import complain, report  # inside the try of main()
+    from aldis.cli.text import safe_line
+    from aldis.errors import AldisError
+
+    debug = os.environ.get("ALDIS_DEBUG", "") not in ("", "0")
+    try:
+        return _dispatch(arguments)
+    except AldisError as error:
+        if debug:
+            raise
+        return report(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # the last place that can tell a person; nothing goes on after it
+        if debug:
+            raise
+        complain(
+            f"this is a fault in Aldis: {type(error).__name__}: {safe_line(str(error))}\n"
+            "  Set ALDIS_DEBUG=1 to see where it comes from, and please report it."
+        )
+        return 1
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    from importlib import import_module
+
+    from aldis.cli.parser import print_help, unknown_command
+
+    if not arguments:
+        print_help(_HELP, sys.stderr)
+        return 2
+    word, rest = arguments[0], arguments[1:]
+    if word in ("-h", "--help", "help"):
+        print_help(_HELP)
+        return 0
+    if word in ("--version", "-V"):
+        from importlib.metadata import version
+
+        print(f"aldis {version('aldis')}")
+        return 0
+    if word not in _COMMANDS:
+        return unknown_command("aldis", word, _COMMANDS)
+    command = import_module(_COMMANDS[word][0])
+    code: int = command.run(rest)
+    return code
+
+
+if __name__ == "__main__":
+    main()

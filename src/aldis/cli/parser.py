@@ -1,0 +1,116 @@
+"""The argument parser of all commands: the standard library's, with help that is laid out to be read.
+
+Rules: help fits 80 columns, begins with what the command does, and ends with examples and exit codes; a wrong argument
+gets one line on stderr and where to read on. argparse and nothing on top of it, because a command line is started
+often and should answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING, Final, NoReturn
+
+from aldis.cli.exits import MEANINGS, ExitCode, complain
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+_WIDTH: Final = 80
+_HELP_COLUMN: Final = 28
+_HEADING = re.compile(r"^(?:Usage:|[A-Z][^\n]*(?=\n  ))", re.MULTILINE)
+
+
+class Parser(argparse.ArgumentParser):
+    """One command. `examples` are lines as they would be typed, `codes` the exit codes that it can end with."""
+
+    def __init__(
+        self,
+        command: str,
+        usage: str,
+        text: str,
+        *,
+        examples: str = "",
+        codes: Iterable[ExitCode] = (),
+    ) -> None:
+        sections = [("Examples", examples.strip("\n"))] if examples else []
+        table = "\n".join(f"  {code:<4} {MEANINGS[code]}" for code in codes)
+        sections += [("Exit codes", table)] if table else []
+        super().__init__(
+            prog=command,
+            usage=f"{command} {usage}",
+            description=text.strip("\n"),
+            epilog="\n\n".join(f"{title}\n{body}" for title, body in sections),
+            formatter_class=_Layout,
+            allow_abbrev=False,  # an abbreviation that works today would be ambiguous tomorrow
+            add_help=False,
+        )
+        self.color = False  # Python 3.14 colours in its own way
+        self._arguments = self.add_argument_group("Arguments")
+        self._options = self.add_argument_group("Options")
+
+    def argument(self, name: str, text: str, *, convert: Callable[[str], str], optional: bool = False) -> None:
+        """Declare a positional argument."""
+        nargs = "?" if optional else None
+        self._arguments.add_argument(name, metavar=name.upper(), type=convert, help=text, nargs=nargs)
+
+    @property
+    def options(self) -> argparse._ArgumentGroup:
+        """Where options are declared, in the order in which help shows them."""
+        return self._options
+
+    def add_help_option(self) -> None:
+        """Declare `--help`: last, since whoever reads it knows it."""
+        self._options.add_argument("-h", "--help", action="help", help="Show this text.")
+
+    def error(self, message: str) -> NoReturn:
+        """One line, where to read on, exit code 2."""
+        complain(f"{message.removeprefix('argument ')}\n  `{self.prog} --help` explains.")
+        sys.exit(ExitCode.USAGE)
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help on stdout, with bold headings where they can be shown; or plain into `file`."""
+        if file is None:
+            print_help(self.format_help())
+        else:
+            super().print_help(file)
+
+
+class _Layout(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=_HELP_COLUMN, width=min(_WIDTH, shutil.get_terminal_size().columns))
+
+    def add_usage(self, usage: str | None, actions: object, groups: object, prefix: str | None = None) -> None:
+        super().add_usage(usage, (), (), prefix="Usage: ")  # always written by hand, so of no interest: the actions
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # `-s, --server URL`, and not `-s URL, --server URL`
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        value = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
+        indent = "" if len(action.option_strings) > 1 else "    "
+        return f"{indent}{', '.join(action.option_strings)}{value}"
+
+    def format_help(self) -> str:
+        return re.sub(r"^(Arguments|Options):$", r"\1", super().format_help(), flags=re.MULTILINE)
+
+
+def print_help(text: str, file: IO[str] | None = None) -> None:
+    """Print help, with bold headings on a terminal that can show them."""
+    stream = file or sys.stdout
+    if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+        text = _HEADING.sub(lambda match: f"\x1b[1m{match[0]}\x1b[0m", text)
+    print(text, file=stream, end="" if text.endswith("\n") else "\n", flush=True)
+
+
+def unknown_command(command: str, word: str, known: Iterable[str]) -> ExitCode:
+    """Say that `word` is no command of `command`, and which one may have been meant."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    guess = f" Did you mean `{command} {close[0]}`?" if close else ""
+    complain(f"there is no command `{command} {word}`.{guess}\n  `{command} --help` lists them.")
+    return ExitCode.USAGE
