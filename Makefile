@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# Twice quiet: errors only. pip says a good deal else that nobody can act upon.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 # Two test processes: the smallest machine that the tests are meant for has two cores.
 WORKERS ?= 2
 # Extra arguments: make test ARGS="-k glare", make run ARGS="--port 9000".
@@ -64,15 +65,17 @@ $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Aldis needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3.12 ..." >&2; exit 69; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/system-packages.sh no-venv=python3-venv
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/run: requirements/run.txt pyproject.toml | $(STAMPS)/venv
-	$(PIP) --require-hashes -r requirements/run.txt
-	$(PIP) --no-deps --no-build-isolation -e .
+	@echo "Installing what Aldis needs into $(VENV) (once; about a minute) ..."
+	@$(PIP) --require-hashes -r requirements/run.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
-	$(PIP) --require-hashes -r requirements/dev.txt
-	$(PIP) --no-deps --no-build-isolation -e .
+	@echo "Installing what the checks and tests need into $(VENV) (once; about a minute) ..."
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(STAMPS)/run

@@ -1,0 +1,154 @@
+"""The layers of docs/architecture.md, held by a test: imports point down only."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.layers import MAX_LINES, Rules, check
+
+SOURCE = Path(__file__).parent.parent / "src"
+
+ALDIS = Rules(
+    layers={
+        "errors": 0,
+        "protocol": 1,
+        "identity": 1,
+        "hub": 2,
+        "backends": 2,
+        "server": 3,
+        "client": 3,
+        "peer": 4,
+        "store": 5,
+        "cli": 6,
+    },
+    # The hub puts its questions in the words of `backends.base`, and knows no backend.
+    sideways={"hub": frozenset({"backends.base"})},
+    pure=frozenset(
+        {
+            "errors",
+            "protocol",
+            "identity.proofs",
+            "hub",
+            "backends.base",
+            "client.machine",
+            "client.backoff",
+            "peer.negotiation",
+            "store.outbox",
+            "store.inbox",
+        }
+    ),
+    outside=frozenset(
+        {"asyncio", "socket", "ssl", "select", "selectors", "threading", "queue", "subprocess", "sqlite3", "signal"}
+        | {"logging", "structlog", "picows", "uvloop", "aiohttp", "webrtc", "aiortc", "aioice"}
+    ),
+    reserved={
+        "webrtc": frozenset({"peer.engines.wrtc"}),
+        "aiortc": frozenset({"peer.engines.aiortc"}),
+        "aioice": frozenset({"peer.engines.aiortc"}),
+        # JSON on the wire is the codec's and the channel's; `store.content` reads and writes the application's values.
+        "json": frozenset({"store.content"}),
+        "msgspec.json": frozenset({"protocol.codec", "protocol.channel", "store.content"}),
+        # Base64 on the wire is the codec's; fingerprints are in base32.
+        "base64": frozenset({"protocol.codec", "identity.keys"}),
+        "binascii": frozenset({"protocol.codec"}),
+        "typer": frozenset({"cli"}),
+        "rich": frozenset({"cli"}),
+        "prompt_toolkit": frozenset({"cli"}),
+    },
+)
+
+
+def test_the_source_keeps_to_its_layers() -> None:
+    assert check(SOURCE, "aldis", ALDIS) == []
+
+
+def test_importing_the_package_loads_no_webrtc_engine() -> None:
+    script = (
+        "import sys, aldis\n"
+        "engines = {'webrtc', 'wrtc', 'aiortc', 'aioice', 'av'} & {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not engines, engines\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+# --- the checker itself: it has to be able to say no ----------------------------------------------------------------
+
+SMALL = Rules(
+    layers={"ground": 0, "left": 1, "right": 1, "top": 2},
+    sideways={"left": frozenset({"right.door"})},
+    pure=frozenset({"ground"}),
+    outside=frozenset({"asyncio"}),
+    reserved={"json": frozenset({"top.codec"}), "msgspec.json": frozenset({"top.codec"})},
+)
+
+CLEAN = {
+    "__init__.py": "from house.top.codec import read",
+    "ground/__init__.py": "",
+    "ground/stone.py": "import os",
+    "left/__init__.py": "",
+    "left/room.py": "from house.ground import stone\nfrom house.right.door import Handle",
+    "left/chair.py": "from .room import table",
+    "right/__init__.py": "",
+    "right/door.py": "from house.ground.stone import Hinge",
+    "right/window.py": "",
+    "top/__init__.py": "",
+    "top/codec.py": "import json\nimport house.left.room\nfrom house.right import window",
+}
+
+
+def problems(folder: Path, changes: dict[str, str]) -> list[str]:
+    for name, text in (CLEAN | changes).items():
+        path = folder / "house" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return check(folder, "house", SMALL)
+
+
+def test_a_clean_tree_has_no_problems(tmp_path: Path) -> None:
+    assert problems(tmp_path, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        (
+            "ground/stone.py",
+            "from house.top.codec import read",
+            "house.ground.stone:1 imports top.codec, which is above",
+        ),
+        ("ground/stone.py", "def f():\n    import house.top.codec", "house.ground.stone:2 imports top.codec"),
+        (
+            "ground/stone.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.left import room",
+            "house.ground.stone:3 imports left.room, which is above it",
+        ),
+        ("ground/stone.py", "from ..left.room import table", "house.ground.stone:1 imports left.room"),
+        ("ground/stone.py", "from .. import left", "house.ground.stone:1 imports left"),
+        ("ground/stone.py", "from house import read", "imports the package itself"),
+        (
+            "left/room.py",
+            "from house.right.window import pane",
+            "house.left.room:1 imports right.window, which is beside",
+        ),
+        ("right/door.py", "import house.left.chair", "house.right.door:1 imports left.chair, which is beside it"),
+        ("left/room.py", "from house.left.chair import seat", "house.left.chair -> house.left.room"),
+        ("left/room.py", "from house.cellar import wine", "imports house.cellar, which does not exist"),
+        ("attic/box.py", "", "house.attic.box belongs to no layer"),
+        ("ground/stone.py", "import asyncio.events", "house.ground.stone:1 imports asyncio.events, and is to be pure"),
+        (
+            "left/room.py",
+            "from json import loads",
+            "house.left.room:1 imports json.loads, which belongs into top.codec",
+        ),
+        ("left/room.py", "import msgspec\nmsgspec.json.decode", "house.left.room:2 imports msgspec.json"),
+        ("left/__init__.py", "x = 1", "house.left/__init__.py is not empty"),
+        ("left/room.py", "x = 1\n" * (MAX_LINES + 1), f"house.left.room has more than {MAX_LINES} lines"),
+    ],
+)
+def test_the_checker_finds(tmp_path: Path, name: str, text: str, problem: str) -> None:
+    found = problems(tmp_path, {name: text})
+    assert any(problem in line for line in found), found
