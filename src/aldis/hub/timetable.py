@@ -18,30 +18,27 @@ class Timetable(Generic[T]):
 
     def __init__(self) -> None:
         self._buckets: defaultdict[int, list[T]] = defaultdict(list)
+        # The first second that has not been taken out yet; None before the first time.
         self._next: int | None = None
 
     def put(self, thing: T, when: float) -> None:
         """Have `thing` come up at the first `due` at or after `when`."""
         # Rounded up, so that nothing comes up early; never into a second that has been taken out already.
         second = -int(-when // 1)
-        if self._next is None:
-            self._next = second
-        elif second < self._next:
-            second = self._next
+        if self._next is not None:
+            second = max(second, self._next)
         self._buckets[second].append(thing)
 
     def due(self, now: float) -> list[T]:
         """Take out all that is due."""
-        if self._next is None:
-            return []
         things: list[T] = []
         last = int(now // 1)
-        if last - self._next > len(self._buckets):
-            # A long pause: fewer buckets than seconds, so go through the buckets.
+        if self._next is None or last - self._next > len(self._buckets):
+            # The first time, or after a long pause: fewer buckets than seconds, so go through the buckets.
             for second in sorted(second for second in self._buckets if second <= last):
                 things += self._buckets.pop(second)
         else:
             for second in range(self._next, last + 1):
                 things += self._buckets.pop(second, ())
-        self._next = max(self._next, last + 1)
+        self._next = last + 1 if self._next is None else max(self._next, last + 1)
         return things
