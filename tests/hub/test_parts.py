@@ -20,10 +20,10 @@ def test_a_fault_budget_allows_a_burst_and_drains_with_time() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["add", "confirm"]), st.integers(0, 12)), max_size=60))
 def test_a_replay_gives_all_that_came_after_or_nothing(steps: list[tuple[str, int]]) -> None:
     replay = Replay(max_messages=8, max_bytes=60)
-    sent: list[bytes] = []
+    sent: list[bytearray] = []
     for step, number in steps:
         if step == "add":
-            sent.append(bytes(number))
+            sent.append(bytearray(number))
             replay.add(sent[-1])
         else:
             assert replay.confirm(number) == (number <= len(sent))

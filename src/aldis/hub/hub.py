@@ -35,6 +35,9 @@ from aldis.protocol.codes import CloseCode, ErrorCode
 # Each handler takes the struct that it is registered for, which a type checker cannot follow through a table.
 _Handler: TypeAlias = Callable[[Session, Any, float], None]
 
+# Looked up once: an enum's member costs more to reach than all the rest of a comparison.
+_REGISTERED: Final = Stage.REGISTERED
+
 # `aldis.v1` admits these before registration; the classic dialect adds `discover`.
 _BEFORE_REGISTRATION: Final = frozenset({m.Register, m.Prove, m.Ping})
 _CLASSIC_BEFORE_REGISTRATION: Final = frozenset({m.Register, m.Discover, m.Ping})
@@ -100,8 +103,8 @@ class Hub:
             m.Received: self._received,
             m.Ping: self._ping,
         }
-        # Keys of the counter, made once: a tuple a message would be noticed.
-        self._counted = {kind: (str(kind.__struct_config__.tag), "ok") for kind in self._handlers}
+        self._tags = {kind: str(kind.__struct_config__.tag) for kind in self._handlers}
+        self._tallies = {kind: self.stats.handled[tag] for kind, tag in self._tags.items()}
 
     # --- what the transport calls -----------------------------------------------------------------------------------
 
@@ -201,7 +204,7 @@ class Hub:
             self._unreadable(session, failure, now)
             return False
         kind = type(message)
-        if session.stage is not Stage.REGISTERED and not self._admitted(session, kind, message):
+        if session.stage is not _REGISTERED and not self._admitted(session, kind, message):
             return False
         if session.classic and kind in _NOT_CLASSIC:
             self._unreadable(session, DecodeFailed(ErrorCode.UNKNOWN_TYPE, ""), now)
@@ -210,7 +213,7 @@ class Hub:
         self._handlers[kind](session, message, now)
         if self._voice.refused != refused:
             return False
-        self.stats.messages[self._counted[kind]] += 1
+        self._tallies[kind].count += 1
         return kind in _RELAYED
 
     def _admitted(self, session: Session, kind: type[Struct], message: m.ClientMessage) -> bool:
@@ -226,7 +229,7 @@ class Hub:
                 return True  # answered as an unknown type
         elif kind in _BEFORE_REGISTRATION:
             return True
-        tag = self._counted[kind][0]
+        tag = self._tags[kind]
         self._voice.refuse(session, tag, ErrorCode.NOT_REGISTERED, "Not registered: send register first", message.id)
         return False
 
@@ -265,7 +268,7 @@ class Hub:
             self._empty(session, message, "candidate")
 
     def _empty(self, session: Session, message: m.Relayed, field: str) -> None:
-        kind = self._counted[type(message)][0]
+        kind = self._tags[type(message)]
         self._voice.refuse(session, kind, ErrorCode.MISSING_FIELDS, f"missing or wrong: {field}", message.id)
 
     def _relay(self, session: Session, message: m.Relayed, now: float) -> None:
@@ -276,11 +279,12 @@ class Hub:
             message.id = UNSET
             if target.connection is not None:
                 self._voice.tell(target, message)
-                self._voice.acknowledge(session, re)
+                if re is not UNSET:
+                    self._voice.acknowledge(session, re)
                 return
             if self._keep(target, message, session, re):
                 return
-        kind = self._counted[type(message)][0]
+        kind = self._tags[type(message)]
         self._voice.refuse(session, kind, ErrorCode.NOT_ONLINE, f"User {message.to} is not online", re)
 
     def _keep(self, target: Session, message: m.Relayed, sender: Session, re: m.RequestId | UnsetType) -> bool:

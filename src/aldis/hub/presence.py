@@ -20,6 +20,8 @@ class Presence:
     def __init__(self) -> None:
         # Devices in the order of their registration: the newest is the last.
         self._users: dict[str, dict[str, Session]] = {}
+        # The newest device of each user: most messages are addressed so, and one look-up finds their recipient.
+        self._newest: dict[str, Session] = {}
         self._watchers: dict[str, set[Session]] = {}
 
     def __len__(self) -> int:
@@ -32,14 +34,11 @@ class Presence:
 
     def find(self, address: str) -> Session | None:
         """The session of an address; for a bare user id, that of the device which registered last."""
-        devices = self._users.get(address)
-        if devices is not None:
-            return next(reversed(devices.values()))
+        session = self._newest.get(address)
+        if session is not None:
+            return session
         user_id, device = split(address)
-        if device is None:
-            return None
-        devices = self._users.get(user_id)
-        return devices.get(device) if devices is not None else None
+        return None if device is None else self.at(user_id, device)
 
     def at(self, user_id: str, device: str) -> Session | None:
         """The session of exactly this device."""
@@ -55,6 +54,7 @@ class Presence:
         devices = self._users.setdefault(session.user_id, {})
         devices.pop(session.device, None)
         devices[session.device] = session
+        self._newest[session.user_id] = session
 
     def remove(self, session: Session) -> bool:
         """Take a session out; False, and no change, when another one has its place by now."""
@@ -62,8 +62,11 @@ class Presence:
         if devices is None or devices.get(session.device) is not session:
             return False
         del devices[session.device]
-        if not devices:
+        if devices:
+            self._newest[session.user_id] = next(reversed(devices.values()))
+        else:
             del self._users[session.user_id]
+            del self._newest[session.user_id]
         return True
 
     def watch(self, session: Session, user_id: str) -> None:

@@ -208,7 +208,7 @@ class Registrar:
         if old is None or old.seal_key != session.seal_key:
             self.announce(session.user_id)
 
-    def _missed(self, old: Session, request: m.Register) -> list[bytes] | None:
+    def _missed(self, old: Session, request: m.Register) -> list[bytearray] | None:
         """What a client that shows a ticket for the session `old` has not received; None when it cannot resume."""
         ticket = request.resume
         if ticket is UNSET or old.replay is None or old.key != request.public_key or old.id != ticket.session:

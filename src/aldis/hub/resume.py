@@ -22,7 +22,7 @@ class Replay:
         self._max_bytes = max_bytes
         # The number of messages before the first one that is kept.
         self.confirmed = 0
-        self._frames: list[bytes] = []
+        self._frames: list[bytearray] = []
         self._bytes = 0
 
     @property
@@ -30,8 +30,8 @@ class Replay:
         """How many numbered messages the session has had."""
         return self.confirmed + len(self._frames)
 
-    def add(self, frame: bytes) -> bool:
-        """Keep a message; False when the bounds are reached and everything was let go of."""
+    def add(self, frame: bytearray) -> bool:
+        """Keep a frame as it was sent, headroom included; False when that was too much and everything was let go of."""
         self._frames.append(frame)
         self._bytes += len(frame)
         if len(self._frames) <= self._max_messages and self._bytes <= self._max_bytes:
@@ -52,7 +52,7 @@ class Replay:
             self.confirmed = received
         return True
 
-    def since(self, received: int) -> list[bytes] | None:
+    def since(self, received: int) -> list[bytearray] | None:
         """The messages after the first `received` ones, or None when they are not all here any more."""
         if not self.confirmed <= received <= self.count:
             return None

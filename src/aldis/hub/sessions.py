@@ -69,6 +69,7 @@ class Session:
         "backlog",
         "backlog_bytes",
         "bad_proofs",
+        "classic",
         "connected_at",
         "connection",
         "device",
@@ -96,6 +97,7 @@ class Session:
     def __init__(self, connection: Connection, dialect: Dialect, host: str, remote: str, now: float) -> None:
         self.connection: Connection | None = connection
         self.dialect = dialect
+        self.classic = dialect is Dialect.CLASSIC
         self.host = host
         self.remote = remote
         self.stage = Stage.OPEN
@@ -124,7 +126,3 @@ class Session:
         self.backlog_bytes = 0
         # While detached: who waits to hear that a message has been handed over, by session and request.
         self.unacknowledged: list[tuple[Session, RequestId]] | None = None
-
-    @property
-    def classic(self) -> bool:
-        return self.dialect is Dialect.CLASSIC

@@ -6,7 +6,7 @@ The hub adds; `server.metrics` reads and exports. Nothing in here knows of Prome
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 # Seconds. Relaying takes microseconds in this process; the upper end shows a process that is starved.
@@ -33,19 +33,45 @@ class Histogram:
         self.total += seconds
 
 
+class Tally:
+    """How often one type of message was handled; a counter that costs one attribute."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class HubStats:
     """The hub's counters; each only grows but for those called `now`."""
 
-    __slots__ = ("closes", "connections_now", "handshake_seconds", "messages", "registrations", "relay_seconds")
+    __slots__ = (
+        "closes",
+        "connections_now",
+        "handled",
+        "handshake_seconds",
+        "refused",
+        "registrations",
+        "relay_seconds",
+    )
 
     def __init__(self) -> None:
         # Open WebSocket connections, registered or not.
         self.connections_now = 0
-        # (type, outcome): the outcome is `ok` or an error code. Types come from the protocol, never from a client.
-        self.messages: Counter[tuple[str, str]] = Counter()
+        # By type: what was done as asked. Types come from the protocol, never from a client.
+        self.handled: defaultdict[str, Tally] = defaultdict(Tally)
+        # By type and error code: what was not.
+        self.refused: Counter[tuple[str, str]] = Counter()
         # outcome: `new`, `replaced`, `resumed`, or the error code of a refusal.
         self.registrations: Counter[str] = Counter()
         # close code: connections that the hub closed.
         self.closes: Counter[int] = Counter()
         self.relay_seconds = Histogram(RELAY_BUCKETS)
         self.handshake_seconds = Histogram(HANDSHAKE_BUCKETS)
+
+    @property
+    def messages(self) -> Counter[tuple[str, str]]:
+        """All messages by type and outcome: `ok` or an error code. Made when it is asked for."""
+        counts = Counter({(kind, "ok"): tally.count for kind, tally in self.handled.items()})
+        counts.update(self.refused)
+        return counts

@@ -46,21 +46,21 @@ class Voice:
         """
         buffer = self._buffer
         encode_into(message, buffer, HEADROOM)
-        connection = session.connection
         replay = session.replay
-        kept = replay is None or replay.add(bytes(memoryview(buffer)[HEADROOM:]))
+        kept = replay is None or replay.add(buffer[:])
+        connection = session.connection
         if connection is None:
             return kept
         connection.send(buffer)
         return True
 
-    def repeat(self, session: Session, frames: list[bytes]) -> None:
+    def repeat(self, session: Session, frames: list[bytearray]) -> None:
         """Send numbered messages again, as they were."""
         connection = session.connection
         if connection is None:
             return
         for frame in frames:
-            connection.send(bytearray(HEADROOM) + frame)
+            connection.send(frame)
 
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
         """Send an `ack`, to a client that asked for one. Classic clients never do: an `id` means nothing there."""
@@ -79,7 +79,7 @@ class Voice:
     ) -> None:
         """Answer a request of the type `kind` with an error. `retry_after` is in seconds."""
         self.refused += 1
-        self._stats.messages[kind, code] += 1
+        self._stats.refused[kind, code] += 1
         if session.classic:
             self.say(session, Error(_CLASSIC_TEXTS.get(code, text)))
         else:

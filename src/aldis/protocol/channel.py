@@ -28,7 +28,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -41,6 +41,8 @@ MAX_FRAME: Final = 64 * 1024
 CHUNK: Final = 16 * 1024
 # What one message may have at most: it is held in memory whole at both ends. Files will go in a transfer of their own.
 MAX_MESSAGE: Final = 16 * 1024 * 1024
+# A reason is a line for a log.
+MAX_REASON: Final = 200
 
 _LAST: Final = 0b100
 _CONTENT_MASK: Final = 0b011
@@ -67,11 +69,16 @@ class Content(IntEnum):
     JSON = 2
 
 
+# Numbers are u64 in the binary frames; JSON carries them exactly up to this only, which no stream reaches.
+_MAX_SEQUENCE: Final = 2**53 - 1
+_StreamName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
 class StreamPosition(msgspec.Struct, gc=False):
     """How far a stream has been received: all messages up to `sequence` (0: none yet)."""
 
-    stream: str
-    sequence: int
+    stream: _StreamName
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=_MAX_SEQUENCE)]
 
 
 class Hello(msgspec.Struct, gc=False):
@@ -82,8 +89,8 @@ class Hello(msgspec.Struct, gc=False):
     """
 
     version: int
-    stream: str
-    next: int
+    stream: _StreamName
+    next: Annotated[int, msgspec.Meta(ge=1, le=_MAX_SEQUENCE)]
     features: list[str] = []
     received: StreamPosition | None = None
 
@@ -145,8 +152,9 @@ def encode_pong(token: int) -> bytes:
 
 
 def encode_goodbye(reason: str = "") -> bytes:
-    """The bytes of a GOODBYE frame; a reason beyond 200 bytes is cut."""
-    return bytes((Kind.GOODBYE,)) + reason.encode()[:200]
+    """The bytes of a GOODBYE frame; a reason beyond 200 bytes is cut, between two characters."""
+    cut = reason.encode()[:MAX_REASON].decode(errors="ignore")
+    return bytes((Kind.GOODBYE,)) + cut.encode()
 
 
 def encode_message(content: Content, sequence: int, data: bytes, chunk: int = CHUNK) -> list[bytes]:

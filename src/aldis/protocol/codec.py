@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import binascii
 import typing
-from base64 import b64decode, b64encode
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -19,8 +20,6 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from aldis.errors import ProtocolViolation
 from aldis.protocol.codes import ErrorCode
 from aldis.protocol.messages import (
-    MAX_ID_LENGTH,
-    MAX_SAFE_INTEGER,
     Candidate,
     Capabilities,
     ClientMessage,
@@ -40,7 +39,14 @@ _description_decoder = msgspec.json.Decoder(Description)
 _candidate_decoder: msgspec.json.Decoder[Candidate | None] = msgspec.json.Decoder(Candidate | None)
 _proof_decoder = msgspec.json.Decoder(Proof)
 _capabilities_decoder = msgspec.json.Decoder(Capabilities)
+_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
+_text_decoder = msgspec.json.Decoder(str)
+_id_decoder: msgspec.json.Decoder[RequestId] = msgspec.json.Decoder(RequestId)
 _encoder = msgspec.json.Encoder()
+
+_OPENING_BRACE: Final = ord("{")
+_CLOSING_BRACE: Final = ord("}")
+_JSON_SPACE: Final = b" \t\n\r"  # RFC 8259 section 2
 
 encode_into: Final = _encoder.encode_into
 """`encode_into(message, buffer, offset)`: write a message into a bytearray, which is resized to fit."""
@@ -104,7 +110,13 @@ def raw(value: object) -> Raw:
 def is_object(value: Raw) -> bool:
     """Tell whether an opaque field holds a JSON object with something in it, without parsing it."""
     view = memoryview(value)
-    return len(view) > 2 and view[0] == 0x7B
+    if not view or view[0] != _OPENING_BRACE:
+        return False
+    # The JSON is well-formed (it was skipped over by the decoder), so there is a closing brace to stop at.
+    position = 1
+    while view[position] in _JSON_SPACE:
+        position += 1
+    return view[position] != _CLOSING_BRACE
 
 
 def is_object_or_null(value: Raw) -> bool:
@@ -151,6 +163,11 @@ def to_base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
+def to_base64url(data: bytes) -> str:
+    """Base64url without padding (RFC 4648 section 5): for names that are made up of random bytes."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
 def from_base64(text: str, size: int | None = None) -> bytes:
     """Read standard base64; raise ValueError when it is not strict, or not of `size` bytes."""
     try:
@@ -165,48 +182,62 @@ def from_base64(text: str, size: int | None = None) -> bytes:
     return data
 
 
-def _request_id(value: object) -> RequestId | UnsetType:
-    if isinstance(value, str) and len(value) <= MAX_ID_LENGTH:
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SAFE_INTEGER:
-        return value
-    return UNSET
-
-
 def _why_not(text: str, types: dict[str, type[Struct]]) -> DecodeFailed:
-    """Find out why a frame is not a message of the union. Slow, and only run for frames that are wrong."""
+    """Find out why a frame is not a message of the union. Slow, and only run for frames that are wrong.
+
+    Fields are read one by one, so that nothing in an unknown field (a number of a million digits) is held against the
+    message.
+    """
     try:
-        value = msgspec.json.decode(text)
-    except _UNREADABLE:
-        return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the frame is not valid JSON")
-    if not isinstance(value, dict):
+        fields = _fields_decoder.decode(text)
+    except msgspec.ValidationError:
         return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the frame is not a JSON object")
-    re = _request_id(value.get("id"))
-    kind = value.get("type")
-    if not isinstance(kind, str):
+    except _UNREADABLE:
+        return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the frame is not valid JSON, or is nested too deeply")
+    try:
+        re: RequestId | UnsetType = _id_decoder.decode(fields["id"])
+    except (KeyError, *_UNREADABLE):
+        re = UNSET
+    try:
+        kind = _text_decoder.decode(fields["type"])
+    except (KeyError, *_UNREADABLE):
         return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the message has no type", re)
     if kind not in types:
         return DecodeFailed(ErrorCode.UNKNOWN_TYPE, f"unknown message type {kind[:64]!r}", re)
-    return _which_field(types[kind], value, re)
+    return _which_field(types[kind], fields, re)
 
 
-def _which_field(struct: type[Struct], value: dict[str, object], re: RequestId | UnsetType) -> DecodeFailed:
+@cache
+def _field_decoders(struct: type[Struct]) -> dict[str, tuple[bool, msgspec.json.Decoder[object]]]:
+    """By the name on the wire: whether a field is required, and what reads it."""
+    return {
+        field.encode_name: (field.required, msgspec.json.Decoder(field.type))
+        for field in msgspec.structs.fields(struct)
+    }
+
+
+def _which_field(struct: type[Struct], fields: dict[str, Raw], re: RequestId | UnsetType) -> DecodeFailed:
     """Name the fields: `missing-fields` for required ones (absent, empty, of a wrong type), else `invalid-field`."""
-    bad: list[str] = []
     missing: list[str] = []
-    for field in msgspec.structs.fields(struct):
-        present = field.encode_name in value
-        if not present and not field.required:
+    bad: list[str] = []
+    for name, (required, decoder) in _field_decoders(struct).items():
+        if name not in fields:
+            if required:
+                missing.append(name)
             continue
         try:
-            if present:
-                if field.type is Raw or Raw in typing.get_args(field.type):
-                    continue  # opaque: any JSON value will do, and none can be converted
-                msgspec.convert(value[field.encode_name], field.type)
-                continue
-        except (msgspec.ValidationError, RecursionError):
-            pass
-        (missing if field.required else bad).append(field.encode_name)
+            decoder.decode(fields[name])
+        except _UNREADABLE:
+            (missing if required and not _right_type(decoder, fields[name]) else bad).append(name)
     if missing:
         return DecodeFailed(ErrorCode.MISSING_FIELDS, f"missing or wrong: {', '.join(missing)}", re)
     return DecodeFailed(ErrorCode.INVALID_FIELD, f"not valid: {', '.join(bad) or 'the message'}", re)
+
+
+def _right_type(decoder: msgspec.json.Decoder[object], value: Raw) -> bool:
+    """Tell whether a value that breaks a limit (too long, too large) has the right type and is not empty."""
+    plain = typing.get_args(decoder.type)[0] if typing.get_origin(decoder.type) is typing.Annotated else decoder.type
+    try:
+        return bool(msgspec.json.decode(value, type=plain))
+    except _UNREADABLE:
+        return False
