@@ -1,0 +1,363 @@
+"""The load: a process of its own that plays many clients against one relay and reads the relay's clock and memory.
+
+It is started with one job as JSON on stdin and writes one JSON object to stdout. Jobs:
+
+* `relay`: connections in pairs send each other offers. First saturated: every connection keeps exactly one message on
+  its way (the partner answers each message with its own), so the relay is never idle and cannot batch. Then paced: a
+  fixed number of messages a second, spread over all connections, for latency away from saturation.
+* `register`: many clients connect and register, stay, are counted in memory, leave, and register again.
+
+Rules: nothing is parsed while the clock runs (a relayed message is known by its size); every message that was sent must
+arrive, or the job fails; the first message on each connection is checked in full. Runs the same code for all relays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+from collections import deque
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import uvloop
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from benchmarks.load.dialects import DIALECTS, Dialect
+from benchmarks.load.process import memory, processor_seconds
+from benchmarks.load.sample import OFFER_SDP
+
+# Everything smaller than the SDP is for the dialect: registration, acks, errors.
+RELAYED_FROM = len(OFFER_SDP)
+MOST_READ = 5_000
+PATIENCE = 20.0  # seconds; nothing here takes a tenth of it on a machine that works
+TEXT = WSMsgType.TEXT
+
+
+class LoadFailed(Exception):
+    """The relay lost, altered or refused something, or took too long."""
+
+
+class Client(WSListener):
+    """One connection."""
+
+    def __init__(self, dialect: Dialect, load: Load) -> None:
+        self.dialect = dialect
+        self.load = load
+        self.partner: Client = self
+        self.transport: WSTransport | None = None
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.frame = b""
+        self.sent_at: deque[float] = deque()
+        self.received = 0
+        self.confirm_every = dialect.confirm_every
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        greeting = self.dialect.greeting()
+        if greeting is not None:
+            transport.send(TEXT, greeting)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.payload_size > RELAYED_FROM:
+            self.relayed(transport, frame)
+            return
+        self.load.others += 1
+        # Acks are too many to be read while the clock runs. An error among them comes with a message that is missing.
+        if self.load.others < MOST_READ or not self.ready.done():
+            self._control(transport, frame)
+
+    def relayed(self, transport: WSTransport, frame: WSFrame) -> None:
+        load = self.load
+        now = perf_counter()
+        latency = now - self.partner.sent_at.popleft()
+        if load.recording:
+            load.latencies.append(latency)
+        load.received += 1
+        self.received += 1
+        if self.received == 1:
+            self._check(frame)
+        if self.confirm_every and not self.received % self.confirm_every:
+            transport.send(TEXT, self.dialect.confirmation(self.received))
+        if load.bouncing:
+            load.sent += 1
+            self.sent_at.append(now)
+            transport.send(TEXT, self.frame)
+        elif load.received == load.sent and load.drained is not None:
+            load.drained.set()
+
+    def shoot(self) -> None:
+        assert self.transport is not None
+        self.load.sent += 1
+        self.sent_at.append(perf_counter())
+        self.transport.send(TEXT, self.frame)
+
+    def _control(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            self._fail(LoadFailed(f"closed by the relay: {frame.get_close_code()} {frame.get_close_reason()}"))
+            return
+        if frame.msg_type != TEXT:
+            return
+        try:
+            reply = self.dialect.reply(frame.get_payload_as_bytes())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the job
+            self._fail(error)
+            return
+        if reply is not None:
+            transport.send(TEXT, reply)
+        if self.dialect.registered and not self.ready.done():
+            self.ready.set_result(None)
+
+    def _check(self, frame: WSFrame) -> None:
+        if not self.dialect.carries(frame.get_payload_as_bytes(), self.partner.dialect.user):
+            self._fail(LoadFailed("a relayed message was altered, or does not name its sender"))
+
+    def _fail(self, error: Exception) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(error)
+        elif self.load.failure is None:
+            self.load.failure = error
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if not self.load.leaving:
+            self._fail(LoadFailed("the relay closed a connection"))
+
+
+@dataclass
+class Window:
+    """What was measured between two moments."""
+
+    seconds: float
+    processor: float  # seconds of the relay's processor time
+    own_processor: float  # seconds of this process's
+    messages: int
+    latencies: list[float]
+
+    def report(self) -> dict[str, float]:
+        ordered = sorted(self.latencies)
+        count = len(ordered)
+        if not count:
+            raise LoadFailed("no message arrived")
+        at = {name: ordered[min(count - 1, int(count * q))] * 1e6 for name, q in QUANTILES.items()}
+        return {
+            "messages": self.messages,
+            "seconds": self.seconds,
+            "per_second": self.messages / self.seconds,
+            "cpu_us": self.processor / self.messages * 1e6,
+            "server_load": self.processor / self.seconds,
+            "generator_load": self.own_processor / self.seconds,
+            **{f"latency_{name}_us": value for name, value in at.items()},
+            "latency_max_us": ordered[-1] * 1e6,
+        }
+
+
+QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999}
+
+
+class Load:
+    """All connections of one job."""
+
+    def __init__(self, dialect: str, port: int, pid: int, collects: bool) -> None:
+        self._dialect = DIALECTS[dialect]
+        self._port = port
+        self._pid = pid
+        self._collects = collects
+        self.clients: list[Client] = []
+        self.sent = 0
+        self.received = 0
+        self.others = 0
+        self.latencies: list[float] = []
+        self.recording = False
+        self.bouncing = False
+        self.leaving = False
+        self.drained: asyncio.Event | None = None
+        self.failure: Exception | None = None
+
+    def _dialects(self, count: int, prefix: str) -> list[Dialect]:
+        return [self._dialect(f"{prefix}{number}@example.com") for number in range(count)]
+
+    async def _connect(self, dialect: Dialect) -> Client:
+        client = Client(dialect, self)
+        await ws_connect(
+            lambda: client,
+            dialect.url(self._port),
+            extra_headers=dialect.headers(),
+            websocket_handshake_timeout=PATIENCE,
+            read_buffer_init_size=8192,
+        )
+        await asyncio.wait_for(client.ready, PATIENCE)
+        return client
+
+    async def connect(self, dialects: list[Dialect], concurrency: int) -> None:
+        """Connect and register all, `concurrency` at a time."""
+        waiting = deque(dialects)
+
+        async def work() -> None:
+            while waiting:
+                self.clients.append(await self._connect(waiting.popleft()))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(work())
+
+    async def leave(self) -> None:
+        """Close all connections in order (1000), and wait until they are gone."""
+        self.leaving = True
+        for client in self.clients:
+            assert client.transport is not None
+            client.transport.send_close(1000)
+            client.transport.disconnect()
+        async with asyncio.timeout(PATIENCE):
+            for client in self.clients:
+                assert client.transport is not None
+                await client.transport.wait_disconnected()
+        self.clients.clear()
+        self.leaving = False
+
+    async def measure(self, seconds: float) -> Window:
+        """Let the load run on and see what the relay does for it."""
+        self.latencies = []
+        self.recording = True
+        began, processor, own, received = self._now()
+        await asyncio.sleep(seconds)
+        ended, processor_then, own_then, received_then = self._now()
+        self.recording = False
+        if self.failure:
+            raise self.failure
+        return Window(
+            seconds=ended - began,
+            processor=processor_then - processor,
+            own_processor=own_then - own,
+            messages=received_then - received,
+            latencies=self.latencies,
+        )
+
+    def _now(self) -> tuple[float, float, float, int]:
+        return perf_counter(), processor_seconds(self._pid), processor_seconds(os.getpid()), self.received
+
+    async def drain(self) -> None:
+        """Wait until everything that was sent has arrived."""
+        self.bouncing = False
+        if self.received < self.sent:
+            self.drained = asyncio.Event()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self.drained.wait()
+            except TimeoutError:
+                raise LoadFailed(f"{self.sent - self.received} of {self.sent} messages were lost") from None
+            self.drained = None
+        if self.failure:
+            raise self.failure
+
+    async def relay(self, pairs: int, warm: float, saturated: float, paced: float, rate: int) -> dict[str, object]:
+        """The job `relay`."""
+        dialects = self._dialects(pairs * 2, "peer")
+        await self.connect(dialects, concurrency=16)
+        self.clients.sort(key=lambda client: client.dialect.user)
+        for one, other in zip(self.clients[::2], self.clients[1::2], strict=True):
+            one.partner, other.partner = other, one
+        for client in self.clients:
+            client.frame = client.dialect.offer(client.partner.dialect.user)
+        frame_bytes = len(self.clients[0].frame)
+        # What exists now stays: no collection in the middle of a measurement.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+        self.bouncing = True
+        for client in self.clients:
+            client.shoot()
+        await asyncio.sleep(warm)
+        result: dict[str, object] = {"frame_bytes": frame_bytes}
+        result["saturated"] = (await self.measure(saturated)).report()
+        await self.drain()
+
+        pacing = asyncio.create_task(self._pace(rate))
+        await asyncio.sleep(warm)
+        result["paced"] = (await self.measure(paced)).report()
+        pacing.cancel()
+        await asyncio.wait([pacing])
+        await self.drain()
+        result["lost"] = self.sent - self.received
+        result["other_messages"] = self.others
+        await self.leave()
+        return result
+
+    async def _pace(self, rate: int) -> None:
+        """Send `rate` messages a second for ever, by every connection in turn."""
+        began = perf_counter()
+        done = 0
+        count = len(self.clients)
+        while True:
+            due = int((perf_counter() - began) * rate)
+            while done < due:
+                self.clients[done % count].shoot()
+                done += 1
+            await asyncio.sleep(0.001)
+
+    async def register(self, count: int, concurrency: int, settle: float) -> dict[str, object]:
+        """The job `register`."""
+        # A few come and go first, so that what a relay loads and allocates once is not counted for a connection.
+        await self.connect(self._dialects(20, "early"), concurrency)
+        await self.leave()
+        await self._settle(settle)
+        before = memory(self._pid)
+        dialects = self._dialects(count, "peer")
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        result: dict[str, object] = {"connections": count, "first": await self._registrations(dialects, concurrency)}
+        await self._settle(settle)
+        after = memory(self._pid)
+        result["memory"] = {
+            "pss": (after.pss - before.pss) / count,
+            "rss": (after.rss - before.rss) / count,
+            "process_pss": before.pss,
+        }
+        await self.leave()
+        await self._settle(settle)
+        for dialect in dialects:
+            dialect.registered = False
+        result["again"] = await self._registrations(dialects, concurrency)
+        await self.leave()
+        return result
+
+    async def _settle(self, seconds: float) -> None:
+        """Give the relay time for what it does late, and have it collect garbage where it can (`collect.cjs`)."""
+        await asyncio.sleep(seconds)
+        if self._collects:
+            os.kill(self._pid, signal.SIGUSR2)
+            await asyncio.sleep(seconds)
+
+    async def _registrations(self, dialects: list[Dialect], concurrency: int) -> dict[str, float]:
+        began, processor, own, _ = self._now()
+        await self.connect(dialects, concurrency)
+        ended, processor_then, own_then, _ = self._now()
+        if self.failure:
+            raise self.failure
+        seconds = ended - began
+        return {
+            "per_second": len(dialects) / seconds,
+            "cpu_us": (processor_then - processor) / len(dialects) * 1e6,
+            "server_load": (processor_then - processor) / seconds,
+            "generator_load": (own_then - own) / seconds,
+        }
+
+
+async def main(job: dict[str, Any]) -> dict[str, object]:
+    load = Load(job.pop("dialect"), job.pop("port"), job.pop("pid"), job.pop("collects"))
+    match job.pop("job"):
+        case "relay":
+            return await load.relay(**job)
+        case "register":
+            return await load.register(**job)
+        case unknown:
+            raise LoadFailed(f"no such job: {unknown}")
+
+
+if __name__ == "__main__":
+    json.dump(uvloop.run(main(json.load(sys.stdin))), sys.stdout)

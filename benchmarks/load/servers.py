@@ -1,0 +1,131 @@
+"""The servers under test: how each is started, on which port it listens, and that it ends.
+
+Every server runs in a process of its own, on a core of its own, on loopback, with its default logging into a file that
+is shown when it fails.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.load.process import running_on
+
+RELAYS: Final = Path(__file__).parent / "relays"
+START_SECONDS: Final = 15.0
+
+
+class ServerFailed(Exception):
+    """A server under test did not start, or ended by itself."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One server and the dialect in which it is spoken to."""
+
+    name: str
+    title: str
+    dialect: str
+    proves: str  # what has been shown when a client counts as registered
+    data: str = ""  # Aldis: where the names are kept; "directory" for a fresh one
+
+    @property
+    def on_node(self) -> bool:
+        return self.name in ("peerjs", "ws")
+
+    @property
+    def server(self) -> str:
+        """Contenders with the same value can be measured on one process."""
+        return "aldis" + self.data if self.name.startswith("aldis") else self.name
+
+    def command(self, port: int, folder: Path) -> list[str]:
+        node = ["node", "--expose-gc", "--require", str(RELAYS / "collect.cjs")]
+        match self.name:
+            case "picows":
+                return [sys.executable, str(RELAYS / "picows_relay.py"), str(port)]
+            case "ws":
+                return [*node, str(RELAYS / "ws_relay.mjs"), str(port)]
+            case "peerjs":
+                binary = RELAYS / "node_modules" / "peer" / "dist" / "bin" / "peerjs.js"
+                # Its default limit of 5,000 users is above what is measured here.
+                return [*node, str(binary), "--host", "127.0.0.1", "--port", str(port)]
+            case _:
+                data = str(folder / "data") if self.data == "directory" else ":memory:"
+                aldis = Path(sys.executable).with_name("aldis")
+                admin = free_port()
+                return [str(aldis), "serve", "--port", str(port), "--admin-port", str(admin), "--data", data]
+
+
+NOTHING: Final = "nothing: whoever says a name has it"
+ALDIS: Final = Contender("aldis", "Aldis", "aldis", "an Ed25519 key, checked against the name's")
+ALDIS_COMPLETE: Final = Contender("aldis-complete", "Aldis, proof and ack", "aldis-complete", ALDIS.proves)
+ALDIS_SQLITE: Final = Contender("aldis-sqlite", "Aldis on SQLite", "aldis", ALDIS.proves + " on disk", "directory")
+PICOWS: Final = Contender("picows", "bare picows", "minimal", NOTHING)
+WS: Final = Contender("ws", "minimal on ws", "minimal", NOTHING)
+PEERJS: Final = Contender("peerjs", "PeerJS server", "peerjs", "a token, for a name that is in use")
+
+ALL: Final = (ALDIS, ALDIS_COMPLETE, ALDIS_SQLITE, PICOWS, WS, PEERJS)
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Running:
+    contender: Contender
+    port: int
+    pid: int
+
+
+@contextmanager
+def started(contender: Contender, core: int) -> Iterator[Running]:
+    """Run a server for the length of the block."""
+    with tempfile.TemporaryDirectory(prefix="aldis-bench-") as name:
+        folder = Path(name)
+        port = free_port()
+        log = folder / "log"
+        with log.open("wb") as output, running_on(core):
+            process = subprocess.Popen(
+                contender.command(port, folder), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
+            )
+        try:
+            _wait_for(process, port, contender, log)
+            yield Running(contender, port, process.pid)
+            if process.poll() is not None:
+                raise ServerFailed(f"{contender.title} ended by itself:\n{_tail(log)}")
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, contender: Contender, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise ServerFailed(f"{contender.title} did not start:\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])

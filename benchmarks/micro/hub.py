@@ -1,0 +1,115 @@
+"""The hub alone, without a socket: what relaying one offer costs, and registering, and an idle session's memory.
+
+The directory answers at once, and a connection takes what it is sent and drops it. Against the micro benchmark of the
+codec this shows what the rules cost: who the recipient is, numbering and keeping for resume, counting.
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+from aldis.backends.base import Claim, Question
+from aldis.hub.hub import Hub
+from aldis.hub.sessions import HEADROOM, Dialect, Session
+from aldis.hub.settings import HubSettings
+from aldis.protocol import codec
+from aldis.protocol.messages import Received
+from benchmarks.load.dialects import Aldis, AldisComplete
+from benchmarks.micro.timing import Case, time_all
+
+HOST = "127.0.0.1:8080"
+NOW = 1000.0
+
+
+class Sink:
+    """A connection that keeps the last message only."""
+
+    def __init__(self) -> None:
+        self.last = b""
+
+    def send(self, frame: bytearray) -> None:
+        self.last = frame[HEADROOM:]
+
+    def ping(self) -> None:
+        pass
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError(f"the hub closed a connection: {code} {reason}")
+
+
+class Quiet(Sink):
+    """A connection that keeps nothing."""
+
+    def send(self, frame: bytearray) -> None:
+        pass
+
+
+class Bench:
+    """A hub with a directory that knows nobody else."""
+
+    def __init__(self) -> None:
+        self.questions: list[Question] = []
+        self.hub = Hub(HubSettings(), ask=self.questions.append)
+
+    def register(self, dialect: Aldis) -> Session:
+        dialect.url(int(HOST.partition(":")[2]))
+        sink = Sink()
+        session = self.hub.connected(sink, dialect=Dialect.V1, host=HOST, remote="127.0.0.1", now=NOW)
+        frame = dialect.greeting()
+        while frame is not None:
+            self.hub.received(session, frame.decode(), NOW)
+            while self.questions:
+                question = self.questions.pop()
+                assert isinstance(question, Claim)
+                self.hub.answered(question, question.public_key, NOW)
+            frame = dialect.reply(bytes(sink.last))
+        assert dialect.registered
+        session.connection = Quiet()
+        return session
+
+
+def measure(seconds: float) -> list[Case]:
+    """Time relaying through the hub."""
+    bench = Bench()
+    alice, bob = Aldis("alice@example.com"), AldisComplete("bob@example.com")
+    alices, bobs = bench.register(alice), bench.register(bob)
+    bare = alice.offer(bob.user).decode()
+    complete = bob.offer(alice.user).decode()
+    confirmation = {"alice": 0, "bob": 0}
+
+    def relay(name: str, sender: Session, recipient: Session, text: str, every: int) -> None:
+        bench.hub.received(sender, text, NOW)
+        confirmation[name] += 1
+        if not confirmation[name] % every:
+            bench.hub.received(recipient, codec.encode_text(Received(count=confirmation[name])), NOW)
+
+    newcomers = Bench()
+
+    def registration() -> None:
+        session = newcomers.register(alice)
+        alice.registered = False
+        newcomers.hub.lost(session, NOW, clean=True)
+
+    return time_all(
+        {
+            "relay an offer through the hub": lambda: relay("alice", alices, bobs, bare, alice.confirm_every),
+            "relay an offer with proof, and ack it": lambda: relay("bob", bobs, alices, complete, bob.confirm_every),
+            "register, with the client's own part": registration,
+        },
+        seconds,
+    )
+
+
+def session_bytes(count: int = 1000) -> float:
+    """Python memory of one registered session in the hub, in bytes: no socket, no WebSocket."""
+    bench = Bench()
+    dialects = [Aldis(f"peer{number}@example.com") for number in range(count)]
+    bench.register(Aldis("early@example.com"))
+    gc.collect()
+    tracemalloc.start()
+    sessions = [bench.register(dialect) for dialect in dialects]
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(sessions)

@@ -1,0 +1,227 @@
+"""The benchmark, all of it: `python -m benchmarks.run` from the project's folder (`make bench`).
+
+It runs the parts, prints the tables and keeps the numbers in benchmarks/results/. What is measured, how, and what came
+of it is in benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from benchmarks import report
+from benchmarks.load import campaign, process, servers
+from benchmarks.load.campaign import FULL, QUICK, ROOT, Plan
+from benchmarks.load.servers import RELAYS, Contender
+from benchmarks.micro import codec, envelopes, hub, proofs
+
+RESULTS: Final = ROOT / "benchmarks" / "results"
+PARTS: Final = ("relay", "register", "opening", "micro")
+# Who takes part in what: SQLite makes no difference to relaying, the ack none to registration.
+RELAYING: Final = (servers.PICOWS, servers.ALDIS, servers.ALDIS_COMPLETE, servers.WS, servers.PEERJS)
+REGISTERING: Final = (servers.PICOWS, servers.ALDIS, servers.ALDIS_SQLITE, servers.WS, servers.PEERJS)
+PACKAGES: Final = ("aldis", "picows", "aiofastnet", "uvloop", "msgspec", "cryptography", "PyNaCl", "wrtc", "aiortc")
+
+EXIT_FAILED: Final = 1
+EXIT_MISSING: Final = 69  # sysexits.h: EX_UNAVAILABLE
+
+
+class NotHere(Exception):
+    """Something that has to be installed is not; the text says what to do."""
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description="Measure Aldis beside the PeerJS server, a minimal relay on ws, and bare picows.",
+        epilog="Takes about five minutes; use nothing else on the machine meanwhile.",
+    )
+    parser.add_argument("--quick", action="store_true", help="about a minute, with fewer and shorter rounds")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s: those to run, with commas between")
+    names = ",".join(contender.name for contender in servers.ALL)
+    parser.add_argument("--relays", default=names, help="of %(default)s: those that take part")
+    parser.add_argument("--rounds", type=int, help="how many rounds of relaying and of registering")
+    parser.add_argument("--seconds", type=float, help="how long each phase of a round takes")
+    parser.add_argument("--pairs", type=int, help="pairs of connections that relay to each other (100)")
+    parser.add_argument("--connections", type=int, help="connections that register and stay (2,000)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the numbers")
+    parser.add_argument("--no-save", action="store_true", help="print only")
+    options = parser.parse_args(argv)
+    options.parts = options.parts.split(",")
+    options.relays = options.relays.split(",")
+    for name, known in (("parts", PARTS), ("relays", names.split(","))):
+        for value in getattr(options, name):
+            if value not in known:
+                parser.error(f"--{name}: {value!r} is none of {', '.join(known)}")
+    return options
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else FULL
+    if options.rounds:
+        plan = replace(plan, rounds=options.rounds, register_rounds=options.rounds)
+    if options.seconds:
+        plan = replace(plan, saturated=options.seconds, paced=options.seconds, warm=min(plan.warm, options.seconds))
+    if options.pairs:
+        # The same rate for a connection, so that few pairs are not loaded more.
+        plan = replace(plan, pairs=options.pairs, rate=max(1, plan.rate * options.pairs // plan.pairs))
+    if options.connections:
+        plan = replace(plan, connections=options.connections)
+    return plan
+
+
+def prepare(contenders: Sequence[Contender], console: Console) -> None:
+    """Install the relays from npm, from their lock, when they are not there yet."""
+    if not any(contender.on_node for contender in contenders):
+        return
+    for command in ("node", "npm"):
+        if shutil.which(command) is None:
+            raise NotHere(
+                f"{command} is missing: the relays to compare with run on Node 18 or later. Install it, or leave them "
+                "out with --relays aldis,aldis-complete,aldis-sqlite,picows"
+            )
+    lock = json.loads((RELAYS / "package-lock.json").read_text())
+    installed = RELAYS / "node_modules" / ".package-lock.json"
+    if installed.exists():
+        present = json.loads(installed.read_text())["packages"]
+        wanted = {path: entry["version"] for path, entry in lock["packages"].items() if path}
+        if wanted == {path: entry["version"] for path, entry in present.items()}:
+            return
+    console.print("Installing the relays from npm (once) ...")
+    done = subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund"], cwd=RELAYS, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise NotHere(f"npm could not install the relays:\n{done.stderr[-1000:]}")
+
+
+def commit() -> str:
+    """The commit that is measured, marked when the source differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        name = git("rev-parse", "--short=10", "HEAD")
+        return f"{name}-changed" if git("status", "--porcelain", "--", "src", "benchmarks/load") else name
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def versions(contenders: Sequence[Contender]) -> dict[str, str]:
+    """Of everything that was measured or measured with."""
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    if any(contender.on_node for contender in contenders):
+        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        found["Node"] = node.removeprefix("v")
+        for name in ("peer", "ws"):
+            found[name] = json.loads((RELAYS / "node_modules" / name / "package.json").read_text())["version"]
+    return found
+
+
+def opening(rounds: int, console: Console) -> dict[str, Any] | None:
+    """Time openings where nothing but loopback exists, or with this machine's interfaces where that cannot be made."""
+    command = [sys.executable, "-m", "benchmarks.load.opening", str(rounds)]
+    network = "nothing but lo"
+    done = subprocess.run(
+        [str(ROOT / "tools" / "netns.sh"), *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode == EXIT_MISSING:
+        network = "this machine's interfaces"
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        console.print(f"[red]opening channels failed:[/red]\n{done.stderr[-2000:]}", highlight=False)
+        return None
+    return {"network": network, **json.loads(done.stdout)}
+
+
+def micro(seconds: float) -> dict[str, Any]:
+    times = [case for module in (codec, hub, proofs) for case in module.measure(seconds)]
+    return {
+        "times": [asdict(case) for case in times],
+        "sizes": [asdict(envelope) for envelope in envelopes.measure()],
+        "session_bytes": hub.session_bytes(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = arguments(argv)
+    console = Console()
+    if not sys.platform.startswith("linux"):
+        console.print("The benchmark reads processor time and memory of other processes from the Linux kernel.")
+        return EXIT_MISSING
+    plan = plan_of(options)
+    relaying = [contender for contender in RELAYING if contender.name in options.relays]
+    registering = [contender for contender in REGISTERING if contender.name in options.relays]
+    contenders = [*relaying, *registering]
+    cores = process.choose_cores()
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:4.0f} s[/dim]  {line}", highlight=False)
+
+    if cores.server == cores.generator:
+        say("[yellow]only one core: server and load generator share it, so rates and latencies mean little[/yellow]")
+    failed = False
+    try:
+        prepare(contenders, console)
+        document: dict[str, Any] = {
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "commit": commit(),
+            "command": " ".join(["python -m benchmarks.run", *(sys.argv[1:] if argv is None else argv)]),
+            "machine": process.machine(),
+            "versions": versions(contenders),
+            "plan": asdict(plan),
+        }
+        if "relay" in options.parts:
+            document["relay"] = campaign.relay(relaying, plan, cores, say)
+        if "register" in options.parts:
+            document["register"] = campaign.register(registering, plan, cores, say)
+        if "opening" in options.parts:
+            say("opening data channels")
+            found = opening(5 if options.quick else 15, console)
+            failed = found is None
+            if found is not None:
+                document["opening"] = found
+        if "micro" in options.parts:
+            say("micro benchmarks")
+            document["micro"] = micro(0.3 if options.quick else 1.0)
+    except (NotHere, servers.ServerFailed, campaign.JobFailed) as error:
+        console.print(f"[red]{error}[/red]", highlight=False, markup=True)
+        return EXIT_MISSING if isinstance(error, NotHere) else EXIT_FAILED
+    document["targets"] = report.as_json(report.targets(document))
+    report.show(document, console)
+    if not options.no_save:
+        save(document, options.results, console)
+    return EXIT_FAILED if failed else 0
+
+
+def save(document: dict[str, Any], folder: Path, console: Console) -> None:
+    """Keep the numbers, and the same as Markdown beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{document['date'][:10]}-{document['commit']}"
+    (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(report.markdown(document) + "\n")
+    console.print(f"Kept as {name}.json and {name}.md in {folder.name}/.", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
