@@ -16,12 +16,15 @@ The W3C text is https://www.w3.org/TR/webrtc/; sections are cited where the engi
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
 from aldis.errors import EngineMissing, ProtocolViolation, UsageError
 from aldis.protocol.messages import Candidate, Capabilities, IceServer
+
+_log = logging.getLogger(__name__)
 
 # An SDP of one data channel has 0.5 KiB, one of a whole conference some 60 KiB (the most that a signaling frame can
 # carry). Parsers are written for neither gigabytes nor deep nesting.
@@ -188,6 +191,32 @@ class Engine(Protocol):
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
         """Make a connection, on the running loop. Raises `ConfigError` for an ICE server that cannot be used."""
+
+
+class RelayWatch:
+    """Notices that a TURN server was given and no relay candidate came of it.
+
+    Neither engine tells of wrong TURN credentials or of a TURN server that cannot be reached: there is only a kind of
+    candidate missing at the end, and nobody finds out why the connection fails later.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._turn = [
+            url for server in config.ice_servers for url in server.urls if url.startswith(("turn:", "turns:"))
+        ]
+        self._seen = False
+
+    def saw(self, text: str) -> None:
+        """Take in a gathered candidate, or a whole description with candidates in it."""
+        self._seen = self._seen or " typ relay" in text
+
+    def gathered(self) -> None:
+        """Gathering has ended: log it when there should have been a relay candidate and was none."""
+        if self._turn and not self._seen:
+            _log.warning(
+                "no relay candidate from %s: the server cannot be reached, or refuses the credentials",
+                ", ".join(self._turn),
+            )
 
 
 ENGINES: Final = ("wrtc", "aiortc")

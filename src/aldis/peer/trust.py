@@ -1,13 +1,129 @@
-"""Signs and checks offers and answers."""
+"""Signs our offers and answers, checks those of others: the server that carries them is not trusted.
+
+Rules:
+
+* What is signed is exactly the text that goes to the engine. It carries the fingerprint of the DTLS certificate, so a
+  channel that opens leads to whoever holds the identity key.
+* A key is pinned at its first use, and only after its signature has proved to be right; another one is refused until
+  a person accepts it (`identity.pins`).
+* An offer's nonce is taken once. Nonces are remembered for a peer only when the peer itself has signed them, so nobody
+  but the peer can push its own out of the memory, and the number of peers is bounded by dropping the one that has
+  offered least recently.
+
+A proof carries no time, so an offer from before this program started, or one that has been pushed out, would pass a
+second time. That gives nothing to who replays it: the answer to it is signed for that one offer, the DTLS handshake
+fails without the private key of the certificate that the old offer names, and `negotiation` lets no attempt touch a
+working connection before its own channel is open. What remains is an attempt that fails after its time-out; a server
+that wants that has simpler means.
+
+It does not know whether an offer or answer is wanted now: that is `negotiation`'s business.
+"""
 
 from __future__ import annotations
 
-from aldis.identity.keys import Identity
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from aldis.errors import PeerKeyChanged, ProofInvalid
+from aldis.identity import proofs
+from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, verify
 from aldis.identity.pins import Pins
+from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.messages import Proof
+
+MAX_NONCES: Final = 256  # for each peer; an attempt every half minute makes that two hours
+MAX_PEERS: Final = 1024  # 32 MiB with every memory full
 
 
 class Trust:
-    """Signs our offers and answers, checks those of others."""
+    """What one user of one server signs and believes."""
 
-    def __init__(self, identity: Identity, user_id: str, server: str, pins: Pins) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, identity: Identity, user_id: str, server: str, pins: Pins, *, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        """`server` is the host and port by which pins are kept; `user_id` our own, without device."""
+        self._identity = identity
+        self._user_id = user_id
+        self._server = server
+        self._pins = pins
+        self._random = random
+        self._nonces: OrderedDict[str, OrderedDict[bytes, None]] = OrderedDict()
+
+    def sign_offer(self, remote: str, connection: str, sdp: str) -> Proof:
+        """The proof of an offer to the user `remote`, with a nonce of its own."""
+        nonce = self._random(proofs.NONCE_BYTES)
+        return self._proof(nonce, proofs.offer(self._user_id, remote, connection, nonce, sdp))
+
+    def sign_answer(self, remote: str, connection: str, sdp: str, *, offer_sdp: str, nonce: str) -> Proof:
+        """The proof of an answer to an offer that has been checked; `nonce` is that of the offer's proof."""
+        raw = from_base64(nonce, proofs.NONCE_BYTES)
+        return self._proof(raw, proofs.answer(self._user_id, remote, connection, raw, sdp, offer_sdp))
+
+    def _proof(self, nonce: bytes, message: bytes) -> Proof:
+        return Proof(
+            public_key=to_base64(self._identity.public_key),
+            nonce=to_base64(nonce),
+            signature=to_base64(self._identity.sign(message)),
+        )
+
+    def check_offer(self, remote: str, connection: str | None, sdp: str, proof: Proof | None) -> None:
+        """Return if the user `remote` has made this offer to us, and it has not been taken before.
+
+        Raises `ProofInvalid`, or `PeerKeyChanged` when all is right but the key.
+        """
+        name = self._named(remote, connection)
+        key, nonce, signature = self._read(remote, proof)
+        if not verify(key, signature, proofs.offer(remote, self._user_id, name, nonce, sdp)):
+            raise ProofInvalid(remote, "the signature of the offer is wrong")
+        self._check_key(remote, key)
+        self._take(remote, nonce)
+
+    def check_answer(
+        self, remote: str, connection: str | None, sdp: str, proof: Proof | None, *, offer_sdp: str, nonce: str
+    ) -> None:
+        """Return if the user `remote` has made this answer to the offer that we have signed with `nonce`.
+
+        Raises `ProofInvalid`, or `PeerKeyChanged` when all is right but the key.
+        """
+        name = self._named(remote, connection)
+        key, answered, signature = self._read(remote, proof)
+        if to_base64(answered) != nonce:
+            raise ProofInvalid(remote, "the answer belongs to another offer")
+        if not verify(key, signature, proofs.answer(remote, self._user_id, name, answered, sdp, offer_sdp)):
+            raise ProofInvalid(remote, "the signature of the answer is wrong")
+        self._check_key(remote, key)
+
+    def _named(self, remote: str, connection: str | None) -> str:
+        if connection is None or not proofs.valid_connection_name(connection):
+            raise ProofInvalid(remote, "it names no connection")
+        return connection
+
+    def _read(self, remote: str, proof: Proof | None) -> tuple[bytes, bytes, bytes]:
+        if proof is None:
+            raise ProofInvalid(remote, "it carries no proof")
+        try:
+            return (
+                from_base64(proof.public_key, PUBLIC_KEY_BYTES),
+                from_base64(proof.nonce, proofs.NONCE_BYTES),
+                from_base64(proof.signature, SIGNATURE_BYTES),
+            )
+        except ValueError as error:
+            raise ProofInvalid(remote, f"its proof cannot be read ({error})") from None
+
+    def _check_key(self, remote: str, key: bytes) -> None:
+        pinned = self._pins.pin(self._server, remote, key)
+        if pinned != key:
+            raise PeerKeyChanged(remote, pinned, key)
+
+    def _take(self, remote: str, nonce: bytes) -> None:
+        taken = self._nonces.setdefault(remote, OrderedDict())
+        self._nonces.move_to_end(remote)
+        if nonce in taken:
+            raise ProofInvalid(remote, "the offer has been used before")
+        taken[nonce] = None
+        if len(taken) > MAX_NONCES:
+            taken.popitem(last=False)
+        if len(self._nonces) > MAX_PEERS:
+            self._nonces.popitem(last=False)

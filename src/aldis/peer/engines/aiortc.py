@@ -1,0 +1,320 @@
+"""The engine on `aiortc`: WebRTC in Python, for machines that `wrtc` has no wheel for, and to be tested against.
+
+What had to be known about it (aiortc 1.16, aioice 0.13):
+
+* It does not trickle: `setLocalDescription` gathers first (up to 5 s when a STUN server does not answer) and writes
+  the candidates into the description. It takes the other side's candidates one by one, but only after their
+  description. It cannot restart ICE.
+* Without a configuration it asks a public STUN server; so it always gets one, if only an empty one.
+* It emits its events from within the calls that cause them, and a handler that raises breaks the transport. Here they
+  are passed on by `call_soon`: each on its own, in order, errors to the loop's handler.
+* It starts tasks and forgets them. The two places where that loses exceptions or outlives `close()` are overridden in
+  `_PeerConnection`, by their mangled names, on our own objects only: nobody else's aiortc or aioice changes.
+* Where a connection has gone, sending raises in such a forgotten task. A datagram that cannot be sent is a lost
+  datagram; SCTP has timers for that.
+* aioice gathers all addresses but 127.0.0.1 and ::1, and has no option for it. See `_with_loopback`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import aiortc
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcicetransport import connection_kwargs
+from aiortc.sdp import candidate_from_sdp
+
+from aldis.errors import ConfigError, StateError
+from aldis.peer.engine import (
+    ChannelListener,
+    EngineConfig,
+    EngineConnection,
+    EngineListener,
+    EngineRefused,
+    EngineState,
+    EngineStats,
+    PathEnd,
+    RelayWatch,
+    check_candidate,
+    check_sdp,
+)
+from aldis.protocol.messages import Candidate, Capabilities
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS: Final = 5.0  # closing sends a few datagrams; longer than this it is stuck
+_CANDIDATE_PREFIX: Final = "candidate:"
+_LOOPBACK: Final = "127.0.0.1"
+
+
+class AiortcEngine:
+    """aiortc: its candidates come in its descriptions; no ICE restart."""
+
+    name: Final = "aiortc"
+    capabilities: Final = Capabilities(trickle=False, restart=False)
+
+    def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        servers = [
+            aiortc.RTCIceServer(server.urls, server.username, server.credential) for server in config.ice_servers
+        ]
+        try:
+            connection_kwargs(servers)  # parses them; aiortc itself would only do so when it gathers
+        except ValueError as error:
+            raise ConfigError("ice_servers", str(error)) from error
+        return _Connection(aiortc.RTCConfiguration(iceServers=servers), config, listener)
+
+
+class _PeerConnection(aiortc.RTCPeerConnection):
+    """aiortc's own, with its forgotten tasks owned and loopback where it is wanted."""
+
+    def __init__(
+        self, configuration: aiortc.RTCConfiguration, allow_loopback: bool, connect_failed: Callable[[Exception], None]
+    ) -> None:
+        super().__init__(configuration)
+        self.aldis_allow_loopback = allow_loopback
+        self.aldis_connect_failed = connect_failed
+        self.aldis_transports: list[RTCDtlsTransport] = []
+        self.aldis_tasks: set[asyncio.Task[Any]] = set()
+
+    async def _RTCPeerConnection__connect(self) -> None:  # noqa: N802
+        task = asyncio.current_task()
+        assert task is not None  # aiortc runs this as a task, by ensure_future  # noqa: S101
+        self.aldis_tasks.add(task)
+        try:
+            await getattr(super(), "_RTCPeerConnection__connect")()  # noqa: B009 - a name that mypy does not know
+        except Exception as error:  # whatever a hostile description led it to  # noqa: BLE001
+            self.aldis_connect_failed(error)
+        finally:
+            self.aldis_tasks.discard(task)
+
+    def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:  # noqa: N802
+        create = getattr(super(), "_RTCPeerConnection__createDtlsTransport")  # noqa: B009
+        transport: RTCDtlsTransport = create()
+        self.aldis_transports.append(transport)
+        _set(transport, "_send_data", functools.partial(_send_if_possible, transport._send_data))
+        if self.aldis_allow_loopback:
+            agent = transport.transport._connection
+            _set(agent, "get_component_candidates", functools.partial(_with_loopback, agent.get_component_candidates))
+        return transport
+
+
+async def _send_if_possible(send: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
+    try:
+        await send(data)
+    except ConnectionError:
+        _log.debug("a datagram of %d bytes was lost: the connection is gone", len(data))
+
+
+async def _with_loopback(
+    gather: Callable[..., Coroutine[Any, Any, list[Any]]], *, component: int, addresses: list[str], **options: Any
+) -> list[Any]:
+    """aioice's method of one agent, given 127.0.0.1 beside the addresses that it has found itself."""
+    return await gather(component=component, addresses=[*addresses, _LOOPBACK], **options)
+
+
+def _set(target: object, name: str, value: object) -> None:
+    setattr(target, name, value)  # a method of one instance; as an assignment mypy would refuse it
+
+
+class _Connection:
+    def __init__(self, configuration: aiortc.RTCConfiguration, config: EngineConfig, listener: EngineListener) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._relay_watch = RelayWatch(config)
+        self._closed = False
+        self._failed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._native = _PeerConnection(configuration, config.allow_loopback, self._on_connect_failed)
+        self._native.on("connectionstatechange", self._on_state)
+        self._native.on("datachannel", self._on_channel)
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    def open_channel(self, label: str) -> None:
+        try:
+            _Channel(self._native.createDataChannel(label), self)
+        except (aiortc.InvalidStateError, ValueError) as error:
+            raise StateError(f"cannot make a channel: {error}") from error
+
+    async def offer(self, *, restart_ice: bool = False) -> str:
+        if restart_ice:
+            raise StateError("aiortc cannot restart ICE")
+        return await self._run(self._offer())
+
+    async def _offer(self) -> str:
+        await self._native.setLocalDescription(await self._native.createOffer())
+        return self._local_sdp()
+
+    async def answer(self, offer_sdp: str) -> str:
+        check_sdp(offer_sdp)
+        return await self._run(self._answer(offer_sdp))
+
+    async def _answer(self, offer_sdp: str) -> str:
+        await self._native.setRemoteDescription(aiortc.RTCSessionDescription(offer_sdp, "offer"))
+        for transceiver in self._native.getTransceivers():
+            # Nothing here plays audio or video, so none should be sent; aiortc would keep it all in memory.
+            transceiver.direction = "inactive"
+        await self._native.setLocalDescription(await self._native.createAnswer())
+        return self._local_sdp()
+
+    def _local_sdp(self) -> str:
+        sdp: str = self._native.localDescription.sdp
+        self._relay_watch.saw(sdp)
+        self._relay_watch.gathered()
+        return sdp
+
+    async def accept(self, answer_sdp: str) -> None:
+        check_sdp(answer_sdp)
+        await self._run(self._native.setRemoteDescription(aiortc.RTCSessionDescription(answer_sdp, "answer")))
+
+    async def add_candidate(self, candidate: Candidate | None) -> None:
+        # An empty text ends the candidates of one section (W3C section 4.8.1.3). There is one section here.
+        if candidate is None or not candidate.candidate:
+            await self._run(self._native.addIceCandidate(None))
+            return
+        check_candidate(candidate)
+        await self._run(self._add_candidate(candidate))
+
+    async def _add_candidate(self, candidate: Candidate) -> None:
+        parsed = candidate_from_sdp(candidate.candidate.removeprefix(_CANDIDATE_PREFIX))
+        parsed.sdpMid = candidate.sdp_mid
+        parsed.sdpMLineIndex = candidate.sdp_m_line_index
+        await self._native.addIceCandidate(parsed)
+
+    async def stats(self) -> EngineStats:
+        sctp = self._native.sctp
+        if sctp is None:
+            return EngineStats()
+        dtls = sctp.transport
+        counted = next(iter(dtls._get_stats().values()), None)
+        pair = dtls.transport._connection._nominated.get(1)
+        return EngineStats(
+            local=_path_end(pair.local_candidate) if pair is not None else None,
+            remote=_path_end(pair.remote_candidate) if pair is not None else None,
+            bytes_sent=getattr(counted, "bytesSent", None),
+            bytes_received=getattr(counted, "bytesReceived", None),
+        )
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="aiortc close")
+        # Shielded: whoever gives up waiting must not leave sockets open.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        # The pump of a transport whose input broke it: its exception is to be had only here.
+        pumps = [transport._task for transport in self._native.aldis_transports if transport._task is not None]
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._native.close()
+                for transport in self._native.aldis_transports:
+                    # Those of an attempt that failed in the middle are known to nobody else.
+                    await transport.stop()
+                    await transport.transport.stop()
+        except TimeoutError:
+            _log.warning("aiortc did not close within %g s", _CLOSE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - its state may be anything after a hostile description
+            _log.warning("aiortc did not close cleanly: %r", error)
+        tasks = [*self._native.aldis_tasks, *pumps]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, operation: Awaitable[_T]) -> _T:
+        try:
+            return await operation
+        except Exception as error:  # aiortc parses by regular expressions, assertions and int(): anything can come
+            raise EngineRefused(f"aiortc: {type(error).__name__}: {error}") from error
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Pass an event on, in a call of its own, unless the connection is closed by then."""
+        self._loop.call_soon(self._unless_closed, callback)
+
+    def _unless_closed(self, callback: Callable[[], None]) -> None:
+        if not self._closed:
+            callback()
+
+    def _on_connect_failed(self, error: Exception) -> None:
+        _log.info("aiortc could not connect: %r", error)
+        self._failed = True
+        self.call_soon(lambda: self._listener.state_changed(EngineState.FAILED))
+
+    def _on_state(self) -> None:
+        state = EngineState(self._native.connectionState)
+        if not self._failed:
+            self.call_soon(lambda: self._listener.state_changed(state))
+
+    def _on_channel(self, native: aiortc.RTCDataChannel) -> None:
+        channel = _Channel(native, self)
+        channel.opened()
+
+    def channel_opened(self, channel: _Channel) -> None:
+        self._listener.channel_opened(channel)
+
+
+class _Channel:
+    """One data channel, from its making on."""
+
+    def __init__(self, native: aiortc.RTCDataChannel, owner: _Connection) -> None:
+        self._native = native
+        self._owner = owner
+        self._listener: ChannelListener | None = None
+        self.label: Final[str] = native.label
+        native.on("open", self.opened)
+        native.on("message", self._on_message)
+        native.on("bufferedamountlow", self._on_drained)
+        native.on("close", self._on_closed)
+
+    @property
+    def buffered_amount(self) -> int:
+        return self._native.bufferedAmount
+
+    def listen(self, listener: ChannelListener, low_threshold: int) -> None:
+        self._listener = listener
+        self._native.bufferedAmountLowThreshold = low_threshold
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._native.send(data)
+        except (aiortc.InvalidStateError, ValueError) as error:
+            raise StateError(f"the channel takes no message: {error}") from error
+
+    def close(self) -> None:
+        self._native.close()
+
+    def opened(self) -> None:
+        self._owner.call_soon(lambda: self._owner.channel_opened(self))
+
+    def _on_message(self, data: bytes | str) -> None:
+        self._owner.call_soon(lambda: self._tell_message(data))
+
+    def _tell_message(self, data: bytes | str) -> None:
+        if self._listener is not None:
+            self._listener.message_received(data)
+
+    def _on_drained(self) -> None:
+        self._owner.call_soon(self._tell_drained)
+
+    def _tell_drained(self) -> None:
+        if self._listener is not None:
+            self._listener.buffer_drained()
+
+    def _on_closed(self) -> None:
+        self._owner.call_soon(self._tell_closed)
+
+    def _tell_closed(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.channel_closed()
+
+
+def _path_end(candidate: Any) -> PathEnd:
+    return PathEnd(kind=candidate.type, protocol=candidate.transport, address=candidate.host, port=candidate.port)

@@ -1,0 +1,270 @@
+"""The engine on `wrtc`: libwebrtc, the code inside Chromium, with the W3C interface in Python (`import webrtc`).
+
+What had to be known about it (version 0.1.0):
+
+* Handlers run on the loop from which they were registered, each as a call of its own, and never after `close()`.
+* Its coroutines raise `CancelledError` when the connection is closed under them, though nobody cancelled the task.
+* When the other side goes away properly, its channel closes but the connection stays `connected` until ICE notices.
+  After `failed` no channel is ever told to be closed. The owner has to draw its conclusions (`peer.connection`).
+* Loopback addresses are a matter of the whole process, to be decided before its first connection.
+* A candidate with an empty text ends those of one media section (W3C section 4.8.1.3); `None` ends them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import webrtc
+
+from aldis.errors import ConfigError, StateError
+from aldis.peer.engine import (
+    ChannelListener,
+    EngineConfig,
+    EngineConnection,
+    EngineListener,
+    EngineRefused,
+    EngineState,
+    EngineStats,
+    PathEnd,
+    RelayWatch,
+    check_candidate,
+    check_sdp,
+)
+from aldis.protocol.messages import Candidate, Capabilities
+
+if TYPE_CHECKING:
+    from webrtc import RTCDataChannel
+
+_T = TypeVar("_T")
+
+_ADDRESS_FIELD: Final = 4  # of a candidate's fields (RFC 8839 section 5.1)
+
+
+class WrtcEngine:
+    """libwebrtc: trickles both ways, restarts ICE."""
+
+    name: Final = "wrtc"
+    capabilities: Final = Capabilities(trickle=True, restart=True)
+
+    def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        if config.allow_loopback:
+            _allow_loopback()
+        servers = [
+            webrtc.RTCIceServer(server.urls, server.username, server.credential) for server in config.ice_servers
+        ]
+        try:
+            native = webrtc.RTCPeerConnection(webrtc.RTCConfiguration(ice_servers=servers))
+        except (webrtc.RTCException, ValueError, TypeError) as error:
+            raise ConfigError("ice_servers", str(error)) from error
+        return _Connection(native, config, listener)
+
+
+def _allow_loopback() -> None:
+    try:
+        webrtc.allow_loopback()
+    except webrtc.InvalidStateError:
+        # The environment variable says the same before anything else can be first.
+        if os.environ.get("WRTC_ALLOW_LOOPBACK") != "1":
+            raise ConfigError(
+                "allow_loopback",
+                "the first wrtc connection of this process was made without it; set WRTC_ALLOW_LOOPBACK=1",
+            ) from None
+
+
+class _Connection:
+    def __init__(self, native: webrtc.RTCPeerConnection, config: EngineConfig, listener: EngineListener) -> None:
+        self._native = native
+        self._listener = listener
+        self._allow_loopback = config.allow_loopback
+        self._relay_watch = RelayWatch(config)
+        self._closed = False
+        native.on("icecandidate", self._on_candidate)
+        native.on("connectionstatechange", self._on_state)
+        native.on("datachannel", self._on_channel)
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    def open_channel(self, label: str) -> None:
+        try:
+            _Channel(self._native.create_data_channel(label), self._listener)
+        except webrtc.RTCException as error:
+            raise StateError(f"cannot make a channel: {error}") from error
+
+    async def offer(self, *, restart_ice: bool = False) -> str:
+        return await self._run(self._offer(restart_ice))
+
+    async def _offer(self, restart_ice: bool) -> str:
+        offer = await self._native.create_offer(webrtc.RTCOfferOptions(ice_restart=restart_ice))
+        await self._native.set_local_description(offer)
+        return offer.sdp
+
+    async def answer(self, offer_sdp: str) -> str:
+        check_sdp(offer_sdp)
+        return await self._run(self._answer(offer_sdp))
+
+    async def _answer(self, offer_sdp: str) -> str:
+        await self._native.set_remote_description(webrtc.RTCSessionDescriptionInit("offer", offer_sdp))
+        for transceiver in self._native.get_transceivers():
+            # Nothing here plays audio or video, so none should be sent.
+            transceiver.direction = webrtc.RTCRtpTransceiverDirection.inactive
+        answer = await self._native.create_answer()
+        await self._native.set_local_description(answer)
+        return answer.sdp
+
+    async def accept(self, answer_sdp: str) -> None:
+        check_sdp(answer_sdp)
+        await self._run(self._native.set_remote_description(webrtc.RTCSessionDescriptionInit("answer", answer_sdp)))
+
+    async def add_candidate(self, candidate: Candidate | None) -> None:
+        if candidate is None:
+            await self._run(self._native.add_ice_candidate(None))
+            return
+        check_candidate(candidate)
+        fragment = candidate.username_fragment
+        init = webrtc.RTCIceCandidateInit(
+            candidate=candidate.candidate,
+            sdp_mid=candidate.sdp_mid,
+            sdp_m_line_index=candidate.sdp_m_line_index,
+            username_fragment=fragment if isinstance(fragment, str) else None,
+        )
+        await self._run(self._native.add_ice_candidate(init))
+
+    async def stats(self) -> EngineStats:
+        report = await self._run(self._native.get_stats())
+        pair_id = local_id = remote_id = None
+        sent = received = None
+        for entry in report.values():
+            if isinstance(entry, webrtc.RTCTransportStats):
+                pair_id = entry.selected_candidate_pair_id
+        pair = report.get(pair_id) if pair_id else None
+        if isinstance(pair, webrtc.RTCIceCandidatePairStats):
+            local_id, remote_id = pair.local_candidate_id, pair.remote_candidate_id
+            sent, received = pair.bytes_sent, pair.bytes_received
+        return EngineStats(
+            local=_path_end(report.get(local_id) if local_id else None),
+            remote=_path_end(report.get(remote_id) if remote_id else None),
+            bytes_sent=sent,
+            bytes_received=received,
+        )
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._native.close()
+        self._native.off()  # the handlers hold the owner
+
+    async def _run(self, operation: Awaitable[_T]) -> _T:
+        try:
+            return await operation
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise EngineRefused("the connection was closed") from None
+            raise
+        except Exception as error:  # libwebrtc's own, and whatever its wrapper makes of hostile input
+            raise EngineRefused(f"wrtc: {str(error) or type(error).__name__}") from error
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def _on_candidate(self, event: webrtc.RTCPeerConnectionIceEvent) -> None:
+        candidate = event.candidate
+        if candidate is None:
+            self._relay_watch.gathered()
+            self._listener.candidate_gathered(None)
+            return
+        if not candidate.candidate:
+            return  # the end of one section; that of all follows
+        self._relay_watch.saw(candidate.candidate)
+        if not self._allow_loopback and _is_loopback(candidate.candidate):
+            return  # somebody else in this process has asked for loopback
+        self._listener.candidate_gathered(
+            Candidate(
+                candidate.candidate,
+                candidate.sdp_mid,
+                candidate.sdp_m_line_index,
+                candidate.username_fragment,
+            )
+        )
+
+    def _on_state(self, event: webrtc.Event) -> None:
+        del event
+        self._listener.state_changed(EngineState(self._native.connection_state.value))
+
+    def _on_channel(self, event: webrtc.RTCDataChannelEvent) -> None:
+        _Channel(event.channel, self._listener)
+
+
+class _Channel:
+    """One data channel, from its making on. Kept alive by the handlers that it registers with the native one."""
+
+    def __init__(self, native: RTCDataChannel, owner: EngineListener) -> None:
+        self._native = native
+        self._owner = owner
+        self._listener: ChannelListener | None = None
+        self.label: Final = native.label
+        native.on("open", self._on_open)
+        native.on("message", self._on_message)
+        native.on("bufferedamountlow", self._on_drained)
+        native.on("close", self._on_closed)
+
+    @property
+    def buffered_amount(self) -> int:
+        return self._native.buffered_amount
+
+    def listen(self, listener: ChannelListener, low_threshold: int) -> None:
+        self._listener = listener
+        self._native.buffered_amount_low_threshold = low_threshold
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._native.send(data)
+        except (webrtc.RTCException, TypeError) as error:
+            raise StateError(f"the channel takes no message: {error}") from error
+
+    def close(self) -> None:
+        self._native.close()
+
+    def _on_open(self, event: webrtc.Event) -> None:
+        del event
+        self._owner.channel_opened(self)
+
+    def _on_message(self, event: webrtc.MessageEvent) -> None:
+        if self._listener is not None and isinstance(event.data, bytes | str):
+            self._listener.message_received(event.data)
+
+    def _on_drained(self, event: webrtc.Event) -> None:
+        del event
+        if self._listener is not None:
+            self._listener.buffer_drained()
+
+    def _on_closed(self, event: webrtc.Event) -> None:
+        del event
+        listener, self._listener = self._listener, None
+        self._native.off()
+        if listener is not None:
+            listener.channel_closed()
+
+
+def _is_loopback(candidate: str) -> bool:
+    fields = candidate.split()
+    try:
+        return ipaddress.ip_address(fields[_ADDRESS_FIELD]).is_loopback
+    except (IndexError, ValueError):  # a `.local` name
+        return False
+
+
+def _path_end(entry: object) -> PathEnd | None:
+    if not isinstance(entry, webrtc.RTCIceCandidateStats):
+        return None
+    kind = entry.candidate_type
+    return PathEnd(
+        kind=kind.value if isinstance(kind, webrtc.RTCIceCandidateType) else kind,
+        protocol=entry.protocol or "",
+        address=entry.address or "",
+        port=entry.port or 0,
+    )

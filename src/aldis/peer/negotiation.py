@@ -1,0 +1,586 @@
+"""Who offers, who answers, and which of several connections to one peer is the one: a machine without I/O.
+
+Rules:
+
+* Calls tell what has happened, with the time where it matters; what they return is what has to be done, in order.
+  Results of what was done come back as calls again. Time and randomness are arguments.
+* Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection per first offer: of two peers
+  the one whose user id sorts first by UTF-8 bytes is polite. When two first offers cross, the impolite side's stands
+  and is sent once more, since the crossing may mean that it was lost. The polite side throws its attempt away and
+  answers on a fresh connection, so that no engine has to roll back.
+* `connection` names a connection (a `Link` here). An ICE restart keeps the name, a replacement takes a new one.
+  Messages for names that are not ours are dropped; candidates for a name not heard of are kept for a while, since they
+  may have overtaken their offer.
+* Make before break: a new attempt lives beside what there is, and only when its channel opens does it take over.
+  An open channel proves the other side's key (DTLS), a signed offer may be an old one that the server kept. So what
+  the server repeats, reorders or makes up costs an attempt at most, never a connection that works. For the same reason
+  a `bye` that comes through the server ends an attempt, but makes an open connection only be looked at (`Probe`).
+* Nothing waits for ever: every attempt, every lost path and every restart offer has a deadline (`deadline`, `tick`).
+
+It does not know engines, signatures (what is fed in here has been checked), channels' contents or addresses.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, TypeAlias
+
+from aldis.protocol.messages import Candidate, Capabilities
+
+NAME_BYTES: Final = 16  # 128 random bits: no two connections in the world share a name
+# Attempts beside an open connection. Two, because a late offer may stand beside the attempt that replaced it.
+MAX_ATTEMPTS: Final = 2
+# An ICE agent gathers a dozen candidates; each one taken costs checks towards an address of a stranger's choice.
+MAX_CANDIDATES: Final = 128
+MAX_EARLY_NAMES: Final = 4
+MAX_GONE_NAMES: Final = 64
+# Each first offer makes the engine open sockets: a peer in its right mind makes one in seconds.
+MAX_OFFERS: Final = 10
+OFFER_WINDOW: Final = 10.0  # seconds
+
+_FINGERPRINT: Final = re.compile(r"^a=fingerprint:(\S+ +\S+)\s*$", re.MULTILINE)
+_FRAGMENT: Final = re.compile(r"^a=ice-ufrag:(\S+)\s*$", re.MULTILINE)
+
+
+class PeerState(Enum):
+    """How this user stands with one other user.
+
+    NEW           nothing has been tried yet
+    CONNECTING    an attempt is under way, ours or the other side's
+    CONNECTED     the channel is open and HELLOs have been exchanged
+    DISCONNECTED  was connected, and nothing comes through any more. Both sides try to heal it where their engines
+                  can; otherwise it waits for the path to come back. `connect()` makes a new connection beside it.
+                  Ends in CONNECTED, FAILED or CLOSED.
+    FAILED        this attempt, or this connection, is given up; the error says why. `connect()` makes another attempt,
+                  and an offer of the other side is answered.
+    CLOSED        ended on purpose. By the other side: `connect()` and its offers work as after FAILED. By our own
+                  `close()`: for good.
+    """
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class Phase(Enum):
+    """Where a link stands with its descriptions."""
+
+    OFFERING = "offering"  # the engine is making our offer
+    OFFERED = "offered"  # our offer is on its way, or its answer
+    ANSWERING = "answering"  # the engine is making our answer
+    SETTLED = "settled"  # both descriptions are with the engine, or on their way into it
+
+
+# --- what has to be done ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateConnection:
+    """Make an engine connection; the offerer also makes the channel."""
+
+    name: str
+    open_channel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakeOffer:
+    """Let the engine make an offer; `offer_made` or `operation_failed` follows with the same `serial`."""
+
+    name: str
+    serial: int
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakeAnswer:
+    """Let the engine answer; `answer_made` or `operation_failed` follows with the same `serial`."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyAnswer:
+    """Hand the other side's answer to the engine; `operation_failed` follows if it refuses."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddCandidate:
+    """Hand a candidate of the other side to the engine; if it refuses, nothing is lost."""
+
+    name: str
+    candidate: Candidate | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendOffer:
+    """Sign and send our offer; `operation_failed` follows with the same `serial` if it did not arrive."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendAnswer:
+    """Sign and send our answer; `operation_failed` follows with the same `serial` if it did not arrive."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendCandidate:
+    name: str
+    candidate: Candidate | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendBye:
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Find out soon whether the open channel still works: somebody says that it is over."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropConnection:
+    """Close the engine connection, and forget all that was to be done with it."""
+
+    name: str
+
+
+Command: TypeAlias = (
+    CreateConnection
+    | MakeOffer
+    | MakeAnswer
+    | ApplyAnswer
+    | AddCandidate
+    | SendOffer
+    | SendAnswer
+    | SendCandidate
+    | SendBye
+    | Probe
+    | DropConnection
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the last link ended: its name, whether on purpose, and why in plain words."""
+
+    name: str
+    orderly: bool
+    reason: str
+
+
+@dataclass(slots=True)
+class Link:
+    """One connection, as far as the negotiation goes."""
+
+    name: str
+    phase: Phase
+    deadline: float | None  # when to give up: the attempt, or a path that is lost
+    serial: int = 0
+    opened: bool = False  # its channel is open
+    ready: bool = False  # and HELLOs have been exchanged
+    lost: bool = False  # and nothing comes through
+    offer_sdp: str = ""
+    offer_deadline: float | None = None  # of a restart offer
+    capabilities: Capabilities = field(default_factory=Capabilities)  # the other side's
+    fingerprints: frozenset[str] = frozenset()  # of the other side's certificate; empty: no description yet
+    fragments: frozenset[str] = frozenset()
+    incoming: list[Candidate | None] = field(default_factory=list)  # before their description
+    outgoing: list[Candidate | None] = field(default_factory=list)  # before ours is on its way
+    candidates: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is a description of the other side, so that this is no first offer any more."""
+        return bool(self.fingerprints)
+
+    @property
+    def offering(self) -> bool:
+        return self.phase in (Phase.OFFERING, Phase.OFFERED)
+
+
+class Negotiation:
+    """All connections, made and in the making, between `local` and `remote` (user ids without device)."""
+
+    def __init__(
+        self,
+        local: str,
+        remote: str,
+        *,
+        capabilities: Capabilities,
+        random: Callable[[int], bytes],
+        attempt_seconds: float,
+        heal_seconds: float,
+    ) -> None:
+        self.polite: Final = local.encode() < remote.encode()
+        self.outcome: Outcome | None = None
+        self._capabilities = capabilities
+        self._random = random
+        self._attempt_seconds = attempt_seconds
+        self._heal_seconds = heal_seconds
+        self._links: dict[str, Link] = {}  # oldest first
+        self._early: OrderedDict[str, list[Candidate | None]] = OrderedDict()
+        self._gone: deque[str] = deque(maxlen=MAX_GONE_NAMES)
+        self._offers: deque[float] = deque(maxlen=MAX_OFFERS)
+        self._closed = False
+
+    # --- what others want to know -----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> PeerState:
+        """What all of it amounts to."""
+        if self._closed:
+            return PeerState.CLOSED
+        current = self.current
+        if current is not None and current.ready and not current.lost:
+            return PeerState.CONNECTED
+        if self._attempts() or (current is not None and not current.ready):
+            return PeerState.CONNECTING
+        if current is not None:
+            return PeerState.DISCONNECTED
+        if self.outcome is None:
+            return PeerState.NEW
+        return PeerState.CLOSED if self.outcome.orderly else PeerState.FAILED
+
+    @property
+    def current(self) -> Link | None:
+        """The link with an open channel: there is at most one."""
+        return next((link for link in self._links.values() if link.opened), None)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` is due, or None."""
+        times = [time for link in self._links.values() for time in (link.deadline, link.offer_deadline)]
+        return min((time for time in times if time is not None), default=None)
+
+    def awaits_answer(self, name: str) -> bool:
+        """Whether an answer for this name would be of use; if not, nobody need check it."""
+        link = self._links.get(name)
+        return link is not None and link.phase is Phase.OFFERED
+
+    def knows(self, name: str) -> bool:
+        """Whether a link of that name exists."""
+        return name in self._links
+
+    def _attempts(self) -> list[Link]:
+        return [link for link in self._links.values() if not link.opened]
+
+    # --- from the owner ---------------------------------------------------------------------------------------------
+
+    def connect(self, now: float) -> list[Command]:
+        """Start an attempt or a restart, unless something is under way or works already."""
+        current = self.current
+        if self._closed or self._attempts():
+            return []
+        if current is not None:
+            if not current.lost:
+                return []
+            if self._can_restart(current):
+                return self._restart(current, now)
+        return self._offer_anew(now)
+
+    def close(self, reason: str) -> list[Command]:
+        """The end; whatever is told afterwards leads to nothing."""
+        commands: list[Command] = []
+        for link in list(self._links.values()):
+            commands += self._drop(link, bye=reason)
+        self._closed = True
+        return commands
+
+    # --- from the other side (checked) ------------------------------------------------------------------------------
+
+    def offer_received(self, name: str, sdp: str, capabilities: Capabilities, now: float) -> list[Command]:
+        """A proven offer has arrived."""
+        if self._closed:
+            return []
+        link = self._links.get(name)
+        if link is not None:
+            return self._offer_again(link, sdp, capabilities)
+        if name in self._gone:
+            return [SendBye(name, "this connection is over")]
+        ours = next((each for each in self._attempts() if each.offering and not each.answered), None)
+        if ours is not None and not self.polite:
+            return self._insist(ours)
+        if len(self._offers) == MAX_OFFERS and now - self._offers[0] < OFFER_WINDOW:
+            return []
+        self._offers.append(now)
+        commands: list[Command] = []
+        if ours is not None:
+            commands += self._drop(ours, bye=None)
+        attempts = self._attempts()
+        if len(attempts) >= MAX_ATTEMPTS:
+            commands += self._drop(attempts[0], bye="replaced by a newer attempt")
+        link = Link(name, Phase.ANSWERING, now + self._attempt_seconds)
+        link.incoming = self._early.pop(name, [])
+        link.candidates = len(link.incoming)
+        self._links[name] = link
+        commands.append(CreateConnection(name, open_channel=False))
+        return commands + self._answer(link, sdp, capabilities)
+
+    def _offer_again(self, link: Link, sdp: str, capabilities: Capabilities) -> list[Command]:
+        """An offer on a connection that exists: an ICE restart."""
+        if not link.answered or _fingerprints(sdp) != link.fingerprints:
+            return []  # an offer on top of our unanswered one, or with another certificate: not of a sane peer
+        if link.offering and not self.polite:
+            return self._insist(link)
+        link.offer_deadline = None
+        return self._answer(link, sdp, capabilities)
+
+    def _insist(self, link: Link) -> list[Command]:
+        """Our offer stands; unless it is still to come, say it again, for it may have been lost."""
+        return [SendOffer(link.name, link.serial, link.offer_sdp)] if link.phase is Phase.OFFERED else []
+
+    def _answer(self, link: Link, sdp: str, capabilities: Capabilities) -> list[Command]:
+        link.phase = Phase.ANSWERING
+        link.serial += 1
+        commands: list[Command] = [MakeAnswer(link.name, link.serial, sdp)]
+        return commands + self._described(link, sdp, capabilities)
+
+    def answer_received(self, name: str, sdp: str, capabilities: Capabilities, now: float) -> list[Command]:
+        """A proven answer has arrived."""
+        link = self._links.get(name)
+        if link is None or link.phase is not Phase.OFFERED:
+            return []
+        if link.answered and _fingerprints(sdp) != link.fingerprints:
+            # We wanted to restart, and whoever answers has another certificate: the program there was started anew,
+            # and has never heard of this connection.
+            commands = self._end(link, "the other side has been restarted", bye="you have been restarted")
+            return commands + (self._offer_anew(now) if not self._attempts() else [])
+        link.phase = Phase.SETTLED
+        link.offer_deadline = None
+        commands = [ApplyAnswer(name, link.serial, sdp)]
+        return commands + self._described(link, sdp, capabilities)
+
+    def _described(self, link: Link, sdp: str, capabilities: Capabilities) -> list[Command]:
+        """The other side's description is on its way to the engine: so may the candidates be that waited for it."""
+        link.capabilities = capabilities
+        link.fingerprints = _fingerprints(sdp) or frozenset({""})  # an engine refuses one without; see `answered`
+        link.fragments = frozenset(_FRAGMENT.findall(sdp))
+        link.candidates = 0
+        waiting, link.incoming = link.incoming, []
+        return [AddCandidate(link.name, candidate) for candidate in waiting if _belongs(candidate, link)]
+
+    def candidate_received(self, name: str, candidate: Candidate | None) -> list[Command]:
+        """A candidate has arrived, from whomever: a forged one cannot complete the DTLS handshake."""
+        if self._closed or name in self._gone:
+            return []
+        link = self._links.get(name)
+        if link is None:
+            self._keep_early(name, candidate)
+            return []
+        if link.candidates >= MAX_CANDIDATES:
+            return []
+        link.candidates += 1
+        if not link.answered or link.phase is Phase.OFFERED or not _belongs(candidate, link):
+            link.incoming.append(candidate)
+            return []
+        return [AddCandidate(name, candidate)]
+
+    def _keep_early(self, name: str, candidate: Candidate | None) -> None:
+        kept = self._early.setdefault(name, [])
+        if len(kept) < MAX_CANDIDATES:
+            kept.append(candidate)
+        if len(self._early) > MAX_EARLY_NAMES:
+            self._early.popitem(last=False)
+
+    def bye_received(self, name: str, reason: str) -> list[Command]:
+        """The other side says, or the server says that it says, that a connection is over."""
+        link = self._links.get(name)
+        if link is None:
+            return []
+        if link.opened:
+            return [Probe(name, reason)]
+        return self._end(link, f"the other side gave up: {reason}" if reason else "the other side gave up", bye=None)
+
+    # --- from the engine --------------------------------------------------------------------------------------------
+
+    def offer_made(self, name: str, serial: int, sdp: str) -> list[Command]:
+        """The engine has made the offer of that serial."""
+        link = self._links.get(name)
+        if link is None or link.serial != serial:
+            return []
+        link.phase = Phase.OFFERED
+        link.offer_sdp = sdp
+        commands: list[Command] = [SendOffer(name, serial, sdp)]
+        return commands + self._flush_outgoing(link)
+
+    def answer_made(self, name: str, serial: int, sdp: str) -> list[Command]:
+        """The engine has made the answer of that serial."""
+        link = self._links.get(name)
+        if link is None or link.serial != serial:
+            return []
+        link.phase = Phase.SETTLED
+        commands: list[Command] = [SendAnswer(name, serial, sdp)]
+        return commands + self._flush_outgoing(link)
+
+    def _flush_outgoing(self, link: Link) -> list[Command]:
+        outgoing, link.outgoing = link.outgoing, []
+        return [SendCandidate(link.name, candidate) for candidate in outgoing]
+
+    def candidate_gathered(self, name: str, candidate: Candidate | None) -> list[Command]:
+        """The engine has a candidate for the other side; it must not overtake its description."""
+        link = self._links.get(name)
+        if link is None:
+            return []
+        if link.phase in (Phase.OFFERING, Phase.ANSWERING):
+            link.outgoing.append(candidate)
+            return []
+        return [SendCandidate(name, candidate)]
+
+    def operation_failed(self, name: str, serial: int, reason: str) -> list[Command]:
+        """The engine has refused to offer, answer or accept, or the description could not be sent."""
+        link = self._links.get(name)
+        if link is None or link.serial != serial:
+            return []
+        if link.opened:
+            # Only a restart can have failed; the path may still come back, and until the deadline others may be tried.
+            link.phase = Phase.SETTLED
+            link.offer_deadline = None
+            return []
+        return self._end(link, reason, bye="it could not be made")
+
+    def channel_opened(self, name: str) -> list[Command]:
+        """The channel of a link is open: it is the one from now on, and all others go."""
+        link = self._links.get(name)
+        if link is None:
+            return []
+        commands: list[Command] = []
+        for other in [each for each in self._links.values() if each is not link]:
+            commands += self._drop(other, bye="replaced by another connection")
+        link.opened = True
+        return commands
+
+    def channel_ready(self, name: str) -> list[Command]:
+        """HELLOs have been exchanged."""
+        link = self._links.get(name)
+        if link is not None:
+            link.ready = True
+            link.deadline = None
+        return []
+
+    def path_lost(self, name: str, now: float, *, final: bool) -> list[Command]:
+        """Nothing comes through any more. `final`: the engine says that without a restart nothing will."""
+        link = self._links.get(name)
+        if link is None:
+            return []
+        if not link.ready:
+            return self._end(link, "no path to the other side was found", bye="no path was found") if final else []
+        if link.lost and not final:
+            return []
+        can_restart = self._can_restart(link)
+        if final and not can_restart:
+            return self._end(link, "the path to the other side was lost", bye="the path was lost")
+        if not link.lost:
+            link.lost = True
+            link.deadline = now + self._heal_seconds
+        return self._restart(link, now) if can_restart else []
+
+    def path_restored(self, name: str) -> list[Command]:
+        """Something comes through again."""
+        link = self._links.get(name)
+        if link is not None and link.lost:
+            link.lost = False
+            link.deadline = None
+        return []
+
+    def link_ended(self, name: str, reason: str, *, orderly: bool) -> list[Command]:
+        """The other side has closed its end; `orderly` when it has said goodbye on the channel."""
+        link = self._links.get(name)
+        return self._end(link, reason, bye=None, orderly=orderly) if link is not None else []
+
+    def abandon(self, name: str, reason: str) -> list[Command]:
+        """The other side misbehaves: end this link."""
+        link = self._links.get(name)
+        return self._end(link, reason, bye=reason) if link is not None else []
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Command]:
+        """Look at the deadlines; to be called when `deadline` has come."""
+        commands: list[Command] = []
+        for link in list(self._links.values()):
+            if link.offer_deadline is not None and link.offer_deadline <= now:
+                link.offer_deadline = None
+                if link.offering:
+                    link.phase = Phase.SETTLED  # nobody has answered the restart; another may be tried
+            if link.deadline is not None and link.deadline <= now:
+                commands += self._end(link, self._overdue(link), bye="it took too long")
+        return commands
+
+    def _overdue(self, link: Link) -> str:
+        if link.lost:
+            return f"the path to the other side did not come back within {self._heal_seconds:g} s"
+        if link.opened:
+            return f"the channel opened, but no HELLO came within {self._attempt_seconds:g} s"
+        if link.phase is Phase.SETTLED:
+            return f"no path to the other side was found within {self._attempt_seconds:g} s"
+        if link.phase is Phase.OFFERED:
+            return f"no answer within {self._attempt_seconds:g} s"
+        return f"the WebRTC engine made no description within {self._attempt_seconds:g} s"
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    def _offer_anew(self, now: float) -> list[Command]:
+        name = urlsafe_b64encode(self._random(NAME_BYTES)).rstrip(b"=").decode("ascii")
+        link = Link(name, Phase.OFFERING, now + self._attempt_seconds, serial=1)
+        self._links[name] = link
+        return [CreateConnection(name, open_channel=True), MakeOffer(name, link.serial, restart=False)]
+
+    def _can_restart(self, link: Link) -> bool:
+        return self._capabilities.restart and link.capabilities.restart
+
+    def _restart(self, link: Link, now: float) -> list[Command]:
+        if link.phase is not Phase.SETTLED:
+            return []  # one is under way, ours or theirs
+        link.phase = Phase.OFFERING
+        link.serial += 1
+        link.offer_deadline = now + self._heal_seconds
+        return [MakeOffer(link.name, link.serial, restart=True)]
+
+    def _drop(self, link: Link, *, bye: str | None) -> list[Command]:
+        del self._links[link.name]
+        self._gone.append(link.name)
+        commands: list[Command] = [DropConnection(link.name)]
+        if bye is not None:
+            commands.append(SendBye(link.name, bye))
+        return commands
+
+    def _end(self, link: Link, reason: str, *, bye: str | None, orderly: bool = False) -> list[Command]:
+        self.outcome = Outcome(link.name, orderly, reason)
+        return self._drop(link, bye=bye)
+
+
+def _fingerprints(sdp: str) -> frozenset[str]:
+    return frozenset(each.lower() for each in _FINGERPRINT.findall(sdp))
+
+
+def _belongs(candidate: Candidate | None, link: Link) -> bool:
+    """Whether a candidate is one of the description that the engine has, and not of one that is still to come."""
+    if candidate is None or not isinstance(candidate.username_fragment, str) or not link.fragments:
+        return True
+    return candidate.username_fragment in link.fragments

@@ -1,0 +1,250 @@
+"""What a WebRTC engine can do on this machine: answers from a STUN server, candidates, a data channel to itself.
+
+For those who must find out why no direct connection comes about (`aldis doctor`). It uses the engine through its seam
+alone, so it tests what a real connection would use, and no server that it was not given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from aldis.peer.engine import Engine, EngineChannel, EngineConfig, EngineConnection, EngineRefused, EngineState
+from aldis.protocol.messages import Candidate
+
+# RFC 8489 section 5: the header of a STUN message, and the numbers used here.
+_HEADER: Final = struct.Struct(">HHI12s")
+_BINDING_REQUEST: Final = 0x0001
+_BINDING_SUCCESS: Final = 0x0101
+_MAGIC_COOKIE: Final = 0x2112A442
+_XOR_MAPPED_ADDRESS: Final = 0x0020
+_IPV4_LENGTH: Final = 8
+# RFC 8489 section 6.2.1 doubles from 0.5 s; a person waits, so fewer.
+_STUN_RETRY: Final = 0.5  # seconds
+_LABEL: Final = "aldis.selftest"
+_PIECE: Final = b"x" * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The candidates of one engine, by kind (`host`, `srflx`, `relay`): `address:port/protocol` each."""
+
+    by_kind: dict[str, list[str]]
+    finished: bool  # False: the time was up before the engine had looked everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedBack:
+    """Two connections of one engine talked to each other. Times in seconds."""
+
+    open_seconds: float
+    round_trip: float
+
+
+async def ask_stun(host: str, port: int, within: float = 3.0) -> str:
+    """Send STUN binding requests (RFC 8489) over UDP; return the `address:port` that the server sees.
+
+    Raises `TimeoutError` when no answer comes `within` so many seconds, `OSError` when none can.
+    """
+    loop = asyncio.get_running_loop()
+    transaction = os.urandom(12)
+    answer: asyncio.Future[str] = loop.create_future()
+    transport, _ = await loop.create_datagram_endpoint(
+        lambda: _StunClient(transaction, answer), remote_addr=(host, port)
+    )
+    try:
+        request = _HEADER.pack(_BINDING_REQUEST, 0, _MAGIC_COOKIE, transaction)
+        async with asyncio.timeout(within):
+            while True:
+                transport.sendto(request)
+                done, _ = await asyncio.wait([answer], timeout=_STUN_RETRY)
+                if done:
+                    return answer.result()
+    finally:
+        transport.close()
+        answer.cancel()
+
+
+class _StunClient(asyncio.DatagramProtocol):
+    def __init__(self, transaction: bytes, answer: asyncio.Future[str]) -> None:
+        self._transaction = transaction
+        self._answer = answer
+
+    def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
+        mapped = _mapped_address(data, self._transaction)
+        if mapped is not None and not self._answer.done():
+            self._answer.set_result(mapped)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc)
+
+
+def _mapped_address(data: bytes, transaction: bytes) -> str | None:
+    """The XOR-MAPPED-ADDRESS (RFC 8489 section 14.2) of the answer to our request; None for anything else."""
+    if len(data) < _HEADER.size:
+        return None
+    kind, _, cookie, echoed = _HEADER.unpack_from(data)
+    if kind != _BINDING_SUCCESS or cookie != _MAGIC_COOKIE or echoed != transaction:
+        return None
+    position = _HEADER.size
+    while position + 4 <= len(data):
+        name, length = struct.unpack_from(">HH", data, position)
+        value = data[position + 4 : position + 4 + length]
+        if name == _XOR_MAPPED_ADDRESS and len(value) == length >= _IPV4_LENGTH:
+            return _unmask(value, transaction)
+        position += 4 + (length + 3) // 4 * 4
+    return None
+
+
+def _unmask(value: bytes, transaction: bytes) -> str:
+    mask = struct.pack(">I", _MAGIC_COOKIE) + transaction
+    port = struct.unpack_from(">H", value, 2)[0] ^ (_MAGIC_COOKIE >> 16)
+    plain = bytes(byte ^ masked for byte, masked in zip(value[4:20], mask, strict=False))
+    address = ipaddress.ip_address(plain[:16] if len(plain) == len(mask) else plain[:4])
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+@dataclass(slots=True)
+class _Side:
+    """One end of the self-test: hears what its engine connection tells."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    gathered: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    echoed: asyncio.Event = field(default_factory=asyncio.Event)
+    channel: EngineChannel | None = None
+    echoes: bool = False
+    pass_on: Callable[[Candidate | None], None] | None = None
+
+    def candidate_gathered(self, candidate: Candidate | None) -> None:
+        if candidate is None:
+            self.gathered.set()
+        else:
+            self.candidates.append(candidate)
+        if self.pass_on is not None:
+            self.pass_on(candidate)
+
+    def state_changed(self, state: EngineState) -> None:
+        if state is EngineState.FAILED:
+            self.failed.set()
+
+    def channel_opened(self, channel: EngineChannel) -> None:
+        self.channel = channel
+        channel.listen(self, 0)
+        self.opened.set()
+
+    def message_received(self, data: bytes | str) -> None:
+        if self.echoes and self.channel is not None and isinstance(data, bytes):
+            self.channel.send(data)
+        self.echoed.set()
+
+    def buffer_drained(self) -> None:
+        pass
+
+    def channel_closed(self) -> None:
+        pass
+
+
+async def gather(engine: Engine, config: EngineConfig, within: float = 10.0) -> Gathered:
+    """Let the engine look for candidates with the given ICE servers, for at most `within` seconds.
+
+    Raises `EngineRefused` when it cannot at all.
+    """
+    side = _Side()
+    connection = engine.create(config, side)
+    finished = True
+    try:
+        connection.open_channel(_LABEL)
+        try:
+            async with asyncio.timeout(within):
+                sdp = await connection.offer()
+                lines = [line[2:] for line in sdp.splitlines() if line.startswith("a=candidate:")]
+                if engine.capabilities.trickle:
+                    await side.gathered.wait()
+        except TimeoutError:
+            finished, lines = False, []
+    finally:
+        await connection.close()
+    by_kind: dict[str, list[str]] = {}
+    for line in [*lines, *(candidate.candidate for candidate in side.candidates)]:
+        _sort_in(line, by_kind)
+    return Gathered(by_kind, finished)
+
+
+def _sort_in(line: str, by_kind: dict[str, list[str]]) -> None:
+    """Read a candidate (RFC 8839 section 5.1): foundation, component, transport, priority, address, port, typ, kind."""
+    words = line.split()
+    if len(words) < 8 or words[6] != "typ":
+        return
+    address = f"[{words[4]}]" if ":" in words[4] else words[4]
+    where = f"{address}:{words[5]}/{words[2].lower()}"
+    known = by_kind.setdefault(words[7], [])
+    if where not in known:
+        known.append(where)
+
+
+async def loop_back(engine: Engine, config: EngineConfig, within: float = 15.0) -> LoopedBack:
+    """Connect the engine to itself and send a kilobyte there and back.
+
+    Raises `EngineRefused` when it cannot, `TimeoutError` when it has not done so `within` so many seconds.
+    """
+    caller, callee = _Side(), _Side(echoes=True)
+    start = time.perf_counter()
+    near = engine.create(config, caller)
+    far = engine.create(config, callee)
+    try:
+        near.open_channel(_LABEL)
+        async with asyncio.timeout(within):
+            channel = await _introduce(near, caller, far, callee)
+            opened = time.perf_counter()
+            channel.send(_PIECE)
+            await _first(caller.echoed, caller.failed, callee.failed)
+            return LoopedBack(opened - start, time.perf_counter() - opened)
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def _introduce(near: EngineConnection, caller: _Side, far: EngineConnection, callee: _Side) -> EngineChannel:
+    """Offer, answer and candidates by hand, in the place of a signaling server; returns the caller's open channel."""
+    to_far: asyncio.Queue[Candidate | None] = asyncio.Queue()
+    to_near: asyncio.Queue[Candidate | None] = asyncio.Queue()
+    caller.pass_on, callee.pass_on = to_far.put_nowait, to_near.put_nowait
+    await near.accept(await far.answer(await near.offer()))
+    try:
+        async with asyncio.TaskGroup() as group:
+            carriers = [group.create_task(_carry(to_far, far)), group.create_task(_carry(to_near, near))]
+            await _first(caller.opened, caller.failed, callee.failed)
+            await _first(callee.opened, caller.failed, callee.failed)
+            for carrier in carriers:
+                carrier.cancel()
+    except* EngineRefused as refused:
+        raise EngineRefused(str(refused.exceptions[0])) from None
+    if caller.channel is None:
+        raise EngineRefused("the engine opened no channel to itself")
+    return caller.channel
+
+
+async def _carry(candidates: asyncio.Queue[Candidate | None], connection: EngineConnection) -> None:
+    while True:
+        await connection.add_candidate(await candidates.get())
+
+
+async def _first(wanted: asyncio.Event, *unwanted: asyncio.Event) -> None:
+    """Wait for one event; raise `EngineRefused` when one of the others comes before it."""
+    waiters = [asyncio.ensure_future(event.wait()) for event in (wanted, *unwanted)]
+    try:
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()
+    if not wanted.is_set():
+        raise EngineRefused("the engine gave up connecting to itself")
