@@ -34,6 +34,7 @@ from aldis.protocol.codes import CloseCode, ErrorCode
 
 # Each handler takes the struct that it is registered for, which a type checker cannot follow through a table.
 _Handler: TypeAlias = Callable[[Session, Any, float], None]
+_Relay: TypeAlias = Callable[[Session, Any], bool]
 
 # Looked up once: an enum's member costs more to reach than all the rest of a comparison.
 _REGISTERED: Final = Stage.REGISTERED
@@ -43,8 +44,6 @@ _BEFORE_REGISTRATION: Final = frozenset({m.Register, m.Prove, m.Ping})
 _CLASSIC_BEFORE_REGISTRATION: Final = frozenset({m.Register, m.Discover, m.Ping})
 # What the classic dialect has no word for: proofs, resume and rotation.
 _NOT_CLASSIC: Final = frozenset({m.Prove, m.Received, m.Rotate})
-
-_RELAYED: Final = frozenset({m.Offer, m.Answer, m.IceCandidate, m.Bye, m.Relay})
 
 # Decoding says which type a bad frame meant only in words; for counting they are one kind.
 _UNREADABLE: Final = "unreadable"
@@ -94,16 +93,18 @@ class Hub:
             m.Discover: self._discover,
             m.Watch: self._watch,
             m.Unwatch: self._unwatch,
+            m.IceServersRequest: self._ice_servers,
+            m.Received: self._received,
+            m.Ping: self._ping,
+        }
+        self._relays: dict[type[Struct], _Relay] = {
             m.Offer: self._offer,
             m.Answer: self._answer,
             m.IceCandidate: self._candidate,
             m.Bye: self._relay,
             m.Relay: self._relay,
-            m.IceServersRequest: self._ice_servers,
-            m.Received: self._received,
-            m.Ping: self._ping,
         }
-        self._tags = {kind: str(kind.__struct_config__.tag) for kind in self._handlers}
+        self._tags = {kind: str(kind.__struct_config__.tag) for kind in (*self._handlers, *self._relays)}
         self._tallies = {kind: self.stats.handled[tag] for kind, tag in self._tags.items()}
 
     # --- what the transport calls -----------------------------------------------------------------------------------
@@ -204,17 +205,20 @@ class Hub:
             self._unreadable(session, failure, now)
             return False
         kind = type(message)
-        if session.stage is not _REGISTERED and not self._admitted(session, kind, message):
+        if session.stage is _REGISTERED:
+            relay = self._relays.get(kind)
+            if relay is not None:
+                return relay(session, message)
+        elif not self._admitted(session, kind, message):
             return False
         if session.classic and kind in _NOT_CLASSIC:
             self._unreadable(session, DecodeFailed(ErrorCode.UNKNOWN_TYPE, ""), now)
             return False
         refused = self._voice.refused
         self._handlers[kind](session, message, now)
-        if self._voice.refused != refused:
-            return False
-        self._tallies[kind].count += 1
-        return kind in _RELAYED
+        if self._voice.refused == refused:
+            self._tallies[kind].count += 1
+        return False
 
     def _admitted(self, session: Session, kind: type[Struct], message: m.ClientMessage) -> bool:
         if session.classic:
@@ -249,29 +253,23 @@ class Hub:
 
     # --- relaying ---------------------------------------------------------------------------------------------------
 
-    def _offer(self, session: Session, message: m.Offer, now: float) -> None:
-        if is_object(message.offer):
-            self._relay(session, message, now)
-        else:
-            self._empty(session, message, "offer")
+    def _offer(self, session: Session, message: m.Offer) -> bool:
+        return self._relay(session, message) if is_object(message.offer) else self._empty(session, message, "offer")
 
-    def _answer(self, session: Session, message: m.Answer, now: float) -> None:
-        if is_object(message.answer):
-            self._relay(session, message, now)
-        else:
-            self._empty(session, message, "answer")
+    def _answer(self, session: Session, message: m.Answer) -> bool:
+        return self._relay(session, message) if is_object(message.answer) else self._empty(session, message, "answer")
 
-    def _candidate(self, session: Session, message: m.IceCandidate, now: float) -> None:
-        if is_object_or_null(message.candidate):
-            self._relay(session, message, now)
-        else:
-            self._empty(session, message, "candidate")
+    def _candidate(self, session: Session, message: m.IceCandidate) -> bool:
+        fits = is_object_or_null(message.candidate)
+        return self._relay(session, message) if fits else self._empty(session, message, "candidate")
 
-    def _empty(self, session: Session, message: m.Relayed, field: str) -> None:
+    def _empty(self, session: Session, message: m.Relayed, field: str) -> bool:
         kind = self._tags[type(message)]
         self._voice.refuse(session, kind, ErrorCode.MISSING_FIELDS, f"missing or wrong: {field}", message.id)
+        return False
 
-    def _relay(self, session: Session, message: m.Relayed, now: float) -> None:
+    def _relay(self, session: Session, message: m.Relayed) -> bool:
+        """Pass a message on; True when it went out. This is the path that decides what a server can carry."""
         target = self._presence.find(message.to)
         re = message.id
         if target is not None:
@@ -281,11 +279,14 @@ class Hub:
                 self._voice.tell(target, message)
                 if re is not UNSET:
                     self._voice.acknowledge(session, re)
-                return
+                self._tallies[type(message)].count += 1
+                return True
             if self._keep(target, message, session, re):
-                return
+                self._tallies[type(message)].count += 1
+                return False
         kind = self._tags[type(message)]
         self._voice.refuse(session, kind, ErrorCode.NOT_ONLINE, f"User {message.to} is not online", re)
+        return False
 
     def _keep(self, target: Session, message: m.Relayed, sender: Session, re: m.RequestId | UnsetType) -> bool:
         """Keep a message for a detached session; its `ack` follows when the session is resumed, or an error."""
