@@ -1,0 +1,96 @@
+"""How long to wait before the next attempt to reconnect: exponential, with full jitter.
+
+After Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): the wait is drawn evenly from zero
+to a ceiling that grows with each attempt. Of the variants compared there it has the least contention and the least
+work, which counts when a server restarts and all its clients come back at once.
+
+Pure: the random number is an argument, and who counts the attempts is `client.machine`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aldis.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The rule by which a client reconnects; times in seconds.
+
+    The ceiling of attempt n (from 1) is `first * factor ** (n - 1)`, and never above `most`. After `attempts` attempts
+    in a row the client gives up (None: never). A connection that has stood for `settled` starts the count anew: one
+    that is lost sooner counts as a failure, or a server that throws its clients out at once would be knocked at for
+    ever at the first ceiling. Raises `ConfigError` for values that make no sense.
+    """
+
+    first: float = 0.5
+    factor: float = 2.0
+    most: float = 30.0
+    attempts: int | None = None
+    settled: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < float("inf"):
+            raise ConfigError("backoff.first", f"{self.first!r} is not a number of seconds")
+        if not 1 <= self.factor < float("inf"):
+            raise ConfigError("backoff.factor", f"{self.factor!r} is below 1, so the waits would shrink")
+        if not self.first <= self.most < float("inf"):
+            raise ConfigError("backoff.most", f"{self.most!r} is below the first wait")
+        if self.attempts is not None and self.attempts < 0:
+            raise ConfigError("backoff.attempts", f"{self.attempts!r} is below zero")
+        if not 0 <= self.settled < float("inf"):
+            raise ConfigError("backoff.settled", f"{self.settled!r} is not a number of seconds")
+
+    def ceiling(self, attempt: int) -> float:
+        """The longest wait before attempt `attempt`, which counts from 1."""
+        try:
+            return min(self.most, self.first * self.factor ** (attempt - 1))
+        except OverflowError:
+            return self.most
+
+    def delay(self, attempt: int, random: float) -> float:
+        """The wait before attempt `attempt`; `random` is evenly from 0 to 1."""
+        return random * self.ceiling(attempt)
+
+    def exhausted(self, made: int) -> bool:
+        """Tell whether `made` attempts are all there may be."""
+        return self.attempts is not None and made >= self.attempts
+
+
+class Retries:
+    """The attempts that one client makes in a row, and when the next one is due. Times are in seconds."""
+
+    __slots__ = ("_backoff", "attempts", "due", "not_before")
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self.attempts = 0
+        """How many attempts have been made since a connection last stood long enough; the one that is due included."""
+        self.due = 0.0
+        """When the next attempt is due."""
+        self.not_before = 0.0
+        """The server wants to be left alone until then."""
+
+    def stood(self, seconds: float) -> None:
+        """A connection is gone that had been of use for so long."""
+        if seconds >= self._backoff.settled:
+            self.attempts = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether there may be no further attempt."""
+        return self._backoff.exhausted(self.attempts)
+
+    def schedule(self, now: float, random: float, *, invited: float | None) -> float:
+        """Set the time of the next attempt and return how long it is until then.
+
+        `invited`: when the server has asked its clients to come back. It has drawn lots for them, so the first attempt
+        is made just then; later ones wait as usual, or a server that goes away at once would be knocked at for ever.
+        """
+        self.attempts += 1
+        due = max(now if invited is None else invited, self.not_before, now)
+        if invited is None or self.attempts > 1:
+            due = max(due, now + self._backoff.delay(self.attempts, random))
+        self.due = due
+        return due - now

@@ -1,0 +1,127 @@
+"""From the messages of a server to what a client tells: events and results.
+
+Pure functions. Two kinds of fault meet here and must not be confused: what the *server* has written (a sender's
+address, a reply) is the server's responsibility, and `ProtocolViolation` ends the connection to it; what a *peer* has
+put into a relayed message is passed on by every server unread, and `PeerFault` only drops that message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from msgspec import UNSET, Raw, UnsetType
+
+from aldis.client.events import (
+    AnswerReceived,
+    ByeReceived,
+    CandidateReceived,
+    Discovery,
+    OfferReceived,
+    PresenceChanged,
+    SignalingEvent,
+)
+from aldis.errors import ProtocolViolation, RequestFailed
+from aldis.identity.keys import PUBLIC_KEY_BYTES
+from aldis.protocol import messages as m
+from aldis.protocol.addresses import device_problem, split, user_id_problem
+from aldis.protocol.codec import from_base64, read_candidate, read_capabilities, read_description, read_proof
+from aldis.protocol.codes import TEMPORARY, ErrorCode
+
+# All that counts for resume (docs/protocol.md, "Resume").
+Numbered: TypeAlias = m.Presence | m.Relayed
+
+
+class PeerFault(ProtocolViolation):
+    """Another user sent something that cannot be read."""
+
+
+def event_of(message: Numbered) -> SignalingEvent | None:
+    """The event that a numbered message stands for; None for what this version does not use.
+
+    Raises `PeerFault` when the sender is to blame, else `ProtocolViolation`.
+    """
+    if isinstance(message, m.Presence):
+        return PresenceChanged(
+            message.user_id, message.online, public_key_of(message.public_key), device_names(message.devices)
+        )
+    sender = _sender(message.from_)
+    try:
+        match message:
+            case m.Offer():
+                return OfferReceived(
+                    sender,
+                    _description(message.offer, "offer"),
+                    _given(message.connection),
+                    _proof(message.proof),
+                    read_capabilities(message.capabilities),
+                )
+            case m.Answer():
+                return AnswerReceived(
+                    sender,
+                    _description(message.answer, "answer"),
+                    _given(message.connection),
+                    _proof(message.proof),
+                    read_capabilities(message.capabilities),
+                )
+            case m.IceCandidate():
+                return CandidateReceived(sender, read_candidate(message.candidate), _given(message.connection))
+            case m.Bye():
+                return ByeReceived(sender, _given(message.connection), _given(message.reason))
+            case m.Relay():
+                return None
+    except ProtocolViolation as error:
+        raise PeerFault(f"{sender} sent {error}") from None
+
+
+def discovery_of(message: m.DiscoverResponse) -> Discovery:
+    """What a `discover-response` says."""
+    return Discovery(message.user_id, message.online, public_key_of(message.public_key), device_names(message.devices))
+
+
+def failure_of(error: m.Error) -> RequestFailed:
+    """What an `error` reply means. A server that does not say whether it is temporary is taken by the code's word."""
+    code = ErrorCode.INTERNAL if error.code is UNSET else error.code
+    temporary = code in TEMPORARY if error.temporary is UNSET else error.temporary
+    retry_after = None if error.retry_after is UNSET else max(0.0, error.retry_after)
+    return RequestFailed(code, error.message, temporary=temporary, retry_after=retry_after)
+
+
+def public_key_of(text: str | UnsetType) -> bytes | None:
+    """The key, or None when there is none, or none of ours: a classic client may register any string as its key."""
+    if text is UNSET:
+        return None
+    try:
+        return from_base64(text, PUBLIC_KEY_BYTES)
+    except ValueError:
+        return None
+
+
+def device_names(devices: Iterable[m.Device] | UnsetType) -> tuple[str, ...]:
+    """The names of devices, in the order of the server."""
+    return () if devices is UNSET else tuple(device.device for device in devices)
+
+
+def _sender(address: str | UnsetType) -> str:
+    if address is UNSET:
+        raise ProtocolViolation("the server relayed a message without saying from whom")
+    user_id, device = split(address)
+    problem = user_id_problem(user_id) or (None if device is None else device_problem(device))
+    if problem:
+        raise ProtocolViolation(f"the server relayed a message from {address[:200]!r}: {problem}")
+    return address
+
+
+def _given(text: str | UnsetType) -> str | None:
+    return None if text is UNSET else text
+
+
+def _description(raw: Raw, kind: str) -> m.Description:
+    description = read_description(raw)
+    if description.type != kind:
+        raise ProtocolViolation(f"a session description of the type {description.type[:64]!r} as {kind}")
+    return description
+
+
+def _proof(raw: Raw | UnsetType) -> m.Proof | None:
+    return None if raw is UNSET else read_proof(raw)

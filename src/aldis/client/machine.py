@@ -1,0 +1,586 @@
+"""A signaling client without the network: registration, requests, resume, reconnection.
+
+It is called and never waits. Time (monotonic seconds) and randomness are arguments; what it wants done comes out of
+`take()` as a list of effects, to be asked for after every call. So an hour of lost connections is tested in
+milliseconds, and the same machine runs on asyncio (`client.client`), against a hub in one thread, or on anything else.
+
+Rules:
+
+* The phase changes in `_step` only, by the table in `client.phases`.
+* A request ends exactly once, with `Completed` or `Failed`: by its reply, by the server's error, by its time-out, by
+  the loss of the connection that it was sent on, or by the end of the client. One that is made while there is no
+  registration is held until there is one.
+* The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
+  lost one; what is merely odd (a reply that nobody waits for) is noted and passed over.
+* `UsageError`s are raised by the commands themselves, which then have changed nothing.
+
+It does not know sockets, tasks, or what offers and answers mean.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec import UNSET, UnsetType
+
+from aldis.client.backoff import Backoff, Retries
+from aldis.client.effects import CloseTransport, Completed, Dial, Effect, Failed, Happened, Noted, Send
+from aldis.client.events import (
+    Closed,
+    Connected,
+    Disconnected,
+    GoingAway,
+    Registered,
+    Registration,
+    SignalingEvent,
+    SignalingState,
+)
+from aldis.client.inbound import Numbered, PeerFault, event_of, failure_of
+from aldis.client.lifeline import PATIENCE, SILENCE, Lifeline, Verdict
+from aldis.client.phases import ATTACHED, LIVE, TABLE, Phase, Step, state_of
+from aldis.client.receipts import Receipts
+from aldis.client.requests import DEFAULT_MAX_MESSAGE, Pending, Reply, Request, RequestBook
+from aldis.errors import (
+    AldisError,
+    ConnectionClosed,
+    ConnectionLost,
+    ProtocolViolation,
+    ReconnectGaveUp,
+    RequestFailed,
+    RequestTimeout,
+    StateError,
+)
+from aldis.identity import proofs
+from aldis.identity.keys import Identity
+from aldis.protocol import messages as m
+from aldis.protocol.addresses import check_device, check_user_id, split
+from aldis.protocol.codec import decode_server_message, encode_text, from_base64, to_base64
+from aldis.protocol.codes import CloseCode, ErrorCode, may_reconnect
+
+# Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
+LONGEST_ABSENCE: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSettings:
+    """`host` is what the `Host` header says, since that is what is signed. Times are in seconds."""
+
+    host: str
+    user_id: str
+    device: str = "main"
+    token: str | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    request_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Joining:
+    """A registration under way: its request, the key that is to be proved, and whether a session is to be resumed."""
+
+    request: Pending
+    identity: Identity
+    resuming: bool
+
+
+class ClientMachine:
+    """One client for the whole of its life, over however many connections.
+
+    Inputs are `connected`, `received`, `heard`, `lost`, `unreachable` and `tick`; commands are `close`, `register` and
+    the other requests, which return the number by which `Completed` and `Failed` name them. After each call carry out
+    `take()`, and call `tick` at `next_deadline`. Not thread-safe.
+    """
+
+    def __init__(self, settings: MachineSettings, *, random: Callable[[], float] = random.random) -> None:
+        check_user_id(settings.user_id)
+        check_device(settings.device)
+        self.settings = settings
+        self.phase = Phase.IDLE
+        self.error: AldisError | None = None
+        """Why the client has ended; None while it has not, or when it was closed on purpose."""
+        self.identity: Identity | None = None
+        """The key under which the client registers again; None before the first registration."""
+        self._random = random
+        self._effects: list[Effect] = []
+        self._requests = RequestBook(settings.request_timeout)
+        self._joining: _Joining | None = None
+        # The new key of a rotation of which we do not know whether it has taken place.
+        self._spare: Identity | None = None
+        # What the application wants to watch, in its order; restored when a session could not be resumed.
+        self._watches: dict[str, None] = {}
+        self._ticket: tuple[str, str] | None = None
+        self._receipts = Receipts()
+        self._retries = Retries(settings.backoff)
+        # Of this connection: when it became of use, why we have hung up, when the server wants us to come back.
+        self._lifeline = Lifeline(0.0)
+        self._useful_from: float | None = None
+        self._hung_up_because: str | None = None
+        self._leave_at: float | None = None
+
+    # --- what it says -----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> SignalingState:
+        """Where the client stands, in three words."""
+        return state_of(self.phase)
+
+    def take(self) -> list[Effect]:
+        """What is to be done now, in this order; each effect is given out once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `tick` has to be called at the latest; None when nothing is waited for."""
+        deadlines = [self._requests.deadline]
+        if self.phase is Phase.WAITING:
+            deadlines.append(self._retries.due)
+        elif self.phase in LIVE:
+            deadlines += [self._lifeline.deadline, self._leave_at]
+        if self.phase is Phase.REGISTERED:
+            deadlines.append(self._receipts.deadline)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    # --- inputs: the transport --------------------------------------------------------------------------------------
+
+    def connected(self, now: float) -> None:
+        """A connection has been made: the first one, or the one that `Dial` asked for."""
+        if self.phase is Phase.ENDED:
+            self._effects.append(CloseTransport(CloseCode.NORMAL, ""))
+            return
+        self._step(Step.CONNECTED)
+        self._lifeline = Lifeline(now)
+        self._useful_from = self._hung_up_because = None
+        self._tell(Connected(max(1, self._retries.attempts)))
+        if self._joining is not None or self.identity is not None:
+            self._join(now)
+        else:
+            self._useful_from = now
+            self._send_held(now)
+
+    def received(self, text: str, now: float) -> None:
+        """A whole text message has come; it is valid UTF-8."""
+        if self.phase not in LIVE:
+            return
+        self.heard(now)
+        try:
+            message = decode_server_message(text)
+            if message is None:
+                self._note(f"a message of an unknown type: {text[:200]!r}")
+            else:
+                self._handle(message, len(text), now)
+        except ProtocolViolation as error:
+            self._hang_up(CloseCode.PROTOCOL_ERROR, f"the server broke the protocol: {error}")
+
+    def heard(self, now: float) -> None:
+        """Something else than a message has come: a WebSocket ping or pong."""
+        self._lifeline.heard(now)
+
+    def lost(self, now: float, code: int, reason: str) -> None:
+        """The connection is gone: closed by the server with `code` and `reason`, or broken (1006)."""
+        if self.phase not in ATTACHED:
+            return
+        by_server = self._hung_up_because is None
+        why = self._hung_up_because or reason or f"the connection was closed with code {code}"
+        if self._useful_from is not None:
+            self._retries.stood(now - self._useful_from)
+        if code == CloseCode.SESSION_LOST:
+            self._ticket = None
+        # None of the codes that we close with ourselves is a final one above 4000: such a one has crossed ours.
+        if not may_reconnect(code) and (by_server or code >= CloseCode.GOING_AWAY):
+            self._tell(Disconnected(why, code, None))
+            self._end(ConnectionClosed(code, reason))
+            return
+        self._fail_sent(ConnectionLost(f"the connection to the server was lost: {why}"))
+        self._retry(now, why, code)
+
+    def unreachable(self, now: float, reason: str) -> None:
+        """The connection that `Dial` asked for could not be made."""
+        if self.phase is Phase.DIALING:
+            self._retry(now, reason, CloseCode.ABNORMAL)
+
+    def tick(self, now: float) -> None:
+        """Time has passed. Calling it too often does no harm."""
+        self._expire(now)
+        if self.phase is Phase.WAITING and now >= self._retries.due:
+            self._step(Step.DUE)
+            self._effects.append(Dial())
+        elif self.phase in LIVE:
+            self._keep_alive(now)
+        if self.phase is Phase.REGISTERED and self._receipts.deadline is not None and now >= self._receipts.deadline:
+            self._confirm()
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def register(self, identity: Identity, now: float) -> int:
+        """Ask for the name, with the proof of this key: `Registration`. `StateError` when there is one already."""
+        self._check_connected()
+        if self.identity is not None or self._joining is not None:
+            raise StateError("already registered: call unregister() first")
+        self._joining = self._registration(identity, now)
+        if self.phase is Phase.OPEN:
+            self._join(now)
+        return self._joining.request.number
+
+    def discover(self, user_id: str, now: float) -> int:
+        """Ask what the server knows of a user: `Discovery`."""
+        return self._ask(m.Discover(check_user_id(user_id)), now)
+
+    def watch(self, user_ids: Iterable[str], now: float) -> list[int]:
+        """Ask for the presence of users, now and at each change; the requests that this takes, with no results."""
+        chunks = list(self._requests.chunks(map(check_user_id, user_ids)))
+        return [self._ask(m.Watch(chunk), now) for chunk in chunks]
+
+    def unwatch(self, user_ids: Iterable[str], now: float) -> list[int]:
+        """End watches; the requests that this takes."""
+        chunks = list(self._requests.chunks(map(check_user_id, user_ids)))
+        return [self._ask(m.Unwatch(chunk), now) for chunk in chunks]
+
+    def relay(self, message: m.Offer | m.Answer | m.IceCandidate | m.Bye, now: float) -> int:
+        """Send a message to another user; completed when the server has handed it over."""
+        user_id, device = split(message.to)
+        check_user_id(user_id)
+        if device is not None:
+            check_device(device)
+        return self._ask(message, now)
+
+    def ice_servers(self, now: float) -> int:
+        """Ask for STUN and TURN servers: `IceServers`."""
+        return self._ask(m.IceServersRequest(), now)
+
+    def rotate(self, identity: Identity, now: float) -> int:
+        """Hand the name over to a new key, which is registered with from then on."""
+        self._check_named()
+        if self.identity is None:
+            raise StateError("not registered yet: wait for register() first")
+        signature = self.identity.sign(proofs.rotation(self.settings.user_id, identity.public_key))
+        message = m.Rotate(to_base64(identity.public_key), to_base64(signature))
+        return self._ask(message, now, identity=identity)
+
+    def unregister(self, now: float) -> int:
+        """Give the name up; the connection stays."""
+        return self._ask(m.Unregister(), now)
+
+    def ping(self, now: float) -> int:
+        """Measure a round trip to the server: seconds. Needs no registration."""
+        self._check_connected()
+        request = self._requests.add(m.Ping(), now)
+        if self.phase in LIVE:
+            self._transmit(request, now)
+        return request.number
+
+    def close(self) -> None:
+        """End it on purpose: no reconnection, and `Closed(None)` is the last event. Harmless when it has ended."""
+        if self.phase is not Phase.ENDED:
+            self._end(None)
+
+    # --- registration -----------------------------------------------------------------------------------------------
+
+    def _registration(self, identity: Identity, now: float, *, internal: bool = False) -> _Joining:
+        resume: m.ResumeTicket | UnsetType = UNSET
+        if self._ticket is not None:
+            session, secret = self._ticket
+            resume = m.ResumeTicket(session, secret, self._receipts.count)
+        message = m.Register(
+            self.settings.user_id,
+            to_base64(identity.public_key),
+            self.settings.device,
+            self.settings.token or UNSET,
+            resume=resume,
+        )
+        request = self._requests.add(message, now, identity=identity, internal=internal)
+        return _Joining(request, identity, resume is not UNSET)
+
+    def _join(self, now: float) -> None:
+        """Ask for the name on a connection that has none: for the first time, or again."""
+        if self._joining is None and self.identity is not None:
+            self._joining = self._registration(self.identity, now, internal=True)
+        if self._joining is not None:
+            self._step(Step.ASKED)
+            self._transmit(self._joining.request, now)
+
+    def _joins(self, re: m.RequestId | UnsetType) -> _Joining | None:
+        """The registration that the server is busy with, if a message with this `re` belongs to it."""
+        joining = self._joining
+        if joining is None or self.phase not in (Phase.REGISTERING, Phase.PROVING):
+            return None
+        return joining if re is UNSET or re == joining.request.number else None
+
+    def _challenged(self, message: m.Challenge) -> None:
+        joining = self._joins(message.re)
+        if joining is None or self.phase is not Phase.REGISTERING:
+            self._note("a challenge that was not asked for")
+            return
+        try:
+            nonce = from_base64(message.nonce, proofs.NONCE_BYTES)
+        except ValueError as error:
+            raise ProtocolViolation(f"a challenge whose nonce is {error}") from None
+        settings = self.settings
+        signature = joining.identity.sign(proofs.registration(settings.host, nonce, settings.user_id, settings.device))
+        self._step(Step.CHALLENGED)
+        # With the number of the registration: the two are one exchange, and so is what the answer refers to.
+        self._send(m.Prove(to_base64(signature), joining.request.number))
+
+    def _admitted(self, message: m.Registered, now: float) -> None:
+        joining = self._joins(message.re)
+        if joining is None:
+            self._note("a registration that was not asked for")
+            return
+        if not message.success:
+            self._not_admitted(joining, RequestFailed(ErrorCode.KEY_MISMATCH, "the server refused the name"), now)
+            return
+        device = self.settings.device if message.device is UNSET else message.device
+        resumed = message.resumed is True
+        if self.phase is not Phase.PROVING:
+            raise ProtocolViolation("registered without having asked for a proof")
+        if message.user_id != self.settings.user_id or device != self.settings.device:
+            raise ProtocolViolation(f"registered as {message.user_id[:128]!r}, device {device[:64]!r}")
+        if resumed and not joining.resuming:
+            raise ProtocolViolation("resumed a session that was not asked for")
+        self._step(Step.ADMITTED)
+        self._requests.remove(joining.request)
+        self.identity = joining.identity
+        self._joining = self._spare = None
+        self._useful_from = now
+        self._began(message, joining.request, resumed, now)
+
+    def _began(self, message: m.Registered, request: Pending, resumed: bool, now: float) -> None:
+        """A session has begun, or goes on."""
+        session = "" if message.session is UNSET else message.session
+        limits = None if message.limits is UNSET else message.limits
+        self._ticket = (session, message.secret) if session and message.secret else None
+        self._requests.max_message = DEFAULT_MAX_MESSAGE if limits is None else limits.max_message_bytes
+        self._tell(Registered(resumed))
+        if not request.internal:
+            self._effects.append(Completed(request.number, Registration(session, resumed, limits)))
+        if resumed:
+            self._receipts.confirmed()  # by the ticket
+        else:
+            self._receipts = Receipts()
+            for chunk in list(self._requests.chunks(self._watches)):
+                self._transmit(self._requests.add(m.Watch(chunk), now, internal=True), now)
+        self._send_held(now)
+
+    def _not_admitted(self, joining: _Joining, failure: RequestFailed, now: float) -> None:
+        self._step(Step.REFUSED)
+        self._joining = None
+        self._fail(joining.request, failure)
+        if not joining.request.internal:
+            # The application asked, and is told; what was held for this registration has no hope either.
+            self._useful_from = now
+            self._fail_nameless(failure)
+        elif failure.code == ErrorCode.KEY_MISMATCH and self._spare is not None:
+            # The rotation whose outcome we never heard of has taken place.
+            self.identity, self._spare = self._spare, None
+            self._join(now)
+        elif failure.temporary:
+            self._retries.not_before = now + min(failure.retry_after or 0.0, LONGEST_ABSENCE)
+            self._hang_up(CloseCode.GOING_AWAY, f"the server did not register us for now: {failure}")
+        else:
+            self._end(failure)
+
+    # --- messages of the server -------------------------------------------------------------------------------------
+
+    def _handle(self, message: m.ServerMessage, size: int, now: float) -> None:
+        match message:
+            case m.Challenge():
+                self._challenged(message)
+            case m.Registered():
+                self._admitted(message, now)
+            case m.Error():
+                self._refused(message, now)
+            case m.GoingAway():
+                seconds = min(max(message.reconnect_in, 0.0), LONGEST_ABSENCE)
+                self._leave_at = now + seconds
+                self._tell(GoingAway(seconds))
+            case m.Presence() | m.Offer() | m.Answer() | m.IceCandidate() | m.Bye() | m.Relay():
+                self._numbered(message, size, now)
+            case _:
+                self._replied(message, now)
+
+    def _numbered(self, message: Numbered, size: int, now: float) -> None:
+        if self.phase is not Phase.REGISTERED:
+            self._note(f"a message of the type {message.__struct_config__.tag} outside of a registration")
+            return
+        try:
+            event = event_of(message)
+            # A presence that was on its way when its watch ended concerns nobody.
+            if event is not None and (not isinstance(message, m.Presence) or message.user_id in self._watches):
+                self._tell(event)
+        except PeerFault as fault:
+            self._note(str(fault))
+        # What could not be used has been received all the same: both sides must come to the same number.
+        if self._receipts.processed(size, now):
+            self._confirm()
+
+    def _confirm(self) -> None:
+        self._receipts.confirmed()
+        self._send(m.Received(self._receipts.count))
+
+    def _refused(self, message: m.Error, now: float) -> None:
+        failure = failure_of(message)
+        joining = None if message.re is UNSET else self._joins(message.re)
+        if joining is not None:
+            self._not_admitted(joining, failure, now)
+            return
+        request = self._requests.answered_by(message.re)
+        if request is None:
+            self._note(f"an error that answers nothing: {failure}")
+            return
+        if isinstance(request.message, m.Rotate):
+            self._spare = None
+        if request.internal:
+            self._note(f"{request.name} was refused: {failure}")
+        self._fail(request, failure)
+
+    def _replied(self, message: Reply, now: float) -> None:
+        request = self._requests.answered_by(message.re)
+        if request is None:
+            if message.re is not UNSET:
+                self._note(f"a reply that nobody waits for: {message.__struct_config__.tag}")
+            return
+        result = request.result(message, now)
+        if isinstance(message, m.Rotated):
+            self.identity, self._spare = request.identity, None
+        elif isinstance(message, m.Unregistered):
+            self._left()
+        self._requests.remove(request)
+        if not request.internal:
+            self._effects.append(Completed(request.number, result))
+
+    def _left(self) -> None:
+        if self.phase is Phase.REGISTERED:
+            self._step(Step.LEFT)
+            self.identity = self._spare = self._ticket = None
+            self._watches.clear()
+            self._receipts = Receipts()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _check_connected(self) -> None:
+        if self.phase is Phase.ENDED:
+            if self.error is None:
+                raise StateError("this client is closed")
+            raise self.error.with_traceback(None)
+        if self.phase is Phase.IDLE:
+            raise StateError("not connected: call connect() first")
+
+    def _check_named(self) -> None:
+        self._check_connected()
+        if self.identity is None and self._joining is None:
+            raise StateError("not registered: call register() first")
+
+    def _ask(self, message: Request, now: float, *, identity: Identity | None = None) -> int:
+        """Make a request that needs a registration: it is sent now, or held until there is one."""
+        self._check_named()
+        request = self._requests.add(message, now, identity=identity)
+        if self.phase is Phase.REGISTERED:
+            self._transmit(request, now)
+        return request.number
+
+    def _transmit(self, request: Pending, now: float) -> None:
+        request.sent_at = now
+        match request.message:
+            case m.Watch(user_ids=user_ids):
+                request.added = tuple(user_id for user_id in user_ids if user_id not in self._watches)
+                self._watches.update(dict.fromkeys(user_ids))
+            case m.Unwatch(user_ids=user_ids):
+                for user_id in user_ids:
+                    self._watches.pop(user_id, None)
+            case m.Rotate():
+                self._spare = request.identity
+            case _:
+                pass
+        self._effects.append(Send(request.text))
+
+    def _send_held(self, now: float) -> None:
+        for request in self._requests.held():
+            self._transmit(request, now)
+
+    def _fail(self, request: Pending, error: AldisError) -> None:
+        if self._requests.remove(request):
+            for user_id in request.added:
+                self._watches.pop(user_id, None)
+            if not request.internal:
+                self._effects.append(Failed(request.number, error))
+
+    def _fail_sent(self, error: AldisError) -> None:
+        """The connection is gone: what was asked on it will not be answered."""
+        for request in self._requests.sent():
+            self._fail(request, error)
+        if self._joining is not None and self._joining.request.sent_at is not None:
+            self._joining = None
+            self._fail_nameless(error)
+
+    def _fail_nameless(self, error: AldisError) -> None:
+        """A registration has come to nothing. Unless the client repeats it by itself, so has what was held for it."""
+        if self.identity is None:
+            for request in self._requests.held():
+                if not isinstance(request.message, m.Ping):
+                    self._fail(request, error)
+
+    def _expire(self, now: float) -> None:
+        for request in self._requests.overdue(now):
+            error = RequestTimeout(request.name, self._requests.timeout)
+            self._fail(request, error)
+            if self._joining is not None and request is self._joining.request:
+                self._joining = None
+                self._fail_nameless(error)
+                # Nobody knows what the server makes of it, so the connection cannot be used for another try.
+                self._hang_up(CloseCode.REGISTRATION_TIMEOUT, str(error))
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def _keep_alive(self, now: float) -> None:
+        if self._leave_at is not None and now >= self._leave_at:
+            self._hang_up(CloseCode.GOING_AWAY, "the server is going away")
+            return
+        match self._lifeline.look(now):
+            case Verdict.ASK:
+                self._send(m.Ping())
+            case Verdict.DEAD:
+                self._hang_up(CloseCode.NO_PONG, f"nothing was heard of the server for {SILENCE + PATIENCE:g} s")
+            case Verdict.WAIT:
+                pass
+
+    def _hang_up(self, code: CloseCode, reason: str) -> None:
+        """End this connection, to come back with another. Not with 1000 or 1001: the server would let us go."""
+        if self.phase in LIVE:
+            self._hung_up_because = reason
+            self._step(Step.HUNG_UP)
+            self._effects.append(CloseTransport(code, reason))
+
+    def _retry(self, now: float, reason: str, code: int) -> None:
+        if self._retries.exhausted:
+            self._tell(Disconnected(reason, code, None))
+            self._end(ReconnectGaveUp(self._retries.attempts, reason))
+            return
+        delay = self._retries.schedule(now, self._random(), invited=self._leave_at)
+        self._leave_at = None
+        self._step(Step.LOST)
+        self._tell(Disconnected(reason, code, delay))
+
+    def _end(self, error: AldisError | None) -> None:
+        attached = self.phase in LIVE
+        self._step(Step.ENDED)
+        self.error = error
+        self._joining = None
+        for request in self._requests.all():
+            self._fail(request, error or ConnectionLost("the client was closed"))
+        if attached:
+            self._effects.append(CloseTransport(CloseCode.NORMAL, ""))
+        self._tell(Closed(error))
+
+    def _step(self, step: Step) -> None:
+        self.phase = TABLE[self.phase][step]
+
+    def _send(self, message: m.Prove | m.Received | m.Ping) -> None:
+        self._effects.append(Send(encode_text(message)))
+
+    def _tell(self, event: SignalingEvent) -> None:
+        self._effects.append(Happened(event))
+
+    def _note(self, text: str) -> None:
+        self._effects.append(Noted(text))

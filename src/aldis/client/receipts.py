@@ -1,0 +1,44 @@
+"""Counting what the server has sent, so that a lost connection can be resumed (docs/protocol.md, "Resume").
+
+Both sides count the relayed and presence messages of a session; no number goes over the wire. The server keeps what
+the client has not confirmed, within bounds. So confirming seldom costs little, as long as it is often enough for those
+bounds: the defaults of a server are 256 messages and 256 KiB.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# An eighth of what a server keeps by default, so that messages that are on their way fit beside them.
+MOST_MESSAGES: Final = 32
+MOST_CHARACTERS: Final = 32 * 1024
+# A trickle of messages is confirmed this many seconds after the first of them.
+MOST_SECONDS: Final = 2.0
+
+
+class Receipts:
+    """The count of one session, and whether it is time to tell the server."""
+
+    __slots__ = ("_characters", "_confirmed", "count", "deadline")
+
+    def __init__(self) -> None:
+        self.count = 0
+        """How many numbered messages have been processed since the session began."""
+        self.deadline: float | None = None
+        """When the count has to be confirmed at the latest; None when there is nothing to confirm."""
+        self._confirmed = 0
+        self._characters = 0
+
+    def processed(self, size: int, now: float) -> bool:
+        """One more has been processed, of `size` characters. Tells whether to confirm at once."""
+        self.count += 1
+        self._characters += size
+        if self.deadline is None:
+            self.deadline = now + MOST_SECONDS
+        return self.count - self._confirmed >= MOST_MESSAGES or self._characters >= MOST_CHARACTERS
+
+    def confirmed(self) -> None:
+        """The server has been told `count`: by a `received`, or by the ticket of a resumed session."""
+        self._confirmed = self.count
+        self._characters = 0
+        self.deadline = None

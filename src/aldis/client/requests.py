@@ -1,0 +1,164 @@
+"""The book of requests that have no answer yet.
+
+It numbers and encodes them, knows which have been sent, finds the one that a reply belongs to and reads it, and says
+which have waited too long. What a request's end means for the client is known to `client.machine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import UnsetType
+
+from aldis.client.effects import Result
+from aldis.client.events import IceServers
+from aldis.client.inbound import discovery_of
+from aldis.errors import MessageTooLarge, ProtocolViolation, UsageError
+from aldis.identity.keys import Identity
+from aldis.protocol import messages as m
+from aldis.protocol.codec import encode, to_base64
+
+# What a server takes that has not said so yet; its own default.
+DEFAULT_MAX_MESSAGE: Final = 64 * 1024
+# Type, id, brackets and commas of a `watch`, generously.
+_WATCH_OVERHEAD: Final = 128
+
+Request: TypeAlias = (
+    m.Register | m.Rotate | m.Discover | m.Watch | m.Unwatch | m.IceServersRequest | m.Ping | m.Unregister | m.Relayed
+)
+Reply: TypeAlias = m.Ack | m.DiscoverResponse | m.IceServers | m.Pong | m.Rotated | m.Unregistered
+
+# What may answer each request, other than `error`. Relayed messages, `watch` and `unwatch` get an `ack`.
+_REPLIES: Final[dict[type[Request], type[Reply]]] = {
+    m.Discover: m.DiscoverResponse,
+    m.IceServersRequest: m.IceServers,
+    m.Ping: m.Pong,
+    m.Rotate: m.Rotated,
+    m.Unregister: m.Unregistered,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A request without an answer."""
+
+    number: int
+    message: Request
+    text: str
+    deadline: float
+    # Nobody waits for the outcome: the machine itself has asked.
+    internal: bool
+    # The key that a registration or a rotation is about.
+    identity: Identity | None
+    # None: held until there is a registration.
+    sent_at: float | None = None
+    # Of a `watch`: the names that nobody had asked for before.
+    added: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The request as the protocol calls it."""
+        return str(self.message.__struct_config__.tag)
+
+    def result(self, reply: Reply, now: float) -> Result:
+        """What the reply says; `ProtocolViolation` when it is not one to this request."""
+        if type(reply) is not _REPLIES.get(type(self.message), m.Ack):
+            raise ProtocolViolation(f"{reply.__struct_config__.tag} as the reply to {self.name}")
+        match reply:
+            case m.DiscoverResponse():
+                if not isinstance(self.message, m.Discover) or reply.user_id != self.message.user_id:
+                    raise ProtocolViolation("a discover-response about another user")
+                return discovery_of(reply)
+            case m.IceServers():
+                return IceServers(tuple(reply.ice_servers), max(0, reply.ttl))
+            case m.Pong():
+                return now - (now if self.sent_at is None else self.sent_at)
+            case m.Rotated():
+                if self.identity is None or reply.public_key != to_base64(self.identity.public_key):
+                    raise ProtocolViolation("rotated to another key")
+        return None
+
+
+class RequestBook:
+    """All requests of one client that have no answer yet, in the order in which they were made."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.max_message = DEFAULT_MAX_MESSAGE
+        """The largest message that the server takes, in bytes."""
+        # As all wait equally long, the order is that of the deadlines too.
+        self._pending: dict[int, Pending] = {}
+        self._last = 0
+
+    def add(self, message: Request, now: float, *, identity: Identity | None = None, internal: bool = False) -> Pending:
+        """Enter a request, with a number that becomes its `id`.
+
+        Raises `MessageTooLarge` (a server would end the connection for it) and `UsageError` for text that is no UTF-8;
+        nothing is entered then.
+        """
+        number = self._last + 1
+        message.id = number
+        try:
+            data = encode(message)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the text cannot be sent: {error}") from None
+        if len(data) > self.max_message and not internal:
+            raise MessageTooLarge(len(data), self.max_message)
+        self._last = number
+        pending = Pending(number, message, data.decode(), now + self.timeout, internal, identity)
+        self._pending[number] = pending
+        return pending
+
+    def remove(self, pending: Pending) -> bool:
+        """It has ended; False when it had before."""
+        return self._pending.pop(pending.number, None) is not None
+
+    def answered_by(self, re: m.RequestId | UnsetType) -> Pending | None:
+        """The request that a message with this `re` answers; it must have been sent."""
+        pending = self._pending.get(re) if isinstance(re, int) else None
+        return pending if pending is not None and pending.sent_at is not None else None
+
+    def sent(self) -> list[Pending]:
+        """Those that wait for the server."""
+        return [pending for pending in self._pending.values() if pending.sent_at is not None]
+
+    def held(self) -> list[Pending]:
+        """Those that wait for a registration."""
+        return [pending for pending in self._pending.values() if pending.sent_at is None]
+
+    def all(self) -> list[Pending]:
+        """Every one of them."""
+        return list(self._pending.values())
+
+    def overdue(self, now: float) -> list[Pending]:
+        """Those that have waited too long."""
+        found: list[Pending] = []
+        for pending in self._pending.values():
+            if pending.deadline > now:
+                break
+            found.append(pending)
+        return found
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first of them has waited too long."""
+        for pending in self._pending.values():
+            return pending.deadline
+        return None
+
+    def chunks(self, user_ids: Iterable[str]) -> Iterator[list[str]]:
+        """User ids, each once, in lists that fit into one message."""
+        chunk: list[str] = []
+        room = self.max_message - _WATCH_OVERHEAD
+        for user_id in dict.fromkeys(user_ids):
+            size = len(msgspec.json.encode(user_id)) + 1
+            if chunk and (len(chunk) >= m.MAX_WATCHED_PER_MESSAGE or size > room):
+                yield chunk
+                chunk, room = [], self.max_message - _WATCH_OVERHEAD
+            chunk.append(user_id)
+            room -= size
+        if chunk:
+            yield chunk
