@@ -62,6 +62,31 @@ class MessageTooLarge(UsageError):
         self.limit = limit
 
 
+class QueueFull(UsageError):
+    """A message cannot be queued: too much is waiting for this peer already.
+
+    Attributes: `user_id`, and what is waiting now: `messages`, and `size` in bytes.
+    """
+
+    temporary = True
+
+    def __init__(self, user_id: str, messages: int, size: int) -> None:
+        super().__init__(f"{messages} messages ({size} bytes) are waiting for {user_id}; no more can be queued")
+        self.user_id = user_id
+        self.messages = messages
+        self.size = size
+
+
+class TooManyPeers(UsageError):
+    """Another peer would be more than the store may have at a time. Attribute: `limit`."""
+
+    temporary = True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the store has {limit} peers in use, and may not have more")
+        self.limit = limit
+
+
 class EngineMissing(UsageError):
     """The WebRTC engine that was asked for is not installed."""
 
