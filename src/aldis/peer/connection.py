@@ -1,7 +1,8 @@
 """All that is direct between this user and one other user.
 
-Owns the negotiation machine, the engine connections that it asks for, the data channel, the exchange of HELLOs and the
-heartbeat. Above it the store sees one thing per peer: a state, frames in, frames out.
+Owns the negotiation machine and the wires (an engine connection, its channel and heartbeat each) that it asks for;
+sends and takes in what goes through signaling. Above it the store sees one thing per peer: a state, frames in, frames
+out.
 
 Rules: offers and answers are checked (`trust`) before the machine sees them; one that does not pass changes nothing.
 Everything happens on the loop on which the object was made. It does not know what the frames of messages mean, nor
@@ -10,40 +11,41 @@ when another attempt is due: that is the store's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Final, Protocol
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
-from aldis.errors import PeerError, PeerKeyChanged, ProofInvalid
-from aldis.peer.engine import Engine, EngineConfig, EngineStats
+from aldis.errors import (
+    AldisError,
+    ConfigError,
+    IdentityError,
+    PeerConnectionFailed,
+    PeerError,
+    PeerKeyChanged,
+    PeerOffline,
+    ProofInvalid,
+    RequestFailed,
+    StateError,
+)
+from aldis.peer import negotiation
+from aldis.peer.engine import Engine, EngineConfig, EngineRefused, EngineStats
+from aldis.peer.negotiation import Command, Negotiation
+from aldis.peer.negotiation import PeerState as PeerState  # the state is part of what this module offers
 from aldis.peer.trust import Trust
+from aldis.peer.wire import PeerTiming as PeerTiming
+from aldis.peer.wire import Signed, Timer, Timers, Wire
+from aldis.protocol import addresses, channel
 from aldis.protocol.channel import Ack, Chunk, Hello
+from aldis.protocol.codes import ErrorCode
 from aldis.protocol.messages import Candidate, Capabilities, Proof
 
+_log = logging.getLogger(__name__)
 
-class PeerState(Enum):
-    """How this user stands with one other user.
-
-    NEW           nothing has been tried yet
-    CONNECTING    an attempt is under way, ours or the other side's
-    CONNECTED     the channel is open and HELLOs have been exchanged
-    DISCONNECTED  was connected, and nothing comes through any more. Both sides try to heal it where their engines
-                  can; otherwise it waits for the path to come back. `connect()` replaces it by a new connection.
-                  Ends in CONNECTED, FAILED or CLOSED.
-    FAILED        this attempt, or this connection, is given up; the error says why. `connect()` makes another attempt,
-                  and an offer of the other side is answered.
-    CLOSED        ended on purpose. By the other side: `connect()` and its offers work as after FAILED. By our own
-                  `close()`: for good.
-    """
-
-    NEW = "new"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    DISCONNECTED = "disconnected"
-    FAILED = "failed"
-    CLOSED = "closed"
+_SEND_SECONDS: Final = 1.0  # how long closing waits for the last messages to reach the server
 
 
 class PeerListener(Protocol):
@@ -109,39 +111,6 @@ class SignalSender(Protocol):
     async def send_bye(self, to: str, *, connection: str | None = None, reason: str | None = None) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PeerTiming:
-    """How long things may take, all in seconds.
-
-    `attempt`: from the offer to HELLOs exchanged. `heal`: from the loss of an established path to its return, be it
-    by itself or by an ICE restart. `heartbeat`: between PINGs. `silence`: without any frame, after which the path
-    counts as lost; three PINGs that all got lost are no accident. `probe`: how soon something has to arrive after a
-    `bye` that came through the server, which may be lying.
-    """
-
-    attempt: float = 30.0
-    heal: float = 15.0
-    heartbeat: float = 1.5
-    silence: float = 5.0
-    probe: float = 1.5
-
-
-class Timer(Protocol):
-    """A call that is due later."""
-
-    def cancel(self) -> None: ...
-
-
-class Timers(Protocol):
-    """Time: an asyncio loop is one, a test's fake clock is another."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call `callback` in `delay` seconds."""
-
-
 class PeerConnection:
     """The direct connection between `local` and `remote`, both user ids without device.
 
@@ -165,49 +134,410 @@ class PeerConnection:
         hello: Callable[[], Hello],
         timing: PeerTiming | None = None,
         timers: Timers | None = None,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`hello` is called once for each channel, when it has opened and the one before is gone; what it returns is
         sent as our first frame. `timers` is the running loop unless a test brings its own."""
-        raise NotImplementedError
+        self.config = config
+        self._loop = asyncio.get_running_loop()
+        self._remote = remote
+        self._engine = engine
+        self._trust = trust
+        self._signaling = signaling
+        self._listener = listener
+        self._hello = hello
+        self._timing = timing or PeerTiming()
+        self._timers: Timers = timers or self._loop
+        self._machine = Negotiation(
+            local,
+            remote,
+            capabilities=engine.capabilities,
+            random=random,
+            attempt_seconds=self._timing.attempt,
+            heal_seconds=self._timing.heal,
+        )
+        self._wires: dict[str, Wire] = {}
+        self._errors: dict[str, PeerError] = {}  # by connection: a better reason than the machine's, where there is one
+        self._state = PeerState.NEW
+        self._todo: deque[Command] = deque()
+        self._working = False
+        self._news: deque[Callable[[], None]] = deque()
+        self._telling = False
+        self._told_outcome: negotiation.Outcome | None = None
+        self._sends: set[asyncio.Task[None]] = set()
+        self._closings: set[asyncio.Task[None]] = set()
+        self._deadline: float | None = None
+        self._deadline_timer: Timer | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    # --- what others want to know -----------------------------------------------------------------------------------
 
     @property
     def state(self) -> PeerState:
         """How things stand now."""
-        raise NotImplementedError
+        return self._state
 
     @property
     def round_trip_time(self) -> float | None:
         """Seconds from a PING to its PONG, smoothed (RFC 6298 section 2); None before the first one."""
-        raise NotImplementedError
+        wire = self._current
+        return wire.round_trip_time if wire is not None else None
 
     @property
     def address(self) -> str:
         """The address of the device that the current connection is with, or the bare user id when there is none."""
-        raise NotImplementedError
+        wire = self._current
+        return (wire.address if wire is not None else None) or self._remote
+
+    async def stats(self) -> EngineStats | None:
+        """The path and the traffic of the current connection; None when there is none."""
+        wire = self._current
+        try:
+            return await wire.stats() if wire is not None else None
+        except EngineRefused:  # it has gone meanwhile
+            return None
+
+    @property
+    def _current(self) -> Wire | None:
+        link = self._machine.current
+        return self._wires.get(link.name) if link is not None else None
+
+    # --- from the owner ---------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener.
 
-        While DISCONNECTED it makes a new connection beside the old one, unless a restart is under way. Raises
-        `StateError` after `close()`.
+        While DISCONNECTED it restarts ICE, or makes a new connection beside the old one. Raises `StateError` after
+        `close()`.
         """
-        raise NotImplementedError
+        if self._closing is not None:
+            raise StateError("the peer connection is closed")
+        self._do(self._machine.connect(self._timers.time()))
+        self._tell_soon()
 
     def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
         """Take in a message from the peer; never raises for what it says. Ignored after `close()`."""
-        raise NotImplementedError
+        if self._closing is not None or addresses.split(event.sender)[0] != self._remote:
+            return
+        name = event.connection
+        if name is None:
+            if isinstance(event, OfferReceived | AnswerReceived):
+                self._refuse(ProofInvalid(self._remote, "it names no connection"))
+        else:
+            match event:
+                case OfferReceived():
+                    self._receive_offer(name, event)
+                case AnswerReceived():
+                    self._receive_answer(name, event)
+                case CandidateReceived():
+                    self._do(self._machine.candidate_received(name, event.candidate))
+                case ByeReceived():
+                    self._do(self._machine.bye_received(name, event.reason or ""))
+        self._tell_soon()
+
+    def _receive_offer(self, name: str, event: OfferReceived) -> None:
+        wire = self._wires.get(name)
+        known = wire.their_offer.proof.nonce if wire is not None and wire.their_offer is not None else None
+        if event.proof is not None and event.proof.nonce == known:
+            return  # the one that is being answered, once more: signaling may repeat, and insisting peers do
+        try:
+            self._trust.check_offer(self._remote, name, event.description.sdp, event.proof)
+        except (ProofInvalid, PeerKeyChanged) as error:
+            self._refuse(error)
+            return
+        except IdentityError as error:
+            self._refuse(ProofInvalid(self._remote, f"the pinned keys cannot be read ({error})"))
+            return
+        assert event.proof is not None  # or the check had refused it  # noqa: S101
+        signed = Signed(event.description.sdp, event.proof)
+        commands = self._machine.offer_received(name, signed.sdp, event.capabilities, self._timers.time())
+        self._do(commands, offer=signed, sender=event.sender)
+
+    def _receive_answer(self, name: str, event: AnswerReceived) -> None:
+        wire = self._wires.get(name)
+        if wire is None or wire.our_offer is None or not self._machine.awaits_answer(name):
+            return
+        ours = wire.our_offer
+        try:
+            self._trust.check_answer(
+                self._remote,
+                name,
+                event.description.sdp,
+                event.proof,
+                offer_sdp=ours.sdp,
+                nonce=ours.proof.nonce,
+            )
+        except (ProofInvalid, PeerKeyChanged) as error:
+            self._errors[name] = error
+            self._refuse(error)
+            return
+        except IdentityError as error:
+            self._refuse(ProofInvalid(self._remote, f"the pinned keys cannot be read ({error})"))
+            return
+        wire.address = event.sender
+        self._errors.pop(name, None)
+        self._do(self._machine.answer_received(name, event.description.sdp, event.capabilities, self._timers.time()))
+
+    def _refuse(self, error: ProofInvalid | PeerKeyChanged) -> None:
+        _log.warning("%s", error)
+        self._news.append(lambda: self._listener.refused(error))
 
     def send_frame(self, frame: bytes) -> bool:
         """Send one frame on the open channel. False when there is none, or no room: then `writable()` follows."""
-        raise NotImplementedError
-
-    async def stats(self) -> EngineStats | None:
-        """The path and the traffic of the current connection; None when there is none."""
-        raise NotImplementedError
+        wire = self._current
+        return wire is not None and wire.announced and wire.send_frame(frame)
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye and release everything: sockets, tasks, timers. Idempotent.
 
         Returns when it is done; `channel_closed` and `state_changed(CLOSED)` are told before it first waits.
         """
-        raise NotImplementedError
+        if self._closing is None:
+            if self._current is not None:
+                self._current.say_goodbye(reason)
+            commands = self._machine.close(reason)
+            self._closing = asyncio.create_task(self._finish(), name=f"aldis peer {self._remote} close")
+            self._do(commands)
+            self._tell()
+        # Shielded: whoever gives up waiting must not leave sockets open.
+        await asyncio.shield(self._closing)
+
+    async def _finish(self) -> None:
+        if self._sends:
+            _, late = await asyncio.wait(self._sends, timeout=_SEND_SECONDS)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(*self._sends, *self._closings, return_exceptions=True)
+
+    # --- what the machine wants done --------------------------------------------------------------------------------
+
+    def _do(self, commands: list[Command], *, offer: Signed | None = None, sender: str | None = None) -> None:
+        """Carry out commands and what follows from them, then see what has changed."""
+        self._todo.extend(commands)
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._todo:
+                self._carry_out(self._todo.popleft(), offer, sender)
+        finally:
+            self._working = False
+        self._set_timer()
+        self._note_state()
+
+    def _carry_out(self, command: Command, offer: Signed | None, sender: str | None) -> None:
+        wire = self._wires.get(command.name)
+        match command:
+            case negotiation.CreateConnection(name, open_channel):
+                self._create(name, open_channel=open_channel)
+            case negotiation.DropConnection():
+                self._drop(wire)
+            case negotiation.SendBye(name, reason):
+                to = (wire.address if wire is not None else sender) or self._remote
+                self._spawn(self._signaling.send_bye(to, connection=name, reason=reason or None), name, None)
+            case _ if wire is None:
+                pass  # it could not be made
+            case negotiation.MakeOffer(_, serial, restart):
+                wire.offer(serial, restart=restart)
+            case negotiation.MakeAnswer(_, serial, sdp):
+                wire.their_offer = offer
+                wire.address = sender
+                wire.answer(serial, sdp)
+            case negotiation.ApplyAnswer(_, serial, sdp):
+                wire.accept(serial, sdp)
+            case negotiation.AddCandidate(_, candidate):
+                wire.add_candidate(candidate)
+            case negotiation.SendOffer(_, serial, sdp):
+                self._send_offer(wire, serial, sdp)
+            case negotiation.SendAnswer(_, serial, sdp):
+                self._send_answer(wire, serial, sdp)
+            case negotiation.SendCandidate(name, candidate):
+                to = wire.address or self._remote
+                self._spawn(self._signaling.send_ice_candidate(to, candidate, connection=name), name, None)
+            case negotiation.Probe(_, reason):
+                wire.probe(reason)
+
+    def _create(self, name: str, *, open_channel: bool) -> None:
+        try:
+            wire = Wire(name, self._engine, self.config, self, self._timing, self._timers)
+        except ConfigError as error:
+            self._errors[name] = PeerConnectionFailed(self._remote, str(error))
+            self._todo.extend(self._machine.abandon(name, "it could not be made"))
+            return
+        self._wires[name] = wire
+        if open_channel:
+            wire.open_channel()
+
+    def _drop(self, wire: Wire | None) -> None:
+        if wire is None:
+            return
+        del self._wires[wire.name]
+        wire.stop()
+        if wire.announced:
+            self._news.append(self._listener.channel_closed)
+        self._own(self._closings, wire.close(), f"aldis peer {wire.name} close")
+
+    def _send_offer(self, wire: Wire, serial: int, sdp: str) -> None:
+        if wire.our_offer is None or wire.our_offer.sdp != sdp:
+            wire.our_offer = Signed(sdp, self._trust.sign_offer(self._remote, wire.name, sdp))
+        sending = self._signaling.send_offer(
+            wire.address or self._remote,
+            sdp,
+            connection=wire.name,
+            proof=wire.our_offer.proof,
+            capabilities=self._engine.capabilities,
+        )
+        self._spawn(sending, wire.name, serial)
+
+    def _send_answer(self, wire: Wire, serial: int, sdp: str) -> None:
+        theirs = wire.their_offer
+        assert theirs is not None  # an answer is made to a checked offer only  # noqa: S101
+        proof = self._trust.sign_answer(self._remote, wire.name, sdp, offer_sdp=theirs.sdp, nonce=theirs.proof.nonce)
+        sending = self._signaling.send_answer(
+            wire.address or self._remote,
+            sdp,
+            connection=wire.name,
+            proof=proof,
+            capabilities=self._engine.capabilities,
+        )
+        self._spawn(sending, wire.name, serial)
+
+    def _spawn(self, sending: Coroutine[object, object, None], name: str, serial: int | None) -> None:
+        """Send a message in a task. Not one after the other: each would wait for the server's ack of the one before."""
+        self._own(self._sends, self._deliver(sending, name, serial), f"aldis peer {name} send")
+
+    async def _deliver(self, sending: Coroutine[object, object, None], name: str, serial: int | None) -> None:
+        try:
+            await sending
+        except AldisError as error:
+            if serial is None:
+                _log.debug("a message about %s was not delivered: %s", name, error)
+                return
+            if name in self._wires and not self._wires[name].announced:
+                self._errors[name] = self._as_peer_error(error)
+            self._do(self._machine.operation_failed(name, serial, str(error)))
+            self._tell_soon()
+
+    def _as_peer_error(self, error: AldisError) -> PeerError:
+        if isinstance(error, RequestFailed) and error.code == ErrorCode.NOT_ONLINE:
+            return PeerOffline(self._remote)
+        return PeerConnectionFailed(self._remote, str(error))
+
+    def _own(self, tasks: set[asyncio.Task[None]], work: Coroutine[object, object, None], name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(lambda done: self._finished(tasks, done))
+
+    def _finished(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": f"in {task.get_name()}", "exception": error, "task": task})
+
+    # --- what has changed -------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        deadline = self._machine.deadline
+        if deadline == self._deadline:
+            return
+        self._deadline = deadline
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+        if deadline is not None:
+            self._deadline_timer = self._timers.call_later(max(deadline - self._timers.time(), 0.0), self._tick)
+
+    def _tick(self) -> None:
+        self._deadline = self._deadline_timer = None
+        self._do(self._machine.tick(self._timers.time()))
+        self._tell_soon()
+
+    def _note_state(self) -> None:
+        state, outcome = self._machine.state, self._machine.outcome
+        # An attempt that fails at once leaves the state as it was; who has asked for it still wants to know.
+        again = outcome is not self._told_outcome and state in (PeerState.FAILED, PeerState.CLOSED)
+        if state is not self._state or again:
+            self._state = state
+            error: PeerError | None = None
+            if state is PeerState.FAILED and outcome is not None:
+                error = self._errors.get(outcome.name) or PeerConnectionFailed(self._remote, outcome.reason)
+            self._news.append(lambda: self._listener.state_changed(state, error))
+        self._told_outcome = outcome
+        for name in [name for name in self._errors if name not in self._wires]:
+            del self._errors[name]
+
+    def _tell_soon(self) -> None:
+        if self._news:
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._news:
+                self._news.popleft()()
+        finally:
+            self._telling = False
+            self._tell_soon()  # the rest, if a listener has raised
+
+    # --- from the wires (`WireOwner`) -------------------------------------------------------------------------------
+
+    def offer_made(self, wire: Wire, serial: int, sdp: str) -> None:
+        self._do(self._machine.offer_made(wire.name, serial, sdp))
+        self._tell_soon()
+
+    def answer_made(self, wire: Wire, serial: int, sdp: str) -> None:
+        self._do(self._machine.answer_made(wire.name, serial, sdp))
+        self._tell_soon()
+
+    def operation_failed(self, wire: Wire, serial: int, reason: str) -> None:
+        self._do(self._machine.operation_failed(wire.name, serial, reason))
+        self._tell_soon()
+
+    def candidate_gathered(self, wire: Wire, candidate: Candidate | None) -> None:
+        self._do(self._machine.candidate_gathered(wire.name, candidate))
+
+    def channel_opened(self, wire: Wire) -> Hello:
+        self._do(self._machine.channel_opened(wire.name))
+        self._tell()  # that the channel before is gone, so that the HELLO starts where it ended
+        return self._hello()
+
+    def hello_received(self, wire: Wire, hello: Hello) -> None:
+        if hello.version != channel.VERSION:
+            reason = f"it speaks version {hello.version} of the channel protocol, we speak {channel.VERSION}"
+            self._abandon(wire, reason)
+            return
+        wire.announced = True
+        self._news.append(lambda: self._listener.channel_opened(hello))
+        self._do(self._machine.channel_ready(wire.name))
+        self._tell()
+
+    def frame_received(self, wire: Wire, frame: Chunk | Ack) -> None:
+        if wire.announced:
+            self._news.append(lambda: self._listener.frame_received(frame))
+            self._tell()
+
+    def buffer_drained(self, wire: Wire) -> None:
+        if wire.announced:
+            self._news.append(self._listener.writable)
+            self._tell()
+
+    def path_lost(self, wire: Wire, *, final: bool) -> None:
+        self._do(self._machine.path_lost(wire.name, self._timers.time(), final=final))
+        self._tell_soon()
+
+    def path_restored(self, wire: Wire) -> None:
+        self._do(self._machine.path_restored(wire.name))
+        self._tell_soon()
+
+    def ended(self, wire: Wire, reason: str, *, orderly: bool) -> None:
+        self._do(self._machine.link_ended(wire.name, reason, orderly=orderly))
+        self._tell_soon()
+
+    def violated(self, wire: Wire, reason: str) -> None:
+        self._abandon(wire, f"the other side broke the protocol: {reason}")
+
+    def _abandon(self, wire: Wire, reason: str) -> None:
+        wire.say_goodbye(reason)
+        self._do(self._machine.abandon(wire.name, reason))
+        self._tell_soon()

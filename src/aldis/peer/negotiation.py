@@ -511,7 +511,8 @@ class Negotiation:
     def link_ended(self, name: str, reason: str, *, orderly: bool) -> list[Command]:
         """The other side has closed its end; `orderly` when it has said goodbye on the channel."""
         link = self._links.get(name)
-        return self._end(link, reason, bye=None, orderly=orderly) if link is not None else []
+        # A goodbye in place of a HELLO is a refusal: the attempt has failed.
+        return self._end(link, reason, bye=None, orderly=orderly and link.ready) if link is not None else []
 
     def abandon(self, name: str, reason: str) -> list[Command]:
         """The other side misbehaves: end this link."""
@@ -565,10 +566,8 @@ class Negotiation:
     def _drop(self, link: Link, *, bye: str | None) -> list[Command]:
         del self._links[link.name]
         self._gone.append(link.name)
-        commands: list[Command] = [DropConnection(link.name)]
-        if bye is not None:
-            commands.append(SendBye(link.name, bye))
-        return commands
+        goodbye: list[Command] = [SendBye(link.name, bye)] if bye is not None else []
+        return [*goodbye, DropConnection(link.name)]
 
     def _end(self, link: Link, reason: str, *, bye: str | None, orderly: bool = False) -> list[Command]:
         self.outcome = Outcome(link.name, orderly, reason)
