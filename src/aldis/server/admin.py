@@ -1,0 +1,56 @@
+"""The admin port, for the operator and the operator's machines; it has no password and belongs on loopback.
+
+GET /healthz    200 as long as the process answers
+GET /readyz     200 when clients may be sent here, else 503 with the reason
+GET /metrics    for Prometheus
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from aiohttp import web
+
+from aldis.server.endpoint import address_error
+from aldis.server.metrics import CONTENT_TYPE, Metrics
+
+
+class AdminSite:
+    """Serves the admin port. `ready` returns None, or why no client should be sent here."""
+
+    def __init__(self, metrics: Metrics, ready: Callable[[], Awaitable[str | None]]) -> None:
+        self._metrics = metrics
+        self._ready = ready
+        self._runner: web.AppRunner | None = None
+
+    async def listen(self, host: str, port: int) -> int:
+        """Listen, and return the port; raises `ConfigError` when that is not possible."""
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._page)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port, shutdown_timeout=1.0).start()
+        except OSError as error:
+            raise address_error("admin_", host, port, error) from error
+        return cast(int, self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Close the port and its connections."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        reason = await self._ready()
+        if reason is None:
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text=f"not ready: {reason}\n")
+
+    async def _page(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})

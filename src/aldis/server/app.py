@@ -1,0 +1,331 @@
+"""A whole server: the hub, its directory, the two ports, the clock, and how all of it stops.
+
+    async with SignalingServer(ServerConfig(port=0, data=":memory:")) as server:
+        print(server.url)
+        await server.serve_forever()
+
+To stop is: take no new connections, let the directory answer what was asked, tell clients when to come back and close
+(4000), read on until they have closed, then let go of the directory. All of that takes `drain_seconds` at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Final
+
+from aldis.backends.base import Directory, DirectoryUnavailable, Question, answer
+from aldis.backends.memory import MemoryDirectory
+from aldis.backends.sqlite import FILE_NAME, SqliteDirectory
+from aldis.errors import StateError
+from aldis.hub.hub import Hub
+from aldis.hub.settings import HubSettings
+from aldis.server.admin import AdminSite
+from aldis.server.config import MEMORY, ServerConfig
+from aldis.server.endpoint import Endpoint
+from aldis.server.http import FrontDoor
+from aldis.server.logs import FaultLog, configure, get_logger
+from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
+from aldis.server.tls import server_context
+from aldis.server.turn import ConfiguredIceServers
+from aldis.server.websocket import Connections
+
+# The hub is told the time this often, in seconds: pings and time-outs need no better.
+TICK: Final = 1.0
+# Seconds after which a readiness probe calls the directory stuck; probes themselves give up after a few.
+READY_TIMEOUT: Final = 2.0
+# File descriptors that are not clients: the ports, the database, the admin port's connections, handshakes under way.
+SPARE_DESCRIPTORS: Final = 256
+
+log = get_logger("aldis.server")
+
+
+class SignalingServer:
+    """One signaling server. `async with` starts and stops it; inside, `port`, `url` and `admin_port` tell where it is.
+
+    Starting raises `ConfigError` for a port, certificate or other setting that cannot be used, and
+    `DirectoryUnavailable` when the directory of names cannot be opened.
+    """
+
+    def __init__(self, config: ServerConfig | None = None) -> None:
+        self.config = config = config or ServerConfig()
+        self.hub = Hub(
+            HubSettings(
+                auth=config.auth,
+                names=config.names,
+                max_message_bytes=config.max_message_bytes,
+                resume_window=config.resume_window,
+                ping_interval=config.ping_interval,
+                pong_timeout=config.ping_interval,
+            ),
+            ask=self._ask,
+            ice=ConfiguredIceServers(config.stun, config.turn, config.turn_secret),
+        )
+        self._faults = FaultLog(log)
+        self._connections = Connections(self.hub, max_message_bytes=config.max_message_bytes, fault=self._faults)
+        door = FrontDoor(names=config.names, origins=config.origins, max_connections=config.max_connections)
+        self._endpoint = Endpoint(self._connections, door, log)
+        self._directory: Directory | None = None
+        self._directory_stats = DirectoryStats()
+        self._directory_failing = False
+        self._answers: set[asyncio.Task[None]] = set()
+        self._all_answered = asyncio.Event()
+        self._ticking: asyncio.Task[None] | None = None
+        self._running: AsyncExitStack | None = None
+        self._stop_asked = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        self._port = 0
+        self._admin_port: int | None = None
+
+    # --- where it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The public port."""
+        return self._port
+
+    @property
+    def admin_port(self) -> int | None:
+        """The admin port, or None when it is switched off."""
+        return self._admin_port
+
+    @property
+    def url(self) -> str:
+        """The URL for clients on this machine; from elsewhere, with the machine's name in place of the address."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
+        scheme = "ws" if self.config.tls_cert is None else "wss"
+        return f"{scheme}://[{host}]:{self._port}" if ":" in host else f"{scheme}://{host}:{self._port}"
+
+    # --- starting and stopping --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the directory and both ports, and begin to serve."""
+        if self._running is not None:
+            raise StateError("a server starts once")
+        config = self.config
+        async with AsyncExitStack() as stack:
+            context = None
+            if config.tls_cert is not None and config.tls_key is not None:
+                context = server_context(config.tls_cert, config.tls_key)
+            self._directory = directory = await self._open_directory()
+            stack.push_async_callback(directory.close)
+            if config.admin_port is not None:
+                collector = ServerCollector(
+                    self.hub,
+                    directory=self._directory_stats,
+                    closes=self._connections.closes,
+                    requests=self._endpoint.requests,
+                    faults=lambda: self._faults.count,
+                )
+                admin = AdminSite(Metrics(collector), self.ready)
+                stack.push_async_callback(admin.close)
+                self._admin_port = await admin.listen(config.admin_host, config.admin_port)
+            stack.callback(self._endpoint.stop_accepting)
+            self._port = await self._endpoint.listen(config.host, config.port, context)
+            self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
+            self._running = stack.pop_all()
+        self._announce()
+
+    async def _open_directory(self) -> Directory:
+        if self.config.data == MEMORY:
+            return MemoryDirectory()
+        return await SqliteDirectory.open(Path(self.config.data) / FILE_NAME)
+
+    def _announce(self) -> None:
+        config = self.config
+        admin = None if self._admin_port is None else f"http://{config.admin_host}:{self._admin_port}"
+        log.info("serving", url=self.url, admin=admin, auth=config.auth, data=config.data)
+        if config.auth == "open":
+            log.warning(
+                "auth is open: clients of the classic dialect are admitted without proof of who they are;"
+                " run it so among people who trust each other, or not at all"
+            )
+
+    async def serve_forever(self) -> None:
+        """Wait until the server has been stopped by somebody else."""
+        if self._running is None:
+            raise StateError("the server has not been started")
+        await self._stop_asked.wait()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop gracefully within `drain_seconds`; a second call waits for the first."""
+        if self._running is None:
+            return
+        self._stop_asked.set()
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(self._running), name="aldis-stop")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, running: AsyncExitStack) -> None:
+        began = monotonic()
+        log.info("stopping", connections=len(self._connections))
+        self._endpoint.stop_accepting()
+        try:
+            async with asyncio.timeout(self.config.drain_seconds):
+                # Half of the time for the directory: whoever waits for it gets a reply before a close.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.config.drain_seconds / 2):
+                        while self.hub.pending:
+                            self._all_answered.clear()
+                            await self._all_answered.wait()
+                self.hub.drain(monotonic())
+                await self._connections.wait_until_empty()
+        except TimeoutError:
+            log.warning("clients did not close in time", connections=len(self._connections))
+            self._connections.abort()
+            await self._connections.wait_until_empty()
+        finally:
+            if self._ticking is not None:
+                self._ticking.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._ticking
+            for task in self._answers:
+                task.cancel()
+            await asyncio.gather(*self._answers, return_exceptions=True)
+            await running.aclose()
+        log.info("stopped", seconds=round(monotonic() - began, 3))
+
+    async def __aenter__(self) -> SignalingServer:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # --- at work ----------------------------------------------------------------------------------------------------
+
+    async def ready(self) -> str | None:
+        """None when clients may be sent here, or the reason why not."""
+        if self._stop_asked.is_set():
+            return "it is stopping"
+        try:
+            async with asyncio.timeout(READY_TIMEOUT):
+                await self._opened().check()
+        except DirectoryUnavailable as error:
+            return str(error)
+        except TimeoutError:
+            return f"the directory of names does not answer within {READY_TIMEOUT:g} s"
+        return None
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = monotonic()
+            try:
+                self.hub.tick(now)
+                self._connections.tick(now)
+            except Exception as error:  # noqa: BLE001 - a bug: it is logged, and must not end all time-outs
+                self._faults(error)
+
+    def _ask(self, question: Question) -> None:
+        task = asyncio.create_task(self._answer(question))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, question: Question) -> None:
+        kind = type(question).__name__.lower()
+        began = monotonic()
+        try:
+            found = await answer(self._opened(), question)
+        except Exception as error:  # noqa: BLE001 - what is no DirectoryUnavailable is a bug, and logged as one
+            self._directory_failed(error)
+            self._directory_stats.failures[kind] += 1
+            bring: Callable[[float], None] = partial(self.hub.failed, question)
+        else:
+            self._directory_stats.seconds[kind].observe(monotonic() - began)
+            if self._directory_failing and kind != "find":  # reading may go on while writing fails
+                self._directory_failing = False
+                log.info("the directory of names answers again")
+            bring = partial(self.hub.answered, question, found)
+        try:
+            bring(monotonic())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._faults(error)
+        if not self.hub.pending:
+            self._all_answered.set()
+
+    def _opened(self) -> Directory:
+        if self._directory is None:
+            raise StateError("the server has not been started")
+        return self._directory
+
+    def _directory_failed(self, error: Exception) -> None:
+        if not isinstance(error, DirectoryUnavailable):
+            self._faults(error)
+        elif not self._directory_failing:
+            self._directory_failing = True
+            log.error("the directory of names fails", reason=str(error))
+
+
+# --- as a program -----------------------------------------------------------------------------------------------------
+
+
+def run(config: ServerConfig) -> int:
+    """Run a server in this process until SIGINT or SIGTERM; a second signal ends it at once. Returns an exit code.
+
+    Raises what starting raises (`ConfigError`, `DirectoryUnavailable`). Logs to stderr as configured.
+    """
+    configure(config.log_format, config.log_level)
+    for warning in config.warnings:
+        log.warning(warning)
+    _raise_descriptor_limit(config)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: ServerConfig) -> int:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if asked.is_set():
+            log.warning("stopped at once", signal=number.name)
+            sys.stderr.flush()
+            # Nothing is lost by it: what clients were told is on the disk.
+            os._exit(128 + number)
+        log.info("asked to stop; once more to stop at once", signal=number.name)
+        asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
+            loop.add_signal_handler(number, on_signal, number)
+    async with SignalingServer(config):
+        await asked.wait()
+    return 0
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None  # Windows has none
+    return uvloop.Loop
+
+
+def _raise_descriptor_limit(config: ServerConfig) -> None:
+    """Take as many file descriptors as this user may have; say so when they are fewer than the connections."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = config.max_connections + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+        if max(soft, allowed) < wanted:
+            log.warning(
+                "the limit on open files is lower than max_connections needs", limit=max(soft, allowed), wanted=wanted
+            )

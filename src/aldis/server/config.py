@@ -1,0 +1,270 @@
+"""The settings of a server: what they are, what they may be, and where they come from.
+
+Flags win over environment variables (`ALDIS_PORT`), those over the TOML file, that over the defaults. A value that
+cannot be used is an error that names the setting, where it came from and what is expected; so is an unknown key in the
+file. An unknown `ALDIS_` variable is only a warning, since it may be meant for something else.
+
+This module reads one file, when it is told to; it opens no port and makes no directory.
+"""
+
+# ruff: noqa: RUF009 - `_setting` makes a dataclass field
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from platformdirs import user_data_path
+
+from aldis.errors import ConfigError
+
+MEMORY: Final = ":memory:"
+PREFIX: Final = "ALDIS_"
+# Variables of the other commands, and where the file is: not settings of a server, and no reason for a warning.
+_NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG"})
+_STUN: Final = re.compile(r"stuns?:[^\s?@/]+")
+_TURN: Final = re.compile(r"turns?:[^\s?@/]+(\?transport=(udp|tcp))?")
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/]+|null", re.IGNORECASE)
+_NAME: Final = re.compile(r"[^\s/,@]+")
+
+T = TypeVar("T")
+
+
+class _Expected(Exception):
+    """A value is not what it should be."""
+
+
+# --- readers: a text from outside or a Python value, to the value of the setting ------------------------------------
+
+
+def _choice(*words: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if isinstance(value, str) and value.lower() in words:
+            return value.lower()
+        raise _Expected(f"one of {', '.join(words)}")
+
+    return read
+
+
+def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip(), re.ASCII):
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest:
+            return value
+        raise _Expected(f"a whole number from {lowest} to {highest}{unit}")
+
+    return read
+
+
+def _seconds(lowest: float, highest: float) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                value = None
+        if isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest:
+            return float(value)
+        raise _Expected(f"a number of seconds from {lowest:g} to {highest:g}")
+
+    return read
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise _Expected("a text that is not empty")
+
+
+def _secret(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise _Expected("a text")
+
+
+def _admin_port(value: object) -> int | None:
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        return None
+    try:
+        return _integer(0, 65535)(value)
+    except _Expected as error:
+        raise _Expected(f"{error}, or none for no admin port") from None
+
+
+def _texts(shape: re.Pattern[str], expected: str) -> Callable[[object], tuple[str, ...]]:
+    def read(value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, list | tuple) and all(isinstance(v, str) and shape.fullmatch(v) for v in value):
+            return tuple(value)
+        raise _Expected(f"{expected}, or several of them (a list in TOML, separated by commas elsewhere)")
+
+    return read
+
+
+def _data(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str) and value.strip():
+        return value if value == MEMORY else str(Path(value).expanduser())
+    raise _Expected(f"a directory, or {MEMORY} to keep nothing")
+
+
+def _file(value: object) -> Path | None:
+    if value is None or isinstance(value, Path):
+        return value
+    if isinstance(value, str) and value.strip():
+        return Path(value).expanduser()
+    raise _Expected("a file")
+
+
+def _setting(default: T, read: Callable[[object], object], text: str, *, secret: bool = False) -> T:
+    metadata = {"read": read, "help": text}
+    made: T = field(default=default, repr=not secret, metadata=metadata)
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """All settings of one server. Values are checked here too: a `ConfigError` names the first that cannot be used.
+
+    `help_of(name)` says in a line what each is for. Times are in seconds, sizes in bytes.
+    """
+
+    host: str = _setting("127.0.0.1", _text, "The address to listen on; 0.0.0.0 or :: for all.")
+    port: int = _setting(8080, _integer(0, 65535), "The port to listen on; 0 takes a free one.")
+    admin_host: str = _setting(
+        "127.0.0.1", _text, "The address of the admin port; it has no password, so keep it local."
+    )
+    admin_port: int | None = _setting(
+        9080, _admin_port, "The port of /healthz, /readyz and /metrics; 0 takes a free one, none switches it off."
+    )
+    auth: Literal["verify", "open"] = _setting(
+        "verify", _choice("verify", "open"), "verify: every client proves its key. open: classic clients too, unproven."
+    )
+    data: str = _setting(
+        "", lambda value: value if value == "" else _data(value), "The directory that keeps whose name is whose."
+    )
+    names: tuple[str, ...] = _setting(
+        (),
+        _texts(_NAME, "a host name as clients dial it, with the port if it is not the usual one"),
+        "The public host names of this server, which registration proofs must name; default: the Host header.",
+    )
+    origins: tuple[str, ...] = _setting(
+        (),
+        _texts(_ORIGIN, "an origin such as https://example.com"),
+        "The web pages that may connect, by origin; default: all, since keys and not cookies say who somebody is.",
+    )
+    stun: tuple[str, ...] = _setting(
+        (), _texts(_STUN, "a URL such as stun:stun.example.com:3478"), "STUN servers to tell clients of."
+    )
+    turn: tuple[str, ...] = _setting(
+        (), _texts(_TURN, "a URL such as turn:turn.example.com:3478?transport=udp"), "TURN servers to tell clients of."
+    )
+    turn_secret: str = _setting(
+        "", _secret, "The secret shared with the TURN servers (coturn: static-auth-secret).", secret=True
+    )
+    # One connection costs about 10 KB here and one file descriptor.
+    max_connections: int = _setting(
+        10_000, _integer(1, 10_000_000), "Connections beyond this number are refused with 503."
+    )
+    max_message_bytes: int = _setting(
+        64 * 1024, _integer(1024, 16 * 1024 * 1024, " bytes"), "The largest message that a client may send."
+    )
+    resume_window: float = _setting(
+        30.0, _seconds(0, 3600), "How long a client that lost its connection stays online, to come back."
+    )
+    ping_interval: float = _setting(20.0, _seconds(1, 3600), "How long a client may be silent before it is pinged.")
+    # Docker kills a container 10 s after it asked it to stop.
+    drain_seconds: float = _setting(8.0, _seconds(0, 3600), "How long a graceful stop may take.")
+    tls_cert: Path | None = _setting(None, _file, "The certificate chain (PEM), to serve wss:// without a proxy.")
+    tls_key: Path | None = _setting(None, _file, "The private key of the certificate (PEM).")
+    log_format: Literal["console", "json"] = _setting(
+        "console", _choice("console", "json"), "console for people, json for machines."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", _choice("debug", "info", "warning", "error"), "The least severe lines to log."
+    )
+    # What `load_config` found worth saying, and was no error.
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, read in READERS.items():
+            object.__setattr__(self, name, _read(name, read, getattr(self, name), ""))
+        if not self.data:
+            object.__setattr__(self, "data", str(user_data_path("aldis", appauthor=False)))
+        if self.turn and not self.turn_secret:
+            raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "tls_cert" if self.tls_cert is None else "tls_key"
+            raise ConfigError(missing, "tls_cert and tls_key go together")
+
+
+READERS: Final[dict[str, Callable[[object], Any]]] = {
+    setting.name: setting.metadata["read"] for setting in fields(ServerConfig) if "read" in setting.metadata
+}
+SETTINGS: Final = tuple(READERS)
+"""The names of all settings, in the order of their documentation."""
+
+
+def help_of(name: str) -> str:
+    """What a setting is for, in one line."""
+    return next(str(setting.metadata["help"]) for setting in fields(ServerConfig) if setting.name == name)
+
+
+def _read(name: str, read: Callable[[object], Any], value: object, source: str) -> Any:
+    try:
+        return read(value)
+    except _Expected as expected:
+        shown = "" if name == "turn_secret" else f"{value!r} " if value != "" else "an empty text "
+        raise ConfigError(name, f"{shown}{source}cannot be used; expected {expected}") from None
+
+
+def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> ServerConfig:
+    """Put the settings together: flags over environment over the file over the defaults.
+
+    `flags` holds settings by name (`admin_port`), None where the flag was not given. Raises `ConfigError`.
+    """
+    values: dict[str, Any] = {}
+    for name, value in _from_file(file).items():
+        values[name] = _read(name, READERS[name], value, f"in {file} ")
+    warnings = []
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name in READERS:
+            values[name] = _read(name, READERS[name], text, f"in the environment variable {variable} ")
+        else:
+            warnings.append(f"the environment variable {variable} is no setting of this server")
+    for name, value in flags.items():
+        if name not in READERS:
+            raise ConfigError(name, "is no setting of this server")
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            values[name] = _read(name, READERS[name], value, f"given with {flag} ")
+    return ServerConfig(**values, warnings=tuple(warnings))
+
+
+def _from_file(file: Path | None) -> dict[str, object]:
+    if file is None:
+        return {}
+    try:
+        with file.open("rb") as opened:
+            table = tomllib.load(opened)
+    except OSError as error:
+        raise ConfigError("config", f"cannot read {file}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config", f"{file} is not TOML: {error}") from error
+    found = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in READERS:
+            raise ConfigError(key, f"in {file} is no setting of this server; there are {', '.join(SETTINGS)}")
+        found[name] = value
+    return found

@@ -1,0 +1,152 @@
+"""The public port: listening, and the way of a request through the front door to a connection.
+
+Rules: nothing raised in here reaches picows, which would show its text to the client; what picows logs about clients is
+counted, and at most a debug line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+import sys
+from collections import Counter
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
+
+from aldis.errors import ConfigError
+from aldis.hub.sessions import Dialect
+from aldis.server.http import SUBPROTOCOL, FrontDoor, Reply, Upgrade
+from aldis.server.logs import Log
+from aldis.server.websocket import ClientConnection, Connections
+
+# Seconds that a client has to send its whole HTTP request, and to shake hands for TLS.
+HANDSHAKE_TIMEOUT: Final = 10.0
+# picows's smallest. It grows to what a client sends; most send little, and this is most of what one costs.
+READ_BUFFER: Final = 2048
+# The SYN queue; the kernel has its own limit (net.core.somaxconn).
+LISTEN_BACKLOG: Final = 4096
+# One response for all connections of a dialect: picows sets the accept key and sends it at once.
+_SWITCHING: Final = {
+    Dialect.V1: WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL}),
+    Dialect.CLASSIC: WSUpgradeResponse.create_101_response(),
+}
+
+
+class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
+    """What picows has to say, which is mostly what clients do wrong: counted, and a debug line.
+
+    An adapter also keeps picows from making a `Logger` for each connection.
+    """
+
+    def __init__(self, connections: Connections, log: Log) -> None:
+        super().__init__(logging.getLogger("aldis.picows"), {})
+        self._connections = connections
+        self._lines = log
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        return False  # asked for its own trace of bytes only
+
+    def info(self, msg: object, *args: object, **more: Any) -> None:
+        pass
+
+    debug = info
+
+    def log(self, level: int, msg: object, *args: object, **more: Any) -> None:
+        pass
+
+    def warning(self, msg: object, *args: object, **more: Any) -> None:
+        self._lines.debug("picows", text=str(msg) % args if args else str(msg))
+
+    def error(self, msg: object, *args: object, **more: Any) -> None:
+        match args:
+            case ((int(code), str(text)),):  # "WS parser error: %s" with the arguments of a WSProtocolError
+                self._connections.closes[int(code)] += 1
+                self._lines.debug("broken frame", code=int(code), text=text)
+            case _:
+                self._lines.debug("picows", text=str(msg) % args if args else str(msg))
+
+    def exception(self, msg: object, *args: object, **more: Any) -> None:
+        error = sys.exception()
+        self._connections.fault(error if isinstance(error, Exception) else RuntimeError(str(msg)))
+
+
+class Endpoint:
+    """The public port: lets in who may come in. Begin with `listen`, which returns the port."""
+
+    def __init__(self, connections: Connections, door: FrontDoor, log: Log) -> None:
+        # By outcome: requests that became no WebSocket.
+        self.requests: Counter[str] = Counter()
+        self._connections = connections
+        self._door = door
+        self._log = log
+        self._server: asyncio.Server | None = None
+        self._draining = False
+
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
+        """Listen, and return the port; raises `ConfigError` when that is not possible."""
+        more: dict[str, Any] = {}
+        if context is not None:
+            more = {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
+        try:
+            self._server = await ws_create_server(
+                self._enter,
+                host,
+                port,
+                websocket_handshake_timeout=HANDSHAKE_TIMEOUT,
+                logger_name=_PicowsLog(self._connections, self._log),
+                enable_auto_pong=False,  # a ping is a sign of life, which the hub wants to hear of
+                max_frame_size=self._connections.max_message_bytes,
+                read_buffer_init_size=READ_BUFFER,
+                # Measured with uvloop: no faster for what a relay does, and 5 KB more for each idle connection.
+                use_aiofastnet=False,
+                backlog=LISTEN_BACKLOG,
+                **more,
+            )
+        except OSError as error:
+            raise address_error("", host, port, error) from error
+        return cast(int, self._server.sockets[0].getsockname()[1])
+
+    def stop_accepting(self) -> None:
+        """Close the port; connections stay."""
+        self._draining = True
+        if self._server is not None:
+            self._server.close()
+
+    def _enter(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        try:
+            decision = self._door.decide(
+                request.path, request.headers, connections=len(self._connections), draining=self._draining
+            )
+        except Exception as error:  # noqa: BLE001 - picows would show the text of the exception to the client
+            self._connections.fault(error)
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(500, b""), None)
+        if isinstance(decision, Upgrade):
+            listener = ClientConnection(self._connections, decision)
+            return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
+        self.requests[decision.outcome] += 1
+        return WSUpgradeResponseWithListener(_response(decision), None)
+
+
+def _response(reply: Reply) -> WSUpgradeResponse:
+    headers = [*reply.headers, ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+    body = reply.text.encode()
+    if reply.status < HTTPStatus.BAD_REQUEST:
+        return cast(WSUpgradeResponse, WSUpgradeResponse.create_ok_response(body, headers))
+    return cast(WSUpgradeResponse, WSUpgradeResponse.create_error_response(reply.status, body, headers))
+
+
+def address_error(prefix: str, host: str, port: int, error: OSError) -> ConfigError:
+    """Why an address cannot be listened on, in words; `prefix` is that of the two settings (`admin_` or nothing)."""
+    if error.errno == errno.EADDRINUSE:
+        problem = f"{host}:{port} is in use by another program; stop that one or choose another port"
+        return ConfigError(f"{prefix}port", problem)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ConfigError(f"{prefix}port", f"this user may not listen on port {port}; choose one from 1024 on")
+    if isinstance(error, socket.gaierror):
+        return ConfigError(f"{prefix}host", f"{host!r} cannot be resolved: {error.strerror}")
+    return ConfigError(f"{prefix}host", f"cannot listen on {host!r}: {error.strerror or error}")

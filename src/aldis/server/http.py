@@ -1,0 +1,136 @@
+"""The front door: what the server says to an HTTP request on its public port, before anything is a WebSocket.
+
+    GET /healthz                        200, for load balancers: this process is alive
+    GET / or /ws, with an upgrade       a WebSocket
+    GET / or /ws, without               426 and a sentence for whoever opened it in a browser
+    anything else                       404
+
+It decides and says so in values; no socket is known here. Headers are put into the one shape that picows accepts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from aldis.hub.sessions import Dialect
+from aldis.protocol.codes import CloseCode
+
+SUBPROTOCOL: Final = "aldis.v1"
+WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws"})
+# RFC 1035 section 2.3.4: a host name has at most 255 octets; with brackets and a port.
+MAX_HOST: Final = 263
+# What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
+RETRY_AFTER: Final = 5
+
+_HELP: Final = (
+    "This is an Aldis signaling server. It speaks WebSocket: connect to this address with an Aldis client,\n"
+    "for example: aldis chat NAME --as ME --server URL\n"
+)
+
+
+class Headers(Protocol):
+    """The headers of a request, whose names are compared without case (multidict's CIMultiDict)."""
+
+    def getall(self, key: str, default: list[str], /) -> list[str]:
+        """All values of one header."""
+
+    def __setitem__(self, key: str, value: str, /) -> None:
+        """Replace all values of one header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The request becomes a WebSocket. `refusal` is a close code with which it ends at once."""
+
+    dialect: Dialect
+    host: str
+    refusal: CloseCode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The request gets a plain answer. `outcome` is a word for the metrics."""
+
+    status: HTTPStatus
+    text: str
+    outcome: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def _tokens(headers: Headers, name: str) -> list[str]:
+    """The elements of a header that is a list (RFC 9110 section 5.6.1), over all its lines."""
+    return [token.strip() for line in headers.getall(name, []) for token in line.split(",")]
+
+
+class FrontDoor:
+    """Decides on each request. `names` are the public host names, `origins` the allowed values of `Origin`.
+
+    `origins` is empty by default and then any web page may connect. That is safe here because nothing is granted by
+    cookie or address: who somebody is depends on a key that only its owner's page can use. Where it is not empty,
+    clients that are no browsers (they send no `Origin`) still get in, and a page from elsewhere is closed with 4502
+    after the upgrade, since a browser shows a page the close code and never the status of a refused handshake.
+    """
+
+    def __init__(
+        self, *, names: tuple[str, ...] = (), origins: tuple[str, ...] = (), max_connections: int | None = None
+    ) -> None:
+        self._names = tuple(name.lower() for name in names)
+        self._origins = frozenset(origin.lower() for origin in origins)
+        self._max_connections = max_connections
+
+    def decide(self, path: bytes, headers: Headers, *, connections: int, draining: bool) -> Upgrade | Reply:
+        """Say what becomes of a GET request, and put the headers of an upgrade into the shape that picows takes."""
+        path = path.partition(b"?")[0]
+        if path == b"/healthz":
+            return Reply(HTTPStatus.OK, "ok\n", "healthz")
+        if path not in WEBSOCKET_PATHS:
+            return Reply(
+                HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
+            )
+        if not self._is_upgrade(headers):
+            wanted = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+            return Reply(HTTPStatus.UPGRADE_REQUIRED, _HELP, "no-upgrade", wanted)
+        host = self._host(headers)
+        if host is None:
+            return Reply(HTTPStatus.BAD_REQUEST, "The Host header is missing or not valid.\n", "bad-request")
+        if draining:
+            return self._busy("This server is going away; try again in a moment.\n", "draining")
+        if self._max_connections is not None and connections >= self._max_connections:
+            return self._busy("This server has all the connections it can take; try again in a moment.\n", "full")
+        # Firefox sends `keep-alive, Upgrade`, as RFC 9110 section 7.6.1 allows; picows compares with one word.
+        headers["Connection"] = "upgrade"
+        headers["Upgrade"] = "websocket"
+        offered = _tokens(headers, "Sec-WebSocket-Protocol")
+        dialect = Dialect.V1 if SUBPROTOCOL in offered else Dialect.CLASSIC
+        refusal = None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED
+        return Upgrade(dialect, host, refusal)
+
+    @staticmethod
+    def _busy(text: str, outcome: str) -> Reply:
+        return Reply(HTTPStatus.SERVICE_UNAVAILABLE, text, outcome, (("Retry-After", str(RETRY_AFTER)),))
+
+    @staticmethod
+    def _is_upgrade(headers: Headers) -> bool:
+        return (
+            "upgrade" in (token.lower() for token in _tokens(headers, "Connection"))
+            and "websocket" in (token.lower() for token in _tokens(headers, "Upgrade"))
+            and headers.getall("Sec-WebSocket-Version", []) == ["13"]
+        )
+
+    def _host(self, headers: Headers) -> str | None:
+        """The host that registration proofs have to name; None when the request names none."""
+        values = headers.getall("Host", [])
+        if len(values) != 1:
+            return None  # RFC 9112 section 3.2
+        host = values[0].lower()
+        if not host or len(host) > MAX_HOST or not host.isascii() or not host.isprintable() or " " in host:
+            return None
+        if self._names and host not in self._names:
+            return self._names[0]
+        return host
+
+    def _origin_allowed(self, headers: Headers) -> bool:
+        origins = headers.getall("Origin", [])
+        return not self._origins or not origins or all(origin.lower() in self._origins for origin in origins)

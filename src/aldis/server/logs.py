@@ -1,0 +1,95 @@
+"""Logging: one line an event, on stderr, for a person (`console`) or a machine (`json`).
+
+Rules: modules log through `get_logger`, which hands on to the standard library's `logging`, so that a program that
+uses the server as a library gets its lines like any other's. Only the command line calls `configure`. What comes from
+outside cannot begin a new line or steer a terminal. What a client can cause at will is `debug` or throttled.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Literal, TypeAlias, cast
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+Log: TypeAlias = structlog.stdlib.BoundLogger
+
+# Tracebacks of faults of ours: the first tells what is wrong, and a client may know how to cause a thousand.
+FAULTS_PER_SECOND: Final = 1
+
+
+def get_logger(name: str) -> Log:
+    """The logger of a module: `log.info("started", port=8080)`."""
+    processors: list[Processor] = [structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs]
+    return cast(
+        Log,
+        structlog.wrap_logger(
+            logging.getLogger(name), processors=processors, wrapper_class=structlog.stdlib.BoundLogger
+        ),
+    )
+
+
+def escape_values(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Write control characters of all texts as escapes, so that a value is never more than a value."""
+    return {key: _escape(value) for key, value in event.items()}
+
+
+def _escape(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():
+        return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in value)
+    return value
+
+
+def configure(log_format: Literal["console", "json"], level: str) -> None:
+    """Send all logging of this process to stderr: `level` and above, one line each. For programs, not for libraries."""
+    tail: list[Processor]
+    if log_format == "json":
+        tail = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        tail = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder(), escape_values],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *tail,
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+class FaultLog:
+    """Logs unexpected exceptions with their traceback, at most `FAULTS_PER_SECOND`; counts them all."""
+
+    def __init__(self, log: Log, clock: Callable[[], float] = monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._next = 0.0
+        self._unlogged = 0
+        self.count = 0
+
+    def __call__(self, error: BaseException) -> None:
+        """Log and count one exception: a bug, here or in what we stand on."""
+        self.count += 1
+        now = self._clock()
+        if now < self._next:
+            self._unlogged += 1
+            return
+        self._next = now + 1.0 / FAULTS_PER_SECOND
+        self._log.error("unexpected fault", exc_info=error, unlogged_before=self._unlogged)
+        self._unlogged = 0

@@ -1,0 +1,149 @@
+"""Metrics for Prometheus, read from plain counters when they are asked for and at no other time.
+
+Label values come from the protocol and from this code, never from a client. The names are part of the interface: alert
+rules and dashboards stand on them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from aldis.hub.hub import Hub
+from aldis.hub.stats import Histogram
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# Seconds. Reading takes tens of microseconds, a sync of a disk milliseconds, and a lock at most sqlite.PATIENCE.
+_DIRECTORY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+_QUESTIONS: Final = ("claim", "find", "rotate")
+
+
+class DirectoryStats:
+    """How long the directory takes to answer, and how often it fails, by kind of question."""
+
+    def __init__(self) -> None:
+        self.seconds = {question: Histogram(_DIRECTORY_BUCKETS) for question in _QUESTIONS}
+        self.failures: Counter[str] = Counter(dict.fromkeys(_QUESTIONS, 0))
+
+
+class ServerCollector(Collector):
+    """Everything that is counted in one server; the arguments are where it is counted."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        directory: DirectoryStats,
+        closes: Counter[int],
+        requests: Counter[str],
+        faults: Callable[[], int],
+    ) -> None:
+        self._hub = hub
+        self._directory = directory
+        self._closes = closes
+        self._requests = requests
+        self._faults = faults
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._hub.stats
+        info = GaugeMetricFamily("aldis_info", "Always 1; the label tells the version.", labels=["version"])
+        info.add_metric([version("aldis")], 1)
+        yield info
+        yield GaugeMetricFamily(
+            "aldis_users_online", "Users with a device online, or in its resume window.", self._hub.users_online
+        )
+        yield GaugeMetricFamily("aldis_connections", "Open WebSockets.", stats.connections_now)
+        yield _counter(
+            "aldis_messages",
+            "Messages from clients, by type and what became of them.",
+            ["type", "outcome"],
+            {(kind, outcome): count for (kind, outcome), count in stats.messages.items()},
+        )
+        yield _counter(
+            "aldis_registrations",
+            "Registrations, by what became of them.",
+            ["outcome"],
+            {(outcome,): count for outcome, count in stats.registrations.items()},
+        )
+        yield _histogram(
+            "aldis_relay_seconds",
+            "From a message read to it written to its recipient's socket.",
+            [],
+            {(): stats.relay_seconds},
+        )
+        yield _histogram(
+            "aldis_handshake_seconds",
+            "From an open WebSocket to its registration.",
+            [],
+            {(): stats.handshake_seconds},
+        )
+        yield _counter(
+            "aldis_closes",
+            "Connections that the server closed, by close code.",
+            ["code"],
+            {(str(code),): count for code, count in (self._hub.stats.closes + self._closes).items()},
+        )
+        yield _counter(
+            "aldis_http_requests",
+            "Requests on the public port that became no WebSocket, by what they got.",
+            ["outcome"],
+            {(outcome,): count for outcome, count in self._requests.items()},
+        )
+        yield _histogram(
+            "aldis_directory_seconds",
+            "How long the directory took to answer.",
+            ["question"],
+            {(question,): seconds for question, seconds in self._directory.seconds.items()},
+        )
+        yield _counter(
+            "aldis_directory_failures",
+            "Questions that the directory could not answer.",
+            ["question"],
+            {(question,): count for question, count in self._directory.failures.items()},
+        )
+        yield GaugeMetricFamily(
+            "aldis_directory_pending", "Questions that the directory has not answered yet.", self._hub.pending
+        )
+        yield CounterMetricFamily("aldis_faults", "Unexpected exceptions: bugs, all of them.", self._faults())
+
+
+def _counter(name: str, text: str, labels: list[str], counts: Mapping[tuple[str, ...], int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in sorted(counts.items()):
+        family.add_metric(list(values), count)
+    return family
+
+
+def _histogram(name: str, text: str, labels: list[str], series: Mapping[tuple[str, ...], Histogram]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, histogram in series.items():
+        bounds = [*map(str, histogram.bounds), "+Inf"]
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip(bounds, histogram.counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        family.add_metric(list(values), buckets, histogram.total)
+    return family
+
+
+class Metrics:
+    """The metrics page of one server, with those of its process."""
+
+    def __init__(self, collector: Collector) -> None:
+        # A registry of its own: several servers may live in one process.
+        self._registry = CollectorRegistry()
+        self._registry.register(collector)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def page(self) -> bytes:
+        """The page in Prometheus's text format, of the type `CONTENT_TYPE`."""
+        return generate_latest(self._registry)

@@ -1,0 +1,42 @@
+"""The STUN and TURN servers that clients are told of, with time-limited TURN credentials.
+
+A TURN server shares a secret with this one and needs no list of users: the user name says until when it is valid, and
+the password is the user name's HMAC under the secret (draft-uberti-behave-turn-rest-00; coturn: `use-auth-secret`,
+`static-auth-secret`). Nothing is configured by default, and then nobody is told of anything: a STUN server of somebody
+else's would learn the addresses of all users.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64encode
+from hashlib import sha1
+from typing import Final
+
+from aldis.protocol.messages import IceServer
+
+# The draft recommends a day: a credential has to live as long as the call, as TURN checks it at every refresh.
+TTL: Final = 86_400
+# Without credentials nothing expires; clients may ask again once a day to learn of a change.
+STATIC_TTL: Final = 86_400
+
+
+class ConfiguredIceServers:
+    """STUN and TURN by URL (RFC 7064, RFC 7065), as an `aldis.hub.settings.IceSource`."""
+
+    def __init__(self, stun: tuple[str, ...], turn: tuple[str, ...], secret: str, ttl: int = TTL) -> None:
+        self._stun = list(stun)
+        self._turn = list(turn)
+        self._secret = secret.encode()
+        self._ttl = ttl
+
+    def servers(self, user_id: str, wall_time: float) -> tuple[list[IceServer], int]:
+        found = []
+        if self._stun:
+            found.append(IceServer(self._stun))
+        if self._turn:
+            username = f"{int(wall_time) + self._ttl}:{user_id}"
+            # SHA-1 is what coturn computes; an HMAC with it is not touched by its collisions.
+            password = b64encode(hmac.digest(self._secret, username.encode(), sha1)).decode("ascii")
+            found.append(IceServer(self._turn, username, password))
+        return found, self._ttl if self._turn else STATIC_TTL

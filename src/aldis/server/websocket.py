@@ -1,0 +1,284 @@
+"""WebSocket: between picows, which reads and writes frames, and the hub, which takes and gives whole messages.
+
+Rules of this module:
+
+* A message is whole, valid UTF-8 and within the limit before the hub sees it. All else ends the connection with the
+  code of RFC 6455 section 7.4.1 (1002, 1003, 1007, 1009).
+* What a client does wrong is counted and at most a debug line: no client can fill the log.
+* One object a connection, without a task, timer or future of its own; whatever takes time is found by `tick`.
+* A connection that is being closed is read on until the client has closed too (RFC 6455 section 7.1.1), because to
+  close a socket with unread data makes the kernel throw away what was sent last, the close code with it. One that takes
+  too long is aborted.
+* Nothing that goes wrong in here may reach picows, which would tell the client.
+
+What picows does by itself: unmasked frames, unknown opcodes and bad lengths (1002), frames over the limit (1009). The
+port is `server.endpoint`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final, cast
+
+from multidict import CIMultiDict
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from aldis.hub.hub import Hub
+from aldis.hub.sessions import HEADROOM, Session
+from aldis.protocol.codes import CloseCode
+from aldis.server.http import Upgrade
+
+# What may wait for a slow reader: a second of heavy traffic to one client, and bounded for many of them.
+MAX_UNSENT: Final = 1024 * 1024
+# Seconds that a client has to answer a close, before the connection is aborted.
+CLOSE_TIMEOUT: Final = 5.0
+# RFC 6455 section 5.5: a control frame has at most 125 bytes, two of them the close code.
+_MAX_REASON: Final = 123
+
+_TEXT: Final = WSMsgType.TEXT
+_BINARY: Final = WSMsgType.BINARY
+_CONTINUATION: Final = WSMsgType.CONTINUATION
+_PING: Final = WSMsgType.PING
+_CLOSE: Final = WSMsgType.CLOSE
+
+# picows keeps each request for as long as its connection: with these in it, that costs nothing.
+_NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
+
+
+class ClientConnection(WSListener):
+    """One client's WebSocket. To picows it is a listener, to the hub a `Connection`."""
+
+    __slots__ = ("_clean", "_closing", "_connections", "_message", "_session", "_transport", "_upgrade")
+
+    def __init__(self, connections: Connections, upgrade: Upgrade) -> None:
+        super().__init__()
+        self._connections = connections
+        self._upgrade: Upgrade | None = upgrade
+        self._transport: WSTransport | None = None
+        self._session: Session | None = None
+        # The fragments of a message so far (RFC 6455 section 5.4).
+        self._message: bytearray | None = None
+        self._closing = False
+        self._clean = False
+
+    # --- the hub's side ---------------------------------------------------------------------------------------------
+
+    def send(self, frame: bytearray) -> None:
+        # picows drops it when a close has been sent, or the connection is gone.
+        self._transport.send_reuse_external_bytearray(_TEXT, frame, HEADROOM)  # type: ignore[union-attr]
+
+    def ping(self) -> None:
+        if self._transport is not None:
+            self._transport.send_ping()
+
+    def close(self, code: int, reason: str) -> None:
+        if self._closing or self._transport is None:
+            return
+        self._closing = True
+        self._message = None
+        text = reason.encode()[:_MAX_REASON].decode(errors="ignore")
+        # Its enumeration ends at 1014, but any code of the protocol passes.
+        self._transport.send_close(cast(WSCloseCode, code), text)
+        self._connections.closing(self)
+
+    def abort(self) -> None:
+        """End the connection without waiting for the client."""
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
+
+    # --- picows' side -----------------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        upgrade, self._upgrade = self._upgrade, None
+        request = transport.request
+        request.headers, request.path = _NO_HEADERS, b"/"
+        connections = self._connections
+        connections.opened(self)
+        try:
+            underlying = transport.underlying_transport
+            underlying.set_write_buffer_limits(high=MAX_UNSENT)
+            if upgrade is None or upgrade.refusal is not None:
+                self._refuse(CloseCode.ORIGIN_NOT_ALLOWED, "origin not allowed")
+                return
+            peer = underlying.get_extra_info("peername")
+            remote = peer[0] if peer else ""
+            # Interned: thousands of connections share a few hosts.
+            host = sys.intern(upgrade.host)
+            self._session = connections.hub.connected(
+                self, dialect=upgrade.dialect, host=host, remote=remote, now=monotonic()
+            )
+        except Exception as error:  # noqa: BLE001 - a bug: it is logged, and costs this connection only
+            self._fault(error)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if transport.is_close_frame_sent:  # by us or, for a broken frame, by picows, which goes on reading
+            if frame.msg_type is _CLOSE:
+                transport.disconnect()
+            return
+        now = monotonic()
+        connections = self._connections
+        try:
+            if (
+                frame.msg_type is _TEXT
+                and frame.fin
+                and self._message is None
+                and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+            ):
+                try:
+                    text = frame.get_payload_as_utf8_text()
+                except UnicodeDecodeError:
+                    self._refuse(CloseCode.INVALID_UTF8, "not UTF-8")
+                    return
+                if connections.received(self._session, text, now):
+                    connections.observe_relay(monotonic() - now)
+            else:
+                self._other_frame(transport, frame, now)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fault(error)
+
+    def _other_frame(self, transport: WSTransport, frame: WSFrame, now: float) -> None:
+        """Everything but a whole text message."""
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._refuse(CloseCode.PROTOCOL_ERROR, "reserved bits without an extension")  # RFC 6455 section 5.2
+        elif kind is _CLOSE:
+            self._closed_by_client(transport, frame)
+        elif kind is _BINARY:
+            self._refuse(CloseCode.UNSUPPORTED_DATA, "binary messages are not spoken here")
+        elif kind is _CONTINUATION or kind is _TEXT:
+            self._fragment(frame, now)
+        else:
+            if kind is _PING:
+                transport.send_pong(frame.get_payload_as_bytes())
+            self._heard(now)
+
+    def _fragment(self, frame: WSFrame, now: float) -> None:
+        continued = frame.msg_type is _CONTINUATION
+        if continued == (self._message is None):
+            problem = "a continuation of nothing" if continued else "a message within a message"
+            self._refuse(CloseCode.PROTOCOL_ERROR, problem)  # RFC 6455 section 5.4
+            return
+        if self._message is None:
+            self._message = bytearray()
+        self._message += frame.get_payload_as_memoryview()
+        if len(self._message) > self._connections.max_message_bytes:
+            self._refuse(CloseCode.TOO_BIG, "message too big")
+            return
+        if not frame.fin:
+            self._heard(now)
+            return
+        message, self._message = self._message, None
+        try:
+            text = message.decode()
+        except UnicodeDecodeError:
+            self._refuse(CloseCode.INVALID_UTF8, "not UTF-8")
+            return
+        if self._connections.received(self._session, text, now):
+            self._connections.observe_relay(monotonic() - now)
+
+    def _closed_by_client(self, transport: WSTransport, frame: WSFrame) -> None:
+        code = cast(int, frame.get_close_code())
+        # A close without a code (picows: 0, RFC 6455: 1005) is what a browser's `close()` sends: on purpose as well.
+        self._clean = code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
+        self._closing = True
+        self._message = None
+        transport.send_close(cast(WSCloseCode, code or int(CloseCode.NORMAL)))
+        transport.disconnect()
+        self._connections.closing(self)
+
+    def _heard(self, now: float) -> None:
+        if self._session is not None:
+            self._connections.hub.heard(self._session, now)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._closing = True
+        self._message = None
+        self._connections.gone(self)
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                self._connections.hub.lost(session, monotonic(), clean=self._clean)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._connections.fault(error)
+
+    def pause_writing(self) -> None:
+        # The write buffer has passed MAX_UNSENT.
+        self._refuse(CloseCode.SLOW_CONSUMER, "too slow to read")
+
+    def resume_writing(self) -> None:
+        pass  # it is closing; picows would log a warning
+
+    def _refuse(self, code: CloseCode, reason: str) -> None:
+        """Close for a fault of the client's."""
+        if not self._closing:
+            self._connections.closes[code] += 1
+            self.close(code, reason)
+
+    def _fault(self, error: Exception) -> None:
+        """Close for a fault of ours."""
+        self._connections.fault(error)
+        self._refuse(CloseCode.INTERNAL_ERROR, "internal error")
+
+
+class Connections:
+    """All open connections of one server, and what they share."""
+
+    def __init__(self, hub: Hub, *, max_message_bytes: int, fault: Callable[[Exception], None]) -> None:
+        self.hub = hub
+        self.max_message_bytes = max_message_bytes
+        # Where a bug goes.
+        self.fault = fault
+        # By close code: connections that were closed here, not by the hub.
+        self.closes: Counter[int] = Counter()
+        # Used for each message, so kept at hand.
+        self.received: Callable[[Session | None, str, float], bool] = cast(Any, hub.received)
+        self.observe_relay = hub.stats.relay_seconds.observe
+        self._open: set[ClientConnection] = set()
+        self._closing: dict[ClientConnection, float] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        """How many WebSockets are open, those that are being closed among them."""
+        return len(self._open)
+
+    def opened(self, connection: ClientConnection) -> None:
+        """A WebSocket has opened."""
+        self._open.add(connection)
+        self._empty.clear()
+
+    def closing(self, connection: ClientConnection) -> None:
+        """A close has been sent, or received."""
+        if connection in self._open:
+            self._closing.setdefault(connection, monotonic() + CLOSE_TIMEOUT)
+
+    def gone(self, connection: ClientConnection) -> None:
+        """A connection is over."""
+        self._open.discard(connection)
+        self._closing.pop(connection, None)
+        if not self._open:
+            self._empty.set()
+
+    def tick(self, now: float) -> None:
+        """Abort connections whose clients do not answer a close. To be called about once a second."""
+        # In the order in which they began to close, so the first that is not due ends the search.
+        while self._closing:
+            connection, deadline = next(iter(self._closing.items()))
+            if now < deadline:
+                return
+            del self._closing[connection]
+            connection.abort()
+
+    async def wait_until_empty(self) -> None:
+        """Return when no connection is left."""
+        await self._empty.wait()
+
+    def abort(self) -> None:
+        """End all connections at once."""
+        for connection in list(self._open):
+            connection.abort()
