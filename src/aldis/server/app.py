@@ -271,20 +271,21 @@ class SignalingServer:
 # --- as a program -----------------------------------------------------------------------------------------------------
 
 
-def run(config: ServerConfig) -> int:
+def run(config: ServerConfig, started: Callable[[SignalingServer], None] | None = None) -> int:
     """Run a server in this process until SIGINT or SIGTERM; a second signal ends it at once. Returns an exit code.
 
-    Raises what starting raises (`ConfigError`, `DirectoryUnavailable`). Logs to stderr as configured.
+    `started` is called once the server takes connections. Raises what starting raises (`ConfigError`,
+    `DirectoryUnavailable`). Logs to stderr as configured.
     """
     configure(config.log_format, config.log_level)
     for warning in config.warnings:
         log.warning(warning)
     _raise_descriptor_limit(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, started))
 
 
-async def _serve(config: ServerConfig) -> int:
+async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None] | None) -> int:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
@@ -300,7 +301,9 @@ async def _serve(config: ServerConfig) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
             loop.add_signal_handler(number, on_signal, number)
-    async with SignalingServer(config):
+    async with SignalingServer(config) as server:
+        if started is not None:
+            started(server)
         await asked.wait()
     return 0
 
