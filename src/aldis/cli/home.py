@@ -56,6 +56,11 @@ class Home:
         return self._keys / (file_name(check_user_id(name)) + _SUFFIX)
 
     @property
+    def doctor_key(self) -> Path:
+        """The key of the name that `aldis doctor` registers; outside `keys`, where it could be somebody's."""
+        return self._directory / "doctor.pem"
+
+    @property
     def _keys(self) -> Path:
         return self._directory / "keys"
 

@@ -204,7 +204,7 @@ def _peer(words: Sequence[str]) -> int:
 def _trust(words: Sequence[str]) -> int:
     parser = Parser(
         "aldis keys trust",
-        "NAME (--fingerprint TEXT | --public-key BASE64) [options]",
+        "NAME (--fingerprint TEXT | --public-key KEY) [options]",
         "Accept the key of a peer, in place of the one known so far.\n\n"
         "Do it only after the peer has told you the fingerprint by another way, on the\n"
         "phone or face to face. Whoever stands between you two, the server included, can\n"
@@ -216,13 +216,13 @@ def _trust(words: Sequence[str]) -> int:
     )
     parser.argument("name", "The peer.", convert=user_name)
     parser.options.add_argument("--fingerprint", metavar="TEXT", help="The fingerprint of the key that chat refused.")
-    parser.options.add_argument("--public-key", metavar="BASE64", help="The key itself.")
+    parser.options.add_argument("--public-key", metavar="KEY", help="The key itself, as `aldis keys show` prints it.")
     add_server(parser)
     add_data(parser)
     parser.add_help_option()
     arguments = parser.parse_args(words, Arguments())
     if arguments.fingerprint is None and arguments.public_key is None:
-        parser.error("say which key: --fingerprint TEXT, or --public-key BASE64")
+        parser.error("say which key: --fingerprint TEXT, or --public-key KEY")
     home = Home(arguments.data)
     home.require_disk()
     host, name = server_name(arguments.server), str(arguments.name)

@@ -1,0 +1,261 @@
+"""What `aldis doctor` looks at, in the order in which a connection needs it.
+
+Rules: one check is one fact, told in words for a person who did not build this; one that fails says what to do. A
+check that makes no sense after an earlier failure is left out. Nothing outside is asked that the server did not name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from aldis.cli.exits import ExitCode, exit_code_of, explain
+from aldis.cli.options import is_this_machine
+from aldis.cli.text import safe_line
+from aldis.client.client import SignalingClient
+from aldis.client.probe import SUBPROTOCOL, Probe
+from aldis.errors import AldisError, EngineMissing, ServerUnreachable
+from aldis.identity.keys import Identity
+from aldis.peer.engine import ENGINES, Engine, EngineConfig, EngineRefused, load_engine
+from aldis.peer.selftest import Gathered, ask_stun, gather, loop_back
+from aldis.protocol.messages import IceServer
+
+_MAX_SKEW: Final = 30.0  # seconds; time-limited TURN credentials and certificates go wrong beyond some minutes
+_STUN_URL = re.compile(r"stun:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:?\[\]]+))(?::(?P<port>\d+))?$")  # RFC 7064
+_STUN_PORT: Final = 3478
+_DEVICE: Final = "doctor"  # a device of its own, so that a chat of the same name is not replaced
+
+
+class Mark(Enum):
+    """How a check ended."""
+
+    OK = "ok"
+    NOTE = "note"  # nothing is wrong, but good to know
+    WARN = "warn"  # works, or may work, and not as well as it could
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report. `code` is the exit code when it is a failure, and the first one."""
+
+    name: str
+    mark: Mark
+    text: str
+    advice: str = ""
+    code: ExitCode = ExitCode.OK
+
+
+def _failed(name: str, error: AldisError, advice: str = "") -> Check:
+    text, _, hint = explain(error).partition("\n  ")
+    if isinstance(error, ServerUnreachable):
+        text, hint = safe_line(error.reason), ""
+    return Check(name, Mark.FAIL, text, advice or " ".join(hint.split()), exit_code_of(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Whom the doctor looks at. `identity` makes the identity to register with, when it comes to that."""
+
+    url: str
+    user_id: str
+    identity: Callable[[], Identity]
+    ca_file: Path | None
+    timeout: float  # seconds for each step
+
+
+async def examine_server(patient: Patient) -> AsyncIterator[Check | tuple[IceServer, ...]]:
+    """The way to the server and into it; the last thing it gives is the ICE servers, when it comes so far."""
+    probe = Probe(patient.url, ssl_context=_tls(patient.ca_file), timeout=patient.timeout)
+    try:
+        async for check in _reach(probe):
+            yield check
+            if check.mark is Mark.FAIL:
+                return
+    finally:
+        await probe.close()
+    client = SignalingClient(
+        patient.url, patient.user_id, device=_DEVICE, ca_file=patient.ca_file, connect_timeout=patient.timeout
+    )
+    try:
+        start = time.perf_counter()
+        await client.connect()
+        await client.register(patient.identity())
+        took = (time.perf_counter() - start) * 1000
+        yield Check(
+            "registration", Mark.OK, f"as {safe_line(patient.user_id)}, with proof of the key, in {took:.0f} ms"
+        )
+        servers = tuple((await client.ice_servers()).ice_servers)
+        yield _named(servers)
+        yield servers
+    except AldisError as error:
+        yield _failed("registration", error)
+    finally:
+        await client.close()
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext | None:
+    return ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
+
+
+async def _reach(probe: Probe) -> AsyncIterator[Check]:
+    step = "address"
+    try:
+        addresses = await probe.resolve()
+        yield Check(step, Mark.OK, f"{probe.host} is {', '.join(addresses)}")
+        step = "port"
+        start = time.perf_counter()
+        address = await probe.connect()
+        took = (time.perf_counter() - start) * 1000
+        yield Check(step, Mark.OK, f"{address} takes connections on port {probe.port}, in {took:.1f} ms")
+        step = "TLS"
+        yield Check(step, Mark.OK, f"{await probe.secure()}, certificate trusted") if probe.secured else _plain(probe)
+        step = "WebSocket"
+        upgrade = await probe.upgrade()
+    except ServerUnreachable as error:
+        yield _failed(step, error, _ADVICE[step])
+        return
+    if upgrade.subprotocol != SUBPROTOCOL:
+        yield Check(
+            step,
+            Mark.FAIL,
+            f"upgraded, but the server does not speak {SUBPROTOCOL}",
+            "This is another kind of WebSocket server, or a much older one. Check host, port and path.",
+            ExitCode.SERVER_UNREACHABLE,
+        )
+        return
+    yield Check(step, Mark.OK, f"upgraded, speaks {SUBPROTOCOL}")
+    if upgrade.date is not None:
+        yield _clock(upgrade.date - time.time())
+
+
+_ADVICE: Final = {
+    "address": "Check the spelling, and that this machine has a name server.",
+    "port": "Check that the server runs, listens on that address (--host) and port, and that no firewall is between.",
+    "TLS": "Use the name that is in the certificate; for one of your own making, --ca-file names its authority.",
+    "WebSocket": "Check host, port and path; a proxy in between must pass WebSocket upgrades on.",
+}
+
+
+def _plain(probe: Probe) -> Check:
+    if is_this_machine(probe.host):
+        return Check("TLS", Mark.NOTE, "not used; not needed on one machine")
+    return Check(
+        "TLS",
+        Mark.WARN,
+        "not used: whoever is on the way can see who talks to whom (not what they say)",
+        "Put the server behind TLS and use wss://.",
+    )
+
+
+def _clock(skew: float) -> Check:
+    if abs(skew) <= _MAX_SKEW:
+        return Check("clock", Mark.OK, "agrees with the server's")
+    way = "ahead of" if skew < 0 else "behind"
+    return Check(
+        "clock",
+        Mark.WARN,
+        f"{abs(skew):.0f} s {way} the server's",
+        "Set it (NTP): TURN credentials are good for a time.",
+    )
+
+
+def _named(servers: tuple[IceServer, ...]) -> Check:
+    urls = [safe_line(url) for server in servers for url in server.urls]
+    if urls:
+        return Check("ICE servers", Mark.OK, ", ".join(urls))
+    return Check(
+        "ICE servers",
+        Mark.WARN,
+        "the server names none: peers reach each other within one network, hardly across two",
+        "The operator of the server can name STUN and TURN servers: `aldis serve --help`.",
+    )
+
+
+async def examine_stun(servers: tuple[IceServer, ...], timeout: float) -> AsyncIterator[Check]:  # noqa: ASYNC109
+    """Whether each STUN server answers, and as whom it sees us."""
+    for url in dict.fromkeys(url for server in servers for url in server.urls if url.startswith("stun:")):
+        match = _STUN_URL.match(url)
+        if match is None:
+            yield Check("STUN", Mark.FAIL, f"{safe_line(url)} is no STUN address", "Tell the operator.")
+            continue
+        try:
+            seen = await ask_stun(match["six"] or match["host"], int(match["port"] or _STUN_PORT), within=timeout)
+        except TimeoutError:
+            reason = "no answer"
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+        else:
+            yield Check("STUN", Mark.OK, f"{safe_line(url)} sees this machine as {seen}")
+            continue
+        yield Check(
+            "STUN",
+            Mark.WARN,
+            f"{safe_line(url)}: {reason}",
+            "UDP may be blocked here, or the STUN server is down; across networks a TURN server is needed then.",
+        )
+
+
+async def examine_engines(servers: tuple[IceServer, ...], *, loopback: bool, timeout: float) -> AsyncIterator[Check]:  # noqa: ASYNC109
+    """For each WebRTC engine: what it can gather, and whether it opens a data channel to itself."""
+    config = EngineConfig(ice_servers=servers, allow_loopback=loopback)
+    for name in ENGINES:
+        try:
+            engine = await asyncio.to_thread(load_engine, name)
+        except EngineMissing as error:
+            # The first is the one that is used; the others are a choice.
+            missing = Mark.FAIL if name == ENGINES[0] else Mark.NOTE
+            code = ExitCode.CONNECTION_FAILED if missing is Mark.FAIL else ExitCode.OK
+            yield Check(name, missing, "not installed", error.hint if missing is Mark.FAIL else "", code)
+            continue
+        try:
+            yield _candidates(name, await gather(engine, config, within=timeout), servers)
+        except AldisError as error:
+            yield Check(f"{name} candidates", Mark.FAIL, explain(error), code=ExitCode.CONNECTION_FAILED)
+        yield await _data_channel(name, engine, config, timeout)
+
+
+def _candidates(name: str, gathered: Gathered, servers: tuple[IceServer, ...]) -> Check:
+    title = f"{name} candidates"
+    found = "; ".join(f"{kind} {', '.join(places)}" for kind, places in gathered.by_kind.items())
+    urls = [url for server in servers for url in server.urls]
+    if not found:
+        return Check(
+            title,
+            Mark.FAIL,
+            "none: the engine sees no network it could use",
+            "Connect this machine to a network.",
+            ExitCode.CONNECTION_FAILED,
+        )
+    if any(url.startswith("turn") for url in urls) and "relay" not in gathered.by_kind:
+        advice = "The TURN server cannot be reached or refuses the credentials; tell the operator."
+        return Check(title, Mark.WARN, f"{found}; no relay", advice)
+    if any(url.startswith("stun") for url in urls) and "srflx" not in gathered.by_kind:
+        return Check(title, Mark.NOTE, f"{found}; no srflx, as without a NAT, or when STUN does not answer")
+    return Check(title, Mark.OK, found)
+
+
+async def _data_channel(name: str, engine: Engine, config: EngineConfig, timeout: float) -> Check:  # noqa: ASYNC109
+    title = f"{name} channel"
+    # Without ICE servers: two ends on one machine need none, and one that does not answer would only delay.
+    own = EngineConfig(allow_loopback=config.allow_loopback)
+    try:
+        result = await loop_back(engine, own, within=timeout)
+    except (TimeoutError, EngineRefused) as error:
+        reason = str(error) or f"did not open within {timeout:g} s"
+        return Check(
+            title,
+            Mark.FAIL,
+            f"a data channel from this machine to itself: {safe_line(reason)}",
+            "A firewall on this machine that blocks UDP to itself, or no network, is the usual cause.",
+            ExitCode.CONNECTION_FAILED,
+        )
+    opened, round_trip = result.open_seconds * 1000, result.round_trip * 1000
+    return Check(title, Mark.OK, f"opened to itself in {opened:.0f} ms, 1 KB there and back in {round_trip:.1f} ms")

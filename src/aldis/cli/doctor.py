@@ -1,0 +1,189 @@
+"""`aldis doctor`: runs the checks of `checks.py` and prints them, for people or for machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from aldis.cli.exits import ExitCode
+from aldis.cli.home import Home
+from aldis.cli.options import add_ca_file, add_data, add_key, add_server, is_this_machine, seconds, user_name
+from aldis.cli.parser import Parser
+from aldis.errors import IdentityError
+from aldis.identity.keys import Identity
+
+if TYPE_CHECKING:
+    from aldis.cli.checks import Check, Patient
+    from aldis.protocol.messages import IceServer
+
+_TEXT: Final = """\
+Say in plain words what works between this machine and a server, step by step:
+the server is reached, a name can be registered, its STUN servers answer, which
+addresses the WebRTC engines can offer to a peer, and whether a data channel
+opens. What does not work says what to do about it.
+
+A name is registered for the purpose, `doctor-` and some letters, the same each
+time; --as takes one of yours, whose key must be here. Only the server itself,
+and STUN and TURN servers that it names, are asked anything."""
+
+_EXAMPLES: Final = """\
+  aldis doctor
+  aldis doctor --server wss://example.com
+  aldis doctor --server wss://example.com --as alice
+  aldis doctor --json | jq '.checks[] | select(.mark == "fail")'"""
+
+_WIDTH: Final = 80
+_NAME_WIDTH: Final = 17
+_SIGNS: Final = {
+    "ok": ("✓", "ok", "32"),
+    "note": ("·", "--", "2"),
+    "warn": ("!", "!!", "33"),
+    "fail": ("✗", "NO", "31"),
+}
+
+
+class Arguments(argparse.Namespace):
+    """What `aldis doctor` takes."""
+
+    server: str
+    name: str | None
+    key: Path | None
+    data: str | None
+    ca_file: Path | None
+    timeout: float
+    json: bool
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `aldis doctor` with these arguments and return the exit code."""
+    codes = (ExitCode.OK, ExitCode.USAGE, ExitCode.SERVER_UNREACHABLE, ExitCode.REFUSED, ExitCode.CONNECTION_FAILED)
+    parser = Parser("aldis doctor", "[options]", _TEXT, examples=_EXAMPLES, codes=codes)
+    add_server(parser)
+    parser.options.add_argument(
+        "--as", dest="name", metavar="NAME", type=user_name, help="Register this name of yours."
+    )
+    add_key(parser)
+    add_data(parser)
+    add_ca_file(parser)
+    parser.options.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, default=5.0, help="How long each step may take [5]."
+    )
+    parser.options.add_argument("--json", action="store_true", help="Print one JSON object, for machines.")
+    parser.add_help_option()
+    arguments = parser.parse_args(words, Arguments())
+    import asyncio  # --help needs none
+
+    try:
+        return asyncio.run(_examine(arguments))
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+async def _examine(arguments: Arguments) -> int:
+    report = JsonReport(arguments.server) if arguments.json else PlainReport(arguments.server)
+    code = ExitCode.OK
+    async for section, check in _all(arguments):
+        report.add(section, check)
+        code = code or check.code
+    report.end()
+    return code
+
+
+async def _all(arguments: Arguments) -> AsyncIterator[tuple[str, Check]]:
+    from aldis.cli import checks
+
+    ice_servers: tuple[IceServer, ...] = ()
+    async for found in checks.examine_server(_patient(arguments)):
+        if isinstance(found, tuple):
+            ice_servers = found
+        else:
+            yield "Server", found
+    async for check in checks.examine_stun(ice_servers, arguments.timeout):
+        yield "Server", check
+    # As `aldis chat` does: with a server on this machine, the peers are here too.
+    local = is_this_machine(urlsplit(arguments.server).hostname or "")
+    async for check in checks.examine_engines(ice_servers, loopback=local, timeout=arguments.timeout):
+        yield "This machine", check
+
+
+def _patient(arguments: Arguments) -> Patient:
+    from aldis.cli.checks import Patient
+
+    home = Home(arguments.data)
+    if arguments.name is None:
+        # One name for all time: each name that is registered stays with its key, on the server's disk.
+        identity = Identity.generate() if home.forgets else Identity.load_or_create(arguments.key or home.doctor_key)
+        name = f"doctor-{identity.fingerprint[:9]}"
+    else:
+        name = arguments.name
+        path = arguments.key or home.key_path(name)
+        if not path.exists():
+            raise IdentityError(f"there is no key for {name} here ({path}), so its name cannot be proved")
+        identity = Identity.load(path)
+    return Patient(arguments.server, name, lambda: identity, arguments.ca_file, arguments.timeout)
+
+
+class PlainReport:
+    """Prints each check as soon as it is known: a mark, what it is about, what was found, what to do."""
+
+    def __init__(self, server: str) -> None:
+        self._section = ""
+        self._to_mend = 0
+        self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        self._unicode = "utf" in (sys.stdout.encoding or "").lower()
+        print(f"Looking at {server}")
+
+    def add(self, section: str, check: Check) -> None:
+        """Print one check."""
+        if section != self._section:
+            self._section = section
+            print(f"\n{section}")
+        pretty, ascii_only, color = _SIGNS[check.mark.value]
+        sign = pretty if self._unicode else f"{ascii_only:2}"
+        if self._color:
+            sign = f"\x1b[{color}m{sign}\x1b[0m"
+        # Long addresses are not broken: a line that is too long can still be copied.
+        lines = textwrap.wrap(check.text, _WIDTH - _NAME_WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+        print(f"  {sign} {check.name:{_NAME_WIDTH}}{lines[0] if lines else ''}")
+        indent = " " * (_NAME_WIDTH + 4)
+        for line in lines[1:]:
+            print(f"{indent}{line}")
+        for line in textwrap.wrap(check.advice, _WIDTH - _NAME_WIDTH - 7, break_on_hyphens=False):
+            print(f"{indent}{'-> ' if line == check.advice or check.advice.startswith(line) else '   '}{line}")
+        self._to_mend += bool(check.advice)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """Print the summary."""
+        match self._to_mend:
+            case 0:
+                print("\nAll is well.")
+            case 1:
+                print("\nOne thing to look at, marked with an arrow.")
+            case many:
+                print(f"\n{many} things to look at, marked with arrows.")
+
+
+class JsonReport:
+    """Prints all checks at the end, as one JSON object."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._checks: list[dict[str, str]] = []
+
+    def add(self, section: str, check: Check) -> None:
+        """Keep one check."""
+        line = {"section": section, "check": check.name, "mark": check.mark.value, "text": check.text}
+        self._checks.append(line | ({"advice": check.advice} if check.advice else {}))
+
+    def end(self) -> None:
+        """Print the object."""
+        ok = all(check["mark"] != "fail" for check in self._checks)
+        print(json.dumps({"server": self._server, "ok": ok, "checks": self._checks}, indent=2))

@@ -1,0 +1,155 @@
+"""Standard input and output as pipes, without the event loop ever waiting for them.
+
+Each is served by a thread of its own, because a pipe may be slow for hours, a file cannot be waited for by an event
+loop, and the heartbeat of a data channel must go on meanwhile. The threads are daemons that touch the file descriptor
+only: one that is stuck in `read` for ever does not keep the process from ending.
+
+Rules: input is held back when nobody takes it; output is written line by line, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import select
+import threading
+from collections import deque
+from typing import Final
+
+from aldis.errors import MessageTooLarge
+from aldis.protocol.channel import MAX_MESSAGE
+
+_READ: Final = 64 * 1024  # the size of a pipe's buffer on Linux (pipe(7))
+_AHEAD: Final = 2  # reads that may wait to be taken
+
+
+class LineReader:
+    """The lines of a file descriptor, as an async iterator of text without line ends. The last needs none.
+
+    Bytes that are not UTF-8 become U+FFFD; `replaced` says whether that has happened. Raises `MessageTooLarge` for a
+    line that could not be sent in one message.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.replaced = False
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._lines: deque[bytes] = deque()
+        self._unfinished = bytearray()
+        self._reads: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._ended = False
+        self._room = threading.Semaphore(_AHEAD)
+        threading.Thread(target=self._read, name="aldis-stdin", daemon=True).start()
+
+    def __aiter__(self) -> LineReader:
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._lines:
+            if self._reads:
+                self._split(self._reads.popleft())
+                self._room.release()
+            elif self._ended:
+                raise StopAsyncIteration
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
+        return self._decode(self._lines.popleft())
+
+    def _split(self, data: bytes) -> None:
+        if data:
+            *whole, rest = data.split(b"\n")
+            for line in whole:
+                self._lines.append(bytes(self._unfinished) + line)
+                self._unfinished.clear()
+            self._unfinished += rest
+        else:
+            self._ended = True
+            if self._unfinished:
+                self._lines.append(bytes(self._unfinished))
+        if len(self._unfinished) > MAX_MESSAGE:
+            raise MessageTooLarge(len(self._unfinished), MAX_MESSAGE)
+
+    def _decode(self, line: bytes) -> str:
+        line = line.removesuffix(b"\r")
+        try:
+            return line.decode()
+        except UnicodeDecodeError:
+            self.replaced = True
+            return line.decode(errors="replace")
+
+    # --- in the thread ----------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        data = b"-"
+        while data:
+            self._room.acquire()
+            data = self._read_some()
+            try:
+                self._loop.call_soon_threadsafe(self._take, data)
+            except RuntimeError:
+                return  # the loop is closed: nobody wants any more
+
+    def _read_some(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._descriptor, _READ)
+            except BlockingIOError:
+                # Somebody who shares the terminal or pipe has made it non-blocking.
+                select.select([self._descriptor], [], [])
+            except OSError:
+                return b""  # hung up, which is an end too
+
+    def _take(self, data: bytes) -> None:
+        self._reads.append(data)
+        self._arrived.set()
+
+
+class LineWriter:
+    """Writes lines to a file descriptor, each at once."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="aldis-stdout", daemon=True).start()
+
+    async def write(self, line: str) -> None:
+        """Write `line` and a line end; returns when it is written. Raises `OSError`, mostly `BrokenPipeError`."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put(((line + "\n").encode(), done))
+        await done
+
+    # --- in the thread ----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            data, done = self._jobs.get()
+            error: OSError | None = None
+            try:
+                self._write(data)
+            except OSError as caught:
+                error = caught
+            try:
+                self._loop.call_soon_threadsafe(_finish, done, error)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits for it
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+
+
+def _finish(done: asyncio.Future[None], error: OSError | None) -> None:
+    if done.done():
+        return  # the waiting task was cancelled
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

@@ -1,0 +1,141 @@
+"""`aldis serve`: the settings as flags, and what a person is told when the server listens."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aldis.cli.exits import ExitCode
+from aldis.cli.hints import typed
+from aldis.cli.options import DEFAULT_SERVER, existing_file, is_this_machine
+from aldis.cli.parser import Parser
+from aldis.server.config import ServerConfig, help_of, load_config
+
+if TYPE_CHECKING:
+    from aldis.server.app import SignalingServer
+
+_TEXT: Final = """\
+Run a signaling server: it knows names and their keys, tells who is online, and
+introduces two programs to each other. What they say then does not pass through
+it. It stops on Ctrl-C or SIGTERM, telling its clients to come back.
+
+Every setting can also be given as an environment variable (ALDIS_PORT=8080) or
+in a TOML file (port = 8080) named by --config. An option wins over the variable,
+and that over the file."""
+
+_EXAMPLES: Final = """\
+  aldis serve
+      for this machine alone, at ws://127.0.0.1:8080
+  aldis serve --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem
+      for all the world, at wss://; or put a proxy with TLS before it
+  aldis serve --data :memory: --port 0 --admin-port none
+      for a test: keeps nothing, takes a free port
+  aldis serve --config /etc/aldis.toml --log-format json"""
+
+# How help shows the settings: the heading, and for each what stands for its value.
+_LAYOUT: Final[dict[str, dict[str, str]]] = {
+    "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR"},
+    "TLS, and who may connect": {"tls_cert": "FILE", "tls_key": "FILE", "names": "HOST,...", "origins": "URL,..."},
+    "STUN and TURN, for peers in different networks": {"stun": "URL,...", "turn": "URL,...", "turn_secret": "TEXT"},
+    "Admin port and log": {"admin_host": "ADDRESS", "admin_port": "PORT", "log_format": "FORMAT", "log_level": "LEVEL"},
+    "Limits": {
+        "max_connections": "N",
+        "max_message_bytes": "N",
+        "resume_window": "SECS",
+        "ping_interval": "SECS",
+        "drain_seconds": "SECS",
+    },
+}
+_DEFAULTS: Final = {"data": "your data directory"}
+_ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+
+
+class Arguments(argparse.Namespace):
+    """What `aldis serve` takes beside the settings."""
+
+    config: Path | None
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `aldis serve` with these arguments and return the exit code."""
+    codes = (ExitCode.OK, ExitCode.FAULT, ExitCode.USAGE)
+    parser = Parser("aldis serve", "[options]", _TEXT, examples=_EXAMPLES, codes=codes)
+    names = _declare(parser)
+    arguments = parser.parse_args(words, Arguments())
+    flags = {name: getattr(arguments, name) for name in names}
+    config = load_config(flags, os.environ, arguments.config)
+
+    from aldis.server.app import run as serve  # takes a while, and --help needs none of it
+
+    # Who reads a log in JSON is a machine.
+    return serve(config, _welcome if config.log_format == "console" else None)
+
+
+def _declare(parser: Parser) -> list[str]:
+    """Declare all settings as options; return their names."""
+    for heading, settings in _LAYOUT.items():
+        group = parser.options if heading == "Options" else parser.add_argument_group(heading)
+        for name, metavar in settings.items():
+            group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=_help(name))
+    parser.options.add_argument(
+        "--config",
+        metavar="FILE",
+        type=existing_file,
+        default=os.environ.get("ALDIS_CONFIG") or None,
+        help="A TOML file with settings [$ALDIS_CONFIG].",
+    )
+    parser.add_help_option()
+    return [name for settings in _LAYOUT.values() for name in settings]
+
+
+def _help(name: str) -> str:
+    """What a setting is for, and what it is when nobody sets it."""
+    text = help_of(name).replace("%", "%%")  # argparse formats it
+    default = _DEFAULTS.get(name) or ServerConfig.__dataclass_fields__[name].default
+    if default in (None, "", ()):
+        return text
+    shown = f"{default:g}" if isinstance(default, float) else default
+    return f"{text.removesuffix('.')} [{shown}]."
+
+
+def _welcome(server: SignalingServer) -> None:
+    """Say where the server listens and what to do next, in commands that work as they are typed."""
+    url = server.url
+    where = [] if url == DEFAULT_SERVER else ["--server", url]
+    lines = [
+        f"\nAldis listens at {url}{', for this machine alone' if is_this_machine(server.config.host) else ''}.",
+        *_from_elsewhere(server),
+        "Two people can talk now, one in each of two terminals:\n",
+        f"    {typed('chat', 'bob', '--as', 'alice', *where)}",
+        f"    {typed('chat', 'alice', '--as', 'bob', *where)}\n",
+        "Ctrl-C stops the server.\n",
+    ]
+    with suppress(OSError):
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _from_elsewhere(server: SignalingServer) -> list[str]:
+    """The address for other machines, when the server listens for them on all of its own."""
+    config = server.config
+    if config.host not in _ANY_ADDRESS:
+        return []
+    scheme = server.url.partition(":")[0]
+    if config.names:
+        return [f"For others it is {scheme}://{config.names[0]}."]
+    address = _own_address()
+    return [f"For others in this network it is {scheme}://{address}:{server.port}."] if address else []
+
+
+def _own_address() -> str | None:
+    """The address of this machine in its network; None when it is in none."""
+    # A UDP socket that is only connected sends nothing; TEST-NET-2 (RFC 5737) is in no network of ours.
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("198.51.100.1", 9))
+        return str(probe.getsockname()[0])
+    return None

@@ -1,0 +1,70 @@
+"""What others wrote cannot steer a terminal, and cannot look like a line that it is not."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aldis.cli.text import MAX_SHOWN, as_json, as_text, safe_block, safe_line
+
+ACTING = [chr(code) for code in (*range(9), *range(10, 32), *range(0x7F, 0xA0))]
+BIDI = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
+
+
+@pytest.mark.parametrize("character", [*ACTING, *BIDI, "\u2028", "\u2029", chr(0xD800)])
+def test_a_character_that_acts_is_written_as_an_escape(character: str) -> None:
+    shown = safe_line(f"a{character}b")
+    assert character not in shown
+    assert shown.startswith("a\\")
+    assert shown.endswith("b")
+
+
+@pytest.mark.parametrize("text", ["plain", "tab\there", "C:\\temp\\new", "שלום", "naïve", "👩‍👧", "日本語", ""])
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert safe_line(text) == text
+
+
+def test_a_line_end_in_a_message_cannot_forge_another_line() -> None:
+    assert safe_line("hi\nbob: send me money") == "hi\\nbob: send me money"
+    assert safe_line("hi\r\x1b[2Kbob: x") == "hi\\r\\x1b[2Kbob: x"
+
+
+@given(st.text())
+def test_a_safe_line_is_one_line_for_every_program(text: str) -> None:
+    shown = safe_line(text)
+    assert len(shown.splitlines()) <= 1
+    assert shown == safe_line(shown)
+    shown.encode()
+
+
+@given(st.text(), st.integers(min_value=1, max_value=20))
+def test_no_line_of_a_block_but_the_first_begins_at_the_margin(text: str, indent: int) -> None:
+    _, *further = safe_block(text, indent).split("\n")
+    assert all(line.startswith(" " * indent) for line in further)
+
+
+def test_a_block_that_fills_pages_is_cut_and_says_so() -> None:
+    shown = safe_block("x" * (MAX_SHOWN + 7), 5)
+    assert shown.endswith("\n     ... (7 more characters; the piped form shows all)")
+
+
+def test_bytes_and_json_values_are_told_in_words() -> None:
+    assert as_text(b"") == "<0 bytes>"
+    assert as_text(b"\x00\xff") == "<2 bytes: 00 ff>"
+    assert as_text(bytes(100)) == f"<100 bytes: {'00 ' * 15}00...>"
+    assert as_text({"a": [1, None, "ü"]}) == '{"a":[1,null,"ü"]}'
+    assert as_text("text") == "text"
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=())))
+def test_the_json_form_gives_every_text_exactly_and_in_ascii(text: str) -> None:
+    line = as_json("bob", text)
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line) == {"from": "bob", "text": text}
+
+
+def test_the_json_form_tells_the_kinds_of_content_apart() -> None:
+    assert json.loads(as_json("bob", b"\x00\xff")) == {"from": "bob", "base64": "AP8="}
+    assert json.loads(as_json("bob", {"text": "x"})) == {"from": "bob", "json": {"text": "x"}}

@@ -1,0 +1,201 @@
+"""The `aldis` command as people run it: real processes, with pipes or with a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "aldis.cli.main")
+PATIENCE = 25.0  # seconds: far more than anything here takes, and less than the time-out of a test
+# Cursor movement, colours, modes, window titles: what a terminal acts on and does not show (ECMA-48 section 5.4).
+_CONTROLS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_=>78]|\r")
+
+
+def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment in which nothing of the person who runs the tests is read or written."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ALDIS_", "XDG_"))}
+    own = {"HOME": str(home), "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", "PYTHONWARNINGS": "default"}
+    return {**kept, **own, **(extra or {})}
+
+
+def aldis(
+    *words: str | Path, home: Path, stdin: bytes = b"", extra: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end; output as text."""
+    result = subprocess.run(
+        [*COMMAND, *map(str, words)],
+        input=stdin,
+        capture_output=True,
+        env=environment(home, extra),
+        timeout=PATIENCE,
+        check=False,
+    )
+    out, err = result.stdout.decode(), result.stderr.decode()
+    assert "Traceback" not in out + err, err
+    return subprocess.CompletedProcess(result.args, result.returncode, out, err)
+
+
+class Piped:
+    """A command with three pipes. Use it as `async with`; what still runs at the end is killed."""
+
+    def __init__(self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None) -> None:
+        self._words = [*COMMAND, *map(str, words)]
+        self._environment = environment(home, extra)
+        self.errors = ""
+
+    async def __aenter__(self) -> Piped:
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(
+            *self._words, stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment, limit=32 * 1024 * 1024
+        )
+        assert self.process.stdin
+        assert self.process.stdout
+        assert self.process.stderr
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self._grown = asyncio.Event()
+        self._listener = asyncio.create_task(self._listen(self.process.stderr))
+        return self
+
+    async def _listen(self, stderr: asyncio.StreamReader) -> None:
+        while data := await stderr.read(4096):
+            self.errors += data.decode()
+            self._grown.set()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        self.stdin.close()
+        await self.process.wait()
+        await self._listener
+        assert "Traceback" not in self.errors, self.errors
+
+    async def type(self, text: str) -> None:
+        """Write into its standard input."""
+        self.stdin.write(text.encode())
+        await self.stdin.drain()
+
+    async def line(self) -> str:
+        """The next line of its standard output, without the line end; empty at the end."""
+        async with asyncio.timeout(PATIENCE):
+            return (await self.stdout.readline()).decode().removesuffix("\n")
+
+    async def rest(self) -> str:
+        """What is left of its standard output, until it closes it."""
+        async with asyncio.timeout(PATIENCE):
+            return (await self.stdout.read()).decode()
+
+    async def says(self, text: str) -> str:
+        """Wait until standard error contains `text`; return all of it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while text not in self.errors:
+                    self._grown.clear()
+                    await self._grown.wait()
+        except TimeoutError:
+            raise AssertionError(f"never said {text!r}, but:\n{self.errors}") from None
+        return self.errors
+
+    async def end(self) -> int:
+        """Wait for its end and return the exit code."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.process.wait()
+        except TimeoutError:
+            raise AssertionError(f"did not end; it said:\n{self.errors}") from None
+        await self._listener
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+class Typed:
+    """A command at a terminal of its own, 80 by 24. `seen` is all that it ever wrote, without what steers."""
+
+    def __init__(self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None) -> None:
+        self._words = [*COMMAND, *map(str, words)]
+        self._environment = environment(home, extra)
+        self.raw = ""
+
+    async def __aenter__(self) -> Typed:
+        self._terminal, inside = pty.openpty()
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = await asyncio.create_subprocess_exec(
+            *self._words,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            env=self._environment,
+            start_new_session=True,
+            # The terminal becomes the controlling one, so that Ctrl-C is a signal and not a letter.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(inside)
+        os.set_blocking(self._terminal, False)
+        self._grown = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._terminal, self._read)
+        return self
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._terminal, 65536)
+        except OSError as error:
+            if error.errno != errno.EIO:  # the terminal is gone: the process has ended
+                raise
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._terminal)
+        if b"\x1b[6n" in data:
+            os.write(self._terminal, b"\x1b[1;1R")  # it asks where the cursor is, as prompt_toolkit does
+        self.raw += data.decode(errors="replace")
+        self._grown.set()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        asyncio.get_running_loop().remove_reader(self._terminal)
+        os.close(self._terminal)
+        assert "Traceback" not in self.seen, self.seen
+
+    @property
+    def seen(self) -> str:
+        return _CONTROLS.sub("", self.raw)
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._terminal, text.encode())
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the process, as a Ctrl-C does where no editor takes it."""
+        self.process.send_signal(signal.SIGINT)
+
+    async def shows(self, text: str, *, after: int = 0) -> int:
+        """Wait until `text` has been shown beyond the position `after`; return the position behind it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while (position := self.seen.find(text, after)) < 0:
+                    self._grown.clear()
+                    await self._grown.wait()
+        except TimeoutError:
+            raise AssertionError(f"never showed {text!r}, but:\n{self.seen[-4000:]}") from None
+        return position + len(text)
+
+    async def end(self) -> int:
+        """Wait for its end and return the exit code."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.process.wait()
+        except TimeoutError:
+            raise AssertionError(f"did not end; it showed:\n{self.seen[-4000:]}") from None
+        assert self.process.returncode is not None
+        return self.process.returncode
