@@ -126,6 +126,17 @@ class ClientMachine:
         """Where the client stands, in three words."""
         return state_of(self.phase)
 
+    @property
+    def ended(self) -> bool:
+        """Tell whether it is over for good."""
+        return self.phase is Phase.ENDED
+
+    def check_not_ended(self) -> None:
+        """Raise the error that has ended the client, or `StateError` when it was closed on purpose."""
+        if self.ended:
+            # Each time without the places where it was raised before, or they would add up.
+            raise StateError("this client is closed") if self.error is None else self.error.with_traceback(None)
+
     def take(self) -> list[Effect]:
         """What is to be done now, in this order; each effect is given out once."""
         effects, self._effects = self._effects, []
@@ -460,10 +471,7 @@ class ClientMachine:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def _check_connected(self) -> None:
-        if self.phase is Phase.ENDED:
-            if self.error is None:
-                raise StateError("this client is closed")
-            raise self.error.with_traceback(None)
+        self.check_not_ended()
         if self.phase is Phase.IDLE:
             raise StateError("not connected: call connect() first")
 

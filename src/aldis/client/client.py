@@ -1,0 +1,501 @@
+"""`SignalingClient`: a program's connection to a signaling server, kept alive.
+
+It runs a `ClientMachine` on an event loop: gives it the time and what the transport brings, carries out what it wants
+done, and turns its numbered requests into coroutines. All decisions are the machine's. It owns one transport, at most
+one task that dials, and one timer; `close` waits until all of them are gone. Not thread-safe: all calls and callbacks
+are on the loop on which `connect` was called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TypeVar
+from weakref import WeakSet
+
+from msgspec import UNSET, Raw, UnsetType
+
+from aldis.client.backoff import Backoff
+from aldis.client.effects import CloseTransport, Completed, Dial, Effect, Failed, Happened, Noted, Result, Send
+from aldis.client.endpoint import Endpoint
+from aldis.client.events import (
+    Closed,
+    Discovery,
+    IceServers,
+    Registration,
+    SignalingEvent,
+    SignalingState,
+)
+from aldis.client.machine import ClientMachine, MachineSettings
+from aldis.client.stream import EventStream
+from aldis.client.transport import Transport, open_transport
+from aldis.errors import ConfigError, RequestTimeout, ServerUnreachable, StateError, UsageError
+from aldis.identity.keys import Identity
+from aldis.protocol import messages as m
+from aldis.protocol.addresses import DEFAULT_DEVICE, join
+from aldis.protocol.codec import raw
+
+_logger = logging.getLogger("aldis.client")
+_T = TypeVar("_T")
+
+
+class SignalingClient:
+    """A user's (or one of their devices') connection to a signaling server.
+
+        async with SignalingClient("wss://signal.example", "alice") as client:
+            await client.register(identity)
+            found = await client.discover("bob")
+
+    After `connect` it stays connected: a lost connection is made again (`backoff` says when), the name registered
+    again, the session resumed if the server still has it, and watches restored if not. Requests made meanwhile wait
+    for that, up to their time-out. It ends by `close`, or by itself for good when the server's close code forbids to
+    come back, refuses the name, or `backoff.attempts` are used up; then the event `Closed` carries the error, and every
+    later call raises it.
+
+    Requests raise `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is not
+    known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        user_id: str,
+        *,
+        device: str = DEFAULT_DEVICE,
+        token: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        backoff: Backoff | None = None,
+        request_timeout: float = 10.0,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        """Nothing is connected yet: call `connect`, or use `async with`.
+
+        `url`: see `client.endpoint` for its forms. `device` tells several connections of one user apart. `token`: what
+        the server's operator asks for, if anything. `ca_file`: PEM certificates to trust instead of the system's;
+        `ssl_context`: the same in all freedom. Time-outs are in seconds, `connect_timeout` for each attempt. Raises
+        `ConfigError` and `InvalidAddress`.
+        """
+        for name, seconds in (("request_timeout", request_timeout), ("connect_timeout", connect_timeout)):
+            if not 0 < seconds < float("inf"):
+                raise ConfigError(name, f"{seconds!r} is not a number of seconds")
+        self._endpoint = Endpoint.parse(url)
+        self._ssl_context = _tls(self._endpoint, ssl_context, ca_file)
+        self._connect_timeout = connect_timeout
+        self._machine = ClientMachine(
+            MachineSettings(
+                host=self._endpoint.server,
+                user_id=user_id,
+                device=device,
+                token=token,
+                backoff=backoff or Backoff(),
+                request_timeout=request_timeout,
+            )
+        )
+        self._transport: Transport | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._futures: dict[int, asyncio.Future[Result]] = {}
+        self._subscribers: dict[object, Callable[[SignalingEvent], None]] = {}
+        # Weak: an iterator that nobody holds any more need not be fed.
+        self._streams: WeakSet[EventStream] = WeakSet()
+        self._carrying_out = False
+
+    # --- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> SignalingState:
+        """Where the client stands; `CONNECTED` means registered."""
+        if self._dialing is not None and not self._machine.ended:
+            return SignalingState.CONNECTING
+        return self._machine.state
+
+    @property
+    def url(self) -> str:
+        """The server's URL, as it is dialled."""
+        return self._endpoint.url
+
+    @property
+    def server(self) -> str:
+        """The server's name: host and port as in the `Host` header, lower case. Pins are kept by it."""
+        return self._endpoint.server
+
+    @property
+    def user_id(self) -> str:
+        """The name to register."""
+        return self._machine.settings.user_id
+
+    @property
+    def device(self) -> str:
+        """The device to register the name for."""
+        return self._machine.settings.device
+
+    @property
+    def address(self) -> str:
+        """User id and device, as the server writes it into what it relays for us."""
+        return join(self.user_id, self.device)
+
+    @property
+    def identity(self) -> Identity | None:
+        """The key that is registered, and will be again after a reconnection; None before `register`."""
+        return self._machine.identity
+
+    # --- connection -------------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Make the first connection; call `register` next, soon: servers do not keep nameless connections.
+
+        Raises `ServerUnreachable` (it may be called again then), `StateError` when it is connected already.
+        """
+        self._machine.check_not_ended()
+        if self.state is not SignalingState.DISCONNECTED:
+            raise StateError("connect() was called already")
+        task = self._dialing = asyncio.get_running_loop().create_task(self._dial())
+        try:
+            await task
+        except asyncio.CancelledError:
+            if task.cancelled() and self._machine.ended:
+                raise StateError("the client was closed while it was connecting") from None
+            raise
+        finally:
+            self._dialing = None
+
+    async def close(self) -> None:
+        """Leave the server and let go of everything. Can be called at any time and again; never raises."""
+        self._machine.close()
+        self._carry_out()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._dialing is not None:
+            self._dialing.cancel()
+            await asyncio.wait({self._dialing})
+        if self._transport is not None:
+            await self._transport.wait_closed()
+
+    async def __aenter__(self) -> SignalingClient:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    async def register(self, identity: Identity) -> Registration:
+        """Register the name with the proof of this key.
+
+        The first key that is ever proved for a name is bound to it. Raises `RequestFailed`, whose `code` is
+        `key-mismatch` when the name belongs to another key, and `unauthorized` when the server wants another token.
+        """
+        await self._writable("register")
+        return await self._result(self._machine.register(identity, self._now()), Registration)
+
+    async def unregister(self) -> None:
+        """Give the name up; others see us go. The connection stays, for another `register`."""
+        await self._writable("unregister")
+        await self._done([self._machine.unregister(self._now())])
+
+    async def rotate(self, new_identity: Identity) -> None:
+        """Bind the name to a new key, for good; the old one is worth nothing any more.
+
+        After `ConnectionLost` or `RequestTimeout` it is not known which of the keys is the right one. Keep both until
+        the client is registered again, and look at `identity`.
+        """
+        await self._writable("rotate")
+        await self._done([self._machine.rotate(new_identity, self._now())])
+
+    async def discover(self, user_id: str) -> Discovery:
+        """Ask what the server knows of a user: whether they are online, their key, their devices."""
+        await self._writable("discover")
+        return await self._result(self._machine.discover(user_id, self._now()), Discovery)
+
+    async def watch(self, *user_ids: str) -> None:
+        """Be told of the presence of users by `PresenceChanged`: once now for each, and at every change.
+
+        Watches are restored after a reconnection. When this raises, the users it named are not watched, but for those
+        that were before.
+        """
+        await self._writable("watch")
+        await self._done(self._machine.watch(user_ids, self._now()))
+
+    async def unwatch(self, *user_ids: str) -> None:
+        """End watches; those that are not watched do no harm."""
+        await self._writable("unwatch")
+        await self._done(self._machine.unwatch(user_ids, self._now()))
+
+    async def send_offer(
+        self,
+        to: str,
+        sdp: str,
+        *,
+        connection: str | None = None,
+        proof: m.Proof | None = None,
+        capabilities: m.Capabilities | None = None,
+    ) -> None:
+        """Send an offer to an address, and wait until the server has handed it over.
+
+        Raises `RequestFailed` with the code `not-online` when there is nobody; the same goes for the other `send_`s.
+        """
+        offer = _raw(m.Description("offer", sdp))
+        await self._relay(
+            m.Offer(
+                to,
+                offer,
+                connection=_or_unset(connection),
+                proof=_raw_or_unset(proof),
+                capabilities=_raw_or_unset(capabilities),
+            )
+        )
+
+    async def send_answer(
+        self,
+        to: str,
+        sdp: str,
+        *,
+        connection: str | None = None,
+        proof: m.Proof | None = None,
+        capabilities: m.Capabilities | None = None,
+    ) -> None:
+        """Send an answer to the address that an offer came from."""
+        answer = _raw(m.Description("answer", sdp))
+        await self._relay(
+            m.Answer(
+                to,
+                answer,
+                connection=_or_unset(connection),
+                proof=_raw_or_unset(proof),
+                capabilities=_raw_or_unset(capabilities),
+            )
+        )
+
+    async def send_ice_candidate(
+        self, to: str, candidate: m.Candidate | None, *, connection: str | None = None
+    ) -> None:
+        """Send an ICE candidate; None says that there will be no more."""
+        await self._relay(m.IceCandidate(to, _raw(candidate), connection=_or_unset(connection)))
+
+    async def send_bye(self, to: str, *, connection: str | None = None, reason: str | None = None) -> None:
+        """Say that a peer connection is over."""
+        await self._relay(m.Bye(to, connection=_or_unset(connection), reason=_or_unset(reason)))
+
+    async def ice_servers(self) -> IceServers:
+        """Ask for STUN and TURN servers; ask again before `ttl` is over."""
+        await self._writable("ice-servers")
+        return await self._result(self._machine.ice_servers(self._now()), IceServers)
+
+    async def ping(self) -> float:
+        """Measure the round trip to the server, in seconds. Needs no registration."""
+        await self._writable("ping")
+        return await self._result(self._machine.ping(self._now()), float)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def subscribe(self, callback: Callable[[SignalingEvent], None]) -> Callable[[], None]:
+        """Have `callback` called with each event, on the loop; call what is returned to end that.
+
+        A callback must not block. What it raises is logged and does no harm to others.
+        """
+        key = object()
+        self._subscribers[key] = callback
+
+        def unsubscribe() -> None:
+            self._subscribers.pop(key, None)
+
+        return unsubscribe
+
+    def events(self) -> EventStream:
+        """An async iterator over the events from this call on, which ends after `Closed`.
+
+        A reader that falls a thousand events behind gets `StateError`, since an iterator that is not read must not
+        grow without bound, and one that leaves out an offer would be worse.
+        """
+        stream = EventStream()
+        if self._machine.ended:
+            stream.end()
+        else:
+            self._streams.add(stream)
+        return stream
+
+    def _publish(self, event: SignalingEvent) -> None:
+        for key, callback in list(self._subscribers.items()):
+            if key not in self._subscribers:
+                continue  # another callback has ended this one's subscription
+            try:
+                callback(event)
+            except Exception:
+                _logger.exception("a subscriber raised on %s", type(event).__name__)
+        for stream in list(self._streams):
+            stream.put(event)
+            if isinstance(event, Closed):
+                stream.end()
+
+    # --- called by the transport ------------------------------------------------------------------------------------
+
+    def text_received(self, text: str) -> None:
+        self._machine.received(text, self._now())
+        self._carry_out()
+
+    def life_shown(self) -> None:
+        self._machine.heard(self._now())
+
+    def transport_lost(self, code: int, reason: str) -> None:
+        self._transport = None
+        self._machine.lost(self._now(), code, reason)
+        self._carry_out()
+
+    # --- the machine ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _carry_out(self) -> None:
+        """Do what the machine wants done. A callback may lead back here; then the outer call does the rest."""
+        if self._carrying_out:
+            return
+        self._carrying_out = True
+        try:
+            while effects := self._machine.take():
+                for effect in effects:
+                    self._do(effect)
+        finally:
+            self._carrying_out = False
+        self._set_timer()
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Send(text):
+                if self._transport is not None:
+                    self._transport.send(text)
+            case CloseTransport(code, reason):
+                if self._transport is not None:
+                    self._transport.close(code, reason)
+            case Dial():
+                self._dialing = asyncio.get_running_loop().create_task(self._redial())
+            case Completed(number, result):
+                future = self._futures.pop(number, None)
+                if future is not None and not future.done():
+                    future.set_result(result)
+            case Failed(number, error):
+                future = self._futures.pop(number, None)
+                if future is not None and not future.done():
+                    future.set_exception(error)
+            case Happened(event):
+                self._publish(event)
+            case Noted(text):
+                _logger.debug("%s", text)
+
+    def _set_timer(self) -> None:
+        deadline = self._machine.next_deadline
+        if self._timer is not None:
+            # One that comes too early only looks again; most deadlines move away before they are reached.
+            if deadline is not None and self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        self._timer = None
+        self._machine.tick(self._now())
+        self._carry_out()
+
+    async def _dial(self) -> None:
+        transport = await open_transport(
+            self._endpoint, ssl_context=self._ssl_context, connect_timeout=self._connect_timeout
+        )
+        self._transport = transport
+        self._machine.connected(self._now())
+        self._carry_out()
+        transport.start(self)
+
+    async def _redial(self) -> None:
+        try:
+            await self._dial()
+        except ServerUnreachable as error:
+            self._machine.unreachable(self._now(), error.reason)
+        except Exception:
+            # A fault of our own: it must be seen, and must not leave a client that waits for ever.
+            _logger.exception("dialling failed because of an internal error")
+            self._machine.unreachable(self._now(), "an internal error")
+        finally:
+            self._dialing = None
+        self._carry_out()
+
+    # --- requests and futures ---------------------------------------------------------------------------------------
+
+    async def _writable(self, request: str) -> None:
+        """Wait until the network takes what is on its way already, so that senders are slowed to its pace."""
+        transport = self._transport
+        if transport is None:
+            return
+        seconds = self._machine.settings.request_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await transport.writable()
+        except TimeoutError:
+            raise RequestTimeout(request, seconds) from None
+
+    async def _relay(self, message: m.Offer | m.Answer | m.IceCandidate | m.Bye) -> None:
+        await self._writable(str(message.__struct_config__.tag))
+        await self._done([self._machine.relay(message, self._now())])
+
+    def _future(self, number: int) -> asyncio.Future[Result]:
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._futures[number] = future
+        return future
+
+    async def _done(self, numbers: Iterable[int]) -> None:
+        """Wait for requests that have no result; raise the first error once all have ended."""
+        futures = [self._future(number) for number in numbers]
+        self._carry_out()
+        for outcome in await asyncio.gather(*futures, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _result(self, number: int, kind: type[_T]) -> _T:
+        future = self._future(number)
+        self._carry_out()
+        result = await future
+        if not isinstance(result, kind):
+            raise TypeError(f"request {number} gave {result!r}")
+        return result
+
+
+def _tls(
+    endpoint: Endpoint, context: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None
+) -> ssl.SSLContext | None:
+    """What TLS is to be done with. A wrong `ca_file` is told even where the URL needs none."""
+    if context is not None and ca_file is not None:
+        raise ConfigError("ca_file", "pass either ssl_context or ca_file")
+    if ca_file is not None:
+        try:
+            return ssl.create_default_context(cafile=os.fspath(ca_file))
+        except ssl.SSLError:
+            raise ConfigError("ca_file", f"{os.fspath(ca_file)} holds no certificate in PEM form") from None
+        except OSError as error:
+            raise ConfigError("ca_file", f"cannot read {os.fspath(ca_file)}: {error.strerror or error}") from None
+    return context or (ssl.create_default_context() if endpoint.secure else None)
+
+
+def _raw(value: object) -> Raw:
+    try:
+        return raw(value)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the text cannot be sent: {error}") from None
+
+
+def _raw_or_unset(value: object) -> Raw | UnsetType:
+    return UNSET if value is None else _raw(value)
+
+
+def _or_unset(text: str | None) -> str | UnsetType:
+    return UNSET if text is None else text

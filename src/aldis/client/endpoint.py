@@ -1,0 +1,97 @@
+"""Where a server is: what a person writes, made into what is dialled and what is signed.
+
+Accepted are `ws://` and `wss://`, `http://` and `https://` (as people copy them from a browser), and a bare
+`host[:port]`, which means `wss://`, but `ws://` on this machine itself: nothing leaves it, and a server that is tried
+out there has no certificate. A path and a query are kept.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, quote, urlsplit
+
+from aldis.errors import ConfigError
+
+_SECURE: Final = {"ws": False, "wss": True, "http": False, "https": True}
+_DEFAULT_PORTS: Final = {False: 80, True: 443}
+_NAME = re.compile(r"[a-z0-9._-]{1,253}")
+# What may stand unquoted in a path and a query (RFC 3986 sections 3.3 and 3.4), and what is quoted already.
+_UNQUOTED: Final = "/?%:@!$&'()*+,;=~"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server to dial.
+
+    `url` is what is dialled. `server` is the text of the `Host` header: host and port, lower case, the port left out
+    when it is the scheme's own. It is also what a registration proof is made for, and the server's name for pins.
+    """
+
+    url: str
+    secure: bool
+    host: str
+    port: int
+    server: str
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read what a person wrote. Raises `ConfigError` (a `UsageError`) when it is no address of a server."""
+        # urlsplit would drop some of these silently, and they have no business in a header.
+        if any(character.isspace() or not character.isprintable() for character in text):
+            raise ConfigError("url", f"{text!r} contains white space or a control character")
+        try:
+            parts = urlsplit(text if "://" in text else f"//{text}")
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError("url", f"{text!r} is not a URL: {error}") from None
+        host, literal = _host(text, parts)
+        if not parts.scheme:
+            secure = not _is_this_machine(host)
+        elif parts.scheme in _SECURE:
+            secure = _SECURE[parts.scheme]
+        else:
+            raise ConfigError("url", f"{text!r} should begin with ws:// or wss://")
+        if port == 0:
+            raise ConfigError("url", f"{text!r} has no usable port")
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError("url", "a server's URL has no user name and password; pass a token instead")
+        if parts.fragment:
+            raise ConfigError("url", f"{text!r} has a fragment, which no server ever sees")
+        default = _DEFAULT_PORTS[secure]
+        server = literal if port in (None, default) else f"{literal}:{port}"
+        path = quote(parts.path or "/", safe=_UNQUOTED)
+        query = f"?{quote(parts.query, safe=_UNQUOTED)}" if parts.query else ""
+        return cls(f"{'wss' if secure else 'ws'}://{server}{path}{query}", secure, host, port or default, server)
+
+
+def _host(text: str, parts: SplitResult) -> tuple[str, str]:
+    """The host to dial, and the same as it stands in a URL: IPv6 addresses in brackets."""
+    host = (parts.hostname or "").lower()
+    if ":" in host:
+        try:
+            address = ipaddress.IPv6Address(host)
+        except ValueError:
+            address = None
+        if address is None or address.scope_id:
+            raise ConfigError("url", f"{text!r} has an IPv6 address that cannot be used")
+        return str(address), f"[{address}]"
+    try:
+        # Names beyond ASCII as Python's own resolver takes them (RFC 3490).
+        host = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        host = ""
+    if not _NAME.fullmatch(host):
+        raise ConfigError("url", f"{text!r} has no valid host name")
+    return host, host
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

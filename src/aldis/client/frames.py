@@ -1,0 +1,79 @@
+"""From WebSocket frames to messages (RFC 6455 section 5.4).
+
+The WebSocket library hands out frames. This joins fragments, with a limit on the whole, and refuses what Aldis has no
+use for. Pure: it knows opcodes and bytes, no library.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from aldis.protocol.codes import CloseCode
+
+
+class Opcode(IntEnum):
+    """RFC 6455 section 5.2."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+class BadFrame(Exception):
+    """A frame that may not be. Attributes: `code`, the close code that it is answered with, and `reason`."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Assembler:
+    """Joins the data frames of one connection. `limit` is the largest message, in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] | None = None
+        self._size = 0
+
+    def data(self, opcode: Opcode, final: bool, payload: bytes) -> str | None:
+        """Take a TEXT, BINARY or CONTINUATION frame; the text of the message that it ends, or None.
+
+        Raises `BadFrame`, after which the connection has to be closed.
+        """
+        if opcode is Opcode.BINARY:
+            raise BadFrame(CloseCode.UNSUPPORTED_DATA, "a binary frame")
+        if (opcode is Opcode.TEXT) == (self._parts is not None):
+            problem = "a new message within a fragmented one" if self._parts is not None else "a fragment of nothing"
+            raise BadFrame(CloseCode.PROTOCOL_ERROR, problem)
+        self._size += len(payload)
+        if self._size > self._limit:
+            raise BadFrame(CloseCode.TOO_BIG, f"a message of more than {self._limit} bytes")
+        if not final:
+            if self._parts is None:
+                self._parts = []
+            # A fragment may be empty, and an endless row of those would never reach the limit.
+            if payload:
+                self._parts.append(payload)
+            return None
+        data = payload if self._parts is None else b"".join((*self._parts, payload))
+        self._parts, self._size = None, 0
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise BadFrame(CloseCode.INVALID_UTF8, "text that is not UTF-8") from None
+
+
+def read_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a CLOSE frame's payload (RFC 6455 section 5.5.1); 1005 stands for an empty one."""
+    if len(payload) < 2:
+        return CloseCode.NO_STATUS, ""
+    return int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
+
+
+def close_reason(text: str) -> bytes:
+    """A reason that fits into a CLOSE frame: 123 bytes at most (RFC 6455 section 5.5), cut between characters."""
+    return text.encode(errors="replace")[:123].decode(errors="ignore").encode()

@@ -1,0 +1,332 @@
+"""One WebSocket connection to a server, on picows.
+
+It dials, checks that an Aldis server answered, turns frames into messages, answers pings and CLOSE frames, and tells
+exactly once how it ended. It knows nothing of what the messages say.
+
+Faults of the server end the connection with a close code of RFC 6455 and are reported as 1006 with the reason in words,
+since a code that is reported is what the *server* said, and some of those forbid to come back (`protocol.codes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import MutableMapping
+from typing import Any, Final, Protocol
+
+import aiohappyeyeballs
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSHandshakeError,
+    WSInvalidStatusError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    ws_connect,
+)
+from picows.url import WSParsedURL
+
+from aldis.client.endpoint import Endpoint
+from aldis.client.frames import Assembler, BadFrame, Opcode, close_reason, read_close
+from aldis.errors import ServerUnreachable
+from aldis.protocol.codes import CloseCode
+
+SUBPROTOCOL: Final = "aldis.v1"
+# Far above what a server relays (64 KiB by default), and a bound on what one can make us keep.
+MAX_MESSAGE: Final = 1024 * 1024
+# Messages that come before anybody listens: the server's first words, not a stream of them.
+_MAX_EARLY: Final = 64
+# Seconds. How long the other side has to answer a CLOSE frame before the connection is cut.
+_CLOSE_TIMEOUT: Final = 2.0
+# Seconds. RFC 8305 section 8 recommends 250 ms between attempts on several addresses.
+_ATTEMPT_DELAY: Final = 0.25
+# From here on close codes are the applications' (RFC 6455 section 7.4.2).
+_FIRST_FREE_CODE: Final = 3000
+# Signaling messages are small; picows grows the buffer when it has to.
+_READ_BUFFER: Final = 4 * 1024
+
+_logger = logging.getLogger("aldis.client")
+
+
+class TransportListener(Protocol):
+    """Who is told what comes."""
+
+    def text_received(self, text: str) -> None:
+        """A whole message."""
+
+    def life_shown(self) -> None:
+        """A WebSocket ping or pong: no message, but somebody is there."""
+
+    def transport_lost(self, code: int, reason: str) -> None:
+        """It is over: with the server's close code, or 1006. Called exactly once, and last."""
+
+
+class _QuietLog(logging.LoggerAdapter[logging.Logger]):
+    """What picows reports as errors is a server's fault or a lost line, of which the application hears otherwise."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        super().log(min(level, logging.DEBUG), msg, *args, **kwargs)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return f"picows: {msg}", kwargs
+
+
+class Transport:
+    """An open connection. Made by `open_transport`; `start` has to be called once, at once."""
+
+    def __init__(self, ws: WSTransport, frames: _Frames) -> None:
+        self._ws = ws
+        self._frames = frames
+        self._task = asyncio.get_running_loop().create_task(self._watch(), name="aldis transport")
+
+    def start(self, listener: TransportListener) -> None:
+        """Deliver to `listener` what has come so far, and from now on what comes."""
+        self._frames.start(listener)
+
+    def send(self, text: str) -> None:
+        """Send a message. Never waits and never raises; after the end it does nothing."""
+        self._ws.send(WSMsgType.TEXT, text)
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close; `transport_lost` follows. Calling it again does nothing."""
+        self._frames.close(code, reason)
+
+    async def writable(self) -> None:
+        """Wait while more is on its way out than the network takes. Returns too when the connection ends."""
+        await self._frames.writable.wait()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone and `transport_lost` has been called."""
+        await asyncio.shield(self._task)
+
+    async def _watch(self) -> None:
+        # With `return_exceptions`, as this waits for the end whatever it was; cancelling it still cancels.
+        (failure,) = await asyncio.gather(self._ws.wait_disconnected(), return_exceptions=True)
+        if isinstance(failure, Exception) and not isinstance(failure, WSError):
+            _logger.error("the connection was closed because of an internal error", exc_info=failure)
+        self._frames.ended(str(failure.args[-1]) if isinstance(failure, WSError) and failure.args else "")
+
+
+class _Frames(WSListener):
+    """What picows calls: one connection's frames."""
+
+    def __init__(self, max_message: int) -> None:
+        super().__init__()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._assembler = Assembler(max_message)
+        self._listener: TransportListener | None = None
+        self._early: list[str] = []
+        self._ws: WSTransport | None = None
+        # How the connection ended, as soon as that is known; what comes after that is not listened to.
+        self._end: tuple[int, str] | None = None
+        self._closing = False
+        self._cut: asyncio.TimerHandle | None = None
+
+    def start(self, listener: TransportListener) -> None:
+        self._listener = listener
+        early, self._early = self._early, []
+        for text in early:
+            listener.text_received(text)
+
+    # --- called by picows -------------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._ws = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self._end is not None:
+            return
+        try:
+            self._frame(transport, frame)
+        except BadFrame as bad:
+            self._end = (CloseCode.ABNORMAL, f"the server broke the protocol: {bad.reason}")
+            self.close(bad.code, bad.reason)
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    # --- frames -----------------------------------------------------------------------------------------------------
+
+    def _frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            # RFC 6455 section 5.2: no extension was negotiated.
+            raise BadFrame(CloseCode.PROTOCOL_ERROR, "a reserved bit is set")
+        payload = frame.get_payload_as_bytes()
+        match opcode := Opcode(frame.msg_type.value):
+            case Opcode.PING:
+                # A server that pings without reading gets no answer: the pongs would pile up here.
+                if self.writable.is_set():
+                    transport.send_pong(payload)
+                self._life()
+            case Opcode.PONG:
+                self._life()
+            case Opcode.CLOSE:
+                self._end = read_close(payload)
+                self._answer_close(transport)
+            case _:
+                text = self._assembler.data(opcode, frame.fin, payload)
+                if text is None:
+                    self._life()
+                elif self._listener is not None:
+                    self._listener.text_received(text)
+                elif len(self._early) < _MAX_EARLY:
+                    self._early.append(text)
+                else:
+                    raise BadFrame(CloseCode.PROTOCOL_ERROR, "too many messages before the first of ours")
+
+    def _life(self) -> None:
+        if self._listener is not None:
+            self._listener.life_shown()
+
+    def _answer_close(self, transport: WSTransport) -> None:
+        if not self._closing:
+            self._closing = True
+            code, _ = self._end or (CloseCode.NO_STATUS, "")
+            # Not all that can be received may be sent (RFC 6455 section 7.4).
+            transport.send_close(WSCloseCode(code if code >= _FIRST_FREE_CODE else CloseCode.NORMAL))
+        # What is still to be sent goes out; a server that does not take it is not waited for.
+        transport.disconnect()
+        self._cut_off_later()
+
+    def close(self, code: int, reason: str) -> None:
+        if self._closing or self._ws is None:
+            return
+        self._closing = True
+        self._ws.send_close(WSCloseCode(code), close_reason(reason))
+        self._cut_off_later()
+
+    def _cut_off_later(self) -> None:
+        if self._cut is None and self._ws is not None:
+            loop = asyncio.get_running_loop()
+            self._cut = loop.call_later(_CLOSE_TIMEOUT, self._ws.disconnect, False)
+
+    def ended(self, failure: str) -> None:
+        """The connection is gone; `failure` is what picows has found wrong with it, if anything."""
+        self.writable.set()
+        if self._cut is not None:
+            self._cut.cancel()
+        reason = f"the server broke the protocol: {failure}" if failure else "the connection broke"
+        code, reason = self._end or (CloseCode.ABNORMAL, reason)
+        if self._listener is not None:
+            self._listener.transport_lost(code, reason)
+
+
+async def open_transport(
+    endpoint: Endpoint,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    connect_timeout: float = 10.0,
+    max_message: int = MAX_MESSAGE,
+) -> Transport:
+    """Dial. `connect_timeout` is for all of it, in seconds: name, TCP, TLS and WebSocket.
+
+    Raises `ServerUnreachable`, with a reason for people. When it is cancelled, nothing of the attempt is left behind.
+    """
+
+    def accept(request: WSUpgradeRequest, response: WSUpgradeResponse) -> _Frames:
+        chosen = response.headers.get("Sec-WebSocket-Protocol")
+        if chosen != SUBPROTOCOL:
+            problem = (
+                "it is no Aldis server, or one for clients of the classic dialect only: it did not take the "
+                f"sub-protocol {SUBPROTOCOL}"
+            )
+            raise ServerUnreachable(endpoint.url, problem)
+        return _Frames(max_message)
+
+    sockets: list[socket.socket] = []
+    loop = asyncio.get_running_loop()
+
+    async def make_socket(url: WSParsedURL) -> socket.socket:
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        sock = await aiohappyeyeballs.start_connection(
+            found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop
+        )
+        sockets.append(sock)
+        return sock
+
+    dialing = loop.create_task(
+        ws_connect(
+            accept,
+            endpoint.url,
+            ssl_context=ssl_context,
+            extra_headers={"Host": endpoint.server, "Sec-WebSocket-Protocol": SUBPROTOCOL},
+            # A redirection would change the host that is signed.
+            max_redirects=0,
+            max_frame_size=max_message,
+            # Pings count as life, so they have to come through to us.
+            enable_auto_pong=False,
+            websocket_handshake_timeout=None,
+            read_buffer_init_size=_READ_BUFFER,
+            socket_factory=make_socket,
+            logger_name=_QuietLog(_logger),
+        ),
+        name=f"aldis dials {endpoint.server}",
+    )
+    transport: Transport | None = None
+    try:
+        await asyncio.wait({dialing}, timeout=connect_timeout)
+        if not dialing.done():
+            raise ServerUnreachable(endpoint.url, f"no answer within {connect_timeout:g} s")
+        ws, frames = dialing.result()
+        if not isinstance(frames, _Frames):  # what picows says when the connection ended before the upgrade
+            raise ServerUnreachable(endpoint.url, "the server closed the connection instead of answering")
+        transport = Transport(ws, frames)
+        return transport
+    except (OSError, WSError, UnicodeError) as error:
+        raise ServerUnreachable(endpoint.url, _why(error)) from error
+    finally:
+        if transport is None:
+            await _abandon(dialing, sockets)
+
+
+async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], sockets: list[socket.socket]) -> None:
+    """End an attempt that is not wanted any more, and wait until it has ended.
+
+    A cancelled `ws_connect` would leave its connection open if it is waiting for the answer to the upgrade; it ends by
+    itself when the connection does. (Closing the socket under an event loop would be wrong; shutting it down is not.)
+    """
+    if not dialing.done() and not sockets:
+        dialing.cancel()
+    for sock in sockets:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+    await asyncio.wait({dialing}, timeout=_CLOSE_TIMEOUT)
+    if not dialing.done():
+        dialing.cancel()
+        await asyncio.wait({dialing})
+    if not dialing.cancelled() and dialing.exception() is None:
+        dialing.result()[0].disconnect(False)
+
+
+def _why(error: OSError | WSError | UnicodeError) -> str:
+    """Why a server cannot be reached, in words for the person who has to mend it."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its TLS certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return "it does not speak TLS on this port; is it a ws:// server?"
+        case ssl.SSLError():
+            return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        case socket.gaierror():
+            return f"its name cannot be resolved: {error.strerror}"
+        case WSInvalidStatusError() if error.response is not None:
+            status = error.response.status
+            return f"it answered {status.value} {status.phrase} instead of opening a WebSocket"
+        case WSHandshakeError():
+            return f"it is no WebSocket server: {error}"
+        case OSError() if error.errno:
+            return os.strerror(error.errno).lower()
+        case _:
+            return str(error) or type(error).__name__
