@@ -77,7 +77,8 @@ class Identity:
     def load_or_create(cls, path: Path | str) -> Identity:
         """Read the identity at `path`, or make one and keep it there. Safe when two processes do so at once."""
         path = Path(path)
-        if not path.exists():
+        # Not Path.exists, which raises what it cannot tell (a name too long, a folder that is closed to us).
+        if not os.path.exists(path):
             try:
                 identity = cls.generate()
                 identity.save(path)
@@ -108,9 +109,10 @@ class Identity:
                 os.link(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
-        except FileExistsError:
-            raise
+            _flush_folder(path.parent)
         except OSError as error:
+            if isinstance(error, FileExistsError) and os.path.lexists(path):
+                raise
             raise IdentityError(f"cannot write the key file {path}: {error.strerror or error}") from error
 
     def sign(self, message: bytes) -> bytes:
@@ -124,6 +126,17 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"<Identity {self.fingerprint}>"
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the folder's entries on disk: a key that proved a name must not be gone after a power cut."""
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:

@@ -67,8 +67,12 @@ class FilePins:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A process that holds the file for longer than 5 s is stuck; better an error than a silent hang.
             self._database = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute(_SCHEMA)
+            # Not in WAL mode: the change to it does not wait for other processes, and so few writes need no speed.
+            try:
+                self._database.execute(_SCHEMA)
+            except sqlite3.Error:
+                self._database.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise IdentityError(f"cannot open the pinned keys in {self._path}: {error}") from error
 

@@ -210,10 +210,8 @@ def _why_not(text: str, types: dict[str, type[Struct]]) -> DecodeFailed:
 @cache
 def _field_decoders(struct: type[Struct]) -> dict[str, tuple[bool, msgspec.json.Decoder[object]]]:
     """By the name on the wire: whether a field is required, and what reads it."""
-    return {
-        field.encode_name: (field.required, msgspec.json.Decoder(field.type))
-        for field in msgspec.structs.fields(struct)
-    }
+    fields = msgspec.structs.fields(struct)
+    return {field.encode_name: (field.required, msgspec.json.Decoder(field.type)) for field in fields}
 
 
 def _which_field(struct: type[Struct], fields: dict[str, Raw], re: RequestId | UnsetType) -> DecodeFailed:
