@@ -17,11 +17,12 @@ The W3C text is https://www.w3.org/TR/webrtc/; sections are cited where the engi
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from aldis.errors import EngineMissing, ProtocolViolation, UsageError
+from aldis.errors import ConfigError, EngineMissing, ProtocolViolation, UsageError
 from aldis.protocol.messages import Candidate, Capabilities, IceServer
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,11 @@ _log = logging.getLogger(__name__)
 # carry). Parsers are written for neither gigabytes nor deep nesting.
 MAX_SDP: Final = 64 * 1024
 MAX_CANDIDATE: Final = 1024  # characters; RFC 8839 section 5.1 leads to some 200
+# RFC 7064 section 3.1, RFC 7065 section 3.1.
+_SERVER_URL: Final = re.compile(
+    r"(?P<scheme>stuns?|turns?):(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:\?transport=(?:udp|tcp))?"
+)
+_MAX_PORT: Final = 65535
 
 
 class EngineRefused(ProtocolViolation):
@@ -213,6 +219,7 @@ class RelayWatch:
     def gathered(self) -> None:
         """Gathering has ended: log it when there should have been a relay candidate and was none."""
         if self._turn and not self._seen:
+            self._seen = True  # said once
             _log.warning(
                 "no relay candidate from %s: the server cannot be reached, or refuses the credentials",
                 ", ".join(self._turn),
@@ -241,6 +248,19 @@ def load_engine(name: str) -> Engine:
         extra = "aldis" if name == "wrtc" else "aldis[aiortc]"
         raise EngineMissing(name, f"pip install '{extra}' ({error})") from error
     raise UsageError(f"there is no WebRTC engine {name!r}; choose one of {', '.join(ENGINES)}")
+
+
+def check_servers(config: EngineConfig) -> None:
+    """Raise `ConfigError` for an ICE server that cannot be one, in the same words whatever the engine."""
+    for server in config.ice_servers:
+        if not server.urls:
+            raise ConfigError("ice_servers", "a server without a URL")
+        for url in server.urls:
+            match = _SERVER_URL.fullmatch(url)
+            if match is None or int(match["port"] or 0) > _MAX_PORT:
+                raise ConfigError("ice_servers", f"{url!r} is no STUN or TURN URL")
+            if match["scheme"].startswith("turn") and not (server.username and server.credential):
+                raise ConfigError("ice_servers", f"{url!r} needs a username and a credential")
 
 
 def check_sdp(sdp: str) -> None:

@@ -10,6 +10,7 @@ What had to be known about it (aiortc 1.16, aioice 0.13):
   are passed on by `call_soon`: each on its own, in order, errors to the loop's handler.
 * It starts tasks and forgets them. The two places where that loses exceptions or outlives `close()` are overridden in
   `_PeerConnection`, by their mangled names, on our own objects only: nobody else's aiortc or aioice changes.
+* Closing it while it gathers leaves sockets open, so `close` waits for that first.
 * Where a connection has gone, sending raises in such a forgotten task. A datagram that cannot be sent is a lost
   datagram; SCTP has timers for that.
 * aioice gathers all addresses but 127.0.0.1 and ::1, and has no option for it. See `_with_loopback`.
@@ -59,6 +60,7 @@ class AiortcEngine:
     capabilities: Final = Capabilities(trickle=False, restart=False)
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        check_servers(config)
         servers = [
             aiortc.RTCIceServer(server.urls, server.username, server.credential) for server in config.ice_servers
         ]
@@ -117,6 +119,12 @@ async def _with_loopback(
     return await gather(component=component, addresses=[*addresses, _LOOPBACK], **options)
 
 
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take a result that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
 def _set(target: object, name: str, value: object) -> None:
     setattr(target, name, value)  # a method of one instance; as an assignment mypy would refuse it
 
@@ -128,6 +136,7 @@ class _Connection:
         self._relay_watch = RelayWatch(config)
         self._closed = False
         self._failed = False
+        self._operations: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._native = _PeerConnection(configuration, config.allow_loopback, self._on_connect_failed)
         self._native.on("connectionstatechange", self._on_state)
@@ -208,6 +217,9 @@ class _Connection:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        # What is running would open sockets behind the back of `close`. Gathering takes 5 s at the most.
+        if self._operations:
+            await asyncio.wait(self._operations)
         # The pump of a transport whose input broke it: its exception is to be had only here.
         pumps = [transport._task for transport in self._native.aldis_transports if transport._task is not None]
         try:
@@ -226,9 +238,16 @@ class _Connection:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, operation: Awaitable[_T]) -> _T:
+    async def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
+        # In a task of its own: aioice, cancelled while it gathers, would leave the sockets open that it has so far.
+        task = self._loop.create_task(operation)
+        self._operations.add(task)
+        task.add_done_callback(self._operations.discard)
         try:
-            return await operation
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_retrieve)
+            raise
         except Exception as error:  # aiortc parses by regular expressions, assertions and int(): anything can come
             raise EngineRefused(f"aiortc: {type(error).__name__}: {error}") from error
 

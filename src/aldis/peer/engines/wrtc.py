@@ -33,6 +33,7 @@ from aldis.peer.engine import (
     RelayWatch,
     check_candidate,
     check_sdp,
+    check_servers,
 )
 from aldis.protocol.messages import Candidate, Capabilities
 
@@ -51,6 +52,7 @@ class WrtcEngine:
     capabilities: Final = Capabilities(trickle=True, restart=True)
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        check_servers(config)
         if config.allow_loopback:
             _allow_loopback()
         servers = [
@@ -193,7 +195,10 @@ class _Connection:
 
     def _on_state(self, event: webrtc.Event) -> None:
         del event
-        self._listener.state_changed(EngineState(self._native.connection_state.value))
+        state = EngineState(self._native.connection_state.value)
+        if state is EngineState.FAILED:
+            self._relay_watch.gathered()  # a TURN server that does not answer is waited for much longer
+        self._listener.state_changed(state)
 
     def _on_channel(self, event: webrtc.RTCDataChannelEvent) -> None:
         _Channel(event.channel, self._listener)
