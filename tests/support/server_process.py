@@ -1,0 +1,129 @@
+"""A server in a process of its own, with its log: for tests of signals, of `kill -9`, and of what the log holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+PATIENCE = 20.0
+
+_PROGRAM = """
+import json, sys
+from aldis.errors import AldisError
+from aldis.server.app import run
+from aldis.server.config import load_config
+try:
+    sys.exit(run(load_config(json.loads(sys.argv[1]), {}, None)))
+except AldisError as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(3)
+"""
+
+
+class ServerProcess:
+    """`async with ServerProcess(folder, auth="open") as server`: settings by name; ports are free ones."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.settings = {
+            "port": 0,
+            "admin_port": 0,
+            "data": str(folder / "data"),
+            "log_format": "json",
+            "log_level": "debug",
+            **settings,
+        }
+        self.port = 0
+        self.admin_port = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._log: list[str] = []
+        self._grown = asyncio.Condition()
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        assert self._process is not None
+        return self._process
+
+    async def start(self) -> None:
+        """Start, and return when it serves; raises `AssertionError` with its log when it does not."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "default", "-c", _PROGRAM, json.dumps(self.settings), stderr=asyncio.subprocess.PIPE
+        )
+        self._reading = asyncio.create_task(self._read_log())
+        line = await self.wait_for_line("serving")
+        self.port = int(line["url"].rpartition(":")[2])
+        self.admin_port = int(line["admin"].rpartition(":")[2]) if line["admin"] else 0
+
+    async def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            async with self._grown:
+                self._log.append(line.decode())
+                self._grown.notify_all()
+        async with self._grown:
+            self._grown.notify_all()
+
+    async def wait_for_line(self, event: str) -> dict[str, Any]:
+        """The first line of the log with this event, once there is one."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.lines() if line["event"] == event), None)
+
+        async with asyncio.timeout(PATIENCE), self._grown:
+            while (line := found()) is None:
+                assert self._reading is not None
+                assert not self._reading.done(), self.log_text()
+                await self._grown.wait()
+            return line
+
+    def log_text(self) -> str:
+        return "".join(self._log)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return [json.loads(line) for line in self._log if line.startswith("{")]
+
+    def assert_clean_log(self) -> None:
+        """The log holds no traceback, nothing that is not a line of ours, and nothing above a warning."""
+        text = self.log_text()
+        assert "Traceback" not in text, text
+        assert all(line.startswith("{") for line in text.splitlines()), text
+        bad = [line for line in self.lines() if line["level"] not in ("debug", "info", "warning")]
+        assert not bad, bad
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def wait(self) -> int:
+        """The exit code, once it has ended."""
+        assert self._reading is not None
+        async with asyncio.timeout(PATIENCE):
+            await self._reading
+            return await self.process.wait()
+
+    async def stop(self) -> int:
+        """Ask it to stop, and return the exit code."""
+        if self.process.returncode is None:
+            self.signal(signal.SIGTERM)
+        return await self.wait()
+
+    async def __aenter__(self) -> ServerProcess:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+            await self.wait()
