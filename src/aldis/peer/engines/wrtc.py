@@ -16,6 +16,7 @@ import asyncio
 import ipaddress
 import os
 from collections.abc import Awaitable
+from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import webrtc
@@ -65,6 +66,7 @@ class WrtcEngine:
         return _Connection(native, config, listener)
 
 
+@cache  # once it is allowed it stays so, and asking again after the first connection is an error
 def _allow_loopback() -> None:
     try:
         webrtc.allow_loopback()
