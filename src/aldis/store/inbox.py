@@ -83,9 +83,7 @@ class Inbox:
         if hello.stream != self._name:
             # What the other stream's sender was never told has arrived is not ours to deliver: where that sender is
             # still alive, on another device, it will send it again.
-            self._held.clear()
-            self._held_bytes = 0
-            self._stream.arrived = self._stream.handed_over
+            self.let_go()
         before = hello.next - 1
         stream = self._streams.pop(hello.stream, None) or _Stream(before, before)
         self._streams[hello.stream] = stream
@@ -148,6 +146,17 @@ class Inbox:
     def first(self) -> Arrived | None:
         """The message that is to be handed over next."""
         return self._held[0] if self._held else None
+
+    @property
+    def size(self) -> int:
+        """Bytes that are here and not handed over, of whole messages and of one that is still coming."""
+        return self._held_bytes + (len(self._partial.data) if self._partial is not None else 0)
+
+    def let_go(self) -> None:
+        """Forget what is not handed over; it will come again. Only while no channel is open."""
+        self._held.clear()
+        self._held_bytes = 0
+        self._stream.arrived = self._stream.handed_over
 
     def take(self) -> None:
         """The first message has been handed over."""

@@ -91,7 +91,7 @@ class Outbox:
     # --- channels -------------------------------------------------------------------------------------------------
 
     def hello_sent(self) -> int:
-        """A channel begins; return `next` for our HELLO, the number of the first message that we may send on it."""
+        """A channel begins. Return `next` for our HELLO: the first message that is not acknowledged."""
         self.closed()
         return self._current
 

@@ -1,0 +1,327 @@
+"""When to call one peer, and what came of it.
+
+A peer is *wanted* while the application has asked for it (`connect_to_peer`) or messages wait for it. A wanted peer
+is called when it is online, again after growing pauses when that fails, and at once when it comes online. One that is
+not wanted is never called, but its own calls are answered.
+
+Rules of this module:
+
+* At most one attempt at a time; who asks meanwhile shares it.
+* Where the peer is known to be offline, nothing is tried: the server tells when that changes.
+* A peer that has said goodbye while nothing waits for it is left alone until it comes back online.
+* A peer whose key has changed is not called before a person has accepted the new one.
+
+It does not know how a connection is made, nor what is sent on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Final, Protocol
+
+import structlog
+
+from aldis.client.backoff import Backoff
+from aldis.errors import (
+    AldisError,
+    PeerConnectionFailed,
+    PeerError,
+    PeerKeyChanged,
+    PeerOffline,
+    PeerUnknown,
+    RequestFailed,
+    SignalingError,
+    StateError,
+)
+from aldis.peer.connection import PeerState
+
+_log = structlog.get_logger(__name__)
+
+# A connection that has stood for so many seconds was no failure: the pauses begin small again.
+SETTLED: Final = 10.0
+
+
+class Line(Protocol):
+    """What a caller works with: the peer's end of it, made by `link.Link`."""
+
+    user_id: str
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there should be a connection."""
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait for the peer."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether the server will tell when the peer comes online."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether the server can be asked."""
+
+    @property
+    def state(self) -> PeerState:
+        """How the connection stands now."""
+
+    async def find(self) -> None:
+        """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`."""
+
+    def dial(self) -> None:
+        """Start to connect, unless that is under way; the new state is told to the caller when it comes."""
+
+    def hang_up(self, reason: str) -> None:
+        """End an attempt or a connection, for good."""
+
+    def blocked(self, error: PeerKeyChanged) -> None:
+        """The key has changed: nothing that waits can be delivered."""
+
+    def failed(self, error: AldisError) -> None:
+        """An attempt has failed."""
+
+
+class Clock(Protocol):
+    """Time: an asyncio loop is one."""
+
+    def time(self) -> float: ...
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle: ...
+
+
+class Caller:
+    """Decides about the calls to one peer."""
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        backoff: Backoff,
+        clock: Clock,
+        random: Callable[[], float],
+        spawn: Callable[[Coroutine[object, object, None], str], asyncio.Task[None]],
+    ) -> None:
+        """`random` gives numbers evenly from 0 to 1; `spawn` starts a task that the store owns."""
+        self._line = line
+        self._backoff = backoff
+        self._clock = clock
+        self._random = random
+        self._spawn = spawn
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: set[asyncio.Future[AldisError | None]] = set()
+        self._outcome: asyncio.Future[PeerError | None] | None = None  # of the attempt that `_task` waits for
+        self._refusal: PeerError | None = None  # what was wrong with an answer to it
+        self._failures = 0
+        self._connected_at: float | None = None
+        self._blocked = False
+        self._hushed = False
+        self._offline = False
+
+    # --- what happens ---------------------------------------------------------------------------------------------
+
+    async def connected(self, seconds: float) -> None:
+        """Wait until the peer is connected, calling it now. Raises `PeerError` when it fails, or takes too long."""
+        if self._line.state is PeerState.CONNECTED:
+            return
+        waiter: asyncio.Future[AldisError | None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            self.poke(now=True)
+            async with asyncio.timeout(seconds):
+                error = await waiter
+        except TimeoutError:
+            error = self._cause(PeerConnectionFailed(self._line.user_id, self._why_so_long(seconds)))
+        finally:
+            self._waiters.discard(waiter)
+        if error is not None:
+            raise error
+
+    def _why_so_long(self, seconds: float) -> str:
+        if not self._line.registered:
+            return f"the signaling server cannot be reached, after {seconds:g} s"
+        return f"it was not there after {seconds:g} s"
+
+    def poke(self, *, now: bool = False) -> None:
+        """Something may have changed: call if it is time to. `now` means that there is no reason to wait any more."""
+        if now:
+            self._offline = self._hushed = False
+            self._cancel_timer()
+        if (
+            self._line.wanted
+            and self._line.registered
+            and not (self._blocked or self._hushed or self._offline)
+            and self._task is None
+            and self._timer is None
+            and self._line.state not in (PeerState.CONNECTING, PeerState.CONNECTED)
+        ):
+            self._task = self._spawn(self._call(), f"call {self._line.user_id}")
+
+    def queued(self) -> None:
+        """A message waits for the peer."""
+        self._hushed = False
+        self.poke()
+
+    def presence_changed(self, online: bool) -> None:
+        """The server has said whether the peer is online."""
+        came_back = online and self._offline
+        self._offline = not online
+        if came_back:
+            self._failures = 0
+            if self._line.state in (PeerState.CONNECTING, PeerState.DISCONNECTED) and self._line.wanted:
+                # That was meant for the peer as it was before: nobody will answer.
+                self._stop("it has come back online")
+            self.poke(now=True)
+        else:
+            self.poke()
+
+    def signaling_returned(self, *, resumed: bool) -> None:
+        """We are registered again. Unless `resumed`, something may have been missed."""
+        if not resumed:
+            self._offline = self._hushed = False
+        self.poke()
+
+    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+        """The connection has come to another state."""
+        match state:
+            case PeerState.CONNECTED:
+                self._connected_at = self._clock.time()
+                self._hushed = False
+                self._refusal = None
+                self._cancel_timer()
+                self._finish(None)
+            case PeerState.FAILED | PeerState.CLOSED | PeerState.DISCONNECTED:
+                self._lost(state, error)
+            case _:
+                pass
+
+    def _lost(self, state: PeerState, error: PeerError | None) -> None:
+        if self._connected_at is not None and self._clock.time() - self._connected_at >= SETTLED:
+            self._failures = 0
+        was_connected, self._connected_at = self._connected_at is not None, None
+        if self._outcome is not None:
+            if state is not PeerState.DISCONNECTED and not self._outcome.done():
+                self._outcome.set_result(error or PeerConnectionFailed(self._line.user_id, "it has hung up"))
+            return
+        if state is PeerState.CLOSED and was_connected and not self._line.queued:
+            self._hushed = True
+        self._retry()
+
+    def refused(self, error: PeerError) -> None:
+        """An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why."""
+        self._refusal = error
+
+    def accepted(self) -> None:
+        """A person has accepted the peer's new key."""
+        self._blocked = False
+        self._refusal = None
+        self.poke(now=True)
+
+    def reconsider(self) -> None:
+        """Somebody has lost interest: end an attempt of ours that nobody wants any more, leave all else as it is."""
+        if not self._line.wanted:
+            if self._task is not None:
+                self._stop("it is not wanted any more")
+            self._cancel_timer()
+
+    def stop(self, error: AldisError) -> None:
+        """End what is under way; who waits gets `error`."""
+        self._stop(str(error))
+        self._finish(error)
+        self._hushed = True
+
+    # --- one attempt ----------------------------------------------------------------------------------------------
+
+    async def _call(self) -> None:
+        try:
+            if await self._found():
+                await self._connect()
+                self._task = None
+        except RequestFailed as error:
+            self._ended(PeerConnectionFailed(self._line.user_id, f"the server refuses: {error.message}"))
+        except (SignalingError, StateError) as error:
+            # Who waits goes on waiting, as the server may come back in time.
+            _log.debug("a call was cut short", peer=self._line.user_id, reason=str(error))
+            self._task = None
+            self._retry()
+        except AldisError as error:
+            self._ended(error)
+        finally:
+            if self._task is asyncio.current_task():  # neither an outcome nor cancelled: a fault of this program
+                self._ended(PeerConnectionFailed(self._line.user_id, "an internal error, see the log"))
+
+    async def _found(self) -> bool:
+        """Ask the server for the peer; False when the call ends here."""
+        try:
+            await self._line.find()
+        except (PeerOffline, PeerUnknown) as error:
+            self._ended(error, offline=self._line.watched)
+            return False
+        except PeerKeyChanged as error:
+            # If it has called us meanwhile, with the pinned key, then this is the peer that we know, whatever the
+            # server says.
+            if self._line.state is not PeerState.CONNECTED:
+                self._ended(error, key_changed=True)
+                return False
+        return True
+
+    async def _connect(self) -> None:
+        """Dial, and wait for what comes of it. Raises `PeerError`."""
+        self._refusal = None
+        self._line.dial()
+        if self._line.state is not PeerState.CONNECTED:
+            outcome = self._outcome = asyncio.get_running_loop().create_future()
+            try:
+                error = await outcome
+            finally:
+                if self._outcome is outcome:
+                    self._outcome = None
+            if error is not None:
+                raise self._cause(error)
+
+    def _cause(self, error: PeerError) -> PeerError:
+        """Why an attempt has failed: what was wrong with the answer says more than that none came in time."""
+        return error if self._refusal is None else self._refusal
+
+    def _ended(self, error: AldisError, *, offline: bool = False, key_changed: bool = False) -> None:
+        self._task = None
+        self._offline = offline
+        self._blocked = key_changed
+        self._line.failed(error)
+        if isinstance(error, PeerKeyChanged) and key_changed:
+            self._line.blocked(error)
+        self._finish(error)
+        self._retry()
+
+    def _finish(self, error: AldisError | None) -> None:
+        if error is None and self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(None)
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(error)
+
+    def _retry(self) -> None:
+        """Call again after a pause, if the peer is wanted and not known to be away."""
+        if self._timer is not None or not self._line.wanted or self._offline or self._blocked or self._hushed:
+            return
+        self._failures += 1
+        self._timer = self._clock.call_later(self._backoff.delay(self._failures, self._random()), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.poke()
+
+    def _stop(self, reason: str) -> None:
+        self._cancel_timer()
+        task, self._task, self._outcome = self._task, None, None
+        if task is not None:
+            task.cancel()
+        if self._line.state in (PeerState.CONNECTING, PeerState.DISCONNECTED):
+            self._line.hang_up(reason)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,173 @@
+"""The messages between us and one peer: what `outbox` and `inbox` decide, carried out on a route.
+
+Rules of this module:
+
+* A route takes frames while it has room and says when it has room again. Today there is one, the direct channel; what
+  is here does not care, so the sealed relay can be another.
+* Acknowledgements go before messages, or two full routes would wait for each other.
+* Nothing here waits: everything happens within the calls of the route, the application and the mailbox.
+
+It does not know how a route comes about, nor when there should be one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from aldis.errors import QueueFull
+from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, encode_ack
+from aldis.store.delivery import Delivery
+from aldis.store.feeds import Letter
+from aldis.store.inbox import Inbox
+from aldis.store.outbox import Outbox
+from aldis.store.state import StoreLimits
+
+
+class Route(Protocol):
+    """A way to the peer."""
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Take one frame; False when there is no way, or no room. `Conversation.pump` is to be called when there is."""
+
+
+class Recipient(Protocol):
+    """Where messages go that have arrived: `feeds.Mailbox`."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `put` may be called."""
+
+    def put(self, letter: Letter) -> None:
+        """Take in a message."""
+
+
+class Conversation:
+    """What is said to and by one peer."""
+
+    def __init__(
+        self,
+        user_id: str,
+        stream: str,
+        *,
+        limits: StoreLimits,
+        route: Route,
+        recipient: Recipient,
+        soon: Callable[[Callable[[], object]], object],
+    ) -> None:
+        """`soon` makes a call a little later (`loop.call_soon`), so that one acknowledgement covers many messages."""
+        self._user_id = user_id
+        self._limits = limits
+        self._route = route
+        self._recipient = recipient
+        self._soon = soon
+        self._outbox = Outbox(stream)
+        self._inbox = Inbox()
+        self._deliveries: dict[int, Delivery] = {}
+        self._acknowledging = False
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """How many messages the peer has not acknowledged yet."""
+        return self._outbox.messages
+
+    @property
+    def last(self) -> Delivery | None:
+        """The delivery of the newest of these messages; all others come before it, or fail with it."""
+        return self._deliveries.get(self._outbox.last)
+
+    def send(self, content: Content, data: bytes) -> Delivery:
+        """Queue a message, and send it when it is its turn. Raises `QueueFull`."""
+        waiting, size = self._outbox.messages, self._outbox.size
+        if waiting and (waiting >= self._limits.queue_messages or size + len(data) > self._limits.queue_size):
+            raise QueueFull(self._user_id, waiting, size)
+        delivery = Delivery(self._user_id, self._outbox.put(content, data))
+        self._deliveries[delivery.sequence] = delivery
+        self.pump()
+        return delivery
+
+    def fail(self, reason: str) -> None:
+        """Give up all messages that are not acknowledged. Only while no channel is open."""
+        self._outbox.clear()
+        deliveries, self._deliveries = self._deliveries, {}
+        for delivery in deliveries.values():
+            delivery.fail(reason)
+
+    # --- the channel ----------------------------------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        """Our first frame on a new channel."""
+        self._outbox.hello_sent()
+        return self.greeting()
+
+    def greeting(self) -> Hello:
+        """A HELLO for a channel on which nothing will follow."""
+        return Hello(VERSION, self._outbox.stream, self._outbox.acknowledged + 1, [], self._inbox.position())
+
+    def opened(self, hello: Hello) -> None:
+        """A channel is open; `hello` is the other side's. Raises `ProtocolViolation`."""
+        self._inbox.opened(hello)
+        self._delivered(self._outbox.opened(hello.received))
+        self.pump()
+
+    def closed(self) -> None:
+        """The channel is gone."""
+        self._outbox.closed()
+        self._inbox.closed()
+
+    def received(self, frame: Chunk | Ack) -> None:
+        """A frame has come. Raises `ProtocolViolation`."""
+        if isinstance(frame, Ack):
+            self._delivered(self._outbox.acknowledge(frame.sequence))
+            self.pump()
+        else:
+            self._inbox.receive(frame)
+            self.hand_over()
+
+    def pump(self) -> None:
+        """Send what is due and has room on the route."""
+        if not self.flush():
+            return
+        while (frame := self._outbox.next_frame()) is not None and self._route.send_frame(frame):
+            self._outbox.sent()
+
+    def _delivered(self, sequences: range) -> None:
+        for sequence in sequences:
+            self._deliveries.pop(sequence).succeed()
+
+    # --- receiving ------------------------------------------------------------------------------------------------
+
+    @property
+    def arriving(self) -> int:
+        """Bytes that have arrived and are not handed over."""
+        return self._inbox.size
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a whole message waits for room in the mailbox."""
+        return self._inbox.first is not None
+
+    def hand_over(self) -> None:
+        """Give the application what has arrived, as far as it has room, and acknowledge that soon."""
+        while (first := self._inbox.first) is not None and self._recipient.has_room:
+            self._inbox.take()  # first: a callback may lead back here
+            self._recipient.put(Letter(self._user_id, first.content, first.data, first.sequence))
+        if self._inbox.due is not None and not self._acknowledging:
+            self._acknowledging = True
+            self._soon(self.flush)
+
+    def let_go(self) -> None:
+        """Forget what has arrived and is not handed over; it will come again. Only while no channel is open."""
+        self._inbox.let_go()
+
+    def flush(self) -> bool:
+        """Send the acknowledgement that is due. False when there was no room for it."""
+        self._acknowledging = False
+        due = self._inbox.due
+        if due is not None:
+            if not self._route.send_frame(encode_ack(due)):
+                return False
+            self._inbox.confirmed(due)
+        return True

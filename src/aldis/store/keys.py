@@ -1,0 +1,62 @@
+"""Pins, and what the directory says while there is no pin yet.
+
+At the first contact the server names the peer's key, and the peer then proves one. Both have to be the same: so a
+server that only lies once is found out even then. A pin is made by a proof alone, never by the server's word.
+"""
+
+from __future__ import annotations
+
+from aldis.identity.keys import PUBLIC_KEY_BYTES
+from aldis.identity.pins import Pins
+from aldis.protocol.codec import from_base64
+from aldis.protocol.messages import Proof
+
+
+class DirectoryPins:
+    """The pins of a store; those of `pins`, which stays open, and expectations that last as long as a peer is known."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._pins = pins
+        self._expected: dict[tuple[str, str], bytes] = {}
+
+    def expect(self, server: str, user_id: str, public_key: bytes) -> bytes:
+        """Note what the directory says; return the pinned key, or `public_key` when there is none."""
+        pinned = self._pins.find(server, user_id)
+        if pinned is not None:
+            return pinned
+        self._expected[server, user_id] = public_key
+        return public_key
+
+    def forget(self, server: str, user_id: str) -> None:
+        """The peer is not known any more: let go of what was expected."""
+        self._expected.pop((server, user_id), None)
+
+    def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
+        """Pin a proved key, unless another one is pinned or expected; return the key that stands."""
+        standing = self.find(server, user_id)
+        return self._pins.pin(server, user_id, public_key) if standing in (None, public_key) else standing
+
+    def find(self, server: str, user_id: str) -> bytes | None:
+        """The pinned key, else the one that is expected."""
+        return self._pins.find(server, user_id) or self._expected.get((server, user_id))
+
+    def pinned(self, server: str, user_id: str) -> bytes | None:
+        """The pinned key, expectations aside."""
+        return self._pins.find(server, user_id)
+
+    def accept(self, server: str, user_id: str, public_key: bytes) -> None:
+        """Pin a key in place of any other: a person has decided."""
+        self._expected.pop((server, user_id), None)
+        self._pins.accept(server, user_id, public_key)
+
+    def close(self) -> None:
+        """Forget what was expected; the pins belong to who made them."""
+        self._expected.clear()
+
+
+def claimed_key(proof: Proof | None) -> bytes | None:
+    """The key that a proof claims to be made with, unchecked; None when there is none that could be one."""
+    try:
+        return None if proof is None else from_base64(proof.public_key, PUBLIC_KEY_BYTES)
+    except ValueError:
+        return None

@@ -1,0 +1,401 @@
+"""All that a store keeps of one peer: the conversation, the caller, and the connection when there is one.
+
+Rules of this module:
+
+* A link outlives its connections. Each `PeerConnection` has a listener of its own (`_Ears`), so that one that was let
+  go of is not heard any more.
+* A peer that breaks the protocol loses the connection, not the link: what it has sent before stands.
+* What a link may ask of the store is in `Home`; it knows of no other peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Protocol
+
+import structlog
+
+from aldis.client.backoff import Backoff
+from aldis.client.events import (
+    AnswerReceived,
+    ByeReceived,
+    CandidateReceived,
+    Discovery,
+    OfferReceived,
+    PresenceChanged,
+)
+from aldis.errors import (
+    AldisError,
+    PeerConnectionFailed,
+    PeerError,
+    PeerKeyChanged,
+    PeerOffline,
+    PeerUnknown,
+    ProofInvalid,
+    ProtocolViolation,
+    RequestFailed,
+)
+from aldis.peer.connection import PeerConnection, PeerListener, PeerState
+from aldis.protocol.channel import Ack, Chunk, Content, Hello
+from aldis.store.caller import Caller, Clock
+from aldis.store.conversation import Conversation, Recipient
+from aldis.store.delivery import Delivery
+from aldis.store.state import PeerView, StoreLimits
+
+_log = structlog.get_logger(__name__)
+
+
+class Home(Protocol):
+    """What a link needs of the store that it belongs to."""
+
+    @property
+    def limits(self) -> StoreLimits:
+        """How much may be kept."""
+
+    @property
+    def backoff(self) -> Backoff:
+        """The pauses between calls."""
+
+    @property
+    def mailbox(self) -> Recipient:
+        """Where messages go."""
+
+    @property
+    def clock(self) -> Clock:
+        """Time."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether the server can be asked."""
+
+    async def watch(self, user_id: str) -> None:
+        """Have presence told. Raises `SignalingError`."""
+
+    async def discover(self, user_id: str) -> Discovery:
+        """Ask the server for a user. Raises `SignalingError`."""
+
+    def expect(self, user_id: str, public_key: bytes) -> bytes:
+        """Note what the directory says; return the key that stands, which is the pinned one where there is one."""
+
+    def pinned(self, user_id: str) -> bytes | None:
+        """The key that is pinned."""
+
+    def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
+        """Make a connection."""
+
+    def refresh(self, connection: PeerConnection) -> None:
+        """Give a connection the ICE servers of the hour."""
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        """Start a task that the store owns."""
+
+    def soon(self, callback: Callable[[], object]) -> object:
+        """Call a little later."""
+
+    def random(self) -> float:
+        """A number evenly from 0 to 1."""
+
+    def changed(self, link: Link) -> None:
+        """Something in `Link.view` may have changed."""
+
+    def arrived(self, size: int) -> None:
+        """So many bytes of a message have come."""
+
+
+class Link:
+    """One peer, as long as the store knows it."""
+
+    def __init__(self, user_id: str, home: Home, stream: str) -> None:
+        """`stream` is a random name."""
+        self.user_id = user_id
+        self.kept = False  # the application has asked for a connection, and had it
+        self.admitted: bytes | None = None  # the key with which the application lets the peer in
+        self.touched = 0.0  # when something happened here last
+        self.watched = False
+        self._home = home
+        self._asking = 0
+        self._state = PeerState.NEW
+        self._error: AldisError | None = None
+        self._online: bool | None = None
+        self._key = home.pinned(user_id)
+        self._blocked: PeerKeyChanged | None = None
+        self._connection: PeerConnection | None = None
+        self._ears: _Ears | None = None
+        self.conversation = Conversation(
+            user_id, stream, limits=home.limits, route=self, recipient=home.mailbox, soon=home.soon
+        )
+        self.caller = Caller(self, backoff=home.backoff, clock=home.clock, random=home.random, spawn=home.spawn)
+
+    # --- for the store --------------------------------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there should be a connection."""
+        return self.kept or self._asking > 0 or self.conversation.queued > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be forgotten to make place for another peer."""
+        quiet = self.state not in (PeerState.CONNECTING, PeerState.CONNECTED, PeerState.DISCONNECTED)
+        return quiet and not self.wanted and not self.conversation.waiting
+
+    @property
+    def view(self) -> PeerView:
+        """The peer as the application sees it."""
+        connection = self._connection if self._state is PeerState.CONNECTED else None
+        return PeerView(
+            user_id=self.user_id,
+            state=self._state,
+            online=self._online,
+            round_trip_time=None if connection is None else connection.round_trip_time,
+            public_key=self._key,
+            queued=self.conversation.queued,
+            error=self._error,
+        )
+
+    async def connect(self, seconds: float) -> None:
+        """Return when the peer is connected. Raises `PeerError`, `StateError`."""
+        if self._blocked is not None:
+            raise self._blocked
+        self._asking += 1
+        try:
+            await self.caller.connected(seconds)
+            self.kept = True
+        finally:
+            self._asking -= 1
+            self.caller.reconsider()
+            self._changed()
+
+    def send(self, content: Content, data: bytes) -> Delivery:
+        """Queue a message. Raises `QueueFull`, and `PeerKeyChanged` until the new key is accepted."""
+        if self._blocked is not None:
+            raise self._blocked
+        delivery = self.conversation.send(content, data)
+        if self.state is not PeerState.CONNECTED:
+            self.caller.queued()
+        self._changed()
+        return delivery
+
+    def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
+        """Take in what the peer says through the server."""
+        connection = self._connection
+        if connection is None:
+            if not isinstance(event, OfferReceived):
+                return  # meant for a connection that is gone
+            connection = self._connect()
+        self._home.refresh(connection)
+        connection.receive(event)
+
+    def presence_changed(self, event: PresenceChanged) -> None:
+        """The server has said whether the peer is online."""
+        self._online = event.online
+        self.caller.presence_changed(event.online)
+        self._changed()
+
+    def accept(self, *, changed: bool) -> None:
+        """The application has accepted a key; `changed` when another one was pinned before."""
+        self._key = self._home.pinned(self.user_id)
+        self._blocked = self._error = None
+        if changed:
+            self.hang_up("another key of yours has been accepted")
+        self.caller.accepted()
+        self._changed()
+
+    def drop(self, reason: str) -> None:
+        """End the connection for a fault of the peer's, and call again later if it is wanted."""
+        error = PeerConnectionFailed(self.user_id, reason)
+        self._release(reason)
+        self._state = PeerState.FAILED
+        self._error = error
+        self.caller.state_changed(PeerState.FAILED, error)
+        self._changed()
+
+    def let_go(self, reason: str) -> None:
+        """End the connection, and forget what has arrived and is not handed over: it will come again."""
+        self.drop(reason)
+        self.conversation.let_go()
+
+    async def close(self, reason: str, error: AldisError) -> None:
+        """End everything with this peer: what waits for it fails, who waits for a connection gets `error`.
+
+        Done before it first waits, but for the connection's own end. The link can be used again.
+        """
+        self.kept = False
+        self.caller.stop(error)
+        self.conversation.flush()
+        connection = self._detach()
+        self.conversation.fail(reason)
+        if self._state is not PeerState.NEW:
+            self._state = PeerState.CLOSED
+        self._error = None
+        self._changed()
+        if connection is not None:
+            await connection.close(reason)
+
+    # --- for the caller -------------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait for the peer."""
+        return self.conversation.queued
+
+    @property
+    def registered(self) -> bool:
+        """Whether the server can be asked."""
+        return self._home.registered
+
+    @property
+    def state(self) -> PeerState:
+        """How the connection stands now; what was told may be a moment older."""
+        return self._state if self._connection is None else self._connection.state
+
+    async def find(self) -> None:
+        """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`."""
+        if not self.watched:
+            try:
+                await self._home.watch(self.user_id)
+            except RequestFailed as error:
+                # The server allows no more watches: it is asked at each attempt then.
+                _log.debug("presence cannot be watched", peer=self.user_id, reason=str(error))
+            else:
+                self.watched = True
+        found = await self._home.discover(self.user_id)
+        self._online = found.online
+        if found.public_key is not None:
+            standing = self._home.expect(self.user_id, found.public_key)
+            if standing != found.public_key:
+                raise PeerKeyChanged(self.user_id, standing, found.public_key)
+        if not found.online:
+            raise PeerOffline(self.user_id) if found.public_key is not None else PeerUnknown(self.user_id)
+
+    def dial(self) -> None:
+        """Start to connect, unless that is under way."""
+        connection = self._connection or self._connect()
+        self._home.refresh(connection)
+        connection.connect()
+
+    def hang_up(self, reason: str) -> None:
+        """End an attempt or a connection, for good."""
+        if self._connection is not None:
+            self._release(reason)
+            self._state = PeerState.CLOSED
+            self._changed()
+
+    def blocked(self, error: PeerKeyChanged) -> None:
+        """The key has changed: nothing that waits can be delivered."""
+        self._blocked = error
+        self._release("the key has changed")
+        self._state = PeerState.FAILED
+        self.conversation.fail(str(error))
+        self._changed()
+
+    def failed(self, error: AldisError) -> None:
+        """An attempt has failed."""
+        # That the peer is away is no fault: `online` says it.
+        self._error = None if isinstance(error, PeerOffline | PeerUnknown) else error
+        self._changed()
+
+    # --- for the conversation -------------------------------------------------------------------------------------
+
+    def send_frame(self, frame: bytes) -> bool:
+        """The direct route."""
+        return self._connection is not None and self._connection.send_frame(frame)
+
+    # --- the connection -------------------------------------------------------------------------------------------
+
+    def _connect(self) -> PeerConnection:
+        self._ears = _Ears(self)
+        self._connection = self._home.connection(self.user_id, self._ears, self._ears.hello)
+        return self._connection
+
+    def _detach(self) -> PeerConnection | None:
+        connection, self._connection, self._ears = self._connection, None, None
+        self.conversation.closed()
+        return connection
+
+    def _release(self, reason: str) -> None:
+        connection = self._detach()
+        if connection is not None:
+            self._home.spawn(connection.close(reason), f"close {self.user_id}")
+
+    def _changed(self) -> None:
+        self.touched = self._home.clock.time()
+        self._home.changed(self)
+
+    def hears(self, ears: _Ears) -> bool:
+        """Whether these are the ears of the connection that counts."""
+        return self._ears is ears
+
+    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+        self._state = state
+        if state is PeerState.CONNECTED:
+            self._key = self._home.pinned(self.user_id)
+            self._error = None
+        elif error is not None:
+            self._error = error
+        # What was told may be overtaken by a new attempt already; the caller counts attempts.
+        if state is self.state:
+            self.caller.state_changed(state, error)
+        self._changed()
+
+    def channel_opened(self, hello: Hello) -> None:
+        self._obey(lambda: self.conversation.opened(hello))
+
+    def frame_received(self, frame: Chunk | Ack) -> None:
+        self._obey(lambda: self.conversation.received(frame))
+        if isinstance(frame, Chunk):
+            self._home.arrived(len(frame.data))
+
+    def refused(self, error: ProofInvalid | PeerKeyChanged) -> None:
+        _log.warning("a message was refused", peer=self.user_id, reason=str(error))
+        self.caller.refused(error)
+        if self.state is not PeerState.CONNECTED:
+            self._error = error
+        self._changed()
+
+    def _obey(self, take_in: Callable[[], None]) -> None:
+        before = self.conversation.queued
+        try:
+            take_in()
+        except ProtocolViolation as error:
+            _log.warning("a peer breaks the protocol", peer=self.user_id, reason=str(error))
+            self.drop(f"it breaks the protocol: {error}")
+        else:
+            if self.conversation.queued != before:
+                self._changed()
+
+
+class _Ears:
+    """The listener of one connection; deaf once the link has let go of it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+        if self._link.hears(self):
+            self._link.state_changed(state, error)
+
+    def hello(self) -> Hello:
+        conversation = self._link.conversation
+        return conversation.hello() if self._link.hears(self) else conversation.greeting()
+
+    def channel_opened(self, hello: Hello) -> None:
+        if self._link.hears(self):
+            self._link.channel_opened(hello)
+
+    def frame_received(self, frame: Chunk | Ack) -> None:
+        if self._link.hears(self):
+            self._link.frame_received(frame)
+
+    def channel_closed(self) -> None:
+        if self._link.hears(self):
+            self._link.conversation.closed()
+
+    def writable(self) -> None:
+        if self._link.hears(self):
+            self._link.conversation.pump()
+
+    def refused(self, error: ProofInvalid | PeerKeyChanged) -> None:
+        if self._link.hears(self):
+            self._link.refused(error)

@@ -1,0 +1,88 @@
+"""What a store tells of itself: immutable values, made anew at each change.
+
+Rules: frozen all the way down, so that a subscriber may keep what it was given, compare it with the next one, and
+hand it to another thread. It does not know how any of it comes about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from aldis.client.events import SignalingState
+from aldis.errors import AldisError, ConfigError
+from aldis.identity.keys import fingerprint
+from aldis.peer.connection import PeerState
+from aldis.store.content import Received
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """How things stand with one other user.
+
+    `online` is what the server says, None when it has not been asked or has not said. `round_trip_time` in seconds,
+    None unless connected. `public_key` is the pinned key (32 bytes), None before the first contact. `queued` counts
+    the messages that the peer has not acknowledged yet. `error` says what went wrong last, until it goes right.
+    """
+
+    user_id: str
+    state: PeerState = PeerState.NEW
+    online: bool | None = None
+    round_trip_time: float | None = None
+    public_key: bytes | None = None
+    queued: int = 0
+    error: AldisError | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The pinned key for people to compare."""
+        return None if self.public_key is None else fingerprint(self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """How things stand with the server and with every peer (by user id)."""
+
+    signaling: SignalingState = SignalingState.DISCONNECTED
+    signaling_error: AldisError | None = None
+    user_id: str | None = None
+    peers: Mapping[str, PeerView] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that has arrived.
+
+    `sequence` counts the messages of one run of the sender's program to us, from 1; numbers of messages that were
+    given up, or went to another device of ours, are missing.
+    """
+
+    sender: str
+    content: Received
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How much a store keeps at most; sizes in bytes. Raises `ConfigError` for a limit below 1.
+
+    `peers`: users at a time, so that one who comes under many names cannot fill the memory; those with whom nothing
+    is going on make place for others. `queue_messages`, `queue_size`: what waits for one peer; a message of any size
+    is taken when none is waiting. `unread_messages`, `unread_size`: what has arrived and waits for the application;
+    beyond it nothing is acknowledged, and the senders hold back. `arriving_size`: all that has arrived in part, or
+    waits behind the unread messages, of all peers together; beyond it the channel with most of it is ended, and its
+    peer sends again later.
+    """
+
+    peers: int = 256
+    queue_messages: int = 10_000
+    queue_size: int = 64 * 1024 * 1024
+    unread_messages: int = 1_000
+    unread_size: int = 32 * 1024 * 1024
+    arriving_size: int = 128 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"limits.{name}", "is below 1")
