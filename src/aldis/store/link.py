@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -37,6 +38,7 @@ from aldis.errors import (
     RequestFailed,
 )
 from aldis.peer.connection import PeerConnection, PeerListener, PeerState
+from aldis.protocol.addresses import DEFAULT_DEVICE, split
 from aldis.protocol.channel import Ack, Chunk, Content, Hello
 from aldis.store.caller import Caller, Clock
 from aldis.store.conversation import Conversation, Recipient
@@ -185,7 +187,9 @@ class Link:
                 return  # meant for a connection that is gone
             connection = self._connect()
         self._home.refresh(connection)
-        connection.receive(event)
+        # A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
+        user_id, device = split(event.sender)
+        connection.receive(event if device is not None else replace(event, sender=f"{user_id}/{DEFAULT_DEVICE}"))
 
     def presence_changed(self, event: PresenceChanged) -> None:
         """The server has said whether the peer is online."""

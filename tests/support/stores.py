@@ -1,0 +1,136 @@
+"""Stores on a real server with real engines, and ways to wait for what they tell. Nothing sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+# Before anything makes a wrtc connection; the other way (`allow_loopback`) comes too late once somebody has.
+os.environ["WRTC_ALLOW_LOOPBACK"] = "1"
+
+from aldis.client.backoff import Backoff
+from aldis.identity.keys import Identity
+from aldis.peer.connection import PeerState, PeerTiming
+from aldis.peer.engine import EngineConfig, EngineConnection, EngineListener, load_engine
+from aldis.protocol.messages import Capabilities
+from aldis.server.app import SignalingServer
+from aldis.server.config import ServerConfig
+from aldis.store.content import Received
+from aldis.store.state import Message, PeerView, StoreState
+from aldis.store.store import NetworkStore
+
+PATIENCE = 25.0  # seconds; a test that needs them has failed already
+QUICK = PeerTiming(attempt=5.0, heal=2.0, heartbeat=0.2, silence=1.0, probe=0.3, linger=0.5)
+SHORT = Backoff(first=0.1, most=1.0)
+
+
+@asynccontextmanager
+async def running_server(**settings: Any) -> AsyncIterator[SignalingServer]:
+    """A server of this process."""
+    config = ServerConfig(**{"port": 0, "admin_port": None, "data": ":memory:", **settings})
+    async with SignalingServer(config) as server:
+        yield server
+
+
+def new_store(**options: Any) -> NetworkStore:
+    """A store with short times, not connected."""
+    return NetworkStore(options.pop("identity", None), **{"timing": QUICK, "backoff": SHORT, **options})
+
+
+@asynccontextmanager
+async def stores(url: str, *names: str, **options: Any) -> AsyncIterator[list[NetworkStore]]:
+    """A store for each name, connected to the server at `url`."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for name in names:
+            store = await stack.enter_async_context(new_store(**options))
+            await store.connect_to_signaling(url, name, backoff=SHORT)
+            made.append(store)
+        yield made
+
+
+async def until(
+    store: NetworkStore, holds: Callable[[StoreState], bool], what: str = "the condition", seconds: float = PATIENCE
+) -> StoreState:
+    """Wait for a state of which `holds` is true."""
+    try:
+        async with asyncio.timeout(seconds):
+            async for state in store.states():
+                if holds(state):
+                    return state
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come true within {seconds:g} s: {store.state}") from None
+    raise AssertionError(f"the store ended before {what}: {store.state}")
+
+
+async def until_peer(
+    store: NetworkStore, user_id: str, holds: Callable[[PeerView], bool], what: str = "the condition"
+) -> PeerView:
+    """Wait for a state of one peer."""
+    state = await until(
+        store, lambda state: user_id in state.peers and holds(state.peers[user_id]), f"{what} of {user_id}"
+    )
+    return state.peers[user_id]
+
+
+async def until_state(store: NetworkStore, user_id: str, *states: PeerState) -> PeerView:
+    """Wait until a peer is in one of these states."""
+    return await until_peer(store, user_id, lambda view: view.state in states, f"state {states}")
+
+
+async def read(store: NetworkStore, count: int, seconds: float = PATIENCE) -> list[Message]:
+    """The next messages."""
+    messages: list[Message] = []
+    try:
+        async with asyncio.timeout(seconds):
+            iterator = store.messages()
+            while len(messages) < count:
+                messages.append(await anext(iterator))
+    except TimeoutError:
+        raise AssertionError(f"only {len(messages)} of {count} messages came: {str(messages)[:500]}") from None
+    return messages
+
+
+async def contents(store: NetworkStore, count: int) -> list[Received]:
+    """What the next messages say."""
+    return [message.content for message in await read(store, count)]
+
+
+def identities(*names: str) -> dict[str, Identity]:
+    """A key for each name."""
+    return {name: Identity.generate() for name in names}
+
+
+class CountingEngine:
+    """A real engine that counts what it has open."""
+
+    def __init__(self, name: str = "wrtc") -> None:
+        self._engine = load_engine(name)
+        self.created = 0
+        self.open: set[EngineConnection] = set()
+        self.configs: list[EngineConfig] = []
+
+    @property
+    def name(self) -> str:
+        return self._engine.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._engine.capabilities
+
+    def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        connection = self._engine.create(config, listener)
+        self.created += 1
+        self.configs.append(config)
+        self.open.add(connection)
+        close = connection.close
+
+        async def closed() -> None:
+            self.open.discard(connection)
+            await close()
+
+        connection.close = closed  # type: ignore[method-assign]
+        return connection
