@@ -12,7 +12,7 @@ from aldis.protocol.channel import Ack, Chunk, Content, Frame, Goodbye, Hello, K
 
 U64 = st.integers(0, 2**64 - 1)
 EXACT = 2**53 - 1
-STREAMS = st.text(min_size=1, max_size=64)
+STREAMS = st.text(min_size=1, max_size=128)
 HELLOS = st.builds(
     Hello,
     version=st.integers(0, 9),
@@ -124,7 +124,7 @@ def test_a_number_with_something_behind_it_is_a_violation(frame: bytes) -> None:
         b"\x01" + b"[" * 100_000,
         b'\x01{"version":1,"stream":"s"}',
         b'\x01{"version":1,"stream":"","next":1}',
-        b'\x01{"version":1,"stream":"' + b"s" * 65 + b'","next":1}',
+        b'\x01{"version":1,"stream":"' + b"s" * 129 + b'","next":1}',
         b'\x01{"version":1,"stream":"s","next":0}',
         b'\x01{"version":1,"stream":"s","next":-1}',
         b'\x01{"version":1,"stream":"s","next":9007199254740992}',

@@ -71,7 +71,7 @@ class Content(IntEnum):
 
 # Numbers are u64 in the binary frames; JSON carries them exactly up to this only, which no stream reaches.
 _MAX_SEQUENCE: Final = 2**53 - 1
-_StreamName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_StreamName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
 class StreamPosition(msgspec.Struct, gc=False):
