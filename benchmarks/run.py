@@ -53,8 +53,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s: those to run, with commas between")
     names = ",".join(contender.name for contender in servers.ALL)
     parser.add_argument("--relays", default=names, help="of %(default)s: those that take part")
-    parser.add_argument("--rounds", type=int, help="how many rounds of relaying and of registering")
-    parser.add_argument("--seconds", type=float, help="how long each phase of a round takes")
+    parser.add_argument("--rounds", type=int, help="how many rounds")
+    parser.add_argument("--seconds", type=float, help="how long one slice takes")
     parser.add_argument("--pairs", type=int, help="pairs of connections that relay to each other (100)")
     parser.add_argument("--connections", type=int, help="connections that register and stay (2,000)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the numbers")
@@ -72,7 +72,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def plan_of(options: argparse.Namespace) -> Plan:
     plan = QUICK if options.quick else FULL
     if options.rounds:
-        plan = replace(plan, rounds=options.rounds, register_rounds=options.rounds)
+        plan = replace(plan, rounds=options.rounds, register_rounds=min(plan.register_rounds, options.rounds))
     if options.seconds:
         plan = replace(plan, saturated=options.seconds, paced=options.seconds, warm=min(plan.warm, options.seconds))
     if options.pairs:
@@ -164,7 +164,8 @@ def micro(seconds: float) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
-    console = Console()
+    # Into a file or a pipe, without the 80 columns that rich takes for what is no terminal.
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     if not sys.platform.startswith("linux"):
         console.print("The benchmark reads processor time and memory of other processes from the Linux kernel.")
         return EXIT_MISSING

@@ -46,26 +46,44 @@ class Plan:
 
 
 FULL: Final = Plan(
-    rounds=5, pairs=100, warm=0.5, saturated=2.0, paced=2.0, rate=5000, register_rounds=3, connections=2000, settle=0.5
+    rounds=15,
+    pairs=100,
+    warm=0.1,
+    saturated=0.5,
+    paced=0.5,
+    rate=5000,
+    register_rounds=3,
+    connections=2000,
+    settle=0.5,
 )
 QUICK: Final = Plan(
-    rounds=2, pairs=100, warm=0.3, saturated=1.0, paced=1.0, rate=5000, register_rounds=1, connections=1000, settle=0.3
+    rounds=5,
+    pairs=100,
+    warm=0.1,
+    saturated=0.3,
+    paced=0.3,
+    rate=5000,
+    register_rounds=1,
+    connections=1000,
+    settle=0.3,
 )
 
 
-def _job(running: Running, cores: Cores, **job: object) -> dict[str, Any]:
+def _where(running: Running) -> dict[str, object]:
     contender = running.contender
-    order = {
+    return {
         "dialect": contender.dialect,
         "port": running.port,
         "pid": running.pid,
         "collects": contender.on_node,
-        **job,
     }
+
+
+def _job(cores: Cores, **job: object) -> Any:
     with running_on(cores.generator):
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.load.generator"],
-            input=json.dumps(order),
+            input=json.dumps(job),
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -73,37 +91,33 @@ def _job(running: Running, cores: Cores, **job: object) -> dict[str, Any]:
             check=False,
         )
     if done.returncode:
-        raise JobFailed(f"{contender.title}: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        raise JobFailed(done.stderr[-2000:])
+    return json.loads(done.stdout)
 
 
 def relay(contenders: Sequence[Contender], plan: Plan, cores: Cores, say: Say) -> dict[str, list[dict[str, Any]]]:
-    """Relaying: every contender's results, one a round. The servers run throughout, so that all are warm."""
-    results: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
+    """Relaying: every contender's results, one a round. All servers run throughout, and one at a time has work."""
     with ExitStack() as stack:
-        running = {}
+        running: dict[str, Running] = {}
+        relays = {}
         for contender in contenders:
             if contender.server not in running:
                 running[contender.server] = stack.enter_context(started(contender, cores.server))
-        for number in range(plan.rounds):
-            # Every other round backwards: whoever comes after a busy one does not always come after the same.
-            for contender in contenders if number % 2 == 0 else reversed(contenders):
-                server = running[contender.server]
-                result = _job(
-                    Running(contender, server.port, server.pid),
-                    cores,
-                    job="relay",
-                    pairs=plan.pairs,
-                    warm=plan.warm,
-                    saturated=plan.saturated,
-                    paced=plan.paced,
-                    rate=plan.rate,
-                )
-                results[contender.name].append(result)
-                cpu = result["saturated"]["cpu_us"]
-                say(f"round {number + 1} of {plan.rounds}: {contender.title}: {cpu:.1f} us of processor time a message")
-    return results
+            server = running[contender.server]
+            relays[contender.name] = _where(Running(contender, server.port, server.pid))
+        say(f"relaying through {', '.join(contender.title for contender in contenders)}, {plan.rounds} rounds")
+        results: dict[str, list[dict[str, Any]]] = _job(
+            cores,
+            job="relay",
+            relays=relays,
+            rounds=plan.rounds,
+            pairs=plan.pairs,
+            warm=plan.warm,
+            saturated=plan.saturated,
+            paced=plan.paced,
+            rate=plan.rate,
+        )
+        return results
 
 
 def register(contenders: Sequence[Contender], plan: Plan, cores: Cores, say: Say) -> dict[str, list[dict[str, Any]]]:
@@ -113,9 +127,9 @@ def register(contenders: Sequence[Contender], plan: Plan, cores: Cores, say: Say
         for contender in contenders:
             with started(contender, cores.server) as running:
                 result = _job(
-                    running,
                     cores,
                     job="register",
+                    relay=_where(running),
                     count=plan.connections,
                     concurrency=min(CONCURRENCY, plan.connections),
                     settle=plan.settle,
@@ -123,7 +137,7 @@ def register(contenders: Sequence[Contender], plan: Plan, cores: Cores, say: Say
             results[contender.name].append(result)
             rate, size = result["first"]["per_second"], result["memory"]["pss"] / 1000
             say(
-                f"round {number + 1} of {plan.register_rounds}: {contender.title}: "
-                f"{rate:.0f} registrations a second, {size:.1f} KB each"
+                f"registering, round {number + 1} of {plan.register_rounds}: {contender.title}: "
+                f"{rate:.0f} a second, {size:.1f} KB each"
             )
     return results

@@ -40,6 +40,9 @@ class Dialect(Protocol):
         ...
 
     def confirmation(self, count: int) -> bytes: ...
+    def heartbeat(self) -> bytes | None:
+        """What a client says every few seconds so as not to be thrown out, if it has to say anything."""
+        ...
 
 
 class RelayRefused(Exception):
@@ -88,6 +91,9 @@ class Minimal:
     def confirmation(self, count: int) -> bytes:
         raise NotImplementedError
 
+    def heartbeat(self) -> bytes | None:
+        return None
+
 
 @dataclass
 class PeerJS:
@@ -121,6 +127,9 @@ class PeerJS:
 
     def confirmation(self, count: int) -> bytes:
         raise NotImplementedError
+
+    def heartbeat(self) -> bytes | None:
+        return _dump({"type": "HEARTBEAT"})
 
 
 @dataclass
@@ -167,6 +176,9 @@ class Aldis:
 
     def confirmation(self, count: int) -> bytes:
         return codec.encode(Received(count=count))
+
+    def heartbeat(self) -> bytes | None:
+        return None  # the server pings
 
 
 @dataclass

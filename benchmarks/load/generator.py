@@ -2,9 +2,10 @@
 
 It is started with one job as JSON on stdin and writes one JSON object to stdout. Jobs:
 
-* `relay`: connections in pairs send each other offers. First saturated: every connection keeps exactly one message on
-  its way (the partner answers each message with its own), so the relay is never idle and cannot batch. Then paced: a
-  fixed number of messages a second, spread over all connections, for latency away from saturation.
+* `relay`: connections in pairs send each other offers, at one relay after the other in slices of less than a second,
+  because what else the machine does changes from second to second. First saturated: every connection keeps exactly one
+  message on its way (the partner answers each message with its own), so the relay is never idle, and nothing is batched
+  but by itself. Then paced: a fixed number of messages a second, spread over all connections, for latency.
 * `register`: many clients connect and register, stay, are counted in memory, leave, and register again.
 
 Rules: nothing is parsed while the clock runs (a relayed message is known by its size); every message that was sent must
@@ -162,6 +163,7 @@ class Load:
     """All connections of one job."""
 
     def __init__(self, dialect: str, port: int, pid: int, collects: bool) -> None:
+        """`collects`: the relay collects garbage on SIGUSR2."""
         self._dialect = DIALECTS[dialect]
         self._port = port
         self._pid = pid
@@ -177,8 +179,10 @@ class Load:
         self.drained: asyncio.Event | None = None
         self.failure: Exception | None = None
 
-    def _dialects(self, count: int, prefix: str) -> list[Dialect]:
-        return [self._dialect(f"{prefix}{number}@example.com") for number in range(count)]
+    def _dialects(self, count: int) -> list[Dialect]:
+        # Names that nobody has had at this server: two loads may share one, and each makes keys of its own.
+        batch = os.urandom(3).hex()
+        return [self._dialect(f"{batch}-{number}@example.com") for number in range(count)]
 
     async def _connect(self, dialect: Dialect) -> Client:
         client = Client(dialect, self)
@@ -253,42 +257,43 @@ class Load:
         if self.failure:
             raise self.failure
 
-    async def relay(self, pairs: int, warm: float, saturated: float, paced: float, rate: int) -> dict[str, object]:
-        """The job `relay`."""
-        dialects = self._dialects(pairs * 2, "peer")
-        await self.connect(dialects, concurrency=16)
+    async def pair_up(self, pairs: int) -> None:
+        """Connect, and give everybody a partner and a message for it."""
+        await self.connect(self._dialects(pairs * 2), concurrency=16)
         self.clients.sort(key=lambda client: client.dialect.user)
         for one, other in zip(self.clients[::2], self.clients[1::2], strict=True):
             one.partner, other.partner = other, one
         for client in self.clients:
             client.frame = client.dialect.offer(client.partner.dialect.user)
-        frame_bytes = len(self.clients[0].frame)
-        # What exists now stays: no collection in the middle of a measurement.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
 
+    async def saturate(self, warm: float, seconds: float) -> Window:
+        """One message on its way for every connection; each is answered by the next."""
+        self._beat()
         self.bouncing = True
         for client in self.clients:
             client.shoot()
         await asyncio.sleep(warm)
-        result: dict[str, object] = {"frame_bytes": frame_bytes}
-        result["saturated"] = (await self.measure(saturated)).report()
+        window = await self.measure(seconds)
         await self.drain()
+        return window
 
+    async def pace(self, warm: float, seconds: float, rate: int) -> Window:
+        """`rate` messages a second, by every connection in turn."""
         pacing = asyncio.create_task(self._pace(rate))
         await asyncio.sleep(warm)
-        result["paced"] = (await self.measure(paced)).report()
+        window = await self.measure(seconds)
         pacing.cancel()
         await asyncio.wait([pacing])
         await self.drain()
-        result["lost"] = self.sent - self.received
-        result["other_messages"] = self.others
-        await self.leave()
-        return result
+        return window
+
+    def _beat(self) -> None:
+        for client in self.clients:
+            beat = client.dialect.heartbeat()
+            if beat is not None and client.transport is not None:
+                client.transport.send(TEXT, beat)
 
     async def _pace(self, rate: int) -> None:
-        """Send `rate` messages a second for ever, by every connection in turn."""
         began = perf_counter()
         done = 0
         count = len(self.clients)
@@ -302,14 +307,12 @@ class Load:
     async def register(self, count: int, concurrency: int, settle: float) -> dict[str, object]:
         """The job `register`."""
         # A few come and go first, so that what a relay loads and allocates once is not counted for a connection.
-        await self.connect(self._dialects(20, "early"), concurrency)
+        await self.connect(self._dialects(20), concurrency)
         await self.leave()
         await self._settle(settle)
         before = memory(self._pid)
-        dialects = self._dialects(count, "peer")
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+        dialects = self._dialects(count)
+        collect_no_more()
         result: dict[str, object] = {"connections": count, "first": await self._registrations(dialects, concurrency)}
         await self._settle(settle)
         after = memory(self._pid)
@@ -348,13 +351,58 @@ class Load:
         }
 
 
-async def main(job: dict[str, Any]) -> dict[str, object]:
-    load = Load(job.pop("dialect"), job.pop("port"), job.pop("pid"), job.pop("collects"))
+async def relay(
+    relays: dict[str, dict[str, Any]], rounds: int, pairs: int, warm: float, saturated: float, paced: float, rate: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The job `relay`. All relays have their connections throughout, and one at a time has work: slice by slice."""
+    loads = {name: Load(**where) for name, where in relays.items()}
+    for load in loads.values():
+        await load.pair_up(pairs)
+    collect_no_more()
+    spinning = asyncio.create_task(spin())
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in loads}
+    for load in loads.values():
+        # Long enough for V8 to have compiled what is hot. Not counted.
+        await load.saturate(warm, max(saturated, 6 * warm))
+    for number in range(rounds):
+        # Every other round backwards: nobody always comes after the same.
+        for name, load in loads.items() if number % 2 == 0 else reversed(loads.items()):
+            results[name].append(
+                {
+                    "saturated": (await load.saturate(warm, saturated)).report(),
+                    "paced": (await load.pace(warm, paced, rate)).report(),
+                }
+            )
+    spinning.cancel()
+    await asyncio.wait([spinning])
+    for load in loads.values():
+        await load.leave()
+    return results
+
+
+async def spin() -> None:
+    """Keep the event loop from ever sleeping.
+
+    A relay that writes to a sleeping reader pays for waking it: microseconds a message, and the more often, the slower
+    the relay is. That is a matter of both being on one machine, and none of the relay's.
+    """
+    while True:  # noqa: ASYNC110 - to be busy is the point
+        await asyncio.sleep(0)
+
+
+def collect_no_more() -> None:
+    """What exists now stays: no collection in the middle of a measurement."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+async def main(job: dict[str, Any]) -> object:
     match job.pop("job"):
         case "relay":
-            return await load.relay(**job)
+            return await relay(**job)
         case "register":
-            return await load.register(**job)
+            return await Load(**job.pop("relay")).register(**job)
         case unknown:
             raise LoadFailed(f"no such job: {unknown}")
 
