@@ -197,6 +197,7 @@ class ClientMachine:
         why = self._hung_up_because or reason or f"the connection was closed with code {code}"
         if self._useful_from is not None:
             self._retries.stood(now - self._useful_from)
+        self._step(Step.LOST)
         if code == CloseCode.SESSION_LOST:
             self._ticket = None
         # None of the codes that we close with ourselves is a final one above 4000: such a one has crossed ours.
@@ -210,6 +211,7 @@ class ClientMachine:
     def unreachable(self, now: float, reason: str) -> None:
         """The connection that `Dial` asked for could not be made."""
         if self.phase is Phase.DIALING:
+            self._step(Step.LOST)
             self._retry(now, reason, CloseCode.ABNORMAL)
 
     def tick(self, now: float) -> None:
@@ -567,7 +569,6 @@ class ClientMachine:
             return
         delay = self._retries.schedule(now, self._random(), invited=self._leave_at)
         self._leave_at = None
-        self._step(Step.LOST)
         self._tell(Disconnected(reason, code, delay))
 
     def _end(self, error: AldisError | None) -> None:
