@@ -8,12 +8,15 @@ GET /metrics    for Prometheus
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Final, cast
 
 from aiohttp import web
 
 from aldis.server.endpoint import address_error
 from aldis.server.metrics import CONTENT_TYPE, Metrics
+
+# Seconds that a scrape under way may take when the server stops.
+SHUTDOWN_TIMEOUT: Final = 1.0
 
 
 class AdminSite:
@@ -30,10 +33,10 @@ class AdminSite:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._page)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port, shutdown_timeout=1.0).start()
+            await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             raise address_error("admin_", host, port, error) from error
         return cast(int, self._runner.addresses[0][1])

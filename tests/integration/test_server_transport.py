@@ -1,0 +1,394 @@
+"""The public port: who gets in, who is thrown out, and what happens to connections that go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from aldis.errors import ConfigError
+from aldis.identity.keys import Identity
+from aldis.server import app, websocket
+from aldis.server.app import SignalingServer
+from aldis.server.config import ServerConfig
+from support.raw_websocket import PATIENCE, PING, HandshakeRefused, RawClient, encode_frame, http_get
+
+
+def config(**settings: object) -> ServerConfig:
+    return ServerConfig(**{"port": 0, "admin_port": None, "data": ":memory:", **settings})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[SignalingServer]:
+    async with SignalingServer(config()) as server:
+        yield server
+
+
+# --- getting in -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_load_balancer_is_told_that_the_process_is_alive(server: SignalingServer) -> None:
+    status, headers, body = await http_get(server.port, b"GET /healthz?probe=1 HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (status, body) == (200, b"ok\n")
+    assert headers["connection"] == "close"
+
+
+async def test_whoever_opens_the_address_in_a_browser_is_told_what_it_is(server: SignalingServer) -> None:
+    status, headers, body = await http_get(server.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (status, headers["upgrade"]) == (426, "websocket")
+    assert b"Aldis signaling server" in body
+
+
+@pytest.mark.parametrize("path", ["/", "/ws", "/?token=x", "/ws?x"])
+async def test_the_websocket_is_at_two_paths(server: SignalingServer, path: str) -> None:
+    async with await RawClient.connect(server.port, path=path) as client:
+        assert await client.request({"type": "ping"}) == {"type": "pong"}
+
+
+@pytest.mark.parametrize("connection", ["Upgrade", "upgrade", "keep-alive, Upgrade", "Upgrade,keep-alive", "UPGRADE"])
+async def test_the_connection_header_of_every_browser_is_understood(server: SignalingServer, connection: str) -> None:
+    # Firefox sends `keep-alive, Upgrade`.
+    async with await RawClient.connect(server.port, headers={"Connection": connection}) as client:
+        assert await client.request({"type": "ping"}) == {"type": "pong"}
+
+
+@pytest.mark.parametrize("offered", ["aldis.v1", "chat, aldis.v1", "aldis.v1,chat", "aldis.v2, aldis.v1"])
+async def test_the_subprotocol_is_chosen_from_those_offered_and_named(server: SignalingServer, offered: str) -> None:
+    async with await RawClient.connect(server.port, subprotocol=offered) as client:
+        assert client.response_headers["sec-websocket-protocol"] == "aldis.v1"
+
+
+async def test_the_subprotocol_may_be_offered_over_several_lines(server: SignalingServer) -> None:
+    offered = "chat\r\nSec-WebSocket-Protocol: aldis.v1"
+    async with await RawClient.connect(server.port, subprotocol=offered) as client:
+        assert client.response_headers["sec-websocket-protocol"] == "aldis.v1"
+
+
+async def test_a_frame_that_comes_with_the_request_is_read(server: SignalingServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    request = (
+        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: aldis.v1\r\n\r\n"
+    )
+    writer.write(request + encode_frame(1, b'{"type":"ping","id":1}'))
+    async with asyncio.timeout(PATIENCE):
+        await reader.readuntil(b"\r\n\r\n")
+        client = RawClient(reader, writer, "h")
+        assert await client.receive() == {"type": "pong", "re": 1}
+    writer.close()
+
+
+async def test_beyond_the_limit_connections_are_refused_with_a_time_to_come_back() -> None:
+    async with SignalingServer(config(max_connections=2)) as server:
+        async with await RawClient.connect(server.port) as first, await RawClient.connect(server.port):
+            with pytest.raises(HandshakeRefused) as refused:
+                await RawClient.connect(server.port)
+            assert refused.value.status == 503
+            assert int(refused.value.headers["retry-after"]) > 0
+            await first.leave()
+        async with await RawClient.connect(server.port) as third:
+            assert await third.request({"type": "ping"}) == {"type": "pong"}
+
+
+async def test_pages_from_elsewhere_are_closed_with_a_code_that_they_can_see() -> None:
+    async with SignalingServer(config(origins="https://good.example, https://other.example:8443")) as server:
+        for origin in ("https://good.example", "https://other.example:8443", "HTTPS://GOOD.example"):
+            async with await RawClient.connect(server.port, headers={"Origin": origin}) as client:
+                assert await client.request({"type": "ping"}) == {"type": "pong"}
+        for origin in ("https://evil.example", "http://good.example", "null", "https://good.example.evil.example"):
+            async with await RawClient.connect(server.port, headers={"Origin": origin}) as client:
+                client.send({"type": "ping"})
+                assert await client.wait_closed() == (4502, "origin not allowed")
+        async with await RawClient.connect(server.port) as program:  # programs have no origin
+            assert await program.request({"type": "ping"}) == {"type": "pong"}
+        assert server.hub.stats.connections_now == 1
+
+
+async def test_by_default_any_page_may_connect(server: SignalingServer) -> None:
+    async with await RawClient.connect(server.port, headers={"Origin": "https://any.example"}) as client:
+        assert await client.request({"type": "ping"}) == {"type": "pong"}
+
+
+async def test_a_proof_names_the_public_name_where_one_is_configured() -> None:
+    async with SignalingServer(config(names="signal.example.com, alt.example.com:8443")) as server:
+        for sent, taken in (
+            ("Signal.Example.com", "signal.example.com"),
+            ("alt.example.com:8443", "alt.example.com:8443"),
+            ("10.0.0.7:8080", "signal.example.com"),  # a proxy that rewrites the header
+        ):
+            async with await RawClient.connect(server.port, host=sent) as client:
+                client.host = taken
+                assert (await client.register(f"user-of-{sent}"))["success"] is True
+
+
+async def test_ipv6_is_served(server: SignalingServer) -> None:
+    async with SignalingServer(config(host="::1")) as server:
+        assert server.url == f"ws://[::1]:{server.port}"
+        async with await RawClient.connect(server.port, address="::1", host=f"[::1]:{server.port}") as client:
+            assert (await client.register("alice"))["success"] is True
+
+
+async def test_a_port_in_use_is_an_error_in_words(server: SignalingServer) -> None:
+    with pytest.raises(ConfigError, match=f"port: 127.0.0.1:{server.port} is in use") as raised:
+        await SignalingServer(config(port=server.port)).start()
+    assert raised.value.setting == "port"
+    with pytest.raises(ConfigError) as raised:
+        await SignalingServer(config(admin_port=server.port)).start()
+    assert raised.value.setting == "admin_port"
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+async def test_an_address_that_is_not_of_this_machine_is_an_error_in_words(host: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        await SignalingServer(config(host=host)).start()
+    assert raised.value.setting == "host"
+
+
+# --- being thrown out -------------------------------------------------------------------------------------------------
+
+
+async def until_lost(server: SignalingServer) -> None:
+    """Wait until the server has no connection."""
+    async with asyncio.timeout(PATIENCE):
+        await server._connections.wait_until_empty()
+
+
+async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(server: SignalingServer) -> None:
+    async with await RawClient.connect(server.port) as flood:
+        await flood.register("flood")
+        slow = socket.create_connection(("127.0.0.1", server.port))
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader, writer = await asyncio.open_connection(sock=slow, limit=1024)
+        client = RawClient(reader, writer, f"127.0.0.1:{server.port}")
+        await client._shake_hands("/", "aldis.v1", {})
+        await client.register("slow")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        message = {"type": "relay", "to": "slow", "sealed": "x" * 60_000}
+        async with asyncio.timeout(PATIENCE):
+            while not server._connections.closes[4002]:
+                assert (await flood.request({**message, "id": 1}))["type"] == "ack"
+        assert server.hub.stats.connections_now == 2
+        # It does not answer the close, as it does not read.
+        server._connections.tick(monotonic() + websocket.CLOSE_TIMEOUT + 1)
+        assert (await flood.request({"type": "ping"})) == {"type": "pong"}
+        assert server.hub.stats.connections_now == 1
+        writer.transport.abort()
+
+
+async def test_a_half_open_connection_is_found_by_ping_and_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "TICK", 0.02)
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
+    async with (
+        SignalingServer(config(ping_interval=1, resume_window=0)) as server,
+        await RawClient.connect(server.port) as bob,
+        await RawClient.connect(server.port) as dead,
+    ):
+        await bob.register("bob")
+        await dead.register("dead")
+        bob.send({"type": "watch", "userIds": ["dead"]})
+        assert (await bob.receive())["online"] is True
+        # The dead one reads nothing and says nothing; bob answers pings by reading.
+        news = await bob.receive()
+        assert (news["userId"], news["online"]) == ("dead", False)
+        assert (await dead.receive_frame()).opcode == PING
+        assert (await dead.receive_frame()).close_code == 4003
+        await dead.wait_over()
+        assert await bob.request({"type": "ping"}) == {"type": "pong"}
+        assert server.hub.stats.connections_now == 1
+
+
+async def test_a_client_that_does_not_answer_a_close_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "TICK", 0.02)
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
+    async with SignalingServer(config()) as server:
+        async with await RawClient.connect(server.port) as client:
+            client.send_frame(2, b"x")
+            assert (await client.receive_frame()).close_code == 1003
+            await client.wait_over()  # without an answer
+        await until_lost(server)
+
+
+async def test_a_flood_after_a_close_does_not_hide_the_close_code(server: SignalingServer) -> None:
+    # A socket closed with unread data is reset, and a reset throws away what was sent last.
+    for _ in range(20):
+        async with await RawClient.connect(server.port) as client:
+            client.send_frame(2, b"x")
+            for _ in range(200):
+                client.send({"type": "relay", "to": "nobody", "sealed": "x" * 1000})
+            assert (await client.wait_closed())[0] == 1003
+    await until_lost(server)
+
+
+async def test_a_client_that_comes_and_goes_leaves_nothing_behind(server: SignalingServer) -> None:
+    for number in range(30):
+        client = await RawClient.connect(server.port)
+        if number % 3:
+            await client.register(f"user{number}")
+        if number % 2:
+            await client.leave()
+            client.writer.close()
+        else:
+            client.vanish()
+    await until_lost(server)
+    assert server.hub.stats.connections_now == 0
+    assert not server._connections._closing
+
+
+async def test_one_that_connects_and_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aldis.server import endpoint
+
+    monkeypatch.setattr(endpoint, "HANDSHAKE_TIMEOUT", 0.1)
+    async with SignalingServer(config()) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_bug_in_the_hub_costs_one_connection_and_tells_the_client_nothing(
+    server: SignalingServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await RawClient.connect(server.port) as good, await RawClient.connect(server.port) as bad:
+        await good.register("good")
+
+        def received(session: object, text: str, now: float) -> bool:
+            if "break" in text:
+                raise RuntimeError("a secret of the server")
+            return server.hub.received(session, text, now)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(server._connections, "received", received)
+        bad.send("break")
+        assert await bad.wait_closed() == (1011, "internal error")
+        assert await good.request({"type": "ping"}) == {"type": "pong"}
+    assert server._faults.count == 1
+    assert "a secret of the server" in caplog.text
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """A certificate authority and a server certificate for 127.0.0.1 and localhost: CA file, certificate, key."""
+    now = datetime.datetime.now(datetime.UTC)
+
+    def build(name: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca_identifier = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
+    ca = (
+        build("Test CA", "Test CA", ca_key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(ca_identifier, critical=False)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=True,
+                crl_sign=True,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        build("Test server", "Test CA", key)
+        .add_extension(names, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_identifier), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    files = folder / "ca.pem", folder / "server.pem", folder / "server.key"
+    files[0].write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[2].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+async def test_tls_is_served_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
+    ca, certificate, key = make_certificates(tmp_path)
+    context = ssl.create_default_context(cafile=str(ca))
+    async with SignalingServer(config(tls_cert=certificate, tls_key=key)) as server:
+        assert server.url == f"wss://127.0.0.1:{server.port}"
+        async with (
+            await RawClient.connect(server.port, context=context, server_hostname="localhost") as alice,
+            await RawClient.connect(server.port, context=context, server_hostname="localhost") as bob,
+        ):
+            await alice.register("alice", Identity.generate())
+            await bob.register("bob")
+            for number in range(20):
+                alice.send({"type": "relay", "to": "bob", "sealed": "x" * 3000 * number + "y", "id": number})
+                assert (await bob.receive())["sealed"].endswith("y")
+                assert await alice.receive() == {"type": "ack", "re": number}
+            bob.send_frame(2, b"x")
+            assert (await bob.wait_closed())[0] == 1003
+        status, _, body = await http_get(server.port, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", context)
+        assert (status, body) == (200, b"ok\n")
+
+
+async def test_without_the_authority_the_certificate_is_not_trusted(tmp_path: Path) -> None:
+    _, certificate, key = make_certificates(tmp_path)
+    async with SignalingServer(config(tls_cert=certificate, tls_key=key)) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await RawClient.connect(server.port, context=ssl.create_default_context(), server_hostname="localhost")
+
+
+async def test_old_tls_and_no_tls_are_refused(tmp_path: Path) -> None:
+    ca, certificate, key = make_certificates(tmp_path)
+    old = ssl.create_default_context(cafile=str(ca))
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        old.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with SignalingServer(config(tls_cert=certificate, tls_key=key)) as server:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await RawClient.connect(server.port, context=old, server_hostname="localhost")
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await RawClient.connect(server.port)
+        context = ssl.create_default_context(cafile=str(ca))
+        async with await RawClient.connect(server.port, context=context, server_hostname="localhost") as client:
+            assert await client.request({"type": "ping"}) == {"type": "pong"}
+
+
+@pytest.mark.parametrize("broken", ["missing", "not a certificate", "the key of another"])
+async def test_a_certificate_that_cannot_be_used_is_an_error_in_words(tmp_path: Path, broken: str) -> None:
+    _, certificate, key = make_certificates(tmp_path)
+    if broken == "missing":
+        certificate = tmp_path / "nowhere.pem"
+    elif broken == "not a certificate":
+        certificate.write_text("hello")
+    else:
+        (tmp_path / "other").mkdir()
+        key = make_certificates(tmp_path / "other")[2]
+    with pytest.raises(ConfigError) as raised:
+        await SignalingServer(config(tls_cert=certificate, tls_key=key)).start()
+    assert raised.value.setting == "tls_cert"
