@@ -48,7 +48,9 @@ def configure(log_format: Literal["console", "json"], level: str) -> None:
     """Send all logging of this process to stderr: `level` and above, one line each. For programs, not for libraries."""
     tail: list[Processor]
     if log_format == "json":
-        tail = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without the values of local variables: secrets and what users say to each other are among them.
+        traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        tail = [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
     else:
         tail = [
             structlog.dev.ConsoleRenderer(

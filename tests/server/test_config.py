@@ -1,0 +1,189 @@
+"""The settings: precedence, and an error in words for everything that cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from functools import partial
+from pathlib import Path
+
+import pytest
+from platformdirs import user_data_path
+
+from aldis.errors import ConfigError
+from aldis.server.config import SETTINGS, ServerConfig, help_of, load_config
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "aldis.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_defaults_are_those_of_a_server_for_one_machine() -> None:
+    config = load_config({}, {}, None)
+    assert config == ServerConfig()
+    assert (config.host, config.port, config.admin_host, config.admin_port) == ("127.0.0.1", 8080, "127.0.0.1", 9080)
+    assert (config.auth, config.stun, config.turn, config.origins) == ("verify", (), (), ())
+    assert config.data == str(user_data_path("aldis", appauthor=False))
+
+
+def test_flags_win_over_the_environment_over_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = written(tmp_path, 'port = 1111\nhost = "h1"\nauth = "open"\n')
+    environ = {"ALDIS_PORT": "2222", "ALDIS_HOST": "h2"}
+    assert load_config({}, {}, None).port == 8080
+    config = load_config({"port": 3333, "host": None}, environ, file)
+    assert (config.port, config.host, config.auth, config.admin_port) == (3333, "h2", "open", 9080)
+
+
+def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
+    samples: dict[str, str] = {
+        "host": "::1",
+        "port": "1",
+        "admin_host": "::",
+        "admin_port": "none",
+        "auth": "open",
+        "data": ":memory:",
+        "names": "a.example,b.example:8443",
+        "origins": "https://a.example, https://b.example",
+        "stun": "stun:a.example:3478",
+        "turn": "turn:a.example?transport=udp, turns:b.example:443?transport=tcp",
+        "turn_secret": "s3cret",
+        "max_connections": "5",
+        "max_message_bytes": "1024",
+        "resume_window": "0",
+        "ping_interval": "1.5",
+        "drain_seconds": "0.5",
+        "tls_cert": "/c.pem",
+        "tls_key": "/k.pem",
+        "log_format": "json",
+        "log_level": "DEBUG",
+    }
+    assert set(samples) == set(SETTINGS)
+    by_flags = load_config(dict(samples), {}, None)
+    by_environment = load_config({}, {f"ALDIS_{name.upper()}": text for name, text in samples.items()}, None)
+    natives: dict[str, str] = {
+        "port": "1",
+        "max_connections": "5",
+        "max_message_bytes": "1024",
+        "resume_window": "0",
+        "ping_interval": "1.5",
+        "drain_seconds": "0.5",
+        "names": '["a.example", "b.example:8443"]',
+    }
+    lines = [f"{name.replace('_', '-')} = {natives.get(name, repr(text))}\n" for name, text in samples.items()]
+    by_file = load_config({}, {}, written(tmp_path, "".join(lines)))
+    assert by_flags == by_environment == by_file
+    assert by_flags.admin_port is None
+    assert by_flags.names == ("a.example", "b.example:8443")
+    assert by_flags.tls_cert == Path("/c.pem")
+    assert by_flags.log_level == "debug"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("port", "http", "a whole number from 0 to 65535"),
+        ("port", "70000", "a whole number from 0 to 65535"),
+        ("port", "-1", "a whole number from 0 to 65535"),
+        ("port", "8080.0", "a whole number from 0 to 65535"),
+        ("port", "٣", "a whole number"),
+        ("port", "", "a whole number"),
+        ("admin_port", "off", "none for no admin port"),
+        ("auth", "yes", "one of verify, open"),
+        ("host", " ", "a text that is not empty"),
+        ("data", " ", "a directory, or :memory: to keep nothing"),
+        ("stun", "http://a.example", "a URL such as stun:"),
+        ("turn", "stun:a.example", "a URL such as turn:"),
+        ("turn", "turn:a.example?transport=sctp", "a URL such as turn:"),
+        ("origins", "a.example", "an origin such as https://example.com"),
+        ("origins", "https://a.example/path", "an origin such as"),
+        ("names", "https://a.example", "a host name"),
+        ("resume_window", "-1", "a number of seconds from 0 to 3600"),
+        ("resume_window", "nan", "a number of seconds"),
+        ("ping_interval", "soon", "a number of seconds from 1 to 3600"),
+        ("max_message_bytes", "1", "from 1024 to 16777216 bytes"),
+        ("log_level", "loud", "one of debug, info, warning, error"),
+    ],
+)
+def test_a_value_that_cannot_be_used_names_setting_source_and_what_is_expected(
+    name: str, value: str, expected: str, tmp_path: Path
+) -> None:
+    variable = f"ALDIS_{name.upper()}"
+    file = written(tmp_path, f"{name} = {value!r}\n")
+    for flags, environ, path, source in (
+        ({name: value}, {}, None, f"given with --{name.replace('_', '-')} "),
+        ({}, {variable: value}, None, f"in the environment variable {variable} "),
+        ({}, {}, file, f"in {file} "),
+        (None, {}, None, ""),
+    ):
+        make = partial(ServerConfig, **{name: value}) if flags is None else partial(load_config, flags, environ, path)
+        with pytest.raises(ConfigError) as raised:
+            make()
+        assert raised.value.setting == name
+        assert source in str(raised.value)
+        assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["port = true", "port = 1.5", "port = [1]", "stun = [1]", "auth = 5", "data = 5"])
+def test_a_value_of_a_wrong_type_in_the_file_is_an_error(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        load_config({}, {}, written(tmp_path, text))
+
+
+def test_an_unknown_key_in_the_file_is_an_error_that_names_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"portt: in .* is no setting of this server; there are host, port"):
+        load_config({}, {}, written(tmp_path, "portt = 1"))
+    with pytest.raises(ConfigError, match="server: in"):
+        load_config({}, {}, written(tmp_path, "[server]\nport = 1"))
+
+
+def test_an_unknown_variable_is_a_warning_and_those_of_other_commands_are_not() -> None:
+    environ = {"ALDIS_PROT": "1", "ALDIS_CONFIG": "x", "ALDIS_SERVER": "x", "ALDIS_DEBUG": "1", "OTHER": "x"}
+    config = load_config({}, environ, None)
+    assert config.warnings == ("the environment variable ALDIS_PROT is no setting of this server",)
+
+
+def test_an_unknown_flag_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="nonsense: is no setting"):
+        load_config({"nonsense": 1}, {}, None)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config: cannot read .*: No such file"):
+        load_config({}, {}, tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match=r"config: .* is not TOML"):
+        load_config({}, {}, written(tmp_path, "port ="))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"config: .* is not TOML"):
+        load_config({}, {}, tmp_path / "binary.toml")
+
+
+def test_settings_that_need_each_other_say_so() -> None:
+    with pytest.raises(ConfigError, match="turn_secret: is needed with turn"):
+        ServerConfig(turn=("turn:a.example",))
+    with pytest.raises(ConfigError, match="tls_key: tls_cert and tls_key go together"):
+        ServerConfig(tls_cert=Path("c.pem"))
+    with pytest.raises(ConfigError, match="tls_cert: tls_cert and tls_key go together"):
+        ServerConfig(tls_key=Path("k.pem"))
+
+
+def test_the_secret_is_in_no_error_and_no_representation() -> None:
+    assert "s3cret" not in repr(ServerConfig(turn_secret="s3cret"))
+    with pytest.raises(ConfigError) as raised:
+        ServerConfig(turn_secret=["s3cret"])  # type: ignore[arg-type]
+    assert "s3cret" not in str(raised.value)
+
+
+def test_settings_cannot_be_changed_and_all_are_explained() -> None:
+    config = ServerConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.port = 1  # type: ignore[misc]
+    assert [*SETTINGS, "warnings"] == [field.name for field in fields(ServerConfig)]
+    for name in SETTINGS:
+        assert help_of(name).endswith(".")
+
+
+def test_a_home_directory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    assert ServerConfig(data="~/aldis").data == "/home/alice/aldis"
+    assert ServerConfig(data=Path("/x")).data == "/x"  # type: ignore[arg-type]

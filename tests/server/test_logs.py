@@ -1,0 +1,89 @@
+"""The log: one line an event, whatever is in it; faults are told once a second, and all counted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from aldis.server.logs import FaultLog, configure, get_logger
+
+log = get_logger("aldis.test")
+NASTY = 'x\n{"event":"forged"}\r\x1b[2J\u2028\u202e\ud800'
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    logging.captureWarnings(False)
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", "info")
+    log.info("served", port=8080, text=NASTY)
+    log.debug("not of interest")
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert (entry["event"], entry["level"], entry["port"]) == ("served", "info", 8080)
+    assert "\n" not in entry["text"]
+    assert entry["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_nothing_from_outside_begins_a_new_line_or_steers_a_terminal(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    configure(log_format, "debug")  # type: ignore[arg-type]
+    log.warning("refused", text=NASTY)
+    logging.getLogger("other").warning("text: %s", NASTY)
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 2
+    assert text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_is_shown_with_where_it_comes_from(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    configure(log_format, "info")  # type: ignore[arg-type]
+
+    def broken(turn_secret: str) -> None:
+        raise ValueError("broken")
+
+    try:
+        broken("s3" + "cret")
+    except ValueError as error:
+        FaultLog(log)(error)
+    text = capsys.readouterr().err
+    assert "test_logs.py" in text
+    assert "broken" in text
+    assert "s3cret" not in text
+
+
+def test_warnings_of_python_are_lines_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", "info")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert "DeprecationWarning" in json.loads(capsys.readouterr().err.splitlines()[0])["event"]
+
+
+def test_faults_are_told_once_a_second_and_all_counted(caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    faults = FaultLog(log, clock=lambda: now)
+    for _ in range(5):
+        faults(RuntimeError("broken"))
+    now = 101.5
+    faults(RuntimeError("broken"))
+    assert faults.count == 6
+    assert [record.unlogged_before for record in caplog.records] == [0, 4]  # type: ignore[attr-defined]
