@@ -49,20 +49,28 @@ def aldis(
 class Piped:
     """A command with three pipes. Use it as `async with`; what still runs at the end is killed."""
 
-    def __init__(self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None, output: int | None = None
+    ) -> None:
+        """`output`: a file descriptor to use as standard output, instead of a pipe that can be read here."""
         self._words = [*COMMAND, *map(str, words)]
         self._environment = environment(home, extra)
+        self._output = output
         self.errors = ""
 
     async def __aenter__(self) -> Piped:
         pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(
-            *self._words, stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment, limit=32 * 1024 * 1024
+            *self._words,
+            stdin=pipe,
+            stdout=pipe if self._output is None else self._output,
+            stderr=pipe,
+            env=self._environment,
+            limit=32 * 1024 * 1024,
         )
         assert self.process.stdin
-        assert self.process.stdout
         assert self.process.stderr
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout or asyncio.StreamReader()
         self._grown = asyncio.Event()
         self._listener = asyncio.create_task(self._listen(self.process.stderr))
         return self

@@ -20,6 +20,7 @@ from aldis.cli.exits import ExitCode, exit_code_of, explain
 from aldis.cli.options import is_this_machine
 from aldis.cli.text import safe_line
 from aldis.client.client import SignalingClient
+from aldis.client.endpoint import Endpoint
 from aldis.client.probe import SUBPROTOCOL, Probe
 from aldis.errors import AldisError, EngineMissing, ServerUnreachable
 from aldis.identity.keys import Identity
@@ -64,7 +65,7 @@ def _failed(name: str, error: AldisError, advice: str = "") -> Check:
 class Patient:
     """Whom the doctor looks at. `identity` makes the identity to register with, when it comes to that."""
 
-    url: str
+    server: Endpoint
     user_id: str
     identity: Callable[[], Identity]
     ca_file: Path | None
@@ -73,7 +74,7 @@ class Patient:
 
 async def examine_server(patient: Patient) -> AsyncIterator[Check | tuple[IceServer, ...]]:
     """The way to the server and into it; the last thing it gives is the ICE servers, when it comes so far."""
-    probe = Probe(patient.url, ssl_context=_tls(patient.ca_file), timeout=patient.timeout)
+    probe = Probe(patient.server, ssl_context=_tls(patient.ca_file), timeout=patient.timeout)
     try:
         async for check in _reach(probe):
             yield check
@@ -82,7 +83,7 @@ async def examine_server(patient: Patient) -> AsyncIterator[Check | tuple[IceSer
     finally:
         await probe.close()
     client = SignalingClient(
-        patient.url, patient.user_id, device=_DEVICE, ca_file=patient.ca_file, connect_timeout=patient.timeout
+        patient.server.url, patient.user_id, device=_DEVICE, ca_file=patient.ca_file, connect_timeout=patient.timeout
     )
     try:
         start = time.perf_counter()
@@ -93,7 +94,7 @@ async def examine_server(patient: Patient) -> AsyncIterator[Check | tuple[IceSer
             "registration", Mark.OK, f"as {safe_line(patient.user_id)}, with proof of the key, in {took:.0f} ms"
         )
         servers = tuple((await client.ice_servers()).ice_servers)
-        yield _named(servers)
+        yield _named(servers, patient.server)
         yield servers
     except AldisError as error:
         yield _failed("registration", error)
@@ -109,14 +110,18 @@ async def _reach(probe: Probe) -> AsyncIterator[Check]:
     step = "address"
     try:
         addresses = await probe.resolve()
-        yield Check(step, Mark.OK, f"{probe.host} is {', '.join(addresses)}")
+        yield Check(step, Mark.OK, _resolved(probe.server.host, addresses))
         step = "port"
         start = time.perf_counter()
         address = await probe.connect()
         took = (time.perf_counter() - start) * 1000
-        yield Check(step, Mark.OK, f"{address} takes connections on port {probe.port}, in {took:.1f} ms")
+        yield Check(step, Mark.OK, f"{address} takes connections on port {probe.server.port}, in {took:.1f} ms")
         step = "TLS"
-        yield Check(step, Mark.OK, f"{await probe.secure()}, certificate trusted") if probe.secured else _plain(probe)
+        yield (
+            Check(step, Mark.OK, f"{await probe.secure()}, certificate trusted")
+            if probe.server.secure
+            else _plain(probe)
+        )
         step = "WebSocket"
         upgrade = await probe.upgrade()
     except ServerUnreachable as error:
@@ -136,6 +141,10 @@ async def _reach(probe: Probe) -> AsyncIterator[Check]:
         yield _clock(upgrade.date - time.time())
 
 
+def _resolved(host: str, addresses: list[str]) -> str:
+    return host if addresses == [host] else f"{host} is {', '.join(addresses)}"
+
+
 _ADVICE: Final = {
     "address": "Check the spelling, and that this machine has a name server.",
     "port": "Check that the server runs, listens on that address (--host) and port, and that no firewall is between.",
@@ -145,7 +154,7 @@ _ADVICE: Final = {
 
 
 def _plain(probe: Probe) -> Check:
-    if is_this_machine(probe.host):
+    if is_this_machine(probe.server.host):
         return Check("TLS", Mark.NOTE, "not used; not needed on one machine")
     return Check(
         "TLS",
@@ -167,10 +176,12 @@ def _clock(skew: float) -> Check:
     )
 
 
-def _named(servers: tuple[IceServer, ...]) -> Check:
+def _named(servers: tuple[IceServer, ...], server: Endpoint) -> Check:
     urls = [safe_line(url) for server in servers for url in server.urls]
     if urls:
         return Check("ICE servers", Mark.OK, ", ".join(urls))
+    if is_this_machine(server.host):
+        return Check("ICE servers", Mark.NOTE, "the server names none; not needed on one machine")
     return Check(
         "ICE servers",
         Mark.WARN,

@@ -10,12 +10,12 @@ import textwrap
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from aldis.cli.exits import ExitCode
 from aldis.cli.home import Home
 from aldis.cli.options import add_ca_file, add_data, add_key, add_server, is_this_machine, seconds, user_name
 from aldis.cli.parser import Parser
+from aldis.client.endpoint import Endpoint
 from aldis.errors import IdentityError
 from aldis.identity.keys import Identity
 
@@ -40,7 +40,7 @@ _EXAMPLES: Final = """\
   aldis doctor --json | jq '.checks[] | select(.mark == "fail")'"""
 
 _WIDTH: Final = 80
-_NAME_WIDTH: Final = 17
+_NAME_WIDTH: Final = 18
 _SIGNS: Final = {
     "ok": ("✓", "ok", "32"),
     "note": ("·", "--", "2"),
@@ -52,7 +52,7 @@ _SIGNS: Final = {
 class Arguments(argparse.Namespace):
     """What `aldis doctor` takes."""
 
-    server: str
+    server: Endpoint
     name: str | None
     key: Path | None
     data: str | None
@@ -87,7 +87,7 @@ def run(words: Sequence[str]) -> int:
 
 
 async def _examine(arguments: Arguments) -> int:
-    report = JsonReport(arguments.server) if arguments.json else PlainReport(arguments.server)
+    report = JsonReport(arguments.server.url) if arguments.json else PlainReport(arguments.server.url)
     code = ExitCode.OK
     async for section, check in _all(arguments):
         report.add(section, check)
@@ -108,7 +108,7 @@ async def _all(arguments: Arguments) -> AsyncIterator[tuple[str, Check]]:
     async for check in checks.examine_stun(ice_servers, arguments.timeout):
         yield "Server", check
     # As `aldis chat` does: with a server on this machine, the peers are here too.
-    local = is_this_machine(urlsplit(arguments.server).hostname or "")
+    local = is_this_machine(arguments.server.host)
     async for check in checks.examine_engines(ice_servers, loopback=local, timeout=arguments.timeout):
         yield "This machine", check
 

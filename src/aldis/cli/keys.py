@@ -10,9 +10,10 @@ from typing import Final
 
 from aldis.cli.exits import ExitCode, complain, explain
 from aldis.cli.home import Home
-from aldis.cli.options import add_data, add_key, add_server, server_name, user_name
+from aldis.cli.options import add_data, add_key, add_server, user_name
 from aldis.cli.parser import Parser, print_help, unknown_command
 from aldis.cli.text import safe_line
+from aldis.client.endpoint import Endpoint
 from aldis.errors import IdentityError
 from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity
 from aldis.identity.keys import fingerprint as fingerprint_of
@@ -56,7 +57,7 @@ class Arguments(argparse.Namespace):
     name: str | None
     key: Path | None
     data: str | None
-    server: str
+    server: Endpoint
     fingerprint: str | None
     public_key: str | None
 
@@ -189,7 +190,7 @@ def _peer(words: Sequence[str]) -> int:
     arguments = parser.parse_args(words, Arguments())
     home = Home(arguments.data)
     home.require_disk()
-    host, name = server_name(arguments.server), str(arguments.name)
+    host, name = arguments.server.server, str(arguments.name)
     pins = home.pins()
     try:
         public_key = pins.find(host, name)
@@ -225,7 +226,7 @@ def _trust(words: Sequence[str]) -> int:
         parser.error("say which key: --fingerprint TEXT, or --public-key KEY")
     home = Home(arguments.data)
     home.require_disk()
-    host, name = server_name(arguments.server), str(arguments.name)
+    host, name = arguments.server.server, str(arguments.name)
     key = _meant(arguments, name, host, home.refused(host, name))
     pins = home.pins()
     try:

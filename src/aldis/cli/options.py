@@ -1,7 +1,7 @@
-"""Options that several commands share, and what is accepted as a server's address.
+"""Options that several commands share, and the readers of their values.
 
-An address may be typed as a person would: `example.com`, `127.0.0.1:8080`, `https://example.com/aldis`. Without a
-scheme it is `ws` on this machine and `wss` elsewhere, so that nobody sends a name in the clear by leaving out a word.
+Rules: a value that cannot be used is told with the option's name, before anything has been done; so every reader
+raises `ArgumentTypeError`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ from argparse import ArgumentTypeError
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 from aldis.cli.parser import Parser
+from aldis.client.endpoint import Endpoint
+from aldis.errors import ConfigError
 from aldis.protocol.addresses import device_problem, user_id_problem
 
 DEFAULT_SERVER: Final = "ws://127.0.0.1:8080"
-_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 
 def add_server(parser: Parser) -> None:
-    """Declare `--server`, in the attribute `server`: a WebSocket URL."""
+    """Declare `--server`, in the attribute `server`: an `Endpoint`."""
     parser.options.add_argument(
         "-s",
         "--server",
         metavar="URL",
-        type=server_url,
+        type=server,
         default=os.environ.get("ALDIS_SERVER") or DEFAULT_SERVER,
         help=f"The signaling server [$ALDIS_SERVER or {DEFAULT_SERVER}].",
     )
@@ -99,40 +98,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def server(text: str) -> Endpoint:
+    """A server's address as a person types it; for `type=`."""
+    try:
+        return Endpoint.parse(text.strip())
+    except ConfigError as error:
+        raise ArgumentTypeError(f"{error.problem}; an example is {DEFAULT_SERVER}") from None
+
+
 def is_this_machine(host: str) -> bool:
     """Tell whether a host name or address means this machine, without asking anybody."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")  # RFC 6761 section 6.3
-
-
-def server_url(text: str) -> str:
-    """The WebSocket URL for what a person typed; for `type=`."""
-    text = text.strip()
-    parts = _split(text if "://" in text else f"//{text}")
-    if parts.scheme and parts.scheme not in _SCHEMES:
-        raise ArgumentTypeError(f"{text}: a server's address begins with ws:// or wss://, not {parts.scheme}://")
-    if not parts.hostname:
-        raise ArgumentTypeError(f"{text or 'an empty text'} names no host; an example is {DEFAULT_SERVER}")
-    if parts.username is not None or parts.fragment or any(c.isspace() for c in text):
-        raise ArgumentTypeError(f"{text}: only a host, a port and a path belong there; an example is {DEFAULT_SERVER}")
-    scheme = _SCHEMES.get(parts.scheme) or ("ws" if is_this_machine(parts.hostname) else "wss")
-    return SplitResult(scheme, parts.netloc.lower(), parts.path, parts.query, "").geturl()
-
-
-def _split(text: str) -> SplitResult:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # raises ValueError when it is none
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text.removeprefix('//')} is no address: {error}") from None
-    return parts
-
-
-def server_name(url: str) -> str:
-    """The server as pins know it: host and port as in the Host header (RFC 9110 section 7.2), lower case."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    return host if parts.port in (None, _DEFAULT_PORTS[parts.scheme]) else f"{host}:{parts.port}"

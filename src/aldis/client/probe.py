@@ -18,11 +18,11 @@ from hashlib import sha1
 from typing import Final
 from urllib.parse import urlsplit
 
+from aldis.client.endpoint import Endpoint
 from aldis.errors import ServerUnreachable, StateError
 from aldis.protocol.channel import LABEL
 
 SUBPROTOCOL: Final = LABEL  # the data channel and the WebSocket carry the same name and version
-_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 _WEBSOCKET_GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _MAX_RESPONSE: Final = 16 * 1024  # an upgrade response has some 200 bytes; a page of another server may have more
 
@@ -43,15 +43,10 @@ class Probe:
     given to each.
     """
 
-    def __init__(self, url: str, *, ssl_context: ssl.SSLContext | None = None, timeout: float = 10.0) -> None:
-        parts = urlsplit(url)
-        self.url = url
-        self.host = parts.hostname or ""
-        self.secured = parts.scheme == "wss"
-        self.port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    def __init__(self, server: Endpoint, *, ssl_context: ssl.SSLContext | None = None, timeout: float = 10.0) -> None:
+        self.server = server
+        parts = urlsplit(server.url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        self._host_header = host if self.port == _DEFAULT_PORTS[parts.scheme] else f"{host}:{self.port}"
         self._ssl_context = ssl_context
         self._timeout = timeout
         self._addresses: list[str] = []
@@ -61,12 +56,14 @@ class Probe:
         """The addresses behind the host name."""
         try:
             async with asyncio.timeout(self._timeout):
-                found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    self.server.host, self.server.port, type=socket.SOCK_STREAM
+                )
         except TimeoutError:
-            raise self._failed(f"the name {self.host} was not resolved within {self._timeout:g} s") from None
+            raise self._failed(f"the name {self.server.host} was not resolved within {self._timeout:g} s") from None
         except (socket.gaierror, UnicodeError) as error:
             reason = error.strerror if isinstance(error, socket.gaierror) else "no valid host name"
-            raise self._failed(f"the name {self.host} cannot be resolved: {reason}") from None
+            raise self._failed(f"the name {self.server.host} cannot be resolved: {reason}") from None
         self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         return self._addresses
 
@@ -76,12 +73,12 @@ class Probe:
         for address in self._addresses:
             try:
                 async with asyncio.timeout(self._timeout):
-                    self._connection = await asyncio.open_connection(address, self.port)
+                    self._connection = await asyncio.open_connection(address, self.server.port)
             except TimeoutError:
-                reasons.append(f"{address} does not answer on port {self.port}")
+                reasons.append(f"{address} does not answer on port {self.server.port}")
             except OSError as error:
                 reason = os.strerror(error.errno).lower() if error.errno else str(error)
-                reasons.append(f"{address} port {self.port}: {reason}")
+                reasons.append(f"{address} port {self.server.port}: {reason}")
             else:
                 return address
         raise self._failed("; ".join(reasons) or "no address")
@@ -92,7 +89,7 @@ class Probe:
         context = self._ssl_context or ssl.create_default_context()
         try:
             async with asyncio.timeout(self._timeout):
-                await writer.start_tls(context, server_hostname=self.host)
+                await writer.start_tls(context, server_hostname=self.server.host)
         except TimeoutError:
             raise self._failed("the TLS handshake did not end; is this a port for wss://?") from None
         except ssl.SSLCertVerificationError as error:
@@ -112,7 +109,7 @@ class Probe:
         key = base64.b64encode(os.urandom(16)).decode("ascii")
         writer.write(
             (
-                f"GET {self._target} HTTP/1.1\r\nHost: {self._host_header}\r\nUpgrade: websocket\r\n"
+                f"GET {self._target} HTTP/1.1\r\nHost: {self.server.server}\r\nUpgrade: websocket\r\n"
                 f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
                 f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nUser-Agent: aldis-doctor\r\n\r\n"
             ).encode()
@@ -133,7 +130,7 @@ class Probe:
             raise self._failed("it takes the connection and then says nothing") from None
         except asyncio.IncompleteReadError as error:
             said = "without an answer" if not error.partial else "in mid-answer"
-            hint = "" if self.secured else "; if it is a port for TLS, try wss://"
+            hint = "" if self.server.secure else "; if it is a port for TLS, try wss://"
             raise self._failed(f"it hangs up {said}{hint}") from None
         except asyncio.LimitOverrunError:
             raise self._failed("its answer is not that of a web server") from None
@@ -159,7 +156,7 @@ class Probe:
         return self._connection
 
     def _failed(self, reason: str) -> ServerUnreachable:
-        return ServerUnreachable(self.url, reason)
+        return ServerUnreachable(self.server.url, reason)
 
 
 def _no_upgrade(status: int, headers: dict[str, str]) -> str:

@@ -1,0 +1,235 @@
+"""`aldis chat`: its arguments, its signals, and how it ends. What happens in between is `typed.py` or `piped.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aldis.cli.exits import MEANINGS, ExitCode, complain
+from aldis.cli.hints import typed
+from aldis.cli.home import Home
+from aldis.cli.options import (
+    DEFAULT_SERVER,
+    add_ca_file,
+    add_data,
+    add_key,
+    add_server,
+    device_name,
+    seconds,
+    user_name,
+)
+from aldis.cli.parser import Parser
+from aldis.cli.text import safe_line
+from aldis.client.endpoint import Endpoint
+from aldis.errors import PeerKeyChanged
+from aldis.identity.keys import fingerprint
+
+if TYPE_CHECKING:
+    from aldis.identity.keys import Identity
+    from aldis.identity.pins import Pins
+
+_TEXT: Final = """\
+Talk to NAME, directly and privately. Either of you may start first.
+
+At a terminal: type a line and press Enter; what NAME says appears above. The bar
+at the bottom tells how things stand. Ctrl-D leaves, once all is delivered.
+
+In a pipeline (input or output is no terminal): each line of the input is sent,
+and each message that arrives is printed as `NAME: text`, in which line ends and
+control characters are written as escapes such as \\n; --json prints every message
+exactly. At the end of the input all must be confirmed by NAME, then it leaves.
+
+A name belongs to a key, made on first use. The key of a peer is remembered at
+the first meeting; if it is another one later, nothing is said to them."""
+
+_EXAMPLES: Final = """\
+  aldis chat bob --as alice
+  aldis chat bob@example.com --as alice@example.com --server wss://example.com
+  echo hello | aldis chat bob --as alice
+      ends when bob has it, with exit code 0
+  aldis chat alice --as bob --listen < /dev/null > heard.txt
+      listens until alice leaves
+  tail -f app.log | aldis chat bob --as alice --no-wait
+      fails at once when bob is not there"""
+
+_WAIT: Final = 60.0  # seconds: time to walk over to the other terminal
+
+
+class Arguments(argparse.Namespace):
+    """What `aldis chat` takes."""
+
+    name: str
+    me: str
+    server: Endpoint
+    key: Path | None
+    data: str | None
+    device: str
+    wait: bool
+    listen: bool
+    keep_listening: bool
+    timeout: float | None
+    json: bool
+    engine: str
+    ca_file: Path | None
+    verbose: bool
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `aldis chat` with these arguments and return the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(words, Arguments())
+    if arguments.name == arguments.me:
+        parser.error(f"NAME and --as are both {arguments.me!r}: that would be talking to oneself")
+    import asyncio
+
+    from aldis.cli.logs import log_to_stderr  # --help needs none of these
+
+    log_to_stderr(verbose=arguments.verbose)
+    return asyncio.run(_run(arguments))
+
+
+def _parser() -> Parser:
+    codes = [code for code in MEANINGS if code is not ExitCode.BROKEN_PIPE]
+    parser = Parser("aldis chat", "NAME --as ME [options]", _TEXT, examples=_EXAMPLES, codes=codes)
+    parser.argument("name", "Whom to talk to.", convert=user_name)
+    add = parser.options.add_argument
+    add("--as", dest="me", metavar="ME", type=user_name, required=True, help="Your own name.")
+    add_server(parser)
+    add_key(parser)
+    add_data(parser)
+    add_ca_file(parser)
+    add("--device", metavar="NAME", type=device_name, default="main", help="Which of your devices this is [main].")
+    add("--no-wait", dest="wait", action="store_false", help="Fail at once when NAME is not online.")
+    add(
+        "--timeout",
+        metavar="SECS",
+        type=seconds,
+        help="How long to wait for NAME to come (in a pipeline), and to confirm what was sent; 0 is for ever "
+        "[60, or for ever with --listen].",
+    )
+    add("-l", "--listen", action="store_true", help="In a pipeline, stay after the end of the input until NAME leaves.")
+    add("-k", "--keep-listening", action="store_true", help="The same, and stay when NAME leaves too.")
+    add("--json", action="store_true", help="Print messages as JSON lines: from, and text, base64 or json.")
+    add(
+        "--engine",
+        metavar="NAME",
+        choices=("wrtc", "aiortc"),
+        default="wrtc",
+        help="wrtc or aiortc, for WebRTC [wrtc].",
+    )
+    add("-v", "--verbose", action="store_true", help="Print the log of what happens inside, on stderr.")
+    parser.add_help_option()
+    return parser
+
+
+async def _run(arguments: Arguments) -> int:
+    """Talk, until it ends by itself or a signal ends it."""
+    import asyncio
+    import signal
+    from contextlib import suppress
+
+    loop = asyncio.get_running_loop()
+    talking = asyncio.create_task(_talk(arguments))
+    stopped_by: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        if stopped_by:
+            os._exit(128 + number)  # asked twice: no more goodbyes
+        stopped_by.append(number)
+        talking.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, stop, number)
+    await asyncio.wait([talking])
+    if stopped_by and talking.cancelled():
+        return 128 + stopped_by[0]
+    return talking.result()
+
+
+async def _talk(arguments: Arguments) -> ExitCode:
+    home = Home(arguments.data)
+    identity, path, made = home.identity(arguments.me, arguments.key)
+    if made and path is not None:
+        complain(f"made a new key for {safe_line(arguments.me)}, in {safe_line(str(path))}")
+    pins = home.pins()
+    try:
+        return await _hold(arguments, identity, pins)
+    except PeerKeyChanged as error:
+        home.remember_refused(arguments.server.server, error.user_id, error.offered)
+        complain(_key_changed(error, arguments))
+        return ExitCode.KEY_CHANGED
+    finally:
+        pins.close()
+
+
+async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCode:
+    """Register, and talk in the form that suits where we stand."""
+    from aldis.cli.talk import Plan, Talk
+    from aldis.store.store import NetworkStore
+
+    at_terminal = _at_terminal()
+    plan = Plan(
+        me=arguments.me,
+        peer=arguments.name,
+        server=arguments.server.server,
+        first_contact=pins.find(arguments.server.server, arguments.name) is None,
+        wait=arguments.wait,
+        timeout=_timeout(arguments),
+        listen=arguments.listen,
+        keep_listening=arguments.keep_listening,
+        json=arguments.json,
+    )
+    # Only the peer is let in: this is a conversation between two.
+    store = NetworkStore(
+        identity, pins=pins, engine=arguments.engine, accept=lambda user_id, _: user_id == arguments.name
+    )
+    async with store:
+        await store.connect_to_signaling(
+            arguments.server.url, arguments.me, device=arguments.device, ca_file=arguments.ca_file
+        )
+        if at_terminal:
+            from aldis.cli.typed import Screen, notice
+
+            return await Screen(Talk(store, plan, notice, chatty=True)).run()
+        from aldis.cli.piped import Pipeline
+
+        return await Pipeline(Talk(store, plan, complain, chatty=False)).run()
+
+
+def _at_terminal() -> bool:
+    """Whether a person sits here who can be given a line editor."""
+    streams = (sys.stdin, sys.stdout)
+    return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
+
+
+def _timeout(arguments: Arguments) -> float | None:
+    if arguments.timeout is None:
+        return None if arguments.listen or arguments.keep_listening else _WAIT
+    return arguments.timeout or None
+
+
+def _key_changed(error: PeerKeyChanged, arguments: Arguments) -> str:
+    name, new = safe_line(error.user_id), fingerprint(error.offered)
+    options = (
+        [] if arguments.server.server == Endpoint.parse(DEFAULT_SERVER).server else ["--server", arguments.server.url]
+    )
+    options += [] if arguments.data is None else ["--data", arguments.data]
+    return f"""\
+the key of {name} has changed; nothing was said to them.
+
+  known since you met  {fingerprint(error.pinned)}
+  presented now        {new}
+
+Either {name} has a new key (a new machine, a lost file), or somebody else answers
+in their name. Ask {name}, on the phone or face to face, what this prints there:
+
+  aldis keys fingerprint {name}
+
+If it is the second one, accept it with the next line. If not, stay away.
+
+  {typed("keys", "trust", error.user_id, "--fingerprint", new, *options)}"""

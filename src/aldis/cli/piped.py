@@ -1,0 +1,114 @@
+"""`aldis chat` in a pipeline: each line in is a message out, each message that arrives is a line out.
+
+Rules: standard output carries messages and nothing else, each written at once, as `NAME: text` or as JSON. Input is
+read no faster than the peer confirms it. Who ends first, and with which exit code, is docs/cli.md, "In a pipeline".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from typing import Final
+
+from aldis.cli.exits import ExitCode, complain
+from aldis.cli.pipes import LineReader, LineWriter
+from aldis.cli.talk import Talk, alongside
+from aldis.cli.text import as_json, as_text, safe_line
+from aldis.store.delivery import Delivery
+from aldis.store.state import Message
+
+# Messages under way: enough for a long fat path, and little enough to hold in memory while the peer is away.
+_WINDOW_MESSAGES: Final = 1000
+_WINDOW_SIZE: Final = 4 * 1024 * 1024  # characters
+_FLUSH: Final = 2.0  # seconds for writing out what has arrived, once we were told to stop
+
+
+class Pipeline:
+    """The conversation between standard input and output and the peer."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._plan = talk.plan
+        self._sent = 0
+        self._writer = LineWriter(sys.stdout.fileno()) if sys.stdout else None
+
+    async def run(self) -> ExitCode:
+        """Talk until the input has ended and is delivered, and the peer has left if that is to be waited for."""
+        printing = asyncio.create_task(self._print_messages())
+        try:
+            code = await alongside(
+                self._converse(), self._talk.meet(self._plan.timeout), self._watch(printing), self._talk.refused_for_good()
+            )
+        except BaseException:
+            await self._leave(printing, _FLUSH)
+            raise
+        await self._leave(printing, None)
+        return code
+
+    async def _leave(self, printing: asyncio.Task[None], limit: float | None) -> None:
+        """Say goodbye, and write out what the peer has been told we have."""
+        self._talk.close()
+        await self._talk.store.disconnect()
+        done, _ = await asyncio.wait([printing], timeout=limit)
+        if not done:
+            printing.cancel()
+            await asyncio.wait([printing])
+        elif limit is None:
+            printing.result()
+
+    async def _watch(self, printing: asyncio.Task[None]) -> None:
+        """Raise what goes wrong with the output."""
+        await asyncio.wait([printing])
+        printing.result()
+
+    async def _print_messages(self) -> None:
+        async for message in self._talk.store.messages():
+            if message.sender == self._plan.peer and self._writer is not None:
+                await self._writer.write(self._form(message))
+
+    def _form(self, message: Message) -> str:
+        if self._plan.json:
+            return as_json(message.sender, message.content)
+        return f"{safe_line(message.sender)}: {safe_line(as_text(message.content))}"
+
+    async def _converse(self) -> ExitCode:
+        await self._send_lines()
+        if self._sent and not await self._talk.delivered():
+            if not self._talk.met:
+                raise self._talk.problem
+            return self._not_delivered()
+        if not (self._plan.listen or self._plan.keep_listening):
+            if not self._sent:
+                complain("the input was empty, so there was nothing to send; --listen stays to listen")
+            return ExitCode.OK
+        if self._plan.keep_listening:
+            await self._talk.until(lambda: False)
+        await self._talk.until_left()
+        return ExitCode.OK
+
+    async def _send_lines(self) -> None:
+        if sys.stdin is None:
+            return  # closed by who started us
+        lines = LineReader(sys.stdin.fileno())
+        under_way: deque[tuple[Delivery, int]] = deque()
+        size = 0
+        async for line in lines:
+            if lines.replaced:
+                complain("the input is not UTF-8 throughout; what is not was replaced")
+                lines.replaced = False
+            while under_way and (len(under_way) >= _WINDOW_MESSAGES or size + len(line) > _WINDOW_SIZE):
+                delivery, taken = under_way.popleft()
+                await delivery
+                size -= taken
+            under_way.append((await self._talk.store.send(self._plan.peer, line), len(line)))
+            size += len(line)
+            self._sent += 1
+            while under_way and under_way[0][0].delivered:
+                size -= under_way.popleft()[1]
+
+    def _not_delivered(self) -> ExitCode:
+        missing, name = self._talk.view.queued, safe_line(self._plan.peer)
+        limit = self._plan.timeout
+        complain(f"{name} has not confirmed {missing} of {self._sent} messages within {limit:g} s after the last")
+        return ExitCode.NOT_DELIVERED

@@ -1,0 +1,221 @@
+"""A conversation with one peer as both forms of `aldis chat` need it: meet, keep an eye on things, tell, leave.
+
+Rules: what happens is told in words through `tell`, each thing once; what ends the conversation is raised. It knows
+neither a terminal nor pipes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from aldis.cli.text import safe_line
+from aldis.client.events import SignalingState
+from aldis.errors import (
+    DeliveryFailed,
+    PeerConnectionFailed,
+    PeerError,
+    PeerKeyChanged,
+    PeerOffline,
+    PeerUnknown,
+)
+from aldis.peer.connection import PeerState
+from aldis.store.state import PeerView, StoreState
+from aldis.store.store import NetworkStore
+
+_T = TypeVar("_T")
+
+_ATTEMPT: Final = 30.0  # seconds for one attempt to connect: ICE has found a way by then, or finds none
+_PAUSE: Final = 2.0  # seconds between two of them
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `aldis chat` was asked to do. `timeout` in seconds, None for no limit. `first_contact`: no key of the peer's
+    is known yet."""
+
+    me: str
+    peer: str
+    server: str
+    first_contact: bool
+    wait: bool
+    timeout: float | None
+    listen: bool
+    keep_listening: bool
+    json: bool
+
+
+class Talk:
+    """One peer of one store, which is registered already."""
+
+    def __init__(self, store: NetworkStore, plan: Plan, tell: Callable[[str], None], *, chatty: bool) -> None:
+        """`chatty`: also tell what is as it should be."""
+        self.store = store
+        self.plan = plan
+        self.view = PeerView(plan.peer)
+        self.state = StoreState()
+        self.met = False  # there was a connection
+        self.left = False  # and the peer has ended it since
+        self.problem: PeerError = PeerOffline(plan.peer)  # why there was none yet
+        self._tell = tell
+        self._name = safe_line(plan.peer)
+        self._chatty = chatty
+        self._waiting_told = False
+        self._limit: float | None = None
+        self._changed = asyncio.Event()
+        self._unsubscribe = store.subscribe(self._note)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._unsubscribe()
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def _note(self, state: StoreState) -> None:
+        old, self.state = self.state, state
+        old_view, self.view = self.view, state.peers.get(self.plan.peer, self.view)
+        self._note_signaling(old.signaling, state)
+        if self.view.state is not old_view.state:
+            self._note_peer(self.view)
+        self._changed.set()
+
+    def _note_signaling(self, old: SignalingState, state: StoreState) -> None:
+        if state.signaling is old:
+            return
+        if old is SignalingState.CONNECTED and state.signaling is SignalingState.CONNECTING:
+            goes_on = "; the conversation goes on without it" if self.view.state is PeerState.CONNECTED else ""
+            self._tell(f"the server is out of reach and is tried again{goes_on}")
+        elif old is SignalingState.CONNECTING and state.signaling is SignalingState.CONNECTED:
+            self._tell("the server is back")
+
+    def _note_peer(self, view: PeerView) -> None:
+        match view.state:
+            case PeerState.CONNECTED:
+                if self._chatty or self._waiting_told:
+                    self._tell(f"{self._name} is {'back' if self.met else 'here'}, directly connected")
+                if self.plan.first_contact and not self.met:
+                    self._tell(
+                        f"first contact with {self._name}, whose key is remembered from now on; its fingerprint is\n"
+                        f"  {view.fingerprint}"
+                    )
+                self.met, self.left, self._waiting_told = True, False, False
+            case PeerState.CLOSED if self.met:
+                self.left = True
+                self._waiting_told = True
+                self._tell(f"{self._name} has left")
+            case PeerState.DISCONNECTED:
+                self._waiting_told = True
+                self._tell(f"the connection to {self._name} is interrupted")
+            case PeerState.FAILED if view.error is not None and not isinstance(view.error, PeerKeyChanged):
+                self._waiting_told = True
+                self._tell(f"{safe_line(str(view.error))}; trying again")
+            case _:
+                pass
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds. Raises what ends every conversation: the server has shown us the door."""
+        while not condition():
+            if self.state.signaling is SignalingState.DISCONNECTED and self.state.signaling_error is not None:
+                raise self.state.signaling_error
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def refused_for_good(self) -> None:
+        """Never returns; raises when the server has ended the session for good."""
+        await self.until(lambda: False)
+
+    # --- meeting ------------------------------------------------------------------------------------------------------
+
+    async def meet(self, limit: float | None) -> None:
+        """Return when the peer is connected; waits for them to come online if that is the plan.
+
+        Raises `PeerError`: after `limit` seconds (None: never), or at once when there is no waiting.
+        """
+        self._limit = limit
+        try:
+            async with asyncio.timeout(limit):
+                while not await self._try_to_meet():
+                    pass
+        except TimeoutError:
+            raise self.problem from None
+
+    async def _try_to_meet(self) -> bool:
+        try:
+            await self.store.connect_to_peer(self.plan.peer, timeout=_ATTEMPT)
+        except (PeerOffline, PeerUnknown) as error:
+            self.problem = error
+            if not self.plan.wait:
+                raise
+            self._tell_waiting(error)
+            await self.until(lambda: self.view.online is True or self.view.state is PeerState.CONNECTED)
+        except PeerConnectionFailed as error:
+            self.problem = error
+            if not self.plan.wait:
+                raise
+            try:
+                async with asyncio.timeout(_PAUSE):
+                    await self.until(lambda: self.view.state is PeerState.CONNECTED)
+            except TimeoutError:
+                return False
+        else:
+            return True
+        return False
+
+    def _tell_waiting(self, error: PeerError) -> None:
+        if self._waiting_told:
+            return
+        self._waiting_told = True
+        unknown = isinstance(error, PeerUnknown)
+        why = f"nobody called {self._name} has been here yet" if unknown else f"{self._name} is not online"
+        self._tell(f"{why}; waiting" + ("" if self._limit is None else f" for up to {self._limit:g} s"))
+
+    async def until_left(self) -> None:
+        """Return when the peer, once met, has said goodbye. Raises `PeerConnectionFailed` when they vanish."""
+        away = (PeerState.FAILED, PeerState.DISCONNECTED, PeerState.CLOSED)
+        await self.until(
+            lambda: self.left or (self.met and self.view.state in away and self.view.online is False),
+        )
+        if not self.left:
+            raise PeerConnectionFailed(self.plan.peer, "they went away without a goodbye")
+
+    # --- leaving ------------------------------------------------------------------------------------------------------
+
+    async def delivered(self) -> bool:
+        """Wait until the peer has confirmed every message, within the plan's time-out; say whether they have.
+
+        Raises `PeerKeyChanged` and `DeliveryFailed`.
+        """
+        try:
+            await self.store.drain(self.plan.peer, timeout=self.plan.timeout)
+        except TimeoutError:
+            return False
+        except DeliveryFailed:
+            # The reason, if it is one that a person must act on.
+            if isinstance(self.view.error, PeerKeyChanged):
+                raise self.view.error from None
+            raise
+        return True
+
+
+async def alongside(main: Coroutine[object, object, _T], *others: Coroutine[object, object, object]) -> _T:
+    """Run `main` and return its result; `others` run meanwhile, and are cancelled after it.
+
+    When one of them raises, `main` is cancelled and that is raised instead; one that merely returns is no event.
+    """
+    task = asyncio.ensure_future(main)
+    beside = [asyncio.ensure_future(other) for other in others]
+    try:
+        while not task.done():
+            running = [each for each in beside if not each.done()]
+            await asyncio.wait([task, *running], return_when=asyncio.FIRST_COMPLETED)
+            for each in running:
+                if each.done():
+                    each.result()
+        return task.result()
+    finally:
+        for each in beside:
+            each.cancel()
+        task.cancel()
+        await asyncio.gather(task, *beside, return_exceptions=True)

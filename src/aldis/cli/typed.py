@@ -1,0 +1,190 @@
+"""`aldis chat` at a terminal: a line editor, the conversation above it, and how things stand below it.
+
+Rules: nothing that arrives may disturb the line being typed, or steer the terminal. The toolbar tells the state, the
+lines above it what has changed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.formatted_text import FormattedText, StyleAndTextTuples
+from prompt_toolkit.formatted_text.utils import fragment_list_width
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
+from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
+
+from aldis.cli.exits import ExitCode, explain
+from aldis.cli.talk import Talk, alongside
+from aldis.cli.text import as_text, safe_block, safe_line
+from aldis.client.events import SignalingState
+from aldis.errors import AldisError, DeliveryFailed
+from aldis.peer.connection import PeerState
+
+_STYLE: Final = Style.from_dict(
+    {
+        "bottom-toolbar": "noreverse bg:ansibrightblack fg:ansiwhite",
+        "good": "fg:ansibrightgreen",
+        "soon": "fg:ansibrightyellow",
+        "bad": "fg:ansibrightred",
+        "hint": "fg:ansigray",
+        "me": "fg:ansicyan bold",
+        "peer": "fg:ansigreen bold",
+        "notice": "fg:ansigray italic",
+    }
+)
+_REFRESH: Final = 1.0  # seconds; the round-trip time changes without an event that would be worth one
+_LONGEST_NAME: Final = 24  # columns
+
+
+def shorten(name: str, columns: int = _LONGEST_NAME) -> str:
+    """A name in at most so many columns of a terminal."""
+    name = safe_line(name)
+    if get_cwidth(name) <= columns:
+        return name
+    while get_cwidth(name) >= columns:
+        name = name[:-1]
+    return name + "…"
+
+
+def notice(text: str) -> None:
+    """Say something that neither of the two has said."""
+    print_formatted_text(FormattedText([("class:notice", f"  {text}")]), style=_STYLE)
+
+
+class Screen:
+    """The conversation at the terminal."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._peer = shorten(talk.plan.peer)
+        self._editor: PromptSession[str] = PromptSession(
+            FormattedText([("class:me", f"{shorten(talk.plan.me)}> ")]),
+            history=InMemoryHistory(),
+            bottom_toolbar=self._toolbar,
+            refresh_interval=_REFRESH,
+            key_bindings=_bindings(),
+            style=_STYLE,
+            include_default_pygments_style=False,
+        )
+
+    async def run(self) -> ExitCode:
+        """Talk until the person leaves."""
+        with patch_stdout(raw=True):
+            if not self._talk.plan.wait:
+                await self._talk.meet(None)
+            redraw = self._talk.store.subscribe(lambda _: self._editor.app.invalidate())
+            try:
+                return await alongside(
+                    self._type(), self._print_messages(), self._talk.meet(None), self._talk.refused_for_good()
+                )
+            finally:
+                redraw()
+                self._talk.close()
+
+    async def _type(self) -> ExitCode:
+        while True:
+            try:
+                line = await self._editor.prompt_async(handle_sigint=False)
+            except EOFError:
+                return await self._leave()
+            except KeyboardInterrupt:
+                return ExitCode.INTERRUPTED
+            if line.strip():
+                await self._send(line)
+
+    async def _send(self, line: str) -> None:
+        try:
+            await self._talk.store.send(self._talk.plan.peer, line)
+        except AldisError as error:
+            notice(f"not sent: {explain(error)}")
+
+    async def _leave(self) -> ExitCode:
+        queued = self._talk.view.queued
+        if not queued:
+            return ExitCode.OK
+        notice(f"waiting for {self._peer} to get {_messages(queued)}; Ctrl-C leaves without")
+        try:
+            if await self._talk.delivered():
+                return ExitCode.OK
+        except DeliveryFailed as error:
+            notice(explain(error))
+        notice(f"{self._peer} has not got {_messages(self._talk.view.queued)}")
+        return ExitCode.NOT_DELIVERED
+
+    async def _print_messages(self) -> None:
+        async for message in self._talk.store.messages():
+            name = shorten(message.sender)
+            text = safe_block(as_text(message.content), get_cwidth(name) + 2)
+            print_formatted_text(FormattedText([("class:peer", f"{name}: "), ("", text)]), style=_STYLE)
+
+    # --- the toolbar --------------------------------------------------------------------------------------------------
+
+    def _toolbar(self) -> StyleAndTextTuples:
+        left = [*self._server(), ("", "   "), *self._connection(), ("", "   "), ("", self._queue())]
+        right: StyleAndTextTuples = [("class:hint", "Ctrl-D leaves ")]
+        room = self._editor.app.output.get_size().columns - fragment_list_width(left) - fragment_list_width(right)
+        return [*left, ("", " " * room), *right] if room > 0 else left
+
+    def _server(self) -> StyleAndTextTuples:
+        match self._talk.state.signaling:
+            case SignalingState.CONNECTED:
+                return [("class:good", " ● "), ("", "server")]
+            case SignalingState.CONNECTING:
+                return [("class:soon", " ○ "), ("", "server out of reach")]
+            case SignalingState.DISCONNECTED:
+                return [("class:bad", " ○ "), ("", "no server")]
+
+    def _connection(self) -> StyleAndTextTuples:
+        view = self._talk.view
+        match view.state:
+            case PeerState.CONNECTED:
+                rtt = view.round_trip_time
+                return [
+                    ("class:good", "● "),
+                    ("", f"{self._peer} direct{'' if rtt is None else f' {milliseconds(rtt)}'}"),
+                ]
+            case PeerState.CONNECTING:
+                return [("class:soon", "○ "), ("", f"{self._peer} connecting")]
+            case PeerState.DISCONNECTED:
+                return [("class:soon", "○ "), ("", f"{self._peer} interrupted")]
+            case PeerState.CLOSED:
+                return [("class:hint", "○ "), ("", f"{self._peer} has left")]
+            case PeerState.FAILED:
+                return [("class:bad", "○ "), ("", f"{self._peer} no connection")]
+            case PeerState.NEW:
+                return [
+                    ("class:hint", "○ "),
+                    ("", f"{self._peer} {'offline' if view.online is False else 'looked for'}"),
+                ]
+
+    def _queue(self) -> str:
+        queued = self._talk.view.queued
+        return f"{queued} queued" if queued else ""
+
+
+def milliseconds(seconds: float) -> str:
+    """A round-trip time for people: `0.4 ms`, `38 ms`."""
+    value = seconds * 1000
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def _messages(number: int) -> str:
+    return "1 message" if number == 1 else f"{number} messages"
+
+
+def _bindings() -> KeyBindings:
+    """Ctrl-C empties the line first, as in a shell, and leaves when it is empty."""
+    bindings = KeyBindings()
+
+    @bindings.add("c-c")
+    def interrupt(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    return bindings
