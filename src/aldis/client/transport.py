@@ -150,6 +150,8 @@ class _Frames(WSListener):
         except BadFrame as bad:
             self._end = (CloseCode.ABNORMAL, f"the server broke the protocol: {bad.reason}")
             self.close(bad.code, bad.reason)
+            # "Fail the WebSocket connection" (RFC 6455 section 7.1.7): what it answers does not matter any more.
+            transport.disconnect()
 
     def pause_writing(self) -> None:
         self.writable.clear()
