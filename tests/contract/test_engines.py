@@ -176,14 +176,11 @@ HOSTILE_SDP = {
 
 @each
 @pytest.mark.parametrize("kind", HOSTILE_SDP)
-async def test_a_hostile_offer_leads_to_no_channel_and_leaves_nothing(name: str, kind: str) -> None:
+async def test_a_hostile_offer_is_refused_and_leaves_nothing(name: str, kind: str) -> None:
     async with nothing_left_behind():
         end = EngineEnd(name)
-        try:
-            answer = await end.connection.answer(HOSTILE_SDP[kind])
-        except EngineRefused:
-            answer = ""
-        assert "webrtc-datachannel" not in answer  # an empty conference may be answered by an empty one
+        with pytest.raises(EngineRefused):
+            await end.connection.answer(HOSTILE_SDP[kind])
         await end.connection.close()
 
 

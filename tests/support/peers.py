@@ -238,15 +238,17 @@ class Link:
     """Signaling between sides in one process. `middle` decides what arrives of each message: the server, in short."""
 
     def __init__(self) -> None:
-        self.sides: dict[str, Side] = {}
+        self.sides: dict[str, Side | Puppet] = {}
         self.passed: list[Passed] = []
         self.middle: Callable[[Passed], list[Passed]] = lambda message: [message]
         self.down: Exception | None = None
+        self.signal = Signal()
 
     def send(self, message: Passed) -> None:
         if self.down is not None:
             raise self.down
         self.passed.append(message)
+        self.signal.changed()
         for each in self.middle(message):
             self.deliver(each)
 
@@ -254,6 +256,10 @@ class Link:
         side = self.sides.get(message.to.partition("/")[0])
         if side is not None:
             asyncio.get_running_loop().call_soon(side.receive, message.event)
+
+    async def until_sent(self, kind: type[Message], sender: str | None = None, times: int = 1) -> None:
+        """Wait until so many messages of a kind have been sent."""
+        await self.signal.until(lambda: len(self.of(kind, sender)) >= times, f"{times} x {kind.__name__}")
 
     def of(self, kind: type[Message], sender: str | None = None) -> list[Passed]:
         """What has been sent of a kind."""
@@ -401,3 +407,63 @@ async def connected(*sides: Side) -> None:
     """Wait until all are connected."""
     for side in sides:
         await side.until_state(PeerState.CONNECTED)
+
+
+class Puppet:
+    """A user whose every frame a test decides: a real engine and real proofs, no PeerConnection behind them.
+
+    Answers offers; what comes out of the channel is in `end.received`. Sends nothing by itself, not even a HELLO.
+    """
+
+    def __init__(self, link: Link, local: str, remote: str, *, engine: str = "wrtc") -> None:
+        self.identity = Identity.generate()
+        self.trust = Trust(self.identity, local, SERVER, MemoryPins())
+        self.engine = EngineEnd(engine)
+        self.remote = remote
+        self._sender = Sender(link, local)
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._tasks = [asyncio.create_task(self._work())]
+        link.sides[local] = self
+
+    def receive(self, event: Message) -> None:
+        self._events.put_nowait(event)
+
+    async def _work(self) -> None:
+        while True:
+            match event := await self._events.get():
+                case OfferReceived():
+                    assert event.connection is not None
+                    self._tasks.append(asyncio.create_task(self._answer(event, event.connection)))
+                    await asyncio.wait(self._tasks[-1:])
+                case CandidateReceived():
+                    await self.engine.connection.add_candidate(event.candidate)
+                case _:
+                    pass
+
+    async def _answer(self, event: OfferReceived, name: str) -> None:
+        assert event.proof is not None
+        sdp = await self.engine.connection.answer(event.description.sdp)
+        proof = self.trust.sign_answer(self.remote, name, sdp, offer_sdp=event.description.sdp, nonce=event.proof.nonce)
+        await self._sender.send_answer(
+            self.remote, sdp, connection=name, proof=proof, capabilities=self.engine.engine.capabilities
+        )
+        self._tasks.append(asyncio.create_task(self._pass_candidates(name)))
+
+    async def _pass_candidates(self, name: str) -> None:
+        passed: list[Candidate | None] = []
+        while None not in passed and self.engine.engine.capabilities.trickle:
+            await self.engine.until(lambda: len(self.engine.candidates) > len(passed))
+            candidate = self.engine.candidates[len(passed)]
+            passed.append(candidate)
+            await self._sender.send_ice_candidate(self.remote, candidate, connection=name)
+
+    async def opened(self) -> EngineChannel:
+        """Wait for the channel."""
+        await self.engine.until(lambda: bool(self.engine.channels), "the puppet's channel")
+        return self.engine.end.channel
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        await self.engine.connection.close()

@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 # An SDP of one data channel has 0.5 KiB, one of a whole conference some 60 KiB (the most that a signaling frame can
 # carry). Parsers are written for neither gigabytes nor deep nesting.
 MAX_SDP: Final = 64 * 1024
+# Without the one there is no channel, without the other nobody knows whom it leads to. aiortc would take both.
+_NEEDED: Final = ("m=application ", "a=fingerprint:")
 MAX_CANDIDATE: Final = 1024  # characters; RFC 8839 section 5.1 leads to some 200
 # RFC 7064 section 3.1, RFC 7065 section 3.1.
 _SERVER_URL: Final = re.compile(
@@ -269,6 +271,9 @@ def check_sdp(sdp: str) -> None:
         raise EngineRefused(f"a session description of {len(sdp)} characters; the limit is {MAX_SDP}")
     if "\x00" in sdp:
         raise EngineRefused("a session description with a zero byte")
+    for part in _NEEDED:
+        if part not in sdp:
+            raise EngineRefused(f"a session description without {part!r}")
 
 
 def check_candidate(candidate: Candidate) -> None:

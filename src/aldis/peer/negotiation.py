@@ -283,9 +283,9 @@ class Negotiation:
         link = self._links.get(name)
         return link is not None and link.phase is Phase.OFFERED
 
-    def knows(self, name: str) -> bool:
-        """Whether a link of that name exists."""
-        return name in self._links
+    def is_over(self, name: str) -> bool:
+        """Whether there was a link of that name, not long ago."""
+        return name in self._gone
 
     def _attempts(self) -> list[Link]:
         return [link for link in self._links.values() if not link.opened]
@@ -362,7 +362,9 @@ class Negotiation:
         return commands + self._described(link, sdp, capabilities)
 
     def answer_received(self, name: str, sdp: str, capabilities: Capabilities, now: float) -> list[Command]:
-        """A proven answer has arrived."""
+        """A proven answer has arrived; one for a connection that is over need not be proven."""
+        if name in self._gone and not self._closed:
+            return [SendBye(name, "this connection is over")]
         link = self._links.get(name)
         if link is None or link.phase is not Phase.OFFERED:
             return []

@@ -42,6 +42,7 @@ from aldis.peer.engine import (
     RelayWatch,
     check_candidate,
     check_sdp,
+    check_servers,
 )
 from aldis.protocol.messages import Candidate, Capabilities
 
