@@ -8,7 +8,6 @@ import fcntl
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -135,19 +134,18 @@ class Typed:
         self.raw = ""
 
     async def __aenter__(self) -> Typed:
-        self._terminal, inside = pty.openpty()
-        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._terminal, self._inside = pty.openpty()
+        fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = await asyncio.create_subprocess_exec(
             *self._words,
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
+            stdin=self._inside,
+            stdout=self._inside,
+            stderr=self._inside,
             env=self._environment,
             start_new_session=True,
             # The terminal becomes the controlling one, so that Ctrl-C is a signal and not a letter.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
-        os.close(inside)
         os.set_blocking(self._terminal, False)
         self._grown = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._terminal, self._read)
@@ -173,6 +171,7 @@ class Typed:
         await self.process.wait()
         asyncio.get_running_loop().remove_reader(self._terminal)
         os.close(self._terminal)
+        os.close(self._inside)
         assert "Traceback" not in self.seen, self.seen
 
     @property
@@ -183,9 +182,9 @@ class Typed:
         """Press keys."""
         os.write(self._terminal, text.encode())
 
-    def interrupt(self) -> None:
-        """Send SIGINT to the process, as a Ctrl-C does where no editor takes it."""
-        self.process.send_signal(signal.SIGINT)
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed by itself, as it does when no editor has taken it over."""
+        return bool(termios.tcgetattr(self._inside)[3] & termios.ECHO)
 
     async def shows(self, text: str, *, after: int = 0) -> int:
         """Wait until `text` has been shown beyond the position `after`; return the position behind it."""
