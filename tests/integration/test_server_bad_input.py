@@ -361,6 +361,8 @@ FRAMES: dict[str, tuple[int, list[bytes]]] = {
     "a length beyond 63 bits": (1002, [encode_frame(TEXT, b"x", length=2**63)]),
     "a close with one byte": (1002, [encode_frame(CLOSE, b"\x03")]),
     "a close with a code that is none": (1002, [encode_frame(CLOSE, (999).to_bytes(2, "big"))]),
+    "a close with a code that nobody may send": (1002, [encode_frame(CLOSE, (1006).to_bytes(2, "big"))]),
+    "a close with a code beyond all": (1002, [encode_frame(CLOSE, (5000).to_bytes(2, "big"))]),
     "a close with a reason that is no UTF-8": (1007, [encode_frame(CLOSE, b"\x03\xe8\xff")]),
 }
 

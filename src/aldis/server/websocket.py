@@ -38,6 +38,8 @@ MAX_UNSENT: Final = 1024 * 1024
 CLOSE_TIMEOUT: Final = 5.0
 # RFC 6455 section 5.5: a control frame has at most 125 bytes, two of them the close code.
 _MAX_REASON: Final = 123
+# RFC 6455 section 7.4.2: the last of the private codes.
+_LAST_CODE: Final = 4999
 
 _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
@@ -187,7 +189,11 @@ class ClientConnection(WSListener):
         self._clean = code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
         self._closing = True
         self._message = None
-        transport.send_close(cast(WSCloseCode, code or int(CloseCode.NORMAL)))
+        # RFC 6455 section 5.5.1: the code is sent back. picows lets two kinds pass that nobody may send (section 7.4).
+        reply = code or CloseCode.NORMAL
+        if reply == CloseCode.ABNORMAL or reply > _LAST_CODE:
+            reply = CloseCode.PROTOCOL_ERROR
+        transport.send_close(cast(WSCloseCode, int(reply)))
         transport.disconnect()
         self._connections.closing(self)
 
