@@ -1,8 +1,8 @@
 """10,000 random mutations of valid frames against a live server, which goes on serving others with a clean log.
 
-The mutations are seeded, so that a failure happens again; ALDIS_FUZZ_SEED takes another seed. Some break the message and leave the
-frame whole, others break the frame, others the HTTP request. Each connection sends a few of them in a row without
-waiting, because that is what finds states that a polite client never reaches.
+The mutations are seeded, so that a failure happens again; ALDIS_FUZZ_SEED takes another seed. Some break the message
+and leave the frame whole, others break the frame, others the HTTP request. Each connection sends a few of them in a row
+without waiting, because that is what finds states that a polite client never reaches.
 """
 
 from __future__ import annotations
