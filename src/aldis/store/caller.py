@@ -35,6 +35,7 @@ from aldis.errors import (
     StateError,
 )
 from aldis.peer.connection import PeerState
+from aldis.store.conversation import Clock
 
 _log = structlog.get_logger(__name__)
 
@@ -81,13 +82,6 @@ class Line(Protocol):
 
     def failed(self, error: AldisError) -> None:
         """An attempt has failed."""
-
-
-class Clock(Protocol):
-    """Time: an asyncio loop is one."""
-
-    def time(self) -> float: ...
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle: ...
 
 
 class Caller:

@@ -12,8 +12,9 @@ It does not know how a route comes about, nor when there should be one.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from aldis.errors import QueueFull
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, encode_ack
@@ -22,6 +23,21 @@ from aldis.store.feeds import Letter
 from aldis.store.inbox import Inbox
 from aldis.store.outbox import Outbox
 from aldis.store.state import StoreLimits
+
+# One acknowledgement covers many messages: sending a frame costs an engine more than anything that is done here. It
+# waits for this many messages, or this long, whatever comes first, or goes along when we send something ourselves.
+ACK_MESSAGES: Final = 32
+ACK_SECONDS: Final = 0.02
+
+
+class Clock(Protocol):
+    """Time: an asyncio loop is one."""
+
+    def time(self) -> float:
+        """Monotonic seconds."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        """Call `callback` in `delay` seconds."""
 
 
 class Route(Protocol):
@@ -53,18 +69,17 @@ class Conversation:
         limits: StoreLimits,
         route: Route,
         recipient: Recipient,
-        soon: Callable[[Callable[[], object]], object],
+        clock: Clock,
     ) -> None:
-        """`soon` makes a call a little later (`loop.call_soon`), so that one acknowledgement covers many messages."""
         self._user_id = user_id
         self._limits = limits
         self._route = route
         self._recipient = recipient
-        self._soon = soon
+        self._clock = clock
         self._outbox = Outbox(stream)
         self._inbox = Inbox()
         self._deliveries: dict[int, Delivery] = {}
-        self._acknowledging = False
+        self._acknowledging: asyncio.TimerHandle | None = None
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -114,6 +129,7 @@ class Conversation:
 
     def closed(self) -> None:
         """The channel is gone."""
+        self._forget_timer()
         self._outbox.closed()
         self._inbox.closed()
 
@@ -154,20 +170,30 @@ class Conversation:
         while (first := self._inbox.first) is not None and self._recipient.has_room:
             self._inbox.take()  # first: a callback may lead back here
             self._recipient.put(Letter(self._user_id, first.content, first.data, first.sequence))
-        if self._inbox.due is not None and not self._acknowledging:
-            self._acknowledging = True
-            self._soon(self.flush)
+        if self._inbox.unconfirmed >= ACK_MESSAGES:
+            self.flush()
+        elif self._inbox.unconfirmed and self._acknowledging is None:
+            self._acknowledging = self._clock.call_later(ACK_SECONDS, self._flush_later)
 
     def let_go(self) -> None:
         """Forget what has arrived and is not handed over; it will come again. Only while no channel is open."""
         self._inbox.let_go()
 
+    def _flush_later(self) -> None:
+        self._acknowledging = None
+        self.flush()
+
     def flush(self) -> bool:
         """Send the acknowledgement that is due. False when there was no room for it."""
-        self._acknowledging = False
+        self._forget_timer()
         due = self._inbox.due
         if due is not None:
             if not self._route.send_frame(encode_ack(due)):
                 return False
             self._inbox.confirmed(due)
         return True
+
+    def _forget_timer(self) -> None:
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+            self._acknowledging = None

@@ -168,7 +168,12 @@ class Inbox:
     @property
     def due(self) -> int | None:
         """What to acknowledge on this channel, or None when the sender knows already."""
-        return self._stream.handed_over if self._open and self._stream.handed_over > self._confirmed else None
+        return self._stream.handed_over if self.unconfirmed else None
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages the sender could be told of."""
+        return max(self._stream.handed_over - self._confirmed, 0) if self._open else 0
 
     def confirmed(self, sequence: int) -> None:
         """The acknowledgement of `sequence` has been sent."""

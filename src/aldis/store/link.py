@@ -40,8 +40,8 @@ from aldis.errors import (
 from aldis.peer.connection import PeerConnection, PeerListener, PeerState
 from aldis.protocol.addresses import DEFAULT_DEVICE, split
 from aldis.protocol.channel import Ack, Chunk, Content, Hello
-from aldis.store.caller import Caller, Clock
-from aldis.store.conversation import Conversation, Recipient
+from aldis.store.caller import Caller
+from aldis.store.conversation import Clock, Conversation, Recipient
 from aldis.store.delivery import Delivery
 from aldis.store.state import PeerView, StoreLimits
 
@@ -92,9 +92,6 @@ class Home(Protocol):
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         """Start a task that the store owns."""
 
-    def soon(self, callback: Callable[[], object]) -> object:
-        """Call a little later."""
-
     def random(self) -> float:
         """A number evenly from 0 to 1."""
 
@@ -125,7 +122,7 @@ class Link:
         self._connection: PeerConnection | None = None
         self._ears: _Ears | None = None
         self.conversation = Conversation(
-            user_id, stream, limits=home.limits, route=self, recipient=home.mailbox, soon=home.soon
+            user_id, stream, limits=home.limits, route=self, recipient=home.mailbox, clock=home.clock
         )
         self.caller = Caller(self, backoff=home.backoff, clock=home.clock, random=home.random, spawn=home.spawn)
 

@@ -517,9 +517,6 @@ class NetworkStore:
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         return self._tasks.spawn(work, name)
 
-    def soon(self, callback: Callable[[], object]) -> object:
-        return self.clock.call_soon(callback)
-
     def random(self) -> float:
         return random.random()  # noqa: S311 - a pause, no secret
 
@@ -534,7 +531,7 @@ class NetworkStore:
             self._publish()
         elif not self._publishing_soon:
             self._publishing_soon = True
-            self.soon(self._publish)
+            self.clock.call_soon(self._publish)
 
     def arrived(self, size: int) -> None:
         # An estimate that is never too low; looked at closely only when it comes to the limit.

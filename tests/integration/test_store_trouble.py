@@ -1,0 +1,348 @@
+"""What a store does when things die: the server, the peer, the path; and when others misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from aldis.client.client import SignalingClient
+from aldis.client.events import SignalingEvent, SignalingState
+from aldis.errors import ConnectionLost, PeerConnectionFailed, PeerOffline, TooManyPeers
+from aldis.identity.keys import Identity
+from aldis.identity.pins import MemoryPins
+from aldis.peer.connection import PeerConnection, PeerState
+from aldis.peer.engine import EngineConfig, load_engine
+from aldis.peer.trust import Trust
+from aldis.protocol.channel import Ack, Chunk, Content, Hello, encode_ack, encode_message
+from aldis.store.state import StoreLimits
+from support.peers import Signal, nothing_left_behind
+from support.server_process import ServerProcess
+from support.store_program import StoreProcess
+from support.stores import (
+    contents,
+    read,
+    running_server,
+    stores,
+    until,
+    until_peer,
+    until_state,
+)
+
+SEED = bytes(range(32))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_the_chat_goes_on_without_the_server_and_signaling_comes_back_by_itself(tmp_path: Path) -> None:
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ServerProcess(tmp_path, port=port))
+        url = f"ws://127.0.0.1:{port}"
+        alice, bob = await stack.enter_async_context(stores(url, "alice", "bob"))
+        await alice.connect_to_peer("bob")
+        await alice.send("bob", "before")
+        assert await contents(bob, 1) == ["before"]
+
+        server.signal(signal.SIGKILL)
+        await server.wait()
+        lost = await until(alice, lambda state: state.signaling is SignalingState.CONNECTING, "the loss of the server")
+        assert isinstance(lost.signaling_error, ConnectionLost)
+        await alice.send("bob", "without a server")
+        await bob.send("alice", {"and": "back"})
+        assert await contents(bob, 1) == ["without a server"]
+        assert await contents(alice, 1) == [{"and": "back"}]
+        await alice.drain(timeout=5)
+        # A peer that was never met has to wait for the server.
+        for_carol = await alice.send("carol", "when you are there")
+
+        await stack.enter_async_context(ServerProcess(tmp_path, port=port))
+        for store in (alice, bob):
+            state = await until(store, lambda state: state.signaling is SignalingState.CONNECTED, "the server's return")
+            assert state.signaling_error is None
+        assert alice.state.peers["bob"].state is PeerState.CONNECTED
+        await alice.send("bob", "after")
+        assert await contents(bob, 1) == ["after"]
+        (carol,) = await stack.enter_async_context(stores(url, "carol"))
+        assert await contents(carol, 1) == ["when you are there"]
+        await for_carol
+
+
+async def test_connecting_waits_for_the_server_to_come_back_as_long_as_it_may(tmp_path: Path) -> None:
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ServerProcess(tmp_path, port=port))
+        alice, _ = await stack.enter_async_context(stores(f"ws://127.0.0.1:{port}", "alice", "bob"))
+        server.signal(signal.SIGKILL)
+        await server.wait()
+        await until(alice, lambda state: state.signaling is SignalingState.CONNECTING, "the loss of the server")
+        with pytest.raises(PeerConnectionFailed, match="server cannot be reached"):
+            await alice.connect_to_peer("bob", timeout=0.1)
+        call = asyncio.create_task(alice.connect_to_peer("bob"))
+        await stack.enter_async_context(ServerProcess(tmp_path, port=port))
+        try:
+            await call
+        except PeerOffline:  # bob comes back a moment after alice
+            await until_peer(alice, "bob", lambda view: view.online is True, "presence")
+            await alice.connect_to_peer("bob")
+
+
+@pytest.mark.parametrize("engine", ["wrtc", "aiortc"])
+async def test_a_peer_that_is_killed_and_comes_back_gets_what_was_sent_meanwhile_and_nothing_twice(engine: str) -> None:
+    async with running_server() as server, stores(server.url, "alice", engine=engine) as (alice,):
+        async with StoreProcess(server.url, "bob", SEED) as bob:
+            await alice.connect_to_peer("bob")
+            first = await alice.send("bob", "read by the first run")
+            assert await bob.event() == ["message", "alice", "read by the first run"]
+            await first
+            await bob.kill()
+        for number in range(20):
+            await alice.send("bob", number)
+        await until_state(alice, "bob", PeerState.DISCONNECTED, PeerState.FAILED)
+        async with StoreProcess(server.url, "bob", SEED) as bob:
+            for number in range(20):
+                assert await bob.event() == ["message", "alice", number]
+            await alice.drain(timeout=5)
+            bob.command("send", "alice", "I am back")
+            assert await contents(alice, 1) == ["I am back"]
+            assert await bob.event() == ["delivered", 1]
+
+
+async def test_a_peer_that_is_killed_and_calls_again_itself_is_the_same_peer() -> None:
+    async with running_server() as server, stores(server.url, "alice") as (alice,):
+        for run in range(3):
+            async with StoreProcess(server.url, "bob", SEED) as bob:
+                bob.command("connect", "alice")
+                assert await bob.event() == ["connected", "alice"]
+                bob.command("send", "alice", f"run {run}")
+                (message,) = await read(alice, 1)
+                assert (message.content, message.sequence) == (f"run {run}", 1)
+                delivery = await alice.send("bob", run)
+                events = [await bob.event(), await bob.event()]
+                assert ["message", "alice", run] in events
+                await delivery  # what is not acknowledged would go to the next run
+
+
+async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_again() -> None:
+    async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        count = 400
+        to_bob, to_alice = asyncio.create_task(read(bob, count)), asyncio.create_task(read(alice, count))
+        for number in range(count):
+            await alice.send("bob", number)
+            await bob.send("alice", os.urandom(20_000) + number.to_bytes(4))
+            if number % 100 == 50:
+                # Break it under their hands: the engine connection goes, and nobody says goodbye.
+                await until_state(alice, "bob", PeerState.CONNECTED)
+                alice._links["bob"].drop("broken by the test")
+        assert [message.content for message in await to_bob] == list(range(count))
+        numbers = [int.from_bytes(bytes(message.content)[-4:]) for message in await to_alice]  # type: ignore[arg-type]
+        assert numbers == list(range(count))
+        await asyncio.gather(alice.drain(timeout=10), bob.drain(timeout=10))
+
+
+async def test_a_sender_holds_back_while_the_other_side_does_not_read_and_nothing_is_lost() -> None:
+    limits = StoreLimits(unread_messages=10)
+    async with running_server() as server, stores(server.url, "alice", "bob", limits=limits) as (alice, bob):
+        deliveries = [await alice.send("bob", number) for number in range(3000)]
+        await deliveries[9]
+        await until_peer(alice, "bob", lambda view: view.queued == 2990, "acknowledgement of what is in the queue")
+        assert not deliveries[10].done
+        assert await contents(bob, 3000) == list(range(3000))
+        await deliveries[-1]
+
+
+async def test_messages_go_to_a_callback_while_there_is_one_those_that_waited_first() -> None:
+    async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        got: list[object] = []
+        changed = Signal()
+
+        def callback(message: object) -> None:
+            got.append(message)
+            changed.changed()
+            if len(got) == 2:
+                raise ValueError("a fault of the application")
+
+        await (await alice.send("bob", "waits"))
+        unsubscribe = bob.on_message(callback)
+        await alice.send("bob", "raises")
+        await alice.send("bob", "goes on")
+        await changed.until(lambda: len(got) == 3)
+        unsubscribe()
+        unsubscribe()
+        await alice.send("bob", "read")
+        assert await contents(bob, 1) == ["read"]
+        assert len(got) == 3
+
+
+async def test_who_calls_is_let_in_by_the_application_only() -> None:
+    asked: list[tuple[str, bytes]] = []
+
+    def accept(user_id: str, public_key: bytes) -> bool:
+        asked.append((user_id, public_key))
+        if user_id == "crash":
+            raise ValueError("a fault of the application")
+        return user_id == "friend"
+
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", accept=accept) as (alice,),
+        stores(server.url, "friend", "stranger", "crash") as (friend, stranger, crash),
+    ):
+        await friend.connect_to_peer("alice")
+        for store in (stranger, crash):
+            with pytest.raises(PeerConnectionFailed):
+                await store.connect_to_peer("alice")
+        assert asked[0] == ("friend", friend.identity.public_key)
+        assert set(alice.state.peers) == {"friend"}
+        # Whom the application calls itself need not be let in.
+        await alice.connect_to_peer("stranger")
+        assert len(asked) >= 3
+
+
+async def test_the_number_of_peers_is_limited_and_those_that_are_done_make_place() -> None:
+    limits = StoreLimits(peers=2)
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", limits=limits) as (alice,),
+        stores(server.url, "b", "c", "d") as (b, c, d),
+    ):
+        await b.connect_to_peer("alice")
+        await c.connect_to_peer("alice")
+        with pytest.raises(PeerConnectionFailed):
+            await d.connect_to_peer("alice", timeout=2)
+        with pytest.raises(TooManyPeers) as caught:
+            await alice.send("d", "x")
+        assert caught.value.limit == 2
+        await b.disconnect_from_peer("alice")
+        await until_state(alice, "b", PeerState.CLOSED)
+        await d.connect_to_peer("alice")
+        assert set(alice.state.peers) == {"c", "d"}
+
+
+class Rogue:
+    """A registered user with a real connection who sends what they like."""
+
+    def __init__(self, url: str, user_id: str) -> None:
+        self.identity = Identity.generate()
+        self.client = SignalingClient(url, user_id)
+        self.frames: list[Chunk | Ack] = []
+        self.state = PeerState.NEW
+        self.signal = Signal()
+        self.greeting = Hello(1, "rogue", 1)
+
+    async def call(self, user_id: str) -> PeerConnection:
+        await self.client.connect()
+        await self.client.register(self.identity)
+        self.peer = PeerConnection(
+            local=self.client.user_id,
+            remote=user_id,
+            engine=load_engine("wrtc"),
+            config=EngineConfig(allow_loopback=True),
+            trust=Trust(self.identity, self.client.user_id, self.client.server, MemoryPins()),
+            signaling=self.client,
+            listener=self,
+            hello=lambda: self.greeting,
+        )
+        self.client.subscribe(self._event)
+        self.peer.connect()
+        await self.signal.until(lambda: self.state is PeerState.CONNECTED, "the rogue's connection")
+        return self.peer
+
+    def _event(self, event: SignalingEvent) -> None:
+        if hasattr(event, "sender"):
+            self.peer.receive(event)
+
+    async def close(self) -> None:
+        await self.peer.close()
+        await self.client.close()
+
+    def state_changed(self, state: PeerState, error: object) -> None:
+        self.state = state
+        self.signal.changed()
+
+    def channel_opened(self, hello: Hello) -> None: ...
+
+    def frame_received(self, frame: Chunk | Ack) -> None:
+        self.frames.append(frame)
+        self.signal.changed()
+
+    def channel_closed(self) -> None: ...
+    def writable(self) -> None: ...
+    def refused(self, error: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        encode_message(Content.TEXT, 7, b"a gap"),
+        [encode_ack(1)],
+        encode_message(Content.TEXT, 1, b"\xff"),
+        encode_message(Content.JSON, 1, b"["),
+        [encode_message(Content.BYTES, 1, b"x" * 20)[0][:-1]],
+    ],
+)
+async def test_a_peer_that_breaks_the_protocol_loses_its_connection_and_harms_nobody(frames: list[bytes]) -> None:
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "alice", "bob") as (alice, bob),
+    ):
+        reader = asyncio.create_task(read(alice, 1))
+        rogue = Rogue(server.url, "rogue")
+        try:
+            peer = await rogue.call("alice")
+            for frame in frames:
+                assert peer.send_frame(frame)
+            view = await until_state(alice, "rogue", PeerState.FAILED)
+            assert isinstance(view.error, PeerConnectionFailed)
+            assert "protocol" in str(view.error)
+            await rogue.signal.until(lambda: rogue.state in (PeerState.CLOSED, PeerState.FAILED), "the end")
+            await bob.send("alice", "all is well")
+            assert [message.content for message in await reader] == ["all is well"]
+        finally:
+            await rogue.close()
+
+
+async def test_who_sends_more_than_there_is_room_for_is_cut_off_and_others_are_not() -> None:
+    limits = StoreLimits(arriving_size=600_000)
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", limits=limits) as (alice,),
+        stores(server.url, "bob") as (bob,),
+    ):
+        rogue = Rogue(server.url, "rogue")
+        try:
+            peer = await rogue.call("alice")
+            big = encode_message(Content.BYTES, 1, bytes(2 * 1024 * 1024))
+            for frame in big[:-1]:
+                if not peer.send_frame(frame):
+                    break
+            await until_state(alice, "rogue", PeerState.FAILED)
+            await bob.send("alice", b"x" * 500_000)
+            assert await contents(alice, 1) == [b"x" * 500_000]
+        finally:
+            await rogue.close()
+
+
+async def test_an_offer_of_a_stranger_who_has_no_key_makes_no_peer() -> None:
+    async with running_server() as server, stores(server.url, "alice") as (alice,):
+        client = SignalingClient(server.url, "mallory")
+        await client.connect()
+        await client.register(Identity.generate())
+        await client.send_offer("alice", "v=0\r\n", connection="c")
+        await client.send_bye("alice", connection="c")
+        await client.ping()
+        async with stores(server.url, "bob") as (bob,):
+            await bob.connect_to_peer("alice")
+            assert set(alice.state.peers) == {"bob"}
+        await client.close()

@@ -1,0 +1,107 @@
+"""A signaling server that lies: it speaks the protocol, believes nobody, and says what a test wants it to say.
+
+Names are bound to nothing: whoever registers a name has it, so an attacker can be an ordinary store with a key of its
+own. What goes from one user to another passes through `tamper`; what `discover` says comes from `keys`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+Message = dict[str, Any]
+
+
+class EvilServer:
+    """`tamper(message)` gets each relayed message, `from` and `to` filled in, and returns those to deliver instead."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.keys: dict[str, bytes] = {}
+        self.relayed: list[Message] = []
+        self.tamper: Callable[[Message], list[Message]] = lambda message: [message]
+        self._users: dict[str, web.WebSocketResponse] = {}
+        self._registered_keys: dict[str, str] = {}
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=["aldis.v1"])
+        await socket.prepare(request)
+        name = ""
+        async for frame in socket:
+            if frame.type is WSMsgType.TEXT:
+                name = await self._handle(socket, name, json.loads(frame.data))
+        if self._users.get(name) is socket:
+            del self._users[name]
+        return socket
+
+    async def _handle(self, socket: web.WebSocketResponse, name: str, message: Message) -> str:
+        re = {"re": message["id"]} if "id" in message else {}
+        match message["type"]:
+            case "register":
+                name = message["userId"]
+                self._registered_keys[name] = message["publicKey"]
+                nonce = b64encode(secrets.token_bytes(32)).decode()
+                await socket.send_json({"type": "challenge", "nonce": nonce, **re})
+            case "prove":
+                self._users[name] = socket
+                session = {"session": secrets.token_hex(8), "secret": secrets.token_hex(8), "resumed": False}
+                await socket.send_json(
+                    {"type": "registered", "success": True, "userId": name, "device": "main", **session, **re}
+                )
+            case "discover":
+                await socket.send_json({"type": "discover-response", **self._presence(message["userId"]), **re})
+            case "watch":
+                for user_id in message["userIds"]:
+                    await socket.send_json({"type": "presence", **self._presence(user_id)})
+                if re:
+                    await socket.send_json({"type": "ack", **re})
+            case "ice-servers":
+                await socket.send_json({"type": "ice-servers", "iceServers": [], "ttl": 3600, **re})
+            case "offer" | "answer" | "ice-candidate" | "bye":
+                if re:
+                    await socket.send_json({"type": "ack", **re})
+                sent = {key: value for key, value in message.items() if key != "id"} | {"from": name}
+                sent["to"] = sent["to"].partition("/")[0]
+                self.relayed.append(sent)
+                for changed in self.tamper(sent):
+                    await self.deliver(changed)
+            case _:
+                pass
+        return name
+
+    def _presence(self, user_id: str) -> Message:
+        presence: Message = {"userId": user_id, "online": user_id in self._users}
+        if user_id in self.keys:
+            presence["publicKey"] = b64encode(self.keys[user_id]).decode()
+        elif user_id in self._registered_keys:
+            presence["publicKey"] = self._registered_keys[user_id]
+        return presence
+
+    async def deliver(self, message: Message) -> None:
+        """Hand a message to whom it is addressed to."""
+        socket = self._users.get(message["to"])
+        if socket is not None and not socket.closed:
+            await socket.send_json(message)
+
+
+@asynccontextmanager
+async def evil_server() -> AsyncIterator[EvilServer]:
+    """A lying server on a free port of this machine."""
+    server = EvilServer()
+    application = web.Application()
+    application.router.add_get("/", server.serve)
+    runner = web.AppRunner(application, shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"ws://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,105 @@
+"""A program with a store of its own, in a process of its own, for tests that kill it.
+
+Commands come in as JSON lines: `["send", "bob", value]`, `["connect", "bob"]`; events go out as JSON lines:
+`["ready"]`, `["message", sender, value]`, `["delivered", n]` (n-th send), `["connected", "bob"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+PATIENCE = 25.0
+
+
+class StoreProcess:
+    """`async with StoreProcess(url, "bob", seed) as bob`: the program, seen from the test."""
+
+    def __init__(self, url: str, name: str, seed: bytes) -> None:
+        self._arguments = [url, name, seed.hex()]
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> StoreProcess:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__)),
+            *self._arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert await self.event() == ["ready"]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.kill()
+
+    async def kill(self) -> None:
+        """As `kill -9` does."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
+
+    def command(self, *command: Any) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+
+    async def event(self) -> Any:
+        """The next thing that it says."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            line = await self._process.stdout.readline()
+        assert line, "the program has ended"
+        return json.loads(line)
+
+
+def _say(*event: Any) -> None:
+    print(json.dumps(event), flush=True)
+
+
+async def _main(url: str, name: str, seed: str) -> None:
+    from aldis.identity.keys import Identity
+    from support.stores import new_store
+
+    store = new_store(identity=Identity.from_seed(bytes.fromhex(seed)))
+    await store.connect_to_signaling(url, name)
+    store.on_message(lambda message: _say("message", message.sender, message.content))
+    _say("ready")
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    sent = 0
+
+    async def delivered(delivery: Any, number: int) -> None:
+        await delivery
+        _say("delivered", number)
+
+    while line := await reader.readline():
+        match json.loads(line):
+            case ["send", to, value]:
+                sent += 1
+                spawn(delivered(await store.send(to, value), sent))
+            case ["connect", to]:
+                await store.connect_to_peer(to)
+                _say("connected", to)
+    await store.disconnect()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    asyncio.run(_main(*sys.argv[1:]))
