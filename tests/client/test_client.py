@@ -195,17 +195,20 @@ async def test_closing_before_anything_and_again_does_no_harm() -> None:
 
 
 async def test_closing_between_two_attempts_ends_the_waiting() -> None:
-    async with nothing_left_behind(), ScriptedServer() as server:
-        async with joined(server, backoff=Backoff(first=1000.0, most=1000.0)) as (client, line):
-            gone = asyncio.create_task(until(client, Disconnected))
-            await asyncio.sleep(0)
-            line.hang_up()
-            await gone
-            held = asyncio.create_task(client.discover("bob"))
-            await asyncio.sleep(0)
-            await client.close()
-            with pytest.raises(ConnectionLost):
-                await held
+    async with (
+        nothing_left_behind(),
+        ScriptedServer() as server,
+        joined(server, backoff=Backoff(first=1000.0, most=1000.0)) as (client, line),
+    ):
+        gone = asyncio.create_task(until(client, Disconnected))
+        await asyncio.sleep(0)
+        line.hang_up()
+        await gone
+        held = asyncio.create_task(client.discover("bob"))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(ConnectionLost):
+            await held
 
 
 async def test_closing_during_a_second_attempt_ends_the_attempt() -> None:
@@ -221,16 +224,19 @@ async def test_closing_during_a_second_attempt_ends_the_attempt() -> None:
 
 
 async def test_a_request_without_a_reply_times_out() -> None:
-    async with nothing_left_behind(), ScriptedServer() as server:
-        async with joined(server, request_timeout=0.2) as (client, line):
-            with pytest.raises(RequestTimeout) as caught:
-                await client.discover("bob")
-            assert caught.value.seconds == 0.2
-            number = (await line.receive())["id"]
-            line.say(type="discover-response", userId="bob", online=True, re=number)
-            pinging = asyncio.create_task(client.ping())
-            line.say(type="pong", re=(await line.receive())["id"])
-            await pinging
+    async with (
+        nothing_left_behind(),
+        ScriptedServer() as server,
+        joined(server, request_timeout=0.2) as (client, line),
+    ):
+        with pytest.raises(RequestTimeout) as caught:
+            await client.discover("bob")
+        assert caught.value.seconds == 0.2
+        number = (await line.receive())["id"]
+        line.say(type="discover-response", userId="bob", online=True, re=number)
+        pinging = asyncio.create_task(client.ping())
+        line.say(type="pong", re=(await line.receive())["id"])
+        await pinging
 
 
 async def test_a_request_whose_caller_is_gone_is_forgotten() -> None:
@@ -320,19 +326,22 @@ async def test_a_final_refusal_of_the_name_after_a_reconnection_ends_the_client(
 
 
 async def test_the_client_gives_up_after_the_attempts_it_may_make() -> None:
-    async with nothing_left_behind(), ScriptedServer() as server:
-        async with joined(server, backoff=Backoff(first=0.001, most=0.001, attempts=3)) as (client, line):
-            stream = client.events()
-            server.upgrade = lambda _: b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
-            line.hang_up()
-            async with asyncio.timeout(PATIENCE):
-                events = [event async for event in stream]
-            waits = [event.retry_in for event in events if isinstance(event, Disconnected)]
-            assert len(waits) == 4
-            assert all(wait is not None and 0 <= wait <= 0.001 for wait in waits[:-1])
-            assert isinstance(events[-1], Closed)
-            assert isinstance(events[-1].error, ReconnectGaveUp)
-            assert "503" in events[-1].error.last
+    async with (
+        nothing_left_behind(),
+        ScriptedServer() as server,
+        joined(server, backoff=Backoff(first=0.001, most=0.001, attempts=3)) as (client, line),
+    ):
+        stream = client.events()
+        server.upgrade = lambda _: b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+        line.hang_up()
+        async with asyncio.timeout(PATIENCE):
+            events = [event async for event in stream]
+        waits = [event.retry_in for event in events if isinstance(event, Disconnected)]
+        assert len(waits) == 4
+        assert all(wait is not None and 0 <= wait <= 0.001 for wait in waits[:-1])
+        assert isinstance(events[-1], Closed)
+        assert isinstance(events[-1].error, ReconnectGaveUp)
+        assert "503" in events[-1].error.last
 
 
 async def test_a_server_that_breaks_the_protocol_is_left_and_visited_again() -> None:
@@ -347,16 +356,19 @@ async def test_a_server_that_breaks_the_protocol_is_left_and_visited_again() -> 
 
 
 async def test_going_away_is_told_and_followed() -> None:
-    async with nothing_left_behind(), ScriptedServer() as server:
-        # Were the backoff asked, the client would be away for minutes.
-        async with joined(server, backoff=Backoff(first=1000.0, most=1000.0)) as (client, line):
-            stream = client.events()
-            line.say(type="going-away", reconnectIn=0.02)
-            line.close(4000, "restart")
-            line = await server.accept()
-            await line.admit()
-            seen = [await anext(stream) for _ in range(4)]
-            assert [type(event) for event in seen] == [GoingAway, Disconnected, Connected, Registered]
+    # Were the backoff asked, the client would be away for minutes.
+    async with (
+        nothing_left_behind(),
+        ScriptedServer() as server,
+        joined(server, backoff=Backoff(first=1000.0, most=1000.0)) as (client, line),
+    ):
+        stream = client.events()
+        line.say(type="going-away", reconnectIn=0.02)
+        line.close(4000, "restart")
+        line = await server.accept()
+        await line.admit()
+        seen = [await anext(stream) for _ in range(4)]
+        assert [type(event) for event in seen] == [GoingAway, Disconnected, Connected, Registered]
 
 
 async def test_pings_of_the_server_are_answered() -> None:
