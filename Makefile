@@ -41,6 +41,11 @@ lint: $(STAMPS)/dev
 types: $(STAMPS)/dev
 	$(BIN)/mypy
 
+# The benchmark installs the relays that it compares with from npm, by their own lock.
+bench: $(STAMPS)/dev ## measure the server beside others (ARGS="--quick" for a short look)
+	@tools/system-packages.sh node=nodejs npm=npm
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
 fmt: $(STAMPS)/dev ## format the source, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
@@ -55,7 +60,7 @@ lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requir
 	$(COMPILE) $(ARGS) --extra aiortc --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 
 clean: ## remove all that was made here, the environment too
-	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist benchmarks/load/relays/node_modules .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system:

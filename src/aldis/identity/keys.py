@@ -130,8 +130,8 @@ class Identity:
 
 def _flush_folder(folder: Path) -> None:
     """Have the folder's entries on disk: a key that proved a name must not be gone after a power cut."""
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened
+    if os.name != "posix":  # pragma: no cover - elsewhere a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
