@@ -127,6 +127,7 @@ class Wire:
         self._lost = False
         self._lingers = False
         self._beat_timer: Timer | None = None
+        self._beat_due: float | None = None
         self._probe_timer: Timer | None = None
         self._closed = False
 
@@ -301,10 +302,15 @@ class Wire:
     def _beat(self) -> None:
         if self._closed or self._quality is None:
             return
+        now = self._timers.time()
+        if self._beat_due is not None and now - self._beat_due > self._timing.heartbeat:
+            # It was this program that slept, or its machine. What has come meanwhile is about to be read.
+            self._quality.heard(now)
         self._ping()
         delay = self._timing.heartbeat
-        if not self._quality.silent(now := self._timers.time()):
+        if not self._quality.silent(now):
             delay = min(delay, self._quality.silent_in(now))
+        self._beat_due = now + delay
         self._beat_timer = self._timers.call_later(delay, self._beat)
         if self._quality.silent(now) and not self._lost:
             self._lost = True

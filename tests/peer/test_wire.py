@@ -1,0 +1,298 @@
+"""One wire on an engine of cardboard: what is hard to bring about with a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aldis.errors import StateError
+from aldis.peer.engine import (
+    ChannelListener,
+    EngineConfig,
+    EngineConnection,
+    EngineListener,
+    EngineRefused,
+    EngineState,
+    EngineStats,
+)
+from aldis.peer.wire import BUFFER_HIGH, PeerTiming, Wire
+from aldis.protocol.channel import (
+    LABEL,
+    Ack,
+    Chunk,
+    Hello,
+    Ping,
+    decode,
+    encode_ack,
+    encode_hello,
+    encode_ping,
+)
+from aldis.protocol.messages import Candidate, Capabilities
+from support.peers import FakeTimers, nothing_left_behind
+
+HELLO = encode_hello(Hello(1, "theirs", 1))
+
+
+@dataclass
+class Cardboard:
+    """Engine, connection and channel in one; does what it is told."""
+
+    name: str = "cardboard"
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    label: str = LABEL
+    buffered_amount: int = 0
+    sent: list[bytes] = field(default_factory=list)
+    closed: int = 0
+    channel_closed: int = 0
+    broken: bool = False
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        return self
+
+    def open_channel(self, label: str) -> None: ...
+
+    async def offer(self, *, restart_ice: bool = False) -> str:
+        await self.gate.wait()
+        return "offer"
+
+    async def answer(self, offer_sdp: str) -> str:
+        raise EngineRefused("no")
+
+    async def accept(self, answer_sdp: str) -> None:
+        raise RuntimeError("a fault of the engine's adapter")
+
+    async def add_candidate(self, candidate: Candidate | None) -> None:
+        raise EngineRefused("no")
+
+    async def stats(self) -> EngineStats:
+        return EngineStats()
+
+    async def close(self) -> None:  # of the connection; the channel's is below
+        self.closed += 1
+
+    def listen(self, listener: ChannelListener, low_threshold: int) -> None:
+        self.listener = listener
+
+    def send(self, data: bytes) -> None:
+        if self.broken:
+            raise StateError("broken")
+        self.sent.append(data)
+
+
+class CardboardChannel(Cardboard):
+    def close(self) -> None:  # type: ignore[override]
+        self.channel_closed += 1
+
+
+@dataclass
+class Owner:
+    """Notes what it is told."""
+
+    told: list[tuple[object, ...]] = field(default_factory=list)
+
+    def offer_made(self, wire: Wire, serial: int, sdp: str) -> None:
+        self.told.append(("offer", serial, sdp))
+
+    def answer_made(self, wire: Wire, serial: int, sdp: str) -> None:
+        self.told.append(("answer", serial, sdp))
+
+    def operation_failed(self, wire: Wire, serial: int, reason: str) -> None:
+        self.told.append(("failed", serial, reason))
+
+    def candidate_gathered(self, wire: Wire, candidate: Candidate | None) -> None:
+        self.told.append(("candidate", candidate))
+
+    def channel_opened(self, wire: Wire) -> Hello:
+        self.told.append(("opened",))
+        return Hello(1, "ours", 1)
+
+    def hello_received(self, wire: Wire, hello: Hello) -> None:
+        self.told.append(("hello", hello.stream))
+
+    def frame_received(self, wire: Wire, frame: Chunk | Ack) -> None:
+        self.told.append(("frame", frame))
+
+    def buffer_drained(self, wire: Wire) -> None:
+        self.told.append(("drained",))
+
+    def path_lost(self, wire: Wire, *, final: bool) -> None:
+        self.told.append(("lost", final))
+
+    def path_restored(self, wire: Wire) -> None:
+        self.told.append(("restored",))
+
+    def ended(self, wire: Wire, reason: str, *, orderly: bool) -> None:
+        self.told.append(("ended", reason, orderly))
+
+    def violated(self, wire: Wire, reason: str) -> None:
+        self.told.append(("violated", reason))
+
+
+def make() -> tuple[Wire, Owner, Cardboard, FakeTimers]:
+    engine, owner, timers = Cardboard(), Owner(), FakeTimers()
+    return Wire("name", engine, EngineConfig(), owner, PeerTiming(), timers), owner, engine, timers
+
+
+def opened() -> tuple[Wire, Owner, CardboardChannel, FakeTimers]:
+    wire, owner, _, timers = make()
+    channel = CardboardChannel()
+    wire.channel_opened(channel)
+    wire.message_received(HELLO)
+    assert owner.told == [("opened",), ("hello", "theirs")]
+    assert isinstance(decode(channel.sent[0]), Hello)
+    owner.told.clear()
+    return wire, owner, channel, timers
+
+
+async def test_a_sleep_of_our_own_does_not_count_as_the_others_silence() -> None:
+    wire, owner, _, timers = opened()
+    timers._now += 600  # the machine was asleep: no timer has run
+    timers.advance(0)
+    assert owner.told == []
+    timers.advance(5.1)
+    assert owner.told == [("lost", False)]
+    await wire.close()
+    assert timers.waiting == 0
+
+
+async def test_engine_states_lead_to_their_consequences() -> None:
+    wire, owner, channel, _ = opened()
+    wire.state_changed(EngineState.NEW)
+    wire.state_changed(EngineState.CONNECTING)
+    assert owner.told == []
+    wire.state_changed(EngineState.DISCONNECTED)
+    wire.state_changed(EngineState.FAILED)
+    before = len(channel.sent)
+    wire.state_changed(EngineState.CONNECTED)
+    assert isinstance(decode(channel.sent[before]), Ping)
+    wire.message_received(encode_ack(1))
+    wire.state_changed(EngineState.CLOSED)
+    assert owner.told == [
+        ("lost", False),
+        ("lost", True),
+        ("restored",),
+        ("frame", Ack(1)),
+        ("ended", "the other side closed the connection", False),
+    ]
+    await wire.close()
+
+
+async def test_nothing_is_told_after_the_end() -> None:
+    wire, owner, channel, timers = opened()
+    wire.probe("maybe")
+    await wire.close()
+    wire.message_received(encode_ack(1))
+    wire.state_changed(EngineState.FAILED)
+    wire.candidate_gathered(None)
+    wire.channel_closed()
+    wire.probe("again")
+    wire.say_goodbye("late")
+    wire._beat()
+    late = CardboardChannel()
+    wire.channel_opened(late)
+    assert late.channel_closed == 1
+    assert not wire.send_frame(b"x")
+    timers.advance(60)
+    assert owner.told == []
+    assert channel.channel_closed == 0
+
+
+async def test_a_channel_that_takes_no_message_any_more_is_no_crash() -> None:
+    wire, owner, channel, timers = opened()
+    channel.broken = True
+    assert not wire.send_frame(b"x")
+    wire.message_received(encode_ping(1))
+    timers.advance(1.5)
+    wire.say_goodbye("x")
+    assert channel.channel_closed == 1
+    assert owner.told == []
+    await wire.close()  # and does not linger for a goodbye that was never sent
+
+
+async def test_a_full_buffer_refuses_and_says_once_when_there_is_room() -> None:
+    wire, owner, channel, _ = opened()
+    wire.buffer_drained()
+    assert owner.told == []
+    channel.buffered_amount = BUFFER_HIGH
+    assert not wire.send_frame(b"x")
+    channel.buffered_amount = 0
+    wire.buffer_drained()
+    wire.buffer_drained()
+    assert owner.told == [("drained",)]
+    assert wire.send_frame(b"x")
+    await wire.close()
+
+
+async def test_closing_lingers_for_the_goodbye_until_the_other_side_has_closed() -> None:
+    wire, _, _, _ = opened()
+    wire.say_goodbye("x")
+    closing = asyncio.create_task(wire.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    wire.channel_closed()
+    await asyncio.wait_for(closing, 5)
+
+
+async def test_closing_ends_an_operation_that_hangs() -> None:
+    async with nothing_left_behind():
+        wire, owner, engine, _ = make()
+        wire.offer(1, restart=False)
+        wire.accept(1, "never reached")
+        await asyncio.sleep(0)
+        await wire.close()
+        assert engine.closed == 1
+        assert owner.told == []
+
+
+async def test_operations_run_in_order_and_tell_what_came_of_them() -> None:
+    async with nothing_left_behind():
+        wire, owner, engine, _ = make()
+        wire.answer(1, "x")
+        wire.add_candidate(None)
+        wire.offer(2, restart=False)
+        engine.gate.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert owner.told == [("failed", 1, "no"), ("offer", 2, "offer")]
+        assert await wire.stats() == EngineStats()
+        await wire.close()
+
+
+async def test_a_fault_in_an_adapter_is_reported_and_not_lost() -> None:
+    faults: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
+    wire, _, _, _ = make()
+    wire.accept(1, "x")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await wire.close()
+    loop.set_exception_handler(None)
+    assert faults == ["a fault of the engine's adapter"]
+
+
+@given(frames=st.lists(st.one_of(st.binary(max_size=40), st.text(max_size=10)), max_size=10), greeted=st.booleans())
+async def test_whatever_arrives_is_told_or_a_violation_and_never_a_crash(
+    frames: list[bytes | str], greeted: bool
+) -> None:
+    wire, owner, _, _ = make()
+    wire.channel_opened(CardboardChannel())
+    if greeted:
+        wire.message_received(HELLO)
+    for frame in frames:
+        wire.message_received(frame)
+    assert {told[0] for told in owner.told} <= {"opened", "hello", "frame", "violated", "ended"}
+    await wire.close()
+
+
+@pytest.mark.parametrize("frame", [bytes((kind,)) + bytes(size) for kind in range(8) for size in (0, 7, 8, 13, 20)])
+async def test_frames_of_zeros_of_every_kind_and_many_lengths(frame: bytes) -> None:
+    wire, owner, _, _ = opened()
+    wire.message_received(frame)
+    assert {told[0] for told in owner.told} <= {"frame", "violated", "ended", "hello"}
+    await wire.close()
