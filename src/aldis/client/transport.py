@@ -271,6 +271,9 @@ async def open_transport(
             enable_auto_pong=False,
             websocket_handshake_timeout=None,
             read_buffer_init_size=_READ_BUFFER,
+            # aiofastnet 1.2 reports a class instead of an exception to the event loop when a server hangs up during
+            # the TLS handshake, which ends in a traceback on the terminal; a client does not need its speed.
+            use_aiofastnet=False,
             socket_factory=make_socket,
             logger_name=_QuietLog(_logger),
         ),
@@ -280,7 +283,9 @@ async def open_transport(
     try:
         await asyncio.wait({dialing}, timeout=connect_timeout)
         if not dialing.done():
-            raise ServerUnreachable(endpoint.url, f"no answer within {connect_timeout:g} s")
+            # A server without TLS waits for the end of a request that it takes our first bytes for.
+            hint = "; is it a ws:// server?" if sockets and endpoint.secure else ""
+            raise ServerUnreachable(endpoint.url, f"no answer within {connect_timeout:g} s{hint}")
         ws, frames = dialing.result()
         if not isinstance(frames, _Frames):  # what picows says when the connection ended before the upgrade
             raise ServerUnreachable(endpoint.url, "the server closed the connection instead of answering")
