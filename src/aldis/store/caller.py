@@ -8,7 +8,8 @@ Rules of this module:
 
 * At most one attempt at a time; who asks meanwhile shares it.
 * Where the peer is known to be offline, nothing is tried: the server tells when that changes.
-* A peer that has said goodbye while nothing waits for it is left alone until it comes back online.
+* A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of which
+  the server says for good that it may not be asked.
 * A peer whose key has changed is not called before a person has accepted the new one.
 
 It does not know how a connection is made, nor what is sent on it.
@@ -35,7 +36,7 @@ from aldis.errors import (
     StateError,
 )
 from aldis.peer.connection import PeerState
-from aldis.store.conversation import Clock
+from aldis.peer.wire import Timer, Timers
 
 _log = structlog.get_logger(__name__)
 
@@ -92,18 +93,18 @@ class Caller:
         line: Line,
         *,
         backoff: Backoff,
-        clock: Clock,
+        timers: Timers,
         random: Callable[[], float],
         spawn: Callable[[Coroutine[object, object, None], str], asyncio.Task[None]],
     ) -> None:
         """`random` gives numbers evenly from 0 to 1; `spawn` starts a task that the store owns."""
         self._line = line
         self._backoff = backoff
-        self._clock = clock
+        self._timers = timers
         self._random = random
         self._spawn = spawn
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._waiters: set[asyncio.Future[AldisError | None]] = set()
         self._outcome: asyncio.Future[PeerError | None] | None = None  # of the attempt that `_task` waits for
         self._refusal: PeerError | None = None  # what was wrong with an answer to it
@@ -117,7 +118,7 @@ class Caller:
 
     async def connected(self, seconds: float) -> None:
         """Wait until the peer is connected, calling it now. Raises `PeerError` when it fails, or takes too long."""
-        if self._line.state is PeerState.CONNECTED:
+        if self._connected_at is not None and self._line.state is PeerState.CONNECTED:
             return
         waiter: asyncio.Future[AldisError | None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
@@ -180,7 +181,7 @@ class Caller:
         """The connection has come to another state."""
         match state:
             case PeerState.CONNECTED:
-                self._connected_at = self._clock.time()
+                self._connected_at = self._timers.time()
                 self._hushed = False
                 self._refusal = None
                 self._cancel_timer()
@@ -191,7 +192,7 @@ class Caller:
                 pass
 
     def _lost(self, state: PeerState, error: PeerError | None) -> None:
-        if self._connected_at is not None and self._clock.time() - self._connected_at >= SETTLED:
+        if self._connected_at is not None and self._timers.time() - self._connected_at >= SETTLED:
             self._failures = 0
         was_connected, self._connected_at = self._connected_at is not None, None
         if self._outcome is not None:
@@ -223,7 +224,6 @@ class Caller:
         """End what is under way; who waits gets `error`."""
         self._stop(str(error))
         self._finish(error)
-        self._hushed = True
 
     # --- one attempt ----------------------------------------------------------------------------------------------
 
@@ -233,7 +233,9 @@ class Caller:
                 await self._connect()
                 self._task = None
         except RequestFailed as error:
-            self._ended(PeerConnectionFailed(self._line.user_id, f"the server refuses: {error.message}"))
+            self._hushed = not error.temporary
+            reason = f"the server refuses: {error.message}"
+            self._ended(PeerConnectionFailed(self._line.user_id, reason), not_before=error.retry_after)
         except (SignalingError, StateError) as error:
             # Who waits goes on waiting, as the server may come back in time.
             _log.debug("a call was cut short", peer=self._line.user_id, reason=str(error))
@@ -241,9 +243,9 @@ class Caller:
             self._retry()
         except AldisError as error:
             self._ended(error)
-        finally:
-            if self._task is asyncio.current_task():  # neither an outcome nor cancelled: a fault of this program
-                self._ended(PeerConnectionFailed(self._line.user_id, "an internal error, see the log"))
+        except Exception:
+            self._ended(PeerConnectionFailed(self._line.user_id, "an internal error, see the log"))
+            raise
 
     async def _found(self) -> bool:
         """Ask the server for the peer; False when the call ends here."""
@@ -253,11 +255,8 @@ class Caller:
             self._ended(error, offline=self._line.watched)
             return False
         except PeerKeyChanged as error:
-            # If it has called us meanwhile, with the pinned key, then this is the peer that we know, whatever the
-            # server says.
-            if self._line.state is not PeerState.CONNECTED:
-                self._ended(error, key_changed=True)
-                return False
+            self._ended(error, key_changed=True)
+            return False
         return True
 
     async def _connect(self) -> None:
@@ -278,15 +277,19 @@ class Caller:
         """Why an attempt has failed: what was wrong with the answer says more than that none came in time."""
         return error if self._refusal is None else self._refusal
 
-    def _ended(self, error: AldisError, *, offline: bool = False, key_changed: bool = False) -> None:
+    def _ended(
+        self, error: AldisError, *, offline: bool = False, key_changed: bool = False, not_before: float | None = None
+    ) -> None:
         self._task = None
+        if self._line.state is PeerState.CONNECTED:
+            return  # it has called us meanwhile, with the pinned key: whatever the server says, there it is
         self._offline = offline
         self._blocked = key_changed
         self._line.failed(error)
         if isinstance(error, PeerKeyChanged) and key_changed:
             self._line.blocked(error)
         self._finish(error)
-        self._retry()
+        self._retry(not_before or 0.0)
 
     def _finish(self, error: AldisError | None) -> None:
         if error is None and self._outcome is not None and not self._outcome.done():
@@ -296,12 +299,13 @@ class Caller:
             if not waiter.done():
                 waiter.set_result(error)
 
-    def _retry(self) -> None:
-        """Call again after a pause, if the peer is wanted and not known to be away."""
+    def _retry(self, not_before: float = 0.0) -> None:
+        """Call again after a pause, of at least `not_before` seconds, if that makes sense."""
         if self._timer is not None or not self._line.wanted or self._offline or self._blocked or self._hushed:
             return
         self._failures += 1
-        self._timer = self._clock.call_later(self._backoff.delay(self._failures, self._random()), self._due)
+        pause = max(self._backoff.delay(self._failures, self._random()), not_before)
+        self._timer = self._timers.call_later(pause, self._due)
 
     def _due(self) -> None:
         self._timer = None

@@ -12,11 +12,10 @@ It does not know how a route comes about, nor when there should be one.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from aldis.errors import QueueFull
+from aldis.peer.wire import Timer, Timers
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, encode_ack
 from aldis.store.delivery import Delivery
 from aldis.store.feeds import Letter
@@ -28,16 +27,6 @@ from aldis.store.state import StoreLimits
 # waits for this many messages, or this long, whatever comes first, or goes along when we send something ourselves.
 ACK_MESSAGES: Final = 32
 ACK_SECONDS: Final = 0.02
-
-
-class Clock(Protocol):
-    """Time: an asyncio loop is one."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
-        """Call `callback` in `delay` seconds."""
 
 
 class Route(Protocol):
@@ -69,17 +58,17 @@ class Conversation:
         limits: StoreLimits,
         route: Route,
         recipient: Recipient,
-        clock: Clock,
+        timers: Timers,
     ) -> None:
         self._user_id = user_id
         self._limits = limits
         self._route = route
         self._recipient = recipient
-        self._clock = clock
+        self._timers = timers
         self._outbox = Outbox(stream)
         self._inbox = Inbox()
         self._deliveries: dict[int, Delivery] = {}
-        self._acknowledging: asyncio.TimerHandle | None = None
+        self._acknowledging: Timer | None = None
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -173,7 +162,7 @@ class Conversation:
         if self._inbox.unconfirmed >= ACK_MESSAGES:
             self.flush()
         elif self._inbox.unconfirmed and self._acknowledging is None:
-            self._acknowledging = self._clock.call_later(ACK_SECONDS, self._flush_later)
+            self._acknowledging = self._timers.call_later(ACK_SECONDS, self._flush_later)
 
     def let_go(self) -> None:
         """Forget what has arrived and is not handed over; it will come again. Only while no channel is open."""

@@ -38,10 +38,11 @@ from aldis.errors import (
     RequestFailed,
 )
 from aldis.peer.connection import PeerConnection, PeerListener, PeerState
+from aldis.peer.wire import Timers
 from aldis.protocol.addresses import DEFAULT_DEVICE, split
 from aldis.protocol.channel import Ack, Chunk, Content, Hello
 from aldis.store.caller import Caller
-from aldis.store.conversation import Clock, Conversation, Recipient
+from aldis.store.conversation import Conversation, Recipient
 from aldis.store.delivery import Delivery
 from aldis.store.state import PeerView, StoreLimits
 
@@ -64,7 +65,7 @@ class Home(Protocol):
         """Where messages go."""
 
     @property
-    def clock(self) -> Clock:
+    def timers(self) -> Timers:
         """Time."""
 
     @property
@@ -122,9 +123,9 @@ class Link:
         self._connection: PeerConnection | None = None
         self._ears: _Ears | None = None
         self.conversation = Conversation(
-            user_id, stream, limits=home.limits, route=self, recipient=home.mailbox, clock=home.clock
+            user_id, stream, limits=home.limits, route=self, recipient=home.mailbox, timers=home.timers
         )
-        self.caller = Caller(self, backoff=home.backoff, clock=home.clock, random=home.random, spawn=home.spawn)
+        self.caller = Caller(self, backoff=home.backoff, timers=home.timers, random=home.random, spawn=home.spawn)
 
     # --- for the store --------------------------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ class Link:
             self._home.spawn(connection.close(reason), f"close {self.user_id}")
 
     def _changed(self) -> None:
-        self.touched = self._home.clock.time()
+        self.touched = self._home.timers.time()
         self._home.changed(self)
 
     def hears(self, ears: _Ears) -> bool:

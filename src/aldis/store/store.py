@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Final, TypeAlias
+from typing import Final
 
 import structlog
 
@@ -66,8 +66,9 @@ from aldis.store.content import Sendable
 from aldis.store.delivery import Delivery
 from aldis.store.feeds import Letter, Mailbox, StateFeed, States
 from aldis.store.ice import IceKeeper, PeerEvent, is_this_machine
-from aldis.store.keys import DirectoryPins, claimed_key
+from aldis.store.keys import DirectoryPins
 from aldis.store.link import Link
+from aldis.store.reception import Accept, Reception
 from aldis.store.state import Message, PeerView, StoreLimits, StoreState
 from aldis.store.tasks import Tasks
 
@@ -76,8 +77,6 @@ _log = structlog.get_logger(__name__)
 _CLOSE_SECONDS: Final = 5.0  # for goodbyes; who cannot be reached by then will find out by itself
 _PULSE_SECONDS: Final = 1.0  # how often round-trip times are looked at; the heartbeat is not faster
 _STREAM_BYTES: Final = 16
-
-Accept: TypeAlias = Callable[[str, bytes], bool]
 
 
 class NetworkStore:
@@ -123,6 +122,7 @@ class NetworkStore:
         self._client: SignalingClient | None = None
         self._trust: Trust | None = None
         self._ice: IceKeeper | None = None
+        self._reception: Reception | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._links: dict[str, Link] = {}
         self._views: dict[str, PeerView] = {}
@@ -169,6 +169,7 @@ class NetworkStore:
         )
         self._client = client
         self._trust = Trust(self.identity, user_id, client.server, self._pins)
+        self._reception = Reception(client, self._accept, self.spawn)
         self._ice = IceKeeper(client, self._given_ice_servers, loopback=self._loopback(url))
         self._unsubscribe = client.subscribe(self._signaling_event)
         try:
@@ -181,7 +182,7 @@ class NetworkStore:
                 self._peer_event(event)
         except BaseException:
             self._unsubscribe()
-            self._client = self._trust = self._ice = self._unsubscribe = None
+            self._client = self._trust = self._ice = self._reception = self._unsubscribe = None
             await self._services.cancel()
             await client.close()
             self._publish()
@@ -416,51 +417,12 @@ class NetworkStore:
     def _peer_event(self, event: PeerEvent) -> None:
         user_id, _ = split(event.sender)
         link = self._links.get(user_id)
+        if self._closing is not None or self._reception is None:
+            return
         if isinstance(event, OfferReceived):
-            link = self._admit(user_id, link, event)
-        if link is not None and self._closing is None:
+            link = self._reception.admit(event, user_id, link, self._link)
+        if link is not None:
             link.receive(event)
-
-    def _admit(self, user_id: str, link: Link | None, offer: OfferReceived) -> Link | None:
-        """The link of a user who calls; None when they are not let in."""
-        key = claimed_key(offer.proof)
-        client, _ = self._ready()
-        if key is None or user_id == client.user_id:
-            return link  # without one, or from ourselves, it will not pass the check
-        if link is None or not (link.wanted or link.admitted == key):
-            if not self._accepted(user_id, key):
-                self._refuse(offer, "not accepted")
-                return None
-            try:
-                link = self._link(user_id)
-            except TooManyPeers:
-                _log.warning("too many peers", refused=user_id, limit=self.limits.peers)
-                self._refuse(offer, "too many peers")
-                return None
-            except UsageError as error:
-                _log.warning("a caller without a valid name", reason=str(error))
-                return None
-            link.admitted = key
-        return link
-
-    def _accepted(self, user_id: str, key: bytes) -> bool:
-        if self._accept is None:
-            return True
-        try:
-            return self._accept(user_id, key)
-        except Exception:  # noqa: BLE001 - whatever an application's callback raises is its own fault: nobody gets in
-            _log.exception("the accept callback failed", peer=user_id)
-            return False
-
-    def _refuse(self, offer: OfferReceived, reason: str) -> None:
-        self.spawn(self._send_bye(offer, reason), f"refuse {offer.sender}")
-
-    async def _send_bye(self, offer: OfferReceived, reason: str) -> None:
-        client, _ = self._ready()
-        try:
-            await client.send_bye(offer.sender, connection=offer.connection, reason=reason)
-        except (SignalingError, StateError) as error:
-            _log.debug("a refusal was not delivered", peer=offer.sender, reason=str(error))
 
     async def _pulse(self) -> None:
         while True:
@@ -471,7 +433,7 @@ class NetworkStore:
     # --- for the links (`link.Home`) ------------------------------------------------------------------------------
 
     @property
-    def clock(self) -> asyncio.AbstractEventLoop:
+    def timers(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
     @property
@@ -531,7 +493,7 @@ class NetworkStore:
             self._publish()
         elif not self._publishing_soon:
             self._publishing_soon = True
-            self.clock.call_soon(self._publish)
+            self.timers.call_soon(self._publish)
 
     def arrived(self, size: int) -> None:
         # An estimate that is never too low; looked at closely only when it comes to the limit.

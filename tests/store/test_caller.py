@@ -1,0 +1,434 @@
+"""When a peer is called: a caller with a line that a test answers, and a clock that it moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+import pytest
+
+from aldis.client.backoff import Backoff
+from aldis.errors import (
+    AldisError,
+    ConnectionLost,
+    PeerConnectionFailed,
+    PeerError,
+    PeerKeyChanged,
+    PeerOffline,
+    PeerUnknown,
+    ProofInvalid,
+    RequestFailed,
+    StateError,
+)
+from aldis.peer.connection import PeerState
+from aldis.store.caller import SETTLED, Caller
+from support.peers import FakeTimers
+
+OFFLINE, UNKNOWN = PeerOffline("bob"), PeerUnknown("bob")
+KEY_CHANGED = PeerKeyChanged("bob", b"1", b"2")
+FAILED = PeerConnectionFailed("bob", "no path")
+FORGED = ProofInvalid("bob", "the signature is wrong")
+
+
+class Line:
+    """What a test says of the peer, and what the caller has done to it."""
+
+    def __init__(self) -> None:
+        self.user_id = "bob"
+        self.kept = True
+        self.queued = 0
+        self.watched = True
+        self.registered = True
+        self.state = PeerState.NEW
+        self.found: list[BaseException | None] = []  # what asking for the peer leads to; nothing wrong when empty
+        self.asked = 0
+        self.dialled = 0
+        self.hung_up: list[str] = []
+        self.errors: list[AldisError] = []
+        self.blocks: list[PeerKeyChanged] = []
+        self.hold: asyncio.Event | None = None
+        self.timers = FakeTimers()
+        self.tasks: list[asyncio.Task[None]] = []
+        # Half of each ceiling: 0.5, 1, 2, 2...
+        backoff = Backoff(first=1, factor=2, most=4)
+        self.caller = Caller(self, backoff=backoff, timers=self.timers, random=lambda: 0.5, spawn=self.spawn)
+
+    @property
+    def wanted(self) -> bool:
+        return self.kept or self.queued > 0
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)  # type: ignore[arg-type]
+        self.tasks.append(task)
+        return task
+
+    async def find(self) -> None:
+        self.asked += 1
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.found and (error := self.found.pop(0)) is not None:
+            raise error
+
+    def dial(self) -> None:
+        self.dialled += 1
+        if self.state is not PeerState.CONNECTED:
+            self.state = PeerState.CONNECTING
+
+    def hang_up(self, reason: str) -> None:
+        self.hung_up.append(reason)
+        self.state = PeerState.CLOSED
+
+    def blocked(self, error: PeerKeyChanged) -> None:
+        self.blocks.append(error)
+
+    def failed(self, error: AldisError) -> None:
+        self.errors.append(error)
+
+    async def becomes(self, state: PeerState, error: PeerError | None = None) -> None:
+        """The connection comes to another state."""
+        self.state = state
+        self.caller.state_changed(state, error)
+        await settle()
+
+    async def poked(self) -> Line:
+        self.caller.poke()
+        await settle()
+        return self
+
+    async def wait(self, seconds: float) -> None:
+        self.timers.advance(seconds)
+        await settle()
+
+    async def connect(self, seconds: float = 5.0) -> asyncio.Task[None]:
+        task = asyncio.create_task(self.caller.connected(seconds))
+        await settle()
+        return task
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_wanted_peer_is_called_once() -> None:
+    line = await Line().poked()
+    await line.poked()
+    assert (line.asked, line.dialled) == (1, 1)
+    await line.becomes(PeerState.CONNECTED)
+    await line.poked()
+    assert (line.asked, line.dialled) == (1, 1)
+
+
+async def test_a_peer_that_nobody_wants_is_not_called() -> None:
+    line = Line()
+    line.kept = False
+    await line.poked()
+    await line.becomes(PeerState.DISCONNECTED)
+    await line.becomes(PeerState.FAILED, FAILED)
+    await line.wait(100)
+    assert line.asked == 0
+
+
+async def test_nobody_is_called_without_a_server_and_all_when_it_is_back() -> None:
+    line = Line()
+    line.registered = False
+    await line.poked()
+    assert line.asked == 0
+    line.registered = True
+    line.caller.signaling_returned(resumed=False)
+    await settle()
+    assert line.dialled == 1
+
+
+@pytest.mark.parametrize("error", [OFFLINE, UNKNOWN])
+async def test_a_peer_that_is_away_is_called_when_it_comes(error: PeerError) -> None:
+    line = Line()
+    line.found = [error]
+    await line.poked()
+    await line.wait(1000)
+    assert line.asked == 1
+    line.caller.presence_changed(False)
+    await settle()
+    assert line.asked == 1
+    line.caller.presence_changed(True)
+    await settle()
+    assert line.dialled == 1
+
+
+async def test_a_peer_that_cannot_be_watched_is_asked_for_again_and_again() -> None:
+    line = Line()
+    line.watched = False
+    line.found = [OFFLINE, OFFLINE]
+    await line.poked()
+    await line.wait(0.5)
+    assert line.asked == 2
+    await line.wait(1)
+    assert line.dialled == 1
+
+
+async def test_the_pauses_between_failures_grow_and_begin_small_after_a_connection_that_stood() -> None:
+    line = await Line().poked()
+    for pause in (0.5, 1, 2, 2):
+        dialled = line.dialled
+        await line.becomes(PeerState.FAILED, FAILED)
+        await line.wait(pause - 0.01)
+        assert line.dialled == dialled
+        await line.wait(0.01)
+        assert line.dialled == dialled + 1
+    await line.becomes(PeerState.CONNECTED)
+    await line.wait(SETTLED)
+    await line.becomes(PeerState.DISCONNECTED)
+    dialled = line.dialled
+    await line.wait(0.5)
+    assert line.dialled == dialled + 1
+    assert line.errors == [FAILED] * 4
+
+
+async def test_a_path_that_heals_is_not_called() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.DISCONNECTED)
+    await line.becomes(PeerState.CONNECTED)
+    await line.wait(100)
+    assert line.dialled == 1
+
+
+async def test_a_lost_path_is_replaced_by_a_call_that_its_healing_ends() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.DISCONNECTED)
+    await line.wait(0.5)
+    assert line.dialled == 2
+    await line.becomes(PeerState.DISCONNECTED)  # told again: no outcome
+    await line.becomes(PeerState.CONNECTED)
+    await line.wait(100)
+    assert line.dialled == 2
+
+
+async def test_a_peer_that_says_goodbye_is_left_alone_until_it_comes_back() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.CLOSED)
+    line.caller.presence_changed(True)  # still, not again
+    await line.wait(100)
+    assert line.asked == 1
+    line.caller.presence_changed(False)
+    line.caller.presence_changed(True)
+    await settle()
+    assert line.dialled == 2
+
+
+async def test_a_peer_that_says_goodbye_is_called_for_a_message() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.CLOSED)
+    line.queued = 1
+    line.caller.queued()
+    await settle()
+    assert line.dialled == 2
+
+
+async def test_a_peer_that_hangs_up_while_messages_wait_is_called_again() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    line.queued = 1
+    await line.becomes(PeerState.CLOSED)
+    await line.wait(0.5)
+    assert line.dialled == 2
+
+
+async def test_a_server_that_forgets_us_may_have_missed_a_return() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.CLOSED)
+    line.caller.signaling_returned(resumed=True)
+    await settle()
+    assert line.asked == 1
+    line.caller.signaling_returned(resumed=False)
+    await settle()
+    assert line.asked == 2
+
+
+async def test_an_attempt_that_began_before_the_peer_came_back_is_replaced() -> None:
+    line = await Line().poked()
+    waiting = await line.connect()
+    line.caller.presence_changed(False)
+    assert line.state is PeerState.CONNECTING
+    line.caller.presence_changed(True)
+    await settle()
+    assert (len(line.hung_up), line.dialled) == (1, 2)
+    assert line.tasks[0].cancelled()
+    await line.becomes(PeerState.CONNECTED)
+    await waiting
+
+
+async def test_who_waits_gets_the_reason() -> None:
+    for found, expected in (([OFFLINE], PeerOffline), ([UNKNOWN], PeerUnknown), ([KEY_CHANGED], PeerKeyChanged)):
+        line = Line()
+        line.found = list(found)
+        with pytest.raises(expected):
+            await line.caller.connected(5)
+    line = Line()
+    waiting = [await line.connect(), await line.connect()]
+    await line.becomes(PeerState.FAILED, FAILED)
+    for task in waiting:
+        with pytest.raises(PeerConnectionFailed, match="no path"):
+            await task
+    assert line.dialled == 1
+
+
+async def test_who_waits_for_a_connected_peer_does_not_wait() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.caller.connected(0)
+
+
+async def test_a_connection_that_is_there_but_not_told_yet_is_waited_for() -> None:
+    line = Line()
+    line.state = PeerState.CONNECTED
+    waiting = await line.connect()
+    assert not waiting.done()
+    await line.becomes(PeerState.CONNECTED)
+    await waiting
+    assert line.asked == 0
+
+
+async def test_a_peer_that_hangs_up_during_the_attempt_is_a_failure() -> None:
+    line = Line()
+    waiting = await line.connect()
+    await line.becomes(PeerState.CLOSED)
+    with pytest.raises(PeerConnectionFailed, match="hung up"):
+        await waiting
+
+
+async def test_what_was_wrong_with_an_answer_is_why_an_attempt_failed_or_took_too_long() -> None:
+    line = Line()
+    waiting = await line.connect()
+    line.caller.refused(FORGED)
+    await line.becomes(PeerState.FAILED, FAILED)
+    with pytest.raises(ProofInvalid):
+        await waiting
+    line = Line()
+    waiting = await line.connect(0.01)
+    line.caller.refused(FORGED)
+    with pytest.raises(ProofInvalid):
+        await waiting
+
+
+async def test_taking_too_long_is_told_with_what_is_known() -> None:
+    line = Line()
+    with pytest.raises(PeerConnectionFailed, match="not there after"):
+        await line.caller.connected(0.01)
+    line = Line()
+    line.registered = False
+    with pytest.raises(PeerConnectionFailed, match="server cannot be reached"):
+        await line.caller.connected(0.01)
+
+
+async def test_losing_the_server_during_a_call_is_no_outcome() -> None:
+    for error in (ConnectionLost("gone"), StateError("not connected")):
+        line = Line()
+        line.found = [error]
+        waiting = await line.connect()
+        assert not waiting.done()
+        await line.wait(0.5)
+        await line.becomes(PeerState.CONNECTED)
+        await waiting
+        assert line.asked == 2
+
+
+async def test_a_refusal_of_the_server_is_told_and_tried_again_only_if_it_may_pass_and_not_too_soon() -> None:
+    line = Line()
+    line.found = [RequestFailed("rate-limited", "too fast", temporary=True, retry_after=7)]
+    waiting = await line.connect()
+    with pytest.raises(PeerConnectionFailed, match="too fast"):
+        await waiting
+    await line.wait(6.9)
+    assert line.asked == 1
+    await line.wait(0.1)
+    assert line.asked == 2
+    line = Line()
+    line.found = [RequestFailed("forbidden", "no")]
+    await line.poked()
+    await line.wait(1000)
+    assert line.asked == 1
+
+
+async def test_a_changed_key_blocks_until_it_is_accepted() -> None:
+    line = Line()
+    line.found = [KEY_CHANGED]
+    await line.poked()
+    assert line.blocks == [KEY_CHANGED]
+    line.caller.presence_changed(False)
+    line.caller.presence_changed(True)
+    await line.wait(1000)
+    assert line.asked == 1
+    line.caller.accepted()
+    await settle()
+    assert line.dialled == 1
+
+
+async def test_whatever_the_server_says_a_peer_that_has_connected_meanwhile_is_there() -> None:
+    for error in (KEY_CHANGED, OFFLINE):
+        line = Line()
+        line.hold = asyncio.Event()
+        line.found = [error]
+        waiting = await line.connect()
+        await line.becomes(PeerState.CONNECTED)
+        await waiting
+        line.hold.set()
+        await settle()
+        assert not line.blocks
+        assert not line.errors
+        assert line.dialled == 0
+    line = Line()
+    line.hold = asyncio.Event()
+    await line.poked()
+    await line.becomes(PeerState.CONNECTED)
+    line.hold.set()
+    await settle()
+    assert line.tasks[0].done()
+
+
+async def test_an_attempt_ends_when_nobody_wants_it_any_more() -> None:
+    line = await Line().poked()
+    line.caller.reconsider()
+    assert not line.hung_up
+    line.kept = False
+    line.caller.reconsider()
+    assert line.hung_up == ["it is not wanted any more"]
+    await settle()
+    assert line.tasks[0].cancelled()
+    line.caller.reconsider()
+    assert line.timers.waiting == 0
+
+
+async def test_stopping_tells_who_waits() -> None:
+    line = Line()
+    waiting = await line.connect()
+    line.caller.stop(StateError("the store is closed"))
+    with pytest.raises(StateError):
+        await waiting
+    await settle()
+    assert all(task.done() for task in line.tasks)
+    assert line.timers.waiting == 0
+
+
+async def test_a_fault_of_the_program_is_told_and_raised() -> None:
+    line = Line()
+    line.found = [ZeroDivisionError()]
+    waiting = await line.connect()
+    with pytest.raises(PeerConnectionFailed, match="internal error"):
+        await waiting
+    with pytest.raises(ZeroDivisionError):
+        await line.tasks[0]
+    await line.wait(0.5)
+    assert line.dialled == 1
+
+
+async def test_an_error_that_is_none_of_the_known_ones_is_an_outcome() -> None:
+    line = Line()
+    line.found = [FORGED]
+    waiting = await line.connect()
+    with pytest.raises(ProofInvalid):
+        await waiting

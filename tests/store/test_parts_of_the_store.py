@@ -1,0 +1,168 @@
+"""The small parts: keys, state, tasks, ICE servers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from aldis.client.events import ByeReceived, IceServers
+from aldis.errors import ConfigError, ConnectionLost
+from aldis.identity.keys import Identity
+from aldis.identity.pins import MemoryPins
+from aldis.protocol.codec import to_base64
+from aldis.protocol.messages import IceServer, Proof
+from aldis.store import ice
+from aldis.store.ice import IceKeeper, is_this_machine
+from aldis.store.keys import DirectoryPins, claimed_key
+from aldis.store.state import PeerView, StoreLimits, StoreState
+from aldis.store.tasks import Tasks
+
+ONE, OTHER = b"1" * 32, b"2" * 32
+
+
+def test_a_proof_has_to_be_by_the_key_that_the_directory_has_named() -> None:
+    pins = DirectoryPins(memory := MemoryPins())
+    assert pins.expect("s", "bob", ONE) == ONE
+    assert memory.find("s", "bob") is None
+    assert pins.pin("s", "bob", OTHER) == ONE
+    assert memory.find("s", "bob") is None
+    assert (pins.find("s", "bob"), pins.pinned("s", "bob")) == (ONE, None)
+    assert pins.pin("s", "bob", ONE) == ONE
+    assert memory.find("s", "bob") == pins.pinned("s", "bob") == ONE
+
+
+def test_a_pin_stands_above_the_directory_and_a_person_above_the_pin() -> None:
+    pins = DirectoryPins(MemoryPins())
+    assert pins.pin("s", "bob", ONE) == ONE
+    assert pins.expect("s", "bob", OTHER) == ONE
+    pins.accept("s", "bob", OTHER)
+    assert pins.find("s", "bob") == OTHER
+    assert pins.pin("s", "bob", ONE) == OTHER
+
+
+def test_what_was_expected_can_be_forgotten() -> None:
+    pins = DirectoryPins(MemoryPins())
+    pins.expect("s", "bob", ONE)
+    pins.forget("s", "bob")
+    pins.forget("s", "bob")
+    assert pins.find("s", "bob") is None
+    pins.expect("s", "bob", ONE)
+    pins.close()
+    assert pins.find("s", "bob") is None
+
+
+def test_the_key_that_a_proof_claims_is_read_or_not() -> None:
+    assert claimed_key(None) is None
+    assert claimed_key(Proof(to_base64(ONE), "", "")) == ONE
+    for text in ("", "x", to_base64(b"short")):
+        assert claimed_key(Proof(text, "", "")) is None
+
+
+def test_state_cannot_be_changed() -> None:
+    state = StoreState(peers=StoreState().peers)
+    with pytest.raises(FrozenInstanceError):
+        state.user_id = "x"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        state.peers["bob"] = PeerView("bob")  # type: ignore[index]
+
+
+def test_a_peer_has_a_fingerprint_when_its_key_is_known() -> None:
+    identity = Identity.generate()
+    assert PeerView("bob").fingerprint is None
+    assert PeerView("bob", public_key=identity.public_key).fingerprint == identity.fingerprint
+
+
+def test_limits_below_one_make_no_sense() -> None:
+    with pytest.raises(ConfigError, match=r"limits\.peers"):
+        StoreLimits(peers=0)
+
+
+async def test_a_task_that_fails_takes_nobody_along_and_all_end_with_their_owner() -> None:
+    tasks = Tasks()
+    started = asyncio.Event()
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    async def runs() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    failing, running = tasks.spawn(fails(), "fails"), tasks.spawn(runs(), "runs")
+    await started.wait()
+    assert failing.done()
+    assert not running.done()
+    await tasks.finish(0.01)
+    assert running.cancelled()
+    await tasks.finish(1)
+    await tasks.cancel()
+
+
+class Asked:
+    """A signaling client that is asked for ICE servers."""
+
+    def __init__(self, *answers: IceServers | ConnectionLost) -> None:
+        self.answers = list(answers)
+        self.asked = asyncio.Event()
+
+    async def ice_servers(self) -> IceServers:
+        if len(self.answers) == 1:
+            self.asked.set()
+        answer = self.answers.pop(0)
+        if isinstance(answer, ConnectionLost):
+            raise answer
+        return answer
+
+
+TURN = IceServer(["turn:turn.example"], "u", "c")
+BYE = ByeReceived("bob", "c", None)
+
+
+async def test_ice_servers_that_were_given_are_used_and_nobody_is_asked() -> None:
+    client = Asked()
+    keeper = IceKeeper(client, [TURN], loopback=True)  # type: ignore[arg-type]
+    assert keeper.hold_back(BYE)
+    await keeper.keep()
+    assert await keeper.known() == [BYE]
+    assert not keeper.hold_back(BYE)
+    assert (keeper.config.ice_servers, keeper.config.allow_loopback) == ((TURN,), True)
+
+
+async def test_ice_servers_are_asked_for_again_before_they_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ice, "_SHORTEST_SECONDS", 0.0)
+    monkeypatch.setattr(ice, "_RETRY_SECONDS", 0.0)
+    later = IceServer(["turn:later.example"], "u", "c")
+    client = Asked(ConnectionLost("gone"), IceServers((TURN,), 0), IceServers((later,), 3600))
+    keeper = IceKeeper(client, None, loopback=False)  # type: ignore[arg-type]
+    keeping = asyncio.create_task(keeper.keep())
+    assert await keeper.known() == []
+    await client.asked.wait()
+    assert keeper.config.ice_servers == (later,)
+    keeping.cancel()
+    await asyncio.wait({keeping})
+
+
+async def test_what_comes_too_early_is_held_back_in_bounds() -> None:
+    keeper = IceKeeper(Asked(), [], loopback=False)  # type: ignore[arg-type]
+    for _ in range(1000):
+        assert keeper.hold_back(BYE)
+    await keeper.keep()
+    assert len(await keeper.known()) == 256
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("localhost", True),
+        ("a.localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("signal.example", False),
+    ],
+)
+def test_this_machine_is_known_by_its_names(host: str, here: bool) -> None:
+    assert is_this_machine(host) is here
