@@ -178,7 +178,11 @@ class SignalingClient:
             await self._transport.wait_closed()
 
     async def __aenter__(self) -> SignalingClient:
-        await self.connect()
+        try:
+            await self.connect()
+        except asyncio.CancelledError:
+            await self.close()  # the connection may have been made in the very moment; nobody else would close it
+            raise
         return self
 
     async def __aexit__(

@@ -69,7 +69,10 @@ class IceServers:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The WebSocket is open; registration comes next. `attempt` counts from 1 since it was last registered."""
+    """The WebSocket is open; registration comes next.
+
+    `attempt` counts from 1 since a connection last stood for a while (`Backoff.settled`).
+    """
 
     attempt: int
 

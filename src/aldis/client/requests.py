@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-import msgspec
 from msgspec import UnsetType
 
 from aldis.client.effects import Result
@@ -19,7 +18,7 @@ from aldis.client.inbound import discovery_of
 from aldis.errors import MessageTooLarge, ProtocolViolation, UsageError
 from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
-from aldis.protocol.codec import encode, to_base64
+from aldis.protocol.codec import encode, raw, to_base64
 
 # What a server takes that has not said so yet; its own default.
 DEFAULT_MAX_MESSAGE: Final = 64 * 1024
@@ -154,7 +153,7 @@ class RequestBook:
         chunk: list[str] = []
         room = self.max_message - _WATCH_OVERHEAD
         for user_id in dict.fromkeys(user_ids):
-            size = len(msgspec.json.encode(user_id)) + 1
+            size = len(bytes(raw(user_id))) + 1
             if chunk and (len(chunk) >= m.MAX_WATCHED_PER_MESSAGE or size > room):
                 yield chunk
                 chunk, room = [], self.max_message - _WATCH_OVERHEAD
