@@ -38,15 +38,15 @@ def test_a_safe_line_is_one_line_for_every_program(text: str) -> None:
     shown.encode()
 
 
-@given(st.text(), st.integers(min_value=1, max_value=20))
-def test_no_line_of_a_block_but_the_first_begins_at_the_margin(text: str, indent: int) -> None:
-    _, *further = safe_block(text, indent).split("\n")
-    assert all(line.startswith(" " * indent) for line in further)
+@given(st.text())
+def test_a_block_keeps_line_ends_and_nothing_else_that_acts(text: str) -> None:
+    for line in safe_block(text).split("\n"):
+        assert line == safe_line(line)
+        assert "\t" not in line
 
 
 def test_a_block_that_fills_pages_is_cut_and_says_so() -> None:
-    shown = safe_block("x" * (MAX_SHOWN + 7), 5)
-    assert shown.endswith("\n     ... (7 more characters; the piped form shows all)")
+    assert safe_block("x" * (MAX_SHOWN + 7)).endswith("x\n... (7 more characters; the piped form shows all)")
 
 
 def test_bytes_and_json_values_are_told_in_words() -> None:

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 _TEXT: Final = """\
 Talk to NAME, directly and privately. Either of you may start first.
 
-At a terminal: type a line and press Enter; what NAME says appears above. The bar
-at the bottom tells how things stand. Ctrl-D leaves, once all is delivered.
+At a terminal: type a line and press Enter; what NAME says appears above. The
+bar at the bottom tells how things stand. Ctrl-D leaves, once all is delivered.
 
 In a pipeline (input or output is no terminal): each line of the input is sent,
 and each message that arrives is printed as `NAME: text`, in which line ends and
-control characters are written as escapes such as \\n; --json prints every message
-exactly. At the end of the input all must be confirmed by NAME, then it leaves.
+control characters are written as escapes such as \\n; --json prints all of it
+exactly. At the end of the input NAME must confirm everything, then it leaves.
 
 A name belongs to a key, made on first use. The key of a peer is remembered at
 the first meeting; if it is another one later, nothing is said to them."""
@@ -218,7 +218,7 @@ def _key_changed(error: PeerKeyChanged, arguments: Arguments) -> str:
     options = (
         [] if arguments.server.server == Endpoint.parse(DEFAULT_SERVER).server else ["--server", arguments.server.url]
     )
-    options += [] if arguments.data is None else ["--data", arguments.data]
+    options += [] if arguments.data == (os.environ.get("ALDIS_DATA") or None) else ["--data", str(arguments.data)]
     return f"""\
 the key of {name} has changed; nothing was said to them.
 

@@ -24,13 +24,16 @@ from aldis.client.endpoint import Endpoint
 from aldis.client.probe import SUBPROTOCOL, Probe
 from aldis.errors import AldisError, EngineMissing, ServerUnreachable
 from aldis.identity.keys import Identity
-from aldis.peer.engine import ENGINES, Engine, EngineConfig, EngineRefused, load_engine
+from aldis.peer.engine import Engine, EngineConfig, EngineRefused
+from aldis.peer.engines.catalog import ENGINES, load_engine
 from aldis.peer.selftest import Gathered, ask_stun, gather, loop_back
 from aldis.protocol.messages import IceServer
 
 _MAX_SKEW: Final = 30.0  # seconds; time-limited TURN credentials and certificates go wrong beyond some minutes
 _STUN_URL = re.compile(r"stun:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:?\[\]]+))(?::(?P<port>\d+))?$")  # RFC 7064
 _STUN_PORT: Final = 3478
+# For one step of an engine: aioice alone waits 5 s for a STUN server that does not answer.
+_ENGINE_SECONDS: Final = 15.0
 _DEVICE: Final = "doctor"  # a device of its own, so that a chat of the same name is not replaced
 
 
@@ -214,7 +217,7 @@ async def examine_stun(servers: tuple[IceServer, ...], timeout: float) -> AsyncI
         )
 
 
-async def examine_engines(servers: tuple[IceServer, ...], *, loopback: bool, timeout: float) -> AsyncIterator[Check]:  # noqa: ASYNC109
+async def examine_engines(servers: tuple[IceServer, ...], *, loopback: bool) -> AsyncIterator[Check]:
     """For each WebRTC engine: what it can gather, and whether it opens a data channel to itself."""
     config = EngineConfig(ice_servers=servers, allow_loopback=loopback)
     for name in ENGINES:
@@ -227,10 +230,10 @@ async def examine_engines(servers: tuple[IceServer, ...], *, loopback: bool, tim
             yield Check(name, missing, "not installed", error.hint if missing is Mark.FAIL else "", code)
             continue
         try:
-            yield _candidates(name, await gather(engine, config, within=timeout), servers)
+            yield _candidates(name, await gather(engine, config, within=_ENGINE_SECONDS), servers)
         except AldisError as error:
             yield Check(f"{name} candidates", Mark.FAIL, explain(error), code=ExitCode.CONNECTION_FAILED)
-        yield await _data_channel(name, engine, config, timeout)
+        yield await _data_channel(name, engine, config)
 
 
 def _candidates(name: str, gathered: Gathered, servers: tuple[IceServer, ...]) -> Check:
@@ -238,10 +241,11 @@ def _candidates(name: str, gathered: Gathered, servers: tuple[IceServer, ...]) -
     found = "; ".join(f"{kind} {', '.join(places)}" for kind, places in gathered.by_kind.items())
     urls = [url for server in servers for url in server.urls]
     if not found:
+        why = "the engine sees no network it could use" if gathered.finished else "the engine did not finish in time"
         return Check(
             title,
             Mark.FAIL,
-            "none: the engine sees no network it could use",
+            f"none: {why}",
             "Connect this machine to a network.",
             ExitCode.CONNECTION_FAILED,
         )
@@ -253,14 +257,14 @@ def _candidates(name: str, gathered: Gathered, servers: tuple[IceServer, ...]) -
     return Check(title, Mark.OK, found)
 
 
-async def _data_channel(name: str, engine: Engine, config: EngineConfig, timeout: float) -> Check:  # noqa: ASYNC109
+async def _data_channel(name: str, engine: Engine, config: EngineConfig) -> Check:
     title = f"{name} channel"
     # Without ICE servers: two ends on one machine need none, and one that does not answer would only delay.
     own = EngineConfig(allow_loopback=config.allow_loopback)
     try:
-        result = await loop_back(engine, own, within=timeout)
+        result = await loop_back(engine, own, within=_ENGINE_SECONDS)
     except (TimeoutError, EngineRefused) as error:
-        reason = str(error) or f"did not open within {timeout:g} s"
+        reason = str(error) or f"did not open within {_ENGINE_SECONDS:g} s"
         return Check(
             title,
             Mark.FAIL,

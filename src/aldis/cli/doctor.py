@@ -109,7 +109,7 @@ async def _all(arguments: Arguments) -> AsyncIterator[tuple[str, Check]]:
         yield "Server", check
     # As `aldis chat` does: with a server on this machine, the peers are here too.
     local = is_this_machine(arguments.server.host)
-    async for check in checks.examine_engines(ice_servers, loopback=local, timeout=arguments.timeout):
+    async for check in checks.examine_engines(ice_servers, loopback=local):
         yield "This machine", check
 
 

@@ -1,7 +1,7 @@
 """The log of a command that people look at: on standard error, one line each, and mostly silent.
 
-Rules: without `--verbose` only errors of Aldis itself are shown; tracebacks are shown to those who asked with ALDIS_DEBUG=1. Standard
-output is never written to, whatever a library is used to.
+Rules: without `--verbose` only errors of Aldis itself are shown, and tracebacks only to those who asked for them with
+ALDIS_DEBUG=1. Standard output is never written to, whatever a library is used to.
 """
 
 from __future__ import annotations

@@ -38,7 +38,10 @@ class Pipeline:
         printing = asyncio.create_task(self._print_messages())
         try:
             code = await alongside(
-                self._converse(), self._talk.meet(self._plan.timeout), self._watch(printing), self._talk.refused_for_good()
+                self._converse(),
+                self._talk.meet(self._plan.timeout),
+                self._watch(printing),
+                self._talk.refused_for_good(),
             )
         except BaseException:
             await self._leave(printing, _FLUSH)

@@ -26,7 +26,7 @@ introduces two programs to each other. What they say then does not pass through
 it. It stops on Ctrl-C or SIGTERM, telling its clients to come back.
 
 Every setting can also be given as an environment variable (ALDIS_PORT=8080) or
-in a TOML file (port = 8080) named by --config. An option wins over the variable,
+in a TOML file (port = 8080) named by --config. An option wins over a variable,
 and that over the file."""
 
 _EXAMPLES: Final = """\

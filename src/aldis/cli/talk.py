@@ -85,8 +85,8 @@ class Talk:
         if state.signaling is old:
             return
         if old is SignalingState.CONNECTED and state.signaling is SignalingState.CONNECTING:
-            goes_on = "; the conversation goes on without it" if self.view.state is PeerState.CONNECTED else ""
-            self._tell(f"the server is out of reach and is tried again{goes_on}")
+            goes_on = "you can talk on without it" if self.view.state is PeerState.CONNECTED else "it is tried again"
+            self._tell(f"the server is out of reach; {goes_on}")
         elif old is SignalingState.CONNECTING and state.signaling is SignalingState.CONNECTED:
             self._tell("the server is back")
 
@@ -96,10 +96,8 @@ class Talk:
                 if self._chatty or self._waiting_told:
                     self._tell(f"{self._name} is {'back' if self.met else 'here'}, directly connected")
                 if self.plan.first_contact and not self.met:
-                    self._tell(
-                        f"first contact with {self._name}, whose key is remembered from now on; its fingerprint is\n"
-                        f"  {view.fingerprint}"
-                    )
+                    text = f"first contact with {self._name}; the key is remembered. Its fingerprint:"
+                    self._tell(f"{text}\n  {view.fingerprint}")
                 self.met, self.left, self._waiting_told = True, False, False
             case PeerState.CLOSED if self.met:
                 self.left = True

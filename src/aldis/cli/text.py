@@ -8,7 +8,6 @@ needs every message exactly takes the JSON form.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from typing import Final, TypeAlias
@@ -36,18 +35,19 @@ def safe_line(text: str) -> str:
     return _ACTING.sub(_escape, text)
 
 
-def safe_block(text: str, indent: int) -> str:
-    """`text` with its line ends kept and each further line indented by `indent`, so that none looks like a new message.
+def safe_block(text: str) -> str:
+    """`text` with its line ends kept, as lines in which nothing acts, for a reader at a terminal.
 
-    For terminals. Text beyond `MAX_SHOWN` characters is cut, and the cut is told.
+    Whoever prints it indents the further lines, so that none looks like a new message. Tabs become blanks, as their
+    width depends on where they stand. Text beyond `MAX_SHOWN` characters is cut, and the cut is told.
     """
     more = len(text) - MAX_SHOWN
     if more > 0:
         text = text[:MAX_SHOWN]
-    lines = [safe_line(line) for line in text.replace("\r\n", "\n").split("\n")]
+    lines = [safe_line(line) for line in text.replace("\r\n", "\n").replace("\t", "    ").split("\n")]
     if more > 0:
         lines.append(f"... ({more} more characters; the piped form shows all)")
-    return ("\n" + " " * indent).join(lines)
+    return "\n".join(lines)
 
 
 def as_text(content: Content) -> str:
@@ -70,7 +70,7 @@ def as_json(sender: str, content: Content) -> str:
     if isinstance(content, str):
         line["text"] = content
     elif isinstance(content, (bytes, bytearray, memoryview)):
-        line["base64"] = base64.b64encode(content).decode("ascii")
+        line["base64"] = to_base64(content)
     else:
         line["json"] = content
     return json.dumps(line, separators=(",", ":"))

@@ -6,6 +6,7 @@ lines above it what has changed.
 
 from __future__ import annotations
 
+import shutil
 from typing import Final
 
 from prompt_toolkit import PromptSession, print_formatted_text
@@ -38,6 +39,7 @@ _STYLE: Final = Style.from_dict(
 )
 _REFRESH: Final = 1.0  # seconds; the round-trip time changes without an event that would be worth one
 _LONGEST_NAME: Final = 24  # columns
+_NARROWEST: Final = 20  # columns; below it a message would be a tower of letters
 
 
 def shorten(name: str, columns: int = _LONGEST_NAME) -> str:
@@ -52,7 +54,34 @@ def shorten(name: str, columns: int = _LONGEST_NAME) -> str:
 
 def notice(text: str) -> None:
     """Say something that neither of the two has said."""
-    print_formatted_text(FormattedText([("class:notice", f"  {text}")]), style=_STYLE)
+    _print("class:notice", "", f"  {text}", indent=2)
+
+
+def _print(style: str, label: str, text: str, *, indent: int) -> None:
+    """Print `text` behind `label`, which has the style; without a label the text has it.
+
+    Folded here and not by the terminal, which would begin the next row at the margin: there a message could be made to
+    look like another one.
+    """
+    width = max(shutil.get_terminal_size().columns - indent, _NARROWEST)
+    folded = ("\n" + " " * indent).join(row for line in text.split("\n") for row in fold(line, width))
+    print_formatted_text(FormattedText([(style, label), ("" if label else style, folded)]), style=_STYLE)
+
+
+def fold(line: str, width: int) -> list[str]:
+    """Break a line into rows of at most `width` columns, at blanks where there are some."""
+    rows, start, blank, columns = [], 0, 0, 0
+    for position, character in enumerate(line):
+        size = get_cwidth(character)
+        if columns + size > width:
+            end = blank if blank > start else position
+            rows.append(line[start:end])
+            start = end
+            columns = get_cwidth(line[start:position])
+        columns += size
+        if character == " ":
+            blank = position + 1
+    return [*rows, line[start:]]
 
 
 class Screen:
@@ -118,8 +147,7 @@ class Screen:
     async def _print_messages(self) -> None:
         async for message in self._talk.store.messages():
             name = shorten(message.sender)
-            text = safe_block(as_text(message.content), get_cwidth(name) + 2)
-            print_formatted_text(FormattedText([("class:peer", f"{name}: "), ("", text)]), style=_STYLE)
+            _print("class:peer", f"{name}: ", safe_block(as_text(message.content)), indent=get_cwidth(name) + 2)
 
     # --- the toolbar --------------------------------------------------------------------------------------------------
 

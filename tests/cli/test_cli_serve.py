@@ -1,0 +1,156 @@
+"""`aldis serve` as a process: what it tells, what it refuses, how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from aldis.cli.serve import _LAYOUT
+from aldis.server.config import SETTINGS, help_of
+from support.commands import Piped, aldis
+
+FREE = ("--port", "0", "--admin-port", "none", "--data", ":memory:")
+
+
+def test_every_setting_is_an_option_and_explained(tmp_path: Path) -> None:
+    assert sorted(name for group in _LAYOUT.values() for name in group) == sorted(SETTINGS)
+    shown = " ".join(aldis("serve", "--help", home=tmp_path).stdout.split())
+    for name in SETTINGS:
+        assert f"--{name.replace('_', '-')} " in shown
+        assert " ".join(help_of(name).split()).removesuffix(".") in shown
+
+
+async def test_it_says_where_it_listens_and_what_to_type_next(tmp_path: Path) -> None:
+    async with Piped("serve", *FREE, home=tmp_path) as server:
+        text = await server.says("Ctrl-C stops the server")
+        url = re.search(r"Aldis listens at (ws://127\.0\.0\.1:\d+), for this machine alone", text)
+        assert url
+        proposed = re.findall(r"aldis(?:\.cli\.main)? (chat .*)", text)
+        assert proposed == [
+            f"chat bob --as alice --server {url[1]}",
+            f"chat alice --as bob --server {url[1]}",
+        ]
+        # What it says to type works as it stands.
+        first, second = proposed
+        async with Piped(*second.split(), home=tmp_path) as bob, Piped(*first.split(), home=tmp_path) as alice:
+            await alice.type("it works\n")
+            assert await bob.line() == "alice: it works"
+        server.process.send_signal(signal.SIGINT)
+        assert await server.end() == 0
+        assert await server.rest() == ""
+
+
+async def test_it_stops_on_sigterm_with_code_0(tmp_path: Path) -> None:
+    async with Piped("serve", *FREE, home=tmp_path) as server:
+        await server.says("Ctrl-C stops the server")
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.end() == 0
+
+
+async def test_open_admission_is_warned_of(tmp_path: Path) -> None:
+    async with Piped("serve", *FREE, "--auth", "open", home=tmp_path) as server:
+        assert "warning" in await server.says("admitted without proof")
+
+
+async def test_a_log_for_machines_holds_nothing_but_json(tmp_path: Path) -> None:
+    async with Piped("serve", *FREE, "--log-format", "json", home=tmp_path) as server:
+        await server.says('"serving"')
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.end() == 0
+    events = [json.loads(line)["event"] for line in server.errors.splitlines()]
+    assert events[0] == "serving"
+
+
+async def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "aldis.toml").write_text('admin-port = "none"\ndata = ":memory:"\nport = 1\nlog-level = "debug"\n')
+    extra = {"ALDIS_CONFIG": str(tmp_path / "aldis.toml"), "ALDIS_PORT": "2", "ALDIS_LOG_LEVEL": "error"}
+    async with Piped("serve", "--port", "0", home=tmp_path, extra=extra) as server:
+        text = await server.says("Ctrl-C stops the server")
+    assert "serving" not in text  # the level is that of the environment
+    assert not re.search(r"127\.0\.0\.1:[12]\b", text)
+
+
+def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = aldis("serve", "--port", port, "--admin-port", "none", "--data", ":memory:", home=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"aldis: port: 127.0.0.1:{port} is in use")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--port", "99999"), "port: '99999' given with --port cannot be used"),
+        (("--auth", "none"), "auth: 'none' given with --auth cannot be used"),
+        (("--config", "/nowhere.toml"), "--config: cannot read /nowhere.toml"),
+        (("--tls-cert", "x.pem"), "tls_key: tls_cert and tls_key go together"),
+        (("--prt", "1"), "unrecognized arguments: --prt 1"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_name(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    refused = aldis("serve", *words, home=tmp_path)
+    assert refused.returncode == 2
+    assert told in refused.stderr
+
+
+async def test_listening_for_all_tells_an_address_for_others(tmp_path: Path) -> None:
+    async with Piped("serve", "--host", "0.0.0.0", *FREE, home=tmp_path) as server:
+        text = await server.says("Ctrl-C stops the server")
+    assert "for this machine alone" not in text
+    assert re.search(r"Aldis listens at ws://127\.0\.0\.1:\d+\.\n", text)
+
+
+async def test_a_server_with_tls_is_talked_to_by_who_trusts_its_certificate(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    words = [*FREE, "--tls-cert", str(certificate), "--tls-key", str(key)]
+    async with Piped("serve", *words, home=tmp_path) as server:
+        found = re.search(r"wss://127\.0\.0\.1:\d+", await server.says("Ctrl-C stops the server"))
+        assert found
+        chat = ["chat", "bob", "--as", "alice", "--no-wait", "--server", found[0]]
+        trusting = await asyncio.to_thread(aldis, *chat, "--ca-file", certificate, home=tmp_path, stdin=b"x\n")
+        assert (trusting.returncode, "nobody has registered the name bob" in trusting.stderr) == (5, True)
+        wary = await asyncio.to_thread(aldis, *chat, home=tmp_path, stdin=b"x\n")
+        assert wary.returncode == 3
+        assert "certificate" in wary.stderr
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key, as PEM files."""
+    from datetime import UTC, datetime, timedelta
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "aldis test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths

@@ -1,0 +1,168 @@
+"""`aldis doctor`: what works and what does not, in words, against real servers good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from support.commands import aldis
+from support.servers import Server
+
+
+class LittleStun(asyncio.DatagramProtocol):
+    """Answers STUN binding requests (RFC 8489) with the address that it sees."""
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        cookie = 0x2112A442
+        address = int.from_bytes(bytes(map(int, addr[0].split("."))), "big") ^ cookie
+        attribute = struct.pack(">HHBBHI", 0x0020, 8, 0, 1, addr[1] ^ (cookie >> 16), address)
+        self.transport.sendto(struct.pack(">HHI", 0x0101, len(attribute), cookie) + data[8:20] + attribute, addr)
+
+
+@pytest.fixture
+async def stun() -> AsyncIterator[str]:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(LittleStun, local_addr=("127.0.0.1", 0))
+    yield f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    transport.close()
+
+
+async def doctor(*words: str | Path, home: Path) -> tuple[int, str]:
+    result = await asyncio.to_thread(aldis, "doctor", *words, home=home)
+    assert result.stderr == ""
+    return result.returncode, result.stdout
+
+
+async def checks(*words: str, home: Path) -> tuple[int, dict[str, dict[str, str]]]:
+    code, text = await doctor(*words, "--json", home=home)
+    report = json.loads(text)
+    assert report["ok"] is (code == 0)
+    return code, {check["check"]: check for check in report["checks"]}
+
+
+async def test_all_is_well_with_a_server_on_this_machine(tmp_path: Path) -> None:
+    async with Server(tmp_path) as server:
+        code, text = await doctor("--server", server.url, home=server.home)
+    assert code == 0
+    assert text.endswith("\nAll is well.\n")
+    assert "✓ registration" in text
+    assert "✓ wrtc channel" in text
+    assert "✓ aiortc channel" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+async def test_it_takes_one_name_for_all_time_and_does_not_fill_the_directory(tmp_path: Path) -> None:
+    async with Server(tmp_path) as server:
+        (_, first), (_, second) = [await doctor("--server", server.url, home=server.home) for _ in range(2)]
+    names = [re.search(r"as (doctor-[a-z2-7]{4}-[a-z2-7]{4}), with proof", text) for text in (first, second)]
+    assert names[0]
+    assert names[1]
+    assert names[0][1] == names[1][1]
+
+
+async def test_machines_get_one_object(tmp_path: Path, stun: str) -> None:
+    async with Server(tmp_path, "--stun", stun) as server:
+        code, found = await checks("--server", server.url, home=server.home)
+    assert code == 0
+    assert {name: check["mark"] for name, check in found.items()} == {
+        "address": "ok",
+        "port": "ok",
+        "TLS": "note",
+        "WebSocket": "ok",
+        "registration": "ok",
+        "ICE servers": "ok",
+        "STUN": "ok",
+        "wrtc candidates": found["wrtc candidates"]["mark"],  # with or without srflx: a matter of the network
+        "wrtc channel": "ok",
+        "aiortc candidates": found["aiortc candidates"]["mark"],
+        "aiortc channel": "ok",
+    }
+    assert found["ICE servers"]["text"] == stun
+    assert f"{stun} sees this machine as 127.0.0.1:" in found["STUN"]["text"]
+    assert "host " in found["wrtc candidates"]["text"]
+
+
+async def test_a_stun_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    async with Server(tmp_path, "--stun", "stun:127.0.0.1:9") as server:
+        code, found = await checks("--server", server.url, "--timeout", "1", home=server.home)
+    assert code == 0
+    assert found["STUN"]["mark"] == "warn"
+    assert "127.0.0.1:9: " in found["STUN"]["text"]
+
+
+async def test_a_port_where_nobody_listens(tmp_path: Path) -> None:
+    code, found = await checks("--server", "ws://127.0.0.1:1", home=tmp_path)
+    assert code == 3
+    assert found["port"]["mark"] == "fail"
+    assert "connection refused" in found["port"]["text"]
+    assert "firewall" in found["port"]["advice"]
+    assert "WebSocket" not in found
+    assert found["wrtc channel"]["mark"] == "ok"  # this machine is looked at all the same
+
+
+async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
+    code, found = await checks("--server", "ws://nowhere.invalid", home=tmp_path)
+    assert code == 3
+    assert found["address"]["mark"] == "fail"
+    assert "nowhere.invalid cannot be resolved" in found["address"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "no signaling server: it answered 200"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "nothing at this path (404)"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "the server behind it is down (502)"),
+        (b"HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\n\r\n", "to https://elsewhere/"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n", "answers the upgrade wrongly"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not that of a web server"),
+        (b"", "it hangs up without an answer"),
+    ],
+)
+async def test_another_kind_of_server(answer: bytes, told: str, tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        code, found = await checks("--server", f"ws://127.0.0.1:{port}", home=tmp_path)
+    assert code == 3
+    assert found["WebSocket"]["mark"] == "fail"
+    assert told in found["WebSocket"]["text"]
+    assert found["WebSocket"]["advice"]
+
+
+async def test_tls_where_there_is_none(tmp_path: Path) -> None:
+    async with Server(tmp_path) as server:
+        code, found = await checks("--server", server.url.replace("ws:", "wss:"), home=server.home)
+    assert code == 3
+    assert found["TLS"]["mark"] == "fail"
+
+
+async def test_a_name_of_ones_own_is_registered_only_with_its_key(tmp_path: Path) -> None:
+    async with Server(tmp_path) as server:
+        missing = await asyncio.to_thread(aldis, "doctor", "--server", server.url, "--as", "alice", home=server.home)
+        assert missing.returncode == 2
+        assert "there is no key for alice here" in missing.stderr
+        await asyncio.to_thread(aldis, "keys", "new", "alice", home=server.home)
+        code, found = await checks("--server", server.url, "--as", "alice", home=server.home)
+        assert code == 0
+        assert found["registration"]["text"].startswith("as alice, ")
+        other = str(tmp_path / "other")
+        await asyncio.to_thread(aldis, "keys", "new", "alice", "--data", other, home=server.home)
+        code, found = await checks("--server", server.url, "--as", "alice", "--data", other, home=server.home)
+        assert code == 4
+        assert found["registration"]["mark"] == "fail"
+        assert "belongs to another key" in found["registration"]["text"]
