@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -12,16 +10,13 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
 from aldis.server import app, websocket
 from aldis.server.app import SignalingServer
 from aldis.server.config import ServerConfig
+from support.certificates import make_certificates
 from support.raw_websocket import PATIENCE, PING, HandshakeRefused, RawClient, encode_frame, http_get
 
 
@@ -276,71 +271,51 @@ async def test_a_bug_in_the_hub_costs_one_connection_and_tells_the_client_nothin
     assert "a secret of the server" in caplog.text
 
 
+async def test_a_bug_in_the_front_door_is_a_500_that_says_nothing(
+    server: SignalingServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def decide(*arguments: object, **more: object) -> None:
+        raise RuntimeError("a secret of the server")
+
+    monkeypatch.setattr(server._endpoint._door, "decide", decide)
+    status, _, body = await http_get(server.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (status, body) == (500, b"")
+    assert "a secret of the server" in caplog.text
+
+
+async def test_a_bug_in_the_hub_when_somebody_comes_or_goes_costs_that_one_only(
+    server: SignalingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await RawClient.connect(server.port) as witness:
+        with monkeypatch.context() as broken:
+
+            def fail(*arguments: object, **more: object) -> None:
+                raise RuntimeError("broken")
+
+            broken.setattr(server.hub, "connected", fail)
+            async with await RawClient.connect(server.port) as client:
+                assert await client.wait_closed() == (1011, "internal error")
+        with monkeypatch.context() as broken:
+            broken.setattr(server.hub, "lost", fail)
+            async with await RawClient.connect(server.port) as client:
+                await client.leave()
+            # Its own reply tells that the server has seen the other one go.
+            assert await witness.request({"type": "ping"}) == {"type": "pong"}
+        assert await witness.request({"type": "ping"}) == {"type": "pong"}
+        assert server._faults.count == 2
+
+
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
-def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """A certificate authority and a server certificate for 127.0.0.1 and localhost: CA file, certificate, key."""
-    now = datetime.datetime.now(datetime.UTC)
-
-    def build(name: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-        )
-
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_identifier = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
-    ca = (
-        build("Test CA", "Test CA", ca_key)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(ca_identifier, critical=False)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=True,
-                crl_sign=True,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-        .sign(ca_key, hashes.SHA256())
-    )
-    key = ec.generate_private_key(ec.SECP256R1())
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        build("Test server", "Test CA", key)
-        .add_extension(names, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_identifier), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    files = folder / "ca.pem", folder / "server.pem", folder / "server.key"
-    files[0].write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files[2].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return files
-
-
 async def test_tls_is_served_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
-    ca, certificate, key = make_certificates(tmp_path)
-    context = ssl.create_default_context(cafile=str(ca))
-    async with SignalingServer(config(tls_cert=certificate, tls_key=key)) as server:
+    files = make_certificates(tmp_path)
+    context = ssl.create_default_context(cafile=str(files.ca))
+    async with SignalingServer(config(tls_cert=files.cert, tls_key=files.key)) as server:
         assert server.url == f"wss://127.0.0.1:{server.port}"
         async with (
-            await RawClient.connect(server.port, context=context, server_hostname="localhost") as alice,
-            await RawClient.connect(server.port, context=context, server_hostname="localhost") as bob,
+            await RawClient.connect(server.port, context=context, server_hostname="127.0.0.1") as alice,
+            await RawClient.connect(server.port, context=context, server_hostname="127.0.0.1") as bob,
         ):
             await alice.register("alice", Identity.generate())
             await bob.register("bob")
@@ -355,40 +330,41 @@ async def test_tls_is_served_with_a_certificate_of_ones_own(tmp_path: Path) -> N
 
 
 async def test_without_the_authority_the_certificate_is_not_trusted(tmp_path: Path) -> None:
-    _, certificate, key = make_certificates(tmp_path)
-    async with SignalingServer(config(tls_cert=certificate, tls_key=key)) as server:
+    files = make_certificates(tmp_path)
+    async with SignalingServer(config(tls_cert=files.cert, tls_key=files.key)) as server:
         with pytest.raises(ssl.SSLCertVerificationError):
-            await RawClient.connect(server.port, context=ssl.create_default_context(), server_hostname="localhost")
+            await RawClient.connect(server.port, context=ssl.create_default_context(), server_hostname="127.0.0.1")
 
 
 async def test_old_tls_and_no_tls_are_refused(tmp_path: Path) -> None:
-    ca, certificate, key = make_certificates(tmp_path)
-    old = ssl.create_default_context(cafile=str(ca))
+    files = make_certificates(tmp_path)
+    old = ssl.create_default_context(cafile=str(files.ca))
     old.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         old.minimum_version = ssl.TLSVersion.TLSv1
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
-    async with SignalingServer(config(tls_cert=certificate, tls_key=key)) as server:
+    async with SignalingServer(config(tls_cert=files.cert, tls_key=files.key)) as server:
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await RawClient.connect(server.port, context=old, server_hostname="localhost")
+            await RawClient.connect(server.port, context=old, server_hostname="127.0.0.1")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await RawClient.connect(server.port)
-        context = ssl.create_default_context(cafile=str(ca))
-        async with await RawClient.connect(server.port, context=context, server_hostname="localhost") as client:
+        context = ssl.create_default_context(cafile=str(files.ca))
+        async with await RawClient.connect(server.port, context=context, server_hostname="127.0.0.1") as client:
             assert await client.request({"type": "ping"}) == {"type": "pong"}
 
 
 @pytest.mark.parametrize("broken", ["missing", "not a certificate", "the key of another"])
 async def test_a_certificate_that_cannot_be_used_is_an_error_in_words(tmp_path: Path, broken: str) -> None:
-    _, certificate, key = make_certificates(tmp_path)
+    files = make_certificates(tmp_path)
+    certificate, key = files.cert, files.key
     if broken == "missing":
         certificate = tmp_path / "nowhere.pem"
     elif broken == "not a certificate":
         certificate.write_text("hello")
     else:
         (tmp_path / "other").mkdir()
-        key = make_certificates(tmp_path / "other")[2]
+        key = make_certificates(tmp_path / "other").key
     with pytest.raises(ConfigError) as raised:
         await SignalingServer(config(tls_cert=certificate, tls_key=key)).start()
     assert raised.value.setting == "tls_cert"

@@ -9,10 +9,10 @@ else's would learn the addresses of all users.
 from __future__ import annotations
 
 import hmac
-from base64 import b64encode
 from hashlib import sha1
 from typing import Final
 
+from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import IceServer
 
 # The draft recommends a day: a credential has to live as long as the call, as TURN checks it at every refresh.
@@ -37,6 +37,6 @@ class ConfiguredIceServers:
         if self._turn:
             username = f"{int(wall_time) + self._ttl}:{user_id}"
             # SHA-1 is what coturn computes; an HMAC with it is not touched by its collisions.
-            password = b64encode(hmac.digest(self._secret, username.encode(), sha1)).decode("ascii")
+            password = to_base64(hmac.digest(self._secret, username.encode(), sha1))
             found.append(IceServer(self._turn, username, password))
         return found, self._ttl if self._turn else STATIC_TTL

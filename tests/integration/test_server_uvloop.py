@@ -1,0 +1,111 @@
+"""What depends on the event loop, again on uvloop: the tests beside this one run the server on asyncio's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+
+from support.certificates import make_certificates
+from support.raw_websocket import PATIENCE, PING, RawClient, http_get
+from support.server_process import ServerProcess
+
+
+def resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096
+
+
+async def metric(server: ServerProcess, name: str) -> float:
+    request = b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    _, _, page = await http_get(server.admin_port, request)
+    return next((float(line.split(" ")[1]) for line in page.decode().splitlines() if line.startswith(f"{name} ")), 0.0)
+
+
+async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, resume_window=0) as server:
+        async with await RawClient.connect(server.port) as flood:
+            await flood.register("flood")
+            sock = socket.create_connection(("127.0.0.1", server.port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
+            slow = RawClient(reader, writer, f"127.0.0.1:{server.port}")
+            await slow._shake_hands("/", "aldis.v1", {})
+            await slow.register("slow")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            before = resident_bytes(server.pid)
+            message = {"type": "relay", "to": "slow", "sealed": "x" * 60_000, "id": 1}
+            # Closed with 4002, and aborted after some seconds as it does not answer; then it is not online.
+            async with asyncio.timeout(PATIENCE):
+                while (reply := await flood.request(message))["type"] == "ack":
+                    pass
+            assert reply["code"] == "not-online"
+            assert resident_bytes(server.pid) - before < 16 * 1024 * 1024
+            assert await metric(server, 'aldis_closes_total{code="4002"}') == 1
+            assert await metric(server, "aldis_connections") == 1
+            writer.transport.abort()
+        assert await server.stop() == 0
+        server.assert_clean_log()
+
+
+async def test_a_half_open_connection_is_found_by_ping_and_aborted(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, ping_interval=1, resume_window=0) as server:
+        async with await RawClient.connect(server.port) as dead, await RawClient.connect(server.port) as watcher:
+            await watcher.register("watcher")
+            await dead.register("dead")
+            assert (await watcher.request({"type": "watch", "userIds": ["dead"]}))["online"] is True
+            assert (await watcher.receive())["online"] is False
+            assert (await dead.receive_frame()).opcode == PING
+            assert (await dead.receive_frame()).close_code == 4003
+            await dead.wait_over()
+        assert await server.stop() == 0
+        server.assert_clean_log()
+
+
+async def test_tls_is_served_and_noise_on_its_port_fills_no_log(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path)
+    context = ssl.create_default_context(cafile=str(files.ca))
+    async with ServerProcess(tmp_path, tls_cert=str(files.cert), tls_key=str(files.key), log_level="info") as server:
+        for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\x00" * 5000):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(noise)
+            writer.write_eof()
+            async with asyncio.timeout(PATIENCE):
+                with suppress(ConnectionError):
+                    await reader.read()
+            writer.close()
+        connect = RawClient.connect
+        async with (
+            await connect(server.port, context=context, server_hostname="127.0.0.1") as alice,
+            await connect(server.port, context=context, server_hostname="127.0.0.1") as bob,
+        ):
+            await alice.register("alice")
+            await bob.register("bob")
+            for number in range(1, 20):
+                alice.send({"type": "relay", "to": "bob", "sealed": "x" * 3000 * number, "id": number})
+                assert len((await bob.receive())["sealed"]) == 3000 * number
+                assert await alice.receive() == {"type": "ack", "re": number}
+            bob.vanish()
+            alice.send_frame(2, b"x")
+            assert (await alice.wait_closed())[0] == 1003
+        assert await server.stop() == 0
+        server.assert_clean_log()
+        assert len(server.lines()) < 10
+
+
+async def test_an_idle_registered_connection_costs_at_most_ten_kilobytes(tmp_path: Path) -> None:
+    async def crowd(server: ServerProcess, first: int, number: int) -> list[RawClient]:
+        clients = [await RawClient.connect(server.port) for _ in range(number)]
+        await asyncio.gather(*(c.register(f"user{first + i}") for i, c in enumerate(clients)))
+        return clients
+
+    async with ServerProcess(tmp_path, log_level="info") as server:
+        clients = await crowd(server, 0, 100)  # what is needed once is there
+        before = resident_bytes(server.pid)
+        clients += await crowd(server, 100, 800)
+        each = (resident_bytes(server.pid) - before) / 800
+        for client in clients:
+            client.vanish()
+        assert each <= 10_000, each
