@@ -49,14 +49,13 @@ ALDIS = Rules(
         "webrtc": frozenset({"peer.engines.wrtc"}),
         "aiortc": frozenset({"peer.engines.aiortc"}),
         "aioice": frozenset({"peer.engines.aiortc"}),
-        # JSON on the wire is the codec's and the channel's; `store.content` reads and writes the application's values.
-        "json": frozenset({"store.content"}),
+        # JSON on the wire is the codec's and the channel's; `store.content` reads and writes the application's values,
+        # the command line writes for other programs.
+        "json": frozenset({"store.content", "cli"}),
         "msgspec.json": frozenset({"protocol.codec", "protocol.channel", "store.content"}),
         # Base64 on the wire is the codec's; fingerprints are in base32.
         "base64": frozenset({"protocol.codec", "identity.keys"}),
         "binascii": frozenset({"protocol.codec"}),
-        "typer": frozenset({"cli"}),
-        "rich": frozenset({"cli"}),
         "prompt_toolkit": frozenset({"cli"}),
     },
 )

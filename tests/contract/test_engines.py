@@ -13,8 +13,9 @@ import pytest
 from aioice import stun
 
 from aldis.errors import ConfigError, EngineMissing, StateError, UsageError
-from aldis.peer import engine as engine_module
-from aldis.peer.engine import MAX_SDP, EngineConfig, EngineRefused, EngineState, load_engine
+from aldis.peer.engine import MAX_SDP, EngineConfig, EngineRefused, EngineState
+from aldis.peer.engines import catalog
+from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.messages import Candidate, IceServer
 from support.peers import LOOPBACK, EngineEnd, negotiate, nothing_left_behind, open_engines, pass_candidates
 
@@ -449,4 +450,4 @@ def test_importing_the_peer_layer_loads_no_engine() -> None:
         "assert not {'webrtc', 'wrtc', 'aiortc', 'av'} & set(sys.modules), 'an engine is loaded'"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
-    assert engine_module.ENGINES == ENGINES
+    assert catalog.ENGINES == ENGINES

@@ -17,7 +17,8 @@ from aldis.errors import ConnectionLost, PeerConnectionFailed, PeerOffline, TooM
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerConnection, PeerState
-from aldis.peer.engine import EngineConfig, load_engine
+from aldis.peer.engine import EngineConfig
+from aldis.peer.engines.catalog import load_engine
 from aldis.peer.trust import Trust
 from aldis.protocol.channel import Ack, Chunk, Content, Hello, encode_ack, encode_message
 from aldis.store.state import StoreLimits

@@ -22,7 +22,8 @@ from aldis.errors import PeerError, PeerKeyChanged, ProofInvalid
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerConnection, PeerState, PeerTiming
-from aldis.peer.engine import EngineChannel, EngineConfig, EngineConnection, EngineRefused, EngineState, load_engine
+from aldis.peer.engine import EngineChannel, EngineConfig, EngineConnection, EngineRefused, EngineState
+from aldis.peer.engines.catalog import load_engine
 from aldis.peer.trust import Trust
 from aldis.protocol.channel import VERSION, Ack, Chunk, Hello
 from aldis.protocol.messages import Candidate, Capabilities, Description, Proof

@@ -14,7 +14,8 @@ os.environ["WRTC_ALLOW_LOOPBACK"] = "1"
 from aldis.client.backoff import Backoff
 from aldis.identity.keys import Identity
 from aldis.peer.connection import PeerState, PeerTiming
-from aldis.peer.engine import EngineConfig, EngineConnection, EngineListener, load_engine
+from aldis.peer.engine import EngineConfig, EngineConnection, EngineListener
+from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.messages import Capabilities
 from aldis.server.app import SignalingServer
 from aldis.server.config import ServerConfig

@@ -12,6 +12,8 @@ import json
 import re
 from typing import Final, TypeAlias
 
+from aldis.protocol.codec import to_base64
+
 Content: TypeAlias = object  # str, bytes, or what JSON can hold
 
 # C0 without tab, DEL, C1; line and paragraph separator, which some programs take for line ends; the embeddings,
@@ -70,7 +72,7 @@ def as_json(sender: str, content: Content) -> str:
     if isinstance(content, str):
         line["text"] = content
     elif isinstance(content, (bytes, bytearray, memoryview)):
-        line["base64"] = to_base64(content)
+        line["base64"] = to_base64(bytes(content))
     else:
         line["json"] = content
     return json.dumps(line, separators=(",", ":"))

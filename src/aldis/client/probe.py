@@ -8,7 +8,6 @@ beyond the upgrade, registers nothing, and leaves no trace but a line in the ser
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import socket
 import ssl
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from aldis.client.endpoint import Endpoint
 from aldis.errors import ServerUnreachable, StateError
 from aldis.protocol.channel import LABEL
+from aldis.protocol.codec import to_base64
 
 SUBPROTOCOL: Final = LABEL  # the data channel and the WebSocket carry the same name and version
 _WEBSOCKET_GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -106,7 +106,7 @@ class Probe:
     async def upgrade(self) -> Upgrade:
         """Ask for a WebSocket with the sub-protocol of Aldis (RFC 6455 section 4.1), and look at the answer."""
         reader, writer = self._streams
-        key = base64.b64encode(os.urandom(16)).decode("ascii")
+        key = to_base64(os.urandom(16))
         writer.write(
             (
                 f"GET {self._target} HTTP/1.1\r\nHost: {self.server.server}\r\nUpgrade: websocket\r\n"
@@ -115,7 +115,7 @@ class Probe:
             ).encode()
         )
         status, headers = await self._response(reader)
-        accept = base64.b64encode(sha1(f"{key}{_WEBSOCKET_GUID}".encode()).digest()).decode("ascii")  # noqa: S324
+        accept = to_base64(sha1(f"{key}{_WEBSOCKET_GUID}".encode()).digest())  # noqa: S324
         if status != 101:  # Switching Protocols
             raise self._failed(_no_upgrade(status, headers))
         if headers.get("sec-websocket-accept") != accept:

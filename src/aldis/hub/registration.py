@@ -9,7 +9,6 @@ of the same proven key wins, the classic dialect's unproven names, resume, key r
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 
 from msgspec import UNSET
@@ -27,7 +26,7 @@ from aldis.identity import proofs
 from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import DEFAULT_DEVICE, device_problem, join, user_id_problem
-from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.codec import from_base64, to_base64, to_base64url
 from aldis.protocol.codes import CloseCode, ErrorCode
 
 _SESSION_BYTES = 16
@@ -233,7 +232,7 @@ class Registrar:
             self._voice.acknowledge(sender, re)
 
     def _text(self, size: int) -> str:
-        return urlsafe_b64encode(self._random(size)).rstrip(b"=").decode("ascii")
+        return to_base64url(self._random(size))
 
     # --- the classic dialect ----------------------------------------------------------------------------------------
 

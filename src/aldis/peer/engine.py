@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from aldis.errors import ConfigError, EngineMissing, ProtocolViolation, UsageError
+from aldis.errors import ConfigError, ProtocolViolation
 from aldis.protocol.messages import Candidate, Capabilities, IceServer
 
 _log = logging.getLogger(__name__)
@@ -226,30 +226,6 @@ class RelayWatch:
                 "no relay candidate from %s: the server cannot be reached, or refuses the credentials",
                 ", ".join(self._turn),
             )
-
-
-ENGINES: Final = ("wrtc", "aiortc")
-
-
-def load_engine(name: str) -> Engine:
-    """The engine called `name` (`wrtc` or `aiortc`), imported now and not before.
-
-    Raises `EngineMissing` when it is not installed, `UsageError` when there is none of that name.
-    """
-    try:
-        match name:
-            case "wrtc":
-                from aldis.peer.engines.wrtc import WrtcEngine
-
-                return WrtcEngine()
-            case "aiortc":
-                from aldis.peer.engines.aiortc import AiortcEngine
-
-                return AiortcEngine()
-    except ImportError as error:
-        extra = "aldis" if name == "wrtc" else "aldis[aiortc]"
-        raise EngineMissing(name, f"pip install '{extra}' ({error})") from error
-    raise UsageError(f"there is no WebRTC engine {name!r}; choose one of {', '.join(ENGINES)}")
 
 
 def check_servers(config: EngineConfig) -> None:

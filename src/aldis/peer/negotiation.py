@@ -23,13 +23,13 @@ It does not know engines, signatures (what is fed in here has been checked), cha
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64encode
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeAlias
 
+from aldis.protocol.codec import to_base64url
 from aldis.protocol.messages import Candidate, Capabilities
 
 NAME_BYTES: Final = 16  # 128 random bits: no two connections in the world share a name
@@ -549,7 +549,7 @@ class Negotiation:
     # --- within -----------------------------------------------------------------------------------------------------
 
     def _offer_anew(self, now: float) -> list[Command]:
-        name = urlsafe_b64encode(self._random(NAME_BYTES)).rstrip(b"=").decode("ascii")
+        name = to_base64url(self._random(NAME_BYTES))
         link = Link(name, Phase.OFFERING, now + self._attempt_seconds, serial=1)
         self._links[name] = link
         return [CreateConnection(name, open_channel=True), MakeOffer(name, link.serial, restart=False)]

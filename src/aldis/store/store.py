@@ -56,7 +56,8 @@ from aldis.errors import (
 from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity
 from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
-from aldis.peer.engine import Engine, EngineConfig, load_engine
+from aldis.peer.engine import Engine, EngineConfig
+from aldis.peer.engines.catalog import load_engine
 from aldis.peer.trust import Trust
 from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id, split
 from aldis.protocol.channel import Hello
