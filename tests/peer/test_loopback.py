@@ -1,4 +1,4 @@
-"""Loopback with wrtc is a matter of the whole process, decided before its first connection; so each case has its own."""
+"""Loopback with wrtc is decided for the whole process before its first connection; so each case has its own process."""
 
 from __future__ import annotations
 
