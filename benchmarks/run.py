@@ -29,6 +29,8 @@ from benchmarks.load.servers import RELAYS, Contender
 from benchmarks.micro import codec, envelopes, hub, proofs
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
+README: Final = ROOT / "benchmarks" / "README.md"
+MARKS: Final = ("<!-- results: begin -->", "<!-- results: end -->")
 PARTS: Final = ("relay", "register", "opening", "micro")
 # Who takes part in what: SQLite makes no difference to relaying, the ack none to registration.
 RELAYING: Final = (servers.PICOWS, servers.ALDIS, servers.ALDIS_COMPLETE, servers.WS, servers.PEERJS)
@@ -59,6 +61,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, help="connections that register and stay (2,000)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the numbers")
     parser.add_argument("--no-save", action="store_true", help="print only")
+    parser.add_argument("--readme", action="store_true", help="also put the tables into benchmarks/README.md")
     options = parser.parse_args(argv)
     options.parts = options.parts.split(",")
     options.relays = options.relays.split(",")
@@ -212,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.show(document, console)
     if not options.no_save:
         save(document, options.results, console)
+    if options.readme:
+        put_into_readme(report.markdown(document))
     return EXIT_FAILED if failed else 0
 
 
@@ -222,6 +227,14 @@ def save(document: dict[str, Any], folder: Path, console: Console) -> None:
     (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     (folder / f"{name}.md").write_text(report.markdown(document) + "\n")
     console.print(f"Kept as {name}.json and {name}.md in {folder.name}/.", highlight=False)
+
+
+def put_into_readme(tables: str) -> None:
+    """Replace what stands between the marks in benchmarks/README.md."""
+    text = README.read_text()
+    before, begin, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    README.write_text(f"{before}{begin}\n\n{tables}\n{end}{after}")
 
 
 if __name__ == "__main__":

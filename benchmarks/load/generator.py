@@ -228,6 +228,9 @@ class Load:
         self.recording = True
         began, processor, own, received = self._now()
         await asyncio.sleep(seconds)
+        # On a machine so busy that nothing has come yet, go on until something has.
+        while not self.latencies and perf_counter() < began + PATIENCE and self.failure is None:  # noqa: ASYNC110
+            await asyncio.sleep(seconds)
         ended, processor_then, own_then, received_then = self._now()
         self.recording = False
         if self.failure:

@@ -19,9 +19,9 @@ from typing import Final
 
 import aiortc
 import webrtc
-from aldis.store.store import NetworkStore
 
 from aldis.identity.keys import Identity
+from aldis.store.store import NetworkStore
 from benchmarks.load import servers
 from benchmarks.load.process import choose_cores
 

@@ -6,6 +6,7 @@ is shown when it fails.
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from benchmarks.load.process import running_on
 
 RELAYS: Final = Path(__file__).parent / "relays"
 START_SECONDS: Final = 15.0
+# Linux gives ports from 32768 on to outgoing connections (net.ipv4.ip_local_port_range).
+BELOW_EPHEMERAL: Final = range(20_000, 32_000)
 
 
 class ServerFailed(Exception):
@@ -76,10 +79,15 @@ ALL: Final = (ALDIS, ALDIS_COMPLETE, ALDIS_SQLITE, PICOWS, WS, PEERJS)
 
 
 def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nobody listens now, and which the kernel gives to no outgoing connection meanwhile."""
+    for port in random.sample(BELOW_EPHEMERAL, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise ServerFailed("no free port was found")
 
 
 @dataclass(frozen=True)
