@@ -325,6 +325,21 @@ async def test_a_page_of_the_admin_port_that_is_not_there_is_404(server: ServerP
     assert (await admin(server, "/"))[0] == 404
 
 
+async def test_noise_on_the_admin_port_is_no_line_of_the_log(server: ServerProcess) -> None:
+    for noise in (
+        b"\x00\xff\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.admin_port)
+        writer.write(noise)
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+        writer.close()
+    assert await server.stop() == 0
+    server.assert_clean_log()
+
+
 async def test_auth_open_is_warned_of(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path, auth="open", data=":memory:", admin_port="none") as server:
         assert server.admin_port == 0

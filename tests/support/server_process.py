@@ -100,6 +100,8 @@ class ServerProcess:
         assert all(line.startswith("{") for line in text.splitlines()), text
         bad = [line for line in self.lines() if line["level"] not in ("debug", "info", "warning")]
         assert not bad, bad
+        traced = [line for line in self.lines() if "exception" in line]
+        assert not traced, traced
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -7,16 +7,23 @@ GET /metrics    for Prometheus
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from aldis.server.endpoint import address_error
 from aldis.server.metrics import CONTENT_TYPE, Metrics
 
 # Seconds that a scrape under way may take when the server stops.
 SHUTDOWN_TIMEOUT: Final = 1.0
+
+
+def _no_bad_requests(record: logging.LogRecord) -> bool:
+    """Keep aiohttp's tracebacks of requests that are no HTTP out of the log: they are answered with 400."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class AdminSite:
@@ -33,7 +40,9 @@ class AdminSite:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._page)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+        logger = logging.getLogger("aldis.admin")
+        logger.addFilter(_no_bad_requests)
+        self._runner = web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
