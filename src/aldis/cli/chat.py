@@ -142,8 +142,8 @@ async def _run(arguments: Arguments) -> int:
         stopped_by.append(number)
         talking.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with suppress(NotImplementedError):  # Windows
+    with suppress(NotImplementedError, AttributeError):  # Windows: asyncio.run cancels us on Ctrl-C, there is no more
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop, number)
     await asyncio.wait([talking])
     if stopped_by and talking.cancelled():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Final
 
 # name: (module, what `aldis --help` says)
@@ -47,13 +48,17 @@ Try it on one machine, in three terminals
 def main() -> None:
     """Run `aldis` with the arguments of this process; always ends in `SystemExit`."""
     try:
+        for stream in (sys.stdout, sys.stderr):  # None when closed by who started us
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
         code = run(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         # Python would complain once more when it flushes at exit; there is nobody left to read it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
     sys.exit(code)
 

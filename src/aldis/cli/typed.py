@@ -98,6 +98,7 @@ class Screen:
             key_bindings=_bindings(),
             style=_STYLE,
             include_default_pygments_style=False,
+            enable_suspend=True,
         )
 
     async def run(self) -> ExitCode:

@@ -1,0 +1,55 @@
+"""Exit codes: what each error becomes, and that the documentation says the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from aldis import errors
+from aldis.cli.exits import MEANINGS, ExitCode, exit_code_of, explain
+
+KEY = bytes(32)
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "cli.md"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError("port", "is wrong"), 2),
+        (errors.IdentityError("no such file"), 2),
+        (errors.ServerUnreachable("ws://x", "refused"), 3),
+        (errors.ReconnectGaveUp(3, "refused"), 3),
+        (errors.RequestTimeout("register", 10), 3),
+        (errors.ConnectionLost("lost"), 3),
+        (errors.RequestFailed("key-mismatch", "the name belongs to another key"), 4),
+        (errors.ConnectionClosed(4503, "banned"), 4),
+        (errors.PeerOffline("bob"), 5),
+        (errors.PeerUnknown("bob"), 5),
+        (errors.PeerKeyChanged("bob", KEY, KEY), 6),
+        (errors.ProofInvalid("bob", "forged"), 6),
+        (errors.PeerConnectionFailed("bob", "ICE"), 7),
+        (errors.DeliveryFailed("bob", 1, "gone"), 8),
+        (errors.ProtocolViolation("nonsense"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_error_has_its_exit_code(error: errors.AldisError, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == {int(code): text for code, text in MEANINGS.items()}
+    assert set(MEANINGS) == set(ExitCode)
+
+
+def test_what_a_server_says_cannot_steer_the_terminal() -> None:
+    assert "\x1b" not in explain(errors.RequestFailed("x\x1b[2J", "no\x1b[2J\nway"))
+    assert explain(errors.RequestFailed("forbidden", "no\nway")) == "no\\nway (forbidden)"
+
+
+def test_what_can_be_done_is_said() -> None:
+    assert "--as" in explain(errors.RequestFailed("key-mismatch", "no"))
+    assert "--device" in explain(errors.ConnectionClosed(4001, "replaced"))
+    assert "7 s" in explain(errors.RequestFailed("rate-limited", "slow down", temporary=True, retry_after=7.0))
+    assert "aldis doctor" in explain(errors.ServerUnreachable("ws://x", "refused"))
