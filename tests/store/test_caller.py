@@ -262,6 +262,15 @@ async def test_an_attempt_that_began_before_the_peer_came_back_is_replaced() -> 
     await waiting
 
 
+async def test_a_lost_path_is_replaced_at_once_when_the_server_has_news_of_the_peer() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.DISCONNECTED)
+    line.caller.presence_changed(True)
+    await settle()
+    assert (len(line.hung_up), line.dialled) == (1, 2)
+
+
 async def test_who_waits_gets_the_reason() -> None:
     for found, expected in (([OFFLINE], PeerOffline), ([UNKNOWN], PeerUnknown), ([KEY_CHANGED], PeerKeyChanged)):
         line = Line()

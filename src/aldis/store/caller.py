@@ -159,8 +159,8 @@ class Caller:
         self.poke()
 
     def presence_changed(self, online: bool) -> None:
-        """The server has said whether the peer is online."""
-        came_back = online and self._offline
+        """The server has said whether the peer is online: a change, or how it stands after we were away."""
+        came_back = online and (self._offline or self._line.state is PeerState.DISCONNECTED)
         self._offline = not online
         if came_back:
             self._failures = 0
