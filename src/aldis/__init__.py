@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from aldis.client.client import SignalingClient as SignalingClient
     from aldis.errors import AldisError as AldisError
     from aldis.identity.keys import Identity as Identity
-    from aldis.identity.pins import FilePins as FilePins, MemoryPins as MemoryPins
+    from aldis.identity.pins import FilePins as FilePins
+    from aldis.identity.pins import MemoryPins as MemoryPins
     from aldis.server.app import SignalingServer as SignalingServer
     from aldis.server.config import ServerConfig as ServerConfig
     from aldis.store.store import NetworkStore as NetworkStore
