@@ -23,7 +23,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Final, TypeAlias, cast
 
 from aldis.backends.base import KEY_BYTES, DirectoryUnavailable
 from aldis.errors import InvalidAddress
@@ -66,7 +66,6 @@ _WORDS: Final = {
 # on the disk, so it is worth keeping.
 _OF_ALL: Final = (_BUSY, _LOCKED, _FULL, _IOERR)
 
-T = TypeVar("T")
 Outcome: TypeAlias = "tuple[_Call, object, Exception | None]"
 
 

@@ -181,9 +181,9 @@ class SignalingServer:
                 await self._connections.wait_until_empty()
         except TimeoutError:
             log.warning("clients did not close in time", connections=len(self._connections))
+        finally:
             self._connections.abort()
             await self._connections.wait_until_empty()
-        finally:
             if self._ticking is not None:
                 self._ticking.cancel()
                 with suppress(asyncio.CancelledError):

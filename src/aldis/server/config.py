@@ -167,7 +167,10 @@ class ServerConfig:
         (), _texts(_TURN, "a URL such as turn:turn.example.com:3478?transport=udp"), "TURN servers to tell clients of."
     )
     turn_secret: str = _setting(
-        "", _secret, "The secret shared with the TURN servers (coturn: static-auth-secret).", secret=True
+        "",
+        _secret,
+        "The secret shared with the TURN servers (coturn: static-auth-secret); on a command line others can read it.",
+        secret=True,
     )
     # One connection costs about 10 KB here and one file descriptor.
     max_connections: int = _setting(
