@@ -76,7 +76,7 @@ async def test_a_message_of_five_mebibytes_arrives_whole_both_ways_at_once(engin
         data, text = os.urandom(5 * 1024 * 1024), "é" * (2 * 1024 * 1024)
         await alice.send("bob", data)
         await bob.send("alice", text)
-        (to_bob,), (to_alice,) = await asyncio.gather(contents(bob, 1), contents(alice, 1))
+        (to_bob,), (to_alice,) = await asyncio.gather(contents(bob, 1, 55), contents(alice, 1, 55))
         assert to_bob == data
         assert to_alice == text
 

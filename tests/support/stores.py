@@ -95,9 +95,9 @@ async def read(store: NetworkStore, count: int, seconds: float = PATIENCE) -> li
     return messages
 
 
-async def contents(store: NetworkStore, count: int) -> list[Received]:
+async def contents(store: NetworkStore, count: int, seconds: float = PATIENCE) -> list[Received]:
     """What the next messages say."""
-    return [message.content for message in await read(store, count)]
+    return [message.content for message in await read(store, count, seconds)]
 
 
 def identities(*names: str) -> dict[str, Identity]:

@@ -18,10 +18,9 @@ It does not know how a connection is made, nor what is sent on it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
-
-import structlog
 
 from aldis.client.backoff import Backoff
 from aldis.errors import (
@@ -38,7 +37,7 @@ from aldis.errors import (
 from aldis.peer.connection import PeerState
 from aldis.peer.wire import Timer, Timers
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 # A connection that has stood for so many seconds was no failure: the pauses begin small again.
 SETTLED: Final = 10.0
@@ -238,7 +237,7 @@ class Caller:
             self._ended(PeerConnectionFailed(self._line.user_id, reason), not_before=error.retry_after)
         except (SignalingError, StateError) as error:
             # Who waits goes on waiting, as the server may come back in time.
-            _log.debug("a call was cut short", peer=self._line.user_id, reason=str(error))
+            _log.debug("a call to %s was cut short: %s", self._line.user_id, error)
             self._task = None
             self._retry()
         except AldisError as error:

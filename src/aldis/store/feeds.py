@@ -11,16 +11,15 @@ Rules of this module:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import structlog
-
 from aldis.protocol.channel import Content
 from aldis.store.state import StoreState
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -55,7 +54,7 @@ def call(callback: Callable[[_T], None], value: _T) -> None:
     try:
         callback(value)
     except Exception:  # noqa: BLE001 - whatever an application's callback raises is its own fault, and stays there
-        _log.exception("a callback failed", callback=repr(callback))
+        _log.exception("the callback %r raised", callback)
 
 
 class StateFeed:

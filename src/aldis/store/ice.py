@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Sequence
 from typing import Final, TypeAlias
-
-import structlog
 
 from aldis.client.client import SignalingClient
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
@@ -21,7 +20,7 @@ from aldis.protocol.messages import IceServer
 
 PeerEvent: TypeAlias = OfferReceived | AnswerReceived | CandidateReceived | ByeReceived
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _RENEW_AT: Final = 0.75  # of their life: an attempt that begins now must end with credentials that still hold
 _RETRY_SECONDS: Final = 30.0
@@ -50,7 +49,7 @@ class IceKeeper:
             try:
                 found = await self._client.ice_servers()
             except (SignalingError, StateError) as error:
-                _log.debug("ICE servers cannot be had", reason=str(error))
+                _log.debug("the ICE servers cannot be had: %s", error)
                 pause = _RETRY_SECONDS
             else:
                 self.config = self._config(found.ice_servers)

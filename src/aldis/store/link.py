@@ -11,11 +11,10 @@ Rules of this module:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Protocol
-
-import structlog
 
 from aldis.client.backoff import Backoff
 from aldis.client.events import (
@@ -46,7 +45,7 @@ from aldis.store.conversation import Conversation, Recipient
 from aldis.store.delivery import Delivery
 from aldis.store.state import PeerView, StoreLimits
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Home(Protocol):
@@ -259,7 +258,7 @@ class Link:
                 await self._home.watch(self.user_id)
             except RequestFailed as error:
                 # The server allows no more watches: it is asked at each attempt then.
-                _log.debug("presence cannot be watched", peer=self.user_id, reason=str(error))
+                _log.debug("the presence of %s cannot be watched: %s", self.user_id, error)
             else:
                 self.watched = True
         found = await self._home.discover(self.user_id)
@@ -350,7 +349,7 @@ class Link:
             self._home.arrived(len(frame.data))
 
     def refused(self, error: ProofInvalid | PeerKeyChanged) -> None:
-        _log.warning("a message was refused", peer=self.user_id, reason=str(error))
+        _log.warning("%s", error)
         self.caller.refused(error)
         if self.state is not PeerState.CONNECTED:
             self._error = error
@@ -361,7 +360,7 @@ class Link:
         try:
             take_in()
         except ProtocolViolation as error:
-            _log.warning("a peer breaks the protocol", peer=self.user_id, reason=str(error))
+            _log.warning("%s breaks the protocol: %s", self.user_id, error)
             self.drop(f"it breaks the protocol: {error}")
         else:
             if self.conversation.queued != before:

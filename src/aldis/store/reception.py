@@ -8,10 +8,9 @@ afterwards, so a claim alone opens nothing. Who is not let in is told so, since 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import TypeAlias
-
-import structlog
 
 from aldis.client.client import SignalingClient
 from aldis.client.events import OfferReceived
@@ -21,7 +20,7 @@ from aldis.store.link import Link
 
 Accept: TypeAlias = Callable[[str, bytes], bool]
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Reception:
@@ -51,11 +50,11 @@ class Reception:
         try:
             link = make(user_id)
         except TooManyPeers as error:
-            _log.warning("a caller is refused", user_id=user_id, reason=str(error))
+            _log.warning("a call from %s is refused: %s", user_id, error)
             self._refuse(offer, "too many peers")
             return None
         except UsageError as error:  # a name that breaks the rules: no honest server has admitted it
-            _log.warning("a caller is ignored", reason=str(error))
+            _log.warning("a call is ignored: %s", error)
             return None
         link.admitted = key
         return link
@@ -66,7 +65,7 @@ class Reception:
         try:
             return self._accept(user_id, key)
         except Exception:  # noqa: BLE001 - whatever an application's callback raises is its own fault: nobody gets in
-            _log.exception("the accept callback failed", user_id=user_id)
+            _log.exception("the accept callback raised on %s", user_id)
             return False
 
     def _refuse(self, offer: OfferReceived, reason: str) -> None:
@@ -76,4 +75,4 @@ class Reception:
         try:
             await self._client.send_bye(offer.sender, connection=offer.connection, reason=reason)
         except (SignalingError, StateError) as error:
-            _log.debug("a refusal was not delivered", user_id=offer.sender, reason=str(error))
+            _log.debug("a refusal was not delivered to %r: %s", offer.sender, error)

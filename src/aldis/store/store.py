@@ -16,6 +16,7 @@ It does not know how messages get through (`conversation`), when a peer is calle
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 import ssl
@@ -24,8 +25,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final
-
-import structlog
 
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
@@ -73,7 +72,7 @@ from aldis.store.reception import Accept, Reception
 from aldis.store.state import Message, PeerView, StoreLimits, StoreState
 from aldis.store.tasks import Tasks
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 5.0  # for goodbyes; who cannot be reached by then will find out by itself
 _PULSE_SECONDS: Final = 1.0  # how often round-trip times are looked at; the heartbeat is not faster
@@ -298,7 +297,7 @@ class NetworkStore:
         try:
             await client.unwatch(user_id)
         except (SignalingError, StateError) as error:
-            _log.debug("unwatch failed", peer=user_id, reason=str(error))
+            _log.debug("the watch of %s was not ended: %s", user_id, error)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -350,7 +349,7 @@ class NetworkStore:
         try:
             return Message(letter.sender, content.decode(letter.content, letter.data), letter.sequence)
         except ProtocolViolation as error:
-            _log.warning("a message cannot be read", peer=letter.sender, reason=str(error))
+            _log.warning("a message of %s cannot be read: %s", letter.sender, error)
             link = self._links.get(letter.sender)
             if link is not None and self._closing is None:
                 link.drop(f"it breaks the protocol: {error}")
@@ -505,7 +504,7 @@ class NetworkStore:
             if self._arriving > self.limits.arriving_size:
                 link = max(links, key=lambda link: link.conversation.arriving)
                 self._arriving -= link.conversation.arriving
-                _log.warning("no room for what arrives", peer=link.user_id, size=link.conversation.arriving)
+                _log.warning("%s has sent more than there is room for", link.user_id)
                 link.let_go("it has sent more than there is room for; it will be sent again")
 
 

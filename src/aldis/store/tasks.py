@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 
-import structlog
-
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -26,7 +25,7 @@ class Tasks:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a task failed", task=task.get_name(), exc_info=error)
+            _log.error("%s failed", task.get_name(), exc_info=error)
 
     async def finish(self, seconds: float) -> None:
         """Wait for all of them, and cancel those that take longer."""

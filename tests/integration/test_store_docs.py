@@ -1,0 +1,64 @@
+"""The examples in docs/store.md and in examples/ work as they stand."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.peers import nothing_left_behind
+from support.stores import PATIENCE, running_server
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+async def test_the_examples_in_the_documentation_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "store.md").read_text()
+    blocks = [(text[: match.start(1)].count("\n"), match[1]) for match in BLOCK.finditer(text)]
+    assert len(blocks) >= 8
+    async with nothing_left_behind(), running_server() as server:
+        namespace: dict[str, object] = {"url": server.url}
+        for line, block in blocks:
+            # Padded, so that a traceback shows the line of the page.
+            code = compile("\n" * line + block, "docs/store.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            async with asyncio.timeout(PATIENCE):
+                outcome = eval(code, namespace)
+                if inspect.isawaitable(outcome):
+                    await outcome
+    said = capsys.readouterr().out
+    assert "alice [1]: 'hello'" in said
+    assert "alice [2]: b'\\x00\\x01'" in said
+    assert "alice [3]: {'all': ['the', 'rest', 'is', 'JSON'], 'n': 1}" in said
+    assert "server: connected, peers: {'bob': 'connected'}" in said
+    assert "nobody has ever registered the name carol" in said
+    assert "bob got for the callback" in said
+
+
+async def test_the_example_programs_talk_to_each_other() -> None:
+    async with running_server() as server:
+        echo = await asyncio.create_subprocess_exec(
+            sys.executable, str(ROOT / "examples" / "echo.py"), server.url, "echo", stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            ask = await asyncio.create_subprocess_exec(
+                sys.executable,
+                str(ROOT / "examples" / "ask.py"),
+                *(server.url, "me", "echo", "hello there"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(PATIENCE):
+                said, _ = await ask.communicate()
+            assert ask.returncode == 0
+            lines = said.decode().splitlines()
+            assert re.fullmatch(r"delivered to echo, whose key is (\w{4}-){7}\w{4}", lines[0])
+            assert lines[1] == "echo: hello there"
+        finally:
+            echo.terminate()
+            out, _ = await echo.communicate()
+        assert "me: 'hello there'" in out.decode()
