@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from aldis.backends.base import Answer, Claim, Find
 from aldis.backends.base import Rotate as RotateQuestion
@@ -198,8 +198,8 @@ class Registrar:
                 message.id,
             ),
         )
-        if missed is not None:
-            self._voice.repeat(session, missed)
+        for one in missed or ():
+            self._voice.say(session, one)  # numbered when it was first told
         if old is not None:
             if resumed:
                 self._hand_over(old)
@@ -207,7 +207,7 @@ class Registrar:
         if old is None or old.seal_key != session.seal_key:
             self.announce(session.user_id)
 
-    def _missed(self, old: Session, request: m.Register) -> list[bytearray] | None:
+    def _missed(self, old: Session, request: m.Register) -> list[Struct] | None:
         """What a client that shows a ticket for the session `old` has not received; None when it cannot resume."""
         ticket = request.resume
         if ticket is UNSET or old.replay is None or old.key != request.public_key or old.id != ticket.session:

@@ -47,20 +47,12 @@ class Voice:
         buffer = self._buffer
         encode_into(message, buffer, HEADROOM)
         replay = session.replay
-        kept = replay is None or replay.add(buffer[:])
+        kept = replay is None or replay.add(message, len(buffer) - HEADROOM)
         connection = session.connection
         if connection is None:
             return kept
         connection.send(buffer)
         return True
-
-    def repeat(self, session: Session, frames: list[bytearray]) -> None:
-        """Send numbered messages again, as they were."""
-        connection = session.connection
-        if connection is None:
-            return
-        for frame in frames:
-            connection.send(frame)
 
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
         """Send an `ack`, to a client that asked for one. Classic clients never do: an `id` means nothing there."""
