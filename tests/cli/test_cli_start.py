@@ -92,3 +92,23 @@ def test_output_that_nobody_reads_is_no_traceback(tmp_path: Path) -> None:
     with process.stderr:
         assert process.stderr.read() == b""
     assert process.wait(timeout=30) == 141
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "aldis.cli.main", "--help"],
+            env=environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == b"aldis: cannot write the output: No space left on device\n"
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_fault(tmp_path: Path) -> None:
+    shown = aldis("keys", "new", "j\xf6rg", home=tmp_path, extra={"PYTHONIOENCODING": "ascii"})
+    assert shown.returncode == 0
+    assert "j\\xf6rg" in shown.stdout

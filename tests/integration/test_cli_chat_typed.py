@@ -90,6 +90,16 @@ async def test_no_message_steers_the_terminal(server: Server) -> None:
         assert "owned\x07" not in bob.raw
 
 
+async def test_ctrl_c_tells_what_is_lost_by_it(server: Server) -> None:
+    async with sit(server, "bob", "alice") as alice:
+        await alice.shows("waiting")
+        alice.type("nobody gets this\r")
+        await alice.shows("1 queued")
+        alice.type("\x03")
+        await alice.shows("aldis: not delivered: 1 message")
+        assert await alice.end() == 130
+
+
 async def test_ctrl_c_empties_the_line_and_then_leaves(server: Server) -> None:
     async with sit(server, "bob", "alice") as alice:
         await alice.shows("waiting")

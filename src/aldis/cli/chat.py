@@ -29,6 +29,9 @@ from aldis.errors import PeerKeyChanged
 from aldis.identity.keys import fingerprint
 
 if TYPE_CHECKING:
+    from aldis.cli.piped import Pipeline
+    from aldis.cli.talk import Talk
+    from aldis.cli.typed import Screen
     from aldis.identity.keys import Identity
     from aldis.identity.pins import Pins
 
@@ -169,6 +172,8 @@ async def _talk(arguments: Arguments) -> ExitCode:
 
 async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCode:
     """Register, and talk in the form that suits where we stand."""
+    import asyncio
+
     from aldis.cli.talk import Plan, Talk
     from aldis.store.store import NetworkStore
 
@@ -192,13 +197,29 @@ async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCod
         await store.connect_to_signaling(
             arguments.server.url, arguments.me, device=arguments.device, ca_file=arguments.ca_file
         )
+        form: Screen | Pipeline
         if at_terminal:
             from aldis.cli.typed import Screen, notice
 
-            return await Screen(Talk(store, plan, notice, chatty=True)).run()
-        from aldis.cli.piped import Pipeline
+            form = Screen(talk := Talk(store, plan, notice, chatty=True))
+        else:
+            from aldis.cli.piped import Pipeline
 
-        return await Pipeline(Talk(store, plan, complain, chatty=False)).run()
+            form = Pipeline(talk := Talk(store, plan, complain, chatty=False))
+        try:
+            code = await form.run()
+        except asyncio.CancelledError:
+            _tell_undelivered(talk)
+            raise
+        if code is ExitCode.INTERRUPTED:
+            _tell_undelivered(talk)
+        return code
+
+
+def _tell_undelivered(talk: Talk) -> None:
+    """Who interrupts should know what is lost by it."""
+    if talk.view.queued:
+        complain(f"not delivered: {talk.view.queued} message{'s' * (talk.view.queued > 1)}")
 
 
 def _at_terminal() -> bool:

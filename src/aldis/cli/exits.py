@@ -121,6 +121,8 @@ def _hint(error: AldisError) -> str | None:
 
 def complain(text: str) -> None:
     """Print a diagnostic on stderr; what cannot be written there is lost, since there is nowhere else to say it."""
+    if sys.stderr is None:  # closed by who started us; print would take standard output instead
+        return
     with suppress(OSError):
         print(f"aldis: {text}", file=sys.stderr, flush=True)
 

@@ -8,6 +8,7 @@ met here too.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ _COMMANDS: Final = {
     "keys": ("aldis.cli.keys", "Make, show and compare identity keys; accept a peer's new one."),
     "doctor": ("aldis.cli.doctor", "Say what works between here and a server, and what to do if not."),
 }
+
+# What a write to a file or a terminal can fail with, and a socket does not (write(2)).
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _HELP: Final = f"""\
 Usage: aldis COMMAND [options]
@@ -52,15 +56,21 @@ def main() -> None:
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
         code = run(sys.argv[1:])
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         # Python would complain once more when it flushes at exit; there is nobody left to read it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
+    except _OutputFailed as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"aldis: cannot write the output: {error}", file=sys.stderr)
+        code = 1
     sys.exit(code)
+
+
+class _OutputFailed(Exception):
+    """Standard output takes no more: its disk is full, or gone."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,7 +81,10 @@ def run(arguments: Sequence[str]) -> int:
 
     debug = os.environ.get("ALDIS_DEBUG", "") not in ("", "0")
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except AldisError as error:
         if debug:
             raise
@@ -79,6 +92,8 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # the last place that can tell a person; nothing goes on after it
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _OutputFailed(error.strerror) from None
         if debug:
             raise
         complain(

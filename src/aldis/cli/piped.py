@@ -102,7 +102,7 @@ class Pipeline:
                 lines.replaced = False
             while under_way and (len(under_way) >= _WINDOW_MESSAGES or size + len(line) > _WINDOW_SIZE):
                 delivery, taken = under_way.popleft()
-                await delivery
+                await self._talk.confirmed(delivery)
                 size -= taken
             under_way.append((await self._talk.store.send(self._plan.peer, line), len(line)))
             size += len(line)
@@ -112,6 +112,5 @@ class Pipeline:
 
     def _not_delivered(self) -> ExitCode:
         missing, name = self._talk.view.queued, safe_line(self._plan.peer)
-        limit = self._plan.timeout
-        complain(f"{name} has not confirmed {missing} of {self._sent} messages within {limit:g} s after the last")
+        complain(f"{name} has not confirmed {missing} of {self._sent} messages in time")
         return ExitCode.NOT_DELIVERED

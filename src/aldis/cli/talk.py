@@ -7,7 +7,7 @@ neither a terminal nor pipes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -63,6 +63,7 @@ class Talk:
         self._name = safe_line(plan.peer)
         self._chatty = chatty
         self._waiting_told = False
+        self._trouble_told = ""
         self._limit: float | None = None
         self._changed = asyncio.Event()
         self._unsubscribe = store.subscribe(self._note)
@@ -78,7 +79,7 @@ class Talk:
         old_view, self.view = self.view, state.peers.get(self.plan.peer, self.view)
         self._note_signaling(old.signaling, state)
         if self.view.state is not old_view.state:
-            self._note_peer(self.view)
+            self._note_peer(old_view.state, self.view)
         self._changed.set()
 
     def _note_signaling(self, old: SignalingState, state: StoreState) -> None:
@@ -90,7 +91,7 @@ class Talk:
         elif old is SignalingState.CONNECTING and state.signaling is SignalingState.CONNECTED:
             self._tell("the server is back")
 
-    def _note_peer(self, view: PeerView) -> None:
+    def _note_peer(self, old: PeerState, view: PeerView) -> None:
         match view.state:
             case PeerState.CONNECTED:
                 if self._chatty or self._waiting_told:
@@ -98,19 +99,30 @@ class Talk:
                 if self.plan.first_contact and not self.met:
                     text = f"first contact with {self._name}; the key is remembered. Its fingerprint:"
                     self._tell(f"{text}\n  {view.fingerprint}")
-                self.met, self.left, self._waiting_told = True, False, False
-            case PeerState.CLOSED if self.met:
-                self.left = True
-                self._waiting_told = True
+                self.met, self.left, self._waiting_told, self._trouble_told = True, False, False, ""
+            case PeerState.CLOSED if self._is_goodbye(old, view):
+                self.left = self._waiting_told = True
                 self._tell(f"{self._name} has left")
             case PeerState.DISCONNECTED:
                 self._waiting_told = True
-                self._tell(f"the connection to {self._name} is interrupted")
+                self._tell_trouble(f"the connection to {self._name} is interrupted")
             case PeerState.FAILED if view.error is not None and not isinstance(view.error, PeerKeyChanged):
-                self._waiting_told = True
-                self._tell(f"{safe_line(str(view.error))}; trying again")
+                # Without waiting the first failure is the end, and told as such.
+                if self.met or self.plan.wait:
+                    self._waiting_told = True
+                    self._tell_trouble(f"{safe_line(str(view.error))}; trying again")
             case _:
                 pass
+
+    def _is_goodbye(self, old: PeerState, view: PeerView) -> bool:
+        """Whether the peer has ended the connection, and not the store, which lets go of a dead one when the peer has
+        come back online."""
+        return old is PeerState.CONNECTED or (old is PeerState.DISCONNECTED and view.online is not True)
+
+    def _tell_trouble(self, text: str) -> None:
+        if text != self._trouble_told:  # each attempt may fail in the same way
+            self._trouble_told = text
+            self._tell(text)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds. Raises what ends every conversation: the server has shown us the door."""
@@ -186,15 +198,19 @@ class Talk:
         Raises `PeerKeyChanged` and `DeliveryFailed`.
         """
         try:
-            await self.store.drain(self.plan.peer, timeout=self.plan.timeout)
+            await self.confirmed(self.store.drain(self.plan.peer, timeout=self.plan.timeout))
         except TimeoutError:
             return False
+        return True
+
+    async def confirmed(self, delivery: Awaitable[None]) -> None:
+        """Wait for a delivery. Raises `DeliveryFailed`, or the reason where that is one that a person must act on."""
+        try:
+            await delivery
         except DeliveryFailed:
-            # The reason, if it is one that a person must act on.
             if isinstance(self.view.error, PeerKeyChanged):
                 raise self.view.error from None
             raise
-        return True
 
 
 async def alongside(main: Coroutine[object, object, _T], *others: Coroutine[object, object, object]) -> _T:

@@ -6,10 +6,10 @@ lines above it what has changed.
 
 from __future__ import annotations
 
-import shutil
 from typing import Final
 
 from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.application.current import get_app_session
 from prompt_toolkit.formatted_text import FormattedText, StyleAndTextTuples
 from prompt_toolkit.formatted_text.utils import fragment_list_width
 from prompt_toolkit.history import InMemoryHistory
@@ -63,7 +63,7 @@ def _print(style: str, label: str, text: str, *, indent: int) -> None:
     Folded here and not by the terminal, which would begin the next row at the margin: there a message could be made to
     look like another one.
     """
-    width = max(shutil.get_terminal_size().columns - indent, _NARROWEST)
+    width = max(get_app_session().output.get_size().columns - indent, _NARROWEST)
     folded = ("\n" + " " * indent).join(row for line in text.split("\n") for row in fold(line, width))
     print_formatted_text(FormattedText([(style, label), ("" if label else style, folded)]), style=_STYLE)
 
@@ -185,10 +185,7 @@ class Screen:
             case PeerState.FAILED:
                 return [("class:bad", "○ "), ("", f"{self._peer} no connection")]
             case PeerState.NEW:
-                return [
-                    ("class:hint", "○ "),
-                    ("", f"{self._peer} {'offline' if view.online is False else 'looked for'}"),
-                ]
+                return [("class:hint", "○ "), ("", f"{self._peer} {'offline' if view.online is False else '...'}")]
 
     def _queue(self) -> str:
         queued = self._talk.view.queued

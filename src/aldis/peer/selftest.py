@@ -182,8 +182,8 @@ async def gather(engine: Engine, config: EngineConfig, within: float = 10.0) -> 
 def _sort_in(line: str, by_kind: dict[str, list[str]]) -> None:
     """Read a candidate (RFC 8839 section 5.1): foundation, component, transport, priority, address, port, typ, kind."""
     words = line.split()
-    if len(words) < 8 or words[6] != "typ":
-        return
+    if len(words) < 8 or words[6] != "typ" or " tcptype active" in line:
+        return  # an active TCP candidate is no place where one can be reached (RFC 6544 section 4.5)
     address = f"[{words[4]}]" if ":" in words[4] else words[4]
     where = f"{address}:{words[5]}/{words[2].lower()}"
     known = by_kind.setdefault(words[7], [])
