@@ -45,18 +45,23 @@ class IceKeeper:
 
     async def keep(self) -> None:
         """Ask, and ask again in time, until cancelled; returns at once when servers were given."""
-        while not self._given:
-            try:
-                found = await self._client.ice_servers()
-            except (SignalingError, StateError) as error:
-                _log.debug("the ICE servers cannot be had: %s", error)
-                pause = _RETRY_SECONDS
-            else:
-                self.config = self._config(found.ice_servers)
-                pause = min(max(found.ttl * _RENEW_AT, _SHORTEST_SECONDS), _LONGEST_SECONDS)
-            self._answered.set()
-            await asyncio.sleep(pause)
-        self._answered.set()
+        try:
+            while not self._given:
+                pause = await self._ask()
+                self._answered.set()
+                await asyncio.sleep(pause)
+        finally:
+            self._answered.set()  # whatever has ended it, nobody waits for ever
+
+    async def _ask(self) -> float:
+        """Ask once; return in how many seconds to ask again."""
+        try:
+            found = await self._client.ice_servers()
+        except (SignalingError, StateError) as error:
+            _log.debug("the ICE servers cannot be had: %s", error)
+            return _RETRY_SECONDS
+        self.config = self._config(found.ice_servers)
+        return min(max(found.ttl * _RENEW_AT, _SHORTEST_SECONDS), _LONGEST_SECONDS)
 
     def hold_back(self, event: PeerEvent) -> bool:
         """Keep an event for later; False when it is time to act on it."""

@@ -155,8 +155,7 @@ class Link:
 
     async def connect(self, seconds: float) -> None:
         """Return when the peer is connected. Raises `PeerError`, `StateError`."""
-        if self._blocked is not None:
-            raise self._blocked
+        self._check_key()
         self._asking += 1
         try:
             await self.caller.connected(seconds)
@@ -168,8 +167,7 @@ class Link:
 
     def send(self, content: Content, data: bytes) -> Delivery:
         """Queue a message. Raises `QueueFull`, and `PeerKeyChanged` until the new key is accepted."""
-        if self._blocked is not None:
-            raise self._blocked
+        self._check_key()
         delivery = self.conversation.send(content, data)
         if self.state is not PeerState.CONNECTED:
             self.caller.queued()
@@ -217,10 +215,11 @@ class Link:
         self.drop(reason)
         self.conversation.let_go()
 
-    async def close(self, reason: str, error: AldisError) -> None:
-        """End everything with this peer: what waits for it fails, who waits for a connection gets `error`.
+    async def close(self, farewell: str, reason: str, error: AldisError) -> None:
+        """End everything with this peer: it is told `farewell`, what waits for it fails for `reason`, who waits for a
+        connection gets `error`. The link can be used again.
 
-        Done before it first waits, but for the connection's own end. The link can be used again.
+        Done before it first waits, but for the connection's own end.
         """
         self.kept = False
         self.caller.stop(error)
@@ -229,10 +228,14 @@ class Link:
         self.conversation.fail(reason)
         if self._state is not PeerState.NEW:
             self._state = PeerState.CLOSED
-        self._error = None
+        self._error = self._blocked
         self._changed()
         if connection is not None:
-            await connection.close(reason)
+            await connection.close(farewell)
+
+    def _check_key(self) -> None:
+        if self._blocked is not None:
+            raise PeerKeyChanged(self.user_id, self._blocked.pinned, self._blocked.offered)
 
     # --- for the caller -------------------------------------------------------------------------------------------
 

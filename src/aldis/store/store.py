@@ -124,6 +124,7 @@ class NetworkStore:
         self._ice: IceKeeper | None = None
         self._reception: Reception | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        self._signaling_error: AldisError | None = None
         self._links: dict[str, Link] = {}
         self._views: dict[str, PeerView] = {}
         self._publishing_soon = False
@@ -180,6 +181,7 @@ class NetworkStore:
             self._services.spawn(self._pulse(), "look at the round-trip times")
             for event in await self._ice.known():
                 self._peer_event(event)
+            self._ready()  # unless somebody has closed the store meanwhile
         except BaseException:
             self._unsubscribe()
             self._client = self._trust = self._ice = self._reception = self._unsubscribe = None
@@ -203,9 +205,9 @@ class NetworkStore:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        reason = "the other side has left"
         for link in self._links.values():
-            self._tasks.spawn(link.close(reason, StateError("the store is closed")), f"leave {link.user_id}")
+            leaving = link.close("the other side has left", "the store was closed", StateError("the store was closed"))
+            self._tasks.spawn(leaving, f"leave {link.user_id}")
         await self._services.cancel()
         await self._tasks.finish(_CLOSE_SECONDS)
         if self._client is not None:
@@ -241,8 +243,8 @@ class NetworkStore:
         """Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we."""
         link = self._links.get(user_id)
         if link is not None:
-            error = PeerConnectionFailed(user_id, "disconnect_from_peer was called")
-            await link.close("the other side has hung up", error)
+            reason = "disconnect_from_peer was called"
+            await link.close("the other side has hung up", reason, PeerConnectionFailed(user_id, reason))
 
     def accept_key(self, user_id: str, public_key: bytes) -> None:
         """Trust this key of a peer (32 bytes) from now on, instead of any other.
@@ -288,7 +290,6 @@ class NetworkStore:
         client, _ = self._ready()
         del self._links[link.user_id], self._views[link.user_id]
         link.hang_up("forgotten")
-        self._views.pop(link.user_id, None)
         self._pins.forget(client.server, link.user_id)
         if link.watched:
             self.spawn(self._unwatch(client, link.user_id), f"unwatch {link.user_id}")
@@ -317,8 +318,8 @@ class NetworkStore:
 
         Raises `DeliveryFailed` when a message will not be, `TimeoutError` after `timeout` seconds (None: never).
         """
-        links = list(self._links.values()) if user_id is None else [self._links[user_id]] * (user_id in self._links)
-        last = [link.conversation.last for link in links]
+        # Of each peer the newest message: those before it have arrived by then, or fail with it.
+        last = [link.conversation.last for link in self._links.values() if user_id in (None, link.user_id)]
         async with asyncio.timeout(timeout):
             for delivery in last:
                 if delivery is not None:
@@ -390,8 +391,6 @@ class NetworkStore:
         self._feed.publish(state)
 
     # --- what the server brings -----------------------------------------------------------------------------------
-
-    _signaling_error: AldisError | None = None
 
     def _signaling_event(self, event: SignalingEvent) -> None:
         match event:
