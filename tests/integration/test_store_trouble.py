@@ -144,7 +144,8 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
             if number % 100 == 50:
                 # Break it under their hands: the engine connection goes, and nobody says goodbye.
                 await until_state(alice, "bob", PeerState.CONNECTED)
-                alice._links["bob"].drop("broken by the test")
+                assert alice._board is not None
+                alice._board.link("bob").drop("broken by the test")
         assert [message.content for message in await to_bob] == list(range(count))
         numbers = [int.from_bytes(bytes(message.content)[-4:]) for message in await to_alice]  # type: ignore[arg-type]
         assert numbers == list(range(count))

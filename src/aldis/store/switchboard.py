@@ -1,0 +1,314 @@
+"""Everything between one signaling client and the links of its peers.
+
+It turns what the server brings into calls of the links, makes and forgets links within the limits, gives them what
+they need (`link.Home`), and puts the state together.
+
+Rules: one client, one life; it begins with `start` and ends with `close`. A fault of one peer stays with that peer.
+What the application sees of all this is `store.NetworkStore`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from aldis.client.backoff import Backoff
+from aldis.client.client import SignalingClient
+from aldis.client.endpoint import Endpoint
+from aldis.client.events import (
+    AnswerReceived,
+    ByeReceived,
+    CandidateReceived,
+    Closed,
+    Disconnected,
+    Discovery,
+    OfferReceived,
+    PresenceChanged,
+    Registered,
+    SignalingEvent,
+    SignalingState,
+)
+from aldis.errors import AldisError, ConnectionLost, SignalingError, StateError, TooManyPeers, UsageError
+from aldis.identity.keys import Identity
+from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
+from aldis.peer.engine import Engine
+from aldis.peer.trust import Trust
+from aldis.protocol.addresses import check_user_id, split
+from aldis.protocol.channel import Hello
+from aldis.protocol.messages import IceServer
+from aldis.store.feeds import Mailbox, StateFeed
+from aldis.store.ice import IceKeeper, PeerEvent, is_this_machine
+from aldis.store.keys import DirectoryPins
+from aldis.store.link import Link
+from aldis.store.reception import Accept, Reception
+from aldis.store.state import PeerView, StoreLimits, StoreState
+from aldis.store.tasks import Tasks
+
+_log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS: Final = 5.0  # for goodbyes; who cannot be reached by then will find out by itself
+_PULSE_SECONDS: Final = 1.0  # how often round-trip times are looked at; the heartbeat is not faster
+_STREAM_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the application has chosen; see `NetworkStore`."""
+
+    identity: Identity
+    pins: DirectoryPins
+    engine: Engine
+    ice_servers: tuple[IceServer, ...] | None
+    allow_loopback: bool | None
+    accept: Accept | None
+    limits: StoreLimits
+    backoff: Backoff
+    timing: PeerTiming | None
+
+
+class Switchboard:
+    """The peers of one user of one server. A `link.Home`."""
+
+    def __init__(self, setup: Setup, client: SignalingClient, mailbox: Mailbox, feed: StateFeed) -> None:
+        self.client = client
+        self.mailbox = mailbox
+        self._setup = setup
+        self._feed = feed
+        loopback = setup.allow_loopback
+        if loopback is None:
+            loopback = is_this_machine(Endpoint.parse(client.url).host)
+        self._trust = Trust(setup.identity, client.user_id, client.server, setup.pins)
+        self._ice = IceKeeper(client, setup.ice_servers, loopback=loopback)
+        self._reception = Reception(client, setup.accept, self.spawn)
+        self._unsubscribe = client.subscribe(self._signaling_event)
+        self._links: dict[str, Link] = {}
+        self._views: dict[str, PeerView] = {}
+        self._signaling_error: AldisError | None = None
+        self._publishing_soon = False
+        self._arriving = 0  # at least what all links together hold of messages that are not handed over
+        self._closed = False
+        self._tasks = Tasks()  # of links: calls, goodbyes
+        self._services = Tasks()
+
+    async def start(self) -> None:
+        """Connect and register. Raises what the client raises, and `StateError` when it was closed meanwhile."""
+        self.publish()
+        await self.client.connect()
+        await self.client.register(self._setup.identity)
+        self._services.spawn(self._ice.keep(), "keep the ICE servers")
+        self._services.spawn(self._pulse(), "look at the round-trip times")
+        for event in await self._ice.known():
+            self._peer_event(event)
+        if self._closed:
+            raise StateError("the store was closed meanwhile")
+
+    async def close(self) -> None:
+        """Say goodbye to all, and release everything. To be called once."""
+        self._closed = True
+        for link in self._links.values():
+            leaving = link.close("the other side has left", "the store was closed", StateError("the store was closed"))
+            self.spawn(leaving, f"leave {link.user_id}")
+        await self._services.cancel()
+        await self._tasks.finish(_CLOSE_SECONDS)
+        await self.client.close()
+        self._unsubscribe()
+        self.publish()
+
+    # --- links ----------------------------------------------------------------------------------------------------
+
+    @property
+    def links(self) -> Iterable[Link]:
+        """All peers."""
+        return self._links.values()
+
+    def find(self, user_id: str) -> Link | None:
+        """The link of a peer, if there is one."""
+        return self._links.get(user_id)
+
+    def link(self, user_id: str) -> Link:
+        """The link of a peer, made if need be. Raises `InvalidAddress`, `UsageError`, `TooManyPeers`."""
+        link = self._links.get(user_id)
+        if link is None:
+            if check_user_id(user_id) == self.client.user_id:
+                raise UsageError("that is our own name")
+            if len(self._links) >= self.limits.peers:
+                self._forget_one()
+            link = self._links[user_id] = Link(user_id, self, secrets.token_urlsafe(_STREAM_BYTES))
+            self.changed(link)
+        return link
+
+    def _forget_one(self) -> None:
+        idle = [link for link in self._links.values() if link.idle]
+        if not idle:
+            raise TooManyPeers(self.limits.peers)
+        link = min(idle, key=lambda link: link.touched)
+        del self._links[link.user_id], self._views[link.user_id]
+        link.hang_up("forgotten")
+        self._setup.pins.forget(self.client.server, link.user_id)
+        if link.watched:
+            self.spawn(self._unwatch(link.user_id), f"unwatch {link.user_id}")
+
+    async def _unwatch(self, user_id: str) -> None:
+        try:
+            await self.client.unwatch(user_id)
+        except (SignalingError, StateError) as error:
+            _log.debug("the watch of %s was not ended: %s", user_id, error)
+
+    def accept_key(self, user_id: str, public_key: bytes) -> None:
+        """Pin a key in place of any other."""
+        known = self.pinned(user_id)
+        self._setup.pins.accept(self.client.server, user_id, public_key)
+        link = self._links.get(user_id)
+        if link is not None:
+            link.accept(changed=known is not None and known != public_key)
+
+    def hand_over(self) -> None:
+        """The mailbox has room: give it what waits."""
+        for link in list(self._links.values()):
+            if link.conversation.waiting:
+                link.conversation.hand_over()
+
+    def unreadable(self, user_id: str, reason: str) -> None:
+        """A message of a peer is not what it says it is."""
+        link = self._links.get(user_id)
+        if link is not None and not self._closed:
+            link.drop(f"it breaks the protocol: {reason}")
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Tell how things stand."""
+        self._publishing_soon = False
+        state = StoreState(
+            signaling=self.client.state,
+            signaling_error=self._signaling_error,
+            user_id=self.client.user_id,
+            peers=MappingProxyType(dict(self._views)),
+        )
+        self._feed.publish(state)
+
+    async def _pulse(self) -> None:
+        while True:
+            await asyncio.sleep(_PULSE_SECONDS)
+            for link in list(self._links.values()):
+                self.changed(link)
+
+    # --- what the server brings -----------------------------------------------------------------------------------
+
+    def _signaling_event(self, event: SignalingEvent) -> None:
+        match event:
+            case PresenceChanged():
+                link = self._links.get(event.user_id)
+                if link is not None:
+                    link.presence_changed(event)
+                return
+            case OfferReceived() | AnswerReceived() | CandidateReceived() | ByeReceived():
+                # Not before it is known through which servers to answer.
+                if not self._ice.hold_back(event):
+                    self._peer_event(event)
+                return
+            case Registered():
+                self._signaling_error = None
+                for link in list(self._links.values()):
+                    link.caller.signaling_returned(resumed=event.resumed)
+            case Disconnected():
+                self._signaling_error = ConnectionLost(event.reason)
+            case Closed():
+                self._signaling_error = event.error
+            case _:
+                pass
+        self.publish()
+
+    def _peer_event(self, event: PeerEvent) -> None:
+        if self._closed:
+            return
+        user_id, _ = split(event.sender)
+        link = self._links.get(user_id)
+        if isinstance(event, OfferReceived):
+            link = self._reception.admit(event, user_id, link, self.link)
+        if link is not None:
+            link.receive(event)
+
+    # --- for the links (`link.Home`) ------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> StoreLimits:
+        return self._setup.limits
+
+    @property
+    def backoff(self) -> Backoff:
+        return self._setup.backoff
+
+    @property
+    def timers(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    @property
+    def registered(self) -> bool:
+        return self.client.state is SignalingState.CONNECTED and not self._closed
+
+    async def watch(self, user_id: str) -> None:
+        await self.client.watch(user_id)
+
+    async def discover(self, user_id: str) -> Discovery:
+        return await self.client.discover(user_id)
+
+    def expect(self, user_id: str, public_key: bytes) -> bytes:
+        return self._setup.pins.expect(self.client.server, user_id, public_key)
+
+    def pinned(self, user_id: str) -> bytes | None:
+        return self._setup.pins.pinned(self.client.server, user_id)
+
+    def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
+        return PeerConnection(
+            local=self.client.user_id,
+            remote=user_id,
+            engine=self._setup.engine,
+            config=self._ice.config,
+            trust=self._trust,
+            signaling=self.client,
+            listener=listener,
+            hello=hello,
+            timing=self._setup.timing,
+        )
+
+    def refresh(self, connection: PeerConnection) -> None:
+        connection.config = self._ice.config
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        return self._tasks.spawn(work, name)
+
+    def random(self) -> float:
+        return random.random()  # noqa: S311 - a pause, no secret
+
+    def changed(self, link: Link) -> None:
+        if self._links.get(link.user_id) is not link:
+            return
+        view, before = link.view, self._views.get(link.user_id)
+        if view == before:
+            return
+        self._views[link.user_id] = view
+        if before is None or replace(before, queued=view.queued) != view:
+            self.publish()
+        elif not self._publishing_soon:
+            # Only a count has changed, as it does with every message: once for all that happens now is enough.
+            self._publishing_soon = True
+            self.timers.call_soon(self.publish)
+
+    def arrived(self, size: int) -> None:
+        # An estimate that is never too low; looked at closely only when it comes to the limit.
+        self._arriving += size
+        if self._arriving <= self.limits.arriving_size:
+            return
+        self._arriving = sum(link.conversation.arriving for link in self._links.values())
+        if self._arriving > self.limits.arriving_size:
+            link = max(self._links.values(), key=lambda link: link.conversation.arriving)
+            self._arriving -= link.conversation.arriving
+            _log.warning("%s has sent more than there is room for", link.user_id)
+            link.let_go("it has sent more than there is room for; it will be sent again")
