@@ -179,7 +179,7 @@ class PeerConnection:
 
     @property
     def round_trip_time(self) -> float | None:
-        """Seconds from a PING to its PONG, smoothed (RFC 6298 section 2); None before the first one."""
+        """Seconds from a PING to its PONG, the median of the last few; None before the first one."""
         wire = self._current
         return wire.round_trip_time if wire is not None else None
 
