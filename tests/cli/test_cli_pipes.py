@@ -5,6 +5,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,16 @@ from aldis.protocol.channel import MAX_MESSAGE
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     inside, outside = os.pipe()
+    before = set(threading.enumerate())
     yield inside, outside
-    for descriptor in (inside, outside):
-        try:
+    # First the end of the input, which ends the reader's thread: else it would read on from the same number when the
+    # next test opens a pipe.
+    for descriptor in (outside, inside):
+        with suppress(OSError):  # the test has closed it
             os.close(descriptor)
-        except OSError:
-            continue  # the test has closed it
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "aldis-stdin":
+                thread.join(5)
 
 
 async def test_each_line_is_given_once_it_is_whole(pipe: tuple[int, int]) -> None:

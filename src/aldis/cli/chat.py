@@ -124,7 +124,7 @@ def _parser() -> Parser:
         default="wrtc",
         help="wrtc or aiortc, for WebRTC [wrtc].",
     )
-    add("-v", "--verbose", action="store_true", help="Print the log of what happens inside, on stderr.")
+    add("-v", "--verbose", action="store_true", help="Tell more on stderr, with what happens inside.")
     parser.add_help_option()
     return parser
 
@@ -205,7 +205,7 @@ async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCod
         else:
             from aldis.cli.piped import Pipeline
 
-            form = Pipeline(talk := Talk(store, plan, complain, chatty=False))
+            form = Pipeline(talk := Talk(store, plan, complain, chatty=arguments.verbose))
         try:
             code = await form.run()
         except asyncio.CancelledError:

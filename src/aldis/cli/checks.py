@@ -10,7 +10,7 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -22,7 +22,7 @@ from aldis.cli.text import safe_line
 from aldis.client.client import SignalingClient
 from aldis.client.endpoint import Endpoint
 from aldis.client.probe import SUBPROTOCOL, Probe
-from aldis.errors import AldisError, EngineMissing, ServerUnreachable
+from aldis.errors import AldisError, ConfigError, EngineMissing, ServerUnreachable
 from aldis.identity.keys import Identity
 from aldis.peer.engine import Engine, EngineConfig, EngineRefused
 from aldis.peer.engines.catalog import ENGINES, load_engine
@@ -66,11 +66,11 @@ def _failed(name: str, error: AldisError, advice: str = "") -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Whom the doctor looks at. `identity` makes the identity to register with, when it comes to that."""
+    """Whom the doctor looks at, and as whom it registers."""
 
     server: Endpoint
     user_id: str
-    identity: Callable[[], Identity]
+    identity: Identity
     ca_file: Path | None
     timeout: float  # seconds for each step
 
@@ -91,7 +91,7 @@ async def examine_server(patient: Patient) -> AsyncIterator[Check | tuple[IceSer
     try:
         start = time.perf_counter()
         await client.connect()
-        await client.register(patient.identity())
+        await client.register(patient.identity)
         took = (time.perf_counter() - start) * 1000
         yield Check(
             "registration", Mark.OK, f"as {safe_line(patient.user_id)}, with proof of the key, in {took:.0f} ms"
@@ -106,7 +106,12 @@ async def examine_server(patient: Patient) -> AsyncIterator[Check | tuple[IceSer
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | None:
-    return ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
+    if ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError("ca_file", f"{ca_file} holds no certificates in PEM: {error.strerror or error}") from None
 
 
 async def _reach(probe: Probe) -> AsyncIterator[Check]:
@@ -193,7 +198,7 @@ def _named(servers: tuple[IceServer, ...], server: Endpoint) -> Check:
     )
 
 
-async def examine_stun(servers: tuple[IceServer, ...], timeout: float) -> AsyncIterator[Check]:  # noqa: ASYNC109
+async def examine_stun(servers: tuple[IceServer, ...], within: float) -> AsyncIterator[Check]:
     """Whether each STUN server answers, and as whom it sees us."""
     for url in dict.fromkeys(url for server in servers for url in server.urls if url.startswith("stun:")):
         match = _STUN_URL.match(url)
@@ -201,7 +206,7 @@ async def examine_stun(servers: tuple[IceServer, ...], timeout: float) -> AsyncI
             yield Check("STUN", Mark.FAIL, f"{safe_line(url)} is no STUN address", "Tell the operator.")
             continue
         try:
-            seen = await ask_stun(match["six"] or match["host"], int(match["port"] or _STUN_PORT), within=timeout)
+            seen = await ask_stun(match["six"] or match["host"], int(match["port"] or _STUN_PORT), within=within)
         except TimeoutError:
             reason = "no answer"
         except OSError as error:

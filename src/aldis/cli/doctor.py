@@ -78,6 +78,8 @@ def run(words: Sequence[str]) -> int:
     parser.options.add_argument("--json", action="store_true", help="Print one JSON object, for machines.")
     parser.add_help_option()
     arguments = parser.parse_args(words, Arguments())
+    if not arguments.timeout:
+        parser.error("--timeout 0 would leave no time for an answer")
     import asyncio  # --help needs none
 
     try:
@@ -127,7 +129,7 @@ def _patient(arguments: Arguments) -> Patient:
         if not path.exists():
             raise IdentityError(f"there is no key for {name} here ({path}), so its name cannot be proved")
         identity = Identity.load(path)
-    return Patient(arguments.server, name, lambda: identity, arguments.ca_file, arguments.timeout)
+    return Patient(arguments.server, name, identity, arguments.ca_file, arguments.timeout)
 
 
 class PlainReport:

@@ -43,7 +43,7 @@ def log_to_stderr(*, verbose: bool) -> None:
     """Send the log of this process to standard error."""
     root = logging.getLogger()
     root.handlers = [_Lines()]
-    root.setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+    root.setLevel(logging.WARNING if verbose else logging.CRITICAL)
     # What asyncio and others find worth an error, such as a failed handshake, is told as an exception too.
     logging.getLogger("aldis").setLevel(logging.DEBUG if verbose else logging.ERROR)
     logging.captureWarnings(True)

@@ -15,6 +15,7 @@ import queue
 import select
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 from aldis.errors import MessageTooLarge
@@ -93,14 +94,14 @@ class LineReader:
                 return  # the loop is closed: nobody wants any more
 
     def _read_some(self) -> bytes:
-        while True:
-            try:
-                return os.read(self._descriptor, _READ)
-            except BlockingIOError:
+        try:
+            while True:
+                with suppress(BlockingIOError):
+                    return os.read(self._descriptor, _READ)
                 # Somebody who shares the terminal or pipe has made it non-blocking.
                 select.select([self._descriptor], [], [])
-            except OSError:
-                return b""  # hung up, which is an end too
+        except OSError:
+            return b""  # hung up, which is an end too
 
     def _take(self, data: bytes) -> None:
         self._reads.append(data)
