@@ -283,8 +283,9 @@ async def test_lies_about_presence_and_garbage_harm_nothing() -> None:
             await it.server.deliver(message | {"to": "alice"})
         for key in (b"", bytes(32), b"x" * 32):
             proof = {"publicKey": b64encode(key).decode(), "nonce": "x", "signature": "x"}
-            offer = {"type": "offer", "from": "eve", "to": "alice", "offer": sdp, "connection": "c", "proof": proof}
-            await it.server.deliver(offer)
+            for name in ("eve", "e v e"):
+                offer = {"type": "offer", "from": name, "to": "alice", "offer": sdp, "connection": "c", "proof": proof}
+                await it.server.deliver(offer)
         await it.bob.send("alice", "all is well")
         assert await contents(it.alice, 1) == ["all is well"]
         assert it.alice.state.peers["bob"].state is PeerState.CONNECTED

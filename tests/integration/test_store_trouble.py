@@ -6,14 +6,23 @@ import asyncio
 import os
 import signal
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from aldis.client.client import SignalingClient
 from aldis.client.events import SignalingEvent, SignalingState
-from aldis.errors import ConnectionLost, PeerConnectionFailed, PeerOffline, TooManyPeers
+from aldis.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    DeliveryFailed,
+    PeerConnectionFailed,
+    PeerOffline,
+    PeerUnknown,
+    StateError,
+    TooManyPeers,
+)
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerConnection, PeerState
@@ -27,6 +36,7 @@ from support.server_process import ServerProcess
 from support.store_program import StoreProcess
 from support.stores import (
     contents,
+    new_store,
     read,
     running_server,
     stores,
@@ -96,6 +106,61 @@ async def test_connecting_waits_for_the_server_to_come_back_as_long_as_it_may(tm
         except PeerOffline:  # bob comes back a moment after alice
             await until_peer(alice, "bob", lambda view: view.online is True, "presence")
             await alice.connect_to_peer("bob")
+
+
+async def test_when_the_server_shows_us_the_door_what_is_connected_goes_on_and_the_rest_is_told() -> None:
+    key = Identity.generate()
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "bob") as (bob,),
+        new_store(identity=key) as first,
+        new_store(identity=key) as second,
+    ):
+        await first.connect_to_signaling(server.url, "alice")
+        await first.connect_to_peer("bob")
+        waiting = await first.send("carol", "never")
+        await until_peer(first, "carol", lambda view: view.online is False, "absence")
+        await second.connect_to_signaling(server.url, "alice")  # the newest connection of a key wins
+        state = await until(first, lambda state: state.signaling is SignalingState.DISCONNECTED, "the end")
+        assert isinstance(state.signaling_error, ConnectionClosed)
+        with pytest.raises(DeliveryFailed, match="gone for good"):
+            await waiting
+        for call in (first.send("carol", "x"), first.connect_to_peer("carol")):
+            with pytest.raises(ConnectionClosed):
+                await call
+        await first.connect_to_peer("bob")
+        await (await first.send("bob", "I am still here"))
+        await bob.disconnect_from_peer("alice")
+        await until_state(first, "bob", PeerState.CLOSED)
+        with pytest.raises(ConnectionClosed):
+            await first.send("bob", "x")
+
+
+async def test_closing_a_store_that_is_connecting_ends_both_calls() -> None:
+    async with nothing_left_behind(), running_server() as server:
+        key = Identity.generate()
+        for steps in range(60):
+            store = new_store(identity=key)
+            connecting = asyncio.create_task(store.connect_to_signaling(server.url, "alice"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await store.disconnect()
+            with suppress(StateError):
+                await connecting
+            assert store.state.signaling is SignalingState.DISCONNECTED
+
+
+async def test_a_peer_that_is_not_there_makes_place_for_one_that_is() -> None:
+    limits = StoreLimits(peers=1)
+    async with running_server() as server, stores(server.url, "alice", limits=limits) as (alice,):
+        with pytest.raises(PeerUnknown):
+            await alice.connect_to_peer("nobody")
+        async with stores(server.url, "bob") as (bob,):
+            await bob.connect_to_peer("alice")
+            await bob.send("alice", "room for me")
+            assert await contents(alice, 1) == ["room for me"]
+        assert set(alice.state.peers) == {"bob"}
 
 
 @pytest.mark.parametrize("engine", ["wrtc", "aiortc"])

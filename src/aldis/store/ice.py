@@ -45,13 +45,11 @@ class IceKeeper:
 
     async def keep(self) -> None:
         """Ask, and ask again in time, until cancelled; returns at once when servers were given."""
-        try:
-            while not self._given:
-                pause = await self._ask()
-                self._answered.set()
-                await asyncio.sleep(pause)
-        finally:
-            self._answered.set()  # whatever has ended it, nobody waits for ever
+        while not self._given:
+            pause = await self._ask()
+            self._answered.set()
+            await asyncio.sleep(pause)
+        self._answered.set()
 
     async def _ask(self) -> float:
         """Ask once; return in how many seconds to ask again."""
@@ -62,6 +60,10 @@ class IceKeeper:
             return _RETRY_SECONDS
         self.config = self._config(found.ice_servers)
         return min(max(found.ttl * _RENEW_AT, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+
+    def close(self) -> None:
+        """Nobody will ask any more: who waits for the first answer need not."""
+        self._answered.set()
 
     def hold_back(self, event: PeerEvent) -> bool:
         """Keep an event for later; False when it is time to act on it."""

@@ -71,6 +71,10 @@ class Home(Protocol):
     def registered(self) -> bool:
         """Whether the server can be asked."""
 
+    @property
+    def ended(self) -> AldisError | None:
+        """Why the server will never be there again, or None."""
+
     async def watch(self, user_id: str) -> None:
         """Have presence told. Raises `SignalingError`."""
 
@@ -154,8 +158,8 @@ class Link:
         )
 
     async def connect(self, seconds: float) -> None:
-        """Return when the peer is connected. Raises `PeerError`, `StateError`."""
-        self._check_key()
+        """Return when the peer is connected. Raises `PeerError`, `StateError`, and why the server is gone for good."""
+        self._check()
         self._asking += 1
         try:
             await self.caller.connected(seconds)
@@ -166,8 +170,9 @@ class Link:
             self._changed()
 
     def send(self, content: Content, data: bytes) -> Delivery:
-        """Queue a message. Raises `QueueFull`, and `PeerKeyChanged` until the new key is accepted."""
-        self._check_key()
+        """Queue a message. Raises `QueueFull`, `PeerKeyChanged` until the new key is accepted, and why the server is
+        gone for good where it would be needed."""
+        self._check()
         delivery = self.conversation.send(content, data)
         if self.state is not PeerState.CONNECTED:
             self.caller.queued()
@@ -233,9 +238,19 @@ class Link:
         if connection is not None:
             await connection.close(farewell)
 
-    def _check_key(self) -> None:
+    def signaling_ended(self, error: AldisError) -> None:
+        """The server will never be there again: what needs it is over, what is connected goes on."""
+        if self.state not in (PeerState.CONNECTED, PeerState.DISCONNECTED):
+            self.caller.stop(error)
+            self.conversation.fail(f"the signaling server is gone for good: {error}")
+            self._changed()
+
+    def _check(self) -> None:
         if self._blocked is not None:
             raise PeerKeyChanged(self.user_id, self._blocked.pinned, self._blocked.offered)
+        ended = self._home.ended
+        if ended is not None and self.state not in (PeerState.CONNECTED, PeerState.DISCONNECTED):
+            raise ended
 
     # --- for the caller -------------------------------------------------------------------------------------------
 
@@ -341,6 +356,8 @@ class Link:
         # What was told may be overtaken by a new attempt already; the caller counts attempts.
         if state is self.state:
             self.caller.state_changed(state, error)
+        if self._home.ended is not None:
+            self.signaling_ended(self._home.ended)
         self._changed()
 
     def channel_opened(self, hello: Hello) -> None:

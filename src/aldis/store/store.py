@@ -23,7 +23,7 @@ from types import TracebackType
 
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
-from aldis.errors import PeerConnectionFailed, ProtocolViolation, StateError, UsageError
+from aldis.errors import AldisError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError
 from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity
 from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerTiming
@@ -113,7 +113,7 @@ class NetworkStore:
         another key), `UsageError` for arguments that cannot work, and `StateError` when the store is or was connected.
         After any other error than the last it may be called again.
         """
-        if self._closing is not None:
+        if self._is_closed():
             raise StateError("the store is closed; make a new one")
         if self._board is not None:
             raise StateError("the store is connected to a signaling server already")
@@ -129,8 +129,11 @@ class NetworkStore:
         board = self._board = Switchboard(self._setup, client, self._mailbox, self._feed)
         try:
             await board.start()
-        except BaseException:
-            if self._closing is None:
+        except BaseException as error:
+            if self._is_closed():
+                if isinstance(error, AldisError):
+                    raise StateError("the store was closed while it was connecting") from error
+            else:
                 self._board = None
                 await board.close()
                 self._feed.publish(StoreState())
@@ -146,6 +149,9 @@ class NetworkStore:
             self._closing = asyncio.get_running_loop().create_task(self._close(), name="aldis store: disconnect")
         # Shielded: whoever gives up waiting must not leave sockets open.
         await asyncio.shield(self._closing)
+
+    def _is_closed(self) -> bool:
+        return self._closing is not None
 
     async def _close(self) -> None:
         if self._board is not None:

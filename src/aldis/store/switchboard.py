@@ -90,6 +90,7 @@ class Switchboard:
         self._links: dict[str, Link] = {}
         self._views: dict[str, PeerView] = {}
         self._signaling_error: AldisError | None = None
+        self._ended: AldisError | None = None
         self._publishing_soon = False
         self._arriving = 0  # at least what all links together hold of messages that are not handed over
         self._closed = False
@@ -101,10 +102,15 @@ class Switchboard:
         self.publish()
         await self.client.connect()
         await self.client.register(self._setup.identity)
+        self._check_open()
         self._services.spawn(self._ice.keep(), "keep the ICE servers")
         self._services.spawn(self._pulse(), "look at the round-trip times")
-        for event in await self._ice.known():
+        held_back = await self._ice.known()
+        self._check_open()
+        for event in held_back:
             self._peer_event(event)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise StateError("the store was closed meanwhile")
 
@@ -114,6 +120,7 @@ class Switchboard:
         for link in self._links.values():
             leaving = link.close("the other side has left", "the store was closed", StateError("the store was closed"))
             self.spawn(leaving, f"leave {link.user_id}")
+        self._ice.close()
         await self._services.cancel()
         await self._tasks.finish(_CLOSE_SECONDS)
         await self.client.close()
@@ -221,6 +228,10 @@ class Switchboard:
                 self._signaling_error = ConnectionLost(event.reason)
             case Closed():
                 self._signaling_error = event.error
+                if event.error is not None:
+                    self._ended = event.error
+                    for link in list(self._links.values()):
+                        link.signaling_ended(event.error)
             case _:
                 pass
         self.publish()
@@ -252,6 +263,10 @@ class Switchboard:
     @property
     def registered(self) -> bool:
         return self.client.state is SignalingState.CONNECTED and not self._closed
+
+    @property
+    def ended(self) -> AldisError | None:
+        return self._ended
 
     async def watch(self, user_id: str) -> None:
         await self.client.watch(user_id)
