@@ -73,6 +73,7 @@ class Hub:
         self._voice = Voice(self.stats)
         self._desk = Desk(settings, ask)
         self._presence = Presence()
+        self._newest = self._presence.newest
         self._registrar = Registrar(
             settings,
             voice=self._voice,
@@ -270,7 +271,8 @@ class Hub:
 
     def _relay(self, session: Session, message: m.Relayed) -> bool:
         """Pass a message on; True when it went out. This is the path that decides what a server can carry."""
-        target = self._presence.find(message.to)
+        to = message.to
+        target = self._newest(to) or self._presence.find(to)
         re = message.id
         if target is not None:
             message.from_ = session.address

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from aldis.hub.sessions import Session
 from aldis.protocol.addresses import split
@@ -22,6 +23,8 @@ class Presence:
         self._users: dict[str, dict[str, Session]] = {}
         # The newest device of each user: most messages are addressed so, and one look-up finds their recipient.
         self._newest: dict[str, Session] = {}
+        self.newest: Final = self._newest.get
+        """The newest session of a bare user id, or None; a look-up without a call of ours."""
         self._watchers: dict[str, set[Session]] = {}
 
     def __len__(self) -> int:
