@@ -277,6 +277,25 @@ async def test_leaving_fails_what_was_not_delivered_and_ends_the_iterators() -> 
         assert ignored.done
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_leaving_in_the_middle_of_an_attempt_leaves_nothing_open(engine: str) -> None:
+    counting = CountingEngine(engine)
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "bob"),
+        new_store(engine=counting) as alice,
+    ):
+        await alice.connect_to_signaling(server.url, "alice")
+        call = asyncio.create_task(alice.connect_to_peer("bob"))
+        await until_state(alice, "bob", PeerState.CONNECTING)
+        await alice.disconnect()
+        assert counting.created == 1
+        assert not counting.open
+        with pytest.raises(StateError):
+            await call
+
+
 async def test_messages_that_have_arrived_can_be_read_after_leaving() -> None:
     async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
         delivery = await alice.send("bob", "for later")

@@ -21,7 +21,7 @@ from aldis.errors import (
     StateError,
 )
 from aldis.peer.connection import PeerState
-from aldis.store.caller import SETTLED, Caller
+from aldis.store.caller import CROSSED, SETTLED, Caller
 from support.peers import FakeTimers
 
 OFFLINE, UNKNOWN = PeerOffline("bob"), PeerUnknown("bob")
@@ -279,6 +279,7 @@ async def test_who_waits_gets_the_reason() -> None:
             await line.caller.connected(5)
     line = Line()
     waiting = [await line.connect(), await line.connect()]
+    await line.wait(CROSSED)
     await line.becomes(PeerState.FAILED, FAILED)
     for task in waiting:
         with pytest.raises(PeerConnectionFailed, match="no path"):
@@ -302,9 +303,21 @@ async def test_a_connection_that_is_there_but_not_told_yet_is_waited_for() -> No
     assert line.asked == 0
 
 
+async def test_an_attempt_that_was_ended_at_once_is_made_once_more_for_who_waits() -> None:
+    line = Line()
+    waiting = await line.connect()
+    await line.becomes(PeerState.FAILED, FAILED)
+    assert line.dialled == 2
+    await line.becomes(PeerState.CONNECTED)
+    await waiting
+    assert line.asked == 1
+
+
 async def test_a_peer_that_hangs_up_during_the_attempt_is_a_failure() -> None:
     line = Line()
     waiting = await line.connect()
+    await line.becomes(PeerState.CLOSED)
+    assert not waiting.done()
     await line.becomes(PeerState.CLOSED)
     with pytest.raises(PeerConnectionFailed, match="hung up"):
         await waiting

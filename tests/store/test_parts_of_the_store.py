@@ -100,6 +100,24 @@ async def test_a_task_that_fails_takes_nobody_along_and_all_end_with_their_owner
     await tasks.cancel()
 
 
+async def test_what_a_task_starts_is_waited_for_too() -> None:
+    tasks = Tasks()
+    ended: list[str] = []
+
+    async def second() -> None:
+        await asyncio.sleep(0)
+        ended.append("second")
+
+    async def first() -> None:
+        await asyncio.sleep(0)
+        tasks.spawn(second(), "second")
+        ended.append("first")
+
+    tasks.spawn(first(), "first")
+    await tasks.finish(5)
+    assert ended == ["first", "second"]
+
+
 class Asked:
     """A signaling client that is asked for ICE servers."""
 

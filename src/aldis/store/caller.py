@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 # A connection that has stood for so many seconds was no failure: the pauses begin small again.
 SETTLED: Final = 10.0
+# An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody.
+CROSSED: Final = 3.0
 
 
 class Line(Protocol):
@@ -261,16 +263,32 @@ class Caller:
     async def _connect(self) -> None:
         """Dial, and wait for what comes of it. Raises `PeerError`."""
         self._refusal = None
+        began = self._timers.time()
+        error = await self._attempt()
+        if error is not None and self._may_have_crossed(began):
+            error = await self._attempt()
+        if error is not None:
+            raise self._cause(error)
+
+    def _may_have_crossed(self, began: float) -> bool:
+        """Whether an attempt that has failed is worth another one at once.
+
+        One of the two has been restarted, perhaps, and the other has noticed by this very call; or the offer went to
+        a connection that the server had to give up. Who waits should not have to know of that.
+        """
+        return bool(self._waiters) and self._refusal is None and self._timers.time() - began < CROSSED
+
+    async def _attempt(self) -> PeerError | None:
         self._line.dial()
-        if self._line.state is not PeerState.CONNECTED:
-            outcome = self._outcome = asyncio.get_running_loop().create_future()
-            try:
-                error = await outcome
-            finally:
-                if self._outcome is outcome:
-                    self._outcome = None
-            if error is not None:
-                raise self._cause(error)
+        if self._line.state is PeerState.CONNECTED:
+            return None
+        outcome: asyncio.Future[PeerError | None] = asyncio.get_running_loop().create_future()
+        self._outcome = outcome
+        try:
+            return await outcome
+        finally:
+            if self._outcome is outcome:
+                self._outcome = None
 
     def _cause(self, error: PeerError) -> PeerError:
         """Why an attempt has failed: what was wrong with the answer says more than that none came in time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +29,11 @@ class Tasks:
             _log.error("%s failed", task.get_name(), exc_info=error)
 
     async def finish(self, seconds: float) -> None:
-        """Wait for all of them, and cancel those that take longer."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        """Wait for all of them, those that they start included, and cancel what takes longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
         await self.cancel()
 
     async def cancel(self) -> None:
