@@ -13,6 +13,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.load.generator import DISTURBED
 from benchmarks.load.servers import ALL
 
 TITLES: Final = {contender.name: contender.title for contender in ALL}
@@ -77,6 +78,18 @@ def _ratios(results: dict[str, Any], one: str, other: str, *path: str) -> list[f
     return [mine / theirs for mine, theirs in pairs]
 
 
+def disturbed(relay: dict[str, Any]) -> str:
+    """A word about what else the machine did."""
+    slices = [
+        phase for rounds in relay.values() for round_ in rounds for phase in (round_["saturated"], round_["paced"])
+    ]
+    count = sum(phase["disturbance"] > DISTURBED for phase in slices)
+    if not count:
+        return "Nothing else needed the two cores meanwhile."
+    verdict = "; do not trust this" if count > len(slices) / 4 else ""
+    return f"Something else needed more than {DISTURBED:.0%} of a core in {count} of {len(slices)} slices{verdict}."
+
+
 def targets(document: dict[str, Any]) -> list[Target]:
     """Every promise for which there is a measurement."""
     found: list[Target] = []
@@ -126,6 +139,7 @@ def _target_grid(found: Sequence[Target]) -> Grid:
 
 def _relay_grids(results: dict[str, Any]) -> list[Grid]:
     saturated, paced = [], []
+    note = disturbed(results)
     for name, rounds in results.items():
         row = [
             TITLES[name],
@@ -145,11 +159,12 @@ def _relay_grids(results: dict[str, Any]) -> list[Grid]:
     if "picows" in results:
         head.append("CPU against bare picows")
     return [
-        Grid("Relaying, saturated: one message on its way for every connection", head, saturated),
+        Grid("Relaying, saturated: one message on its way for every connection", head, saturated, note),
         Grid(
             "Relaying, paced: latency in ms",
             ["relay", "median", "90 %", "99 %", "99.9 %", "server CPU us a message"],
             paced,
+            note,
         ),
     ]
 

@@ -59,6 +59,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="how long one slice takes")
     parser.add_argument("--pairs", type=int, help="pairs of connections that relay to each other (100)")
     parser.add_argument("--connections", type=int, help="connections that register and stay (2,000)")
+    parser.add_argument("--sleepy", action="store_true", help="let the load generator sleep (see the README)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the numbers")
     parser.add_argument("--no-save", action="store_true", help="print only")
     parser.add_argument("--readme", action="store_true", help="also put the tables into benchmarks/README.md")
@@ -72,6 +73,21 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def command_of(options: argparse.Namespace) -> str:
+    """The command, with what changes the measurement and without where its numbers go."""
+    words = ["python -m benchmarks.run"]
+    words += [f"--{name}" for name in ("quick", "sleepy") if getattr(options, name)]
+    words += [
+        f"--{name} {getattr(options, name)}"
+        for name in ("rounds", "seconds", "pairs", "connections")
+        if getattr(options, name)
+    ]
+    words += [f"--parts {','.join(options.parts)}"] if tuple(options.parts) != PARTS else []
+    everybody = [contender.name for contender in servers.ALL]
+    words += [f"--relays {','.join(options.relays)}"] if options.relays != everybody else []
+    return " ".join(words)
+
+
 def plan_of(options: argparse.Namespace) -> Plan:
     plan = QUICK if options.quick else FULL
     if options.rounds:
@@ -81,6 +97,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
     if options.pairs:
         # The same rate for a connection, so that few pairs are not loaded more.
         plan = replace(plan, pairs=options.pairs, rate=max(1, plan.rate * options.pairs // plan.pairs))
+    if options.sleepy:
+        plan = replace(plan, awake=False)
     if options.connections:
         plan = replace(plan, connections=options.connections)
     return plan
@@ -190,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         document: dict[str, Any] = {
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "commit": commit(),
-            "command": " ".join(["python -m benchmarks.run", *(sys.argv[1:] if argv is None else argv)]),
+            "command": command_of(options),
             "machine": process.machine(),
             "versions": versions(contenders),
             "plan": asdict(plan),

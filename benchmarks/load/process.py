@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,18 @@ def processor_seconds(pid: int) -> float:
     """User and system time of a process so far, over all its threads, in seconds."""
     # The encoding of a process's clock in a clockid_t: glibc's clock_getcpuclockid, with CPUCLOCK_SCHED (2).
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def busy_seconds(cores: Iterable[int]) -> float:
+    """What these cores have worked so far, for anybody, and what the hypervisor took from them; to 10 ms."""
+    wanted = {f"cpu{core}" for core in cores}
+    total = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name in wanted:
+            user, nice, system, _idle, _waiting, *interrupts_and_steal = map(int, ticks[:8])
+            total += user + nice + system + sum(interrupts_and_steal)
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
