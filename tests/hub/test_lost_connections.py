@@ -63,6 +63,19 @@ def test_a_resumed_client_gets_all_it_has_missed_in_order_and_its_watches_go_on(
     assert [m.get("reason") for m in again.take()[1:]] == ["4"]
 
 
+def test_who_watches_hears_of_a_program_that_was_started_anew_and_not_of_one_that_resumed() -> None:
+    world = World()
+    bob, alice = world.client("bob"), world.client("alice")
+    bob.send(type="watch", userIds=["alice"])
+    bob.take()
+    alice.lose()
+    back = resume(world, alice, received=0)
+    assert bob.take() == []
+    back.lose()
+    world.client("alice")  # killed, and started again within the window
+    assert [m["online"] for m in bob.take()] == [True]
+
+
 def test_a_client_whose_old_connection_is_half_open_resumes_and_the_old_one_is_closed() -> None:
     world = World()
     alice, bob = world.client("alice"), world.client("bob")

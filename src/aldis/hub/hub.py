@@ -29,7 +29,15 @@ from aldis.hub.timetable import Timetable
 from aldis.hub.voice import Voice
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_id_problem
-from aldis.protocol.codec import DecodeFailed, decode_client_message, is_object, is_object_or_null, to_base64
+from aldis.protocol.codec import (
+    UNREADABLE,
+    DecodeFailed,
+    decode_client_frame,
+    is_object,
+    is_object_or_null,
+    to_base64,
+    why_not_client_message,
+)
 from aldis.protocol.codes import CloseCode, ErrorCode
 
 # Each handler takes the struct that it is registered for, which a type checker cannot follow through a table.
@@ -126,11 +134,19 @@ class Hub:
         if session.connection is None:
             return False  # the hub has hung up; what was still on its way is void
         session.heard = now
-        if not session.waiting:
-            return self._handle(session, text, now)
-        if not self._desk.hold_back(session, text):
-            self._registrar.end(session, CloseCode.OVER_LIMITS, "too many messages before the reply to an earlier one")
-        return False
+        if session.waiting:
+            return self._hold_back(session, text)
+        # Relaying ends here, a few lines on: this is the path that decides what a server can carry.
+        try:
+            message = decode_client_frame(text)
+        except UNREADABLE:
+            return self._unreadable(session, why_not_client_message(text), now)
+        kind = type(message)
+        if session.stage is _REGISTERED:
+            relay = self._relays.get(kind)
+            if relay is not None:
+                return relay(session, message)
+        return self._request(session, kind, message, now)
 
     def heard(self, session: Session, now: float) -> None:
         """Something else than a message has come: a ping or a pong."""
@@ -199,26 +215,21 @@ class Hub:
 
     # --- one message ------------------------------------------------------------------------------------------------
 
-    def _handle(self, session: Session, text: str, now: float) -> bool:
-        try:
-            message = decode_client_message(text)
-        except DecodeFailed as failure:
-            self._unreadable(session, failure, now)
-            return False
-        kind = type(message)
-        if session.stage is _REGISTERED:
-            relay = self._relays.get(kind)
-            if relay is not None:
-                return relay(session, message)
-        elif not self._admitted(session, kind, message):
+    def _request(self, session: Session, kind: type[Struct], message: m.ClientMessage, now: float) -> bool:
+        """Do what a client asks of the server itself; False, as for all that is not relayed."""
+        if session.stage is not _REGISTERED and not self._admitted(session, kind, message):
             return False
         if session.classic and kind in _NOT_CLASSIC:
-            self._unreadable(session, DecodeFailed(ErrorCode.UNKNOWN_TYPE, ""), now)
-            return False
+            return self._unreadable(session, DecodeFailed(ErrorCode.UNKNOWN_TYPE, ""), now)
         refused = self._voice.refused
         self._handlers[kind](session, message, now)
         if self._voice.refused == refused:
             self._tallies[kind].count += 1
+        return False
+
+    def _hold_back(self, session: Session, text: str) -> bool:
+        if not self._desk.hold_back(session, text):
+            self._registrar.end(session, CloseCode.OVER_LIMITS, "too many messages before the reply to an earlier one")
         return False
 
     def _admitted(self, session: Session, kind: type[Struct], message: m.ClientMessage) -> bool:
@@ -238,19 +249,20 @@ class Hub:
         self._voice.refuse(session, tag, ErrorCode.NOT_REGISTERED, "Not registered: send register first", message.id)
         return False
 
-    def _unreadable(self, session: Session, failure: DecodeFailed, now: float) -> None:
+    def _unreadable(self, session: Session, failure: DecodeFailed, now: float) -> bool:
         self._voice.refuse(session, _UNREADABLE, failure.code, failure.text, failure.re)
         if failure.code == ErrorCode.UNKNOWN_TYPE:
-            return  # perhaps a newer client: never a reason to disconnect
+            return False  # perhaps a newer client: never a reason to disconnect
         if session.faults is None:
             session.faults = FaultBudget(self.settings.invalid_burst, self.settings.invalid_per_second, now)
         if not session.faults.spend(now):
             self._registrar.end(session, CloseCode.BAD_PROTOCOL, "too many invalid messages")
+        return False
 
     def _go_on(self, session: Session, now: float) -> None:
         """Handle the frames that waited for an answer, until one of them needs another."""
         while session.connection is not None and (text := self._desk.next(session)) is not None:
-            self._handle(session, text, now)
+            self.received(session, text, now)
 
     # --- relaying ---------------------------------------------------------------------------------------------------
 
@@ -270,7 +282,7 @@ class Hub:
         return False
 
     def _relay(self, session: Session, message: m.Relayed) -> bool:
-        """Pass a message on; True when it went out. This is the path that decides what a server can carry."""
+        """Pass a message on; True when it went out."""
         to = message.to
         target = self._newest(to) or self._presence.find(to)
         re = message.id

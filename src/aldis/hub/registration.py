@@ -204,7 +204,9 @@ class Registrar:
             if resumed:
                 self._hand_over(old)
             self.end(old, CloseCode.REPLACED, "replaced by a newer connection of the same address")
-        if old is None or old.seal_key != session.seal_key:
+        if old is None or not resumed or old.seal_key != session.seal_key:
+            # Also when the name was online all the time: a session that does not go on is a program that was started
+            # anew, and who talks to it wants to know.
             self.announce(session.user_id)
 
     def _missed(self, old: Session, request: m.Register) -> list[Struct] | None:

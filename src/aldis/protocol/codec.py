@@ -31,7 +31,8 @@ from aldis.protocol.messages import (
 )
 
 # RFC 8259 section 9 allows a parser to limit depth; msgspec raises RecursionError at the interpreter's limit.
-_UNREADABLE = (msgspec.DecodeError, RecursionError)
+UNREADABLE: Final = (msgspec.DecodeError, RecursionError)
+"""What decoding raises for a frame that is not a message."""
 
 # The annotations are needed because a type checker sees a union as no type of its own.
 _client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
@@ -76,19 +77,28 @@ _CLIENT_TYPES: Final = _members(ClientMessage)
 _SERVER_TYPES: Final = _members(ServerMessage)
 
 
+decode_client_frame: Final = _client_decoder.decode
+"""`decode_client_frame(text)`: the fast path of `decode_client_message`; raises one of `UNREADABLE`."""
+
+
+def why_not_client_message(text: str) -> DecodeFailed:
+    """The slow path: say with the documented code why a frame from a client is not a message."""
+    return _why_not(text, _CLIENT_TYPES)
+
+
 def decode_client_message(text: str) -> ClientMessage:
     """Read one frame from a client; raise `DecodeFailed` with the documented code when it is not a message."""
     try:
-        return _client_decoder.decode(text)
-    except _UNREADABLE:
-        raise _why_not(text, _CLIENT_TYPES) from None
+        return decode_client_frame(text)
+    except UNREADABLE:
+        raise why_not_client_message(text) from None
 
 
 def decode_server_message(text: str) -> ServerMessage | None:
     """Read one frame from a server. None for a `type` that this version does not know; `DecodeFailed` for bad JSON."""
     try:
         return _server_decoder.decode(text)
-    except _UNREADABLE:
+    except UNREADABLE:
         failure = _why_not(text, _SERVER_TYPES)
         if failure.code == ErrorCode.UNKNOWN_TYPE:
             return None
@@ -134,7 +144,7 @@ def read_description(value: Raw) -> Description:
     """Parse an `offer` or `answer` field; raise `ProtocolViolation` when it is none."""
     try:
         return _description_decoder.decode(value)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ProtocolViolation(f"unreadable session description: {error}") from None
 
 
@@ -142,7 +152,7 @@ def read_candidate(value: Raw) -> Candidate | None:
     """Parse a `candidate` field: None stands for the end of candidates. Raises `ProtocolViolation`."""
     try:
         return _candidate_decoder.decode(value)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ProtocolViolation(f"unreadable ICE candidate: {error}") from None
 
 
@@ -150,7 +160,7 @@ def read_proof(value: Raw) -> Proof:
     """Parse a `proof` field; raise `ProtocolViolation` when it is none."""
     try:
         return _proof_decoder.decode(value)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ProtocolViolation(f"unreadable proof: {error}") from None
 
 
@@ -160,7 +170,7 @@ def read_capabilities(value: Raw | UnsetType) -> Capabilities:
         return Capabilities()
     try:
         return _capabilities_decoder.decode(value)
-    except _UNREADABLE:
+    except UNREADABLE:
         return Capabilities()
 
 
@@ -198,15 +208,15 @@ def _why_not(text: str, types: dict[str, type[Struct]]) -> DecodeFailed:
         fields = _fields_decoder.decode(text)
     except msgspec.ValidationError:
         return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the frame is not a JSON object")
-    except _UNREADABLE:
+    except UNREADABLE:
         return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the frame is not valid JSON, or is nested too deeply")
     try:
         re: RequestId | UnsetType = _id_decoder.decode(fields["id"])
-    except (KeyError, *_UNREADABLE):
+    except (KeyError, *UNREADABLE):
         re = UNSET
     try:
         kind = _text_decoder.decode(fields["type"])
-    except (KeyError, *_UNREADABLE):
+    except (KeyError, *UNREADABLE):
         return DecodeFailed(ErrorCode.INVALID_MESSAGE, "the message has no type", re)
     if kind not in types:
         return DecodeFailed(ErrorCode.UNKNOWN_TYPE, f"unknown message type {kind[:64]!r}", re)
@@ -231,7 +241,7 @@ def _which_field(struct: type[Struct], fields: dict[str, Raw], re: RequestId | U
             continue
         try:
             decoder.decode(fields[name])
-        except _UNREADABLE:
+        except UNREADABLE:
             (missing if required and not _right_type(decoder, fields[name]) else bad).append(name)
     if missing:
         return DecodeFailed(ErrorCode.MISSING_FIELDS, f"missing or wrong: {', '.join(missing)}", re)
@@ -243,5 +253,5 @@ def _right_type(decoder: msgspec.json.Decoder[object], value: Raw) -> bool:
     plain = typing.get_args(decoder.type)[0] if typing.get_origin(decoder.type) is typing.Annotated else decoder.type
     try:
         return bool(msgspec.json.decode(value, type=plain))
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
