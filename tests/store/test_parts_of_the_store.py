@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from aldis.client.endpoint import is_this_machine
 from aldis.client.events import ByeReceived, IceServers
 from aldis.errors import ConfigError, ConnectionLost
 from aldis.identity.keys import Identity
@@ -14,7 +15,7 @@ from aldis.identity.pins import MemoryPins
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import IceServer, Proof
 from aldis.store import ice
-from aldis.store.ice import IceKeeper, is_this_machine
+from aldis.store.ice import IceKeeper
 from aldis.store.keys import DirectoryPins, claimed_key
 from aldis.store.state import PeerView, StoreLimits, StoreState
 from aldis.store.tasks import Tasks

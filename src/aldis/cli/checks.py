@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from aldis.cli.exits import ExitCode, exit_code_of, explain
-from aldis.cli.options import is_this_machine
 from aldis.cli.text import safe_line
 from aldis.client.client import SignalingClient
-from aldis.client.endpoint import Endpoint
+from aldis.client.endpoint import Endpoint, is_this_machine
 from aldis.client.probe import SUBPROTOCOL, Probe
 from aldis.errors import AldisError, ConfigError, EngineMissing, ServerUnreachable
 from aldis.identity.keys import Identity

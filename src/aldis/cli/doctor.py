@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from aldis.cli.exits import ExitCode
 from aldis.cli.home import Home
-from aldis.cli.options import add_ca_file, add_data, add_key, add_server, is_this_machine, seconds, user_name
+from aldis.cli.options import add_ca_file, add_data, add_key, add_server, seconds, user_name
 from aldis.cli.parser import Parser
-from aldis.client.endpoint import Endpoint
+from aldis.client.endpoint import Endpoint, is_this_machine
 from aldis.errors import IdentityError
 from aldis.identity.keys import Identity
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentTypeError
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -104,11 +103,3 @@ def server(text: str) -> Endpoint:
         return Endpoint.parse(text.strip())
     except ConfigError as error:
         raise ArgumentTypeError(f"{error.problem}; an example is {DEFAULT_SERVER}") from None
-
-
-def is_this_machine(host: str) -> bool:
-    """Tell whether a host name or address means this machine, without asking anybody."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")  # RFC 6761 section 6.3

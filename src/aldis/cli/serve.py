@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from aldis.cli.exits import ExitCode
 from aldis.cli.hints import typed
-from aldis.cli.options import DEFAULT_SERVER, existing_file, is_this_machine
+from aldis.cli.options import DEFAULT_SERVER, existing_file
 from aldis.cli.parser import Parser
+from aldis.client.endpoint import is_this_machine
 from aldis.server.config import ServerConfig, help_of, load_config
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ class Endpoint:
             raise ConfigError("url", f"{text!r} is not a URL: {error}") from None
         host, literal = _host(text, parts)
         if not parts.scheme:
-            secure = not _is_this_machine(host)
+            secure = not is_this_machine(host)
         elif parts.scheme in _SECURE:
             secure = _SECURE[parts.scheme]
         else:
@@ -88,7 +88,8 @@ def _host(text: str, parts: SplitResult) -> tuple[str, str]:
     return host, host
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Tell whether a host name or address means the machine that we run on, without asking anybody."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
         return True
     try:

@@ -7,7 +7,6 @@ others say through the server is held back: an answer made without TURN servers 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -78,13 +77,3 @@ class IceKeeper:
         await self._answered.wait()
         held_back, self._held_back = self._held_back, None
         return held_back or []
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether a host name or address means the machine that we run on."""
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

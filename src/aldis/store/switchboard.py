@@ -20,7 +20,7 @@ from typing import Final
 
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
-from aldis.client.endpoint import Endpoint
+from aldis.client.endpoint import Endpoint, is_this_machine
 from aldis.client.events import (
     AnswerReceived,
     ByeReceived,
@@ -43,7 +43,7 @@ from aldis.protocol.addresses import check_user_id, split
 from aldis.protocol.channel import Hello
 from aldis.protocol.messages import IceServer
 from aldis.store.feeds import Mailbox, StateFeed
-from aldis.store.ice import IceKeeper, PeerEvent, is_this_machine
+from aldis.store.ice import IceKeeper, PeerEvent
 from aldis.store.keys import DirectoryPins
 from aldis.store.link import Link
 from aldis.store.reception import Accept, Reception
