@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from aldis import NetworkStore
 from support.peers import nothing_left_behind
 from support.stores import PATIENCE, running_server
 
@@ -62,3 +63,25 @@ async def test_the_example_programs_talk_to_each_other() -> None:
             echo.terminate()
             out, _ = await echo.communicate()
         assert "me: 'hello there'" in out.decode()
+
+
+async def test_the_program_in_the_readme_runs_as_it_stands() -> None:
+    (program,) = [match[1] for match in BLOCK.finditer((ROOT / "README.md").read_text())]
+    async with running_server() as server, NetworkStore() as bob:
+        await bob.connect_to_signaling(server.url, "bob")
+        assert "ws://127.0.0.1:8080" in program
+        alice = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-u", "-c", program.replace("ws://127.0.0.1:8080", server.url)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert alice.stdout is not None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                message = await anext(bob.messages())
+                assert (message.sender, message.content) == ("alice", {"hello": "world"})
+                await bob.send("alice", "hello yourself")
+                assert await alice.stdout.readline() == b"bob hello yourself\n"
+        finally:
+            alice.kill()
+            await alice.wait()
