@@ -6,6 +6,7 @@ lines above it what has changed.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Final
 
 from prompt_toolkit import PromptSession, print_formatted_text
@@ -13,6 +14,7 @@ from prompt_toolkit.application.current import get_app_session
 from prompt_toolkit.formatted_text import FormattedText, StyleAndTextTuples
 from prompt_toolkit.formatted_text.utils import fragment_list_width
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
@@ -90,6 +92,7 @@ class Screen:
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
         self._peer = shorten(talk.plan.peer)
+        self._keyboard = _keyboard()
         self._editor: PromptSession[str] = PromptSession(
             FormattedText([("class:me", f"{shorten(talk.plan.me)}> ")]),
             history=InMemoryHistory(),
@@ -99,6 +102,7 @@ class Screen:
             style=_STYLE,
             include_default_pygments_style=False,
             enable_suspend=True,
+            input=self._keyboard,
         )
 
     async def run(self) -> ExitCode:
@@ -116,13 +120,21 @@ class Screen:
                 self._talk.close()
 
     async def _type(self) -> ExitCode:
+        # Also between one line and the next the terminal takes keys as they come: none is echoed twice, none is lost.
+        with self._keyboard.raw_mode():
+            interrupted = await self._lines()
+        # From here on Ctrl-C is a signal again: there is no editor that would read it.
+        return ExitCode.INTERRUPTED if interrupted else await self._leave()
+
+    async def _lines(self) -> bool:
+        """Send line after line until Ctrl-D; True when it was Ctrl-C."""
         while True:
             try:
                 line = await self._editor.prompt_async(handle_sigint=False)
             except EOFError:
-                return await self._leave()
+                return False
             except KeyboardInterrupt:
-                return ExitCode.INTERRUPTED
+                return True
             if line.strip():
                 await self._send(line)
 
@@ -214,3 +226,14 @@ def _bindings() -> KeyBindings:
             event.app.exit(exception=KeyboardInterrupt)
 
     return bindings
+
+
+def _keyboard() -> Input:
+    """The terminal's keys, taken raw all the time.
+
+    To print above the prompt, prompt_toolkit hands the terminal back to its line discipline for a moment. A Ctrl-D that
+    is pressed just then is an end of file which nobody reads, and gone. We only print there, and need nothing of that.
+    """
+    keyboard = create_input()
+    keyboard.cooked_mode = nullcontext  # type: ignore[method-assign]
+    return keyboard
