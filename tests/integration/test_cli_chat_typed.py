@@ -67,6 +67,22 @@ async def test_what_arrives_leaves_the_line_that_is_being_typed_alone(server: Se
         assert await bob.line() == "alice: half a sentence"
 
 
+async def test_no_key_is_lost_to_the_line_discipline_while_messages_arrive(server: Server) -> None:
+    async with (
+        sit(server, "bob", "alice") as alice,
+        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home) as bob,
+    ):
+        await alice.shows("bob is here")
+        for number in range(40):
+            alice.type(f"word {number}\r")
+            await bob.type(f"line {number}.\n")
+            await alice.shows(f"bob: line {number}.")
+            assert not alice.echoes(), "the terminal is not taken raw"
+            assert await bob.line() == f"alice: word {number}"
+        alice.type("\x04")
+        assert await alice.end() == 0
+
+
 async def test_empty_lines_are_not_sent(server: Server) -> None:
     async with (
         sit(server, "bob", "alice") as alice,
