@@ -31,8 +31,6 @@ class HubSettings:
 
     # `verify`: every client proves its key. `open`: classic clients, which cannot, are admitted beside them.
     auth: Literal["verify", "open"] = "verify"
-    # The host names under which clients dial this server; empty: what each client's Host header says.
-    names: tuple[str, ...] = ()
     # A large SDP with video is around 10 KiB; 64 KiB leaves room and bounds what one frame can cost.
     max_message_bytes: int = 64 * 1024
     # A person's address book, with room; each entry costs about 100 bytes here.

@@ -60,7 +60,6 @@ class SignalingServer:
         self.hub = Hub(
             HubSettings(
                 auth=config.auth,
-                names=config.names,
                 max_message_bytes=config.max_message_bytes,
                 resume_window=config.resume_window,
                 ping_interval=config.ping_interval,
