@@ -1,0 +1,25 @@
+/**
+ * Time as an argument: the clock and the timers that everything above `protocol/` is given, and the real ones.
+ *
+ * Rules: seconds everywhere, monotonic. `callLater` never calls back at once, also not for a time that has passed.
+ * Cancelling twice, or after the call, does no harm.
+ */
+
+/**
+ * @typedef {object} Timers
+ * @property {() => number} time Monotonic seconds since an arbitrary moment.
+ * @property {(seconds: number, callback: () => void) => () => void} callLater Call back once, after so many seconds;
+ *   returns what cancels it.
+ */
+
+// What setTimeout can wait at most, in milliseconds: beyond 31 bits it would call back at once.
+const LONGEST = 2 ** 31 - 1;
+
+/** @type {Timers} */
+export const timers = {
+  time: () => performance.now() / 1000,
+  callLater(seconds, callback) {
+    const timer = setTimeout(callback, Math.min(Math.max(seconds * 1000, 0), LONGEST));
+    return () => clearTimeout(timer);
+  },
+};
