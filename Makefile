@@ -15,10 +15,12 @@ WORKERS ?= 2
 ARGS ?=
 
 # Commands that the tests use, each with the package that has it.
-TEST_COMMANDS := ip=iproute2 unshare=util-linux
+TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm
+# In the browser SDK: its tools by their own lock, and no script of any of them is run.
+NPM := npm --prefix sdk --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types bench fmt lock clean system
+.PHONY: help run test check lint types sdk web bench fmt lock clean system
 
 help: ## list what can be made
 	@echo "Aldis: two programs find each other by name and talk directly. make ..."
@@ -28,28 +30,37 @@ run: $(STAMPS)/run ## start a server on this machine (installs what it needs int
 	@exec $(BIN)/aldis serve $(ARGS)
 
 # Measuring coverage doubles what pure Python costs, and two processes share two cores: hence the longer time-out.
-test: system check ## lint, types, and all tests with coverage (installs what they need first)
+test: system check sdk ## lint, types, and all tests with coverage (installs what they need first)
 	@rm -f .coverage .coverage.*
 	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --timeout 180 --cov --cov-report= $(ARGS)
 	$(BIN)/python tools/pure_coverage.py
 
 check: lint types ## lint and types alone
 
-lint: $(STAMPS)/dev
+lint: $(STAMPS)/dev $(STAMPS)/sdk
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(NPM) run lint
 
-types: $(STAMPS)/dev
+types: $(STAMPS)/dev $(STAMPS)/sdk
 	$(BIN)/mypy
+	$(NPM) run types
+
+sdk: system $(STAMPS)/dev $(STAMPS)/sdk ## the unit tests of the browser SDK, with coverage
+	tools/netns.sh $(NPM) test
+
+web: $(STAMPS)/sdk ## build the browser SDK into the page's folder, src/aldis/web (needs node and npm)
+	$(NPM) run build
 
 # The benchmark installs the relays that it compares with from npm, by their own lock.
 bench: $(STAMPS)/dev ## measure the server beside others (ARGS="--quick" for a short look)
 	@tools/system-packages.sh node=nodejs npm=npm
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-fmt: $(STAMPS)/dev ## format the source, and mend what the linter can mend
+fmt: $(STAMPS)/dev $(STAMPS)/sdk ## format the source, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+	$(NPM) run format
 
 # pip's settings and its further indexes stay outside: a lock must not depend on the machine that makes it.
 COMPILE := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND="make lock" \
@@ -61,7 +72,7 @@ lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requir
 	$(COMPILE) $(ARGS) --extra aiortc --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 
 clean: ## remove all that was made here, the environment too
-	rm -rf $(VENV) build dist benchmarks/load/relays/node_modules .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist benchmarks/load/relays/node_modules sdk/node_modules sdk/coverage sdk/types sdk/dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system:
@@ -85,3 +96,10 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(STAMPS)/run
+
+$(STAMPS)/sdk: sdk/package.json sdk/package-lock.json | $(STAMPS)/venv
+	@tools/system-packages.sh node=nodejs npm=npm
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { echo "The browser SDK needs Node.js 20 or later" >&2; exit 69; }
+	@echo "Installing what the browser SDK is built and tested with into sdk/node_modules (once) ..."
+	@cd sdk && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@

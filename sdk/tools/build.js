@@ -1,0 +1,99 @@
+/**
+ * Builds what the server serves and what npm gets, from `src/`:
+ *
+ *     node tools/build.js            write the files, tell their sizes
+ *     node tools/build.js --check    write nothing; exit with 1 when a file is not what this source makes
+ *
+ * The page of `aldis serve` is not built: it is served as it is written, in `src/aldis/web/`. Beside it go the SDK in one
+ * minified file, `aldis.js`, and `qr.js`, the part of lean-qr that the page uses; both are committed, so that the wheel
+ * is made without Node.
+ */
+import { readFile, writeFile } from 'node:fs/promises';
+import { gzipSync } from 'node:zlib';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+/** What the whole SDK may weigh on the wire, gzipped, in bytes: less than a small picture. */
+export const MAX_SDK = 25 * 1024;
+
+const here = new URL('../', import.meta.url);
+const web = new URL('../src/aldis/web/', here);
+
+/**
+ * The built files, in memory.
+ *
+ * @returns {Promise<{ url: URL, name: string, text: string, gzipped: number }[]>}
+ */
+export async function built() {
+  const { version } = await json('package.json');
+  const qr = await json('node_modules/lean-qr/package.json');
+  const license = await readFile(new URL('node_modules/lean-qr/LICENSE', here), 'utf8');
+  return [
+    await bundle(
+      'aldis.js',
+      { entryPoints: [fileURLToPath(new URL('src/index.js', here))] },
+      `/*! Aldis ${version}, the browser SDK. Apache-2.0. Made from sdk/src by "make web": change it there. */`,
+    ),
+    await bundle(
+      'qr.js',
+      {
+        stdin: {
+          contents: "export { generate } from 'lean-qr'; export { toSvg } from 'lean-qr/extras/svg';",
+          resolveDir: fileURLToPath(here),
+        },
+      },
+      `/*! lean-qr ${qr.version}, QR codes; the part that the page uses, made by "make web".\n\n${license.trim()}\n*/`,
+    ),
+  ];
+}
+
+/**
+ * @param {string} name
+ * @param {import('esbuild').BuildOptions} entry
+ * @param {string} banner
+ */
+async function bundle(name, entry, banner) {
+  const result = await build({
+    ...entry,
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: 'es2022',
+    charset: 'utf8',
+    legalComments: 'none',
+    banner: { js: banner },
+    write: false,
+    logLevel: 'error',
+  });
+  const text = /** @type {import('esbuild').OutputFile} */ (result.outputFiles[0]).text;
+  return { url: new URL(name, web), name, text, gzipped: gzipSync(text, { level: 9 }).length };
+}
+
+/** @param {string} path */
+async function json(path) {
+  return JSON.parse(await readFile(new URL(path, here), 'utf8'));
+}
+
+/** @param {URL} url */
+export async function current(url) {
+  try {
+    return await readFile(url, 'utf8');
+  } catch {
+    return null;
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const check = process.argv.includes('--check');
+  for (const file of await built()) {
+    const stale = (await current(file.url)) !== file.text;
+    if (!check && stale) {
+      await writeFile(file.url, file.text);
+    }
+    const state = !stale ? 'up to date' : check ? 'STALE: run "make web"' : 'written';
+    console.log(`${file.name.padEnd(10)}${file.text.length} bytes, ${file.gzipped} gzipped  ${state}`);
+    if ((check && stale) || (file.name === 'aldis.js' && file.gzipped > MAX_SDK)) {
+      process.exitCode = 1;
+    }
+  }
+}
