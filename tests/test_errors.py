@@ -14,6 +14,8 @@ from aldis.errors import (
     ConnectionLost,
     DeliveryFailed,
     EngineMissing,
+    FeatureMissing,
+    FingerprintMismatch,
     InvalidAddress,
     MessageTooLarge,
     PeerConnectionFailed,
@@ -28,6 +30,7 @@ from aldis.errors import (
     RequestTimeout,
     ServerUnreachable,
     SignalingError,
+    TransferFailed,
     UsageError,
 )
 
@@ -61,7 +64,14 @@ EXAMPLES: list[tuple[AldisError, str, bool]] = [
     (PeerKeyChanged("bob", b"p", b"o"), "the key of bob has changed since it was first seen", False),
     (ProofInvalid("bob", "replayed"), "a message in the name of bob was refused: replayed", False),
     (PeerConnectionFailed("bob", "no path"), "no direct connection to bob: no path", True),
+    (
+        FingerprintMismatch("bob", "aaaa-aaaa", "bbbb-bbbb"),
+        "the key of bob has the fingerprint bbbb-bbbb; expected was aaaa-aaaa",
+        False,
+    ),
+    (FeatureMissing("bob", "files"), "the program of bob does not support files", False),
     (DeliveryFailed("bob", 7, "closed"), "message 7 to bob was not delivered: closed", False),
+    (TransferFailed("bob", "a.txt", "declined"), "the transfer of a.txt with bob has failed: declined", False),
 ]
 
 
@@ -80,6 +90,11 @@ def test_an_exception_carries_its_data() -> None:
     assert isinstance(changed, PeerError)
     assert (changed.user_id, changed.pinned, changed.offered) == ("bob", b"p", b"o")
     assert DeliveryFailed("bob", 7, "closed").sequence == 7
+    mismatch = FingerprintMismatch("bob", "aaaa", "bbbb")
+    assert (mismatch.user_id, mismatch.expected, mismatch.offered) == ("bob", "aaaa", "bbbb")
+    assert FeatureMissing("bob", "files").feature == "files"
+    failed_transfer = TransferFailed("bob", "a.txt", "declined")
+    assert (failed_transfer.name, failed_transfer.reason) == ("a.txt", "declined")
     assert ConnectionClosed(4501, "no").code == 4501
     assert ReconnectGaveUp(3, "refused").attempts == 3
     assert MessageTooLarge(20, 10).limit == 10

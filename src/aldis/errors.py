@@ -213,6 +213,26 @@ class PeerKeyChanged(PeerError):
         self.offered = offered
 
 
+class FingerprintMismatch(PeerError):
+    """The peer's key is not the one that was asked for, by an invitation for instance. Nothing was pinned.
+
+    Attributes: `expected` and `offered`, two fingerprints as people compare them.
+    """
+
+    def __init__(self, user_id: str, expected: str, offered: str) -> None:
+        super().__init__(user_id, f"the key of {user_id} has the fingerprint {offered}; expected was {expected}")
+        self.expected = expected
+        self.offered = offered
+
+
+class FeatureMissing(PeerError):
+    """The program of the peer cannot do what was asked. Attribute: `feature`, such as `files` or `calls`."""
+
+    def __init__(self, user_id: str, feature: str) -> None:
+        super().__init__(user_id, f"the program of {user_id} does not support {feature}")
+        self.feature = feature
+
+
 class ProofInvalid(PeerError):
     """An offer or answer in the peer's name carries no valid signature of theirs: it was forged or altered."""
 
@@ -237,4 +257,16 @@ class DeliveryFailed(PeerError):
     def __init__(self, user_id: str, sequence: int, reason: str) -> None:
         super().__init__(user_id, f"message {sequence} to {user_id} was not delivered: {reason}")
         self.sequence = sequence
+        self.reason = reason
+
+
+class TransferFailed(PeerError):
+    """A file will not arrive: refused, cancelled by either side, or something went wrong.
+
+    Attributes: `name`, that of the file, and `reason`, in plain words.
+    """
+
+    def __init__(self, user_id: str, name: str, reason: str) -> None:
+        super().__init__(user_id, f"the transfer of {name} with {user_id} has failed: {reason}")
+        self.name = name
         self.reason = reason

@@ -131,7 +131,6 @@ def test_a_number_with_something_behind_it_is_a_violation(frame: bytes) -> None:
         b'\x01{"version":1,"stream":"s","next":1,"features":"all"}',
         b'\x01{"version":1,"stream":"s","next":1,"received":{"stream":"t","sequence":-1}}',
         b'\x01{"version":1,"stream":"s","next":1,"received":{"stream":"t"}}',
-        b"\x02\x03" + bytes(12) + b"content of no kind",
         b"\x06\xff\xfe",
     ],
 )
@@ -161,4 +160,4 @@ def test_the_numbers_of_the_wire_stand() -> None:
         "PONG": 5,
         "GOODBYE": 6,
     }
-    assert [Content.TEXT, Content.BYTES, Content.JSON] == [0, 1, 2]
+    assert [Content.TEXT, Content.BYTES, Content.JSON, Content.CONTROL] == [0, 1, 2, 3]

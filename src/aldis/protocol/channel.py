@@ -10,7 +10,8 @@ are big-endian.
     PONG     05  token:u64                                       the token of a PING, back
     GOODBYE  06  UTF-8 text                                      an orderly end; the reason may be empty
 
-`flags`: bits 0 and 1 hold the kind of content (0 text, 1 bytes, 2 JSON), bit 2 marks the last chunk of a message.
+`flags`: bits 0 and 1 hold the kind of content (0 text, 1 bytes, 2 JSON, 3 control), bit 2 marks the last chunk of a
+message. Control messages go from store to store (files, calls; `store.controls`), and no application sees them.
 `size` is that of the whole message, the same in each of its chunks. Chunks of one message follow each other without
 others in between; a message that the end of the channel cut short is sent again whole on the next one.
 
@@ -39,7 +40,7 @@ VERSION: Final = 1
 # RFC 8841 lets a peer that says nothing take 64 KiB; the W3C examples use 16 KiB, which every stack takes unfragmented.
 MAX_FRAME: Final = 64 * 1024
 CHUNK: Final = 16 * 1024
-# What one message may have at most: it is held in memory whole at both ends. Files will go in a transfer of their own.
+# What one message may have at most: it is held in memory whole at both ends. Files go in pieces (`store.transfer`).
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 # A reason is a line for a log.
 MAX_REASON: Final = 200
@@ -62,11 +63,12 @@ class Kind(IntEnum):
 
 
 class Content(IntEnum):
-    """What a message is made of: UTF-8 text, bytes, or a JSON value."""
+    """What a message is made of: UTF-8 text, bytes, a JSON value, or a word from store to store."""
 
     TEXT = 0
     BYTES = 1
     JSON = 2
+    CONTROL = 3
 
 
 # Numbers are u64 in the binary frames; JSON carries them exactly up to this only, which no stream reaches.

@@ -59,6 +59,8 @@ def decode(content: Content, data: bytes) -> Received:
             case Content.JSON:
                 value: Received = _decoder.decode(data)
                 return value
+            case Content.CONTROL:
+                raise ProtocolViolation("a control message where one for the application was due")
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise ProtocolViolation(f"a {content.name} message that is none: {error}") from None
 
