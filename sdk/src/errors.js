@@ -1,0 +1,409 @@
+/**
+ * Every error that Aldis throws on purpose, in one tree.
+ *
+ * Rules:
+ * - `UsageError` (the calling program or its configuration is wrong) and `RemoteError` (something elsewhere failed,
+ *   refused or misbehaved) are different branches: fix the one, retry the other.
+ * - An error carries its data in properties; its text is for people and may change between versions.
+ * - `temporary` says whether the same call may succeed later without anybody changing anything.
+ * - `name` is the name of the class, also in the minified bundle.
+ *
+ * @import { Bytes } from './protocol/codec.js'
+ */
+
+/** The root of the tree: catch it to catch everything that Aldis throws on purpose. */
+export class AldisError extends Error {
+  /**
+   * Whether the same call may succeed later without anybody changing anything.
+   *
+   * @readonly
+   * @type {boolean}
+   */
+  temporary = false;
+}
+
+// --- local misuse ---------------------------------------------------------------------------------------------------
+
+/** The call cannot work as it was made, whatever the network does. */
+export class UsageError extends AldisError {}
+
+/** A setting has a value that cannot be used. */
+export class ConfigError extends UsageError {
+  /**
+   * @param {string} setting
+   * @param {string} problem
+   */
+  constructor(setting, problem) {
+    super(`${setting}: ${problem}`);
+    /** @readonly */
+    this.setting = setting;
+    /** @readonly */
+    this.problem = problem;
+  }
+}
+
+/** A user id or a device name breaks the rules of an address. */
+export class InvalidAddress extends UsageError {
+  /**
+   * @param {string} value
+   * @param {string} problem
+   */
+  constructor(value, problem) {
+    super(`${JSON.stringify(value)} is not a valid address: ${problem}`);
+    /** @readonly */
+    this.value = value;
+    /** @readonly */
+    this.problem = problem;
+  }
+}
+
+/** An identity key, or the pinned keys of others, cannot be read, written or used. */
+export class IdentityError extends UsageError {}
+
+/** The object is not in a state in which this call makes sense (closed, not connected, already registered). */
+export class StateError extends UsageError {}
+
+/** A message is larger than what may be sent in one piece. */
+export class MessageTooLarge extends UsageError {
+  /**
+   * @param {number} size In bytes.
+   * @param {number} limit In bytes.
+   */
+  constructor(size, limit) {
+    super(`the message has ${size} bytes; the limit is ${limit}`);
+    /** @readonly */
+    this.size = size;
+    /** @readonly */
+    this.limit = limit;
+  }
+}
+
+/** A message cannot be queued: too much is waiting for this peer already. */
+export class QueueFull extends UsageError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /**
+   * @param {string} userId
+   * @param {number} messages How many are waiting.
+   * @param {number} size How many bytes they have.
+   */
+  constructor(userId, messages, size) {
+    super(`${messages} messages (${size} bytes) are waiting for ${userId}; no more can be queued`);
+    /** @readonly */
+    this.userId = userId;
+    /** @readonly */
+    this.messages = messages;
+    /** @readonly */
+    this.size = size;
+  }
+}
+
+/** Another peer would be more than the store may have at a time. */
+export class TooManyPeers extends UsageError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /** @param {number} limit */
+  constructor(limit) {
+    super(`the store has ${limit} peers in use, and may not have more`);
+    /** @readonly */
+    this.limit = limit;
+  }
+}
+
+/** There is no WebRTC here: an old browser, one in which it is switched off, or no browser at all. */
+export class EngineMissing extends UsageError {
+  /**
+   * @param {string} engine
+   * @param {string} hint
+   */
+  constructor(engine, hint) {
+    super(`${engine} is missing here: ${hint}`);
+    /** @readonly */
+    this.engine = engine;
+    /** @readonly */
+    this.hint = hint;
+  }
+}
+
+// --- faults from elsewhere ------------------------------------------------------------------------------------------
+
+/** Something outside this program failed, refused or misbehaved. */
+export class RemoteError extends AldisError {}
+
+/** Anything that goes wrong between this client and the signaling server. */
+export class SignalingError extends RemoteError {}
+
+/** No WebSocket connection to the server could be made. */
+export class ServerUnreachable extends SignalingError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /**
+   * @param {string} url
+   * @param {string} reason
+   */
+  constructor(url, reason) {
+    super(`cannot reach ${url}: ${reason}`);
+    /** @readonly */
+    this.url = url;
+    /** @readonly */
+    this.reason = reason;
+  }
+}
+
+/** The connection to the server ended while a request was waiting for its reply. */
+export class ConnectionLost extends SignalingError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+}
+
+/** The server did not reply in time. */
+export class RequestTimeout extends SignalingError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /**
+   * @param {string} request
+   * @param {number} seconds How long was waited.
+   */
+  constructor(request, seconds) {
+    super(`no reply to '${request}' within ${seconds} s`);
+    /** @readonly */
+    this.request = request;
+    /** @readonly */
+    this.seconds = seconds;
+  }
+}
+
+/** The server answered a request with an error; `message` is followed by the `code` (docs/protocol.md). */
+export class RequestFailed extends SignalingError {
+  /**
+   * @param {string} code
+   * @param {string} message The server's words.
+   * @param {{ temporary?: boolean, retryAfter?: number | null }} [options] `retryAfter` is in seconds.
+   */
+  constructor(code, message, { temporary = false, retryAfter = null } = {}) {
+    super(`${message} (${code})`);
+    /** @readonly */
+    this.code = code;
+    /** @override @readonly */
+    this.temporary = temporary;
+    /** @readonly */
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** The server closed the connection for good; the client does not reconnect. */
+export class ConnectionClosed extends SignalingError {
+  /**
+   * @param {number} code The WebSocket close code.
+   * @param {string} reason
+   */
+  constructor(code, reason) {
+    super(`the server closed the connection: ${reason || 'no reason given'} (${code})`);
+    /** @readonly */
+    this.code = code;
+    /** @readonly */
+    this.reason = reason;
+  }
+}
+
+/** The configured number of reconnection attempts is used up. */
+export class ReconnectGaveUp extends SignalingError {
+  /**
+   * @param {number} attempts
+   * @param {string} last What the last one failed with.
+   */
+  constructor(attempts, last) {
+    super(`gave up after ${attempts} attempts to reconnect; the last one failed with: ${last}`);
+    /** @readonly */
+    this.attempts = attempts;
+    /** @readonly */
+    this.last = last;
+  }
+}
+
+/** The other side sent something that the protocol does not allow. */
+export class ProtocolViolation extends RemoteError {}
+
+/** Anything that goes wrong with one peer. */
+export class PeerError extends RemoteError {
+  /**
+   * @param {string} userId
+   * @param {string} message
+   */
+  constructor(userId, message) {
+    super(message);
+    /** @readonly */
+    this.userId = userId;
+  }
+}
+
+/** The peer is known to the server, and not online now. */
+export class PeerOffline extends PeerError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /** @param {string} userId */
+  constructor(userId) {
+    super(userId, userId + ' is not online');
+  }
+}
+
+/** Nobody has ever registered this name with the server. */
+export class PeerUnknown extends PeerError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /** @param {string} userId */
+  constructor(userId) {
+    super(userId, `nobody has registered the name ${userId} with this server`);
+  }
+}
+
+/**
+ * The peer presents another key than the pinned one: a new device of theirs, or somebody else. Call
+ * `NetworkStore.acceptKey` only after comparing fingerprints with the peer by other means.
+ */
+export class PeerKeyChanged extends PeerError {
+  /**
+   * @param {string} userId
+   * @param {Bytes} pinned The public key that is pinned, 32 bytes.
+   * @param {Bytes} offered The one that was presented.
+   */
+  constructor(userId, pinned, offered) {
+    super(userId, `the key of ${userId} has changed since it was first seen`);
+    /** @readonly */
+    this.pinned = pinned;
+    /** @readonly */
+    this.offered = offered;
+  }
+}
+
+/** The peer's key is not the one that was asked for, with the fingerprint of an invitation. Nothing was pinned. */
+export class FingerprintMismatch extends PeerError {
+  /**
+   * @param {string} userId
+   * @param {string} expected The fingerprint that was asked for.
+   * @param {string} offered That of the key which was presented.
+   */
+  constructor(userId, expected, offered) {
+    super(userId, `the key of ${userId} has the fingerprint ${offered}, not ${expected}`);
+    /** @readonly */
+    this.expected = expected;
+    /** @readonly */
+    this.offered = offered;
+  }
+}
+
+/** An offer or answer in the peer's name carries no valid signature of theirs: it was forged or altered. */
+export class ProofInvalid extends PeerError {
+  /**
+   * @param {string} userId
+   * @param {string} problem
+   */
+  constructor(userId, problem) {
+    super(userId, `a message in the name of ${userId} was refused: ${problem}`);
+    /** @readonly */
+    this.problem = problem;
+  }
+}
+
+/** No direct connection to the peer could be made. */
+export class PeerConnectionFailed extends PeerError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /**
+   * @param {string} userId
+   * @param {string} reason In plain words.
+   */
+  constructor(userId, reason) {
+    super(userId, `no direct connection to ${userId}: ${reason}`);
+    /** @readonly */
+    this.reason = reason;
+  }
+}
+
+/** A message will not be delivered any more. */
+export class DeliveryFailed extends PeerError {
+  /**
+   * @param {string} userId
+   * @param {number} sequence The message's number towards this peer.
+   * @param {string} reason
+   */
+  constructor(userId, sequence, reason) {
+    super(userId, `message ${sequence} to ${userId} was not delivered: ${reason}`);
+    /** @readonly */
+    this.sequence = sequence;
+    /** @readonly */
+    this.reason = reason;
+  }
+}
+
+/** The peer's program cannot do this: it is older, or of another kind. */
+export class FeatureMissing extends PeerError {
+  /**
+   * @param {string} userId
+   * @param {string} feature Its name in the peer's HELLO: `files` or `calls`.
+   */
+  constructor(userId, feature) {
+    super(userId, `the program of ${userId} does not know ${feature}`);
+    /** @readonly */
+    this.feature = feature;
+  }
+}
+
+/** A file will not be transferred, or not to its end: declined, cancelled, or cut off for good. */
+export class TransferFailed extends PeerError {
+  /**
+   * @param {string} userId
+   * @param {string} file The name of the file.
+   * @param {string} reason
+   */
+  constructor(userId, file, reason) {
+    super(userId, `the file ${JSON.stringify(file)} was not transferred: ${reason}`);
+    /** @readonly */
+    this.file = file;
+    /** @readonly */
+    this.reason = reason;
+  }
+}
+
+// Minifiers shorten the names of classes, so they are told once more; on the prototypes, where the first line of
+// `stack` finds them.
+for (const [name, type] of Object.entries({
+  AldisError,
+  UsageError,
+  ConfigError,
+  InvalidAddress,
+  IdentityError,
+  StateError,
+  MessageTooLarge,
+  QueueFull,
+  TooManyPeers,
+  EngineMissing,
+  RemoteError,
+  SignalingError,
+  ServerUnreachable,
+  ConnectionLost,
+  RequestTimeout,
+  RequestFailed,
+  ConnectionClosed,
+  ReconnectGaveUp,
+  ProtocolViolation,
+  PeerError,
+  PeerOffline,
+  PeerUnknown,
+  PeerKeyChanged,
+  FingerprintMismatch,
+  ProofInvalid,
+  PeerConnectionFailed,
+  DeliveryFailed,
+  FeatureMissing,
+  TransferFailed,
+})) {
+  type.prototype.name = name;
+}

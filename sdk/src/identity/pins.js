@@ -1,0 +1,115 @@
+/**
+ * Which key belongs to which peer: trust on first use.
+ *
+ * A pin says: the user `userId` of the server `server` has the key `publicKey`. The first key seen is kept; another one
+ * is refused until the user accepts it. Pins are by server, since two servers may know two people by one name.
+ *
+ * @import { Bytes } from '../protocol/codec.js'
+ */
+import { IdentityError } from '../errors.js';
+import * as database from './database.js';
+
+/**
+ * Where pins are kept. `server` is the host and port of the server's URL, lower case.
+ *
+ * @typedef {object} Pins
+ * @property {(server: string, userId: string) => Promise<Bytes | null>} find The pinned key, or null.
+ * @property {(server: string, userId: string, publicKey: Bytes) => Promise<Bytes>} pin Pin a key unless one is pinned
+ *   already; the key that is pinned now.
+ * @property {(server: string, userId: string, publicKey: Bytes) => Promise<void>} accept Replace the pin: a person has
+ *   decided that this key is right.
+ */
+
+/**
+ * Pins that live as long as the page.
+ *
+ * @implements {Pins}
+ */
+export class MemoryPins {
+  /** @type {Map<string, Bytes>} */
+  #keys = new Map();
+  #limit;
+
+  /**
+   * @param {{ limit?: number }} [options] At `limit` pins the next is refused: none is dropped, or somebody who makes up
+   *   many names could have one forgotten.
+   */
+  constructor({ limit = 10_000 } = {}) {
+    this.#limit = limit;
+  }
+
+  /**
+   * @param {string} server
+   * @param {string} userId
+   */
+  async find(server, userId) {
+    return this.#keys.get(together(server, userId)) ?? null;
+  }
+
+  /**
+   * @param {string} server
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  async pin(server, userId, publicKey) {
+    const pinned = this.#keys.get(together(server, userId));
+    if (!pinned) {
+      await this.accept(server, userId, publicKey);
+    }
+    return pinned ?? publicKey;
+  }
+
+  /**
+   * @param {string} server
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  async accept(server, userId, publicKey) {
+    const key = together(server, userId);
+    if (this.#keys.size >= this.#limit && !this.#keys.has(key)) {
+      throw new IdentityError(`${this.#limit} keys are pinned, and no more can be`);
+    }
+    this.#keys.set(key, publicKey.slice());
+  }
+}
+
+/**
+ * Neither half can contain a slash.
+ *
+ * @param {string} server
+ * @param {string} userId
+ */
+const together = (server, userId) => `${server}/${userId}`;
+
+/**
+ * Pins in this browser, shared by all tabs of the origin. Throws `IdentityError` where nothing is kept.
+ *
+ * @implements {Pins}
+ */
+export class IndexedDBPins {
+  /**
+   * @param {string} server
+   * @param {string} userId
+   */
+  async find(server, userId) {
+    return /** @type {Bytes | undefined} */ (await database.find('pins', [server, userId])) ?? null;
+  }
+
+  /**
+   * @param {string} server
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  pin(server, userId, publicKey) {
+    return database.keep('pins', [server, userId], publicKey);
+  }
+
+  /**
+   * @param {string} server
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  accept(server, userId, publicKey) {
+    return database.put('pins', [server, userId], publicKey);
+  }
+}

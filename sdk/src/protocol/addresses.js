@@ -1,0 +1,89 @@
+/**
+ * Addresses: `userId` or `userId/device`.
+ *
+ * Rules: a user id has 1 to 128 characters, without control characters, white space and `/`; a device name has 1 to 64
+ * of `A-Z a-z 0-9 . _ -` and is `main` when it is not given. Comparison is by code points: nothing is folded or
+ * normalised, because two names that look alike are still bound to two keys.
+ */
+import { InvalidAddress } from '../errors.js';
+import { toBinary, toUtf8 } from './codec.js';
+
+export const DEFAULT_DEVICE = 'main';
+const MAX_USER_ID = 128; // code points; fits an e-mail address
+
+/**
+ * Say in words what is wrong with a user id, or null when it is valid.
+ *
+ * @param {string} userId
+ */
+export function userIdProblem(userId) {
+  // For programs without types: `undefined` would be a fine name as a text.
+  if (typeof userId !== 'string' || !userId) {
+    return 'it is empty';
+  }
+  if ([...userId].length > MAX_USER_ID) {
+    return `it has more than ${MAX_USER_ID} characters`;
+  }
+  // White space as in Unicode: \s would add U+FEFF, which servers take. Cs: lone surrogates, which UTF-8 cannot carry.
+  return /[\p{White_Space}\p{Cc}\p{Cs}/]/u.test(userId) ? "it contains white space, '/' or a control character" : null;
+}
+
+/**
+ * Say in words what is wrong with a device name, or null when it is valid.
+ *
+ * @param {string} device
+ */
+export const deviceProblem = (device) =>
+  /^[A-Za-z0-9._-]{1,64}$/.test(device) ? null : 'a device name has 1 to 64 of A-Z a-z 0-9 . _ -';
+
+/**
+ * Return `userId`; throws `InvalidAddress` when it breaks the rules.
+ *
+ * @param {string} userId
+ */
+export const checkUserId = (userId) => check(userId, userIdProblem(userId));
+
+/**
+ * Return `device`; throws `InvalidAddress` when it breaks the rules.
+ *
+ * @param {string} device
+ */
+export const checkDevice = (device) => check(device, deviceProblem(device));
+
+/**
+ * @param {string} value
+ * @param {string | null} problem
+ */
+function check(value, problem) {
+  if (problem) {
+    throw new InvalidAddress(value, problem);
+  }
+  return value;
+}
+
+/**
+ * Split an address into user id and device; the device is null for a bare user id. Nothing is validated.
+ *
+ * @param {string} address
+ * @returns {[userId: string, device: string | null]}
+ */
+export function split(address) {
+  const slash = address.indexOf('/');
+  return slash < 0 ? [address, null] : [address.slice(0, slash), address.slice(slash + 1)];
+}
+
+/**
+ * The address of one device as the server writes it into `from`: bare for the default device.
+ *
+ * @param {string} userId
+ * @param {string} device
+ */
+export const join = (userId, device) => (device === DEFAULT_DEVICE ? userId : `${userId}/${device}`);
+
+/**
+ * Whether one user id sorts before another, by UTF-8 bytes (UTF-16, which `<` goes by, has another order).
+ *
+ * @param {string} first
+ * @param {string} second
+ */
+export const sortsBefore = (first, second) => toBinary(toUtf8(first)) < toBinary(toUtf8(second));

@@ -1,0 +1,230 @@
+/**
+ * The frames inside the data channel: what two peers say to each other once they are connected directly.
+ *
+ * One reliable, ordered channel with the label `aldis.v1` carries binary messages, each of them one frame. All integers
+ * are big-endian.
+ *
+ *     HELLO    01  JSON in UTF-8                                   first frame of each side, once
+ *     MESSAGE  02  flags:u8  sequence:u64  size:u32  chunk         a chunk of a message
+ *     ACK      03  sequence:u64                                    all messages up to this number have arrived
+ *     PING     04  token:u64                                       every 1 to 2 s
+ *     PONG     05  token:u64                                       the token of a PING, back
+ *     GOODBYE  06  UTF-8 text                                      an orderly end; the reason may be empty
+ *
+ * `flags`: bits 0 and 1 hold the kind of content, bit 2 marks the last chunk of a message. `size` is that of the whole
+ * message, the same in each of its chunks. Streams and their numbers are told in docs/protocol.md, "Data channel".
+ *
+ * Sequences are numbers: one beyond 2^53-1, which no stream reaches, is refused. Tokens are BigInts, since a PONG has to
+ * carry any 64 bits back as they are. Frames of an unknown kind are skipped. What frames mean is known to the peer
+ * connection (hello, heartbeat) and to the store (messages, acknowledgements).
+ *
+ * @import { Bytes } from './codec.js'
+ */
+import { ProtocolViolation } from '../errors.js';
+import { fromUtf8, toUtf8 } from './codec.js';
+import { integer, list, nullable, parse, shape, text } from './shapes.js';
+
+export const LABEL = 'aldis.v1';
+export const VERSION = 1;
+// RFC 8841 lets a peer that says nothing take 64 KiB; 16 KiB is what every stack takes unfragmented.
+export const MAX_FRAME = 64 * 1024;
+export const CHUNK = 16 * 1024;
+// What one message may have at most: it is held in memory whole at both ends. Files go in a transfer of their own.
+export const MAX_MESSAGE = 16 * 1024 * 1024;
+// A reason is a line for a log. In bytes.
+export const MAX_REASON = 200;
+
+/** What a message is made of: UTF-8 text, bytes, a JSON value, or a word from store to store. */
+export const Content = Object.freeze({ TEXT: 0, BYTES: 1, JSON: 2, CONTROL: 3 });
+
+const HELLO = 1;
+const MESSAGE = 2;
+const ACK = 3;
+const PING = 4;
+const PONG = 5;
+const GOODBYE = 6;
+
+const LAST = 0b100;
+const CONTENT = 0b011;
+const HEADER = 14; // bytes of a MESSAGE before its data
+
+/**
+ * @typedef {{ stream: string, sequence: number }} StreamPosition How far a stream has been received: all messages up to
+ *   `sequence` (0: none yet).
+ */
+/**
+ * @typedef {{ type: 'hello', version: number, stream: string, next: number, features: string[],
+ *   received: StreamPosition | null }} Hello
+ *   `stream` names the sender's stream, `next` is the number of the first message that it will send on this channel, and
+ *   `received` tells how far the other side's stream has arrived here (null: nothing known of any).
+ */
+/**
+ * @typedef {{ type: 'chunk', content: number, sequence: number, size: number, last: boolean, data: Bytes }} Chunk A
+ *   piece of a message; `data` is a view into the frame.
+ */
+/** @typedef {{ type: 'ack', sequence: number }} Ack */
+/** @typedef {{ type: 'ping' | 'pong', token: bigint }} Heartbeat */
+/** @typedef {{ type: 'goodbye', reason: string }} Goodbye */
+/** @typedef {Hello | Chunk | Ack | Heartbeat | Goodbye} Frame */
+
+const name = text(1, 128);
+const hello = shape({
+  version: integer(),
+  stream: name,
+  next: integer(1),
+  'features?': list(text()),
+  'received?': nullable(shape({ stream: name, sequence: integer(0) })),
+});
+
+/**
+ * @param {number} kind
+ * @param {Uint8Array} rest
+ * @returns {Bytes}
+ */
+function frame(kind, rest) {
+  const bytes = new Uint8Array(1 + rest.length);
+  bytes[0] = kind;
+  bytes.set(rest, 1);
+  return bytes;
+}
+
+/**
+ * @param {number} kind
+ * @param {number | bigint} value
+ * @returns {Bytes}
+ */
+function numbered(kind, value) {
+  const bytes = frame(kind, new Uint8Array(8));
+  view(bytes).setBigUint64(1, BigInt(value));
+  return bytes;
+}
+
+/** @param {Uint8Array} bytes */
+const view = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+
+/**
+ * The bytes of a HELLO frame.
+ *
+ * @param {Omit<Hello, 'type'>} hello
+ */
+export const encodeHello = ({ version, stream, next, features, received }) =>
+  frame(HELLO, toUtf8(JSON.stringify({ version, stream, next, features, received })));
+
+/**
+ * The bytes of an ACK frame.
+ *
+ * @param {number} sequence
+ */
+export const encodeAck = (sequence) => numbered(ACK, sequence);
+
+/**
+ * The bytes of a PING frame.
+ *
+ * @param {bigint} token
+ */
+export const encodePing = (token) => numbered(PING, token);
+
+/**
+ * The bytes of a PONG frame.
+ *
+ * @param {bigint} token
+ */
+export const encodePong = (token) => numbered(PONG, token);
+
+/**
+ * The bytes of a GOODBYE frame; a reason beyond 200 bytes is cut, between two characters.
+ *
+ * @param {string} [reason]
+ */
+export function encodeGoodbye(reason = '') {
+  const bytes = new Uint8Array(MAX_REASON);
+  return frame(GOODBYE, bytes.subarray(0, new TextEncoder().encodeInto(reason, bytes).written));
+}
+
+/**
+ * The frames of one message, in order: at least one, each with at most `chunk` bytes of data.
+ *
+ * @param {number} content One of `Content`.
+ * @param {number} sequence
+ * @param {Uint8Array} data
+ * @param {number} [chunk]
+ */
+export function encodeMessage(content, sequence, data, chunk = CHUNK) {
+  const frames = [];
+  let start = 0;
+  do {
+    const piece = data.subarray(start, (start += chunk));
+    const bytes = new Uint8Array(HEADER + piece.length);
+    const header = view(bytes);
+    header.setUint8(0, MESSAGE);
+    header.setUint8(1, content | (start < data.length ? 0 : LAST));
+    header.setBigUint64(2, BigInt(sequence));
+    header.setUint32(10, data.length);
+    bytes.set(piece, HEADER);
+    frames.push(bytes);
+  } while (start < data.length);
+  return frames;
+}
+
+/**
+ * Read one frame. Null for a kind that this version does not know; throws `ProtocolViolation` for a broken one.
+ *
+ * @param {Bytes} bytes
+ * @returns {Frame | null}
+ */
+export function decode(bytes) {
+  const kind = bytes[0];
+  const rest = bytes.subarray(1);
+  switch (kind) {
+    case undefined:
+      throw new ProtocolViolation('an empty frame');
+    case HELLO:
+      return {
+        type: 'hello',
+        features: [],
+        received: null,
+        .../** @type {Pick<Hello, 'version' | 'stream' | 'next'>} */ (hello(parse(fromUtf8(rest)))),
+      };
+    case MESSAGE: {
+      check(bytes.length >= HEADER);
+      const header = view(bytes);
+      const flags = header.getUint8(1);
+      return {
+        type: 'chunk',
+        content: flags & CONTENT,
+        sequence: sequence(header.getBigUint64(2)),
+        size: header.getUint32(10),
+        last: (flags & LAST) > 0,
+        data: bytes.subarray(HEADER),
+      };
+    }
+    case ACK:
+      return { type: 'ack', sequence: sequence(number(bytes)) };
+    case PING:
+      return { type: 'ping', token: number(bytes) };
+    case PONG:
+      return { type: 'pong', token: number(bytes) };
+    case GOODBYE:
+      return { type: 'goodbye', reason: fromUtf8(rest) };
+  }
+  return null;
+}
+
+/** @param {Uint8Array} bytes */
+function number(bytes) {
+  check(bytes.length === 9);
+  return view(bytes).getBigUint64(1);
+}
+
+/** @param {bigint} value */
+function sequence(value) {
+  check(value <= Number.MAX_SAFE_INTEGER);
+  return Number(value);
+}
+
+/** @param {boolean} valid */
+function check(valid) {
+  if (!valid) {
+    throw new ProtocolViolation('a broken frame');
+  }
+}

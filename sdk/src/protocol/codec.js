@@ -1,0 +1,213 @@
+/**
+ * Bytes and texts: messages of the server to and from JSON, base64, UTF-8.
+ *
+ * A server is not trusted: a frame is either a message with exactly the fields that the protocol names, each of its
+ * type, or of a type that this version does not know (null), or a `ProtocolViolation`.
+ *
+ * @import { Candidate, Capabilities, ClientMessage, Description, Proof, ServerMessage } from './messages.js'
+ */
+import { ProtocolViolation } from '../errors.js';
+import { either, fieldsOf, flag, integer, list, nullable, number, opaque, parse, shape, text } from './shapes.js';
+
+/** @typedef {Uint8Array<ArrayBuffer>} Bytes A string of bytes. */
+
+const string = text();
+const given = text(1);
+const id = either(text(0, 64), integer());
+const device = shape({ device: string, 'sealKey?': shape({ publicKey: given, signature: given }) });
+const found = { userId: string, online: flag, 'publicKey?': string, 'devices?': list(device) };
+// A user id and a device with the slash between them; the exact rules are checked where one is used.
+const relayed = { to: text(1, 193), 'from?': string, 'connection?': string, 'proof?': opaque, 'id?': id };
+
+const TYPES = /** @type {Record<string, ReturnType<typeof shape>>} */ ({
+  challenge: shape({ nonce: string, 're?': id }),
+  registered: shape({
+    success: flag,
+    userId: string,
+    'device?': string,
+    'session?': string,
+    'secret?': string,
+    'resumed?': flag,
+    'serverTime?': number,
+    'limits?': shape({ maxMessageBytes: integer(), maxWatches: integer(), resumeWindow: number }),
+    're?': id,
+  }),
+  rotated: shape({ publicKey: string, 're?': id }),
+  'discover-response': shape({ ...found, 're?': id }),
+  presence: shape(found),
+  error: shape({ message: string, 'code?': string, 'temporary?': flag, 'retryAfter?': number, 're?': id }),
+  ack: shape({ re: id }),
+  pong: shape({ 're?': id }),
+  unregistered: shape({ 're?': id }),
+  'ice-servers': shape({
+    iceServers: list(shape({ urls: list(string), 'username?': nullable(string), 'credential?': nullable(string) })),
+    ttl: integer(),
+    're?': id,
+  }),
+  'going-away': shape({ reconnectIn: number }),
+  offer: shape({ ...relayed, offer: opaque, 'capabilities?': opaque }),
+  answer: shape({ ...relayed, answer: opaque, 'capabilities?': opaque }),
+  'ice-candidate': shape({ ...relayed, candidate: opaque }),
+  bye: shape({ ...relayed, 'reason?': string }),
+  relay: shape({ ...relayed, sealed: given }),
+});
+
+/**
+ * Read one frame from a server. Null for a `type` that this version does not know; throws `ProtocolViolation`.
+ *
+ * @param {string} frame
+ * @returns {ServerMessage | null}
+ */
+export function decodeServerMessage(frame) {
+  const object = fieldsOf(parse(frame));
+  const { type } = shape({ type: string })(object);
+  const read = Object.hasOwn(TYPES, /** @type {string} */ (type)) && TYPES[/** @type {string} */ (type)];
+  return read ? /** @type {ServerMessage} */ ({ type, ...read(object) }) : null;
+}
+
+/**
+ * Write a message to the server; what is undefined is left out.
+ *
+ * @param {ClientMessage} message
+ */
+export const encodeClientMessage = (message) => JSON.stringify(message);
+
+const description = shape({ type: string, sdp: string });
+const candidate = nullable(
+  shape({
+    candidate: string,
+    'sdpMid?': nullable(string),
+    'sdpMLineIndex?': nullable(integer()),
+    'usernameFragment?': nullable(string),
+  }),
+);
+const proof = shape({ publicKey: string, nonce: string, signature: string });
+const capabilities = shape({ 'trickle?': flag, 'restart?': flag });
+
+/**
+ * Read an `offer` or `answer` field, whose `type` must be `kind`; throws `ProtocolViolation`.
+ *
+ * @param {unknown} value
+ * @param {'offer' | 'answer'} kind
+ * @returns {Description}
+ */
+export function readDescription(value, kind) {
+  const { type, sdp } = description(value);
+  if (type !== kind) {
+    throw new ProtocolViolation(`a session description that is no ${kind}`);
+  }
+  return { type: kind, sdp: /** @type {string} */ (sdp) };
+}
+
+/**
+ * Read a `candidate` field: null stands for the end of candidates. Throws `ProtocolViolation`.
+ *
+ * @param {unknown} value
+ * @returns {Candidate | null}
+ */
+export function readCandidate(value) {
+  const read = candidate(value);
+  return read && /** @type {Candidate} */ ({ sdpMid: null, sdpMLineIndex: null, ...read });
+}
+
+/**
+ * Read a `proof` field; throws `ProtocolViolation`.
+ *
+ * @param {unknown} value
+ */
+export const readProof = (value) => /** @type {Proof} */ (proof(value));
+
+/**
+ * Read a `capabilities` field. What is absent or unreadable means "can do all", as for a peer that sends none.
+ *
+ * @param {unknown} value
+ * @returns {Capabilities}
+ */
+export function readCapabilities(value) {
+  const all = { trickle: true, restart: true };
+  try {
+    return { ...all, ...capabilities(value) };
+  } catch {
+    return all;
+  }
+}
+
+// --- bytes ----------------------------------------------------------------------------------------------------------
+
+/**
+ * One character a byte, so that texts compare as their bytes would.
+ *
+ * @param {Uint8Array} bytes
+ */
+export const toBinary = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join('');
+
+/**
+ * Standard base64 with padding (RFC 4648 section 4), as everywhere on the wire.
+ *
+ * @param {Uint8Array} bytes
+ */
+export const toBase64 = (bytes) => btoa(toBinary(bytes));
+
+/**
+ * Base64url without padding (RFC 4648 section 5): for names that are made up of random bytes.
+ *
+ * @param {Uint8Array} bytes
+ */
+export const toBase64url = (bytes) => toBase64(bytes).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
+
+/**
+ * Read standard base64; throws `ProtocolViolation` when it is not strict, or not of `size` bytes.
+ *
+ * @param {string} text
+ * @param {number} [size]
+ */
+export const fromBase64 = (text, size) => decodeBase64(text, toBase64, text, size);
+
+/**
+ * Read base64url without padding; throws `ProtocolViolation` when it is not strict, or not of `size` bytes.
+ *
+ * @param {string} text
+ * @param {number} [size]
+ */
+export const fromBase64url = (text, size) =>
+  decodeBase64(text.replaceAll('-', '+').replaceAll('_', '/'), toBase64url, text, size);
+
+/**
+ * @param {string} standard What `atob` reads, which minds neither white space nor padding.
+ * @param {(bytes: Bytes) => string} encode What must give back `text`, or one key would have several spellings.
+ * @param {string} text
+ * @param {number} [size]
+ * @returns {Bytes}
+ */
+function decodeBase64(standard, encode, text, size) {
+  let bytes;
+  try {
+    bytes = Uint8Array.from(atob(standard), (character) => character.charCodeAt(0));
+  } catch {}
+  if (!bytes || encode(bytes) !== text || bytes.length !== (size ?? bytes.length)) {
+    throw new ProtocolViolation(size === undefined ? 'not base64' : `not base64 of ${size} bytes`);
+  }
+  return bytes;
+}
+
+/**
+ * A text in UTF-8. Lone surrogates, which UTF-8 cannot carry, are replaced: refuse them first (`shapes.isWellFormed`).
+ *
+ * @param {string} text
+ * @returns {Bytes}
+ */
+export const toUtf8 = (text) => new TextEncoder().encode(text);
+
+/**
+ * Read UTF-8; throws `ProtocolViolation` when it is none.
+ *
+ * @param {Uint8Array} bytes
+ */
+export function fromUtf8(bytes) {
+  try {
+    // A byte order mark is a character as any other.
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new ProtocolViolation('not UTF-8');
+  }
+}

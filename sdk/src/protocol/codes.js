@@ -1,0 +1,56 @@
+/**
+ * The error codes and close codes of the wire protocol (docs/protocol.md), and what a client may do about each.
+ *
+ * Each close code is a constant of its own, so that a bundle holds only those that are used: import this module as
+ * `codes` and write `codes.GOING_AWAY`. Error codes are the strings that the protocol says.
+ */
+
+/**
+ * The `code` of an `error` message. A newer server may send others, so where one comes from the wire it is a string.
+ *
+ * @typedef {'invalid-message' | 'unknown-type' | 'missing-fields' | 'invalid-field' | 'not-registered'
+ *   | 'already-registered' | 'bad-signature' | 'key-mismatch' | 'unauthorized' | 'forbidden' | 'not-online'
+ *   | 'rate-limited' | 'too-large' | 'over-capacity' | 'timeout' | 'internal'} ErrorCode
+ */
+
+/**
+ * Whether a client may repeat a request after this error code, where the server does not say.
+ *
+ * @param {string} code
+ */
+export const isTemporary = (code) => ['rate-limited', 'over-capacity', 'timeout', 'internal'].includes(code);
+
+// RFC 6455 section 7.4.1 below 4000; Aldis's own from 4000 (section 7.4.2).
+export const NORMAL = 1000;
+export const LEAVING = 1001;
+export const PROTOCOL_ERROR = 1002;
+export const UNSUPPORTED_DATA = 1003;
+export const NO_STATUS = 1005;
+export const ABNORMAL = 1006;
+export const INVALID_UTF8 = 1007;
+export const TOO_BIG = 1009;
+export const INTERNAL_ERROR = 1011;
+export const GOING_AWAY = 4000;
+export const REPLACED = 4001;
+export const SLOW_CONSUMER = 4002;
+export const NO_PONG = 4003;
+export const REGISTRATION_TIMEOUT = 4004;
+export const SESSION_LOST = 4005;
+export const BAD_PROTOCOL = 4500;
+export const UNAUTHORIZED = 4501;
+export const ORIGIN_NOT_ALLOWED = 4502;
+export const BANNED = 4503;
+export const OVER_LIMITS = 4504;
+
+/**
+ * Whether a client may reconnect by itself after the connection was closed with `code`.
+ *
+ * 4000 to 4499 invite a reconnection, but for 4001: the newer connection of the same address would be replaced in turn,
+ * for ever. 4500 and above, and the codes that say "this client speaks wrongly", wait for a person.
+ *
+ * @param {number} code
+ */
+export const mayReconnect = (code) =>
+  code >= GOING_AWAY
+    ? code < BAD_PROTOCOL && code !== REPLACED
+    : ![PROTOCOL_ERROR, UNSUPPORTED_DATA, INVALID_UTF8, TOO_BIG].includes(code);

@@ -1,0 +1,104 @@
+/**
+ * The messages of the wire protocol (docs/protocol.md) as types; one a `type`. What is absent on the wire is absent here.
+ *
+ * What peers say to each other (`offer`, `answer`, `candidate`, `proof`, `capabilities`) is `unknown` in what the server
+ * relays: no server reads it, so it is looked at by `codec.readDescription` and its like, which blame the peer.
+ */
+
+/** @typedef {string | number} RequestId At most 64 characters, or an exact integer. */
+
+// --- values inside messages -----------------------------------------------------------------------------------------
+
+/** @typedef {{ session: string, secret: string, received: number }} ResumeTicket */
+/** @typedef {{ type: 'offer' | 'answer', sdp: string }} Description */
+/**
+ * @typedef {{ candidate: string, sdpMid: string | null, sdpMLineIndex: number | null,
+ *   usernameFragment?: string | null }} Candidate As the W3C's `RTCIceCandidateInit`.
+ */
+/** @typedef {{ publicKey: string, nonce: string, signature: string }} Proof All three in base64. */
+/** @typedef {{ trickle: boolean, restart: boolean }} Capabilities What the WebRTC engine of the sender can do. */
+/** @typedef {{ device: string, sealKey?: { publicKey: string, signature: string } }} Device */
+/** @typedef {{ urls: string[], username?: string | null, credential?: string | null }} IceServer */
+/**
+ * @typedef {{ maxMessageBytes: number, maxWatches: number, resumeWindow: number }} Limits What the server accepts: sizes
+ *   in bytes, times in seconds.
+ */
+
+// --- client to server -----------------------------------------------------------------------------------------------
+
+/**
+ * @typedef {{ type: 'register', userId: string, publicKey: string, device?: string, token?: string,
+ *   resume?: ResumeTicket, id?: RequestId }} Register
+ */
+/** @typedef {{ type: 'prove', signature: string, id?: RequestId }} Prove */
+/** @typedef {{ type: 'rotate', newPublicKey: string, signature: string, id?: RequestId }} Rotate */
+/** @typedef {{ type: 'discover', userId: string, id?: RequestId }} Discover */
+/** @typedef {{ type: 'watch', userIds: string[], id?: RequestId }} Watch */
+/** @typedef {{ type: 'unwatch', userIds: string[], id?: RequestId }} Unwatch */
+/** @typedef {{ type: 'ice-servers', id?: RequestId }} IceServersRequest */
+/** @typedef {{ type: 'received', count: number, id?: RequestId }} Received */
+/** @typedef {{ type: 'ping', id?: RequestId }} Ping */
+/** @typedef {{ type: 'unregister', id?: RequestId }} Unregister */
+/**
+ * @typedef {{ type: 'offer', to: string, offer: Description, connection?: string, proof?: Proof,
+ *   capabilities?: Capabilities, id?: RequestId }} Offer
+ */
+/**
+ * @typedef {{ type: 'answer', to: string, answer: Description, connection?: string, proof?: Proof,
+ *   capabilities?: Capabilities, id?: RequestId }} Answer
+ */
+/**
+ * @typedef {{ type: 'ice-candidate', to: string, candidate: RTCIceCandidateInit | null, connection?: string,
+ *   id?: RequestId }} IceCandidate `null` stands for the end of candidates (RFC 8838 section 13).
+ */
+/** @typedef {{ type: 'bye', to: string, connection?: string, reason?: string, id?: RequestId }} Bye */
+/**
+ * @typedef {Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | Received | Ping | Unregister
+ *   | Offer | Answer | IceCandidate | Bye} ClientMessage
+ */
+
+// --- server to client -----------------------------------------------------------------------------------------------
+
+/** @typedef {{ type: 'challenge', nonce: string, re?: RequestId }} Challenge */
+/**
+ * @typedef {{ type: 'registered', success: boolean, userId: string, device?: string, session?: string, secret?: string,
+ *   resumed?: boolean, serverTime?: number, limits?: Limits, re?: RequestId }} Registered
+ */
+/** @typedef {{ type: 'rotated', publicKey: string, re?: RequestId }} Rotated */
+/**
+ * @typedef {{ type: 'discover-response', userId: string, online: boolean, publicKey?: string, devices?: Device[],
+ *   re?: RequestId }} DiscoverResponse
+ */
+/** @typedef {{ type: 'presence', userId: string, online: boolean, publicKey?: string, devices?: Device[] }} Presence */
+/**
+ * @typedef {{ type: 'error', message: string, code?: string, temporary?: boolean, retryAfter?: number,
+ *   re?: RequestId }} ErrorMessage
+ */
+/** @typedef {{ type: 'ack', re: RequestId }} Ack */
+/** @typedef {{ type: 'pong', re?: RequestId }} Pong */
+/** @typedef {{ type: 'unregistered', re?: RequestId }} Unregistered */
+/** @typedef {{ type: 'ice-servers', iceServers: IceServer[], ttl: number, re?: RequestId }} IceServers */
+/** @typedef {{ type: 'going-away', reconnectIn: number }} GoingAway */
+/**
+ * @typedef {{ type: 'offer', to: string, from?: string, offer: unknown, connection?: string, proof?: unknown,
+ *   capabilities?: unknown, id?: RequestId }} RelayedOffer
+ */
+/**
+ * @typedef {{ type: 'answer', to: string, from?: string, answer: unknown, connection?: string, proof?: unknown,
+ *   capabilities?: unknown, id?: RequestId }} RelayedAnswer
+ */
+/**
+ * @typedef {{ type: 'ice-candidate', to: string, from?: string, candidate: unknown, connection?: string,
+ *   proof?: unknown, id?: RequestId }} RelayedIceCandidate
+ */
+/**
+ * @typedef {{ type: 'bye', to: string, from?: string, connection?: string, reason?: string, id?: RequestId }} RelayedBye
+ */
+/** @typedef {{ type: 'relay', to: string, from?: string, sealed: string, id?: RequestId }} RelayedBox */
+/** @typedef {RelayedOffer | RelayedAnswer | RelayedIceCandidate | RelayedBye | RelayedBox} Relayed */
+/**
+ * @typedef {Challenge | Registered | Rotated | DiscoverResponse | Presence | ErrorMessage | Ack | Pong | Unregistered
+ *   | IceServers | GoingAway | Relayed} ServerMessage
+ */
+
+export {};

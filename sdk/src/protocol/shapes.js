@@ -1,0 +1,142 @@
+/**
+ * What JSON from elsewhere must look like: small readers that are put together to shapes.
+ *
+ * A reader is given a parsed value and returns what to keep of it, or throws a `ProtocolViolation`. An object is copied
+ * field by field, so that nothing which no shape names gets any further.
+ */
+import { ProtocolViolation } from '../errors.js';
+
+/**
+ * @template T
+ * @typedef {(value: unknown) => T} Reader
+ */
+
+/**
+ * A reader of values that pass a test.
+ *
+ * @template T
+ * @param {(value: unknown) => boolean} valid
+ * @returns {Reader<T>}
+ */
+const one = (valid) => (value) => {
+  if (valid(value)) {
+    return /** @type {T} */ (value);
+  }
+  throw new ProtocolViolation('a wrong value');
+};
+
+/**
+ * Whether UTF-8 can carry a text: no half of a surrogate pair stands alone in it.
+ *
+ * @param {string} value
+ */
+export const isWellFormed = (value) => !/\p{Cs}/u.test(value);
+
+/**
+ * A text of so many UTF-16 code units, without lone surrogates.
+ *
+ * @param {number} [least]
+ * @param {number} [most]
+ * @returns {Reader<string>}
+ */
+export const text = (least = 0, most = Infinity) =>
+  one((value) => typeof value === 'string' && value.length >= least && value.length <= most && isWellFormed(value));
+
+/**
+ * A whole number that is exact.
+ *
+ * @param {number} [least]
+ * @returns {Reader<number>}
+ */
+export const integer = (least = -Infinity) => one((value) => Number.isSafeInteger(value) && Number(value) >= least);
+
+/** @type {Reader<number>} */
+export const number = one(Number.isFinite);
+
+/** @type {Reader<boolean>} */
+export const flag = one((value) => typeof value === 'boolean');
+
+/**
+ * A value that is passed on unread.
+ *
+ * @type {Reader<unknown>}
+ */
+export const opaque = (value) => value;
+
+/**
+ * The one, or else the other.
+ *
+ * @template A, B
+ * @param {Reader<A>} first
+ * @param {Reader<B>} second
+ * @returns {Reader<A | B>}
+ */
+export const either = (first, second) => (value) => {
+  try {
+    return first(value);
+  } catch {
+    return second(value);
+  }
+};
+
+/**
+ * The same, or null.
+ *
+ * @template T
+ * @param {Reader<T>} reader
+ * @returns {Reader<T | null>}
+ */
+export const nullable = (reader) => (value) => (value === null ? null : reader(value));
+
+/**
+ * @template T
+ * @param {Reader<T>} reader
+ * @returns {Reader<T[]>}
+ */
+export const list = (reader) => (value) => one(Array.isArray)(value).map(reader);
+
+/**
+ * A JSON object with these fields; one whose name ends with `?` may be absent, and then is absent in the copy too.
+ *
+ * @param {Record<string, Reader<unknown>>} fields
+ * @returns {Reader<Record<string, unknown>>}
+ */
+export const shape = (fields) => (value) => {
+  const object = fieldsOf(value);
+  /** @type {Record<string, unknown>} */
+  const copy = {};
+  for (const [field, reader] of Object.entries(fields)) {
+    const name = field.replace('?', '');
+    if (Object.hasOwn(object, name)) {
+      try {
+        copy[name] = reader(object[name]);
+      } catch {
+        throw new ProtocolViolation(`'${name}' is not valid`);
+      }
+    } else if (name === field) {
+      throw new ProtocolViolation(`'${name}' is missing`);
+    }
+  }
+  return copy;
+};
+
+/**
+ * A JSON object as it is: not null, and no list.
+ *
+ * @type {Reader<Record<string, unknown>>}
+ */
+export const fieldsOf = one((value) => typeof value === 'object' && value !== null && !Array.isArray(value));
+
+/**
+ * Parse JSON. Nothing but a `ProtocolViolation` comes out of it, however deep the text is nested.
+ *
+ * @param {string} json
+ * @returns {unknown}
+ */
+export function parse(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    throw new ProtocolViolation('not valid JSON');
+  }
+}
