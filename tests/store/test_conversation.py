@@ -6,7 +6,7 @@ import pytest
 
 from aldis.errors import DeliveryFailed, ProtocolViolation, QueueFull
 from aldis.protocol.channel import Ack, Chunk, Content, Hello, decode
-from aldis.store.conversation import ACK_MESSAGES, ACK_SECONDS, Conversation
+from aldis.store.conversation import ACK_MESSAGES, ACK_SECONDS, FEATURES, MAX_CONTROLS, Conversation
 from aldis.store.feeds import Mailbox
 from aldis.store.outbox import WINDOW_MESSAGES
 from aldis.store.state import StoreLimits
@@ -39,9 +39,16 @@ class Side:
         self.limits = limits or StoreLimits()
         self.route = Route()
         self.timers = FakeTimers()
+        self.controls: list[bytes] = []
         self.mailbox = Mailbox(self.limits.unread_messages, self.limits.unread_size, emptier=self.emptied)
         self.talk = Conversation(
-            name, stream, limits=self.limits, route=self.route, recipient=self.mailbox, timers=self.timers
+            name,
+            stream,
+            limits=self.limits,
+            route=self.route,
+            recipient=self.mailbox,
+            control=self.controls.append,
+            timers=self.timers,
         )
 
     def emptied(self) -> None:
@@ -59,8 +66,8 @@ def opened(limits: StoreLimits | None = None) -> Side:
     return side
 
 
-def chunk(sequence: int, data: bytes = b"x") -> Chunk:
-    return Chunk(Content.BYTES, sequence, len(data), True, data)
+def chunk(sequence: int, data: bytes = b"x", content: Content = Content.BYTES) -> Chunk:
+    return Chunk(content, sequence, len(data), True, data)
 
 
 async def test_messages_wait_for_a_channel_and_are_delivered_when_they_are_acknowledged() -> None:
@@ -228,3 +235,102 @@ def test_a_window_that_is_used_up_opens_with_the_acknowledgement() -> None:
     assert len(side.route.take()) == WINDOW_MESSAGES
     side.talk.received(Ack(1))
     assert [frame.sequence for frame in side.route.take()] == [WINDOW_MESSAGES + 1]
+
+
+# --- control messages -----------------------------------------------------------------------------------------------
+
+
+def test_our_hello_says_what_we_can_do() -> None:
+    side = Side()
+    assert tuple(side.talk.hello().features) == tuple(side.talk.greeting().features) == FEATURES
+
+
+async def test_control_messages_go_to_the_store_and_keep_their_place_among_the_others() -> None:
+    side = opened()
+    side.talk.received(chunk(1, b"one"))
+    side.talk.received(chunk(2, b"c", Content.CONTROL))
+    assert side.controls == [b"c"]
+    letter = await side.mailbox.next()
+    assert letter is not None
+    assert letter.data == b"one"
+    side.timers.advance(ACK_SECONDS)
+    assert side.route.take() == [Ack(2)]
+
+
+async def test_a_full_mailbox_holds_back_no_control_message_but_one_behind_a_message() -> None:
+    side = opened(StoreLimits(unread_messages=1))
+    side.talk.received(chunk(1))
+    side.talk.received(chunk(2, b"taken", Content.CONTROL))
+    side.talk.received(chunk(3))
+    side.talk.received(chunk(4, b"behind", Content.CONTROL))
+    assert side.controls == [b"taken"]
+    side.timers.advance(ACK_SECONDS)
+    assert side.route.take() == [Ack(2)]
+    assert await side.mailbox.next() is not None
+    assert side.controls == [b"taken", b"behind"]
+    side.timers.advance(ACK_SECONDS)
+    assert side.route.take() == [Ack(4)]
+
+
+def test_a_closed_mailbox_holds_back_no_control_message() -> None:
+    side = opened()
+    side.mailbox.close()
+    side.talk.received(chunk(1, b"c", Content.CONTROL))
+    assert side.controls == [b"c"]
+
+
+def test_control_messages_do_not_count_among_those_of_the_application() -> None:
+    side = Side(limits=StoreLimits(queue_messages=1, queue_size=3))
+    for _ in range(3):
+        side.talk.send(Content.CONTROL, b"much to say")
+    assert (side.talk.queued, side.talk.last) == (0, None)
+    delivery = side.talk.send(Content.TEXT, b"a")
+    side.talk.send(Content.CONTROL, b"one more")
+    assert side.talk.queued == 1
+    assert side.talk.last is delivery
+    with pytest.raises(QueueFull):
+        side.send("b")
+    side.talk.hello()
+    side.talk.opened(Hello(1, "theirs", 1))
+    side.talk.received(Ack(4))
+    assert delivery.delivered
+    assert side.talk.last is None
+    side.send("b")
+
+
+def test_control_messages_have_a_limit_of_their_own() -> None:
+    side = Side()
+    for _ in range(MAX_CONTROLS):
+        side.talk.send(Content.CONTROL, b"c")
+    with pytest.raises(QueueFull):
+        side.talk.send(Content.CONTROL, b"c")
+    side.send("a")
+
+
+def test_a_control_message_may_be_answered_at_once() -> None:
+    side = opened()
+    side.talk = Conversation(
+        "bob",
+        "s",
+        limits=side.limits,
+        route=side.route,
+        recipient=side.mailbox,
+        control=lambda data: side.talk.send(Content.CONTROL, b"re: " + data),
+        timers=side.timers,
+    )
+    side.talk.hello()
+    side.talk.opened(Hello(1, "theirs", 1))
+    side.talk.received(chunk(1, b"c", Content.CONTROL))
+    assert side.route.take() == [Ack(1), Chunk(Content.CONTROL, 1, 5, True, b"re: c")]
+
+
+def test_another_stream_is_told_apart_from_the_one_before() -> None:
+    side = Side()
+    side.talk.hello()
+    assert not side.talk.opened(Hello(1, "theirs", 1))
+    side.talk.closed()
+    side.talk.hello()
+    assert not side.talk.opened(Hello(1, "theirs", 1))
+    side.talk.closed()
+    side.talk.hello()
+    assert side.talk.opened(Hello(1, "another", 1))

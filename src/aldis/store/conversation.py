@@ -5,6 +5,10 @@ Rules of this module:
 * A route takes frames while it has room and says when it has room again. Today there is one, the direct channel; what
   is here does not care, so the sealed relay can be another.
 * Acknowledgements go before messages, or two full routes would wait for each other.
+* Control messages (`controls`) are numbered among the others and keep their place, so that a word between two stores
+  neither overtakes a message nor gets lost. One that is first in the inbox is taken at once, whether the application
+  has room or not; one behind a message that the application has no room for waits with it. They count in none of
+  the application's queues, and have a limit of their own.
 * Nothing here waits: everything happens within the calls of the route, the application and the mailbox.
 
 It does not know how a route comes about, nor when there should be one.
@@ -12,6 +16,7 @@ It does not know how a route comes about, nor when there should be one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from aldis.errors import QueueFull
@@ -27,6 +32,11 @@ from aldis.store.state import StoreLimits
 # waits for this many messages, or this long, whatever comes first, or goes along when we send something ourselves.
 ACK_MESSAGES: Final = 32
 ACK_SECONDS: Final = 0.02
+# What this program can do beyond messages, as its HELLO says it.
+FEATURES: Final = ("files",)
+# Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
+# and acknowledges nothing, must not fill the memory with our answers.
+MAX_CONTROLS: Final = 1024
 
 
 class Route(Protocol):
@@ -58,37 +68,48 @@ class Conversation:
         limits: StoreLimits,
         route: Route,
         recipient: Recipient,
+        control: Callable[[bytes], None],
         timers: Timers,
     ) -> None:
+        """`control` is given each control message that arrives; it must not raise."""
         self._user_id = user_id
         self._limits = limits
         self._route = route
         self._recipient = recipient
+        self._control = control
         self._timers = timers
         self._outbox = Outbox(stream)
         self._inbox = Inbox()
         self._deliveries: dict[int, Delivery] = {}
+        self._last: Delivery | None = None  # of the application's messages
         self._acknowledging: Timer | None = None
 
     # --- sending --------------------------------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
-        """How many messages the peer has not acknowledged yet."""
+        """How many messages of the application the peer has not acknowledged yet."""
         return self._outbox.messages
 
     @property
     def last(self) -> Delivery | None:
         """The delivery of the newest of these messages; all others come before it, or fail with it."""
-        return self._deliveries.get(self._outbox.last)
+        return self._last if self.queued else None
 
     def send(self, content: Content, data: bytes) -> Delivery:
         """Queue a message, and send it when it is its turn. Raises `QueueFull`."""
         waiting, size = self._outbox.messages, self._outbox.size
-        if waiting and (waiting >= self._limits.queue_messages or size + len(data) > self._limits.queue_size):
+        if content is Content.CONTROL:
+            waiting = self._outbox.controls
+            full = waiting >= MAX_CONTROLS
+        else:
+            full = waiting >= self._limits.queue_messages or size + len(data) > self._limits.queue_size
+        if waiting and full:
             raise QueueFull(self._user_id, waiting, size)
         delivery = Delivery(self._user_id, self._outbox.put(content, data))
         self._deliveries[delivery.sequence] = delivery
+        if content is not Content.CONTROL:
+            self._last = delivery
         self.pump()
         return delivery
 
@@ -108,13 +129,21 @@ class Conversation:
 
     def greeting(self) -> Hello:
         """A HELLO for a channel on which nothing will follow."""
-        return Hello(VERSION, self._outbox.stream, self._outbox.acknowledged + 1, [], self._inbox.position())
+        return Hello(
+            VERSION, self._outbox.stream, self._outbox.acknowledged + 1, list(FEATURES), self._inbox.position()
+        )
 
-    def opened(self, hello: Hello) -> None:
-        """A channel is open; `hello` is the other side's. Raises `ProtocolViolation`."""
+    def opened(self, hello: Hello) -> bool:
+        """A channel is open; `hello` is the other side's. Raises `ProtocolViolation`.
+
+        True when the other side is not the one that was there before (started anew, or another device): what was
+        under way between the two, beyond messages, is over.
+        """
+        before = self._inbox.position()
         self._inbox.opened(hello)
         self._delivered(self._outbox.opened(hello.received))
         self.pump()
+        return before is not None and before.stream != hello.stream
 
     def closed(self) -> None:
         """The channel is gone."""
@@ -156,9 +185,14 @@ class Conversation:
 
     def hand_over(self) -> None:
         """Give the application what has arrived, as far as it has room, and acknowledge that soon."""
-        while (first := self._inbox.first) is not None and self._recipient.has_room:
+        while (first := self._inbox.first) is not None:
+            if first.content is not Content.CONTROL and not self._recipient.has_room:
+                break
             self._inbox.take()  # first: a callback may lead back here
-            self._recipient.put(Letter(self._user_id, first.content, first.data, first.sequence))
+            if first.content is Content.CONTROL:
+                self._control(first.data)
+            else:
+                self._recipient.put(Letter(self._user_id, first.content, first.data, first.sequence))
         if self._inbox.unconfirmed >= ACK_MESSAGES:
             self.flush()
         elif self._inbox.unconfirmed and self._acknowledging is None:

@@ -6,6 +6,7 @@ Rules of this module:
   channel took with it when it ended is sent again on the next one, from the first unacknowledged message on.
 * On each channel our HELLO comes first (`hello_sent`), then the other side's (`opened`), then frames. Acknowledgements
   between the two belong to the channel before and are not counted: what our HELLO has promised to send stays here.
+* Control messages are numbered and sent with the others; only in what waits for the application they do not count.
 * At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES` or
   more are. So a peer that stops acknowledging holds the sender back, and has to keep no more than that in memory.
 
@@ -41,6 +42,7 @@ class Outbox:
         self._acknowledged = 0
         self._last = 0  # the number of the newest message
         self._size = 0
+        self._controls = 0
         self._open = False
         # On the current channel: the message that is next or being sent, what is left of its frames (the next one
         # last), and the size of those that are unacknowledged, itself included once begun.
@@ -63,26 +65,37 @@ class Outbox:
 
     @property
     def messages(self) -> int:
-        """How many messages are not acknowledged yet."""
-        return len(self._messages)
+        """How many messages of the application are not acknowledged yet."""
+        return len(self._messages) - self._controls
+
+    @property
+    def controls(self) -> int:
+        """How many control messages are not acknowledged yet."""
+        return self._controls
 
     @property
     def size(self) -> int:
-        """The bytes of the messages that are not acknowledged yet."""
+        """The bytes of the application's messages that are not acknowledged yet."""
         return self._size
 
     def put(self, content: Content, data: bytes) -> int:
         """Add a message; return its number."""
         self._last += 1
         self._messages[self._last] = _Message(content, data)
-        self._size += len(data)
+        self._count(content, len(data), 1)
         return self._last
+
+    def _count(self, content: Content, size: int, change: int) -> None:
+        if content is Content.CONTROL:
+            self._controls += change
+        else:
+            self._size += size * change
 
     def clear(self) -> range:
         """Give up all messages that are not acknowledged; return their numbers. Only while no channel is open."""
         given_up = range(self._acknowledged + 1, self._last + 1)
         self._messages.clear()
-        self._size = 0
+        self._size = self._controls = 0
         # For the peer they count as received from the next HELLO on, and it may say so.
         self._acknowledged = self._sent = self._last
         self.closed()
@@ -148,8 +161,9 @@ class Outbox:
             raise ProtocolViolation(f"message {sequence} is acknowledged, and only {self._sent} were sent")
         newly = range(self._acknowledged + 1, sequence + 1)
         for number in newly:
-            size = len(self._messages.pop(number).data)
-            self._size -= size
+            message = self._messages.pop(number)
+            size = len(message.data)
+            self._count(message.content, size, -1)
             if number < self._current or (number == self._current and self._frames):
                 self._flying_bytes -= size
         self._acknowledged = max(self._acknowledged, sequence)
