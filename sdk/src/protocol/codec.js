@@ -6,8 +6,21 @@
  *
  * @import { Candidate, Capabilities, ClientMessage, Description, Proof, ServerMessage } from './messages.js'
  */
-import { ProtocolViolation } from '../errors.js';
-import { either, fieldsOf, flag, integer, list, nullable, number, opaque, parse, shape, text } from './shapes.js';
+import { ProtocolViolation, UsageError } from '../errors.js';
+import {
+  either,
+  fieldsOf,
+  flag,
+  integer,
+  isWellFormed,
+  list,
+  nullable,
+  number,
+  opaque,
+  parse,
+  shape,
+  text,
+} from './shapes.js';
 
 /** @typedef {Uint8Array<ArrayBuffer>} Bytes A string of bytes. */
 
@@ -66,11 +79,17 @@ export function decodeServerMessage(frame) {
 }
 
 /**
- * Write a message to the server; what is undefined is left out.
+ * Write a message to the server; what is undefined is left out. Throws `UsageError` for text that UTF-8 cannot carry.
  *
  * @param {ClientMessage} message
  */
-export const encodeClientMessage = (message) => JSON.stringify(message);
+export const encodeClientMessage = (message) =>
+  JSON.stringify(message, (_, value) => {
+    if (typeof value === 'string' && !isWellFormed(value)) {
+      throw new UsageError('half a surrogate pair cannot be sent');
+    }
+    return value;
+  });
 
 const description = shape({ type: string, sdp: string });
 const candidate = nullable(

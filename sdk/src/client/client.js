@@ -1,0 +1,491 @@
+/**
+ * `SignalingClient`: a page's connection to a signaling server, kept alive.
+ *
+ * It runs a `ClientMachine`: gives it the time and what the transport brings, carries out what it wants done, and turns
+ * its numbered requests into promises. All decisions are the machine's. It owns one transport and two timers; after
+ * `close` none of them is left.
+ *
+ * @import { Identity } from '../identity/keys.js'
+ * @import { Candidate, Capabilities, Proof, Answer, Bye, IceCandidate, Offer } from '../protocol/messages.js'
+ * @import { BackoffOptions } from './backoff.js'
+ * @import { Effect } from './effects.js'
+ * @import { Discovery, IceServers, Registration, SignalingEvent } from './events.js'
+ */
+import { AldisError, ConfigError, IdentityError, RequestTimeout, ServerUnreachable, StateError } from '../errors.js';
+import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
+import { NORMAL } from '../protocol/codes.js';
+import { Backoff } from './backoff.js';
+import { parseEndpoint } from './endpoint.js';
+import { ClientMachine } from './machine.js';
+import { timers } from './timers.js';
+import { Transport } from './transport.js';
+
+// Bytes. With more than this on their way out, requests wait until the network has taken some of it.
+const MOST_BACKLOG = 256 * 1024;
+// Seconds. A WebSocket does not say when it has sent something, so it has to be asked.
+const LOOK_AGAIN = 0.05;
+
+/**
+ * @typedef {object} ClientOptions
+ * @property {string} [device] Tells several connections of one user apart. 'main'
+ * @property {string | null} [token] What the server's operator asks for, if anything.
+ * @property {BackoffOptions} [backoff] When to try again after a lost connection.
+ * @property {number} [requestTimeout] Seconds. 10
+ * @property {number} [connectTimeout] Seconds for each attempt. 10
+ * @property {typeof globalThis.WebSocket} [WebSocket]
+ *
+ * @typedef {object} DescriptionOptions
+ * @property {string | null} [connection] The name of the peer connection.
+ * @property {Proof | null} [proof]
+ * @property {Capabilities | null} [capabilities]
+ *
+ * @typedef {object} Waiting A request that has numbers, and whose caller waits.
+ * @property {number} left How many of them have no answer yet.
+ * @property {AldisError | null} error The first of them.
+ * @property {(result: any) => void} resolve
+ * @property {(error: unknown) => void} reject
+ *
+ * @typedef {object} Queued A request that the machine has not seen yet.
+ * @property {string} name
+ * @property {number} deadline
+ * @property {(now: number) => number | number[]} make
+ * @property {(result: any) => void} resolve
+ * @property {(error: unknown) => void} reject
+ */
+
+/**
+ * A user's (or one of their devices') connection to a signaling server.
+ *
+ *     const client = new SignalingClient('wss://signal.example', 'alice');
+ *     await client.connect();
+ *     await client.register(identity);
+ *     const found = await client.discover('bob');
+ *
+ * After `connect` it stays connected: a lost connection is made again (`backoff` says when, and the browser's `online`
+ * event at once), the name registered again, the session resumed if the server still has it, and watches restored if
+ * not. Requests made meanwhile wait for that, up to their time-out. It ends by `close`, or by itself for good when the
+ * server's close code forbids to come back, refuses the name, or `backoff.attempts` are used up; then the event `closed`
+ * carries the error, and every later call rejects with it.
+ *
+ * Requests reject with `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is
+ * not known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
+ */
+export class SignalingClient {
+  #endpoint;
+  #settings;
+  #machine;
+  #transportOptions;
+  /** @type {Transport | null} */
+  #transport = null;
+  /** The first connection, while it is being made. @type {{ resolve: () => void, reject: (error: AldisError) => void } | null} */
+  #first = null;
+  /** @type {Map<number, Waiting>} */
+  #waiting = new Map();
+  /** @type {Queued[]} */
+  #queue = [];
+  /** @type {Set<{ call: (event: SignalingEvent) => void }>} */
+  #subscribers = new Set();
+  #carryingOut = false;
+  #timer = { at: Infinity, cancel: () => {} };
+  #cancelLook = () => {};
+
+  /**
+   * Nothing is connected yet: call `connect`.
+   *
+   * @param {string} url `ws:`, `wss:`, `http:` or `https:`; the latter two mean the former.
+   * @param {string} userId
+   * @param {ClientOptions} [options] Throws `ConfigError` and `InvalidAddress`.
+   */
+  constructor(url, userId, options = {}) {
+    const { device = DEFAULT_DEVICE, token = null, requestTimeout = 10, connectTimeout = 10 } = options;
+    for (const [name, seconds] of Object.entries({ requestTimeout, connectTimeout })) {
+      if (!(seconds > 0 && seconds < Infinity)) throw new ConfigError(name, `${seconds} is no number of seconds`);
+    }
+    this.#endpoint = parseEndpoint(url);
+    this.#transportOptions = { WebSocket: options.WebSocket ?? globalThis.WebSocket, timers, connectTimeout };
+    const backoff = new Backoff(options.backoff);
+    this.#settings = { host: this.#endpoint.server, userId, device, token, backoff, requestTimeout };
+    this.#machine = new ClientMachine(this.#settings);
+  }
+
+  // --- what it is --------------------------------------------------------------------------------------------------
+
+  /** Where the client stands: 'disconnected' (not started, or ended), 'connecting', or 'connected' (registered). */
+  get state() {
+    return this.#first ? 'connecting' : this.#machine.state;
+  }
+
+  /** The server's URL, as it is dialled. */
+  get url() {
+    return this.#endpoint.url;
+  }
+
+  /** The server's name: host and port as in the `Host` header, lower case. Pins are kept by it. */
+  get server() {
+    return this.#endpoint.server;
+  }
+
+  /** The name to register. */
+  get userId() {
+    return this.#settings.userId;
+  }
+
+  /** The device to register the name for. */
+  get device() {
+    return this.#settings.device;
+  }
+
+  /** User id and device, as the server writes it into what it relays for us. */
+  get address() {
+    return join(this.userId, this.device);
+  }
+
+  /** The key that is registered, and will be again after a reconnection; null before `register`. */
+  get identity() {
+    return this.#machine.identity;
+  }
+
+  // --- connection --------------------------------------------------------------------------------------------------
+
+  /**
+   * Make the first connection; call `register` next, soon: servers do not keep nameless connections. Rejects with
+   * `ServerUnreachable` (it may be called again then), and with `StateError` when it was called already.
+   *
+   * @returns {Promise<void>}
+   */
+  async connect() {
+    this.#machine.checkNotEnded();
+    if (this.state !== 'disconnected') throw new StateError('connect() was called already');
+    await new Promise((resolve, reject) => {
+      this.#first = { resolve: () => resolve(null), reject };
+      this.#dial();
+    });
+    globalThis.addEventListener?.('online', this.#online);
+  }
+
+  /** Leave the server and let go of everything. Can be called at any time and again; never rejects. */
+  async close() {
+    this.#machine.close();
+    this.#carryOut();
+    this.#first?.reject(new StateError('the client was closed while it was connecting'));
+    this.#first = null;
+    this.#sendQueued();
+    const transport = this.#transport;
+    transport?.close(NORMAL, '');
+    await transport?.gone;
+  }
+
+  // --- requests ----------------------------------------------------------------------------------------------------
+
+  /**
+   * Register the name with the proof of this key. The first key that is ever proved for a name is bound to it. Rejects
+   * with `RequestFailed`, whose `code` is `key-mismatch` when the name belongs to another key, and `unauthorized` when
+   * the server wants another token.
+   *
+   * @param {Identity} identity
+   * @returns {Promise<Registration>}
+   */
+  register(identity) {
+    return this.#request('register', (now) => this.#machine.register(identity, now));
+  }
+
+  /** Give the name up; others see us go. The connection stays, for another `register`. @returns {Promise<void>} */
+  unregister() {
+    return this.#request('unregister', (now) => this.#machine.unregister(now));
+  }
+
+  /**
+   * Bind the name to a new key, for good; the old one is worth nothing any more. After `ConnectionLost` or
+   * `RequestTimeout` it is not known which of the keys is the right one: keep both until the client is registered again,
+   * and look at `identity`.
+   *
+   * @param {Identity} newIdentity
+   * @returns {Promise<void>}
+   */
+  async rotate(newIdentity) {
+    const message = this.#machine.rotation(newIdentity);
+    const signer = /** @type {Identity} */ (this.identity);
+    const signature = await signer.sign(message);
+    return this.#request('rotate', (now) => this.#machine.rotate(newIdentity, signature, signer, now));
+  }
+
+  /**
+   * Ask what the server knows of a user: whether they are online, their key, their devices.
+   *
+   * @param {string} userId
+   * @returns {Promise<Discovery>}
+   */
+  discover(userId) {
+    return this.#request('discover', (now) => this.#machine.discover(userId, now));
+  }
+
+  /**
+   * Be told of the presence of users by `presenceChanged`: once now for each, and at every change. Watches are restored
+   * after a reconnection. When this rejects, the users it named are not watched, but for those that were before.
+   *
+   * @param {string[]} userIds
+   * @returns {Promise<void>}
+   */
+  watch(...userIds) {
+    return this.#request('watch', (now) => this.#machine.watch('watch', userIds, now));
+  }
+
+  /** End watches; those that are not watched do no harm. @param {string[]} userIds @returns {Promise<void>} */
+  unwatch(...userIds) {
+    return this.#request('unwatch', (now) => this.#machine.watch('unwatch', userIds, now));
+  }
+
+  /**
+   * Send an offer to an address; resolves when the server has handed it over. Rejects with `RequestFailed` with the code
+   * `not-online` when there is nobody; the same goes for the other `send`s.
+   *
+   * @param {string} to
+   * @param {string} sdp
+   * @param {DescriptionOptions} [options]
+   */
+  sendOffer(to, sdp, options) {
+    return this.#relay({ type: 'offer', to, offer: { type: 'offer', sdp }, ...given(options) });
+  }
+
+  /**
+   * Send an answer to the address that an offer came from.
+   *
+   * @param {string} to
+   * @param {string} sdp
+   * @param {DescriptionOptions} [options]
+   */
+  sendAnswer(to, sdp, options) {
+    return this.#relay({ type: 'answer', to, answer: { type: 'answer', sdp }, ...given(options) });
+  }
+
+  /**
+   * Send an ICE candidate; null says that there will be no more.
+   *
+   * @param {string} to
+   * @param {Candidate | null} candidate
+   * @param {{ connection?: string | null }} [options]
+   */
+  sendIceCandidate(to, candidate, options) {
+    return this.#relay({ type: 'ice-candidate', to, candidate, ...given(options) });
+  }
+
+  /**
+   * Say that a peer connection is over.
+   *
+   * @param {string} to
+   * @param {{ connection?: string | null, reason?: string | null }} [options]
+   */
+  sendBye(to, options) {
+    return this.#relay({ type: 'bye', to, ...given(options) });
+  }
+
+  /** Ask for STUN and TURN servers; ask again before `ttl` is over. @returns {Promise<IceServers>} */
+  iceServers() {
+    return this.#request('ice-servers', (now) => this.#machine.iceServers(now));
+  }
+
+  /** Measure the round trip to the server, in seconds. Needs no registration. @returns {Promise<number>} */
+  ping() {
+    return this.#request('ping', (now) => this.#machine.ping(now));
+  }
+
+  // --- events ------------------------------------------------------------------------------------------------------
+
+  /**
+   * Have `callback` called with each event; call what is returned to end that. What a callback throws is logged and does
+   * no harm to others.
+   *
+   * @param {(event: SignalingEvent) => void} callback
+   * @returns {() => void}
+   */
+  subscribe(callback) {
+    const subscriber = { call: callback };
+    this.#subscribers.add(subscriber);
+    return () => {
+      this.#subscribers.delete(subscriber);
+    };
+  }
+
+  /** @param {SignalingEvent} event */
+  #publish(event) {
+    if (event.type === 'closed') globalThis.removeEventListener?.('online', this.#online);
+    for (const subscriber of [...this.#subscribers]) {
+      // Another callback may have ended this one's subscription.
+      if (!this.#subscribers.has(subscriber)) continue;
+      try {
+        subscriber.call(event);
+      } catch (error) {
+        console.error(error);
+      }
+    }
+  }
+
+  // --- the transport -----------------------------------------------------------------------------------------------
+
+  #dial() {
+    this.#transport = new Transport(
+      this.url,
+      {
+        opened: () => {
+          this.#machine.connected(timers.time());
+          this.#carryOut();
+          this.#first?.resolve();
+          this.#first = null;
+        },
+        unreachable: (reason) => {
+          this.#transport = null;
+          this.#machine.unreachable(timers.time(), reason);
+          this.#carryOut();
+          this.#first?.reject(new ServerUnreachable(this.url, reason));
+          this.#first = null;
+        },
+        textReceived: (text) => {
+          this.#machine.received(text, timers.time());
+          this.#carryOut();
+        },
+        lost: (code, reason) => {
+          this.#transport = null;
+          this.#machine.lost(timers.time(), code, reason);
+          this.#carryOut();
+        },
+      },
+      this.#transportOptions,
+    );
+  }
+
+  #online = () => {
+    this.#machine.online(timers.time());
+    this.#carryOut();
+  };
+
+  // --- the machine -------------------------------------------------------------------------------------------------
+
+  /** Do what the machine wants done. A callback may lead back here; then the outer call does the rest. */
+  #carryOut() {
+    if (this.#carryingOut) return;
+    this.#carryingOut = true;
+    for (let effects; (effects = this.#machine.take()).length;) for (const effect of effects) this.#do(effect);
+    this.#carryingOut = false;
+    const at = this.#machine.nextDeadline ?? Infinity;
+    // One that comes too early only looks again; most deadlines move away before they are reached.
+    if (this.#timer.at <= at && at < Infinity) return;
+    this.#timer.cancel();
+    this.#timer = { at, cancel: () => {} };
+    if (at < Infinity) this.#timer.cancel = timers.callLater(at - timers.time(), this.#tick);
+  }
+
+  #tick = () => {
+    this.#timer.at = Infinity;
+    this.#machine.tick(timers.time());
+    this.#carryOut();
+  };
+
+  /** @param {Effect} effect */
+  #do(effect) {
+    switch (effect.type) {
+      case 'send':
+        return this.#transport?.send(effect.text);
+      case 'closeTransport':
+        return this.#transport?.close(effect.code, effect.reason);
+      case 'dial':
+        return this.#dial();
+      case 'sign':
+        return void this.#sign(effect);
+      case 'completed':
+        return this.#answered(effect.request, null, effect.result);
+      case 'failed':
+        return this.#answered(effect.request, effect.error, null);
+      case 'happened':
+        return this.#publish(effect.event);
+      case 'noted':
+        return console.debug('aldis:', effect.text);
+    }
+  }
+
+  /** @param {import('./effects.js').Sign} effect */
+  async #sign({ identity, message }) {
+    try {
+      this.#machine.signed(message, await identity.sign(message));
+    } catch (error) {
+      this.#machine.notSigned(error instanceof AldisError ? error : new IdentityError(String(error)));
+    }
+    this.#carryOut();
+  }
+
+  // --- requests and promises ---------------------------------------------------------------------------------------
+
+  /** @param {Offer | Answer | IceCandidate | Bye} message @returns {Promise<void>} */
+  #relay(message) {
+    return this.#request(message.type, (now) => this.#machine.relay(message, now));
+  }
+
+  /**
+   * Make a request as soon as the network takes it, after those that were made before.
+   *
+   * @param {string} name
+   * @param {Queued['make']} make
+   * @returns {Promise<any>}
+   */
+  #request(name, make) {
+    return new Promise((resolve, reject) => {
+      const deadline = timers.time() + this.#settings.requestTimeout;
+      this.#queue.push({ name, deadline, make, resolve, reject });
+      this.#sendQueued();
+    });
+  }
+
+  #sendQueued() {
+    this.#cancelLook();
+    for (let queued; (queued = this.#queue[0]); this.#queue.shift()) {
+      const now = timers.time();
+      const { name, deadline, make, resolve, reject } = queued;
+      if ((this.#transport?.backlog ?? 0) > MOST_BACKLOG) {
+        if (now < deadline) {
+          this.#cancelLook = timers.callLater(LOOK_AGAIN, () => this.#sendQueued());
+          break;
+        }
+        reject(new RequestTimeout(name, this.#settings.requestTimeout));
+        continue;
+      }
+      try {
+        const numbers = [make(now)].flat();
+        const waiting = { left: numbers.length, error: null, resolve, reject };
+        for (const number of numbers) this.#waiting.set(number, waiting);
+        if (!numbers.length) resolve(null);
+      } catch (error) {
+        reject(error);
+      }
+    }
+    this.#carryOut();
+  }
+
+  /**
+   * One request has ended. A caller that waits for several is told when all of them have.
+   *
+   * @param {number} number
+   * @param {AldisError | null} error
+   * @param {import('./effects.js').Result} result
+   */
+  #answered(number, error, result) {
+    const waiting = this.#waiting.get(number);
+    if (!waiting) return;
+    this.#waiting.delete(number);
+    waiting.error ??= error;
+    if (--waiting.left) return;
+    if (waiting.error) waiting.reject(waiting.error);
+    else waiting.resolve(result);
+  }
+}
+
+/**
+ * What was given of a message's optional fields; JSON leaves out what is undefined.
+ *
+ * @template {object} T
+ * @param {T | undefined} options
+ * @returns {{ [K in keyof T]: Exclude<T[K], null> }}
+ */
+function given(options) {
+  return /** @type {any} */ (
+    Object.fromEntries(Object.entries(options ?? {}).map(([name, value]) => [name, value ?? undefined]))
+  );
+}

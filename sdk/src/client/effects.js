@@ -1,0 +1,40 @@
+/**
+ * What the machine wants done: commands to whoever owns it, in the order in which they are to be carried out. Types only.
+ *
+ * @import { AldisError } from '../errors.js'
+ * @import { Identity } from '../identity/keys.js'
+ * @import { Bytes } from '../protocol/codec.js'
+ * @import { Discovery, IceServers, Registration, SignalingEvent } from './events.js'
+ */
+
+/** @typedef {Registration | Discovery | IceServers | number | null} Result */
+
+/**
+ * Send one text message.
+ * @typedef {{ type: 'send', text: string }} Send
+ *
+ * Have the message signed; `ClientMachine.signed` or `notSigned` has to follow.
+ * @typedef {{ type: 'sign', identity: Identity, message: Bytes }} Sign
+ *
+ * Close the connection. `ClientMachine.lost` has to follow, once, when the transport is gone.
+ * @typedef {{ type: 'closeTransport', code: number, reason: string }} CloseTransport
+ *
+ * Make a new connection. `ClientMachine.connected` or `unreachable` has to follow, once.
+ * @typedef {{ type: 'dial' }} Dial
+ *
+ * The request with this number has its result.
+ * @typedef {{ type: 'completed', request: number, result: Result }} Completed
+ *
+ * The request with this number will have no result.
+ * @typedef {{ type: 'failed', request: number, error: AldisError }} Failed
+ *
+ * Tell the application.
+ * @typedef {{ type: 'happened', event: SignalingEvent }} Happened
+ *
+ * Something odd that concerns nobody but who reads the log.
+ * @typedef {{ type: 'noted', text: string }} Noted
+ */
+
+/** @typedef {Send | Sign | CloseTransport | Dial | Completed | Failed | Happened | Noted} Effect */
+
+export {};

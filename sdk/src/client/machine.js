@@ -1,0 +1,742 @@
+/**
+ * A signaling client without the network: registration, requests, resume, reconnection.
+ *
+ * It is called and never waits. Time (monotonic seconds) and randomness are arguments; what it wants done comes out of
+ * `take()` as a list of effects, to be asked for after every call. So an hour of lost connections is tested in
+ * milliseconds, without a socket and without a promise.
+ *
+ * Rules:
+ *
+ * - The phase changes in `#step` only, by the table in `client/phases.js`.
+ * - A request ends exactly once, with `completed` or `failed`: by its reply, by the server's error, by its time-out, by the
+ *   loss of the connection that it was sent on, or by the end of the client. One that is made while there is no
+ *   registration is held until there is one.
+ * - The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
+ *   lost one; what is merely odd (a reply that nobody waits for) is noted and passed over.
+ * - `UsageError`s are thrown by the commands themselves, which then have changed nothing.
+ *
+ * It does not know sockets, promises, or what offers and answers mean.
+ *
+ * @import { AldisError } from '../errors.js'
+ * @import { Identity } from '../identity/keys.js'
+ * @import { Bytes } from '../protocol/codec.js'
+ * @import { Answer, Bye, Challenge, ClientMessage, ErrorMessage, IceCandidate, Offer, Register, Registered, ServerMessage } from '../protocol/messages.js'
+ * @import { Effect } from './effects.js'
+ * @import { SignalingEvent } from './events.js'
+ * @import { Numbered } from './inbound.js'
+ * @import { Phase, Step } from './phases.js'
+ * @import { Pending, Reply } from './requests.js'
+ */
+import {
+  ConnectionClosed,
+  ConnectionLost,
+  ProtocolViolation,
+  ReconnectGaveUp,
+  RequestFailed,
+  RequestTimeout,
+  StateError,
+} from '../errors.js';
+import * as proofs from '../identity/proofs.js';
+import { checkDevice, checkUserId, split } from '../protocol/addresses.js';
+import { decodeServerMessage, encodeClientMessage, fromBase64, toBase64 } from '../protocol/codec.js';
+import * as codes from '../protocol/codes.js';
+import { Backoff, Retries } from './backoff.js';
+import { eventOf, failureOf, PeerFault } from './inbound.js';
+import { Lifeline, PATIENCE, SILENCE } from './lifeline.js';
+import { isLive, stateOf, TABLE } from './phases.js';
+import { Receipts } from './receipts.js';
+import { DEFAULT_MAX_MESSAGE, RequestBook, resultOf } from './requests.js';
+
+// Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
+const LONGEST_ABSENCE = 300;
+
+/** @type {import('../protocol/codes.js').ErrorCode} */
+const KEY_MISMATCH = 'key-mismatch';
+
+/**
+ * @typedef {object} MachineSettings
+ * @property {string} host What the `Host` header says, since that is what is signed.
+ * @property {string} userId
+ * @property {string} device
+ * @property {string | null} token
+ * @property {Backoff} backoff
+ * @property {number} requestTimeout Seconds.
+ *
+ * @typedef {object} Joining A registration under way.
+ * @property {Pending} request
+ * @property {Identity} identity The key that is to be proved.
+ * @property {boolean} resuming Whether a session is to be resumed.
+ */
+
+/**
+ * One client for the whole of its life, over however many connections.
+ *
+ * Inputs are `connected`, `received`, `signed`, `notSigned`, `lost`, `unreachable`, `online` and `tick`; commands are
+ * `close`, `register` and the other requests, which return the number by which `completed` and `failed` name them. After
+ * each call carry out `take()`, and call `tick` at `nextDeadline`.
+ */
+export class ClientMachine {
+  /** @type {Phase} */
+  phase = 'idle';
+  /** @type {AldisError | null} Why the client has ended; null while it has not, or when it was closed on purpose. */
+  error = null;
+  /** @type {Identity | null} The key under which the client registers again; null before the first registration. */
+  identity = null;
+
+  #settings;
+  #random;
+  /** @type {Effect[]} */
+  #effects = [];
+  #requests;
+  /** @type {Joining | null} */
+  #joining = null;
+  /** @type {Bytes | null} What is being signed. Of two challenges with the same text each has its own object. */
+  #signing = null;
+  /** @type {Identity | null} The new key of a rotation of which we do not know whether it has taken place. */
+  #spare = null;
+  /** @type {Set<string>} What the application wants to watch, in its order; restored with a new session. */
+  #watches = new Set();
+  /** @type {{ session: string, secret: string } | null} */
+  #ticket = null;
+  #receipts = new Receipts();
+  #retries;
+  // Of this connection: when it became of use, why we have hung up, when the server wants us to come back.
+  #lifeline = new Lifeline(0);
+  /** @type {number | null} */
+  #usefulFrom = null;
+  /** @type {string | null} */
+  #hungUpBecause = null;
+  /** @type {number | null} */
+  #leaveAt = null;
+
+  /**
+   * @param {MachineSettings} settings
+   * @param {() => number} [random] Evenly from 0 to 1.
+   */
+  constructor(settings, random = Math.random) {
+    checkUserId(settings.userId);
+    checkDevice(settings.device);
+    this.#settings = settings;
+    this.#random = random;
+    this.#requests = new RequestBook(settings.requestTimeout);
+    this.#retries = new Retries(settings.backoff);
+  }
+
+  // --- what it says ------------------------------------------------------------------------------------------------
+
+  /** Where the client stands, in three words. */
+  get state() {
+    return stateOf(this.phase);
+  }
+
+  /** It is over for good. */
+  get ended() {
+    return this.phase === 'ended';
+  }
+
+  /** Throw the error that has ended the client, or `StateError` when it was closed on purpose. */
+  checkNotEnded() {
+    if (this.ended) throw this.error ?? new StateError('this client is closed');
+  }
+
+  /** What is to be done now, in this order; each effect is given out once. */
+  take() {
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  /** When `tick` has to be called at the latest; null when nothing is waited for. */
+  get nextDeadline() {
+    const deadlines = [this.#requests.deadline];
+    if (this.phase === 'waiting') deadlines.push(this.#retries.due);
+    if (isLive(this.phase)) deadlines.push(this.#lifeline.deadline, this.#leaveAt);
+    if (this.phase === 'registered') deadlines.push(this.#receipts.deadline);
+    const first = Math.min(...deadlines.map((deadline) => deadline ?? Infinity));
+    return first < Infinity ? first : null;
+  }
+
+  // --- inputs: the transport ---------------------------------------------------------------------------------------
+
+  /** A connection has been made: the first one, or the one that `dial` asked for. @param {number} now */
+  connected(now) {
+    this.#step('connected');
+    this.#lifeline = new Lifeline(now);
+    this.#usefulFrom = this.#hungUpBecause = null;
+    this.#tell({ type: 'connected', attempt: Math.max(1, this.#retries.attempts) });
+    if (this.#joining || this.identity) {
+      this.#join(now);
+    } else {
+      this.#usefulFrom = now;
+      this.#sendHeld(now);
+    }
+  }
+
+  /** A whole text message has come. @param {string} text @param {number} now */
+  received(text, now) {
+    if (!isLive(this.phase)) return;
+    this.#lifeline.heard(now);
+    try {
+      const message = decodeServerMessage(text);
+      if (message) this.#handle(message, text.length, now);
+      else this.#note(`a message of an unknown type: ${text.slice(0, 200)}`);
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.#hangUp(codes.PROTOCOL_ERROR, `the server broke the protocol: ${error.message}`);
+    }
+  }
+
+  /**
+   * The signature that `sign` asked for is there.
+   *
+   * @param {Bytes} message The object that was to be signed; one that is not waited for any more is passed over.
+   * @param {Bytes} signature
+   */
+  signed(message, signature) {
+    if (message !== this.#signing || this.phase !== 'signing') return;
+    this.#step('signed');
+    // With the number of the registration: the two are one exchange, and so is what the answer refers to.
+    this.#send({ type: 'prove', signature: toBase64(signature), id: this.#joining?.request.number });
+  }
+
+  /** A key that cannot sign is of no use, now or later. @param {AldisError} error */
+  notSigned(error) {
+    if (!this.ended) this.#end(error);
+  }
+
+  /**
+   * The connection is gone: closed by the server with `code` and `reason`, or broken (1006).
+   *
+   * @param {number} now
+   * @param {number} code
+   * @param {string} reason
+   */
+  lost(now, code, reason) {
+    if (!isLive(this.phase) && this.phase !== 'closing') return;
+    const byServer = this.#hungUpBecause === null;
+    const why = this.#hungUpBecause || reason || `the connection was closed with code ${code}`;
+    if (this.#usefulFrom !== null) this.#retries.stood(now - this.#usefulFrom);
+    this.#step('lost');
+    if (code === codes.SESSION_LOST) this.#ticket = null;
+    // None of the codes that we close with ourselves is a final one above 4000: such a one has crossed ours.
+    if (!codes.mayReconnect(code) && (byServer || code >= codes.GOING_AWAY)) {
+      this.#tell({ type: 'disconnected', reason: why, code, retryIn: null });
+      this.#end(new ConnectionClosed(code, reason));
+      return;
+    }
+    this.#failSent(new ConnectionLost(`the connection to the server was lost: ${why}`));
+    this.#retry(now, why, code);
+  }
+
+  /** The connection that `dial` asked for could not be made. @param {number} now @param {string} reason */
+  unreachable(now, reason) {
+    if (this.phase === 'dialing') {
+      this.#step('lost');
+      this.#retry(now, reason, codes.ABNORMAL);
+    }
+  }
+
+  /** The device has a network again: what waits need not, and what stands may stand on a line that is gone. @param {number} now */
+  online(now) {
+    if (this.phase === 'waiting') {
+      this.#retries.hurry();
+      this.tick(now);
+    } else if (isLive(this.phase) && this.#lifeline.doubt(now)) {
+      this.#send({ type: 'ping' });
+    }
+  }
+
+  /** Time has passed. Calling it too often does no harm. @param {number} now */
+  tick(now) {
+    this.#expire(now);
+    if (this.phase === 'waiting' && now >= this.#retries.due) {
+      this.#step('due');
+      this.#effects.push({ type: 'dial' });
+    } else if (isLive(this.phase)) {
+      this.#keepAlive(now);
+    }
+    if (this.phase === 'registered' && now >= (this.#receipts.deadline ?? Infinity)) this.#confirm();
+  }
+
+  // --- commands ----------------------------------------------------------------------------------------------------
+
+  /**
+   * Ask for the name, with the proof of this key: `Registration`. `StateError` when there is one already.
+   *
+   * @param {Identity} identity
+   * @param {number} now
+   */
+  register(identity, now) {
+    this.#checkConnected();
+    if (this.identity || this.#joining) throw new StateError('already registered: call unregister() first');
+    this.#joining = this.#registration(identity, now, false);
+    const { number } = this.#joining.request;
+    if (this.phase === 'open') this.#join(now);
+    return number;
+  }
+
+  /** Ask what the server knows of a user: `Discovery`. @param {string} userId @param {number} now */
+  discover(userId, now) {
+    return this.#ask({ type: 'discover', userId: checkUserId(userId) }, now);
+  }
+
+  /**
+   * Ask for the presence of users, now and at each change; or end that. Returns the requests that this takes.
+   *
+   * @param {'watch' | 'unwatch'} type
+   * @param {string[]} userIds
+   * @param {number} now
+   */
+  watch(type, userIds, now) {
+    return this.#requests.chunks(userIds.map(checkUserId)).map((chunk) => this.#ask({ type, userIds: chunk }, now));
+  }
+
+  /**
+   * Send a message to another user; completed when the server has handed it over.
+   *
+   * @param {Offer | Answer | IceCandidate | Bye} message
+   * @param {number} now
+   */
+  relay(message, now) {
+    const [userId, device] = split(message.to);
+    checkUserId(userId);
+    if (device !== null) checkDevice(device);
+    return this.#ask(message, now);
+  }
+
+  /** Ask for STUN and TURN servers: `IceServers`. @param {number} now */
+  iceServers(now) {
+    return this.#ask({ type: 'ice-servers' }, now);
+  }
+
+  /** What the registered key has to sign for `rotate`. @param {Identity} identity The new key. */
+  rotation(identity) {
+    this.#checkNamed();
+    if (!this.identity) throw new StateError('not registered yet: wait for register() first');
+    return proofs.rotation(this.#settings.userId, identity.publicKey);
+  }
+
+  /**
+   * Hand the name over to a new key, which is registered with from then on.
+   *
+   * @param {Identity} identity
+   * @param {Bytes} signature
+   * @param {Identity} signer Whose signature it is: the key that was registered when it was asked for.
+   * @param {number} now
+   */
+  rotate(identity, signature, signer, now) {
+    if (signer !== this.identity) throw new StateError('another rotation has changed the key');
+    const newPublicKey = toBase64(identity.publicKey);
+    return this.#ask({ type: 'rotate', newPublicKey, signature: toBase64(signature) }, now, identity);
+  }
+
+  /** Give the name up; the connection stays. @param {number} now */
+  unregister(now) {
+    return this.#ask({ type: 'unregister' }, now);
+  }
+
+  /** Measure a round trip to the server: seconds. Needs no registration. @param {number} now */
+  ping(now) {
+    this.#checkConnected();
+    const request = this.#requests.add({ type: 'ping' }, now);
+    if (isLive(this.phase)) this.#transmit(request, now);
+    return request.number;
+  }
+
+  /** End it on purpose: no reconnection, and `closed` without error is the last event. Harmless when it has ended. */
+  close() {
+    if (!this.ended) this.#end(null);
+  }
+
+  // --- registration ------------------------------------------------------------------------------------------------
+
+  /**
+   * @param {Identity} identity
+   * @param {number} now
+   * @param {boolean} internal
+   * @returns {Joining}
+   */
+  #registration(identity, now, internal) {
+    const { userId, device, token } = this.#settings;
+    /** @type {Register} */
+    const message = {
+      type: 'register',
+      userId,
+      publicKey: toBase64(identity.publicKey),
+      device,
+      token: token || undefined,
+      resume: this.#ticket ? { ...this.#ticket, received: this.#receipts.count } : undefined,
+    };
+    return { request: this.#requests.add(message, now, { identity, internal }), identity, resuming: !!this.#ticket };
+  }
+
+  /** Ask for the name on a connection that has none: for the first time, or again. @param {number} now */
+  #join(now) {
+    if (this.identity) this.#joining ??= this.#registration(this.identity, now, true);
+    if (this.#joining) {
+      this.#step('asked');
+      this.#transmit(this.#joining.request, now);
+    }
+  }
+
+  /** The registration that the server is busy with, if a message with this `re` belongs to it. @param {unknown} re */
+  #joins(re) {
+    const joining = this.#joining;
+    if (!joining || !('refused' in TABLE[this.phase])) return null;
+    return re === undefined || re === joining.request.number ? joining : null;
+  }
+
+  /** @param {Challenge} message */
+  #challenged(message) {
+    const joining = this.#joins(message.re);
+    if (!joining || this.phase !== 'registering') {
+      this.#note('a challenge that was not asked for');
+      return;
+    }
+    let nonce;
+    try {
+      nonce = fromBase64(message.nonce, proofs.NONCE_BYTES);
+    } catch {
+      throw new ProtocolViolation('a challenge with a bad nonce');
+    }
+    const { host, userId, device } = this.#settings;
+    this.#signing = proofs.registration(host, nonce, userId, device);
+    this.#step('challenged');
+    this.#effects.push({ type: 'sign', identity: joining.identity, message: this.#signing });
+  }
+
+  /** @param {Registered} message @param {number} now */
+  #admitted(message, now) {
+    const joining = this.#joins(message.re);
+    if (!joining) {
+      this.#note('a registration that was not asked for');
+      return;
+    }
+    if (!message.success) {
+      this.#notAdmitted(joining, new RequestFailed(KEY_MISMATCH, 'the server refused the name'), now);
+      return;
+    }
+    const { userId, device } = this.#settings;
+    const resumed = message.resumed === true;
+    if (this.phase !== 'proving') throw new ProtocolViolation('registered without having asked for a proof');
+    if (message.userId !== userId || (message.device ?? device) !== device) {
+      throw new ProtocolViolation('registered as somebody else');
+    }
+    if (resumed && !joining.resuming) throw new ProtocolViolation('resumed a session that was not asked for');
+    this.#step('admitted');
+    this.#requests.remove(joining.request);
+    this.identity = joining.identity;
+    this.#joining = this.#spare = null;
+    this.#usefulFrom = now;
+    this.#began(message, joining.request, resumed, now);
+  }
+
+  /**
+   * A session has begun, or goes on.
+   *
+   * @param {Registered} message
+   * @param {Pending} request
+   * @param {boolean} resumed
+   * @param {number} now
+   */
+  #began({ session = '', secret, limits }, request, resumed, now) {
+    this.#ticket = session && secret ? { session, secret } : null;
+    this.#requests.maxMessage = limits?.maxMessageBytes ?? DEFAULT_MAX_MESSAGE;
+    this.#tell({ type: 'registered', resumed });
+    this.#complete(request, { session, resumed, limits: limits ?? null });
+    if (resumed) {
+      this.#receipts.confirmed(); // by the ticket
+    } else {
+      this.#receipts = new Receipts();
+      for (const userIds of this.#requests.chunks(this.#watches)) {
+        this.#transmit(this.#requests.add({ type: 'watch', userIds }, now, { internal: true }), now);
+      }
+    }
+    this.#sendHeld(now);
+  }
+
+  /** @param {Joining} joining @param {RequestFailed} failure @param {number} now */
+  #notAdmitted(joining, failure, now) {
+    this.#step('refused');
+    this.#joining = null;
+    this.#fail(joining.request, failure);
+    if (!joining.request.internal) {
+      // The application asked, and is told; what was held for this registration has no hope either.
+      this.#usefulFrom = now;
+      this.#failNameless(failure);
+    } else if (failure.code === KEY_MISMATCH && this.#spare) {
+      // The rotation whose outcome we never heard of has taken place.
+      this.identity = this.#spare;
+      this.#spare = null;
+      this.#join(now);
+    } else if (failure.temporary) {
+      this.#retries.notBefore = now + Math.min(failure.retryAfter ?? 0, LONGEST_ABSENCE);
+      this.#hangUp(codes.GOING_AWAY, `the server did not register us for now: ${failure.message}`);
+    } else {
+      this.#end(failure);
+    }
+  }
+
+  // --- messages of the server --------------------------------------------------------------------------------------
+
+  /** @param {ServerMessage} message @param {number} size @param {number} now */
+  #handle(message, size, now) {
+    switch (message.type) {
+      case 'challenge':
+        return this.#challenged(message);
+      case 'registered':
+        return this.#admitted(message, now);
+      case 'error':
+        return this.#refused(message, now);
+      case 'going-away': {
+        const reconnectIn = Math.min(Math.max(message.reconnectIn, 0), LONGEST_ABSENCE);
+        this.#leaveAt = now + reconnectIn;
+        return this.#tell({ type: 'goingAway', reconnectIn });
+      }
+      case 'presence':
+      case 'offer':
+      case 'answer':
+      case 'ice-candidate':
+      case 'bye':
+      case 'relay':
+        return this.#numbered(message, size, now);
+      default:
+        return this.#replied(message, now);
+    }
+  }
+
+  /** @param {Numbered} message @param {number} size @param {number} now */
+  #numbered(message, size, now) {
+    if (this.phase !== 'registered') {
+      this.#note(`${message.type} outside of a registration`);
+      return;
+    }
+    try {
+      const event = eventOf(message);
+      // A presence that was on its way when its watch ended concerns nobody.
+      if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
+    } catch (error) {
+      if (!(error instanceof PeerFault)) throw error;
+      this.#note(error.message);
+    }
+    // What could not be used has been received all the same: both sides must come to the same number.
+    if (this.#receipts.processed(size, now)) this.#confirm();
+  }
+
+  #confirm() {
+    this.#receipts.confirmed();
+    this.#send({ type: 'received', count: this.#receipts.count });
+  }
+
+  /** @param {ErrorMessage} message @param {number} now */
+  #refused(message, now) {
+    const failure = failureOf(message);
+    const joining = message.re === undefined ? null : this.#joins(message.re);
+    if (joining) {
+      this.#notAdmitted(joining, failure, now);
+      return;
+    }
+    const request = this.#requests.answeredBy(message.re);
+    if (!request) {
+      this.#note(`an error that answers nothing: ${failure.message}`);
+      return;
+    }
+    if (request.message.type === 'rotate') this.#spare = null;
+    if (request.internal) this.#note(`${request.message.type} was refused: ${failure.message}`);
+    this.#fail(request, failure);
+  }
+
+  /** @param {Reply} message @param {number} now */
+  #replied(message, now) {
+    const request = this.#requests.answeredBy(message.re);
+    if (!request) {
+      if (message.re !== undefined) this.#note(`a reply that nobody waits for: ${message.type}`);
+      return;
+    }
+    const result = resultOf(request, message, now);
+    if (message.type === 'rotated') {
+      this.identity = request.identity;
+      this.#spare = null;
+    } else if (message.type === 'unregistered') {
+      this.#left();
+    }
+    this.#requests.remove(request);
+    this.#complete(request, result);
+  }
+
+  #left() {
+    if (this.phase === 'registered') {
+      this.#step('left');
+      this.identity = this.#spare = this.#ticket = null;
+      this.#watches.clear();
+      this.#receipts = new Receipts();
+    }
+  }
+
+  // --- requests ----------------------------------------------------------------------------------------------------
+
+  #checkConnected() {
+    this.checkNotEnded();
+    if (this.phase === 'idle') throw new StateError('not connected: call connect() first');
+  }
+
+  #checkNamed() {
+    this.#checkConnected();
+    if (!this.identity && !this.#joining) throw new StateError('not registered: call register() first');
+  }
+
+  /**
+   * Make a request that needs a registration: it is sent now, or held until there is one.
+   *
+   * @param {ClientMessage} message
+   * @param {number} now
+   * @param {Identity | null} [identity]
+   */
+  #ask(message, now, identity) {
+    this.#checkNamed();
+    const request = this.#requests.add(message, now, { identity });
+    if (this.phase === 'registered') this.#transmit(request, now);
+    return request.number;
+  }
+
+  /** @param {Pending} request @param {number} now */
+  #transmit(request, now) {
+    request.sentAt = now;
+    const { message } = request;
+    if (message.type === 'watch') {
+      request.added = message.userIds.filter((userId) => !this.#watches.has(userId));
+      for (const userId of message.userIds) this.#watches.add(userId);
+    } else if (message.type === 'unwatch') {
+      for (const userId of message.userIds) this.#watches.delete(userId);
+    } else if (message.type === 'rotate') {
+      this.#spare = request.identity;
+    }
+    this.#effects.push({ type: 'send', text: request.text });
+  }
+
+  /** @param {number} now */
+  #sendHeld(now) {
+    for (const request of this.#requests.held()) this.#transmit(request, now);
+  }
+
+  /** @param {Pending} request @param {import('./effects.js').Result} result */
+  #complete(request, result) {
+    if (!request.internal) this.#effects.push({ type: 'completed', request: request.number, result });
+  }
+
+  /** @param {Pending} request @param {AldisError} error */
+  #fail(request, error) {
+    if (this.#requests.remove(request)) {
+      for (const userId of request.added) this.#watches.delete(userId);
+      if (!request.internal) this.#effects.push({ type: 'failed', request: request.number, error });
+    }
+  }
+
+  /** The connection is gone: what was asked on it will not be answered. @param {AldisError} error */
+  #failSent(error) {
+    for (const request of this.#requests.sent()) this.#fail(request, error);
+    if (this.#joining && this.#joining.request.sentAt !== null) {
+      this.#joining = null;
+      this.#failNameless(error);
+    }
+  }
+
+  /**
+   * A registration has come to nothing. Unless the client repeats it by itself, so has what was held for it.
+   *
+   * @param {AldisError} error
+   */
+  #failNameless(error) {
+    if (this.identity) return;
+    for (const request of this.#requests.held()) if (request.message.type !== 'ping') this.#fail(request, error);
+  }
+
+  /** @param {number} now */
+  #expire(now) {
+    for (const request of this.#requests.overdue(now)) {
+      const error = new RequestTimeout(request.message.type, this.#requests.timeout);
+      this.#fail(request, error);
+      if (request === this.#joining?.request) {
+        this.#joining = null;
+        this.#failNameless(error);
+        // Nobody knows what the server makes of it, so the connection cannot be used for another try.
+        this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
+      }
+    }
+  }
+
+  // --- the connection ----------------------------------------------------------------------------------------------
+
+  /** @param {number} now */
+  #keepAlive(now) {
+    if (this.#leaveAt !== null && now >= this.#leaveAt) {
+      this.#hangUp(codes.GOING_AWAY, 'the server is going away');
+      return;
+    }
+    const verdict = this.#lifeline.look(now);
+    if (verdict === 'ask') this.#send({ type: 'ping' });
+    if (verdict === 'dead') {
+      this.#hangUp(codes.NO_PONG, `nothing was heard of the server for ${SILENCE + PATIENCE} s`);
+    }
+  }
+
+  /**
+   * End this connection, to come back with another. Not with 1000 or 1001: the server would let us go.
+   *
+   * @param {number} code
+   * @param {string} reason
+   */
+  #hangUp(code, reason) {
+    if (isLive(this.phase)) {
+      this.#hungUpBecause = reason;
+      this.#step('hungUp');
+      this.#effects.push({ type: 'closeTransport', code, reason });
+    }
+  }
+
+  /** @param {number} now @param {string} reason @param {number} code */
+  #retry(now, reason, code) {
+    if (this.#retries.exhausted) {
+      this.#tell({ type: 'disconnected', reason, code, retryIn: null });
+      this.#end(new ReconnectGaveUp(this.#retries.attempts, reason));
+      return;
+    }
+    const retryIn = this.#retries.schedule(now, this.#random(), this.#leaveAt);
+    this.#leaveAt = null;
+    this.#tell({ type: 'disconnected', reason, code, retryIn });
+  }
+
+  /** @param {AldisError | null} error */
+  #end(error) {
+    const attached = isLive(this.phase);
+    this.#step('ended');
+    this.error = error;
+    this.#joining = null;
+    for (const request of this.#requests.all())
+      this.#fail(request, error ?? new ConnectionLost('the client was closed'));
+    if (attached) this.#effects.push({ type: 'closeTransport', code: codes.NORMAL, reason: '' });
+    this.#tell({ type: 'closed', error });
+  }
+
+  /** @param {Step} step */
+  #step(step) {
+    const next = TABLE[this.phase][step];
+    if (!next) throw new Error(`${step} while ${this.phase}`);
+    this.phase = next;
+  }
+
+  /** @param {ClientMessage} message */
+  #send(message) {
+    this.#effects.push({ type: 'send', text: encodeClientMessage(message) });
+  }
+
+  /** @param {SignalingEvent} event */
+  #tell(event) {
+    this.#effects.push({ type: 'happened', event });
+  }
+
+  /** @param {string} text */
+  #note(text) {
+    this.#effects.push({ type: 'noted', text });
+  }
+}
