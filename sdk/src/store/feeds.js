@@ -1,0 +1,253 @@
+/**
+ * How a store's state and messages reach the application: callbacks and iterators.
+ *
+ * Rules of this module:
+ *
+ * - A callback that throws is reported as an uncaught error is, and harms neither the store nor the other callbacks.
+ * - State changes are told in their order to everybody, also one that a callback sets off.
+ * - Messages are never dropped: who reads them slowly holds the senders back.
+ */
+import { Queue } from './queue.js';
+
+/** @import { Bytes } from '../protocol/codec.js' */
+/** @import { StoreLimits, StoreState } from './state.js' */
+
+/**
+ * @typedef {object} Letter A message as it waits for the application: still in bytes, since JSON takes many times the
+ *   room once it is read.
+ * @property {string} sender
+ * @property {number} content One of `Content`.
+ * @property {Bytes} data
+ * @property {number} sequence
+ */
+
+/**
+ * Call a callback of the application; report what it throws.
+ *
+ * @template T
+ * @param {(value: T) => void} callback
+ * @param {T} value
+ */
+export function call(callback, value) {
+  try {
+    callback(value);
+  } catch (error) {
+    (globalThis.reportError ?? console.error)(error);
+  }
+}
+
+/**
+ * The callbacks of the application for values of one kind.
+ *
+ * @template T
+ */
+export class Callbacks {
+  /** @type {Set<{ callback: (value: T) => void }>} */
+  #entries = new Set();
+  /** @type {[{ callback: (value: T) => void }, T][]} */
+  #untold = [];
+
+  /** How many there are. */
+  get size() {
+    return this.#entries.size;
+  }
+
+  /**
+   * Add a callback; the same one may be added twice.
+   *
+   * @param {(value: T) => void} callback
+   * @returns {() => void} Takes it away again; may be repeated.
+   */
+  add(callback) {
+    const entry = { callback };
+    this.#entries.add(entry);
+    return () => {
+      this.#entries.delete(entry);
+    };
+  }
+
+  /**
+   * Call all callbacks, in the order in which they were added. From within a callback: after the value that is told now
+   * has been told to all.
+   *
+   * @param {T} value
+   */
+  tell(value) {
+    const telling = this.#untold.length > 0;
+    for (const entry of this.#entries) this.#untold.push([entry, value]);
+    if (telling) return;
+    for (const [entry, each] of this.#untold) {
+      if (this.#entries.has(entry)) call(entry.callback, each); // another one may have taken it away
+    }
+    this.#untold = [];
+  }
+}
+
+/** The state, and who wants to know of it. */
+export class StateFeed {
+  /** @type {Callbacks<StoreState>} */
+  #callbacks = new Callbacks();
+
+  /** @param {StoreState} state The first one. */
+  constructor(state) {
+    this.current = state;
+  }
+
+  /**
+   * Tell a new state; nothing happens when it is the current one.
+   *
+   * @param {StoreState} state
+   */
+  publish(state) {
+    if (state === this.current) return;
+    this.current = state;
+    this.#callbacks.tell(state);
+  }
+
+  /**
+   * Call back now and at each change.
+   *
+   * @param {(state: StoreState) => void} run
+   * @returns {() => void} Ends it; may be repeated.
+   */
+  subscribe(run) {
+    const unsubscribe = this.#callbacks.add(run);
+    call(run, this.current);
+    return unsubscribe;
+  }
+}
+
+/**
+ * The messages that wait for the application, in the order of their arrival.
+ *
+ * While there are callbacks, messages go to them and not into the box.
+ */
+export class Mailbox {
+  #limits;
+  #emptier;
+  /** @type {Queue<Letter>} */
+  #letters = new Queue();
+  #size = 0;
+  /** @type {Callbacks<Letter>} */
+  #callbacks = new Callbacks();
+  /** @type {Reader[]} those who wait; only while the box is empty */
+  #readers = [];
+  #serving = false;
+  #closed = false;
+
+  /**
+   * @param {Pick<StoreLimits, 'unreadMessages' | 'unreadSize'>} limits
+   * @param {() => void} emptier Is called when there is room again after there was none.
+   */
+  constructor(limits, emptier) {
+    this.#limits = limits;
+    this.#emptier = emptier;
+  }
+
+  /** Whether `put` may be called. */
+  get hasRoom() {
+    const { unreadMessages, unreadSize } = this.#limits;
+    const full = this.#letters.length >= unreadMessages || this.#size >= unreadSize;
+    return !this.#closed && (!full || this.#callbacks.size > 0);
+  }
+
+  /**
+   * Take in a message.
+   *
+   * @param {Letter} letter
+   */
+  put(letter) {
+    this.#letters.push(letter);
+    this.#size += letter.data.length;
+    this.#serve();
+  }
+
+  /**
+   * Hand messages to `callback` from now on, those in the box at once.
+   *
+   * @param {(letter: Letter) => void} callback
+   * @returns {() => void} Ends it; may be repeated.
+   */
+  onLetter(callback) {
+    const remove = this.#callbacks.add(callback);
+    this.#serve();
+    this.#emptier();
+    return remove;
+  }
+
+  /**
+   * An iterator over what `read` makes of the messages; those of which it makes null are passed over. Of several
+   * iterators each gets a part. It ends when the box is closed and empty. Whoever ends it (`break`) loses nothing: what
+   * it has not been given stays in the box.
+   *
+   * @template M
+   * @param {(letter: Letter) => M | null} read
+   * @returns {AsyncIterableIterator<M, undefined, undefined>}
+   */
+  iterate(read) {
+    const owner = {};
+    let ended = false;
+    return {
+      next: () =>
+        new Promise((resolve) => {
+          if (ended) return resolve({ value: undefined, done: true });
+          this.#readers.push({
+            owner,
+            take(letter) {
+              const value = read(letter);
+              if (value !== null) resolve({ value, done: false });
+              return value !== null;
+            },
+            end: () => resolve({ value: undefined, done: true }),
+          });
+          this.#serve();
+        }),
+      return: async () => {
+        ended = true;
+        this.#dismiss(owner);
+        return { value: undefined, done: true };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  /** Nothing more comes in; what is in the box can still be read. */
+  close() {
+    this.#closed = true;
+    this.#serve();
+  }
+
+  #serve() {
+    if (this.#serving) return; // from within a callback: the loop below goes on with it
+    this.#serving = true;
+    try {
+      for (let reader; this.#letters.length && ((reader = this.#readers[0]) || this.#callbacks.size);) {
+        const wasFull = !this.hasRoom;
+        const letter = this.#letters.shift();
+        this.#size -= letter.data.length;
+        if (this.#callbacks.size) this.#callbacks.tell(letter);
+        else if (reader?.take(letter)) this.#readers = this.#readers.filter((other) => other !== reader);
+        if (wasFull) this.#emptier();
+      }
+    } finally {
+      this.#serving = false;
+    }
+    if (this.#closed && !this.#letters.length) this.#dismiss();
+  }
+
+  /** @param {object} [owner] Whose readers; all without. */
+  #dismiss(owner) {
+    const leaving = this.#readers.filter((reader) => !owner || reader.owner === owner);
+    this.#readers = this.#readers.filter((reader) => !leaving.includes(reader));
+    for (const reader of leaving) reader.end();
+  }
+}
+
+/**
+ * @typedef {object} Reader Who waits for one message.
+ * @property {object} owner
+ * @property {(letter: Letter) => boolean} take Whether it was of use.
+ * @property {() => void} end
+ */

@@ -1,0 +1,157 @@
+/**
+ * What a store tells of itself: immutable values, made anew at each change.
+ *
+ * Rules: frozen all the way down, so that a subscriber may keep what it was given, and compare it with the next one. A
+ * part that has not changed is the same object in the next state, so `===` tells what has. (Only the bytes of a key
+ * cannot be frozen in JavaScript: they are a copy.) It does not know how any of it comes about.
+ */
+import { ConfigError } from '../errors.js';
+
+/** @import { SignalingState } from '../client/phases.js' */
+/** @import { AldisError } from '../errors.js' */
+/** @import { PeerState } from '../peer/negotiation.js' */
+/** @import { Bytes } from '../protocol/codec.js' */
+/** @import { Received } from './content.js' */
+
+/**
+ * How things stand with one other user.
+ *
+ * @typedef {object} PeerView
+ * @property {string} userId
+ * @property {PeerState} state
+ * @property {boolean | null} online What the server says; null when it has not been asked or has not said.
+ * @property {number | null} roundTripTime Seconds; null unless connected.
+ * @property {Bytes | null} publicKey The pinned key (32 bytes); null before the first contact.
+ * @property {string | null} fingerprint The pinned key for people to compare.
+ * @property {number} queued How many messages the peer has not acknowledged yet.
+ * @property {AldisError | null} error What went wrong last, until it goes right.
+ * @property {number} connections How many direct connections have been opened so far; all but the first are reconnects.
+ * @property {readonly string[]} features What the peer's program can do beyond messages (`files`, `calls`), as it said
+ *   when it was connected last.
+ */
+
+/**
+ * How things stand with the server and with every peer.
+ *
+ * @typedef {object} StoreState
+ * @property {SignalingState} signaling
+ * @property {AldisError | null} signalingError
+ * @property {string | null} userId Who we are.
+ * @property {string | null} server The host of the server, as keys are pinned for it.
+ * @property {string | null} fingerprint Our own key for people to compare.
+ * @property {Readonly<Record<string, Readonly<PeerView>>>} peers By user id; an object without a prototype, so that a
+ *   peer may be called `constructor`.
+ */
+
+/**
+ * A message that has arrived.
+ *
+ * @typedef {object} Message
+ * @property {string} sender
+ * @property {Received} content
+ * @property {number} sequence Counts the messages of one run of the sender's program to us, from 1; numbers of messages
+ *   that were given up, that went to another device of ours, or that the programs exchange among themselves are missing.
+ */
+
+/**
+ * How much a store keeps at most; sizes in bytes.
+ *
+ * @typedef {object} StoreLimits
+ * @property {number} peers Users at a time, so that one who comes under many names cannot fill the memory; those with
+ *   whom nothing is going on make place for others.
+ * @property {number} queueMessages What waits for one peer; a message of any size is taken when none is waiting.
+ * @property {number} queueSize The same in bytes.
+ * @property {number} unreadMessages What has arrived and waits for the application; beyond it nothing is acknowledged,
+ *   and the senders hold back.
+ * @property {number} unreadSize The same in bytes.
+ * @property {number} arrivingSize All that has arrived in part, or waits behind the unread messages, of all peers
+ *   together; beyond it the channel with most of it is ended, and its peer sends again later.
+ */
+
+/** @type {Readonly<StoreLimits>} */
+const LIMITS = {
+  peers: 256,
+  queueMessages: 10_000,
+  queueSize: 64 * 1024 * 1024,
+  unreadMessages: 1_000,
+  unreadSize: 32 * 1024 * 1024,
+  arrivingSize: 128 * 1024 * 1024,
+};
+
+/** @type {Omit<PeerView, 'userId'>} */
+const STRANGER = {
+  state: 'new',
+  online: null,
+  roundTripTime: null,
+  publicKey: null,
+  fingerprint: null,
+  queued: 0,
+  error: null,
+  connections: 0,
+  features: [],
+};
+
+/** @type {Omit<StoreState, 'peers'>} */
+const START = { signaling: 'disconnected', signalingError: null, userId: null, server: null, fingerprint: null };
+
+/**
+ * The limits of a store: the defaults, with changes.
+ *
+ * @param {Partial<StoreLimits>} changes
+ * @returns {Readonly<StoreLimits>}
+ * @throws {ConfigError} for a limit that does not exist or is below 1.
+ */
+export function storeLimits(changes = {}) {
+  for (const [name, value] of Object.entries(changes)) {
+    if (!Object.hasOwn(LIMITS, name)) throw new ConfigError(`limits.${name}`, 'is not known');
+    if (!(value >= 1)) throw new ConfigError(`limits.${name}`, 'is below 1');
+  }
+  return Object.freeze({ ...LIMITS, ...changes });
+}
+
+/**
+ * How a peer stands.
+ *
+ * @param {Partial<PeerView> & { userId: string }} values `publicKey` and `fingerprint` belong together; `features` is
+ *   the same array as long as it has not changed, and is frozen.
+ * @param {Readonly<PeerView> | null} before How it stood; given back when nothing has changed.
+ * @returns {Readonly<PeerView>}
+ */
+export function peerView(values, before = null) {
+  const view = { ...STRANGER, ...values };
+  Object.freeze(view.features);
+  if (before && before.fingerprint === view.fingerprint) view.publicKey = before.publicKey;
+  else view.publicKey &&= view.publicKey.slice();
+  return before && same(view, before) ? before : Object.freeze(view);
+}
+
+/**
+ * How all stands.
+ *
+ * @param {Partial<Omit<StoreState, 'peers'>> & { peers?: Iterable<Readonly<PeerView>> }} values
+ * @param {Readonly<StoreState> | null} before How it stood; given back when nothing has changed.
+ * @returns {Readonly<StoreState>}
+ */
+export function storeState(values, before = null) {
+  /** @type {Record<string, Readonly<PeerView>>} */
+  const peers = Object.create(null);
+  for (const view of values.peers ?? []) peers[view.userId] = view;
+  const state = {
+    ...START,
+    ...values,
+    peers: before && same(peers, before.peers) ? before.peers : Object.freeze(peers),
+  };
+  return before && same(state, before) ? before : Object.freeze(state);
+}
+
+/**
+ * Whether two objects have the same parts.
+ *
+ * @template {object} T
+ * @param {T} one
+ * @param {T} other
+ */
+export function same(one, other) {
+  const keys = /** @type {(keyof T)[]} */ (Object.keys(one));
+  return keys.length === Object.keys(other).length && keys.every((key) => one[key] === other[key]);
+}
