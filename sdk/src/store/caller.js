@@ -1,0 +1,395 @@
+/**
+ * When to call one peer, and what came of it.
+ *
+ * A peer is *wanted* while the application has asked for it (`connectToPeer`) or messages wait for it. A wanted peer is
+ * called when it is online, again after growing pauses when that fails, and at once when it comes online. One that is
+ * not wanted is never called, but its own calls are answered.
+ *
+ * Rules of this module:
+ *
+ * - At most one attempt at a time; who asks meanwhile shares it.
+ * - Where the peer is known to be offline, nothing is tried: the server tells when that changes.
+ * - A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of
+ *   which the server says for good that it may not be asked.
+ * - A peer whose key has changed is not called before a person has accepted the new one.
+ * - A promise cannot be cancelled: whoever goes on after an `await` looks first whether it is still the attempt.
+ *
+ * It does not know how a connection is made, nor what is sent on it.
+ */
+import {
+  AldisError,
+  PeerConnectionFailed,
+  PeerKeyChanged,
+  PeerOffline,
+  PeerUnknown,
+  RequestFailed,
+  SignalingError,
+  StateError,
+} from '../errors.js';
+
+/** A connection that has stood for so many seconds was no failure: the pauses begin small again. */
+export const SETTLED = 10;
+/** An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody. */
+export const CROSSED = 3;
+
+/**
+ * What a caller works with: the peer's end of it, made by `link.Link`.
+ *
+ * @typedef {object} Line
+ * @property {string} userId
+ * @property {boolean} wanted Whether there should be a connection.
+ * @property {number} queued How many messages wait for the peer.
+ * @property {boolean} watched Whether the server will tell when the peer comes online.
+ * @property {boolean} registered Whether the server can be asked.
+ * @property {import('../peer/negotiation.js').PeerState} state How the connection stands now.
+ * @property {() => Promise<void>} find Ask the server for the peer. Throws `SignalingError`, `PeerError`.
+ * @property {() => void} dial Start to connect, unless that is under way; the new state is told when it comes.
+ * @property {(reason: string) => void} hangUp End an attempt or a connection, for good.
+ * @property {(error: PeerKeyChanged) => void} blocked The key has changed: nothing that waits can be delivered.
+ * @property {(error: AldisError) => void} failed An attempt has failed.
+ */
+
+export class Caller {
+  #line;
+  #backoff;
+  #timers;
+  #random;
+  /** @type {object | null} the attempt that is under way */
+  #task = null;
+  /** @type {(() => void) | null} cancels the timer of the next one */
+  #cancel = null;
+  /** @type {Set<(error: AldisError | null) => void>} */
+  #waiters = new Set();
+  /** @type {((error: AldisError | null) => void) | null} of the attempt that has been dialled */
+  #outcome = null;
+  /** @type {AldisError | null} what was wrong with an answer to it */
+  #refusal = null;
+  #failures = 0;
+  /** @type {number | null} */
+  #connectedAt = null;
+  #blocked = false;
+  #hushed = false;
+  #offline = false;
+
+  /**
+   * @param {Line} line
+   * @param {import('../client/backoff.js').Backoff} backoff
+   * @param {import('../client/timers.js').Timers} timers
+   * @param {() => number} random Numbers evenly from 0 to 1.
+   */
+  constructor(line, backoff, timers, random) {
+    this.#line = line;
+    this.#backoff = backoff;
+    this.#timers = timers;
+    this.#random = random;
+  }
+
+  /**
+   * Wait until the peer is connected, calling it now. Throws `PeerError` when it fails, or takes too long.
+   *
+   * @param {number} seconds
+   * @returns {Promise<void>}
+   */
+  connected(seconds) {
+    const line = this.#line;
+    if (this.#connectedAt !== null && line.state === 'connected') {
+      return Promise.resolve();
+    }
+    return new Promise((resolve, reject) => {
+      const end = (/** @type {AldisError | null} */ error) => {
+        cancel();
+        this.#waiters.delete(end);
+        error ? reject(error) : resolve();
+      };
+      const cancel = this.#timers.callLater(seconds, () => {
+        const why = line.registered ? 'it was not there' : 'the signaling server cannot be reached';
+        end(this.#cause(this.#failure(`${why} after ${seconds} s`)));
+      });
+      this.#waiters.add(end);
+      this.poke(true);
+    });
+  }
+
+  /**
+   * Something may have changed: call if it is time to.
+   *
+   * @param {boolean} [now] There is no reason to wait any more.
+   */
+  poke(now = false) {
+    if (now) {
+      this.#offline = this.#hushed = false;
+      this.#cancelTimer();
+    }
+    const { wanted, registered, state } = this.#line;
+    if (
+      wanted &&
+      registered &&
+      !(this.#blocked || this.#hushed || this.#offline || this.#task || this.#cancel) &&
+      state !== 'connecting' &&
+      state !== 'connected'
+    ) {
+      this.#call((this.#task = {}));
+    }
+  }
+
+  /** A message waits for the peer. */
+  queued() {
+    this.#hushed = false;
+    this.poke();
+  }
+
+  /**
+   * The server has said whether the peer is online: a change, or how it stands after we were away.
+   *
+   * @param {boolean} online
+   */
+  presenceChanged(online) {
+    const line = this.#line;
+    const cameBack = online && (this.#offline || line.state === 'disconnected');
+    this.#offline = !online;
+    if (cameBack) {
+      this.#failures = 0;
+      if (line.wanted && this.#underWay()) {
+        // That was meant for the peer as it was before: nobody will answer.
+        this.#stop('it has come back online');
+      }
+    }
+    this.poke(cameBack);
+  }
+
+  /**
+   * We are registered again. Unless `resumed`, something may have been missed.
+   *
+   * @param {boolean} resumed
+   */
+  signalingReturned(resumed) {
+    if (!resumed) {
+      this.#offline = this.#hushed = false;
+    }
+    this.poke();
+  }
+
+  /**
+   * The connection has come to another state.
+   *
+   * @param {import('../peer/negotiation.js').PeerState} state
+   * @param {AldisError | null} error
+   */
+  stateChanged(state, error) {
+    if (state === 'connected') {
+      this.#connectedAt = this.#timers.time();
+      this.#hushed = false;
+      this.#refusal = null;
+      this.#cancelTimer();
+      this.#finish(null);
+    } else if (state === 'failed' || state === 'closed' || state === 'disconnected') {
+      this.#lost(state, error);
+    }
+  }
+
+  /**
+   * @param {string} state
+   * @param {AldisError | null} error
+   */
+  #lost(state, error) {
+    const since = this.#connectedAt;
+    this.#connectedAt = null;
+    if (since !== null && this.#timers.time() - since >= SETTLED) {
+      this.#failures = 0;
+    }
+    if (this.#outcome) {
+      if (state !== 'disconnected') {
+        this.#outcome(error ?? this.#failure('it has hung up'));
+      }
+      return;
+    }
+    if (state === 'closed' && since !== null && !this.#line.queued) {
+      this.#hushed = true;
+    }
+    this.#retry();
+  }
+
+  /**
+   * An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why.
+   *
+   * @param {AldisError} error
+   */
+  refused(error) {
+    this.#refusal = error;
+  }
+
+  /** A person has accepted the peer's new key. */
+  accepted() {
+    this.#blocked = false;
+    this.#refusal = null;
+    this.poke(true);
+  }
+
+  /** Somebody has lost interest: end an attempt of ours that nobody wants any more, leave all else as it is. */
+  reconsider() {
+    if (!this.#line.wanted) {
+      if (this.#task) {
+        this.#stop('it is not wanted any more');
+      }
+      this.#cancelTimer();
+    }
+  }
+
+  /**
+   * End what is under way; who waits gets `error`.
+   *
+   * @param {AldisError} error
+   */
+  stop(error) {
+    this.#stop(error.message);
+    this.#finish(error);
+  }
+
+  // --- one attempt ---------------------------------------------------------------------------------------------------
+
+  /** @param {object} task */
+  async #call(task) {
+    /** @type {unknown} */
+    let error = null;
+    let found = false;
+    try {
+      await this.#line.find();
+      found = true;
+      if (this.#task === task) {
+        await this.#connect(task);
+      }
+    } catch (thrown) {
+      error = thrown;
+    }
+    if (this.#task !== task) {
+      return; // it was stopped meanwhile
+    }
+    this.#task = null;
+    if (error instanceof RequestFailed) {
+      this.#hushed = !error.temporary;
+      this.#ended(this.#failure(`the server refuses: ${error.message}`), found, error.retryAfter ?? 0);
+    } else if (error instanceof SignalingError || error instanceof StateError) {
+      this.#retry(); // who waits goes on waiting, as the server may come back in time
+    } else if (error instanceof AldisError) {
+      this.#ended(error, found);
+    } else if (error) {
+      console.error(error);
+      this.#ended(this.#failure('an internal error, see the log'), found);
+    }
+  }
+
+  /**
+   * Dial, and wait for what comes of it. Throws `PeerError`.
+   *
+   * @param {object} task
+   */
+  async #connect(task) {
+    this.#refusal = null;
+    const began = this.#timers.time();
+    let error = await this.#attempt();
+    // One of the two has been restarted, perhaps, and the other has noticed by this very call; or the offer went to a
+    // connection that the server had to give up. Who waits should not have to know of that: once more, at once.
+    const crossed = !this.#refusal && this.#timers.time() - began < CROSSED;
+    if (error && crossed && this.#waiters.size && this.#task === task) {
+      error = await this.#attempt();
+    }
+    if (error) {
+      throw this.#cause(error);
+    }
+  }
+
+  /** @returns {Promise<AldisError | null>} */
+  async #attempt() {
+    this.#line.dial();
+    if (this.#line.state === 'connected') {
+      return null;
+    }
+    /** @type {(error: AldisError | null) => void} */
+    let tell = () => {};
+    const outcome = new Promise((resolve) => (this.#outcome = tell = resolve));
+    const error = await outcome;
+    if (this.#outcome === tell) {
+      this.#outcome = null;
+    }
+    return error;
+  }
+
+  /**
+   * Why an attempt has failed: what was wrong with the answer says more than that none came in time.
+   *
+   * @param {AldisError} error
+   */
+  #cause(error) {
+    return this.#refusal ?? error;
+  }
+
+  /** @param {string} reason */
+  #failure(reason) {
+    return new PeerConnectionFailed(this.#line.userId, reason);
+  }
+
+  /**
+   * @param {AldisError} error
+   * @param {boolean} found Whether the server had nothing against the call.
+   * @param {number} [notBefore]
+   */
+  #ended(error, found, notBefore) {
+    const { watched, state } = this.#line;
+    if (state === 'connected') {
+      return; // it has called us meanwhile, with the pinned key: whatever the server says, there it is
+    }
+    this.#offline = !found && watched && (error instanceof PeerOffline || error instanceof PeerUnknown);
+    this.#blocked = !found && error instanceof PeerKeyChanged;
+    this.#line.failed(error);
+    if (this.#blocked) {
+      this.#line.blocked(/** @type {PeerKeyChanged} */ (error));
+    }
+    this.#finish(error);
+    this.#retry(notBefore);
+  }
+
+  /** @param {AldisError | null} error */
+  #finish(error) {
+    if (!error && this.#outcome) {
+      this.#outcome(null);
+      this.#outcome = null;
+    }
+    for (const end of [...this.#waiters]) {
+      end(error);
+    }
+  }
+
+  /**
+   * Call again after a pause, of at least `notBefore` seconds, if that makes sense.
+   *
+   * @param {number} [notBefore]
+   */
+  #retry(notBefore = 0) {
+    if (this.#cancel || !this.#line.wanted || this.#offline || this.#blocked || this.#hushed) {
+      return;
+    }
+    const pause = this.#backoff.delay(++this.#failures, this.#random());
+    this.#cancel = this.#timers.callLater(Math.max(pause, notBefore), () => {
+      this.#cancel = null;
+      this.poke();
+    });
+  }
+
+  /** @param {string} reason */
+  #stop(reason) {
+    this.#cancelTimer();
+    this.#task = this.#outcome = null;
+    if (this.#underWay()) {
+      this.#line.hangUp(reason);
+    }
+  }
+
+  #underWay() {
+    return ['connecting', 'disconnected'].includes(this.#line.state);
+  }
+
+  #cancelTimer() {
+    this.#cancel?.();
+    this.#cancel = null;
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Which STUN and TURN servers to use: those that were given, else those that the signaling server names.
+ *
+ * The credentials of TURN servers run out, so they are asked for anew in time. Until the first answer is known, what
+ * others say through the server is held back: an answer made without TURN servers may never lead to a connection.
+ */
+import { SignalingError, StateError } from '../errors.js';
+
+/**
+ * @import { AnswerReceived, ByeReceived, CandidateReceived, OfferReceived } from '../client/events.js'
+ *
+ * @typedef {AnswerReceived | ByeReceived | CandidateReceived | OfferReceived} PeerEvent What a user says to us through the server.
+ */
+
+const RENEW_AT = 0.75; // of their life: an attempt that begins now must end with credentials that still hold
+const RETRY_SECONDS = 30;
+const SHORTEST_SECONDS = 10; // whatever the server says, it is not asked more often
+const LONGEST_SECONDS = 24 * 3600;
+const MAX_HELD_BACK = 256; // messages; one caller with a dozen candidates sends some 15
+
+/** Keeps the configuration of peer connections up to date. */
+export class IceKeeper {
+  #client;
+  #timers;
+  #given;
+  #closed = false;
+  /** @type {PeerEvent[] | null} */
+  #heldBack = [];
+  #cancel = () => {};
+
+  /**
+   * @param {import('../client/client.js').SignalingClient} client
+   * @param {readonly RTCIceServer[] | null} given
+   * @param {import('../client/timers.js').Timers} timers
+   */
+  constructor(client, given, timers) {
+    this.#client = client;
+    this.#timers = timers;
+    this.#given = given !== null;
+    /** @type {RTCConfiguration} what to make connections with now */
+    this.config = { iceServers: [...(given ?? [])] };
+  }
+
+  /**
+   * Ask, and ask again in time until `close`. Returns, after the first answer, what was held back until then.
+   *
+   * @returns {Promise<PeerEvent[]>}
+   */
+  async keep() {
+    if (!this.#given) {
+      await this.#ask();
+    }
+    const heldBack = this.#heldBack ?? [];
+    this.#heldBack = null;
+    return heldBack;
+  }
+
+  async #ask() {
+    let pause = RETRY_SECONDS;
+    try {
+      const { iceServers, ttl } = await this.#client.iceServers();
+      this.config = { iceServers };
+      pause = Math.min(Math.max(ttl * RENEW_AT, SHORTEST_SECONDS), LONGEST_SECONDS);
+    } catch (error) {
+      if (!(error instanceof SignalingError || error instanceof StateError)) {
+        console.error(error);
+      }
+    }
+    if (!this.#closed) {
+      this.#cancel = this.#timers.callLater(pause, () => void this.#ask());
+    }
+  }
+
+  close() {
+    this.#closed = true;
+    this.#cancel();
+  }
+
+  /**
+   * Keep an event for later; false when it is time to act on it.
+   *
+   * @param {PeerEvent} event
+   */
+  holdBack(event) {
+    if (this.#heldBack && this.#heldBack.length < MAX_HELD_BACK) {
+      this.#heldBack.push(event);
+    }
+    return this.#heldBack !== null;
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * Pins, what the directory says while there is no pin yet, and what an invitation says.
+ *
+ * At the first contact the server names the peer's key, and the peer then proves one. Both have to be the same: so a
+ * server that only lies once is found out even then. A pin is made by a proof alone, never by the server's word. Where
+ * an invitation has brought a fingerprint, no key with another one is pinned at all.
+ *
+ * Everything is of one server. What is pinned is also kept here, for who cannot wait for an answer.
+ */
+import { FingerprintMismatch } from '../errors.js';
+import { fingerprint, PUBLIC_KEY_BYTES } from '../identity/keys.js';
+import { fromBase64 } from '../protocol/codec.js';
+
+/**
+ * @typedef {import('../protocol/codec.js').Bytes} Bytes
+ * @typedef {import('../identity/pins.js').Pins} Pins
+ * @typedef {{ publicKey: Bytes | null, fingerprint: string | null }} Known The pinned key of a user, if there is one.
+ */
+
+/** @type {Known} */
+const UNKNOWN = { publicKey: null, fingerprint: null };
+
+/** The pins of a store: those of `pins`, and expectations that last as long as a peer is known. */
+export class DirectoryPins {
+  #pins;
+  #server;
+  /** @type {Map<string, Bytes>} */
+  #expected = new Map();
+  /** @type {Map<string, string>} */
+  #required = new Map();
+  /** @type {Map<string, Known>} */
+  #known = new Map();
+
+  /**
+   * @param {Pins} pins
+   * @param {string} server
+   */
+  constructor(pins, server) {
+    this.#pins = pins;
+    this.#server = server;
+  }
+
+  /**
+   * What was pinned when it was looked at last.
+   *
+   * @param {string} userId
+   * @returns {Known}
+   */
+  known(userId) {
+    return this.#known.get(userId) ?? UNKNOWN;
+  }
+
+  /**
+   * Look what is pinned; `known` tells it from then on.
+   *
+   * @param {string} userId
+   * @returns {Promise<Bytes | null>}
+   */
+  async load(userId) {
+    return this.#learn(userId, await this.#pins.find(this.#server, userId));
+  }
+
+  /**
+   * Refuse every key with another fingerprint from now on. Throws `FingerprintMismatch` when such a one is pinned, and
+   * changes nothing then.
+   *
+   * @param {string} userId
+   * @param {string} expected
+   */
+  async require(userId, expected) {
+    const before = this.#required.get(userId);
+    this.#required.set(userId, expected); // first: nothing else is to be pinned while we look
+    await this.load(userId);
+    const pinned = this.known(userId).fingerprint;
+    if (pinned && pinned !== expected) {
+      this.#required.delete(userId);
+      if (before) {
+        this.#required.set(userId, before);
+      }
+      throw new FingerprintMismatch(userId, expected, pinned);
+    }
+  }
+
+  /**
+   * Note what the directory says; return the pinned key, or `publicKey` when there is none. Throws
+   * `FingerprintMismatch`.
+   *
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  async expect(userId, publicKey) {
+    const print = await fingerprint(publicKey);
+    const pinned = await this.load(userId);
+    this.#check(userId, print);
+    if (pinned) {
+      return pinned;
+    }
+    this.#expected.set(userId, publicKey);
+    return publicKey;
+  }
+
+  /**
+   * For `Trust`: pin a proved key, unless another one is pinned or expected; return the key that stands. Throws
+   * `FingerprintMismatch`.
+   *
+   * @param {string} server
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  async pin(server, userId, publicKey) {
+    const print = await fingerprint(publicKey);
+    const standing = await this.find(server, userId);
+    // Nothing may be waited for between the check and the pin.
+    this.#check(userId, print);
+    if (standing && !sameKey(standing, publicKey)) {
+      return standing;
+    }
+    const pinned = await this.#pins.pin(server, userId, publicKey);
+    await this.#learn(userId, pinned);
+    return pinned;
+  }
+
+  /**
+   * The pinned key, else the one that is expected.
+   *
+   * @param {string} _server
+   * @param {string} userId
+   */
+  async find(_server, userId) {
+    return (await this.load(userId)) ?? this.#expected.get(userId) ?? null;
+  }
+
+  /**
+   * Pin a key in place of any other: a person has decided.
+   *
+   * @param {string} _server
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  async accept(_server, userId, publicKey) {
+    this.forget(userId);
+    await this.#pins.accept(this.#server, userId, publicKey);
+    await this.#learn(userId, publicKey);
+  }
+
+  /**
+   * The peer is not known any more: let go of what was expected.
+   *
+   * @param {string} userId
+   */
+  forget(userId) {
+    this.#expected.delete(userId);
+    this.#required.delete(userId);
+    this.#known.delete(userId);
+  }
+
+  /**
+   * @param {string} userId
+   * @param {string} print
+   */
+  #check(userId, print) {
+    const expected = this.#required.get(userId);
+    if (expected && expected !== print) {
+      throw new FingerprintMismatch(userId, expected, print);
+    }
+  }
+
+  /**
+   * @param {string} userId
+   * @param {Bytes | null} publicKey
+   */
+  async #learn(userId, publicKey) {
+    const known = this.known(userId).publicKey;
+    if (publicKey && !(known && sameKey(known, publicKey))) {
+      this.#known.set(userId, { publicKey, fingerprint: await fingerprint(publicKey) });
+    }
+    return publicKey;
+  }
+}
+
+/**
+ * @param {Bytes} one
+ * @param {Bytes} other
+ */
+export function sameKey(one, other) {
+  return one.length === other.length && one.every((byte, index) => byte === other[index]);
+}
+
+/**
+ * The key that a proof claims to be made with, unchecked; null when there is none that could be one.
+ *
+ * @param {import('../protocol/messages.js').Proof | null} proof
+ */
+export function claimedKey(proof) {
+  try {
+    return proof && fromBase64(proof.publicKey, PUBLIC_KEY_BYTES);
+  } catch {
+    return null;
+  }
+}

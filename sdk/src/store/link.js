@@ -1,0 +1,554 @@
+/**
+ * All that a store keeps of one peer: the conversation, the caller, and the connection when there is one.
+ *
+ * Rules of this module:
+ *
+ * - A link outlives its connections. Each `PeerConnection` has a listener of its own, so that one that was let go of is
+ *   not heard any more.
+ * - A peer that breaks the protocol loses the connection, not the link: what it has sent before stands.
+ * - What a link may ask of the store is in `Home`; it knows of no other peer.
+ */
+import {
+  PeerConnectionFailed,
+  PeerKeyChanged,
+  PeerOffline,
+  PeerUnknown,
+  ProtocolViolation,
+  RequestFailed,
+} from '../errors.js';
+import { DEFAULT_DEVICE, split } from '../protocol/addresses.js';
+import { Content } from '../protocol/channel.js';
+import { Caller } from './caller.js';
+import { Conversation } from './conversation.js';
+import { sameKey } from './keys.js';
+
+/**
+ * @import { AldisError, PeerError } from '../errors.js'
+ * @import { PeerConnection, PeerListener } from '../peer/connection.js'
+ * @import { PeerState } from '../peer/negotiation.js'
+ * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
+ * @import { Bytes } from '../protocol/codec.js'
+ * @import { Delivery } from './delivery.js'
+ * @import { PeerEvent } from './ice.js'
+ * @import { PeerView, StoreLimits } from './state.js'
+ */
+
+/**
+ * What a link needs of the store that it belongs to.
+ *
+ * @typedef {object} Home
+ * @property {StoreLimits} limits How much may be kept.
+ * @property {import('../client/backoff.js').Backoff} backoff The pauses between calls.
+ * @property {import('../client/timers.js').Timers} timers
+ * @property {import('./keys.js').DirectoryPins} pins
+ * @property {import('./conversation.js').Recipient} mailbox Where messages go.
+ * @property {boolean} registered Whether the server can be asked.
+ * @property {AldisError | null} ended Why the server will never be there again, or null.
+ * @property {() => number} random A number evenly from 0 to 1.
+ * @property {(userId: string) => Promise<void>} watch Have presence told. Throws `SignalingError`.
+ * @property {(userId: string) => Promise<import('../client/events.js').Discovery>} discover Throws `SignalingError`.
+ * @property {(userId: string, listener: PeerListener, hello: () => Hello) => PeerConnection} connection Make one.
+ * @property {(connection: PeerConnection) => void} refresh Give a connection the ICE servers of the hour.
+ * @property {(link: Link) => void} changed Something in `Link.view` may have changed.
+ * @property {(size: number) => void} arrived So many bytes of a message have come.
+ * @property {(link: Link, data: Bytes) => void} controlled A control message has come. Throws `ProtocolViolation`.
+ * @property {(link: Link) => void} opened A channel has opened, and messages flow.
+ * @property {(link: Link, error: AldisError, restarted?: boolean) => void} over What is under way beyond messages will
+ *   not get any further. With `restarted` a new program has taken the other's place: it can be told what is not said yet.
+ * @property {(userId: string) => boolean} busy Whether something is under way that needs a connection.
+ * @property {(link: Link, track: MediaStreamTrack, streams: readonly MediaStream[]) => void} tracked Media has come.
+ */
+
+// Of what the peer's program says that it can do; this version knows of two things, with short names.
+const MAX_FEATURES = 16;
+const MAX_FEATURE = 32;
+
+/** @type {readonly string[]} */
+const NOTHING = Object.freeze([]);
+
+/** One peer, as long as the store knows it. */
+export class Link {
+  kept = false; // the application has asked for a connection, and had it
+  /** @type {Bytes | null} the key with which the application lets the peer in */
+  admitted = null;
+  touched = 0; // when something happened here last
+  watched = false;
+  /** @type {readonly string[] | null} what the peer's program can do; null while not connected */
+  features = null;
+  #home;
+  #asking = 0;
+  /** @type {PeerState} */
+  #state = 'new';
+  /** @type {AldisError | null} */
+  #error = null;
+  /** @type {boolean | null} */
+  #online;
+  /** @type {PeerKeyChanged | null} */
+  #blocked = null;
+  /** @type {PeerConnection | null} */
+  #connection = null;
+  #connections = 0;
+
+  /**
+   * @param {string} userId
+   * @param {Home} home
+   * @param {string} stream A random name.
+   * @param {boolean | null} online What is known already.
+   */
+  constructor(userId, home, stream, online) {
+    this.userId = userId;
+    this.#home = home;
+    this.#online = online;
+    this.conversation = new Conversation(userId, stream, {
+      limits: home.limits,
+      route: this,
+      recipient: home.mailbox,
+      control: (data) => this.#obey(() => home.controlled(this, data)),
+      timers: home.timers,
+    });
+    this.caller = new Caller(this, home.backoff, home.timers, home.random);
+  }
+
+  // --- for the store -------------------------------------------------------------------------------------------------
+
+  /** Whether there should be a connection. */
+  get wanted() {
+    return this.kept || this.#asking > 0 || this.queued > 0 || this.#home.busy(this.userId);
+  }
+
+  /** Whether it may be forgotten to make place for another peer. */
+  get idle() {
+    return !(this.connected || this.state === 'connecting' || this.wanted || this.conversation.waiting);
+  }
+
+  /** Whether there is a connection, be it broken at the moment: it needs no server. */
+  get connected() {
+    return this.state === 'connected' || this.state === 'disconnected';
+  }
+
+  /** The connection whose channel is open, whether something comes through at the moment or not. */
+  get connection() {
+    return this.features && this.#connection;
+  }
+
+  /**
+   * The peer as the application sees it.
+   *
+   * @returns {PeerView}
+   */
+  get view() {
+    return {
+      userId: this.userId,
+      state: this.#state,
+      online: this.#online,
+      roundTripTime: this.#state === 'connected' ? (this.#connection?.roundTripTime ?? null) : null,
+      ...this.#home.pins.known(this.userId),
+      queued: this.queued,
+      error: this.#error,
+      connections: this.#connections,
+      features: this.features ?? NOTHING,
+    };
+  }
+
+  /**
+   * Returns when the peer is connected. Throws `PeerError`, `StateError`, and why the server is gone for good.
+   *
+   * @param {number} seconds
+   * @param {string | null} fingerprint That of the only key that will do.
+   */
+  async connect(seconds, fingerprint) {
+    this.#check();
+    this.#asking++;
+    try {
+      if (fingerprint) {
+        await this.#home.pins.require(this.userId, fingerprint);
+      }
+      await this.caller.connected(seconds);
+      this.kept = true;
+    } finally {
+      this.#asking--;
+      this.caller.reconsider();
+      this.#changed();
+    }
+  }
+
+  /**
+   * Queue a message. Throws `QueueFull`, `PeerKeyChanged` until the new key is accepted, and why the server is gone for
+   * good where it would be needed.
+   *
+   * @param {number} content One of `Content`.
+   * @param {Bytes} data
+   * @returns {Delivery}
+   */
+  send(content, data) {
+    this.#check();
+    const delivery = this.conversation.send(content, data);
+    if (this.state !== 'connected') {
+      this.caller.queued();
+    }
+    this.#changed();
+    return delivery;
+  }
+
+  /**
+   * Queue a word to the peer's store. Throws as `send` does; nobody is called for it.
+   *
+   * @param {Bytes} data
+   */
+  sendControl(data) {
+    this.#check();
+    return this.conversation.send(Content.CONTROL, data);
+  }
+
+  /**
+   * Take in what the peer says through the server.
+   *
+   * @param {PeerEvent} event
+   */
+  receive(event) {
+    if (!this.#connection && event.type !== 'offerReceived') {
+      return; // meant for a connection that is gone
+    }
+    // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
+    const [userId, device] = split(event.sender);
+    this.#connect().receive(device === null ? { ...event, sender: `${userId}/${DEFAULT_DEVICE}` } : event);
+  }
+
+  /**
+   * The server has said whether the peer is online.
+   *
+   * @param {boolean} online
+   */
+  presenceChanged(online) {
+    this.#online = online;
+    this.caller.presenceChanged(online);
+    this.#changed();
+  }
+
+  /**
+   * The application has accepted a key.
+   *
+   * @param {boolean} changed Another one was pinned before.
+   */
+  accept(changed) {
+    this.#blocked = this.#error = null;
+    if (changed) {
+      this.hangUp('another key of yours has been accepted');
+    }
+    this.caller.accepted();
+    this.#changed();
+  }
+
+  /**
+   * End the connection for a fault of the peer's, and call again later if it is wanted.
+   *
+   * @param {string} reason
+   */
+  drop(reason) {
+    const error = new PeerConnectionFailed(this.userId, reason);
+    this.#release(reason);
+    this.#state = 'failed';
+    this.#error = error;
+    this.#home.over(this, error); // the other side is told goodbye, which ends it there
+    this.caller.stateChanged('failed', error);
+    this.#changed();
+  }
+
+  /**
+   * End the connection, and forget what has arrived and is not handed over: it will come again.
+   *
+   * @param {string} reason
+   */
+  letGo(reason) {
+    this.drop(reason);
+    this.conversation.letGo();
+  }
+
+  /**
+   * End everything with this peer: it is told `farewell`, what waits for it fails for `reason`, who waits for a
+   * connection gets `error`. The link can be used again. Done before it first waits, but for the connection's own end.
+   *
+   * @param {string} farewell
+   * @param {string} reason
+   * @param {AldisError} error
+   */
+  async close(farewell, reason, error) {
+    this.kept = false;
+    this.caller.stop(error);
+    this.conversation.flush();
+    const connection = this.#detach();
+    this.#fail(reason, error);
+    if (this.#state !== 'new') {
+      this.#state = 'closed';
+    }
+    this.#error = this.#blocked;
+    this.#changed();
+    await connection?.close(farewell);
+  }
+
+  /**
+   * The server will never be there again: what needs it is over, what is connected goes on.
+   *
+   * @param {AldisError} error
+   */
+  signalingEnded(error) {
+    if (!this.connected) {
+      this.caller.stop(error);
+      this.#fail(`the signaling server is gone for good: ${error.message}`, error);
+      this.#changed();
+    }
+  }
+
+  #check() {
+    if (this.#blocked) {
+      throw new PeerKeyChanged(this.userId, this.#blocked.pinned, this.#blocked.offered);
+    }
+    const { ended } = this.#home;
+    if (ended && !this.connected) {
+      throw ended;
+    }
+  }
+
+  // --- for the caller ------------------------------------------------------------------------------------------------
+
+  /** How many messages wait for the peer. */
+  get queued() {
+    return this.conversation.queued;
+  }
+
+  /** Whether the server can be asked. */
+  get registered() {
+    return this.#home.registered;
+  }
+
+  /** How the connection stands now; what was told may be a moment older. */
+  get state() {
+    return this.#connection?.state ?? this.#state;
+  }
+
+  /** Ask the server for the peer. Throws `SignalingError`, `PeerError`. */
+  async find() {
+    const { userId } = this;
+    if (!this.watched) {
+      try {
+        await this.#home.watch(userId);
+        this.watched = true;
+      } catch (error) {
+        if (!(error instanceof RequestFailed)) {
+          throw error;
+        } // else the server allows no more watches: it is asked at each attempt then
+      }
+    }
+    const { online, publicKey } = await this.#home.discover(userId);
+    this.#online = online;
+    if (publicKey) {
+      const standing = await this.#home.pins.expect(userId, publicKey);
+      if (!sameKey(standing, publicKey)) {
+        throw new PeerKeyChanged(userId, standing, publicKey);
+      }
+    }
+    if (!online) {
+      throw publicKey ? new PeerOffline(userId) : new PeerUnknown(userId);
+    }
+  }
+
+  /** Start to connect, unless that is under way. */
+  dial() {
+    this.#connect().connect();
+  }
+
+  /**
+   * End an attempt or a connection, for good.
+   *
+   * @param {string} reason
+   */
+  hangUp(reason) {
+    if (this.#connection) {
+      this.#release(reason);
+      this.#state = 'closed';
+      this.#changed();
+    }
+  }
+
+  /**
+   * The key has changed: nothing that waits can be delivered.
+   *
+   * @param {PeerKeyChanged} error
+   */
+  blocked(error) {
+    this.#blocked = error;
+    this.#release('the key has changed');
+    this.#state = 'failed';
+    this.#fail(error.message, error);
+    this.#changed();
+  }
+
+  /**
+   * An attempt has failed.
+   *
+   * @param {AldisError} error
+   */
+  failed(error) {
+    // That the peer is away is no fault: `online` says it.
+    this.#error = error instanceof PeerOffline || error instanceof PeerUnknown ? null : error;
+    this.#changed();
+  }
+
+  // --- for the conversation ------------------------------------------------------------------------------------------
+
+  /**
+   * The direct route.
+   *
+   * @param {Bytes} frame
+   */
+  sendFrame(frame) {
+    return this.#connection?.sendFrame(frame) ?? false;
+  }
+
+  // --- the connection ------------------------------------------------------------------------------------------------
+
+  /** The connection, made if need be. */
+  #connect() {
+    this.#connection ??= this.#made();
+    this.#home.refresh(this.#connection);
+    return this.#connection;
+  }
+
+  #made() {
+    const { conversation } = this;
+    const listened = () => this.#connection === connection;
+    /**
+     * Deaf once the link has let go of its connection.
+     *
+     * @template {unknown[]} T
+     * @param {(...values: T) => void} hear
+     */
+    const ear =
+      (hear) =>
+      (/** @type {T} */ ...values) => {
+        if (listened()) {
+          hear(...values);
+        }
+      };
+    /** @type {PeerConnection} */
+    const connection = this.#home.connection(
+      this.userId,
+      {
+        stateChanged: ear((state, error) => this.#stateChanged(state, error)),
+        channelOpened: ear((hello) => this.#channelOpened(hello)),
+        frameReceived: ear((frame) => this.#frameReceived(frame)),
+        channelClosed: ear(() => this.#shut()),
+        writable: ear(() => conversation.pump()),
+        refused: ear((error) => this.#refused(error)),
+        trackReceived: ear((track, streams) => this.#home.tracked(this, track, streams)),
+      },
+      () => (listened() ? conversation.hello() : conversation.greeting()),
+    );
+    return connection;
+  }
+
+  #detach() {
+    const connection = this.#connection;
+    this.#connection = null;
+    this.#shut();
+    return connection;
+  }
+
+  #shut() {
+    this.features = null;
+    this.conversation.closed();
+  }
+
+  /** @param {string} reason */
+  #release(reason) {
+    this.#detach()?.close(reason);
+  }
+
+  /**
+   * @param {string} reason
+   * @param {AldisError} error
+   */
+  #fail(reason, error) {
+    this.conversation.fail(reason);
+    this.#home.over(this, error);
+  }
+
+  #changed() {
+    this.touched = this.#home.timers.time();
+    this.#home.changed(this);
+  }
+
+  /**
+   * @param {PeerState} state
+   * @param {PeerError | null} error
+   */
+  #stateChanged(state, error) {
+    const before = this.#state;
+    this.#state = state;
+    if (state === 'connected') {
+      this.#error = null;
+    } else if (error) {
+      this.#error = error;
+    }
+    if (state === 'closed' && (before === 'connected' || before === 'disconnected')) {
+      this.#home.over(this, new PeerConnectionFailed(this.userId, 'it has hung up'));
+    }
+    // What was told may be overtaken by a new attempt already; the caller counts attempts.
+    if (state === this.state) {
+      this.caller.stateChanged(state, error);
+    }
+    const { ended } = this.#home;
+    if (ended) {
+      this.signalingEnded(ended);
+    }
+    this.#changed();
+  }
+
+  /** @param {Hello} hello */
+  #channelOpened(hello) {
+    this.#connections++;
+    // What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
+    this.features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
+    this.#obey(() => {
+      if (this.conversation.opened(hello)) {
+        const reason = 'it was started anew, or is another device';
+        this.#home.over(this, new PeerConnectionFailed(this.userId, reason), true);
+      }
+      this.#home.opened(this);
+    });
+    this.#changed();
+  }
+
+  /** @param {Chunk | Ack} frame */
+  #frameReceived(frame) {
+    this.#obey(() => this.conversation.received(frame));
+    if (frame.type === 'chunk') {
+      this.#home.arrived(frame.data.length);
+    }
+  }
+
+  /** @param {PeerError} error */
+  #refused(error) {
+    this.caller.refused(error);
+    if (this.state !== 'connected') {
+      this.#error = error;
+    }
+    this.#changed();
+  }
+
+  /** @param {() => void} takeIn */
+  #obey(takeIn) {
+    const before = this.queued;
+    try {
+      takeIn();
+      if (this.queued !== before) {
+        this.#changed();
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) {
+        throw error;
+      }
+      this.drop(`it breaks the protocol: ${error.message}`);
+    }
+  }
+}
