@@ -109,7 +109,7 @@ export class DirectoryPins {
    */
   async pin(server, userId, publicKey) {
     const print = await fingerprint(publicKey);
-    const standing = await this.find(server, userId);
+    const standing = (await this.load(userId)) ?? this.#expected.get(userId);
     // Nothing may be waited for between the check and the pin.
     this.#check(userId, print);
     if (standing && !sameKey(standing, publicKey)) {
@@ -121,23 +121,12 @@ export class DirectoryPins {
   }
 
   /**
-   * The pinned key, else the one that is expected.
-   *
-   * @param {string} _server
-   * @param {string} userId
-   */
-  async find(_server, userId) {
-    return (await this.load(userId)) ?? this.#expected.get(userId) ?? null;
-  }
-
-  /**
    * Pin a key in place of any other: a person has decided.
    *
-   * @param {string} _server
    * @param {string} userId
    * @param {Bytes} publicKey
    */
-  async accept(_server, userId, publicKey) {
+  async accept(userId, publicKey) {
     this.forget(userId);
     await this.#pins.accept(this.#server, userId, publicKey);
     await this.#learn(userId, publicKey);

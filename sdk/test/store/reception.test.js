@@ -1,0 +1,101 @@
+/** Who is let in. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConnectionLost, InvalidAddress, TooManyPeers } from '../../src/errors.js';
+import { toBase64 } from '../../src/protocol/codec.js';
+import { Reception } from '../../src/store/reception.js';
+import { settle } from '../support/fake_timers.js';
+
+const KEY = new Uint8Array(32).fill(1);
+const OTHER = new Uint8Array(32).fill(2);
+
+const offer = (key = KEY) => ({
+  type: 'offerReceived',
+  sender: 'bob/phone',
+  connection: 'c',
+  proof: key && { publicKey: toBase64(key), nonce: '', signature: '' },
+});
+const linkOf = (userId, fields = {}) => ({ userId, wanted: false, admitted: null, ...fields });
+
+function made(accept = null) {
+  const byes = [];
+  const client = {
+    userId: 'alice',
+    async sendBye(to, { connection, reason }) {
+      byes.push([to, connection, reason]);
+      throw new ConnectionLost('gone'); // which is nobody's business
+    },
+  };
+  return { byes, reception: new Reception(client, accept) };
+}
+
+test('everybody is let in when nobody has said otherwise', () => {
+  const { byes, reception } = made();
+  const link = reception.admit(offer(), 'bob', null, linkOf);
+  assert.deepEqual(link.admitted, KEY);
+  assert.deepEqual(byes, []);
+});
+
+test('the application is asked once for each key, and not about those whom it wants', () => {
+  const questions = [];
+  const { reception } = made((userId, key) => {
+    questions.push([userId, key]);
+    return true;
+  });
+  const link = linkOf('bob');
+  reception.admit(offer(), 'bob', link, () => link);
+  reception.admit(offer(), 'bob', link, () => link);
+  assert.deepEqual(questions, [['bob', KEY]]);
+  reception.admit(offer(OTHER), 'bob', link, () => link);
+  assert.deepEqual(questions, [
+    ['bob', KEY],
+    ['bob', OTHER],
+  ]);
+  reception.admit(offer(), 'bob', linkOf('bob', { wanted: true }), () => link);
+  assert.equal(questions.length, 2);
+});
+
+test('who is not let in is told so; only true lets in, and a callback that throws nobody', async (t) => {
+  const log = t.mock.method(console, 'error', () => {});
+  const fails = () => {
+    throw new Error('oops');
+  };
+  for (const accept of [() => false, () => undefined, async () => false, async () => true, fails]) {
+    const { byes, reception } = made(accept);
+    assert.equal(
+      reception.admit(offer(), 'bob', null, () => assert.fail()),
+      null,
+    );
+    assert.deepEqual(byes, [['bob/phone', 'c', 'not accepted']]);
+  }
+  assert.equal(log.mock.callCount(), 1);
+  await settle();
+});
+
+test('who is too much is told so, and a name that breaks the rules is passed over', async () => {
+  for (const [error, told] of [
+    [new TooManyPeers(1), [['bob/phone', 'c', 'too many peers']]],
+    [new InvalidAddress('bob', 'it is'), []],
+  ]) {
+    const { byes, reception } = made();
+    const make = () => {
+      throw error;
+    };
+    assert.equal(reception.admit(offer(), 'bob', null, make), null);
+    assert.deepEqual(byes, told);
+  }
+  assert.throws(() =>
+    made().reception.admit(offer(), 'bob', null, () => {
+      throw new RangeError('oops');
+    }),
+  );
+  await settle();
+});
+
+test('an offer without a key, or in our own name, is left to the check of proofs', () => {
+  const { reception } = made(() => assert.fail());
+  const link = linkOf('bob');
+  assert.equal(reception.admit(offer(null), 'bob', link, linkOf), link);
+  assert.equal(reception.admit(offer(null), 'bob', null, linkOf), null);
+  assert.equal(reception.admit(offer(), 'alice', null, linkOf), null);
+});
