@@ -1,0 +1,174 @@
+/**
+ * One connection, as far as the negotiation goes, and the commands that go with it: the small steps of `negotiation`.
+ *
+ * Rules: nothing here decides whose offer stands or which connection is the one; nothing here knows the time.
+ */
+
+/** @import { Candidate, Capabilities } from '../protocol/messages.js' */
+
+/**
+ * What has to be done. `makeOffer`, `makeAnswer`, `applyAnswer`, `sendOffer` and `sendAnswer` are answered by a call with
+ * the same `serial`: what was made, or `operationFailed`.
+ * @typedef {{ type: 'createConnection', name: string, openChannel: boolean }
+ *   | { type: 'makeOffer', name: string, serial: number, restart: boolean }
+ *   | { type: 'makeAnswer' | 'applyAnswer' | 'sendOffer' | 'sendAnswer', name: string, serial: number, sdp: string }
+ *   | { type: 'addCandidate' | 'sendCandidate', name: string, candidate: Candidate | null }
+ *   | { type: 'sendBye' | 'probe', name: string, reason: string }
+ *   | { type: 'dropConnection', name: string }} Command
+ */
+
+/**
+ * One connection, as far as the negotiation goes. `phase`: the engine is making our offer; it is on its way, or its
+ * answer; the engine is making our answer; both descriptions are with the engine, or on their way into it.
+ * @typedef {object} Link
+ * @property {string} name
+ * @property {'offering' | 'offered' | 'answering' | 'settled'} phase
+ * @property {number | null} deadline when to give up: the attempt, or a path that is lost
+ * @property {number} serial
+ * @property {boolean} opened its channel is open
+ * @property {boolean} ready and HELLOs have been exchanged
+ * @property {boolean} lost and nothing comes through
+ * @property {string} offerSdp
+ * @property {number | null} offerDeadline of an offer on a link that is open
+ * @property {boolean} restart whether that offer is an ICE restart
+ * @property {boolean} wanted a renegotiation is due as soon as it can be made
+ * @property {number} tries renegotiations since one was answered
+ * @property {Capabilities} capabilities the other side's
+ * @property {string} fingerprints of the other side's certificate; empty: no description of theirs yet
+ * @property {string[]} fragments
+ * @property {(Candidate | null)[]} incoming before their description
+ * @property {(Candidate | null)[]} outgoing before ours is on its way
+ * @property {number} candidates
+ */
+
+/**
+ * @param {string} name
+ * @param {Link['phase']} phase
+ * @param {number} deadline
+ * @returns {Link}
+ */
+export function make(name, phase, deadline) {
+  return {
+    name,
+    phase,
+    deadline,
+    serial: 0,
+    opened: false,
+    ready: false,
+    lost: false,
+    offerSdp: '',
+    offerDeadline: null,
+    restart: false,
+    wanted: false,
+    tries: 0,
+    capabilities: { trickle: true, restart: true },
+    fingerprints: '',
+    fragments: [],
+    incoming: [],
+    outgoing: [],
+    candidates: 0,
+  };
+}
+
+/** @param {Link} link */
+export function isOffering({ phase }) {
+  return phase === 'offering' || phase === 'offered';
+}
+
+/** @param {Link} link */
+export function isDue(link) {
+  return link.wanted && !link.lost && link.phase === 'settled' && link.offerDeadline === null;
+}
+
+/**
+ * @param {number | null} deadline
+ * @param {number} now
+ */
+export function hasCome(deadline, now) {
+  return deadline !== null && deadline <= now;
+}
+
+/**
+ * @param {Link} link
+ * @param {boolean} restart
+ * @returns {Command[]}
+ */
+export function offer(link, restart) {
+  link.phase = 'offering';
+  link.restart = restart;
+  return [{ type: 'makeOffer', name: link.name, serial: ++link.serial, restart }];
+}
+
+/**
+ * Our offer stands; unless it is still to come, say it again, for it may have been lost.
+ * @param {Link} link
+ * @returns {Command[]}
+ */
+export function insist({ name, serial, offerSdp, phase }) {
+  return phase === 'offered' ? [{ type: 'sendOffer', name, serial, sdp: offerSdp }] : [];
+}
+
+/**
+ * @param {Link} link
+ * @param {string} sdp
+ * @param {Capabilities} capabilities
+ * @returns {Command[]}
+ */
+export function answer(link, sdp, capabilities) {
+  link.phase = 'answering';
+  return [{ type: 'makeAnswer', name: link.name, serial: ++link.serial, sdp }, ...described(link, sdp, capabilities)];
+}
+
+/**
+ * The other side's description is on its way to the engine: so may the candidates be that waited for it.
+ * @param {Link} link
+ * @param {string} sdp
+ * @param {Capabilities} capabilities
+ * @returns {Command[]}
+ */
+export function described(link, sdp, capabilities) {
+  const waiting = link.incoming;
+  link.capabilities = capabilities;
+  link.fingerprints = fingerprints(sdp) || 'none'; // an engine refuses one without; empty would mean no description
+  link.fragments = captured(sdp, /^a=ice-ufrag:(\S+)\s*$/gm);
+  link.candidates = link.tries = 0;
+  link.incoming = [];
+  return waiting
+    .filter((each) => belongs(each, link))
+    .map((candidate) => ({ type: 'addCandidate', name: link.name, candidate }));
+}
+
+/**
+ * @param {Link} link
+ * @returns {Command[]}
+ */
+export function flush(link) {
+  return link.outgoing.splice(0).map((candidate) => ({ type: 'sendCandidate', name: link.name, candidate }));
+}
+
+/**
+ * The fingerprints in a description, in one text that is the same for the same certificates.
+ * @param {string} sdp
+ */
+export function fingerprints(sdp) {
+  const found = captured(sdp, /^a=fingerprint:(\S+ +\S+)\s*$/gm).map((each) => each.toLowerCase());
+  return [...new Set(found)].sort().join();
+}
+
+/**
+ * @param {string} sdp
+ * @param {RegExp} pattern
+ */
+function captured(sdp, pattern) {
+  return Array.from(sdp.matchAll(pattern), (match) => match[1] ?? '');
+}
+
+/**
+ * Whether a candidate is one of the description that the engine has, and not of one that is still to come.
+ * @param {Candidate | null} candidate
+ * @param {Link} link
+ */
+export function belongs(candidate, { fragments }) {
+  const fragment = candidate?.usernameFragment;
+  return typeof fragment !== 'string' || !fragments.length || fragments.includes(fragment);
+}

@@ -1,0 +1,83 @@
+/**
+ * How well a path works: its round-trip time, and whether anything comes through at all. Pure: time is an argument.
+ *
+ * A PING's token is the sender's clock in microseconds, and its PONG brings it back. Any frame counts as a sign of life,
+ * so that a heavy transfer, behind which PONGs queue up, does not look like a dead path.
+ */
+
+// A median of few forgets a slow start at once, and is not led astray by a single late PONG. (The smoothing of RFC 6298
+// is made for a sample every round trip.)
+const SAMPLES = 5;
+const MAX_OUTSTANDING = 16; // PINGs without a PONG; by then the path counts as lost
+
+/** The signs of life of one channel. All times in seconds. */
+export class Quality {
+  #silence;
+  #heardAt;
+  /** @type {number[]} */
+  #samples = [];
+  /** @type {Map<bigint, number>} when the PINGs were sent that nobody has answered yet */
+  #outstanding = new Map();
+
+  /**
+   * @param {number} now
+   * @param {number} silence without any frame, after which the path counts as lost
+   */
+  constructor(now, silence) {
+    this.#heardAt = now;
+    this.#silence = silence;
+  }
+
+  /**
+   * The token of the PING that is sent now.
+   *
+   * @param {number} now
+   */
+  ping(now) {
+    const token = BigInt(Math.trunc(now * 1e6));
+    this.#outstanding.set(token, now);
+    for (const oldest of this.#outstanding.keys()) {
+      if (this.#outstanding.size > MAX_OUTSTANDING) this.#outstanding.delete(oldest);
+    }
+    return token;
+  }
+
+  /**
+   * A frame has arrived.
+   *
+   * @param {number} now
+   */
+  heard(now) {
+    this.#heardAt = now;
+  }
+
+  /**
+   * A PONG has arrived; a token that is not ours, or comes a second time, tells nothing.
+   *
+   * @param {bigint} token
+   * @param {number} now
+   */
+  ponged(token, now) {
+    const sent = this.#outstanding.get(token);
+    if (sent !== undefined && this.#outstanding.delete(token)) {
+      this.#samples = [...this.#samples, Math.max(now - sent, 0)].slice(-SAMPLES);
+    }
+  }
+
+  /** The median of the last measurements; null before the first. */
+  get roundTripTime() {
+    const sorted = [...this.#samples].sort((one, other) => one - other);
+    const middle = (sorted.length - 1) / 2;
+    const [low, high] = [sorted[Math.floor(middle)], sorted[Math.ceil(middle)]];
+    return low === undefined || high === undefined ? null : (low + high) / 2;
+  }
+
+  /**
+   * Seconds until the path counts as lost if nothing comes; 0 when it does.
+   *
+   * @param {number} now
+   */
+  silentIn(now) {
+    return Math.max(this.#heardAt + this.#silence - now, 0);
+  }
+}
