@@ -66,12 +66,12 @@ EXAMPLES: list[tuple[AldisError, str, bool]] = [
     (PeerConnectionFailed("bob", "no path"), "no direct connection to bob: no path", True),
     (
         FingerprintMismatch("bob", "aaaa-aaaa", "bbbb-bbbb"),
-        "the key of bob has the fingerprint bbbb-bbbb; expected was aaaa-aaaa",
+        "the key of bob has the fingerprint bbbb-bbbb, not aaaa-aaaa",
         False,
     ),
-    (FeatureMissing("bob", "files"), "the program of bob does not support files", False),
+    (FeatureMissing("bob", "files"), "the program of bob does not know files", False),
     (DeliveryFailed("bob", 7, "closed"), "message 7 to bob was not delivered: closed", False),
-    (TransferFailed("bob", "a.txt", "declined"), "the transfer of a.txt with bob has failed: declined", False),
+    (TransferFailed("bob", "a.txt", "declined"), "the file 'a.txt' was not transferred: declined", False),
 ]
 
 
@@ -94,7 +94,7 @@ def test_an_exception_carries_its_data() -> None:
     assert (mismatch.user_id, mismatch.expected, mismatch.offered) == ("bob", "aaaa", "bbbb")
     assert FeatureMissing("bob", "files").feature == "files"
     failed_transfer = TransferFailed("bob", "a.txt", "declined")
-    assert (failed_transfer.name, failed_transfer.reason) == ("a.txt", "declined")
+    assert (failed_transfer.file, failed_transfer.reason) == ("a.txt", "declined")
     assert ConnectionClosed(4501, "no").code == 4501
     assert ReconnectGaveUp(3, "refused").attempts == 3
     assert MessageTooLarge(20, 10).limit == 10

@@ -39,6 +39,8 @@ ALDIS = Rules(
             "peer.negotiation",
             "store.outbox",
             "store.inbox",
+            "store.controls",
+            "store.parcels",
         }
     ),
     outside=frozenset(
@@ -52,7 +54,7 @@ ALDIS = Rules(
         # JSON on the wire is the codec's and the channel's; `store.content` reads and writes the application's values,
         # the command line writes for other programs.
         "json": frozenset({"store.content", "cli"}),
-        "msgspec.json": frozenset({"protocol.codec", "protocol.channel", "store.content"}),
+        "msgspec.json": frozenset({"protocol.codec", "protocol.channel", "store.content", "store.controls"}),
         # Base64 on the wire is the codec's; fingerprints are in base32.
         "base64": frozenset({"protocol.codec", "identity.keys"}),
         "binascii": frozenset({"protocol.codec"}),

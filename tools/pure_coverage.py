@@ -27,6 +27,8 @@ PURE = (
     "peer/negotiation.py",
     "store/outbox.py",
     "store/inbox.py",
+    "store/controls.py",
+    "store/parcels.py",
 )
 
 

@@ -220,7 +220,7 @@ class FingerprintMismatch(PeerError):
     """
 
     def __init__(self, user_id: str, expected: str, offered: str) -> None:
-        super().__init__(user_id, f"the key of {user_id} has the fingerprint {offered}; expected was {expected}")
+        super().__init__(user_id, f"the key of {user_id} has the fingerprint {offered}, not {expected}")
         self.expected = expected
         self.offered = offered
 
@@ -229,7 +229,7 @@ class FeatureMissing(PeerError):
     """The program of the peer cannot do what was asked. Attribute: `feature`, such as `files` or `calls`."""
 
     def __init__(self, user_id: str, feature: str) -> None:
-        super().__init__(user_id, f"the program of {user_id} does not support {feature}")
+        super().__init__(user_id, f"the program of {user_id} does not know {feature}")
         self.feature = feature
 
 
@@ -263,10 +263,10 @@ class DeliveryFailed(PeerError):
 class TransferFailed(PeerError):
     """A file will not arrive: refused, cancelled by either side, or something went wrong.
 
-    Attributes: `name`, that of the file, and `reason`, in plain words.
+    Attributes: `file`, its name, and `reason`, in plain words.
     """
 
-    def __init__(self, user_id: str, name: str, reason: str) -> None:
-        super().__init__(user_id, f"the transfer of {name} with {user_id} has failed: {reason}")
-        self.name = name
+    def __init__(self, user_id: str, file: str, reason: str) -> None:
+        super().__init__(user_id, f"the file {file!r} was not transferred: {reason}")
+        self.file = file
         self.reason = reason

@@ -22,6 +22,7 @@ from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, 
 from aldis.errors import (
     AldisError,
     ConfigError,
+    FingerprintMismatch,
     IdentityError,
     PeerConnectionFailed,
     PeerError,
@@ -70,10 +71,11 @@ class PeerListener(Protocol):
     def writable(self) -> None:
         """After `send_frame` has returned False: the buffer of the open channel has room again."""
 
-    def refused(self, error: ProofInvalid | PeerKeyChanged) -> None:
+    def refused(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
         """An offer or answer in the peer's name did not pass the check, and has changed nothing.
 
-        Either somebody forges messages, or (`PeerKeyChanged`) the peer has a new key, which a person may accept.
+        Either somebody forges messages, or (`PeerKeyChanged`) the peer has a new key, which a person may accept, or
+        (`FingerprintMismatch`) not the one that was asked for.
         """
 
 
@@ -242,7 +244,7 @@ class PeerConnection:
             return  # the one that is being answered, once more: signaling may repeat, and insisting peers do
         try:
             self._trust.check_offer(self._remote, name, event.description.sdp, event.proof)
-        except (ProofInvalid, PeerKeyChanged) as error:
+        except (ProofInvalid, PeerKeyChanged, FingerprintMismatch) as error:
             if not self._machine.is_over(name):  # a late repetition is no forgery
                 self._refuse(error)
             return
@@ -272,7 +274,7 @@ class PeerConnection:
                 offer_sdp=ours.sdp,
                 nonce=ours.proof.nonce,
             )
-        except (ProofInvalid, PeerKeyChanged) as error:
+        except (ProofInvalid, PeerKeyChanged, FingerprintMismatch) as error:
             self._errors[name] = error
             self._refuse(error)
             return
@@ -283,7 +285,7 @@ class PeerConnection:
         self._errors.pop(name, None)
         self._do(self._machine.answer_received(name, event.description.sdp, event.capabilities, self._timers.time()))
 
-    def _refuse(self, error: ProofInvalid | PeerKeyChanged) -> None:
+    def _refuse(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
         _log.warning("%s", error)
         self._news.append(lambda: self._listener.refused(error))
 

@@ -71,7 +71,7 @@ class Trust:
     def check_offer(self, remote: str, connection: str | None, sdp: str, proof: Proof | None) -> None:
         """Return if the user `remote` has made this offer to us, and it has not been taken before.
 
-        Raises `ProofInvalid`, or `PeerKeyChanged` when all is right but the key.
+        Raises `ProofInvalid`, or `PeerKeyChanged` or `FingerprintMismatch` when all is right but the key.
         """
         name = self._named(remote, connection)
         key, nonce, signature = self._read(remote, proof)
@@ -85,7 +85,7 @@ class Trust:
     ) -> None:
         """Return if the user `remote` has made this answer to the offer that we have signed with `nonce`.
 
-        Raises `ProofInvalid`, or `PeerKeyChanged` when all is right but the key.
+        Raises `ProofInvalid`, or `PeerKeyChanged` or `FingerprintMismatch` when all is right but the key.
         """
         name = self._named(remote, connection)
         key, answered, signature = self._read(remote, proof)

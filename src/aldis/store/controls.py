@@ -123,9 +123,9 @@ def encode_control(word: Word) -> bytes:
     return msgspec.json.encode(word)
 
 
-def encode_piece(id: str, offset: int, data: bytes) -> bytes:
-    """The bytes of a piece of a file."""
-    raw = from_base64(id.replace("-", "+").replace("_", "/") + "=", ID_BYTES)
+def encode_piece(transfer: str, offset: int, data: bytes) -> bytes:
+    """The bytes of a piece of the file with this id."""
+    raw = from_base64(transfer.replace("-", "+").replace("_", "/") + "=", ID_BYTES)
     return _PIECE_HEAD.pack(_PIECE, raw, offset) + data
 
 

@@ -1,12 +1,14 @@
-"""Pins, and what the directory says while there is no pin yet.
+"""Pins, what the directory says while there is no pin yet, and what an invitation says.
 
 At the first contact the server names the peer's key, and the peer then proves one. Both have to be the same: so a
-server that only lies once is found out even then. A pin is made by a proof alone, never by the server's word.
+server that only lies once is found out even then. A pin is made by a proof alone, never by the server's word. Where
+an invitation has brought a fingerprint, no key with another one is pinned at all.
 """
 
 from __future__ import annotations
 
-from aldis.identity.keys import PUBLIC_KEY_BYTES
+from aldis.errors import FingerprintMismatch
+from aldis.identity.keys import PUBLIC_KEY_BYTES, fingerprint
 from aldis.identity.pins import Pins
 from aldis.protocol.codec import from_base64
 from aldis.protocol.messages import Proof
@@ -18,9 +20,25 @@ class DirectoryPins:
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
         self._expected: dict[tuple[str, str], bytes] = {}
+        self._required: dict[tuple[str, str], str] = {}
+
+    def require(self, server: str, user_id: str, expected: str) -> None:
+        """Refuse every key with another fingerprint from now on. Raises `FingerprintMismatch` when such a one is
+        pinned, and changes nothing then."""
+        pinned = self._pins.find(server, user_id)
+        if pinned is not None and fingerprint(pinned) != expected:
+            raise FingerprintMismatch(user_id, expected, fingerprint(pinned))
+        self._required[server, user_id] = expected
+
+    def _check(self, server: str, user_id: str, public_key: bytes) -> None:
+        expected = self._required.get((server, user_id))
+        if expected is not None and fingerprint(public_key) != expected:
+            raise FingerprintMismatch(user_id, expected, fingerprint(public_key))
 
     def expect(self, server: str, user_id: str, public_key: bytes) -> bytes:
-        """Note what the directory says; return the pinned key, or `public_key` when there is none."""
+        """Note what the directory says; return the pinned key, or `public_key` when there is none. Raises
+        `FingerprintMismatch`."""
+        self._check(server, user_id, public_key)
         pinned = self._pins.find(server, user_id)
         if pinned is not None:
             return pinned
@@ -30,9 +48,12 @@ class DirectoryPins:
     def forget(self, server: str, user_id: str) -> None:
         """The peer is not known any more: let go of what was expected."""
         self._expected.pop((server, user_id), None)
+        self._required.pop((server, user_id), None)
 
     def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
-        """Pin a proved key, unless another one is pinned or expected; return the key that stands."""
+        """Pin a proved key, unless another one is pinned or expected; return the key that stands. Raises
+        `FingerprintMismatch`."""
+        self._check(server, user_id, public_key)
         standing = self.find(server, user_id)
         return self._pins.pin(server, user_id, public_key) if standing in (None, public_key) else standing
 
@@ -46,12 +67,13 @@ class DirectoryPins:
 
     def accept(self, server: str, user_id: str, public_key: bytes) -> None:
         """Pin a key in place of any other: a person has decided."""
-        self._expected.pop((server, user_id), None)
+        self.forget(server, user_id)
         self._pins.accept(server, user_id, public_key)
 
     def close(self) -> None:
         """Forget what was expected; the pins belong to who made them."""
         self._expected.clear()
+        self._required.clear()
 
 
 def claimed_key(proof: Proof | None) -> bytes | None:

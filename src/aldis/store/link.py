@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from aldis.client.backoff import Backoff
 from aldis.client.events import (
@@ -27,6 +27,7 @@ from aldis.client.events import (
 )
 from aldis.errors import (
     AldisError,
+    FingerprintMismatch,
     PeerConnectionFailed,
     PeerError,
     PeerKeyChanged,
@@ -43,9 +44,13 @@ from aldis.protocol.channel import Ack, Chunk, Content, Hello
 from aldis.store.caller import Caller
 from aldis.store.conversation import Conversation, Recipient
 from aldis.store.delivery import Delivery
-from aldis.store.state import PeerView, StoreLimits
+from aldis.store.state import PeerStats, PeerView, StoreLimits, peer_stats
 
 _log = logging.getLogger(__name__)
+
+# Of what the peer's program says that it can do; this version knows of two things, with short names.
+MAX_FEATURES: Final = 16
+MAX_FEATURE: Final = 32
 
 
 class Home(Protocol):
@@ -82,7 +87,11 @@ class Home(Protocol):
         """Ask the server for a user. Raises `SignalingError`."""
 
     def expect(self, user_id: str, public_key: bytes) -> bytes:
-        """Note what the directory says; return the key that stands, which is the pinned one where there is one."""
+        """Note what the directory says; return the key that stands, which is the pinned one where there is one. Raises
+        `FingerprintMismatch`."""
+
+    def require(self, user_id: str, fingerprint: str) -> None:
+        """Refuse all keys with another fingerprint. Raises `FingerprintMismatch` when such a one is pinned."""
 
     def pinned(self, user_id: str) -> bytes | None:
         """The key that is pinned."""
@@ -105,28 +114,49 @@ class Home(Protocol):
     def arrived(self, size: int) -> None:
         """So many bytes of a message have come."""
 
+    def opened(self, link: Link) -> None:
+        """A channel is open: what is sent now is on its way."""
+
+    def control_received(self, link: Link, data: bytes) -> None:
+        """The peer's store says something. Must not raise."""
+
+    def over(self, link: Link, error: AldisError, *, restarted: bool = False) -> None:
+        """What is under way beyond messages will not get any further, for `error`. With `restarted` a new program has
+        taken the other's place: what it was not told yet it can be told."""
+
+    def busy(self, user_id: str) -> bool:
+        """Whether something is under way that needs a connection."""
+
 
 class Link:
     """One peer, as long as the store knows it."""
 
-    def __init__(self, user_id: str, home: Home, stream: str) -> None:
-        """`stream` is a random name."""
+    def __init__(self, user_id: str, home: Home, stream: str, online: bool | None) -> None:
+        """`stream` is a random name; `online` what is known already."""
         self.user_id = user_id
         self.kept = False  # the application has asked for a connection, and had it
         self.admitted: bytes | None = None  # the key with which the application lets the peer in
         self.touched = 0.0  # when something happened here last
         self.watched = False
+        self.features: tuple[str, ...] | None = None  # what the peer's program can do; None while not connected
         self._home = home
         self._asking = 0
         self._state = PeerState.NEW
         self._error: AldisError | None = None
-        self._online: bool | None = None
+        self._online = online
         self._key = home.pinned(user_id)
         self._blocked: PeerKeyChanged | None = None
         self._connection: PeerConnection | None = None
         self._ears: _Ears | None = None
+        self._connections = 0
         self.conversation = Conversation(
-            user_id, stream, limits=home.limits, route=self, recipient=home.mailbox, timers=home.timers
+            user_id,
+            stream,
+            limits=home.limits,
+            route=self,
+            recipient=home.mailbox,
+            control=lambda data: home.control_received(self, data),
+            timers=home.timers,
         )
         self.caller = Caller(self, backoff=home.backoff, timers=home.timers, random=home.random, spawn=home.spawn)
 
@@ -135,13 +165,13 @@ class Link:
     @property
     def wanted(self) -> bool:
         """Whether there should be a connection."""
-        return self.kept or self._asking > 0 or self.conversation.queued > 0
+        return self.kept or self._asking > 0 or self.conversation.queued > 0 or self._home.busy(self.user_id)
 
     @property
     def idle(self) -> bool:
         """Whether it may be forgotten to make place for another peer."""
         quiet = self.state not in (PeerState.CONNECTING, PeerState.CONNECTED, PeerState.DISCONNECTED)
-        return quiet and not self.wanted and not self.conversation.waiting
+        return quiet and not (self.wanted or self.conversation.waiting)
 
     @property
     def view(self) -> PeerView:
@@ -155,11 +185,21 @@ class Link:
             public_key=self._key,
             queued=self.conversation.queued,
             error=self._error,
+            connections=self._connections,
+            features=self.features or (),
         )
 
-    async def connect(self, seconds: float) -> None:
+    async def stats(self) -> PeerStats | None:
+        """The path and the traffic; None when there is no connection."""
+        connection = self._connection
+        found = None if connection is None else await connection.stats()
+        return None if connection is None or found is None else peer_stats(found, connection.round_trip_time)
+
+    async def connect(self, seconds: float, fingerprint: str | None) -> None:
         """Return when the peer is connected. Raises `PeerError`, `StateError`, and why the server is gone for good."""
         self._check()
+        if fingerprint is not None:
+            self._home.require(self.user_id, fingerprint)
         self._asking += 1
         try:
             await self.caller.connected(seconds)
@@ -178,6 +218,17 @@ class Link:
             self.caller.queued()
         self._changed()
         return delivery
+
+    def send_control(self, data: bytes) -> Delivery:
+        """Queue a word to the peer's store. Raises as `send` does; nobody is called for it."""
+        self._check()
+        return self.conversation.send(Content.CONTROL, data)
+
+    def call(self) -> None:
+        """There is a new reason to be connected. Raises as `send` does."""
+        self._check()
+        if self.state is not PeerState.CONNECTED:
+            self.caller.queued()
 
     def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
         """Take in what the peer says through the server."""
@@ -212,6 +263,7 @@ class Link:
         self._release(reason)
         self._state = PeerState.FAILED
         self._error = error
+        self._home.over(self, error)  # the other side is told goodbye, which ends it there
         self.caller.state_changed(PeerState.FAILED, error)
         self._changed()
 
@@ -230,7 +282,7 @@ class Link:
         self.caller.stop(error)
         self.conversation.flush()
         connection = self._detach()
-        self.conversation.fail(reason)
+        self._fail(reason, error)
         if self._state is not PeerState.NEW:
             self._state = PeerState.CLOSED
         self._error = self._blocked
@@ -242,7 +294,7 @@ class Link:
         """The server will never be there again: what needs it is over, what is connected goes on."""
         if self.state not in (PeerState.CONNECTED, PeerState.DISCONNECTED):
             self.caller.stop(error)
-            self.conversation.fail(f"the signaling server is gone for good: {error}")
+            self._fail(f"the signaling server is gone for good: {error}", error)
             self._changed()
 
     def _check(self) -> None:
@@ -297,8 +349,11 @@ class Link:
     def hang_up(self, reason: str) -> None:
         """End an attempt or a connection, for good."""
         if self._connection is not None:
+            was_connected = self.state is PeerState.CONNECTED
             self._release(reason)
             self._state = PeerState.CLOSED
+            if was_connected:
+                self._home.over(self, PeerConnectionFailed(self.user_id, reason))
             self._changed()
 
     def blocked(self, error: PeerKeyChanged) -> None:
@@ -306,7 +361,7 @@ class Link:
         self._blocked = error
         self._release("the key has changed")
         self._state = PeerState.FAILED
-        self.conversation.fail(str(error))
+        self._fail(str(error), error)
         self._changed()
 
     def failed(self, error: AldisError) -> None:
@@ -330,13 +385,18 @@ class Link:
 
     def _detach(self) -> PeerConnection | None:
         connection, self._connection, self._ears = self._connection, None, None
-        self.conversation.closed()
+        self.channel_closed()
         return connection
 
     def _release(self, reason: str) -> None:
         connection = self._detach()
         if connection is not None:
             self._home.spawn(connection.close(reason), f"close {self.user_id}")
+
+    def _fail(self, reason: str, error: AldisError) -> None:
+        """Nothing that waits will be delivered."""
+        self.conversation.fail(reason)
+        self._home.over(self, error)
 
     def _changed(self) -> None:
         self.touched = self._home.timers.time()
@@ -347,12 +407,14 @@ class Link:
         return self._ears is ears
 
     def state_changed(self, state: PeerState, error: PeerError | None) -> None:
-        self._state = state
+        before, self._state = self._state, state
         if state is PeerState.CONNECTED:
             self._key = self._home.pinned(self.user_id)
             self._error = None
         elif error is not None:
             self._error = error
+        if state is PeerState.CLOSED and before is PeerState.CONNECTED:
+            self._home.over(self, PeerConnectionFailed(self.user_id, "the other side has hung up"))
         # What was told may be overtaken by a new attempt already; the caller counts attempts.
         if state is self.state:
             self.caller.state_changed(state, error)
@@ -361,14 +423,28 @@ class Link:
         self._changed()
 
     def channel_opened(self, hello: Hello) -> None:
-        self._obey(lambda: self.conversation.opened(hello))
+        self._connections += 1
+        # What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
+        known = [feature for feature in hello.features if len(feature) <= MAX_FEATURE]
+        self.features = tuple(known[:MAX_FEATURES])
+        self._obey(lambda: self._begin(hello))
+
+    def _begin(self, hello: Hello) -> None:
+        if self.conversation.opened(hello):
+            reason = "the other side was started anew, or is another device"
+            self._home.over(self, PeerConnectionFailed(self.user_id, reason), restarted=True)
+        self._home.opened(self)
+
+    def channel_closed(self) -> None:
+        self.features = None
+        self.conversation.closed()
 
     def frame_received(self, frame: Chunk | Ack) -> None:
         self._obey(lambda: self.conversation.received(frame))
         if isinstance(frame, Chunk):
             self._home.arrived(len(frame.data))
 
-    def refused(self, error: ProofInvalid | PeerKeyChanged) -> None:
+    def refused(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
         _log.warning("%s", error)
         self.caller.refused(error)
         if self.state is not PeerState.CONNECTED:
@@ -411,12 +487,12 @@ class _Ears:
 
     def channel_closed(self) -> None:
         if self._link.hears(self):
-            self._link.conversation.closed()
+            self._link.channel_closed()
 
     def writable(self) -> None:
         if self._link.hears(self):
             self._link.conversation.pump()
 
-    def refused(self, error: ProofInvalid | PeerKeyChanged) -> None:
+    def refused(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
         if self._link.hears(self):
             self._link.refused(error)

@@ -14,6 +14,7 @@ from aldis.client.events import SignalingState
 from aldis.errors import AldisError, ConfigError
 from aldis.identity.keys import fingerprint
 from aldis.peer.connection import PeerState
+from aldis.peer.engine import EngineStats
 from aldis.store.content import Received
 
 
@@ -24,6 +25,8 @@ class PeerView:
     `online` is what the server says, None when it has not been asked or has not said. `round_trip_time` in seconds,
     None unless connected. `public_key` is the pinned key (32 bytes), None before the first contact. `queued` counts
     the messages that the peer has not acknowledged yet. `error` says what went wrong last, until it goes right.
+    `connections` counts those that have opened so far, so reconnects are one less. `features` is what the peer's
+    program can do beyond messages (`files`, `calls`), as it says; empty while not connected.
     """
 
     user_id: str
@@ -33,11 +36,44 @@ class PeerView:
     public_key: bytes | None = None
     queued: int = 0
     error: AldisError | None = None
+    connections: int = 0
+    features: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str | None:
         """The pinned key for people to compare."""
         return None if self.public_key is None else fingerprint(self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStats:
+    """How the connection with a peer runs now.
+
+    `path` is `direct`, or `turn` when it leads through a TURN server at either end; `protocol` is `udp` or `tcp`;
+    `local` and `remote` say what kind of address the two ends have: `host`, `srflx`, `prflx` or `relay` (RFC 8445
+    section 4). `round_trip_time` in seconds. None where the engine does not tell.
+    """
+
+    path: str
+    protocol: str | None
+    local: str | None
+    remote: str | None
+    bytes_sent: int | None
+    bytes_received: int | None
+    round_trip_time: float | None
+
+
+def peer_stats(found: EngineStats, round_trip_time: float | None) -> PeerStats:
+    """What an application wants to know of what the engine tells."""
+    return PeerStats(
+        path="turn" if found.relayed else "direct",
+        protocol=None if found.local is None else found.local.protocol or None,
+        local=None if found.local is None else found.local.kind,
+        remote=None if found.remote is None else found.remote.kind,
+        bytes_sent=found.bytes_sent,
+        bytes_received=found.bytes_received,
+        round_trip_time=round_trip_time,
+    )
 
 
 @dataclass(frozen=True, slots=True)

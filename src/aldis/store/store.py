@@ -9,13 +9,14 @@ Rules of this module:
 * A fault of one peer, or of one callback, stays there.
 
 It is the face of the package and decides little: peers are the business of `switchboard`, messages that of
-`conversation` and `feeds`, calls that of `caller`.
+`conversation` and `feeds`, calls that of `caller`, files that of `transfer`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -34,11 +35,12 @@ from aldis.protocol.messages import IceServer
 from aldis.store import content
 from aldis.store.content import Sendable
 from aldis.store.delivery import Delivery
-from aldis.store.feeds import Letter, Mailbox, StateFeed, States
+from aldis.store.feeds import Callbacks, Letter, Mailbox, StateFeed, States
 from aldis.store.keys import DirectoryPins
 from aldis.store.reception import Accept
-from aldis.store.state import Message, StoreLimits, StoreState
+from aldis.store.state import Message, PeerStats, StoreLimits, StoreState
 from aldis.store.switchboard import Setup, Switchboard
+from aldis.store.transfer import Transfer
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class NetworkStore:
             limits=limits or StoreLimits(),
             backoff=backoff or Backoff(),
             timing=timing,
+            on_file=Callbacks(),
         )
         self._feed = StateFeed()
         most = self._setup.limits
@@ -170,14 +173,22 @@ class NetworkStore:
 
     # --- peers ----------------------------------------------------------------------------------------------------
 
-    async def connect_to_peer(self, user_id: str, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - the attempt is shared
+    async def connect_to_peer(
+        self,
+        user_id: str,
+        *,
+        timeout: float = 30.0,  # noqa: ASYNC109 - the attempt is shared
+        fingerprint: str | None = None,
+    ) -> None:
         """Return when there is a direct connection to `user_id`; from then on it is kept up, whatever happens to it.
 
-        Not needed before `send`, which connects by itself. Raises `PeerOffline`, `PeerUnknown` (nobody has this
-        name), `PeerKeyChanged` (see `accept_key`), `ProofInvalid`, `PeerConnectionFailed` with a reason, after at most
-        `timeout` seconds; `TooManyPeers`, `StateError`, `InvalidAddress`.
+        Not needed before `send`, which connects by itself. `fingerprint`, from an invitation for instance: no key with
+        another one will do, now or later, unless it is accepted (`accept_key`). Raises `PeerOffline`, `PeerUnknown`
+        (nobody has this name), `PeerKeyChanged` (see `accept_key`), `FingerprintMismatch`, `ProofInvalid`,
+        `PeerConnectionFailed` with a reason, after at most `timeout` seconds; `TooManyPeers`, `StateError`,
+        `InvalidAddress`.
         """
-        await self._ready().link(user_id).connect(timeout)
+        await self._ready().link(user_id).connect(timeout, None if fingerprint is None else fingerprint.strip().lower())
 
     async def disconnect_from_peer(self, user_id: str) -> None:
         """Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we."""
@@ -197,6 +208,22 @@ class NetworkStore:
         if len(public_key) != PUBLIC_KEY_BYTES:
             raise UsageError(f"a public key has {PUBLIC_KEY_BYTES} bytes, not {len(public_key)}")
         board.accept_key(user_id, public_key)
+
+    async def watch(self, *user_ids: str) -> None:
+        """Have `state.peers[...].online` of these users told from now on, without connecting to them.
+
+        Returns when the server has said how it stands. Raises `SignalingError`, `InvalidAddress`, `StateError`.
+        """
+        await self._ready().observe(user_ids)
+
+    async def unwatch(self, *user_ids: str) -> None:
+        """End that; users with whom nothing else is going on leave the state. Raises `SignalingError`, `StateError`."""
+        await self._ready().unobserve(user_ids)
+
+    async def stats(self, user_id: str) -> PeerStats | None:
+        """How the connection with a peer runs: its path, its traffic. None when there is none."""
+        link = self._ready().find(user_id)
+        return None if link is None else await link.stats()
 
     def _ready(self) -> Switchboard:
         if self._closing is not None:
@@ -264,6 +291,28 @@ class NetworkStore:
     def _mailbox_has_room(self) -> None:
         if self._board is not None:
             self._board.hand_over()
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    async def send_file(
+        self, user_id: str, path: Path | str | os.PathLike[str], *, name: str | None = None
+    ) -> Transfer:
+        """Offer a file to a peer, under `name` or its own; it is sent when they have accepted it.
+
+        Returns when the file has been looked at; `await` the transfer that is returned to know that it is there, or
+        watch it with `subscribe`. Messages go on meanwhile. Raises `UsageError` for a file that cannot be read,
+        `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `InvalidAddress`, `StateError`. What goes wrong
+        later is told by the transfer.
+        """
+        return await self._ready().transfers.send(user_id, Path(path), name)
+
+    def on_file(self, callback: Callable[[Transfer], None]) -> Callable[[], None]:
+        """Have `callback`, which must not block, called with each file that is offered: it calls `accept` or `decline`
+        of the transfer, now or later. Returns what ends it.
+
+        While there is no callback, files are declined.
+        """
+        return self._setup.on_file.add(callback)
 
     # --- state ----------------------------------------------------------------------------------------------------
 

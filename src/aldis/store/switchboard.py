@@ -1,7 +1,7 @@
 """Everything between one signaling client and the links of its peers.
 
 It turns what the server brings into calls of the links, makes and forgets links within the limits, gives them what
-they need (`link.Home`), and puts the state together.
+they need (`link.Home`), leads files to `transfer`, and puts the state together.
 
 Rules: one client, one life; it begins with `start` and ends with `close`. A fault of one peer stays with that peer.
 What the application sees of all this is `store.NetworkStore`.
@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -34,7 +34,16 @@ from aldis.client.events import (
     SignalingEvent,
     SignalingState,
 )
-from aldis.errors import AldisError, ConnectionLost, SignalingError, StateError, TooManyPeers, UsageError
+from aldis.errors import (
+    AldisError,
+    ConnectionLost,
+    PeerConnectionFailed,
+    ProtocolViolation,
+    SignalingError,
+    StateError,
+    TooManyPeers,
+    UsageError,
+)
 from aldis.identity.keys import Identity
 from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
 from aldis.peer.engine import Engine
@@ -42,13 +51,16 @@ from aldis.peer.trust import Trust
 from aldis.protocol.addresses import check_user_id, split
 from aldis.protocol.channel import Hello
 from aldis.protocol.messages import IceServer
-from aldis.store.feeds import Mailbox, StateFeed
+from aldis.store.controls import decode_control
+from aldis.store.delivery import Delivery
+from aldis.store.feeds import Callbacks, Mailbox, StateFeed
 from aldis.store.ice import IceKeeper, PeerEvent
 from aldis.store.keys import DirectoryPins
 from aldis.store.link import Link
 from aldis.store.reception import Accept, Reception
 from aldis.store.state import PeerView, StoreLimits, StoreState
 from aldis.store.tasks import Tasks
+from aldis.store.transfer import Transfer, Transfers
 
 _log = logging.getLogger(__name__)
 
@@ -70,10 +82,11 @@ class Setup:
     limits: StoreLimits
     backoff: Backoff
     timing: PeerTiming | None
+    on_file: Callbacks[Transfer]
 
 
 class Switchboard:
-    """The peers of one user of one server. A `link.Home`."""
+    """The peers of one user of one server. A `link.Home`, and a `transfer.Route`."""
 
     def __init__(self, setup: Setup, client: SignalingClient, mailbox: Mailbox, feed: StateFeed) -> None:
         self.client = client
@@ -89,6 +102,7 @@ class Switchboard:
         self._unsubscribe = client.subscribe(self._signaling_event)
         self._links: dict[str, Link] = {}
         self._views: dict[str, PeerView] = {}
+        self._observed: dict[str, bool | None] = {}  # whose presence the application wants to know, and what it is
         self._signaling_error: AldisError | None = None
         self._ended: AldisError | None = None
         self._publishing_soon = False
@@ -96,6 +110,7 @@ class Switchboard:
         self._closed = False
         self._tasks = Tasks()  # of links: calls, goodbyes
         self._services = Tasks()
+        self.transfers = Transfers(self, setup.on_file)
 
     async def start(self) -> None:
         """Connect and register. Raises what the client raises, and `StateError` when it was closed meanwhile."""
@@ -121,6 +136,7 @@ class Switchboard:
             leaving = link.close("the other side has left", "the store was closed", StateError("the store was closed"))
             self.spawn(leaving, f"leave {link.user_id}")
         self._ice.close()
+        await self.transfers.close()
         await self._services.cancel()
         await self._tasks.finish(_CLOSE_SECONDS)
         await self.client.close()
@@ -142,30 +158,71 @@ class Switchboard:
         """The link of a peer, made if need be. Raises `InvalidAddress`, `UsageError`, `TooManyPeers`."""
         link = self._links.get(user_id)
         if link is None:
-            if check_user_id(user_id) == self.client.user_id:
-                raise UsageError("that is our own name")
+            self._check_other(user_id)
             if len(self._links) >= self.limits.peers:
                 self._forget_one()
-            link = self._links[user_id] = Link(user_id, self, secrets.token_urlsafe(_STREAM_BYTES))
+            link = Link(user_id, self, secrets.token_urlsafe(_STREAM_BYTES), self._observed.get(user_id))
+            self._links[user_id] = link
             self.changed(link)
         return link
+
+    def _check_other(self, user_id: str) -> None:
+        if check_user_id(user_id) == self.client.user_id:
+            raise UsageError("that is our own name")
 
     def _forget_one(self) -> None:
         idle = [link for link in self._links.values() if link.idle]
         if not idle:
             raise TooManyPeers(self.limits.peers)
         link = min(idle, key=lambda link: link.touched)
-        del self._links[link.user_id], self._views[link.user_id]
         link.hang_up("forgotten")
-        self._setup.pins.forget(self.client.server, link.user_id)
-        if link.watched:
+        self.over(link, PeerConnectionFailed(link.user_id, "there are too many peers"))
+        del self._links[link.user_id]
+        self._forget(link.user_id)
+        if link.watched and link.user_id not in self._observed:
             self.spawn(self._unwatch(link.user_id), f"unwatch {link.user_id}")
+
+    def _forget(self, user_id: str) -> None:
+        self._setup.pins.forget(self.client.server, user_id)
+        self._views.pop(user_id, None)
+        self._show(user_id)
 
     async def _unwatch(self, user_id: str) -> None:
         try:
             await self.client.unwatch(user_id)
         except (SignalingError, StateError) as error:
             _log.debug("the watch of %s was not ended: %s", user_id, error)
+
+    async def observe(self, user_ids: Sequence[str]) -> None:
+        """Have presence in the state. Raises `InvalidAddress`, `UsageError`, `SignalingError`."""
+        for user_id in user_ids:
+            self._check_other(user_id)
+        new = [user_id for user_id in dict.fromkeys(user_ids) if user_id not in self._observed]
+        for user_id in new:
+            link = self._links.get(user_id)
+            self._observed[user_id] = None if link is None else link.view.online
+        try:
+            await self.client.watch(*new)
+        except BaseException:
+            self._unobserve(new)
+            raise
+        for user_id in new:
+            self._show(user_id)
+
+    async def unobserve(self, user_ids: Sequence[str]) -> None:
+        """End that. Raises `SignalingError`."""
+        unused = [user_id for user_id in self._unobserve(user_ids) if user_id not in self._links]
+        if unused:
+            await self.client.unwatch(*unused)
+
+    def _unobserve(self, user_ids: Iterable[str]) -> list[str]:
+        ended = [user_id for user_id in dict.fromkeys(user_ids) if user_id in self._observed]
+        for user_id in ended:
+            del self._observed[user_id]
+            if user_id not in self._links:
+                self._forget(user_id)
+        self.publish()
+        return ended
 
     def accept_key(self, user_id: str, public_key: bytes) -> None:
         """Pin a key in place of any other."""
@@ -174,6 +231,8 @@ class Switchboard:
         link = self._links.get(user_id)
         if link is not None:
             link.accept(changed=known is not None and known != public_key)
+        else:
+            self._show(user_id)
 
     def hand_over(self) -> None:
         """The mailbox has room: give it what waits."""
@@ -211,9 +270,13 @@ class Switchboard:
     def _signaling_event(self, event: SignalingEvent) -> None:
         match event:
             case PresenceChanged():
+                if event.user_id in self._observed:
+                    self._observed[event.user_id] = event.online
                 link = self._links.get(event.user_id)
                 if link is not None:
                     link.presence_changed(event)
+                else:
+                    self._show(event.user_id)
                 return
             case OfferReceived() | AnswerReceived() | CandidateReceived() | ByeReceived():
                 # Not before it is known through which servers to answer.
@@ -277,6 +340,9 @@ class Switchboard:
     def expect(self, user_id: str, public_key: bytes) -> bytes:
         return self._setup.pins.expect(self.client.server, user_id, public_key)
 
+    def require(self, user_id: str, fingerprint: str) -> None:
+        self._setup.pins.require(self.client.server, user_id, fingerprint)
+
     def pinned(self, user_id: str) -> bytes | None:
         return self._setup.pins.pinned(self.client.server, user_id)
 
@@ -303,12 +369,22 @@ class Switchboard:
         return random.random()  # noqa: S311 - a pause, no secret
 
     def changed(self, link: Link) -> None:
-        if self._links.get(link.user_id) is not link:
+        if self._links.get(link.user_id) is link:
+            self._show(link.user_id)
+
+    def _show(self, user_id: str) -> None:
+        """Tell how things stand with one user, if that has changed."""
+        link = self._links.get(user_id)
+        if link is not None:
+            view = link.view
+        elif user_id in self._observed:
+            view = PeerView(user_id, online=self._observed[user_id], public_key=self.pinned(user_id))
+        else:
             return
-        view, before = link.view, self._views.get(link.user_id)
+        before = self._views.get(user_id)
         if view == before:
             return
-        self._views[link.user_id] = view
+        self._views[user_id] = view
         if before is None or replace(before, queued=view.queued) != view:
             self.publish()
         elif not self._publishing_soon:
@@ -327,3 +403,37 @@ class Switchboard:
             self._arriving -= link.conversation.arriving
             _log.warning("%s has sent more than there is room for", link.user_id)
             link.let_go("it has sent more than there is room for; it will be sent again")
+
+    def opened(self, link: Link) -> None:
+        self.transfers.connected(link.user_id)
+
+    def over(self, link: Link, error: AldisError, *, restarted: bool = False) -> None:
+        if self._links.get(link.user_id) is link:
+            self.transfers.over(link.user_id, error, restarted=restarted)
+
+    def busy(self, user_id: str) -> bool:
+        return self.transfers.busy(user_id)
+
+    def control_received(self, link: Link, data: bytes) -> None:
+        if self._closed or self._links.get(link.user_id) is not link:
+            return
+        try:
+            control = decode_control(data)
+        except ProtocolViolation as error:
+            _log.warning("%s breaks the protocol: %s", link.user_id, error)
+            link.drop(f"it breaks the protocol: {error}")
+            return
+        if control is not None:
+            self.transfers.received(link.user_id, control)
+
+    # --- for transfers (`transfer.Route`) ---------------------------------------------------------------------------
+
+    def send_control(self, user_id: str, data: bytes) -> Delivery:
+        return self.link(user_id).send_control(data)
+
+    def features(self, user_id: str) -> Sequence[str] | None:
+        link = self._links.get(user_id)
+        return None if link is None else link.features
+
+    def open(self, user_id: str) -> None:
+        self.link(user_id).call()
