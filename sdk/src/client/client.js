@@ -6,10 +6,11 @@
  * `close` none of them is left.
  *
  * @import { Identity } from '../identity/keys.js'
- * @import { Candidate, Capabilities, Proof, Answer, Bye, IceCandidate, Offer } from '../protocol/messages.js'
+ * @import { Candidate, Capabilities, Proof } from '../protocol/messages.js'
  * @import { BackoffOptions } from './backoff.js'
  * @import { Effect } from './effects.js'
  * @import { Discovery, IceServers, Registration, SignalingEvent } from './events.js'
+ * @import { Request } from './requests.js'
  */
 import { AldisError, ConfigError, IdentityError, RequestTimeout, ServerUnreachable, StateError } from '../errors.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
@@ -77,7 +78,7 @@ export class SignalingClient {
   #transportOptions;
   /** @type {Transport | null} */
   #transport = null;
-  /** The first connection, while it is being made. @type {{ resolve: () => void, reject: (error: AldisError) => void } | null} */
+  /** The first connection is being made: how it ended. @type {((error?: AldisError) => void) | null} */
   #first = null;
   /** @type {Map<number, Waiting>} */
   #waiting = new Map();
@@ -157,7 +158,10 @@ export class SignalingClient {
     this.#machine.checkNotEnded();
     if (this.state !== 'disconnected') throw new StateError('connect() was called already');
     await new Promise((resolve, reject) => {
-      this.#first = { resolve: () => resolve(null), reject };
+      this.#first = (error) => {
+        this.#first = null;
+        error ? reject(error) : resolve(null);
+      };
       this.#dial();
     });
     globalThis.addEventListener?.('online', this.#online);
@@ -167,8 +171,7 @@ export class SignalingClient {
   async close() {
     this.#machine.close();
     this.#carryOut();
-    this.#first?.reject(new StateError('the client was closed while it was connecting'));
-    this.#first = null;
+    this.#first?.(new StateError('the client was closed while it was connecting'));
     this.#sendQueued();
     const transport = this.#transport;
     transport?.close(NORMAL, '');
@@ -191,7 +194,7 @@ export class SignalingClient {
 
   /** Give the name up; others see us go. The connection stays, for another `register`. @returns {Promise<void>} */
   unregister() {
-    return this.#request('unregister', (now) => this.#machine.unregister(now));
+    return this.#ask({ type: 'unregister' });
   }
 
   /**
@@ -216,7 +219,7 @@ export class SignalingClient {
    * @returns {Promise<Discovery>}
    */
   discover(userId) {
-    return this.#request('discover', (now) => this.#machine.discover(userId, now));
+    return this.#ask({ type: 'discover', userId });
   }
 
   /**
@@ -227,12 +230,12 @@ export class SignalingClient {
    * @returns {Promise<void>}
    */
   watch(...userIds) {
-    return this.#request('watch', (now) => this.#machine.watch('watch', userIds, now));
+    return this.#ask({ type: 'watch', userIds });
   }
 
   /** End watches; those that are not watched do no harm. @param {string[]} userIds @returns {Promise<void>} */
   unwatch(...userIds) {
-    return this.#request('unwatch', (now) => this.#machine.watch('unwatch', userIds, now));
+    return this.#ask({ type: 'unwatch', userIds });
   }
 
   /**
@@ -244,7 +247,7 @@ export class SignalingClient {
    * @param {DescriptionOptions} [options]
    */
   sendOffer(to, sdp, options) {
-    return this.#relay({ type: 'offer', to, offer: { type: 'offer', sdp }, ...given(options) });
+    return this.#ask({ type: 'offer', to, offer: { type: 'offer', sdp }, ...given(options) });
   }
 
   /**
@@ -255,7 +258,7 @@ export class SignalingClient {
    * @param {DescriptionOptions} [options]
    */
   sendAnswer(to, sdp, options) {
-    return this.#relay({ type: 'answer', to, answer: { type: 'answer', sdp }, ...given(options) });
+    return this.#ask({ type: 'answer', to, answer: { type: 'answer', sdp }, ...given(options) });
   }
 
   /**
@@ -266,7 +269,7 @@ export class SignalingClient {
    * @param {{ connection?: string | null }} [options]
    */
   sendIceCandidate(to, candidate, options) {
-    return this.#relay({ type: 'ice-candidate', to, candidate, ...given(options) });
+    return this.#ask({ type: 'ice-candidate', to, candidate, ...given(options) });
   }
 
   /**
@@ -276,17 +279,17 @@ export class SignalingClient {
    * @param {{ connection?: string | null, reason?: string | null }} [options]
    */
   sendBye(to, options) {
-    return this.#relay({ type: 'bye', to, ...given(options) });
+    return this.#ask({ type: 'bye', to, ...given(options) });
   }
 
   /** Ask for STUN and TURN servers; ask again before `ttl` is over. @returns {Promise<IceServers>} */
   iceServers() {
-    return this.#request('ice-servers', (now) => this.#machine.iceServers(now));
+    return this.#ask({ type: 'ice-servers' });
   }
 
   /** Measure the round trip to the server, in seconds. Needs no registration. @returns {Promise<number>} */
   ping() {
-    return this.#request('ping', (now) => this.#machine.ping(now));
+    return this.#ask({ type: 'ping' });
   }
 
   // --- events ------------------------------------------------------------------------------------------------------
@@ -327,17 +330,15 @@ export class SignalingClient {
       this.url,
       {
         opened: () => {
+          this.#first?.();
           this.#machine.connected(timers.time());
           this.#carryOut();
-          this.#first?.resolve();
-          this.#first = null;
         },
         unreachable: (reason) => {
           this.#transport = null;
+          this.#first?.(new ServerUnreachable(this.url, reason));
           this.#machine.unreachable(timers.time(), reason);
           this.#carryOut();
-          this.#first?.reject(new ServerUnreachable(this.url, reason));
-          this.#first = null;
         },
         textReceived: (text) => {
           this.#machine.received(text, timers.time());
@@ -414,9 +415,9 @@ export class SignalingClient {
 
   // --- requests and promises ---------------------------------------------------------------------------------------
 
-  /** @param {Offer | Answer | IceCandidate | Bye} message @returns {Promise<void>} */
-  #relay(message) {
-    return this.#request(message.type, (now) => this.#machine.relay(message, now));
+  /** @param {Request} message */
+  #ask(message) {
+    return this.#request(message.type, (now) => this.#machine.ask(message, now));
   }
 
   /**
@@ -478,14 +479,12 @@ export class SignalingClient {
 }
 
 /**
- * What was given of a message's optional fields; JSON leaves out what is undefined.
+ * What was given of a message's optional fields.
  *
  * @template {object} T
  * @param {T | undefined} options
  * @returns {{ [K in keyof T]: Exclude<T[K], null> }}
  */
 function given(options) {
-  return /** @type {any} */ (
-    Object.fromEntries(Object.entries(options ?? {}).map(([name, value]) => [name, value ?? undefined]))
-  );
+  return /** @type {any} */ (Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== null)));
 }

@@ -20,7 +20,7 @@ export function parseEndpoint(text) {
   /** @param {string} problem */
   const wrong = (problem) => new ConfigError('url', `${JSON.stringify(text)} ${problem}`);
   // The platform would take white space out, and a third slash too.
-  const parts = /^(?:ws|http)(s?):\/\/([^/\s\p{Cc}][^\s\p{Cc}]*)$/iu.exec(text);
+  const parts = /^(?:ws|http)(s?):\/\/([^/\\\s\p{Cc}][^\s\p{Cc}]*)$/iu.exec(text);
   if (!parts) throw wrong('is no ws:// or wss:// URL');
   let url;
   try {

@@ -12,6 +12,13 @@
  */
 
 /**
+ * Where a client stands with its server: 'disconnected' (not yet started, or ended for good), 'connecting' (dialling,
+ * waiting for the next attempt, or not registered yet), or 'connected' (registered).
+ *
+ * @typedef {'disconnected' | 'connecting' | 'connected'} SignalingState
+ */
+
+/**
  * The server has taken us in.
  *
  * @typedef {object} Registration

@@ -20,12 +20,12 @@
  * @import { AldisError } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'
  * @import { Bytes } from '../protocol/codec.js'
- * @import { Answer, Bye, Challenge, ClientMessage, ErrorMessage, IceCandidate, Offer, Register, Registered, ServerMessage } from '../protocol/messages.js'
- * @import { Effect } from './effects.js'
+ * @import { Challenge, ClientMessage, ErrorMessage, Register, Registered, ServerMessage } from '../protocol/messages.js'
+ * @import { Effect, Result } from './effects.js'
  * @import { SignalingEvent } from './events.js'
  * @import { Numbered } from './inbound.js'
  * @import { Phase, Step } from './phases.js'
- * @import { Pending, Reply } from './requests.js'
+ * @import { Pending, Reply, Request } from './requests.js'
  */
 import {
   ConnectionClosed,
@@ -61,19 +61,14 @@ const KEY_MISMATCH = 'key-mismatch';
  * @property {string | null} token
  * @property {Backoff} backoff
  * @property {number} requestTimeout Seconds.
- *
- * @typedef {object} Joining A registration under way.
- * @property {Pending} request
- * @property {Identity} identity The key that is to be proved.
- * @property {boolean} resuming Whether a session is to be resumed.
  */
 
 /**
  * One client for the whole of its life, over however many connections.
  *
  * Inputs are `connected`, `received`, `signed`, `notSigned`, `lost`, `unreachable`, `online` and `tick`; commands are
- * `close`, `register` and the other requests, which return the number by which `completed` and `failed` name them. After
- * each call carry out `take()`, and call `tick` at `nextDeadline`.
+ * `close`, and `register`, `ask` and `rotate`, which return the numbers by which `completed` and `failed` name requests.
+ * After each call carry out `take()`, and call `tick` at `nextDeadline`.
  */
 export class ClientMachine {
   /** @type {Phase} */
@@ -88,7 +83,7 @@ export class ClientMachine {
   /** @type {Effect[]} */
   #effects = [];
   #requests;
-  /** @type {Joining | null} */
+  /** @type {Pending | null} The registration under way. */
   #joining = null;
   /** @type {Bytes | null} What is being signed. Of two challenges with the same text each has its own object. */
   #signing = null;
@@ -179,7 +174,7 @@ export class ClientMachine {
     try {
       const message = decodeServerMessage(text);
       if (message) this.#handle(message, text.length, now);
-      else this.#note(`a message of an unknown type: ${text.slice(0, 200)}`);
+      else this.#note(text.slice(0, 200));
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
       this.#hangUp(codes.PROTOCOL_ERROR, `the server broke the protocol: ${error.message}`);
@@ -196,7 +191,7 @@ export class ClientMachine {
     if (message !== this.#signing || this.phase !== 'signing') return;
     this.#step('signed');
     // With the number of the registration: the two are one exchange, and so is what the answer refers to.
-    this.#send({ type: 'prove', signature: toBase64(signature), id: this.#joining?.request.number });
+    this.#send({ type: 'prove', signature: toBase64(signature), id: this.#joining?.number });
   }
 
   /** A key that cannot sign is of no use, now or later. @param {AldisError} error */
@@ -224,7 +219,13 @@ export class ClientMachine {
       this.#end(new ConnectionClosed(code, reason));
       return;
     }
-    this.#failSent(new ConnectionLost(`the connection to the server was lost: ${why}`));
+    // What was asked on it will not be answered.
+    const error = new ConnectionLost(`the connection to the server was lost: ${why}`);
+    for (const request of this.#requests.all()) if (request.sentAt !== null) this.#fail(request, error);
+    if (this.#joining && this.#joining.sentAt !== null) {
+      this.#joining = null;
+      this.#failNameless(error);
+    }
     this.#retry(now, why, code);
   }
 
@@ -269,50 +270,51 @@ export class ClientMachine {
   register(identity, now) {
     this.#checkConnected();
     if (this.identity || this.#joining) throw new StateError('already registered: call unregister() first');
-    this.#joining = this.#registration(identity, now, false);
-    const { number } = this.#joining.request;
+    const { number } = (this.#joining = this.#registration(identity, now, false));
     if (this.phase === 'open') this.#join(now);
     return number;
   }
 
-  /** Ask what the server knows of a user: `Discovery`. @param {string} userId @param {number} now */
-  discover(userId, now) {
-    return this.#ask({ type: 'discover', userId: checkUserId(userId) }, now);
+  /**
+   * Make a request: it is sent now, or held until there is a registration (only `ping` needs none). One to another user is
+   * completed when the server has handed it over.
+   *
+   * @param {Request} message
+   * @param {number} now
+   * @param {Identity | null} [identity] Of a rotation: the new key.
+   * @returns {number[]} The requests that this takes: several for many watches.
+   */
+  ask(message, now, identity) {
+    this.#checkConnected();
+    if (message.type !== 'ping') this.#checkNamed(this.identity ?? this.#joining);
+    if ('to' in message) {
+      const [userId, device] = split(message.to);
+      checkUserId(userId);
+      if (device !== null) checkDevice(device);
+    }
+    if ('userId' in message) checkUserId(message.userId);
+    /** @type {ClientMessage[]} */
+    let messages = [message];
+    if ('userIds' in message) {
+      messages = this.#requests
+        .chunks(message.userIds.map(checkUserId))
+        .map((userIds) => ({ type: message.type, userIds }));
+    }
+    return messages.map((one) => {
+      const request = this.#requests.add(one, now, { identity });
+      if (this.#admits(request)) this.#transmit(request, now);
+      return request.number;
+    });
   }
 
   /**
-   * Ask for the presence of users, now and at each change; or end that. Returns the requests that this takes.
+   * What the registered key has to sign for a rotation.
    *
-   * @param {'watch' | 'unwatch'} type
-   * @param {string[]} userIds
-   * @param {number} now
+   * @param {Identity} identity The new key.
    */
-  watch(type, userIds, now) {
-    return this.#requests.chunks(userIds.map(checkUserId)).map((chunk) => this.#ask({ type, userIds: chunk }, now));
-  }
-
-  /**
-   * Send a message to another user; completed when the server has handed it over.
-   *
-   * @param {Offer | Answer | IceCandidate | Bye} message
-   * @param {number} now
-   */
-  relay(message, now) {
-    const [userId, device] = split(message.to);
-    checkUserId(userId);
-    if (device !== null) checkDevice(device);
-    return this.#ask(message, now);
-  }
-
-  /** Ask for STUN and TURN servers: `IceServers`. @param {number} now */
-  iceServers(now) {
-    return this.#ask({ type: 'ice-servers' }, now);
-  }
-
-  /** What the registered key has to sign for `rotate`. @param {Identity} identity The new key. */
   rotation(identity) {
-    this.#checkNamed();
-    if (!this.identity) throw new StateError('not registered yet: wait for register() first');
+    this.#checkConnected();
+    this.#checkNamed(this.identity);
     return proofs.rotation(this.#settings.userId, identity.publicKey);
   }
 
@@ -321,26 +323,13 @@ export class ClientMachine {
    *
    * @param {Identity} identity
    * @param {Bytes} signature
-   * @param {Identity} signer Whose signature it is: the key that was registered when it was asked for.
+   * @param {Identity | null} signer Whose signature it is: the key that was registered when it was asked for.
    * @param {number} now
    */
   rotate(identity, signature, signer, now) {
-    if (signer !== this.identity) throw new StateError('another rotation has changed the key');
+    if (signer !== this.identity) throw new StateError('another key was registered meanwhile');
     const newPublicKey = toBase64(identity.publicKey);
-    return this.#ask({ type: 'rotate', newPublicKey, signature: toBase64(signature) }, now, identity);
-  }
-
-  /** Give the name up; the connection stays. @param {number} now */
-  unregister(now) {
-    return this.#ask({ type: 'unregister' }, now);
-  }
-
-  /** Measure a round trip to the server: seconds. Needs no registration. @param {number} now */
-  ping(now) {
-    this.#checkConnected();
-    const request = this.#requests.add({ type: 'ping' }, now);
-    if (isLive(this.phase)) this.#transmit(request, now);
-    return request.number;
+    return this.ask({ type: 'rotate', newPublicKey, signature: toBase64(signature) }, now, identity);
   }
 
   /** End it on purpose: no reconnection, and `closed` without error is the last event. Harmless when it has ended. */
@@ -350,24 +339,14 @@ export class ClientMachine {
 
   // --- registration ------------------------------------------------------------------------------------------------
 
-  /**
-   * @param {Identity} identity
-   * @param {number} now
-   * @param {boolean} internal
-   * @returns {Joining}
-   */
+  /** @param {Identity} identity @param {number} now @param {boolean} internal */
   #registration(identity, now, internal) {
     const { userId, device, token } = this.#settings;
     /** @type {Register} */
-    const message = {
-      type: 'register',
-      userId,
-      publicKey: toBase64(identity.publicKey),
-      device,
-      token: token || undefined,
-      resume: this.#ticket ? { ...this.#ticket, received: this.#receipts.count } : undefined,
-    };
-    return { request: this.#requests.add(message, now, { identity, internal }), identity, resuming: !!this.#ticket };
+    const message = { type: 'register', userId, publicKey: toBase64(identity.publicKey), device };
+    if (token) message.token = token;
+    if (this.#ticket) message.resume = { ...this.#ticket, received: this.#receipts.count };
+    return this.#requests.add(message, now, { identity, internal });
   }
 
   /** Ask for the name on a connection that has none: for the first time, or again. @param {number} now */
@@ -375,75 +354,59 @@ export class ClientMachine {
     if (this.identity) this.#joining ??= this.#registration(this.identity, now, true);
     if (this.#joining) {
       this.#step('asked');
-      this.#transmit(this.#joining.request, now);
+      this.#transmit(this.#joining, now);
     }
   }
 
   /** The registration that the server is busy with, if a message with this `re` belongs to it. @param {unknown} re */
   #joins(re) {
-    const joining = this.#joining;
-    if (!joining || !('refused' in TABLE[this.phase])) return null;
-    return re === undefined || re === joining.request.number ? joining : null;
+    const joining = 'refused' in TABLE[this.phase] && this.#joining;
+    return joining && (re === undefined || re === joining.number) ? joining : null;
   }
 
   /** @param {Challenge} message */
-  #challenged(message) {
-    const joining = this.#joins(message.re);
+  #challenged({ type, nonce, re }) {
+    const joining = this.#joins(re);
     if (!joining || this.phase !== 'registering') {
-      this.#note('a challenge that was not asked for');
+      this.#note(type);
       return;
     }
-    let nonce;
-    try {
-      nonce = fromBase64(message.nonce, proofs.NONCE_BYTES);
-    } catch {
-      throw new ProtocolViolation('a challenge with a bad nonce');
-    }
     const { host, userId, device } = this.#settings;
-    this.#signing = proofs.registration(host, nonce, userId, device);
+    this.#signing = proofs.registration(host, fromBase64(nonce, proofs.NONCE_BYTES), userId, device);
     this.#step('challenged');
-    this.#effects.push({ type: 'sign', identity: joining.identity, message: this.#signing });
+    this.#effects.push({ type: 'sign', identity: /** @type {Identity} */ (joining.identity), message: this.#signing });
   }
 
   /** @param {Registered} message @param {number} now */
-  #admitted(message, now) {
-    const joining = this.#joins(message.re);
+  #admitted({ type, success, userId, device, session = '', secret, resumed = false, limits, re }, now) {
+    const joining = this.#joins(re);
     if (!joining) {
-      this.#note('a registration that was not asked for');
+      this.#note(type);
       return;
     }
-    if (!message.success) {
+    if (!success) {
       this.#notAdmitted(joining, new RequestFailed(KEY_MISMATCH, 'the server refused the name'), now);
       return;
     }
-    const { userId, device } = this.#settings;
-    const resumed = message.resumed === true;
-    if (this.phase !== 'proving') throw new ProtocolViolation('registered without having asked for a proof');
-    if (message.userId !== userId || (message.device ?? device) !== device) {
-      throw new ProtocolViolation('registered as somebody else');
+    const { message } = joining;
+    if (
+      this.phase !== 'proving' ||
+      message.type !== 'register' ||
+      message.userId !== userId ||
+      message.device !== (device ?? message.device) ||
+      (resumed && !message.resume)
+    ) {
+      throw new ProtocolViolation('registered as nobody asked for');
     }
-    if (resumed && !joining.resuming) throw new ProtocolViolation('resumed a session that was not asked for');
     this.#step('admitted');
-    this.#requests.remove(joining.request);
+    this.#requests.remove(joining);
     this.identity = joining.identity;
     this.#joining = this.#spare = null;
     this.#usefulFrom = now;
-    this.#began(message, joining.request, resumed, now);
-  }
-
-  /**
-   * A session has begun, or goes on.
-   *
-   * @param {Registered} message
-   * @param {Pending} request
-   * @param {boolean} resumed
-   * @param {number} now
-   */
-  #began({ session = '', secret, limits }, request, resumed, now) {
     this.#ticket = session && secret ? { session, secret } : null;
     this.#requests.maxMessage = limits?.maxMessageBytes ?? DEFAULT_MAX_MESSAGE;
-    this.#tell({ type: 'registered', resumed });
-    this.#complete(request, { session, resumed, limits: limits ?? null });
+    this.#tell({ type, resumed });
+    this.#complete(joining, { session, resumed, limits: limits ?? null });
     if (resumed) {
       this.#receipts.confirmed(); // by the ticket
     } else {
@@ -455,12 +418,12 @@ export class ClientMachine {
     this.#sendHeld(now);
   }
 
-  /** @param {Joining} joining @param {RequestFailed} failure @param {number} now */
+  /** @param {Pending} joining @param {RequestFailed} failure @param {number} now */
   #notAdmitted(joining, failure, now) {
     this.#step('refused');
     this.#joining = null;
-    this.#fail(joining.request, failure);
-    if (!joining.request.internal) {
+    this.#fail(joining, failure);
+    if (!joining.internal) {
       // The application asked, and is told; what was held for this registration has no hope either.
       this.#usefulFrom = now;
       this.#failNameless(failure);
@@ -471,7 +434,7 @@ export class ClientMachine {
       this.#join(now);
     } else if (failure.temporary) {
       this.#retries.notBefore = now + Math.min(failure.retryAfter ?? 0, LONGEST_ABSENCE);
-      this.#hangUp(codes.GOING_AWAY, `the server did not register us for now: ${failure.message}`);
+      this.#hangUp(codes.GOING_AWAY, `refused for now: ${failure.message}`);
     } else {
       this.#end(failure);
     }
@@ -481,34 +444,27 @@ export class ClientMachine {
 
   /** @param {ServerMessage} message @param {number} size @param {number} now */
   #handle(message, size, now) {
-    switch (message.type) {
-      case 'challenge':
-        return this.#challenged(message);
-      case 'registered':
-        return this.#admitted(message, now);
-      case 'error':
-        return this.#refused(message, now);
-      case 'going-away': {
-        const reconnectIn = Math.min(Math.max(message.reconnectIn, 0), LONGEST_ABSENCE);
-        this.#leaveAt = now + reconnectIn;
-        return this.#tell({ type: 'goingAway', reconnectIn });
-      }
-      case 'presence':
-      case 'offer':
-      case 'answer':
-      case 'ice-candidate':
-      case 'bye':
-      case 'relay':
-        return this.#numbered(message, size, now);
-      default:
-        return this.#replied(message, now);
+    if ('to' in message || message.type === 'presence') {
+      this.#numbered(message, size, now);
+    } else if (message.type === 'challenge') {
+      this.#challenged(message);
+    } else if (message.type === 'registered') {
+      this.#admitted(message, now);
+    } else if (message.type === 'error') {
+      this.#refused(message, now);
+    } else if (message.type === 'going-away') {
+      const reconnectIn = Math.min(Math.max(message.reconnectIn, 0), LONGEST_ABSENCE);
+      this.#leaveAt = now + reconnectIn;
+      this.#tell({ type: 'goingAway', reconnectIn });
+    } else {
+      this.#replied(message, now);
     }
   }
 
   /** @param {Numbered} message @param {number} size @param {number} now */
   #numbered(message, size, now) {
     if (this.phase !== 'registered') {
-      this.#note(`${message.type} outside of a registration`);
+      this.#note(message.type);
       return;
     }
     try {
@@ -532,17 +488,14 @@ export class ClientMachine {
   #refused(message, now) {
     const failure = failureOf(message);
     const joining = message.re === undefined ? null : this.#joins(message.re);
+    const request = this.#requests.answeredBy(message.re);
     if (joining) {
       this.#notAdmitted(joining, failure, now);
       return;
     }
-    const request = this.#requests.answeredBy(message.re);
-    if (!request) {
-      this.#note(`an error that answers nothing: ${failure.message}`);
-      return;
-    }
+    if (!request || request.internal) this.#note(failure.message);
+    if (!request) return;
     if (request.message.type === 'rotate') this.#spare = null;
-    if (request.internal) this.#note(`${request.message.type} was refused: ${failure.message}`);
     this.#fail(request, failure);
   }
 
@@ -550,27 +503,22 @@ export class ClientMachine {
   #replied(message, now) {
     const request = this.#requests.answeredBy(message.re);
     if (!request) {
-      if (message.re !== undefined) this.#note(`a reply that nobody waits for: ${message.type}`);
+      if (message.re !== undefined) this.#note(message.type);
       return;
     }
     const result = resultOf(request, message, now);
     if (message.type === 'rotated') {
       this.identity = request.identity;
       this.#spare = null;
-    } else if (message.type === 'unregistered') {
-      this.#left();
     }
-    this.#requests.remove(request);
-    this.#complete(request, result);
-  }
-
-  #left() {
-    if (this.phase === 'registered') {
+    if (message.type === 'unregistered' && this.phase === 'registered') {
       this.#step('left');
       this.identity = this.#spare = this.#ticket = null;
       this.#watches.clear();
       this.#receipts = new Receipts();
     }
+    this.#requests.remove(request);
+    this.#complete(request, result);
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
@@ -580,23 +528,14 @@ export class ClientMachine {
     if (this.phase === 'idle') throw new StateError('not connected: call connect() first');
   }
 
-  #checkNamed() {
-    this.#checkConnected();
-    if (!this.identity && !this.#joining) throw new StateError('not registered: call register() first');
+  /** @param {object | null} named */
+  #checkNamed(named) {
+    if (!named) throw new StateError('not registered: call register() first');
   }
 
-  /**
-   * Make a request that needs a registration: it is sent now, or held until there is one.
-   *
-   * @param {ClientMessage} message
-   * @param {number} now
-   * @param {Identity | null} [identity]
-   */
-  #ask(message, now, identity) {
-    this.#checkNamed();
-    const request = this.#requests.add(message, now, { identity });
-    if (this.phase === 'registered') this.#transmit(request, now);
-    return request.number;
+  /** Whether a request may go out now. @param {Pending} request */
+  #admits({ message }) {
+    return this.phase === 'registered' || (message.type === 'ping' && isLive(this.phase));
   }
 
   /** @param {Pending} request @param {number} now */
@@ -606,11 +545,9 @@ export class ClientMachine {
     if (message.type === 'watch') {
       request.added = message.userIds.filter((userId) => !this.#watches.has(userId));
       for (const userId of message.userIds) this.#watches.add(userId);
-    } else if (message.type === 'unwatch') {
-      for (const userId of message.userIds) this.#watches.delete(userId);
-    } else if (message.type === 'rotate') {
-      this.#spare = request.identity;
     }
+    if (message.type === 'unwatch') for (const userId of message.userIds) this.#watches.delete(userId);
+    if (message.type === 'rotate') this.#spare = request.identity;
     this.#effects.push({ type: 'send', text: request.text });
   }
 
@@ -619,7 +556,7 @@ export class ClientMachine {
     for (const request of this.#requests.held()) this.#transmit(request, now);
   }
 
-  /** @param {Pending} request @param {import('./effects.js').Result} result */
+  /** @param {Pending} request @param {Result} result */
   #complete(request, result) {
     if (!request.internal) this.#effects.push({ type: 'completed', request: request.number, result });
   }
@@ -629,15 +566,6 @@ export class ClientMachine {
     if (this.#requests.remove(request)) {
       for (const userId of request.added) this.#watches.delete(userId);
       if (!request.internal) this.#effects.push({ type: 'failed', request: request.number, error });
-    }
-  }
-
-  /** The connection is gone: what was asked on it will not be answered. @param {AldisError} error */
-  #failSent(error) {
-    for (const request of this.#requests.sent()) this.#fail(request, error);
-    if (this.#joining && this.#joining.request.sentAt !== null) {
-      this.#joining = null;
-      this.#failNameless(error);
     }
   }
 
@@ -653,10 +581,11 @@ export class ClientMachine {
 
   /** @param {number} now */
   #expire(now) {
-    for (const request of this.#requests.overdue(now)) {
+    for (const request of this.#requests.all()) {
+      if (request.deadline > now) continue;
       const error = new RequestTimeout(request.message.type, this.#requests.timeout);
       this.#fail(request, error);
-      if (request === this.#joining?.request) {
+      if (request === this.#joining) {
         this.#joining = null;
         this.#failNameless(error);
         // Nobody knows what the server makes of it, so the connection cannot be used for another try.
@@ -676,7 +605,7 @@ export class ClientMachine {
     const verdict = this.#lifeline.look(now);
     if (verdict === 'ask') this.#send({ type: 'ping' });
     if (verdict === 'dead') {
-      this.#hangUp(codes.NO_PONG, `nothing was heard of the server for ${SILENCE + PATIENCE} s`);
+      this.#hangUp(codes.NO_PONG, `silence for ${SILENCE + PATIENCE} s`);
     }
   }
 

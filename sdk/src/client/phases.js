@@ -14,7 +14,7 @@
 /**
  * @typedef {'idle' | 'dialing' | 'open' | 'registering' | 'signing' | 'proving' | 'registered' | 'closing' | 'waiting' | 'ended'} Phase
  * @typedef {'connected' | 'asked' | 'challenged' | 'signed' | 'admitted' | 'refused' | 'left' | 'hungUp' | 'lost' | 'due' | 'ended'} Step
- * @typedef {'disconnected' | 'connecting' | 'connected'} SignalingState
+ * @typedef {import('./events.js').SignalingState} SignalingState
  */
 
 const down = /** @type {const} */ ({ ended: 'ended' });
@@ -41,7 +41,7 @@ export const isLive = (phase) => 'hungUp' in TABLE[phase];
  * What the phase is to somebody who only wants to know whether the client works.
  *
  * @param {Phase} phase
- * @returns {SignalingState} disconnected: not yet started, or ended for good; connected: registered.
+ * @returns {SignalingState}
  */
 export const stateOf = (phase) =>
   phase === 'registered' ? 'connected' : phase === 'idle' || phase === 'ended' ? 'disconnected' : 'connecting';

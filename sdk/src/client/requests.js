@@ -12,6 +12,7 @@ import { MessageTooLarge, ProtocolViolation } from '../errors.js';
 import { encodeClientMessage, toBase64, toUtf8 } from '../protocol/codec.js';
 import { discoveryOf } from './inbound.js';
 
+/** @typedef {Exclude<ClientMessage, { type: 'register' | 'prove' | 'received' }>} Request What may be asked for by itself. */
 /** @typedef {Ack | DiscoverResponse | IceServers | Pong | Rotated | Unregistered} Reply */
 
 /**
@@ -129,19 +130,9 @@ export class RequestBook {
     return [...this.#pending.values()];
   }
 
-  /** Those that wait for the server. */
-  sent() {
-    return this.all().filter((pending) => pending.sentAt !== null);
-  }
-
   /** Those that wait for a registration. */
   held() {
     return this.all().filter((pending) => pending.sentAt === null);
-  }
-
-  /** Those that have waited too long. @param {number} now */
-  overdue(now) {
-    return this.all().filter((pending) => pending.deadline <= now);
   }
 
   /** When the first of them has waited too long. */

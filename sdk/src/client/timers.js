@@ -19,7 +19,7 @@ const LONGEST = 2 ** 31 - 1;
 export const timers = {
   time: () => performance.now() / 1000,
   callLater(seconds, callback) {
-    const timer = setTimeout(callback, Math.min(Math.max(seconds * 1000, 0), LONGEST));
+    const timer = setTimeout(callback, Math.min(seconds * 1000, LONGEST));
     return () => clearTimeout(timer);
   },
 };

@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { parseEndpoint } from '../../src/client/endpoint.js';
+import { UsageError } from '../../src/errors.js';
+
+test('what developers write becomes what is dialled and signed', () => {
+  for (const [text, url, server] of [
+    ['ws://signal.example', 'ws://signal.example/', 'signal.example'],
+    ['ws://signal.example:80', 'ws://signal.example/', 'signal.example'],
+    ['ws://signal.example:443', 'ws://signal.example:443/', 'signal.example:443'],
+    ['wss://signal.example:443', 'wss://signal.example/', 'signal.example'],
+    ['wss://signal.example:80', 'wss://signal.example:80/', 'signal.example:80'],
+    ['WSS://Signal.Example:8080/Path?a=b', 'wss://signal.example:8080/Path?a=b', 'signal.example:8080'],
+    ['http://signal.example:8080', 'ws://signal.example:8080/', 'signal.example:8080'],
+    ['http://signal.example:443', 'ws://signal.example:443/', 'signal.example:443'],
+    ['https://signal.example/', 'wss://signal.example/', 'signal.example'],
+    ['https://signal.example/ws', 'wss://signal.example/ws', 'signal.example'],
+    ['ws://[2001:DB8::0:1]', 'ws://[2001:db8::1]/', '[2001:db8::1]'],
+    ['wss://bücher.example', 'wss://xn--bcher-kva.example/', 'xn--bcher-kva.example'],
+    ['wss://signal.example/grüße?q=ü', 'wss://signal.example/gr%C3%BC%C3%9Fe?q=%C3%BC', 'signal.example'],
+  ]) {
+    assert.deepEqual(parseEndpoint(text), { url, server });
+    assert.deepEqual(parseEndpoint(url), { url, server });
+  }
+});
+
+test('what is no address of a server is a usage error', () => {
+  for (const text of [
+    '',
+    'signal.example',
+    'localhost:8080',
+    'ws://',
+    'ws:///path',
+    'ws://\\path',
+    'ws:signal.example',
+    'ftp://signal.example',
+    'ws://signal.example:0',
+    'ws://signal.example:65536',
+    'ws://signal.example:port',
+    'ws://alice:secret@signal.example',
+    'ws://alice@signal.example',
+    'ws://signal.example/#here',
+    'ws://signal.example/\r\nX: y',
+    ' ws://signal.example',
+    'ws://signal example',
+    'ws://signal.example\0',
+    'ws://[::1',
+    'ws://[fe80::1%25eth0]/',
+    undefined,
+  ]) {
+    assert.throws(() => parseEndpoint(text), UsageError, String(text));
+  }
+});

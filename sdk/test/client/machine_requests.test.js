@@ -1,0 +1,435 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { ConnectionLost, InvalidAddress, MessageTooLarge, RequestFailed, RequestTimeout, UsageError } from '../../src/errors.js';
+import { toBase64 } from '../../src/protocol/codec.js';
+import { BOB, Bench, joined } from '../support/bench.js';
+
+const KEY = BOB.publicKey;
+const PROOF = { publicKey: 'a', nonce: 'b', signature: 'c' };
+const ALL = { trickle: true, restart: true };
+const DISCOVER = { type: 'discover', userId: 'bob' };
+const found = (re, more = {}) => ({ type: 'discover-response', userId: 'bob', online: false, re, ...more });
+
+// --- replies ---
+
+test('a discovery brings key and devices', () => {
+  const bench = joined();
+  const number = bench.ask(DISCOVER);
+  assert.deepEqual(bench.takeOne(), { ...DISCOVER, id: number });
+  const devices = [{ device: 'phone' }, { device: 'main' }];
+  bench.say(found(number, { online: true, publicKey: toBase64(KEY), devices }));
+  const result = { userId: 'bob', online: true, publicKey: KEY, devices: ['phone', 'main'] };
+  assert.deepEqual(bench.results.get(number), result);
+});
+
+test('what a classic client calls its key is no key', () => {
+  for (const publicKey of ['any string', '', 'AAAA', toBase64(KEY).slice(0, -1), undefined]) {
+    const bench = joined();
+    const number = bench.ask(DISCOVER);
+    bench.say(found(number, { publicKey }));
+    assert.deepEqual(bench.results.get(number), { userId: 'bob', online: false, publicKey: null, devices: [] });
+  }
+});
+
+test('replies find their requests in any order', () => {
+  const bench = joined();
+  const numbers = ['a', 'b', 'c'].map((userId) => bench.ask({ type: 'discover', userId }));
+  for (const index of [2, 0, 1]) bench.say(found(numbers[index], { userId: 'abc'[index] }));
+  assert.deepEqual(
+    numbers.map((number) => bench.results.get(number).userId),
+    ['a', 'b', 'c'],
+  );
+});
+
+test('ICE servers come with their time to live', () => {
+  const bench = joined();
+  const number = bench.ask({ type: 'ice-servers' });
+  assert.deepEqual(bench.takeOne(), { type: 'ice-servers', id: number });
+  const iceServers = [{ urls: ['turn:turn.example'], username: 'u', credential: 'c' }];
+  bench.say({ type: 'ice-servers', iceServers, ttl: 600, re: number });
+  assert.deepEqual(bench.results.get(number), { iceServers, ttl: 600 });
+});
+
+test('a ping measures the round trip, also at the beginning of time', () => {
+  const bench = joined();
+  bench.now = 0;
+  const number = bench.ask({ type: 'ping' });
+  bench.now = 0.25;
+  bench.say({ type: 'pong', re: number });
+  assert.equal(bench.results.get(number), 0.25);
+});
+
+test('a ping needs no registration', () => {
+  const bench = new Bench();
+  bench.connect();
+  const number = bench.ask({ type: 'ping' });
+  bench.say({ type: 'pong', re: number });
+  assert.equal(bench.results.get(number), 0);
+});
+
+test('a ping between connections goes out with the next one', () => {
+  const bench = new Bench();
+  bench.connect();
+  bench.lose();
+  const number = bench.ask({ type: 'ping' });
+  bench.redial();
+  assert.deepEqual(bench.take(), [{ type: 'ping', id: number }]);
+});
+
+test('an error reply carries all that the server says', () => {
+  const bench = joined();
+  const number = bench.ask(DISCOVER);
+  bench.say({ type: 'error', message: 'slow down', code: 'rate-limited', temporary: true, retryAfter: 2.5, re: number });
+  const error = bench.failures.get(number);
+  assert.ok(error instanceof RequestFailed);
+  assert.deepEqual([error.code, error.temporary, error.retryAfter], ['rate-limited', true, 2.5]);
+  assert.match(error.message, /slow down/);
+});
+
+for (const [code, temporary] of [
+  ['timeout', true],
+  ['internal', true],
+  ['forbidden', false],
+  ['a-code-of-tomorrow', false],
+  [undefined, true],
+]) {
+  test(`a server that does not say whether ${code} is temporary is taken by its code`, () => {
+    const bench = joined();
+    const number = bench.ask(DISCOVER);
+    bench.say({ type: 'error', message: 'no', re: number, code });
+    const error = bench.failures.get(number);
+    assert.deepEqual([error.temporary, error.retryAfter], [temporary, null]);
+  });
+}
+
+test('a negative time to try again after is none to wait for', () => {
+  const bench = joined();
+  const number = bench.ask(DISCOVER);
+  bench.say({ type: 'error', message: 'no', code: 'internal', retryAfter: -5, re: number });
+  assert.equal(bench.failures.get(number).retryAfter, 0);
+});
+
+// --- time-outs ---
+
+test('each request has its own time-out, and a late reply is passed over', () => {
+  const bench = joined({ requestTimeout: 10 });
+  const first = bench.ask(DISCOVER);
+  bench.passTime(6);
+  const second = bench.ask({ type: 'ice-servers' });
+  bench.passTime(4);
+  const error = bench.failures.get(first);
+  assert.ok(error instanceof RequestTimeout);
+  assert.deepEqual([error.request, error.seconds], ['discover', 10]);
+  assert.ok(!bench.failures.has(second));
+  bench.say(found(first));
+  assert.equal(bench.notes.length, 1);
+  assert.equal(bench.phase, 'registered');
+  bench.passTime(6);
+  assert.ok(bench.failures.has(second));
+});
+
+test('a request in flight fails when the connection is lost', () => {
+  const bench = joined();
+  const number = bench.ask(DISCOVER);
+  bench.lose(1006, 'the cable was cut');
+  const error = bench.failures.get(number);
+  assert.ok(error instanceof ConnectionLost && error.temporary);
+  assert.match(error.message, /the cable was cut/);
+});
+
+test('a request made while reconnecting waits for the registration', () => {
+  const bench = joined();
+  bench.lose();
+  const number = bench.ask(DISCOVER);
+  bench.redial();
+  assert.deepEqual(
+    bench.sent.map((message) => message.type),
+    ['register'],
+  );
+  bench.admit();
+  assert.deepEqual(bench.sent.at(-1), { ...DISCOVER, id: number });
+});
+
+test('it waits over several attempts, but not beyond its time-out', () => {
+  const bench = joined({ requestTimeout: 10 });
+  bench.lose();
+  const number = bench.ask(DISCOVER);
+  for (let attempt = 0; attempt < 3; attempt++) {
+    bench.passTime(3);
+    if (bench.phase === 'dialing') bench.failToConnect();
+  }
+  assert.ok(!bench.failures.has(number));
+  bench.passTime(1.5);
+  assert.ok(bench.failures.get(number) instanceof RequestTimeout);
+});
+
+test('a reply to a request that was not sent yet is passed over', () => {
+  const bench = joined();
+  bench.lose();
+  const number = bench.ask(DISCOVER);
+  bench.redial();
+  bench.say(found(number));
+  bench.say({ type: 'error', message: 'no', code: 'forbidden', re: number });
+  assert.ok(!bench.results.has(number) && !bench.failures.has(number));
+});
+
+// --- relaying ---
+
+test('a relayed message is completed by its ack', () => {
+  const bench = joined();
+  const offer = {
+    type: 'offer',
+    to: 'bob/phone',
+    offer: { type: 'offer', sdp: 'v=0' },
+    connection: 'c1',
+    proof: PROOF,
+    capabilities: undefined,
+  };
+  const number = bench.ask(offer);
+  const sent = bench.takeOne();
+  assert.deepEqual(sent, { ...JSON.parse(JSON.stringify(offer)), id: number });
+  bench.say({ type: 'ack', re: number });
+  assert.equal(bench.results.get(number), null);
+});
+
+test('the end of candidates is sent as null', () => {
+  const bench = joined();
+  bench.ask({ type: 'ice-candidate', to: 'bob', candidate: null });
+  assert.equal(bench.takeOne().candidate, null);
+});
+
+test('a relayed message to somebody who is away fails', () => {
+  const bench = joined();
+  const number = bench.ask({ type: 'bye', to: 'bob' });
+  bench.say({ type: 'error', message: 'User bob is not online', code: 'not-online', temporary: false, re: number });
+  assert.equal(bench.failures.get(number).code, 'not-online');
+});
+
+test('an address that cannot be is refused at once', () => {
+  const bench = joined();
+  for (const to of ['', 'a b', '/phone', 'bob/', 'bob/a b', 'bob/x/y']) {
+    assert.throws(() => bench.ask({ type: 'bye', to }), InvalidAddress);
+  }
+  assert.deepEqual(bench.take(), []);
+});
+
+test('a message that the server would not take is refused at once', () => {
+  const bench = joined();
+  const big = { type: 'offer', to: 'bob', offer: { type: 'offer', sdp: 'ü'.repeat(35_000) } };
+  assert.throws(
+    () => bench.ask(big),
+    (error) => error instanceof MessageTooLarge && error.limit === 65536 && error.size > 70_000,
+  );
+  assert.deepEqual(bench.take(), []);
+  assert.equal(bench.machine.nextDeadline, bench.now + 25); // no request was left behind
+});
+
+test("the server's own limit counts, until another one says nothing of it", () => {
+  const bench = new Bench();
+  bench.join({ limits: { maxMessageBytes: 1000, maxWatches: 10, resumeWindow: 30 } });
+  const long = { type: 'bye', to: 'bob', reason: 'x'.repeat(1000) };
+  assert.throws(() => bench.ask(long), MessageTooLarge);
+  bench.reconnect({ limits: undefined });
+  bench.ask(long);
+});
+
+test('text that is no Unicode is refused at once', () => {
+  const bench = joined();
+  assert.throws(() => bench.ask({ type: 'bye', to: 'bob', reason: '\ud800' }), UsageError);
+  assert.throws(() => bench.ask({ type: 'offer', to: 'bob', offer: { type: 'offer', sdp: '\udc00' } }), UsageError);
+});
+
+// --- what comes from others ---
+
+test('an offer arrives with its proof and capabilities', () => {
+  const bench = joined();
+  const description = { type: 'offer', sdp: 'v=0' };
+  bench.say({
+    type: 'offer',
+    to: 'alice',
+    from: 'bob/phone',
+    offer: description,
+    connection: 'c1',
+    proof: PROOF,
+    capabilities: { trickle: false },
+  });
+  const capabilities = { trickle: false, restart: true };
+  assert.deepEqual(bench.takeEvents(), [
+    { type: 'offerReceived', sender: 'bob/phone', description, connection: 'c1', proof: PROOF, capabilities },
+  ]);
+});
+
+test('an answer, a candidate, the end of candidates and a bye arrive', () => {
+  const bench = joined();
+  const description = { type: 'answer', sdp: 'v=0' };
+  const candidate = { candidate: 'candidate:1', sdpMid: '0', sdpMLineIndex: 0 };
+  const from = { to: 'alice', from: 'bob' };
+  bench.say({ ...from, type: 'answer', answer: description });
+  bench.say({ ...from, type: 'ice-candidate', candidate, connection: 'c1' });
+  bench.say({ ...from, type: 'ice-candidate', candidate: null });
+  bench.say({ ...from, type: 'bye', reason: 'enough' });
+  bench.say({ ...from, type: 'bye' });
+  assert.deepEqual(bench.takeEvents(), [
+    { type: 'answerReceived', sender: 'bob', description, connection: null, proof: null, capabilities: ALL },
+    { type: 'candidateReceived', sender: 'bob', candidate, connection: 'c1' },
+    { type: 'candidateReceived', sender: 'bob', candidate: null, connection: null },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: 'enough' },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: null },
+  ]);
+});
+
+for (const message of [
+  { type: 'offer', offer: { type: 'offer' } },
+  { type: 'offer', offer: { type: 'answer', sdp: 'v=0' } },
+  { type: 'offer', offer: 'v=0' },
+  { type: 'offer', offer: { type: 'offer', sdp: 7 } },
+  { type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, proof: null },
+  { type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, proof: { publicKey: 'a' } },
+  { type: 'answer', answer: { type: 'rollback', sdp: '' } },
+  { type: 'ice-candidate', candidate: { candidate: 5 } },
+  { type: 'ice-candidate', candidate: [[[]]] },
+]) {
+  test(`what a peer has garbled is dropped and counted, and the connection stays: ${JSON.stringify(message)}`, () => {
+    const bench = joined();
+    bench.say({ to: 'alice', from: 'mallory', ...message });
+    assert.deepEqual(bench.takeEvents(), []);
+    assert.match(bench.notes.at(-1), /mallory/);
+    assert.equal(bench.phase, 'registered');
+    bench.passTime(5);
+    assert.deepEqual(bench.take(), [{ type: 'received', count: 1 }]);
+  });
+}
+
+test('a sealed message is counted, though this version does not use it', () => {
+  const bench = joined();
+  bench.say({ type: 'relay', to: 'alice', sealed: 'xyz', from: 'bob' });
+  assert.deepEqual(bench.takeEvents(), []);
+  bench.passTime(5);
+  assert.deepEqual(bench.take(), [{ type: 'received', count: 1 }]);
+});
+
+// --- presence ---
+
+const presence = (userId, online, more = {}) => ({ type: 'presence', userId, online, ...more });
+
+test('a watch brings presence now and later, and ends', () => {
+  const bench = joined();
+  const number = bench.ask({ type: 'watch', userIds: ['bob', 'carol', 'bob'] });
+  assert.deepEqual(bench.takeOne(), { type: 'watch', userIds: ['bob', 'carol'], id: number });
+  bench.say(presence('bob', false));
+  bench.say(presence('carol', true, { publicKey: toBase64(KEY), devices: [{ device: 'x' }] }));
+  bench.say({ type: 'ack', re: number });
+  assert.ok(bench.results.has(number));
+  bench.say(presence('bob', true));
+  assert.deepEqual(bench.takeEvents(), [
+    { type: 'presenceChanged', userId: 'bob', online: false, publicKey: null, devices: [] },
+    { type: 'presenceChanged', userId: 'carol', online: true, publicKey: KEY, devices: ['x'] },
+    { type: 'presenceChanged', userId: 'bob', online: true, publicKey: null, devices: [] },
+  ]);
+  const unwatched = bench.ask({ type: 'unwatch', userIds: ['bob', 'nobody'] });
+  bench.say(presence('bob', false)); // was on its way
+  bench.say({ type: 'ack', re: unwatched });
+  assert.deepEqual(bench.takeEvents(), []);
+});
+
+test('watching nobody asks nothing', () => {
+  const bench = joined();
+  assert.deepEqual(
+    bench.do((machine, now) => machine.ask({ type: 'watch', userIds: [] }, now)),
+    [],
+  );
+  assert.deepEqual(bench.take(), []);
+});
+
+test('many watches go out in messages that the server takes', () => {
+  const bench = joined();
+  const names = Array.from({ length: 2500 }, (_, index) => `user-${index}`);
+  const numbers = bench.do((machine, now) => machine.ask({ type: 'watch', userIds: names }, now));
+  const sent = bench.take();
+  assert.deepEqual(
+    sent.map((message) => message.userIds.length),
+    [1000, 1000, 500],
+  );
+  assert.deepEqual(
+    sent.flatMap((message) => message.userIds),
+    names,
+  );
+  assert.deepEqual(
+    sent.map((message) => message.id),
+    numbers,
+  );
+});
+
+test('long names are split by their bytes', () => {
+  const bench = joined();
+  const names = Array.from({ length: 300 }, (_, index) => `${index}` + '\u{1f600}'.repeat(120));
+  bench.do((machine, now) => machine.ask({ type: 'watch', userIds: names }, now));
+  const sent = bench.take();
+  assert.ok(sent.length > 1);
+  assert.ok(sent.every((message) => Buffer.byteLength(JSON.stringify(message)) <= 65536));
+  assert.equal(sent.flatMap((message) => message.userIds).length, 300);
+});
+
+test('a watch that was refused is not restored, but those before it are', () => {
+  const bench = joined();
+  const first = bench.ask({ type: 'watch', userIds: ['bob'] });
+  const second = bench.ask({ type: 'watch', userIds: ['bob', 'carol'] });
+  bench.say({ type: 'error', message: 'too many', code: 'too-large', re: second });
+  assert.ok(bench.failures.get(second) instanceof RequestFailed);
+  bench.say({ type: 'ack', re: first });
+  bench.forget();
+  bench.reconnect({ session: 's2' });
+  assert.deepEqual(bench.take().at(-1).userIds, ['bob']);
+});
+
+test('watches are restored when the session is not resumed', () => {
+  const bench = joined();
+  bench.say({ type: 'ack', re: bench.ask({ type: 'watch', userIds: ['bob', 'carol'] }) });
+  bench.say({ type: 'ack', re: bench.ask({ type: 'unwatch', userIds: ['carol'] }) });
+  bench.forget();
+  bench.reconnect({ session: 's2' });
+  const watch = bench.sent.at(-1);
+  assert.deepEqual(watch.userIds, ['bob']);
+  bench.say(presence('bob', true));
+  assert.equal(bench.events.at(-1).type, 'presenceChanged');
+  const { size } = bench.results;
+  bench.say({ type: 'ack', re: watch.id });
+  assert.equal(bench.phase, 'registered');
+  assert.equal(bench.results.size, size); // nobody is told of a request that they did not make
+});
+
+test('a restored watch that the server refuses is noted only', () => {
+  const bench = joined();
+  bench.say({ type: 'ack', re: bench.ask({ type: 'watch', userIds: ['bob'] }) });
+  bench.reconnect({ session: 's2' });
+  bench.say({ type: 'error', message: 'no', code: 'rate-limited', re: bench.sent.at(-1).id });
+  assert.equal(bench.failures.size, 0);
+  assert.match(bench.notes.at(-1), /rate-limited/);
+});
+
+test('watches are not sent again when the session goes on', () => {
+  const bench = joined();
+  bench.say({ type: 'ack', re: bench.ask({ type: 'watch', userIds: ['bob'] }) });
+  bench.forget();
+  bench.reconnect({ resumed: true });
+  assert.deepEqual(
+    bench.take().map((message) => message.type),
+    ['register', 'prove'],
+  );
+  bench.say(presence('bob', true));
+  assert.equal(bench.events.at(-1).type, 'presenceChanged');
+});
+
+test('a watch made while away is made once', () => {
+  const bench = joined();
+  bench.lose();
+  bench.ask({ type: 'watch', userIds: ['bob'] });
+  bench.redial();
+  bench.admit({ session: 's2' });
+  const watches = bench.take().filter((message) => message.type === 'watch');
+  assert.deepEqual(
+    watches.map((message) => message.userIds),
+    [['bob']],
+  );
+});

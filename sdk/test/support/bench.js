@@ -1,0 +1,239 @@
+/**
+ * A `ClientMachine` on a bench: a clock that the test turns, and a server that says what the test says.
+ *
+ *     const bench = new Bench();
+ *     bench.join();                                        // connected and registered as alice
+ *     const number = bench.ask({ type: 'discover', userId: 'bob' });
+ *     assert.deepEqual(bench.takeOne(), { type: 'discover', userId: 'bob', id: number });
+ *     bench.say({ type: 'discover-response', userId: 'bob', online: false, re: number });
+ *     assert.equal(bench.results.get(number).online, false);
+ *
+ * The bench checks the machine's promises at every step: a request ends once, nothing is sent without a connection,
+ * `closed` is the last event, and no deadline lies in the past for longer than one `tick`.
+ */
+import assert from 'node:assert/strict';
+
+import { Backoff } from '../../src/client/backoff.js';
+import { ClientMachine } from '../../src/client/machine.js';
+import { Identity } from '../../src/identity/keys.js';
+import { toBase64 } from '../../src/protocol/codec.js';
+
+export const HOST = 'signal.example:8080';
+export const NONCE = Uint8Array.from({ length: 32 }, (_, index) => index);
+export const SIGNATURE = new Uint8Array(64).fill(7);
+export const ALICE = await Identity.generate();
+export const BOB = await Identity.generate();
+export const NEW = await Identity.generate();
+
+export class Bench {
+  now = 1000;
+  /** What `random()` says next; full jitter makes it the share of the ceiling. */
+  lot = 1;
+  sent = [];
+  events = [];
+  results = new Map();
+  failures = new Map();
+  notes = [];
+  closed = null;
+  dials = 0;
+  /** What is to be signed and is not yet. */
+  signing = [];
+  #attached = false;
+
+  constructor({ userId = 'alice', device = 'main', token = null, backoff = {}, requestTimeout = 10 } = {}) {
+    const settings = { host: HOST, userId, device, token, backoff: new Backoff(backoff), requestTimeout };
+    this.machine = new ClientMachine(settings, () => this.lot);
+  }
+
+  // --- input ---
+
+  /** Call something of the machine's and carry out what it wants. */
+  do(command) {
+    const result = command(this.machine, this.now);
+    this.#carryOut();
+    return result;
+  }
+
+  register(identity = ALICE) {
+    return this.do((machine, now) => machine.register(identity, now));
+  }
+
+  /** Make a request that takes one message; its number. */
+  ask(message, identity) {
+    const numbers = this.do((machine, now) => machine.ask(message, now, identity));
+    assert.equal(numbers.length, 1);
+    return numbers[0];
+  }
+
+  connect() {
+    this.closed = null;
+    this.#attached = true;
+    this.do((machine, now) => machine.connected(now));
+  }
+
+  say(message) {
+    this.sayText(JSON.stringify(message));
+  }
+
+  sayText(text) {
+    this.do((machine, now) => machine.received(text, now));
+  }
+
+  lose(code = 1006, reason = '') {
+    this.#attached = false;
+    this.do((machine, now) => machine.lost(now, code, reason));
+  }
+
+  failToConnect(reason = 'connection refused') {
+    this.do((machine, now) => machine.unreachable(now, reason));
+  }
+
+  /** Sign the oldest of what is to be signed. */
+  sign() {
+    const { message } = this.signing.shift();
+    this.do((machine) => machine.signed(message, SIGNATURE));
+  }
+
+  /** Turn the clock, stopping at each of the machine's deadlines on the way. */
+  passTime(seconds) {
+    const end = this.now + seconds;
+    for (let deadline; (deadline = this.machine.nextDeadline) !== null && deadline <= end; ) {
+      assert.ok(deadline >= this.now, 'a deadline that has passed was not acted on');
+      this.now = deadline;
+      this.do((machine, now) => machine.tick(now));
+      const after = this.machine.nextDeadline;
+      assert.ok(after === null || after > deadline, 'the machine asks for the same moment again');
+    }
+    this.now = end;
+    this.do((machine, now) => machine.tick(now));
+  }
+
+  /** Let time pass without a look at the clock, as in a page that sleeps; then look. */
+  sleep(seconds) {
+    this.now += seconds;
+    this.do((machine, now) => machine.tick(now));
+  }
+
+  // --- the usual ---
+
+  /** Connect and register; what has come out of the machine so far is forgotten. */
+  join(registered = {}) {
+    this.connect();
+    const number = this.register();
+    this.admit(registered);
+    this.forget();
+    return number;
+  }
+
+  /** Play the server's part of the registration that the machine has just asked for. */
+  admit({ session = 's1', resumed = false, ...more } = {}) {
+    const register = this.sent.at(-1);
+    assert.equal(register.type, 'register');
+    this.say({ type: 'challenge', nonce: toBase64(NONCE), re: register.id });
+    this.sign();
+    const prove = this.sent.at(-1);
+    assert.equal(prove.type, 'prove');
+    this.say({
+      type: 'registered',
+      success: true,
+      resumed,
+      re: prove.id,
+      userId: register.userId,
+      device: register.device,
+      session,
+      secret: `secret of ${session}`,
+      serverTime: 0,
+      limits: { maxMessageBytes: 65536, maxWatches: 10000, resumeWindow: 30 },
+      ...more,
+    });
+  }
+
+  /** Lose the connection, come back and register again. */
+  reconnect(registered = {}) {
+    this.lose();
+    this.redial();
+    this.admit(registered);
+  }
+
+  /** Wait for the next attempt and let it succeed. */
+  redial() {
+    for (const { dials } = this; this.dials === dials; ) this.passTime(this.machine.nextDeadline - this.now);
+    this.connect();
+  }
+
+  // --- output ---
+
+  /** What has been sent since the last time. */
+  take() {
+    return this.sent.splice(0);
+  }
+
+  takeOne() {
+    const sent = this.take();
+    assert.equal(sent.length, 1, JSON.stringify(sent));
+    return sent[0];
+  }
+
+  /** What has happened since the last time. */
+  takeEvents() {
+    return this.events.splice(0);
+  }
+
+  forget() {
+    this.take();
+    this.takeEvents();
+  }
+
+  get phase() {
+    return this.machine.phase;
+  }
+
+  #carryOut() {
+    for (const effect of this.machine.take()) this.#do(effect);
+    if (!['open', 'registering', 'signing', 'proving', 'registered', 'closing'].includes(this.phase) && !this.closed) {
+      assert.ok(!this.#attached, 'a connection that nobody wants');
+    }
+  }
+
+  #do(effect) {
+    switch (effect.type) {
+      case 'send':
+        assert.ok(this.#attached, `sent without a connection: ${effect.text}`);
+        assert.ok(!this.closed, `sent after the connection was closed: ${effect.text}`);
+        return this.sent.push(JSON.parse(effect.text));
+      case 'sign':
+        return this.signing.push(effect);
+      case 'closeTransport':
+        assert.ok(this.#attached, 'closed what is not there');
+        assert.ok(!this.closed, 'closed twice');
+        return (this.closed = [effect.code, effect.reason]);
+      case 'dial':
+        assert.ok(!this.#attached, 'dials with a connection');
+        return this.dials++;
+      case 'completed':
+        this.#ends(effect.request);
+        return this.results.set(effect.request, effect.result);
+      case 'failed':
+        this.#ends(effect.request);
+        return this.failures.set(effect.request, effect.error);
+      case 'happened':
+        assert.ok(!this.events.some((event) => event.type === 'closed'), 'an event after closed');
+        return this.events.push(effect.event);
+      case 'noted':
+        return this.notes.push(effect.text);
+      default:
+        assert.fail(`an unknown effect: ${effect.type}`);
+    }
+  }
+
+  #ends(number) {
+    assert.ok(!this.results.has(number) && !this.failures.has(number), 'a request ended twice');
+  }
+}
+
+/** A bench whose client is registered. */
+export function joined(settings) {
+  const bench = new Bench(settings);
+  bench.join();
+  return bench;
+}
