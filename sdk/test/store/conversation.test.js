@@ -1,0 +1,300 @@
+/** A conversation over a route that a test can stop, break and look into. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ProtocolViolation, QueueFull } from '../../src/errors.js';
+import { Content, decode, encodeHello } from '../../src/protocol/channel.js';
+import { ACK_MESSAGES, ACK_SECONDS, Conversation, FEATURES, MAX_CONTROLS } from '../../src/store/conversation.js';
+import { Mailbox } from '../../src/store/feeds.js';
+import { WINDOW_MESSAGES } from '../../src/store/outbox.js';
+import { storeLimits } from '../../src/store/state.js';
+import { FakeTimers } from '../support/fake_timers.js';
+
+const bytes = (text) => new TextEncoder().encode(text);
+const hello = (stream = 'theirs', next = 1, received = null) => ({
+  type: 'hello',
+  version: 1,
+  stream,
+  next,
+  features: [],
+  received,
+});
+const ack = (sequence) => ({ type: 'ack', sequence });
+const chunk = (sequence, content = Content.BYTES, data = bytes('x')) => ({
+  type: 'chunk',
+  content,
+  sequence,
+  size: data.length,
+  last: true,
+  data,
+});
+const control = (sequence, text = 'c') => chunk(sequence, Content.CONTROL, bytes(text));
+
+class Side {
+  room = Infinity; // how many frames the route takes
+  frames = [];
+  controls = [];
+  timers = new FakeTimers();
+
+  constructor(limits = {}) {
+    const all = storeLimits(limits);
+    this.mailbox = new Mailbox(all, () => this.talk.handOver());
+    this.letters = this.mailbox.iterate((letter) => letter);
+    this.talk = new Conversation('bob', 's', {
+      limits: all,
+      route: this,
+      recipient: this.mailbox,
+      control: (data) => this.controls.push(new TextDecoder().decode(data)),
+      timers: this.timers,
+    });
+  }
+
+  sendFrame(frame) {
+    if (!this.room) return false;
+    this.room--;
+    this.frames.push(frame);
+    return true;
+  }
+
+  /** What was sent since, in short: "1" is a message, "ack 1" an acknowledgement. */
+  take() {
+    return this.frames.splice(0).map((frame) => {
+      const { type, sequence } = decode(frame);
+      return type === 'ack' ? `ack ${sequence}` : `${sequence}`;
+    });
+  }
+
+  send(...texts) {
+    return texts.map((text) => this.talk.send(Content.TEXT, bytes(text)));
+  }
+
+  async read() {
+    return (await this.letters.next()).value?.sequence;
+  }
+}
+
+function opened(limits) {
+  const side = new Side(limits);
+  side.talk.hello();
+  side.talk.opened(hello());
+  return side;
+}
+
+test('messages wait for a channel and are delivered when they are acknowledged', async () => {
+  const side = new Side();
+  const [delivery] = side.send('a');
+  assert.equal(side.talk.last, delivery);
+  assert.deepEqual(side.take(), []);
+  assert.equal(side.talk.hello().next, 1);
+  side.talk.opened(hello());
+  assert.deepEqual(side.take(), ['1']);
+  assert.deepEqual([side.talk.queued, delivery.done], [1, false]);
+  side.talk.received(ack(1));
+  await delivery;
+  assert.deepEqual([side.talk.queued, side.talk.last], [0, null]);
+});
+
+test('a route without room is asked again when it has some', () => {
+  const side = opened();
+  side.room = 1;
+  side.send('a', 'b', 'c');
+  assert.deepEqual(side.take(), ['1']);
+  side.room = 9;
+  side.talk.pump();
+  assert.deepEqual(side.take(), ['2', '3']);
+});
+
+test('an acknowledgement without room goes before the messages later', () => {
+  const side = opened();
+  side.send('a');
+  side.take();
+  side.room = 0;
+  side.send('b');
+  side.talk.received(chunk(1));
+  side.timers.advance(ACK_SECONDS);
+  side.room = 9;
+  side.talk.pump();
+  assert.deepEqual(side.take(), ['ack 1', '2']);
+});
+
+test('one acknowledgement covers what comes in a short while', () => {
+  const side = opened();
+  for (const number of [1, 2, 3]) side.talk.received(chunk(number));
+  assert.deepEqual(side.take(), []);
+  side.timers.advance(ACK_SECONDS);
+  assert.deepEqual(side.take(), ['ack 3']);
+  side.timers.advance(1);
+  assert.deepEqual(side.take(), []);
+});
+
+test('many messages are acknowledged without waiting', () => {
+  const side = opened();
+  for (let number = 1; number <= ACK_MESSAGES; number++) side.talk.received(chunk(number));
+  assert.deepEqual(side.take(), [`ack ${ACK_MESSAGES}`]);
+});
+
+test('an acknowledgement goes along with a message', () => {
+  const side = opened();
+  side.talk.received(chunk(1));
+  side.send('a');
+  assert.deepEqual(side.take(), ['ack 1', '1']);
+  side.timers.advance(1);
+  assert.deepEqual(side.take(), []);
+});
+
+test('a message that comes again is acknowledged again', () => {
+  const side = opened();
+  side.talk.received(chunk(1));
+  side.timers.advance(ACK_SECONDS);
+  side.take();
+  side.talk.received(chunk(1));
+  side.timers.advance(ACK_SECONDS);
+  assert.deepEqual(side.take(), ['ack 1']);
+});
+
+test('nothing is acknowledged on a channel that is gone', () => {
+  const side = opened();
+  side.talk.received(chunk(1));
+  side.talk.closed();
+  side.timers.advance(1);
+  assert.deepEqual(side.take(), []);
+  assert.deepEqual(side.talk.hello().received, { stream: 'theirs', sequence: 1 });
+});
+
+test('what the application has no room for is not acknowledged until it reads', async () => {
+  const side = opened({ unreadMessages: 2 });
+  for (let number = 1; number <= 5; number++) side.talk.received(chunk(number));
+  side.timers.advance(1);
+  assert.deepEqual(side.take(), ['ack 2']);
+  assert.ok(side.talk.waiting);
+  assert.equal(side.talk.arriving, 3);
+  for (let number = 1; number <= 5; number++) assert.equal(await side.read(), number);
+  side.timers.advance(1);
+  assert.equal(side.take().at(-1), 'ack 5');
+  assert.ok(!side.talk.waiting);
+});
+
+test('the queue is limited in messages and in bytes', () => {
+  const side = new Side({ queueMessages: 2 });
+  side.send('a', 'b');
+  const full = (error) => error instanceof QueueFull && `${error.userId} ${error.messages} ${error.size}` === 'bob 2 2';
+  assert.throws(() => side.send('c'), full);
+  assert.equal(side.talk.queued, 2);
+  const other = new Side({ queueSize: 3 });
+  other.send('four'); // alone, any size goes
+  assert.throws(() => other.send('x'), QueueFull);
+});
+
+test('giving up fails what is not acknowledged and nothing else', async () => {
+  const side = opened();
+  const [first, second] = side.send('a', 'b');
+  side.talk.received(ack(1));
+  side.talk.closed();
+  side.talk.fail('nobody is there');
+  assert.ok(first.delivered);
+  await assert.rejects(async () => second, { name: 'DeliveryFailed', sequence: 2, reason: 'nobody is there' });
+  assert.equal(side.talk.queued, 0);
+  assert.equal(side.talk.hello().next, 3);
+});
+
+test('a new channel sends again what the other side does not have', () => {
+  const side = opened();
+  side.send('a', 'b', 'c');
+  side.talk.closed();
+  side.take();
+  side.talk.hello();
+  side.talk.opened(hello('theirs', 1, { stream: 's', sequence: 1 }));
+  assert.deepEqual(side.take(), ['2', '3']);
+});
+
+test('a greeting promises nothing', () => {
+  const side = opened();
+  side.send('a');
+  side.talk.greeting();
+  side.talk.received(ack(1));
+  assert.equal(side.talk.queued, 0);
+});
+
+test('a hello says what this program can do, and can be sent', () => {
+  const greeting = new Side().talk.greeting();
+  assert.deepEqual(greeting.features, FEATURES);
+  assert.deepEqual(decode(encodeHello(greeting)), greeting);
+});
+
+test('what is let go of comes again', () => {
+  const side = opened({ unreadMessages: 1 });
+  side.talk.received(chunk(1));
+  side.talk.received(chunk(2));
+  side.talk.closed();
+  side.talk.letGo();
+  assert.deepEqual([side.talk.arriving, side.talk.waiting], [0, false]);
+  side.talk.hello();
+  side.talk.opened(hello('theirs', 2));
+  side.talk.received(chunk(2));
+  assert.ok(side.talk.waiting);
+});
+
+test('breaking the protocol is told', () => {
+  const side = opened();
+  assert.throws(() => side.talk.received(ack(1)), ProtocolViolation);
+  assert.throws(() => side.talk.received(chunk(5)), ProtocolViolation);
+  assert.throws(() => side.talk.opened(hello('theirs', 1, { stream: 's', sequence: 1 })), ProtocolViolation);
+});
+
+test('a window that is used up opens with the acknowledgement', () => {
+  const side = opened();
+  side.send(...Array(WINDOW_MESSAGES + 1).fill('x'));
+  assert.equal(side.take().length, WINDOW_MESSAGES);
+  side.talk.received(ack(1));
+  assert.deepEqual(side.take(), [`${WINDOW_MESSAGES + 1}`]);
+});
+
+test('it is told when the other side is another one', () => {
+  const side = new Side();
+  side.talk.hello();
+  assert.equal(side.talk.opened(hello('one')), false);
+  assert.equal(side.talk.opened(hello('one')), false);
+  assert.equal(side.talk.opened(hello('other')), true);
+});
+
+test('a control message goes to the store and not to the application, in its place and acknowledged', async () => {
+  const side = opened();
+  side.talk.received(chunk(1));
+  side.talk.received(control(2, 'ring'));
+  side.talk.received(chunk(3));
+  assert.deepEqual(side.controls, ['ring']);
+  side.timers.advance(ACK_SECONDS);
+  assert.deepEqual(side.take(), ['ack 3']);
+  assert.deepEqual([await side.read(), await side.read()], [1, 3]);
+});
+
+test('a control message is taken though the application has no room, and waits behind a message that does', async () => {
+  const side = opened({ unreadMessages: 1 });
+  side.talk.received(chunk(1));
+  side.talk.received(control(2, 'first'));
+  side.talk.received(chunk(3));
+  side.talk.received(control(4, 'behind'));
+  assert.deepEqual(side.controls, ['first']);
+  side.timers.advance(ACK_SECONDS);
+  assert.deepEqual(side.take(), ['ack 2']);
+  assert.equal(await side.read(), 1);
+  assert.deepEqual(side.controls, ['first', 'behind']);
+  side.timers.advance(ACK_SECONDS);
+  assert.deepEqual(side.take(), ['ack 4']);
+});
+
+test('an answer to a control message may be given at once', () => {
+  const side = opened();
+  side.controls.push = (text) => side.talk.send(Content.CONTROL, bytes(`yes, ${text}`));
+  side.talk.received(control(1, 'ring'));
+  assert.deepEqual(side.take(), ['ack 1', '1']);
+});
+
+test('control messages fill no queue of the application, and have a limit of their own', () => {
+  const side = new Side({ queueMessages: 1, queueSize: 1 });
+  side.send('a');
+  const say = () => side.talk.send(Content.CONTROL, bytes('much more than the queue may have'));
+  for (let count = 0; count < MAX_CONTROLS; count++) say();
+  assert.equal(side.talk.queued, 1);
+  assert.throws(say, QueueFull);
+  assert.equal(side.talk.last.sequence, MAX_CONTROLS + 1);
+});

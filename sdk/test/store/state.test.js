@@ -1,0 +1,109 @@
+/** What a store tells: frozen, and the same object where nothing has changed. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConfigError, PeerOffline } from '../../src/errors.js';
+import { peerView, same, storeLimits, storeState } from '../../src/store/state.js';
+
+const KEY = Uint8Array.from({ length: 32 }, (_, index) => index);
+
+/** Whether a value is frozen with all that it holds, but for bytes and errors. */
+function frozen(value) {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || value instanceof Error) return true;
+  return Object.isFrozen(value) && Object.values(value).every(frozen);
+}
+
+test('a state says that nothing is known yet', () => {
+  assert.deepEqual(storeState({}), {
+    signaling: 'disconnected',
+    signalingError: null,
+    userId: null,
+    server: null,
+    fingerprint: null,
+    peers: Object.create(null),
+  });
+  assert.deepEqual(peerView({ userId: 'bob' }), {
+    userId: 'bob',
+    state: 'new',
+    online: null,
+    roundTripTime: null,
+    publicKey: null,
+    fingerprint: null,
+    queued: 0,
+    error: null,
+    connections: 0,
+    features: [],
+  });
+});
+
+test('a state cannot be changed at any depth', () => {
+  const bob = peerView({ userId: 'bob', features: ['files'], error: new PeerOffline('bob') });
+  const state = storeState({ userId: 'alice', peers: [bob] });
+  assert.ok(frozen(state));
+  assert.throws(() => (state.userId = 'x'), TypeError);
+  assert.throws(() => (state.peers.carol = bob), TypeError);
+  assert.throws(() => (state.peers.bob.queued = 1), TypeError);
+  assert.throws(() => bob.features.push('calls'), TypeError);
+});
+
+test('the bytes of a key are a copy', () => {
+  const given = KEY.slice();
+  const view = peerView({ userId: 'bob', publicKey: given, fingerprint: 'f' });
+  view.publicKey.fill(0);
+  assert.deepEqual(given, KEY);
+  const later = peerView({ userId: 'bob', publicKey: given, fingerprint: 'f', queued: 1 }, view);
+  assert.equal(later.publicKey, view.publicKey);
+  const other = peerView({ userId: 'bob', publicKey: given, fingerprint: 'g' }, view);
+  assert.deepEqual(other.publicKey, KEY);
+});
+
+test('a peer that has not changed is the same object in the next state', () => {
+  const features = ['files'];
+  const values = { userId: 'bob', publicKey: KEY, fingerprint: 'f', features };
+  const bob = peerView(values);
+  assert.equal(peerView({ ...values }, bob), bob);
+  const carol = peerView({ userId: 'carol' });
+  const before = storeState({ peers: [bob, carol] });
+  const after = storeState({ peers: [bob, peerView({ userId: 'carol', queued: 1 }, carol)] }, before);
+  assert.notEqual(after, before);
+  assert.equal(after.peers.bob, bob);
+  assert.equal(after.peers.carol.queued, 1);
+});
+
+test('a state that has not changed is the same object, and so are its peers when only the rest has', () => {
+  const peers = [peerView({ userId: 'bob' })];
+  const before = storeState({ userId: 'alice', peers });
+  assert.equal(storeState({ userId: 'alice', peers }, before), before);
+  const after = storeState({ userId: 'alice', peers, signaling: 'connected' }, before);
+  assert.notEqual(after, before);
+  assert.equal(after.peers, before.peers);
+  assert.notEqual(storeState({ userId: 'alice' }, before).peers, before.peers);
+});
+
+test('a peer may have the name of anything that an object has', () => {
+  const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '42'];
+  const state = storeState({ peers: names.map((userId) => peerView({ userId })) });
+  assert.equal(Object.getPrototypeOf(state.peers), null);
+  assert.deepEqual(Object.keys(state.peers).sort(), [...names].sort());
+  for (const name of names) assert.equal(state.peers[name].userId, name);
+  const none = storeState({}).peers;
+  for (const name of names) assert.equal(none[name], undefined);
+  assert.equal({}.userId, undefined);
+});
+
+test('objects are the same when all their parts are', () => {
+  assert.ok(same({ a: 1, b: undefined }, { b: undefined, a: 1 }));
+  assert.ok(!same({ a: 1 }, { a: 1, b: 1 }));
+});
+
+test('limits are the defaults with changes, and cannot be changed later', () => {
+  const limits = storeLimits({ peers: 3, queueSize: Infinity });
+  assert.deepEqual([limits.peers, limits.queueSize, limits.queueMessages], [3, Infinity, 10_000]);
+  assert.ok(frozen(limits));
+  assert.deepEqual(storeLimits(), storeLimits({}));
+});
+
+for (const changes of [{ peers: 0 }, { peers: NaN }, { peers: undefined }, { peer: 1 }, { constructor: 1 }]) {
+  test(`a limit that makes no sense is refused: ${JSON.stringify(Object.entries(changes))}`, () => {
+    assert.throws(() => storeLimits(changes), ConfigError);
+  });
+}
