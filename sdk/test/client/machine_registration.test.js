@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { ConnectionLost, IdentityError, InvalidAddress, RequestFailed, RequestTimeout, StateError } from '../../src/errors.js';
+import {
+  ConnectionLost,
+  IdentityError,
+  InvalidAddress,
+  RequestFailed,
+  RequestTimeout,
+  StateError,
+} from '../../src/errors.js';
 import * as proofs from '../../src/identity/proofs.js';
 import { toBase64 } from '../../src/protocol/codec.js';
 import { ALICE, Bench, HOST, NEW, NONCE, SIGNATURE, joined } from '../support/bench.js';

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { ConnectionLost, InvalidAddress, MessageTooLarge, RequestFailed, RequestTimeout, UsageError } from '../../src/errors.js';
+import {
+  ConnectionLost,
+  InvalidAddress,
+  MessageTooLarge,
+  RequestFailed,
+  RequestTimeout,
+  UsageError,
+} from '../../src/errors.js';
 import { toBase64 } from '../../src/protocol/codec.js';
 import { BOB, Bench, joined } from '../support/bench.js';
 
@@ -80,7 +87,14 @@ test('a ping between connections goes out with the next one', () => {
 test('an error reply carries all that the server says', () => {
   const bench = joined();
   const number = bench.ask(DISCOVER);
-  bench.say({ type: 'error', message: 'slow down', code: 'rate-limited', temporary: true, retryAfter: 2.5, re: number });
+  bench.say({
+    type: 'error',
+    message: 'slow down',
+    code: 'rate-limited',
+    temporary: true,
+    retryAfter: 2.5,
+    re: number,
+  });
   const error = bench.failures.get(number);
   assert.ok(error instanceof RequestFailed);
   assert.deepEqual([error.code, error.temporary, error.retryAfter], ['rate-limited', true, 2.5]);

@@ -97,7 +97,7 @@ export class Bench {
   /** Turn the clock, stopping at each of the machine's deadlines on the way. */
   passTime(seconds) {
     const end = this.now + seconds;
-    for (let deadline; (deadline = this.machine.nextDeadline) !== null && deadline <= end; ) {
+    for (let deadline; (deadline = this.machine.nextDeadline) !== null && deadline <= end;) {
       assert.ok(deadline >= this.now, 'a deadline that has passed was not acted on');
       this.now = deadline;
       this.do((machine, now) => machine.tick(now));
@@ -157,7 +157,7 @@ export class Bench {
 
   /** Wait for the next attempt and let it succeed. */
   redial() {
-    for (const { dials } = this; this.dials === dials; ) this.passTime(this.machine.nextDeadline - this.now);
+    for (const { dials } = this; this.dials === dials;) this.passTime(this.machine.nextDeadline - this.now);
     this.connect();
   }
 
