@@ -7,9 +7,8 @@
 import { SignalingError, StateError } from '../errors.js';
 
 /**
- * @import { AnswerReceived, ByeReceived, CandidateReceived, OfferReceived } from '../client/events.js'
- *
- * @typedef {AnswerReceived | ByeReceived | CandidateReceived | OfferReceived} PeerEvent What a user says to us through the server.
+ * @import { PeerEvent } from '../client/events.js'
+ * @import { EngineConfig } from '../peer/engine.js'
  */
 
 const RENEW_AT = 0.75; // of their life: an attempt that begins now must end with credentials that still hold
@@ -37,8 +36,8 @@ export class IceKeeper {
     this.#client = client;
     this.#timers = timers;
     this.#given = given !== null;
-    /** @type {RTCConfiguration} what to make connections with now */
-    this.config = { iceServers: [...(given ?? [])] };
+    /** @type {EngineConfig} what to make connections with now */
+    this.config = { iceServers: given ?? [] };
   }
 
   /**

@@ -29,7 +29,7 @@ import { sameKey } from './keys.js';
  * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
  * @import { Delivery } from './delivery.js'
- * @import { PeerEvent } from './ice.js'
+ * @import { PeerEvent } from '../client/events.js'
  * @import { PeerView, StoreLimits } from './state.js'
  */
 
@@ -49,9 +49,11 @@ import { sameKey } from './keys.js';
  * @property {(userId: string) => Promise<import('../client/events.js').Discovery>} discover Throws `SignalingError`.
  * @property {(userId: string, listener: PeerListener, hello: () => Hello) => PeerConnection} connection Make one.
  * @property {(connection: PeerConnection) => void} refresh Give a connection the ICE servers of the hour.
+ * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  * @property {(link: Link) => void} changed Something in `Link.view` may have changed.
  * @property {(size: number) => void} arrived So many bytes of a message have come.
- * @property {(link: Link, data: Bytes) => void} controlled A control message has come. Throws `ProtocolViolation`.
+ * @property {(link: Link, data: Bytes) => void} controlReceived The peer's store says something. Throws
+ *   `ProtocolViolation`.
  * @property {(link: Link) => void} opened A channel has opened, and messages flow.
  * @property {(link: Link, error: AldisError, restarted?: boolean) => void} over What is under way beyond messages will
  *   not get any further. With `restarted` a new program has taken the other's place: it can be told what is not said yet.
@@ -103,7 +105,7 @@ export class Link {
       limits: home.limits,
       route: this,
       recipient: home.mailbox,
-      control: (data) => this.#obey(() => home.controlled(this, data)),
+      control: (data) => this.#obey(() => home.controlReceived(this, data)),
       timers: home.timers,
     });
     this.caller = new Caller(this, home.backoff, home.timers, home.random);
@@ -188,6 +190,12 @@ export class Link {
     }
     this.#changed();
     return delivery;
+  }
+
+  /** Have the peer called, for as long as `Home.busy`. Throws as `send` does. */
+  call() {
+    this.#check();
+    this.caller.queued();
   }
 
   /**
@@ -283,7 +291,7 @@ export class Link {
     }
     this.#error = this.#blocked;
     this.#changed();
-    await connection?.close(farewell);
+    await this.#home.leaving(connection?.close(farewell));
   }
 
   /**
@@ -461,7 +469,7 @@ export class Link {
 
   /** @param {string} reason */
   #release(reason) {
-    this.#detach()?.close(reason);
+    void this.#home.leaving(this.#detach()?.close(reason));
   }
 
   /**
