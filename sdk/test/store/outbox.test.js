@@ -127,6 +127,16 @@ test('the hello of the other side acknowledges what was lost on the way back', (
   assert.equal(outbox.nextFrame(), null);
 });
 
+test('what was sent on the channel before may be acknowledged on this one before it is sent again', () => {
+  const outbox = opened(text('a'), text('b'), text('c'));
+  send(outbox);
+  outbox.helloSent();
+  outbox.opened(null);
+  assert.deepEqual(sequences(send(outbox, 1)), [1]);
+  assert.deepEqual(outbox.acknowledge(2), [1, 2]);
+  assert.deepEqual(sequences(send(outbox)), [3]);
+});
+
 test('a position in another stream says nothing about this one', () => {
   const outbox = new Outbox('s');
   outbox.put(Content.TEXT, text('a'));
