@@ -1,0 +1,160 @@
+/**
+ * The one call that this page is in, from the first ring to the end.
+ *
+ * Rules: one call at a time, a second caller hears "busy". Microphone and camera are opened for a call and let go of with
+ * it, whatever way it ends. Knows of a call only what the SDK's `Call` tells; how calls are made is an argument.
+ */
+
+/** @import { Call } from './aldis.js' */
+/** @import { Person } from './person.js' */
+import { openMedia, stopTracks, withCamera, withoutCamera } from './media.js';
+import { callEnded, explainShort } from './words.js';
+
+export class Calling {
+  /** @type {Person | null} who we are in a call with, or who is calling */
+  person = null;
+  /** @type {Call | null} */
+  call = null;
+  /** @type {MediaStream | null} */
+  localStream = null;
+  muted = false;
+  /** A sentence about our side, such as a camera that cannot be used. */
+  note = '';
+  /** @type {unknown} why the microphone or camera could not be opened */
+  error = null;
+  /** When the other side was first heard, in seconds of `performance.now()`. @type {number | null} */
+  since = null;
+
+  #changed;
+  #unsubscribe = () => {};
+
+  /** @param {() => void} changed  called whenever a field has changed */
+  constructor(changed) {
+    this.#changed = changed;
+  }
+
+  /** Being in a call, or about to be. */
+  get busy() {
+    return this.person !== null && this.error === null;
+  }
+
+  /** Somebody is calling, and we have not answered. */
+  get incoming() {
+    return this.call?.direction === 'in' && this.call.state === 'ringing';
+  }
+
+  /**
+   * Call somebody.
+   *
+   * @param {Person} person
+   * @param {boolean} video
+   * @param {(stream: MediaStream) => Call} dial
+   */
+  async start(person, video, dial) {
+    if (this.busy) return;
+    this.#reset();
+    this.person = person; // from now on others hear "busy"
+    this.#changed();
+    try {
+      await this.#open(video);
+      if (this.localStream) this.#follow(dial(this.localStream));
+    } catch (error) {
+      this.#reset();
+      this.person = person;
+      this.error = error;
+    }
+    this.#changed();
+  }
+
+  /** @param {Person} person @param {Call} call */
+  ring(person, call) {
+    if (this.busy) return call.decline('busy');
+    this.#reset();
+    this.person = person;
+    this.#follow(call);
+  }
+
+  /** Answer. When microphone or camera are refused it goes on ringing, and `error` says why. @param {boolean} video */
+  async answer(video) {
+    const call = this.call;
+    try {
+      await this.#open(video);
+    } catch (error) {
+      this.error = error;
+      return this.#changed();
+    }
+    // It may have stopped ringing while the browser asked for permission.
+    if (call === this.call && call?.state === 'ringing') call.accept(this.localStream);
+    this.#changed();
+  }
+
+  /** Hang up, stop calling, or put away the error of a call that never was. */
+  end() {
+    if (this.incoming) this.call?.decline('declined');
+    else if (this.call) this.call.end();
+    else this.#reset();
+    this.#changed();
+  }
+
+  toggleMicrophone() {
+    this.muted = !this.muted;
+    for (const track of this.localStream?.getAudioTracks() ?? []) track.enabled = !this.muted;
+    this.#changed();
+  }
+
+  get cameraOn() {
+    return Boolean(this.localStream?.getVideoTracks().length);
+  }
+
+  async toggleCamera() {
+    const call = this.call;
+    if (!call || !this.localStream) return;
+    try {
+      const stream = this.cameraOn ? withoutCamera(this.localStream) : await withCamera(this.localStream);
+      if (call !== this.call) return stopTracks(stream.getTracks()); // it has ended meanwhile
+      this.localStream = stream;
+      this.note = '';
+      call.replaceStream(stream);
+    } catch (error) {
+      this.note = explainShort(error);
+    }
+    this.#changed();
+  }
+
+  /** @param {boolean} video */
+  async #open(video) {
+    const person = this.person;
+    this.error = null;
+    const { stream, note } = await openMedia({ video });
+    if (person !== this.person) return stopTracks(stream.getTracks()); // it has ended meanwhile
+    this.localStream = stream;
+    this.note = note;
+  }
+
+  /** @param {Call} call */
+  #follow(call) {
+    this.call = call;
+    this.#unsubscribe = call.subscribe(() => {
+      if (call.state === 'connected') this.since ??= performance.now() / 1000;
+      if (call.state === 'ended' && this.call === call) {
+        this.person?.note(callEnded(call, this.since === null ? null : performance.now() / 1000 - this.since));
+        this.#reset();
+      }
+      this.#changed();
+    });
+  }
+
+  #reset() {
+    this.#unsubscribe();
+    stopTracks(this.localStream?.getTracks() ?? []);
+    Object.assign(this, {
+      person: null,
+      call: null,
+      localStream: null,
+      muted: false,
+      note: '',
+      error: null,
+      since: null,
+    });
+  }
+}

@@ -1,0 +1,275 @@
+/**
+ * This tab's identity, its store, and the people it talks to. The one file that talks to the SDK.
+ *
+ * Views read the fields and call the methods; `changed` is called after every change, often several times in a row.
+ * Nothing a view does with it can fail: what goes wrong is kept beside what it concerns, for words.js to explain.
+ */
+
+/** @import { AldisError, PeerView, StoreState, Transfer } from './aldis.js' */
+/** @import { Person, TextEntry, Verified } from './person.js' */
+import { fingerprint, Identity, IndexedDBPins, NetworkStore } from './aldis.js';
+import { Calling } from './calling.js';
+import { People } from './people.js';
+import { explainShort, Problem } from './words.js';
+
+const TICK = 1000; // milliseconds between two round-trip times of the chart
+
+export class Session {
+  name = '';
+  fingerprint = '';
+  /** @type {StoreState['signaling']} */
+  server = 'disconnected';
+  /** @type {AldisError | null} why the server has gone for good */
+  serverError = null;
+  people = new People('');
+  /** @type {Person | null} whose conversation is open */
+  current = null;
+  calling;
+
+  #changed;
+  /** @type {NetworkStore | null} */
+  #store = null;
+  #timer = 0;
+
+  /** @param {() => void} changed */
+  constructor(changed) {
+    this.#changed = changed;
+    this.calling = new Calling(changed);
+  }
+
+  get running() {
+    return this.#store !== null;
+  }
+
+  // --- this tab --------------------------------------------------------------------------------------------------
+
+  /**
+   * Connect to the server of this page under `name`, with the key that this browser has for it. Throws what the SDK does.
+   *
+   * @param {string} name
+   */
+  async start(name) {
+    const identity = await Identity.loadOrCreate(name);
+    const store = new NetworkStore({ identity, pins: new IndexedDBPins() });
+    try {
+      await store.connectToSignaling(location.origin, name);
+    } catch (error) {
+      await store.disconnect();
+      throw error;
+    }
+    if (name !== this.name) {
+      this.people = new People(name);
+      this.current = null;
+    }
+    this.name = name;
+    this.fingerprint = identity.fingerprint;
+    this.#store = store;
+    store.onMessage(({ sender, content }) => {
+      const person = this.people.get(sender);
+      person.heard(content);
+      this.#noticed(person);
+    });
+    store.onFile((transfer) => {
+      const person = this.people.get(transfer.userId);
+      this.#show(person, transfer);
+      this.#noticed(person);
+    });
+    store.onCall((call) => this.calling.ring(this.people.get(call.userId), call));
+    store.subscribe((state) => this.#took(state));
+    store.watch(...this.people.names);
+    this.#timer = window.setInterval(() => this.#tick(store), TICK);
+    this.#changed();
+  }
+
+  /** Leave the server and all peers. The conversations stay on the screen until another name is chosen. */
+  async stop() {
+    const store = this.#store;
+    this.#store = null;
+    clearInterval(this.#timer);
+    this.calling.end();
+    this.#changed();
+    await store?.disconnect();
+  }
+
+  /** Take the name back from another tab: a store has one life, so this is a new one. */
+  async takeBack() {
+    await this.stop();
+    await this.start(this.name);
+  }
+
+  // --- people ----------------------------------------------------------------------------------------------------
+
+  /**
+   * Open the conversation with somebody, and connect. `invitation` is the fingerprint that an invitation named.
+   *
+   * @param {string} name
+   * @param {string | null} [invitation]
+   */
+  open(name, invitation = null) {
+    const person = this.people.get(name);
+    this.current = person;
+    person.unread = 0;
+    this.#store?.watch(name);
+    if (invitation || person.presence !== 'connected') this.connect(person, invitation);
+    this.#changed();
+  }
+
+  /** The open conversation may have come into sight. */
+  look() {
+    if (this.current && !document.hidden) this.current.unread = 0;
+    this.#changed();
+  }
+
+  /** Show the list, or no conversation. */
+  close() {
+    this.current = null;
+    this.#changed();
+  }
+
+  /** @param {Person} person @param {string | null} [invitation] */
+  async connect(person, invitation = null) {
+    person.failure = null;
+    this.#changed();
+    try {
+      await this.#store?.connectToPeer(person.name, {
+        fingerprint: invitation,
+      });
+      if (invitation) this.verify(person, { fingerprint: invitation, how: 'invitation' });
+    } catch (error) {
+      person.failure = /** @type {AldisError} */ (error);
+    }
+    this.#changed();
+  }
+
+  /** Take somebody off the list. @param {Person} person */
+  async remove(person) {
+    if (this.calling.person === person) this.calling.end();
+    await this.#store?.disconnectFromPeer(person.name);
+    this.#store?.unwatch(person.name);
+    this.people.remove(person);
+    if (this.current === person) this.current = null;
+    this.#changed();
+  }
+
+  /** Remember that somebody has made sure whose key this is. @param {Person} person @param {Verified} verified */
+  verify(person, verified) {
+    this.people.verify(person, verified);
+    this.#changed();
+  }
+
+  /** Trust the new key of somebody. To be called only after a person has decided so. @param {Person} person */
+  async acceptKey(person) {
+    const change = /** @type {any} */ (person.newKey?.error);
+    if (!change) return;
+    await this.#store?.acceptKey(person.name, change.offered);
+    person.newKey = null;
+    await this.connect(person);
+  }
+
+  // --- messages, files, calls ------------------------------------------------------------------------------------
+
+  /** @param {Person} person @param {string} text */
+  say(person, text) {
+    const entry = person.wrote(text);
+    const settle = (/** @type {TextEntry['state']} */ state, /** @type {unknown} */ error) => {
+      Object.assign(entry, { state, error });
+      this.#changed();
+    };
+    try {
+      this.#need()
+        .send(person.name, text)
+        .then(
+          () => settle('delivered', null),
+          (error) => settle('failed', error),
+        );
+    } catch (error) {
+      settle('failed', error);
+    }
+    this.#changed();
+  }
+
+  /** Say once more what has failed. @param {Person} person @param {TextEntry} entry */
+  sayAgain(person, entry) {
+    person.entries.splice(person.entries.indexOf(entry), 1);
+    this.say(person, entry.text);
+  }
+
+  /** @param {Person} person @param {Iterable<File>} files */
+  sendFiles(person, files) {
+    for (const file of files) {
+      try {
+        this.#show(person, this.#need().sendFile(person.name, file));
+      } catch (error) {
+        person.note(`${file.name}: ${explainShort(error)}`);
+      }
+    }
+    this.#changed();
+  }
+
+  /** @param {Person} person @param {{ video: boolean }} wanted */
+  call(person, { video }) {
+    return this.calling.start(person, video, (stream) => this.#need().call(person.name, stream));
+  }
+
+  /** Whether something is lost when the page goes now. */
+  get unfinished() {
+    return this.running && (this.calling.call !== null || this.people.list.some((person) => person.unfinished));
+  }
+
+  // --- what the store tells --------------------------------------------------------------------------------------
+
+  /** @param {StoreState} state */
+  #took(state) {
+    this.server = state.signaling;
+    this.serverError = state.signalingError;
+    for (const view of Object.values(state.peers)) this.#saw(view);
+    this.#changed();
+  }
+
+  /** @param {PeerView} view */
+  #saw(view) {
+    // Whoever connects to us comes on the list; whom we only ask about, or have removed, does not.
+    const person = view.state === 'connected' ? this.people.get(view.userId) : this.people.find(view.userId);
+    if (!person) return;
+    const before = person.view;
+    person.view = view;
+    if (view.state === 'connected') person.failure = null;
+    else if (view.online && !before?.online) this.connect(person); // they are back
+    const error = person.problem;
+    if (error?.name !== 'PeerKeyChanged') person.newKey = null;
+    else if (person.newKey?.error !== error) this.#keyChanged(person, error);
+  }
+
+  /** @param {Person} person @param {any} error  PeerKeyChanged */
+  async #keyChanged(person, error) {
+    const [before, after] = await Promise.all([fingerprint(error.pinned), fingerprint(error.offered)]);
+    person.newKey = { error, before, after };
+    this.#changed();
+  }
+
+  /** @param {Person} person @param {Transfer} transfer */
+  #show(person, transfer) {
+    person.file(transfer);
+    transfer.subscribe(this.#changed);
+  }
+
+  /** @param {Person} person */
+  #noticed(person) {
+    if (person !== this.current || document.hidden) person.unread += 1;
+    this.#changed();
+  }
+
+  #need() {
+    if (!this.#store) throw new Problem('NotConnected');
+    return this.#store;
+  }
+
+  /** @param {NetworkStore} store */
+  async #tick(store) {
+    const now = performance.now() / 1000;
+    for (const person of this.people.list) person.sample(now);
+    const person = this.current;
+    if (person) person.stats = person.presence === 'connected' ? await store.stats(person.name) : null;
+    this.#changed();
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * A call: the picture of the other side with our own in its corner, the buttons, and the dialog when somebody calls.
+ */
+
+/** @import { Person } from '../person.js' */
+/** @import { Session } from '../session.js' */
+/** @import { View } from '../dom.js' */
+import { fill, h, icon, iconButton, relabel, setText, uniqueId } from '../dom.js';
+import { duration, explain } from '../words.js';
+import { setFace } from './people.js';
+
+/** @param {Session} session @param {Person} person @returns {View} */
+export function callStage(session, person) {
+  const { calling } = session;
+  const theirs = h('video', {
+    class: 'their-picture',
+    autoplay: true,
+    playsinline: true,
+    'aria-label': `Picture of ${person.name}`,
+  });
+  const ours = h('video', {
+    class: 'our-picture',
+    autoplay: true,
+    playsinline: true,
+    'aria-label': 'Your own picture',
+  });
+  ours.muted = true; // or we would hear ourselves
+  const face = h('div', { class: 'face' });
+  const status = h('p', { class: 'call-status', role: 'status' });
+  const clock = h('p', { class: 'call-clock', 'aria-hidden': 'true' });
+  const note = h('p', { class: 'call-note', role: 'alert' });
+  const mute = iconButton('Mute the microphone', 'microphone', () => calling.toggleMicrophone());
+  const camera = iconButton('Turn the camera off', 'camera', () => calling.toggleCamera());
+  const fullScreen = iconButton('Full screen', 'full-screen', () =>
+    document.fullscreenElement ? document.exitFullscreen() : element.requestFullscreen(),
+  );
+  const hangUp = iconButton('Hang up', 'hang-up', () => calling.end(), 'danger');
+  const element = h(
+    'section',
+    { class: 'call', 'aria-label': `Call with ${person.name}` },
+    h('div', { class: 'call-face' }, face, status, clock),
+    theirs,
+    ours,
+    note,
+    h('div', { class: 'call-buttons' }, mute, camera, document.fullscreenEnabled && fullScreen, hangUp),
+  );
+  return {
+    element,
+    render() {
+      const { call, error } = calling;
+      element.hidden = calling.person !== person || calling.incoming;
+      if (element.hidden && document.fullscreenElement === element) document.exitFullscreen();
+      show(theirs, element.hidden ? null : (call?.remoteStream ?? null));
+      show(ours, element.hidden ? null : calling.localStream);
+      if (element.hidden) return;
+      theirs.hidden = !hasPicture(theirs.srcObject);
+      ours.hidden = !calling.cameraOn;
+      setFace(face, person);
+      setText(status, error ? explain(error).title : stateOf(person, call?.state));
+      setText(clock, calling.since === null ? '' : duration(performance.now() / 1000 - calling.since));
+      setText(note, error ? explain(error).text : calling.note);
+      note.hidden = !note.textContent;
+      mute.hidden = camera.hidden = fullScreen.hidden = error !== null;
+      relabel(
+        mute,
+        calling.muted ? 'Unmute the microphone' : 'Mute the microphone',
+        calling.muted ? 'microphone-off' : 'microphone',
+      );
+      mute.classList.toggle('off', calling.muted);
+      relabel(
+        camera,
+        calling.cameraOn ? 'Turn the camera off' : 'Turn the camera on',
+        calling.cameraOn ? 'camera' : 'camera-off',
+      );
+      camera.classList.toggle('off', !calling.cameraOn);
+      relabel(hangUp, error ? 'Close' : 'Hang up', error ? 'close' : 'hang-up');
+    },
+  };
+}
+
+/** The dialog when somebody calls. @param {Session} session @returns {View} */
+export function incomingCall(session) {
+  const { calling } = session;
+  const title = uniqueId('title');
+  const face = h('div', { class: 'face' });
+  const who = h('h2', { id: title });
+  const what = h('p', {});
+  const problem = h('p', { class: 'field-hint wrong', role: 'alert' });
+  const withVideo = h(
+    'button',
+    { type: 'button', class: 'primary', onclick: () => calling.answer(true) },
+    icon('camera'),
+    'Accept with video',
+  );
+  const withAudio = h(
+    'button',
+    { type: 'button', onclick: () => calling.answer(false) },
+    icon('phone'),
+    'Accept with audio only',
+  );
+  const decline = h(
+    'button',
+    { type: 'button', class: 'danger', onclick: () => calling.end() },
+    icon('hang-up'),
+    'Decline',
+  );
+  const element = h(
+    'dialog',
+    { class: 'incoming', role: 'alertdialog', 'aria-labelledby': title },
+    face,
+    who,
+    what,
+    problem,
+    h('div', { class: 'buttons' }, withVideo, withAudio, decline),
+  );
+  element.addEventListener('cancel', () => calling.end()); // the Escape key
+  return {
+    element,
+    render() {
+      const person = calling.incoming ? calling.person : null;
+      if (person) {
+        setFace(face, person);
+        fill(who, person, () => [h('bdi', {}, person.name), ' is calling']);
+        setText(what, calling.call?.video ? 'Video call' : 'Audio call');
+        setText(problem, calling.error ? `${explain(calling.error).title}. ${explain(calling.error).text}` : '');
+      }
+      if (person && !element.open) element.showModal();
+      if (!person && element.open) element.close();
+    },
+  };
+}
+
+/** @param {HTMLVideoElement} video @param {MediaStream | null} stream */
+function show(video, stream) {
+  if (video.srcObject !== stream) video.srcObject = stream;
+}
+
+/** @param {MediaProvider | null} stream */
+function hasPicture(stream) {
+  return (
+    stream instanceof MediaStream &&
+    stream.getVideoTracks().some((track) => track.readyState === 'live' && !track.muted)
+  );
+}
+
+/** @param {Person} person @param {string | undefined} state */
+function stateOf(person, state) {
+  if (state === undefined) return 'Opening the microphone…';
+  if (state === 'ringing') return `Calling ${person.name}…`;
+  return state === 'connecting' ? 'Connecting…' : `In a call with ${person.name}`;
+}

@@ -1,0 +1,106 @@
+/**
+ * How the connection to one person runs: the path, the round-trip time, the bytes, and the keys to compare.
+ */
+
+/** @import { Person } from '../person.js' */
+/** @import { Session } from '../session.js' */
+/** @import { View } from '../dom.js' */
+import { chart } from '../chart.js';
+import { fill, h, setText, uniqueId } from '../dom.js';
+import { fingerprintText, picture } from '../picture.js';
+import { bytes } from '../words.js';
+
+/** @param {Session} session @param {Person} person @returns {View} */
+export function connectionPanel(session, person) {
+  const title = uniqueId('title');
+  const line = chart();
+  const facts = h('dl', { class: 'facts' });
+  const cells = new Map(
+    ['Path', 'Protocol', 'Sent', 'Received', 'Reconnects', 'Server'].map((label) => [label, fact(facts, label)]),
+  );
+  const keys = h('div', { class: 'keys' });
+  const action = h('div', { class: 'buttons' });
+  const element = h(
+    'aside',
+    { class: 'panel', id: uniqueId('panel'), 'aria-labelledby': title },
+    h('h3', { id: title }, 'Connection'),
+    line.element,
+    facts,
+    keys,
+    action,
+  );
+  return {
+    element,
+    render() {
+      const { stats, view } = person;
+      const connected = person.presence === 'connected';
+      const values = {
+        Path: connected ? (stats ? PATHS[stats.path] : '…') : 'not connected',
+        Protocol: connected && stats ? stats.protocol.toUpperCase() : '–',
+        Sent: connected && stats ? bytes(stats.bytesSent) : '–',
+        Received: connected && stats ? bytes(stats.bytesReceived) : '–',
+        Reconnects: String(Math.max(0, (view?.connections ?? 0) - 1)),
+        Server: SERVER[session.server],
+      };
+      for (const [label, value] of Object.entries(values)) setText(/** @type {Node} */ (cells.get(label)), value ?? '');
+      line.render(person.samples, performance.now() / 1000);
+      fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow}`, () => keysOf(session, person));
+      fill(action, connected, () => [
+        !connected && h('button', { type: 'button', onclick: () => session.connect(person) }, 'Connect now'),
+        h('button', { type: 'button', onclick: () => session.remove(person) }, 'Remove from the list'),
+      ]);
+    },
+  };
+}
+
+/** @param {HTMLElement} list @param {string} label */
+function fact(list, label) {
+  const value = h('dd', {});
+  list.append(h('div', {}, h('dt', {}, label), value));
+  return value;
+}
+
+/** @param {Session} session @param {Person} person */
+function keysOf(session, person) {
+  const theirs = person.fingerprint;
+  if (!theirs)
+    return [h('p', { class: 'fine' }, 'The key of ', h('bdi', {}, person.name), ' is known after the first contact.')];
+  const compared = () => session.verify(person, { fingerprint: theirs, how: 'compared' });
+  return [
+    h('h4', {}, 'Compare these'),
+    key(person.name, theirs),
+    key('You', session.fingerprint),
+    person.verifiedHow
+      ? h(
+          'p',
+          { class: 'fine' },
+          person.verifiedHow === 'invitation' ? 'The invitation has named this key.' : 'You have compared these keys.',
+        )
+      : h('p', { class: 'fine' }, 'Ask them, in another way than here, whether they see the same two.'),
+    person.verifiedHow ? null : h('button', { type: 'button', onclick: compared }, 'They are the same'),
+  ];
+}
+
+/** @param {string} name @param {string} fingerprint */
+export function key(name, fingerprint) {
+  return h(
+    'div',
+    { class: 'key' },
+    picture(fingerprint),
+    h('div', {}, h('p', {}, h('bdi', {}, name)), fingerprintText(fingerprint)),
+  );
+}
+
+/** @type {Record<string, string>} */
+const PATHS = {
+  direct: 'direct',
+  turn: 'through a TURN server',
+  relayed: 'sealed, through the server',
+};
+
+/** @type {Record<Session['server'], string>} */
+export const SERVER = {
+  connected: 'connected',
+  connecting: 'reconnecting…',
+  disconnected: 'not connected',
+};

@@ -1,0 +1,211 @@
+/**
+ * One conversation: who it is, what is wrong, the call, what was said, and the field to write in.
+ */
+
+/** @import { Entry, Person } from '../person.js' */
+/** @import { Session } from '../session.js' */
+/** @import { View } from '../dom.js' */
+import { h, icon, iconButton, listIn, relabel, setAttribute, setText } from '../dom.js';
+import { callStage } from './call.js';
+import { connectionPanel } from './connection.js';
+import { fileEntry } from './file.js';
+import { noteEntry, textEntry } from './entries.js';
+import { PRESENCE, setFace } from './people.js';
+import { personNotice } from './notice.js';
+
+const NEAR_THE_END = 80; // pixels: who has scrolled up further than this is reading, and is left there
+
+/**
+ * @param {Session} session
+ * @param {Person} person
+ * @param {() => void} back  to the list, where there is room for one of the two only
+ * @returns {View & { focus: () => void }}
+ */
+export function conversation(session, person, back) {
+  const face = h('span', { class: 'face' });
+  const status = h('span', { class: 'presence', role: 'status' });
+  const verified = h('span', { class: 'verified' }, icon('verified'), h('span', {}));
+  const name = h('h2', { tabindex: -1 }, h('bdi', {}, person.name));
+  const call = iconButton('Start an audio call', 'phone', () => session.call(person, { video: false }));
+  const videoCall = iconButton('Start a video call', 'camera', () => session.call(person, { video: true }));
+  const panel = connectionPanel(session, person);
+  const panelButton = iconButton('Show the connection', 'chart', () => showPanel(Boolean(panel.element.hidden)));
+  panelButton.setAttribute('aria-controls', panel.element.id);
+  const head = h(
+    'header',
+    { class: 'head' },
+    iconButton('Back to the list', 'back', back, 'only-narrow'),
+    face,
+    h('div', { class: 'who' }, name, h('p', {}, status, verified)),
+    call,
+    videoCall,
+    panelButton,
+  );
+
+  const notice = personNotice(session, person);
+  const stage = callStage(session, person);
+  const list = h('div', { class: 'entries' });
+  const empty = h('p', { class: 'nobody' });
+  const log = h(
+    'div',
+    {
+      class: 'log',
+      role: 'log',
+      tabindex: 0,
+      'aria-label': `Conversation with ${person.name}`,
+      'aria-relevant': 'additions',
+    },
+    empty,
+    list,
+  );
+  const renderEntries = listIn(list, (/** @type {Entry} */ entry) => {
+    if (entry.kind === 'text') return textEntry(entry, person, () => session.sayAgain(person, entry));
+    return entry.kind === 'file' ? fileEntry(entry.transfer, entry.at) : noteEntry(entry);
+  });
+  const write = composer(session, person);
+  const talk = h('div', { class: 'talk-pane' }, notice.element, stage.element, log, write.element);
+  const element = h(
+    'section',
+    { class: 'conversation', 'aria-label': `With ${person.name}` },
+    head,
+    talk,
+    panel.element,
+  );
+  receiveFiles(talk, (files) => session.sendFiles(person, files));
+  showPanel(matchMedia('(min-width: 1150px)').matches);
+
+  /** @param {boolean} shown */
+  function showPanel(shown) {
+    panel.element.hidden = !shown;
+    relabel(panelButton, shown ? 'Hide the connection' : 'Show the connection', 'chart');
+    panelButton.setAttribute('aria-expanded', String(shown));
+    panel.render();
+  }
+
+  return {
+    element,
+    // On a phone the keyboard would cover what has been said.
+    focus: () => (matchMedia('(hover: hover)').matches ? write.focus() : name.focus()),
+    render() {
+      element.hidden = session.current !== person;
+      stage.render(); // a call goes on while another conversation is open
+      if (element.hidden) return;
+      const atTheEnd = log.scrollTop + log.clientHeight > log.scrollHeight - NEAR_THE_END;
+      setFace(face, person);
+      setAttribute(status, 'data-presence', person.presence);
+      setText(status, PRESENCE[person.presence]);
+      const how = person.verifiedHow;
+      verified.hidden = how === null;
+      setText(
+        /** @type {Node} */ (verified.lastChild),
+        how === 'invitation' ? 'verified by the invitation' : 'verified by you',
+      );
+      const canCall = person.presence === 'connected' && !session.calling.busy;
+      call.disabled = !canCall;
+      videoCall.disabled = !canCall;
+      notice.render();
+      renderEntries(person.entries);
+      empty.hidden = person.entries.length > 0;
+      setText(
+        empty,
+        `Nothing has been said yet. It stays between you and ${person.name}, and is gone when the page is closed.`,
+      );
+      write.render();
+      if (!panel.element.hidden) panel.render();
+      if (atTheEnd) log.scrollTop = log.scrollHeight;
+    },
+  };
+}
+
+/** @param {Session} session @param {Person} person @returns {View & { focus: () => void }} */
+function composer(session, person) {
+  const field = h('textarea', {
+    rows: 1,
+    'aria-label': `Message to ${person.name}`,
+    placeholder: 'Write a message',
+    enterkeyhint: 'send',
+    oninput: grow,
+    onkeydown: (/** @type {KeyboardEvent} */ event) => {
+      // While an input method composes a character, Enter chooses it.
+      if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      submit();
+    },
+    onpaste: (/** @type {ClipboardEvent} */ event) => {
+      if (!event.clipboardData?.files.length) return;
+      event.preventDefault();
+      session.sendFiles(person, event.clipboardData.files);
+    },
+  });
+  const picker = h('input', {
+    type: 'file',
+    multiple: true,
+    hidden: true,
+    'aria-label': 'Files to send',
+    onchange: picked,
+  });
+  const element = h(
+    'form',
+    {
+      class: 'composer',
+      onsubmit: (/** @type {SubmitEvent} */ event) => (event.preventDefault(), submit()),
+    },
+    iconButton('Send files', 'attach', () => picker.click()),
+    picker,
+    field,
+    h(
+      'button',
+      {
+        type: 'submit',
+        class: 'icon-button primary',
+        'aria-label': 'Send',
+        title: 'Send',
+      },
+      icon('send'),
+    ),
+  );
+
+  function submit() {
+    if (field.value.trim()) session.say(person, field.value.trim());
+    field.value = '';
+    grow();
+    field.focus();
+  }
+  function picked() {
+    session.sendFiles(person, picker.files ?? []);
+    picker.value = ''; // so that the same file can be chosen again
+  }
+  function grow() {
+    field.style.height = 'auto';
+    field.style.height = `${field.scrollHeight}px`;
+  }
+  return {
+    element,
+    focus: () => field.focus(),
+    render() {
+      setAttribute(
+        field,
+        'placeholder',
+        person.presence === 'connected' ? 'Write a message' : 'Write a message for later',
+      );
+    },
+  };
+}
+
+/** Take files that are dropped on `area`. @param {HTMLElement} area @param {(files: FileList) => void} take */
+function receiveFiles(area, take) {
+  area.addEventListener('dragover', (event) => {
+    const hasFiles = event.dataTransfer?.types.includes('Files') ?? false;
+    area.classList.toggle('dropping', hasFiles);
+    if (hasFiles) event.preventDefault();
+  });
+  area.addEventListener('dragleave', (event) => {
+    if (!area.contains(/** @type {Node | null} */ (event.relatedTarget))) area.classList.remove('dropping');
+  });
+  area.addEventListener('drop', (event) => {
+    area.classList.remove('dropping');
+    if (!event.dataTransfer?.files.length) return;
+    event.preventDefault();
+    take(event.dataTransfer.files);
+  });
+}

@@ -1,0 +1,138 @@
+/**
+ * A file in a conversation, from the offer to the end.
+ *
+ * What was received is never shown as a document of this page: it is saved under a type that no browser opens, and only
+ * pictures without a program in them are shown small. Addresses of blobs are released after use.
+ */
+
+/** @import { Transfer } from '../aldis.js' */
+/** @import { View } from '../dom.js' */
+import { fill, h, icon, setText } from '../dom.js';
+import { bytes, explainShort } from '../words.js';
+import { foot } from './entries.js';
+
+const SHOWN = new Set(['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/avif']); // no SVG, which can hold scripts
+const MAX_SHOWN = 20_000_000; // bytes
+const SPEED_SECONDS = 3; // long enough to be calm, short enough to be true
+const RELEASE_AFTER = 60_000; // milliseconds in which a browser has begun to save a file
+
+/** @param {Transfer} transfer @param {Date} at @returns {View} */
+export function fileEntry(transfer, at) {
+  const mine = transfer.direction === 'out';
+  const state = h('span', { class: 'file-state' });
+  const progress = h('progress', {
+    'aria-label': `Progress of ${transfer.name}`,
+  });
+  const preview = h('div', { class: 'preview' });
+  const buttons = h('div', { class: 'buttons' });
+  const speedOf = speedometer();
+  const element = h(
+    'article',
+    { class: `entry file ${mine ? 'mine' : 'theirs'}` },
+    h('h3', { class: 'unseen' }, mine ? 'You send a file' : 'A file for you'),
+    preview,
+    h(
+      'div',
+      { class: 'file-head' },
+      icon('file'),
+      h('div', {}, h('bdi', { class: 'file-name' }, transfer.name), state),
+    ),
+    progress,
+    buttons,
+    foot(at),
+  );
+  return {
+    element,
+    render() {
+      element.dataset.state = transfer.state;
+      progress.hidden = transfer.state !== 'running';
+      progress.max = transfer.size || 1;
+      progress.value = transfer.transferred;
+      setText(state, describe(transfer, speedOf(transfer)));
+      fill(buttons, transfer.state, () => actions(transfer));
+      const blob = transfer.state === 'done' ? transfer.blob : null;
+      fill(preview, blob, () => [blob && SHOWN.has(transfer.mime) && blob.size <= MAX_SHOWN && small(blob, transfer)]);
+    },
+  };
+}
+
+/** @param {Transfer} transfer */
+function actions(transfer) {
+  const button = (/** @type {string} */ label, /** @type {() => void} */ onclick, kind = '') =>
+    h(
+      'button',
+      {
+        type: 'button',
+        class: kind,
+        onclick,
+        'aria-label': `${label} ${transfer.name}`,
+      },
+      label,
+    );
+  const mine = transfer.direction === 'out';
+  switch (transfer.state) {
+    case 'offered':
+      if (mine) return [button('Cancel', () => transfer.cancel())];
+      return [button('Accept', () => transfer.accept(), 'primary'), button('Decline', () => transfer.decline())];
+    case 'running':
+      return [button('Cancel', () => transfer.cancel())];
+    case 'done':
+      return mine ? [] : [button('Save', () => save(transfer), 'primary')];
+    default:
+      return [];
+  }
+}
+
+/** @param {Transfer} transfer @param {number} speed */
+function describe({ state, direction, size, transferred, userId, error }, speed) {
+  const mine = direction === 'out';
+  switch (state) {
+    case 'offered':
+      return mine ? `${bytes(size)} · waiting for ${userId} to accept` : bytes(size);
+    case 'running':
+      return `${bytes(transferred)} of ${bytes(size)}${speed ? ` · ${bytes(speed)}/s` : ''}`;
+    case 'done':
+      return `${bytes(size)} · ${mine ? 'delivered' : 'received'}`;
+    case 'declined':
+      return `${bytes(size)} · ${mine ? `${userId} did not want it` : 'you declined it'}`;
+    case 'cancelled':
+      return `${bytes(size)} · cancelled`;
+    default:
+      return error ? explainShort(error) : 'failed';
+  }
+}
+
+/** Bytes in a second, over the last few seconds. */
+function speedometer() {
+  /** @type {{ at: number, count: number }[]} */
+  const marks = [];
+  return (/** @type {Transfer} */ { state, transferred }) => {
+    if (state !== 'running') return 0;
+    const at = performance.now() / 1000;
+    marks.push({ at, count: transferred });
+    while (marks[1] && marks[1].at < at - SPEED_SECONDS) marks.shift();
+    const oldest = marks[0] ?? { at, count: transferred };
+    return at - oldest.at < 0.5 ? 0 : Math.round((transferred - oldest.count) / (at - oldest.at));
+  };
+}
+
+/** @param {Transfer} transfer */
+function save({ blob, name }) {
+  if (!blob) return;
+  const url = URL.createObjectURL(new Blob([blob], { type: 'application/octet-stream' }));
+  h('a', { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), RELEASE_AFTER);
+}
+
+/** @param {Blob} blob @param {Transfer} transfer */
+function small(blob, { mime, name }) {
+  const url = URL.createObjectURL(new Blob([blob], { type: mime }));
+  const release = () => URL.revokeObjectURL(url);
+  const image = h('img', {
+    src: url,
+    alt: `Picture ${name}`,
+    onload: release,
+    onerror: () => (release(), image.remove()),
+  });
+  return image;
+}

@@ -1,0 +1,93 @@
+/**
+ * The invitation: a link to copy, to share, or to be read by the camera of a phone.
+ */
+
+/** @import { Session } from '../session.js' */
+import { copyButton, fill, h, icon, iconButton, setAttribute, uniqueId } from '../dom.js';
+import { invitationLink, isThisMachine } from '../invitation.js';
+import { generate, toSvg } from '../qr.js';
+
+/**
+ * @param {Session} session
+ * @returns {{ element: HTMLDialogElement, open: () => void }}
+ */
+export function inviteDialog(session) {
+  const panel = invitePanel(session);
+  const title = uniqueId('title');
+  const element = h(
+    'dialog',
+    { class: 'invite', 'aria-labelledby': title },
+    h(
+      'div',
+      { class: 'dialog-head' },
+      h('h2', { id: title }, 'Invite somebody'),
+      iconButton('Close', 'close', () => element.close()),
+    ),
+    panel.element,
+  );
+  // A click beside the dialog arrives at the dialog itself.
+  element.addEventListener('click', (event) => event.target === element && element.close());
+  return {
+    element,
+    open() {
+      panel.render();
+      element.showModal();
+    },
+  };
+}
+
+/** @param {Session} session */
+export function invitePanel(session) {
+  const id = uniqueId('link');
+  const code = h('div', { class: 'qr' });
+  const link = h('input', { id, readonly: true, onfocus: () => link.select() });
+  const share = () =>
+    navigator
+      .share({
+        title: 'Aldis',
+        text: `${session.name} invites you to talk`,
+        url: link.value,
+      })
+      .catch(() => {});
+  const element = h(
+    'div',
+    { class: 'invite-panel' },
+    h(
+      'p',
+      {},
+      'Send this link. Who opens it chooses a name and is connected with you, and can be sure that it is you: your fingerprint is in the link.',
+    ),
+    code,
+    h('label', { for: id }, 'Invitation link'),
+    link,
+    h(
+      'div',
+      { class: 'buttons' },
+      copyButton('Copy link', () => link.value),
+      'share' in navigator && h('button', { type: 'button', onclick: share }, icon('share'), 'Share'),
+    ),
+    isThisMachine(location.hostname) &&
+      h(
+        'p',
+        { class: 'fine' },
+        'This address works on this computer only, for instance in a second window. To invite others, open this page under its https address.',
+      ),
+  );
+  return {
+    element,
+    render() {
+      const address = invitationLink(session, location.href);
+      fill(code, address, () => {
+        const image = toSvg(generate(address), document, {
+          on: '#10151d',
+          off: '#ffffff',
+          pad: 3,
+        });
+        setAttribute(image, 'role', 'img');
+        setAttribute(image, 'aria-label', 'QR code of the invitation link');
+        return [image];
+      });
+      if (link.value !== address) link.value = address;
+    },
+  };
+}

@@ -1,0 +1,114 @@
+/**
+ * What is wrong, in plain words, where it can be seen: above a conversation, or above everything.
+ */
+
+/** @import { Person } from '../person.js' */
+/** @import { Session } from '../session.js' */
+/** @import { Child, View } from '../dom.js' */
+/** @import { Fault } from '../words.js' */
+import { fill, h, icon } from '../dom.js';
+import { explain } from '../words.js';
+import { key } from './connection.js';
+
+/** What is wrong with one person. @param {Session} session @param {Person} person @returns {View} */
+export function personNotice(session, person) {
+  const element = h('div', { class: 'person-notice', role: 'alert' });
+  const again = () => h('button', { type: 'button', onclick: () => session.connect(person) }, 'Try again');
+  return {
+    element,
+    render() {
+      const error = person.problem;
+      const shown = person.newKey ?? error;
+      fill(element, shown, () => {
+        if (person.newKey) return [keyChanged(session, person, person.newKey)];
+        if (!error || error.name === 'PeerKeyChanged') return [];
+        return [notice(error, error.name === 'PeerConnectionFailed' && again())];
+      });
+    },
+  };
+}
+
+/**
+ * What is wrong with the server, with this tab, or with a link.
+ *
+ * @param {Session} session
+ * @param {() => unknown} pageError
+ * @param {() => void} takeBack
+ * @returns {View}
+ */
+export function pageNotice(session, pageError, takeBack) {
+  const element = h('div', { class: 'page-notice', role: 'alert' });
+  return {
+    element,
+    render() {
+      const gone = session.server === 'disconnected' ? /** @type {any} */ (session.serverError) : null;
+      const error = gone ?? pageError();
+      const replaced = gone?.name === 'ConnectionClosed' && gone.code === REPLACED;
+      const again = h(
+        'button',
+        { type: 'button', class: 'primary', onclick: takeBack },
+        replaced ? 'Use it here' : 'Connect again',
+      );
+      fill(element, error, () => [Boolean(error) && notice(error, gone && again)]);
+    },
+  };
+}
+
+const REPLACED = 4001; // close code: another connection has registered the name with the same key
+
+/** @param {unknown} error @param {Child} [action] */
+export function notice(error, action) {
+  const fault = /** @type {Fault} */ (error);
+  const { title, text } = explain(fault);
+  const mild = MILD.has(fault.name);
+  // Two keys that should be one, when that is what is wrong.
+  const keys =
+    fault.name === 'FingerprintMismatch' && twoKeys('In the invitation', fault.expected, 'Here', fault.offered);
+  return h(
+    'div',
+    { class: mild ? 'notice' : 'notice bad' },
+    icon(mild ? 'waiting' : 'warning'),
+    h('div', {}, h('strong', {}, title), h('p', {}, text), keys),
+    action,
+  );
+}
+
+const MILD = new Set(['PeerOffline', 'PeerUnknown']); // nothing has failed: it is as it is
+
+/** @param {Session} session @param {Person} person @param {NonNullable<Person['newKey']>} change */
+function keyChanged(session, person, { error, before, after }) {
+  const { title, text } = explain(error);
+  const accept = h(
+    'button',
+    {
+      type: 'button',
+      class: 'danger',
+      disabled: true,
+      onclick: () => session.acceptKey(person),
+    },
+    'Accept the new key',
+  );
+  const sure = h('input', {
+    type: 'checkbox',
+    onchange: () => (accept.disabled = !sure.checked),
+  });
+  return h(
+    'div',
+    { class: 'notice bad' },
+    icon('warning'),
+    h(
+      'div',
+      {},
+      h('strong', {}, title),
+      h('p', {}, text),
+      twoKeys('Before', before, 'Now', after),
+      h('label', {}, sure, 'I have asked them, in another way than here: the new fingerprint is theirs.'),
+      accept,
+    ),
+  );
+}
+
+/** @param {string} first @param {string} one @param {string} second @param {string} other */
+function twoKeys(first, one, second, other) {
+  return h('div', { class: 'keys' }, key(first, one), key(second, other));
+}

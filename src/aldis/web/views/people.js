@@ -1,0 +1,128 @@
+/**
+ * The left side: who I am, whom to talk to, and the list of people.
+ */
+
+/** @import { Person } from '../person.js' */
+/** @import { Session } from '../session.js' */
+/** @import { View } from '../dom.js' */
+import { copyButton, fill, h, icon, listIn, setAttribute, setText, uniqueId } from '../dom.js';
+import { fingerprintText, letter, picture } from '../picture.js';
+import { nameProblem } from '../words.js';
+
+/**
+ * @param {Session} session
+ * @param {{ open: (name: string) => void, invite: () => void, changeName: () => void }} actions
+ * @returns {View}
+ */
+export function peopleSide(session, { open, invite, changeName }) {
+  const me = h('section', { class: 'me', 'aria-label': 'You' });
+  const list = h('ul', { class: 'people' });
+  const nobody = h('p', { class: 'nobody' }, 'Nobody yet. Invite somebody, or type the name of somebody who is here.');
+  const renderList = listIn(list, (/** @type {Person} */ person) => personItem(session, person, open));
+  const element = h(
+    'div',
+    { class: 'side' },
+    me,
+    talkForm(session, open),
+    h('nav', { 'aria-label': 'People' }, list, nobody),
+  );
+  return {
+    element,
+    render() {
+      fill(me, `${session.name} ${session.fingerprint}`, () => [
+        h(
+          'div',
+          { class: 'key' },
+          picture(session.fingerprint),
+          h('div', {}, h('h2', {}, h('bdi', {}, session.name)), fingerprintText(session.fingerprint)),
+          copyButton('Copy fingerprint', () => session.fingerprint, true),
+        ),
+        h(
+          'div',
+          { class: 'buttons' },
+          h('button', { type: 'button', class: 'primary', onclick: invite }, icon('invite'), 'Invite'),
+          h('button', { type: 'button', onclick: changeName }, 'Change name'),
+        ),
+      ]);
+      renderList(session.people.list);
+      nobody.hidden = session.people.list.length > 0;
+    },
+  };
+}
+
+/** @param {Session} session @param {(name: string) => void} open */
+function talkForm(session, open) {
+  const id = uniqueId('talk');
+  const problem = h('p', {
+    id: `${id}-problem`,
+    class: 'field-hint wrong',
+    role: 'alert',
+  });
+  const input = h('input', {
+    id,
+    placeholder: 'Their name',
+    autocomplete: 'off',
+    autocapitalize: 'none',
+    spellcheck: 'false',
+    maxlength: 200,
+    'aria-describedby': problem.id,
+    oninput: () => setText(problem, ''),
+  });
+  /** @param {SubmitEvent} event */
+  const submit = (event) => {
+    event.preventDefault();
+    const name = input.value.trim();
+    const complaint = name === session.name ? 'That is your own name.' : nameProblem(name);
+    setText(problem, complaint ?? '');
+    if (complaint) return input.focus();
+    input.value = '';
+    open(name);
+  };
+  return h(
+    'form',
+    { class: 'talk', novalidate: true, onsubmit: submit },
+    h('label', { for: id }, 'Talk to'),
+    h('div', { class: 'row' }, input, h('button', { type: 'submit' }, 'Talk')),
+    problem,
+  );
+}
+
+/** @param {Session} session @param {Person} person @param {(name: string) => void} open @returns {View} */
+function personItem(session, person, open) {
+  const face = h('span', { class: 'face' });
+  const presence = h('span', { class: 'presence' });
+  const unread = h('span', { class: 'badge' });
+  const button = h(
+    'button',
+    { type: 'button', onclick: () => open(person.name) },
+    face,
+    h('span', { class: 'who' }, h('bdi', {}, person.name), presence),
+    unread,
+  );
+  return {
+    element: h('li', {}, button),
+    render() {
+      setFace(face, person);
+      setAttribute(presence, 'data-presence', person.presence);
+      setText(presence, PRESENCE[person.presence]);
+      setAttribute(button, 'aria-current', String(session.current === person));
+      unread.hidden = person.unread === 0;
+      fill(unread, person.unread, () => [String(person.unread), h('span', { class: 'unseen' }, ' unread')]);
+    },
+  };
+}
+
+/** Show the picture of somebody's key, or their letter. @param {HTMLElement} face @param {Person} person */
+export function setFace(face, person) {
+  fill(face, person.fingerprint, () => [person.fingerprint ? picture(person.fingerprint) : letter(person.name)]);
+}
+
+/** @type {Record<Person['presence'], string>} */
+export const PRESENCE = {
+  connected: 'connected',
+  connecting: 'connecting…',
+  interrupted: 'interrupted…',
+  online: 'online',
+  offline: 'offline',
+  unknown: 'not seen yet',
+};

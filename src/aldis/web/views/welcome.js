@@ -1,0 +1,108 @@
+/**
+ * The first thing that somebody sees: what this is, a name, and a button. Also where an invitation and a refusal are shown.
+ */
+
+/** @import { Child } from '../dom.js' */
+/** @import { Invitation } from '../invitation.js' */
+import { fill, h, icon, setText, uniqueId } from '../dom.js';
+import { fingerprintText, picture } from '../picture.js';
+import { explain, nameProblem } from '../words.js';
+
+/** @typedef {{ name: string, invitation: Invitation | null, error: unknown, busy: boolean, blocked: boolean }} WelcomeState */
+
+/**
+ * @param {(name: string) => void} start
+ * @returns {{ element: HTMLElement, render: (state: WelcomeState) => void, focus: () => void }}
+ */
+export function welcome(start) {
+  const id = uniqueId('name');
+  const lead = h('div', { class: 'lead' });
+  const hint = h('p', { id: `${id}-hint`, class: 'field-hint' });
+  const input = h('input', {
+    id,
+    name: 'name',
+    required: true,
+    maxlength: 200,
+    autocomplete: 'nickname',
+    autocapitalize: 'none',
+    spellcheck: 'false',
+    'aria-describedby': hint.id,
+    oninput: () => complain(null),
+  });
+  const button = h('button', { type: 'submit', class: 'primary large' }, 'Start');
+  const problem = h('div', { role: 'alert' });
+  const form = h(
+    'form',
+    { novalidate: true, onsubmit: submit },
+    h('label', { for: id }, 'Your name'),
+    input,
+    hint,
+    button,
+  );
+  const element = h('section', { class: 'welcome', 'aria-label': 'Welcome' }, lead, problem, form);
+
+  /** @param {SubmitEvent} event */
+  function submit(event) {
+    event.preventDefault();
+    const name = input.value.trim();
+    const complaint = nameProblem(name);
+    complain(complaint);
+    if (complaint) input.focus();
+    else start(name);
+  }
+
+  /** @param {string | null} complaint */
+  function complain(complaint) {
+    setText(hint, complaint ?? 'Others find you by it. It belongs to a key that stays in this browser.');
+    hint.classList.toggle('wrong', complaint !== null);
+    if (complaint) input.setAttribute('aria-invalid', 'true');
+    else input.removeAttribute('aria-invalid');
+  }
+  complain(null);
+
+  return {
+    element,
+    focus: () => input.select(),
+    render({ name, invitation, error, busy, blocked }) {
+      if (!input.value) input.value = name;
+      fill(lead, invitation, () => (invitation ? invited(invitation) : greeting()));
+      fill(problem, error, () => [error ? problemCard(error) : null]);
+      form.hidden = blocked;
+      button.disabled = busy;
+      setText(button, busy ? 'Connecting…' : 'Start');
+    },
+  };
+}
+
+/** @returns {Child[]} */
+function greeting() {
+  return [
+    h('img', { src: 'icon.svg', alt: '', width: 72, height: 72 }),
+    h('h2', {}, 'Talk directly.'),
+    h(
+      'p',
+      {},
+      'Messages, files and video calls go straight from your browser to theirs. The server only introduces you.',
+    ),
+  ];
+}
+
+/** @param {Invitation} invitation @returns {Child[]} */
+function invited({ name, fingerprint }) {
+  return [
+    h('h2', {}, h('bdi', {}, name), ' invites you'),
+    h('p', {}, 'to talk directly, from your browser to theirs: messages, files and video calls.'),
+    h(
+      'div',
+      { class: 'key' },
+      picture(fingerprint),
+      h('div', {}, h('p', {}, 'The key of ', h('bdi', {}, name)), fingerprintText(fingerprint)),
+    ),
+  ];
+}
+
+/** @param {unknown} error */
+function problemCard(error) {
+  const { title, text } = explain(error);
+  return h('div', { class: 'notice bad' }, icon('warning'), h('div', {}, h('strong', {}, title), h('p', {}, text)));
+}

@@ -1,0 +1,60 @@
+/**
+ * What is there once one has a name: the people on one side, the open conversation on the other; on a phone, one of the two.
+ */
+
+/** @import { Person } from '../person.js' */
+/** @import { Session } from '../session.js' */
+/** @import { View } from '../dom.js' */
+import { h, listIn, setAttribute } from '../dom.js';
+import { conversation } from './conversation.js';
+import { inviteDialog, invitePanel } from './invite.js';
+import { pageNotice } from './notice.js';
+import { peopleSide } from './people.js';
+
+/**
+ * @param {Session} session
+ * @param {object} actions
+ * @param {() => unknown} actions.error  what is wrong with the page as a whole
+ * @param {(name: string) => void} actions.open
+ * @param {() => void} actions.back
+ * @param {() => void} actions.changeName
+ * @param {() => void} actions.takeBack
+ * @returns {View & { focus: () => void }}
+ */
+export function workspace(session, { error, open, back, changeName, takeBack }) {
+  const dialog = inviteDialog(session);
+  const notice = pageNotice(session, error, takeBack);
+  const side = peopleSide(session, { open, invite: dialog.open, changeName });
+  const invitation = invitePanel(session);
+  const start = h(
+    'section',
+    { class: 'start', 'aria-label': 'How to begin' },
+    h('h2', {}, 'Invite somebody'),
+    invitation.element,
+  );
+  const talks = h('div', { class: 'talks' });
+  /** @type {Map<Person, ReturnType<typeof conversation>>} */
+  const conversations = new Map();
+  const renderTalks = listIn(talks, (/** @type {Person} */ person) => {
+    const view = conversation(session, person, back);
+    conversations.set(person, view);
+    return view;
+  });
+  const element = h('div', { class: 'workspace' }, notice.element, side.element, start, talks, dialog.element);
+  return {
+    element,
+    focus() {
+      this.render();
+      if (session.current) conversations.get(session.current)?.focus();
+    },
+    render() {
+      setAttribute(element, 'data-pane', session.current ? 'talk' : 'people');
+      notice.render();
+      side.render();
+      start.hidden = session.current !== null;
+      if (!start.hidden) invitation.render();
+      talks.hidden = session.current === null;
+      renderTalks(session.people.list);
+    },
+  };
+}

@@ -1,0 +1,215 @@
+/**
+ * Plain words: what went wrong and what to do about it, numbers and times as people write them.
+ *
+ * Errors are told apart by their `name` and their data, never by their text. Every sentence that explains something
+ * says what a person can do next. What is not listed keeps the text it came with.
+ */
+
+/** @typedef {{ title: string, text: string }} Words */
+/** @typedef {{ name: string, message: string } & Record<string, any>} Fault  an AldisError, a DOMException or a Problem */
+
+/** Something that the page itself finds out. */
+export class Problem extends Error {
+  /** @param {string} name  one of EXPLANATIONS */
+  constructor(name) {
+    super(name);
+    this.name = name;
+  }
+}
+
+/** @type {Record<string, (error: Fault) => [title: string, text: string]>} */
+const EXPLANATIONS = {
+  NotConnected: () => ['You are not connected', 'Start again with your name.'],
+
+  // What this browser lacks
+  NotSecure: () => [
+    'This page needs a secure address',
+    'It was opened over plain http from another machine, and browsers give no keys to such pages. Use an https address, or open it on the machine of the server itself, as http://localhost.',
+  ],
+  BrowserTooOld: () => [
+    'This browser is too old for Aldis',
+    'It cannot make the keys (Ed25519) that prove who you are. Chrome and Edge 137, Firefox 130, Safari 17 and later can.',
+  ],
+  EngineMissing: () => [
+    'This browser cannot connect directly',
+    'WebRTC is missing or turned off, perhaps by a setting or an extension. Turn it on, or use another browser.',
+  ],
+  DamagedInvitation: () => [
+    'This invitation is incomplete',
+    'A part of the link is missing. Ask for it once more, or type the name of whom you want to talk to.',
+  ],
+  OwnInvitation: () => [
+    'This is your own invitation',
+    'Send it to somebody else, or open it in another window and choose another name there.',
+  ],
+  IdentityError: () => [
+    'Your key cannot be kept here',
+    'This browser does not let the page keep anything, perhaps because the window is a private one. Use an ordinary window.',
+  ],
+
+  // The server
+  ServerUnreachable: () => ['The server is out of reach', 'Check that it runs and that you are online.'],
+  ConnectionLost: () => ['The connection to the server was lost', 'Try again in a moment.'],
+  RequestTimeout: () => ['The server does not answer', 'Try again in a moment.'],
+  ReconnectGaveUp: () => [
+    'The server is out of reach',
+    'It was tried many times. Check that it runs and that you are online.',
+  ],
+  RequestFailed: (error) => REFUSALS[error.code] ?? ['The server has refused that', error.message],
+  ConnectionClosed: (error) => CLOSINGS[error.code] ?? ['The server has ended the connection', error.message],
+
+  // One peer
+  PeerOffline: ({ userId }) => [
+    `${userId} is not online`,
+    'What you write is sent as soon as they are back, while this page stays open.',
+  ],
+  PeerUnknown: ({ userId }) => [
+    `Nobody is called ${userId} here yet`,
+    'Check the spelling, or send an invitation. What you write waits for whoever takes this name first.',
+  ],
+  PeerKeyChanged: ({ userId }) => [
+    `${userId} has another key than before`,
+    'Perhaps they use another browser or have cleared this one. Perhaps it is somebody else. Nothing is sent until you decide.',
+  ],
+  FingerprintMismatch: ({ userId }) => [
+    `This is not the ${userId} of the invitation`,
+    'Whoever uses this name here has another key than the invitation says. Do not go on; ask the person who invited you for a new link.',
+  ],
+  ProofInvalid: ({ userId }) => [
+    `A forged message in the name of ${userId} was refused`,
+    'Somebody between you two alters what is sent. Nothing of it was accepted.',
+  ],
+  PeerConnectionFailed: ({ userId, reason }) => [
+    `No direct connection to ${userId}`,
+    `${sentence(reason)} Some networks allow no direct connections; a TURN server, which the operator of this server can set up, helps there.`,
+  ],
+  DeliveryFailed: ({ reason }) => ['Not delivered', sentence(reason)],
+  FeatureMissing: ({ userId, feature }) => [
+    `${userId} cannot take ${feature}`,
+    feature === 'calls'
+      ? 'Their program has no calls; write to them instead.'
+      : 'Their program has no files; write to them instead.',
+  ],
+  TransferFailed: ({ reason }) => ['The file did not arrive', sentence(reason)],
+  MessageTooLarge: ({ limit }) => ['This message is too long', `The most is ${bytes(limit)}. Send it as a file.`],
+  QueueFull: ({ userId }) => [`Too much is waiting for ${userId}`, 'Wait until they are back.'],
+  TooManyPeers: ({ limit }) => ['Too many people at once', `The most is ${limit}. Remove somebody from the list.`],
+  InvalidAddress: ({ value }) => [`“${value}” cannot be a name`, nameProblem(String(value)) ?? ''],
+
+  // Camera and microphone: W3C Media Capture and Streams, section 10.2 (getUserMedia)
+  NotAllowedError: () => [
+    'The browser may not use the microphone or camera',
+    'Allow it with the symbol beside the address of this page, then try again.',
+  ],
+  NotFoundError: () => ['No microphone or camera was found', 'Plug one in, then try again.'],
+  NotReadableError: () => [
+    'The microphone or camera is in use',
+    'Close the other program that uses it, then try again.',
+  ],
+};
+
+/** @type {Record<string, [title: string, text: string]>} */
+const REFUSALS = {
+  'key-mismatch': [
+    'This name belongs to somebody else’s key',
+    'This browser does not have that key. Choose another name; if the name is yours, use the browser in which you chose it.',
+  ],
+  'bad-signature': [
+    'The server did not take your proof',
+    'Most often a proxy in front of it changes the host name; its operator can name the host in the settings.',
+  ],
+  unauthorized: ['This server lets in only those who have a token', 'Ask its operator.'],
+  forbidden: ['This server does not allow that', 'Ask its operator.'],
+  'rate-limited': ['That was too much at once', 'Wait a moment, then try again.'],
+  'over-capacity': ['The server is full', 'Try again later.'],
+  timeout: ['The server is slow', 'Try again in a moment.'],
+};
+
+/** @type {Record<number, [title: string, text: string]>} by the WebSocket close codes of docs/protocol.md */
+const CLOSINGS = {
+  4001: ['Your name is in use in another window', 'This one no longer hears of anybody new.'],
+  4501: ['Your name belongs to another key now', 'Choose another name, or use the browser that has the new key.'],
+  4502: ['The server does not allow pages from this address', 'Open the page of the server itself.'],
+  4503: ['The operator has banned this name', 'Ask the operator of the server.'],
+  4504: ['The server has ended the connection', 'This page has asked too much of it. Reload the page.'],
+};
+
+/**
+ * Say in plain words what went wrong and what to do.
+ *
+ * @param {unknown} error
+ * @returns {Words}
+ */
+export function explain(error) {
+  const fault = /** @type {Fault} */ (error);
+  const [title, text] = EXPLANATIONS[fault.name]?.(fault) ?? ['Something went wrong', sentence(fault.message)];
+  return { title, text };
+}
+
+/** Both parts in one line. @param {unknown} error */
+export function explainShort(error) {
+  const { title, text } = explain(error);
+  return `${title}. ${text}`.trim();
+}
+
+/**
+ * Why a name cannot be used, or null when it can. The rules are those of docs/protocol.md, "Addresses".
+ *
+ * @param {string} name
+ */
+export function nameProblem(name) {
+  if (!name) return 'Type a name.';
+  if ([...name].length > 128) return 'That is too long: a name has 128 characters at most.';
+  if (name.includes('/')) return 'A name has no “/” in it.';
+  if (/\s/u.test(name)) return `A name has no spaces. How about “${name.trim().replace(/\s+/gu, '-')}”?`;
+  if (/[\p{Cc}\p{Cs}]/u.test(name)) return 'There is an invisible control character in it. Type it anew.';
+  return null;
+}
+
+/** @param {string | undefined} text */
+function sentence(text) {
+  if (!text) return '';
+  return text[0]?.toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.');
+}
+
+/** @param {number} seconds */
+export function milliseconds(seconds) {
+  const value = seconds * 1000;
+  return `${value < 10 ? Number(value.toFixed(1)) : Math.round(value)} ms`;
+}
+
+/** Such as `1.4 MB`; decimal units, as operating systems show the sizes of files. @param {number} count */
+export function bytes(count) {
+  const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
+  const unit = count < 1000 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(count) / 3));
+  const value = count / 1000 ** unit;
+  if (unit === 0) return `${count} ${count === 1 ? 'byte' : 'bytes'}`;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** Such as `4:07`. @param {number} seconds */
+export function duration(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const hours = Math.floor(whole / 3600);
+  const minutes = Math.floor(whole / 60) % 60;
+  const rest = String(whole % 60).padStart(2, '0');
+  return hours ? `${hours}:${String(minutes).padStart(2, '0')}:${rest}` : `${minutes}:${rest}`;
+}
+
+/** @param {Date} date */
+export function clock(date) {
+  return date.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+}
+
+/**
+ * How a call has ended, as a line of the conversation.
+ *
+ * @param {{ direction: 'in' | 'out', reason: string | null, userId: string }} call
+ * @param {number | null} seconds  how long they talked, null when they never did
+ */
+export function callEnded({ direction, reason, userId }, seconds) {
+  if (seconds !== null) return `Call ended · ${duration(seconds)}`;
+  if (reason === 'busy') return `${userId} is in another call`;
+  if (reason === 'declined') return direction === 'out' ? `${userId} declined the call` : 'You declined the call';
+  return direction === 'in' ? `Missed call from ${userId}` : 'Call ended without an answer';
+}
