@@ -17,7 +17,8 @@
  */
 import { timers as realTimers } from '../client/timers.js';
 import { FeatureMissing, PeerConnectionFailed, StateError } from '../errors.js';
-import { clean, encodeControl, newId } from './controls.js';
+import { toBase64url } from '../protocol/codec.js';
+import { clean, encodeControl, ID_BYTES } from './controls.js';
 import { call as tell, Callbacks } from './feeds.js';
 
 /** @import { Timers } from '../client/timers.js' */
@@ -28,7 +29,6 @@ import { call as tell, Callbacks } from './feeds.js';
 /** How long it rings, in seconds: some ten rings, as with telephones. */
 export const RING_SECONDS = 45;
 const FEATURE = 'calls';
-const ID_BYTES = 8;
 
 /**
  * The way to the peers.
@@ -221,7 +221,7 @@ export class Calls {
     const features = this.#route.features(userId);
     if (features && !features.includes(FEATURE)) throw new FeatureMissing(userId, FEATURE);
     const job = this.#begin({
-      id: newId(this.#random(ID_BYTES)),
+      id: toBase64url(this.#random(ID_BYTES)),
       userId,
       direction: 'out',
       ...mediaOf(stream),
