@@ -1,0 +1,22 @@
+/**
+ * `@aldis/client`: two programs, anywhere, find each other by name and talk directly and privately over WebRTC.
+ *
+ * These are the public names; what is not here may change.
+ *
+ * @typedef {import('./store/state.js').StoreState} StoreState
+ * @typedef {import('./store/state.js').PeerView} PeerView
+ * @typedef {import('./store/state.js').Message} Message
+ * @typedef {import('./store/store.js').StoreOptions} StoreOptions
+ * @typedef {import('./store/delivery.js').Delivery} Delivery
+ * @typedef {import('./store/transfer.js').Transfer} Transfer
+ * @typedef {import('./store/calls.js').Call} Call
+ * @typedef {import('./identity/pins.js').Pins} Pins
+ * @typedef {import('./client/events.js').SignalingEvent} SignalingEvent
+ * @typedef {import('./peer/connection.js').PeerStats} PeerStats
+ */
+export { Backoff } from './client/backoff.js';
+export { SignalingClient } from './client/client.js';
+export * from './errors.js';
+export { fingerprint, Identity } from './identity/keys.js';
+export { IndexedDBPins, MemoryPins } from './identity/pins.js';
+export { NetworkStore } from './store/store.js';

@@ -1,0 +1,393 @@
+/**
+ * NetworkStore: one object with which a page talks to others by their names.
+ *
+ * Offers, candidates, reconnects, lost messages and proofs do not show.
+ *
+ * Rules of this module:
+ *
+ * - One store, one user of one server, one life: after `disconnect()` a new one is needed.
+ * - A fault of one peer, or of one callback, stays there.
+ *
+ * It is the face of the package and decides little: peers are the business of `switchboard`, messages that of
+ * `conversation` and `feeds`, calls to peers that of `caller`.
+ */
+import { Backoff } from '../client/backoff.js';
+import { SignalingClient } from '../client/client.js';
+import { timers } from '../client/timers.js';
+import { AldisError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
+import { Identity, PUBLIC_KEY_BYTES } from '../identity/keys.js';
+import { MemoryPins } from '../identity/pins.js';
+import { checkUserId } from '../protocol/addresses.js';
+import { decode, encode } from './content.js';
+import { Callbacks, Mailbox, StateFeed } from './feeds.js';
+import { storeLimits, storeState } from './state.js';
+import { Switchboard } from './switchboard.js';
+
+/**
+ * @import { BackoffOptions } from '../client/backoff.js'
+ * @import { Pins } from '../identity/pins.js'
+ * @import { PeerStats } from '../peer/connection.js'
+ * @import { PeerTiming } from '../peer/wire.js'
+ * @import { Bytes } from '../protocol/codec.js'
+ * @import { Call } from './calls.js'
+ * @import { Sendable } from './content.js'
+ * @import { Delivery } from './delivery.js'
+ * @import { Letter } from './feeds.js'
+ * @import { Accept } from './reception.js'
+ * @import { Message, StoreLimits, StoreState } from './state.js'
+ * @import { Transfer } from './transfer.js'
+ */
+
+/**
+ * @typedef {object} StoreOptions
+ * @property {Identity} [identity] Our key. A fresh one when left out, so nobody will know us again.
+ * @property {Pins} [pins] The keys of others; kept in memory when left out.
+ * @property {readonly RTCIceServer[] | null} [iceServers] STUN and TURN servers; the signaling server is asked when null.
+ * @property {Accept | null} [accept] Whether a user who calls is let in: only `true` lets in. Everybody is when null.
+ * @property {Partial<StoreLimits>} [limits] How much is kept at most.
+ * @property {BackoffOptions} [backoff] The pauses between calls to a peer.
+ * @property {Partial<PeerTiming>} [timing] Of peer connections.
+ * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection] For where it is not global.
+ */
+
+/**
+ * Talk to other users of a signaling server, directly and privately.
+ *
+ * `await connectToSignaling(url, userId)` first; then `send`, `messages`, `connectToPeer`, `subscribe`; at the end
+ * `await disconnect()`.
+ */
+export class NetworkStore {
+  /** @type {Identity | null} Our key; null when none was given and `connectToSignaling` has not made one yet. */
+  identity;
+  #options;
+  #feed = new StateFeed(storeState({}));
+  #mailbox;
+  /** @type {Callbacks<Transfer>} */
+  #onFile = new Callbacks();
+  /** @type {Callbacks<Call>} */
+  #onCall = new Callbacks();
+  #used = false;
+  /** @type {Switchboard | null} */
+  #board = null;
+  /** @type {Promise<void> | null} */
+  #closing = null;
+
+  /** @param {StoreOptions} [options] Nothing is connected yet. Throws `ConfigError`. */
+  constructor({ identity, pins, iceServers = null, accept = null, limits, backoff, timing, RTCPeerConnection } = {}) {
+    this.identity = identity ?? null;
+    const most = storeLimits(limits);
+    this.#mailbox = new Mailbox(most, () => this.#board?.handOver());
+    this.#options = {
+      pins: pins ?? new MemoryPins(),
+      iceServers,
+      accept,
+      limits: most,
+      backoff: new Backoff(backoff),
+      timing,
+      RTCPeerConnection,
+    };
+  }
+
+  // --- the signaling server ------------------------------------------------------------------------------------------
+
+  /**
+   * Connect to the server at `url` and register as `userId`. A lost connection comes back by itself.
+   *
+   * Rejects with `ServerUnreachable`, `RequestFailed` (code `key-mismatch`: the name belongs to another key),
+   * `UsageError` for arguments that cannot work, and `StateError` when the store is or was connected. After any other
+   * error than the last it may be called again.
+   *
+   * @param {string} url `ws:`, `wss:`, `http:` or `https:`.
+   * @param {string} userId
+   * @param {object} [options]
+   * @param {string} [options.device] Tells the programs of one user apart. 'main'
+   * @param {string | null} [options.token] What the server's operator asks for, if anything.
+   * @param {BackoffOptions} [options.backoff] Between attempts to reconnect.
+   */
+  async connectToSignaling(url, userId, { device, token, backoff } = {}) {
+    if (this.#closing) {
+      throw new StateError('the store is closed; make a new one');
+    }
+    if (this.#used) {
+      throw new StateError('the store is connected to a signaling server already');
+    }
+    const client = new SignalingClient(url, checkUserId(userId), { device, token, backoff });
+    this.#used = true;
+    /** @type {Switchboard | null} */
+    let board = null;
+    try {
+      const identity = (this.identity ??= await Identity.generate());
+      if (this.#closing) {
+        throw new StateError('');
+      }
+      const setup = { ...this.#options, identity, mailbox: this.#mailbox, feed: this.#feed };
+      board = this.#board = new Switchboard({ ...setup, onFile: this.#onFile, onCall: this.#onCall }, client);
+      await board.start();
+    } catch (error) {
+      if (!this.#closing) {
+        this.#used = false;
+        this.#board = null;
+        await board?.close();
+        this.#feed.publish(storeState({}));
+      } else if (error instanceof AldisError) {
+        throw new StateError('the store was closed while it was connecting', { cause: error });
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Say goodbye to all peers, leave the server, release everything. May be called again.
+   *
+   * What has not been acknowledged fails with `DeliveryFailed` (wait with `drain` first); messages that have arrived can
+   * still be read.
+   */
+  disconnect() {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close() {
+    await this.#board?.close();
+    this.#mailbox.close();
+  }
+
+  // --- peers -----------------------------------------------------------------------------------------------------------
+
+  /**
+   * Returns when there is a direct connection to `userId`; from then on it is kept up, whatever happens to it.
+   *
+   * Not needed before `send`, which connects by itself. Rejects with `PeerOffline`, `PeerUnknown` (nobody has this name),
+   * `PeerKeyChanged` (see `acceptKey`), `FingerprintMismatch`, `ProofInvalid`, `PeerConnectionFailed` with a reason, after
+   * at most `timeout` seconds; `TooManyPeers`, `StateError`, `InvalidAddress`.
+   *
+   * @param {string} userId
+   * @param {object} [options]
+   * @param {number} [options.timeout] Seconds. 30
+   * @param {string | null} [options.fingerprint] From an invitation. Until a key is pinned, only one with this fingerprint
+   *   is taken for theirs, also after this call has failed.
+   */
+  async connectToPeer(userId, { timeout = 30, fingerprint = null } = {}) {
+    await this.#ready().link(userId).connect(timeout, fingerprint);
+  }
+
+  /**
+   * Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we.
+   *
+   * @param {string} userId
+   */
+  async disconnectFromPeer(userId) {
+    const reason = 'disconnectFromPeer was called';
+    await this.#board
+      ?.find(userId)
+      ?.close('the other side has hung up', reason, new PeerConnectionFailed(userId, reason));
+  }
+
+  /**
+   * Trust this key of a peer (32 bytes) from now on, instead of any other.
+   *
+   * To be called only after a person has compared fingerprints by other means: it is the one thing that keeps a stranger
+   * from taking the peer's place. Ends a connection that was made with another key.
+   *
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  async acceptKey(userId, publicKey) {
+    const board = this.#ready();
+    checkUserId(userId);
+    if (publicKey.length !== PUBLIC_KEY_BYTES) {
+      throw new UsageError(`a public key has ${PUBLIC_KEY_BYTES} bytes, not ${publicKey.length}`);
+    }
+    await board.acceptKey(userId, publicKey.slice());
+  }
+
+  /**
+   * Have `state.peers` show whether users are online, without connecting to them. Rejects with `SignalingError`,
+   * `InvalidAddress`, `StateError`.
+   *
+   * @param {string[]} userIds
+   */
+  async watch(...userIds) {
+    await this.#ready().watchAll(userIds);
+  }
+
+  /**
+   * End what `watch` began. Those with whom there is more than that stay in `state.peers`.
+   *
+   * @param {string[]} userIds
+   */
+  async unwatch(...userIds) {
+    await this.#ready().unwatchAll(userIds);
+  }
+
+  /**
+   * How the connection to a peer runs, and what has gone over it; null when there is none.
+   *
+   * @param {string} userId
+   * @returns {Promise<PeerStats | null>}
+   */
+  async stats(userId) {
+    return (await this.#board?.find(userId)?.connection?.stats()) ?? null;
+  }
+
+  /** @returns {Switchboard} */
+  #ready() {
+    if (this.#closing) {
+      throw new StateError('the store is closed');
+    }
+    if (!this.#board) {
+      throw new StateError('connectToSignaling comes first');
+    }
+    return this.#board;
+  }
+
+  // --- messages --------------------------------------------------------------------------------------------------------
+
+  /**
+   * Queue a message for a peer: a string, bytes, or a JSON value.
+   *
+   * Returns at once. Messages arrive once and in order, as soon as the peer can be reached; `await` what is returned to
+   * know when this one has, or ignore it. Throws `MessageTooLarge`, `QueueFull`, `UsageError` for what cannot be sent,
+   * `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `StateError`.
+   *
+   * @param {string} userId
+   * @param {Sendable} message
+   * @returns {Delivery}
+   */
+  send(userId, message) {
+    const board = this.#ready();
+    const [content, data] = encode(message);
+    return board.link(userId).send(content, data);
+  }
+
+  /**
+   * Wait until all that was sent so far (to one peer, or to all) is acknowledged.
+   *
+   * Rejects with `DeliveryFailed` when a message will not be, and with a `TimeoutError` (a `DOMException`) in the end.
+   *
+   * @param {string | null} [userId]
+   * @param {object} [options]
+   * @param {number | null} [options.timeout] Seconds; null waits for ever.
+   */
+  async drain(userId = null, { timeout = null } = {}) {
+    const links = [...(this.#board?.links ?? [])].filter((link) => userId === null || userId === link.userId);
+    let cancel = () => {};
+    const late = new Promise((_, reject) => {
+      if (timeout !== null) {
+        cancel = timers.callLater(timeout, () => reject(new DOMException(`not within ${timeout} s`, 'TimeoutError')));
+      }
+    });
+    try {
+      // Of each peer the newest message: those before it have arrived by then, or fail with it.
+      await Promise.race([late, Promise.all(links.map((link) => link.conversation.last))]);
+    } finally {
+      cancel();
+    }
+  }
+
+  /**
+   * The messages that arrive, of all peers: `for await (const message of store.messages())`; ends after `disconnect()`.
+   *
+   * Of several loops each gets a part. Who does not read holds the senders back: nothing is lost. Without a loop messages
+   * wait; while there is an `onMessage` callback they go there instead.
+   *
+   * @returns {AsyncIterableIterator<Message, undefined, undefined>}
+   */
+  messages() {
+    return this.#mailbox.iterate((letter) => this.#read(letter));
+  }
+
+  /**
+   * Have each message handed to `callback` instead of to `messages()`. Returns what ends it. When a callback throws, that
+   * is logged, and the message counts as delivered.
+   *
+   * @param {(message: Message) => void} callback
+   * @returns {() => void}
+   */
+  onMessage(callback) {
+    return this.#mailbox.onLetter((letter) => {
+      const message = this.#read(letter);
+      if (message) {
+        callback(message);
+      }
+    });
+  }
+
+  /**
+   * @param {Letter} letter
+   * @returns {Message | null}
+   */
+  #read({ sender, content, data, sequence }) {
+    try {
+      return { sender, content: decode(content, data), sequence };
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) {
+        throw error;
+      }
+      this.#board?.unreadable(sender, error.message);
+      return null;
+    }
+  }
+
+  // --- files and calls -------------------------------------------------------------------------------------------------
+
+  /**
+   * Offer a file to a peer; it is sent once they accept it. Throws as `send` does.
+   *
+   * @param {string} userId
+   * @param {Blob} file
+   * @param {{ name?: string }} [options] `name`: how to call it, when it is no `File` or has another name.
+   * @returns {Transfer}
+   */
+  sendFile(userId, file, options) {
+    return this.#ready().transfers.send(userId, file, options);
+  }
+
+  /**
+   * Have each file that is offered handed to `callback`, which calls `accept` or `decline` of it, then or later. Returns
+   * what ends it. Without a callback offers are declined.
+   *
+   * @param {(transfer: Transfer) => void} callback
+   */
+  onFile(callback) {
+    return this.#onFile.add(callback);
+  }
+
+  /**
+   * Call a peer, who hears a ring first; sound and pictures flow once they accept. Throws as `send` does.
+   *
+   * @param {string} userId
+   * @param {MediaStream | null} [stream] What they are to hear and see; null to only listen and look.
+   * @returns {Call}
+   */
+  call(userId, stream = null) {
+    return this.#ready().calls.call(userId, stream);
+  }
+
+  /**
+   * Have each call that comes in handed to `callback`, which calls `accept` or `decline` of it, then or later. Returns
+   * what ends it. Without a callback calls are declined.
+   *
+   * @param {(call: Call) => void} callback
+   */
+  onCall(callback) {
+    return this.#onCall.add(callback);
+  }
+
+  // --- state -----------------------------------------------------------------------------------------------------------
+
+  /** How things stand now; a new object at each change, frozen all the way down. */
+  get state() {
+    return this.#feed.current;
+  }
+
+  /**
+   * Have `run` called now, and at each change. Returns what ends it. What it throws is logged. Bound to its store: it can
+   * be handed around, as Svelte (`$store`) and React (`useSyncExternalStore(store.subscribe, () => store.state)`) do.
+   *
+   * Changes that only count queued messages may be told together.
+   *
+   * @param {(state: StoreState) => void} run
+   * @returns {() => void}
+   */
+  subscribe = (run) => this.#feed.subscribe(run);
+}

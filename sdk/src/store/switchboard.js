@@ -1,0 +1,534 @@
+/**
+ * Everything between one signaling client and the links of its peers.
+ *
+ * It turns what the server brings into calls of the links, makes and forgets links within the limits, gives them what
+ * they need (`link.Home`), leads files and calls to those who know about them, and puts the state together.
+ *
+ * Rules: one client, one life; it begins with `start` and ends with `close`. A fault of one peer stays with that peer.
+ * What the application sees of all this is `store.NetworkStore`.
+ */
+import { timers } from '../client/timers.js';
+import { ConnectionLost, PeerConnectionFailed, StateError, TooManyPeers, UsageError } from '../errors.js';
+import { PeerConnection } from '../peer/connection.js';
+import { randomBytes, Trust } from '../peer/trust.js';
+import { checkUserId, split } from '../protocol/addresses.js';
+import { toBase64url } from '../protocol/codec.js';
+import { Calls } from './calls.js';
+import { decodeControl } from './controls.js';
+import { IceKeeper } from './ice.js';
+import { DirectoryPins, sameKey } from './keys.js';
+import { Link } from './link.js';
+import { Reception } from './reception.js';
+import { peerView, same, storeState } from './state.js';
+import { Transfers } from './transfer.js';
+
+/**
+ * @import { Backoff } from '../client/backoff.js'
+ * @import { SignalingClient } from '../client/client.js'
+ * @import { PeerEvent, SignalingEvent } from '../client/events.js'
+ * @import { AldisError } from '../errors.js'
+ * @import { Identity } from '../identity/keys.js'
+ * @import { Pins } from '../identity/pins.js'
+ * @import { PeerListener } from '../peer/connection.js'
+ * @import { PeerTiming } from '../peer/wire.js'
+ * @import { Hello } from '../protocol/channel.js'
+ * @import { Bytes } from '../protocol/codec.js'
+ * @import { Call } from './calls.js'
+ * @import { Callbacks, Mailbox, StateFeed } from './feeds.js'
+ * @import { Home } from './link.js'
+ * @import { Accept } from './reception.js'
+ * @import { PeerView, StoreLimits } from './state.js'
+ * @import { Transfer } from './transfer.js'
+ */
+
+/**
+ * What the application has chosen; see `NetworkStore`.
+ *
+ * @typedef {object} Setup
+ * @property {Identity} identity
+ * @property {Pins} pins
+ * @property {readonly RTCIceServer[] | null} iceServers
+ * @property {Accept | null} accept
+ * @property {StoreLimits} limits
+ * @property {Backoff} backoff
+ * @property {Partial<PeerTiming> | undefined} timing
+ * @property {typeof globalThis.RTCPeerConnection | undefined} RTCPeerConnection
+ * @property {Mailbox} mailbox
+ * @property {StateFeed} feed
+ * @property {Callbacks<Transfer>} onFile
+ * @property {Callbacks<Call>} onCall
+ */
+
+const CLOSE_SECONDS = 5; // for goodbyes; who cannot be reached by then will find out by itself
+const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartbeat is not faster
+const STREAM_BYTES = 16;
+
+/**
+ * The peers of one user of one server.
+ *
+ * @implements {Home}
+ */
+export class Switchboard {
+  timers = timers;
+  random = Math.random;
+  /** @type {AldisError | null} */
+  ended = null;
+  #setup;
+  #trust;
+  #ice;
+  #reception;
+  #unsubscribe;
+  /** @type {Map<string, Link>} */
+  #links = new Map();
+  /** @type {Map<string, Readonly<PeerView>>} */
+  #views = new Map();
+  /** @type {Map<string, boolean | null>} those whose presence the application wants to know, and what it is */
+  #presence = new Map();
+  /** @type {AldisError | null} */
+  #signalingError = null;
+  #publishingSoon = false;
+  #arriving = 0; // at least what all links together hold of messages that are not handed over
+  #closed = false;
+  #stopPulse = () => {};
+  /** @type {Set<Promise<void> | undefined>} goodbyes that are on their way */
+  #leaving = new Set();
+
+  /**
+   * @param {Setup} setup
+   * @param {SignalingClient} client
+   */
+  constructor(setup, client) {
+    this.client = client;
+    this.#setup = setup;
+    this.pins = new DirectoryPins(setup.pins, client.server);
+    this.#trust = new Trust(setup.identity, client.userId, client.server, this.pins);
+    this.#ice = new IceKeeper(client, setup.iceServers, timers);
+    this.#reception = new Reception(client, setup.accept);
+    this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
+    const route = {
+      sendControl: (/** @type {string} */ userId, /** @type {Bytes} */ data) => this.link(userId).sendControl(data),
+      features: (/** @type {string} */ userId) => this.find(userId)?.features ?? null,
+      open: (/** @type {string} */ userId) => this.link(userId).call(),
+      connection: (/** @type {string} */ userId) => this.find(userId)?.connection ?? null,
+      changed: () => {},
+    };
+    this.transfers = new Transfers(route, setup.onFile);
+    this.calls = new Calls(route, setup.onCall);
+  }
+
+  /** Connect and register. Throws what the client throws, and `StateError` when it was closed meanwhile. */
+  async start() {
+    this.#publish();
+    await this.client.connect();
+    await this.client.register(this.#setup.identity);
+    const heldBack = await this.#ice.keep();
+    if (this.#closed) {
+      throw new StateError('the store was closed meanwhile');
+    }
+    this.#pulse();
+    heldBack.forEach((event) => this.#peerEvent(event));
+    globalThis.addEventListener?.('pagehide', this.#pageGone);
+  }
+
+  /** The page goes away: what is said at once still leaves. It comes back from the browser's cache as if nothing was. */
+  #pageGone = (/** @type {PageTransitionEvent} */ { persisted }) => {
+    if (!persisted) {
+      void this.close();
+    }
+  };
+
+  /** Say goodbye to all, and release everything. */
+  async close() {
+    this.#closed = true;
+    globalThis.removeEventListener?.('pagehide', this.#pageGone);
+    this.transfers.close();
+    this.calls.close();
+    const error = new StateError('the store was closed');
+    for (const link of this.links) {
+      void link.close('the other side has left', error.message, error);
+    }
+    this.#ice.close();
+    this.#stopPulse();
+    await new Promise((resolve) => {
+      const cancel = timers.callLater(CLOSE_SECONDS, () => resolve(null));
+      void Promise.all(this.#leaving).then(() => {
+        cancel();
+        resolve(null);
+      });
+    });
+    await this.client.close();
+    this.#unsubscribe();
+    this.#publish();
+  }
+
+  // --- links -------------------------------------------------------------------------------------------------------
+
+  /** All peers. */
+  get links() {
+    return this.#links.values();
+  }
+
+  /**
+   * The link of a peer, if there is one.
+   *
+   * @param {string} userId
+   */
+  find(userId) {
+    return this.#links.get(userId) ?? null;
+  }
+
+  /**
+   * The link of a peer, made if need be. Throws `InvalidAddress`, `UsageError`, `TooManyPeers`.
+   *
+   * @param {string} userId
+   */
+  link(userId) {
+    let link = this.#links.get(userId);
+    if (!link) {
+      this.#checkOther(userId);
+      if (this.#links.size >= this.limits.peers) {
+        this.#forgetOne();
+      }
+      const stream = toBase64url(randomBytes(STREAM_BYTES));
+      link = new Link(userId, this, stream, this.#presence.get(userId) ?? null);
+      this.#links.set(userId, link);
+      this.#show(userId);
+      this.#look(userId);
+    }
+    return link;
+  }
+
+  /** @param {string} userId */
+  #checkOther(userId) {
+    if (checkUserId(userId) === this.client.userId) {
+      throw new UsageError('that is our own name');
+    }
+  }
+
+  #forgetOne() {
+    const [link] = [...this.links].filter((link) => link.idle).sort((one, other) => one.touched - other.touched);
+    if (!link) {
+      throw new TooManyPeers(this.limits.peers);
+    }
+    const { userId } = link;
+    link.hangUp('forgotten');
+    this.over(link, new PeerConnectionFailed(userId, 'there are too many peers'));
+    this.#links.delete(userId);
+    if (this.#presence.has(userId)) {
+      this.#show(userId);
+      return;
+    }
+    this.#drop(userId);
+    if (link.watched) {
+      this.client.unwatch(userId).catch(() => {}); // what comes of it nevertheless is not looked at
+    }
+  }
+
+  /** @param {string} userId */
+  #drop(userId) {
+    this.#views.delete(userId);
+    this.pins.forget(userId);
+  }
+
+  /**
+   * Have presence shown. Throws `SignalingError`, `InvalidAddress`, `UsageError`.
+   *
+   * @param {string[]} userIds
+   */
+  async watchAll(userIds) {
+    userIds.forEach((userId) => this.#checkOther(userId));
+    await this.client.watch(...userIds);
+    for (const userId of userIds) {
+      if (!this.#closed && !this.#presence.has(userId)) {
+        this.#presence.set(userId, this.find(userId)?.view.online ?? null);
+        this.#show(userId);
+        this.#look(userId);
+      }
+    }
+  }
+
+  /** @param {string[]} userIds */
+  async unwatchAll(userIds) {
+    const unused = userIds.filter((userId) => this.#presence.delete(userId) && !this.#links.has(userId));
+    unused.forEach((userId) => this.#drop(userId));
+    this.#publish();
+    if (unused.length) {
+      await this.client.unwatch(...unused);
+    }
+  }
+
+  /**
+   * Look up the pinned key of somebody who is new here.
+   *
+   * @param {string} userId
+   */
+  async #look(userId) {
+    try {
+      await this.pins.load(userId);
+      this.#show(userId);
+    } catch {
+      // Pins that cannot be read are told when a key has to be compared with them.
+    }
+  }
+
+  /**
+   * Pin a key in place of any other.
+   *
+   * @param {string} userId
+   * @param {Bytes} publicKey
+   */
+  async acceptKey(userId, publicKey) {
+    const known = await this.pins.load(userId);
+    await this.pins.accept(userId, publicKey);
+    if (!this.#closed) {
+      this.find(userId)?.accept(known !== null && !sameKey(known, publicKey));
+      this.#show(userId);
+    }
+  }
+
+  /** The mailbox has room: give it what waits. */
+  handOver() {
+    for (const link of [...this.links]) {
+      if (link.conversation.waiting) {
+        link.conversation.handOver();
+      }
+    }
+  }
+
+  /**
+   * A message of a peer is not what it says it is.
+   *
+   * @param {string} userId
+   * @param {string} reason
+   */
+  unreadable(userId, reason) {
+    if (!this.#closed) {
+      this.find(userId)?.drop(`it breaks the protocol: ${reason}`);
+    }
+  }
+
+  // --- state -------------------------------------------------------------------------------------------------------
+
+  /** Tell how things stand. */
+  #publish() {
+    this.#publishingSoon = false;
+    const { feed, identity } = this.#setup;
+    const { state, userId, server } = this.client;
+    const { fingerprint } = identity;
+    const peers = this.#views.values();
+    const signalingError = this.#signalingError;
+    feed.publish(storeState({ signaling: state, signalingError, userId, server, fingerprint, peers }, feed.current));
+  }
+
+  #pulse() {
+    this.#stopPulse = timers.callLater(PULSE_SECONDS, () => {
+      for (const link of this.links) {
+        this.changed(link);
+      }
+      this.#pulse();
+    });
+  }
+
+  /**
+   * Tell how things stand with one user, if that has changed.
+   *
+   * @param {string} userId
+   */
+  #show(userId) {
+    const online = this.#presence.get(userId);
+    const link = this.#links.get(userId);
+    if (!link && online === undefined) {
+      return;
+    }
+    const before = this.#views.get(userId) ?? null;
+    const view = peerView(link?.view ?? { userId, online, ...this.pins.known(userId) }, before);
+    if (view === before) {
+      return;
+    }
+    this.#views.set(userId, view);
+    if (!before || !same({ ...before, queued: view.queued }, view)) {
+      this.#publish();
+    } else if (!this.#publishingSoon) {
+      // Only a count has changed, as it does with every message: once for all that happens now is enough.
+      this.#publishingSoon = true;
+      queueMicrotask(() => this.#publishingSoon && this.#publish());
+    }
+  }
+
+  // --- what the server brings --------------------------------------------------------------------------------------
+
+  /** @param {SignalingEvent} event */
+  #signalingEvent(event) {
+    switch (event.type) {
+      case 'presenceChanged':
+        if (this.#presence.has(event.userId)) {
+          this.#presence.set(event.userId, event.online);
+        }
+        this.find(event.userId)?.presenceChanged(event.online);
+        this.#show(event.userId);
+        return;
+      case 'offerReceived':
+      case 'answerReceived':
+      case 'candidateReceived':
+      case 'byeReceived':
+        // Not before it is known through which servers to answer.
+        if (!this.#ice.holdBack(event)) {
+          this.#peerEvent(event);
+        }
+        return;
+      case 'registered':
+        this.#signalingError = null;
+        [...this.links].forEach((link) => link.caller.signalingReturned(event.resumed));
+        break;
+      case 'disconnected':
+        this.#signalingError = new ConnectionLost(event.reason);
+        break;
+      case 'closed': {
+        const { error } = event;
+        this.#signalingError = error;
+        if (error) {
+          this.ended = error;
+          [...this.links].forEach((link) => link.signalingEnded(error));
+        }
+      }
+    }
+    this.#publish();
+  }
+
+  /** @param {PeerEvent} event */
+  #peerEvent(event) {
+    if (this.#closed) {
+      return;
+    }
+    const [userId] = split(event.sender);
+    let link = this.find(userId);
+    if (event.type === 'offerReceived') {
+      link = this.#reception.admit(event, userId, link, (userId) => this.link(userId));
+    }
+    link?.receive(event);
+  }
+
+  // --- for the links (`link.Home`) ---------------------------------------------------------------------------------
+
+  get limits() {
+    return this.#setup.limits;
+  }
+
+  get backoff() {
+    return this.#setup.backoff;
+  }
+
+  get mailbox() {
+    return this.#setup.mailbox;
+  }
+
+  get registered() {
+    return this.client.state === 'connected' && !this.#closed;
+  }
+
+  /** @param {string} userId */
+  watch(userId) {
+    return this.client.watch(userId);
+  }
+
+  /** @param {string} userId */
+  discover(userId) {
+    return this.client.discover(userId);
+  }
+
+  /**
+   * @param {string} userId
+   * @param {PeerListener} listener
+   * @param {() => Hello} hello
+   */
+  connection(userId, listener, hello) {
+    return new PeerConnection({
+      local: this.client.userId,
+      remote: userId,
+      config: this.#ice.config,
+      trust: this.#trust,
+      signaling: this.client,
+      listener,
+      hello,
+      timing: this.#setup.timing,
+      RTCPeerConnection: this.#setup.RTCPeerConnection,
+    });
+  }
+
+  /** @param {PeerConnection} connection */
+  refresh(connection) {
+    connection.config = this.#ice.config;
+  }
+
+  /** @param {Promise<void> | undefined} farewell */
+  async leaving(farewell) {
+    this.#leaving.add(farewell);
+    await farewell;
+    this.#leaving.delete(farewell);
+  }
+
+  /** @param {Link} link */
+  changed(link) {
+    if (this.#links.get(link.userId) === link) {
+      this.#show(link.userId);
+    }
+  }
+
+  /** @param {number} size */
+  arrived(size) {
+    // An estimate that is never too low; looked at closely only when it comes to the limit.
+    this.#arriving += size;
+    if (this.#arriving <= this.limits.arrivingSize) {
+      return;
+    }
+    const links = [...this.links].sort((one, other) => other.conversation.arriving - one.conversation.arriving);
+    this.#arriving = links.reduce((sum, link) => sum + link.conversation.arriving, 0);
+    const [most] = links;
+    if (most && this.#arriving > this.limits.arrivingSize) {
+      this.#arriving -= most.conversation.arriving;
+      most.letGo('it has sent more than there is room for; it will be sent again');
+    }
+  }
+
+  /** @param {string} userId */
+  busy(userId) {
+    return this.transfers.busy(userId) || this.calls.busy(userId);
+  }
+
+  /**
+   * @param {Link} link
+   * @param {Bytes} data
+   */
+  controlReceived({ userId }, data) {
+    const control = this.#closed ? null : decodeControl(data);
+    if (control) {
+      this.transfers.received(userId, control);
+      this.calls.received(userId, control);
+    }
+  }
+
+  /** @param {Link} link */
+  opened({ userId, features }) {
+    this.transfers.connected(userId, features ?? []);
+    this.calls.connected(userId, features ?? []);
+  }
+
+  /**
+   * @param {Link} link
+   * @param {AldisError} error
+   * @param {boolean} [restarted]
+   */
+  over({ userId }, error, restarted) {
+    this.transfers.ended(userId, error, restarted);
+    this.calls.ended(userId, error, restarted);
+  }
+
+  /**
+   * @param {Link} link
+   * @param {MediaStreamTrack} track
+   * @param {readonly MediaStream[]} streams
+   */
+  tracked({ userId }, track, streams) {
+    this.calls.trackReceived(userId, track, streams);
+  }
+}
