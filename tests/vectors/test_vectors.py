@@ -27,6 +27,7 @@ from aldis.protocol.codec import (
     from_base64,
     to_base64,
 )
+from aldis.store import controls
 
 FOLDER = Path(__file__).parent
 
@@ -226,3 +227,54 @@ def test_a_message_becomes_these_frames(vector: dict[str, Any]) -> None:
         vector["chunk"],
     )
     assert [frame.hex() for frame in frames] == vector["frames"]
+
+
+# --- control messages -----------------------------------------------------------------------------------------------
+
+CONTROLS = vectors("controls")
+
+
+def named(vectors: list[dict[str, Any]]) -> Any:
+    return pytest.mark.parametrize("vector", vectors, ids=lambda vector: vector["name"])
+
+
+@named(CONTROLS["words"])
+def test_a_control_message_is_read_and_written(vector: dict[str, Any]) -> None:
+    word = controls.decode_control(bytes.fromhex(vector["bytes"]))
+    assert not isinstance(word, controls.Piece)
+    assert msgspec.to_builtins(word) == vector["word"]
+    assert word is not None
+    assert controls.encode_control(word).hex() == vector["bytes"]
+
+
+@named(CONTROLS["read_only"])
+def test_a_control_message_may_be_written_otherwise(vector: dict[str, Any]) -> None:
+    assert msgspec.to_builtins(controls.decode_control(bytes.fromhex(vector["bytes"]))) == vector["word"]
+
+
+@named(CONTROLS["pieces"])
+def test_a_piece_of_a_file_is_read_and_written(vector: dict[str, Any]) -> None:
+    piece = controls.Piece(vector["id"], int(vector["offset"]), bytes.fromhex(vector["data"]))
+    assert controls.decode_control(bytes.fromhex(vector["bytes"])) == piece
+    assert controls.encode_piece(piece.id, piece.offset, piece.data).hex() == vector["bytes"]
+
+
+@named(CONTROLS["ignored"] + CONTROLS["calls"])
+def test_what_this_version_does_not_know_is_ignored(vector: dict[str, Any]) -> None:
+    assert controls.decode_control(bytes.fromhex(vector["bytes"])) is None
+
+
+@named(CONTROLS["refused"])
+def test_a_broken_control_message_is_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolViolation):
+        controls.decode_control(bytes.fromhex(vector["bytes"]))
+
+
+@pytest.mark.parametrize(("given", "safe"), CONTROLS["names"], ids=lambda name: ascii(name)[:40])
+def test_the_name_of_a_file_is_made_safe(given: str, safe: str) -> None:
+    assert controls.safe_name(given) == safe
+
+
+@pytest.mark.parametrize(("given", "safe"), CONTROLS["mimes"], ids=lambda name: ascii(name)[:40])
+def test_a_media_type_is_one_or_unknown(given: str, safe: str) -> None:
+    assert controls.safe_mime(given) == safe

@@ -1,0 +1,161 @@
+/**
+ * What two stores say to each other beyond the messages of their applications: the bytes of control messages.
+ *
+ * A control message is `7B ...`, a JSON object with a `type` (at most 16 KiB), or `01 id:8 offset:u64 data`, a piece of
+ * a file with 1 byte to 64 KiB of data. What begins otherwise, or has another type, is of a later version and is
+ * ignored; what is of a known kind and cannot be read breaks the protocol. An id is 8 random bytes in base64url.
+ *
+ * Names, types and reasons come from a stranger: `safeName`, `safeMime` and `clean` make of them what may be shown, and
+ * used as the name of a file.
+ */
+import { ProtocolViolation } from '../errors.js';
+import { fromBase64url, fromUtf8, toBase64url, toUtf8 } from '../protocol/codec.js';
+import { fieldsOf, flag, integer, parse, shape, text } from '../protocol/shapes.js';
+
+/**
+ * @template T
+ * @typedef {import('../protocol/shapes.js').Reader<T>} Reader
+ */
+/** @typedef {import('../protocol/codec.js').Bytes} Bytes */
+
+/**
+ * @typedef {{ type: 'file-offer', id: string, name: string, size: number, mime: string }} FileOffer
+ * @typedef {{ type: 'file-accept', id: string }} FileAccept
+ * @typedef {{ type: 'file-decline', id: string, reason: string }} FileDecline
+ * @typedef {{ type: 'file-received', id: string, bytes: number }} FileReceived `bytes`: from the beginning on, written.
+ * @typedef {{ type: 'file-cancel', id: string, reason: string }} FileCancel
+ * @typedef {{ type: 'call-offer', id: string, audio: boolean, video: boolean }} CallOffer
+ * @typedef {{ type: 'call-accept', id: string, audio: boolean, video: boolean }} CallAccept
+ * @typedef {{ type: 'call-decline', id: string, reason: string }} CallDecline
+ * @typedef {{ type: 'call-end', id: string, reason: string }} CallEnd
+ * @typedef {FileOffer | FileAccept | FileDecline | FileReceived | FileCancel} FileWord
+ * @typedef {CallOffer | CallAccept | CallDecline | CallEnd} CallWord
+ * @typedef {FileWord | CallWord} Word
+ * @typedef {{ type: 'piece', id: string, offset: number, data: Bytes }} Piece
+ * @typedef {Word | Piece} Control
+ */
+
+/** The most data that a piece of a file has, in bytes. */
+export const MAX_PIECE = 64 * 1024;
+export const ID_BYTES = 8;
+const MAX_JSON = 16 * 1024;
+const HEAD = 1 + ID_BYTES + 8;
+// A reason: characters, a line for a person. A name: bytes; file systems take 255, and something may be added.
+const MAX_TEXT = 200;
+
+const id = text(11, 11);
+const size = integer(0);
+const reason = text();
+const refusal = shape({ id, reason });
+const media = shape({ id, audio: flag, video: flag });
+/** @type {Map<unknown, Reader<object>>} */
+const READERS = new Map([
+  ['file-offer', shape({ id, name: reason, size, mime: reason })],
+  ['file-accept', shape({ id })],
+  ['file-decline', refusal],
+  ['file-received', shape({ id, bytes: size })],
+  ['file-cancel', refusal],
+  ['call-offer', media],
+  ['call-accept', media],
+  ['call-decline', refusal],
+  ['call-end', refusal],
+]);
+
+/**
+ * The bytes of a control message.
+ *
+ * @param {Word} word
+ */
+export const encodeControl = (word) => toUtf8(JSON.stringify(word));
+
+/**
+ * The bytes of a piece of a file.
+ *
+ * @param {string} id
+ * @param {number} offset
+ * @param {Uint8Array} data
+ * @returns {Bytes}
+ */
+export function encodePiece(id, offset, data) {
+  const bytes = new Uint8Array(HEAD + data.length);
+  bytes[0] = 1;
+  bytes.set(fromBase64url(id, ID_BYTES), 1);
+  new DataView(bytes.buffer).setBigUint64(1 + ID_BYTES, BigInt(offset));
+  bytes.set(data, HEAD);
+  return bytes;
+}
+
+/**
+ * Read a control message. null for one that this version does not know; throws `ProtocolViolation` for a broken one.
+ *
+ * @param {Bytes} bytes
+ * @returns {Control | null}
+ */
+export function decodeControl(bytes) {
+  const { length, buffer, byteOffset } = bytes;
+  if (bytes[0] === 1) {
+    if (length <= HEAD || length > HEAD + MAX_PIECE) {
+      throw new ProtocolViolation(`a piece of ${length} bytes`);
+    }
+    return {
+      type: 'piece',
+      id: toBase64url(bytes.subarray(1, 1 + ID_BYTES)),
+      // Beyond 2^53 it is not exact, and wrong in any case.
+      offset: Number(new DataView(buffer, byteOffset).getBigUint64(1 + ID_BYTES)),
+      data: bytes.subarray(HEAD),
+    };
+  }
+  if (length && bytes[0] !== 0x7b) {
+    return null;
+  }
+  const word = fieldsOf(parse(length > MAX_JSON ? '' : fromUtf8(bytes)));
+  const type = reason(word.type);
+  const read = READERS.get(type)?.(word);
+  if (!read) {
+    return null;
+  }
+  fromBase64url(/** @type {FileAccept} */ (read).id, ID_BYTES);
+  return /** @type {Word} */ ({ type, ...read });
+}
+
+/**
+ * A text without what is not seen (control characters, those that turn the direction of writing around).
+ *
+ * @param {string} text
+ * @param {number} [limit] Characters.
+ */
+export const clean = (text, limit = MAX_TEXT) =>
+  [...text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '')].slice(0, limit).join('');
+
+/** @param {string} text */
+const trim = (text) => text.replace(/^[\s.]+|[\s.]+$/g, '');
+
+/**
+ * The name of a file that may be used in any folder of any system: no path, nothing unseen, not hidden, no device of
+ * Windows, at most 200 bytes of UTF-8. Never empty.
+ *
+ * @param {string} name
+ */
+export function safeName(name) {
+  const [last = ''] = name.split(/[/\\]/).slice(-1);
+  // Looking at more would cost its square.
+  const plain = trim(clean(last.slice(0, 1000), 1000).replace(/[<>:"|?*]/g, '_'))
+    // Devices of Windows, whatever their suffix.
+    .replace(/^((con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³])\s*(\.|$))/i, '_$1');
+  const suffix = /.(\.[^.]{1,15})$/su.exec(plain)?.[1] ?? '';
+  const stem = [...plain.slice(0, plain.length - suffix.length)].slice(0, MAX_TEXT);
+  while (toUtf8(stem.join('') + suffix).length > MAX_TEXT) {
+    stem.pop();
+  }
+  return trim(stem.join('') + suffix) || 'file';
+}
+
+/**
+ * A media type without parameters, in lower case; `application/octet-stream` for what is none.
+ *
+ * @param {string} mime
+ */
+export function safeMime(mime) {
+  const plain = mime.replace(/;.*/s, '').trim().toLowerCase();
+  return /^[\w!#$&^.+-]{1,63}\/[\w!#$&^.+-]{1,63}$/.test(plain) ? plain : 'application/octet-stream';
+}
