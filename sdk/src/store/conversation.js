@@ -42,7 +42,7 @@ import { Outbox } from './outbox.js';
 export const ACK_MESSAGES = 32;
 export const ACK_SECONDS = 0.02;
 // What this program can do beyond messages, as its HELLO says it.
-export const FEATURES = Object.freeze(['files', 'calls']);
+export const FEATURES = ['files', 'calls'];
 // Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
 // and acknowledges nothing, must not fill the memory with our answers.
 export const MAX_CONTROLS = 1024;
@@ -59,6 +59,8 @@ export class Conversation {
   #inbox = new Inbox();
   /** @type {Map<number, Delivery>} */
   #deliveries = new Map();
+  /** @type {Delivery | null} of the application's messages */
+  #last = null;
   /** @type {(() => void) | null} cancels the acknowledgement that waits */
   #acknowledging = null;
 
@@ -89,12 +91,9 @@ export class Conversation {
     return this.#outbox.messages;
   }
 
-  /**
-   * The delivery of the newest message that waits, control messages included, or null: all others come before it, or
-   * fail with it.
-   */
+  /** The delivery of the newest of these messages, or null; all others come before it, or fail with it. */
   get last() {
-    return this.#deliveries.get(this.#outbox.last) ?? null;
+    return this.queued ? this.#last : null;
   }
 
   /**
@@ -114,6 +113,7 @@ export class Conversation {
     if (waiting && full) throw new QueueFull(this.#userId, waiting, size);
     const delivery = new Delivery(this.#userId, this.#outbox.put(content, data));
     this.#deliveries.set(delivery.sequence, delivery);
+    if (!isControl) this.#last = delivery;
     this.pump();
     return delivery;
   }
@@ -153,7 +153,7 @@ export class Conversation {
       version: VERSION,
       stream: this.#outbox.stream,
       next: this.#outbox.acknowledged + 1,
-      features: [...FEATURES],
+      features: FEATURES,
       received: this.#inbox.position(),
     };
   }

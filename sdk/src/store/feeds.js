@@ -117,6 +117,9 @@ export class StateFeed {
   }
 }
 
+/** @type {IteratorReturnResult<undefined>} */
+const END = { value: undefined, done: true };
+
 /**
  * The messages that wait for the application, in the order of their arrival.
  *
@@ -185,27 +188,18 @@ export class Mailbox {
    * @returns {AsyncIterableIterator<M, undefined, undefined>}
    */
   iterate(read) {
-    const owner = {};
-    let ended = false;
+    const loop = { read, ended: false };
     return {
       next: () =>
         new Promise((resolve) => {
-          if (ended) return resolve({ value: undefined, done: true });
-          this.#readers.push({
-            owner,
-            take(letter) {
-              const value = read(letter);
-              if (value !== null) resolve({ value, done: false });
-              return value !== null;
-            },
-            end: () => resolve({ value: undefined, done: true }),
-          });
+          if (loop.ended) return resolve(END);
+          this.#readers.push({ loop, resolve });
           this.#serve();
         }),
       return: async () => {
-        ended = true;
-        this.#dismiss(owner);
-        return { value: undefined, done: true };
+        loop.ended = true;
+        this.#dismiss();
+        return END;
       },
       [Symbol.asyncIterator]() {
         return this;
@@ -223,31 +217,41 @@ export class Mailbox {
     if (this.#serving) return; // from within a callback: the loop below goes on with it
     this.#serving = true;
     try {
-      for (let reader; this.#letters.length && ((reader = this.#readers[0]) || this.#callbacks.size);) {
+      while (this.#letters.length && (this.#callbacks.size || this.#readers.length)) {
         const wasFull = !this.hasRoom;
         const letter = this.#letters.shift();
         this.#size -= letter.data.length;
         if (this.#callbacks.size) this.#callbacks.tell(letter);
-        else if (reader?.take(letter)) this.#readers = this.#readers.filter((other) => other !== reader);
+        else this.#give(letter);
         if (wasFull) this.#emptier();
       }
     } finally {
       this.#serving = false;
     }
-    if (this.#closed && !this.#letters.length) this.#dismiss();
+    if (this.#closed) this.#dismiss();
   }
 
-  /** @param {object} [owner] Whose readers; all without. */
-  #dismiss(owner) {
-    const leaving = this.#readers.filter((reader) => !owner || reader.owner === owner);
-    this.#readers = this.#readers.filter((reader) => !leaving.includes(reader));
-    for (const reader of leaving) reader.end();
+  /** @param {Letter} letter */
+  #give(letter) {
+    const [reader] = this.#readers;
+    const value = reader?.loop.read(letter) ?? null;
+    if (value === null) return;
+    this.#readers.shift();
+    reader?.resolve({ value, done: false });
+  }
+
+  /** Those whose loop has ended wait for nothing any more, and nobody does once the box is closed and empty. */
+  #dismiss() {
+    const over = this.#closed && !this.#letters.length;
+    const ended = (/** @type {Reader} */ { loop }) => over || loop.ended;
+    const readers = this.#readers;
+    this.#readers = readers.filter((reader) => !ended(reader));
+    for (const reader of readers) if (ended(reader)) reader.resolve(END);
   }
 }
 
 /**
  * @typedef {object} Reader Who waits for one message.
- * @property {object} owner
- * @property {(letter: Letter) => boolean} take Whether it was of use.
- * @property {() => void} end
+ * @property {{ read: (letter: Letter) => any, ended: boolean }} loop
+ * @property {(result: IteratorResult<any, undefined>) => void} resolve
  */

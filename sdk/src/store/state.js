@@ -26,8 +26,8 @@ import { ConfigError } from '../errors.js';
  * @property {number} queued How many messages the peer has not acknowledged yet.
  * @property {AldisError | null} error What went wrong last, until it goes right.
  * @property {number} connections How many direct connections have been opened so far; all but the first are reconnects.
- * @property {readonly string[]} features What the peer's program can do beyond messages (`files`, `calls`), as it said
- *   when it was connected last.
+ * @property {readonly string[]} features What the peer's program can do beyond messages (`files`, `calls`), as it says;
+ *   empty while not connected.
  */
 
 /**

@@ -207,6 +207,7 @@ test('an iterator that is ended while it waits takes no message with it', async 
   const [first, second] = [ended.next(), other.next()];
   assert.deepEqual(await ended.return(), END);
   assert.deepEqual(await first, END);
+  assert.deepEqual(await ended.next(), END);
   mailbox.put(letter(1));
   assert.equal((await second).value, 1);
 });
