@@ -91,6 +91,16 @@ def test_the_hello_of_the_other_side_acknowledges_what_was_lost_on_the_way_back(
     assert outbox.next_frame() is None
 
 
+def test_what_was_sent_on_the_channel_before_may_be_acknowledged_before_it_is_sent_again() -> None:
+    outbox = opened(b"a", b"b", b"c")
+    send(outbox)
+    outbox.hello_sent()
+    outbox.opened(None)
+    assert [chunk.sequence for chunk in send(outbox, 1)] == [1]
+    assert outbox.acknowledge(2) == range(1, 3)
+    assert [chunk.sequence for chunk in send(outbox)] == [3]
+
+
 def test_a_position_in_another_stream_says_nothing_about_this_one() -> None:
     outbox = opened(b"a", received=StreamPosition("another", 99))
     assert [chunk.sequence for chunk in send(outbox)] == [1]
