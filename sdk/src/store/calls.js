@@ -38,7 +38,8 @@ const FEATURE = 'calls';
  * @property {(userId: string) => readonly string[] | null} features What the peer's program can do; null while it is not
  *   connected.
  * @property {(userId: string) => void} open Have the peer called, for as long as `Calls.busy`. Throws `AldisError`.
- * @property {(userId: string) => { setTracks(stream: MediaStream | null): void } | null} connection
+ * @property {(userId: string) => { setTracks(stream: MediaStream | null): void } | null} connection What connects us, or
+ *   is about to: it keeps the tracks for when it is open.
  * @property {() => void} changed A call has begun, got on or ended.
  */
 

@@ -128,9 +128,9 @@ export class Link {
     return this.state === 'connected' || this.state === 'disconnected';
   }
 
-  /** The connection whose channel is open, whether something comes through at the moment or not. */
+  /** What connects us, or is about to: what is not to be sent any more must be taken off it in any state. */
   get connection() {
-    return this.features && this.#connection;
+    return this.#connection;
   }
 
   /**

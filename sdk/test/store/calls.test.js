@@ -17,6 +17,8 @@ import { generator } from '../support/generator.js';
 class End {
   /** @type {readonly string[] | null} */
   features = ['files', 'calls'];
+  /** Whether something connects the two, or is about to. */
+  peer = true;
   /** @type {any} what is sent on the connection: null nothing, undefined not asked for yet */
   sending;
   /** @type {Uint8Array[]} */
@@ -51,7 +53,7 @@ class End {
         }
         this.opened.push(userId);
       },
-      connection: () => (this.features ? { setTracks: (stream) => (this.sending = stream) } : null),
+      connection: () => (this.peer ? { setTracks: (stream) => (this.sending = stream) } : null),
       changed: () => void this.changes++,
     };
     if (answers) {
@@ -541,6 +543,31 @@ test('a call goes on over the next connection, with the new tracks in the place 
   oldPictures.finish();
   assert.deepEqual(call.remoteStream.getTracks(), [sound, pictures]);
   assert.equal(call.state, 'connected');
+});
+
+test('a call that ends while there is no connection is not sent on the next one', () => {
+  const { alice, call } = talking();
+  alice.features = null;
+  call.end();
+  assert.equal(alice.sending, null);
+  alice.connect();
+  assert.equal(alice.sending, null);
+});
+
+test('a call that is accepted while nothing connects the two is sent when something does', () => {
+  const bob = new End('alice.');
+  bob.hear({ type: 'call-offer', id: ID, audio: true, video: false });
+  bob.features = null;
+  bob.peer = false;
+  const local = camera('audio');
+  bob.incoming[0].accept(local);
+  assert.equal(bob.sending, undefined);
+  bob.peer = true;
+  bob.connect();
+  assert.equal(bob.sending, local);
+  bob.peer = false;
+  bob.incoming[0].end();
+  assert.equal(bob.incoming[0].state, 'ended');
 });
 
 test('what has ended with the old connection, told by nobody, is not shown on the new one', () => {
