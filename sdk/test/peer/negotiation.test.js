@@ -240,6 +240,22 @@ test('both connecting at once get one connection in whatever order messages arri
   }
 });
 
+test('an open connection stays, and tracks are told in the end, however many messages get lost', () => {
+  for (const seed of SEEDS) {
+    const random = generator(seed);
+    const world = new World();
+    world.ordered = true;
+    world.connect(world.halves[0]);
+    world.settle();
+    const name = world.halves[0].machine.current.name;
+    const script = Array.from({ length: 80 }, () => random.below(10_000));
+    world.torment(script, () => world.lossy());
+    world.settle();
+    world.checkRest();
+    assert.equal(world.halves[0].machine.current.name, name, `with the seed ${seed}`);
+  }
+});
+
 test('tracks that change on both sides are told without waiting, however messages and engines interleave', () => {
   for (const seed of SEEDS) {
     const random = generator(seed);

@@ -214,18 +214,22 @@ export class World {
     return steps;
   }
 
+  /** What a bad link does, and what people do who make calls over it. */
+  lossy() {
+    return [
+      ...this.flying.flatMap((message, index) => [() => this.flying.splice(index, 1), () => this.flying.push(message)]),
+      ...this.halves.map((half) => () => half.tracks++),
+      () => this.advance(1),
+    ];
+  }
+
   /** What else may happen. */
   hostile() {
-    const steps = this.flying.flatMap((message, index) => [
-      () => this.flying.splice(index, 1),
-      () => this.flying.push(message),
-    ]);
+    const steps = this.lossy();
     for (const half of this.halves) {
       steps.push(
         () => this.connect(half),
         () => half.start(),
-        () => half.tracks++,
-        () => half.tracks++,
       );
       for (const [name, engine] of half.engines) {
         if (engine.todo.length) steps.push(() => half.operate(name, true));
@@ -238,7 +242,7 @@ export class World {
         steps.push(() => half.do(half.machine.pathLost(name, this.now, true)));
       }
     }
-    return [...steps, () => this.advance(1), () => this.advance(16)];
+    return [...steps, () => this.advance(16)];
   }
 
   deliver(index) {
@@ -278,10 +282,10 @@ export class World {
   // --- histories ---------------------------------------------------------------------------------------------------
 
   /** Live through a history: each number chooses the next step. */
-  torment(script) {
+  torment(script, worse = () => this.hostile()) {
     for (const number of script) {
       const peaceful = this.peaceful();
-      const steps = [...peaceful, ...peaceful, ...peaceful, ...this.hostile()];
+      const steps = [...peaceful, ...peaceful, ...peaceful, ...worse()];
       steps[number % steps.length]();
     }
   }
