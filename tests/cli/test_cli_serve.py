@@ -22,7 +22,7 @@ def test_every_setting_is_an_option_and_explained(tmp_path: Path) -> None:
     assert sorted(name for group in _LAYOUT.values() for name in group) == sorted(SETTINGS)
     shown = " ".join(aldis("serve", "--help", home=tmp_path).stdout.split())
     for name in SETTINGS:
-        assert f"--{name.replace('_', '-')} " in shown
+        assert re.search(rf"--{name.replace('_', '-')}[ ,]", shown)
         assert " ".join(help_of(name).split()).removesuffix(".") in shown
 
 
@@ -44,6 +44,23 @@ async def test_it_says_where_it_listens_and_what_to_type_next(tmp_path: Path) ->
         server.process.send_signal(signal.SIGINT)
         assert await server.end() == 0
         assert await server.rest() == ""
+
+
+async def test_it_says_first_of_all_which_page_to_open(tmp_path: Path) -> None:
+    async with Piped("serve", *FREE, "--log-level", "error", home=tmp_path) as server:
+        text = await server.says("Ctrl-C stops the server")
+    assert re.match(r"\nOpen http://127\.0\.0\.1:\d+/ in a browser\.\n", text)
+    assert "--tls-cert" not in text
+
+
+async def test_without_the_page_it_says_nothing_of_one(tmp_path: Path) -> None:
+    for words, extra in ((("--no-web",), {}), ((), {"ALDIS_WEB": "no"})):
+        async with Piped("serve", *FREE, *words, home=tmp_path, extra=extra) as server:
+            text = await server.says("Ctrl-C stops the server")
+        assert "page=None" in text
+        assert "browser" not in text
+    async with Piped("serve", *FREE, "--web", home=tmp_path, extra={"ALDIS_WEB": "no"}) as server:
+        assert "in a browser" in await server.says("Ctrl-C stops the server")
 
 
 async def test_it_stops_on_sigterm_with_code_0(tmp_path: Path) -> None:
@@ -106,13 +123,25 @@ async def test_listening_for_all_tells_an_address_for_others(tmp_path: Path) -> 
         text = await server.says("Ctrl-C stops the server")
     assert "for this machine alone" not in text
     assert re.search(r"Aldis listens at ws://127\.0\.0\.1:\d+\.\n", text)
+    # Here the page works, and from elsewhere it would not.
+    assert re.search(r"Open http://127\.0\.0\.1:\d+/ in a browser\.\nBrowsers .* https://.* --tls-cert .*\n", text)
+
+
+async def test_listening_where_a_browser_gives_no_keys_is_told(tmp_path: Path) -> None:
+    # In the namespace of the tests the second address of this machine, as one in a network would be.
+    async with Piped("serve", "--host", "10.77.0.1", *FREE, home=tmp_path) as server:
+        text = await server.says("Ctrl-C stops the server")
+    assert re.search(r"The page is at http://10\.77\.0\.1:\d+/\.\nBrowsers .* https://", text)
+    assert "Open" not in text
 
 
 async def test_a_server_with_tls_is_talked_to_by_who_trusts_its_certificate(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     words = [*FREE, "--tls-cert", str(certificate), "--tls-key", str(key)]
     async with Piped("serve", *words, home=tmp_path) as server:
-        found = re.search(r"wss://127\.0\.0\.1:\d+", await server.says("Ctrl-C stops the server"))
+        text = await server.says("Ctrl-C stops the server")
+        assert re.search(r"Open https://127\.0\.0\.1:\d+/ in a browser", text)
+        found = re.search(r"wss://127\.0\.0\.1:\d+", text)
         assert found
         chat = ["chat", "bob", "--as", "alice", "--no-wait", "--server", found[0]]
         trusting = await asyncio.to_thread(aldis, *chat, "--ca-file", certificate, home=tmp_path, stdin=b"x\n")

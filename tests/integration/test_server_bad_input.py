@@ -424,9 +424,15 @@ REQUESTS = {
     "a host that is no ASCII": (400, f"GET / HTTP/1.1\r\nHost: \xff\xfe\r\n{GOOD_HEADERS}{GOOD_KEY}\r\n"),
     "a host too long": (400, f"GET / HTTP/1.1\r\nHost: {'h' * 300}\r\n{GOOD_HEADERS}{GOOD_KEY}\r\n"),
     "an old version": (426, f"GET / HTTP/1.1\r\nHost: h\r\n{GOOD_HEADERS.replace('13', '8')}{GOOD_KEY}\r\n"),
-    "no upgrade": (426, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    "no upgrade": (426, "GET /ws HTTP/1.1\r\nHost: h\r\n\r\n"),
     "another path": (404, f"GET /other HTTP/1.1\r\nHost: h\r\n{GOOD_HEADERS}{GOOD_KEY}\r\n"),
     "a path that is no ASCII": (404, "GET /\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n"),
+    "a path with dots": (404, "GET /../pyproject.toml HTTP/1.1\r\nHost: h\r\n\r\n"),
+    "a whole URL for a path": (404, "GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n"),
+    "a HEAD": (400, "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    "a body": (400, "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"),
+    "a body in chunks": (400, "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "too many headers": (400, "GET / HTTP/1.1\r\nHost: h\r\n" + "x: y\r\n" * 200 + "\r\n"),
     "a POST": (400, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"),
     "HTTP/1.0": (400, "GET / HTTP/1.0\r\n\r\n"),
     "HTTP/2": (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -452,6 +458,8 @@ async def test_a_request_that_never_ends_is_cut_off(server: ServerProcess) -> No
 
 async def test_the_metrics_count_what_went_wrong(server: ServerProcess, tmp_path: Path) -> None:
     async with await RawClient.connect(server.port) as client:
+        client.send("nonsense")
+        await client.receive()
         client.send_frame(BINARY, b"x")
         await client.wait_closed()
     _, _, page = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")

@@ -39,12 +39,6 @@ async def test_a_load_balancer_is_told_that_the_process_is_alive(server: Signali
     assert headers["connection"] == "close"
 
 
-async def test_whoever_opens_the_address_in_a_browser_is_told_what_it_is(server: SignalingServer) -> None:
-    status, headers, body = await http_get(server.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (status, headers["upgrade"]) == (426, "websocket")
-    assert b"Aldis signaling server" in body
-
-
 @pytest.mark.parametrize("path", ["/", "/ws", "/?token=x", "/ws?x"])
 async def test_the_websocket_is_at_two_paths(server: SignalingServer, path: str) -> None:
     async with await RawClient.connect(server.port, path=path) as client:

@@ -43,6 +43,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "admin_port": "none",
         "auth": "open",
         "data": ":memory:",
+        "web": "no",
         "names": "a.example,b.example:8443",
         "origins": "https://a.example, https://b.example",
         "stun": "stun:a.example:3478",
@@ -90,6 +91,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         ("port", "", "a whole number"),
         ("admin_port", "off", "none for no admin port"),
         ("auth", "yes", "one of verify, open"),
+        ("web", "maybe", "one of true, false, yes, no, on, off, 1, 0"),
         ("host", " ", "a text that is not empty"),
         ("data", " ", "a directory, or :memory: to keep nothing"),
         ("stun", "http://a.example", "a URL such as stun:"),
@@ -124,10 +126,21 @@ def test_a_value_that_cannot_be_used_names_setting_source_and_what_is_expected(
         assert expected in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["port = true", "port = 1.5", "port = [1]", "stun = [1]", "auth = 5", "data = 5"])
+@pytest.mark.parametrize(
+    "text", ["port = true", "port = 1.5", "port = [1]", "stun = [1]", "auth = 5", "data = 5", "web = 1"]
+)
 def test_a_value_of_a_wrong_type_in_the_file_is_an_error(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected"):
         load_config({}, {}, written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("true", True), ("ON", True), ("1", True), ("No", False), (" 0 ", False)]
+)
+def test_a_switch_is_set_in_the_words_that_people_use(text: str, expected: bool, tmp_path: Path) -> None:
+    assert load_config({}, {"ALDIS_WEB": text}, None).web is expected
+    assert load_config({}, {}, written(tmp_path, f"web = {str(expected).lower()}")).web is expected
+    assert load_config({"web": not expected}, {"ALDIS_WEB": text}, None).web is not expected
 
 
 def test_an_unknown_key_in_the_file_is_an_error_that_names_those_that_there_are(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import FrontDoor, Reply, Upgrade
+from aldis.server.http import FrontDoor, Headers, Reply, Upgrade, plain
 
 
 def headers(**fields: str) -> CIMultiDict[str]:
@@ -55,6 +55,36 @@ def test_headers_are_put_into_the_shape_that_picows_takes() -> None:
 )
 def test_what_is_no_upgrade_is_told_to_upgrade(fields: CIMultiDict[str]) -> None:
     assert status(decide(FrontDoor(), b"/", fields)) == 426
+
+
+class OnePage:
+    """A site with one page, at / and at /page."""
+
+    def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
+        return plain(HTTPStatus.OK, "hello", "page") if path in (b"/", b"/page") else None
+
+
+@pytest.mark.parametrize("fields", [CIMultiDict({"Host": "h"}), headers(Upgrade="h2c", Connection="Upgrade, HTTP2")])
+def test_with_a_site_browsers_get_its_files_and_upgrades_go_on(fields: CIMultiDict[str]) -> None:
+    door = FrontDoor(site=OnePage())
+    for path in (b"/", b"/?x=/page", b"/page", b"/page?"):
+        assert status(decide(door, path, fields)) == 200
+    assert status(decide(door, b"/ws", fields)) == 426
+    assert status(decide(door, b"/other", fields)) == 404
+    assert decide(door, b"/") == decide(door, b"/ws") == Upgrade(Dialect.CLASSIC, "h:1")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        headers(Sec_WebSocket_Version="8"),
+        headers(Connection="close"),
+        # A proxy that drops what is meant for it alone.
+        CIMultiDict({"Host": "h", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version": "13"}),
+    ],
+)
+def test_a_websocket_that_cannot_be_gets_no_page_for_an_answer(fields: CIMultiDict[str]) -> None:
+    assert status(decide(FrontDoor(site=OnePage()), b"/", fields)) == 426
 
 
 def test_other_paths_hold_nothing_and_healthz_says_ok() -> None:

@@ -93,7 +93,7 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
         if not action.option_strings:
             return super()._format_action_invocation(action)
         value = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
-        indent = "" if len(action.option_strings) > 1 else "    "
+        indent = "    " if action.option_strings[0].startswith("--") else ""
         return f"{indent}{', '.join(action.option_strings)}{value}"
 
     def format_help(self) -> str:

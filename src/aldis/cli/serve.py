@@ -32,16 +32,17 @@ and that over the file."""
 
 _EXAMPLES: Final = """\
   aldis serve
-      for this machine alone, at ws://127.0.0.1:8080
+      for this machine alone: a page at http://127.0.0.1:8080/, and ws://
   aldis serve --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem
-      for all the world, at wss://; or put a proxy with TLS before it
+      for all the world; or put a proxy with TLS before it
   aldis serve --data :memory: --port 0 --admin-port none
       for a test: keeps nothing, takes a free port
   aldis serve --config /etc/aldis.toml --log-format json"""
 
+_SWITCH: Final = ""
 # How help shows the settings: the heading, and for each what stands for its value.
 _LAYOUT: Final[dict[str, dict[str, str]]] = {
-    "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR"},
+    "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR", "web": _SWITCH},
     "TLS, and who may connect": {"tls_cert": "FILE", "tls_key": "FILE", "names": "HOST,...", "origins": "URL,..."},
     "STUN and TURN, for peers in different networks": {"stun": "URL,...", "turn": "URL,...", "turn_secret": "TEXT"},
     "Admin port and log": {"admin_host": "ADDRESS", "admin_port": "PORT", "log_format": "FORMAT", "log_level": "LEVEL"},
@@ -83,7 +84,11 @@ def _declare(parser: Parser) -> list[str]:
     for heading, settings in _LAYOUT.items():
         group = parser.options if heading == "Options" else parser.add_argument_group(heading)
         for name, metavar in settings.items():
-            group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=_help(name))
+            flag = f"--{name.replace('_', '-')}"
+            if metavar is _SWITCH:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=_help(name))
+            else:
+                group.add_argument(flag, metavar=metavar, help=_help(name))
     parser.options.add_argument(
         "--config",
         metavar="FILE",
@@ -101,24 +106,39 @@ def _help(name: str) -> str:
     default = _DEFAULTS.get(name) or ServerConfig.__dataclass_fields__[name].default
     if default in (None, "", ()):
         return text
-    shown = f"{default:g}" if isinstance(default, float) else default
+    shown = "yes" if default is True else f"{default:g}" if isinstance(default, float) else default
     return f"{text.removesuffix('.')} [{shown}]."
 
 
 def _welcome(server: SignalingServer) -> None:
-    """Say where the server listens and what to do next, in commands that work as they are typed."""
+    """Say where the server listens and what to do next, in addresses and commands that work as they are."""
     url = server.url
     where = [] if url == DEFAULT_SERVER else ["--server", url]
     lines = [
-        f"\nAldis listens at {url}{', for this machine alone' if is_this_machine(server.config.host) else ''}.",
+        *_for_browsers(server),
+        f"Aldis listens at {url}{', for this machine alone' if is_this_machine(server.config.host) else ''}.",
         *_from_elsewhere(server),
-        "Two people can talk now, one in each of two terminals:\n",
+        "In two terminals, two people can talk like this:\n",
         f"    {typed('chat', 'bob', '--as', 'alice', *where)}",
         f"    {typed('chat', 'alice', '--as', 'bob', *where)}\n",
         "Ctrl-C stops the server.\n",
     ]
     with suppress(OSError):
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _for_browsers(server: SignalingServer) -> list[str]:
+    """Where the page is, and who will not get it to work."""
+    page = server.page_url
+    if page is None:
+        return []
+    config = server.config
+    if config.tls_cert is not None or is_this_machine(config.host):
+        return [f"Open {page} in a browser.\n"]
+    # W3C Secure Contexts, section 3.1: a page over plain HTTP from another machine has no WebCrypto and no camera.
+    only = "Browsers give keys and cameras to https:// and localhost pages only: for others, --tls-cert and --tls-key."
+    where = f"Open {page} in a browser" if config.host in _ANY_ADDRESS else f"The page is at {page}"
+    return [f"{where}.", f"{only}\n"]
 
 
 def _from_elsewhere(server: SignalingServer) -> list[str]:

@@ -30,10 +30,11 @@ from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
 from aldis.server.admin import AdminSite
 from aldis.server.config import MEMORY, ServerConfig
-from aldis.server.endpoint import Endpoint
+from aldis.server.endpoint import MAX_UNTAKEN, Endpoint
 from aldis.server.http import FrontDoor
 from aldis.server.logs import FaultLog, configure, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
+from aldis.server.pages import Pages
 from aldis.server.tls import server_context
 from aldis.server.turn import ConfiguredIceServers
 from aldis.server.websocket import Connections
@@ -42,8 +43,9 @@ from aldis.server.websocket import Connections
 TICK: Final = 1.0
 # Seconds after which a readiness probe calls the directory stuck; probes themselves give up after a few.
 READY_TIMEOUT: Final = 2.0
-# File descriptors that are not clients: the ports, the database, the admin port's connections, handshakes under way.
-SPARE_DESCRIPTORS: Final = 256
+# File descriptors that are not clients: the ports, the database, the admin port's connections, handshakes and replies
+# under way.
+SPARE_DESCRIPTORS: Final = 256 + MAX_UNTAKEN
 
 log = get_logger("aldis.server")
 
@@ -70,7 +72,10 @@ class SignalingServer:
         )
         self._faults = FaultLog(log)
         self._connections = Connections(self.hub, max_message_bytes=config.max_message_bytes, fault=self._faults)
-        door = FrontDoor(names=config.names, origins=config.origins, max_connections=config.max_connections)
+        self._pages = Pages.of_package() if config.web else None
+        door = FrontDoor(
+            names=config.names, origins=config.origins, max_connections=config.max_connections, site=self._pages
+        )
         self._endpoint = Endpoint(self._connections, door, log)
         self._directory: Directory | None = None
         self._directory_stats = DirectoryStats()
@@ -99,9 +104,17 @@ class SignalingServer:
     @property
     def url(self) -> str:
         """The URL for clients on this machine; from elsewhere, with the machine's name in place of the address."""
+        return self._url("ws")
+
+    @property
+    def page_url(self) -> str | None:
+        """The URL of the page for browsers on this machine, or None when there is no page."""
+        return f"{self._url('http')}/" if self._pages is not None and self._pages.complete else None
+
+    def _url(self, scheme: str) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
-        scheme = "ws" if self.config.tls_cert is None else "wss"
-        return f"{scheme}://[{host}]:{self._port}" if ":" in host else f"{scheme}://{host}:{self._port}"
+        secure = "" if self.config.tls_cert is None else "s"
+        return f"{scheme}{secure}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     # --- starting and stopping --------------------------------------------------------------------------------------
 
@@ -141,7 +154,9 @@ class SignalingServer:
     def _announce(self) -> None:
         config = self.config
         admin = None if self._admin_port is None else f"http://{config.admin_host}:{self._admin_port}"
-        log.info("serving", url=self.url, admin=admin, auth=config.auth, data=config.data)
+        log.info("serving", url=self.url, page=self.page_url, admin=admin, auth=config.auth, data=config.data)
+        if self._pages is not None and not self._pages.complete:
+            log.warning("the page is missing from this installation; install the package aldis again to have it")
         if config.auth == "open":
             log.warning(
                 "auth is open: clients of the classic dialect are admitted without proof of who they are;"

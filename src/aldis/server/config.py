@@ -30,6 +30,16 @@ _STUN: Final = re.compile(r"stuns?:[^\s?@/]+")
 _TURN: Final = re.compile(r"turns?:[^\s?@/]+(\?transport=(udp|tcp))?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/]+|null", re.IGNORECASE)
 _NAME: Final = re.compile(r"[^\s/,@]+")
+_WORDS: Final = {
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "on": True,
+    "off": False,
+    "1": True,
+    "0": False,
+}
 
 T = TypeVar("T")
 
@@ -48,6 +58,14 @@ def _choice(*words: str) -> Callable[[object], str]:
         raise _Expected(f"one of {', '.join(words)}")
 
     return read
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _WORDS:
+        return _WORDS[value.strip().lower()]
+    raise _Expected(f"one of {', '.join(_WORDS)}")
 
 
 def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], int]:
@@ -150,6 +168,7 @@ class ServerConfig:
     data: str = _setting(
         "", lambda value: value if value == "" else _data(value), "The directory that keeps whose name is whose."
     )
+    web: bool = _setting(True, _switch, "Show a page at /, on which people talk to each other in their browsers.")
     names: tuple[str, ...] = _setting(
         (),
         _texts(_NAME, "a host name as clients dial it, with the port if it is not the usual one"),

@@ -1,7 +1,12 @@
-"""The public port: listening, and the way of a request through the front door to a connection.
+"""The public port: listening, and the way of a request through the front door to a connection or a reply.
 
 Rules: nothing raised in here reaches picows, which would show its text to the client; what picows logs about clients is
 counted, and at most a debug line.
+
+What picows does by itself: it reads requests of at most 16 KiB and 128 headers within `HANDSHAKE_TIMEOUT`, refuses all
+but GET without a body in HTTP/1.1 (400), gives a reply `Connection: close`, and closes after it. What comes after the
+first request of a connection is not looked at. It has no limit for how long a client may take to fetch its reply: that
+is ours (`UNACKNOWLEDGED`, `MAX_UNTAKEN`).
 """
 
 from __future__ import annotations
@@ -13,19 +18,28 @@ import socket
 import ssl
 import sys
 from collections import Counter
-from http import HTTPStatus
 from typing import Any, Final, cast
+from weakref import WeakSet
 
-from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
+from multidict import CIMultiDict
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
 from aldis.errors import ConfigError
 from aldis.hub.sessions import Dialect
-from aldis.server.http import SUBPROTOCOL, FrontDoor, Reply, Upgrade
+from aldis.server.http import SUBPROTOCOL, FrontDoor, Reply, Upgrade, busy
 from aldis.server.logs import Log
 from aldis.server.websocket import ClientConnection, Connections
 
 # Seconds that a client has to send its whole HTTP request, and to shake hands for TLS.
 HANDSHAKE_TIMEOUT: Final = 10.0
+# Seconds for which what we send may stay unacknowledged, before the kernel ends the connection (TCP_USER_TIMEOUT, in
+# Linux). It is there for replies: of WebSockets, the hub's pings find those that are gone earlier.
+UNACKNOWLEDGED: Final = 60
+# Replies that may wait for clients to fetch them: each holds a file descriptor, and what the kernel did not take of it.
+# It takes nearly all at once, so there are as many only when somebody means it.
+MAX_UNTAKEN: Final = 512
+# A reply of this size at most never waits: it fits into the smallest buffer that the kernel has (tcp(7), tcp_wmem).
+AT_ONCE: Final = 4096
 # picows's smallest. It grows to what a client sends; most send little, and this is most of what one costs.
 READ_BUFFER: Final = 2048
 # The SYN queue; the kernel has its own limit (net.core.somaxconn).
@@ -81,6 +95,8 @@ class Endpoint:
     def __init__(self, connections: Connections, door: FrontDoor, log: Log) -> None:
         # By outcome: requests that became no WebSocket.
         self.requests: Counter[str] = Counter()
+        # Replies that clients have not fetched yet. picows lets go of each with its connection.
+        self._untaken: WeakSet[_Untaken] = WeakSet()
         self._connections = connections
         self._door = door
         self._log = log
@@ -109,6 +125,9 @@ class Endpoint:
             )
         except OSError as error:
             raise address_error("", host, port, error) from error
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            for listening in self._server.sockets:  # accepted connections inherit it
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
         return cast(int, self._server.sockets[0].getsockname()[1])
 
     def stop_accepting(self) -> None:
@@ -128,16 +147,32 @@ class Endpoint:
         if isinstance(decision, Upgrade):
             listener = ClientConnection(self._connections, decision)
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
+        untaken = None
+        if len(decision.body) > AT_ONCE:
+            if len(self._untaken) >= MAX_UNTAKEN:
+                decision = busy("This server has too many replies under way; try again in a moment.\n", "busy")
+            else:
+                untaken = _Untaken()
+                self._untaken.add(untaken)
         self.requests[decision.outcome] += 1
-        return WSUpgradeResponseWithListener(_response(decision), None)
+        return WSUpgradeResponseWithListener(_response(decision), untaken)
+
+
+class _Untaken(WSListener):
+    """Lives as long as the connection of a reply. picows calls nothing of it but this:"""
+
+    def pause_writing(self) -> None:
+        pass
+
+    resume_writing = pause_writing
 
 
 def _response(reply: Reply) -> WSUpgradeResponse:
-    headers = [*reply.headers, ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
-    body = reply.text.encode()
-    if reply.status < HTTPStatus.BAD_REQUEST:
-        return cast(WSUpgradeResponse, WSUpgradeResponse.create_ok_response(body, headers))
-    return cast(WSUpgradeResponse, WSUpgradeResponse.create_error_response(reply.status, body, headers))
+    response = WSUpgradeResponse()
+    response.version, response.status = b"HTTP/1.1", reply.status
+    # Each its own: picows adds to them.
+    response.headers, response.body = CIMultiDict(reply.headers), reply.body
+    return response
 
 
 def address_error(prefix: str, host: str, port: int, error: OSError) -> ConfigError:

@@ -2,7 +2,8 @@
 
     GET /healthz                        200, for load balancers: this process is alive
     GET / or /ws, with an upgrade       a WebSocket
-    GET / or /ws, without               426 and a sentence for whoever opened it in a browser
+    GET / or any other file's path      the page, where the server shows one (`server.pages`)
+    GET / or /ws, without either        426 and a sentence for whoever opened it in a browser
     anything else                       404
 
 It decides and says so in values; no socket is known here. Headers are put into the one shape that picows accepts.
@@ -23,11 +24,6 @@ WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws"})
 MAX_HOST: Final = 263
 # What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
 RETRY_AFTER: Final = 5
-
-_HELP: Final = (
-    "This is an Aldis signaling server. It speaks WebSocket: connect to this address with an Aldis client,\n"
-    "for example: aldis chat NAME --as ME --server URL\n"
-)
 
 
 class Headers(Protocol):
@@ -51,21 +47,58 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The request gets a plain answer. `outcome` is a word for the metrics."""
+    """The request gets an HTTP answer. `outcome` is a word for the metrics."""
 
     status: HTTPStatus
-    text: str
+    body: bytes
     outcome: str
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...]
 
 
-def _tokens(headers: Headers, name: str) -> list[str]:
+class Site(Protocol):
+    """Files to be had by GET."""
+
+    def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
+        """What a GET of this path gets; None when there is nothing."""
+
+
+def plain(status: HTTPStatus, text: str, outcome: str, *headers: tuple[str, str]) -> Reply:
+    """A reply of one or two sentences."""
+    always = (
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Cache-Control", "no-store"),
+    )
+    return Reply(status, text.encode(), outcome, (*headers, *always))
+
+
+def busy(text: str, outcome: str) -> Reply:
+    """A refusal for now."""
+    return plain(HTTPStatus.SERVICE_UNAVAILABLE, text, outcome, ("Retry-After", str(RETRY_AFTER)))
+
+
+def tokens(headers: Headers, name: str) -> list[str]:
     """The elements of a header that is a list (RFC 9110 section 5.6.1), over all its lines."""
     return [token.strip() for line in headers.getall(name, []) for token in line.split(",")]
 
 
+_NO_UPGRADE: Final = plain(
+    HTTPStatus.UPGRADE_REQUIRED,
+    "This is an Aldis signaling server. It speaks WebSocket: connect to this address with an Aldis client,\n"
+    "for example: aldis chat NAME --as ME --server URL\n",
+    "no-upgrade",
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+)
+_NOT_FOUND: Final = plain(
+    HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
+)
+
+
 class FrontDoor:
     """Decides on each request. `names` are the public host names, `origins` the allowed values of `Origin`.
+
+    `site` is what people are shown in a browser; without one, they are told that this is no place for them.
 
     `origins` is empty by default and then any web page may connect. That is safe here because nothing is granted by
     cookie or address: who somebody is depends on a key that only its owner's page can use. Where it is not empty,
@@ -74,50 +107,61 @@ class FrontDoor:
     """
 
     def __init__(
-        self, *, names: tuple[str, ...] = (), origins: tuple[str, ...] = (), max_connections: int | None = None
+        self,
+        *,
+        names: tuple[str, ...] = (),
+        origins: tuple[str, ...] = (),
+        max_connections: int | None = None,
+        site: Site | None = None,
     ) -> None:
         self._names = tuple(name.lower() for name in names)
         self._origins = frozenset(origin.lower() for origin in origins)
         self._max_connections = max_connections
+        self._site = site
 
     def decide(self, path: bytes, headers: Headers, *, connections: int, draining: bool) -> Upgrade | Reply:
         """Say what becomes of a GET request, and put the headers of an upgrade into the shape that picows takes."""
         path = path.partition(b"?")[0]
         if path == b"/healthz":
-            return Reply(HTTPStatus.OK, "ok\n", "healthz")
+            return plain(HTTPStatus.OK, "ok\n", "healthz")
         if path not in WEBSOCKET_PATHS:
-            return Reply(
-                HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
-            )
+            return self._show(path, headers) or _NOT_FOUND
         if not self._is_upgrade(headers):
-            wanted = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
-            return Reply(HTTPStatus.UPGRADE_REQUIRED, _HELP, "no-upgrade", wanted)
+            return (None if self._means_upgrade(headers) else self._show(path, headers)) or _NO_UPGRADE
         host = self._host(headers)
         if host is None:
-            return Reply(HTTPStatus.BAD_REQUEST, "The Host header is missing or not valid.\n", "bad-request")
+            return plain(HTTPStatus.BAD_REQUEST, "The Host header is missing or not valid.\n", "bad-request")
         if draining:
-            return self._busy("This server is going away; try again in a moment.\n", "draining")
+            return busy("This server is going away; try again in a moment.\n", "draining")
         if self._max_connections is not None and connections >= self._max_connections:
-            return self._busy("This server has all the connections it can take; try again in a moment.\n", "full")
+            return busy("This server has all the connections it can take; try again in a moment.\n", "full")
         # Firefox sends `keep-alive, Upgrade`, as RFC 9110 section 7.6.1 allows; picows compares with one word.
         headers["Connection"] = "upgrade"
         headers["Upgrade"] = "websocket"
-        offered = _tokens(headers, "Sec-WebSocket-Protocol")
+        offered = tokens(headers, "Sec-WebSocket-Protocol")
         dialect = Dialect.V1 if SUBPROTOCOL in offered else Dialect.CLASSIC
         refusal = None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED
         return Upgrade(dialect, host, refusal)
 
-    @staticmethod
-    def _busy(text: str, outcome: str) -> Reply:
-        return Reply(HTTPStatus.SERVICE_UNAVAILABLE, text, outcome, (("Retry-After", str(RETRY_AFTER)),))
+    def _show(self, path: bytes, headers: Headers) -> Reply | None:
+        return None if self._site is None else self._site.reply(path, headers)
 
     @staticmethod
     def _is_upgrade(headers: Headers) -> bool:
         return (
-            "upgrade" in (token.lower() for token in _tokens(headers, "Connection"))
-            and "websocket" in (token.lower() for token in _tokens(headers, "Upgrade"))
+            "upgrade" in (token.lower() for token in tokens(headers, "Connection"))
+            and "websocket" in (token.lower() for token in tokens(headers, "Upgrade"))
             and headers.getall("Sec-WebSocket-Version", []) == ["13"]
         )
+
+    @staticmethod
+    def _means_upgrade(headers: Headers) -> bool:
+        """Whether a request that cannot become a WebSocket was meant to be one, and a page would be no answer to it.
+
+        A proxy that is not set up for WebSockets drops `Upgrade` (RFC 9110 section 7.6.1), but not the key.
+        """
+        upgrades = (token.lower() for token in tokens(headers, "Upgrade"))
+        return "websocket" in upgrades or bool(headers.getall("Sec-WebSocket-Key", []))
 
     def _host(self, headers: Headers) -> str | None:
         """The host that registration proofs have to name; None when the request names none."""
