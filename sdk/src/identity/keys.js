@@ -55,7 +55,8 @@ export class Identity {
 
   /**
    * Read the identity that is kept in this browser as `name`, or make one and keep it there. Safe when two tabs do so
-   * at once. Throws `IdentityError` when the browser keeps nothing (a private window, storage switched off).
+   * at once. Throws `IdentityError` when the browser keeps nothing (a private window, storage switched off). Browsers
+   * that run out of room may clear what a page keeps; `navigator.storage.persist()` asks them not to.
    *
    * @param {string} [name]
    */

@@ -33,14 +33,20 @@ const one = (valid) => (value) => {
 export const isWellFormed = (value) => !/\p{Cs}/u.test(value);
 
 /**
- * A text of so many UTF-16 code units, without lone surrogates.
+ * A text of so many code points, without lone surrogates.
  *
  * @param {number} [least]
  * @param {number} [most]
  * @returns {Reader<string>}
  */
 export const text = (least = 0, most = Infinity) =>
-  one((value) => typeof value === 'string' && value.length >= least && value.length <= most && isWellFormed(value));
+  one(
+    (value) =>
+      typeof value === 'string' &&
+      value.length >= least &&
+      (value.length <= most || [...value].length <= most) &&
+      isWellFormed(value),
+  );
 
 /**
  * A whole number that is exact.

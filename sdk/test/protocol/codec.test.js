@@ -86,6 +86,15 @@ test('a broken message of the server is a violation', () => {
   }
 });
 
+test('limits of length count code points, as the server does', () => {
+  const address = `${'😀'.repeat(128)}/${'x'.repeat(64)}`;
+  const bye = { type: 'bye', to: address, from: address };
+  assert.deepEqual(decode(bye), bye);
+  assert.throws(() => decode({ ...bye, to: `${address}x` }), ProtocolViolation);
+  assert.deepEqual(decode({ type: 'ack', re: '😀'.repeat(64) }), { type: 'ack', re: '😀'.repeat(64) });
+  assert.throws(() => decode({ type: 'ack', re: '😀'.repeat(65) }), ProtocolViolation);
+});
+
 test('a violation names the field', () => {
   assert.throws(() => decode({ type: 'challenge' }), { message: "'nonce' is missing" });
   assert.throws(() => decode({ type: 'challenge', nonce: 5 }), { message: "'nonce' is not valid" });
@@ -118,6 +127,11 @@ test('what is not set is not on the wire', () => {
     encodeClientMessage({ type: 'register', userId: 'a', publicKey: 'k', token: undefined, id: 1 }),
     '{"type":"register","userId":"a","publicKey":"k","id":1}',
   );
+});
+
+test('a text that UTF-8 cannot carry is not sent', () => {
+  assert.throws(() => encodeClientMessage({ type: 'discover', userId: 'a\ud83d' }), { name: 'UsageError' });
+  assert.equal(encodeClientMessage({ type: 'discover', userId: '😀' }), '{"type":"discover","userId":"😀"}');
 });
 
 // --- what peers say to each other -----------------------------------------------------------------------------------
