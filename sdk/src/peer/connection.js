@@ -255,7 +255,8 @@ export class PeerConnection {
     const ours = wire?.ourOffer;
     // Whoever answers what is over waits in vain; nothing depends on whether they are true.
     if (!this.#machine.isOver(name)) {
-      if (!ours?.proof || !this.#machine.awaitsAnswer(name) || proof?.nonce === wire?.formerNonce) return;
+      if (!ours?.proof || !this.#machine.awaitsAnswer(name)) return;
+      if (proof && proof.nonce === wire?.formerNonce) return;
       try {
         await this.#trust.checkAnswer(this.#remote, name, sdp, proof, ours.sdp, ours.proof.nonce);
       } catch (error) {
