@@ -6,7 +6,8 @@
  * - Everything that is said goes through control messages (`controls`), which arrive once and in order over however many
  *   connections. So a transfer does not notice a path that is lost and mended, and nothing is ever sent twice.
  * - The sender keeps at most `WINDOW` bytes under way beyond what the recipient has confirmed as written, so that a
- *   message waits behind no more. Several files to one peer share that, four at a time; the others wait for their turn.
+ *   message waits behind little more. Several files to one peer share that, four at a time; the others wait for their
+ *   turn.
  * - An offer goes out when the peer is connected and its program takes files. From then on it ends when the other side is
  *   not the same program any more, or when either has taken leave.
  * - Who ends a transfer before its time says so (`file-cancel`), also when the other side is believed to be gone; so no
@@ -63,11 +64,8 @@ const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
  * @typedef {object} Job
  * @property {Transfer} transfer
  * @property {Blob | null} file What is sent; null when it is received.
- * @property {TransferState} state
- * @property {number} transferred
- * @property {AldisError | null} error
- * @property {Blob | null} blob
  * @property {Callbacks<Transfer>} callbacks
+ * @property {(error: AldisError | null) => void} settle
  * @property {boolean} announced The offer has gone out, or come in.
  * @property {number} moved How much was sent, or has arrived.
  * @property {number} confirmed How much the recipient has said that it has.
@@ -77,9 +75,9 @@ const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
  */
 
 /** @param {Job} job */
-const isOpen = ({ state }) => state === 'offered' || state === 'running';
+const isRunning = ({ transfer }) => transfer.state === 'running';
 /** @param {Job} job */
-const isRunning = ({ state }) => state === 'running';
+const isOpen = (job) => job.transfer.state === 'offered' || isRunning(job);
 
 /**
  * A file on its way to or from another user.
@@ -88,48 +86,40 @@ const isRunning = ({ state }) => state === 'running';
  * folder. `size` in bytes. `mime`: the type of the content, as the sender says.
  */
 export class Transfer {
-  #job;
+  /** How it stands. @type {TransferState} @readonly */
+  state = 'offered';
+  /** How many bytes the recipient has written. @type {number} @readonly */
+  transferred = 0;
+  /** Why the file does not arrive; null as long as it may, and when it has. @type {AldisError | null} @readonly */
+  error = null;
+  /**
+   * What was received, once it is done and unless it went to a sink. Its `type` is `mime` for pictures (not SVG), sound,
+   * video and plain text only: nothing that a stranger sends should run when somebody opens it.
+   * @type {Blob | null}
+   * @readonly
+   */
+  blob = null;
+  /** @type {Callbacks<Transfer>} */
+  #callbacks;
   #act;
-  /** @type {Promise<void> | undefined} */
-  #finished;
 
   /**
    * @param {Facts} facts
-   * @param {Job} job
-   * @param {{ accept(sink: WritableStream | null): void, end(state: 'declined' | 'cancelled', reason: string): void }} act
+   * @param {Callbacks<Transfer>} callbacks
+   * @param {Promise<void>} finished
+   * @param {{ accept(sink?: WritableStream<Bytes>): void, end(state: 'declined' | 'cancelled', reason?: string): void }} act
    */
-  constructor({ id, userId, direction, name, size, mime }, job, act) {
+  constructor({ id, userId, direction, name, size, mime }, callbacks, finished, act) {
     this.id = id;
     this.userId = userId;
     this.direction = direction;
     this.name = name;
     this.size = size;
     this.mime = mime;
-    this.#job = job;
+    /** Resolves when the file is whole and written; rejects with `error`, which nobody has to handle. */
+    this.finished = finished;
+    this.#callbacks = callbacks;
     this.#act = act;
-  }
-
-  /** How it stands. */
-  get state() {
-    return this.#job.state;
-  }
-
-  /** How many bytes the recipient has written. */
-  get transferred() {
-    return this.#job.transferred;
-  }
-
-  /** Why the file does not arrive; null as long as it may, and when it has. */
-  get error() {
-    return this.#job.error;
-  }
-
-  /**
-   * What was received, once it is done and unless it went to a sink. Its `type` is `mime` for pictures (not SVG), sound,
-   * video and plain text only: nothing that a stranger sends should run when somebody opens it.
-   */
-  get blob() {
-    return this.#job.blob;
   }
 
   /**
@@ -140,7 +130,7 @@ export class Transfer {
    * @throws {StateError} for a file of our own, or one that was accepted before.
    */
   accept({ sink } = {}) {
-    this.#act.accept(sink ?? null);
+    this.#act.accept(sink);
   }
 
   /**
@@ -149,7 +139,7 @@ export class Transfer {
    * @param {string} [reason]
    * @throws {StateError} for a file of our own, or one that was accepted before: `cancel` it.
    */
-  decline(reason = '') {
+  decline(reason) {
     this.#act.end('declined', reason);
   }
 
@@ -158,7 +148,7 @@ export class Transfer {
    *
    * @param {string} [reason]
    */
-  cancel(reason = '') {
+  cancel(reason) {
     this.#act.end('cancelled', reason);
   }
 
@@ -168,21 +158,9 @@ export class Transfer {
    * @param {(transfer: Transfer) => void} run
    */
   subscribe(run) {
-    const unsubscribe = this.#job.callbacks.add(run);
+    const unsubscribe = this.#callbacks.add(run);
     call(run, this);
     return unsubscribe;
-  }
-
-  /** Resolves when the file is whole and written; rejects with `error`, which nobody has to handle. */
-  get finished() {
-    if (!this.#finished) {
-      this.#finished = new Promise((resolve, reject) => {
-        const look = () => isOpen(this.#job) || (this.error ? reject(this.error) : resolve());
-        this.subscribe(look);
-      });
-      this.#finished.catch(() => {});
-    }
-    return this.#finished;
   }
 }
 
@@ -214,7 +192,7 @@ export class Transfers {
    */
   send(userId, file, { name } = {}) {
     if (!(file instanceof Blob)) {
-      throw new UsageError('only a File or a Blob can be sent as a file');
+      throw new UsageError('neither a File nor a Blob');
     }
     const id = toBase64url(crypto.getRandomValues(new Uint8Array(ID_BYTES)));
     const given = name ?? /** @type {Partial<File>} */ (file).name ?? '';
@@ -326,20 +304,12 @@ export class Transfers {
    */
   #announce(userId) {
     const features = this.#route.features(userId);
-    if (!features) {
-      return;
-    }
-    const sending = this.#of(userId).filter((job) => job.file);
-    let announced = sending.filter((job) => job.announced).length;
-    for (const job of sending) {
-      if (job.announced) {
-        continue;
-      }
-      if (!features.includes('files')) {
+    const sending = features ? this.#of(userId).filter((job) => job.file) : [];
+    for (const [index, job] of sending.entries()) {
+      const { id, name, size, mime } = job.transfer;
+      if (!features?.includes('files')) {
         this.#end(job, 'failed', new FeatureMissing(userId, 'files'));
-      } else if (isOpen(job) && announced < MAX_OPEN) {
-        const { id, name, size, mime } = job.transfer;
-        announced++;
+      } else if (!job.announced && isOpen(job) && index < MAX_OPEN) {
         job.announced = true;
         this.#tell(job, { type: 'file-offer', id, name, size, mime });
       }
@@ -370,7 +340,7 @@ export class Transfers {
       }
     } catch {
       // Browsers notice that a file has changed on the disk, and do not say more than this.
-      this.#giveUp(job, 'failed', 'the file cannot be read any more; it has changed, or is gone');
+      this.#giveUp(job, 'failed', 'the file has changed, or is gone');
     }
   }
 
@@ -420,13 +390,11 @@ export class Transfers {
     }
     const many = jobs.filter((job) => !job.file).length >= MAX_OPEN;
     if (many || !this.#onFile.size) {
-      const reason = many ? `${MAX_OPEN} files are on offer or under way already` : 'this program takes no files';
+      const reason = many ? 'too many files are on offer' : 'this program takes no files';
       this.#say(userId, { type: 'file-decline', id, reason });
       return;
     }
-    const job = this.#add(userId, offer, null);
-    job.announced = true;
-    this.#onFile.tell(job.transfer);
+    this.#onFile.tell(this.#add(userId, offer, null).transfer);
   }
 
   /**
@@ -449,7 +417,7 @@ export class Transfers {
    * Take a file.
    *
    * @param {Job} job
-   * @param {WritableStream<Bytes> | null} sink
+   * @param {WritableStream<Bytes>} [sink]
    */
   #accept(job, sink) {
     checkOffered(job);
@@ -473,26 +441,26 @@ export class Transfers {
     const { id, userId, size, mime } = job.transfer;
     /** @type {Blob[]} */
     const blobs = [];
+    /** @type {Bytes[]} */
+    let held = [];
     let written = 0;
     while (isRunning(job) && written < size) {
-      if (!job.parts.length) {
+      const part = job.parts.shift();
+      if (!part) {
         await stirred(job);
         continue;
       }
-      const parts = job.parts;
-      job.parts = [];
-      for (const part of parts) {
-        await writer?.write(part);
-        written += part.length;
-      }
-      if (!writer) {
-        blobs.push(new Blob(parts)); // out of the memory of scripts
-      }
-      if (isRunning(job) && written < size) {
-        if (written - job.confirmed >= CONFIRM) {
-          job.confirmed = written;
+      await (writer ? writer.write(part) : held.push(part));
+      written += part.length;
+      if (written - job.confirmed >= CONFIRM || written === size) {
+        blobs.push(new Blob(held)); // out of the memory of scripts
+        held = [];
+        job.confirmed = written;
+        if (written < size && isRunning(job)) {
           this.#tell(job, { type: 'file-received', id, bytes: written });
         }
+      }
+      if (isRunning(job)) {
         this.#change(job, { transferred: written });
       }
     }
@@ -519,31 +487,37 @@ export class Transfers {
    * @param {Blob | null} file
    */
   #add(userId, { id, name, size, mime }, file) {
-    /** @type {Job} */
-    const job = {
-      transfer: /** @type {never} */ (null),
-      file,
-      state: 'offered',
-      transferred: 0,
-      error: null,
-      blob: null,
-      callbacks: new Callbacks(),
-      announced: false,
-      moved: 0,
-      confirmed: 0,
-      parts: [],
-      stir: () => {},
-    };
+    const callbacks = /** @type {Callbacks<Transfer>} */ (new Callbacks());
+    /** @type {Job['settle']} */
+    let settle = () => {};
+    /** @type {Promise<void>} */
+    const finished = new Promise((resolve, reject) => {
+      settle = (error) => (error ? reject(error) : resolve());
+    });
+    finished.catch(() => {});
     const direction = file ? 'out' : 'in';
-    job.transfer = new Transfer({ id, userId, direction, name: safeName(name), size, mime: safeMime(mime) }, job, {
+    const facts = /** @type {const} */ ({ id, userId, direction, name: safeName(name), size, mime: safeMime(mime) });
+    const transfer = new Transfer(facts, callbacks, finished, {
       accept: (sink) => this.#accept(job, sink),
-      end: (state, reason) => {
+      end: (state, reason = '') => {
         if (state === 'declined') {
           checkOffered(job);
         }
         this.#giveUp(job, state, words(state, reason), reason);
       },
     });
+    /** @type {Job} */
+    const job = {
+      transfer,
+      file,
+      callbacks,
+      settle,
+      announced: !file,
+      moved: 0,
+      confirmed: 0,
+      parts: [],
+      stir: () => {},
+    };
     this.#jobs.set(userId, [...this.#of(userId), job]);
     return job;
   }
@@ -579,7 +553,7 @@ export class Transfers {
 
   /** @param {Job} job */
   #violated(job) {
-    this.#giveUp(job, 'failed', 'the other side breaks the protocol of files');
+    this.#giveUp(job, 'failed', 'the other side breaks the protocol');
   }
 
   /**
@@ -606,23 +580,25 @@ export class Transfers {
    * @param {Job} job
    * @param {TransferState} state
    * @param {string | AldisError | null} why
-   * @param {Partial<Job>} [more]
+   * @param {Partial<Transfer>} [more]
    */
   #end(job, state, why, more) {
     const { userId, name } = job.transfer;
     if (!isOpen(job)) {
       return;
     }
-    if (why !== null) {
-      job.writer?.abort(why).catch(() => {});
-    }
+    const error = typeof why === 'string' ? new TransferFailed(userId, name, why) : why;
     const others = this.#of(userId).filter((other) => other !== job);
     this.#jobs.set(userId, others);
     if (!others.length) {
       this.#jobs.delete(userId);
     }
-    const error = typeof why === 'string' ? new TransferFailed(userId, name, why) : why;
-    this.#change(job, { state, error, parts: [], ...more });
+    job.parts = [];
+    if (error) {
+      job.writer?.abort(error).catch(() => {});
+    }
+    job.settle(error);
+    this.#change(job, { state, error, ...more });
     // It may be their turn now.
     others.forEach((other) => other.stir());
     queueMicrotask(() => this.#announce(userId));
@@ -630,10 +606,10 @@ export class Transfers {
 
   /**
    * @param {Job} job
-   * @param {Partial<Job>} changes
+   * @param {Partial<Transfer>} changes
    */
   #change(job, changes) {
-    Object.assign(job, changes);
+    Object.assign(job.transfer, changes);
     job.stir();
     job.callbacks.tell(job.transfer);
   }
@@ -642,7 +618,7 @@ export class Transfers {
 /** @param {Job} job */
 function checkOffered(job) {
   if (job.file || isRunning(job)) {
-    throw new StateError('only a file that is on offer from the other side can be accepted or declined');
+    throw new StateError('the file is not on offer');
   }
 }
 

@@ -1,0 +1,567 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  FeatureMissing,
+  PeerConnectionFailed,
+  QueueFull,
+  StateError,
+  TransferFailed,
+  UsageError,
+} from '../../src/errors.js';
+import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../src/store/controls.js';
+import { Callbacks } from '../../src/store/feeds.js';
+import { CONFIRM, MAX_OPEN, Transfers, WINDOW } from '../../src/store/transfer.js';
+
+const ID = 'AAECAwQFBgc';
+
+/** One store, the other user of which is called `peer`. */
+class Side {
+  /** @type {readonly string[] | null} */
+  features = ['files'];
+  /** @type {Uint8Array[]} */
+  sent = [];
+  opened = 0;
+  /** @type {Error | null} */
+  refusal = null;
+  onFile = new Callbacks();
+  /** @type {Side | null} */
+  other = null;
+
+  constructor() {
+    this.transfers = new Transfers(
+      {
+        sendControl: (_, bytes) => {
+          if (this.refusal) throw this.refusal;
+          this.sent.push(bytes);
+          this.deliver();
+        },
+        features: () => this.features,
+        open: () => {
+          if (this.refusal) throw this.refusal;
+          this.opened++;
+        },
+      },
+      this.onFile,
+    );
+  }
+
+  /** Hand what was said to the other side, if there is one. */
+  deliver() {
+    while (this.other && this.sent.length) {
+      const control = decodeControl(/** @type {any} */ (this.sent.shift()));
+      if (control) queueMicrotask(() => this.other?.transfers.received('peer', control));
+    }
+  }
+
+  /** What was said since, for a side that stands alone. */
+  take() {
+    return this.sent.splice(0).map((bytes) => decodeControl(/** @type {any} */ (bytes)));
+  }
+
+  /** @param {any} control */
+  hear(control) {
+    this.transfers.received('peer', control);
+  }
+
+  /** @param {any[]} controls */
+  hearAll(...controls) {
+    controls.forEach((control) => this.hear(control));
+  }
+}
+
+/** Two stores. */
+function pair() {
+  const [alice, bob] = [new Side(), new Side()];
+  alice.other = bob;
+  bob.other = alice;
+  return [alice, bob];
+}
+
+/**
+ * @param {number} size
+ * @param {string} [type]
+ */
+function fileOf(size, type = 'image/png') {
+  const bytes = Uint8Array.from({ length: size }, (_, index) => (index * 31 + (index >> 8)) % 256);
+  return { bytes, file: new File([bytes], 'a.png', { type }) };
+}
+
+/** Until everything that can happen without anybody's doing has happened. */
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/**
+ * @param {() => boolean} holds
+ */
+async function until(holds) {
+  for (let round = 0; !holds(); round++) {
+    assert.ok(round < 10_000, 'it did not come true');
+    await settle();
+  }
+}
+
+/** @param {any} piece */
+const piece = (piece) => ({ type: 'piece', id: ID, offset: 0, data: new Uint8Array(1), ...piece });
+const offer = { type: 'file-offer', id: ID, name: 'a.bin', size: 10, mime: '' };
+
+/** A side to which a file of `size` bytes was offered. @param {number} size */
+function offered(size) {
+  const side = new Side();
+  /** @type {any[]} */
+  const files = [];
+  side.onFile.add((transfer) => files.push(transfer));
+  side.hear({ ...offer, size });
+  return { side, transfer: files[0] };
+}
+
+// --- the two of them -----------------------------------------------------------------------------------------------
+
+for (const size of [0, 1, MAX_PIECE, MAX_PIECE + 1, CONFIRM, 3 * WINDOW + 12_345]) {
+  test(`a file of ${size} bytes arrives as it was`, async () => {
+    const [alice, bob] = pair();
+    const { bytes, file } = fileOf(size);
+    /** @type {any[]} */
+    const incoming = [];
+    bob.onFile.add((transfer) => {
+      incoming.push(transfer);
+      transfer.accept();
+    });
+    const transfer = alice.transfers.send('peer', file);
+    /** @type {number[]} */
+    const progress = [];
+    transfer.subscribe(({ transferred }) => progress.push(transferred));
+    await transfer.finished;
+    const [received] = incoming;
+    await received.finished;
+    assert.deepEqual(new Uint8Array(await received.blob.arrayBuffer()), bytes);
+    assert.equal(received.blob.type, 'image/png');
+    for (const each of [transfer, received]) {
+      assert.equal(each.state, 'done');
+      assert.equal(each.error, null);
+      assert.equal(each.transferred, size);
+      assert.equal(each.name, 'a.png');
+      assert.equal(each.size, size);
+      assert.equal(each.mime, 'image/png');
+      assert.equal(each.userId, 'peer');
+    }
+    assert.equal(transfer.id, received.id);
+    assert.deepEqual([transfer.direction, received.direction, transfer.blob], ['out', 'in', null]);
+    assert.deepEqual(
+      progress,
+      [...progress].sort((one, other) => one - other),
+    );
+    assert.ok(!alice.transfers.busy('peer') && !bob.transfers.busy('peer'));
+  });
+}
+
+test('a file goes into a stream as fast as that takes it, and is confirmed when it has', async () => {
+  const [alice, bob] = pair();
+  const { bytes, file } = fileOf(2 * WINDOW);
+  /** @type {Uint8Array[]} */
+  const written = [];
+  /** @type {(() => void)[]} */
+  const waiting = [];
+  let closed = false;
+  const sink = new WritableStream({
+    write: (part) =>
+      new Promise((resolve) => {
+        written.push(part);
+        waiting.push(() => resolve());
+      }),
+    close: () => void (closed = true),
+  });
+  bob.onFile.add((transfer) => transfer.accept({ sink }));
+  const transfer = alice.transfers.send('peer', file);
+  await until(() => waiting.length === 1);
+  await settle();
+  assert.equal(transfer.transferred, 0);
+  assert.equal(waiting.length, 1);
+  while (transfer.state === 'running') {
+    waiting.shift()?.();
+    await settle();
+  }
+  await transfer.finished;
+  assert.ok(closed);
+  assert.deepEqual(new Uint8Array(await new Blob(/** @type {any} */ (written)).arrayBuffer()), bytes);
+});
+
+test('several files go at once, and four share the window', async () => {
+  const [alice, bob] = pair();
+  /** @type {any[]} */
+  const incoming = [];
+  bob.onFile.add((transfer) => incoming.push(transfer));
+  const files = Array.from({ length: 6 }, (_, index) => fileOf(700_000 + index));
+  const outgoing = files.map(({ file }) => alice.transfers.send('peer', file));
+  await until(() => incoming.length === 6);
+  incoming.forEach((transfer) => transfer.accept());
+  await Promise.all(outgoing.map((transfer) => transfer.finished));
+  for (const [index, transfer] of incoming.entries()) {
+    assert.deepEqual(new Uint8Array(await transfer.blob.arrayBuffer()), files[index]?.bytes);
+  }
+});
+
+test('a file can be declined, with or without a reason', async () => {
+  for (const [reason, words] of /** @type {const} */ ([
+    ['not now', 'declined: not now'],
+    [undefined, 'declined'],
+  ])) {
+    const [alice, bob] = pair();
+    bob.onFile.add((transfer) => transfer.decline(reason));
+    const transfer = alice.transfers.send('peer', fileOf(9).file);
+    await assert.rejects(transfer.finished, (error) => error instanceof TransferFailed && error.reason === words);
+    assert.equal(transfer.state, 'declined');
+    assert.equal(transfer.error?.userId, 'peer');
+  }
+});
+
+test('either side may cancel, before and while it runs', async () => {
+  for (const early of [true, false]) {
+    for (const sender of [true, false]) {
+      const [alice, bob] = pair();
+      /** @type {any[]} */
+      const incoming = [];
+      bob.onFile.add((transfer) => incoming.push(transfer));
+      const outgoing = alice.transfers.send('peer', fileOf(2 * WINDOW).file);
+      await until(() => incoming.length === 1);
+      if (!early) {
+        let writes = 0;
+        // It never gets to the end.
+        const sink = new WritableStream({ write: () => new Promise((resolve) => ++writes < 10 && resolve(undefined)) });
+        incoming[0].accept({ sink });
+        await until(() => outgoing.transferred > 0);
+      }
+      const [one, other] = sender ? [outgoing, incoming[0]] : [incoming[0], outgoing];
+      one.cancel('enough');
+      assert.equal(one.error.reason, 'cancelled: enough');
+      await assert.rejects(other.finished, { reason: 'cancelled by the other side: enough' });
+      assert.deepEqual([one.state, other.state], ['cancelled', 'cancelled']);
+      one.cancel();
+      incoming[0].accept();
+      incoming[0].decline();
+      assert.equal(incoming[0].blob, null);
+    }
+  }
+});
+
+test('a stream that fails ends the transfer at both ends, with its words', async () => {
+  const [alice, bob] = pair();
+  bob.onFile.add((transfer) =>
+    transfer.accept({ sink: new WritableStream({ write: () => Promise.reject(new Error('the disk is full')) }) }),
+  );
+  const outgoing = alice.transfers.send('peer', fileOf(WINDOW).file);
+  await assert.rejects(outgoing.finished, {
+    reason: 'cancelled by the other side: the recipient cannot write it: the disk is full',
+  });
+});
+
+test('a stream is aborted when the file does not arrive, also while it takes its time', async () => {
+  const [alice, bob] = pair();
+  let aborted = null;
+  const sink = new WritableStream(
+    { write: () => new Promise(() => {}), abort: (reason) => void (aborted = reason) },
+    {},
+  );
+  const signalled = new Promise((resolve) => {
+    const stuck = new WritableStream({
+      write: (_, controller) => {
+        controller.signal.addEventListener('abort', () => resolve(null));
+        return new Promise(() => {});
+      },
+    });
+    bob.onFile.add((transfer) => transfer.accept({ sink: transfer.size === 5 ? sink : stuck }));
+  });
+  const first = alice.transfers.send('peer', fileOf(WINDOW).file);
+  await until(() => first.state === 'running');
+  await settle();
+  first.cancel();
+  await signalled;
+  const second = alice.transfers.send('peer', fileOf(5).file);
+  await until(() => second.state === 'running');
+  bob.transfers.ended('peer', new PeerConnectionFailed('peer', 'gone'));
+  await until(() => second.state === 'cancelled');
+  assert.equal(aborted, null); // not before its write has ended, says the standard
+});
+
+test('a file that cannot be read any more is cancelled', async () => {
+  const [alice, bob] = pair();
+  bob.onFile.add((transfer) => transfer.accept());
+  const file = new File([new Uint8Array(10)], 'a');
+  file.slice = () => {
+    throw new DOMException('gone', 'NotReadableError');
+  };
+  const outgoing = alice.transfers.send('peer', file);
+  await assert.rejects(outgoing.finished, { reason: 'the file has changed, or is gone' });
+  assert.equal(outgoing.state, 'failed');
+});
+
+// --- one of them ---------------------------------------------------------------------------------------------------
+
+test('an offer waits for the connection, and says what is on offer', async () => {
+  const side = new Side();
+  side.features = null;
+  const transfer = side.transfers.send('peer', new Blob(['hello'], { type: 'text/plain' }), { name: '../x.txt' });
+  assert.equal(side.opened, 1);
+  assert.ok(side.transfers.busy('peer'));
+  assert.ok(!side.transfers.busy('somebody else'));
+  side.transfers.connected('peer', []);
+  assert.deepEqual(side.take(), []);
+  side.features = ['files', 'calls'];
+  side.transfers.connected('peer', side.features);
+  side.transfers.connected('peer', side.features);
+  assert.deepEqual(side.take(), [{ type: 'file-offer', id: transfer.id, name: 'x.txt', size: 5, mime: 'text/plain' }]);
+});
+
+test('a peer whose program takes no files is told apart at once', async () => {
+  const side = new Side();
+  side.features = ['calls'];
+  const transfer = side.transfers.send('peer', fileOf(5).file);
+  assert.equal(transfer.state, 'failed');
+  await assert.rejects(transfer.finished, FeatureMissing);
+  assert.deepEqual(side.take(), []);
+});
+
+test('what cannot be offered is refused at once', () => {
+  const side = new Side();
+  assert.throws(() => side.transfers.send('peer', /** @type {any} */ ('text')), UsageError);
+  side.refusal = new StateError('closed');
+  assert.throws(() => side.transfers.send('peer', fileOf(5).file), StateError);
+  assert.ok(!side.transfers.busy('peer'));
+});
+
+test('what cannot be said ends the transfer', async () => {
+  const { side, transfer } = offered(10);
+  side.refusal = new QueueFull('peer', 1, 1);
+  transfer.accept();
+  assert.equal(transfer.state, 'failed');
+  assert.match(transfer.error.message, /can be queued|waiting/);
+});
+
+test('without a callback files are declined', () => {
+  const side = new Side();
+  side.hear(offer);
+  assert.deepEqual(side.take(), [{ type: 'file-decline', id: ID, reason: 'this program takes no files' }]);
+});
+
+test('only an offer of the other side can be accepted or declined, and only once', () => {
+  const side = new Side();
+  const outgoing = side.transfers.send('peer', fileOf(5).file);
+  assert.throws(() => outgoing.accept(), StateError);
+  assert.throws(() => outgoing.decline(), StateError);
+  const { transfer } = offered(5);
+  transfer.accept();
+  assert.throws(() => transfer.accept(), StateError);
+  assert.throws(() => transfer.decline(), StateError);
+});
+
+test('a failure that nobody asks for complains nowhere', async () => {
+  const { side, transfer } = offered(5);
+  void transfer.finished;
+  side.hear({ type: 'file-cancel', id: ID, reason: '' });
+  await settle();
+  assert.equal(transfer.error.reason, 'cancelled by the other side');
+  await assert.rejects(transfer.finished, TransferFailed);
+});
+
+test('a blob has a type only if nothing in it runs when it is opened', async () => {
+  for (const [mime, type] of [
+    ['image/jpeg', 'image/jpeg'],
+    ['video/mp4', 'video/mp4'],
+    ['text/plain', 'text/plain'],
+    ['text/html', ''],
+    ['image/svg+xml', ''],
+    ['application/pdf', ''],
+  ]) {
+    const side = new Side();
+    /** @type {any} */
+    let transfer;
+    side.onFile.add((each) => (transfer = each).accept());
+    side.hear({ ...offer, size: 0, mime });
+    await transfer.finished;
+    assert.equal(transfer.blob.type, type);
+    assert.equal(transfer.mime, mime);
+  }
+});
+
+test('the end of the stream ends what is under way, and says so', () => {
+  const { side, transfer } = offered(10);
+  const outgoing = side.transfers.send('peer', fileOf(5).file);
+  side.take();
+  side.transfers.ended('peer', new PeerConnectionFailed('peer', 'it has hung up'));
+  assert.deepEqual([transfer.state, outgoing.state], ['failed', 'failed']);
+  assert.equal(transfer.error.reason, 'it has hung up');
+  assert.deepEqual(
+    side.take().map((word) => word?.type),
+    ['file-cancel', 'file-cancel'],
+  );
+});
+
+test('what was not offered yet can be offered to the one who has taken the place of the other', () => {
+  const side = new Side();
+  side.features = null;
+  const transfer = side.transfers.send('peer', fileOf(5).file);
+  side.transfers.ended('peer', new PeerConnectionFailed('peer', 'started anew'), true);
+  assert.equal(transfer.state, 'offered');
+  side.features = ['files'];
+  side.transfers.connected('peer', []);
+  side.transfers.ended('peer', new PeerConnectionFailed('peer', 'started anew'), true);
+  assert.equal(transfer.state, 'failed');
+});
+
+test('closing ends everything, and says nothing', () => {
+  const { side, transfer } = offered(10);
+  side.transfers.close();
+  assert.equal(transfer.error.reason, 'the store was closed');
+  assert.deepEqual(side.take(), []);
+});
+
+test('at most so many files are on offer; the others wait for their turn', async () => {
+  const side = new Side();
+  const all = Array.from({ length: MAX_OPEN + 3 }, () => side.transfers.send('peer', fileOf(1).file));
+  assert.equal(side.take().length, MAX_OPEN);
+  side.hear({ type: 'file-decline', id: all[0]?.id, reason: '' });
+  await settle();
+  assert.deepEqual(
+    side.take().map((word) => word?.id),
+    [all[MAX_OPEN]?.id],
+  );
+});
+
+test('many files that wait for a peer which takes none all fail', async () => {
+  const side = new Side();
+  side.features = null;
+  const all = Array.from({ length: 3000 }, () => side.transfers.send('peer', fileOf(1).file));
+  side.features = [];
+  side.transfers.connected('peer', []);
+  assert.ok(all.every((transfer) => transfer.error instanceof FeatureMissing));
+});
+
+test('a message of the application waits behind one window, or two while several files begin', async () => {
+  const side = new Side();
+  const all = Array.from({ length: 5 }, () => side.transfers.send('peer', fileOf(3 * WINDOW).file));
+  side.take();
+  const size = () =>
+    side.take().reduce((sum, each) => {
+      assert.notEqual(each?.id, all[4]?.id);
+      return sum + (each?.type === 'piece' ? each.data.length : 0);
+    }, 0);
+  side.hear({ type: 'file-accept', id: all[0]?.id });
+  for (let round = 0; round < 50; round++) await settle();
+  assert.equal(size(), WINDOW);
+  all.slice(1).forEach(({ id }) => side.hear({ type: 'file-accept', id }));
+  for (let round = 0; round < 50; round++) await settle();
+  assert.ok(size() < 1.1 * WINDOW);
+  side.hear({ type: 'file-received', id: all[0]?.id, bytes: WINDOW });
+  for (let round = 0; round < 50; round++) await settle();
+  assert.equal(size(), CONFIRM);
+});
+
+// --- hostile peers -------------------------------------------------------------------------------------------------
+
+for (const [what, size, controls] of /** @type {[string, number, any[]][]} */ ([
+  ['a wrong offset', 10, [piece({ offset: 1 })]],
+  ['a piece once more', 10, [piece({}), piece({})]],
+  ['more than was offered', 1, [piece({ data: new Uint8Array(2) })]],
+  [
+    'more than the window allows',
+    2 * WINDOW,
+    Array.from({ length: 17 }, (_, index) => piece({ offset: index * MAX_PIECE, data: new Uint8Array(MAX_PIECE) })),
+  ],
+  ['crumbs', 2 * WINDOW, Array.from({ length: 1025 }, (_, offset) => piece({ offset }))],
+])) {
+  test(`${what}: the transfer is over, and nothing else`, () => {
+    const { side, transfer } = offered(size);
+    transfer.accept();
+    side.take();
+    side.hearAll(...controls);
+    assert.equal(transfer.state, 'failed');
+    assert.match(transfer.error.reason, /breaks the protocol/);
+    assert.deepEqual(
+      side.take().map((word) => word?.type),
+      ['file-cancel'],
+    );
+    side.hearAll(...controls);
+    assert.deepEqual(side.take(), []);
+  });
+}
+
+test('data before the file was accepted ends the transfer', () => {
+  const { side, transfer } = offered(10);
+  side.hear(piece({}));
+  assert.equal(transfer.state, 'failed');
+});
+
+for (const [what, accepted, bytes] of /** @type {[string, boolean, number][]} */ ([
+  ['what was not sent', true, 6],
+  ['a file that was not accepted', false, 0],
+])) {
+  test(`a confirmation of ${what} ends the transfer`, async () => {
+    const side = new Side();
+    const transfer = side.transfers.send('peer', fileOf(5).file);
+    if (accepted) side.hear({ type: 'file-accept', id: transfer.id });
+    await settle();
+    side.hear({ type: 'file-received', id: transfer.id, bytes });
+    assert.equal(transfer.state, 'failed');
+    assert.equal(side.take().at(-1)?.type, 'file-cancel');
+  });
+}
+
+test('a confirmation that goes back ends the transfer', async () => {
+  const side = new Side();
+  const transfer = side.transfers.send('peer', fileOf(2 * WINDOW).file);
+  side.hear({ type: 'file-accept', id: transfer.id });
+  await until(() => side.sent.length > 10);
+  side.hear({ type: 'file-received', id: transfer.id, bytes: CONFIRM });
+  side.hear({ type: 'file-received', id: transfer.id, bytes: CONFIRM - 1 });
+  assert.equal(transfer.state, 'failed');
+});
+
+test('what is said about an unknown transfer, twice, or by the wrong side is ignored', async () => {
+  const { side, transfer } = offered(10);
+  const outgoing = side.transfers.send('peer', fileOf(5).file);
+  side.take();
+  for (const type of ['file-accept', 'file-decline', 'file-received', 'file-cancel', 'piece', 'call-offer']) {
+    side.hear(piece({ type, id: '__________8', reason: '', bytes: 0 }));
+  }
+  side.hear({ type: 'file-accept', id: ID });
+  side.hear({ type: 'file-decline', id: ID, reason: '' });
+  side.hear({ type: 'file-received', id: ID, bytes: 0 });
+  side.hear(piece({ id: outgoing.id }));
+  side.hear({ ...offer, size: 99 });
+  side.hear({ type: 'file-accept', id: outgoing.id });
+  side.hear({ type: 'file-accept', id: outgoing.id });
+  await settle();
+  assert.deepEqual([transfer.state, transfer.size, outgoing.state], ['offered', 10, 'running']);
+  assert.deepEqual(
+    side.take().map((word) => word?.type),
+    ['piece'],
+  );
+});
+
+test('thousands of offers leave 64 open', () => {
+  const side = new Side();
+  let told = 0;
+  side.onFile.add(() => told++);
+  for (let number = 0; number < 3000; number++) {
+    const id = Buffer.from(BigUint64Array.of(BigInt(number)).buffer).toString('base64url');
+    side.hear({ ...offer, id, name: '../'.repeat(100) + 'CON' });
+  }
+  assert.equal(told, MAX_OPEN);
+  assert.equal(side.take().length, 3000 - MAX_OPEN);
+  assert.ok(!side.transfers.busy('peer'));
+});
+
+test('names and types of strangers are made safe', () => {
+  const side = new Side();
+  /** @type {any} */
+  let transfer;
+  side.onFile.add((each) => (transfer = each));
+  side.hear({ ...offer, name: '..\\..\\\u202egpj.exe', mime: 'TEXT/HTML; charset=x' });
+  assert.deepEqual([transfer.name, transfer.mime], ['gpj.exe', 'text/html']);
+});
+
+test('a transfer whose words are read from the wire works as well', () => {
+  const { side, transfer } = offered(2);
+  transfer.accept();
+  const bytes = [encodePiece(ID, 0, Uint8Array.of(1)), encodeControl({ type: 'file-cancel', id: ID, reason: 'x' })];
+  bytes.forEach((each) => side.hear(decodeControl(each)));
+  assert.equal(transfer.state, 'cancelled');
+});
