@@ -237,24 +237,51 @@ export class Switchboard {
    */
   async watchAll(userIds) {
     userIds.forEach((userId) => this.#checkOther(userId));
-    await this.client.watch(...userIds);
-    for (const userId of userIds) {
-      if (!this.#closed && !this.#presence.has(userId)) {
-        this.#presence.set(userId, this.find(userId)?.view.online ?? null);
-        this.#show(userId);
-        this.#look(userId);
-      }
+    const fresh = userIds.filter((userId) => !this.#presence.has(userId));
+    // First: the server tells how they stand before it says that it will.
+    fresh.forEach((userId) => this.#presence.set(userId, this.find(userId)?.view.online ?? null));
+    try {
+      await this.client.watch(...fresh);
+    } catch (error) {
+      this.#ignore(fresh);
+      throw error;
     }
+    fresh.forEach((userId) => {
+      this.#show(userId);
+      void this.#look(userId);
+    });
   }
 
-  /** @param {string[]} userIds */
+  /**
+   * End that. Throws `SignalingError`.
+   *
+   * @param {string[]} userIds
+   */
   async unwatchAll(userIds) {
-    const unused = userIds.filter((userId) => this.#presence.delete(userId) && !this.#links.has(userId));
-    unused.forEach((userId) => this.#drop(userId));
-    this.#publish();
+    const unused = this.#ignore(userIds);
     if (unused.length) {
       await this.client.unwatch(...unused);
     }
+  }
+
+  /**
+   * The application does not want to know any more; returns those of whom nobody does.
+   *
+   * @param {string[]} userIds
+   */
+  #ignore(userIds) {
+    const unused = userIds.filter((userId) => {
+      const link = this.find(userId);
+      const was = this.#presence.delete(userId);
+      if (was && link) {
+        link.watched = true; // the server's watch is the link's from now on
+      } else if (was) {
+        this.#drop(userId);
+      }
+      return was && !link;
+    });
+    this.#publish();
+    return unused;
   }
 
   /**

@@ -64,9 +64,12 @@ export class FakeNetwork {
 }
 
 /** A track of audio or video; there is nothing on it. */
-export class FakeTrack {
+export class FakeTrack extends EventTarget {
+  readyState = 'live';
+
   /** @param {string} kind */
   constructor(kind, id = `${kind}-${Math.random()}`) {
+    super();
     this.kind = kind;
     this.id = id;
   }
@@ -540,7 +543,7 @@ class FakePeerConnection {
       const sending = sends(direction);
       if (sending && !transceiver.receives) {
         const { track } = transceiver.receiver;
-        this.ontrack?.({ track, streams: stream ? [{ id: stream }] : [] });
+        this.ontrack?.({ track, streams: stream ? [Object.assign(new EventTarget(), { id: stream })] : [] });
       }
       transceiver.receives = sending;
     }

@@ -1,0 +1,78 @@
+/** Stores for tests: on a real server, with peer connections that need no network. */
+import { Identity } from '../../src/identity/keys.js';
+import { NetworkStore } from '../../src/store/store.js';
+import { AT_ONCE } from './clients.js';
+import { FakeStream } from './fake_media.js';
+import { FakeNetwork } from './fake_rtc.js';
+
+// Node has none, and calls collect what they get in one.
+globalThis.MediaStream ??= /** @type {any} */ (FakeStream);
+
+/** Everything that takes long takes a moment. */
+export const QUICK = { attempt: 5, heal: 1, heartbeat: 0.05, silence: 0.3, probe: 0.1, linger: 0.1 };
+
+/** Some stores that can reach each other, and are closed when the test ends. */
+export class World {
+  network = new FakeNetwork();
+  #t;
+  #url;
+
+  constructor(t, url) {
+    this.#t = t;
+    this.#url = url;
+  }
+
+  /** A store that is not connected. */
+  make(options = {}) {
+    const { RTCPeerConnection } = this.network;
+    const store = new NetworkStore({ timing: QUICK, backoff: AT_ONCE, RTCPeerConnection, iceServers: [], ...options });
+    this.#t.after(() => store.disconnect());
+    return store;
+  }
+
+  /** A store that is registered. */
+  async join(userId, { url = this.#url, device, ...options } = {}) {
+    const store = this.make(options);
+    await store.connectToSignaling(url, userId, { device, backoff: AT_ONCE });
+    return store;
+  }
+}
+
+/** Wait until a store's state is so. */
+export function until(store, fits) {
+  return new Promise((resolve) => {
+    let unsubscribe = () => {};
+    let done = false;
+    unsubscribe = store.subscribe((state) => {
+      if (!done && fits(state)) {
+        done = true;
+        queueMicrotask(() => unsubscribe());
+        resolve(state);
+      }
+    });
+  });
+}
+
+/** Wait until a peer's part of a store's state is so. */
+export const untilPeer = (store, userId, fits) => until(store, ({ peers }) => peers[userId] && fits(peers[userId]));
+
+/** Wait until something with a `subscribe` of its own (a call, a transfer) is so. */
+export const untilIt = (it, fits) =>
+  new Promise((resolve) => {
+    it.subscribe((now) => fits(now) && resolve(now));
+  });
+
+/** The next messages of a store. */
+export async function take(store, count) {
+  const messages = [];
+  for await (const message of store.messages()) {
+    messages.push(message);
+    if (messages.length === count) break;
+  }
+  return messages;
+}
+
+/** The contents of the next messages. */
+export const contents = async (store, count) => (await take(store, count)).map(({ content }) => content);
+
+export { Identity };
