@@ -12,6 +12,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { minify } from 'terser';
 
 /** What the whole SDK may weigh on the wire, gzipped, in bytes: less than a small picture. */
 export const MAX_SDK = 25 * 1024;
@@ -61,11 +62,13 @@ async function bundle(name, entry, banner) {
     target: 'es2022',
     charset: 'utf8',
     legalComments: 'none',
-    banner: { js: banner },
     write: false,
     logLevel: 'error',
   });
-  const text = /** @type {import('esbuild').OutputFile} */ (result.outputFiles[0]).text;
+  const [output] = /** @type {[import('esbuild').OutputFile]} */ (result.outputFiles);
+  // After esbuild's own minifier another one, which finds 3 % more.
+  const small = await minify(output.text, { module: true, ecma: 2020, compress: { passes: 3 } });
+  const text = `${banner}\n${small.code}\n`;
   return { url: new URL(name, web), name, text, gzipped: gzipSync(text, { level: 9 }).length };
 }
 
