@@ -32,6 +32,14 @@ export async function quiet() {
   }
 }
 
+/** Let time pass second by second, so that what is sent meanwhile arrives in its time. */
+export async function pass({ timers }, seconds) {
+  for (let second = 0; second < seconds; second++) {
+    timers.advance(1);
+    await quiet();
+  }
+}
+
 /** Signaling between sides. `middle` decides what arrives of each message: the server, in short. */
 export class Link {
   network = new FakeNetwork();
