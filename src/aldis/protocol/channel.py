@@ -40,7 +40,7 @@ VERSION: Final = 1
 # RFC 8841 lets a peer that says nothing take 64 KiB; the W3C examples use 16 KiB, which every stack takes unfragmented.
 MAX_FRAME: Final = 64 * 1024
 CHUNK: Final = 16 * 1024
-# What one message may have at most: it is held in memory whole at both ends. Files go in pieces (`store.transfer`).
+# What one message may have at most: it is held in memory whole at both ends. Files go in pieces (`store.transfers`).
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 # A reason is a line for a log.
 MAX_REASON: Final = 200

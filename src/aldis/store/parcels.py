@@ -3,9 +3,10 @@
 Rules of this module:
 
 * The sender sends pieces in order, at most `WINDOW` bytes beyond what the recipient has confirmed as written. So no
-  more than that has to be kept in memory at either end, and a message of the application waits behind no more.
+  more than that has to be kept in memory at either end, and a message of the application waits behind little more.
 * Several files to one peer share the window; `AT_ONCE` of them go at a time, the others wait for their turn. A share
-  is never less than `CONFIRM`, or the two sides would wait for each other.
+  is never less than `CONFIRM`, or the two sides would wait for each other. A file that others join keeps what it has
+  on its way already: while four begin, that may come to two windows.
 * The recipient confirms whenever `CONFIRM` bytes more are written, and once more when the file is complete and has its
   name.
 * What the other side says may be wrong in any way; `ProtocolViolation` says how, and the transfer has to end.

@@ -9,7 +9,7 @@ Rules of this module:
 * A fault of one peer, or of one callback, stays there.
 
 It is the face of the package and decides little: peers are the business of `switchboard`, messages that of
-`conversation` and `feeds`, calls that of `caller`, files that of `transfer`.
+`conversation` and `feeds`, calls that of `caller`, files that of `transfers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Everything between one signaling client and the links of its peers.
 
 It turns what the server brings into calls of the links, makes and forgets links within the limits, gives them what
-they need (`link.Home`), leads files to `transfer`, and puts the state together.
+they need (`link.Home`), leads files to `transfers`, and puts the state together.
 
 Rules: one client, one life; it begins with `start` and ends with `close`. A fault of one peer stays with that peer.
 What the application sees of all this is `store.NetworkStore`.
@@ -60,7 +60,8 @@ from aldis.store.link import Link
 from aldis.store.reception import Accept, Reception
 from aldis.store.state import PeerView, StoreLimits, StoreState
 from aldis.store.tasks import Tasks
-from aldis.store.transfer import Transfer, Transfers
+from aldis.store.transfer import Transfer
+from aldis.store.transfers import Transfers
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Setup:
 
 
 class Switchboard:
-    """The peers of one user of one server. A `link.Home`, and a `transfer.Route`."""
+    """The peers of one user of one server. A `link.Home`, and a `transfers.Route`."""
 
     def __init__(self, setup: Setup, client: SignalingClient, mailbox: Mailbox, feed: StateFeed) -> None:
         self.client = client
@@ -426,7 +427,7 @@ class Switchboard:
         if control is not None:
             self.transfers.received(link.user_id, control)
 
-    # --- for transfers (`transfer.Route`) ---------------------------------------------------------------------------
+    # --- for transfers (`transfers.Route`) ---------------------------------------------------------------------------
 
     def send_control(self, user_id: str, data: bytes) -> Delivery:
         return self.link(user_id).send_control(data)
