@@ -1,0 +1,366 @@
+/** One wire on an engine of cardboard: what is hard to bring about with two peers. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { BUFFER_HIGH, BUFFER_LOW, TIMING, Wire } from '../../src/peer/wire.js';
+import {
+  decode,
+  encodeAck,
+  encodeGoodbye,
+  encodeHello,
+  encodePing,
+  encodePong,
+  LABEL,
+  MAX_FRAME,
+} from '../../src/protocol/channel.js';
+import { FakeNetwork } from '../support/fake_rtc.js';
+import { FakeTimers } from '../support/fake_timers.js';
+import { generator, mutated } from '../support/generator.js';
+import { quiet, until } from '../support/peers.js';
+
+const hello = (stream) => ({ type: 'hello', version: 1, stream, next: 1, features: [], received: null });
+const HELLO = encodeHello(hello('theirs'));
+
+/** A channel that does as it is told. */
+class Cardboard {
+  label = LABEL;
+  bufferedAmount = 0;
+  sent = [];
+  closed = 0;
+  broken = false;
+
+  send(data) {
+    if (this.broken) throw new DOMException('it is closing', 'InvalidStateError');
+    this.sent.push(data);
+  }
+
+  close() {
+    this.closed++;
+  }
+
+  /** What it has been given to send, as frames. */
+  get frames() {
+    return this.sent.map(decode);
+  }
+
+  receive(frame) {
+    this.onmessage({ data: typeof frame === 'string' ? frame : Uint8Array.from(frame).buffer });
+  }
+}
+
+/** Notes what it is told. */
+function ownerOf(told) {
+  const note =
+    (what) =>
+    (_, ...values) =>
+      void told.push([what, ...values]);
+  const names = [
+    'offerMade',
+    'answerMade',
+    'operationFailed',
+    'candidateGathered',
+    'negotiationNeeded',
+    'trackReceived',
+  ];
+  const more = ['helloReceived', 'frameReceived', 'bufferDrained', 'pathLost', 'pathRestored', 'ended', 'violated'];
+  return {
+    ...Object.fromEntries([...names, ...more].map((name) => [name, note(name)])),
+    channelOpened: () => {
+      told.push(['channelOpened']);
+      return hello('ours');
+    },
+  };
+}
+
+function made() {
+  const told = [];
+  const timers = new FakeTimers();
+  const network = new FakeNetwork();
+  const wire = new Wire('name', {}, ownerOf(told), TIMING, timers, network.RTCPeerConnection);
+  return { wire, told, timers, network, native: network.connections[0] };
+}
+
+function opened() {
+  const all = made();
+  const channel = new Cardboard();
+  all.wire.channelOpened(channel);
+  channel.receive(HELLO);
+  assert.deepEqual(all.told.splice(0), [['channelOpened'], ['helloReceived', hello('theirs')]]);
+  assert.deepEqual(
+    channel.frames.map(({ type }) => type),
+    ['hello', 'ping'],
+  );
+  channel.sent.length = 0;
+  return { ...all, channel };
+}
+
+const types = (told) => told.map(([what]) => what);
+
+test('a sleep of our own does not count as the silence of the other', async () => {
+  const { wire, told, timers } = opened();
+  timers.now += 600; // the machine was asleep: no timer has run
+  timers.advance(0);
+  assert.deepEqual(told, []);
+  timers.advance(5.1);
+  assert.deepEqual(told, [['pathLost', false]]);
+  await wire.close();
+  assert.equal(timers.waiting, 0);
+});
+
+test('what the engine says of its state leads to its consequences', async () => {
+  const { wire, told, channel, native } = opened();
+  for (const state of ['new', 'connecting', 'closed']) native.become(state);
+  assert.deepEqual(told, []);
+  native.become('disconnected');
+  native.become('failed');
+  native.become('connected');
+  assert.equal(channel.frames.at(-1).type, 'ping'); // its PONG tells whether the path works again
+  channel.receive(encodeAck(1));
+  assert.deepEqual(told, [
+    ['pathLost', false],
+    ['pathLost', true],
+    ['pathRestored'],
+    ['frameReceived', { type: 'ack', sequence: 1 }],
+  ]);
+  await wire.close();
+});
+
+test('PINGs are answered and PONGs measured', async () => {
+  const { wire, channel, timers } = opened();
+  assert.equal(wire.roundTripTime, null);
+  channel.receive(encodePing(77n));
+  assert.deepEqual(channel.frames, [{ type: 'pong', token: 77n }]);
+  timers.advance(1.5);
+  const { token } = channel.frames.at(-1);
+  timers.advance(0.25);
+  for (const each of [5n, token, token]) channel.receive(encodePong(each));
+  assert.equal(wire.roundTripTime, 0.25);
+  await wire.close();
+});
+
+test('nothing is told after the end', async () => {
+  const { wire, told, channel, timers, native } = opened();
+  wire.probe('maybe');
+  wire.offer(1, false);
+  wire.offer(2, false);
+  await wire.close();
+  channel.receive(encodeAck(1));
+  channel.onclose({});
+  channel.onbufferedamountlow({});
+  native.onconnectionstatechange({});
+  native.onicecandidate({ candidate: null });
+  native.onnegotiationneeded({});
+  native.ontrack({ track: {}, streams: [] });
+  wire.probe('again');
+  wire.sayGoodbye('late');
+  const late = new Cardboard();
+  wire.channelOpened(late);
+  assert.equal(late.closed, 1);
+  assert(!wire.sendFrame(encodeAck(1)));
+  timers.advance(60);
+  await quiet();
+  assert.deepEqual(told, []);
+  assert.equal(channel.closed, 0);
+  assert.equal(timers.waiting, 0);
+});
+
+test('a second channel and one with another label are closed', async () => {
+  const { wire, told } = opened();
+  const second = new Cardboard();
+  wire.channelOpened(second);
+  const { wire: fresh, told: nothing } = made();
+  const other = Object.assign(new Cardboard(), { label: 'chat' });
+  fresh.channelOpened(other);
+  assert.deepEqual([second.closed, other.closed, told, nothing], [1, 1, [], []]);
+  await Promise.all([wire.close(), fresh.close()]);
+});
+
+test('a channel that takes no message any more is no crash', async () => {
+  const { wire, told, channel, timers } = opened();
+  channel.broken = true;
+  assert(!wire.sendFrame(encodeAck(1)));
+  channel.receive(encodePing(1n));
+  timers.advance(1.5);
+  wire.sayGoodbye('x');
+  assert.equal(channel.closed, 1);
+  assert.deepEqual(told, []);
+  await wire.close(); // and does not linger for a goodbye that was never sent
+});
+
+test('a full buffer refuses and says once when there is room', async () => {
+  const { wire, told, channel } = opened();
+  assert.equal(channel.bufferedAmountLowThreshold, BUFFER_LOW);
+  channel.onbufferedamountlow({});
+  assert.deepEqual(told, []);
+  channel.bufferedAmount = BUFFER_HIGH - 8;
+  assert(!wire.sendFrame(encodeAck(1)));
+  channel.bufferedAmount = 0;
+  channel.onbufferedamountlow({});
+  channel.onbufferedamountlow({});
+  assert.deepEqual(told, [['bufferDrained']]);
+  assert(wire.sendFrame(encodeAck(1)));
+  await wire.close();
+});
+
+test('closing lingers for the goodbye until the other side has closed, or a second', async () => {
+  for (const end of [({ channel }) => channel.onclose({}), ({ timers }) => timers.advance(TIMING.linger)]) {
+    const all = opened();
+    all.wire.sayGoodbye('x');
+    assert.deepEqual(all.channel.frames, [{ type: 'goodbye', reason: 'x' }]);
+    let closed = false;
+    const closing = all.wire.close().then(() => (closed = true));
+    await quiet();
+    assert(!closed && all.native.signalingState !== 'closed');
+    end(all);
+    await closing;
+    assert.equal(all.native.signalingState, 'closed');
+    assert.equal(all.timers.waiting, 0);
+  }
+});
+
+test('the other side may close before we wait for it', async () => {
+  const { wire, channel, timers } = opened();
+  wire.sayGoodbye('x');
+  channel.onclose({});
+  await wire.close();
+  assert.equal(timers.waiting, 0);
+});
+
+test('no goodbye is sent where nothing comes through', async () => {
+  const { wire, channel, native } = opened();
+  native.become('disconnected');
+  wire.sayGoodbye('x');
+  assert.deepEqual([channel.sent, channel.closed], [[], 0]);
+  await wire.close();
+});
+
+test('a goodbye, and a channel that closes, are told', async () => {
+  const { wire, told, channel } = opened();
+  channel.receive(encodeGoodbye('tired'));
+  channel.receive(encodeGoodbye(''));
+  channel.onclose({});
+  assert.deepEqual(told, [
+    ['ended', 'tired', true],
+    ['ended', 'the other side said goodbye', true],
+    ['ended', 'the other side closed the channel', false],
+  ]);
+  await wire.close();
+});
+
+test('a probe is believed when nothing comes', async () => {
+  const { wire, told, channel, timers } = opened();
+  wire.probe('says the server');
+  wire.probe('says it again');
+  assert.equal(channel.frames.length, 1);
+  channel.receive(encodeAck(1));
+  timers.advance(1.5);
+  assert.deepEqual(types(told.splice(0)), ['frameReceived']);
+  for (const [reason, words] of [
+    ['gone', 'gone'],
+    ['', 'the other side ended the connection'],
+  ]) {
+    wire.probe(reason);
+    timers.advance(1.5);
+    assert.deepEqual(told.pop(), ['ended', words, true]);
+    channel.receive(encodeAck(1));
+    told.length = 0;
+  }
+  await wire.close();
+});
+
+test('operations run in order and tell what came of them', async () => {
+  const { wire, told, native, network } = made();
+  wire.openChannel();
+  wire.accept(1, 'nonsense');
+  wire.addCandidate(null); // of no use, and no loss
+  wire.addCandidate({ candidate: 'x'.repeat(2000), sdpMid: '0', sdpMLineIndex: 0 });
+  wire.answer(2, 'v=0\r\n');
+  wire.offer(3, false);
+  await until(() => types(told).includes('offerMade'));
+  await quiet();
+  const results = told.filter(([what]) => what !== 'candidateGathered' && what !== 'negotiationNeeded');
+  assert.deepEqual(
+    results.map(([what, serial]) => [what, serial]),
+    [
+      ['operationFailed', 1],
+      ['operationFailed', 2],
+      ['offerMade', 3],
+    ],
+  );
+  assert.equal(results[2][2], native.localDescription.sdp);
+  const gathered = told.filter(([what]) => what === 'candidateGathered').map(([, candidate]) => candidate);
+  assert.equal(gathered.length, 2); // an empty one, which ends one media section, is not passed on
+  assert.deepEqual(Object.keys(gathered[0]), ['candidate', 'sdpMid', 'sdpMLineIndex', 'usernameFragment']);
+  assert.equal(gathered[1], null);
+  assert.equal(await wire.stats(), null);
+  await wire.close();
+  assert.equal(await wire.stats(), null);
+  assert.deepEqual(network.open, []);
+});
+
+test('an offer that cannot be answered is rolled back', async () => {
+  const { wire, told, native, network } = made();
+  const other = new network.RTCPeerConnection({});
+  other.createDataChannel('aldis.v1');
+  await other.setLocalDescription();
+  const apply = native.setLocalDescription;
+  native.setLocalDescription = async () => {
+    throw new DOMException('no', 'OperationError');
+  };
+  wire.answer(1, other.localDescription.sdp);
+  await until(() => told.length);
+  assert.deepEqual(told, [['operationFailed', 1, 'no']]);
+  assert.equal(native.signalingState, 'stable');
+  native.setLocalDescription = apply;
+  await wire.close();
+  other.close();
+});
+
+test('what arrives is told or a violation, and never a crash', async () => {
+  const random = generator(11);
+  const seeds = [HELLO, encodeAck(1), encodePing(1n), encodePong(2n), encodeGoodbye('x'), new Uint8Array([9, 1])];
+  const allowed = ['helloReceived', 'frameReceived', 'violated', 'ended'];
+  for (let number = 0; number < 600; number++) {
+    const { wire, told, channel } = opened();
+    for (let count = random.below(4); count >= 0; count--) {
+      channel.receive(random.below(10) ? mutated(random, random.one(seeds)) : 'text');
+    }
+    for (const what of types(told)) assert(allowed.includes(what), what);
+    wire.stop();
+  }
+});
+
+for (const [what, frames, reason] of [
+  ['a text', ['text'], /text message/],
+  ['an empty frame', [new Uint8Array()], /empty/],
+  ['a frame over the limit', [new Uint8Array(MAX_FRAME + 1).fill(2)], /65537 bytes/],
+  ['a second HELLO', [HELLO, HELLO], /second HELLO/],
+  ['a message before the HELLO', [encodeAck(1)], /no HELLO/],
+  ['an unknown frame before the HELLO', [new Uint8Array([77])], /no HELLO/],
+]) {
+  test(`${what} breaks the protocol`, async () => {
+    const { wire, told } = made();
+    const channel = new Cardboard();
+    wire.channelOpened(channel);
+    for (const frame of frames) channel.receive(frame);
+    const [[, said]] = told.filter(([name]) => name === 'violated');
+    assert.match(said, reason);
+    await wire.close();
+  });
+}
+
+test('a fault of the owner is no fault of the peer', async () => {
+  const { wire, told, channel } = opened();
+  told.push = () => {
+    throw new TypeError('a fault of ours');
+  };
+  assert.throws(() => channel.receive(encodeAck(1)), TypeError);
+  await wire.close();
+});
+
+test('a kind of frame from the future is skipped, and a sign of life', async () => {
+  const { wire, told, channel, native } = opened();
+  native.become('disconnected');
+  channel.receive(new Uint8Array([200, 1, 2]));
+  assert.deepEqual(types(told), ['pathLost', 'pathRestored']);
+  await wire.close();
+});
