@@ -309,13 +309,17 @@ def test_control_messages_have_a_limit_of_their_own() -> None:
 
 def test_a_control_message_may_be_answered_at_once() -> None:
     side = opened()
+
+    def answer(data: bytes) -> None:
+        side.talk.send(Content.CONTROL, b"re: " + data)
+
     side.talk = Conversation(
         "bob",
         "s",
         limits=side.limits,
         route=side.route,
         recipient=side.mailbox,
-        control=lambda data: side.talk.send(Content.CONTROL, b"re: " + data),
+        control=answer,
         timers=side.timers,
     )
     side.talk.hello()
