@@ -171,11 +171,8 @@ export class SignalingClient {
   async close() {
     this.#machine.close();
     this.#carryOut();
-    this.#first?.(new StateError('the client was closed while it was connecting'));
+    await this.#transport?.gone;
     this.#sendQueued();
-    const transport = this.#transport;
-    transport?.close(NORMAL, '');
-    await transport?.gone;
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
@@ -311,7 +308,11 @@ export class SignalingClient {
 
   /** @param {SignalingEvent} event */
   #publish(event) {
-    if (event.type === 'closed') globalThis.removeEventListener?.('online', this.#online);
+    if (event.type === 'closed') {
+      globalThis.removeEventListener?.('online', this.#online);
+      this.#first?.(new StateError('the client was closed while it was connecting'));
+      this.#transport?.close(NORMAL, ''); // one that is not open yet, and of which the machine does not know
+    }
     for (const subscriber of [...this.#subscribers]) {
       // Another callback may have ended this one's subscription.
       if (!this.#subscribers.has(subscriber)) continue;
@@ -437,14 +438,16 @@ export class SignalingClient {
 
   #sendQueued() {
     this.#cancelLook();
-    for (let queued; (queued = this.#queue[0]); this.#queue.shift()) {
+    for (let queued; (queued = this.#queue[0]);) {
       const now = timers.time();
       const { name, deadline, make, resolve, reject } = queued;
-      if ((this.#transport?.backlog ?? 0) > MOST_BACKLOG) {
-        if (now < deadline) {
-          this.#cancelLook = timers.callLater(LOOK_AGAIN, () => this.#sendQueued());
-          break;
-        }
+      const blocked = (this.#transport?.backlog ?? 0) > MOST_BACKLOG;
+      if (blocked && now < deadline) {
+        this.#cancelLook = timers.callLater(LOOK_AGAIN, () => this.#sendQueued());
+        return;
+      }
+      this.#queue.shift();
+      if (blocked) {
         reject(new RequestTimeout(name, this.#settings.requestTimeout));
         continue;
       }
@@ -456,8 +459,8 @@ export class SignalingClient {
       } catch (error) {
         reject(error);
       }
+      this.#carryOut();
     }
-    this.#carryOut();
   }
 
   /**

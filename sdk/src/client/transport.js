@@ -61,6 +61,8 @@ export class Transport {
       ws.onopen = () => this.#opened(ws.protocol);
       ws.onmessage = ({ data }) => this.#message(data);
       ws.onclose = ({ code, reason }) => this.#finish(code, reason);
+      // Node's WebSocket leaves it at that when it cannot connect.
+      ws.onerror = () => this.#open || this.#finish(ABNORMAL, '');
     } catch (error) {
       // A page that came by https: may not dial ws:.
       queueMicrotask(() => this.#finish(ABNORMAL, /** @type {Error} */ (error).message));
@@ -86,13 +88,15 @@ export class Transport {
    */
   close(code, reason) {
     if (this.#closing || !this.#end) return;
+    if (!this.#open) {
+      this.#abort('the client was closed');
+      return;
+    }
     this.#closing = true;
-    this.#cancelTimer();
     this.#cancelTimer = this.#timers.callLater(CLOSE_TIMEOUT, () => this.#finish(ABNORMAL, ''));
     const { read } = new TextEncoder().encodeInto(reason, new Uint8Array(MAX_REASON_BYTES));
     // A page may say 1000, or 3000 and above (WHATWG WebSockets, "close(code, reason)").
     this.#ws?.close(code === NORMAL ? code : Math.max(code, GOING_AWAY), reason.slice(0, read));
-    if (!this.#open) this.#finish(ABNORMAL, 'the client was closed');
   }
 
   /** @param {string} protocol */
@@ -116,8 +120,8 @@ export class Transport {
 
   /** End it at once; what the server makes of that does not matter any more. @param {string} reason */
   #abort(reason) {
-    this.#ws?.close(GOING_AWAY);
     this.#finish(ABNORMAL, reason);
+    this.#ws?.close(GOING_AWAY);
   }
 
   /** @param {number} code @param {string} reason */

@@ -1,0 +1,484 @@
+/** `SignalingClient` against a scripted server: what no honest server does, and what must not be left behind. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { SignalingClient } from '../../src/client/client.js';
+import {
+  ConfigError,
+  ConnectionClosed,
+  ConnectionLost,
+  IdentityError,
+  InvalidAddress,
+  ReconnectGaveUp,
+  RequestFailed,
+  RequestTimeout,
+  ServerUnreachable,
+  StateError,
+  UsageError,
+} from '../../src/errors.js';
+import { Identity } from '../../src/identity/keys.js';
+import { makeClient } from '../support/clients.js';
+import { accepted, BINARY, CLOSE, frame, startScripted, TEXT } from '../support/scripted_server.js';
+
+const ALICE = await Identity.generate();
+const UNAVAILABLE = 'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n';
+
+/** A server for one test. */
+async function scripted(t) {
+  const server = await startScripted();
+  t.after(() => server.close());
+  return server;
+}
+
+/** A registered client, its events, the server, and the server's end of the connection. */
+async function joined(t, options) {
+  const server = await scripted(t);
+  const made = makeClient(t, server.url, 'alice', options);
+  await made.client.connect();
+  const line = await server.accept();
+  const registering = made.client.register(ALICE);
+  await line.admit();
+  await registering;
+  made.events.list.length = 0;
+  return { ...made, server, line };
+}
+
+// --- the life of a client ---
+
+test('the states from the first to the last', async (t) => {
+  const server = await scripted(t);
+  server.upgrade = () => null;
+  const { client } = makeClient(t, server.url, 'alice');
+  assert.equal(client.state, 'disconnected');
+  const connecting = client.connect();
+  const line = await server.accept();
+  assert.equal(client.state, 'connecting');
+  await assert.rejects(client.connect(), StateError);
+  line.write(accepted(line.headers));
+  await connecting;
+  assert.equal(client.state, 'connecting');
+  const registering = client.register(ALICE);
+  await line.admit();
+  await registering;
+  assert.equal(client.state, 'connected');
+  await assert.rejects(client.connect(), /already/);
+  const closing = client.close();
+  assert.deepEqual(await line.readClose(), [1000, '']);
+  line.close(1000);
+  await closing;
+  assert.equal(client.state, 'disconnected');
+});
+
+test('what a client is can be asked before it is connected', () => {
+  const client = new SignalingClient('http://Signal.Example:8080', 'alice', { device: 'phone' });
+  assert.equal(client.url, 'ws://signal.example:8080/');
+  assert.equal(client.server, 'signal.example:8080');
+  assert.deepEqual([client.userId, client.device, client.address], ['alice', 'phone', 'alice/phone']);
+  assert.equal(client.identity, null);
+});
+
+test('a first attempt that fails rejects, and can be made again', async (t) => {
+  const gone = await startScripted();
+  gone.close();
+  const { client, events } = makeClient(t, gone.url, 'alice');
+  await assert.rejects(
+    client.connect(),
+    (error) => error instanceof ServerUnreachable && error.url === client.url && /nothing answers/.test(error.reason),
+  );
+  assert.equal(client.state, 'disconnected');
+  assert.deepEqual(events.list, []);
+  const server = await startScripted({ port: gone.port });
+  t.after(() => server.close());
+  await client.connect();
+  const line = await server.accept();
+  const closing = client.close();
+  await line.readClose();
+  line.hangUp();
+  await closing;
+});
+
+test('a device without a network is told so', async (t) => {
+  const gone = await startScripted();
+  gone.close();
+  Object.defineProperty(globalThis, 'navigator', { value: { onLine: false }, configurable: true });
+  t.after(() => delete globalThis.navigator);
+  const { client } = makeClient(t, gone.url, 'alice');
+  await assert.rejects(client.connect(), /offline/);
+});
+
+test('a page that may not dial is told why', async (t) => {
+  class Forbidden {
+    constructor() {
+      throw new DOMException('an insecure connection from a secure page', 'SecurityError');
+    }
+  }
+  const { client } = makeClient(t, 'ws://signal.example', 'alice', { WebSocket: Forbidden });
+  await assert.rejects(
+    client.connect(),
+    (error) => error instanceof ServerUnreachable && /insecure/.test(error.reason),
+  );
+});
+
+test('what is no Aldis server is left', async (t) => {
+  const server = await scripted(t);
+  const { client } = makeClient(t, server.url, 'alice');
+  for (const upgrade of [
+    () => UNAVAILABLE,
+    (headers) => accepted(headers, null),
+    (headers) => accepted(headers, 'chat'),
+    () => 'SSH-2.0-OpenSSH_9.9\r\n',
+  ]) {
+    server.upgrade = upgrade;
+    await assert.rejects(client.connect(), ServerUnreachable);
+  }
+});
+
+test('a server that does not answer is not waited for without end', async (t) => {
+  const server = await scripted(t);
+  server.upgrade = () => null;
+  const { client } = makeClient(t, server.url, 'alice', { connectTimeout: 0.1 });
+  await assert.rejects(client.connect(), /no answer within 0.1 s/);
+  const line = await server.accept();
+  await line.gone;
+});
+
+test('closing while the first connection is made ends the attempt', async (t) => {
+  const server = await scripted(t);
+  server.upgrade = () => null;
+  const { client } = makeClient(t, server.url, 'alice');
+  const connecting = client.connect();
+  const refused = assert.rejects(connecting, /closed while/);
+  const line = await server.accept();
+  await client.close();
+  await refused;
+  await line.gone;
+  await assert.rejects(client.connect(), /closed/);
+});
+
+test('closing before anything, and again, does no harm', async (t) => {
+  const { client, events } = makeClient(t, 'ws://signal.example', 'alice');
+  await client.close();
+  await Promise.all([client.close(), client.close()]);
+  assert.deepEqual(events.list, [{ type: 'closed', error: null }]);
+});
+
+test('closing between two attempts ends the waiting', async (t) => {
+  const { client, events, line } = await joined(t, { backoff: { first: 1000, most: 1000 } });
+  line.hangUp();
+  await events.until('disconnected');
+  const held = assert.rejects(client.discover('bob'), ConnectionLost);
+  await client.close();
+  await held;
+});
+
+test('closing during a second attempt ends the attempt', async (t) => {
+  const { client, line, server } = await joined(t);
+  server.upgrade = () => null;
+  line.hangUp();
+  const next = await server.accept();
+  await client.close();
+  await next.gone;
+});
+
+test('a server that does not answer a CLOSE frame is not waited for without end', async (t) => {
+  const { client, events } = await joined(t);
+  await client.close();
+  assert.equal(events.list.at(-1).type, 'closed');
+});
+
+test('what is said before closing is sent before closing', async (t) => {
+  const { client, line } = await joined(t);
+  const saying = client.sendBye('bob').catch((error) => error);
+  const closing = client.close();
+  assert.equal((await line.receive()).type, 'bye');
+  assert.deepEqual(await line.readClose(), [1000, '']);
+  line.close(1000);
+  await closing;
+  assert.ok((await saying) instanceof ConnectionLost);
+});
+
+// --- requests ---
+
+test('a request without a reply times out', async (t) => {
+  const { client, line } = await joined(t, { requestTimeout: 0.1 });
+  await assert.rejects(
+    client.discover('bob'),
+    (error) => error instanceof RequestTimeout && error.seconds === 0.1 && error.request === 'discover',
+  );
+  const { id } = await line.receive();
+  line.say({ type: 'discover-response', userId: 'bob', online: true, re: id });
+  const pinging = client.ping();
+  line.say({ type: 'pong', re: (await line.receive()).id });
+  assert.ok((await pinging) >= 0);
+});
+
+test('a request in flight fails with the connection, and one made later waits', async (t) => {
+  const { client, line, server } = await joined(t);
+  const inFlight = assert.rejects(client.discover('bob'), ConnectionLost);
+  await line.receive();
+  line.hangUp();
+  await inFlight;
+  const waiting = client.discover('bob');
+  const next = await server.accept();
+  assert.deepEqual((await next.admit()).resume, { session: 's', secret: 't', received: 0 });
+  next.say({ type: 'discover-response', userId: 'bob', online: true, re: (await next.receive()).id });
+  assert.ok((await waiting).online);
+});
+
+test('a watch in several messages fails when one of them does, once all have ended', async (t) => {
+  const { client, line } = await joined(t);
+  let ended = false;
+  const watching = client.watch(...Array.from({ length: 1500 }, (_, index) => `user-${index}`));
+  const refused = assert.rejects(watching, RequestFailed).then(() => (ended = true));
+  const [first, second] = [await line.receive(), await line.receive()];
+  line.say({ type: 'error', message: 'too many', code: 'too-large', re: second.id });
+  const pinging = client.ping();
+  line.say({ type: 'pong', re: (await line.receive()).id });
+  await pinging;
+  assert.ok(!ended);
+  line.say({ type: 'ack', re: first.id });
+  await refused;
+  await client.watch(); // nobody
+});
+
+test('what cannot be sent is a usage error', async (t) => {
+  const { client } = await joined(t);
+  await assert.rejects(client.sendOffer('bob', '\ud800'), UsageError);
+  await assert.rejects(client.sendAnswer('bob', '\ud800'), UsageError);
+  await assert.rejects(client.sendBye('not a name'), InvalidAddress);
+  await assert.rejects(client.rotate(await Identity.generate().then(() => undefined)), TypeError);
+});
+
+test('a server that does not read slows its clients down, and what they say stays in order', async (t) => {
+  const { client, line } = await joined(t);
+  line.socket.pause();
+  const count = 100;
+  const sending = Array.from({ length: count }, (_, index) =>
+    client.sendBye('bob', { reason: `${index} ${'x'.repeat(50_000)}` }),
+  );
+  line.socket.resume();
+  for (let index = 0; index < count; index++) {
+    const { id, reason } = await line.receive();
+    assert.equal(parseInt(reason), index);
+    line.say({ type: 'ack', re: id });
+  }
+  await Promise.all(sending);
+});
+
+test('a request that the network does not take in time fails, and is never sent', async (t) => {
+  const { client, line } = await joined(t, { requestTimeout: 0.3 });
+  line.socket.pause();
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 600 }, () => client.sendBye('bob', { reason: 'x'.repeat(50_000) })),
+  );
+  assert.ok(outcomes.every(({ reason }) => reason instanceof RequestTimeout));
+  const closing = client.close();
+  line.socket.resume();
+  const { length } = await line.receiveAll();
+  assert.ok(length > 0 && length < 600, `${length} of 600`);
+  line.hangUp();
+  await closing;
+});
+
+test('a key that cannot sign is the end, in words', async (t) => {
+  const server = await scripted(t);
+  const { client, events } = makeClient(t, server.url, 'alice');
+  await client.connect();
+  const line = await server.accept();
+  const { publicKey } = ALICE;
+  const registering = client.register({ publicKey, sign: () => Promise.reject(new Error('the key is gone')) });
+  const refused = assert.rejects(
+    registering,
+    (error) => error instanceof IdentityError && /is gone/.test(error.message),
+  );
+  line.say({ type: 'challenge', nonce: Buffer.alloc(32).toString('base64'), re: (await line.receive()).id });
+  await refused;
+  assert.ok((await events.until('closed')).error instanceof IdentityError);
+});
+
+// --- losing the server ---
+
+test('a final close code is delivered, and every later call rejects with it', async (t) => {
+  const { client, events, line } = await joined(t);
+  line.close(4503, 'banned');
+  const { error } = await events.until('closed');
+  assert.ok(error instanceof ConnectionClosed);
+  assert.deepEqual([error.code, error.reason], [4503, 'banned']);
+  for (const call of [
+    () => client.connect(),
+    () => client.discover('bob'),
+    () => client.ping(),
+    () => client.register(ALICE),
+    () => client.rotate(ALICE),
+  ]) {
+    await assert.rejects(call(), (thrown) => thrown === error);
+  }
+  await client.close();
+});
+
+test('a final refusal of the name after a reconnection ends the client', async (t) => {
+  const { client, events, line, server } = await joined(t);
+  line.hangUp();
+  const next = await server.accept();
+  const { id } = await next.receive();
+  next.say({ type: 'error', message: 'belongs to another', code: 'key-mismatch', re: id });
+  assert.equal((await events.until('closed')).error.code, 'key-mismatch');
+  assert.deepEqual(await next.readClose(), [1000, '']);
+  await assert.rejects(client.discover('bob'), RequestFailed);
+});
+
+test('the client gives up after the attempts that it may make', async (t) => {
+  const { events, line, server } = await joined(t, { backoff: { first: 0.001, most: 0.001, attempts: 3 } });
+  server.upgrade = () => UNAVAILABLE;
+  line.hangUp();
+  const { error } = await events.until('closed');
+  assert.ok(error instanceof ReconnectGaveUp);
+  assert.equal(error.attempts, 3);
+});
+
+test('a server that breaks the protocol is left and visited again', async (t) => {
+  const { client, events, line, server } = await joined(t);
+  let current = line;
+  for (const [garbage, code] of [
+    [frame(BINARY, [1]), 4000],
+    [frame(TEXT, 'no JSON'), 4000],
+    [frame(TEXT, 'x'.repeat(1024 * 1024 + 1)), 4000],
+    [frame(TEXT, '['.repeat(100_000)), 4000],
+  ]) {
+    current.write(garbage);
+    assert.equal((await current.readClose())[0], code);
+    current.hangUp();
+    const gone = await events.until('disconnected');
+    assert.match(gone.reason, /broke the protocol/);
+    current = await server.accept();
+    await current.admit();
+    await events.until('registered');
+  }
+  assert.equal(client.state, 'connected');
+});
+
+test('a reason of ours that is too long for a CLOSE frame is cut between characters', async (t) => {
+  const { line, server } = await joined(t);
+  line.hangUp();
+  const next = await server.accept();
+  const { id } = await next.receive();
+  next.say({ type: 'error', message: 'ü'.repeat(500), code: 'over-capacity', temporary: true, re: id });
+  const [code, reason] = await next.readClose();
+  assert.equal(code, 4000);
+  assert.match(reason, /refused for now: ü+$/);
+  assert.ok(Buffer.byteLength(reason) <= 123);
+});
+
+test('going away is told and followed', async (t) => {
+  // Were the backoff asked, the client would be away for minutes.
+  const { events, line, server } = await joined(t, { backoff: { first: 1000, most: 1000 } });
+  line.say({ type: 'going-away', reconnectIn: 0.02 });
+  line.close(4000, 'restart');
+  const next = await server.accept();
+  await next.admit();
+  await events.until('goingAway');
+  const gone = await events.until('disconnected');
+  assert.deepEqual([gone.reason, gone.code], ['restart', 4000]);
+  await events.until('connected');
+  await events.until('registered');
+});
+
+test('what the server says after it has closed is not listened to', async (t) => {
+  const { events, line, server } = await joined(t);
+  const close = frame(CLOSE, [4000 >> 8, 4000 & 0xff]);
+  line.socket.end(Buffer.concat([close, frame(TEXT, '{"type":"going-away","reconnectIn":9}')]));
+  await (await server.accept()).admit();
+  assert.equal((await events.until('disconnected')).code, 4000);
+  await events.until('registered');
+});
+
+test('with the network back, a waiting client dials at once, and a closed one does not', async (t) => {
+  const browser = new EventTarget();
+  for (const name of ['addEventListener', 'removeEventListener']) {
+    globalThis[name] = browser[name].bind(browser);
+    t.after(() => delete globalThis[name]);
+  }
+  const { client, events, line, server } = await joined(t, { backoff: { first: 1000, most: 1000 } });
+  line.hangUp();
+  await events.until('disconnected');
+  browser.dispatchEvent(new Event('online'));
+  const next = await server.accept();
+  await next.admit();
+  await events.until('registered');
+  next.hangUp();
+  await events.until('disconnected');
+  await client.close();
+  browser.dispatchEvent(new Event('online'));
+  assert.deepEqual(events.list, [{ type: 'closed', error: null }]);
+});
+
+// --- events ---
+
+test('a callback that throws is logged and does no harm to others', async (t) => {
+  const { client, events, line } = await joined(t);
+  const logged = t.mock.method(console, 'error', () => {});
+  client.subscribe(() => {
+    throw new Error('a fault of the application');
+  });
+  let seen = null;
+  client.subscribe((event) => (seen = event));
+  line.say({ type: 'going-away', reconnectIn: 100 });
+  await events.until('goingAway');
+  assert.deepEqual(seen, { type: 'goingAway', reconnectIn: 100 });
+  assert.equal(client.state, 'connected');
+  assert.match(logged.mock.calls[0].arguments[0].message, /a fault of the application/);
+});
+
+test('a callback can end its own subscription and others, and be subscribed twice', async (t) => {
+  const { client, line, events } = await joined(t);
+  const seen = [];
+  const endFirst = client.subscribe(() => {
+    seen.push('first');
+    endFirst();
+    endSecond();
+  });
+  const endSecond = client.subscribe(() => seen.push('second'));
+  const third = () => seen.push('third');
+  client.subscribe(third);
+  const endAgain = client.subscribe(third);
+  for (const reconnectIn of [100, 200]) {
+    line.say({ type: 'going-away', reconnectIn });
+    await events.until('goingAway');
+  }
+  endAgain();
+  endAgain();
+  line.say({ type: 'going-away', reconnectIn: 300 });
+  await events.until('goingAway');
+  assert.deepEqual(seen, ['first', 'third', 'third', 'third', 'third', 'third']);
+});
+
+test('a callback may ask and close', async (t) => {
+  const { client, line, events } = await joined(t);
+  client.subscribe((event) => {
+    if (event.type !== 'goingAway') return;
+    client.sendBye('bob').catch(() => {});
+    client.close();
+  });
+  line.say({ type: 'going-away', reconnectIn: 100 });
+  assert.equal((await line.receive()).type, 'bye');
+  assert.deepEqual(await line.readClose(), [1000, '']);
+  line.close(1000);
+  assert.deepEqual(await events.until('closed'), { type: 'closed', error: null });
+});
+
+// --- settings ---
+
+test('settings that make no sense are refused at once', () => {
+  for (const name of ['requestTimeout', 'connectTimeout']) {
+    for (const seconds of [0, -1, NaN, Infinity, null]) {
+      assert.throws(
+        () => new SignalingClient('ws://signal.example', 'alice', { [name]: seconds }),
+        (error) => error instanceof ConfigError && error.setting === name,
+        `${name}: ${seconds}`,
+      );
+    }
+  }
+  assert.throws(() => new SignalingClient('ws://signal.example', 'not a name'), InvalidAddress);
+  assert.throws(() => new SignalingClient('gopher://signal.example', 'alice'), ConfigError);
+  assert.throws(() => new SignalingClient('ws://signal.example', 'alice', { backoff: { first: -1 } }), ConfigError);
+});

@@ -1,0 +1,227 @@
+/** `SignalingClient` and a real server on loopback: registration, requests, losses, restarts, kill -9. */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+
+import { ConnectionClosed, MessageTooLarge, RequestFailed, StateError } from '../../src/errors.js';
+import { Identity } from '../../src/identity/keys.js';
+import { makeClient, online } from '../support/clients.js';
+import { startProxy } from '../support/proxy.js';
+import { startServer } from '../support/server.js';
+
+const PROOF = { publicKey: 'k', nonce: 'n', signature: 's' };
+const ALL = { trickle: true, restart: true };
+
+/** A server for one test. */
+async function served(t, options) {
+  const server = await startServer(options);
+  t.after(() => server.kill());
+  return server;
+}
+
+/** Whether an error is a refusal with this code. */
+const refused = (code) => (error) => error instanceof RequestFailed && error.code === code;
+
+test('two clients say to each other all there is to say', async (t) => {
+  const { url } = await served(t);
+  const alice = await online(t, url, 'alice');
+  const bob = await online(t, url.replace('ws:', 'http:'), 'bob', { device: 'phone' });
+  assert.equal(bob.client.address, 'bob/phone');
+  assert.deepEqual(await alice.client.discover('bob'), {
+    userId: 'bob',
+    online: true,
+    publicKey: bob.identity.publicKey,
+    devices: ['phone'],
+  });
+  const capabilities = { trickle: false, restart: true };
+  await alice.client.sendOffer('bob', 'v=0', { connection: 'c1', proof: PROOF, capabilities });
+  assert.deepEqual(await bob.events.until('offerReceived'), {
+    type: 'offerReceived',
+    sender: 'alice',
+    description: { type: 'offer', sdp: 'v=0' },
+    connection: 'c1',
+    proof: PROOF,
+    capabilities,
+  });
+  await bob.client.sendAnswer('alice', 'v=1', { connection: 'c1', proof: PROOF, capabilities: null });
+  assert.deepEqual(await alice.events.until('answerReceived'), {
+    type: 'answerReceived',
+    sender: 'bob/phone',
+    description: { type: 'answer', sdp: 'v=1' },
+    connection: 'c1',
+    proof: PROOF,
+    capabilities: ALL,
+  });
+  const candidate = { candidate: 'candidate:1', sdpMid: '0', sdpMLineIndex: 0 };
+  await alice.client.sendIceCandidate('bob/phone', candidate, { connection: 'c1' });
+  await alice.client.sendIceCandidate('bob/phone', null);
+  const type = 'candidateReceived';
+  assert.deepEqual(await bob.events.until(type), { type, sender: 'alice', candidate, connection: 'c1' });
+  assert.deepEqual(await bob.events.until(type), { type, sender: 'alice', candidate: null, connection: null });
+  await bob.client.sendBye('alice', { connection: 'c1', reason: 'enough' });
+  const bye = { type: 'byeReceived', sender: 'bob/phone', connection: 'c1', reason: 'enough' };
+  assert.deepEqual(await alice.events.until('byeReceived'), bye);
+  const seconds = await alice.client.ping();
+  assert.ok(seconds > 0 && seconds < 10, `${seconds} s`);
+  const { iceServers, ttl } = await alice.client.iceServers();
+  assert.deepEqual(iceServers, []);
+  assert.ok(ttl > 0);
+});
+
+test('the server refuses with its codes', async (t) => {
+  const { url } = await served(t);
+  const alice = await online(t, url, 'alice');
+  await assert.rejects(alice.client.sendOffer('nobody', 'v=0'), refused('not-online'));
+  await assert.rejects(alice.client.sendOffer('alice', 'x'.repeat(70_000)), MessageTooLarge);
+  const thief = makeClient(t, url, 'alice');
+  await thief.client.connect();
+  await assert.rejects(thief.client.register(await Identity.generate()), refused('key-mismatch'));
+  await assert.rejects(thief.client.discover('alice'), StateError);
+  assert.ok((await alice.client.discover('alice')).online);
+});
+
+test('presence, and its end', async (t) => {
+  const { url } = await served(t);
+  const alice = await online(t, url, 'alice');
+  await alice.client.watch('bob');
+  assert.equal((await alice.events.until('presenceChanged')).online, false);
+  const bob = await online(t, url, 'bob');
+  const came = await alice.events.until('presenceChanged');
+  assert.deepEqual([came.online, came.publicKey], [true, bob.identity.publicKey]);
+  await bob.client.unregister();
+  assert.equal((await alice.events.until('presenceChanged')).online, false);
+  assert.equal(bob.client.state, 'connecting');
+  await alice.client.unwatch('bob');
+  await bob.client.register(bob.identity);
+  await alice.client.ping();
+  assert.deepEqual(alice.events.list, []);
+});
+
+test('a rotated key is the one that registers from then on', async (t) => {
+  const server = await served(t);
+  const proxy = await startProxy(server.port);
+  t.after(() => proxy.close());
+  const alice = await online(t, proxy.url, 'alice');
+  const identity = await Identity.generate();
+  await alice.client.rotate(identity);
+  assert.equal(alice.client.identity, identity);
+  proxy.cut();
+  await alice.events.until('registered');
+  assert.deepEqual((await alice.client.discover('alice')).publicKey, identity.publicKey);
+  const late = makeClient(t, server.url, 'alice');
+  await late.client.connect();
+  await assert.rejects(late.client.register(alice.identity), refused('key-mismatch'));
+  await late.client.register(identity);
+});
+
+test('of two rotations at once one is made, and the other told so', async (t) => {
+  const { url } = await served(t);
+  const alice = await online(t, url, 'alice');
+  const keys = [await Identity.generate(), await Identity.generate()];
+  const outcomes = await Promise.allSettled(keys.map((key) => alice.client.rotate(key)));
+  assert.equal(outcomes.filter(({ status }) => status === 'fulfilled').length, 1);
+  const made = keys[outcomes.findIndex(({ status }) => status === 'fulfilled')];
+  assert.equal(alice.client.identity, made);
+  assert.deepEqual((await alice.client.discover('alice')).publicKey, made.publicKey);
+});
+
+test('thousands of watches and messages at once arrive, in order', async (t) => {
+  const { url } = await served(t);
+  const alice = await online(t, url, 'alice');
+  const bob = await online(t, url, 'bob');
+  await alice.client.watch(...Array.from({ length: 3000 }, (_, index) => `user-${index}`));
+  const reasons = Array.from({ length: 1000 }, (_, index) => String(index));
+  await Promise.all(reasons.map((reason) => alice.client.sendBye('bob', { reason })));
+  for (const reason of reasons) assert.equal((await bob.events.until('byeReceived')).reason, reason);
+});
+
+// --- losses ---
+
+test('a lost connection is resumed, and nothing is missed', async (t) => {
+  const server = await served(t);
+  const proxy = await startProxy(server.port);
+  t.after(() => proxy.close());
+  const alice = await online(t, server.url, 'alice');
+  const bob = await online(t, proxy.url, 'bob');
+  await bob.client.watch('alice');
+  for (let round = 0; round < 3; round++) {
+    proxy.cut();
+    await bob.events.until('disconnected');
+    const reasons = Array.from({ length: 20 }, (_, index) => `${round}.${index}`);
+    await Promise.all(reasons.map((reason) => alice.client.sendBye('bob', { reason })));
+    assert.deepEqual(await bob.events.until('registered'), { type: 'registered', resumed: true });
+    for (const reason of reasons) assert.equal((await bob.events.until('byeReceived')).reason, reason);
+  }
+});
+
+test('a newer connection of the same address ends the older for good', async (t) => {
+  const { url } = await served(t);
+  const old = await online(t, url, 'alice');
+  const fresh = await online(t, url, 'alice', { identity: old.identity });
+  const { error } = await old.events.until('closed');
+  assert.ok(error instanceof ConnectionClosed);
+  assert.equal(error.code, 4001);
+  await assert.rejects(old.client.ping(), (thrown) => thrown === error);
+  await assert.rejects(old.client.connect(), (thrown) => thrown === error);
+  assert.equal(old.client.state, 'disconnected');
+  await fresh.client.ping();
+});
+
+test('a graceful restart is announced and survived', async (t) => {
+  const server = await served(t);
+  const alice = await online(t, server.url, 'alice');
+  await alice.client.watch('bob');
+  await alice.events.until('presenceChanged');
+  await server.stop();
+  const { reconnectIn } = await alice.events.until('goingAway');
+  assert.ok(reconnectIn >= 0);
+  assert.equal((await alice.events.until('disconnected')).code, 4000);
+  await served(t, { port: server.port });
+  assert.deepEqual(await alice.events.until('registered'), { type: 'registered', resumed: false });
+  assert.equal((await alice.events.until('presenceChanged')).userId, 'bob');
+});
+
+test('after kill -9 and a restart everything is as it was', async (t) => {
+  const server = await served(t);
+  const alice = await online(t, server.url, 'alice');
+  const bob = await online(t, server.url, 'bob');
+  await alice.client.watch('bob');
+  assert.ok((await alice.events.until('presenceChanged')).online);
+  await server.kill();
+  for (const { events } of [alice, bob]) {
+    assert.equal((await events.until('disconnected')).code, 1006);
+    const again = await events.until('disconnected');
+    assert.match(again.reason, /nothing answers there/);
+    assert.ok(again.retryIn >= 0 && again.retryIn <= 0.05);
+  }
+  assert.equal(alice.client.state, 'connecting');
+  const asking = alice.client.discover('alice'); // while nobody is there to answer
+  await served(t, { port: server.port });
+  for (const { events } of [alice, bob]) assert.equal((await events.until('registered')).resumed, false);
+  assert.ok((await asking).online);
+  await alice.events.until('presenceChanged', (event) => event.userId === 'bob' && event.online);
+  await alice.client.sendBye('bob', { reason: 'here again' });
+  assert.equal((await bob.events.until('byeReceived')).reason, 'here again');
+});
+
+test('a program ends by itself once its clients are closed, wherever they stood', async (t) => {
+  const { url } = await served(t);
+  const program = `
+    import { SignalingClient } from ${JSON.stringify(new URL('../../src/client/client.js', import.meta.url))};
+    import { Identity } from ${JSON.stringify(new URL('../../src/identity/keys.js', import.meta.url))};
+    const url = ${JSON.stringify(url)};
+    const registered = new SignalingClient(url, 'registered');
+    await registered.connect();
+    await registered.register(await Identity.generate());
+    const named = new SignalingClient(url, 'nameless');
+    await named.connect();
+    const dialling = new SignalingClient(url, 'dialling', { connectTimeout: 1000 });
+    const connecting = dialling.connect().catch((error) => error.message);
+    await Promise.all([registered, named, dialling].map((client) => client.close()));
+    console.log(await connecting, registered.state);
+  `;
+  const options = ['--experimental-websocket', '--no-warnings', '--input-type=module', '-e', program];
+  const { stdout } = await promisify(execFile)(process.execPath, options);
+  assert.equal(stdout, 'the client was closed while it was connecting disconnected\n');
+});

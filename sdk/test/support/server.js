@@ -1,0 +1,52 @@
+/**
+ * A real signaling server, in a process of its own: `aldis serve`.
+ *
+ *     const server = await startServer();
+ *     new SignalingClient(server.url, 'alice');
+ *     await server.kill();
+ *     const again = await startServer({ port: server.port });
+ *     await again.stop();
+ *
+ * The environment variable ALDIS names the command; without it, it is that of the checkout's virtual environment.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const ALDIS = process.env.ALDIS ?? fileURLToPath(new URL('../../../.venv/bin/aldis', import.meta.url));
+
+/** Start it, and wait until it serves. `options` are those of `aldis serve`: `{ port: 0, resumeWindow: 1 }`. */
+export async function startServer(options = {}) {
+  const all = { host: '127.0.0.1', port: 0, adminPort: 'none', data: ':memory:', logFormat: 'json', ...options };
+  const flags = Object.entries(all).flatMap(([name, value]) => [
+    `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
+    String(value),
+  ]);
+  const child = spawn(ALDIS, ['serve', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const gone = once(child, 'exit');
+  const url = await new Promise((resolve, reject) => {
+    let log = '';
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+      log += text;
+      const line = log.split('\n').find((line) => line.includes('"serving"'));
+      if (line?.endsWith('}')) resolve(JSON.parse(line).url);
+    });
+    child.on('error', reject);
+    child.on('exit', () => reject(new Error(`the server has ended:\n${log}`)));
+  });
+  return {
+    url,
+    port: Number(new URL(url).port),
+    /** Ask it to stop, as an operator does; it says goodbye to its clients. */
+    async stop() {
+      child.kill('SIGTERM');
+      assert.deepEqual(await gone, [0, null]);
+    },
+    /** `kill -9`, unless it has ended already. */
+    async kill() {
+      child.kill('SIGKILL');
+      await gone;
+    },
+  };
+}
