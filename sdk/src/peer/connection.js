@@ -32,7 +32,7 @@ import { TIMING, Wire } from './wire.js';
 /** @import { Command } from './links.js' */
 /** @import { Outcome, PeerState } from './negotiation.js' */
 /** @import { Trust } from './trust.js' */
-/** @import { PeerTiming, Signed, WireOwner } from './wire.js' */
+/** @import { News, PeerTiming, Signed, WireOwner } from './wire.js' */
 
 const SEND_SECONDS = 1; // how long closing waits for the last messages to reach the server
 // What may wait to be checked: two connections with all their candidates. A server that sends more is up to no good.
@@ -65,6 +65,7 @@ const MAX_WAITING = 512;
  * @property {(to: string, options: { connection: string, reason: string | null }) => Promise<unknown>} sendBye
  */
 
+/** @typedef {{ sdp: string, proof: Proof }} Checked what a wire answers is always one */
 /** @typedef {EngineStats & { roundTripTime: number | null }} PeerStats */
 
 /**
@@ -91,10 +92,7 @@ export class PeerConnection {
   #errors = new Map();
   /** @type {PeerState} */
   #state = 'new';
-  /** @type {Command[]} */
-  #todo = [];
-  #working = false;
-  /** @type {(() => void)[]} */
+  /** @type {News[]} */
   #news = [];
   #telling = false;
   /** @type {Outcome | null} */
@@ -107,8 +105,6 @@ export class PeerConnection {
   #postbox = new Postbox();
   /** @type {Set<Promise<void>>} */
   #leaving = new Set();
-  /** @type {number | null} */
-  #deadline = null;
   #cancelDeadline = () => {};
   /** @type {Promise<void> | null} */
   #closing = null;
@@ -278,7 +274,7 @@ export class PeerConnection {
       error instanceof PeerError
         ? error
         : new ProofInvalid(this.#remote, `the pinned keys cannot be read (${messageOf(error)})`);
-    this.#news.push(() => this.#listener.refused(reason));
+    this.#news.push((listener) => listener.refused(reason));
     this.#tellSoon();
     return reason;
   }
@@ -341,14 +337,7 @@ export class PeerConnection {
    * @param {string | null} [sender]
    */
   #do(commands, offer = null, sender = null) {
-    this.#todo.push(...commands);
-    if (this.#working) return;
-    this.#working = true;
-    try {
-      for (let command; (command = this.#todo.shift());) this.#carryOut(command, offer, sender);
-    } finally {
-      this.#working = false;
-    }
+    for (const command of commands) commands.push(...this.#carryOut(command, offer, sender));
     this.#setTimer();
     this.#noteState();
     this.#tellSoon();
@@ -358,12 +347,13 @@ export class PeerConnection {
    * @param {Command} command
    * @param {Signed | null} offer
    * @param {string | null} sender
+   * @returns {Command[]} what follows from it
    */
   #carryOut(command, offer, sender) {
     const { type, name } = command;
     const wire = this.#wires.get(name);
-    if (type === 'createConnection') this.#create(name, command.openChannel);
-    else if (type === 'sendBye') {
+    if (type === 'createConnection') return this.#create(name, command.openChannel);
+    if (type === 'sendBye') {
       const to = (wire ? wire.address : sender) ?? this.#remote;
       this.#postbox.post(() => this.#signaling.sendBye(to, { connection: name, reason: command.reason || null }));
     } else if (wire) {
@@ -371,33 +361,23 @@ export class PeerConnection {
         case 'dropConnection':
           this.#drop(wire);
           break;
-        case 'makeOffer':
-          wire.offer(command.serial, command.restart);
-          break;
         case 'makeAnswer':
           wire.theirOffer = offer;
           wire.address = sender;
-          wire.answer(command.serial, command.sdp);
-          break;
-        case 'applyAnswer':
-          wire.accept(command.serial, command.sdp);
-          break;
-        case 'addCandidate':
-          wire.addCandidate(command.candidate);
+          wire.makeAnswer(command);
           break;
         case 'sendCandidate':
           this.#postFor(wire, (to) => this.#signaling.sendIceCandidate(to, command.candidate, { connection: name }));
           break;
         case 'sendOffer':
-          this.#sendOffer(wire, command.serial, command.sdp);
-          break;
         case 'sendAnswer':
-          this.#sendAnswer(wire, command.serial, command.sdp);
+          this.#describe(wire, type, command);
           break;
-        case 'probe':
-          wire.probe(command.reason);
+        default:
+          wire[type](/** @type {never} */ (command));
       }
     } // else it could not be made
+    return [];
   }
 
   /**
@@ -409,9 +389,10 @@ export class PeerConnection {
       const wire = new Wire(name, this.config, this.#owner, this.#timing, this.#timers, this.#RTCPeerConnection);
       this.#wires.set(name, wire);
       if (openChannel) wire.openChannel();
+      return [];
     } catch (error) {
       this.#errors.set(name, new PeerConnectionFailed(this.#remote, messageOf(error)));
-      this.#todo.push(...this.#machine.abandon(name, 'it could not be made'));
+      return this.#machine.abandon(name, 'it could not be made');
     }
   }
 
@@ -419,42 +400,33 @@ export class PeerConnection {
   #drop(wire) {
     this.#wires.delete(wire.name);
     wire.stop();
-    if (wire.announced) this.#news.push(() => this.#listener.channelClosed());
+    if (wire.announced) this.#news.push((listener) => listener.channelClosed());
     keep(this.#leaving, wire.close());
   }
 
   /**
+   * Sign and send an offer or answer.
+   *
    * @param {Wire} wire
-   * @param {number} serial
-   * @param {string} sdp
+   * @param {'sendOffer' | 'sendAnswer'} type
+   * @param {{ serial: number, sdp: string }} command
    */
-  #sendOffer(wire, serial, sdp) {
-    if (wire.ourOffer?.sdp !== sdp) {
+  #describe(wire, type, { serial, sdp }) {
+    const { name } = wire;
+    const theirs = /** @type {Checked} */ (wire.theirOffer);
+    if (type === 'sendOffer' && wire.ourOffer?.sdp !== sdp) {
       wire.formerNonce = wire.ourOffer?.proof?.nonce;
       wire.ourOffer = { sdp, proof: null };
     }
-    const signed = wire.ourOffer;
+    const signed = /** @type {Signed} */ (wire.ourOffer);
     this.#postFor(
       wire,
-      (to, proof) => this.#signaling.sendOffer(to, sdp, { connection: wire.name, proof, capabilities: CAPABILITIES }),
+      (to, proof) => this.#signaling[type](to, sdp, { connection: name, proof, capabilities: CAPABILITIES }),
       serial,
-      async () => (signed.proof ??= await this.#trust.signOffer(this.#remote, wire.name, sdp)),
-    );
-  }
-
-  /**
-   * @param {Wire} wire
-   * @param {number} serial
-   * @param {string} sdp
-   */
-  #sendAnswer(wire, serial, sdp) {
-    const theirs = /** @type {Signed} */ (wire.theirOffer);
-    const { nonce } = /** @type {Proof} */ (theirs.proof); // an answer is made to a checked offer only
-    this.#postFor(
-      wire,
-      (to, proof) => this.#signaling.sendAnswer(to, sdp, { connection: wire.name, proof, capabilities: CAPABILITIES }),
-      serial,
-      () => this.#trust.signAnswer(this.#remote, wire.name, sdp, theirs.sdp, nonce),
+      async () =>
+        type === 'sendOffer'
+          ? (signed.proof ??= await this.#trust.signOffer(this.#remote, name, sdp))
+          : this.#trust.signAnswer(this.#remote, name, sdp, theirs.sdp, theirs.proof.nonce),
     );
   }
 
@@ -493,14 +465,10 @@ export class PeerConnection {
 
   #setTimer() {
     const { deadline } = this.#machine;
-    if (deadline === this.#deadline) return;
     this.#cancelDeadline();
-    this.#deadline = deadline;
     if (deadline === null) return;
-    this.#cancelDeadline = this.#timers.callLater(Math.max(deadline - this.#timers.time(), 0), () => {
-      this.#deadline = null;
-      this.#do(this.#machine.tick(this.#timers.time()));
-    });
+    const seconds = Math.max(deadline - this.#timers.time(), 0);
+    this.#cancelDeadline = this.#timers.callLater(seconds, () => this.#do(this.#machine.tick(this.#timers.time())));
   }
 
   #noteState() {
@@ -514,7 +482,7 @@ export class PeerConnection {
         state === 'failed' && outcome
           ? (this.#errors.get(outcome.name) ?? new PeerConnectionFailed(this.#remote, outcome.reason))
           : null;
-      this.#news.push(() => this.#listener.stateChanged(state, error));
+      this.#news.push((listener) => listener.stateChanged(state, error));
     }
     for (const name of this.#errors.keys()) if (!this.#wires.has(name)) this.#errors.delete(name);
   }
@@ -527,7 +495,7 @@ export class PeerConnection {
     if (this.#telling) return;
     this.#telling = true;
     try {
-      for (let news; (news = this.#news.shift());) news();
+      for (let news; (news = this.#news.shift());) news(this.#listener);
     } finally {
       this.#telling = false;
       this.#tellSoon(); // the rest, if a listener has thrown
@@ -538,15 +506,12 @@ export class PeerConnection {
 
   /** @type {WireOwner} */
   #owner = {
-    offerMade: ({ name }, serial, sdp) => this.#do(this.#machine.offerMade(name, serial, sdp)),
-    answerMade: ({ name }, serial, sdp) => this.#do(this.#machine.answerMade(name, serial, sdp)),
-    operationFailed: ({ name }, serial, reason) => this.#do(this.#machine.operationFailed(name, serial, reason)),
-    candidateGathered: ({ name }, candidate) => this.#do(this.#machine.candidateGathered(name, candidate)),
-    negotiationNeeded: ({ name }) => this.#do(this.#machine.renegotiate(name, this.#timers.time())),
-    pathLost: ({ name }, final) => this.#do(this.#machine.pathLost(name, this.#timers.time(), final)),
-    pathRestored: ({ name }) => this.#do(this.#machine.pathRestored(name)),
-    ended: ({ name }, reason, orderly) => this.#do(this.#machine.linkEnded(name, reason, orderly)),
-    violated: (wire, reason) => this.#abandon(wire, `the other side broke the protocol: ${reason}`),
+    happened: (call) => this.#do(call(this.#machine, this.#timers.time())),
+    heard: (wire, news) => {
+      // Signaling may be faster than the HELLO that comes first.
+      (wire.announced ? this.#news : wire.early).push(news);
+      this.#tell();
+    },
     channelOpened: ({ name }) => {
       this.#do(this.#machine.channelOpened(name));
       this.#tell(); // that the channel before is gone, so that the HELLO starts where it ended
@@ -558,31 +523,14 @@ export class PeerConnection {
         return;
       }
       wire.announced = true;
-      this.#news.push(() => this.#listener.channelOpened(hello));
+      this.#news.push((listener) => listener.channelOpened(hello));
       this.#do(this.#machine.channelReady(wire.name));
-      this.#news.push(...wire.tracks.splice(0));
+      this.#news.push(...wire.early);
       if (this.#stream) wire.setTracks(this.#stream);
       this.#tell();
     },
-    frameReceived: (wire, frame) => this.#pass(wire, () => this.#listener.frameReceived(frame)),
-    bufferDrained: (wire) => this.#pass(wire, () => this.#listener.writable()),
-    trackReceived: (wire, track, streams) => {
-      const news = () => this.#listener.trackReceived(track, streams);
-      // Signaling may be faster than the HELLO that comes first.
-      if (wire.announced) this.#pass(wire, news);
-      else wire.tracks.push(news);
-    },
+    violated: (wire, reason) => this.#abandon(wire, `the other side broke the protocol: ${reason}`),
   };
-
-  /**
-   * @param {Wire} wire
-   * @param {() => void} news
-   */
-  #pass(wire, news) {
-    if (!wire.announced) return;
-    this.#news.push(news);
-    this.#tell();
-  }
 
   /**
    * @param {Wire} wire

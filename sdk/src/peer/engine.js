@@ -73,7 +73,8 @@ export class EngineConnection {
         // Tracks that come later share the path that the channel has found.
         bundlePolicy: 'max-bundle',
         ...config,
-        iceServers: config.iceServers?.map(withoutNulls) ?? [],
+        // The browser would take null for the text "null".
+        iceServers: JSON.parse(JSON.stringify(config.iceServers ?? [], (_, value) => value ?? undefined)),
       });
     } catch (error) {
       throw new ConfigError('iceServers', messageOf(error));
@@ -81,7 +82,8 @@ export class EngineConnection {
     this.#listener = listener;
     this.#native.onicecandidate = ({ candidate }) => {
       // An empty one ends those of one media section (section 4.8.1.3); null, which follows, ends them all.
-      if (candidate?.candidate !== '') listener.candidateGathered(candidate && plain(candidate));
+      if (candidate?.candidate !== '')
+        listener.candidateGathered(candidate && /** @type {Candidate} */ (candidate.toJSON()));
     };
     this.#native.onconnectionstatechange = () => listener.stateChanged(this.#native.connectionState);
     this.#native.ondatachannel = ({ channel }) => this.#watch(channel);
@@ -218,23 +220,6 @@ export class EngineConnection {
   close() {
     this.#native.close();
   }
-}
-
-/**
- * The browser would take null for the text "null".
- *
- * @param {IceServer | RTCIceServer} server
- */
-function withoutNulls(server) {
-  return /** @type {RTCIceServer} */ (Object.fromEntries(Object.entries(server).filter(([, value]) => value !== null)));
-}
-
-/**
- * @param {RTCIceCandidate} candidate
- * @returns {Candidate}
- */
-function plain({ candidate, sdpMid, sdpMLineIndex, usernameFragment }) {
-  return { candidate, sdpMid, sdpMLineIndex, usernameFragment };
 }
 
 /** @param {unknown} error */

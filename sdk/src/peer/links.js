@@ -25,13 +25,13 @@
  * @property {'offering' | 'offered' | 'answering' | 'settled'} phase
  * @property {number | null} deadline when to give up: the attempt, or a path that is lost
  * @property {number} serial
- * @property {boolean} opened its channel is open
- * @property {boolean} ready and HELLOs have been exchanged
- * @property {boolean} lost and nothing comes through
+ * @property {boolean} [opened] its channel is open
+ * @property {boolean} [ready] and HELLOs have been exchanged
+ * @property {boolean} [lost] and nothing comes through
  * @property {string} offerSdp
  * @property {number | null} offerDeadline of an offer on a link that is open
- * @property {boolean} restart whether that offer is an ICE restart
- * @property {boolean} wanted a renegotiation is due as soon as it can be made
+ * @property {boolean} [restart] whether that offer is an ICE restart
+ * @property {boolean} [wanted] a renegotiation is due as soon as it can be made
  * @property {number} tries renegotiations since one was answered
  * @property {Capabilities} capabilities the other side's
  * @property {string} fingerprints of the other side's certificate; empty: no description of theirs yet
@@ -52,21 +52,16 @@ export function make(name, phase, deadline) {
     name,
     phase,
     deadline,
-    serial: 0,
-    opened: false,
-    ready: false,
-    lost: false,
-    offerSdp: '',
     offerDeadline: null,
-    restart: false,
-    wanted: false,
+    serial: 0,
     tries: 0,
+    candidates: 0,
+    offerSdp: '',
     capabilities: { trickle: true, restart: true },
     fingerprints: '',
     fragments: [],
     incoming: [],
     outgoing: [],
-    candidates: 0,
   };
 }
 

@@ -289,9 +289,7 @@ export class Negotiation {
     const kept = this.#early.get(name) ?? [];
     this.#early.set(name, kept);
     if (kept.length < MAX_CANDIDATES) kept.push(candidate);
-    for (const oldest of this.#early.keys()) {
-      if (this.#early.size > MAX_EARLY_NAMES) this.#early.delete(oldest);
-    }
+    if (this.#early.size > MAX_EARLY_NAMES) this.#early.delete([...this.#early.keys()][0] ?? '');
   }
 
   /**

@@ -8,6 +8,7 @@
 // A median of few forgets a slow start at once, and is not led astray by a single late PONG. (The smoothing of RFC 6298
 // is made for a sample every round trip.)
 const SAMPLES = 5;
+const MICROSECONDS = 1e6;
 const MAX_OUTSTANDING = 16; // PINGs without a PONG; by then the path counts as lost
 
 /** The signs of life of one channel. All times in seconds. */
@@ -16,8 +17,8 @@ export class Quality {
   #heardAt;
   /** @type {number[]} */
   #samples = [];
-  /** @type {Map<bigint, number>} when the PINGs were sent that nobody has answered yet */
-  #outstanding = new Map();
+  /** @type {bigint[]} the tokens of the PINGs that nobody has answered yet */
+  #outstanding = [];
 
   /**
    * @param {number} now
@@ -34,11 +35,8 @@ export class Quality {
    * @param {number} now
    */
   ping(now) {
-    const token = BigInt(Math.trunc(now * 1e6));
-    this.#outstanding.set(token, now);
-    for (const oldest of this.#outstanding.keys()) {
-      if (this.#outstanding.size > MAX_OUTSTANDING) this.#outstanding.delete(oldest);
-    }
+    const token = BigInt(Math.trunc(now * MICROSECONDS));
+    this.#outstanding = [...this.#outstanding, token].slice(-MAX_OUTSTANDING);
     return token;
   }
 
@@ -58,18 +56,16 @@ export class Quality {
    * @param {number} now
    */
   ponged(token, now) {
-    const sent = this.#outstanding.get(token);
-    if (sent !== undefined && this.#outstanding.delete(token)) {
-      this.#samples = [...this.#samples, Math.max(now - sent, 0)].slice(-SAMPLES);
-    }
+    if (!this.#outstanding.includes(token)) return;
+    this.#outstanding = this.#outstanding.filter((each) => each !== token);
+    this.#samples = [...this.#samples, Math.max(now - Number(token) / MICROSECONDS, 0)].slice(-SAMPLES);
   }
 
   /** The median of the last measurements; null before the first. */
   get roundTripTime() {
     const sorted = [...this.#samples].sort((one, other) => one - other);
-    const middle = (sorted.length - 1) / 2;
-    const [low, high] = [sorted[Math.floor(middle)], sorted[Math.ceil(middle)]];
-    return low === undefined || high === undefined ? null : (low + high) / 2;
+    const last = sorted.length - 1;
+    return last < 0 ? null : (Number(sorted[last >> 1]) + Number(sorted[(last + 1) >> 1])) / 2;
   }
 
   /**

@@ -105,13 +105,14 @@ export class Trust {
     const nonce = await this.#check('offer', remote, connection, proof, (name, raw) =>
       proofs.offer(remote, this.#userId, name, raw, sdp),
     );
+    /** @type {Set<string>} */
     const taken = this.#nonces.get(remote) ?? new Set();
     this.#nonces.delete(remote); // and put back as the latest
     this.#nonces.set(remote, taken);
     if (taken.has(nonce)) throw new ProofInvalid(remote, 'the offer has been used before');
     taken.add(nonce);
-    if (taken.size > MAX_NONCES) forgetFirst(taken);
-    if (this.#nonces.size > MAX_PEERS) forgetFirst(this.#nonces);
+    if (taken.size > MAX_NONCES) taken.delete([...taken][0] ?? '');
+    if (this.#nonces.size > MAX_PEERS) this.#nonces.delete([...this.#nonces.keys()][0] ?? '');
   }
 
   /**
@@ -157,13 +158,5 @@ export class Trust {
     const pinned = await this.#pins.pin(this.#server, remote, key);
     if (toBase64(pinned) !== proof.publicKey) throw new PeerKeyChanged(remote, pinned, key);
     return proof.nonce; // base64 is strict, so that a nonce has one spelling
-  }
-}
-
-/** @param {Set<string> | Map<string, unknown>} memory */
-function forgetFirst(memory) {
-  for (const first of memory.keys()) {
-    memory.delete(first);
-    return;
   }
 }

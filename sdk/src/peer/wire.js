@@ -15,10 +15,13 @@ import { EngineConnection, messageOf } from './engine.js';
 import { Quality } from './quality.js';
 
 /** @import { Timers } from '../client/timers.js' */
-/** @import { Ack, Chunk, Frame, Hello } from '../protocol/channel.js' */
+/** @import { Frame, Hello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Proof } from '../protocol/messages.js' */
+/** @import { PeerListener } from './connection.js' */
 /** @import { EngineConfig } from './engine.js' */
+/** @import { Command } from './links.js' */
+/** @import { Negotiation } from './negotiation.js' */
 
 /**
  * How much may wait in the browser, in bytes. Enough to keep a fast path busy while the page does something else, little
@@ -46,22 +49,16 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  * @typedef {{ sdp: string, proof: Proof | null }} Signed
  */
 
+/** @typedef {(listener: PeerListener) => void} News something to tell the listener of the `PeerConnection` */
+
 /**
- * What is told of a wire, always with the wire itself.
+ * What is told of a wire, or by it.
  * @typedef {object} WireOwner
- * @property {(wire: Wire, serial: number, sdp: string) => void} offerMade
- * @property {(wire: Wire, serial: number, sdp: string) => void} answerMade
- * @property {(wire: Wire, serial: number, reason: string) => void} operationFailed
- * @property {(wire: Wire, candidate: Candidate | null) => void} candidateGathered
- * @property {(wire: Wire) => void} negotiationNeeded
- * @property {(wire: Wire, track: MediaStreamTrack, streams: readonly MediaStream[]) => void} trackReceived
+ * @property {(call: (machine: Negotiation, now: number) => Command[]) => void} happened tell the machine, and do what
+ *   it wants
+ * @property {(wire: Wire, news: News) => void} heard
  * @property {(wire: Wire) => Hello} channelOpened what is returned is sent as our HELLO
  * @property {(wire: Wire, hello: Hello) => void} helloReceived
- * @property {(wire: Wire, frame: Chunk | Ack) => void} frameReceived
- * @property {(wire: Wire) => void} bufferDrained
- * @property {(wire: Wire, final: boolean) => void} pathLost nothing comes through; `final`: the browser has given up
- * @property {(wire: Wire) => void} pathRestored
- * @property {(wire: Wire, reason: string, orderly: boolean) => void} ended the other side has gone; `orderly`: it said so
  * @property {(wire: Wire, reason: string) => void} violated the other side broke the protocol
  */
 
@@ -76,8 +73,8 @@ export class Wire {
   /** @type {Signed | null} */
   theirOffer = null;
   announced = false; // the owner has told its listener of the channel
-  /** @type {(() => void)[]} what the owner tells of tracks when it has */
-  tracks = [];
+  /** @type {News[]} what the owner keeps until then */
+  early = [];
   #owner;
   #timing;
   #timers;
@@ -125,42 +122,33 @@ export class Wire {
     this.#connection.openChannel();
   }
 
-  /**
-   * @param {number} serial
-   * @param {boolean} restart
-   */
-  offer(serial, restart) {
+  /** @param {{ serial: number, restart: boolean }} command */
+  makeOffer({ serial, restart }) {
     this.#enqueue(serial, async () => {
       const sdp = await this.#connection.offer(restart);
-      this.#tell(() => this.#owner.offerMade(this, serial, sdp));
+      this.#happened((machine) => machine.offerMade(this.name, serial, sdp));
     });
   }
 
-  /**
-   * @param {number} serial
-   * @param {string} offerSdp
-   */
-  answer(serial, offerSdp) {
+  /** @param {{ serial: number, sdp: string }} command */
+  makeAnswer({ serial, sdp: offer }) {
     this.#enqueue(serial, async () => {
-      const sdp = await this.#connection.answer(offerSdp);
-      this.#tell(() => this.#owner.answerMade(this, serial, sdp));
+      const sdp = await this.#connection.answer(offer);
+      this.#happened((machine) => machine.answerMade(this.name, serial, sdp));
     });
   }
 
-  /**
-   * @param {number} serial
-   * @param {string} answerSdp
-   */
-  accept(serial, answerSdp) {
-    this.#enqueue(serial, () => this.#connection.accept(answerSdp));
+  /** @param {{ serial: number, sdp: string }} command */
+  applyAnswer({ serial, sdp }) {
+    this.#enqueue(serial, () => this.#connection.accept(sdp));
   }
 
   /**
    * One that is of no use is no loss.
    *
-   * @param {Candidate | null} candidate
+   * @param {{ candidate: Candidate | null }} command
    */
-  addCandidate(candidate) {
+  addCandidate({ candidate }) {
     this.#enqueue(null, () => this.#connection.addCandidate(candidate));
   }
 
@@ -181,13 +169,20 @@ export class Wire {
     this.#operations = this.#operations
       .then(() => (this.#closed ? undefined : operation()))
       .catch((error) => {
-        if (serial !== null) this.#tell(() => this.#owner.operationFailed(this, serial, messageOf(error)));
+        if (serial !== null) {
+          this.#happened((machine) => machine.operationFailed(this.name, serial, messageOf(error)));
+        }
       });
   }
 
-  /** @param {() => void} callback */
-  #tell(callback) {
-    if (!this.#closed) callback();
+  /** @param {(machine: Negotiation, now: number) => Command[]} call */
+  #happened(call) {
+    if (!this.#closed) this.#owner.happened(call);
+  }
+
+  /** @param {News} news */
+  #heard(news) {
+    if (!this.#closed) this.#owner.heard(this, news);
   }
 
   /** What the browser tells of the path; null when there is none. */
@@ -203,11 +198,11 @@ export class Wire {
 
   /** @param {Candidate | null} candidate */
   candidateGathered(candidate) {
-    this.#tell(() => this.#owner.candidateGathered(this, candidate));
+    this.#happened((machine) => machine.candidateGathered(this.name, candidate));
   }
 
   negotiationNeeded() {
-    this.#tell(() => this.#owner.negotiationNeeded(this));
+    this.#happened((machine, now) => machine.renegotiate(this.name, now));
   }
 
   /**
@@ -215,18 +210,28 @@ export class Wire {
    * @param {readonly MediaStream[]} streams
    */
   trackReceived(track, streams) {
-    this.#tell(() => this.#owner.trackReceived(this, track, streams));
+    this.#heard((listener) => listener.trackReceived(track, streams));
   }
 
   /** @param {RTCPeerConnectionState} state */
   stateChanged(state) {
-    if (this.#closed) return;
-    if (state === 'connected') {
+    if (state === 'connected')
       this.#ping(); // if there is a channel, its PONG tells whether it works again
-    } else if (state === 'disconnected' || state === 'failed') {
-      this.#lost = true;
-      this.#owner.pathLost(this, state === 'failed');
-    }
+    else if (state === 'disconnected' || state === 'failed') this.#pathLost(state === 'failed');
+  }
+
+  /** @param {boolean} final the browser has given up */
+  #pathLost(final) {
+    this.#lost = true;
+    this.#happened((machine, now) => machine.pathLost(this.name, now, final));
+  }
+
+  /**
+   * @param {string} reason
+   * @param {boolean} orderly
+   */
+  #ended(reason, orderly) {
+    this.#happened((machine) => machine.linkEnded(this.name, reason, orderly));
   }
 
   /** @param {RTCDataChannel} channel */
@@ -237,26 +242,21 @@ export class Wire {
     }
     this.#channel = channel;
     channel.bufferedAmountLowThreshold = BUFFER_LOW;
-    channel.onbufferedamountlow = () => this.#drained();
+    channel.onbufferedamountlow = () => {
+      if (this.#blocked) this.#heard((listener) => listener.writable());
+      this.#blocked = false;
+    };
     channel.onmessage = ({ data }) => this.#received(data);
     channel.onclose = () => {
       this.#channelGone();
       this.#lingers = false;
-      this.#tell(() => this.#owner.ended(this, 'the other side closed the channel', false));
+      this.#ended('the other side closed the channel', false);
     };
     this.#quality = new Quality(this.#timers.time(), this.#timing.silence);
     const hello = this.#owner.channelOpened(this);
-    this.#tell(() => {
-      this.#send(encodeHello(hello));
-      this.#beat();
-    });
-  }
-
-  #drained() {
-    if (this.#blocked) {
-      this.#blocked = false;
-      this.#tell(() => this.#owner.bufferDrained(this));
-    }
+    if (this.#closed) return;
+    this.#send(encodeHello(hello));
+    this.#beat();
   }
 
   /** @param {ArrayBuffer | string} data */
@@ -276,11 +276,11 @@ export class Wire {
     if (!this.#greeted && type !== 'hello' && type !== 'goodbye') {
       throw new ProtocolViolation('the first frame is no HELLO');
     }
-    this.#heard();
+    this.#alive();
     switch (frame?.type) {
       case 'chunk':
       case 'ack':
-        this.#owner.frameReceived(this, frame);
+        this.#heard((listener) => listener.frameReceived(frame));
         break;
       case 'ping':
         this.#send(encodePong(frame.token));
@@ -294,7 +294,7 @@ export class Wire {
         this.#owner.helloReceived(this, frame);
         break;
       case 'goodbye':
-        this.#owner.ended(this, frame.reason || 'the other side said goodbye', true);
+        this.#ended(frame.reason || 'the other side said goodbye', true);
     }
   }
 
@@ -346,32 +346,29 @@ export class Wire {
     const delay = Math.min(heartbeat, left || heartbeat);
     this.#beatDue = now + delay;
     this.#cancelBeat = this.#timers.callLater(delay, () => this.#beat());
-    if (!left && !this.#lost) {
-      this.#lost = true;
-      this.#owner.pathLost(this, false);
-    }
+    if (!left && !this.#lost) this.#pathLost(false);
   }
 
-  #heard() {
+  #alive() {
     this.#quality?.heard(this.#timers.time());
     this.#cancelProbe?.();
     this.#cancelProbe = null;
     if (this.#lost) {
       this.#lost = false;
-      this.#owner.pathRestored(this);
+      this.#happened((machine) => machine.pathRestored(this.name));
     }
   }
 
   /**
    * Somebody says that this connection is over: believe it if nothing comes through soon.
    *
-   * @param {string} reason
+   * @param {{ reason: string }} command
    */
-  probe(reason) {
+  probe({ reason }) {
     if (this.#cancelProbe || this.#closed) return;
     this.#ping();
     this.#cancelProbe = this.#timers.callLater(this.#timing.probe, () =>
-      this.#owner.ended(this, reason || 'the other side ended the connection', true),
+      this.#ended(reason || 'the other side ended the connection', true),
     );
   }
 

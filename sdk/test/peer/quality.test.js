@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Quality } from '../../src/peer/quality.js';
 
-const near = (one, other) => assert(Math.abs(one - other) < 1e-9, `${one} is not ${other}`);
+const near = (one, other) => assert(Math.abs(one - other) < 2e-6, `${one} is not ${other}`);
 
 test('a slow start is soon forgotten and one late PONG does not show', () => {
   const quality = new Quality(10, 5);

@@ -47,27 +47,26 @@ class Cardboard {
   }
 }
 
-/** Notes what it is told. */
+/** Notes what it is told, and what is to be told to the machine and to the listener. */
 function ownerOf(told) {
-  const note =
-    (what) =>
-    (_, ...values) =>
-      void told.push([what, ...values]);
-  const names = [
-    'offerMade',
-    'answerMade',
-    'operationFailed',
-    'candidateGathered',
-    'negotiationNeeded',
-    'trackReceived',
-  ];
-  const more = ['helloReceived', 'frameReceived', 'bufferDrained', 'pathLost', 'pathRestored', 'ended', 'violated'];
+  const noting = new Proxy(
+    {},
+    {
+      get:
+        (_, what) =>
+        (...values) =>
+          void told.push([what, ...values]),
+    },
+  );
   return {
-    ...Object.fromEntries([...names, ...more].map((name) => [name, note(name)])),
+    happened: (call) => call(noting, 0),
+    heard: (_, news) => news(noting),
     channelOpened: () => {
       told.push(['channelOpened']);
       return hello('ours');
     },
+    helloReceived: (_, theirs) => told.push(['helloReceived', theirs]),
+    violated: (_, reason) => told.push(['violated', reason]),
   };
 }
 
@@ -101,7 +100,7 @@ test('a sleep of our own does not count as the silence of the other', async () =
   timers.advance(0);
   assert.deepEqual(told, []);
   timers.advance(5.1);
-  assert.deepEqual(told, [['pathLost', false]]);
+  assert.deepEqual(told, [['pathLost', 'name', 0, false]]);
   await wire.close();
   assert.equal(timers.waiting, 0);
 });
@@ -116,9 +115,9 @@ test('what the engine says of its state leads to its consequences', async () => 
   assert.equal(channel.frames.at(-1).type, 'ping'); // its PONG tells whether the path works again
   channel.receive(encodeAck(1));
   assert.deepEqual(told, [
-    ['pathLost', false],
-    ['pathLost', true],
-    ['pathRestored'],
+    ['pathLost', 'name', 0, false],
+    ['pathLost', 'name', 0, true],
+    ['pathRestored', 'name'],
     ['frameReceived', { type: 'ack', sequence: 1 }],
   ]);
   await wire.close();
@@ -139,9 +138,9 @@ test('PINGs are answered and PONGs measured', async () => {
 
 test('nothing is told after the end', async () => {
   const { wire, told, channel, timers, native } = opened();
-  wire.probe('maybe');
-  wire.offer(1, false);
-  wire.offer(2, false);
+  wire.probe({ reason: 'maybe' });
+  wire.makeOffer({ serial: 1, restart: false });
+  wire.makeOffer({ serial: 2, restart: false });
   await wire.close();
   channel.receive(encodeAck(1));
   channel.onclose({});
@@ -150,7 +149,7 @@ test('nothing is told after the end', async () => {
   native.onicecandidate({ candidate: null });
   native.onnegotiationneeded({});
   native.ontrack({ track: {}, streams: [] });
-  wire.probe('again');
+  wire.probe({ reason: 'again' });
   wire.sayGoodbye('late');
   const late = new Cardboard();
   wire.channelOpened(late);
@@ -196,7 +195,7 @@ test('a full buffer refuses and says once when there is room', async () => {
   channel.bufferedAmount = 0;
   channel.onbufferedamountlow({});
   channel.onbufferedamountlow({});
-  assert.deepEqual(told, [['bufferDrained']]);
+  assert.deepEqual(told, [['writable']]);
   assert(wire.sendFrame(encodeAck(1)));
   await wire.close();
 });
@@ -239,17 +238,17 @@ test('a goodbye, and a channel that closes, are told', async () => {
   channel.receive(encodeGoodbye(''));
   channel.onclose({});
   assert.deepEqual(told, [
-    ['ended', 'tired', true],
-    ['ended', 'the other side said goodbye', true],
-    ['ended', 'the other side closed the channel', false],
+    ['linkEnded', 'name', 'tired', true],
+    ['linkEnded', 'name', 'the other side said goodbye', true],
+    ['linkEnded', 'name', 'the other side closed the channel', false],
   ]);
   await wire.close();
 });
 
 test('a probe is believed when nothing comes', async () => {
   const { wire, told, channel, timers } = opened();
-  wire.probe('says the server');
-  wire.probe('says it again');
+  wire.probe({ reason: 'says the server' });
+  wire.probe({ reason: 'says it again' });
   assert.equal(channel.frames.length, 1);
   channel.receive(encodeAck(1));
   timers.advance(1.5);
@@ -258,9 +257,9 @@ test('a probe is believed when nothing comes', async () => {
     ['gone', 'gone'],
     ['', 'the other side ended the connection'],
   ]) {
-    wire.probe(reason);
+    wire.probe({ reason });
     timers.advance(1.5);
-    assert.deepEqual(told.pop(), ['ended', words, true]);
+    assert.deepEqual(told.pop(), ['linkEnded', 'name', words, true]);
     channel.receive(encodeAck(1));
     told.length = 0;
   }
@@ -270,24 +269,24 @@ test('a probe is believed when nothing comes', async () => {
 test('operations run in order and tell what came of them', async () => {
   const { wire, told, native, network } = made();
   wire.openChannel();
-  wire.accept(1, 'nonsense');
-  wire.addCandidate(null); // of no use, and no loss
-  wire.addCandidate({ candidate: 'x'.repeat(2000), sdpMid: '0', sdpMLineIndex: 0 });
-  wire.answer(2, 'v=0\r\n');
-  wire.offer(3, false);
+  wire.applyAnswer({ serial: 1, sdp: 'nonsense' });
+  wire.addCandidate({ candidate: null }); // of no use, and no loss
+  wire.addCandidate({ candidate: { candidate: 'x'.repeat(2000), sdpMid: '0', sdpMLineIndex: 0 } });
+  wire.makeAnswer({ serial: 2, sdp: 'v=0\r\n' });
+  wire.makeOffer({ serial: 3, restart: false });
   await until(() => types(told).includes('offerMade'));
   await quiet();
-  const results = told.filter(([what]) => what !== 'candidateGathered' && what !== 'negotiationNeeded');
+  const results = told.filter(([what]) => what !== 'candidateGathered' && what !== 'renegotiate');
   assert.deepEqual(
-    results.map(([what, serial]) => [what, serial]),
+    results.map(([what, , serial]) => [what, serial]),
     [
       ['operationFailed', 1],
       ['operationFailed', 2],
       ['offerMade', 3],
     ],
   );
-  assert.equal(results[2][2], native.localDescription.sdp);
-  const gathered = told.filter(([what]) => what === 'candidateGathered').map(([, candidate]) => candidate);
+  assert.equal(results[2][3], native.localDescription.sdp);
+  const gathered = told.filter(([what]) => what === 'candidateGathered').map(([, , candidate]) => candidate);
   assert.equal(gathered.length, 2); // an empty one, which ends one media section, is not passed on
   assert.deepEqual(Object.keys(gathered[0]), ['candidate', 'sdpMid', 'sdpMLineIndex', 'usernameFragment']);
   assert.equal(gathered[1], null);
@@ -306,9 +305,9 @@ test('an offer that cannot be answered is rolled back', async () => {
   native.setLocalDescription = async () => {
     throw new DOMException('no', 'OperationError');
   };
-  wire.answer(1, other.localDescription.sdp);
+  wire.makeAnswer({ serial: 1, sdp: other.localDescription.sdp });
   await until(() => told.length);
-  assert.deepEqual(told, [['operationFailed', 1, 'no']]);
+  assert.deepEqual(told, [['operationFailed', 'name', 1, 'no']]);
   assert.equal(native.signalingState, 'stable');
   native.setLocalDescription = apply;
   await wire.close();
@@ -318,7 +317,7 @@ test('an offer that cannot be answered is rolled back', async () => {
 test('what arrives is told or a violation, and never a crash', async () => {
   const random = generator(11);
   const seeds = [HELLO, encodeAck(1), encodePing(1n), encodePong(2n), encodeGoodbye('x'), new Uint8Array([9, 1])];
-  const allowed = ['helloReceived', 'frameReceived', 'violated', 'ended'];
+  const allowed = ['helloReceived', 'frameReceived', 'violated', 'linkEnded'];
   for (let number = 0; number < 600; number++) {
     const { wire, told, channel } = opened();
     for (let count = random.below(4); count >= 0; count--) {

@@ -559,7 +559,8 @@ class FakePeerConnection {
     if (this.gatheredWith === this.#fragment) return;
     this.gatheredWith = this.#fragment;
     for (const each of [candidate, { ...candidate, candidate: '' }, null]) {
-      later(() => this.signalingState !== 'closed' && this.onicecandidate?.({ candidate: each }));
+      const event = { candidate: each && { ...each, toJSON: () => each } };
+      later(() => this.signalingState !== 'closed' && this.onicecandidate?.(event));
     }
   }
 
