@@ -408,6 +408,9 @@ export class Switchboard {
         [...this.links].forEach((link) => link.caller.signalingReturned(event.resumed));
         break;
       case 'disconnected':
+        if (event.retryIn === null) {
+          return; // `closed` follows, and knows more
+        }
         this.#signalingError = new ConnectionLost(event.reason);
         break;
       case 'closed': {

@@ -30,13 +30,31 @@ export class World {
     return store;
   }
 
-  /** A store that is registered. */
-  async join(userId, { url = this.#url, device, ...options } = {}) {
+  /** A store that is registered. What the server says to it is what `lie` makes of each message: a list of messages. */
+  async join(userId, { url = this.#url, device, lie, ...options } = {}) {
     const store = this.make(options);
-    await store.connectToSignaling(url, userId, { device, backoff: AT_ONCE });
+    const { WebSocket } = globalThis;
+    if (lie) {
+      globalThis.WebSocket = lying(lie);
+    }
+    const connecting = store.connectToSignaling(url, userId, { device, backoff: AT_ONCE });
+    globalThis.WebSocket = WebSocket;
+    await connecting;
     return store;
   }
 }
+
+/** A WebSocket that does not tell what it hears. */
+const lying = (lie) =>
+  class extends WebSocket {
+    set onmessage(listener) {
+      super.onmessage = ({ data }) => {
+        for (const message of lie(JSON.parse(data))) {
+          listener({ data: JSON.stringify(message) });
+        }
+      };
+    }
+  };
 
 /** Wait until a store's state is so. */
 export function until(store, fits) {
