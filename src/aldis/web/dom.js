@@ -6,6 +6,9 @@
  * reader stays silent and a selection stays. This module knows nothing of Aldis.
  */
 
+/** @import { IconName } from './icons.js' */
+import { ICONS } from './icons.js';
+
 const SVG = 'http://www.w3.org/2000/svg';
 
 /** @typedef {{ element: HTMLElement, render: () => void }} View  a part of the page; `render` brings it up to date */
@@ -52,16 +55,16 @@ function dress(element, attributes, children) {
   return element;
 }
 
-/** @param {string} name  a symbol of icons.svg */
+/** @param {IconName} name */
 export function icon(name) {
-  return svg('svg', { class: 'icon', 'aria-hidden': 'true' }, svg('use', { href: `icons.svg#${name}` }));
+  return svg('svg', { class: 'icon', 'aria-hidden': 'true' }, svg('path', { d: ICONS[name] }));
 }
 
 /**
  * A button with an icon, whose label is read out and shown as a tip.
  *
  * @param {string} label
- * @param {string} name  a symbol of icons.svg
+ * @param {IconName} name
  * @param {() => void} onclick
  * @param {string} [style]
  */
@@ -79,12 +82,12 @@ export function iconButton(label, name, onclick, style = '') {
   );
 }
 
-/** @param {HTMLElement} button @param {string} label @param {string} name */
+/** @param {HTMLElement} button @param {string} label @param {IconName} name */
 export function relabel(button, label, name) {
   if (button.title === label) return;
   button.title = label;
   button.setAttribute('aria-label', label);
-  button.querySelector('use')?.setAttribute('href', `icons.svg#${name}`);
+  button.querySelector('path')?.setAttribute('d', ICONS[name]);
 }
 
 /** @param {Node} node @param {string} text */
@@ -149,11 +152,14 @@ export function copyButton(label, text, small = false) {
   const caption = h('span', { class: small ? 'unseen' : '' }, label);
   const sign = h('span', { class: 'sign' }, icon('copy'));
   async function copy() {
-    let [word, name] = ['Copied', 'delivered'];
+    let word = 'Copied';
+    /** @type {IconName} */
+    let name = 'delivered';
     try {
       await navigator.clipboard.writeText(text());
     } catch {
-      [word, name] = ['Select it and copy by hand', 'warning']; // the browser does not let us
+      word = 'Select it and copy by hand'; // the browser does not let us
+      name = 'warning';
     }
     announce(word);
     caption.textContent = word;

@@ -65,6 +65,7 @@ async function begin(name) {
   }
   state.busy = false;
   draw();
+  if (state.error && !session.running) start.focus();
 }
 
 /** Talk to whoever has sent the link that this page was opened with. */

@@ -60,6 +60,11 @@ export class Person {
     return (this.view?.queued ?? 0) > 0 || this.entries.some(running);
   }
 
+  /** Whether their program can do something besides messages. @param {'files' | 'calls'} feature */
+  can(feature) {
+    return this.view?.features.includes(feature) ?? false;
+  }
+
   get fingerprint() {
     return this.view?.fingerprint ?? null;
   }

@@ -61,6 +61,8 @@ export class Session {
       this.people = new People(name);
       this.current = null;
     }
+    // What an earlier store has said of them holds no longer.
+    for (const person of this.people.list) Object.assign(person, { view: null, failure: null, stats: null });
     this.name = name;
     this.fingerprint = identity.fingerprint;
     this.#store = store;
@@ -76,7 +78,7 @@ export class Session {
     });
     store.onCall((call) => this.calling.ring(this.people.get(call.userId), call));
     store.subscribe((state) => this.#took(state));
-    store.watch(...this.people.names);
+    this.#watch(...this.people.names);
     this.#timer = window.setInterval(() => this.#tick(store), TICK);
     this.#changed();
   }
@@ -100,7 +102,7 @@ export class Session {
   // --- people ----------------------------------------------------------------------------------------------------
 
   /**
-   * Open the conversation with somebody, and connect. `invitation` is the fingerprint that an invitation named.
+   * Open the conversation with somebody, and connect. With the fingerprint of an `invitation` nobody else will do.
    *
    * @param {string} name
    * @param {string | null} [invitation]
@@ -109,7 +111,8 @@ export class Session {
     const person = this.people.get(name);
     this.current = person;
     person.unread = 0;
-    this.#store?.watch(name);
+    this.#watch(name);
+    if (invitation) this.people.verify(person, { fingerprint: invitation, how: 'invitation' });
     if (invitation || person.presence !== 'connected') this.connect(person, invitation);
     this.#changed();
   }
@@ -128,13 +131,12 @@ export class Session {
 
   /** @param {Person} person @param {string | null} [invitation] */
   async connect(person, invitation = null) {
+    // As long as no key of theirs is known, only that of the invitation will do; once it is, the SDK keeps to it.
+    const expected = invitation ?? (person.fingerprint ? null : (person.verified?.fingerprint ?? null));
     person.failure = null;
     this.#changed();
     try {
-      await this.#store?.connectToPeer(person.name, {
-        fingerprint: invitation,
-      });
-      if (invitation) this.verify(person, { fingerprint: invitation, how: 'invitation' });
+      await this.#store?.connectToPeer(person.name, { fingerprint: expected });
     } catch (error) {
       person.failure = /** @type {AldisError} */ (error);
     }
@@ -145,7 +147,7 @@ export class Session {
   async remove(person) {
     if (this.calling.person === person) this.calling.end();
     await this.#store?.disconnectFromPeer(person.name);
-    this.#store?.unwatch(person.name);
+    this.#store?.unwatch(person.name).catch(() => {}); // the server forgets it with the connection
     this.people.remove(person);
     if (this.current === person) this.current = null;
     this.#changed();
@@ -163,6 +165,7 @@ export class Session {
     if (!change) return;
     await this.#store?.acceptKey(person.name, change.offered);
     person.newKey = null;
+    this.people.verify(person, null); // what was made sure of was the other one
     await this.connect(person);
   }
 
@@ -257,6 +260,12 @@ export class Session {
   #noticed(person) {
     if (person !== this.current || document.hidden) person.unread += 1;
     this.#changed();
+  }
+
+  /** @param {string[]} names */
+  #watch(...names) {
+    // Without an answer their presence stays unknown, and what is wrong with the server is told anyway.
+    if (names.length) this.#store?.watch(...names).catch(() => {});
   }
 
   #need() {

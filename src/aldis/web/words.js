@@ -204,12 +204,14 @@ export function clock(date) {
 /**
  * How a call has ended, as a line of the conversation.
  *
- * @param {{ direction: 'in' | 'out', reason: string | null, userId: string }} call
+ * @param {{ direction: 'in' | 'out', reason: string | null, error: unknown, userId: string }} call
  * @param {number | null} seconds  how long they talked, null when they never did
  */
-export function callEnded({ direction, reason, userId }, seconds) {
+export function callEnded({ direction, reason, error, userId }, seconds) {
   if (seconds !== null) return `Call ended · ${duration(seconds)}`;
+  if (error) return explainShort(error);
   if (reason === 'busy') return `${userId} is in another call`;
   if (reason === 'declined') return direction === 'out' ? `${userId} declined the call` : 'You declined the call';
-  return direction === 'in' ? `Missed call from ${userId}` : 'Call ended without an answer';
+  if (direction === 'in') return `Missed call from ${userId}`;
+  return reason === 'no answer' ? `${userId} did not answer` : 'Call ended without an answer';
 }

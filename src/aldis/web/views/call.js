@@ -6,7 +6,7 @@
 /** @import { Session } from '../session.js' */
 /** @import { View } from '../dom.js' */
 import { fill, h, icon, iconButton, relabel, setText, uniqueId } from '../dom.js';
-import { duration, explain } from '../words.js';
+import { duration, explainShort } from '../words.js';
 import { setFace } from './people.js';
 
 /** @param {Session} session @param {Person} person @returns {View} */
@@ -56,10 +56,11 @@ export function callStage(session, person) {
       theirs.hidden = !hasPicture(theirs.srcObject);
       ours.hidden = !calling.cameraOn;
       setFace(face, person);
-      setText(status, error ? explain(error).title : stateOf(person, call?.state));
+      setText(status, error ? explainShort(error) : stateOf(person, call?.state));
       setText(clock, calling.since === null ? '' : duration(performance.now() / 1000 - calling.since));
-      setText(note, error ? explain(error).text : calling.note);
-      note.hidden = !note.textContent;
+      setText(note, calling.note);
+      note.hidden = !calling.note;
+      element.classList.toggle('failed', error !== null);
       mute.hidden = camera.hidden = fullScreen.hidden = error !== null;
       relabel(
         mute,
@@ -83,7 +84,8 @@ export function incomingCall(session) {
   const { calling } = session;
   const title = uniqueId('title');
   const face = h('div', { class: 'face' });
-  const who = h('h2', { id: title });
+  // The focus is here, not on a button: who is writing just now must not answer by the next key.
+  const who = h('h2', { id: title, tabindex: -1, autofocus: true });
   const what = h('p', {});
   const problem = h('p', { class: 'field-hint wrong', role: 'alert' });
   const withVideo = h(
@@ -122,7 +124,7 @@ export function incomingCall(session) {
         setFace(face, person);
         fill(who, person, () => [h('bdi', {}, person.name), ' is calling']);
         setText(what, calling.call?.video ? 'Video call' : 'Audio call');
-        setText(problem, calling.error ? `${explain(calling.error).title}. ${explain(calling.error).text}` : '');
+        setText(problem, calling.error ? explainShort(calling.error) : '');
       }
       if (person && !element.open) element.showModal();
       if (!person && element.open) element.close();
@@ -137,10 +139,7 @@ function show(video, stream) {
 
 /** @param {MediaProvider | null} stream */
 function hasPicture(stream) {
-  return (
-    stream instanceof MediaStream &&
-    stream.getVideoTracks().some((track) => track.readyState === 'live' && !track.muted)
-  );
+  return stream instanceof MediaStream && stream.getVideoTracks().some((track) => track.readyState === 'live');
 }
 
 /** @param {Person} person @param {string | undefined} state */

@@ -24,7 +24,8 @@ const NEAR_THE_END = 80; // pixels: who has scrolled up further than this is rea
 export function conversation(session, person, back) {
   const face = h('span', { class: 'face' });
   const status = h('span', { class: 'presence', role: 'status' });
-  const verified = h('span', { class: 'verified' }, icon('verified'), h('span', {}));
+  const verifiedHow = h('span', { class: 'only-wide' });
+  const verified = h('span', { class: 'verified' }, icon('verified'), h('span', {}, 'verified', verifiedHow));
   const name = h('h2', { tabindex: -1 }, h('bdi', {}, person.name));
   const call = iconButton('Start an audio call', 'phone', () => session.call(person, { video: false }));
   const videoCall = iconButton('Start a video call', 'camera', () => session.call(person, { video: true }));
@@ -62,7 +63,8 @@ export function conversation(session, person, back) {
     if (entry.kind === 'text') return textEntry(entry, person, () => session.sayAgain(person, entry));
     return entry.kind === 'file' ? fileEntry(entry.transfer, entry.at) : noteEntry(entry);
   });
-  const write = composer(session, person);
+  const follow = stayAtTheEnd(log, list);
+  const write = composer(session, person, follow);
   const talk = h('div', { class: 'talk-pane' }, notice.element, stage.element, log, write.element);
   const element = h(
     'section',
@@ -90,19 +92,15 @@ export function conversation(session, person, back) {
       element.hidden = session.current !== person;
       stage.render(); // a call goes on while another conversation is open
       if (element.hidden) return;
-      const atTheEnd = log.scrollTop + log.clientHeight > log.scrollHeight - NEAR_THE_END;
       setFace(face, person);
       setAttribute(status, 'data-presence', person.presence);
       setText(status, PRESENCE[person.presence]);
       const how = person.verifiedHow;
       verified.hidden = how === null;
-      setText(
-        /** @type {Node} */ (verified.lastChild),
-        how === 'invitation' ? 'verified by the invitation' : 'verified by you',
-      );
-      const canCall = person.presence === 'connected' && !session.calling.busy;
-      call.disabled = !canCall;
-      videoCall.disabled = !canCall;
+      setText(verifiedHow, how === 'invitation' ? ' by the invitation' : ' by you');
+      const connected = person.presence === 'connected';
+      call.hidden = videoCall.hidden = connected && !person.can('calls');
+      call.disabled = videoCall.disabled = !connected || session.calling.busy;
       notice.render();
       renderEntries(person.entries);
       empty.hidden = person.entries.length > 0;
@@ -112,13 +110,45 @@ export function conversation(session, person, back) {
       );
       write.render();
       if (!panel.element.hidden) panel.render();
-      if (atTheEnd) log.scrollTop = log.scrollHeight;
     },
   };
 }
 
-/** @param {Session} session @param {Person} person @returns {View & { focus: () => void }} */
-function composer(session, person) {
+/**
+ * Keep the end of `log` in sight while it grows or shrinks, unless somebody has scrolled up.
+ *
+ * @param {HTMLElement} log
+ * @param {HTMLElement} content
+ * @returns {() => void}  goes to the end
+ */
+function stayAtTheEnd(log, content) {
+  let following = true;
+  const toTheEnd = () => {
+    following = true;
+    log.scrollTop = log.scrollHeight;
+  };
+  let before = 0;
+  log.addEventListener('scroll', () => {
+    // Who is away from the end has scrolled up, or else the end has moved on and is followed at once.
+    const away = log.scrollTop + log.clientHeight < log.scrollHeight - NEAR_THE_END;
+    if (!away || log.scrollTop < before) following = !away;
+    before = log.scrollTop;
+  });
+  const observer = new ResizeObserver(() => following && toTheEnd());
+  observer.observe(log);
+  observer.observe(content);
+  return toTheEnd;
+}
+
+/**
+ * The field to write in.
+ *
+ * @param {Session} session
+ * @param {Person} person
+ * @param {() => void} sent
+ * @returns {View & { focus: () => void }}
+ */
+function composer(session, person, sent) {
   const field = h('textarea', {
     rows: 1,
     'aria-label': `Message to ${person.name}`,
@@ -144,13 +174,14 @@ function composer(session, person) {
     'aria-label': 'Files to send',
     onchange: picked,
   });
+  const attach = iconButton('Send files', 'attach', () => picker.click());
   const element = h(
     'form',
     {
       class: 'composer',
       onsubmit: (/** @type {SubmitEvent} */ event) => (event.preventDefault(), submit()),
     },
-    iconButton('Send files', 'attach', () => picker.click()),
+    attach,
     picker,
     field,
     h(
@@ -169,6 +200,7 @@ function composer(session, person) {
     if (field.value.trim()) session.say(person, field.value.trim());
     field.value = '';
     grow();
+    sent();
     field.focus();
   }
   function picked() {
