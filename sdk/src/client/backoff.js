@@ -83,15 +83,15 @@ export class Retries {
    *
    * @param {number} now
    * @param {number} random
-   * @param {number | null} invited When the server has asked its clients to come back. It has drawn lots for them, so the
-   *   first attempt is made just then; later ones wait as usual, or one that always goes away at once would be hammered.
+   * @param {number} invited When the server has asked its clients to come back; Infinity when it has not. It has drawn
+   *   lots for them, so the first attempt is made just then; later ones wait as usual, or one that always goes away at
+   *   once would be hammered.
    */
   schedule(now, random, invited) {
     this.attempts++;
-    this.due = this.#earliest = Math.max(invited ?? now, this.notBefore, now);
-    if (invited === null || this.attempts > 1) {
-      this.due = Math.max(this.due, now + this.#backoff.delay(this.attempts, random));
-    }
+    const is = invited < Infinity;
+    this.due = this.#earliest = Math.max(is ? invited : now, this.notBefore, now);
+    if (!is || this.attempts > 1) this.due = Math.max(this.due, now + this.#backoff.delay(this.attempts, random));
     return this.due - now;
   }
 

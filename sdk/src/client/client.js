@@ -8,12 +8,14 @@
  * @import { Identity } from '../identity/keys.js'
  * @import { Candidate, Capabilities, Proof } from '../protocol/messages.js'
  * @import { BackoffOptions } from './backoff.js'
- * @import { Effect } from './effects.js'
+ * @import { Completed, Effect, Sign } from './effects.js'
  * @import { Discovery, IceServers, Registration, SignalingEvent } from './events.js'
  * @import { Request } from './requests.js'
  */
 import { AldisError, ConfigError, IdentityError, RequestTimeout, ServerUnreachable, StateError } from '../errors.js';
+import { rotation } from '../identity/proofs.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
+import { toBase64 } from '../protocol/codec.js';
 import { NORMAL } from '../protocol/codes.js';
 import { Backoff } from './backoff.js';
 import { parseEndpoint } from './endpoint.js';
@@ -72,19 +74,16 @@ const LOOK_AGAIN = 0.05;
  * not known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
  */
 export class SignalingClient {
-  #endpoint;
-  #settings;
   #machine;
+  #requestTimeout;
   #transportOptions;
   /** @type {Transport | null} */
   #transport = null;
-  /** The first connection is being made: how it ended. @type {((error?: AldisError) => void) | null} */
-  #first = null;
   /** @type {Map<number, Waiting>} */
   #waiting = new Map();
   /** @type {Queued[]} */
   #queue = [];
-  /** @type {Set<{ call: (event: SignalingEvent) => void }>} */
+  /** @type {Set<(event: SignalingEvent) => void>} */
   #subscribers = new Set();
   #carryingOut = false;
   #timer = { at: Infinity, cancel: () => {} };
@@ -102,43 +101,29 @@ export class SignalingClient {
     for (const [name, seconds] of Object.entries({ requestTimeout, connectTimeout })) {
       if (!(seconds > 0 && seconds < Infinity)) throw new ConfigError(name, `${seconds} is no number of seconds`);
     }
-    this.#endpoint = parseEndpoint(url);
-    this.#transportOptions = { WebSocket: options.WebSocket ?? globalThis.WebSocket, timers, connectTimeout };
+    const { url: dialled, server } = parseEndpoint(url);
+    /** The server's URL, as it is dialled. @readonly */
+    this.url = dialled;
+    /** The server's name: host and port as in the `Host` header, lower case. Pins are kept by it. @readonly */
+    this.server = server;
+    /** The name to register. @readonly */
+    this.userId = userId;
+    /** The device to register the name for. @readonly */
+    this.device = device;
+    /** User id and device, as the server writes it into what it relays for us. @readonly */
+    this.address = join(userId, device);
     const backoff = new Backoff(options.backoff);
-    this.#settings = { host: this.#endpoint.server, userId, device, token, backoff, requestTimeout };
-    this.#machine = new ClientMachine(this.#settings);
+    this.#machine = new ClientMachine({ host: server, userId, device, token, backoff, requestTimeout });
+    this.#requestTimeout = requestTimeout;
+    this.#transportOptions = { WebSocket: options.WebSocket ?? globalThis.WebSocket, timers, connectTimeout };
   }
 
   // --- what it is --------------------------------------------------------------------------------------------------
 
   /** Where the client stands: 'disconnected' (not started, or ended), 'connecting', or 'connected' (registered). */
   get state() {
-    return this.#first ? 'connecting' : this.#machine.state;
-  }
-
-  /** The server's URL, as it is dialled. */
-  get url() {
-    return this.#endpoint.url;
-  }
-
-  /** The server's name: host and port as in the `Host` header, lower case. Pins are kept by it. */
-  get server() {
-    return this.#endpoint.server;
-  }
-
-  /** The name to register. */
-  get userId() {
-    return this.#settings.userId;
-  }
-
-  /** The device to register the name for. */
-  get device() {
-    return this.#settings.device;
-  }
-
-  /** User id and device, as the server writes it into what it relays for us. */
-  get address() {
-    return join(this.userId, this.device);
+    const { phase, state } = this.#machine;
+    return phase === 'idle' && this.#transport ? 'connecting' : state;
   }
 
   /** The key that is registered, and will be again after a reconnection; null before `register`. */
@@ -157,13 +142,9 @@ export class SignalingClient {
   async connect() {
     this.#machine.checkNotEnded();
     if (this.state !== 'disconnected') throw new StateError('connect() was called already');
-    await new Promise((resolve, reject) => {
-      this.#first = (error) => {
-        this.#first = null;
-        error ? reject(error) : resolve(null);
-      };
-      this.#dial();
-    });
+    const reason = await this.#dial().opened;
+    this.#machine.checkNotEnded(); // it may have been closed meanwhile
+    if (reason !== null) throw new ServerUnreachable(this.url, reason);
     globalThis.addEventListener?.('online', this.#online);
   }
 
@@ -203,10 +184,12 @@ export class SignalingClient {
    * @returns {Promise<void>}
    */
   async rotate(newIdentity) {
-    const message = this.#machine.rotation(newIdentity);
-    const signer = /** @type {Identity} */ (this.identity);
-    const signature = await signer.sign(message);
-    return this.#request('rotate', (now) => this.#machine.rotate(newIdentity, signature, signer, now));
+    this.#machine.checkNotEnded();
+    const { identity } = this;
+    if (!identity) throw new StateError('not registered: call register() first');
+    const { publicKey } = newIdentity;
+    const signature = toBase64(await identity.sign(rotation(this.userId, publicKey)));
+    return this.#ask({ type: 'rotate', newPublicKey: toBase64(publicKey), signature }, newIdentity);
   }
 
   /**
@@ -299,7 +282,8 @@ export class SignalingClient {
    * @returns {() => void}
    */
   subscribe(callback) {
-    const subscriber = { call: callback };
+    // A function of its own, so that one callback may be subscribed twice.
+    const subscriber = (/** @type {SignalingEvent} */ event) => callback(event);
     this.#subscribers.add(subscriber);
     return () => {
       this.#subscribers.delete(subscriber);
@@ -310,14 +294,13 @@ export class SignalingClient {
   #publish(event) {
     if (event.type === 'closed') {
       globalThis.removeEventListener?.('online', this.#online);
-      this.#first?.(new StateError('the client was closed while it was connecting'));
       this.#transport?.close(NORMAL, ''); // one that is not open yet, and of which the machine does not know
     }
     for (const subscriber of [...this.#subscribers]) {
       // Another callback may have ended this one's subscription.
       if (!this.#subscribers.has(subscriber)) continue;
       try {
-        subscriber.call(event);
+        subscriber(event);
       } catch (error) {
         console.error(error);
       }
@@ -327,32 +310,30 @@ export class SignalingClient {
   // --- the transport -----------------------------------------------------------------------------------------------
 
   #dial() {
-    this.#transport = new Transport(
-      this.url,
-      {
-        opened: () => {
-          this.#first?.();
-          this.#machine.connected(timers.time());
-          this.#carryOut();
-        },
-        unreachable: (reason) => {
-          this.#transport = null;
-          this.#first?.(new ServerUnreachable(this.url, reason));
-          this.#machine.unreachable(timers.time(), reason);
-          this.#carryOut();
-        },
-        textReceived: (text) => {
-          this.#machine.received(text, timers.time());
-          this.#carryOut();
-        },
-        lost: (code, reason) => {
-          this.#transport = null;
-          this.#machine.lost(timers.time(), code, reason);
-          this.#carryOut();
-        },
+    const listener = {
+      opened: () => {
+        this.#machine.connected(timers.time());
+        this.#carryOut();
       },
-      this.#transportOptions,
-    );
+      /** @param {string} reason */
+      unreachable: (reason) => {
+        this.#transport = null;
+        this.#machine.unreachable(timers.time(), reason);
+        this.#carryOut();
+      },
+      /** @param {string} text */
+      textReceived: (text) => {
+        this.#machine.received(text, timers.time());
+        this.#carryOut();
+      },
+      /** @param {number} code @param {string} reason */
+      lost: (code, reason) => {
+        this.#transport = null;
+        this.#machine.lost(timers.time(), code, reason);
+        this.#carryOut();
+      },
+    };
+    return (this.#transport = new Transport(this.url, listener, this.#transportOptions));
   }
 
   #online = () => {
@@ -368,7 +349,7 @@ export class SignalingClient {
     this.#carryingOut = true;
     for (let effects; (effects = this.#machine.take()).length;) for (const effect of effects) this.#do(effect);
     this.#carryingOut = false;
-    const at = this.#machine.nextDeadline ?? Infinity;
+    const at = this.#machine.nextDeadline;
     // One that comes too early only looks again; most deadlines move away before they are reached.
     if (this.#timer.at <= at && at < Infinity) return;
     this.#timer.cancel();
@@ -390,13 +371,11 @@ export class SignalingClient {
       case 'closeTransport':
         return this.#transport?.close(effect.code, effect.reason);
       case 'dial':
-        return this.#dial();
+        return void this.#dial();
       case 'sign':
         return void this.#sign(effect);
       case 'completed':
-        return this.#answered(effect.request, null, effect.result);
-      case 'failed':
-        return this.#answered(effect.request, effect.error, null);
+        return this.#completed(effect);
       case 'happened':
         return this.#publish(effect.event);
       case 'noted':
@@ -404,7 +383,7 @@ export class SignalingClient {
     }
   }
 
-  /** @param {import('./effects.js').Sign} effect */
+  /** @param {Sign} effect */
   async #sign({ identity, message }) {
     try {
       this.#machine.signed(message, await identity.sign(message));
@@ -416,9 +395,9 @@ export class SignalingClient {
 
   // --- requests and promises ---------------------------------------------------------------------------------------
 
-  /** @param {Request} message */
-  #ask(message) {
-    return this.#request(message.type, (now) => this.#machine.ask(message, now));
+  /** @param {Request} message @param {Identity} [identity] */
+  #ask(message, identity) {
+    return this.#request(message.type, (now) => this.#machine.ask(message, now, identity));
   }
 
   /**
@@ -430,7 +409,7 @@ export class SignalingClient {
    */
   #request(name, make) {
     return new Promise((resolve, reject) => {
-      const deadline = timers.time() + this.#settings.requestTimeout;
+      const deadline = timers.time() + this.#requestTimeout;
       this.#queue.push({ name, deadline, make, resolve, reject });
       this.#sendQueued();
     });
@@ -448,7 +427,7 @@ export class SignalingClient {
       }
       this.#queue.shift();
       if (blocked) {
-        reject(new RequestTimeout(name, this.#settings.requestTimeout));
+        reject(new RequestTimeout(name, this.#requestTimeout));
         continue;
       }
       try {
@@ -463,17 +442,11 @@ export class SignalingClient {
     }
   }
 
-  /**
-   * One request has ended. A caller that waits for several is told when all of them have.
-   *
-   * @param {number} number
-   * @param {AldisError | null} error
-   * @param {import('./effects.js').Result} result
-   */
-  #answered(number, error, result) {
-    const waiting = this.#waiting.get(number);
+  /** One request has ended. A caller that waits for several is told when all of them have. @param {Completed} effect */
+  #completed({ request, error, result }) {
+    const waiting = this.#waiting.get(request);
+    this.#waiting.delete(request);
     if (!waiting) return;
-    this.#waiting.delete(number);
     waiting.error ??= error;
     if (--waiting.left) return;
     if (waiting.error) waiting.reject(waiting.error);

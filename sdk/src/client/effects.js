@@ -22,11 +22,8 @@
  * Make a new connection. `ClientMachine.connected` or `unreachable` has to follow, once.
  * @typedef {{ type: 'dial' }} Dial
  *
- * The request with this number has its result.
- * @typedef {{ type: 'completed', request: number, result: Result }} Completed
- *
- * The request with this number will have no result.
- * @typedef {{ type: 'failed', request: number, error: AldisError }} Failed
+ * The request with this number has its result, or will have none, for the reason `error`.
+ * @typedef {{ type: 'completed', request: number, error: AldisError | null, result: Result }} Completed
  *
  * Tell the application.
  * @typedef {{ type: 'happened', event: SignalingEvent }} Happened
@@ -35,6 +32,6 @@
  * @typedef {{ type: 'noted', text: string }} Noted
  */
 
-/** @typedef {Send | Sign | CloseTransport | Dial | Completed | Failed | Happened | Noted} Effect */
+/** @typedef {Send | Sign | CloseTransport | Dial | Completed | Happened | Noted} Effect */
 
 export {};

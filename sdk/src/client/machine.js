@@ -67,7 +67,7 @@ const KEY_MISMATCH = 'key-mismatch';
  * One client for the whole of its life, over however many connections.
  *
  * Inputs are `connected`, `received`, `signed`, `notSigned`, `lost`, `unreachable`, `online` and `tick`; commands are
- * `close`, and `register`, `ask` and `rotate`, which return the numbers by which `completed` and `failed` name requests.
+ * `close`, and `register` and `ask`, which return the numbers by which `completed` and `failed` name requests.
  * After each call carry out `take()`, and call `tick` at `nextDeadline`.
  */
 export class ClientMachine {
@@ -97,12 +97,9 @@ export class ClientMachine {
   #retries;
   // Of this connection: when it became of use, why we have hung up, when the server wants us to come back.
   #lifeline = new Lifeline(0);
-  /** @type {number | null} */
-  #usefulFrom = null;
-  /** @type {string | null} */
-  #hungUpBecause = null;
-  /** @type {number | null} */
-  #leaveAt = null;
+  #usefulFrom = Infinity;
+  #hungUpBecause = '';
+  #leaveAt = Infinity;
 
   /**
    * @param {MachineSettings} settings
@@ -141,14 +138,14 @@ export class ClientMachine {
     return effects;
   }
 
-  /** When `tick` has to be called at the latest; null when nothing is waited for. */
+  /** When `tick` has to be called at the latest; Infinity when nothing is waited for. */
   get nextDeadline() {
-    const deadlines = [this.#requests.deadline];
-    if (this.phase === 'waiting') deadlines.push(this.#retries.due);
-    if (isLive(this.phase)) deadlines.push(this.#lifeline.deadline, this.#leaveAt);
-    if (this.phase === 'registered') deadlines.push(this.#receipts.deadline);
-    const first = Math.min(...deadlines.map((deadline) => deadline ?? Infinity));
-    return first < Infinity ? first : null;
+    return Math.min(
+      this.#requests.deadline,
+      this.phase === 'waiting' ? this.#retries.due : Infinity,
+      ...(isLive(this.phase) ? [this.#lifeline.deadline, this.#leaveAt] : []),
+      this.phase === 'registered' ? this.#receipts.deadline : Infinity,
+    );
   }
 
   // --- inputs: the transport ---------------------------------------------------------------------------------------
@@ -157,7 +154,8 @@ export class ClientMachine {
   connected(now) {
     this.#step('connected');
     this.#lifeline = new Lifeline(now);
-    this.#usefulFrom = this.#hungUpBecause = null;
+    this.#usefulFrom = Infinity;
+    this.#hungUpBecause = '';
     this.#tell({ type: 'connected', attempt: Math.max(1, this.#retries.attempts) });
     if (this.#joining || this.identity) {
       this.#join(now);
@@ -174,7 +172,6 @@ export class ClientMachine {
     try {
       const message = decodeServerMessage(text);
       if (message) this.#handle(message, text.length, now);
-      else this.#note(text.slice(0, 200));
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
       this.#hangUp(codes.PROTOCOL_ERROR, `the server broke the protocol: ${error.message}`);
@@ -208,24 +205,20 @@ export class ClientMachine {
    */
   lost(now, code, reason) {
     if (!isLive(this.phase) && this.phase !== 'closing') return;
-    const byServer = this.#hungUpBecause === null;
     const why = this.#hungUpBecause || reason || `the connection was closed with code ${code}`;
-    if (this.#usefulFrom !== null) this.#retries.stood(now - this.#usefulFrom);
+    this.#retries.stood(now - this.#usefulFrom);
     this.#step('lost');
     if (code === codes.SESSION_LOST) this.#ticket = null;
     // None of the codes that we close with ourselves is a final one above 4000: such a one has crossed ours.
-    if (!codes.mayReconnect(code) && (byServer || code >= codes.GOING_AWAY)) {
+    if (!codes.mayReconnect(code) && (!this.#hungUpBecause || code >= codes.GOING_AWAY)) {
       this.#tell({ type: 'disconnected', reason: why, code, retryIn: null });
       this.#end(new ConnectionClosed(code, reason));
       return;
     }
     // What was asked on it will not be answered.
     const error = new ConnectionLost(`the connection to the server was lost: ${why}`);
-    for (const request of this.#requests.all()) if (request.sentAt !== null) this.#fail(request, error);
-    if (this.#joining && this.#joining.sentAt !== null) {
-      this.#joining = null;
-      this.#failNameless(error);
-    }
+    this.#failAll(error, ({ sentAt }) => sentAt !== null);
+    if (this.#joining && this.#joining.sentAt !== null) this.#failNameless(error);
     this.#retry(now, why, code);
   }
 
@@ -256,7 +249,7 @@ export class ClientMachine {
     } else if (isLive(this.phase)) {
       this.#keepAlive(now);
     }
-    if (this.phase === 'registered' && now >= (this.#receipts.deadline ?? Infinity)) this.#confirm();
+    if (this.phase === 'registered' && now >= this.#receipts.deadline) this.#confirm();
   }
 
   // --- commands ----------------------------------------------------------------------------------------------------
@@ -286,7 +279,9 @@ export class ClientMachine {
    */
   ask(message, now, identity) {
     this.#checkConnected();
-    if (message.type !== 'ping') this.#checkNamed(this.identity ?? this.#joining);
+    if (message.type !== 'ping' && !this.identity && !this.#joining) {
+      throw new StateError('not registered: call register() first');
+    }
     if ('to' in message) {
       const [userId, device] = split(message.to);
       checkUserId(userId);
@@ -305,31 +300,6 @@ export class ClientMachine {
       if (this.#admits(request)) this.#transmit(request, now);
       return request.number;
     });
-  }
-
-  /**
-   * What the registered key has to sign for a rotation.
-   *
-   * @param {Identity} identity The new key.
-   */
-  rotation(identity) {
-    this.#checkConnected();
-    this.#checkNamed(this.identity);
-    return proofs.rotation(this.#settings.userId, identity.publicKey);
-  }
-
-  /**
-   * Hand the name over to a new key, which is registered with from then on.
-   *
-   * @param {Identity} identity
-   * @param {Bytes} signature
-   * @param {Identity | null} signer Whose signature it is: the key that was registered when it was asked for.
-   * @param {number} now
-   */
-  rotate(identity, signature, signer, now) {
-    if (signer !== this.identity) throw new StateError('another key was registered meanwhile');
-    const newPublicKey = toBase64(identity.publicKey);
-    return this.ask({ type: 'rotate', newPublicKey, signature: toBase64(signature) }, now, identity);
   }
 
   /** End it on purpose: no reconnection, and `closed` without error is the last event. Harmless when it has ended. */
@@ -360,53 +330,45 @@ export class ClientMachine {
 
   /** The registration that the server is busy with, if a message with this `re` belongs to it. @param {unknown} re */
   #joins(re) {
-    const joining = 'refused' in TABLE[this.phase] && this.#joining;
-    return joining && (re === undefined || re === joining.number) ? joining : null;
+    const joining = this.#joining;
+    return joining && joining.sentAt !== null && (re ?? joining.number) === joining.number ? joining : null;
   }
 
   /** @param {Challenge} message */
-  #challenged({ type, nonce, re }) {
-    const joining = this.#joins(re);
-    if (!joining || this.phase !== 'registering') {
-      this.#note(type);
-      return;
-    }
+  #challenged({ nonce, re }) {
+    const identity = this.#joins(re)?.identity;
+    if (!identity || this.phase !== 'registering') return;
     const { host, userId, device } = this.#settings;
-    this.#signing = proofs.registration(host, fromBase64(nonce, proofs.NONCE_BYTES), userId, device);
+    const message = (this.#signing = proofs.registration(host, fromBase64(nonce, proofs.NONCE_BYTES), userId, device));
     this.#step('challenged');
-    this.#effects.push({ type: 'sign', identity: /** @type {Identity} */ (joining.identity), message: this.#signing });
+    this.#effects.push({ type: 'sign', identity, message });
   }
 
   /** @param {Registered} message @param {number} now */
   #admitted({ type, success, userId, device, session = '', secret, resumed = false, limits, re }, now) {
     const joining = this.#joins(re);
-    if (!joining) {
-      this.#note(type);
-      return;
-    }
+    if (!joining) return;
     if (!success) {
       this.#notAdmitted(joining, new RequestFailed(KEY_MISMATCH, 'the server refused the name'), now);
       return;
     }
-    const { message } = joining;
+    const asked = /** @type {Register} */ (joining.message);
     if (
       this.phase !== 'proving' ||
-      message.type !== 'register' ||
-      message.userId !== userId ||
-      message.device !== (device ?? message.device) ||
-      (resumed && !message.resume)
+      userId !== asked.userId ||
+      (device ?? asked.device) !== asked.device ||
+      (resumed && !asked.resume)
     ) {
       throw new ProtocolViolation('registered as nobody asked for');
     }
     this.#step('admitted');
-    this.#requests.remove(joining);
     this.identity = joining.identity;
     this.#joining = this.#spare = null;
     this.#usefulFrom = now;
     this.#ticket = session && secret ? { session, secret } : null;
     this.#requests.maxMessage = limits?.maxMessageBytes ?? DEFAULT_MAX_MESSAGE;
     this.#tell({ type, resumed });
-    this.#complete(joining, { session, resumed, limits: limits ?? null });
+    this.#complete(joining, null, { session, resumed, limits: limits ?? null });
     if (resumed) {
       this.#receipts.confirmed(); // by the ticket
     } else {
@@ -422,7 +384,7 @@ export class ClientMachine {
   #notAdmitted(joining, failure, now) {
     this.#step('refused');
     this.#joining = null;
-    this.#fail(joining, failure);
+    this.#complete(joining, failure);
     if (!joining.internal) {
       // The application asked, and is told; what was held for this registration has no hope either.
       this.#usefulFrom = now;
@@ -450,8 +412,6 @@ export class ClientMachine {
       this.#challenged(message);
     } else if (message.type === 'registered') {
       this.#admitted(message, now);
-    } else if (message.type === 'error') {
-      this.#refused(message, now);
     } else if (message.type === 'going-away') {
       const reconnectIn = Math.min(Math.max(message.reconnectIn, 0), LONGEST_ABSENCE);
       this.#leaveAt = now + reconnectIn;
@@ -463,10 +423,7 @@ export class ClientMachine {
 
   /** @param {Numbered} message @param {number} size @param {number} now */
   #numbered(message, size, now) {
-    if (this.phase !== 'registered') {
-      this.#note(message.type);
-      return;
-    }
+    if (this.phase !== 'registered') return;
     try {
       const event = eventOf(message);
       // A presence that was on its way when its watch ended concerns nobody.
@@ -484,41 +441,33 @@ export class ClientMachine {
     this.#send({ type: 'received', count: this.#receipts.count });
   }
 
-  /** @param {ErrorMessage} message @param {number} now */
-  #refused(message, now) {
-    const failure = failureOf(message);
-    const joining = message.re === undefined ? null : this.#joins(message.re);
-    const request = this.#requests.answeredBy(message.re);
-    if (joining) {
-      this.#notAdmitted(joining, failure, now);
-      return;
-    }
-    if (!request || request.internal) this.#note(failure.message);
-    if (!request) return;
-    if (request.message.type === 'rotate') this.#spare = null;
-    this.#fail(request, failure);
-  }
-
-  /** @param {Reply} message @param {number} now */
+  /** @param {ErrorMessage | Reply} message @param {number} now */
   #replied(message, now) {
     const request = this.#requests.answeredBy(message.re);
-    if (!request) {
-      if (message.re !== undefined) this.#note(message.type);
-      return;
+    if (message.type === 'error') {
+      const failure = failureOf(message);
+      if (!request || request.internal) this.#note(failure.message);
+      if (!request) return;
+      if (request === this.#joining) {
+        this.#notAdmitted(request, failure, now);
+      } else {
+        if (request.message.type === 'rotate') this.#spare = null;
+        this.#complete(request, failure);
+      }
+    } else if (request) {
+      const result = resultOf(request, message, now);
+      if (message.type === 'rotated') {
+        this.identity = request.identity;
+        this.#spare = null;
+      }
+      if (message.type === 'unregistered' && this.phase === 'registered') {
+        this.#step('left');
+        this.identity = this.#spare = this.#ticket = null;
+        this.#watches.clear();
+        this.#receipts = new Receipts();
+      }
+      this.#complete(request, null, result);
     }
-    const result = resultOf(request, message, now);
-    if (message.type === 'rotated') {
-      this.identity = request.identity;
-      this.#spare = null;
-    }
-    if (message.type === 'unregistered' && this.phase === 'registered') {
-      this.#step('left');
-      this.identity = this.#spare = this.#ticket = null;
-      this.#watches.clear();
-      this.#receipts = new Receipts();
-    }
-    this.#requests.remove(request);
-    this.#complete(request, result);
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
@@ -526,11 +475,6 @@ export class ClientMachine {
   #checkConnected() {
     this.checkNotEnded();
     if (this.phase === 'idle') throw new StateError('not connected: call connect() first');
-  }
-
-  /** @param {object | null} named */
-  #checkNamed(named) {
-    if (!named) throw new StateError('not registered: call register() first');
   }
 
   /** Whether a request may go out now. @param {Pending} request */
@@ -553,20 +497,25 @@ export class ClientMachine {
 
   /** @param {number} now */
   #sendHeld(now) {
-    for (const request of this.#requests.held()) this.#transmit(request, now);
+    for (const request of this.#requests.all()) if (request.sentAt === null) this.#transmit(request, now);
   }
 
-  /** @param {Pending} request @param {Result} result */
-  #complete(request, result) {
-    if (!request.internal) this.#effects.push({ type: 'completed', request: request.number, result });
+  /**
+   * A request has ended, for the first time or not.
+   *
+   * @param {Pending} request
+   * @param {AldisError | null} error
+   * @param {Result} [result]
+   */
+  #complete(request, error, result = null) {
+    if (!this.#requests.remove(request)) return;
+    if (error) for (const userId of request.added) this.#watches.delete(userId);
+    if (!request.internal) this.#effects.push({ type: 'completed', request: request.number, error, result });
   }
 
-  /** @param {Pending} request @param {AldisError} error */
-  #fail(request, error) {
-    if (this.#requests.remove(request)) {
-      for (const userId of request.added) this.#watches.delete(userId);
-      if (!request.internal) this.#effects.push({ type: 'failed', request: request.number, error });
-    }
+  /** @param {AldisError} error @param {(request: Pending) => boolean} which */
+  #failAll(error, which) {
+    for (const request of this.#requests.all()) if (which(request)) this.#complete(request, error);
   }
 
   /**
@@ -575,18 +524,17 @@ export class ClientMachine {
    * @param {AldisError} error
    */
   #failNameless(error) {
-    if (this.identity) return;
-    for (const request of this.#requests.held()) if (request.message.type !== 'ping') this.#fail(request, error);
+    this.#joining = null;
+    if (!this.identity) this.#failAll(error, ({ sentAt, message }) => sentAt === null && message.type !== 'ping');
   }
 
   /** @param {number} now */
   #expire(now) {
     for (const request of this.#requests.all()) {
-      if (request.deadline > now) continue;
+      if (request.deadline > now) return;
       const error = new RequestTimeout(request.message.type, this.#requests.timeout);
-      this.#fail(request, error);
+      this.#complete(request, error);
       if (request === this.#joining) {
-        this.#joining = null;
         this.#failNameless(error);
         // Nobody knows what the server makes of it, so the connection cannot be used for another try.
         this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
@@ -598,7 +546,7 @@ export class ClientMachine {
 
   /** @param {number} now */
   #keepAlive(now) {
-    if (this.#leaveAt !== null && now >= this.#leaveAt) {
+    if (now >= this.#leaveAt) {
       this.#hangUp(codes.GOING_AWAY, 'the server is going away');
       return;
     }
@@ -631,7 +579,7 @@ export class ClientMachine {
       return;
     }
     const retryIn = this.#retries.schedule(now, this.#random(), this.#leaveAt);
-    this.#leaveAt = null;
+    this.#leaveAt = Infinity;
     this.#tell({ type: 'disconnected', reason, code, retryIn });
   }
 
@@ -641,8 +589,7 @@ export class ClientMachine {
     this.#step('ended');
     this.error = error;
     this.#joining = null;
-    for (const request of this.#requests.all())
-      this.#fail(request, error ?? new ConnectionLost('the client was closed'));
+    this.#failAll(error ?? new ConnectionLost('the client was closed'), () => true);
     if (attached) this.#effects.push({ type: 'closeTransport', code: codes.NORMAL, reason: '' });
     this.#tell({ type: 'closed', error });
   }

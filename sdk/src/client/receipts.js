@@ -13,8 +13,8 @@ const MOST_SECONDS = 2;
 export class Receipts {
   /** How many numbered messages have been processed since the session began. */
   count = 0;
-  /** @type {number | null} When the count has to be confirmed at the latest; null when there is nothing to confirm. */
-  deadline = null;
+  /** When the count has to be confirmed at the latest; Infinity when there is nothing to confirm. */
+  deadline = Infinity;
   #confirmed = 0;
   #characters = 0;
 
@@ -28,7 +28,7 @@ export class Receipts {
   processed(size, now) {
     this.count++;
     this.#characters += size;
-    this.deadline ??= now + MOST_SECONDS;
+    this.deadline = Math.min(this.deadline, now + MOST_SECONDS);
     return this.count - this.#confirmed >= MOST_MESSAGES || this.#characters >= MOST_CHARACTERS;
   }
 
@@ -36,6 +36,6 @@ export class Receipts {
   confirmed() {
     this.#confirmed = this.count;
     this.#characters = 0;
-    this.deadline = null;
+    this.deadline = Infinity;
   }
 }

@@ -130,15 +130,10 @@ export class RequestBook {
     return [...this.#pending.values()];
   }
 
-  /** Those that wait for a registration. */
-  held() {
-    return this.all().filter((pending) => pending.sentAt === null);
-  }
-
-  /** When the first of them has waited too long. */
+  /** When the first of them has waited too long; Infinity when there is none. */
   get deadline() {
     for (const { deadline } of this.#pending.values()) return deadline;
-    return null;
+    return Infinity;
   }
 
   /**

@@ -16,8 +16,8 @@ const SUBPROTOCOL = 'aldis.v1';
 const MAX_MESSAGE = 1024 * 1024;
 // Seconds. How long the other side has to answer a CLOSE frame before we go on without it.
 const CLOSE_TIMEOUT = 2;
-// What fits into a CLOSE frame (RFC 6455 section 5.5).
-const MAX_REASON_BYTES = 123;
+// Characters, of up to three bytes each: 123 bytes fit into a CLOSE frame (RFC 6455 section 5.5).
+const MAX_REASON = 40;
 
 /**
  * @typedef {object} TransportListener Who is told what comes.
@@ -34,8 +34,12 @@ const MAX_REASON_BYTES = 123;
 
 /** A connection; it dials as soon as it is made, and tells nothing before the constructor has returned. */
 export class Transport {
+  /** @type {Promise<string | null>} Resolves when the connection is open (null), or will not be: why. */
+  opened;
   /** @type {Promise<void>} Resolves when the connection is gone and its listener was told. */
   gone;
+  /** @type {(reason: string | null) => void} */
+  #tellOpened = () => {};
   /** @type {WebSocket | null} */
   #ws = null;
   #listener;
@@ -54,6 +58,7 @@ export class Transport {
   constructor(url, listener, { WebSocket, timers, connectTimeout }) {
     this.#listener = listener;
     this.#timers = timers;
+    this.opened = new Promise((resolve) => (this.#tellOpened = resolve));
     this.gone = new Promise((resolve) => (this.#end = resolve));
     this.#cancelTimer = timers.callLater(connectTimeout, () => this.#abort(`no answer within ${connectTimeout} s`));
     try {
@@ -94,9 +99,8 @@ export class Transport {
     }
     this.#closing = true;
     this.#cancelTimer = this.#timers.callLater(CLOSE_TIMEOUT, () => this.#finish(ABNORMAL, ''));
-    const { read } = new TextEncoder().encodeInto(reason, new Uint8Array(MAX_REASON_BYTES));
     // A page may say 1000, or 3000 and above (WHATWG WebSockets, "close(code, reason)").
-    this.#ws?.close(code === NORMAL ? code : Math.max(code, GOING_AWAY), reason.slice(0, read));
+    this.#ws?.close(code === NORMAL ? code : Math.max(code, GOING_AWAY), reason.slice(0, MAX_REASON));
   }
 
   /** @param {string} protocol */
@@ -109,6 +113,7 @@ export class Transport {
     this.#cancelTimer();
     this.#open = true;
     this.#listener.opened();
+    this.#tellOpened(null);
   }
 
   /** @param {unknown} data */
@@ -130,8 +135,13 @@ export class Transport {
     if (!end) return;
     this.#end = null;
     this.#cancelTimer();
-    if (this.#open) this.#listener.lost(code, reason || (code === ABNORMAL ? 'the connection broke' : ''));
-    else this.#listener.unreachable(reason || whyNot());
+    if (this.#open) {
+      this.#listener.lost(code, reason || (code === ABNORMAL ? 'the connection broke' : ''));
+    } else {
+      reason ||= whyNot();
+      this.#listener.unreachable(reason);
+      this.#tellOpened(reason);
+    }
     end();
   }
 }

@@ -49,8 +49,8 @@ test('a rule can be made of another one', () => {
 test('attempts are counted and end', () => {
   const retries = new Retries(new Backoff({ attempts: 2 }));
   assert.ok(!retries.exhausted);
-  retries.schedule(0, 1, null);
-  retries.schedule(0, 1, null);
+  retries.schedule(0, 1, Infinity);
+  retries.schedule(0, 1, Infinity);
   assert.ok(retries.exhausted);
   assert.ok(new Retries(new Backoff({ attempts: 0 })).exhausted);
   assert.ok(!new Retries(new Backoff()).exhausted);
@@ -58,11 +58,11 @@ test('attempts are counted and end', () => {
 
 test('only a connection that stood long enough starts the count anew', () => {
   const retries = new Retries(new Backoff({ first: 1, factor: 2, settled: 10 }));
-  retries.schedule(0, 1, null);
+  retries.schedule(0, 1, Infinity);
   retries.stood(9.9);
-  assert.equal(retries.schedule(0, 1, null), 2);
+  assert.equal(retries.schedule(0, 1, Infinity), 2);
   retries.stood(10);
-  assert.equal(retries.schedule(0, 1, null), 1);
+  assert.equal(retries.schedule(0, 1, Infinity), 1);
 });
 
 test('a server that invites is taken at its word once', () => {
@@ -80,11 +80,11 @@ test('an invitation in the past is for now', () => {
 test('a server that wants to be left alone is, in a hurry too', () => {
   const retries = new Retries(new Backoff({ first: 1 }));
   retries.notBefore = 70;
-  assert.equal(retries.schedule(50, 0.5, null), 20);
+  assert.equal(retries.schedule(50, 0.5, Infinity), 20);
   retries.hurry();
   assert.equal(retries.due, 70);
   retries.notBefore = 0;
-  assert.equal(retries.schedule(50, 0.5, null), 1);
+  assert.equal(retries.schedule(50, 0.5, Infinity), 1);
   retries.hurry();
   assert.equal(retries.due, 50);
 });

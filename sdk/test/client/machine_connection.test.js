@@ -60,7 +60,7 @@ for (const code of STAY_AWAY) {
       { type: 'closed', error },
     ]);
     assert.equal(bench.machine.state, 'disconnected');
-    assert.equal(bench.machine.nextDeadline, null);
+    assert.equal(bench.machine.nextDeadline, Infinity);
     assert.throws(() => bench.register(), ConnectionClosed);
   });
 }
@@ -452,7 +452,7 @@ for (const phase of PHASES) {
       [{ type: 'closed', error }],
     );
     assert.deepEqual(bench.closed, LIVE.includes(phase) ? [1000, ''] : closed);
-    assert.equal(bench.machine.nextDeadline, null);
+    assert.equal(bench.machine.nextDeadline, Infinity);
     bench.say({ type: 'presence', userId: 'bob', online: true });
     bench.lose(4500);
     bench.failToConnect();

@@ -7,6 +7,7 @@ import { toBase64 } from '../../src/protocol/codec.js';
 import { ALICE, Bench, BOB, joined, NEW, NONCE, SIGNATURE } from '../support/bench.js';
 
 const DISCOVER = { type: 'discover', userId: 'bob' };
+const ROTATE = { type: 'rotate', newPublicKey: toBase64(NEW.publicKey), signature: toBase64(SIGNATURE) };
 const CHALLENGE = { type: 'challenge', nonce: toBase64(NONCE) };
 
 /** The machine has closed the connection as broken, and comes back as after a lost one. */
@@ -205,7 +206,7 @@ for (const reply of [
 
 test('a rotation to another key is not believed', () => {
   const bench = joined();
-  const [number] = bench.do((machine, now) => machine.rotate(NEW, SIGNATURE, ALICE, now));
+  const number = bench.ask(ROTATE, NEW);
   bench.say({ type: 'rotated', publicKey: toBase64(BOB.publicKey), re: number });
   assert.equal(bench.closed[0], 1002);
   assert.equal(bench.machine.identity, ALICE);
@@ -315,8 +316,7 @@ test('whatever the server says, the client keeps its promises', () => {
       const named = bench.machine.identity && !bench.machine.ended;
       if (bench.phase === 'open' && !named) asked.push(bench.register());
       if (!named) return;
-      if (random() < 0.2)
-        asked.push(...bench.do((machine, now) => machine.rotate(NEW, SIGNATURE, machine.identity, now)));
+      if (random() < 0.2) asked.push(bench.ask(ROTATE, NEW));
       else
         asked.push(
           bench.ask(pick([DISCOVER, { type: 'watch', userIds: ['bob'] }, { type: 'ping' }, { type: 'unregister' }])),

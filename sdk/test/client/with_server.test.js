@@ -223,5 +223,5 @@ test('a program ends by itself once its clients are closed, wherever they stood'
   `;
   const options = ['--experimental-websocket', '--no-warnings', '--input-type=module', '-e', program];
   const { stdout } = await promisify(execFile)(process.execPath, options);
-  assert.equal(stdout, 'the client was closed while it was connecting disconnected\n');
+  assert.equal(stdout, 'this client is closed disconnected\n');
 });
