@@ -19,7 +19,7 @@ import { split } from '../protocol/addresses.js';
 import { VERSION } from '../protocol/channel.js';
 import { CAPABILITIES, messageOf } from './engine.js';
 import { Negotiation } from './negotiation.js';
-import { keep, Postbox } from './postbox.js';
+import { both, Postbox } from './postbox.js';
 import { randomBytes } from './trust.js';
 import { TIMING, Wire } from './wire.js';
 
@@ -88,8 +88,8 @@ export class PeerConnection {
   #machine;
   /** @type {Map<string, Wire>} */
   #wires = new Map();
-  /** @type {Map<string, PeerError>} by connection: a better reason than the machine's, where there is one */
-  #errors = new Map();
+  /** @type {{ name?: string, error?: PeerError }} why a connection will fail: a better reason than the machine's */
+  #reason = {};
   /** @type {PeerState} */
   #state = 'new';
   /** @type {News[]} */
@@ -103,8 +103,8 @@ export class PeerConnection {
   #inputs = Promise.resolve();
   #waiting = 0;
   #postbox = new Postbox();
-  /** @type {Set<Promise<void>>} */
-  #leaving = new Set();
+  /** @type {Promise<unknown>} the wires that are closing */
+  #leaving = Promise.resolve();
   #cancelDeadline = () => {};
   /** @type {Promise<void> | null} */
   #closing = null;
@@ -256,25 +256,20 @@ export class PeerConnection {
       try {
         await this.#trust.checkAnswer(this.#remote, name, sdp, proof, ours.sdp, ours.proof.nonce);
       } catch (error) {
-        const reason = this.#refuse(error);
-        if (reason) this.#errors.set(name, reason);
+        this.#reason = { name, error: this.#refuse(error) };
         return;
       }
       if (wire?.ourOffer !== ours || !this.#wires.has(name)) return;
       wire.address = sender;
-      this.#errors.delete(name);
+      this.#reason = {};
     }
     this.#do(this.#machine.answerReceived(name, sdp, capabilities, this.#timers.time()), null, sender);
   }
 
   /** @param {unknown} error */
   #refuse(error) {
-    if (this.#closing) return null;
-    const reason =
-      error instanceof PeerError
-        ? error
-        : new ProofInvalid(this.#remote, `the pinned keys cannot be read (${messageOf(error)})`);
-    this.#news.push((listener) => listener.refused(reason));
+    const reason = error instanceof PeerError ? error : new ProofInvalid(this.#remote, messageOf(error));
+    if (!this.#closing) this.#news.push((listener) => listener.refused(reason));
     this.#tellSoon();
     return reason;
   }
@@ -322,9 +317,9 @@ export class PeerConnection {
   async #finish() {
     await new Promise((done) => {
       const cancel = this.#timers.callLater(SEND_SECONDS, () => done(null));
-      void this.#postbox.empty().then(() => done(cancel()));
+      void this.#postbox.empty.then(() => done(cancel()));
     });
-    await Promise.all(this.#leaving);
+    await this.#leaving;
   }
 
   // --- what the machine wants done ---------------------------------------------------------------------------------
@@ -391,7 +386,7 @@ export class PeerConnection {
       if (openChannel) wire.openChannel();
       return [];
     } catch (error) {
-      this.#errors.set(name, new PeerConnectionFailed(this.#remote, messageOf(error)));
+      this.#reason = { name, error: new PeerConnectionFailed(this.#remote, messageOf(error)) };
       return this.#machine.abandon(name, 'it could not be made');
     }
   }
@@ -401,7 +396,7 @@ export class PeerConnection {
     this.#wires.delete(wire.name);
     wire.stop();
     if (wire.announced) this.#news.push((listener) => listener.channelClosed());
-    keep(this.#leaving, wire.close());
+    this.#leaving = both(this.#leaving, wire.close());
   }
 
   /**
@@ -442,7 +437,7 @@ export class PeerConnection {
     const { name } = wire;
     const failed = (/** @type {unknown} */ error) => {
       if (serial === null || this.#wires.get(name) !== wire) return;
-      if (!wire.announced) this.#errors.set(name, this.#asPeerError(error));
+      if (!wire.announced) this.#reason = { name, error: this.#asPeerError(error) };
       this.#do(this.#machine.operationFailed(name, serial, messageOf(error)));
     };
     this.#postbox.post(
@@ -478,13 +473,13 @@ export class PeerConnection {
     this.#toldOutcome = outcome;
     if (state !== this.#state || again) {
       this.#state = state;
+      const { name, error: known } = this.#reason;
       const error =
         state === 'failed' && outcome
-          ? (this.#errors.get(outcome.name) ?? new PeerConnectionFailed(this.#remote, outcome.reason))
+          ? (name === outcome.name && known) || new PeerConnectionFailed(this.#remote, outcome.reason)
           : null;
       this.#news.push((listener) => listener.stateChanged(state, error));
     }
-    for (const name of this.#errors.keys()) if (!this.#wires.has(name)) this.#errors.delete(name);
   }
 
   #tellSoon() {

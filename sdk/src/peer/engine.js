@@ -148,7 +148,7 @@ export class EngineConnection {
    * @param {string} sdp
    */
   async #apply(type, sdp) {
-    if (sdp.length > MAX_SDP) throw new ProtocolViolation(`a session description of ${sdp.length} characters`);
+    if (sdp.length > MAX_SDP) throw new ProtocolViolation('a session description too long');
     // Without the one there is no channel, without the other nobody knows whom it leads to.
     if (!/^m=application /m.test(sdp) || !/^a=fingerprint:/m.test(sdp)) {
       throw new ProtocolViolation('a session description without channel or fingerprint');
@@ -198,11 +198,9 @@ export class EngineConnection {
     /** @type {Map<string, Record<string, any>>} */
     const report = new Map(/** @type {Iterable<[string, any]>} */ (await this.#native.getStats()));
     const all = [...report.values()];
-    const chosen = all.find(({ type, selectedCandidatePairId }) => type === 'transport' && selectedCandidatePairId);
     const pair =
-      report.get(chosen?.selectedCandidatePairId) ??
-      // Firefox has had no transport for long.
-      all.find(({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded');
+      report.get(all.find((entry) => entry.selectedCandidatePairId)?.selectedCandidatePairId) ??
+      all.find((entry) => entry.nominated && entry.state === 'succeeded'); // a Firefox that names no transport
     const local = report.get(pair?.localCandidateId);
     const remote = report.get(pair?.remoteCandidateId);
     if (!pair || !local || !remote) return null;

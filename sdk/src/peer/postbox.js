@@ -7,10 +7,10 @@
 
 /** What is on its way to the other side. */
 export class Postbox {
+  /** Fulfilled when what has been given so far has been sent, or has failed. @type {Promise<unknown>} */
+  empty = Promise.resolve();
   /** @type {Promise<unknown>} */
-  #turn = Promise.resolve();
-  /** @type {Set<Promise<void>>} */
-  #sending = new Set();
+  #turn = this.empty;
 
   /**
    * @template T
@@ -21,25 +21,14 @@ export class Postbox {
   post(send, sign = async () => {}, failed = () => {}) {
     const signed = this.#turn.then(sign);
     this.#turn = signed.catch(() => {});
-    keep(
-      this.#sending,
-      signed.then(send).then(() => {}, failed),
-    );
-  }
-
-  /** Resolves when what has been given so far has been sent, or has failed. */
-  empty() {
-    return Promise.all(this.#sending);
+    this.empty = both(this.empty, signed.then(send).catch(failed));
   }
 }
 
 /**
- * Keep a promise, which does not reject, until it is fulfilled.
+ * Fulfilled when both are, with nothing, so that a long chain of these keeps nothing.
  *
- * @param {Set<Promise<void>>} promises
- * @param {Promise<void>} promise
+ * @param {Promise<unknown>} one
+ * @param {Promise<unknown>} other
  */
-export function keep(promises, promise) {
-  promises.add(promise);
-  void promise.then(() => promises.delete(promise));
-}
+export const both = (one, other) => Promise.all([one, other]).then(() => {});

@@ -94,7 +94,8 @@ export class Trust {
 
   /**
    * Returns if the user `remote` has made this offer to us, and it has not been taken before. Throws `ProofInvalid`, or
-   * `PeerKeyChanged` when all is right but the key, or what the pins throw.
+   * `PeerKeyChanged` when all is right but the key, or what the pins throw, or `ProtocolViolation` for a proof that
+   * cannot be read.
    *
    * @param {string} remote
    * @param {string | null} connection
@@ -144,15 +145,9 @@ export class Trust {
     const refuse = (/** @type {string} */ problem) => new ProofInvalid(remote, problem);
     if (!proofs.validConnectionName(connection)) throw refuse('it names no connection');
     if (!proof) throw refuse('it carries no proof');
-    let key, nonce, signature;
-    try {
-      key = fromBase64(proof.publicKey, PUBLIC_KEY_BYTES);
-      nonce = fromBase64(proof.nonce, proofs.NONCE_BYTES);
-      signature = fromBase64(proof.signature, SIGNATURE_BYTES);
-    } catch {
-      throw refuse('its proof cannot be read');
-    }
-    if (!(await verify(key, signature, await signed(connection, nonce)))) {
+    const key = fromBase64(proof.publicKey, PUBLIC_KEY_BYTES);
+    const message = await signed(connection, fromBase64(proof.nonce, proofs.NONCE_BYTES));
+    if (!(await verify(key, fromBase64(proof.signature, SIGNATURE_BYTES), message))) {
       throw refuse(`the signature of the ${what} is wrong`);
     }
     const pinned = await this.#pins.pin(this.#server, remote, key);

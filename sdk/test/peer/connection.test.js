@@ -502,7 +502,7 @@ test('pins that cannot be read refuse what they cannot judge', async () => {
   const world = await pair({ pins });
   world.alice.peer.connect();
   await until(() => world.bob.refusals.length);
-  assert.match(world.bob.refusals[0].message, /pinned keys cannot be read \(no storage\)/);
+  assert.match(world.bob.refusals[0].message, /in the name of alice was refused: no storage/);
   await end(world);
 });
 
