@@ -12,6 +12,7 @@ import pytest
 from aldis.client.events import SignalingState
 from aldis.errors import (
     DeliveryFailed,
+    FingerprintMismatch,
     MessageTooLarge,
     PeerConnectionFailed,
     PeerKeyChanged,
@@ -25,6 +26,8 @@ from aldis.errors import (
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerState, PeerTiming
+from aldis.store.state import StoreLimits
+from aldis.store.store import NetworkStore
 from support.peers import nothing_left_behind
 from support.stores import (
     CountingEngine,
@@ -353,3 +356,98 @@ async def test_each_device_of_a_user_can_be_there() -> None:
         await phone.send("alice", "from the phone")
         message = (await read(alice, 1))[0]
         assert (message.sender, message.content, message.sequence) == ("bob", "from the phone", 1)
+
+
+# --- who is it, is it there, how does it run --------------------------------------------------------------------------
+
+
+async def test_an_invitation_with_a_fingerprint_connects_to_that_key_and_to_no_other() -> None:
+    memory = MemoryPins()
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "alice", pins=memory) as (alice,),
+        stores(server.url, "bob") as (bob,),
+    ):
+        stranger = Identity.generate()
+        with pytest.raises(FingerprintMismatch) as caught:
+            await alice.connect_to_peer("bob", fingerprint=stranger.fingerprint)
+        assert (caught.value.expected, caught.value.offered) == (stranger.fingerprint, bob.identity.fingerprint)
+        assert isinstance(alice.state.peers["bob"].error, FingerprintMismatch)
+        assert memory.find(alice_server(alice), "bob") is None
+        # It is the other side's call that is refused now, until a person decides otherwise.
+        with pytest.raises(PeerConnectionFailed):
+            await bob.connect_to_peer("alice", timeout=1)
+        assert alice.state.peers["bob"].public_key is None
+        await alice.connect_to_peer("bob", fingerprint=f" {bob.identity.fingerprint.upper()}\n")
+        assert alice.state.peers["bob"].public_key == bob.identity.public_key
+        with pytest.raises(FingerprintMismatch):
+            await alice.connect_to_peer("bob", fingerprint=stranger.fingerprint)
+        assert alice.state.peers["bob"].state is PeerState.CONNECTED
+
+
+def alice_server(store: NetworkStore) -> str:
+    assert store._board is not None
+    return store._board.client.server
+
+
+async def test_an_accepted_key_needs_no_fingerprint_any_more() -> None:
+    async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        with pytest.raises(FingerprintMismatch):
+            await alice.connect_to_peer("bob", fingerprint=Identity.generate().fingerprint)
+        alice.accept_key("bob", bob.identity.public_key)
+        await alice.connect_to_peer("bob")
+
+
+async def test_presence_is_told_of_those_who_are_watched_without_connecting_to_them() -> None:
+    async with nothing_left_behind(), running_server() as server, stores(server.url, "alice") as (alice,):
+        await alice.watch("bob", "carol", "bob")
+        assert {name: view.online for name, view in alice.state.peers.items()} == {"bob": False, "carol": False}
+        async with stores(server.url, "bob") as (bob,):
+            view = await until_peer(alice, "bob", lambda view: view.online is True, "presence")
+            assert view.state is PeerState.NEW
+            await bob.connect_to_peer("alice")
+            await alice.unwatch("bob", "carol", "dora")
+            assert {name: view.online for name, view in alice.state.peers.items()} == {"bob": True}
+        await alice.watch("bob")
+        await until_peer(alice, "bob", lambda view: view.online is False, "absence")
+        with pytest.raises(UsageError):
+            await alice.watch("alice")
+        with pytest.raises(UsageError):
+            await alice.watch("b ob")
+
+
+async def test_a_watch_that_the_server_does_not_allow_leaves_nothing_behind() -> None:
+    async with running_server() as server, stores(server.url, "alice") as (alice,):
+        with pytest.raises(RequestFailed):
+            await alice.watch(*(f"user{number}" for number in range(10_001)))
+        assert alice.state.peers == {}
+
+
+async def test_a_watched_peer_who_makes_place_for_another_stays_watched() -> None:
+    limits = StoreLimits(peers=1)
+    async with running_server() as server, stores(server.url, "alice", limits=limits) as (alice,):
+        await alice.watch("bob")
+        for name in ("bob", "carol"):
+            with pytest.raises((PeerUnknown, PeerOffline)):
+                await alice.connect_to_peer(name)
+        assert set(alice.state.peers) == {"bob", "carol"}
+        async with stores(server.url, "bob"):
+            await until_peer(alice, "bob", lambda view: view.online is True, "presence")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_the_path_and_its_traffic_are_told(engine: str) -> None:
+    async with running_server() as server, stores(server.url, "alice", "bob", engine=engine) as (alice, bob):
+        assert await alice.stats("bob") is None
+        await alice.connect_to_peer("bob")
+        await (await alice.send("bob", b"x" * 100_000))
+        stats = await alice.stats("bob")
+        assert stats is not None
+        assert (stats.path, stats.protocol, stats.local) == ("direct", "udp", "host")
+        assert stats.remote in ("host", "prflx")
+        assert stats.bytes_sent is not None
+        assert stats.bytes_sent > 100_000
+        await until_state(bob, "alice", PeerState.CONNECTED)
+        await alice.disconnect_from_peer("bob")
+        assert await alice.stats("bob") is None

@@ -355,6 +355,9 @@ class Rogue:
         [encode_ack(1)],
         encode_message(Content.TEXT, 1, b"\xff"),
         encode_message(Content.JSON, 1, b"["),
+        encode_message(Content.CONTROL, 1, b""),
+        encode_message(Content.CONTROL, 1, b"{garbage"),
+        encode_message(Content.CONTROL, 1, b'{"type":"file-offer","id":"AAECAwQFBgc","name":"x","size":-1,"mime":""}'),
         [encode_message(Content.BYTES, 1, b"x" * 20)[0][:-1]],
     ],
 )

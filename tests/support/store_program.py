@@ -1,7 +1,8 @@
 """A program with a store of its own, in a process of its own, for tests that kill it.
 
-Commands come in as JSON lines: `["send", "bob", value]`, `["connect", "bob"]`; events go out as JSON lines:
-`["ready"]`, `["message", sender, value]`, `["delivered", n]` (n-th send), `["connected", "bob"]`.
+Commands come in as JSON lines: `["send", "bob", value]`, `["connect", "bob"]`, `["take files", folder]`,
+`["offer file", "bob", path]`; events go out as JSON lines: `["ready"]`, `["message", sender, value]`,
+`["delivered", n]` (n-th send), `["connected", "bob"]`, `["taking", folder]`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class StoreProcess:
         if self._process.returncode is None:
             self._process.kill()
         await self._process.communicate()
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def command(self, *command: Any) -> None:
         assert self._process is not None
@@ -97,6 +103,11 @@ async def _main(url: str, name: str, seed: str) -> None:
             case ["connect", to]:
                 await store.connect_to_peer(to)
                 _say("connected", to)
+            case ["take files", folder]:
+                store.on_file(lambda transfer, folder=folder: transfer.accept(folder))
+                _say("taking", folder)
+            case ["offer file", to, path]:
+                await store.send_file(to, path)
     await store.disconnect()
 
 

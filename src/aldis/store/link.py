@@ -114,8 +114,8 @@ class Home(Protocol):
     def arrived(self, size: int) -> None:
         """So many bytes of a message have come."""
 
-    def opened(self, link: Link) -> None:
-        """A channel is open: what is sent now is on its way."""
+    def connected(self, link: Link) -> None:
+        """What is sent gets through, now or again."""
 
     def control_received(self, link: Link, data: bytes) -> None:
         """The peer's store says something. Must not raise."""
@@ -138,7 +138,7 @@ class Link:
         self.admitted: bytes | None = None  # the key with which the application lets the peer in
         self.touched = 0.0  # when something happened here last
         self.watched = False
-        self.features: tuple[str, ...] | None = None  # what the peer's program can do; None while not connected
+        self._features: tuple[str, ...] = ()  # what the peer's program can do, as it has said last
         self._home = home
         self._asking = 0
         self._state = PeerState.NEW
@@ -172,6 +172,11 @@ class Link:
         """Whether it may be forgotten to make place for another peer."""
         quiet = self.state not in (PeerState.CONNECTING, PeerState.CONNECTED, PeerState.DISCONNECTED)
         return quiet and not (self.wanted or self.conversation.waiting)
+
+    @property
+    def features(self) -> tuple[str, ...] | None:
+        """What the peer's program can do; None while nothing gets through to it."""
+        return self._features if self.state is PeerState.CONNECTED else None
 
     @property
     def view(self) -> PeerView:
@@ -385,7 +390,7 @@ class Link:
 
     def _detach(self) -> PeerConnection | None:
         connection, self._connection, self._ears = self._connection, None, None
-        self.channel_closed()
+        self.conversation.closed()
         return connection
 
     def _release(self, reason: str) -> None:
@@ -411,6 +416,7 @@ class Link:
         if state is PeerState.CONNECTED:
             self._key = self._home.pinned(self.user_id)
             self._error = None
+            self._home.connected(self)
         elif error is not None:
             self._error = error
         if state is PeerState.CLOSED and before is PeerState.CONNECTED:
@@ -426,18 +432,13 @@ class Link:
         self._connections += 1
         # What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
         known = [feature for feature in hello.features if len(feature) <= MAX_FEATURE]
-        self.features = tuple(known[:MAX_FEATURES])
+        self._features = tuple(known[:MAX_FEATURES])
         self._obey(lambda: self._begin(hello))
 
     def _begin(self, hello: Hello) -> None:
         if self.conversation.opened(hello):
             reason = "the other side was started anew, or is another device"
             self._home.over(self, PeerConnectionFailed(self.user_id, reason), restarted=True)
-        self._home.opened(self)
-
-    def channel_closed(self) -> None:
-        self.features = None
-        self.conversation.closed()
 
     def frame_received(self, frame: Chunk | Ack) -> None:
         self._obey(lambda: self.conversation.received(frame))
@@ -487,7 +488,7 @@ class _Ears:
 
     def channel_closed(self) -> None:
         if self._link.hears(self):
-            self._link.channel_closed()
+            self._link.conversation.closed()
 
     def writable(self) -> None:
         if self._link.hears(self):

@@ -405,7 +405,7 @@ class Switchboard:
             _log.warning("%s has sent more than there is room for", link.user_id)
             link.let_go("it has sent more than there is room for; it will be sent again")
 
-    def opened(self, link: Link) -> None:
+    def connected(self, link: Link) -> None:
         self.transfers.connected(link.user_id)
 
     def over(self, link: Link, error: AldisError, *, restarted: bool = False) -> None:

@@ -1,0 +1,264 @@
+"""Files between two stores on a real server, with real engines: what a transfer survives, and what it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from aldis.errors import PeerOffline, PeerUnknown, TransferFailed, UsageError
+from aldis.peer.connection import PeerState
+from aldis.store.parcels import WINDOW
+from aldis.store.state import StoreLimits
+from aldis.store.store import NetworkStore
+from aldis.store.transfer import Transfer, TransferState
+from support.peers import Signal, nothing_left_behind
+from support.store_program import StoreProcess
+from support.stores import PATIENCE, contents, new_store, running_server, stores, until_peer, until_state
+
+ENGINES = ("wrtc", "aiortc")
+SEED = bytes(range(32))
+LONG = 400 * WINDOW  # takes long enough for something to happen meanwhile; not a block of it is on the disk
+
+
+def a_file(folder: Path, size: int, name: str = "photo.jpg") -> Path:
+    path = folder / name
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def a_long_file(folder: Path) -> Path:
+    path = folder / "long.bin"
+    with path.open("wb") as file:
+        file.truncate(LONG)
+    return path
+
+
+def a_folder(folder: Path, name: str = "got") -> Path:
+    path = folder / name
+    path.mkdir()
+    return path
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Watched:
+    """A transfer, and a way to wait for what it tells."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self.transfer = transfer
+        self._signal = Signal()
+        transfer.subscribe(lambda _: self._signal.changed())
+
+    async def until(self, transferred: int) -> None:
+        await self._signal.until(lambda: self.transfer.transferred >= transferred, f"{transferred} bytes", PATIENCE)
+
+
+async def arrives(transfer: Transfer) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await transfer
+
+
+async def fails(transfer: Transfer, words: str) -> None:
+    with pytest.raises(TransferFailed, match=words):
+        await arrives(transfer)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(ENGINES, ENGINES)))
+async def test_a_file_arrives_as_it_was_whoever_sends_it(tmp_path: Path, first: str, second: str) -> None:
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        new_store(engine=first) as alice,
+        new_store(engine=second) as bob,
+    ):
+        await alice.connect_to_signaling(server.url, "alice")
+        await bob.connect_to_signaling(server.url, "bob")
+        alice.on_file(lambda transfer: transfer.accept(at_alice))
+        bob.on_file(lambda transfer: transfer.accept(at_bob))
+        at_alice, at_bob = a_folder(tmp_path, "alice"), a_folder(tmp_path, "bob")
+        path = a_file(tmp_path, 2_000_000)
+        await arrives(await alice.send_file("bob", path))
+        assert digest(at_bob / "photo.jpg") == digest(path)
+        await arrives(await bob.send_file("alice", str(path), name="yours.jpg"))
+        assert digest(at_alice / "yours.jpg") == digest(path)
+        assert alice.state.peers["bob"].features == ("files",)
+        assert (alice.state.peers["bob"].queued, alice.state.peers["bob"].connections) == (0, 1)
+        await alice.drain(timeout=5)
+
+
+async def test_chat_goes_on_while_a_file_is_on_its_way(tmp_path: Path) -> None:
+    async with nothing_left_behind(), running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
+        transfer = await alice.send_file("bob", a_long_file(tmp_path))
+        await Watched(transfer).until(WINDOW)
+        for number in range(5):
+            await (await alice.send("bob", number))
+            await (await bob.send("alice", number))
+        assert transfer.state is TransferState.RUNNING
+        assert transfer.transferred < transfer.size
+        assert await contents(bob, 5) == await contents(alice, 5) == list(range(5))
+        transfer.cancel("seen enough")
+        await bob.disconnect()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.bin"]
+
+
+async def test_who_does_not_read_messages_can_still_be_sent_files(tmp_path: Path) -> None:
+    limits = StoreLimits(unread_messages=2)
+    async with running_server() as server, stores(server.url, "alice", "bob", limits=limits) as (alice, bob):
+        bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
+        for number in range(2):
+            await alice.send("bob", number)
+        await arrives(await alice.send_file("bob", a_file(tmp_path, 3 * WINDOW)))
+        assert await contents(bob, 2) == [0, 1]
+
+
+async def test_a_file_waits_for_a_peer_that_is_not_there_yet(tmp_path: Path) -> None:
+    async with running_server() as server, stores(server.url, "alice") as (alice,):
+        transfer = await alice.send_file("bob", a_file(tmp_path, 1000))
+        await until_peer(alice, "bob", lambda view: view.online is False, "absence")
+        async with new_store() as bob:
+            bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
+            await bob.connect_to_signaling(server.url, "bob")
+            await arrives(transfer)
+            assert digest(tmp_path / "copy") == digest(tmp_path / "photo.jpg")
+
+
+async def test_a_program_that_takes_no_files_says_so(tmp_path: Path) -> None:
+    async with running_server() as server, stores(server.url, "alice", "bob") as (alice, _):
+        await fails(await alice.send_file("bob", a_file(tmp_path, 10)), "declined: this program takes no files")
+
+
+async def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
+    async with running_server() as server, stores(server.url, "alice") as (alice,):
+        for user_id, path in (("bob", tmp_path), ("bob", tmp_path / "none"), ("b ob", a_file(tmp_path, 1))):
+            with pytest.raises(UsageError):
+                await alice.send_file(user_id, path)
+        assert "bob" not in alice.state.peers
+
+
+# --- what happens to the path ---------------------------------------------------------------------------------------
+
+
+async def lose_the_path(store: NetworkStore, user_id: str) -> None:
+    """The engine's connection is gone, and nobody has said goodbye."""
+    assert store._board is not None
+    link = store._board.find(user_id)
+    assert link is not None
+    assert link._connection is not None
+    wire = link._connection._current
+    assert wire is not None
+    await wire._connection.close()
+
+
+@pytest.mark.parametrize("loser", ["alice", "bob"])
+async def test_a_transfer_survives_a_path_that_is_lost_and_replaced(tmp_path: Path, loser: str) -> None:
+    async with nothing_left_behind(), running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
+        path = a_file(tmp_path, 40 * WINDOW)
+        transfer = await alice.send_file("bob", path)
+        await Watched(transfer).until(WINDOW)
+        await (lose_the_path(alice, "bob") if loser == "alice" else lose_the_path(bob, "alice"))
+        await arrives(transfer)
+        assert digest(tmp_path / "copy") == digest(path)
+        assert alice.state.peers["bob"].connections == 2
+
+
+async def test_a_transfer_survives_a_path_that_is_lost_and_comes_back(tmp_path: Path) -> None:
+    async with (
+        running_server() as server,
+        stores(server.url, "alice") as (alice,),
+        StoreProcess(server.url, "bob", SEED) as bob,
+    ):
+        folder = a_folder(tmp_path)
+        bob.command("take files", str(folder))
+        assert await bob.event() == ["taking", str(folder)]
+        path = a_file(tmp_path, 30 * WINDOW)
+        transfer = await alice.send_file("bob", path)
+        await Watched(transfer).until(WINDOW)
+        bob.signal(signal.SIGSTOP)
+        await until_state(alice, "bob", PeerState.DISCONNECTED)
+        assert transfer.state is TransferState.RUNNING
+        bob.signal(signal.SIGCONT)
+        await arrives(transfer)
+        assert digest(folder / "photo.jpg") == digest(path)
+        assert alice.state.peers["bob"].connections == 1
+
+
+async def test_a_transfer_fails_clearly_when_the_other_side_is_started_anew(tmp_path: Path) -> None:
+    async with running_server() as server, stores(server.url, "alice") as (alice,):
+        folder = a_folder(tmp_path)
+        async with StoreProcess(server.url, "bob", SEED) as bob:
+            bob.command("take files", str(folder))
+            await bob.event()
+            transfer = await alice.send_file("bob", a_long_file(tmp_path))
+            await Watched(transfer).until(WINDOW)
+            await bob.kill()
+        await until_state(alice, "bob", PeerState.DISCONNECTED, PeerState.FAILED)
+        assert transfer.state is TransferState.RUNNING
+        waiting = await alice.send_file("bob", a_file(tmp_path, 5))
+        async with StoreProcess(server.url, "bob", SEED):
+            await fails(transfer, "started anew")
+            # What was not offered to the one before is offered to the new one.
+            await fails(waiting, "declined: this program takes no files")
+
+
+@pytest.mark.parametrize("goodbye", ["disconnect", "disconnect_from_peer"])
+async def test_a_goodbye_ends_a_transfer_at_both_ends(tmp_path: Path, goodbye: str) -> None:
+    async with nothing_left_behind(), running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        incoming: list[Transfer] = []
+
+        def take(transfer: Transfer) -> None:
+            incoming.append(transfer)
+            transfer.accept(tmp_path / "copy")
+
+        bob.on_file(take)
+        transfer = await alice.send_file("bob", a_long_file(tmp_path))
+        await Watched(transfer).until(WINDOW)
+        await (bob.disconnect() if goodbye == "disconnect" else bob.disconnect_from_peer("alice"))
+        await fails(transfer, "hung up")
+        await fails(incoming[0], "the store was closed" if goodbye == "disconnect" else "disconnect_from_peer")
+        if goodbye == "disconnect_from_peer":
+            await arrives(await alice.send_file("bob", a_file(tmp_path, 5), name="other"))
+    assert "long.bin" in {path.name for path in tmp_path.iterdir()}
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+
+
+async def test_leaving_fails_what_is_under_way(tmp_path: Path) -> None:
+    async with nothing_left_behind(), running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
+        transfer = await alice.send_file("bob", a_long_file(tmp_path))
+        await Watched(transfer).until(WINDOW)
+        await alice.disconnect()
+        await fails(transfer, "the store was closed")
+        await until_state(bob, "alice", PeerState.CLOSED)
+        await bob.disconnect()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.bin"]
+
+
+async def test_a_stranger_who_offers_files_and_goes_keeps_no_place(tmp_path: Path) -> None:
+    limits = StoreLimits(peers=1)
+    async with running_server() as server, stores(server.url, "alice", limits=limits) as (alice,):
+        offered = Signal()
+        files: list[Transfer] = []
+
+        def note(transfer: Transfer) -> None:
+            files.append(transfer)
+            offered.changed()
+
+        alice.on_file(note)
+        async with StoreProcess(server.url, "bob", SEED) as bob:
+            bob.command("offer file", "alice", str(a_file(tmp_path, 5)))
+            await offered.until(lambda: bool(files), "the offer", PATIENCE)
+            await bob.kill()
+        await until_state(alice, "bob", PeerState.FAILED)
+        with pytest.raises((PeerUnknown, PeerOffline)):
+            await alice.connect_to_peer("carol")
+        assert files[0].state is TransferState.FAILED
