@@ -82,6 +82,12 @@ def test_only_exact_paths_hold_anything(folder: Path, path: bytes) -> None:
     assert Pages(folder).reply(path, CIMultiDict()) is None
 
 
+def test_browsers_find_the_icon_where_they_look_for_it(folder: Path) -> None:
+    (folder / "icon.svg").write_bytes(b"<svg/>")
+    reply = get(Pages(folder), b"/favicon.ico")
+    assert (reply.body, header(reply, "Content-Type")) == (b"<svg/>", "image/svg+xml; charset=utf-8")
+
+
 def test_files_are_read_once(folder: Path) -> None:
     pages = Pages(folder)
     (folder / "index.html").unlink()

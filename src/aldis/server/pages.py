@@ -1,7 +1,7 @@
 """The page that the server shows at `/`, and the browser SDK: the files of the package's folder `web`, as replies.
 
     GET /        index.html
-    GET /NAME    the file of that name; NAME may have folders in it
+    GET /NAME    the file of that name; NAME may have folders in it. favicon.ico is the icon of the page
 
 Rules of this module:
 
@@ -29,6 +29,7 @@ from urllib.parse import quote
 from aldis.server.http import Headers, Reply, plain, tokens
 
 INDEX: Final = "index.html"
+ICON: Final = "icon.svg"
 # What pages of other origins may import; CORS lets them read it.
 SHARED: Final = "aldis.js"
 # A file of another kind is none of the page's: it is for developers, and stays where it is.
@@ -112,6 +113,10 @@ class Pages:
         self.complete = index is not None
         if index is not None:
             self._files[b"/"] = index
+        # Browsers ask for it beside anything that names no icon; their console would show a 404.
+        icon = self._files.get(b"/" + ICON.encode())
+        if icon is not None:
+            self._files.setdefault(b"/favicon.ico", icon)
 
     @classmethod
     def of_package(cls) -> Pages:
