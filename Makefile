@@ -54,7 +54,7 @@ web: $(STAMPS)/sdk ## build the browser SDK into the page's folder, src/aldis/we
 
 # The benchmark installs the relays that it compares with from npm, by their own lock.
 bench: $(STAMPS)/dev ## measure the server beside others (ARGS="--quick" for a short look)
-	@tools/system-packages.sh node=nodejs npm=npm chromium=chromium
+	@tools/system-packages.sh node=nodejs npm=npm
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 fmt: $(STAMPS)/dev $(STAMPS)/sdk ## format the source, and mend what the linter can mend
@@ -98,7 +98,7 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/sdk: sdk/package.json sdk/package-lock.json | $(STAMPS)/venv
-	@tools/system-packages.sh node=nodejs npm=npm chromium=chromium
+	@tools/system-packages.sh node=nodejs npm=npm
 	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { echo "The browser SDK needs Node.js 20 or later" >&2; exit 69; }
 	@echo "Installing what the browser SDK is built and tested with into sdk/node_modules (once) ..."
 	@cd sdk && npm ci --ignore-scripts --no-audit --no-fund --silent
