@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from aldis.errors import TransferFailed
 from aldis.identity.keys import Identity, fingerprint
 from aldis.protocol.codec import to_base64
 from aldis.store.store import NetworkStore
@@ -296,3 +297,16 @@ async def test_the_second_engine_talks_to_the_first(server: Server) -> None:
         assert await alice.end() == 0
         assert await bob.end() == 0
         assert await bob.rest() == "alice: hello\n"
+
+
+async def test_a_file_is_declined_and_the_chat_goes_on(server: Server, tmp_path: Path) -> None:
+    (path := tmp_path / "photo.jpg").write_bytes(b"x" * 1000)
+    async with chat(server, "alice", "bob") as bob, NetworkStore() as alice:
+        await alice.connect_to_signaling(server.url, "alice")
+        transfer = await alice.send_file("bob", path)
+        with pytest.raises(TransferFailed) as caught:
+            await transfer
+        assert caught.value.reason == "declined: aldis chat takes no files yet"
+        await bob.says("alice would have sent the file photo.jpg; aldis chat takes no files yet")
+        await alice.send("bob", "never mind")
+        assert await bob.line() == "alice: never mind"

@@ -24,11 +24,13 @@ from aldis.errors import (
 from aldis.peer.connection import PeerState
 from aldis.store.state import PeerView, StoreState
 from aldis.store.store import NetworkStore
+from aldis.store.transfer import Transfer
 
 _T = TypeVar("_T")
 
 _ATTEMPT: Final = 30.0  # seconds for one attempt to connect: ICE has found a way by then, or finds none
 _PAUSE: Final = 2.0  # seconds between two of them
+_NO_FILES: Final = "aldis chat takes no files yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,17 @@ class Talk:
         self._limit: float | None = None
         self._changed = asyncio.Event()
         self._unsubscribe = store.subscribe(self._note)
+        self._stop_declining = store.on_file(self._decline)
 
     def close(self) -> None:
         """Look no more."""
         self._unsubscribe()
+        self._stop_declining()
+
+    def _decline(self, transfer: Transfer) -> None:
+        transfer.decline(_NO_FILES)
+        if transfer.user_id == self.plan.peer:
+            self._tell(f"{self._name} would have sent the file {safe_line(transfer.name)}; {_NO_FILES}")
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
