@@ -49,7 +49,7 @@ export class InvalidAddress extends UsageError {
    * @param {string} problem
    */
   constructor(value, problem) {
-    super(`${JSON.stringify(value)} is not a valid address: ${problem}`);
+    super(`${JSON.stringify(value)}: ${problem}`);
     /** @readonly */
     this.value = value;
     /** @readonly */
@@ -70,7 +70,7 @@ export class MessageTooLarge extends UsageError {
    * @param {number} limit In bytes.
    */
   constructor(size, limit) {
-    super(`the message has ${size} bytes; the limit is ${limit}`);
+    super(`${size} bytes; the limit is ${limit}`);
     /** @readonly */
     this.size = size;
     /** @readonly */
@@ -89,7 +89,7 @@ export class QueueFull extends UsageError {
    * @param {number} size How many bytes they have.
    */
   constructor(userId, messages, size) {
-    super(`${messages} messages (${size} bytes) are waiting for ${userId}; no more can be queued`);
+    super(`${messages} messages are waiting for ${userId}; no more can be queued`);
     /** @readonly */
     this.userId = userId;
     /** @readonly */
@@ -106,7 +106,7 @@ export class TooManyPeers extends UsageError {
 
   /** @param {number} limit */
   constructor(limit) {
-    super(`the store has ${limit} peers in use, and may not have more`);
+    super(`no more than ${limit} peers`);
     /** @readonly */
     this.limit = limit;
   }
@@ -202,7 +202,7 @@ export class ConnectionClosed extends SignalingError {
    * @param {string} reason
    */
   constructor(code, reason) {
-    super(`the server closed the connection: ${reason || 'no reason given'} (${code})`);
+    super(`the server closed the connection (${code}) ${reason}`);
     /** @readonly */
     this.code = code;
     /** @readonly */
@@ -217,7 +217,7 @@ export class ReconnectGaveUp extends SignalingError {
    * @param {string} last What the last one failed with.
    */
   constructor(attempts, last) {
-    super(`gave up after ${attempts} attempts to reconnect; the last one failed with: ${last}`);
+    super(`gave up after ${attempts} attempts: ${last}`);
     /** @readonly */
     this.attempts = attempts;
     /** @readonly */
@@ -248,7 +248,7 @@ export class PeerOffline extends PeerError {
 
   /** @param {string} userId */
   constructor(userId) {
-    super(userId, userId + ' is not online');
+    super(userId, `${userId} is not online`);
   }
 }
 
@@ -259,7 +259,7 @@ export class PeerUnknown extends PeerError {
 
   /** @param {string} userId */
   constructor(userId) {
-    super(userId, `nobody has registered the name ${userId} with this server`);
+    super(userId, `${userId} is not known to this server`);
   }
 }
 
@@ -274,7 +274,7 @@ export class PeerKeyChanged extends PeerError {
    * @param {Bytes} offered The one that was presented.
    */
   constructor(userId, pinned, offered) {
-    super(userId, `the key of ${userId} has changed since it was first seen`);
+    super(userId, `the key of ${userId} has changed`);
     /** @readonly */
     this.pinned = pinned;
     /** @readonly */
@@ -290,7 +290,7 @@ export class FingerprintMismatch extends PeerError {
    * @param {string} offered That of the key which was presented.
    */
   constructor(userId, expected, offered) {
-    super(userId, `the key of ${userId} has the fingerprint ${offered}, not ${expected}`);
+    super(userId, `the key of ${userId} is ${offered}, not ${expected}`);
     /** @readonly */
     this.expected = expected;
     /** @readonly */
@@ -350,7 +350,7 @@ export class FeatureMissing extends PeerError {
    * @param {string} feature Its name in the peer's HELLO: `files` or `calls`.
    */
   constructor(userId, feature) {
-    super(userId, `the program of ${userId} does not know ${feature}`);
+    super(userId, `${userId} has no ${feature}`);
     /** @readonly */
     this.feature = feature;
   }
@@ -364,7 +364,7 @@ export class TransferFailed extends PeerError {
    * @param {string} reason
    */
   constructor(userId, file, reason) {
-    super(userId, `the file ${JSON.stringify(file)} was not transferred: ${reason}`);
+    super(userId, `${file} was not transferred: ${reason}`);
     /** @readonly */
     this.file = file;
     /** @readonly */

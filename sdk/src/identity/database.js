@@ -14,7 +14,7 @@ import { IdentityError } from '../errors.js';
  * @param {Key} key
  * @returns {Promise<unknown>} The value, or undefined.
  */
-export const find = (name, key) => run(name, 'readonly', (store, done) => finish(store.get(key), done));
+export const find = (name, key) => run(name, (store) => done(store.get(key)));
 
 /**
  * Keep `value` unless there is one already; the value that is there now. Safe when several tabs do it at once.
@@ -26,79 +26,68 @@ export const find = (name, key) => run(name, 'readonly', (store, done) => finish
  * @returns {Promise<T>}
  */
 export const keep = (name, key, value) =>
-  run(name, 'readwrite', (store, done) =>
-    finish(store.get(key), (there) => {
-      if (there === undefined) {
-        store.put(value, key);
-      }
-      done(there ?? value);
-    }),
-  );
+  run(name, async (store) => {
+    const there = await done(store.get(key));
+    if (there === undefined) {
+      store.put(value, key);
+    }
+    return there ?? value;
+  });
 
 /**
  * @param {StoreName} name
  * @param {Key} key
  * @param {unknown} value
- * @returns {Promise<void>}
+ * @returns {Promise<unknown>}
  */
-export const put = (name, key, value) => run(name, 'readwrite', (store) => store.put(value, key));
+export const put = (name, key, value) => run(name, (store) => done(store.put(value, key)));
 
 /**
  * @param {StoreName} name
  * @param {Key} key
- * @returns {Promise<void>}
+ * @returns {Promise<unknown>}
  */
-export const remove = (name, key) => run(name, 'readwrite', (store) => store.delete(key));
+export const remove = (name, key) => run(name, (store) => done(store.delete(key)));
 
 /**
- * @param {IDBRequest} request
- * @param {(result: any) => void} done
+ * @template T
+ * @param {IDBRequest<T>} request
+ * @returns {Promise<T>} Awaiting it keeps the transaction alive.
  */
-function finish(request, done) {
-  request.onsuccess = () => done(request.result);
-}
+const done = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
 
 /**
  * @template T
  * @param {StoreName} name
- * @param {IDBTransactionMode} mode
- * @param {(store: IDBObjectStore, done: (result: any) => void) => void} work
- * @returns {Promise<T>}
+ * @param {(store: IDBObjectStore) => Promise<T>} work
  */
-function run(name, mode, work) {
-  return new Promise((resolve, reject) => {
-    /** @param {unknown} error */
-    const refused = (error) =>
-      reject(
-        new IdentityError(`this browser does not let the page keep its keys (a private window?): ${error}`, {
-          cause: error,
-        }),
-      );
+async function run(name, work) {
+  try {
+    const opening = indexedDB.open('aldis', 1);
+    opening.onupgradeneeded = () => {
+      opening.result.createObjectStore('identities');
+      opening.result.createObjectStore('pins');
+    };
+    const database = await done(opening);
     try {
-      const opening = indexedDB.open('aldis', 1);
-      opening.onupgradeneeded = () => {
-        opening.result.createObjectStore('identities');
-        opening.result.createObjectStore('pins');
-      };
-      opening.onerror = () => refused(opening.error);
-      opening.onsuccess = () => {
-        const database = opening.result;
-        try {
-          /** @type {T} */
-          let result;
-          // A key that has proved a name must not be gone after a power cut.
-          const transaction = database.transaction(name, mode, { durability: 'strict' });
-          transaction.oncomplete = () => resolve(result);
-          transaction.onabort = () => refused(transaction.error);
-          work(transaction.objectStore(name), (value) => (result = value));
-        } catch (error) {
-          refused(error);
-        }
-        // Takes place when the transaction has ended.
-        database.close();
-      };
-    } catch (error) {
-      refused(error);
+      // A key that has proved a name must not be gone after a power cut.
+      const transaction = database.transaction(name, 'readwrite', { durability: 'strict' });
+      const ended = new Promise((resolve, reject) => {
+        transaction.oncomplete = resolve;
+        transaction.onabort = () => reject(transaction.error);
+      });
+      const [result] = await Promise.all([work(transaction.objectStore(name)), ended]);
+      return result;
+    } finally {
+      database.close();
     }
-  });
+  } catch (cause) {
+    throw new IdentityError(`this browser does not let the page keep its keys (a private window?): ${cause}`, {
+      cause,
+    });
+  }
 }

@@ -13,7 +13,7 @@ import * as database from './database.js';
 
 export const PUBLIC_KEY_BYTES = 32; // RFC 8032 section 5.1.5
 export const SIGNATURE_BYTES = 64; // RFC 8032 section 5.1.6
-const FINGERPRINT_BYTES = 20; // 160 bits: a second key with the same fingerprint is out of reach
+const FINGERPRINT_BITS = 160; // a second key with the same fingerprint is out of reach
 const ED25519 = 'Ed25519';
 const STORE = 'identities';
 
@@ -27,7 +27,6 @@ const STORE = 'identities';
 export class Identity {
   /** @type {KeyPair} */
   #pair;
-  #fingerprint;
 
   /**
    * Made by the static methods, not by applications.
@@ -37,7 +36,12 @@ export class Identity {
    */
   constructor(pair, fingerprint) {
     this.#pair = pair;
-    this.#fingerprint = fingerprint;
+    /**
+     * The fingerprint of the public key, for people to compare; see `fingerprint`.
+     *
+     * @readonly
+     */
+    this.fingerprint = fingerprint;
   }
 
   /**
@@ -50,7 +54,7 @@ export class Identity {
       (subtle) => /** @type {Promise<CryptoKeyPair>} */ (subtle.generateKey(ED25519, extractable, ['sign', 'verify'])),
       'this browser cannot make Ed25519 keys: it is too old',
     );
-    return identityOf(privateKey, new Uint8Array(await subtle().exportKey('raw', publicKey)));
+    return identityOf({ privateKey, publicKey: new Uint8Array(await subtle().exportKey('raw', publicKey)) });
   }
 
   /**
@@ -61,12 +65,9 @@ export class Identity {
    * @param {string} [name]
    */
   static async loadOrCreate(name = 'default') {
-    const there = await Identity.load(name);
-    if (there) {
-      return there;
-    }
-    const made = await Identity.generate();
-    return restored(await database.keep(STORE, name, made.#pair));
+    return (
+      (await Identity.load(name)) ?? identityOf(await database.keep(STORE, name, (await Identity.generate()).#pair))
+    );
   }
 
   /**
@@ -76,7 +77,7 @@ export class Identity {
    */
   static async load(name) {
     const pair = await database.find(STORE, name);
-    return pair === undefined ? null : restored(/** @type {KeyPair} */ (pair));
+    return pair ? identityOf(/** @type {KeyPair} */ (pair)) : null;
   }
 
   /**
@@ -95,27 +96,19 @@ export class Identity {
    * @param {{ extractable?: boolean }} [options]
    */
   static async import(pem, { extractable = false } = {}) {
-    const problem = 'not the PEM of an unencrypted Ed25519 private key';
-    const [, body = ''] = /-----BEGIN PRIVATE KEY-----([^-]+)-----END PRIVATE KEY-----/.exec(pem) ?? [];
     return attempt(async (subtle) => {
+      const [, body = ''] = /-----BEGIN PRIVATE KEY-----([^-]+)-----END PRIVATE KEY-----/.exec(pem) ?? [];
       const bytes = fromBase64(body.replace(/\s/g, ''));
+      const read = (/** @type {boolean} */ may) => subtle.importKey('pkcs8', bytes, ED25519, may, ['sign']);
       // Only an extractable key tells its public half, so it is read twice.
-      const [open, kept] = await Promise.all(
-        [true, extractable].map((may) => subtle.importKey('pkcs8', bytes, ED25519, may, ['sign'])),
-      );
-      const { x = '' } = await subtle.exportKey('jwk', /** @type {CryptoKey} */ (open));
-      return identityOf(/** @type {CryptoKey} */ (kept), fromBase64url(x, PUBLIC_KEY_BYTES));
-    }, problem);
+      const { x = '' } = await subtle.exportKey('jwk', await read(true));
+      return identityOf({ privateKey: await read(extractable), publicKey: fromBase64url(x, PUBLIC_KEY_BYTES) });
+    }, 'not the PEM of an unencrypted Ed25519 private key');
   }
 
   /** The 32 bytes of the public key. */
   get publicKey() {
     return this.#pair.publicKey.slice();
-  }
-
-  /** The fingerprint of the public key, for people to compare; see `fingerprint`. */
-  get fingerprint() {
-    return this.#fingerprint;
   }
 
   /**
@@ -124,8 +117,7 @@ export class Identity {
    * @param {string} name
    */
   async save(name) {
-    const kept = await database.keep(STORE, name, this.#pair);
-    if (kept !== this.#pair) {
+    if ((await database.keep(STORE, name, this.#pair)) !== this.#pair) {
       throw new IdentityError(`there is an identity '${name}' already`);
     }
   }
@@ -150,22 +142,16 @@ export class Identity {
   }
 }
 
-/**
- * @param {CryptoKey} privateKey
- * @param {Bytes} publicKey
- */
-const identityOf = (privateKey, publicKey) => restored({ privateKey, publicKey });
-
 /** @param {KeyPair} pair */
-const restored = async (pair) => new Identity(pair, await fingerprint(pair.publicKey));
+const identityOf = async (pair) => new Identity(pair, await fingerprint(pair.publicKey));
 
 /** WebCrypto; throws `IdentityError` where there is none. */
 function subtle() {
-  const { subtle } = globalThis.crypto ?? {};
-  if (!subtle) {
-    throw new IdentityError('no cryptography here: open the page with https://, or on localhost');
+  const subtle = globalThis.crypto?.subtle;
+  if (subtle) {
+    return subtle;
   }
-  return subtle;
+  throw new IdentityError('no cryptography here: open the page with https:// or on localhost');
 }
 
 /**
@@ -189,15 +175,11 @@ async function attempt(work, problem) {
  * @param {Bytes} signature
  * @param {Bytes} message
  */
-export async function verify(publicKey, signature, message) {
-  const available = subtle();
-  try {
-    const key = await available.importKey('raw', publicKey, ED25519, false, ['verify']);
-    return await available.verify(ED25519, key, signature, message);
-  } catch {
-    return false;
-  }
-}
+export const verify = async (publicKey, signature, message) =>
+  subtle()
+    .importKey('raw', publicKey, ED25519, false, ['verify'])
+    .then((key) => subtle().verify(ED25519, key, signature, message))
+    .catch(() => false);
 
 /**
  * The fingerprint of a public key: eight groups of four characters, such as `k3ul-7q2a-...`.
@@ -207,17 +189,11 @@ export async function verify(publicKey, signature, message) {
  * @param {Bytes} publicKey
  */
 export async function fingerprint(publicKey) {
-  let text = '';
-  let bits = 0;
-  let held = 0;
-  for (const byte of (await sha256(publicKey)).subarray(0, FINGERPRINT_BYTES)) {
-    held = (held << 8) | byte;
-    for (bits += 8; bits >= 5; bits -= 5) {
-      text += 'abcdefghijklmnopqrstuvwxyz234567'[(held >> (bits - 5)) & 31];
-    }
-    held &= 31;
-  }
-  return text.replace(/.{4}(?=.)/g, '$&-');
+  const bits = Array.from(await sha256(publicKey), (byte) => byte.toString(2).padStart(8, '0')).join('');
+  return bits
+    .slice(0, FINGERPRINT_BITS)
+    .replace(/.{5}/g, (five) => 'abcdefghijklmnopqrstuvwxyz234567'[parseInt(five, 2)] ?? '')
+    .replace(/.{4}(?=.)/g, '$&-');
 }
 
 /**

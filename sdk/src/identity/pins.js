@@ -16,7 +16,7 @@ import * as database from './database.js';
  * @property {(server: string, userId: string) => Promise<Bytes | null>} find The pinned key, or null.
  * @property {(server: string, userId: string, publicKey: Bytes) => Promise<Bytes>} pin Pin a key unless one is pinned
  *   already; the key that is pinned now.
- * @property {(server: string, userId: string, publicKey: Bytes) => Promise<void>} accept Replace the pin: a person has
+ * @property {(server: string, userId: string, publicKey: Bytes) => Promise<unknown>} accept Replace the pin: a person has
  *   decided that this key is right.
  */
 

@@ -20,9 +20,8 @@
  *
  * @import { Bytes } from './codec.js'
  */
-import { ProtocolViolation } from '../errors.js';
 import { fromUtf8, toUtf8 } from './codec.js';
-import { integer, list, nullable, parse, shape, text } from './shapes.js';
+import { check, integer, list, nullable, parse, shape, text } from './shapes.js';
 
 export const LABEL = 'aldis.v1';
 export const VERSION = 1;
@@ -47,6 +46,7 @@ const GOODBYE = 6;
 const LAST = 0b100;
 const CONTENT = 0b011;
 const HEADER = 14; // bytes of a MESSAGE before its data
+const BROKEN = 'a broken frame';
 
 /**
  * @typedef {{ stream: string, sequence: number }} StreamPosition How far a stream has been received: all messages up to
@@ -155,12 +155,10 @@ export function encodeMessage(content, sequence, data, chunk = CHUNK) {
   do {
     const piece = data.subarray(start, (start += chunk));
     const bytes = new Uint8Array(HEADER + piece.length);
-    const header = view(bytes);
-    header.setUint8(0, MESSAGE);
-    header.setUint8(1, content | (start < data.length ? 0 : LAST));
-    header.setBigUint64(2, BigInt(sequence));
-    header.setUint32(10, data.length);
+    bytes.set([MESSAGE, content | (start < data.length ? 0 : LAST)]);
     bytes.set(piece, HEADER);
+    view(bytes).setBigUint64(2, BigInt(sequence));
+    view(bytes).setUint32(10, data.length);
     frames.push(bytes);
   } while (start < data.length);
   return frames;
@@ -173,11 +171,14 @@ export function encodeMessage(content, sequence, data, chunk = CHUNK) {
  * @returns {Frame | null}
  */
 export function decode(bytes) {
-  const kind = bytes[0];
+  const [kind, flags = 0] = bytes;
   const rest = bytes.subarray(1);
+  const header = view(bytes);
+  const number = () => {
+    check(bytes.length === 9, BROKEN);
+    return header.getBigUint64(1);
+  };
   switch (kind) {
-    case undefined:
-      throw new ProtocolViolation('an empty frame');
     case HELLO:
       return {
         type: 'hello',
@@ -185,46 +186,28 @@ export function decode(bytes) {
         received: null,
         .../** @type {Pick<Hello, 'version' | 'stream' | 'next'>} */ (hello(parse(fromUtf8(rest)))),
       };
-    case MESSAGE: {
-      check(bytes.length >= HEADER);
-      const header = view(bytes);
-      const flags = header.getUint8(1);
+    case MESSAGE:
+      check(bytes.length >= HEADER, BROKEN);
       return {
         type: 'chunk',
         content: flags & CONTENT,
-        sequence: sequence(header.getBigUint64(2)),
+        sequence: exact(header.getBigUint64(2)),
         size: header.getUint32(10),
         last: (flags & LAST) > 0,
         data: bytes.subarray(HEADER),
       };
-    }
     case ACK:
-      return { type: 'ack', sequence: sequence(number(bytes)) };
+      return { type: 'ack', sequence: exact(number()) };
     case PING:
-      return { type: 'ping', token: number(bytes) };
+      return { type: 'ping', token: number() };
     case PONG:
-      return { type: 'pong', token: number(bytes) };
+      return { type: 'pong', token: number() };
     case GOODBYE:
       return { type: 'goodbye', reason: fromUtf8(rest) };
   }
+  check(bytes.length, 'an empty frame');
   return null;
 }
 
-/** @param {Uint8Array} bytes */
-function number(bytes) {
-  check(bytes.length === 9);
-  return view(bytes).getBigUint64(1);
-}
-
 /** @param {bigint} value */
-function sequence(value) {
-  check(value <= Number.MAX_SAFE_INTEGER);
-  return Number(value);
-}
-
-/** @param {boolean} valid */
-function check(valid) {
-  if (!valid) {
-    throw new ProtocolViolation('a broken frame');
-  }
-}
+const exact = (value) => integer()(Number(value));

@@ -6,9 +6,10 @@
  *
  * @import { Candidate, Capabilities, ClientMessage, Description, Proof, ServerMessage } from './messages.js'
  */
-import { ProtocolViolation, UsageError } from '../errors.js';
+import { UsageError } from '../errors.js';
 import {
-  either,
+  attempt,
+  check,
   fieldsOf,
   flag,
   integer,
@@ -16,6 +17,7 @@ import {
   list,
   nullable,
   number,
+  one,
   opaque,
   parse,
   shape,
@@ -26,13 +28,17 @@ import {
 
 const string = text();
 const given = text(1);
-const id = either(text(0, 64), integer());
+/** @param {unknown} value */
+const id = (value) => (typeof value === 'number' ? integer() : text(0, 64))(value);
 const device = shape({ device: string, 'sealKey?': shape({ publicKey: given, signature: given }) });
 const found = { userId: string, online: flag, 'publicKey?': string, 'devices?': list(device) };
 // A user id and a device with the slash between them; the exact rules are checked where one is used.
 const relayed = { to: text(1, 193), 'from?': string, 'connection?': string, 'proof?': opaque, 'id?': id };
 
-const TYPES = /** @type {Record<string, ReturnType<typeof shape>>} */ ({
+/** @type {Record<string, ReturnType<typeof shape>>} */
+const TYPES = {
+  // @ts-expect-error Or `constructor` would be a type.
+  __proto__: null,
   challenge: shape({ nonce: string, 're?': id }),
   registered: shape({
     success: flag,
@@ -63,7 +69,7 @@ const TYPES = /** @type {Record<string, ReturnType<typeof shape>>} */ ({
   'ice-candidate': shape({ ...relayed, candidate: opaque }),
   bye: shape({ ...relayed, 'reason?': string }),
   relay: shape({ ...relayed, sealed: given }),
-});
+};
 
 /**
  * Read one frame from a server. Null for a `type` that this version does not know; throws `ProtocolViolation`.
@@ -73,9 +79,9 @@ const TYPES = /** @type {Record<string, ReturnType<typeof shape>>} */ ({
  */
 export function decodeServerMessage(frame) {
   const object = fieldsOf(parse(frame));
-  const { type } = shape({ type: string })(object);
-  const read = Object.hasOwn(TYPES, /** @type {string} */ (type)) && TYPES[/** @type {string} */ (type)];
-  return read ? /** @type {ServerMessage} */ ({ type, ...read(object) }) : null;
+  const type = string(object.type);
+  const read = TYPES[type]?.(object);
+  return read ? /** @type {ServerMessage} */ ({ type, ...read }) : null;
 }
 
 /**
@@ -91,7 +97,6 @@ export const encodeClientMessage = (message) =>
     return value;
   });
 
-const description = shape({ type: string, sdp: string });
 const candidate = nullable(
   shape({
     candidate: string,
@@ -110,13 +115,8 @@ const capabilities = shape({ 'trickle?': flag, 'restart?': flag });
  * @param {'offer' | 'answer'} kind
  * @returns {Description}
  */
-export function readDescription(value, kind) {
-  const { type, sdp } = description(value);
-  if (type !== kind) {
-    throw new ProtocolViolation(`a session description that is no ${kind}`);
-  }
-  return { type: kind, sdp: /** @type {string} */ (sdp) };
-}
+export const readDescription = (value, kind) =>
+  /** @type {Description} */ (shape({ type: one((type) => type === kind), sdp: string })(value));
 
 /**
  * Read a `candidate` field: null stands for the end of candidates. Throws `ProtocolViolation`.
@@ -143,12 +143,11 @@ export const readProof = (value) => /** @type {Proof} */ (proof(value));
  * @returns {Capabilities}
  */
 export function readCapabilities(value) {
-  const all = { trickle: true, restart: true };
+  let told = {};
   try {
-    return { ...all, ...capabilities(value) };
-  } catch {
-    return all;
-  }
+    told = capabilities(value);
+  } catch {}
+  return { trickle: true, restart: true, ...told };
 }
 
 // --- bytes ----------------------------------------------------------------------------------------------------------
@@ -180,7 +179,7 @@ export const toBase64url = (bytes) => toBase64(bytes).replaceAll('+', '-').repla
  * @param {string} text
  * @param {number} [size]
  */
-export const fromBase64 = (text, size) => decodeBase64(text, toBase64, text, size);
+export const fromBase64 = (text, size) => decodeBase64(text, size, toBase64);
 
 /**
  * Read base64url without padding; throws `ProtocolViolation` when it is not strict, or not of `size` bytes.
@@ -188,24 +187,20 @@ export const fromBase64 = (text, size) => decodeBase64(text, toBase64, text, siz
  * @param {string} text
  * @param {number} [size]
  */
-export const fromBase64url = (text, size) =>
-  decodeBase64(text.replaceAll('-', '+').replaceAll('_', '/'), toBase64url, text, size);
+export const fromBase64url = (text, size) => decodeBase64(text, size, toBase64url);
 
 /**
- * @param {string} standard What `atob` reads, which minds neither white space nor padding.
- * @param {(bytes: Bytes) => string} encode What must give back `text`, or one key would have several spellings.
  * @param {string} text
- * @param {number} [size]
+ * @param {number | undefined} size
+ * @param {(bytes: Bytes) => string} encode What must give back `text`: `atob` minds neither white space nor padding, and
+ *   one key would have several spellings.
  * @returns {Bytes}
  */
-function decodeBase64(standard, encode, text, size) {
-  let bytes;
-  try {
-    bytes = Uint8Array.from(atob(standard), (character) => character.charCodeAt(0));
-  } catch {}
-  if (!bytes || encode(bytes) !== text || bytes.length !== (size ?? bytes.length)) {
-    throw new ProtocolViolation(size === undefined ? 'not base64' : `not base64 of ${size} bytes`);
-  }
+function decodeBase64(text, size, encode) {
+  const problem = `not base64 of ${size ?? 'any'} bytes`;
+  const binary = attempt(problem, () => atob(text.replaceAll('-', '+').replaceAll('_', '/')));
+  const bytes = Uint8Array.from(binary, (character) => character.charCodeAt(0));
+  check(encode(bytes) === text && bytes.length === (size ?? bytes.length), problem);
   return bytes;
 }
 
@@ -222,11 +217,6 @@ export const toUtf8 = (text) => new TextEncoder().encode(text);
  *
  * @param {Uint8Array} bytes
  */
-export function fromUtf8(bytes) {
-  try {
-    // A byte order mark is a character as any other.
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    throw new ProtocolViolation('not UTF-8');
-  }
-}
+export const fromUtf8 = (bytes) =>
+  // A byte order mark is a character as any other.
+  attempt('not UTF-8', () => new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));

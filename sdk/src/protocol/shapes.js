@@ -12,17 +12,44 @@ import { ProtocolViolation } from '../errors.js';
  */
 
 /**
+ * Throw a `ProtocolViolation` unless something holds.
+ *
+ * @param {unknown} valid
+ * @param {string} problem
+ * @returns {asserts valid}
+ */
+export function check(valid, problem) {
+  if (!valid) {
+    throw new ProtocolViolation(problem);
+  }
+}
+
+/**
+ * What `work` returns; a `ProtocolViolation` in place of whatever it throws.
+ *
+ * @template T
+ * @param {string} problem
+ * @param {() => T} work
+ * @returns {T}
+ */
+export function attempt(problem, work) {
+  try {
+    return work();
+  } catch {
+    throw new ProtocolViolation(problem);
+  }
+}
+
+/**
  * A reader of values that pass a test.
  *
  * @template T
  * @param {(value: unknown) => boolean} valid
  * @returns {Reader<T>}
  */
-const one = (valid) => (value) => {
-  if (valid(value)) {
-    return /** @type {T} */ (value);
-  }
-  throw new ProtocolViolation('a wrong value');
+export const one = (valid) => (value) => {
+  check(valid(value), 'a wrong value');
+  return /** @type {T} */ (value);
 };
 
 /**
@@ -70,22 +97,6 @@ export const flag = one((value) => typeof value === 'boolean');
 export const opaque = (value) => value;
 
 /**
- * The one, or else the other.
- *
- * @template A, B
- * @param {Reader<A>} first
- * @param {Reader<B>} second
- * @returns {Reader<A | B>}
- */
-export const either = (first, second) => (value) => {
-  try {
-    return first(value);
-  } catch {
-    return second(value);
-  }
-};
-
-/**
  * The same, or null.
  *
  * @template T
@@ -114,13 +125,9 @@ export const shape = (fields) => (value) => {
   for (const [field, reader] of Object.entries(fields)) {
     const name = field.replace('?', '');
     if (Object.hasOwn(object, name)) {
-      try {
-        copy[name] = reader(object[name]);
-      } catch {
-        throw new ProtocolViolation(`'${name}' is not valid`);
-      }
-    } else if (name === field) {
-      throw new ProtocolViolation(`'${name}' is missing`);
+      copy[name] = attempt(`'${name}' is not valid`, () => reader(object[name]));
+    } else {
+      check(name !== field, `'${name}' is missing`);
     }
   }
   return copy;
@@ -139,10 +146,4 @@ export const fieldsOf = one((value) => typeof value === 'object' && value !== nu
  * @param {string} json
  * @returns {unknown}
  */
-export function parse(json) {
-  try {
-    return JSON.parse(json);
-  } catch {
-    throw new ProtocolViolation('not valid JSON');
-  }
-}
+export const parse = (json) => attempt('not valid JSON', () => JSON.parse(json));
