@@ -13,6 +13,7 @@ from aldis.protocol import channel
 from aldis.protocol import messages as m
 from aldis.protocol.codec import DecodeFailed, decode_client_message, decode_server_message, encode_text
 from aldis.protocol.codes import TEMPORARY, CloseCode, ErrorCode, may_reconnect
+from aldis.store.controls import Piece, Word, decode_control, encode_control, encode_piece
 from support.conversations import Conversation
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -41,7 +42,7 @@ def rows(title: str) -> dict[str, list[str]]:
 
 
 def test_every_block_is_of_a_kind_that_is_executed() -> None:
-    assert {kind for kind, _, _ in BLOCKS} == {"json", "json hello", "frames", "conversation"}
+    assert {kind for kind, _, _ in BLOCKS} == {"json", "json hello", "frames", "conversation", "controls"}
     assert DOCUMENT.count("```") == 2 * len(BLOCKS)
 
 
@@ -70,6 +71,27 @@ def test_a_frame_means_what_stands_beside_it(text: str) -> None:
     for line in text.splitlines():
         data, meaning = re.split(r"  +", line, maxsplit=1)
         assert repr(channel.decode(bytes.fromhex(data))) == meaning
+
+
+@pytest.mark.parametrize("text", blocks("controls"))
+def test_control_messages_are_read_and_written_again_without_a_change(text: str) -> None:
+    for line in text.splitlines():
+        said = line.partition(" ")[2].strip()
+        data = said.encode() if said.startswith("{") else bytes.fromhex(said)
+        match decode_control(data):
+            case Piece(transfer, offset, content):
+                assert encode_piece(transfer, offset, content) == data
+            case None:
+                raise AssertionError(said)
+            case word:
+                assert json.loads(encode_control(word)) == json.loads(data)
+
+
+def test_every_control_message_has_a_row_in_the_table() -> None:
+    words = Word.__args__
+    table = rows("Control messages")
+    for word in words:
+        assert table[word.__struct_config__.tag][0] == ", ".join(f"`{name}`" for name in word.__struct_fields__)
 
 
 @pytest.mark.parametrize("text", blocks("conversation"))

@@ -19,12 +19,16 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-async def test_the_examples_in_the_documentation_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_examples_in_the_documentation_run_one_after_the_other(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (downloads := tmp_path / "downloads").mkdir()
     text = (ROOT / "docs" / "store.md").read_text()
     blocks = [(text[: match.start(1)].count("\n"), match[1]) for match in BLOCK.finditer(text)]
     assert len(blocks) >= 8
     async with nothing_left_behind(), running_server() as server:
-        namespace: dict[str, object] = {"url": server.url}
+        namespace: dict[str, object] = {"url": server.url, "downloads": downloads}
         for line, block in blocks:
             # Padded, so that a traceback shows the line of the page.
             code = compile("\n" * line + block, "docs/store.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -39,6 +43,10 @@ async def test_the_examples_in_the_documentation_run_one_after_the_other(capsys:
     assert "server: connected, peers: {'bob': 'connected'}" in said
     assert "nobody has ever registered the name carol" in said
     assert "bob got for the callback" in said
+    assert "direct udp host " in said
+    assert f"bob has another key: {namespace['bob'].identity.fingerprint}" in said  # type: ignore[attr-defined]
+    assert "holiday.txt: done, 4000 of 4000 bytes" in said
+    assert "declined: this program takes no files" in said
 
 
 async def test_the_example_programs_talk_to_each_other() -> None:
