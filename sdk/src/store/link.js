@@ -28,7 +28,10 @@ import { sameKey } from './keys.js';
  * @import { PeerState } from '../peer/negotiation.js'
  * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
+ * @import { Recipient } from './conversation.js'
  * @import { Delivery } from './delivery.js'
+ * @import { Backoff } from '../client/backoff.js'
+ * @import { SignalingClient } from '../client/client.js'
  * @import { PeerEvent } from '../client/events.js'
  * @import { PeerView, StoreLimits } from './state.js'
  */
@@ -37,24 +40,21 @@ import { sameKey } from './keys.js';
  * What a link needs of the store that it belongs to.
  *
  * @typedef {object} Home
- * @property {StoreLimits} limits How much may be kept.
- * @property {import('../client/backoff.js').Backoff} backoff The pauses between calls.
+ * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient }} setup How much may be kept, the pauses between
+ *   calls, and where messages go.
+ * @property {Pick<SignalingClient, 'watch' | 'discover'>} client
  * @property {import('../client/timers.js').Timers} timers
  * @property {import('./keys.js').DirectoryPins} pins
- * @property {import('./conversation.js').Recipient} mailbox Where messages go.
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
- * @property {() => number} random A number evenly from 0 to 1.
- * @property {(userId: string) => Promise<void>} watch Have presence told. Throws `SignalingError`.
- * @property {(userId: string) => Promise<import('../client/events.js').Discovery>} discover Throws `SignalingError`.
- * @property {(userId: string, listener: PeerListener, hello: () => Hello) => PeerConnection} connection Make one.
+ * @property {(userId: string, listener: PeerListener, hello: () => Hello) => PeerConnection} connect Make a connection.
  * @property {(connection: PeerConnection) => void} refresh Give a connection the ICE servers of the hour.
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
- * @property {(link: Link) => void} changed Something in `Link.view` may have changed.
- * @property {(size: number) => void} arrived So many bytes of a message have come.
+ * @property {(link: Link) => void} linkChanged Something in `Link.view` may have changed.
+ * @property {() => void} arrived A piece of a message has come.
  * @property {(link: Link, data: Bytes) => void} controlReceived The peer's store says something. Throws
  *   `ProtocolViolation`.
- * @property {(link: Link) => void} opened A channel has opened, and messages flow.
+ * @property {(link: Link) => void} connected What is sent gets through, now or again.
  * @property {(link: Link, error: AldisError, restarted?: boolean) => void} over What is under way beyond messages will
  *   not get any further. With `restarted` a new program has taken the other's place: it can be told what is not said yet.
  * @property {(userId: string) => boolean} busy Whether something is under way that needs a connection.
@@ -75,8 +75,6 @@ export class Link {
   admitted = null;
   touched = 0; // when something happened here last
   watched = false;
-  /** @type {readonly string[] | null} what the peer's program can do; null while not connected */
-  features = null;
   #home;
   #asking = 0;
   /** @type {PeerState} */
@@ -90,6 +88,8 @@ export class Link {
   /** @type {PeerConnection | null} */
   #connection = null;
   #connections = 0;
+  /** @type {readonly string[]} what the peer's program can do, as it has said last */
+  #features = [];
 
   /**
    * @param {string} userId
@@ -102,13 +102,13 @@ export class Link {
     this.#home = home;
     this.#online = online;
     this.conversation = new Conversation(userId, stream, {
-      limits: home.limits,
+      limits: home.setup.limits,
       route: this,
-      recipient: home.mailbox,
+      recipient: home.setup.mailbox,
       control: (data) => this.#obey(() => home.controlReceived(this, data)),
       timers: home.timers,
     });
-    this.caller = new Caller(this, home.backoff, home.timers, home.random);
+    this.caller = new Caller(this, home.setup.backoff, home.timers, Math.random);
   }
 
   // --- for the store -------------------------------------------------------------------------------------------------
@@ -121,6 +121,11 @@ export class Link {
   /** Whether it may be forgotten to make place for another peer. */
   get idle() {
     return !(this.connected || this.state === 'connecting' || this.wanted || this.conversation.waiting);
+  }
+
+  /** What the peer's program can do; null while nothing gets through to it. */
+  get features() {
+    return this.state === 'connected' ? this.#features : null;
   }
 
   /** Whether there is a connection, be it broken at the moment: it needs no server. */
@@ -148,7 +153,7 @@ export class Link {
       queued: this.queued,
       error: this.#error,
       connections: this.#connections,
-      features: this.features ?? NOTHING,
+      features: this.#state === 'connected' ? this.#features : NOTHING,
     };
   }
 
@@ -309,7 +314,7 @@ export class Link {
 
   #check() {
     if (this.#blocked) {
-      throw new PeerKeyChanged(this.userId, this.#blocked.pinned, this.#blocked.offered);
+      throw this.#blocked;
     }
     const { ended } = this.#home;
     if (ended && !this.connected) {
@@ -339,7 +344,7 @@ export class Link {
     const { userId } = this;
     if (!this.watched) {
       try {
-        await this.#home.watch(userId);
+        await this.#home.client.watch(userId);
         this.watched = true;
       } catch (error) {
         if (!(error instanceof RequestFailed)) {
@@ -347,7 +352,7 @@ export class Link {
         } // else the server allows no more watches: it is asked at each attempt then
       }
     }
-    const { online, publicKey } = await this.#home.discover(userId);
+    const { online, publicKey } = await this.#home.client.discover(userId);
     this.#online = online;
     if (publicKey) {
       const standing = await this.#home.pins.expect(userId, publicKey);
@@ -439,13 +444,13 @@ export class Link {
         }
       };
     /** @type {PeerConnection} */
-    const connection = this.#home.connection(
+    const connection = this.#home.connect(
       this.userId,
       {
         stateChanged: ear((state, error) => this.#stateChanged(state, error)),
         channelOpened: ear((hello) => this.#channelOpened(hello)),
         frameReceived: ear((frame) => this.#frameReceived(frame)),
-        channelClosed: ear(() => this.#shut()),
+        channelClosed: ear(() => this.conversation.closed()),
         writable: ear(() => conversation.pump()),
         refused: ear((error) => this.#refused(error)),
         trackReceived: ear((track, streams) => this.#home.tracked(this, track, streams)),
@@ -458,13 +463,8 @@ export class Link {
   #detach() {
     const connection = this.#connection;
     this.#connection = null;
-    this.#shut();
-    return connection;
-  }
-
-  #shut() {
-    this.features = null;
     this.conversation.closed();
+    return connection;
   }
 
   /** @param {string} reason */
@@ -483,7 +483,7 @@ export class Link {
 
   #changed() {
     this.touched = this.#home.timers.time();
-    this.#home.changed(this);
+    this.#home.linkChanged(this);
   }
 
   /**
@@ -495,10 +495,12 @@ export class Link {
     this.#state = state;
     if (state === 'connected') {
       this.#error = null;
+      this.#home.connected(this);
     } else if (error) {
       this.#error = error;
     }
-    if (state === 'closed' && (before === 'connected' || before === 'disconnected')) {
+    // One that is said when nothing comes through any more is no farewell: who has lost the path, too, gives up first.
+    if (state === 'closed' && before === 'connected') {
       this.#home.over(this, new PeerConnectionFailed(this.userId, 'it has hung up'));
     }
     // What was told may be overtaken by a new attempt already; the caller counts attempts.
@@ -516,14 +518,16 @@ export class Link {
   #channelOpened(hello) {
     this.#connections++;
     // What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
-    this.features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
+    this.#features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
     this.#obey(() => {
       if (this.conversation.opened(hello)) {
         const reason = 'it was started anew, or is another device';
         this.#home.over(this, new PeerConnectionFailed(this.userId, reason), true);
       }
-      this.#home.opened(this);
     });
+    if (this.#state === 'connected') {
+      this.#home.connected(this); // in place of the connection before
+    }
     this.#changed();
   }
 
@@ -531,7 +535,7 @@ export class Link {
   #frameReceived(frame) {
     this.#obey(() => this.conversation.received(frame));
     if (frame.type === 'chunk') {
-      this.#home.arrived(frame.data.length);
+      this.#home.arrived();
     }
   }
 

@@ -57,15 +57,9 @@ import { Switchboard } from './switchboard.js';
  * `await disconnect()`.
  */
 export class NetworkStore {
-  /** @type {Identity | null} Our key; null when none was given and `connectToSignaling` has not made one yet. */
-  identity;
-  #options;
+  #setup;
   #feed = new StateFeed(storeState({}));
   #mailbox;
-  /** @type {Callbacks<Transfer>} */
-  #onFile = new Callbacks();
-  /** @type {Callbacks<Call>} */
-  #onCall = new Callbacks();
   #used = false;
   /** @type {Switchboard | null} */
   #board = null;
@@ -73,19 +67,39 @@ export class NetworkStore {
   #closing = null;
 
   /** @param {StoreOptions} [options] Nothing is connected yet. Throws `ConfigError`. */
-  constructor({ identity, pins, iceServers = null, accept = null, limits, backoff, timing, RTCPeerConnection } = {}) {
-    this.identity = identity ?? null;
+  constructor({
+    identity,
+    pins = new MemoryPins(),
+    iceServers = null,
+    accept = null,
+    limits,
+    backoff,
+    timing,
+    RTCPeerConnection,
+  } = {}) {
     const most = storeLimits(limits);
     this.#mailbox = new Mailbox(most, () => this.#board?.handOver());
-    this.#options = {
-      pins: pins ?? new MemoryPins(),
+    this.#setup = {
+      identity,
+      pins,
       iceServers,
       accept,
       limits: most,
       backoff: new Backoff(backoff),
       timing,
       RTCPeerConnection,
+      mailbox: this.#mailbox,
+      feed: this.#feed,
+      /** @type {Callbacks<Transfer>} */
+      onFile: new Callbacks(),
+      /** @type {Callbacks<Call>} */
+      onCall: new Callbacks(),
     };
+  }
+
+  /** Our key; null when none was given and `connectToSignaling` has not made one yet. */
+  get identity() {
+    return this.#setup.identity ?? null;
   }
 
   // --- the signaling server ------------------------------------------------------------------------------------------
@@ -105,23 +119,18 @@ export class NetworkStore {
    * @param {BackoffOptions} [options.backoff] Between attempts to reconnect.
    */
   async connectToSignaling(url, userId, { device, token, backoff } = {}) {
-    if (this.#closing) {
-      throw new StateError('the store is closed; make a new one');
-    }
+    this.#checkOpen();
     if (this.#used) {
-      throw new StateError('the store is connected to a signaling server already');
+      throw new StateError('the store is connected already');
     }
     const client = new SignalingClient(url, checkUserId(userId), { device, token, backoff });
     this.#used = true;
     /** @type {Switchboard | null} */
     let board = null;
     try {
-      const identity = (this.identity ??= await Identity.generate());
-      if (this.#closing) {
-        throw new StateError('');
-      }
-      const setup = { ...this.#options, identity, mailbox: this.#mailbox, feed: this.#feed };
-      board = this.#board = new Switchboard({ ...setup, onFile: this.#onFile, onCall: this.#onCall }, client);
+      const identity = (this.#setup.identity ??= await Identity.generate());
+      this.#checkOpen();
+      board = this.#board = new Switchboard({ ...this.#setup, identity }, client);
       await board.start();
     } catch (error) {
       if (!this.#closing) {
@@ -229,11 +238,15 @@ export class NetworkStore {
     return (await this.#board?.find(userId)?.connection?.stats()) ?? null;
   }
 
+  #checkOpen() {
+    if (this.#closing) {
+      throw new StateError('the store is closed; make a new one');
+    }
+  }
+
   /** @returns {Switchboard} */
   #ready() {
-    if (this.#closing) {
-      throw new StateError('the store is closed');
-    }
+    this.#checkOpen();
     if (!this.#board) {
       throw new StateError('connectToSignaling comes first');
     }
@@ -349,7 +362,7 @@ export class NetworkStore {
    * @param {(transfer: Transfer) => void} callback
    */
   onFile(callback) {
-    return this.#onFile.add(callback);
+    return this.#setup.onFile.add(callback);
   }
 
   /**
@@ -370,7 +383,7 @@ export class NetworkStore {
    * @param {(call: Call) => void} callback
    */
   onCall(callback) {
-    return this.#onCall.add(callback);
+    return this.#setup.onCall.add(callback);
   }
 
   // --- state -----------------------------------------------------------------------------------------------------------

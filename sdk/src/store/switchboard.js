@@ -33,7 +33,7 @@ import { Transfers } from './transfer.js';
  * @import { PeerTiming } from '../peer/wire.js'
  * @import { Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
- * @import { Call } from './calls.js'
+ * @import { Call, Route } from './calls.js'
  * @import { Callbacks, Mailbox, StateFeed } from './feeds.js'
  * @import { Home } from './link.js'
  * @import { Accept } from './reception.js'
@@ -59,7 +59,6 @@ import { Transfers } from './transfer.js';
  * @property {Callbacks<Call>} onCall
  */
 
-const CLOSE_SECONDS = 5; // for goodbyes; who cannot be reached by then will find out by itself
 const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartbeat is not faster
 const STREAM_BYTES = 16;
 
@@ -67,17 +66,17 @@ const STREAM_BYTES = 16;
  * The peers of one user of one server.
  *
  * @implements {Home}
+ * @implements {Route}
  */
 export class Switchboard {
   timers = timers;
-  random = Math.random;
   /** @type {AldisError | null} */
   ended = null;
-  #setup;
   #trust;
   #ice;
   #reception;
   #unsubscribe;
+  #services;
   /** @type {Map<string, Link>} */
   #links = new Map();
   /** @type {Map<string, Readonly<PeerView>>} */
@@ -87,7 +86,6 @@ export class Switchboard {
   /** @type {AldisError | null} */
   #signalingError = null;
   #publishingSoon = false;
-  #arriving = 0; // at least what all links together hold of messages that are not handed over
   #closed = false;
   #stopPulse = () => {};
   /** @type {Set<Promise<void> | undefined>} goodbyes that are on their way */
@@ -99,28 +97,22 @@ export class Switchboard {
    */
   constructor(setup, client) {
     this.client = client;
-    this.#setup = setup;
+    this.setup = setup;
     this.pins = new DirectoryPins(setup.pins, client.server);
     this.#trust = new Trust(setup.identity, client.userId, client.server, this.pins);
     this.#ice = new IceKeeper(client, setup.iceServers, timers);
     this.#reception = new Reception(client, setup.accept);
     this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
-    const route = {
-      sendControl: (/** @type {string} */ userId, /** @type {Bytes} */ data) => this.link(userId).sendControl(data),
-      features: (/** @type {string} */ userId) => this.find(userId)?.features ?? null,
-      open: (/** @type {string} */ userId) => this.link(userId).call(),
-      connection: (/** @type {string} */ userId) => this.find(userId)?.connection ?? null,
-      changed: () => {},
-    };
-    this.transfers = new Transfers(route, setup.onFile);
-    this.calls = new Calls(route, setup.onCall);
+    this.transfers = new Transfers(this, setup.onFile);
+    this.calls = new Calls(this, setup.onCall);
+    this.#services = [this.transfers, this.calls];
   }
 
   /** Connect and register. Throws what the client throws, and `StateError` when it was closed meanwhile. */
   async start() {
     this.#publish();
     await this.client.connect();
-    await this.client.register(this.#setup.identity);
+    await this.client.register(this.setup.identity);
     const heldBack = await this.#ice.keep();
     if (this.#closed) {
       throw new StateError('the store was closed meanwhile');
@@ -141,21 +133,14 @@ export class Switchboard {
   async close() {
     this.#closed = true;
     globalThis.removeEventListener?.('pagehide', this.#pageGone);
-    this.transfers.close();
-    this.calls.close();
+    this.#services.forEach((service) => service.close());
     const error = new StateError('the store was closed');
     for (const link of this.links) {
       void link.close('the other side has left', error.message, error);
     }
     this.#ice.close();
     this.#stopPulse();
-    await new Promise((resolve) => {
-      const cancel = timers.callLater(CLOSE_SECONDS, () => resolve(null));
-      void Promise.all(this.#leaving).then(() => {
-        cancel();
-        resolve(null);
-      });
-    });
+    await Promise.all(this.#leaving); // each of which takes a second or two at most
     await this.client.close();
     this.#unsubscribe();
     this.#publish();
@@ -186,7 +171,7 @@ export class Switchboard {
     let link = this.#links.get(userId);
     if (!link) {
       this.#checkOther(userId);
-      if (this.#links.size >= this.limits.peers) {
+      if (this.#links.size >= this.setup.limits.peers) {
         this.#forgetOne();
       }
       const stream = toBase64url(randomBytes(STREAM_BYTES));
@@ -208,7 +193,7 @@ export class Switchboard {
   #forgetOne() {
     const [link] = [...this.links].filter((link) => link.idle).sort((one, other) => one.touched - other.touched);
     if (!link) {
-      throw new TooManyPeers(this.limits.peers);
+      throw new TooManyPeers(this.setup.limits.peers);
     }
     const { userId } = link;
     link.hangUp('forgotten');
@@ -339,7 +324,7 @@ export class Switchboard {
   /** Tell how things stand. */
   #publish() {
     this.#publishingSoon = false;
-    const { feed, identity } = this.#setup;
+    const { feed, identity } = this.setup;
     const { state, userId, server } = this.client;
     const { fingerprint } = identity;
     const peers = this.#views.values();
@@ -350,7 +335,7 @@ export class Switchboard {
   #pulse() {
     this.#stopPulse = timers.callLater(PULSE_SECONDS, () => {
       for (const link of this.links) {
-        this.changed(link);
+        this.linkChanged(link);
       }
       this.#pulse();
     });
@@ -440,30 +425,8 @@ export class Switchboard {
 
   // --- for the links (`link.Home`) ---------------------------------------------------------------------------------
 
-  get limits() {
-    return this.#setup.limits;
-  }
-
-  get backoff() {
-    return this.#setup.backoff;
-  }
-
-  get mailbox() {
-    return this.#setup.mailbox;
-  }
-
   get registered() {
     return this.client.state === 'connected' && !this.#closed;
-  }
-
-  /** @param {string} userId */
-  watch(userId) {
-    return this.client.watch(userId);
-  }
-
-  /** @param {string} userId */
-  discover(userId) {
-    return this.client.discover(userId);
   }
 
   /**
@@ -471,7 +434,7 @@ export class Switchboard {
    * @param {PeerListener} listener
    * @param {() => Hello} hello
    */
-  connection(userId, listener, hello) {
+  connect(userId, listener, hello) {
     return new PeerConnection({
       local: this.client.userId,
       remote: userId,
@@ -480,8 +443,8 @@ export class Switchboard {
       signaling: this.client,
       listener,
       hello,
-      timing: this.#setup.timing,
-      RTCPeerConnection: this.#setup.RTCPeerConnection,
+      timing: this.setup.timing,
+      RTCPeerConnection: this.setup.RTCPeerConnection,
     });
   }
 
@@ -498,31 +461,24 @@ export class Switchboard {
   }
 
   /** @param {Link} link */
-  changed(link) {
+  linkChanged(link) {
     if (this.#links.get(link.userId) === link) {
       this.#show(link.userId);
     }
   }
 
-  /** @param {number} size */
-  arrived(size) {
-    // An estimate that is never too low; looked at closely only when it comes to the limit.
-    this.#arriving += size;
-    if (this.#arriving <= this.limits.arrivingSize) {
-      return;
-    }
-    const links = [...this.links].sort((one, other) => other.conversation.arriving - one.conversation.arriving);
-    this.#arriving = links.reduce((sum, link) => sum + link.conversation.arriving, 0);
-    const [most] = links;
-    if (most && this.#arriving > this.limits.arrivingSize) {
-      this.#arriving -= most.conversation.arriving;
+  arrived() {
+    const size = (/** @type {Link} */ link) => link.conversation.arriving;
+    const links = [...this.links];
+    if (links.reduce((sum, link) => sum + size(link), 0) > this.setup.limits.arrivingSize) {
+      const most = links.reduce((one, other) => (size(other) > size(one) ? other : one));
       most.letGo('it has sent more than there is room for; it will be sent again');
     }
   }
 
   /** @param {string} userId */
   busy(userId) {
-    return this.transfers.busy(userId) || this.calls.busy(userId);
+    return this.#services.some((service) => service.busy(userId));
   }
 
   /**
@@ -532,15 +488,13 @@ export class Switchboard {
   controlReceived({ userId }, data) {
     const control = this.#closed ? null : decodeControl(data);
     if (control) {
-      this.transfers.received(userId, control);
-      this.calls.received(userId, control);
+      this.#services.forEach((service) => service.received(userId, control));
     }
   }
 
   /** @param {Link} link */
-  opened({ userId, features }) {
-    this.transfers.connected(userId, features ?? []);
-    this.calls.connected(userId, features ?? []);
+  connected({ userId, features }) {
+    this.#services.forEach((service) => service.connected(userId, features ?? []));
   }
 
   /**
@@ -549,8 +503,7 @@ export class Switchboard {
    * @param {boolean} [restarted]
    */
   over({ userId }, error, restarted) {
-    this.transfers.ended(userId, error, restarted);
-    this.calls.ended(userId, error, restarted);
+    this.#services.forEach((service) => service.ended(userId, error, restarted));
   }
 
   /**
@@ -560,5 +513,35 @@ export class Switchboard {
    */
   tracked({ userId }, track, streams) {
     this.calls.trackReceived(userId, track, streams);
+  }
+
+  // --- for files and calls (`Route` of `transfer` and `calls`) -----------------------------------------------------
+
+  /**
+   * @param {string} userId
+   * @param {Bytes} data
+   */
+  sendControl(userId, data) {
+    return this.link(userId).sendControl(data);
+  }
+
+  /** @param {string} userId */
+  features(userId) {
+    return this.find(userId)?.features ?? null;
+  }
+
+  /** @param {string} userId */
+  open(userId) {
+    this.link(userId).call();
+  }
+
+  /** @param {string} userId */
+  connection(userId) {
+    return this.find(userId)?.connection ?? null;
+  }
+
+  /** Some have become less busy, perhaps. */
+  changed() {
+    [...this.links].forEach((link) => link.caller.reconsider());
   }
 }
