@@ -18,25 +18,32 @@ import { ConfigError } from '../errors.js';
  *   sooner counts as a failure, or a server that throws its clients out at once would be knocked at for ever. 10
  */
 
+/**
+ * A setting that has to be a number, from `least` up; throws `ConfigError`.
+ *
+ * @param {string} setting
+ * @param {number} value
+ * @param {number} [least]
+ */
+export function checkNumber(setting, value, least = 0) {
+  if (!(value >= least && value < Infinity)) throw new ConfigError(setting, `${value} is out of range`);
+  return value;
+}
+
 /** The rule by which somebody tries again; times in seconds. */
 export class Backoff {
   /** @param {BackoffOptions} [options] Also another `Backoff`. Throws `ConfigError` for values that make no sense. */
   constructor({ first = 0.5, factor = 2, most = 30, attempts = null, settled = 10 } = {}) {
-    /** @param {string} name @param {number} value @param {number} least */
-    const check = (name, value, least) => {
-      if (!(value >= least && value < Infinity)) throw new ConfigError('backoff.' + name, `${value} is out of range`);
-      return value;
-    };
     /** @readonly */
-    this.first = check('first', first, 0);
+    this.first = checkNumber('backoff.first', first);
     /** @readonly */
-    this.factor = check('factor', factor, 1);
+    this.factor = checkNumber('backoff.factor', factor, 1);
     /** @readonly */
-    this.most = check('most', most, first);
+    this.most = checkNumber('backoff.most', most, first);
     /** @readonly */
-    this.attempts = attempts === null ? null : check('attempts', attempts, 0);
+    this.attempts = attempts === null ? null : checkNumber('backoff.attempts', attempts);
     /** @readonly */
-    this.settled = check('settled', settled, 0);
+    this.settled = checkNumber('backoff.settled', settled);
   }
 
   /**

@@ -12,12 +12,12 @@
  * @import { Discovery, IceServers, Registration, SignalingEvent } from './events.js'
  * @import { Request } from './requests.js'
  */
-import { AldisError, ConfigError, IdentityError, RequestTimeout, ServerUnreachable, StateError } from '../errors.js';
+import { AldisError, IdentityError, RequestTimeout, ServerUnreachable, StateError } from '../errors.js';
 import { rotation } from '../identity/proofs.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
 import { toBase64 } from '../protocol/codec.js';
 import { NORMAL } from '../protocol/codes.js';
-import { Backoff } from './backoff.js';
+import { Backoff, checkNumber } from './backoff.js';
 import { parseEndpoint } from './endpoint.js';
 import { ClientMachine } from './machine.js';
 import { timers } from './timers.js';
@@ -42,18 +42,14 @@ const LOOK_AGAIN = 0.05;
  * @property {Proof | null} [proof]
  * @property {Capabilities | null} [capabilities]
  *
- * @typedef {object} Waiting A request that has numbers, and whose caller waits.
- * @property {number} left How many of them have no answer yet.
- * @property {AldisError | null} error The first of them.
- * @property {(result: any) => void} resolve
- * @property {(error: unknown) => void} reject
- *
- * @typedef {object} Queued A request that the machine has not seen yet.
- * @property {string} name
+ * @typedef {object} Asking A request whose caller waits.
+ * @property {Request} message
+ * @property {Identity} [identity]
  * @property {number} deadline
- * @property {(now: number) => number | number[]} make
  * @property {(result: any) => void} resolve
  * @property {(error: unknown) => void} reject
+ * @property {number} left How many numbers of the machine stand for it that have no answer yet.
+ * @property {AldisError | null} error The first that one of them has failed with.
  */
 
 /**
@@ -79,14 +75,14 @@ export class SignalingClient {
   #transportOptions;
   /** @type {Transport | null} */
   #transport = null;
-  /** @type {Map<number, Waiting>} */
-  #waiting = new Map();
-  /** @type {Queued[]} */
+  /** What the machine has been asked, by its numbers. @type {Map<number, Asking>} */
+  #asked = new Map();
+  /** What it has not been asked yet. @type {Asking[]} */
   #queue = [];
   /** @type {Set<(event: SignalingEvent) => void>} */
   #subscribers = new Set();
   #carryingOut = false;
-  #timer = { at: Infinity, cancel: () => {} };
+  #cancelTimer = () => {};
   #cancelLook = () => {};
 
   /**
@@ -98,9 +94,8 @@ export class SignalingClient {
    */
   constructor(url, userId, options = {}) {
     const { device = DEFAULT_DEVICE, token = null, requestTimeout = 10, connectTimeout = 10 } = options;
-    for (const [name, seconds] of Object.entries({ requestTimeout, connectTimeout })) {
-      if (!(seconds > 0 && seconds < Infinity)) throw new ConfigError(name, `${seconds} is no number of seconds`);
-    }
+    checkNumber('requestTimeout', requestTimeout, Number.MIN_VALUE);
+    checkNumber('connectTimeout', connectTimeout, Number.MIN_VALUE);
     const { url: dialled, server } = parseEndpoint(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;
@@ -142,7 +137,7 @@ export class SignalingClient {
   async connect() {
     this.#machine.checkNotEnded();
     if (this.state !== 'disconnected') throw new StateError('connect() was called already');
-    const reason = await this.#dial().opened;
+    const reason = await this.#dial();
     this.#machine.checkNotEnded(); // it may have been closed meanwhile
     if (reason !== null) throw new ServerUnreachable(this.url, reason);
     globalThis.addEventListener?.('online', this.#online);
@@ -167,7 +162,7 @@ export class SignalingClient {
    * @returns {Promise<Registration>}
    */
   register(identity) {
-    return this.#request('register', (now) => this.#machine.register(identity, now));
+    return this.#ask({ type: 'register' }, identity);
   }
 
   /** Give the name up; others see us go. The connection stays, for another `register`. @returns {Promise<void>} */
@@ -309,31 +304,34 @@ export class SignalingClient {
 
   // --- the transport -----------------------------------------------------------------------------------------------
 
-  #dial() {
-    const listener = {
-      opened: () => {
-        this.#machine.connected(timers.time());
-        this.#carryOut();
+  /** Make a connection; resolves when that has been tried: why it has failed, or null. */
+  async #dial() {
+    const transport = (this.#transport = new Transport(
+      this.url,
+      {
+        opened: () => {
+          this.#machine.connected(timers.time());
+          this.#carryOut();
+        },
+        received: (data) => {
+          this.#machine.received(data, timers.time());
+          this.#carryOut();
+        },
+        lost: (code, reason) => {
+          this.#transport = null;
+          this.#machine.lost(timers.time(), code, reason);
+          this.#carryOut();
+        },
       },
-      /** @param {string} reason */
-      unreachable: (reason) => {
-        this.#transport = null;
-        this.#machine.unreachable(timers.time(), reason);
-        this.#carryOut();
-      },
-      /** @param {string} text */
-      textReceived: (text) => {
-        this.#machine.received(text, timers.time());
-        this.#carryOut();
-      },
-      /** @param {number} code @param {string} reason */
-      lost: (code, reason) => {
-        this.#transport = null;
-        this.#machine.lost(timers.time(), code, reason);
-        this.#carryOut();
-      },
-    };
-    return (this.#transport = new Transport(this.url, listener, this.#transportOptions));
+      this.#transportOptions,
+    ));
+    const reason = await transport.opened;
+    if (reason !== null) {
+      this.#transport = null;
+      this.#machine.unreachable(timers.time(), reason);
+      this.#carryOut();
+    }
+    return reason;
   }
 
   #online = () => {
@@ -349,16 +347,12 @@ export class SignalingClient {
     this.#carryingOut = true;
     for (let effects; (effects = this.#machine.take()).length;) for (const effect of effects) this.#do(effect);
     this.#carryingOut = false;
+    this.#cancelTimer();
     const at = this.#machine.nextDeadline;
-    // One that comes too early only looks again; most deadlines move away before they are reached.
-    if (this.#timer.at <= at && at < Infinity) return;
-    this.#timer.cancel();
-    this.#timer = { at, cancel: () => {} };
-    if (at < Infinity) this.#timer.cancel = timers.callLater(at - timers.time(), this.#tick);
+    if (at < Infinity) this.#cancelTimer = timers.callLater(at - timers.time(), this.#tick);
   }
 
   #tick = () => {
-    this.#timer.at = Infinity;
     this.#machine.tick(timers.time());
     this.#carryOut();
   };
@@ -378,8 +372,6 @@ export class SignalingClient {
         return this.#completed(effect);
       case 'happened':
         return this.#publish(effect.event);
-      case 'noted':
-        return console.debug('aldis:', effect.text);
     }
   }
 
@@ -395,62 +387,53 @@ export class SignalingClient {
 
   // --- requests and promises ---------------------------------------------------------------------------------------
 
-  /** @param {Request} message @param {Identity} [identity] */
-  #ask(message, identity) {
-    return this.#request(message.type, (now) => this.#machine.ask(message, now, identity));
-  }
-
   /**
    * Make a request as soon as the network takes it, after those that were made before.
    *
-   * @param {string} name
-   * @param {Queued['make']} make
+   * @param {Request} message
+   * @param {Identity} [identity]
    * @returns {Promise<any>}
    */
-  #request(name, make) {
+  #ask(message, identity) {
     return new Promise((resolve, reject) => {
       const deadline = timers.time() + this.#requestTimeout;
-      this.#queue.push({ name, deadline, make, resolve, reject });
+      this.#queue.push({ message, identity, deadline, resolve, reject, left: 0, error: null });
       this.#sendQueued();
     });
   }
 
-  #sendQueued() {
+  #sendQueued = () => {
     this.#cancelLook();
-    for (let queued; (queued = this.#queue[0]);) {
+    for (let asking; (asking = this.#queue[0]);) {
       const now = timers.time();
-      const { name, deadline, make, resolve, reject } = queued;
       const blocked = (this.#transport?.backlog ?? 0) > MOST_BACKLOG;
-      if (blocked && now < deadline) {
-        this.#cancelLook = timers.callLater(LOOK_AGAIN, () => this.#sendQueued());
+      if (blocked && now < asking.deadline) {
+        this.#cancelLook = timers.callLater(LOOK_AGAIN, this.#sendQueued);
         return;
       }
       this.#queue.shift();
-      if (blocked) {
-        reject(new RequestTimeout(name, this.#requestTimeout));
-        continue;
-      }
       try {
-        const numbers = [make(now)].flat();
-        const waiting = { left: numbers.length, error: null, resolve, reject };
-        for (const number of numbers) this.#waiting.set(number, waiting);
-        if (!numbers.length) resolve(null);
+        if (blocked) throw new RequestTimeout(asking.message.type, this.#requestTimeout);
+        const numbers = this.#machine.ask(asking.message, now, asking.identity);
+        for (const number of numbers) this.#asked.set(number, asking);
+        asking.left = numbers.length;
+        if (!asking.left) asking.resolve(null);
       } catch (error) {
-        reject(error);
+        asking.reject(error);
       }
       this.#carryOut();
     }
-  }
+  };
 
   /** One request has ended. A caller that waits for several is told when all of them have. @param {Completed} effect */
   #completed({ request, error, result }) {
-    const waiting = this.#waiting.get(request);
-    this.#waiting.delete(request);
-    if (!waiting) return;
-    waiting.error ??= error;
-    if (--waiting.left) return;
-    if (waiting.error) waiting.reject(waiting.error);
-    else waiting.resolve(result);
+    const asking = this.#asked.get(request);
+    this.#asked.delete(request);
+    if (!asking) return;
+    asking.error ??= error;
+    if (--asking.left) return;
+    if (asking.error) asking.reject(asking.error);
+    else asking.resolve(result);
   }
 }
 

@@ -27,11 +27,8 @@
  *
  * Tell the application.
  * @typedef {{ type: 'happened', event: SignalingEvent }} Happened
- *
- * Something odd that concerns nobody but who reads the log.
- * @typedef {{ type: 'noted', text: string }} Noted
  */
 
-/** @typedef {Send | Sign | CloseTransport | Dial | Completed | Happened | Noted} Effect */
+/** @typedef {Send | Sign | CloseTransport | Dial | Completed | Happened} Effect */
 
 export {};

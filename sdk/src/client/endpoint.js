@@ -17,18 +17,11 @@ import { ConfigError } from '../errors.js';
  * @returns {Endpoint} Throws `ConfigError` (a `UsageError`) when it is no address of a server.
  */
 export function parseEndpoint(text) {
-  /** @param {string} problem */
-  const wrong = (problem) => new ConfigError('url', `${JSON.stringify(text)} ${problem}`);
   // The platform would take white space out, and a third slash too.
   const parts = /^(?:ws|http)(s?):\/\/([^/\\\s\p{Cc}][^\s\p{Cc}]*)$/iu.exec(text);
-  if (!parts) throw wrong('is no ws:// or wss:// URL');
-  let url;
   try {
-    url = new URL(`ws${parts[1]}://${parts[2]}`);
-  } catch {
-    throw wrong('is not a URL');
-  }
-  if (url.username || url.password) throw wrong('has a user name; pass a token instead');
-  if (url.hash || url.port === '0') throw wrong('has a fragment, or no usable port');
-  return { url: url.href, server: url.host };
+    const { href, host, username, password, hash, port } = new URL(`ws${parts?.[1]}://${parts?.[2]}`);
+    if (parts && !username && !password && !hash && port !== '0') return { url: href, server: host };
+  } catch {}
+  throw new ConfigError('url', `${JSON.stringify(text)} is not the ws:// or wss:// URL of a server`);
 }

@@ -3,10 +3,10 @@
  *
  * Pure functions. Two kinds of fault meet here and must not be confused: what the *server* has written (a sender's
  * address, a reply) is the server's responsibility, and `ProtocolViolation` ends the connection to it; what a *peer* has
- * put into a relayed message is passed on by every server unread, and `PeerFault` only drops that message.
+ * put into a relayed message is passed on by every server unread, and a fault in it only drops that message.
  *
  * @import { Bytes } from '../protocol/codec.js'
- * @import { DiscoverResponse, ErrorMessage, Presence, Relayed } from '../protocol/messages.js'
+ * @import { DiscoverResponse, ErrorMessage, Presence, Relayed, RelayedAnswer, RelayedOffer } from '../protocol/messages.js'
  * @import { Discovery, SignalingEvent } from './events.js'
  */
 import { ProtocolViolation, RequestFailed } from '../errors.js';
@@ -17,37 +17,40 @@ import { isTemporary } from '../protocol/codes.js';
 
 /** @typedef {Presence | Relayed} Numbered All that counts for resume. */
 
-/** Another user sent something that cannot be read. */
-export class PeerFault extends ProtocolViolation {}
-
 /**
- * The event that a numbered message stands for; null for what this version does not use.
+ * The event that a numbered message stands for; null for what this version does not use, or what a peer has garbled.
  *
  * @param {Numbered} message
- * @returns {SignalingEvent | null} Throws `PeerFault` when the sender is to blame, else `ProtocolViolation`.
+ * @returns {SignalingEvent | null} Throws `ProtocolViolation` when the server is to blame.
  */
 export function eventOf(message) {
   if (message.type === 'presence') return { type: 'presenceChanged', ...discoveryOf(message) };
-  const sender = senderOf(message.from);
-  if (message.type === 'relay') return null;
-  const connection = message.connection ?? null;
-  if (message.type === 'bye') return { type: 'byeReceived', sender, connection, reason: message.reason ?? null };
+  const { type, from = '' } = message;
+  const [userId, device] = split(from);
+  if (userIdProblem(userId) || (device !== null && deviceProblem(device))) throw new ProtocolViolation('a bad sender');
+  if (type === 'relay') return null;
+  const common = { sender: from, connection: message.connection ?? null };
   try {
-    if (message.type === 'ice-candidate') {
-      return { type: 'candidateReceived', sender, candidate: readCandidate(message.candidate), connection };
+    switch (message.type) {
+      case 'bye':
+        return { type: 'byeReceived', ...common, reason: message.reason ?? null };
+      case 'ice-candidate':
+        return { type: 'candidateReceived', ...common, candidate: readCandidate(message.candidate) };
+      case 'offer':
+        return { type: 'offerReceived', ...common, ...fromPeer(message, message.offer) };
+      case 'answer':
+        return { type: 'answerReceived', ...common, ...fromPeer(message, message.answer) };
     }
-    const fromPeer = {
-      sender,
-      description: readDescription(message.type === 'offer' ? message.offer : message.answer, message.type),
-      connection,
-      proof: message.proof === undefined ? null : readProof(message.proof),
-      capabilities: readCapabilities(message.capabilities),
-    };
-    return { type: message.type === 'offer' ? 'offerReceived' : 'answerReceived', ...fromPeer };
-  } catch (error) {
-    throw new PeerFault(`${sender} sent ${/** @type {Error} */ (error).message}`);
-  }
+  } catch {}
+  return null;
 }
+
+/** @param {RelayedOffer | RelayedAnswer} message @param {unknown} description */
+const fromPeer = ({ type, proof, capabilities }, description) => ({
+  description: readDescription(description, type),
+  proof: proof === undefined ? null : readProof(proof),
+  capabilities: readCapabilities(capabilities),
+});
 
 /**
  * What a `discover-response` or a `presence` says.
@@ -86,12 +89,4 @@ function publicKeyOf(text) {
   } catch {
     return null;
   }
-}
-
-/** @param {string | undefined} address */
-function senderOf(address) {
-  const [userId, device] = split(address ?? '');
-  const problem = userIdProblem(userId) || (device !== null && deviceProblem(device));
-  if (problem) throw new ProtocolViolation(`a message from nobody: ${problem}`);
-  return /** @type {string} */ (address);
 }

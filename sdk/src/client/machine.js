@@ -12,7 +12,7 @@
  *   loss of the connection that it was sent on, or by the end of the client. One that is made while there is no
  *   registration is held until there is one.
  * - The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
- *   lost one; what is merely odd (a reply that nobody waits for) is noted and passed over.
+ *   lost one; what is merely odd (a reply that nobody waits for) is passed over.
  * - `UsageError`s are thrown by the commands themselves, which then have changed nothing.
  *
  * It does not know sockets, promises, or what offers and answers mean.
@@ -32,7 +32,6 @@ import {
   ConnectionLost,
   ProtocolViolation,
   ReconnectGaveUp,
-  RequestFailed,
   RequestTimeout,
   StateError,
 } from '../errors.js';
@@ -41,17 +40,17 @@ import { checkDevice, checkUserId, split } from '../protocol/addresses.js';
 import { decodeServerMessage, encodeClientMessage, fromBase64, toBase64 } from '../protocol/codec.js';
 import * as codes from '../protocol/codes.js';
 import { Backoff, Retries } from './backoff.js';
-import { eventOf, failureOf, PeerFault } from './inbound.js';
+import { eventOf, failureOf } from './inbound.js';
 import { Lifeline, PATIENCE, SILENCE } from './lifeline.js';
 import { isLive, stateOf, TABLE } from './phases.js';
 import { Receipts } from './receipts.js';
 import { DEFAULT_MAX_MESSAGE, RequestBook, resultOf } from './requests.js';
 
+// Far above what a server relays (64 KiB by default), and a bound on what one can make us work on.
+const MAX_MESSAGE = 1024 * 1024;
+
 // Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
 const LONGEST_ABSENCE = 300;
-
-/** @type {import('../protocol/codes.js').ErrorCode} */
-const KEY_MISMATCH = 'key-mismatch';
 
 /**
  * @typedef {object} MachineSettings
@@ -67,7 +66,7 @@ const KEY_MISMATCH = 'key-mismatch';
  * One client for the whole of its life, over however many connections.
  *
  * Inputs are `connected`, `received`, `signed`, `notSigned`, `lost`, `unreachable`, `online` and `tick`; commands are
- * `close`, and `register` and `ask`, which return the numbers by which `completed` and `failed` name requests.
+ * `ask`, which returns the numbers by which `completed` names requests, and `close`.
  * After each call carry out `take()`, and call `tick` at `nextDeadline`.
  */
 export class ClientMachine {
@@ -165,11 +164,12 @@ export class ClientMachine {
     }
   }
 
-  /** A whole text message has come. @param {string} text @param {number} now */
+  /** A whole message has come. @param {unknown} text One that is none is the server's fault. @param {number} now */
   received(text, now) {
     if (!isLive(this.phase)) return;
     this.#lifeline.heard(now);
     try {
+      if (typeof text !== 'string' || text.length > MAX_MESSAGE) throw new ProtocolViolation('no text, or too large');
       const message = decodeServerMessage(text);
       if (message) this.#handle(message, text.length, now);
     } catch (error) {
@@ -255,33 +255,26 @@ export class ClientMachine {
   // --- commands ----------------------------------------------------------------------------------------------------
 
   /**
-   * Ask for the name, with the proof of this key: `Registration`. `StateError` when there is one already.
-   *
-   * @param {Identity} identity
-   * @param {number} now
-   */
-  register(identity, now) {
-    this.#checkConnected();
-    if (this.identity || this.#joining) throw new StateError('already registered: call unregister() first');
-    const { number } = (this.#joining = this.#registration(identity, now, false));
-    if (this.phase === 'open') this.#join(now);
-    return number;
-  }
-
-  /**
    * Make a request: it is sent now, or held until there is a registration (only `ping` needs none). One to another user is
-   * completed when the server has handed it over.
+   * completed when the server has handed it over. Of `register` the machine adds all but the type.
    *
    * @param {Request} message
    * @param {number} now
-   * @param {Identity | null} [identity] Of a rotation: the new key.
-   * @returns {number[]} The requests that this takes: several for many watches.
+   * @param {Identity} [identity] Of a registration: the key to prove. Of a rotation: the new one.
+   * @returns {number[]} The requests that this takes: several for many watches. Throws `StateError`, `InvalidAddress`,
+   *   `MessageTooLarge` and `UsageError`.
    */
   ask(message, now, identity) {
-    this.#checkConnected();
-    if (message.type !== 'ping' && !this.identity && !this.#joining) {
-      throw new StateError('not registered: call register() first');
+    this.checkNotEnded();
+    if (this.phase === 'idle') throw new StateError('not connected: call connect() first');
+    const named = this.identity ?? this.#joining;
+    if (message.type === 'register') {
+      if (named) throw new StateError('already registered: call unregister() first');
+      const { number } = (this.#joining = this.#registration(/** @type {Identity} */ (identity), now, false));
+      if (this.phase === 'open') this.#join(now);
+      return [number];
     }
+    if (message.type !== 'ping' && !named) throw new StateError('not registered: call register() first');
     if ('to' in message) {
       const [userId, device] = split(message.to);
       checkUserId(userId);
@@ -348,13 +341,10 @@ export class ClientMachine {
   #admitted({ type, success, userId, device, session = '', secret, resumed = false, limits, re }, now) {
     const joining = this.#joins(re);
     if (!joining) return;
-    if (!success) {
-      this.#notAdmitted(joining, new RequestFailed(KEY_MISMATCH, 'the server refused the name'), now);
-      return;
-    }
     const asked = /** @type {Register} */ (joining.message);
     if (
       this.phase !== 'proving' ||
+      !success || // the classic dialect's way to refuse
       userId !== asked.userId ||
       (device ?? asked.device) !== asked.device ||
       (resumed && !asked.resume)
@@ -380,7 +370,7 @@ export class ClientMachine {
     this.#sendHeld(now);
   }
 
-  /** @param {Pending} joining @param {RequestFailed} failure @param {number} now */
+  /** @param {Pending} joining @param {ReturnType<typeof failureOf>} failure @param {number} now */
   #notAdmitted(joining, failure, now) {
     this.#step('refused');
     this.#joining = null;
@@ -389,7 +379,7 @@ export class ClientMachine {
       // The application asked, and is told; what was held for this registration has no hope either.
       this.#usefulFrom = now;
       this.#failNameless(failure);
-    } else if (failure.code === KEY_MISMATCH && this.#spare) {
+    } else if (failure.code === 'key-mismatch' && this.#spare) {
       // The rotation whose outcome we never heard of has taken place.
       this.identity = this.#spare;
       this.#spare = null;
@@ -424,14 +414,9 @@ export class ClientMachine {
   /** @param {Numbered} message @param {number} size @param {number} now */
   #numbered(message, size, now) {
     if (this.phase !== 'registered') return;
-    try {
-      const event = eventOf(message);
-      // A presence that was on its way when its watch ended concerns nobody.
-      if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
-    } catch (error) {
-      if (!(error instanceof PeerFault)) throw error;
-      this.#note(error.message);
-    }
+    const event = eventOf(message);
+    // A presence that was on its way when its watch ended concerns nobody.
+    if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
     // What could not be used has been received all the same: both sides must come to the same number.
     if (this.#receipts.processed(size, now)) this.#confirm();
   }
@@ -446,7 +431,6 @@ export class ClientMachine {
     const request = this.#requests.answeredBy(message.re);
     if (message.type === 'error') {
       const failure = failureOf(message);
-      if (!request || request.internal) this.#note(failure.message);
       if (!request) return;
       if (request === this.#joining) {
         this.#notAdmitted(request, failure, now);
@@ -471,11 +455,6 @@ export class ClientMachine {
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
-
-  #checkConnected() {
-    this.checkNotEnded();
-    if (this.phase === 'idle') throw new StateError('not connected: call connect() first');
-  }
 
   /** Whether a request may go out now. @param {Pending} request */
   #admits({ message }) {
@@ -609,10 +588,5 @@ export class ClientMachine {
   /** @param {SignalingEvent} event */
   #tell(event) {
     this.#effects.push({ type: 'happened', event });
-  }
-
-  /** @param {string} text */
-  #note(text) {
-    this.#effects.push({ type: 'noted', text });
   }
 }

@@ -12,7 +12,7 @@ import { MessageTooLarge, ProtocolViolation } from '../errors.js';
 import { encodeClientMessage, toBase64, toUtf8 } from '../protocol/codec.js';
 import { discoveryOf } from './inbound.js';
 
-/** @typedef {Exclude<ClientMessage, { type: 'register' | 'prove' | 'received' }>} Request What may be asked for by itself. */
+/** @typedef {Exclude<ClientMessage, { type: 'register' | 'prove' | 'received' }> | { type: 'register' }} Request */
 /** @typedef {Ack | DiscoverResponse | IceServers | Pong | Rotated | Unregistered} Reply */
 
 /**

@@ -11,20 +11,20 @@
  */
 import { ABNORMAL, GOING_AWAY, NORMAL } from '../protocol/codes.js';
 
+// A platform fails a connection to a server that does not choose it (WHATWG WebSockets, "establish").
 const SUBPROTOCOL = 'aldis.v1';
-// Far above what a server relays (64 KiB by default), and a bound on what one can make us work on.
-const MAX_MESSAGE = 1024 * 1024;
 // Seconds. How long the other side has to answer a CLOSE frame before we go on without it.
 const CLOSE_TIMEOUT = 2;
 // Characters, of up to three bytes each: 123 bytes fit into a CLOSE frame (RFC 6455 section 5.5).
 const MAX_REASON = 40;
+const NO_ANSWER = 'nothing answers there, or not as an Aldis server does, or its certificate is not trusted';
 
 /**
  * @typedef {object} TransportListener Who is told what comes.
  * @property {() => void} opened
- * @property {(reason: string) => void} unreachable Instead of `opened`; the reason is for people.
- * @property {(text: string) => void} textReceived A whole message.
- * @property {(code: number, reason: string) => void} lost It is over: with the server's close code, or 1006.
+ * @property {(data: unknown) => void} received A whole message, which should be a text.
+ * @property {(code: number, reason: string) => void} lost It is over: with the server's close code, or 1006. Only after
+ *   `opened`.
  *
  * @typedef {object} TransportOptions
  * @property {typeof globalThis.WebSocket} WebSocket
@@ -48,7 +48,6 @@ export class Transport {
   #open = false;
   /** @type {(() => void) | null} null after the end */
   #end = null;
-  #closing = false;
 
   /**
    * @param {string} url
@@ -63,8 +62,8 @@ export class Transport {
     this.#cancelTimer = timers.callLater(connectTimeout, () => this.#abort(`no answer within ${connectTimeout} s`));
     try {
       const ws = (this.#ws = new WebSocket(url, SUBPROTOCOL));
-      ws.onopen = () => this.#opened(ws.protocol);
-      ws.onmessage = ({ data }) => this.#message(data);
+      ws.onopen = () => this.#opened();
+      ws.onmessage = ({ data }) => this.#end && listener.received(data);
       ws.onclose = ({ code, reason }) => this.#finish(code, reason);
       // Node's WebSocket leaves it at that when it cannot connect.
       ws.onerror = () => this.#open || this.#finish(ABNORMAL, '');
@@ -79,48 +78,36 @@ export class Transport {
     return this.#ws?.bufferedAmount ?? 0;
   }
 
-  /** Send a message; after the end it does nothing. @param {string} text */
+  /** Send a message; once it is closing this does nothing. @param {string} text */
   send(text) {
-    if (this.#open && !this.#closing) this.#ws?.send(text);
+    this.#ws?.send(text);
   }
 
   /**
    * Begin to close; the listener hears of it when the server has answered, or when it has not in time. Before the
-   * connection is open this ends the attempt at once. Calling it again does nothing.
+   * connection is open this ends the attempt at once. Calling it again does no harm.
    *
    * @param {number} code
    * @param {string} reason
    */
   close(code, reason) {
-    if (this.#closing || !this.#end) return;
+    if (!this.#end) return;
     if (!this.#open) {
       this.#abort('the client was closed');
       return;
     }
-    this.#closing = true;
+    this.#cancelTimer();
     this.#cancelTimer = this.#timers.callLater(CLOSE_TIMEOUT, () => this.#finish(ABNORMAL, ''));
     // A page may say 1000, or 3000 and above (WHATWG WebSockets, "close(code, reason)").
     this.#ws?.close(code === NORMAL ? code : Math.max(code, GOING_AWAY), reason.slice(0, MAX_REASON));
   }
 
-  /** @param {string} protocol */
-  #opened(protocol) {
+  #opened() {
     if (!this.#end) return;
-    if (protocol !== SUBPROTOCOL) {
-      this.#abort('it is no Aldis server');
-      return;
-    }
     this.#cancelTimer();
     this.#open = true;
     this.#listener.opened();
     this.#tellOpened(null);
-  }
-
-  /** @param {unknown} data */
-  #message(data) {
-    if (!this.#end) return;
-    if (typeof data === 'string' && data.length <= MAX_MESSAGE) this.#listener.textReceived(data);
-    else this.#abort('the server broke the protocol: a message that is no text, or too large');
   }
 
   /** End it at once; what the server makes of that does not matter any more. @param {string} reason */
@@ -135,20 +122,9 @@ export class Transport {
     if (!end) return;
     this.#end = null;
     this.#cancelTimer();
-    if (this.#open) {
-      this.#listener.lost(code, reason || (code === ABNORMAL ? 'the connection broke' : ''));
-    } else {
-      reason ||= whyNot();
-      this.#listener.unreachable(reason);
-      this.#tellOpened(reason);
-    }
+    if (this.#open) this.#listener.lost(code, reason || (code === ABNORMAL ? 'the connection broke' : ''));
+    // A browser keeps to itself what it knows of an attempt that failed.
+    else this.#tellOpened(reason || (globalThis.navigator?.onLine === false ? 'this device is offline' : NO_ANSWER));
     end();
   }
-}
-
-/** Why a server cannot be reached: a browser keeps to itself what it knows of that. */
-function whyNot() {
-  return globalThis.navigator?.onLine === false
-    ? 'this device is offline'
-    : 'nothing answers there, or not as an Aldis server does, or its certificate is not trusted';
 }

@@ -248,6 +248,13 @@ test('what cannot be sent is a usage error', async (t) => {
   await assert.rejects(client.sendBye('not a name'), InvalidAddress);
 });
 
+test('a key cannot be changed that is not registered', async (t) => {
+  const server = await scripted(t);
+  const { client } = makeClient(t, server.url, 'alice');
+  await client.connect();
+  await assert.rejects(client.rotate(ALICE), StateError);
+});
+
 test('a server that does not read slows its clients down, and what they say stays in order', async (t) => {
   const { client, line } = await joined(t);
   line.socket.pause();

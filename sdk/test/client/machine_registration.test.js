@@ -99,14 +99,6 @@ test('a refusal before the challenge is a refusal too, and so is one while the c
   }
 });
 
-test('a name that is refused in the classic way is a key mismatch', () => {
-  const [bench, number] = registering();
-  bench.say({ ...CHALLENGE, re: number });
-  bench.sign();
-  bench.say({ type: 'registered', success: false, userId: 'alice' });
-  assert.equal(bench.failures.get(number).code, 'key-mismatch');
-});
-
 test('what was held for a registration that is refused fails with it', () => {
   const [bench, number] = registering();
   const held = bench.ask({ type: 'discover', userId: 'bob' });

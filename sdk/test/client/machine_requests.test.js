@@ -307,7 +307,6 @@ for (const message of [
     const bench = joined();
     bench.say({ to: 'alice', from: 'mallory', ...message });
     assert.deepEqual(bench.takeEvents(), []);
-    assert.match(bench.notes.at(-1), /mallory/);
     assert.equal(bench.phase, 'registered');
     bench.passTime(5);
     assert.deepEqual(bench.take(), [{ type: 'received', count: 1 }]);
@@ -412,13 +411,12 @@ test('watches are restored when the session is not resumed', () => {
   assert.equal(bench.results.size, size); // nobody is told of a request that they did not make
 });
 
-test('a restored watch that the server refuses is noted only', () => {
+test('a restored watch that the server refuses is told to nobody', () => {
   const bench = joined();
   bench.say({ type: 'ack', re: bench.ask({ type: 'watch', userIds: ['bob'] }) });
   bench.reconnect({ session: 's2' });
   bench.say({ type: 'error', message: 'no', code: 'rate-limited', re: bench.sent.at(-1).id });
   assert.equal(bench.failures.size, 0);
-  assert.match(bench.notes.at(-1), /rate-limited/);
 });
 
 test('watches are not sent again when the session goes on', () => {
