@@ -58,6 +58,7 @@ export const MAX_CANDIDATE = 1024;
 export class EngineConnection {
   /** @type {RTCPeerConnection} */ #native;
   #listener;
+  #RTCPeerConnection;
 
   /**
    * Throws `ConfigError` for a configuration that the browser refuses, `EngineMissing` where there is no WebRTC.
@@ -80,6 +81,7 @@ export class EngineConnection {
       throw new ConfigError('iceServers', messageOf(error));
     }
     this.#listener = listener;
+    this.#RTCPeerConnection = RTCPeerConnection;
     this.#native.onicecandidate = ({ candidate }) => {
       // An empty one ends those of one media section (section 4.8.1.3); null, which follows, ends them all.
       if (candidate?.candidate !== '')
@@ -170,27 +172,55 @@ export class EngineConnection {
    * Send these tracks, and no others. A track takes the place of one of its kind that is not among them, without
    * negotiation where one was being sent; for what else changes, the browser wants one (`negotiationNeeded`).
    *
+   * Whoever sends anything offers a section for audio and then one for video, so that the offers of two sides that begin
+   * at once have the same sections. Chromium cannot take audio in a section for which it has offered video, even after a
+   * rollback ("RTP extension ID reassignment not supported"), and would never answer again.
+   *
    * @param {MediaStream | null} stream
    */
   async setTracks(stream) {
-    const tracks = new Set(stream?.getTracks());
-    const free = this.#native.getTransceivers().filter(({ sender }) => !sender.track || !tracks.delete(sender.track));
-    for (const track of tracks) {
-      const index = free.findIndex((each) => each.direction !== 'stopped' && each.receiver.track.kind === track.kind);
-      const [transceiver] = index < 0 ? [] : free.splice(index, 1);
-      if (!transceiver) {
-        this.#native.addTrack(track, /** @type {MediaStream} */ (stream));
-      } else {
+    const native = this.#native;
+    const tracks = stream?.getTracks() ?? [];
+    const sent = native.getTransceivers().map(({ sender }) => sender.track);
+    const free = native
+      .getTransceivers()
+      .filter(({ direction, sender }) => direction !== 'stopped' && !(sender.track && tracks.includes(sender.track)));
+    for (const kind of ['audio', 'video']) {
+      if (!stream || !tracks.length) break;
+      for (const track of tracks) {
+        if (track.kind !== kind || sent.includes(track)) continue;
+        const index = free.findIndex((each) => each.receiver.track.kind === kind);
+        const [transceiver] = index < 0 ? [] : free.splice(index, 1);
+        if (!transceiver) {
+          native.addTrack(track, stream);
+          continue;
+        }
         await transceiver.sender.replaceTrack(track);
         if (!transceiver.direction.startsWith('send')) {
-          transceiver.sender.setStreams(/** @type {MediaStream} */ (stream));
+          transceiver.sender.setStreams(stream);
           transceiver.direction = 'sendrecv';
         }
       }
+      if (!native.getTransceivers().some((each) => each.receiver.track.kind === kind)) {
+        native.removeTrack(native.addTrack(this.#borrow(kind), stream));
+      }
     }
-    for (const { sender } of free) if (sender.track) this.#native.removeTrack(sender);
+    for (const { sender } of free) if (sender.track) native.removeTrack(sender);
     // An offer of ours that never got its answer keeps the browser from asking.
-    if (this.#native.signalingState !== 'stable') this.#listener.negotiationNeeded();
+    if (native.signalingState !== 'stable') this.#listener.negotiationNeeded();
+  }
+
+  /**
+   * A track with nothing on it. Only a section that `addTrack` has made can become one of the other side's offer when
+   * ours is rolled back (RFC 8829 section 5.10); one of `addTransceiver` would be left over.
+   *
+   * @param {string} kind
+   */
+  #borrow(kind) {
+    const lender = new this.#RTCPeerConnection();
+    const { track } = lender.addTransceiver(kind).receiver;
+    lender.close();
+    return track;
   }
 
   /** @returns {Promise<EngineStats | null>} null while there is no path */

@@ -149,7 +149,7 @@ export class Wire {
    * @param {{ candidate: Candidate | null }} command
    */
   addCandidate({ candidate }) {
-    this.#enqueue(null, () => this.#connection.addCandidate(candidate));
+    this.#enqueue(null, () => this.#connection.addCandidate(candidate).catch(() => {}));
   }
 
   /**
@@ -169,9 +169,8 @@ export class Wire {
     this.#operations = this.#operations
       .then(() => (this.#closed ? undefined : operation()))
       .catch((error) => {
-        if (serial !== null) {
-          this.#happened((machine) => machine.operationFailed(this.name, serial, messageOf(error)));
-        }
+        if (serial === null) this.#closed || console.error(error);
+        else this.#happened((machine) => machine.operationFailed(this.name, serial, messageOf(error)));
       });
   }
 

@@ -26,8 +26,8 @@ export class FakeNetwork {
     this.RTCPeerConnection = /** @type {typeof globalThis.RTCPeerConnection} */ (
       /** @type {unknown} */ (
         class extends FakePeerConnection {
-          /** @param {RTCConfiguration} configuration */
-          constructor(configuration) {
+          /** @param {RTCConfiguration} [configuration] */
+          constructor(configuration = {}) {
             super(network, configuration);
           }
         }
@@ -251,6 +251,7 @@ class FakePeerConnection {
   #checkOnEmpty = false;
   #fragment = '';
   #restart = false;
+  /** @type {Map<string, string>} the kinds of the sections that there have ever been */ #offered = new Map();
   #version = 0;
   #sections = [];
 
@@ -299,6 +300,14 @@ class FakePeerConnection {
     return transceiver.sender;
   }
 
+  addTransceiver(kind) {
+    this.#alive();
+    const transceiver = new Transceiver(this, kind, 'sendrecv');
+    this.#transceivers.push(transceiver);
+    this.updateNeeded();
+    return transceiver;
+  }
+
   removeTrack(sender) {
     this.#alive();
     const transceiver = this.#transceivers.find((each) => each.sender === sender);
@@ -331,6 +340,10 @@ class FakePeerConnection {
       if (type === 'rollback') return this.#rollBack();
       const facts = parse(sdp);
       if (type === 'offer') {
+        // Not the specification but Chromium, and also after a rollback.
+        for (const { kind, mid } of facts.sections) {
+          if ((this.#offered.get(mid) ?? kind) !== kind) throw fault('OperationError', `${mid} has been another kind`);
+        }
         if (this.signalingState === 'have-local-offer') this.#rollBack();
         this.#pending.remote = { type, sdp };
         this.#become('have-remote-offer');
@@ -465,6 +478,7 @@ class FakePeerConnection {
     for (const each of this.#transceivers) {
       if (each.mid !== null || each.direction === 'stopped') continue;
       each.mid = String(this.#sections.length);
+      this.#offered.set(each.mid, each.kind);
       this.#sections.push({ kind: each.kind, mid: each.mid });
     }
     return this.#write((transceiver) => transceiver.direction);
@@ -535,7 +549,9 @@ class FakePeerConnection {
       if (kind === 'application') continue;
       let transceiver = this.#transceivers.find((each) => each.mid === mid);
       if (!transceiver && offered) {
-        transceiver = this.#transceivers.find((each) => each.mid === null && each.fromTrack && each.kind === kind);
+        transceiver = this.#transceivers.find(
+          (each) => each.mid === null && each.fromTrack && each.kind === kind && receives(direction),
+        );
         if (!transceiver) this.#transceivers.push((transceiver = new Transceiver(this, kind, 'recvonly')));
         transceiver.mid = mid;
       }
