@@ -57,7 +57,7 @@ function dress(element, attributes, children) {
 
 /** @param {IconName} name */
 export function icon(name) {
-  return svg('svg', { class: 'icon', 'aria-hidden': 'true' }, svg('path', { d: ICONS[name] }));
+  return svg('svg', { class: 'icon', viewBox: '0 0 24 24', 'aria-hidden': 'true' }, svg('path', { d: ICONS[name] }));
 }
 
 /**

@@ -93,7 +93,7 @@ function openPerson(name, fingerprint = null) {
 async function changeName() {
   tabName.forget();
   history.replaceState(null, '');
-  session.close();
+  session.people.show(null);
   await session.stop();
   start.focus();
 }
@@ -101,7 +101,7 @@ async function changeName() {
 /** Leave a conversation for the list. */
 function back() {
   if (history.state?.person) history.back();
-  else session.close();
+  else session.people.show(null);
 }
 
 async function takeBack() {
@@ -141,7 +141,7 @@ function draw() {
 
 function title() {
   if (session.calling.incoming) return `☎ ${session.calling.person?.name} is calling`;
-  const unread = session.people.list.reduce((sum, person) => sum + person.unread, 0);
+  const unread = session.people.unread;
   const who = session.running ? `${session.name} · Aldis` : 'Aldis';
   return unread ? `(${unread}) ${who}` : who;
 }
@@ -150,7 +150,7 @@ function title() {
 
 addEventListener('popstate', () => {
   if (history.state?.person) session.open(history.state.person);
-  else session.close();
+  else session.people.show(null);
 });
 addEventListener('hashchange', () => {
   const found = readInvitation(location.hash);
@@ -159,7 +159,7 @@ addEventListener('hashchange', () => {
   if (session.running) followInvitation();
   draw();
 });
-document.addEventListener('visibilitychange', () => session.look());
+document.addEventListener('visibilitychange', () => session.people.look());
 addEventListener('beforeunload', (event) => session.unfinished && event.preventDefault());
 // A file that is dropped beside a conversation would replace the page.
 for (const name of ['dragover', 'drop']) addEventListener(name, (event) => event.preventDefault());

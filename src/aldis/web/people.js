@@ -1,5 +1,6 @@
 /**
- * The people that somebody talks to: a list without doubles, remembered in this browser for each name of ours.
+ * The people that somebody talks to: a list without doubles, remembered in this browser for each name of ours, and whose
+ * conversation is open.
  */
 
 /** @import { Verified } from './person.js' */
@@ -9,11 +10,15 @@ import { Person } from './person.js';
 export class People {
   /** @type {Person[]} */
   list = [];
+  /** @type {Person | null} whose conversation is open */
+  current = null;
 
+  #changed;
   #key;
 
-  /** @param {string} owner  our own name */
-  constructor(owner) {
+  /** @param {string} owner  our own name @param {() => void} changed */
+  constructor(owner, changed) {
+    this.#changed = changed;
     this.#key = `aldis.people.${owner}`;
     const kept = remember(() => JSON.parse(localStorage.getItem(this.#key) ?? '[]'));
     for (const { name, verified = null } of Array.isArray(kept) ? kept : []) {
@@ -23,6 +28,11 @@ export class People {
 
   get names() {
     return this.list.map((person) => person.name);
+  }
+
+  /** How many messages nobody has seen. */
+  get unread() {
+    return this.list.reduce((sum, person) => sum + person.unread, 0);
   }
 
   /** @param {string} name */
@@ -40,16 +50,37 @@ export class People {
     return person;
   }
 
+  /** Show a conversation, or the list. @param {Person | null} person */
+  show(person) {
+    this.current = person;
+    this.look();
+  }
+
+  /** The page may have come into sight, and with it the open conversation. */
+  look() {
+    if (this.current && !document.hidden) this.current.unread = 0;
+    this.#changed();
+  }
+
+  /** Something has come from somebody. @param {Person} person */
+  notice(person) {
+    person.unread += 1;
+    this.look();
+  }
+
   /** @param {Person} person */
   remove(person) {
     this.list = this.list.filter((other) => other !== person);
+    if (this.current === person) this.current = null;
     this.#keep();
+    this.#changed();
   }
 
-  /** @param {Person} person @param {Verified | null} verified */
+  /** Remember that somebody has made sure whose key this is. @param {Person} person @param {Verified | null} verified */
   verify(person, verified) {
     person.verified = verified;
     this.#keep();
+    this.#changed();
   }
 
   #keep() {

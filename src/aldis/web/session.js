@@ -6,7 +6,7 @@
  */
 
 /** @import { AldisError, PeerView, StoreState, Transfer } from './aldis.js' */
-/** @import { Person, TextEntry, Verified } from './person.js' */
+/** @import { Person, TextEntry } from './person.js' */
 import { fingerprint, Identity, IndexedDBPins, NetworkStore } from './aldis.js';
 import { Calling } from './calling.js';
 import { People } from './people.js';
@@ -21,9 +21,8 @@ export class Session {
   server = 'disconnected';
   /** @type {AldisError | null} why the server has gone for good */
   serverError = null;
-  people = new People('');
-  /** @type {Person | null} whose conversation is open */
-  current = null;
+  /** @type {People} */
+  people;
   calling;
 
   #changed;
@@ -34,6 +33,7 @@ export class Session {
   /** @param {() => void} changed */
   constructor(changed) {
     this.#changed = changed;
+    this.people = new People('', changed);
     this.calling = new Calling(changed);
   }
 
@@ -57,10 +57,7 @@ export class Session {
       await store.disconnect();
       throw error;
     }
-    if (name !== this.name) {
-      this.people = new People(name);
-      this.current = null;
-    }
+    if (name !== this.name) this.people = new People(name, this.#changed);
     // What an earlier store has said of them holds no longer.
     for (const person of this.people.list) Object.assign(person, { view: null, failure: null, stats: null });
     this.name = name;
@@ -69,12 +66,12 @@ export class Session {
     store.onMessage(({ sender, content }) => {
       const person = this.people.get(sender);
       person.heard(content);
-      this.#noticed(person);
+      this.people.notice(person);
     });
     store.onFile((transfer) => {
       const person = this.people.get(transfer.userId);
       this.#show(person, transfer);
-      this.#noticed(person);
+      this.people.notice(person);
     });
     store.onCall((call) => this.calling.ring(this.people.get(call.userId), call));
     store.subscribe((state) => this.#took(state));
@@ -109,24 +106,10 @@ export class Session {
    */
   open(name, invitation = null) {
     const person = this.people.get(name);
-    this.current = person;
-    person.unread = 0;
+    this.people.show(person);
     this.#watch(name);
     if (invitation) this.people.verify(person, { fingerprint: invitation, how: 'invitation' });
     if (invitation || person.presence !== 'connected') this.connect(person, invitation);
-    this.#changed();
-  }
-
-  /** The open conversation may have come into sight. */
-  look() {
-    if (this.current && !document.hidden) this.current.unread = 0;
-    this.#changed();
-  }
-
-  /** Show the list, or no conversation. */
-  close() {
-    this.current = null;
-    this.#changed();
   }
 
   /** @param {Person} person @param {string | null} [invitation] */
@@ -139,6 +122,7 @@ export class Session {
       await this.#store?.connectToPeer(person.name, { fingerprint: expected });
     } catch (error) {
       person.failure = /** @type {AldisError} */ (error);
+      this.#compareKeys(person);
     }
     this.#changed();
   }
@@ -149,14 +133,6 @@ export class Session {
     await this.#store?.disconnectFromPeer(person.name);
     this.#store?.unwatch(person.name).catch(() => {}); // the server forgets it with the connection
     this.people.remove(person);
-    if (this.current === person) this.current = null;
-    this.#changed();
-  }
-
-  /** Remember that somebody has made sure whose key this is. @param {Person} person @param {Verified} verified */
-  verify(person, verified) {
-    this.people.verify(person, verified);
-    this.#changed();
   }
 
   /** Trust the new key of somebody. To be called only after a person has decided so. @param {Person} person */
@@ -172,21 +148,14 @@ export class Session {
   // --- messages, files, calls ------------------------------------------------------------------------------------
 
   /** @param {Person} person @param {string} text */
-  say(person, text) {
+  async say(person, text) {
     const entry = person.wrote(text);
-    const settle = (/** @type {TextEntry['state']} */ state, /** @type {unknown} */ error) => {
-      Object.assign(entry, { state, error });
-      this.#changed();
-    };
+    this.#changed();
     try {
-      this.#need()
-        .send(person.name, text)
-        .then(
-          () => settle('delivered', null),
-          (error) => settle('failed', error),
-        );
+      await this.#need().send(person.name, text); // is queued at once; what we wait for is that they have it
+      entry.state = 'delivered';
     } catch (error) {
-      settle('failed', error);
+      Object.assign(entry, { state: 'failed', error });
     }
     this.#changed();
   }
@@ -238,15 +207,16 @@ export class Session {
     person.view = view;
     if (view.state === 'connected') person.failure = null;
     else if (view.online && !before?.online) this.connect(person); // they are back
-    const error = person.problem;
-    if (error?.name !== 'PeerKeyChanged') person.newKey = null;
-    else if (person.newKey?.error !== error) this.#keyChanged(person, error);
+    this.#compareKeys(person);
   }
 
-  /** @param {Person} person @param {any} error  PeerKeyChanged */
-  async #keyChanged(person, error) {
+  /** Have the fingerprints of a changed key ready. @param {Person} person */
+  async #compareKeys(person) {
+    const error = /** @type {any} */ (person.problem);
+    if (error?.name !== 'PeerKeyChanged') person.newKey = null;
+    if (error?.name !== 'PeerKeyChanged' || person.newKey?.error === error) return;
     const [before, after] = await Promise.all([fingerprint(error.pinned), fingerprint(error.offered)]);
-    person.newKey = { error, before, after };
+    if (person.problem === error) person.newKey = { error, before, after };
     this.#changed();
   }
 
@@ -254,12 +224,6 @@ export class Session {
   #show(person, transfer) {
     person.file(transfer);
     transfer.subscribe(this.#changed);
-  }
-
-  /** @param {Person} person */
-  #noticed(person) {
-    if (person !== this.current || document.hidden) person.unread += 1;
-    this.#changed();
   }
 
   /** @param {string[]} names */
@@ -277,7 +241,7 @@ export class Session {
   async #tick(store) {
     const now = performance.now() / 1000;
     for (const person of this.people.list) person.sample(now);
-    const person = this.current;
+    const person = this.people.current;
     if (person) person.stats = person.presence === 'connected' ? await store.stats(person.name) : null;
     this.#changed();
   }

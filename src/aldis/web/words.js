@@ -80,8 +80,9 @@ const EXPLANATIONS = {
     'Somebody between you two alters what is sent. Nothing of it was accepted.',
   ],
   PeerConnectionFailed: ({ userId, reason }) => [
-    `No direct connection to ${userId}`,
-    `${sentence(reason)} Some networks allow no direct connections; a TURN server, which the operator of this server can set up, helps there.`,
+    `No connection to ${userId}`,
+    // The reason is there for people; this one calls for advice.
+    `${sentence(reason)}${/^no path/.test(reason) ? ` ${TURN}` : ''}`,
   ],
   DeliveryFailed: ({ reason }) => ['Not delivered', sentence(reason)],
   FeatureMissing: ({ userId, feature }) => [
@@ -107,6 +108,9 @@ const EXPLANATIONS = {
     'Close the other program that uses it, then try again.',
   ],
 };
+
+const TURN =
+  'Some networks allow no direct connections; a TURN server, which the operator of this server can set up, helps there.';
 
 /** @type {Record<string, [title: string, text: string]>} */
 const REFUSALS = {

@@ -65,7 +65,7 @@ function keysOf(session, person) {
   const theirs = person.fingerprint;
   if (!theirs)
     return [h('p', { class: 'fine' }, 'The key of ', h('bdi', {}, person.name), ' is known after the first contact.')];
-  const compared = () => session.verify(person, { fingerprint: theirs, how: 'compared' });
+  const compared = () => session.people.verify(person, { fingerprint: theirs, how: 'compared' });
   return [
     h('h4', {}, 'Compare these'),
     key(person.name, theirs),

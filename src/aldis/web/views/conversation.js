@@ -89,7 +89,7 @@ export function conversation(session, person, back) {
     // On a phone the keyboard would cover what has been said.
     focus: () => (matchMedia('(hover: hover)').matches ? write.focus() : name.focus()),
     render() {
-      element.hidden = session.current !== person;
+      element.hidden = session.people.current !== person;
       stage.render(); // a call goes on while another conversation is open
       if (element.hidden) return;
       setFace(face, person);

@@ -17,7 +17,7 @@ export function personNotice(session, person) {
   return {
     element,
     render() {
-      const error = person.problem;
+      const error = session.serverError ? null : person.problem; // which is told of above everything
       const shown = person.newKey ?? error;
       fill(element, shown, () => {
         if (person.newKey) return [keyChanged(session, person, person.newKey)];

@@ -105,7 +105,7 @@ function personItem(session, person, open) {
       setFace(face, person);
       setAttribute(presence, 'data-presence', person.presence);
       setText(presence, PRESENCE[person.presence]);
-      setAttribute(button, 'aria-current', String(session.current === person));
+      setAttribute(button, 'aria-current', String(session.people.current === person));
       unread.hidden = person.unread === 0;
       fill(unread, person.unread, () => [String(person.unread), h('span', { class: 'unseen' }, ' unread')]);
     },

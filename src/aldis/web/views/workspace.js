@@ -45,15 +45,15 @@ export function workspace(session, { error, open, back, changeName, takeBack }) 
     element,
     focus() {
       this.render();
-      if (session.current) conversations.get(session.current)?.focus();
+      if (session.people.current) conversations.get(session.people.current)?.focus();
     },
     render() {
-      setAttribute(element, 'data-pane', session.current ? 'talk' : 'people');
+      setAttribute(element, 'data-pane', session.people.current ? 'talk' : 'people');
       notice.render();
       side.render();
-      start.hidden = session.current !== null;
+      start.hidden = session.people.current !== null;
       if (!start.hidden) invitation.render();
-      talks.hidden = session.current === null;
+      talks.hidden = session.people.current === null;
       renderTalks(session.people.list);
     },
   };
