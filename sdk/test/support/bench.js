@@ -33,7 +33,6 @@ export class Bench {
   events = [];
   results = new Map();
   failures = new Map();
-  notes = [];
   closed = null;
   dials = 0;
   /** What is to be signed and is not yet. */
@@ -55,7 +54,7 @@ export class Bench {
   }
 
   register(identity = ALICE) {
-    return this.do((machine, now) => machine.register(identity, now));
+    return this.ask({ type: 'register' }, identity);
   }
 
   /** Make a request that takes one message; its number. */
@@ -217,8 +216,6 @@ export class Bench {
       case 'happened':
         assert.ok(!this.events.some((event) => event.type === 'closed'), 'an event after closed');
         return this.events.push(effect.event);
-      case 'noted':
-        return this.notes.push(effect.text);
       default:
         assert.fail(`an unknown effect: ${effect.type}`);
     }
