@@ -56,7 +56,6 @@ export function encode(message) {
  * @throws {ProtocolViolation} when the bytes are not what they should be.
  */
 export function decode(content, data) {
-  if (content === Content.CONTROL) throw new ProtocolViolation('a control message is not for the application');
   if (content === Content.BYTES) return data;
   const text = fromUtf8(data);
   if (content === Content.TEXT) return text;
@@ -77,16 +76,16 @@ function checkSize(size) {
  */
 function check(value, depth, Fault) {
   if (typeof value === 'string') {
-    if (!isWellFormed(value)) throw new Fault('no message may have half a surrogate pair');
+    if (!isWellFormed(value)) throw new Fault('half a surrogate pair');
   } else if (typeof value === 'number') {
-    if (!Number.isFinite(value)) throw new Fault(`no message may have ${value}: JSON has no such number`);
+    if (!Number.isFinite(value)) throw new Fault(`JSON has no ${value}`);
   } else if (value !== null && typeof value !== 'boolean') {
     const isArray = Array.isArray(value);
     if (!isArray && !isPlain(value)) {
       const name = value?.constructor?.name ?? typeof value;
-      throw new Fault(`${name} cannot be sent: use text, bytes, or a JSON value`);
+      throw new Fault(`${name} cannot be sent: it is no text, bytes or JSON value`);
     }
-    if (!depth) throw new Fault(`the message is nested more than ${MAX_DEPTH} levels deep, or contains itself`);
+    if (!depth) throw new Fault(`nested more than ${MAX_DEPTH} levels deep, or contains itself`);
     if (isArray) {
       for (const item of value) check(item, depth - 1, Fault); // also the holes
     } else {

@@ -50,11 +50,7 @@ export const MAX_CONTROLS = 1024;
 /** What is said to and by one peer. */
 export class Conversation {
   #userId;
-  #limits;
-  #route;
-  #recipient;
-  #control;
-  #timers;
+  #seams;
   #outbox;
   #inbox = new Inbox();
   /** @type {Map<number, Delivery>} */
@@ -74,13 +70,9 @@ export class Conversation {
    * @param {(data: Bytes) => void} seams.control Is given each control message that arrives; it must not throw.
    * @param {Timers} seams.timers
    */
-  constructor(userId, stream, { limits, route, recipient, control, timers }) {
+  constructor(userId, stream, seams) {
     this.#userId = userId;
-    this.#limits = limits;
-    this.#route = route;
-    this.#recipient = recipient;
-    this.#control = control;
-    this.#timers = timers;
+    this.#seams = seams;
     this.#outbox = new Outbox(stream);
   }
 
@@ -106,11 +98,12 @@ export class Conversation {
    */
   send(content, data) {
     const { messages, size, controls } = this.#outbox;
-    const { queueMessages, queueSize } = this.#limits;
+    const { queueMessages, queueSize } = this.#seams.limits;
     const isControl = content === Content.CONTROL;
-    const waiting = isControl ? controls : messages;
-    const full = isControl ? controls >= MAX_CONTROLS : messages >= queueMessages || size + data.length > queueSize;
-    if (waiting && full) throw new QueueFull(this.#userId, waiting, size);
+    const [waiting, most] = isControl ? [controls, MAX_CONTROLS] : [messages, queueMessages];
+    if (waiting && (waiting >= most || (!isControl && size + data.length > queueSize))) {
+      throw new QueueFull(this.#userId, waiting, size);
+    }
     const delivery = new Delivery(this.#userId, this.#outbox.put(content, data));
     this.#deliveries.set(delivery.sequence, delivery);
     if (!isControl) this.#last = delivery;
@@ -125,9 +118,9 @@ export class Conversation {
    */
   fail(reason) {
     this.#outbox.clear();
-    const deliveries = this.#deliveries;
-    this.#deliveries = new Map();
-    for (const delivery of deliveries.values()) delivery.fail(reason);
+    const deliveries = [...this.#deliveries.values()];
+    this.#deliveries.clear();
+    for (const delivery of deliveries) delivery.fail(reason);
   }
 
   // --- the channel -----------------------------------------------------------------------------------------------
@@ -200,7 +193,7 @@ export class Conversation {
   /** Send what is due and has room on the route. */
   pump() {
     if (!this.flush()) return;
-    for (let frame; (frame = this.#outbox.nextFrame()) && this.#route.sendFrame(frame);) this.#outbox.sent();
+    for (let frame; (frame = this.#outbox.nextFrame()) && this.#seams.route.sendFrame(frame);) this.#outbox.sent();
   }
 
   /** @param {number[]} sequences */
@@ -225,17 +218,18 @@ export class Conversation {
 
   /** Give the application what has arrived, as far as it has room, and acknowledge that soon. */
   handOver() {
+    const { recipient, control, timers } = this.#seams;
     for (let first; (first = this.#inbox.first);) {
       const { content, data, sequence } = first;
       const isControl = content === Content.CONTROL;
-      if (!isControl && !this.#recipient.hasRoom) break;
+      if (!isControl && !recipient.hasRoom) break;
       this.#inbox.take(); // first: a callback may lead back here
-      if (isControl) this.#control(data);
-      else this.#recipient.put({ sender: this.#userId, content, data, sequence });
+      if (isControl) control(data);
+      else recipient.put({ sender: this.#userId, content, data, sequence });
     }
     const { unconfirmed } = this.#inbox;
     if (unconfirmed >= ACK_MESSAGES) this.flush();
-    else if (unconfirmed) this.#acknowledging ??= this.#timers.callLater(ACK_SECONDS, () => this.flush());
+    else if (unconfirmed) this.#acknowledging ??= timers.callLater(ACK_SECONDS, () => this.flush());
   }
 
   /** Forget what has arrived and is not handed over; it will come again. Only while no channel is open. */
@@ -252,7 +246,7 @@ export class Conversation {
     this.#forgetTimer();
     const { due } = this.#inbox;
     if (due === null) return true;
-    if (!this.#route.sendFrame(encodeAck(due))) return false;
+    if (!this.#seams.route.sendFrame(encodeAck(due))) return false;
     this.#inbox.confirmed(due);
     return true;
   }

@@ -13,9 +13,10 @@ import { DeliveryFailed } from '../errors.js';
  * @implements {PromiseLike<void>}
  */
 export class Delivery {
+  /** Whether the outcome is known. */
+  done = false;
   /** @type {DeliveryFailed | null} */
   #error = null;
-  #done = false;
   /** @type {Promise<void> | null} */
   #promise = null;
   /** @type {() => void} settles the promise */
@@ -30,19 +31,15 @@ export class Delivery {
     this.sequence = sequence;
   }
 
-  /** Whether the outcome is known. */
-  get done() {
-    return this.#done;
-  }
-
   /** Whether the peer has acknowledged the message. */
   get delivered() {
-    return this.#done && !this.#error;
+    return this.done && !this.#error;
   }
 
-  /** The peer has acknowledged it. */
+  /** The peer has acknowledged it; or, after `fail`, all is over. */
   succeed() {
-    this.#end();
+    this.done = true;
+    this.#settle();
   }
 
   /**
@@ -52,12 +49,7 @@ export class Delivery {
    */
   fail(reason) {
     this.#error = new DeliveryFailed(this.userId, this.sequence, reason);
-    this.#end();
-  }
-
-  #end() {
-    this.#done = true;
-    this.#settle();
+    this.succeed();
   }
 
   /**
@@ -72,7 +64,7 @@ export class Delivery {
   then(onDelivered, onFailed) {
     this.#promise ??= new Promise((resolve, reject) => {
       this.#settle = () => (this.#error ? reject(this.#error) : resolve());
-      if (this.#done) this.#settle();
+      if (this.done) this.#settle();
     });
     return this.#promise.then(onDelivered, onFailed);
   }

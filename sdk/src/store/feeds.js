@@ -67,6 +67,19 @@ export class Callbacks {
   }
 
   /**
+   * Add a callback, and call it now.
+   *
+   * @param {(value: T) => void} callback
+   * @param {T} value
+   * @returns {() => void}
+   */
+  follow(callback, value) {
+    const remove = this.add(callback);
+    call(callback, value);
+    return remove;
+  }
+
+  /**
    * Call all callbacks, in the order in which they were added. From within a callback: after the value that is told now
    * has been told to all.
    *
@@ -111,9 +124,7 @@ export class StateFeed {
    * @returns {() => void} Ends it; may be repeated.
    */
   subscribe(run) {
-    const unsubscribe = this.#callbacks.add(run);
-    call(run, this.current);
-    return unsubscribe;
+    return this.#callbacks.follow(run, this.current);
   }
 }
 
@@ -192,8 +203,8 @@ export class Mailbox {
     return {
       next: () =>
         new Promise((resolve) => {
-          if (loop.ended) return resolve(END);
           this.#readers.push({ loop, resolve });
+          this.#dismiss();
           this.#serve();
         }),
       return: async () => {
@@ -228,7 +239,7 @@ export class Mailbox {
     } finally {
       this.#serving = false;
     }
-    if (this.#closed) this.#dismiss();
+    this.#dismiss();
   }
 
   /** @param {Letter} letter */
@@ -243,10 +254,11 @@ export class Mailbox {
   /** Those whose loop has ended wait for nothing any more, and nobody does once the box is closed and empty. */
   #dismiss() {
     const over = this.#closed && !this.#letters.length;
-    const ended = (/** @type {Reader} */ { loop }) => over || loop.ended;
-    const readers = this.#readers;
-    this.#readers = readers.filter((reader) => !ended(reader));
-    for (const reader of readers) if (ended(reader)) reader.resolve(END);
+    this.#readers = this.#readers.filter(({ loop, resolve }) => {
+      const ended = over || loop.ended;
+      if (ended) resolve(END);
+      return !ended;
+    });
   }
 }
 

@@ -14,8 +14,8 @@
  *
  * Pure: no I/O, no clock. It does not know what a message means.
  */
-import { ProtocolViolation } from '../errors.js';
 import { MAX_MESSAGE } from '../protocol/channel.js';
+import { check } from '../protocol/shapes.js';
 import { WINDOW_BYTES, WINDOW_MESSAGES } from './outbox.js';
 import { Queue } from './queue.js';
 
@@ -37,11 +37,9 @@ const FIRST_BYTES = 64 * 1024;
 
 /** All that comes from one peer. */
 export class Inbox {
-  /** @type {Map<string, { arrived: number, handedOver: number }>} */
-  #streams = new Map(); // the one that was used last is the last one
-  /** @type {string | null} */
-  #name = null;
-  #stream = { arrived: 0, handedOver: 0 };
+  /** @type {{ name: string, arrived: number, handedOver: number }[]} */
+  #streams = []; // the one that was used last is the last one
+  #stream = { name: '', arrived: 0, handedOver: 0 };
   /** @type {{ content: number, size: number, data: Bytes, filled: number } | null} */
   #partial = null;
   /** @type {Queue<Arrived>} */
@@ -58,7 +56,8 @@ export class Inbox {
    * @returns {StreamPosition | null} null when none is known.
    */
   position() {
-    return this.#name === null ? null : { stream: this.#name, sequence: this.#stream.handedOver };
+    const { name, handedOver } = this.#stream;
+    return name ? { stream: name, sequence: handedOver } : null;
   }
 
   /**
@@ -66,18 +65,15 @@ export class Inbox {
    *
    * @param {Hello} hello The other side's; its fields are within the bounds that `protocol/channel` checks.
    */
-  opened(hello) {
+  opened({ stream: name, next }) {
     this.closed();
     // What another stream's sender was never told has arrived is not ours to deliver: where that sender is still alive,
     // on another device, it will send it again.
-    if (hello.stream !== this.#name) this.letGo();
-    const before = hello.next - 1;
-    const stream = this.#streams.get(hello.stream) ?? { arrived: before, handedOver: before };
-    this.#streams.delete(hello.stream);
-    this.#streams.set(hello.stream, stream);
-    if (this.#streams.size > MAX_STREAMS) this.#streams.delete(this.#streams.keys().next().value ?? '');
-    this.#name = hello.stream;
-    this.#stream = stream;
+    if (name !== this.#stream.name) this.letGo();
+    const before = next - 1;
+    const known = this.#streams.find((each) => each.name === name);
+    const stream = (this.#stream = known ?? { name, arrived: before, handedOver: before });
+    this.#streams = [...this.#streams.filter((each) => each !== stream), stream].slice(-MAX_STREAMS);
     if (stream.arrived < before) {
       // Acknowledged by another of our devices, or given up by the sender. What is held comes before that.
       stream.arrived = before;
@@ -102,23 +98,18 @@ export class Inbox {
    */
   receive({ content, sequence, size, last, data }) {
     const stream = this.#stream;
-    if (!this.#open) throw new ProtocolViolation('a message before the HELLO');
+    check(this.#open, 'a message before the HELLO');
     if (sequence <= stream.arrived) {
       // The sender does not know that it was handed over: say it again.
       if (last && sequence <= stream.handedOver) this.#confirmed = Math.min(this.#confirmed, sequence - 1);
       return false;
     }
-    const what = `message ${sequence}`;
-    if (sequence !== stream.arrived + 1) {
-      throw new ProtocolViolation(`${what} came where ${stream.arrived + 1} was due`);
-    }
+    check(sequence === stream.arrived + 1, `message ${sequence} where ${stream.arrived + 1} was due`);
     const partial = (this.#partial ??= this.#begin(content, size));
-    if (content !== partial.content || size !== partial.size) {
-      throw new ProtocolViolation(`the chunks of ${what} contradict each other`);
-    }
     const filled = partial.filled + data.length;
-    if (filled > size || (last && filled < size)) throw new ProtocolViolation(`${what} has another size than it says`);
-    if (!last && !data.length) throw new ProtocolViolation(`an empty chunk within ${what}`);
+    check(content === partial.content && size === partial.size, 'chunks that contradict each other');
+    check(last ? filled === size : filled <= size, 'a message of another size than it says');
+    check(last || data.length, 'an empty chunk within a message');
     if (filled > partial.data.length) {
       // Twice the room, so that each byte is moved once or twice, however the message is cut.
       const larger = new Uint8Array(Math.min(size, Math.max(filled, 2 * partial.data.length)));
@@ -140,10 +131,11 @@ export class Inbox {
    * @param {number} size
    */
   #begin(content, size) {
-    if (size > MAX_MESSAGE) throw new ProtocolViolation(`a message of ${size} bytes; the limit is ${MAX_MESSAGE}`);
-    if (this.#held.length >= WINDOW_MESSAGES || this.#heldBytes >= WINDOW_BYTES) {
-      throw new ProtocolViolation('more messages than the window allows');
-    }
+    check(size <= MAX_MESSAGE, `a message of ${size} bytes; the limit is ${MAX_MESSAGE}`);
+    check(
+      this.#held.length < WINDOW_MESSAGES && this.#heldBytes < WINDOW_BYTES,
+      'more messages than the window allows',
+    );
     return { content, size, data: new Uint8Array(Math.min(size, FIRST_BYTES)), filled: 0 };
   }
 
@@ -161,7 +153,7 @@ export class Inbox {
 
   /** Forget what is not handed over; it will come again. Only while no channel is open. */
   letGo() {
-    this.#held.clear();
+    this.#held = new Queue();
     this.#heldBytes = 0;
     this.#stream.arrived = this.#stream.handedOver;
   }

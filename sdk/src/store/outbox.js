@@ -14,8 +14,8 @@
  *
  * Pure: no I/O, no clock, no randomness. It does not know what a message means, nor who waits for its delivery.
  */
-import { ProtocolViolation } from '../errors.js';
 import { Content, encodeMessage } from '../protocol/channel.js';
+import { check } from '../protocol/shapes.js';
 
 /** @import { StreamPosition } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
@@ -30,7 +30,6 @@ export class Outbox {
   /** @type {Map<number, { content: number, data: Bytes }>} */
   #messages = new Map(); // those not acknowledged yet, in order
   #acknowledged = 0;
-  #last = 0; // the number of the newest message
   #size = 0;
   #controls = 0;
   #open = false;
@@ -56,7 +55,7 @@ export class Outbox {
 
   /** The number of the newest message; 0 when there was none yet. */
   get last() {
-    return this.#last;
+    return this.#acknowledged + this.#messages.size;
   }
 
   /** How many messages of the application are not acknowledged yet. */
@@ -82,17 +81,17 @@ export class Outbox {
    * @returns {number} Its number.
    */
   put(content, data) {
-    this.#messages.set(++this.#last, { content, data });
+    this.#messages.set(this.last + 1, { content, data });
     this.#count(content, data.length, 1);
-    return this.#last;
+    return this.last;
   }
 
   /** Give up all messages that are not acknowledged. Only while no channel is open. */
   clear() {
+    // For the peer they count as received from the next HELLO on, and it may say so.
+    this.#acknowledged = this.#sent = this.last;
     this.#messages.clear();
     this.#size = this.#controls = 0;
-    // For the peer they count as received from the next HELLO on, and it may say so.
-    this.#acknowledged = this.#sent = this.#last;
     this.closed();
   }
 
@@ -168,13 +167,11 @@ export class Outbox {
 
   /** @param {number} sequence */
   #cover(sequence) {
-    if (sequence > this.#sent) {
-      throw new ProtocolViolation(`message ${sequence} is acknowledged, and only ${this.#sent} were sent`);
-    }
+    check(sequence <= this.#sent, `message ${sequence} is acknowledged, and only ${this.#sent} were sent`);
     const newly = [];
-    while (this.#acknowledged < sequence) {
-      const number = ++this.#acknowledged;
-      const { content, data } = /** @type {{ content: number, data: Bytes }} */ (this.#messages.get(number));
+    for (const [number, { content, data }] of this.#messages) {
+      if (number > sequence) break;
+      this.#acknowledged = number;
       this.#messages.delete(number);
       this.#count(content, data.length, -1);
       if (number < this.#current || (number === this.#current && this.#frames.length)) this.#flying -= data.length;

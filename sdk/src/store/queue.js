@@ -38,9 +38,4 @@ export class Queue {
     }
     return item;
   }
-
-  clear() {
-    this.#items = [];
-    this.#start = 0;
-  }
 }

@@ -5,8 +5,6 @@
  * part that has not changed is the same object in the next state, so `===` tells what has. (Only the bytes of a key
  * cannot be frozen in JavaScript: they are a copy.) It does not know how any of it comes about.
  */
-import { ConfigError } from '../errors.js';
-
 /** @import { SignalingState } from '../client/phases.js' */
 /** @import { AldisError } from '../errors.js' */
 /** @import { PeerState } from '../peer/negotiation.js' */
@@ -68,16 +66,6 @@ import { ConfigError } from '../errors.js';
  *   together; beyond it the channel with most of it is ended, and its peer sends again later.
  */
 
-/** @type {Readonly<StoreLimits>} */
-const LIMITS = {
-  peers: 256,
-  queueMessages: 10_000,
-  queueSize: 64 * 1024 * 1024,
-  unreadMessages: 1_000,
-  unreadSize: 32 * 1024 * 1024,
-  arrivingSize: 128 * 1024 * 1024,
-};
-
 /** @type {Omit<PeerView, 'userId'>} */
 const STRANGER = {
   state: 'new',
@@ -97,17 +85,17 @@ const START = { signaling: 'disconnected', signalingError: null, userId: null, s
 /**
  * The limits of a store: the defaults, with changes.
  *
- * @param {Partial<StoreLimits>} changes
+ * @param {Partial<StoreLimits>} [changes]
  * @returns {Readonly<StoreLimits>}
- * @throws {ConfigError} for a limit that does not exist or is below 1.
  */
-export function storeLimits(changes = {}) {
-  for (const [name, value] of Object.entries(changes)) {
-    if (!Object.hasOwn(LIMITS, name)) throw new ConfigError(`limits.${name}`, 'is not known');
-    if (!(value >= 1)) throw new ConfigError(`limits.${name}`, 'is below 1');
-  }
-  return Object.freeze({ ...LIMITS, ...changes });
-}
+export const storeLimits = ({
+  peers = 256,
+  queueMessages = 10_000,
+  queueSize = 64 * 1024 * 1024,
+  unreadMessages = 1_000,
+  unreadSize = 32 * 1024 * 1024,
+  arrivingSize = 128 * 1024 * 1024,
+} = {}) => Object.freeze({ peers, queueMessages, queueSize, unreadMessages, unreadSize, arrivingSize });
 
 /**
  * How a peer stands.
@@ -120,9 +108,8 @@ export function storeLimits(changes = {}) {
 export function peerView(values, before = null) {
   const view = { ...STRANGER, ...values };
   Object.freeze(view.features);
-  if (before && before.fingerprint === view.fingerprint) view.publicKey = before.publicKey;
-  else view.publicKey &&= view.publicKey.slice();
-  return before && same(view, before) ? before : Object.freeze(view);
+  view.publicKey = before?.fingerprint === view.fingerprint ? before.publicKey : (view.publicKey?.slice() ?? null);
+  return settled(view, before);
 }
 
 /**
@@ -136,13 +123,18 @@ export function storeState(values, before = null) {
   /** @type {Record<string, Readonly<PeerView>>} */
   const peers = Object.create(null);
   for (const view of values.peers ?? []) peers[view.userId] = view;
-  const state = {
-    ...START,
-    ...values,
-    peers: before && same(peers, before.peers) ? before.peers : Object.freeze(peers),
-  };
-  return before && same(state, before) ? before : Object.freeze(state);
+  return settled({ ...START, ...values, peers: settled(peers, before?.peers) }, before);
 }
+
+/**
+ * `before`, if nothing has changed since; else the new value, frozen.
+ *
+ * @template {object} T
+ * @param {T} value
+ * @param {Readonly<T> | null} [before]
+ * @returns {Readonly<T>}
+ */
+const settled = (value, before) => (before && same(value, before) ? before : Object.freeze(value));
 
 /**
  * Whether two objects have the same parts.

@@ -8,7 +8,7 @@ import { MAX_DEPTH, decode, encode } from '../../src/store/content.js';
 import { generator } from '../support/generator.js';
 
 const bytes = (text) => new TextEncoder().encode(text);
-const { TEXT, BYTES, JSON: VALUE, CONTROL } = Content;
+const { TEXT, BYTES, JSON: VALUE } = Content;
 
 function nested(levels) {
   let value = 1;
@@ -142,7 +142,6 @@ for (const [what, content, data] of [
   ['a stack of brackets', VALUE, bytes('['.repeat(100_000))],
   ['a stack of arrays', VALUE, bytes('['.repeat(100_000) + ']'.repeat(100_000))],
   ['a number that is none', VALUE, bytes('[1e999]')],
-  ['a control message', CONTROL, bytes('{}')],
 ]) {
   test(`a message that is not what it says breaks the protocol: ${what}`, () => {
     assert.throws(() => decode(content, data), ProtocolViolation);

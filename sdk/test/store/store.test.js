@@ -113,7 +113,6 @@ test('a store that is not connected says so', async () => {
   await store.drain();
   await store.disconnect();
   assert.throws(() => store.send('x', ''), StateError);
-  assert.throws(() => new NetworkStore({ limits: { peers: 0 } }), ConfigError);
   assert.throws(() => new NetworkStore({ backoff: { first: -1 } }), ConfigError);
 });
 
