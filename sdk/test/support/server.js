@@ -25,6 +25,10 @@ export async function startServer(options = {}) {
   ]);
   const child = spawn(ALDIS, ['serve', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
   const gone = once(child, 'exit');
+  // A test that fails hard must not leave it behind.
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill);
+  child.once('exit', () => process.off('exit', kill));
   const url = await new Promise((resolve, reject) => {
     let log = '';
     child.stderr.setEncoding('utf8').on('data', (text) => {
@@ -45,7 +49,7 @@ export async function startServer(options = {}) {
     },
     /** `kill -9`, unless it has ended already. */
     async kill() {
-      child.kill('SIGKILL');
+      kill();
       await gone;
     },
   };
