@@ -444,8 +444,8 @@ async def test_the_path_and_its_traffic_are_told(engine: str) -> None:
         await (await alice.send("bob", b"x" * 100_000))
         stats = await alice.stats("bob")
         assert stats is not None
-        assert (stats.path, stats.protocol, stats.local) == ("direct", "udp", "host")
-        assert stats.remote in ("host", "prflx")
+        assert (stats.path, stats.protocol) == ("direct", "udp")
+        assert {stats.local, stats.remote} <= {"host", "prflx"}
         assert stats.bytes_sent is not None
         assert stats.bytes_sent > 100_000
         await until_state(bob, "alice", PeerState.CONNECTED)

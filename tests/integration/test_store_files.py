@@ -84,7 +84,7 @@ async def test_a_file_arrives_as_it_was_whoever_sends_it(tmp_path: Path, first: 
         alice.on_file(lambda transfer: transfer.accept(at_alice))
         bob.on_file(lambda transfer: transfer.accept(at_bob))
         at_alice, at_bob = a_folder(tmp_path, "alice"), a_folder(tmp_path, "bob")
-        path = a_file(tmp_path, 2_000_000)
+        path = a_file(tmp_path, 700_000)
         await arrives(await alice.send_file("bob", path))
         assert digest(at_bob / "photo.jpg") == digest(path)
         await arrives(await bob.send_file("alice", str(path), name="yours.jpg"))

@@ -144,10 +144,11 @@ class _Connection:
         for entry in report.values():
             if isinstance(entry, webrtc.RTCTransportStats):
                 pair_id = entry.selected_candidate_pair_id
+                # Not those of the pair, which begin anew whenever ICE finds a better one.
+                sent, received = entry.bytes_sent, entry.bytes_received
         pair = report.get(pair_id) if pair_id else None
         if isinstance(pair, webrtc.RTCIceCandidatePairStats):
             local_id, remote_id = pair.local_candidate_id, pair.remote_candidate_id
-            sent, received = pair.bytes_sent, pair.bytes_received
         return EngineStats(
             local=_path_end(report.get(local_id) if local_id else None),
             remote=_path_end(report.get(remote_id) if remote_id else None),
