@@ -242,8 +242,9 @@ export class Wire {
     this.#channel = channel;
     channel.bufferedAmountLowThreshold = BUFFER_LOW;
     channel.onbufferedamountlow = () => {
-      if (this.#blocked) this.#heard((listener) => listener.writable());
-      this.#blocked = false;
+      if (!this.#blocked) return;
+      this.#blocked = false; // before it is told: the listener may fill the buffer again
+      this.#heard((listener) => listener.writable());
     };
     channel.onmessage = ({ data }) => this.#received(data);
     channel.onclose = () => {

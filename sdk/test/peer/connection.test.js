@@ -132,6 +132,23 @@ test('a sender is held back, and told when there is room', async () => {
   await end(world);
 });
 
+test('a listener that fills the buffer as soon as there is room is told again', async () => {
+  const world = await connected();
+  const { alice, bob, network } = world;
+  const [frame] = encodeMessage(Content.BYTES, 1, new Uint8Array(MAX_FRAME - 14), MAX_FRAME - 14);
+  let sent = 0;
+  const pump = () => {
+    for (; sent < 100 && alice.peer.sendFrame(frame); sent++);
+  };
+  alice.told = pump;
+  network.stalled = true;
+  pump();
+  network.resume();
+  await until(() => bob.frames.length === 100);
+  assert(alice.writable > 1);
+  await end(world);
+});
+
 test('frames are refused while there is no channel', async () => {
   const world = await pair();
   assert(!world.alice.peer.sendFrame(encodeAck(1)));

@@ -79,6 +79,8 @@ export class Side {
   writable = 0;
   closings = 0;
   open = false;
+  /** Called when there is room again. */
+  told = () => {};
 
   static async make(link, local, remote, options = {}) {
     return new Side(link, local, remote, { identity: await Identity.generate(), ...options });
@@ -135,7 +137,10 @@ export class Side {
       },
       frameReceived: note(this.frames),
       trackReceived: (track, streams) => note(this.tracks)({ track, streams }),
-      writable: () => this.writable++,
+      writable: () => {
+        this.writable++;
+        this.told();
+      },
       refused: (error) => this.refusals.push(error),
     };
   }
