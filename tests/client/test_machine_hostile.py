@@ -164,6 +164,18 @@ def test_a_challenge_for_another_request_is_not_signed() -> None:
 
 
 @pytest.mark.parametrize(
+    "reply", [{"type": "ack"}, {"type": "pong"}, {"type": "rotated", "publicKey": "x"}, {"type": "unregistered"}]
+)
+def test_no_other_reply_ends_a_registration(reply: dict[str, Any]) -> None:
+    bench, number = registering()
+    bench.say(re=number, **reply)
+    assert number not in bench.results
+    assert bench.closed is not None
+    bench.lose()
+    assert isinstance(bench.failures[number], ConnectionLost)
+
+
+@pytest.mark.parametrize(
     "registered",
     [
         {"userId": "mallory"},

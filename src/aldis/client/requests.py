@@ -64,7 +64,8 @@ class Pending:
 
     def result(self, reply: Reply, now: float) -> Result:
         """What the reply says; `ProtocolViolation` when it is not one to this request."""
-        if type(reply) is not _REPLIES.get(type(self.message), m.Ack):
+        # A registration is no plain request: it ends with `registered` (the machine's business) or an `error`.
+        if isinstance(self.message, m.Register) or type(reply) is not _REPLIES.get(type(self.message), m.Ack):
             raise ProtocolViolation(f"{reply.__struct_config__.tag} as the reply to {self.name}")
         match reply:
             case m.DiscoverResponse():
