@@ -464,6 +464,31 @@ async def test_what_cannot_be_said_ends_the_transfer(tmp_path: Path) -> None:
             await side.incoming[0]
 
 
+async def test_a_confirmation_that_cannot_be_said_ends_the_transfer_for_good(tmp_path: Path) -> None:
+    async with alone() as side:
+        side.take_files()
+        side.hear(FileOffer(ID, "b", 2 * CONFIRM, ""))
+        side.incoming[0].accept(a_folder(tmp_path))
+        await side.signal.until(lambda: FileAccept(ID) in side.said, "the acceptance")
+        side.refusal = QueueFull("peer", 1, 1)
+        side.hear(*(Piece(ID, n * MAX_PIECE, bytes(MAX_PIECE)) for n in range(CONFIRM // MAX_PIECE)))
+        with pytest.raises(TransferFailed, match="can be queued"):
+            await side.incoming[0]
+        await side.transfers.close()
+        assert side.incoming[0].state is TransferState.FAILED
+
+
+async def test_an_id_that_comes_again_is_another_transfer(tmp_path: Path) -> None:
+    async with alone() as side:
+        side.take_files()
+        side.hear(FileOffer(ID, "b", 5, ""))
+        side.incoming[0].accept(a_folder(tmp_path))
+        side.hear(FileCancel(ID, ""), FileOffer(ID, "c", 5, ""))
+        side.refusal = QueueFull("peer", 1, 1)
+        side.incoming[0].cancel()
+        assert [transfer.state.value for transfer in side.incoming] == ["cancelled", "offered"]
+
+
 async def test_the_end_of_the_stream_ends_what_is_under_way_and_says_so(tmp_path: Path) -> None:
     async with alone() as side:
         side.take_files()

@@ -220,8 +220,11 @@ class Switchboard:
         ended = [user_id for user_id in dict.fromkeys(user_ids) if user_id in self._observed]
         for user_id in ended:
             del self._observed[user_id]
-            if user_id not in self._links:
+            link = self._links.get(user_id)
+            if link is None:
                 self._forget(user_id)
+            else:
+                link.watched = True  # the server's watch is the link's from now on
         self.publish()
         return ended
 

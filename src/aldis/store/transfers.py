@@ -145,12 +145,12 @@ class Transfers:
 
     def cancel(self, transfer: Transfer, reason: str) -> None:
         """See `Transfer.cancel`."""
-        job = self._job(transfer.user_id, transfer.id)
+        job = self._job_of(transfer)
         if job is not None:
             self._give_up(job, TransferState.CANCELLED, _words("cancelled", reason), told=reason)
 
     def _offered(self, transfer: Transfer) -> _Job | None:
-        job = self._job(transfer.user_id, transfer.id)
+        job = self._job_of(transfer)
         if transfer.direction == "out":
             raise StateError("this file is our own: the other side accepts or declines it")
         if job is not None and job.is_running():
@@ -310,7 +310,8 @@ class Transfers:
         sink: disk.Sink | None = None
         try:
             sink = await asyncio.to_thread(disk.Sink, path, transfer.name, transfer.id, transfer.size)
-            self._tell(job, FileAccept(transfer.id))
+            if job.is_open():
+                self._tell(job, FileAccept(transfer.id))
             while job.is_open() and parcel.written < parcel.size:
                 await job.stir()
                 data, job.arrived = job.arrived, bytearray()
@@ -326,9 +327,9 @@ class Transfers:
 
     def _wrote(self, job: _Job, parcel: Incoming, size: int) -> None:
         due = parcel.wrote(size)
+        if job.is_open() and due is not None:
+            self._tell(job, FileReceived(job.transfer.id, due))
         if job.is_open() and size:
-            if due is not None:
-                self._tell(job, FileReceived(job.transfer.id, due))
             self._change(job, TransferState.RUNNING, transferred=parcel.written)
 
     async def _finish(self, job: _Job, sink: disk.Sink) -> None:
@@ -346,6 +347,11 @@ class Transfers:
 
     def _job(self, user_id: str, transfer_id: str) -> _Job | None:
         return self._jobs.get(user_id, {}).get(transfer_id)
+
+    def _job_of(self, transfer: Transfer) -> _Job | None:
+        """None when it is over; another one may have got its id since."""
+        job = self._job(transfer.user_id, transfer.id)
+        return job if job is not None and job.transfer is transfer else None
 
     def _add(self, transfer: Transfer, parcel: Outgoing | Incoming) -> _Job:
         job = self._jobs.setdefault(transfer.user_id, {})[transfer.id] = _Job(transfer, parcel)
@@ -402,10 +408,12 @@ class Transfers:
     def _remove(self, job: _Job) -> bool:
         """Forget a transfer; False when that was done before."""
         jobs = self._jobs.get(job.transfer.user_id, {})
-        known = jobs.pop(job.transfer.id, None) is not None
-        if known and not jobs:
+        if jobs.get(job.transfer.id) is not job:
+            return False
+        del jobs[job.transfer.id]
+        if not jobs:
             del self._jobs[job.transfer.user_id]
-        return known
+        return True
 
 
 def _words(what: str, reason: str) -> str:
