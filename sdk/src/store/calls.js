@@ -19,7 +19,7 @@ import { timers as realTimers } from '../client/timers.js';
 import { FeatureMissing, PeerConnectionFailed, StateError } from '../errors.js';
 import { toBase64url } from '../protocol/codec.js';
 import { clean, encodeControl, ID_BYTES } from './controls.js';
-import { call as tell, Callbacks } from './feeds.js';
+import { Callbacks } from './feeds.js';
 
 /** @import { Timers } from '../client/timers.js' */
 /** @import { AldisError } from '../errors.js' */
@@ -159,11 +159,7 @@ export class Call {
    * @param {(call: Call) => void} run
    * @returns {() => void}
    */
-  subscribe = (run) => {
-    const unsubscribe = this.#watchers.add(run);
-    tell(run, this);
-    return unsubscribe;
-  };
+  subscribe = (run) => this.#watchers.follow(run, this);
 }
 
 /** All calls of one store. */
