@@ -17,6 +17,8 @@ export class Calling {
   call = null;
   /** @type {MediaStream | null} */
   localStream = null;
+  /** Waiting for the microphone: perhaps the browser asks whether it may be used. */
+  opening = false;
   muted = false;
   /** A sentence about our side, such as a camera that cannot be used. */
   note = '';
@@ -27,6 +29,10 @@ export class Calling {
 
   #changed;
   #unsubscribe = () => {};
+  /** Counts calls, so that a microphone that opens late is noticed as belonging to an earlier one. */
+  #calls = 0;
+  /** @type {Call | null} theirs, come in while we were about to call them */
+  #crossing = null;
 
   /** @param {() => void} changed  called whenever a field has changed */
   constructor(changed) {
@@ -35,7 +41,7 @@ export class Calling {
 
   /** Being in a call, or about to be. */
   get busy() {
-    return this.person !== null && this.error === null;
+    return this.call !== null || (this.person !== null && this.error === null);
   }
 
   /** Somebody is calling, and we have not answered. */
@@ -55,36 +61,41 @@ export class Calling {
     this.#reset();
     this.person = person; // from now on others hear "busy"
     this.#changed();
+    const calls = this.#calls;
     try {
-      await this.#open(video);
-      if (this.localStream) this.#follow(dial(this.localStream));
+      if (await this.#open(video)) this.#follow(dial(/** @type {MediaStream} */ (this.localStream)));
     } catch (error) {
+      if (calls !== this.#calls) return;
+      const theirs = this.#crossing;
       this.#reset();
       this.person = person;
       this.error = error;
+      if (theirs?.state === 'ringing') this.#follow(theirs);
     }
     this.#changed();
   }
 
   /** @param {Person} person @param {Call} call */
   ring(person, call) {
-    if (this.busy) return call.decline('busy');
-    this.#reset();
-    this.person = person;
-    this.#follow(call);
+    // Both want it: dialling takes their call, as soon as the microphone is open.
+    if (this.busy && !this.call && this.person === person) this.#crossing = call;
+    else if (this.busy) call.decline('busy');
+    else {
+      this.#reset();
+      this.person = person;
+      this.#follow(call);
+    }
   }
 
   /** Answer. When microphone or camera are refused it goes on ringing, and `error` says why. @param {boolean} video */
   async answer(video) {
-    const call = this.call;
+    if (this.opening) return;
+    const calls = this.#calls;
     try {
-      await this.#open(video);
+      if (await this.#open(video)) this.call?.accept(this.localStream);
     } catch (error) {
-      this.error = error;
-      return this.#changed();
+      if (calls === this.#calls) this.error = error;
     }
-    // It may have stopped ringing while the browser asked for permission.
-    if (call === this.call && call?.state === 'ringing') call.accept(this.localStream);
     this.#changed();
   }
 
@@ -92,7 +103,10 @@ export class Calling {
   end() {
     if (this.incoming) this.call?.decline('declined');
     else if (this.call) this.call.end();
-    else this.#reset();
+    else {
+      this.#crossing?.decline();
+      this.#reset();
+    }
     this.#changed();
   }
 
@@ -108,7 +122,8 @@ export class Calling {
 
   async toggleCamera() {
     const call = this.call;
-    if (!call || !this.localStream) return;
+    if (!call || !this.localStream || this.opening) return;
+    this.opening = true;
     try {
       const stream = this.cameraOn ? withoutCamera(this.localStream) : await withCamera(this.localStream);
       if (call !== this.call) return stopTracks(stream.getTracks()); // it has ended meanwhile
@@ -116,19 +131,31 @@ export class Calling {
       this.note = '';
       call.replaceStream(stream);
     } catch (error) {
-      this.note = explainShort(error);
+      if (call === this.call) this.note = explainShort(error);
     }
+    if (call === this.call) this.opening = false;
     this.#changed();
   }
 
-  /** @param {boolean} video */
+  /**
+   * Open microphone and camera. False when the call has ended meanwhile: people take their time to allow it.
+   *
+   * @param {boolean} video
+   */
   async #open(video) {
-    const person = this.person;
+    const calls = this.#calls;
     this.error = null;
-    const { stream, note } = await openMedia({ video });
-    if (person !== this.person) return stopTracks(stream.getTracks()); // it has ended meanwhile
-    this.localStream = stream;
-    this.note = note;
+    this.opening = true;
+    this.#changed();
+    try {
+      const { stream, note } = await openMedia({ video });
+      const wanted = calls === this.#calls;
+      if (wanted) Object.assign(this, { localStream: stream, note });
+      else stopTracks(stream.getTracks());
+      return wanted;
+    } finally {
+      if (calls === this.#calls) this.opening = false;
+    }
   }
 
   /** @param {Call} call */
@@ -146,11 +173,14 @@ export class Calling {
 
   #reset() {
     this.#unsubscribe();
+    this.#calls += 1;
+    this.#crossing = null;
     stopTracks(this.localStream?.getTracks() ?? []);
     Object.assign(this, {
       person: null,
       call: null,
       localStream: null,
+      opening: false,
       muted: false,
       note: '',
       error: null,

@@ -5,7 +5,7 @@
  * is different. To see how the SDK is used, read session.js, which is the only file that imports it.
  */
 
-import { setAttribute, setText } from './dom.js';
+import { announce, setAttribute, setText } from './dom.js';
 import { readInvitation } from './invitation.js';
 import { lastName, tabName } from './memory.js';
 import { Session } from './session.js';
@@ -39,7 +39,7 @@ const work = workspace(session, {
   changeName,
   takeBack,
 });
-const incoming = incomingCall(session);
+const incoming = incomingCall(session, answer);
 
 /** What a browser needs for all this, and has not. */
 function whatIsMissing() {
@@ -59,9 +59,7 @@ async function begin(name) {
     followInvitation();
   } catch (error) {
     tabName.forget(); // or a reload would only fail again
-    // WebCrypto says so when it does not know Ed25519.
-    state.error =
-      error instanceof DOMException && error.name === 'NotSupportedError' ? new Problem('BrowserTooOld') : error;
+    state.error = error;
   }
   state.busy = false;
   draw();
@@ -88,6 +86,12 @@ function openPerson(name, fingerprint = null) {
   state.error = null;
   session.open(name, fingerprint);
   work.focus();
+}
+
+/** Take a call, and go where it is. @param {boolean} video */
+function answer(video) {
+  if (session.calling.person) openPerson(session.calling.person.name);
+  session.calling.answer(video);
 }
 
 async function changeName() {
@@ -117,6 +121,7 @@ async function takeBack() {
 // --- drawing -------------------------------------------------------------------------------------------------------
 
 let scheduled = false;
+let announced = 0;
 
 function scheduleDrawing() {
   if (scheduled) return;
@@ -137,11 +142,14 @@ function draw() {
   setAttribute(server, 'data-state', session.server);
   setText(server, `Server ${SERVER[session.server]}`);
   document.title = title();
+  const { unread } = session.people;
+  if (unread > announced) announce(unread === 1 ? '1 unread message' : `${unread} unread messages`);
+  announced = unread;
 }
 
 function title() {
   if (session.calling.incoming) return `☎ ${session.calling.person?.name} is calling`;
-  const unread = session.people.unread;
+  const { unread } = session.people;
   const who = session.running ? `${session.name} · Aldis` : 'Aldis';
   return unread ? `(${unread}) ${who}` : who;
 }
@@ -149,8 +157,10 @@ function title() {
 // --- the browser ---------------------------------------------------------------------------------------------------
 
 addEventListener('popstate', () => {
+  if (!session.running) return;
   if (history.state?.person) session.open(history.state.person);
   else session.people.show(null);
+  work.focus();
 });
 addEventListener('hashchange', () => {
   const found = readInvitation(location.hash);

@@ -7,7 +7,7 @@
 /**
  * @param {{ video: boolean }} wanted  the microphone always is
  * @returns {Promise<{ stream: MediaStream, note: string }>}
- * @throws {DOMException} NotAllowedError, NotFoundError, NotReadableError: words.js explains them
+ * @throws {DOMException} NotAllowedError, NotReadableError: words.js explains them
  */
 export async function openMedia({ video }) {
   if (!navigator.mediaDevices) throw new DOMException('', 'NotAllowedError');
@@ -22,7 +22,7 @@ export async function openMedia({ video }) {
       note: 'Your microphone cannot be used: they see you, and do not hear you.',
     });
   }
-  /** @type {unknown} */
+  /** @type {DOMException | null} */
   let first = null;
   for (const { wanted, note } of attempts) {
     try {
@@ -30,12 +30,14 @@ export async function openMedia({ video }) {
         stream: await navigator.mediaDevices.getUserMedia(wanted),
         note,
       };
-    } catch (error) {
+    } catch (cause) {
+      const error = /** @type {DOMException} */ (cause);
       first ??= error;
-      if (error instanceof DOMException && error.name === 'NotAllowedError') throw error;
+      if (error.name === 'NotAllowedError') throw error;
     }
   }
-  throw first;
+  if (first?.name !== 'NotFoundError') throw first;
+  return { stream: new MediaStream(), note: 'No microphone was found: you hear them, and they do not hear you.' };
 }
 
 /** A stream with the tracks of `stream` and a picture. @param {MediaStream | null} stream */

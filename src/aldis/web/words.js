@@ -26,10 +26,6 @@ const EXPLANATIONS = {
     'This page needs a secure address',
     'It was opened over plain http from another machine, and browsers give no keys to such pages. Use an https address, or open it on the machine of the server itself, as http://localhost.',
   ],
-  BrowserTooOld: () => [
-    'This browser is too old for Aldis',
-    'It cannot make the keys (Ed25519) that prove who you are. Chrome and Edge 137, Firefox 130, Safari 17 and later can.',
-  ],
   EngineMissing: () => [
     'This browser cannot connect directly',
     'WebRTC is missing or turned off, perhaps by a setting or an extension. Turn it on, or use another browser.',
@@ -42,10 +38,8 @@ const EXPLANATIONS = {
     'This is your own invitation',
     'Send it to somebody else, or open it in another window and choose another name there.',
   ],
-  IdentityError: () => [
-    'Your key cannot be kept here',
-    'This browser does not let the page keep anything, perhaps because the window is a private one. Use an ordinary window.',
-  ],
+  // WebCrypto says so when it does not know Ed25519.
+  IdentityError: ({ cause }) => (cause?.name === 'NotSupportedError' ? TOO_OLD : KEEPS_NOTHING),
 
   // The server
   ServerUnreachable: () => ['The server is out of reach', 'Check that it runs and that you are online.'],
@@ -108,6 +102,18 @@ const EXPLANATIONS = {
     'Close the other program that uses it, then try again.',
   ],
 };
+
+/** @type {[title: string, text: string]} */
+const TOO_OLD = [
+  'This browser is too old for Aldis',
+  'It cannot make the keys (Ed25519) that prove who you are. Chrome and Edge 137, Firefox 130, Safari 17 and later can.',
+];
+
+/** @type {[title: string, text: string]} */
+const KEEPS_NOTHING = [
+  'Your key cannot be kept here',
+  'This browser does not let the page keep anything, perhaps because the window is a private one. Use an ordinary window.',
+];
 
 const TURN =
   'Some networks allow no direct connections; a TURN server, which the operator of this server can set up, helps there.';

@@ -9,21 +9,15 @@ import { fill, h, icon, iconButton, relabel, setText, uniqueId } from '../dom.js
 import { duration, explainShort } from '../words.js';
 import { setFace } from './people.js';
 
+const OPENING = 'Opening the microphone…';
+
 /** @param {Session} session @param {Person} person @returns {View} */
 export function callStage(session, person) {
   const { calling } = session;
-  const theirs = h('video', {
-    class: 'their-picture',
-    autoplay: true,
-    playsinline: true,
-    'aria-label': `Picture of ${person.name}`,
-  });
-  const ours = h('video', {
-    class: 'our-picture',
-    autoplay: true,
-    playsinline: true,
-    'aria-label': 'Your own picture',
-  });
+  const video = (/** @type {string} */ name, /** @type {string} */ label) =>
+    h('video', { class: name, autoplay: true, playsinline: true, 'aria-label': label });
+  const theirs = video('their-picture', `Picture of ${person.name}`);
+  const ours = video('our-picture', 'Your own picture');
   ours.muted = true; // or we would hear ourselves
   const face = h('div', { class: 'face' });
   const status = h('p', { class: 'call-status', role: 'status' });
@@ -62,25 +56,25 @@ export function callStage(session, person) {
       note.hidden = !calling.note;
       element.classList.toggle('failed', error !== null);
       mute.hidden = camera.hidden = fullScreen.hidden = error !== null;
-      relabel(
-        mute,
-        calling.muted ? 'Unmute the microphone' : 'Mute the microphone',
-        calling.muted ? 'microphone-off' : 'microphone',
-      );
+      if (calling.muted) relabel(mute, 'Unmute the microphone', 'microphone-off');
+      else relabel(mute, 'Mute the microphone', 'microphone');
+      if (calling.cameraOn) relabel(camera, 'Turn the camera off', 'camera');
+      else relabel(camera, 'Turn the camera on', 'camera-off');
       mute.classList.toggle('off', calling.muted);
-      relabel(
-        camera,
-        calling.cameraOn ? 'Turn the camera off' : 'Turn the camera on',
-        calling.cameraOn ? 'camera' : 'camera-off',
-      );
       camera.classList.toggle('off', !calling.cameraOn);
       relabel(hangUp, error ? 'Close' : 'Hang up', error ? 'close' : 'hang-up');
     },
   };
 }
 
-/** The dialog when somebody calls. @param {Session} session @returns {View} */
-export function incomingCall(session) {
+/**
+ * The dialog when somebody calls.
+ *
+ * @param {Session} session
+ * @param {(video: boolean) => void} answer
+ * @returns {View}
+ */
+export function incomingCall(session, answer) {
   const { calling } = session;
   const title = uniqueId('title');
   const face = h('div', { class: 'face' });
@@ -90,13 +84,13 @@ export function incomingCall(session) {
   const problem = h('p', { class: 'field-hint wrong', role: 'alert' });
   const withVideo = h(
     'button',
-    { type: 'button', class: 'primary', onclick: () => calling.answer(true) },
+    { type: 'button', class: 'primary', onclick: () => answer(true) },
     icon('camera'),
     'Accept with video',
   );
   const withAudio = h(
     'button',
-    { type: 'button', onclick: () => calling.answer(false) },
+    { type: 'button', onclick: () => answer(false) },
     icon('phone'),
     'Accept with audio only',
   );
@@ -123,7 +117,7 @@ export function incomingCall(session) {
       if (person) {
         setFace(face, person);
         fill(who, person, () => [h('bdi', {}, person.name), ' is calling']);
-        setText(what, calling.call?.video ? 'Video call' : 'Audio call');
+        setText(what, calling.opening ? OPENING : calling.call?.video ? 'Video call' : 'Audio call');
         setText(problem, calling.error ? explainShort(calling.error) : '');
       }
       if (person && !element.open) element.showModal();
@@ -144,7 +138,7 @@ function hasPicture(stream) {
 
 /** @param {Person} person @param {string | undefined} state */
 function stateOf(person, state) {
-  if (state === undefined) return 'Opening the microphone…';
+  if (state === undefined) return OPENING;
   if (state === 'ringing') return `Calling ${person.name}…`;
   return state === 'connecting' ? 'Connecting…' : `In a call with ${person.name}`;
 }

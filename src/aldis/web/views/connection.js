@@ -44,7 +44,9 @@ export function connectionPanel(session, person) {
       };
       for (const [label, value] of Object.entries(values)) setText(/** @type {Node} */ (cells.get(label)), value ?? '');
       line.render(person.samples, performance.now() / 1000);
-      fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow}`, () => keysOf(session, person));
+      fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow} ${person.newKey}`, () =>
+        keysOf(session, person),
+      );
       fill(action, connected, () => [
         !connected && h('button', { type: 'button', onclick: () => session.connect(person) }, 'Connect now'),
         h('button', { type: 'button', onclick: () => session.remove(person) }, 'Remove from the list'),
@@ -62,6 +64,7 @@ function fact(list, label) {
 
 /** @param {Session} session @param {Person} person */
 function keysOf(session, person) {
+  if (person.newKey) return []; // the notice above the conversation shows which ones to compare
   const theirs = person.fingerprint;
   if (!theirs)
     return [h('p', { class: 'fine' }, 'The key of ', h('bdi', {}, person.name), ' is known after the first contact.')];

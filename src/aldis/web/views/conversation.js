@@ -177,23 +177,11 @@ function composer(session, person, sent) {
   const attach = iconButton('Send files', 'attach', () => picker.click());
   const element = h(
     'form',
-    {
-      class: 'composer',
-      onsubmit: (/** @type {SubmitEvent} */ event) => (event.preventDefault(), submit()),
-    },
+    { class: 'composer', onsubmit: (/** @type {SubmitEvent} */ event) => (event.preventDefault(), submit()) },
     attach,
     picker,
     field,
-    h(
-      'button',
-      {
-        type: 'submit',
-        class: 'icon-button primary',
-        'aria-label': 'Send',
-        title: 'Send',
-      },
-      icon('send'),
-    ),
+    h('button', { type: 'submit', class: 'icon-button primary', 'aria-label': 'Send', title: 'Send' }, icon('send')),
   );
 
   function submit() {
@@ -215,11 +203,9 @@ function composer(session, person, sent) {
     element,
     focus: () => field.focus(),
     render() {
-      setAttribute(
-        field,
-        'placeholder',
-        person.presence === 'connected' ? 'Write a message' : 'Write a message for later',
-      );
+      const connected = person.presence === 'connected';
+      setAttribute(field, 'placeholder', connected ? 'Write a message' : 'Write a message for later');
+      attach.hidden = connected && !person.can('files');
     },
   };
 }

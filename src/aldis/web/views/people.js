@@ -12,7 +12,7 @@ import { nameProblem } from '../words.js';
 /**
  * @param {Session} session
  * @param {{ open: (name: string) => void, invite: () => void, changeName: () => void }} actions
- * @returns {View}
+ * @returns {View & { focus: (person: Person) => void }}
  */
 export function peopleSide(session, { open, invite, changeName }) {
   const me = h('section', { class: 'me', 'aria-label': 'You' });
@@ -28,6 +28,10 @@ export function peopleSide(session, { open, invite, changeName }) {
   );
   return {
     element,
+    focus(person) {
+      const button = element.querySelector(`[data-person=${CSS.escape(person.name)}]`);
+      /** @type {HTMLElement | null} */ (button)?.focus();
+    },
     render() {
       fill(me, `${session.name} ${session.fingerprint}`, () => [
         h(
@@ -94,7 +98,7 @@ function personItem(session, person, open) {
   const unread = h('span', { class: 'badge' });
   const button = h(
     'button',
-    { type: 'button', onclick: () => open(person.name) },
+    { type: 'button', 'data-person': person.name, onclick: () => open(person.name) },
     face,
     h('span', { class: 'who' }, h('bdi', {}, person.name), presence),
     unread,
@@ -104,7 +108,8 @@ function personItem(session, person, open) {
     render() {
       setFace(face, person);
       setAttribute(presence, 'data-presence', person.presence);
-      setText(presence, PRESENCE[person.presence]);
+      const inCall = session.calling.person === person && session.calling.busy;
+      setText(presence, inCall ? 'in a call' : PRESENCE[person.presence]);
       setAttribute(button, 'aria-current', String(session.people.current === person));
       unread.hidden = person.unread === 0;
       fill(unread, person.unread, () => [String(person.unread), h('span', { class: 'unseen' }, ' unread')]);

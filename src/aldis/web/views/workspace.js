@@ -41,11 +41,16 @@ export function workspace(session, { error, open, back, changeName, takeBack }) 
     return view;
   });
   const element = h('div', { class: 'workspace' }, notice.element, side.element, start, talks, dialog.element);
+  /** @type {Person | null} whom the list is left for, and come back from */
+  let last = null;
   return {
     element,
     focus() {
       this.render();
-      if (session.people.current) conversations.get(session.people.current)?.focus();
+      const { current } = session.people;
+      if (current) conversations.get(current)?.focus();
+      else if (last) side.focus(last);
+      last = current;
     },
     render() {
       setAttribute(element, 'data-pane', session.people.current ? 'talk' : 'people');
