@@ -96,7 +96,7 @@ export function conversation(session, person, back) {
       setAttribute(status, 'data-presence', person.presence);
       setText(status, PRESENCE[person.presence]);
       const how = person.verifiedHow;
-      verified.hidden = how === null;
+      verified.hidden = how === null || person.newKey !== null;
       setText(verifiedHow, how === 'invitation' ? ' by the invitation' : ' by you');
       const connected = person.presence === 'connected';
       call.hidden = videoCall.hidden = connected && !person.can('calls');

@@ -1,0 +1,211 @@
+"""The page when things go wrong: it says what, in plain words, and goes on as far as that can be."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from playwright.async_api import Browser, expect
+
+from aldis.client.client import SignalingClient
+from aldis.identity.keys import Identity
+from support.browser import Arrive, Person
+from support.page_windows import Window, window, windows
+from support.server_process import ServerProcess
+from support.stores import read, stores, until_peer
+
+
+async def test_a_reload_in_mid_chat_comes_back_by_itself(arrive: Arrive) -> None:
+    alice, bob = await windows(arrive, "alice", "bob")
+    with_bob = await alice.talk_to("bob")
+    await with_bob.connected()
+    await with_bob.delivers("before")
+    with_alice = await bob.open("alice")
+    await with_alice.button("They are the same").click()
+    fingerprint = await alice.fingerprint()
+    await alice.page.reload()
+    await expect(alice.server).to_have_text("Server connected")
+    assert await alice.fingerprint() == fingerprint
+    await with_bob.connected()  # the same conversation, and nobody did anything
+    await expect(with_alice.region.get_by_text("verified by you")).to_be_visible()
+    await with_bob.delivers("after")
+    await with_alice.heard("before", "after")
+    await with_alice.delivers("welcome back")
+    await with_bob.heard("welcome back")
+
+
+async def test_a_name_of_somebody_elses_key_is_refused_in_plain_words(arrive: Arrive) -> None:
+    alice = await window(arrive, "alice")
+    mallory = await window(arrive)
+    await mallory.page.goto("/")
+    await mallory.choose("alice")
+    await expect(mallory.alert).to_contain_text("This name belongs to somebody else’s key")
+    await expect(mallory.alert).to_contain_text("Choose another name")
+    await expect(mallory.page.get_by_label("Your name")).to_be_focused()
+    await expect(alice.server).to_have_text("Server connected")
+    await mallory.page.reload()  # which does not try once more
+    await expect(mallory.page.get_by_label("Your name")).to_be_visible()
+    await mallory.start("mallory")
+    await (await (await mallory.talk_to("alice")).connected()).delivers("hello")
+
+
+async def test_a_second_tab_with_the_name_takes_over_and_the_first_can_take_it_back(arrive: Arrive) -> None:
+    alice, bob = await windows(arrive, "alice", "bob")
+    with_alice = await bob.talk_to("alice")
+    await (await alice.open("bob")).connected()
+    second = Window(alice.person, await alice.person.context.new_page())
+    await second.page.goto("/")
+    await expect(second.page.get_by_label("Your name")).to_have_value("alice")  # a good guess
+    await second.start("alice")
+    assert await second.fingerprint() == await alice.fingerprint()
+    await expect(alice.alert).to_contain_text("Your name is in use in another window")
+    await expect(alice.server).to_have_text("Server not connected")
+    await (await (await second.open("bob")).connected()).delivers("from the second")
+    await with_alice.heard("from the second")
+
+    await alice.button("Use it here").click()
+    await expect(alice.alert).to_be_hidden()
+    await expect(second.alert).to_contain_text("Your name is in use in another window")
+    with_bob = await alice.open("bob")
+    await with_bob.connected()
+    await with_bob.delivers("from the first")
+    await with_alice.heard("from the first")
+    await second.page.close()
+    await with_alice.delivers("I see")
+    await with_bob.heard("I see")
+
+
+async def test_a_chat_goes_on_without_the_server(arrive: Arrive, server: ServerProcess, tmp_path: Path) -> None:
+    alice, bob = await windows(arrive, "alice", "bob")
+    for person in (alice, bob):
+        person.person.tolerate("WebSocket connection to .* failed")  # which the browser says itself
+    with_bob = await alice.talk_to("bob")
+    await with_bob.connected()
+    with_alice = await bob.open("alice")
+    server.signal(signal.SIGKILL)
+    await server.wait()
+    for person in (alice, bob):
+        await expect(person.server).to_have_text("Server reconnecting…")
+    await expect(with_bob.fact("Server")).to_have_text("reconnecting…")
+    await with_bob.delivers("without a server")
+    await with_alice.heard("without a server")
+    with_carol = await alice.talk_to("carol")
+    await expect(await with_carol.say("when you are there")).to_contain_text("waiting for carol")
+    async with ServerProcess(tmp_path, port=server.port) as again:
+        for person in (alice, bob):
+            await expect(person.server).to_have_text("Server connected")
+        await alice.open("bob")
+        await with_bob.connected()
+        await expect(with_bob.fact("Reconnects")).to_have_text("0")
+        carol = await window(arrive, "carol")
+        await (await carol.open("alice")).heard("when you are there")
+        for person in (alice, bob, carol):
+            await person.person.leave()
+        assert await again.stop() == 0
+        again.assert_clean_log()
+
+
+async def test_a_server_that_is_not_there_is_told_of(arrive: Arrive, server: ServerProcess) -> None:
+    alice = await window(arrive)
+    await alice.page.goto("/")
+    await server.stop()
+    alice.person.tolerate("WebSocket connection to .* failed")
+    await alice.choose("alice")
+    await expect(alice.alert).to_contain_text("The server is out of reach")
+    await expect(alice.alert).to_contain_text("Check that it runs")
+    await expect(alice.button("Start")).to_be_enabled()
+
+
+async def test_a_changed_key_is_shown_and_nothing_goes_out_before_it_is_accepted(
+    arrive: Arrive, server: ServerProcess
+) -> None:
+    url = f"ws://127.0.0.1:{server.port}"
+    before, after = Identity.generate(), Identity.generate()
+    alice = await window(arrive, "alice")
+    async with stores(url, "bob", identity=before) as (bob,):
+        with_bob = await alice.talk_to("bob")
+        await with_bob.connected()
+        await with_bob.button("They are the same").click()
+    await expect(with_bob.presence).to_have_text("offline")
+    earlier = await with_bob.say("for the bob I know")
+    await expect(earlier).to_contain_text("waiting for bob")
+    async with SignalingClient(url, "bob") as client:
+        await client.register(before)
+        await client.rotate(after)
+    async with stores(url, "bob", identity=after) as (bob,):
+        warning = with_bob.alert.filter(has_text="bob has another key than before")
+        await expect(warning).to_be_visible()
+        codes = warning.get_by_role("code")
+        await expect(codes).to_have_count(2)
+        assert ["".join(text.split()) for text in await codes.all_inner_texts()] == [
+            before.fingerprint,
+            after.fingerprint,
+        ]
+        await expect(with_bob.region.get_by_text("verified by you")).to_be_hidden()
+        await expect(await with_bob.say("a secret")).to_contain_text("Nothing is sent until you decide.")
+        # Not if bob asks for it either: what he gets is no answer.
+        await bob.send("alice", "let me in")
+        await until_peer(bob, "alice", lambda view: view.error is not None, "the refusal")
+        assert bob.state.peers["alice"].connections == 0
+        await expect(with_bob.entry("a secret")).to_contain_text("not delivered")
+        accept = with_bob.button("Accept the new key")
+        await expect(accept).to_be_disabled()
+        await warning.get_by_role("checkbox").check()
+        await accept.click()
+        await with_bob.connected()
+        await expect(warning).to_be_hidden()
+        await with_bob.heard("let me in")
+        await with_bob.entry("a secret").get_by_role("button", name="Send again").click()
+        await expect(with_bob.entry("a secret").get_by_text("not delivered")).to_be_hidden()
+        (message,) = await read(bob, 1)
+        assert message.content == "a secret"
+        await expect(earlier).to_contain_text("The key of bob has changed.")
+        # It is another key: nobody has vouched for it yet.
+        await expect(with_bob.button("They are the same")).to_be_visible()
+
+
+async def test_an_invitation_of_another_key_is_refused_in_words(arrive: Arrive) -> None:
+    alice, mallory = await windows(arrive, "alice", "mallory")
+    link = (await alice.invitation()).replace(await alice.fingerprint(), await mallory.fingerprint())
+    bob = await window(arrive)
+    await bob.page.goto(link)
+    await bob.choose("bob")
+    with_alice = bob.conversation("alice")
+    refusal = with_alice.alert.filter(has_text="This is not the alice of the invitation")
+    await expect(refusal).to_be_visible()
+    shown = ["".join(text.split()) for text in await refusal.get_by_role("code").all_inner_texts()]
+    assert shown == [await mallory.fingerprint(), await alice.fingerprint()]
+    await expect(await with_alice.say("a secret")).to_contain_text("waiting for alice")
+    # What is expected of this name holds after a reload, too.
+    await bob.page.reload()
+    await expect(refusal).to_be_visible()
+    await expect(alice.listed("bob")).to_be_hidden()
+
+
+async def test_an_invitation_that_lacks_a_part_says_so(arrive: Arrive) -> None:
+    alice = await window(arrive, "alice")
+    link = await alice.invitation()
+    bob = await window(arrive)
+    await bob.page.goto(link[:-3])
+    await expect(bob.alert).to_contain_text("This invitation is incomplete")
+    await bob.choose("bob")  # it is no hindrance
+    await expect(bob.server).to_have_text("Server connected")
+    # The whole link, in the window that is there already.
+    await bob.page.evaluate("link => { location.href = link; }", link)
+    await bob.conversation("alice").connected()
+    # One's own.
+    await alice.page.evaluate("link => { location.href = link; }", link)
+    await expect(alice.alert).to_contain_text("This is your own invitation")
+
+
+async def test_an_address_without_security_says_what_to_do(chromium: Browser, tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, host="0.0.0.0") as server:
+        person = await Person.arrive(chromium, f"http://10.77.0.1:{server.port}")
+        person.tolerate("Cross-Origin-Opener-Policy header has been ignored")  # which is the browser's word for it
+        await person.page.goto("/")
+        alert = Window(person).alert
+        await expect(alert).to_contain_text("This page needs a secure address")
+        await expect(alert).to_contain_text("Use an https address, or open it on the machine of the server itself")
+        await expect(person.page.get_by_label("Your name")).to_be_hidden()
+        assert person.complaints == []
+        await person.leave()
