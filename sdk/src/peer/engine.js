@@ -59,6 +59,7 @@ export class EngineConnection {
   /** @type {RTCPeerConnection} */ #native;
   #listener;
   #RTCPeerConnection;
+  /** @type {RTCSessionDescriptionInit | null} an offer of ours that is applied with its answer */ #held = null;
 
   /**
    * Throws `ConfigError` for a configuration that the browser refuses, `EngineMissing` where there is no WebRTC.
@@ -105,22 +106,28 @@ export class EngineConnection {
   }
 
   /**
-   * Make an offer and apply it; its SDP. Also while one of ours is pending, which it then replaces.
+   * Make an offer; its SDP. Also while one of ours is pending, which it then replaces.
+   *
+   * The first one is applied at once, and candidates are gathered. One on a connection that stands is applied with its
+   * answer only, so that there is nothing to roll back when the other side's offer crosses it: in Chromium 156 whoever
+   * rolls back an offer never sees the pictures again that come in the sections of it.
    *
    * @param {boolean} restart gather anew (RFC 8445 section 9)
    */
-  offer(restart) {
+  async offer(restart) {
     if (restart) this.#native.restartIce();
-    return this.#describe();
+    if (!this.#native.remoteDescription) return this.#describe();
+    this.#held = await this.#native.createOffer();
+    return this.#held.sdp ?? '';
   }
 
   /**
-   * Apply the other side's offer, and our answer to it; the answer's SDP. An offer of ours that is pending is rolled back
-   * (section 4.4.1.5).
+   * Apply the other side's offer, and our answer to it; the answer's SDP. An offer of ours that is pending is dropped.
    *
    * @param {string} sdp
    */
   async answer(sdp) {
+    this.#held = null;
     await this.#apply('offer', sdp);
     try {
       return await this.#describe();
@@ -136,8 +143,11 @@ export class EngineConnection {
    *
    * @param {string} sdp
    */
-  accept(sdp) {
-    return this.#apply('answer', sdp);
+  async accept(sdp) {
+    const held = this.#held;
+    this.#held = null;
+    if (held) await this.#native.setLocalDescription(held);
+    await this.#apply('answer', sdp);
   }
 
   async #describe() {
@@ -207,7 +217,7 @@ export class EngineConnection {
     }
     for (const { sender } of free) if (sender.track) native.removeTrack(sender);
     // An offer of ours that never got its answer keeps the browser from asking.
-    if (native.signalingState !== 'stable') this.#listener.negotiationNeeded();
+    if (this.#held || native.signalingState !== 'stable') this.#listener.negotiationNeeded();
   }
 
   /**

@@ -241,6 +241,7 @@ class FakePeerConnection {
   /** @type {FakePeerConnection | null} */ other = null;
   /** @type {FakeChannel[]} */ channels = [];
   /** what arrived by addIceCandidate */ candidates = [];
+  offersCreated = 0;
   severed = false;
   /** @type {Transceiver[]} */ #transceivers = [];
   #current = { local: null, remote: null };
@@ -254,6 +255,7 @@ class FakePeerConnection {
   /** @type {Map<string, string>} the kinds of the sections that there have ever been */ #offered = new Map();
   #version = 0;
   #sections = [];
+  /** what `createOffer` has made last */ #created = null;
 
   constructor(network, configuration) {
     for (const { urls } of configuration.iceServers ?? []) {
@@ -321,13 +323,25 @@ class FakePeerConnection {
     this.updateNeeded();
   }
 
+  createOffer() {
+    return this.chained('createOffer', () => {
+      this.#created = this.#makeOffer();
+      this.offersCreated++;
+      return { type: 'offer', sdp: this.#created.sdp };
+    });
+  }
+
   setLocalDescription(description) {
     return this.chained('setLocalDescription', () => {
       if (description?.type === 'rollback') return this.#rollBack();
       const answers = this.signalingState === 'have-remote-offer';
-      const sdp = answers ? this.#makeAnswer() : this.#makeOffer();
-      if (answers) this.#settle({ type: 'answer', sdp }, this.#pending.remote);
+      if (answers) this.#settle({ type: 'answer', sdp: this.#makeAnswer() }, this.#pending.remote);
       else {
+        const { sdp, sections, fragment, mids } = description ? this.#created : this.#makeOffer();
+        if (description && description.sdp !== sdp) throw fault('InvalidModificationError');
+        this.#sections = sections;
+        this.#fragment = fragment;
+        for (const [transceiver, mid] of mids) transceiver.mid = mid;
         this.#pending.local = { type: 'offer', sdp };
         this.#become('have-local-offer');
       }
@@ -470,24 +484,30 @@ class FakePeerConnection {
     this.signalingState = state;
   }
 
+  /** An offer, and what becomes of us when it is applied. */
   #makeOffer() {
-    if (this.#restart || !this.#fragment) this.#fragment = `u${this.network.number()}`;
-    if (this.channels.length && !this.#sections.some(({ kind }) => kind === 'application')) {
-      this.#sections.push({ kind: 'application', mid: String(this.#sections.length) });
+    const fragment = this.#restart || !this.#fragment ? `u${this.network.number()}` : this.#fragment;
+    const sections = [...this.#sections];
+    const mids = new Map();
+    if (this.channels.length && !sections.some(({ kind }) => kind === 'application')) {
+      sections.push({ kind: 'application', mid: String(sections.length) });
     }
     for (const each of this.#transceivers) {
       if (each.mid !== null || each.direction === 'stopped') continue;
-      each.mid = String(this.#sections.length);
-      this.#offered.set(each.mid, each.kind);
-      this.#sections.push({ kind: each.kind, mid: each.mid });
+      const mid = String(sections.length);
+      this.#offered.set(mid, each.kind);
+      sections.push({ kind: each.kind, mid });
+      mids.set(each, mid);
     }
-    return this.#write((transceiver) => transceiver.direction);
+    const find = (mid) => this.#transceivers.find((each) => (each.mid ?? mids.get(each)) === mid);
+    return { sdp: this.#write(sections, fragment, find, ({ direction }) => direction), sections, fragment, mids };
   }
 
   #makeAnswer() {
     const offered = parse(this.#pending.remote.sdp).sections;
     if (!this.#fragment || this.#theirsIsNew()) this.#fragment = `u${this.network.number()}`;
-    return this.#write(({ mid, direction }) =>
+    const find = (mid) => this.#transceivers.find((each) => each.mid === mid);
+    return this.#write(this.#sections, this.#fragment, find, ({ mid, direction }) =>
       combined(direction, reversed[offered.find((each) => each.mid === mid).direction]),
     );
   }
@@ -497,15 +517,15 @@ class FakePeerConnection {
     return before !== null && before !== parse(this.#pending.remote.sdp).fragment;
   }
 
-  #write(directionOf) {
-    const sections = this.#sections.map(({ kind, mid }) => {
-      const transceiver = this.#transceivers.find((each) => each.mid === mid);
+  #write(all, fragment, find, directionOf) {
+    const sections = all.map(({ kind, mid }) => {
+      const transceiver = find(mid);
       if (!transceiver) return `m=${kind} 9 X\r\na=mid:${mid}\r\n`;
       const direction = directionOf(transceiver);
       const [stream] = transceiver.sender.streams;
       return `m=${kind} 9 X\r\na=mid:${mid}\r\na=${direction}\r\n${sends(direction) && stream ? `a=msid:${stream}\r\n` : ''}`;
     });
-    const head = `v=0\r\no=- ${this.id} ${++this.#version}\r\na=ice-ufrag:${this.#fragment}\r\na=fingerprint:sha-256 FA:${this.id}\r\n`;
+    const head = `v=0\r\no=- ${this.id} ${++this.#version}\r\na=ice-ufrag:${fragment}\r\na=fingerprint:sha-256 FA:${this.id}\r\n`;
     return head + sections.join('');
   }
 
@@ -532,6 +552,10 @@ class FakePeerConnection {
 
   #rollBack() {
     if (this.signalingState === 'stable') throw fault('InvalidStateError', 'nothing to roll back');
+    // Not the specification but Chromium, which does not even say so.
+    if (this.signalingState === 'have-local-offer' && this.#transceivers.some((each) => each.currentDirection)) {
+      throw fault('OperationError', 'what comes in these sections will never be seen again');
+    }
     const described = new Set(this.#current.local ? parse(this.#current.local.sdp).sections.map(({ mid }) => mid) : []);
     this.#transceivers = this.#transceivers.filter((each) => !each.fresh || each.fromTrack || described.has(each.mid));
     for (const each of this.#transceivers) if (each.mid !== null && !described.has(each.mid)) each.mid = null;
