@@ -13,13 +13,12 @@ from playwright.async_api import expect
 
 from aldis.store.transfer import Transfer
 from support.browser import PATIENCE, Arrive
-from support.page_windows import window, windows
+from support.page_windows import points, window, windows
 from support.server_process import ServerProcess
 from support.stores import read, stores
 
 SIZE = 1_500_007
 WITH_A_RANGE = re.compile(r"now [\d.]+ ms, between [\d.]+ ms and [\d.]+ ms$")
-TWO_POINTS = re.compile(r"^M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){2,}$")
 SOME_BYTES = re.compile(r"^[1-9][\d.]* (bytes|kB)$")
 SOME_100_KILOBYTES = re.compile(r"^[3-9]\d\d kB$")
 
@@ -205,7 +204,7 @@ async def test_the_connection_panel_tells_how_it_runs(arrive: Arrive) -> None:
     chart = panel.get_by_role("img", name="Round-trip time of the last minute: now ")
     await expect(chart).to_have_accessible_name(WITH_A_RANGE)
     line = chart.locator("path").last
-    await expect(line).to_have_attribute("d", TWO_POINTS)
+    await expect(line).to_have_attribute("d", points(3))
     await expect(with_bob.fact("Sent")).to_have_text(SOME_BYTES)
     # The bytes grow by what is said.
     await with_bob.delivers("x" * 300_000)

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, async_playwright
 
@@ -68,9 +69,9 @@ class Person:
         page.on("crash", lambda _: self.complaints.append("the page crashed"))
 
     @classmethod
-    async def arrive(cls, browser: Browser, base: str) -> Person:
-        """Open an empty window. `base` is where the page is, without a slash at its end."""
-        context = await browser.new_context(locale="en-GB", base_url=base)
+    async def arrive(cls, browser: Browser, base: str, **options: Any) -> Person:
+        """Open an empty window. `base` is where the page is, without a slash at its end; options are those of a context."""
+        context = await browser.new_context(locale="en-GB", base_url=base, **options)
         context.set_default_timeout(PATIENCE * 1000)
         await context.add_init_script(_WATCH)
         return cls(context, await context.new_page(), base)

@@ -6,6 +6,7 @@ Each method does one thing that a person does, and returns when the page shows t
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 from playwright.async_api import Locator, Page, expect
@@ -61,6 +62,7 @@ class Window:
 
     async def invitation(self) -> str:
         """The link that the dialog shows."""
+        await self.to_the_list()
         await self.button("Invite").click()
         dialog = self.page.get_by_role("dialog", name="Invite somebody")
         link = await dialog.get_by_role("textbox", name="Invitation link").input_value()
@@ -74,14 +76,22 @@ class Window:
         """Somebody on the list."""
         return self.page.get_by_role("navigation", name="People").get_by_role("button").filter(has_text=name)
 
+    async def to_the_list(self) -> None:
+        """Back to the list of people, where it is not beside the conversation."""
+        back = self.button("Back to the list").filter(visible=True)
+        if await back.count():
+            await back.click()
+
     async def talk_to(self, name: str) -> Conversation:
         """Open a conversation by typing a name."""
+        await self.to_the_list()
         await self.page.get_by_label("Talk to").fill(name)
         await self.button("Talk").click()
         return self.conversation(name)
 
     async def open(self, name: str) -> Conversation:
         """Open the conversation with somebody on the list."""
+        await self.to_the_list()
         await self.listed(name).click()
         return self.conversation(name)
 
@@ -154,6 +164,11 @@ class Conversation:
     def fact(self, name: str) -> Locator:
         """One line of the connection panel."""
         return self.panel.get_by_role("definition").nth(FACTS.index(name))
+
+
+def points(least: int) -> re.Pattern[str]:
+    """The path of a line through so many points."""
+    return re.compile(rf"^M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){{{least - 1},}}$")
 
 
 FACTS = ("Path", "Protocol", "Sent", "Received", "Reconnects", "Server")

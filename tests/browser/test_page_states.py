@@ -1,0 +1,68 @@
+"""Every state of the page, on a desktop and on a phone, in light and dark: accessible to all, and nothing too wide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page
+
+from support.page_tour import Screen, tour
+from support.server_process import ServerProcess
+
+AXE = Path(__file__).parents[2] / "sdk/node_modules/axe-core/axe.min.js"
+SCREENS = {"desktop": Screen(1280, 800, phone=False), "phone": Screen(360, 740, phone=True)}
+VIOLATIONS = """
+async () => {
+  const { violations } = await axe.run(document, { resultTypes: ['violations'] });
+  return violations.map(({ id, help, nodes }) => ({ id, help, where: nodes.map((node) => node.html.slice(0, 200)) }));
+}
+"""
+# Whatever has more in it than fits, unless it says so by an ellipsis, or is a field that scrolls with the cursor.
+TOO_WIDE = """
+(width) => {
+  const found = innerWidth > width ? [`the page is ${innerWidth} pixels wide`] : [];
+  for (const element of document.body.querySelectorAll('*')) {
+    const { textOverflow, display } = getComputedStyle(element);
+    const fits = element.scrollWidth <= element.clientWidth + 1 || textOverflow === 'ellipsis';
+    if (fits || element.clientWidth <= 1 || display === 'inline') continue;
+    if (element.closest('svg, input, textarea, .unseen')) continue;
+    found.push(`${element.scrollWidth} in ${element.clientWidth}: ${element.outerHTML.slice(0, 200)}`);
+  }
+  for (const element of document.body.querySelectorAll('button, input, textarea, a, video, code')) {
+    const { left, right } = element.getBoundingClientRect();
+    if (element.checkVisibility() && (left < -0.5 || right > width + 0.5)) {
+      found.push(`from ${left} to ${right}: ${element.outerHTML.slice(0, 200)}`);
+    }
+  }
+  return found;
+}
+"""
+
+
+@pytest.mark.timeout(180)  # forty states, each looked at twice
+@pytest.mark.parametrize("kind", SCREENS)
+async def test_every_state_is_accessible_and_fits(chromium: Browser, kind: str, tmp_path: Path) -> None:
+    screen = SCREENS[kind]
+    axe = AXE.read_text("utf-8")
+    faults: list[Any] = []
+    seen: list[str] = []
+
+    async def look(state: str, page: Page) -> None:
+        if not await page.evaluate("typeof axe === 'object'"):
+            await page.evaluate(axe)
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            faults.extend((state, scheme, violation) for violation in await page.evaluate(VIOLATIONS))
+        faults.extend((state, fault) for fault in await page.evaluate(TOO_WIDE, screen.width))
+        seen.append(state)
+
+    async with ServerProcess(tmp_path) as server:
+        try:
+            await tour(chromium, server, tmp_path, screen, look)
+        finally:
+            print(*faults, sep="\n")
+        server.assert_clean_log()
+    assert not faults, "\n".join(map(str, faults))
+    assert len(set(seen)) == len(seen) > 30
