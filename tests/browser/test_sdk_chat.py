@@ -202,9 +202,7 @@ async def test_presence_is_told_by_watching(arrive: Arrive, server: ServerProces
 
 async def test_each_device_of_a_user_is_there(arrive: Arrive, server: ServerProcess) -> None:
     desk = await (await Tab(await arrive()).open()).start("alice", keep=True)
-    second = Tab(desk.person)
-    second.page = await desk.person.context.new_page()  # the same browser, so the same key
-    await (await second.open()).start("alice", keep=True, device="phone")
+    second = await (await desk.another()).start("alice", keep=True, device="phone")  # so with the same key
     async with stores(url(server), "bob") as (bob,):
         await desk.sends("bob", "from the desk")
         assert await contents(bob, 1) == ["from the desk"]

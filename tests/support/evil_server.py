@@ -11,11 +11,14 @@ import secrets
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 Message = dict[str, Any]
+
+SDK = Path(__file__).parents[2] / "src" / "aldis" / "web" / "aldis.js"
 
 
 class EvilServer:
@@ -90,12 +93,23 @@ class EvilServer:
             await socket.send_json(message)
 
 
+async def _page(_: web.Request) -> web.Response:
+    """For a browser: an empty page of this origin, and the SDK as it is."""
+    return web.Response(text="<!doctype html><link rel=icon href=data:,>", content_type="text/html")
+
+
+async def _sdk(_: web.Request) -> web.FileResponse:
+    return web.FileResponse(SDK)
+
+
 @asynccontextmanager
 async def evil_server() -> AsyncIterator[EvilServer]:
     """A lying server on a free port of this machine."""
     server = EvilServer()
     application = web.Application()
     application.router.add_get("/", server.serve)
+    application.router.add_get("/page", _page)
+    application.router.add_get("/aldis.js", _sdk)
     runner = web.AppRunner(application, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

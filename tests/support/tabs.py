@@ -63,16 +63,23 @@ await new Promise((resolve, reject) => {
 class Tab:
     """One window; `name` is that of the user whose store is in it, once it was started."""
 
-    def __init__(self, person: Person) -> None:
+    def __init__(self, person: Person, address: str = "/") -> None:
         self.person = person
         self.page = person.page
+        self.address = address
         self.name = ""
 
-    async def open(self, path: str = "/") -> Tab:
-        """Go to a page of the server, and load the SDK there. Once more: reload."""
-        await self.page.goto(path)
+    async def open(self) -> Tab:
+        """Go to the page, and load the SDK there. Once more: reload."""
+        await self.page.goto(self.address)
         await self.run(_LOAD)
         return self
+
+    async def another(self) -> Tab:
+        """A second window of the same browser."""
+        tab = Tab(self.person, self.address)
+        tab.page = await self.person.context.new_page()
+        return await tab.open()
 
     async def start(
         self,
