@@ -527,8 +527,8 @@ export class Link {
     });
     if (this.#state === 'connected') {
       this.#home.connected(this); // in place of the connection before
+      this.#changed();
     }
-    this.#changed();
   }
 
   /** @param {Chunk | Ack} frame */

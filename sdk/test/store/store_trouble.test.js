@@ -30,8 +30,8 @@ after(() => assert.deepEqual(unhandled, []));
 /** A server of the test's own, and stores of these names. */
 async function scene(t, ...names) {
   const server = await startServer();
-  t.after(() => server.kill());
   const world = new World(t, server.url);
+  t.after(() => server.kill());
   return { server, world, stores: await Promise.all(names.map((name) => world.join(name))) };
 }
 
@@ -41,6 +41,8 @@ async function again(t, { port }) {
   return server;
 }
 
+// What is refused is refused silently, and only time tells that nothing else comes.
+const HASTY = { ...QUICK, attempt: 0.5 };
 const numbers = (count) => Array.from({ length: count }, (_, n) => n);
 
 // --- the server ----------------------------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ test('an invitation is asked of the proof too, when the directory lies', async (
   const [invited, impostor] = [await Identity.generate(), await world.join('bob')];
   const lie = (message) =>
     message.userId === 'bob' ? [{ ...message, publicKey: toBase64(invited.publicKey) }] : [message];
-  const alice = await world.join('alice', { lie });
+  const alice = await world.join('alice', { lie, timing: HASTY });
   await assert.rejects(alice.connectToPeer('bob', { fingerprint: invited.fingerprint }), (error) => {
     assert.ok(error instanceof FingerprintMismatch, String(error));
     return error.offered === impostor.identity.fingerprint;
@@ -314,7 +316,7 @@ test('at the first contact the directory and the answer have to name one key', a
   const { world } = await scene(t, 'bob');
   const lie = (message) =>
     message.userId === 'bob' ? [{ ...message, publicKey: toBase64(new Uint8Array(32)) }] : [message];
-  const alice = await world.join('alice', { lie });
+  const alice = await world.join('alice', { lie, timing: HASTY });
   await assert.rejects(alice.connectToPeer('bob'), PeerKeyChanged);
   assert.equal(alice.state.peers.bob.publicKey, null);
 });
@@ -327,7 +329,7 @@ test('an answer that was changed on its way connects nobody, and is why', async 
     }
     return [message];
   };
-  const alice = await world.join('alice', { lie });
+  const alice = await world.join('alice', { lie, timing: HASTY });
   await assert.rejects(alice.connectToPeer('bob', { timeout: 0.5 }), ProofInvalid);
   assert.notEqual(alice.state.peers.bob.state, 'connected');
 });

@@ -9,24 +9,24 @@ import { FakeNetwork } from './fake_rtc.js';
 globalThis.MediaStream ??= /** @type {any} */ (FakeStream);
 
 /** Everything that takes long takes a moment. */
-export const QUICK = { attempt: 5, heal: 1, heartbeat: 0.05, silence: 0.3, probe: 0.1, linger: 0.1 };
+export const QUICK = { attempt: 3, heal: 1, heartbeat: 0.05, silence: 0.3, probe: 0.1, linger: 0.1 };
 
 /** Some stores that can reach each other, and are closed when the test ends. */
 export class World {
   network = new FakeNetwork();
-  #t;
+  #stores = [];
   #url;
 
   constructor(t, url) {
-    this.#t = t;
     this.#url = url;
+    t.after(() => Promise.all(this.#stores.map((store) => store.disconnect())));
   }
 
   /** A store that is not connected. */
   make(options = {}) {
     const { RTCPeerConnection } = this.network;
     const store = new NetworkStore({ timing: QUICK, backoff: AT_ONCE, RTCPeerConnection, iceServers: [], ...options });
-    this.#t.after(() => store.disconnect());
+    this.#stores.push(store);
     return store;
   }
 
