@@ -1,0 +1,85 @@
+/**
+ * Makes pages of the examples in docs/browser.md and sdk/README.md, for a real browser to run:
+ *
+ *     node guide.js FOLDER URL       URL is that of a server, in place of `url` and http://localhost:8080
+ *
+ * `guide.html` runs all plain blocks one after the other; `svelte.html` and `react.html` show the components;
+ * `readme.html` is the page of the README as it stands, which loads the SDK from the server.
+ */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import { compile } from 'svelte/compiler';
+
+const sdk = fileURLToPath(new URL('../../', import.meta.url));
+const BLOCK = /^```(\w+)(?: file=(\S+))?\n(.*?)^```/gms;
+
+/** The blocks of a text: [language, file or undefined, code]. */
+function blocks(text) {
+  return [...text.matchAll(BLOCK)].map(([, language, file, code]) => [language, file, code]);
+}
+
+const svelte = {
+  name: 'svelte',
+  setup(build) {
+    build.onLoad({ filter: /\.svelte$/ }, async ({ path: filename }) => {
+      const { js } = compile(await readFile(filename, 'utf8'), { filename, generate: 'client' });
+      return { contents: js.code, loader: 'js' };
+    });
+  },
+};
+
+const ENTRIES = {
+  'svelte.js': `import { mount } from 'svelte';
+import People from './People.svelte';
+mount(People, { target: document.body });
+`,
+  'react.js': `import { createRoot } from 'react-dom/client';
+import { createElement } from 'react';
+import People from './People.jsx';
+createRoot(document.body.appendChild(document.createElement('main'))).render(createElement(People));
+`,
+};
+
+const [folder, url] = process.argv.slice(2);
+const sources = path.join(folder, 'sources');
+await mkdir(sources, { recursive: true });
+
+const guide = blocks(await readFile(path.join(sdk, '../docs/browser.md'), 'utf8'));
+const plain = guide.filter(([language, file]) => language === 'js' && file === undefined).map(([, , code]) => code);
+const end = 'document.title = "the guide has run";';
+const files = { 'guide.js': [`const url = ${JSON.stringify(url)};`, ...plain, end].join('\n'), ...ENTRIES };
+for (const [, file, code] of guide) {
+  if (file !== undefined) {
+    files[file] = code.replaceAll('http://localhost:8080', url);
+  }
+}
+for (const [name, text] of Object.entries(files)) {
+  await writeFile(path.join(sources, name), text);
+}
+
+const pages = ['guide', 'svelte', 'react'];
+await build({
+  entryPoints: pages.map((page) => path.join(sources, `${page}.js`)),
+  outdir: folder,
+  bundle: true,
+  format: 'esm',
+  target: 'es2022',
+  jsx: 'automatic',
+  alias: { '@aldis/client': path.join(sdk, 'src/index.js') },
+  nodePaths: [path.join(sdk, 'node_modules')],
+  define: { 'process.env.NODE_ENV': '"production"' },
+  conditions: ['browser'],
+  plugins: [svelte],
+  logLevel: 'error',
+});
+for (const page of pages) {
+  const script = `<script type="module" src="${page}.js"></script>`;
+  await writeFile(path.join(folder, `${page}.html`), `<!doctype html><meta charset="utf-8"><body>${script}</body>`);
+}
+
+const [[, , page]] = blocks(await readFile(path.join(sdk, 'README.md'), 'utf8')).filter(
+  ([language]) => language === 'html',
+);
+await writeFile(path.join(folder, 'readme.html'), page.replaceAll('http://localhost:8080', url));
