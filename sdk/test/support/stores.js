@@ -1,5 +1,4 @@
 /** Stores for tests: on a real server, with peer connections that need no network. */
-import { Identity } from '../../src/identity/keys.js';
 import { NetworkStore } from '../../src/store/store.js';
 import { AT_ONCE } from './clients.js';
 import { FakeStream } from './fake_media.js';
@@ -92,5 +91,3 @@ export async function take(store, count) {
 
 /** The contents of the next messages. */
 export const contents = async (store, count) => (await take(store, count)).map(({ content }) => content);
-
-export { Identity };
