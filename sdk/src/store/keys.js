@@ -17,19 +17,19 @@ import { fromBase64 } from '../protocol/codec.js';
  * @typedef {{ publicKey: Bytes | null, fingerprint: string | null }} Known The pinned key of a user, if there is one.
  */
 
-/** @type {Known} */
-const UNKNOWN = { publicKey: null, fingerprint: null };
+/**
+ * @typedef {object} Entry What there is to say of one user's key.
+ * @property {Known} known
+ * @property {Bytes | null} named By the directory, while there is no pin.
+ * @property {string | null} required The fingerprint that an invitation has brought.
+ */
 
 /** The pins of a store: those of `pins`, and expectations that last as long as a peer is known. */
 export class DirectoryPins {
   #pins;
   #server;
-  /** @type {Map<string, Bytes>} */
-  #expected = new Map();
-  /** @type {Map<string, string>} */
-  #required = new Map();
-  /** @type {Map<string, Known>} */
-  #known = new Map();
+  /** @type {Map<string, Entry>} */
+  #entries = new Map();
 
   /**
    * @param {Pins} pins
@@ -40,6 +40,16 @@ export class DirectoryPins {
     this.#server = server;
   }
 
+  /** @param {string} userId */
+  #of(userId) {
+    let entry = this.#entries.get(userId);
+    if (!entry) {
+      entry = { known: { publicKey: null, fingerprint: null }, named: null, required: null };
+      this.#entries.set(userId, entry);
+    }
+    return entry;
+  }
+
   /**
    * What was pinned when it was looked at last.
    *
@@ -47,7 +57,7 @@ export class DirectoryPins {
    * @returns {Known}
    */
   known(userId) {
-    return this.#known.get(userId) ?? UNKNOWN;
+    return this.#of(userId).known;
   }
 
   /**
@@ -68,15 +78,13 @@ export class DirectoryPins {
    * @param {string} expected
    */
   async require(userId, expected) {
-    const before = this.#required.get(userId);
-    this.#required.set(userId, expected); // first: nothing else is to be pinned while we look
+    const entry = this.#of(userId);
+    const before = entry.required;
+    entry.required = expected; // first: nothing else is to be pinned while we look
     await this.load(userId);
     const pinned = this.known(userId).fingerprint;
     if (pinned && pinned !== expected) {
-      this.#required.delete(userId);
-      if (before) {
-        this.#required.set(userId, before);
-      }
+      entry.required = before;
       throw new FingerprintMismatch(userId, expected, pinned);
     }
   }
@@ -88,15 +96,11 @@ export class DirectoryPins {
    * @param {string} userId
    * @param {Bytes} publicKey
    */
-  async expect(userId, publicKey) {
-    const print = await fingerprint(publicKey);
-    const pinned = await this.load(userId);
-    this.#check(userId, print);
-    if (pinned) {
-      return pinned;
-    }
-    this.#expected.set(userId, publicKey);
-    return publicKey;
+  expect(userId, publicKey) {
+    return this.#judge(userId, publicKey, (entry, pinned) => {
+      entry.named = publicKey;
+      return pinned ?? publicKey;
+    });
   }
 
   /**
@@ -107,17 +111,13 @@ export class DirectoryPins {
    * @param {string} userId
    * @param {Bytes} publicKey
    */
-  async pin(server, userId, publicKey) {
-    const print = await fingerprint(publicKey);
-    const standing = (await this.load(userId)) ?? this.#expected.get(userId);
-    // Nothing may be waited for between the check and the pin.
-    this.#check(userId, print);
-    if (standing && !sameKey(standing, publicKey)) {
-      return standing;
-    }
-    const pinned = await this.#pins.pin(server, userId, publicKey);
-    await this.#learn(userId, pinned);
-    return pinned;
+  pin(server, userId, publicKey) {
+    return this.#judge(userId, publicKey, async ({ named }, pinned) => {
+      const standing = pinned ?? named;
+      return standing && !sameKey(standing, publicKey)
+        ? standing
+        : this.#learn(userId, await this.#pins.pin(server, userId, publicKey));
+    });
   }
 
   /**
@@ -138,30 +138,34 @@ export class DirectoryPins {
    * @param {string} userId
    */
   forget(userId) {
-    this.#expected.delete(userId);
-    this.#required.delete(userId);
-    this.#known.delete(userId);
+    this.#entries.delete(userId);
   }
 
   /**
+   * Go on with a key, unless an invitation has meant another one. Nothing may be waited for between the two.
+   *
    * @param {string} userId
-   * @param {string} print
+   * @param {Bytes} publicKey
+   * @param {(entry: Entry, pinned: Bytes | null) => Bytes | Promise<Bytes>} goOn
    */
-  #check(userId, print) {
-    const expected = this.#required.get(userId);
-    if (expected && expected !== print) {
-      throw new FingerprintMismatch(userId, expected, print);
+  async #judge(userId, publicKey, goOn) {
+    const print = await fingerprint(publicKey);
+    const pinned = await this.load(userId);
+    const entry = this.#of(userId);
+    if (entry.required && entry.required !== print) {
+      throw new FingerprintMismatch(userId, entry.required, print);
     }
+    return goOn(entry, pinned);
   }
 
   /**
+   * @template {Bytes | null} T
    * @param {string} userId
-   * @param {Bytes | null} publicKey
+   * @param {T} publicKey
    */
   async #learn(userId, publicKey) {
-    const known = this.known(userId).publicKey;
-    if (publicKey && !(known && sameKey(known, publicKey))) {
-      this.#known.set(userId, { publicKey, fingerprint: await fingerprint(publicKey) });
+    if (publicKey) {
+      this.#of(userId).known = { publicKey, fingerprint: await fingerprint(publicKey) };
     }
     return publicKey;
   }
