@@ -13,7 +13,7 @@ const WIDTH = 300;
 const HEIGHT = 72;
 const LEAST_SCALE = 0.005; // seconds: below it, the line would show the noise of a timer
 
-/** @returns {{ element: HTMLElement, render: (samples: Sample[], now: number) => void }} */
+/** @returns {{ element: HTMLElement, render: (samples: Sample[], now: number, connected: boolean) => void }} */
 export function chart() {
   const line = svg('path', { class: 'line' });
   const image = svg('svg', {
@@ -34,7 +34,7 @@ export function chart() {
   );
   return {
     element,
-    render(samples, now) {
+    render(samples, now, connected) {
       const times = samples.flatMap((sample) => sample.seconds ?? []);
       const scale = step(Math.max(LEAST_SCALE, ...times) * 1.1);
       let path = '';
@@ -47,11 +47,12 @@ export function chart() {
       setAttribute(line, 'd', path);
       setText(top, milliseconds(scale));
       const last = samples.at(-1)?.seconds ?? null;
-      setText(current, last === null ? 'not connected' : milliseconds(last));
+      const none = connected ? 'not measured yet' : 'not connected';
+      setText(current, last === null ? none : milliseconds(last));
       const range = times.length
         ? `, between ${milliseconds(Math.min(...times))} and ${milliseconds(Math.max(...times))}`
         : '';
-      const spoken = last === null ? 'not connected' : `now ${milliseconds(last)}`;
+      const spoken = last === null ? none : `now ${milliseconds(last)}`;
       setAttribute(image, 'aria-label', `Round-trip time of the last minute: ${spoken}${range}`);
     },
   };

@@ -78,7 +78,10 @@ const EXPLANATIONS = {
     // The reason is there for people; this one calls for advice.
     `${sentence(reason)}${/^no path/.test(reason) ? ` ${TURN}` : ''}`,
   ],
-  DeliveryFailed: ({ reason }) => ['Not delivered', sentence(reason)],
+  DeliveryFailed: ({ reason }) => [
+    'It did not arrive',
+    /^the signaling server is gone/.test(reason) ? 'This window had left the server.' : sentence(reason),
+  ],
   FeatureMissing: ({ userId, feature }) => [
     `${userId} cannot take ${feature}`,
     feature === 'calls'

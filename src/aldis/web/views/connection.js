@@ -43,7 +43,7 @@ export function connectionPanel(session, person) {
         Server: SERVER[session.server],
       };
       for (const [label, value] of Object.entries(values)) setText(/** @type {Node} */ (cells.get(label)), value ?? '');
-      line.render(person.samples, performance.now() / 1000);
+      line.render(person.samples, performance.now() / 1000, connected);
       fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow} ${person.newKey}`, () =>
         keysOf(session, person),
       );

@@ -48,7 +48,7 @@ export function textEntry(entry, person, again) {
 /** @param {NoteEntry} entry @returns {View} */
 export function noteEntry(entry) {
   return {
-    element: h('p', { class: 'entry note' }, entry.text, ' ', time(entry.at)),
+    element: h('p', { class: 'entry note' }, entry.text, ' · ', time(entry.at)),
     render() {},
   };
 }
