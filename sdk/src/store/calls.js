@@ -17,6 +17,7 @@
  */
 import { timers as realTimers } from '../client/timers.js';
 import { FeatureMissing, PeerConnectionFailed, StateError } from '../errors.js';
+import { randomBytes } from '../peer/trust.js';
 import { toBase64url } from '../protocol/codec.js';
 import { clean, encodeControl, ID_BYTES } from './controls.js';
 import { Callbacks } from './feeds.js';
@@ -24,7 +25,7 @@ import { Callbacks } from './feeds.js';
 /** @import { Timers } from '../client/timers.js' */
 /** @import { AldisError } from '../errors.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
-/** @import { CallWord } from './controls.js' */
+/** @import { CallOffer, CallWord, Control } from './controls.js' */
 
 /** How long it rings, in seconds: some ten rings, as with telephones. */
 export const RING_SECONDS = 45;
@@ -50,27 +51,16 @@ const FEATURE = 'calls';
  * @typedef {'ringing' | 'connecting' | 'connected' | 'ended'} CallState
  */
 
-/**
- * What a call begins with.
- *
- * @typedef {object} About
- * @property {string} id
- * @property {string} userId
- * @property {'in' | 'out'} direction
- * @property {boolean} audio
- * @property {boolean} video
- * @property {MediaStream | null} localStream
- */
+/** @typedef {Map<MediaStreamTrack, MediaStream | undefined>} Tracks What somebody sends, and as part of what. */
 
 /**
- * What is known of a call besides.
+ * What all calls of a store share.
  *
- * @typedef {object} Job
- * @property {Call} call
- * @property {Callbacks<Call>} watchers
- * @property {Set<string>} ids Those that the other side knows it by; none before it was offered.
- * @property {boolean} expects Whether the other side sends something.
- * @property {() => void} silence Ends the time that it may ring.
+ * @typedef {object} Exchange
+ * @property {Route} route
+ * @property {Timers} timers
+ * @property {Map<string, Call>} calls Those that have not ended, by user.
+ * @property {Map<string, Tracks>} tracks By user.
  */
 
 /** A call. Its properties are there to be read; `subscribe` tells when they change. */
@@ -90,32 +80,45 @@ export class Call {
    * @type {AldisError | null}
    */
   error = null;
-  #calls;
-  #watchers;
+  #exchange;
+  /** @type {Callbacks<Call>} */
+  #watchers = new Callbacks();
+  /** @type {Set<string>} those that the other side knows it by; none before it was offered */
+  #ids = new Set();
+  /** Whether the other side sends something. */
+  #expects = false;
+  #silence;
 
   /**
    * Made by `NetworkStore.call`, or given to the callback of `NetworkStore.onCall`.
    *
-   * @param {Calls} calls
-   * @param {Callbacks<Call>} watchers
-   * @param {About & { remoteStream: MediaStream }} about
+   * @param {Exchange} exchange
+   * @param {string} userId
+   * @param {Omit<CallOffer, 'type'>} offer
+   * @param {MediaStream | null} [stream] What is offered; none when it comes in.
    */
-  constructor(calls, watchers, about) {
-    this.#calls = calls;
-    this.#watchers = watchers;
-    this.id = about.id;
+  constructor(exchange, userId, { id, audio, video }, stream) {
+    this.id = id;
     /** The other user. */
-    this.userId = about.userId;
-    this.direction = about.direction;
+    this.userId = userId;
+    /** @type {'in' | 'out'} */
+    this.direction = stream === undefined ? 'in' : 'out';
     /** Whether the caller offers sound. */
-    this.audio = about.audio;
+    this.audio = audio;
     /** Whether the caller offers pictures. */
-    this.video = about.video;
+    this.video = video;
     /** What we send; the application's own, which also stops its tracks when the call has ended. */
-    this.localStream = about.localStream;
+    this.localStream = stream ?? null;
     /** What the other side sends: one object for the whole call, in which tracks come and go. */
-    this.remoteStream = about.remoteStream;
+    this.remoteStream = new MediaStream();
+    if (this.direction === 'in') this.#ids.add(id);
+    this.#exchange = exchange;
+    this.#silence = exchange.timers.callLater(RING_SECONDS, () => this.finish('no answer'));
+    exchange.calls.set(userId, this);
+    exchange.route.changed();
   }
+
+  // --- for the application -------------------------------------------------------------------------------------------
 
   /**
    * Take the call. Throws `StateError` when it is not ringing here (any more: stop the tracks then).
@@ -123,7 +126,10 @@ export class Call {
    * @param {MediaStream | null} [stream] What the caller is to hear and see; null to only listen and look.
    */
   accept(stream = null) {
-    this.#calls.accept(this, stream);
+    if (!rings(this, 'in')) throw new StateError('the call is not ringing here');
+    this.localStream = stream;
+    this.#open(() => this.#say({ type: 'call-accept', id: this.id, ...mediaOf(stream) }));
+    this.#connect(this);
   }
 
   /**
@@ -132,7 +138,7 @@ export class Call {
    * @param {string} [reason] At most 200 characters.
    */
   decline(reason = 'declined') {
-    this.#calls.end(this, reason);
+    this.finish(clean(reason));
   }
 
   /**
@@ -141,7 +147,7 @@ export class Call {
    * @param {string} [reason] At most 200 characters.
    */
   end(reason = 'ended') {
-    this.#calls.end(this, reason);
+    this.finish(clean(reason));
   }
 
   /**
@@ -150,7 +156,10 @@ export class Call {
    * @param {MediaStream | null} stream
    */
   replaceStream(stream) {
-    this.#calls.replace(this, stream);
+    if (this.state === 'ended') throw new StateError('the call has ended');
+    this.localStream = stream;
+    this.#send(stream);
+    this.#watchers.tell(this);
   }
 
   /**
@@ -160,19 +169,186 @@ export class Call {
    * @returns {() => void}
    */
   subscribe = (run) => this.#watchers.follow(run, this);
+
+  // --- for `Calls` ---------------------------------------------------------------------------------------------------
+
+  /**
+   * Have the peer called, and offer the call as soon as it is connected. Throws what comes of that.
+   *
+   * @param {readonly string[] | null} features What its program can do; null while it is not connected.
+   */
+  begin(features) {
+    this.#open(() => features && this.#offer(features));
+  }
+
+  /**
+   * The peer is connected, now or again.
+   *
+   * @param {readonly string[]} features
+   */
+  connected(features) {
+    if (this.#ids.size) {
+      this.#send(this.localStream);
+      this.show(); // without what has ended with the connection before
+    } else {
+      try {
+        this.#offer(features);
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+  }
+
+  /**
+   * The other side calls, too: both want this call, and it comes to the same conclusion, if it has heard of ours.
+   *
+   * @param {CallOffer} offer
+   */
+  meet(offer) {
+    if (this.#ids.size === 0) {
+      this.id = offer.id;
+      attempt(this.#exchange.route, this.userId, { type: 'call-accept', id: this.id, ...mediaOf(this.localStream) });
+    }
+    this.#ids.add(offer.id);
+    this.#connect(offer);
+  }
+
+  /**
+   * Whether the other side knows the call by this id.
+   *
+   * @param {string} id
+   */
+  is(id) {
+    return this.#ids.has(id);
+  }
+
+  /**
+   * The other side has said something that may be about this call.
+   *
+   * @param {Control} word
+   */
+  heard(word) {
+    if (!this.is(word.id)) return;
+    if (word.type === 'call-accept') {
+      if (rings(this, 'out')) this.#connect(word);
+    } else if (word.type === 'call-decline' || word.type === 'call-end') {
+      this.#ids.delete(word.id);
+      this.finish(clean(word.reason));
+    }
+  }
+
+  /**
+   * See `Calls.ended`.
+   *
+   * @param {AldisError} error
+   * @param {boolean} restarted
+   */
+  lost(error, restarted) {
+    if (this.#ids.size || !restarted) this.#fail(error);
+  }
+
+  /**
+   * End the call, and say so.
+   *
+   * @param {string} reason
+   */
+  finish(reason) {
+    if (this.state === 'ended') return;
+    const { route, calls } = this.#exchange;
+    const type = rings(this, 'in') ? 'call-decline' : 'call-end';
+    this.#silence();
+    this.#send(null);
+    this.state = 'ended';
+    this.reason = reason;
+    calls.delete(this.userId);
+    for (const id of this.#ids) attempt(route, this.userId, { type, id, reason });
+    for (const track of this.remoteStream.getTracks()) this.remoteStream.removeTrack(track);
+    this.#changed();
+  }
+
+  /** Have the remote stream hold what the other side sends. */
+  show() {
+    if (this.state === 'ringing') return;
+    const { remoteStream } = this;
+    /** @type {Tracks} */
+    const tracks = this.#exchange.tracks.get(this.userId) ?? new Map();
+    for (const track of tracks.keys()) {
+      if (track.readyState === 'ended') tracks.delete(track);
+      else remoteStream.addTrack(track); // nothing happens for one that is there already
+    }
+    for (const track of remoteStream.getTracks()) {
+      if (!tracks.has(track)) remoteStream.removeTrack(track);
+    }
+    if (tracks.size || !this.#expects) this.state = 'connected';
+    this.#changed();
+  }
+
+  // --- from ringing to the end ---------------------------------------------------------------------------------------
+
+  /**
+   * Have the peer called, and go on; the call has failed when that fails.
+   *
+   * @param {() => void} goOn
+   */
+  #open(goOn) {
+    try {
+      this.#exchange.route.open(this.userId);
+      goOn();
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    }
+  }
+
+  /** @param {readonly string[]} features */
+  #offer(features) {
+    const { id, userId, audio, video } = this;
+    if (!features.includes(FEATURE)) throw new FeatureMissing(userId, FEATURE);
+    this.#say({ type: 'call-offer', id, audio, video });
+    this.#ids.add(id);
+  }
+
+  /**
+   * Both want the call.
+   *
+   * @param {{ audio: boolean, video: boolean }} theirs
+   */
+  #connect({ audio, video }) {
+    this.#silence();
+    this.#expects = audio || video;
+    this.state = 'connecting';
+    this.#send(this.localStream);
+    this.show();
+  }
+
+  /** @param {unknown} error */
+  #fail(error) {
+    const fault = (this.error = /** @type {AldisError} */ (error));
+    this.finish(fault instanceof PeerConnectionFailed ? fault.reason : fault.message);
+  }
+
+  #changed() {
+    this.#watchers.tell(this);
+    this.#exchange.route.changed();
+  }
+
+  /** @param {CallWord} word */
+  #say(word) {
+    this.#exchange.route.sendControl(this.userId, encodeControl(word));
+  }
+
+  /** @param {MediaStream | null} stream */
+  #send(stream) {
+    if (this.state !== 'ringing') this.#exchange.route.connection(this.userId)?.setTracks(stream);
+  }
 }
 
 /** All calls of one store. */
 export class Calls {
-  #route;
+  /** @type {Exchange} */
+  #exchange;
   #onCall;
-  #timers;
   #random;
-  #MediaStream;
-  /** @type {Map<string, Job>} by user */
-  #jobs = new Map();
-  /** @type {Map<string, Map<MediaStreamTrack, MediaStream | undefined>>} by user: what they send, and as part of what */
-  #tracks = new Map();
 
   /**
    * @param {Route} route
@@ -180,25 +356,17 @@ export class Calls {
    * @param {object} [platform]
    * @param {Timers} [platform.timers]
    * @param {(size: number) => Bytes} [platform.random]
-   * @param {typeof globalThis.MediaStream} [platform.MediaStream]
    */
-  constructor(
-    route,
-    onCall,
-    {
-      timers = realTimers,
-      random = (size) => crypto.getRandomValues(new Uint8Array(size)),
-      MediaStream = globalThis.MediaStream,
-    } = {},
-  ) {
-    this.#route = route;
+  constructor(route, onCall, { timers = realTimers, random = randomBytes } = {}) {
+    this.#exchange = { route, timers, calls: new Map(), tracks: new Map() };
     this.#onCall = onCall;
-    this.#timers = timers;
     this.#random = random;
-    this.#MediaStream = MediaStream;
   }
 
-  // --- for the application -------------------------------------------------------------------------------------------
+  /** @param {string} userId */
+  #with(userId) {
+    return this.#exchange.calls.get(userId);
+  }
 
   /**
    * Call somebody; or take their call, when they are calling. Throws `FeatureMissing`, `StateError` when there is a call
@@ -209,74 +377,17 @@ export class Calls {
    * @returns {Call}
    */
   call(userId, stream) {
-    const there = this.#jobs.get(userId)?.call;
-    if (there) {
-      if (!rings(there, 'in')) throw new StateError(`there is a call with ${userId} already`);
-      there.accept(stream);
-      return there;
+    let call = this.#with(userId);
+    if (!call) {
+      const id = toBase64url(this.#random(ID_BYTES));
+      call = new Call(this.#exchange, userId, { id, ...mediaOf(stream) }, stream);
+      call.begin(this.#exchange.route.features(userId));
+    } else if (rings(call, 'in')) {
+      call.accept(stream);
+    } else {
+      throw new StateError(`there is a call with ${userId} already`);
     }
-    const features = this.#route.features(userId);
-    if (features && !features.includes(FEATURE)) throw new FeatureMissing(userId, FEATURE);
-    const job = this.#begin({
-      id: toBase64url(this.#random(ID_BYTES)),
-      userId,
-      direction: 'out',
-      ...mediaOf(stream),
-      localStream: stream,
-    });
-    try {
-      this.#route.open(userId);
-      if (features) this.#offer(job);
-    } catch (error) {
-      job.ids.clear();
-      this.#finish(job, '');
-      throw error;
-    }
-    return job.call;
-  }
-
-  /**
-   * See `Call.accept`.
-   *
-   * @param {Call} call
-   * @param {MediaStream | null} stream
-   */
-  accept(call, stream) {
-    const job = this.#jobs.get(call.userId);
-    if (job?.call !== call || !rings(call, 'in')) throw new StateError('the call is not ringing here');
-    call.localStream = stream;
-    try {
-      this.#route.open(call.userId);
-      this.#say(job, { type: 'call-accept', id: call.id, ...mediaOf(stream) });
-    } catch (error) {
-      this.#fail(job, error);
-      throw error;
-    }
-    this.#connect(job, call);
-  }
-
-  /**
-   * See `Call.decline` and `Call.end`.
-   *
-   * @param {Call} call
-   * @param {string} reason
-   */
-  end(call, reason) {
-    const job = this.#jobs.get(call.userId);
-    if (job?.call === call) this.#finish(job, clean(reason));
-  }
-
-  /**
-   * See `Call.replaceStream`.
-   *
-   * @param {Call} call
-   * @param {MediaStream | null} stream
-   */
-  replace(call, stream) {
-    if (call.state === 'ended') throw new StateError('the call has ended');
-    call.localStream = stream;
-    this.#send(call);
-    this.#jobs.get(call.userId)?.watchers.tell(call);
+    return call;
   }
 
   // --- from the store ------------------------------------------------------------------------------------------------
@@ -288,7 +399,7 @@ export class Calls {
    * @param {string} userId
    */
   busy(userId) {
-    const call = this.#jobs.get(userId)?.call;
+    const call = this.#with(userId);
     return !!call && !rings(call, 'in');
   }
 
@@ -299,20 +410,7 @@ export class Calls {
    * @param {readonly string[]} features
    */
   connected(userId, features) {
-    const job = this.#jobs.get(userId);
-    if (!job) return;
-    if (job.ids.size) {
-      this.#send(job.call);
-      this.#show(userId); // without what has ended with the connection before
-    } else if (features.includes(FEATURE)) {
-      try {
-        this.#offer(job);
-      } catch (error) {
-        this.#fail(job, error);
-      }
-    } else {
-      this.#fail(job, new FeatureMissing(userId, FEATURE));
-    }
+    this.#with(userId)?.connected(features);
   }
 
   /**
@@ -324,28 +422,27 @@ export class Calls {
    * @param {boolean} [restarted]
    */
   ended(userId, error, restarted = false) {
-    this.#tracks.delete(userId);
-    const job = this.#jobs.get(userId);
-    if (job && (job.ids.size || !restarted)) this.#fail(job, error);
+    this.#exchange.tracks.delete(userId);
+    this.#with(userId)?.lost(error, restarted);
   }
 
   /**
    * The peer's store has said something; what is not about calls is ignored.
    *
    * @param {string} userId
-   * @param {import('./controls.js').Control} control
+   * @param {Control} control
    */
   received(userId, control) {
-    const job = this.#jobs.get(userId);
-    if (control.type === 'call-offer') {
-      this.#offered(userId, control, job);
-    } else if (job?.ids.has(control.id)) {
-      if (control.type === 'call-accept') {
-        if (rings(job.call, 'out')) this.#connect(job, control);
-      } else if (control.type === 'call-decline' || control.type === 'call-end') {
-        job.ids.delete(control.id);
-        this.#finish(job, clean(control.reason));
-      }
+    const call = this.#with(userId);
+    if (control.type !== 'call-offer') {
+      call?.heard(control);
+    } else if (call && rings(call, 'out')) {
+      call.meet(control);
+    } else if (!call && this.#onCall.size) {
+      this.#onCall.tell(new Call(this.#exchange, userId, control));
+    } else if (!call?.is(control.id)) {
+      const reason = call ? 'busy' : 'no calls here';
+      attempt(this.#exchange.route, userId, { type: 'call-decline', id: control.id, reason });
     }
   }
 
@@ -357,8 +454,9 @@ export class Calls {
    * @param {readonly MediaStream[]} streams Those that it belongs to there; one, or none.
    */
   trackReceived(userId, track, [stream]) {
-    const tracks = this.#tracks.get(userId) ?? new Map();
-    this.#tracks.set(userId, tracks);
+    /** @type {Tracks} */
+    const tracks = this.#exchange.tracks.get(userId) ?? new Map();
+    this.#exchange.tracks.set(userId, tracks);
     // A new connection brings new tracks, and the end of the old ones is told by nobody.
     for (const [other, its] of tracks) {
       if (other !== track && other.kind === track.kind && its !== stream) tracks.delete(other);
@@ -366,165 +464,30 @@ export class Calls {
     tracks.set(track, stream);
     const gone = () => {
       if (tracks.get(track) === stream) tracks.delete(track);
-      this.#show(userId);
+      this.#with(userId)?.show();
     };
     track.addEventListener('ended', gone);
     stream?.addEventListener('removetrack', (event) => event.track === track && gone());
-    this.#show(userId);
+    this.#with(userId)?.show();
   }
 
   /** End all calls. */
   close() {
-    for (const job of [...this.#jobs.values()]) this.#finish(job, 'the store was closed');
+    for (const call of this.#exchange.calls.values()) call.finish('the store was closed');
   }
+}
 
-  // --- from ringing to the end ---------------------------------------------------------------------------------------
-
-  /** @param {About} about */
-  #begin(about) {
-    /** @type {Callbacks<Call>} */
-    const watchers = new Callbacks();
-    const call = new Call(this, watchers, { ...about, remoteStream: new this.#MediaStream() });
-    /** @type {Job} */
-    const job = {
-      call,
-      watchers,
-      ids: new Set(),
-      expects: false,
-      silence: this.#timers.callLater(RING_SECONDS, () => this.#finish(job, 'no answer')),
-    };
-    this.#jobs.set(call.userId, job);
-    this.#route.changed();
-    return job;
-  }
-
-  /** @param {Job} job */
-  #offer(job) {
-    const { id, audio, video } = job.call;
-    job.ids.add(id);
-    this.#say(job, { type: 'call-offer', id, audio, video });
-  }
-
-  /**
-   * @param {string} userId
-   * @param {import('./controls.js').CallOffer} offer
-   * @param {Job | undefined} there
-   */
-  #offered(userId, { id, audio, video }, there) {
-    if (there && rings(there.call, 'out')) {
-      // Both want this call, and the other side comes to the same conclusion, if it has heard of ours.
-      if (there.ids.size === 0) {
-        there.call.id = id;
-        this.#try(userId, { type: 'call-accept', id, ...mediaOf(there.call.localStream) });
-      }
-      there.ids.add(id);
-      this.#connect(there, { audio, video });
-    } else if (there || this.#onCall.size === 0) {
-      if (!there?.ids.has(id))
-        this.#try(userId, { type: 'call-decline', id, reason: there ? 'busy' : 'no calls here' });
-    } else {
-      const job = this.#begin({ id, userId, direction: 'in', audio, video, localStream: null });
-      job.ids.add(id);
-      this.#onCall.tell(job.call);
-    }
-  }
-
-  /**
-   * Both want the call.
-   *
-   * @param {Job} job
-   * @param {{ audio: boolean, video: boolean }} theirs
-   */
-  #connect(job, { audio, video }) {
-    job.silence();
-    job.expects = audio || video;
-    job.call.state = 'connecting';
-    this.#send(job.call);
-    this.#show(job.call.userId);
-  }
-
-  /**
-   * @param {Job} job
-   * @param {unknown} error
-   */
-  #fail(job, error) {
-    const fault = /** @type {AldisError} */ (error);
-    job.call.error = fault;
-    this.#finish(job, fault instanceof PeerConnectionFailed ? fault.reason : fault.message);
-  }
-
-  /**
-   * @param {Job} job
-   * @param {string} reason
-   */
-  #finish(job, reason) {
-    const { call } = job;
-    const { userId } = call;
-    if (this.#jobs.get(userId) !== job) return;
-    this.#jobs.delete(userId);
-    job.silence();
-    const type = rings(call, 'in') ? 'call-decline' : 'call-end';
-    for (const id of job.ids) this.#try(userId, { type, id, reason });
-    if (call.state !== 'ringing') this.#route.connection(userId)?.setTracks(null);
-    call.state = 'ended';
-    call.reason = reason;
-    for (const track of call.remoteStream.getTracks()) call.remoteStream.removeTrack(track);
-    this.#changed(job);
-  }
-
-  /** @param {Job} job */
-  #changed(job) {
-    job.watchers.tell(job.call);
-    this.#route.changed();
-  }
-
-  // --- words and tracks ----------------------------------------------------------------------------------------------
-
-  /**
-   * @param {Job} job
-   * @param {CallWord} word
-   */
-  #say(job, word) {
-    this.#route.sendControl(job.call.userId, encodeControl(word));
-  }
-
-  /**
-   * Say something that may as well not be said, when there is no way to.
-   *
-   * @param {string} userId
-   * @param {CallWord} word
-   */
-  #try(userId, word) {
-    try {
-      this.#route.sendControl(userId, encodeControl(word));
-    } catch {}
-  }
-
-  /** @param {Call} call */
-  #send({ state, userId, localStream }) {
-    if (state !== 'ringing') this.#route.connection(userId)?.setTracks(localStream);
-  }
-
-  /**
-   * Have the remote stream hold what the other side sends.
-   *
-   * @param {string} userId
-   */
-  #show(userId) {
-    const job = this.#jobs.get(userId);
-    if (!job || job.call.state === 'ringing') return;
-    const { call, expects } = job;
-    const tracks = this.#tracks.get(userId) ?? new Map();
-    for (const track of tracks.keys()) {
-      if (track.readyState === 'ended') tracks.delete(track);
-      else call.remoteStream.addTrack(track); // nothing happens for one that is there already
-    }
-    for (const track of call.remoteStream.getTracks()) {
-      if (!tracks.has(track)) call.remoteStream.removeTrack(track);
-    }
-    if (tracks.size || !expects) call.state = 'connected';
-    this.#changed(job);
-  }
+/**
+ * Say something that may as well not be said, when there is no way to.
+ *
+ * @param {Route} route
+ * @param {string} userId
+ * @param {CallWord} word
+ */
+function attempt(route, userId, word) {
+  try {
+    route.sendControl(userId, encodeControl(word));
+  } catch {}
 }
 
 /**

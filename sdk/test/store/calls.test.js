@@ -10,6 +10,8 @@ import { camera, FakeStream, FakeTrack } from '../support/fake_media.js';
 import { FakeTimers } from '../support/fake_timers.js';
 import { generator } from '../support/generator.js';
 
+globalThis.MediaStream ??= /** @type {any} */ (FakeStream); // Node has none
+
 /**
  * One end: its calls, and what they see of the store. What is said waits until it is delivered, so that words can cross;
  * the tracks of the other end come with `flow`, as if that were the renegotiation.
@@ -63,7 +65,6 @@ class End {
     this.calls = new Calls(route, this.onCall, {
       timers: this.timers,
       random: (size) => new Uint8Array(size).fill(++next, 1).fill(other.length, 0, 1),
-      MediaStream: /** @type {any} */ (FakeStream),
     });
   }
 
