@@ -94,6 +94,20 @@ async def test_a_call_goes_on_over_a_connection_that_takes_the_place_of_a_lost_o
     await bob.until("call.state === 'ended'")
 
 
+async def test_both_may_change_what_they_send_at_once_in_the_middle_of_a_call(arrive: Arrive) -> None:
+    alice, bob = await tabs(arrive, "alice", "bob")
+    await bob.run(ANSWER)
+    await alice.run(CALL, userId="bob")
+    await see_each_other(alice, bob)
+    for _ in range(2):
+        change = "call.replaceStream(new MediaStream(call.localStream.getAudioTracks()));"
+        await asyncio.gather(*(tab.run(f"window.whole = call.localStream; {change}") for tab in (alice, bob)))
+        for tab in (alice, bob):
+            await tab.until("call.remoteStream.getTracks().length === 1")
+        await asyncio.gather(*(tab.run("call.replaceStream(whole);") for tab in (alice, bob)))
+        await see_each_other(alice, bob)
+
+
 async def test_a_call_that_nobody_wants_is_declined_and_one_that_is_declined_sends_nothing(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")
     await alice.run(CALL, userId="bob")
