@@ -183,8 +183,8 @@ export class EngineConnection {
    * negotiation where one was being sent; for what else changes, the browser wants one (`negotiationNeeded`).
    *
    * Whoever sends anything offers a section for audio and then one for video, so that the offers of two sides that begin
-   * at once have the same sections. Chromium cannot take audio in a section for which it has offered video, even after a
-   * rollback ("RTP extension ID reassignment not supported"), and would never answer again.
+   * at once have the same sections. Chromium cannot take audio in a section for which it has offered video, applied or
+   * not ("RTP extension ID reassignment not supported"), and would never answer again.
    *
    * @param {MediaStream | null} stream
    */
@@ -221,8 +221,8 @@ export class EngineConnection {
   }
 
   /**
-   * A track with nothing on it. Only a section that `addTrack` has made can become one of the other side's offer when
-   * ours is rolled back (RFC 8829 section 5.10); one of `addTransceiver` would be left over.
+   * A track with nothing on it. Only a section that `addTrack` has made can become one of an offer of theirs that
+   * crosses ours (RFC 8829 section 5.10); one of `addTransceiver` would be left over.
    *
    * @param {string} kind
    */

@@ -235,7 +235,7 @@ export class Negotiation {
     // An offer on top of our unanswered first one, or with another certificate, is not of a sane peer.
     if (!link.fingerprints || fingerprints(sdp) !== link.fingerprints) return [];
     if (isOffering(link) && !this.polite) return insist(link);
-    link.offerDeadline = null; // of ours, which the engine rolls back; if it is still needed, the engine says so
+    link.offerDeadline = null; // of ours, which the engine drops; if it is still needed, the engine says so
     return answer(link, sdp, capabilities);
   }
 
