@@ -8,9 +8,8 @@
  * Names, types and reasons come from a stranger: `safeName`, `safeMime` and `clean` make of them what may be shown, and
  * used as the name of a file.
  */
-import { ProtocolViolation } from '../errors.js';
 import { fromBase64url, fromUtf8, toBase64url, toUtf8 } from '../protocol/codec.js';
-import { fieldsOf, flag, integer, parse, shape, text } from '../protocol/shapes.js';
+import { check, fieldsOf, flag, integer, parse, shape, text } from '../protocol/shapes.js';
 
 /**
  * @template T
@@ -43,9 +42,10 @@ const HEAD = 1 + ID_BYTES + 8;
 // A reason: characters, a line for a person. A name: bytes; file systems take 255, and something may be added.
 const MAX_TEXT = 200;
 
-const id = text(11, 11);
-const size = integer(0);
 const reason = text();
+const size = integer(0);
+/** @param {unknown} value */
+const id = (value) => toBase64url(fromBase64url(reason(value), ID_BYTES));
 const refusal = shape({ id, reason });
 const media = shape({ id, audio: flag, video: flag });
 /** @type {Map<unknown, Reader<object>>} */
@@ -78,8 +78,7 @@ export const encodeControl = (word) => toUtf8(JSON.stringify(word));
  */
 export function encodePiece(id, offset, data) {
   const bytes = new Uint8Array(HEAD + data.length);
-  bytes[0] = 1;
-  bytes.set(fromBase64url(id, ID_BYTES), 1);
+  bytes.set([1, ...fromBase64url(id)]);
   new DataView(bytes.buffer).setBigUint64(1 + ID_BYTES, BigInt(offset));
   bytes.set(data, HEAD);
   return bytes;
@@ -94,9 +93,7 @@ export function encodePiece(id, offset, data) {
 export function decodeControl(bytes) {
   const { length, buffer, byteOffset } = bytes;
   if (bytes[0] === 1) {
-    if (length <= HEAD || length > HEAD + MAX_PIECE) {
-      throw new ProtocolViolation(`a piece of ${length} bytes`);
-    }
+    check(length > HEAD && length <= HEAD + MAX_PIECE, 'a piece of a wrong size');
     return {
       type: 'piece',
       id: toBase64url(bytes.subarray(1, 1 + ID_BYTES)),
@@ -111,21 +108,22 @@ export function decodeControl(bytes) {
   const word = fieldsOf(parse(length > MAX_JSON ? '' : fromUtf8(bytes)));
   const type = reason(word.type);
   const read = READERS.get(type)?.(word);
-  if (!read) {
-    return null;
-  }
-  fromBase64url(/** @type {FileAccept} */ (read).id, ID_BYTES);
-  return /** @type {Word} */ ({ type, ...read });
+  return read ? /** @type {Word} */ ({ type, ...read }) : null;
 }
 
 /**
- * A text without what is not seen (control characters, those that turn the direction of writing around).
+ * A text without what is not seen: control characters, those that turn the direction of writing around.
  *
  * @param {string} text
- * @param {number} [limit] Characters.
  */
-export const clean = (text, limit = MAX_TEXT) =>
-  [...text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '')].slice(0, limit).join('');
+const visible = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '');
+
+/**
+ * The same, cut to the length of a line.
+ *
+ * @param {string} text
+ */
+export const clean = (text) => [...visible(text)].slice(0, MAX_TEXT).join('');
 
 /** @param {string} text */
 const trim = (text) => text.replace(/^[\s.]+|[\s.]+$/g, '');
@@ -137,17 +135,15 @@ const trim = (text) => text.replace(/^[\s.]+|[\s.]+$/g, '');
  * @param {string} name
  */
 export function safeName(name) {
-  const [last = ''] = name.split(/[/\\]/).slice(-1);
-  // Looking at more would cost its square.
-  const plain = trim(clean(last.slice(0, 1000), 1000).replace(/[<>:"|?*]/g, '_'))
+  // Looking at more than 1000 characters would cost its square.
+  const plain = trim(visible(name.replace(/^.*[/\\]/s, '').slice(0, 1000)).replace(/[<>:"|?*]/g, '_'))
     // Devices of Windows, whatever their suffix.
     .replace(/^((con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³])\s*(\.|$))/i, '_$1');
-  const suffix = /.(\.[^.]{1,15})$/su.exec(plain)?.[1] ?? '';
-  const stem = [...plain.slice(0, plain.length - suffix.length)].slice(0, MAX_TEXT);
-  while (toUtf8(stem.join('') + suffix).length > MAX_TEXT) {
-    stem.pop();
-  }
-  return trim(stem.join('') + suffix) || 'file';
+  const [suffix = ''] = /(?<=.)\.[^.]{1,15}$/su.exec(plain) ?? [];
+  const stem = plain.slice(0, plain.length - suffix.length);
+  const cut = toUtf8(stem).subarray(0, MAX_TEXT - toUtf8(suffix).length);
+  // As a stream: a character that is cut in two is not there yet.
+  return trim(new TextDecoder().decode(cut, { stream: true }) + suffix) || 'file';
 }
 
 /**

@@ -5,9 +5,8 @@
  *
  * - Everything that is said goes through control messages (`controls`), which arrive once and in order over however many
  *   connections. So a transfer does not notice a path that is lost and mended, and nothing is ever sent twice.
- * - The sender keeps at most `WINDOW` bytes under way beyond what the recipient has confirmed as written, so that a
- *   message waits behind little more. Several files to one peer share that, four at a time; the others wait for their
- *   turn.
+ * - The sender keeps at most `WINDOW` bytes under way beyond what the recipient has confirmed as written, and sends one
+ *   file after the other, so that a message waits behind little more. A file that was accepted waits for its turn.
  * - An offer goes out when the peer is connected and its program takes files. From then on it ends when the other side is
  *   not the same program any more, or when either has taken leave.
  * - Who ends a transfer before its time says so (`file-cancel`), also when the other side is believed to be gone; so no
@@ -16,9 +15,10 @@
  *   before the file was accepted, a confirmation of what was not sent) loses the transfer, and nothing else.
  */
 import { FeatureMissing, StateError, TransferFailed, UsageError } from '../errors.js';
+import { randomBytes } from '../peer/trust.js';
 import { toBase64url } from '../protocol/codec.js';
 import { ID_BYTES, MAX_PIECE, clean, encodeControl, encodePiece, safeMime, safeName } from './controls.js';
-import { Callbacks, call } from './feeds.js';
+import { Callbacks } from './feeds.js';
 
 /**
  * @import { AldisError } from '../errors.js'
@@ -32,8 +32,8 @@ export const WINDOW = 1024 * 1024;
 export const CONFIRM = 256 * 1024;
 /** How many files may be on offer or under way from one peer. */
 export const MAX_OPEN = 64;
-const AT_ONCE = WINDOW / CONFIRM; // a share of the window is never less than CONFIRM, or the two sides would wait
-const MAX_PIECES = 1024; // that are not written yet; honest ones fill the window with 16
+const FEATURE = 'files';
+const MAX_UNWRITTEN = 1024; // pieces; honest ones fill the window with 16
 // What a browser shows without running anything that is in it. All else is bytes, whatever the sender says.
 const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
 
@@ -53,74 +53,70 @@ const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
  */
 
 /**
- * What is known of a transfer from the beginning.
- *
- * @typedef {{ id: string, userId: string, direction: 'in' | 'out', name: string, size: number, mime: string }} Facts
- */
-
-/**
- * What is known of a transfer, and changes.
- *
- * @typedef {object} Job
- * @property {Transfer} transfer
- * @property {Blob | null} file What is sent; null when it is received.
- * @property {Callbacks<Transfer>} callbacks
- * @property {(error: AldisError | null) => void} settle
- * @property {boolean} announced The offer has gone out, or come in.
- * @property {number} moved How much was sent, or has arrived.
- * @property {number} confirmed How much the recipient has said that it has.
- * @property {Bytes[]} parts What has arrived and is not written yet.
- * @property {WritableStreamDefaultWriter<Bytes>} [writer] Where it is written, instead of into the blob.
- * @property {() => void} stir There is something to do, or to end.
- */
-
-/** @param {Job} job */
-const isRunning = ({ transfer }) => transfer.state === 'running';
-/** @param {Job} job */
-const isOpen = (job) => job.transfer.state === 'offered' || isRunning(job);
-
-/**
- * A file on its way to or from another user.
+ * A file on its way to or from another user. Its properties are there to be read; `subscribe` tells when they change.
  *
  * `id`: its name between the two programs. `userId`: the other user. `name`: that of the file, safe to be used in a
  * folder. `size` in bytes. `mime`: the type of the content, as the sender says.
  */
 export class Transfer {
-  /** How it stands. @type {TransferState} @readonly */
+  /** How it stands. @type {TransferState} */
   state = 'offered';
-  /** How many bytes the recipient has written. @type {number} @readonly */
+  /** How many bytes the recipient has written, and said so. @type {number} */
   transferred = 0;
-  /** Why the file does not arrive; null as long as it may, and when it has. @type {AldisError | null} @readonly */
+  /** Why the file does not arrive; null as long as it may, and when it has. @type {AldisError | null} */
   error = null;
   /**
    * What was received, once it is done and unless it went to a sink. Its `type` is `mime` for pictures (not SVG), sound,
    * video and plain text only: nothing that a stranger sends should run when somebody opens it.
    * @type {Blob | null}
-   * @readonly
    */
   blob = null;
   /** @type {Callbacks<Transfer>} */
-  #callbacks;
-  #act;
+  #watchers = new Callbacks();
+  #route;
+  #all;
+  #file;
+  /** How much was sent, or has arrived. */
+  #moved = 0;
+  /** Pieces that have arrived and are not written. */
+  #unwritten = 0;
+  /** @type {WritableStreamDefaultWriter<Bytes> | undefined} */
+  #writer;
+  /** What is sent can go on, perhaps. */
+  #stir = () => {};
 
   /**
-   * @param {Facts} facts
-   * @param {Callbacks<Transfer>} callbacks
-   * @param {Promise<void>} finished
-   * @param {{ accept(sink?: WritableStream<Bytes>): void, end(state: 'declined' | 'cancelled', reason?: string): void }} act
+   * @param {Route} route
+   * @param {Set<Transfer>} all Those with this user that are not over.
+   * @param {string} userId
+   * @param {Omit<FileOffer, 'type'>} offer
+   * @param {Blob | null} file What is sent; null when it is received.
    */
-  constructor({ id, userId, direction, name, size, mime }, callbacks, finished, act) {
+  constructor(route, all, userId, { id, name, size, mime }, file) {
     this.id = id;
     this.userId = userId;
-    this.direction = direction;
-    this.name = name;
+    /** @type {'in' | 'out'} */
+    this.direction = file ? 'out' : 'in';
+    this.name = safeName(name);
     this.size = size;
-    this.mime = mime;
-    /** Resolves when the file is whole and written; rejects with `error`, which nobody has to handle. */
-    this.finished = finished;
-    this.#callbacks = callbacks;
-    this.#act = act;
+    this.mime = safeMime(mime);
+    /** Whether the other side knows of it: the offer has gone out, or come in. */
+    this.announced = !file;
+    /**
+     * Resolves when the file is whole and written; rejects with `error`, which nobody has to handle.
+     *
+     * @type {Promise<void>}
+     */
+    this.finished = new Promise((resolve, reject) => {
+      this.#watchers.add(({ state, error }) => (error ? reject(error) : state === 'done' && resolve()));
+    });
+    this.finished.catch(() => {});
+    this.#route = route;
+    this.#all = all.add(this);
+    this.#file = file;
   }
+
+  // --- for the application -------------------------------------------------------------------------------------------
 
   /**
    * Take the file. Nothing happens when the transfer is over already.
@@ -129,8 +125,14 @@ export class Transfer {
    *   aborted when the file does not arrive.
    * @throws {StateError} for a file of our own, or one that was accepted before.
    */
-  accept({ sink } = {}) {
-    this.#act.accept(sink);
+  accept({ sink = this.#toBlob() } = {}) {
+    this.#checkOffered();
+    if (this.state === 'offered') {
+      this.#writer = sink.getWriter();
+      this.#change('running');
+      this.#tell({ type: 'file-accept', id: this.id });
+      this.#write(0); // there may be nothing to wait for
+    }
   }
 
   /**
@@ -139,8 +141,9 @@ export class Transfer {
    * @param {string} [reason]
    * @throws {StateError} for a file of our own, or one that was accepted before: `cancel` it.
    */
-  decline(reason) {
-    this.#act.end('declined', reason);
+  decline(reason = '') {
+    this.#checkOffered();
+    this.end('declined', reason, 'declined', 'file-decline');
   }
 
   /**
@@ -148,19 +151,239 @@ export class Transfer {
    *
    * @param {string} [reason]
    */
-  cancel(reason) {
-    this.#act.end('cancelled', reason);
+  cancel(reason = '') {
+    this.end('cancelled', reason, 'cancelled', 'file-cancel');
   }
 
   /**
-   * Have `run` called now, and at each change. Returns what ends it.
+   * Have `run` called now, and at each change. Returns what ends it. Bound to its transfer, as `NetworkStore.subscribe`.
    *
    * @param {(transfer: Transfer) => void} run
+   * @returns {() => void}
    */
-  subscribe(run) {
-    const unsubscribe = this.#callbacks.add(run);
-    call(run, this);
-    return unsubscribe;
+  subscribe = (run) => this.#watchers.follow(run, this);
+
+  // --- for `Transfers` -----------------------------------------------------------------------------------------------
+
+  /**
+   * Offer it, if that was not done before.
+   *
+   * @param {readonly string[]} features
+   */
+  offer(features) {
+    const { id, userId, name, size, mime } = this;
+    if (!this.announced) {
+      if (features.includes(FEATURE)) {
+        this.announced = true;
+        this.#tell({ type: 'file-offer', id, name, size, mime });
+      } else {
+        this.end('failed', new FeatureMissing(userId, FEATURE));
+      }
+    }
+  }
+
+  /**
+   * The other side has said something of it. What is said twice, or by the wrong side, changes nothing.
+   *
+   * @param {Control} control
+   */
+  hear(control) {
+    const file = this.#file;
+    switch (control.type) {
+      case 'file-cancel':
+        this.end('cancelled', control.reason, 'cancelled by the other side');
+        break;
+      case 'file-decline':
+        if (file) {
+          this.end('declined', control.reason, 'declined');
+        }
+        break;
+      case 'file-accept':
+        if (file && !this.#isRunning) {
+          const before = [...this.#all].filter((other) => other.#file && other.#isRunning);
+          this.#change('running');
+          this.#read(file, before);
+        }
+        break;
+      case 'file-received':
+        if (file && this.#isFair(control.bytes >= this.transferred && control.bytes <= this.#moved)) {
+          this.#progress(control.bytes);
+        }
+        break;
+      case 'piece':
+        if (!file) {
+          this.#arrived(control);
+        }
+    }
+  }
+
+  /**
+   * It fails here, and the other side is told.
+   *
+   * @param {string} reason
+   */
+  fail(reason) {
+    this.end('failed', reason, '', 'file-cancel');
+  }
+
+  /**
+   * It is over, unless it was before.
+   *
+   * @param {TransferState} state
+   * @param {string | AldisError | null} why
+   * @param {string} [prefix] Goes before the reason.
+   * @param {'file-cancel' | 'file-decline'} [type] How to tell the other side.
+   */
+  end(state, why, prefix, type) {
+    if (this.#all.delete(this)) {
+      const { id, userId, name } = this;
+      const reason = clean(typeof why === 'string' ? why : '');
+      const text = [prefix, reason].filter(Boolean).join(': ');
+      this.error = typeof why === 'string' ? new TransferFailed(userId, name, text) : why;
+      if (why !== null) {
+        this.#writer?.abort(this.error).catch(() => {});
+      }
+      this.#change(state);
+      if (type && this.announced) {
+        this.#tell({ type, id, reason });
+      }
+    }
+  }
+
+  // --- sending -------------------------------------------------------------------------------------------------------
+
+  /**
+   * Send a file that was accepted.
+   *
+   * @param {Blob} file
+   * @param {Transfer[]} before Whose turn it is.
+   */
+  async #read(file, before) {
+    await Promise.allSettled(before.map(({ finished }) => finished));
+    try {
+      while (this.#isRunning && this.#moved < this.size) {
+        const start = this.#moved;
+        const end = Math.min(start + MAX_PIECE, this.size);
+        if (end > this.transferred + WINDOW) {
+          await new Promise((/** @type {(value?: undefined) => void} */ resolve) => (this.#stir = resolve));
+          continue;
+        }
+        const data = await file.slice(start, end).arrayBuffer();
+        if (this.#isRunning) {
+          this.#moved = end;
+          this.#tell(encodePiece(this.id, start, new Uint8Array(data)));
+        }
+      }
+    } catch {
+      // Browsers notice that a file has changed on the disk, and do not say more than this.
+      this.fail('the file has changed, or is gone');
+    }
+  }
+
+  // --- receiving -----------------------------------------------------------------------------------------------------
+
+  /** @param {Piece} piece */
+  #arrived({ offset, data }) {
+    const end = offset + data.length;
+    const most = Math.min(this.transferred + WINDOW, this.size);
+    if (this.#isFair(offset === this.#moved && end <= most && this.#unwritten < MAX_UNWRITTEN)) {
+      this.#moved = end;
+      this.#unwritten++;
+      this.#write(end, data);
+    }
+  }
+
+  /**
+   * Write a piece, behind those before it, and what there is to be done then.
+   *
+   * @param {number} end
+   * @param {Bytes} [data]
+   */
+  async #write(end, data) {
+    const writer = /** @type {WritableStreamDefaultWriter<Bytes>} */ (this.#writer);
+    const isWhole = end === this.size;
+    try {
+      if (data) {
+        await writer.write(data);
+        this.#unwritten--;
+      }
+      if (isWhole) {
+        await writer.close();
+      }
+      if (this.#isRunning && (isWhole || end >= this.transferred + CONFIRM)) {
+        this.#tell({ type: 'file-received', id: this.id, bytes: end });
+        this.#progress(end);
+      }
+    } catch (error) {
+      this.fail(`the recipient cannot write it: ${/** @type {Error} */ (error)?.message ?? error}`);
+    }
+  }
+
+  /** @returns {WritableStream<Bytes>} */
+  #toBlob() {
+    /** @type {Blob[]} */
+    const parts = []; // out of the memory of scripts
+    return new WritableStream({
+      write: (part) => void parts.push(new Blob([part])),
+      close: () => {
+        this.blob = new Blob(parts, { type: HARMLESS.test(this.mime) ? this.mime : '' });
+      },
+    });
+  }
+
+  #checkOffered() {
+    if (this.#file || this.#isRunning) {
+      throw new StateError('the file is not on offer');
+    }
+  }
+
+  // --- both ----------------------------------------------------------------------------------------------------------
+
+  get #isRunning() {
+    return this.state === 'running';
+  }
+
+  /** @param {number} bytes */
+  #progress(bytes) {
+    this.transferred = bytes;
+    if (bytes === this.size) {
+      this.end('done', null);
+    } else {
+      this.#change(this.state);
+    }
+  }
+
+  /** @param {TransferState} state */
+  #change(state) {
+    this.state = state;
+    this.#stir();
+    this.#watchers.tell(this);
+  }
+
+  /**
+   * Say something without which the transfer cannot go on.
+   *
+   * @param {FileWord | Bytes} word
+   */
+  #tell(word) {
+    try {
+      this.#route.sendControl(this.userId, word instanceof Uint8Array ? word : encodeControl(word));
+    } catch (error) {
+      this.fail(/** @type {AldisError} */ (error).message);
+    }
+  }
+
+  /**
+   * Whether what the other side does is right, and the time for it. It ends the transfer if not.
+   *
+   * @param {boolean} isRight
+   */
+  #isFair(isRight) {
+    const isFair = isRight && this.#isRunning;
+    if (!isFair) {
+      this.fail('the other side breaks the protocol');
+    }
+    return isFair;
   }
 }
 
@@ -168,8 +391,8 @@ export class Transfer {
 export class Transfers {
   #route;
   #onFile;
-  /** @type {Map<string, Job[]>} those that are not over, by user, in the order in which they were begun */
-  #jobs = new Map();
+  /** @type {Map<string, Set<Transfer>>} those that are not over, by user */
+  #open = new Map();
 
   /**
    * @param {Route} route
@@ -180,8 +403,6 @@ export class Transfers {
     this.#onFile = onFile;
   }
 
-  // --- for the application -------------------------------------------------------------------------------------------
-
   /**
    * Offer a file.
    *
@@ -190,24 +411,21 @@ export class Transfers {
    * @param {{ name?: string }} [options]
    * @returns {Transfer}
    */
-  send(userId, file, { name } = {}) {
+  send(userId, file, { name = /** @type {Partial<File>} */ (file).name ?? '' } = {}) {
     if (!(file instanceof Blob)) {
       throw new UsageError('neither a File nor a Blob');
     }
-    const id = toBase64url(crypto.getRandomValues(new Uint8Array(ID_BYTES)));
-    const given = name ?? /** @type {Partial<File>} */ (file).name ?? '';
-    const job = this.#add(userId, { type: 'file-offer', id, name: given, size: file.size, mime: file.type }, file);
+    const { size, type: mime } = file;
+    const transfer = this.#add(userId, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
     try {
       this.#route.open(userId);
     } catch (error) {
-      this.#end(job, 'failed', `${error}`);
+      transfer.cancel();
       throw error;
     }
-    this.#announce(userId);
-    return job.transfer;
+    this.connected(userId);
+    return transfer;
   }
-
-  // --- from the store ------------------------------------------------------------------------------------------------
 
   /**
    * Whether a connection with this user is needed. An offer that nobody has answered needs none: else strangers could
@@ -216,32 +434,36 @@ export class Transfers {
    * @param {string} userId
    */
   busy(userId) {
-    return this.#of(userId).some((job) => job.file || isRunning(job));
+    return this.#of(userId).some(({ direction, state }) => direction === 'out' || state === 'running');
   }
 
   /**
-   * The peer is connected, now or again.
+   * The peer is connected, now or again: offer what waits for that.
    *
    * @param {string} userId
-   * @param {readonly string[]} _features
    */
-  connected(userId, _features) {
-    this.#announce(userId);
+  connected(userId) {
+    const features = this.#route.features(userId);
+    if (features) {
+      this.#of(userId).forEach((transfer) => transfer.offer(features));
+    }
   }
 
   /**
    * What is under way with this user will not get any further.
    *
    * @param {string} userId
-   * @param {AldisError} error
+   * @param {AldisError & { reason?: string }} error
    * @param {boolean} [restarted] Somebody else has taken the peer's place, to whom what was not offered yet can be.
    */
   ended(userId, error, restarted = false) {
-    const { reason } = /** @type {{ reason?: string }} */ (/** @type {unknown} */ (error));
-    for (const job of this.#of(userId)) {
-      if (job.announced || !restarted) {
-        this.#giveUp(job, 'failed', reason ?? error.message);
+    for (const transfer of this.#of(userId)) {
+      if (transfer.announced || !restarted) {
+        transfer.fail(error.reason ?? error.message);
       }
+    }
+    if (!this.#open.get(userId)?.size) {
+      this.#open.delete(userId);
     }
   }
 
@@ -252,386 +474,42 @@ export class Transfers {
    * @param {Control} control
    */
   received(userId, control) {
-    if (control.type === 'file-offer') {
-      this.#offered(userId, control);
-      return;
-    }
-    const job = this.#of(userId).find((job) => job.transfer.id === control.id && job.announced);
-    if (!job) {
-      return;
-    }
-    // What is said twice, or by the wrong side, changes nothing.
-    switch (control.type) {
-      case 'file-cancel':
-        this.#end(job, 'cancelled', words('cancelled by the other side', control.reason));
-        break;
-      case 'file-decline':
-        if (job.file) {
-          this.#end(job, 'declined', words('declined', control.reason));
-        }
-        break;
-      case 'file-accept':
-        if (job.file && !isRunning(job)) {
-          this.#change(job, { state: 'running' });
-          this.#read(job, job.file);
-        }
-        break;
-      case 'file-received':
-        if (job.file) {
-          this.#confirmed(job, control.bytes);
-        }
-        break;
-      case 'piece':
-        if (!job.file) {
-          this.#arrived(job, control);
-        }
+    const all = this.#of(userId);
+    const known = all.find(({ id }) => id === control.id);
+    if (known) {
+      known.hear(control);
+    } else if (control.type === 'file-offer') {
+      const transfer = this.#add(userId, control, null);
+      if (all.filter(({ direction }) => direction === 'in').length >= MAX_OPEN) {
+        transfer.decline('too many files are on offer');
+      } else if (this.#onFile.size) {
+        this.#onFile.tell(transfer);
+      } else {
+        transfer.decline('this program takes no files');
+      }
     }
   }
 
   /** End everything. */
   close() {
-    for (const job of [...this.#jobs.values()].flat()) {
-      this.#end(job, 'failed', 'the store was closed');
+    for (const userId of this.#open.keys()) {
+      this.#of(userId).forEach((transfer) => transfer.end('failed', 'the store was closed'));
     }
   }
-
-  // --- sending -------------------------------------------------------------------------------------------------------
-
-  /**
-   * Offer what waits for that, as far as the other side will take it.
-   *
-   * @param {string} userId
-   */
-  #announce(userId) {
-    const features = this.#route.features(userId);
-    const sending = features ? this.#of(userId).filter((job) => job.file) : [];
-    for (const [index, job] of sending.entries()) {
-      const { id, name, size, mime } = job.transfer;
-      if (!features?.includes('files')) {
-        this.#end(job, 'failed', new FeatureMissing(userId, 'files'));
-      } else if (!job.announced && isOpen(job) && index < MAX_OPEN) {
-        job.announced = true;
-        this.#tell(job, { type: 'file-offer', id, name, size, mime });
-      }
-    }
-  }
-
-  /**
-   * Send a file that was accepted.
-   *
-   * @param {Job} job
-   * @param {Blob} file
-   */
-  async #read(job, file) {
-    const { id, size } = job.transfer;
-    try {
-      while (isRunning(job) && job.moved < size) {
-        const room = this.#room(job);
-        if (!room) {
-          await stirred(job);
-          continue;
-        }
-        const data = new Uint8Array(await file.slice(job.moved, job.moved + room).arrayBuffer());
-        for (let start = 0; start < data.length && isRunning(job); start += MAX_PIECE) {
-          const piece = data.subarray(start, start + MAX_PIECE);
-          this.#tell(job, encodePiece(id, job.moved, piece));
-          job.moved += piece.length;
-        }
-      }
-    } catch {
-      // Browsers notice that a file has changed on the disk, and do not say more than this.
-      this.#giveUp(job, 'failed', 'the file has changed, or is gone');
-    }
-  }
-
-  /**
-   * How much of a file may be sent now, in whole pieces, the last one aside.
-   *
-   * @param {Job} job
-   */
-  #room(job) {
-    const running = this.#of(job.transfer.userId).filter((other) => other.file && isRunning(other));
-    if (running.indexOf(job) >= AT_ONCE) {
-      return 0;
-    }
-    const left = job.transfer.size - job.moved;
-    const allowed = job.confirmed + Math.floor(WINDOW / Math.min(running.length, AT_ONCE)) - job.moved;
-    return left <= allowed ? left : Math.max(allowed - (allowed % MAX_PIECE), 0);
-  }
-
-  /**
-   * @param {Job} job
-   * @param {number} bytes
-   */
-  #confirmed(job, bytes) {
-    if (!isRunning(job) || bytes > job.moved || bytes < job.confirmed) {
-      this.#violated(job);
-      return;
-    }
-    job.confirmed = bytes;
-    if (bytes === job.transfer.size) {
-      this.#end(job, 'done', null, { transferred: bytes });
-    } else {
-      this.#change(job, { transferred: bytes });
-    }
-  }
-
-  // --- receiving -----------------------------------------------------------------------------------------------------
-
-  /**
-   * @param {string} userId
-   * @param {FileOffer} offer
-   */
-  #offered(userId, offer) {
-    const jobs = this.#of(userId);
-    const { id } = offer;
-    if (jobs.some((job) => job.transfer.id === id)) {
-      return; // random ids do not meet by chance
-    }
-    const many = jobs.filter((job) => !job.file).length >= MAX_OPEN;
-    if (many || !this.#onFile.size) {
-      const reason = many ? 'too many files are on offer' : 'this program takes no files';
-      this.#say(userId, { type: 'file-decline', id, reason });
-      return;
-    }
-    this.#onFile.tell(this.#add(userId, offer, null).transfer);
-  }
-
-  /**
-   * @param {Job} job
-   * @param {Piece} piece
-   */
-  #arrived(job, { offset, data }) {
-    const end = offset + data.length;
-    const allowed = Math.min(job.confirmed + WINDOW, job.transfer.size);
-    if (!isRunning(job) || offset !== job.moved || end > allowed || job.parts.length >= MAX_PIECES) {
-      this.#violated(job);
-      return;
-    }
-    job.moved = end;
-    job.parts.push(data);
-    job.stir();
-  }
-
-  /**
-   * Take a file.
-   *
-   * @param {Job} job
-   * @param {WritableStream<Bytes>} [sink]
-   */
-  #accept(job, sink) {
-    checkOffered(job);
-    if (isOpen(job)) {
-      job.writer = sink?.getWriter();
-      this.#change(job, { state: 'running' });
-      this.#tell(job, { type: 'file-accept', id: job.transfer.id });
-      this.#write(job).catch((error) => {
-        this.#giveUp(job, 'failed', `the recipient cannot write it: ${error?.message ?? error}`);
-      });
-    }
-  }
-
-  /**
-   * Receive a file.
-   *
-   * @param {Job} job
-   */
-  async #write(job) {
-    const { writer } = job;
-    const { id, userId, size, mime } = job.transfer;
-    /** @type {Blob[]} */
-    const blobs = [];
-    /** @type {Bytes[]} */
-    let held = [];
-    let written = 0;
-    while (isRunning(job) && written < size) {
-      const part = job.parts.shift();
-      if (!part) {
-        await stirred(job);
-        continue;
-      }
-      await (writer ? writer.write(part) : held.push(part));
-      written += part.length;
-      if (written - job.confirmed >= CONFIRM || written === size) {
-        blobs.push(new Blob(held)); // out of the memory of scripts
-        held = [];
-        job.confirmed = written;
-        if (written < size && isRunning(job)) {
-          this.#tell(job, { type: 'file-received', id, bytes: written });
-        }
-      }
-      if (isRunning(job)) {
-        this.#change(job, { transferred: written });
-      }
-    }
-    if (isRunning(job)) {
-      await writer?.close();
-    }
-    if (isRunning(job)) {
-      this.#say(userId, { type: 'file-received', id, bytes: size });
-      const type = HARMLESS.test(mime) ? mime : '';
-      this.#end(job, 'done', null, { transferred: size, blob: writer ? null : new Blob(blobs, { type }) });
-    }
-  }
-
-  // --- both ----------------------------------------------------------------------------------------------------------
 
   /** @param {string} userId */
   #of(userId) {
-    return [...(this.#jobs.get(userId) ?? [])];
+    return [...(this.#open.get(userId) ?? [])];
   }
 
   /**
    * @param {string} userId
-   * @param {FileOffer} offer
+   * @param {Omit<FileOffer, 'type'>} offer
    * @param {Blob | null} file
    */
-  #add(userId, { id, name, size, mime }, file) {
-    const callbacks = /** @type {Callbacks<Transfer>} */ (new Callbacks());
-    /** @type {Job['settle']} */
-    let settle = () => {};
-    /** @type {Promise<void>} */
-    const finished = new Promise((resolve, reject) => {
-      settle = (error) => (error ? reject(error) : resolve());
-    });
-    finished.catch(() => {});
-    const direction = file ? 'out' : 'in';
-    const facts = /** @type {const} */ ({ id, userId, direction, name: safeName(name), size, mime: safeMime(mime) });
-    const transfer = new Transfer(facts, callbacks, finished, {
-      accept: (sink) => this.#accept(job, sink),
-      end: (state, reason = '') => {
-        if (state === 'declined') {
-          checkOffered(job);
-        }
-        this.#giveUp(job, state, words(state, reason), reason);
-      },
-    });
-    /** @type {Job} */
-    const job = {
-      transfer,
-      file,
-      callbacks,
-      settle,
-      announced: !file,
-      moved: 0,
-      confirmed: 0,
-      parts: [],
-      stir: () => {},
-    };
-    this.#jobs.set(userId, [...this.#of(userId), job]);
-    return job;
-  }
-
-  /**
-   * Say something; what keeps it from being said is returned.
-   *
-   * @param {string} userId
-   * @param {FileWord | Bytes} word
-   * @returns {AldisError | undefined}
-   */
-  #say(userId, word) {
-    try {
-      this.#route.sendControl(userId, word instanceof Uint8Array ? word : encodeControl(word));
-    } catch (error) {
-      return /** @type {AldisError} */ (error);
-    }
-    return undefined;
-  }
-
-  /**
-   * Say something without which the transfer cannot go on.
-   *
-   * @param {Job} job
-   * @param {FileWord | Bytes} word
-   */
-  #tell(job, word) {
-    const error = this.#say(job.transfer.userId, word);
-    if (error) {
-      this.#end(job, 'failed', error.message);
-    }
-  }
-
-  /** @param {Job} job */
-  #violated(job) {
-    this.#giveUp(job, 'failed', 'the other side breaks the protocol');
-  }
-
-  /**
-   * End a transfer from this side, and say so.
-   *
-   * @param {Job} job
-   * @param {'declined' | 'cancelled' | 'failed'} state
-   * @param {string} why
-   * @param {string} [told] What the other side hears instead.
-   */
-  #giveUp(job, state, why, told = why) {
-    const { id, userId } = job.transfer;
-    if (isOpen(job)) {
-      if (job.announced) {
-        this.#say(userId, { type: state === 'declined' ? 'file-decline' : 'file-cancel', id, reason: clean(told) });
-      }
-      this.#end(job, state, why);
-    }
-  }
-
-  /**
-   * A transfer is over, unless it was already.
-   *
-   * @param {Job} job
-   * @param {TransferState} state
-   * @param {string | AldisError | null} why
-   * @param {Partial<Transfer>} [more]
-   */
-  #end(job, state, why, more) {
-    const { userId, name } = job.transfer;
-    if (!isOpen(job)) {
-      return;
-    }
-    const error = typeof why === 'string' ? new TransferFailed(userId, name, why) : why;
-    const others = this.#of(userId).filter((other) => other !== job);
-    this.#jobs.set(userId, others);
-    if (!others.length) {
-      this.#jobs.delete(userId);
-    }
-    job.parts = [];
-    if (error) {
-      job.writer?.abort(error).catch(() => {});
-    }
-    job.settle(error);
-    this.#change(job, { state, error, ...more });
-    // It may be their turn now.
-    others.forEach((other) => other.stir());
-    queueMicrotask(() => this.#announce(userId));
-  }
-
-  /**
-   * @param {Job} job
-   * @param {Partial<Transfer>} changes
-   */
-  #change(job, changes) {
-    Object.assign(job.transfer, changes);
-    job.stir();
-    job.callbacks.tell(job.transfer);
+  #add(userId, offer, file) {
+    const all = this.#open.get(userId) ?? new Set();
+    this.#open.set(userId, all);
+    return new Transfer(this.#route, all, userId, offer, file);
   }
 }
-
-/** @param {Job} job */
-function checkOffered(job) {
-  if (job.file || isRunning(job)) {
-    throw new StateError('the file is not on offer');
-  }
-}
-
-/**
- * Until something has changed.
- *
- * @param {Job} job
- * @returns {Promise<void>}
- */
-const stirred = (job) => new Promise((resolve) => (job.stir = resolve));
-
-/**
- * @param {string} what
- * @param {string} reason
- */
-const words = (what, reason) => (clean(reason) ? `${what}: ${clean(reason)}` : what);
