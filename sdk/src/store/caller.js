@@ -151,7 +151,7 @@ export class Caller {
       this.#failures = 0;
       if (line.wanted && this.#underWay()) {
         // That was meant for the peer as it was before: nobody will answer.
-        this.#stop('it has come back online');
+        this.#stop('it has come back');
       }
     }
     this.poke(cameBack);
@@ -229,7 +229,7 @@ export class Caller {
   reconsider() {
     if (!this.#line.wanted) {
       if (this.#task) {
-        this.#stop('it is not wanted any more');
+        this.#stop('not wanted any more');
       }
       this.#cancelTimer();
     }
@@ -274,7 +274,7 @@ export class Caller {
       this.#ended(error, found);
     } else if (error) {
       console.error(error);
-      this.#ended(this.#failure('an internal error, see the log'), found);
+      this.#ended(this.#failure('internal error, see the log'), found);
     }
   }
 
@@ -334,11 +334,10 @@ export class Caller {
    * @param {number} [notBefore]
    */
   #ended(error, found, notBefore) {
-    const { watched, state } = this.#line;
-    if (state === 'connected') {
+    if (this.#line.state === 'connected') {
       return; // it has called us meanwhile, with the pinned key: whatever the server says, there it is
     }
-    this.#offline = !found && watched && (error instanceof PeerOffline || error instanceof PeerUnknown);
+    this.#offline = !found && this.#line.watched && (error instanceof PeerOffline || error instanceof PeerUnknown);
     this.#blocked = !found && error instanceof PeerKeyChanged;
     this.#line.failed(error);
     if (this.#blocked) {

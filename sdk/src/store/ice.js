@@ -29,13 +29,13 @@ export class IceKeeper {
 
   /**
    * @param {import('../client/client.js').SignalingClient} client
-   * @param {readonly RTCIceServer[] | null} given
+   * @param {readonly RTCIceServer[] | null | undefined} given
    * @param {import('../client/timers.js').Timers} timers
    */
   constructor(client, given, timers) {
     this.#client = client;
     this.#timers = timers;
-    this.#given = given !== null;
+    this.#given = given;
     /** @type {EngineConfig} what to make connections with now */
     this.config = { iceServers: given ?? [] };
   }

@@ -246,7 +246,7 @@ export class Link {
   accept(changed) {
     this.#blocked = this.#error = null;
     if (changed) {
-      this.hangUp('another key of yours has been accepted');
+      this.hangUp('another key was accepted');
     }
     this.caller.accepted();
     this.#changed();
@@ -307,7 +307,7 @@ export class Link {
   signalingEnded(error) {
     if (!this.connected) {
       this.caller.stop(error);
-      this.#fail(`the signaling server is gone for good: ${error.message}`, error);
+      this.#fail(`the server is gone for good: ${error.message}`, error);
       this.#changed();
     }
   }
@@ -521,7 +521,7 @@ export class Link {
     this.#features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
     this.#obey(() => {
       if (this.conversation.opened(hello)) {
-        const reason = 'it was started anew, or is another device';
+        const reason = 'it was started anew';
         this.#home.over(this, new PeerConnectionFailed(this.userId, reason), true);
       }
     });

@@ -9,84 +9,57 @@ import { TooManyPeers, UsageError } from '../errors.js';
 import { claimedKey, sameKey } from './keys.js';
 
 /**
- * @typedef {import('../protocol/codec.js').Bytes} Bytes
- * @typedef {import('../client/events.js').OfferReceived} OfferReceived
- * @typedef {import('./link.js').Link} Link
- * @typedef {(userId: string, publicKey: Bytes) => boolean} Accept
+ * @import { SignalingClient } from '../client/client.js'
+ * @import { OfferReceived } from '../client/events.js'
+ * @import { Bytes } from '../protocol/codec.js'
+ * @import { Link } from './link.js'
  */
 
-/** Decides about callers. */
-export class Reception {
-  #client;
-  #accept;
+/** @typedef {(userId: string, publicKey: Bytes) => boolean} Accept Whether to let somebody in. */
 
-  /**
-   * @param {import('../client/client.js').SignalingClient} client
-   * @param {Accept | null} accept Whether to let somebody in; everybody when null.
-   */
-  constructor(client, accept) {
-    this.#client = client;
-    this.#accept = accept;
+/**
+ * @typedef {object} House
+ * @property {Pick<SignalingClient, 'userId' | 'sendBye'>} client
+ * @property {{ accept?: Accept | null }} setup Everybody is let in without it.
+ * @property {(userId: string) => Link} link The link of a user, made if need be. Throws `UsageError`, `TooManyPeers`.
+ */
+
+/**
+ * The link of a user who calls; undefined when they are not let in.
+ *
+ * @param {OfferReceived} offer
+ * @param {string} userId
+ * @param {Link | undefined} link The one that there is already.
+ * @param {House} house
+ * @returns {Link | undefined}
+ */
+export function admit({ proof, sender, connection }, userId, link, house) {
+  const { client, setup } = house;
+  const key = claimedKey(proof);
+  if (!key || userId === client.userId) {
+    return link; // without one, or from ourselves, it will not pass the check
   }
-
-  /**
-   * The link of a user who calls, made by `make` for a new one; null when they are not let in.
-   *
-   * @param {OfferReceived} offer
-   * @param {string} userId
-   * @param {Link | null} link
-   * @param {(userId: string) => Link} make
-   * @returns {Link | null}
-   */
-  admit(offer, userId, link, make) {
-    const key = claimedKey(offer.proof);
-    if (!key || userId === this.#client.userId) {
-      return link; // without one, or from ourselves, it will not pass the check
-    }
-    if (link && (link.wanted || (link.admitted && sameKey(link.admitted, key)))) {
-      return link;
-    }
-    if (!this.#accepted(userId, key)) {
-      this.#refuse(offer, 'not accepted');
-      return null;
-    }
-    try {
-      link = make(userId);
-    } catch (error) {
-      if (error instanceof TooManyPeers) {
-        this.#refuse(offer, 'too many peers');
-      } else if (!(error instanceof UsageError)) {
-        throw error;
-      } // else a name that breaks the rules: no honest server has admitted it
-      return null;
-    }
-    link.admitted = key;
+  if (link && (link.wanted || (link.admitted && sameKey(link.admitted, key)))) {
     return link;
   }
-
-  /**
-   * @param {string} userId
-   * @param {Bytes} key
-   */
-  #accepted(userId, key) {
-    if (!this.#accept) {
-      return true;
+  let reason = 'not accepted';
+  try {
+    // Not what counts as true: a promise does, and whoever writes `async` by mistake would let everybody in.
+    if (!setup.accept || setup.accept(userId, key) === true) {
+      reason = 'too many peers';
+      link = house.link(userId);
+      link.admitted = key;
+      return link;
     }
-    try {
-      // Not what counts as true: a promise does, and whoever writes `async` by mistake would let everybody in.
-      return this.#accept(userId, key) === true;
-    } catch (error) {
+  } catch (error) {
+    if (error instanceof UsageError && !(error instanceof TooManyPeers)) {
+      return undefined; // a name that breaks the rules: no honest server has admitted it
+    }
+    if (!(error instanceof TooManyPeers)) {
       console.error(error);
-      return false;
     }
   }
-
-  /**
-   * @param {OfferReceived} offer
-   * @param {string} reason
-   */
-  #refuse({ sender, connection }, reason) {
-    // Whether it arrives is all the same to us.
-    this.#client.sendBye(sender, { connection, reason }).catch(() => {});
-  }
+  // Whether it arrives is all the same to us.
+  client.sendBye(sender, { connection, reason }).catch(() => {});
+  return undefined;
 }

@@ -13,15 +13,14 @@
  */
 import { Backoff } from '../client/backoff.js';
 import { SignalingClient } from '../client/client.js';
-import { timers } from '../client/timers.js';
-import { AldisError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
+import { PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
 import { Identity, PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { checkUserId } from '../protocol/addresses.js';
 import { decode, encode } from './content.js';
 import { Callbacks, Mailbox, StateFeed } from './feeds.js';
 import { storeLimits, storeState } from './state.js';
-import { Switchboard } from './switchboard.js';
+import { CLOSED, Switchboard } from './switchboard.js';
 
 /**
  * @import { BackoffOptions } from '../client/backoff.js'
@@ -67,27 +66,14 @@ export class NetworkStore {
   #closing = null;
 
   /** @param {StoreOptions} [options] Nothing is connected yet. Throws `ConfigError`. */
-  constructor({
-    identity,
-    pins = new MemoryPins(),
-    iceServers = null,
-    accept = null,
-    limits,
-    backoff,
-    timing,
-    RTCPeerConnection,
-  } = {}) {
-    const most = storeLimits(limits);
-    this.#mailbox = new Mailbox(most, () => this.#board?.handOver());
+  constructor(options = {}) {
+    const limits = storeLimits(options.limits);
+    this.#mailbox = new Mailbox(limits, () => this.#board?.handOver());
     this.#setup = {
-      identity,
-      pins,
-      iceServers,
-      accept,
-      limits: most,
-      backoff: new Backoff(backoff),
-      timing,
-      RTCPeerConnection,
+      ...options,
+      pins: options.pins ?? new MemoryPins(),
+      limits,
+      backoff: new Backoff(options.backoff),
       mailbox: this.#mailbox,
       feed: this.#feed,
       /** @type {Callbacks<Transfer>} */
@@ -133,14 +119,11 @@ export class NetworkStore {
       board = this.#board = new Switchboard({ ...this.#setup, identity }, client);
       await board.start();
     } catch (error) {
-      if (!this.#closing) {
-        this.#used = false;
-        this.#board = null;
-        await board?.close();
-        this.#feed.publish(storeState({}));
-      } else if (error instanceof AldisError) {
-        throw new StateError('the store was closed while it was connecting', { cause: error });
-      }
+      this.#checkOpen();
+      this.#used = false;
+      this.#board = null;
+      await board?.close();
+      this.#feed.publish(storeState({}));
       throw error;
     }
   }
@@ -185,10 +168,8 @@ export class NetworkStore {
    * @param {string} userId
    */
   async disconnectFromPeer(userId) {
-    const reason = 'disconnectFromPeer was called';
-    await this.#board
-      ?.find(userId)
-      ?.close('the other side has hung up', reason, new PeerConnectionFailed(userId, reason));
+    const reason = 'hung up';
+    await this.#board?.find(userId)?.close('it has hung up', reason, new PeerConnectionFailed(userId, reason));
   }
 
   /**
@@ -240,7 +221,7 @@ export class NetworkStore {
 
   #checkOpen() {
     if (this.#closing) {
-      throw new StateError('the store is closed; make a new one');
+      throw new StateError(CLOSED);
     }
   }
 
@@ -282,19 +263,15 @@ export class NetworkStore {
    * @param {number | null} [options.timeout] Seconds; null waits for ever.
    */
   async drain(userId = null, { timeout = null } = {}) {
-    const links = [...(this.#board?.links ?? [])].filter((link) => userId === null || userId === link.userId);
-    let cancel = () => {};
+    const links = (this.#board?.links ?? []).filter((link) => userId === null || userId === link.userId);
     const late = new Promise((_, reject) => {
       if (timeout !== null) {
-        cancel = timers.callLater(timeout, () => reject(new DOMException(`not within ${timeout} s`, 'TimeoutError')));
+        const signal = AbortSignal.timeout(timeout * 1000);
+        signal.onabort = () => reject(signal.reason);
       }
     });
-    try {
-      // Of each peer the newest message: those before it have arrived by then, or fail with it.
-      await Promise.race([late, Promise.all(links.map((link) => link.conversation.last))]);
-    } finally {
-      cancel();
-    }
+    // Of each peer the newest message: those before it have arrived by then, or fail with it.
+    await Promise.race([late, Promise.all(links.map((link) => link.conversation.last))]);
   }
 
   /**

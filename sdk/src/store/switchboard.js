@@ -18,7 +18,7 @@ import { decodeControl } from './controls.js';
 import { IceKeeper } from './ice.js';
 import { DirectoryPins, sameKey } from './keys.js';
 import { Link } from './link.js';
-import { Reception } from './reception.js';
+import { admit } from './reception.js';
 import { peerView, same, storeState } from './state.js';
 import { Transfers } from './transfer.js';
 
@@ -47,18 +47,20 @@ import { Transfers } from './transfer.js';
  * @typedef {object} Setup
  * @property {Identity} identity
  * @property {Pins} pins
- * @property {readonly RTCIceServer[] | null} iceServers
- * @property {Accept | null} accept
+ * @property {readonly RTCIceServer[] | null} [iceServers]
+ * @property {Accept | null} [accept]
  * @property {StoreLimits} limits
  * @property {Backoff} backoff
- * @property {Partial<PeerTiming> | undefined} timing
- * @property {typeof globalThis.RTCPeerConnection | undefined} RTCPeerConnection
+ * @property {Partial<PeerTiming>} [timing]
+ * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  * @property {Mailbox} mailbox
  * @property {StateFeed} feed
  * @property {Callbacks<Transfer>} onFile
  * @property {Callbacks<Call>} onCall
  */
 
+/** What a closed store says. */
+export const CLOSED = 'the store is closed';
 const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartbeat is not faster
 const STREAM_BYTES = 16;
 
@@ -74,7 +76,6 @@ export class Switchboard {
   ended = null;
   #trust;
   #ice;
-  #reception;
   #unsubscribe;
   #services;
   /** @type {Map<string, Link>} */
@@ -88,8 +89,8 @@ export class Switchboard {
   #publishingSoon = false;
   #closed = false;
   #stopPulse = () => {};
-  /** @type {Set<Promise<void> | undefined>} goodbyes that are on their way */
-  #leaving = new Set();
+  /** @type {Promise<void>} Goodbyes are on their way until then. */
+  #leaving = Promise.resolve();
 
   /**
    * @param {Setup} setup
@@ -101,7 +102,6 @@ export class Switchboard {
     this.pins = new DirectoryPins(setup.pins, client.server);
     this.#trust = new Trust(setup.identity, client.userId, client.server, this.pins);
     this.#ice = new IceKeeper(client, setup.iceServers, timers);
-    this.#reception = new Reception(client, setup.accept);
     this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
     this.transfers = new Transfers(this, setup.onFile);
     this.calls = new Calls(this, setup.onCall);
@@ -115,7 +115,7 @@ export class Switchboard {
     await this.client.register(this.setup.identity);
     const heldBack = await this.#ice.keep();
     if (this.#closed) {
-      throw new StateError('the store was closed meanwhile');
+      throw new StateError(CLOSED);
     }
     this.#pulse();
     heldBack.forEach((event) => this.#peerEvent(event));
@@ -134,13 +134,13 @@ export class Switchboard {
     this.#closed = true;
     globalThis.removeEventListener?.('pagehide', this.#pageGone);
     this.#services.forEach((service) => service.close());
-    const error = new StateError('the store was closed');
+    const error = new StateError(CLOSED);
     for (const link of this.links) {
       void link.close('the other side has left', error.message, error);
     }
     this.#ice.close();
     this.#stopPulse();
-    await Promise.all(this.#leaving); // each of which takes a second or two at most
+    await this.#leaving; // a second or two at most
     await this.client.close();
     this.#unsubscribe();
     this.#publish();
@@ -150,7 +150,7 @@ export class Switchboard {
 
   /** All peers. */
   get links() {
-    return this.#links.values();
+    return [...this.#links.values()];
   }
 
   /**
@@ -159,7 +159,7 @@ export class Switchboard {
    * @param {string} userId
    */
   find(userId) {
-    return this.#links.get(userId) ?? null;
+    return this.#links.get(userId);
   }
 
   /**
@@ -191,13 +191,13 @@ export class Switchboard {
   }
 
   #forgetOne() {
-    const [link] = [...this.links].filter((link) => link.idle).sort((one, other) => one.touched - other.touched);
+    const [link] = this.links.filter((link) => link.idle).sort((one, other) => one.touched - other.touched);
     if (!link) {
       throw new TooManyPeers(this.setup.limits.peers);
     }
     const { userId } = link;
     link.hangUp('forgotten');
-    this.over(link, new PeerConnectionFailed(userId, 'there are too many peers'));
+    this.over(link, new PeerConnectionFailed(userId, 'too many peers'));
     this.#links.delete(userId);
     if (this.#presence.has(userId)) {
       this.#show(userId);
@@ -300,7 +300,7 @@ export class Switchboard {
 
   /** The mailbox has room: give it what waits. */
   handOver() {
-    for (const link of [...this.links]) {
+    for (const link of this.links) {
       if (link.conversation.waiting) {
         link.conversation.handOver();
       }
@@ -390,7 +390,7 @@ export class Switchboard {
         return;
       case 'registered':
         this.#signalingError = null;
-        [...this.links].forEach((link) => link.caller.signalingReturned(event.resumed));
+        this.links.forEach((link) => link.caller.signalingReturned(event.resumed));
         break;
       case 'disconnected':
         if (event.retryIn === null) {
@@ -403,7 +403,7 @@ export class Switchboard {
         this.#signalingError = error;
         if (error) {
           this.ended = error;
-          [...this.links].forEach((link) => link.signalingEnded(error));
+          this.links.forEach((link) => link.signalingEnded(error));
         }
       }
     }
@@ -418,7 +418,7 @@ export class Switchboard {
     const [userId] = split(event.sender);
     let link = this.find(userId);
     if (event.type === 'offerReceived') {
-      link = this.#reception.admit(event, userId, link, (userId) => this.link(userId));
+      link = admit(event, userId, link, this);
     }
     link?.receive(event);
   }
@@ -436,6 +436,7 @@ export class Switchboard {
    */
   connect(userId, listener, hello) {
     return new PeerConnection({
+      ...this.setup,
       local: this.client.userId,
       remote: userId,
       config: this.#ice.config,
@@ -443,8 +444,6 @@ export class Switchboard {
       signaling: this.client,
       listener,
       hello,
-      timing: this.setup.timing,
-      RTCPeerConnection: this.setup.RTCPeerConnection,
     });
   }
 
@@ -454,10 +453,8 @@ export class Switchboard {
   }
 
   /** @param {Promise<void> | undefined} farewell */
-  async leaving(farewell) {
-    this.#leaving.add(farewell);
-    await farewell;
-    this.#leaving.delete(farewell);
+  leaving(farewell) {
+    return (this.#leaving = this.#leaving.then(() => farewell));
   }
 
   /** @param {Link} link */
@@ -469,10 +466,10 @@ export class Switchboard {
 
   arrived() {
     const size = (/** @type {Link} */ link) => link.conversation.arriving;
-    const links = [...this.links];
+    const { links } = this;
     if (links.reduce((sum, link) => sum + size(link), 0) > this.setup.limits.arrivingSize) {
       const most = links.reduce((one, other) => (size(other) > size(one) ? other : one));
-      most.letGo('it has sent more than there is room for; it will be sent again');
+      most.letGo('no room for what it sends');
     }
   }
 
@@ -542,6 +539,6 @@ export class Switchboard {
 
   /** Some have become less busy, perhaps. */
   changed() {
-    [...this.links].forEach((link) => link.caller.reconsider());
+    this.links.forEach((link) => link.caller.reconsider());
   }
 }

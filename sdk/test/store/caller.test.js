@@ -432,7 +432,7 @@ test('an attempt ends when nobody wants it any more', async () => {
   assert.deepEqual(line.hungUp, []);
   line.kept = false;
   line.caller.reconsider();
-  assert.deepEqual(line.hungUp, ['it is not wanted any more']);
+  assert.deepEqual(line.hungUp, ['not wanted any more']);
   line.caller.reconsider();
   assert.equal(line.timers.waiting, 0);
 });
