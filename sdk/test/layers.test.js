@@ -12,6 +12,7 @@ const PURE = [
   'src/protocol/',
   'src/client/machine.js',
   'src/client/backoff.js',
+  'src/peer/links.js',
   'src/peer/negotiation.js',
   'src/store/outbox.js',
   'src/store/inbox.js',

@@ -1,27 +1,26 @@
 /**
  * All that is direct between this user and one other user.
  *
- * Owns the negotiation machine and the wires that it asks for; sends and takes in what goes through signaling. Above it
- * the store sees one thing per peer: a state, frames in, frames out, tracks.
+ * Owns the negotiation machine and the wires that it asks for; takes in what comes through signaling. Above it the store
+ * sees one thing per peer: a state, frames in, frames out, tracks.
  *
  * Rules:
  * - Offers and answers are checked (`trust`) before the machine sees them; one that does not pass changes nothing.
- * - Checking and signing wait for WebCrypto. What comes through signaling is therefore taken in one after the other, and
- *   what goes out is started one after the other; after each wait it is asked whether it still matters.
+ * - Checking waits for WebCrypto. What comes through signaling is therefore taken in one after the other; after each wait
+ *   it is asked whether it still matters.
  * - Tracks belong to the peer, not to a connection: they go onto each one when its channel is open.
  *
- * It does not know what the frames of messages mean, nor when another attempt is due: that is the store's business.
+ * It does not know what the frames of messages mean, nor when another attempt is due: that is the store's business. Nor
+ * does it remember what it has refused: who is told (`refused`) knows better why an attempt has failed.
  */
 
-import { timers as realTimers } from '../client/timers.js';
-import { PeerConnectionFailed, PeerError, PeerOffline, ProofInvalid, RequestFailed, StateError } from '../errors.js';
+import { timers } from '../client/timers.js';
+import { PeerConnectionFailed, PeerError, PeerOffline, ProofInvalid, StateError } from '../errors.js';
 import { split } from '../protocol/addresses.js';
-import { VERSION } from '../protocol/channel.js';
 import { CAPABILITIES, messageOf } from './engine.js';
 import { Negotiation } from './negotiation.js';
-import { both, Postbox } from './postbox.js';
 import { randomBytes } from './trust.js';
-import { TIMING, Wire } from './wire.js';
+import { TIMING, Wire, within } from './wire.js';
 
 /** @import { AnswerReceived, OfferReceived, PeerEvent } from '../client/events.js' */
 /** @import { Timers } from '../client/timers.js' */
@@ -30,11 +29,10 @@ import { TIMING, Wire } from './wire.js';
 /** @import { Candidate, Capabilities, Proof } from '../protocol/messages.js' */
 /** @import { EngineConfig, EngineStats } from './engine.js' */
 /** @import { Command } from './links.js' */
-/** @import { Outcome, PeerState } from './negotiation.js' */
+/** @import { Input, PeerState } from './negotiation.js' */
 /** @import { Trust } from './trust.js' */
-/** @import { News, PeerTiming, Signed, WireOwner } from './wire.js' */
+/** @import { Hub, Origin, PeerTiming } from './wire.js' */
 
-const SEND_SECONDS = 1; // how long closing waits for the last messages to reach the server
 // What may wait to be checked: two connections with all their candidates. A server that sends more is up to no good.
 const MAX_WAITING = 512;
 
@@ -57,7 +55,7 @@ const MAX_WAITING = 512;
 /** @typedef {{ connection: string, proof: Proof, capabilities: Capabilities }} DescriptionOptions */
 /**
  * How messages reach the other side: that much of `SignalingClient`. Each rejects when the message did not reach the
- * other side's connection. They are started in the order in which the messages should arrive.
+ * other side's connection. They are called in the order in which the messages should arrive.
  * @typedef {object} SignalSender
  * @property {(to: string, sdp: string, options: DescriptionOptions) => Promise<unknown>} sendOffer
  * @property {(to: string, sdp: string, options: DescriptionOptions) => Promise<unknown>} sendAnswer
@@ -65,7 +63,6 @@ const MAX_WAITING = 512;
  * @property {(to: string, options: { connection: string, reason: string | null }) => Promise<unknown>} sendBye
  */
 
-/** @typedef {{ sdp: string, proof: Proof }} Checked what a wire answers is always one */
 /** @typedef {EngineStats & { roundTripTime: number | null }} PeerStats */
 
 /**
@@ -75,35 +72,24 @@ const MAX_WAITING = 512;
  * What is assigned to `config` is used for the next attempt (TURN credentials expire). End it with `await close()`.
  */
 export class PeerConnection {
+  /** How things stand now. @type {PeerState} */
+  state = 'new';
   /** @type {EngineConfig} */
   config;
-  #remote;
-  #trust;
-  #signaling;
+  /** @type {Hub} */
+  #hub;
   #listener;
-  #hello;
-  #timing;
-  #timers;
-  #RTCPeerConnection;
   #machine;
   /** @type {Map<string, Wire>} */
   #wires = new Map();
-  /** @type {{ name?: string, error?: PeerError }} why a connection will fail: a better reason than the machine's */
-  #reason = {};
-  /** @type {PeerState} */
-  #state = 'new';
-  /** @type {News[]} */
+  /** @type {[what: keyof PeerListener, values: any[]][]} what the listener has not been told yet */
   #news = [];
-  #telling = false;
-  /** @type {Outcome | null} */
-  #toldOutcome = null;
-  /** @type {MediaStream | null} */
-  #stream = null;
   /** @type {Promise<unknown>} */
   #inputs = Promise.resolve();
   #waiting = 0;
-  #postbox = new Postbox();
-  /** @type {Promise<unknown>} the wires that are closing */
+  /** @type {Origin} of the description that has passed the check last */
+  #origin;
+  /** @type {Promise<void>} what is on its way to the server, and the wires that are closing */
   #leaving = Promise.resolve();
   #cancelDeadline = () => {};
   /** @type {Promise<void> | null} */
@@ -114,61 +100,48 @@ export class PeerConnection {
    * @param {string} options.local our user id, without device
    * @param {string} options.remote the other's
    * @param {EngineConfig} [options.config]
-   * @param {Pick<Trust, 'checkAnswer' | 'checkOffer' | 'signAnswer' | 'signOffer'>} options.trust
+   * @param {Pick<Trust, 'check' | 'sign'>} options.trust
    * @param {SignalSender} options.signaling
    * @param {PeerListener} options.listener
    * @param {() => Hello} options.hello called once for each channel, when it has opened and the one before is gone; what
    *   it returns is sent as our first frame
    * @param {Partial<PeerTiming>} [options.timing]
    * @param {Timers} [options.timers]
-   * @param {(size: number) => Bytes} [options.random]
    * @param {typeof globalThis.RTCPeerConnection} [options.RTCPeerConnection]
    */
-  constructor({
-    local,
-    remote,
-    config = {},
-    trust,
-    signaling,
-    listener,
-    hello,
-    timing,
-    timers = realTimers,
-    random = randomBytes,
-    RTCPeerConnection,
-  }) {
-    this.config = config;
-    this.#remote = remote;
-    this.#trust = trust;
-    this.#signaling = signaling;
-    this.#listener = listener;
-    this.#hello = hello;
-    this.#timing = { ...TIMING, ...timing };
-    this.#timers = timers;
-    this.#RTCPeerConnection = RTCPeerConnection;
-    this.#machine = new Negotiation(local, remote, {
+  constructor(options) {
+    const timing = { ...TIMING, ...options.timing };
+    this.config = options.config ?? {};
+    this.#listener = options.listener;
+    this.#origin = /** @type {Origin} */ ({ sender: options.remote });
+    this.#machine = new Negotiation(options.local, options.remote, {
       capabilities: CAPABILITIES,
-      random,
-      attemptSeconds: this.#timing.attempt,
-      healSeconds: this.#timing.heal,
+      random: randomBytes,
+      attemptSeconds: timing.attempt,
+      healSeconds: timing.heal,
     });
+    this.#hub = {
+      timers,
+      ...options,
+      timing,
+      stream: null,
+      happened: /** @type {Hub['happened']} */ (/** @type {unknown} */ (this.#happened)),
+      tell: (what, ...values) => {
+        this.#news.push([what, values]);
+        queueMicrotask(this.#tellNow); // one for each: should a listener throw, the next goes on
+      },
+      tellNow: this.#tellNow,
+      keep: (sending) => {
+        this.#leaving = Promise.allSettled([this.#leaving, sending]).then(() => {}); // so that a long chain keeps nothing
+      },
+    };
   }
 
   // --- what others want to know ------------------------------------------------------------------------------------
 
-  /** How things stand now. */
-  get state() {
-    return this.#state;
-  }
-
   /** Seconds from a PING to its PONG, the median of the last few; null before the first one. */
   get roundTripTime() {
-    return this.#current?.roundTripTime ?? null;
-  }
-
-  /** The address of the device that the current connection is with, or the bare user id when there is none. */
-  get address() {
-    return this.#current?.address ?? this.#remote;
+    return this.#current?.quality.roundTripTime ?? null;
   }
 
   /**
@@ -193,7 +166,7 @@ export class PeerConnection {
    */
   connect() {
     if (this.#closing) throw new StateError('the peer connection is closed');
-    this.#do(this.#machine.connect(this.#timers.time()));
+    this.#happened('connect', this.#now);
   }
 
   /**
@@ -202,7 +175,7 @@ export class PeerConnection {
    * @param {PeerEvent} event
    */
   receive(event) {
-    if (this.#closing || split(event.sender)[0] !== this.#remote || this.#waiting >= MAX_WAITING) return;
+    if (this.#closing || split(event.sender)[0] !== this.#hub.remote || this.#waiting >= MAX_WAITING) return;
     this.#waiting++;
     this.#inputs = this.#inputs
       .then(() => (this.#closing ? null : this.#take(event)))
@@ -212,66 +185,41 @@ export class PeerConnection {
 
   /** @param {PeerEvent} event */
   async #take(event) {
-    const { type, connection: name } = event;
-    const description = type === 'offerReceived' || type === 'answerReceived';
-    if (name === null) {
-      if (description) this.#refuse(new ProofInvalid(this.#remote, 'it names no connection'));
-    } else if (type === 'candidateReceived') {
-      this.#do(this.#machine.candidateReceived(name, event.candidate));
-    } else if (type === 'byeReceived') {
-      this.#do(this.#machine.byeReceived(name, event.reason ?? ''));
-    } else {
-      await (type === 'offerReceived' ? this.#takeOffer(name, event) : this.#takeAnswer(name, event));
-    }
+    const name = event.connection ?? ''; // which no connection has
+    if (event.type === 'candidateReceived') this.#happened(event.type, name, event.candidate);
+    else if (event.type === 'byeReceived') this.#happened(event.type, name, event.reason ?? '');
+    else await this.#takeDescription(name, event);
   }
 
   /**
    * @param {string} name
-   * @param {OfferReceived} event
+   * @param {OfferReceived | AnswerReceived} event
    */
-  async #takeOffer(name, { description: { sdp }, proof, capabilities, sender }) {
-    // The one that is being answered, once more: signaling may repeat, and insisting peers do.
-    if (proof && proof.nonce === this.#wires.get(name)?.theirOffer?.proof?.nonce) return;
-    try {
-      await this.#trust.checkOffer(this.#remote, name, sdp, proof);
-    } catch (error) {
-      if (!this.#machine.isOver(name)) this.#refuse(error); // a late repetition is no forgery
-      return;
-    }
-    const commands = this.#machine.offerReceived(name, sdp, capabilities, this.#timers.time());
-    this.#do(commands, { sdp, proof }, sender);
-  }
-
-  /**
-   * @param {string} name
-   * @param {AnswerReceived} event
-   */
-  async #takeAnswer(name, { description: { sdp }, proof, capabilities, sender }) {
+  async #takeDescription(name, { type, sender, description: { sdp }, proof, capabilities }) {
+    const machine = this.#machine;
     const wire = this.#wires.get(name);
-    const ours = wire?.ourOffer;
+    const answers = type === 'answerReceived';
+    const offer = answers ? wire?.ourOffer : null;
     // Whoever answers what is over waits in vain; nothing depends on whether they are true.
-    if (!this.#machine.isOver(name)) {
-      if (!ours?.proof || !this.#machine.awaitsAnswer(name)) return;
-      if (proof && proof.nonce === wire?.formerNonce) return;
+    if (!answers || !machine.isOver(name)) {
+      if (answers && name && !machine.awaitsAnswer(name)) return;
+      if (proof && wire?.formerNonces.includes(proof.nonce)) return;
       try {
-        await this.#trust.checkAnswer(this.#remote, name, sdp, proof, ours.sdp, ours.proof.nonce);
+        await this.#hub.trust.check(this.#hub.remote, name, sdp, proof, offer);
       } catch (error) {
-        this.#reason = { name, error: this.#refuse(error) };
+        // A late repetition is no forgery.
+        if (!this.#closing && !machine.isOver(name)) {
+          this.#hub.tell(
+            'refused',
+            error instanceof PeerError ? error : new ProofInvalid(this.#hub.remote, messageOf(error)),
+          );
+        }
         return;
       }
-      if (wire?.ourOffer !== ours || !this.#wires.has(name)) return;
-      wire.address = sender;
-      this.#reason = {};
+      if (answers && wire?.ourOffer !== offer) return;
     }
-    this.#do(this.#machine.answerReceived(name, sdp, capabilities, this.#timers.time()), null, sender);
-  }
-
-  /** @param {unknown} error */
-  #refuse(error) {
-    const reason = error instanceof PeerError ? error : new ProofInvalid(this.#remote, messageOf(error));
-    if (!this.#closing) this.#news.push((listener) => listener.refused(reason));
-    this.#tellSoon();
-    return reason;
+    this.#origin = { sender, proof: /** @type {Proof} */ (proof) };
+    this.#happened(type, name, sdp, capabilities, this.#now);
   }
 
   /**
@@ -280,8 +228,7 @@ export class PeerConnection {
    * @param {Bytes} frame
    */
   sendFrame(frame) {
-    const wire = this.#current;
-    return !!wire?.announced && wire.sendFrame(frame);
+    return this.#current?.sendFrame(frame) ?? false;
   }
 
   /**
@@ -291,9 +238,9 @@ export class PeerConnection {
    * @param {MediaStream | null} stream
    */
   setTracks(stream) {
-    this.#stream = stream;
     const wire = this.#current;
-    if (wire?.announced) wire.setTracks(stream);
+    this.#hub.stream = stream;
+    if (wire?.greeted) wire.setTracks();
   }
 
   /**
@@ -306,233 +253,74 @@ export class PeerConnection {
   close(reason = '') {
     if (!this.#closing) {
       this.#current?.sayGoodbye(reason);
-      const commands = this.#machine.close(reason);
-      this.#closing = Promise.resolve().then(() => this.#finish());
-      this.#do(commands);
-      this.#tell();
+      this.#happened('close', reason);
+      this.#closing = within(this.#hub.timers, this.#hub.timing.linger, this.#leaving);
+      this.#tellNow();
     }
     return this.#closing;
-  }
-
-  async #finish() {
-    await new Promise((done) => {
-      const cancel = this.#timers.callLater(SEND_SECONDS, () => done(null));
-      void this.#postbox.empty.then(() => done(cancel()));
-    });
-    await this.#leaving;
   }
 
   // --- what the machine wants done ---------------------------------------------------------------------------------
 
   /**
-   * Carry out commands and what follows from them, then see what has changed.
+   * Tell the machine what has happened, do what it wants, and see what has changed.
    *
-   * @param {Command[]} commands
-   * @param {Signed | null} [offer] of theirs, which has led to them
-   * @param {string | null} [sender]
+   * @template {Input} Call
+   * @param {Call} call
+   * @param {Parameters<Negotiation[Call]>} values
    */
-  #do(commands, offer = null, sender = null) {
-    for (const command of commands) commands.push(...this.#carryOut(command, offer, sender));
-    this.#setTimer();
-    this.#noteState();
-    this.#tellSoon();
-  }
-
-  /**
-   * @param {Command} command
-   * @param {Signed | null} offer
-   * @param {string | null} sender
-   * @returns {Command[]} what follows from it
-   */
-  #carryOut(command, offer, sender) {
-    const { type, name } = command;
-    const wire = this.#wires.get(name);
-    if (type === 'createConnection') return this.#create(name, command.openChannel);
-    if (type === 'sendBye') {
-      const to = (wire ? wire.address : sender) ?? this.#remote;
-      this.#postbox.post(() => this.#signaling.sendBye(to, { connection: name, reason: command.reason || null }));
-    } else if (wire) {
-      switch (type) {
-        case 'dropConnection':
-          this.#drop(wire);
-          break;
-        case 'makeAnswer':
-          wire.theirOffer = offer;
-          wire.address = sender;
-          wire.makeAnswer(command);
-          break;
-        case 'sendCandidate':
-          this.#postFor(wire, (to) => this.#signaling.sendIceCandidate(to, command.candidate, { connection: name }));
-          break;
-        case 'sendOffer':
-        case 'sendAnswer':
-          this.#describe(wire, type, command);
-          break;
-        default:
-          wire[type](/** @type {never} */ (command));
-      }
-    } // else it could not be made
-    return [];
-  }
-
-  /**
-   * @param {string} name
-   * @param {boolean} openChannel
-   */
-  #create(name, openChannel) {
-    try {
-      const wire = new Wire(name, this.config, this.#owner, this.#timing, this.#timers, this.#RTCPeerConnection);
-      this.#wires.set(name, wire);
-      if (openChannel) wire.openChannel();
-      return [];
-    } catch (error) {
-      this.#reason = { name, error: new PeerConnectionFailed(this.#remote, messageOf(error)) };
-      return this.#machine.abandon(name, 'it could not be made');
-    }
-  }
-
-  /** @param {Wire} wire */
-  #drop(wire) {
-    this.#wires.delete(wire.name);
-    wire.stop();
-    if (wire.announced) this.#news.push((listener) => listener.channelClosed());
-    this.#leaving = both(this.#leaving, wire.close());
-  }
-
-  /**
-   * Sign and send an offer or answer.
-   *
-   * @param {Wire} wire
-   * @param {'sendOffer' | 'sendAnswer'} type
-   * @param {{ serial: number, sdp: string }} command
-   */
-  #describe(wire, type, { serial, sdp }) {
-    const { name } = wire;
-    const theirs = /** @type {Checked} */ (wire.theirOffer);
-    if (type === 'sendOffer' && wire.ourOffer?.sdp !== sdp) {
-      wire.formerNonce = wire.ourOffer?.proof?.nonce;
-      wire.ourOffer = { sdp, proof: null };
-    }
-    const signed = /** @type {Signed} */ (wire.ourOffer);
-    this.#postFor(
-      wire,
-      (to, proof) => this.#signaling[type](to, sdp, { connection: name, proof, capabilities: CAPABILITIES }),
-      serial,
-      async () =>
-        type === 'sendOffer'
-          ? (signed.proof ??= await this.#trust.signOffer(this.#remote, name, sdp))
-          : this.#trust.signAnswer(this.#remote, name, sdp, theirs.sdp, theirs.proof.nonce),
-    );
-  }
-
-  /**
-   * Send something about a wire, unless that has gone when its turn has come.
-   *
-   * @param {Wire} wire
-   * @param {(to: string, proof: Proof) => Promise<unknown>} send
-   * @param {number | null} [serial] of what fails with it
-   * @param {() => Promise<Proof>} [sign]
-   */
-  #postFor(wire, send, serial = null, sign) {
-    const { name } = wire;
-    const failed = (/** @type {unknown} */ error) => {
-      if (serial === null || this.#wires.get(name) !== wire) return;
-      if (!wire.announced) this.#reason = { name, error: this.#asPeerError(error) };
-      this.#do(this.#machine.operationFailed(name, serial, messageOf(error)));
-    };
-    this.#postbox.post(
-      async (proof) => {
-        if (this.#wires.get(name) === wire) await send(wire.address ?? this.#remote, /** @type {Proof} */ (proof));
-      },
-      sign,
-      failed,
-    );
-  }
-
-  /** @param {unknown} error */
-  #asPeerError(error) {
-    return error instanceof RequestFailed && error.code === 'not-online'
-      ? new PeerOffline(this.#remote)
-      : new PeerConnectionFailed(this.#remote, messageOf(error));
-  }
-
-  // --- what has changed --------------------------------------------------------------------------------------------
-
-  #setTimer() {
-    const { deadline } = this.#machine;
+  #happened = (call, ...values) => {
+    const machine = this.#machine;
+    const steps = /** @type {Record<Input, (...values: unknown[]) => Command[]>} */ (/** @type {unknown} */ (machine));
+    for (const command of steps[call](...values)) this.#carryOut(command);
+    const { deadline, state, outcome } = machine;
     this.#cancelDeadline();
-    if (deadline === null) return;
-    const seconds = Math.max(deadline - this.#timers.time(), 0);
-    this.#cancelDeadline = this.#timers.callLater(seconds, () => this.#do(this.#machine.tick(this.#timers.time())));
-  }
-
-  #noteState() {
-    const { state, outcome } = this.#machine;
-    // An attempt that fails at once leaves the state as it was; who has asked for it still wants to know.
-    const again = outcome !== this.#toldOutcome && (state === 'failed' || state === 'closed');
-    this.#toldOutcome = outcome;
-    if (state !== this.#state || again) {
-      this.#state = state;
-      const { name, error: known } = this.#reason;
-      const error =
-        state === 'failed' && outcome
-          ? (name === outcome.name && known) || new PeerConnectionFailed(this.#remote, outcome.reason)
-          : null;
-      this.#news.push((listener) => listener.stateChanged(state, error));
+    if (deadline !== null) {
+      this.#cancelDeadline = this.#hub.timers.callLater(deadline - this.#now, () => this.#happened('tick', this.#now));
     }
-  }
-
-  #tellSoon() {
-    if (this.#news.length) queueMicrotask(() => this.#tell());
-  }
-
-  #tell() {
-    if (this.#telling) return;
-    this.#telling = true;
-    try {
-      for (let news; (news = this.#news.shift());) news(this.#listener);
-    } finally {
-      this.#telling = false;
-      this.#tellSoon(); // the rest, if a listener has thrown
+    if (state !== this.state) {
+      this.state = state;
+      this.#hub.tell('stateChanged', state, state === 'failed' ? this.#failure(outcome?.reason) : null);
     }
-  }
-
-  // --- from the wires ----------------------------------------------------------------------------------------------
-
-  /** @type {WireOwner} */
-  #owner = {
-    happened: (call) => this.#do(call(this.#machine, this.#timers.time())),
-    heard: (wire, news) => {
-      // Signaling may be faster than the HELLO that comes first.
-      (wire.announced ? this.#news : wire.early).push(news);
-      this.#tell();
-    },
-    channelOpened: ({ name }) => {
-      this.#do(this.#machine.channelOpened(name));
-      this.#tell(); // that the channel before is gone, so that the HELLO starts where it ended
-      return this.#hello();
-    },
-    helloReceived: (wire, hello) => {
-      if (hello.version !== VERSION) {
-        this.#abandon(wire, `it speaks version ${hello.version} of the channel protocol, we speak ${VERSION}`);
-        return;
-      }
-      wire.announced = true;
-      this.#news.push((listener) => listener.channelOpened(hello));
-      this.#do(this.#machine.channelReady(wire.name));
-      this.#news.push(...wire.early);
-      if (this.#stream) wire.setTracks(this.#stream);
-      this.#tell();
-    },
-    violated: (wire, reason) => this.#abandon(wire, `the other side broke the protocol: ${reason}`),
   };
 
-  /**
-   * @param {Wire} wire
-   * @param {string} reason
-   */
-  #abandon(wire, reason) {
-    wire.sayGoodbye(reason);
-    this.#do(this.#machine.abandon(wire.name, reason));
+  /** @param {any} reason a text, or what was thrown */
+  #failure(reason) {
+    const { remote } = this.#hub;
+    return reason.code === 'not-online' ? new PeerOffline(remote) : new PeerConnectionFailed(remote, messageOf(reason));
+  }
+
+  /** @param {Command} command */
+  #carryOut(command) {
+    const { type, name } = command;
+    const { signaling, keep, tell } = this.#hub;
+    const wire = this.#wires.get(name);
+    if (type === 'createConnection') {
+      try {
+        this.#wires.set(name, new Wire(name, command.openChannel, this.config, this.#hub));
+      } catch (error) {
+        // The first thing that it is asked for, which has the serial 1, cannot be done.
+        queueMicrotask(() => this.#happened('operationFailed', name, 1, error));
+      }
+    } else if (type === 'sendBye') {
+      const { address } = wire ?? { address: this.#origin.sender };
+      keep(signaling.sendBye(address, { connection: name, reason: command.reason || null }));
+    } else if (type === 'dropConnection') {
+      this.#wires.delete(name);
+      if (wire?.greeted) tell('channelClosed');
+      if (wire) keep(wire.close());
+    } else wire?.[type](/** @type {never} */ (command), this.#origin);
+  }
+
+  #tellNow = () => {
+    for (let news; (news = this.#news.shift());) {
+      const [what, values] = news;
+      // @ts-expect-error: as above
+      this.#listener[what](...values);
+    }
+  };
+
+  get #now() {
+    return this.#hub.timers.time();
   }
 }

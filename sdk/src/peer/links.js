@@ -5,13 +5,15 @@
  */
 
 /** @import { Candidate, Capabilities } from '../protocol/messages.js' */
+/** @import { Signed } from './trust.js' */
 
 /**
  * What has to be done. `makeOffer`, `makeAnswer`, `applyAnswer`, `sendOffer` and `sendAnswer` are answered by a call with
- * the same `serial`: what was made, or `operationFailed`.
+ * the same `serial`: what was made, or `operationFailed`. What was made comes back as it was told, to be sent.
  * @typedef {{ type: 'createConnection', name: string, openChannel: boolean }
  *   | { type: 'makeOffer', name: string, serial: number, restart: boolean }
- *   | { type: 'makeAnswer' | 'applyAnswer' | 'sendOffer' | 'sendAnswer', name: string, serial: number, sdp: string }
+ *   | { type: 'makeAnswer' | 'applyAnswer', name: string, serial: number, sdp: string }
+ *   | { type: 'sendOffer' | 'sendAnswer', name: string, serial: number, sdp: Signed }
  *   | { type: 'addCandidate' | 'sendCandidate', name: string, candidate: Candidate | null }
  *   | { type: 'sendBye' | 'probe', name: string, reason: string }
  *   | { type: 'dropConnection', name: string }} Command
@@ -22,43 +24,39 @@
  * answer; the engine is making our answer; both descriptions are with the engine, or on their way into it.
  * @typedef {object} Link
  * @property {string} name
- * @property {'offering' | 'offered' | 'answering' | 'settled'} phase
- * @property {number | null} deadline when to give up: the attempt, or a path that is lost
+ * @property {'offering' | 'offered' | 'answering' | 'settled'} [phase] none while all that is known are candidates
+ * @property {number} deadline when to give up: the attempt, or a path that is lost
+ * @property {number} offerDeadline of an offer on a link that is open
  * @property {number} serial
  * @property {boolean} [opened] its channel is open
  * @property {boolean} [ready] and HELLOs have been exchanged
  * @property {boolean} [lost] and nothing comes through
- * @property {string} offerSdp
- * @property {number | null} offerDeadline of an offer on a link that is open
- * @property {boolean} [restart] whether that offer is an ICE restart
+ * @property {Signed} [made] our latest description
+ * @property {boolean} [restart] whether our latest offer is an ICE restart
  * @property {boolean} [wanted] a renegotiation is due as soon as it can be made
  * @property {number} tries renegotiations since one was answered
- * @property {Capabilities} capabilities the other side's
- * @property {string} fingerprints of the other side's certificate; empty: no description of theirs yet
+ * @property {Capabilities} [capabilities] the other side's
+ * @property {string} [fingerprints] of the other side's certificates; none: no description of theirs yet
  * @property {string[]} fragments
  * @property {(Candidate | null)[]} incoming before their description
  * @property {(Candidate | null)[]} outgoing before ours is on its way
  * @property {number} candidates
  */
 
+export const NEVER = Infinity;
+
 /**
  * @param {string} name
- * @param {Link['phase']} phase
- * @param {number} deadline
  * @returns {Link}
  */
-export function make(name, phase, deadline) {
+export function make(name) {
   return {
     name,
-    phase,
-    deadline,
-    offerDeadline: null,
+    deadline: NEVER,
+    offerDeadline: NEVER,
     serial: 0,
     tries: 0,
     candidates: 0,
-    offerSdp: '',
-    capabilities: { trickle: true, restart: true },
-    fingerprints: '',
     fragments: [],
     incoming: [],
     outgoing: [],
@@ -72,15 +70,25 @@ export function isOffering({ phase }) {
 
 /** @param {Link} link */
 export function isDue(link) {
-  return link.wanted && !link.lost && link.phase === 'settled' && link.offerDeadline === null;
+  return link.wanted && !link.lost && link.phase === 'settled' && link.offerDeadline === NEVER;
 }
 
 /**
- * @param {number | null} deadline
- * @param {number} now
+ * @param {string} name
+ * @param {boolean} openChannel
+ * @returns {Command}
  */
-export function hasCome(deadline, now) {
-  return deadline !== null && deadline <= now;
+export function create(name, openChannel) {
+  return { type: 'createConnection', name, openChannel };
+}
+
+/**
+ * To whom something is of use no more: the other side has missed it.
+ * @param {string} name
+ * @returns {Command[]}
+ */
+export function over(name) {
+  return [{ type: 'sendBye', name, reason: 'this connection is over' }];
 }
 
 /**
@@ -99,8 +107,8 @@ export function offer(link, restart) {
  * @param {Link} link
  * @returns {Command[]}
  */
-export function insist({ name, serial, offerSdp, phase }) {
-  return phase === 'offered' ? [{ type: 'sendOffer', name, serial, sdp: offerSdp }] : [];
+export function insist({ name, serial, made, phase }) {
+  return phase === 'offered' ? [{ type: 'sendOffer', name, serial, sdp: /** @type {Signed} */ (made) }] : [];
 }
 
 /**
@@ -124,7 +132,7 @@ export function answer(link, sdp, capabilities) {
 export function described(link, sdp, capabilities) {
   const waiting = link.incoming;
   link.capabilities = capabilities;
-  link.fingerprints = fingerprints(sdp) || 'none'; // an engine refuses one without; empty would mean no description
+  link.fingerprints = fingerprints(sdp) || 'none'; // an engine refuses one without, and it is like no other
   link.fragments = captured(sdp, /^a=ice-ufrag:(\S+)\s*$/gm);
   link.candidates = link.tries = 0;
   link.incoming = [];
@@ -142,10 +150,19 @@ export function flush(link) {
 }
 
 /**
+ * Whether a description is of the program that the other side's first one was of, by its certificate.
+ * @param {Link} link
+ * @param {string} sdp
+ */
+export function isOfSame(link, sdp) {
+  return fingerprints(sdp) === link.fingerprints;
+}
+
+/**
  * The fingerprints in a description, in one text that is the same for the same certificates.
  * @param {string} sdp
  */
-export function fingerprints(sdp) {
+function fingerprints(sdp) {
   const found = captured(sdp, /^a=fingerprint:(\S+ +\S+)\s*$/gm).map((each) => each.toLowerCase());
   return [...new Set(found)].sort().join();
 }
@@ -166,4 +183,13 @@ function captured(sdp, pattern) {
 export function belongs(candidate, { fragments }) {
   const fragment = candidate?.usernameFragment;
   return typeof fragment !== 'string' || !fragments.length || fragments.includes(fragment);
+}
+
+/**
+ * Forget the oldest of a set or map that has become larger than it may.
+ * @param {Set<string> | Map<string, unknown>} all
+ * @param {number} size
+ */
+export function limit(all, size) {
+  if (all.size > size) all.delete([...all.keys()][0] ?? '');
 }

@@ -24,20 +24,24 @@ import { toBase64url } from '../protocol/codec.js';
 import {
   answer,
   belongs,
+  create,
   described,
-  fingerprints,
   flush,
-  hasCome,
   insist,
   isDue,
   isOffering,
+  isOfSame,
+  limit,
   make,
+  NEVER,
   offer,
+  over,
 } from './links.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Capabilities } from '../protocol/messages.js' */
 /** @import { Command, Link } from './links.js' */
+/** @import { Signed } from './trust.js' */
 
 /**
  * How this user stands with one other user.
@@ -52,14 +56,30 @@ import {
  */
 
 /**
- * How the last link ended: its name, whether on purpose, and why in plain words.
- * @typedef {{ name: string, orderly: boolean, reason: string }} Outcome
+ * How the last link ended: its name, whether on purpose, and why: in plain words, or what was thrown.
+ * @typedef {{ name: string, orderly: boolean, reason: unknown }} Outcome
+ */
+
+/**
+ * What a connection tells of itself, by its name.
+ * @typedef {'offerMade' | 'answerMade' | 'candidateGathered' | 'operationFailed' | 'renegotiate' | 'channelOpened' |
+ *   'channelReady' | 'pathLost' | 'pathRestored' | 'linkEnded' | 'abandon'} Happening
+ */
+
+/**
+ * What comes after the name.
+ * @template {Happening} Call
+ * @typedef {Parameters<Negotiation[Call]> extends [string, ...infer Rest] ? Rest : never} Told
+ */
+
+/**
+ * All that the machine is told.
+ * @typedef {Happening | 'connect' | 'close' | 'tick' | 'offerReceived' | 'answerReceived' | 'candidateReceived' |
+ *   'byeReceived'} Input
  */
 
 /** 128 random bits: no two connections in the world share a name. */
 export const NAME_BYTES = 16;
-/** Attempts beside an open connection. Two, because a late offer may stand beside the attempt that replaced it. */
-export const MAX_ATTEMPTS = 2;
 /** An ICE agent gathers a dozen candidates; each one taken costs checks towards an address of a stranger's choice. */
 export const MAX_CANDIDATES = 128;
 export const MAX_EARLY_NAMES = 4;
@@ -70,65 +90,53 @@ export const OFFER_WINDOW = 10;
 /** Seconds after which a renegotiation is made again, doubled with each that nobody answers, four times at most. */
 export const RENEGOTIATION = 5;
 
-const OVER = 'this connection is over';
-
 /** All connections, made and in the making, between two users. */
 export class Negotiation {
   /** @type {boolean} */ polite;
   /** @type {Outcome | null} */ outcome = null;
-  /** @type {Capabilities} */ #capabilities;
-  /** @type {(size: number) => Bytes} */ #random;
-  /** @type {number} */ #attemptSeconds;
-  /** @type {number} */ #healSeconds;
-  /** @type {Map<string, Link>} oldest first */ #links = new Map();
-  /** @type {Map<string, (Candidate | null)[]>} */ #early = new Map();
-  /** @type {string[]} */ #gone = [];
-  /** @type {number[]} */ #offers = [];
+  #setup;
+  /** @type {Link[]} oldest first */ #links = [];
+  /** @type {Map<string, Link>} those of which nothing but candidates has come */ #early = new Map();
+  /** @type {Set<string>} the names of those that are over */ #gone = new Set();
+  /** @type {number[]} when the last first offers came */ #offers = [];
   #closed = false;
 
   /**
    * @param {string} local our user id, without device
    * @param {string} remote the other's
-   * @param {object} options
-   * @param {Capabilities} options.capabilities what our engine can do
-   * @param {(size: number) => Bytes} options.random
-   * @param {number} options.attemptSeconds from the offer to HELLOs exchanged
-   * @param {number} options.healSeconds from the loss of a path to its return
+   * @param {object} setup
+   * @param {Capabilities} setup.capabilities what our engine can do
+   * @param {(size: number) => Bytes} setup.random
+   * @param {number} setup.attemptSeconds from the offer to HELLOs exchanged
+   * @param {number} setup.healSeconds from the loss of a path to its return
    */
-  constructor(local, remote, { capabilities, random, attemptSeconds, healSeconds }) {
+  constructor(local, remote, setup) {
     this.polite = sortsBefore(local, remote);
-    this.#capabilities = capabilities;
-    this.#random = random;
-    this.#attemptSeconds = attemptSeconds;
-    this.#healSeconds = healSeconds;
+    this.#setup = setup;
   }
 
   // --- what others want to know ------------------------------------------------------------------------------------
 
   /** @returns {PeerState} what all of it amounts to */
   get state() {
-    const current = this.current;
     if (this.#closed) return 'closed';
-    if (current?.ready && !current.lost) return 'connected';
-    if (this.#attempts().length || (current && !current.ready)) return 'connecting';
-    if (current) return 'disconnected';
+    if (this.#links.some((link) => link.ready && !link.lost)) return 'connected';
+    if (this.#links.some((link) => !link.ready)) return 'connecting';
+    if (this.#links.length) return 'disconnected';
     if (!this.outcome) return 'new';
     return this.outcome.orderly ? 'closed' : 'failed';
   }
 
-  /** @returns {Readonly<Link> | null} the link with an open channel: there is at most one */
+  /** The link with an open channel: there is at most one. */
   get current() {
-    for (const link of this.#links.values()) if (link.opened) return link;
-    return null;
+    return this.#links.find((link) => link.opened);
   }
 
   /** @returns {number | null} when `tick` is due */
   get deadline() {
-    let first = Infinity;
-    for (const link of this.#links.values()) {
-      first = Math.min(first, link.deadline ?? first, link.offerDeadline ?? first, isDue(link) ? 0 : first);
-    }
-    return first < Infinity ? first : null;
+    const all = this.#links.map((link) => (isDue(link) ? 0 : Math.min(link.deadline, link.offerDeadline)));
+    const first = Math.min(...all);
+    return first < NEVER ? first : null;
   }
 
   /**
@@ -136,7 +144,7 @@ export class Negotiation {
    * @param {string} name
    */
   awaitsAnswer(name) {
-    return this.#links.get(name)?.phase === 'offered';
+    return this.#find(name)?.phase === 'offered';
   }
 
   /**
@@ -144,11 +152,16 @@ export class Negotiation {
    * @param {string} name
    */
   isOver(name) {
-    return this.#gone.includes(name);
+    return this.#gone.has(name);
+  }
+
+  /** @param {string} name */
+  #find(name) {
+    return this.#links.find((link) => link.name === name);
   }
 
   #attempts() {
-    return [...this.#links.values()].filter((link) => !link.opened);
+    return this.#links.filter((link) => !link.opened);
   }
 
   // --- from the owner ----------------------------------------------------------------------------------------------
@@ -159,7 +172,7 @@ export class Negotiation {
    * @returns {Command[]}
    */
   connect(now) {
-    const current = /** @type {Link | null} */ (this.current);
+    const { current } = this;
     if (this.#closed || this.#attempts().length || (current && !current.lost)) return [];
     return current && this.#canRestart(current) ? this.#restart(current, now) : this.#offerAnew(now);
   }
@@ -172,7 +185,7 @@ export class Negotiation {
    * @returns {Command[]}
    */
   renegotiate(name, now) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     if (!link?.ready) return [];
     link.wanted = true;
     return this.#renegotiateIfDue(link, now);
@@ -184,15 +197,14 @@ export class Negotiation {
    * @returns {Command[]}
    */
   close(reason) {
-    const commands = [...this.#links.values()].flatMap((link) => this.#drop(link, reason));
     this.#closed = true;
-    return commands;
+    return this.#links.flatMap((link) => this.#drop(link, reason));
   }
 
   // --- from the other side (checked) -------------------------------------------------------------------------------
 
   /**
-   * A proven offer has arrived.
+   * A proven offer has arrived: the first of its name, an ICE restart, or a renegotiation.
    * @param {string} name
    * @param {string} sdp
    * @param {Capabilities} capabilities
@@ -201,42 +213,24 @@ export class Negotiation {
    */
   offerReceived(name, sdp, capabilities, now) {
     if (this.#closed) return [];
-    const known = this.#links.get(name);
-    if (known) return this.#offerAgain(known, sdp, capabilities);
-    if (this.isOver(name)) return [{ type: 'sendBye', name, reason: OVER }];
-    const ours = this.#attempts().find((each) => isOffering(each) && !each.fingerprints);
+    if (this.isOver(name)) return over(name);
+    const known = this.#find(name);
+    // An offer on top of our unanswered first one, or with another certificate, is not of a sane peer.
+    if (known && !isOfSame(known, sdp)) return [];
+    const ours = (known ? [known] : this.#attempts().filter((each) => !each.fingerprints)).find(isOffering);
     if (ours && !this.polite) return insist(ours);
-    const [oldest] = this.#offers;
-    if (oldest !== undefined && this.#offers.length === MAX_OFFERS) {
-      if (now - oldest < OFFER_WINDOW) return [];
-      this.#offers.shift();
+    if (known) {
+      known.offerDeadline = NEVER; // of ours, which the engine rolls back; if it is still needed, the engine says so
+      return answer(known, sdp, capabilities);
     }
+    this.#offers = this.#offers.filter((at) => now - at < OFFER_WINDOW);
+    if (this.#offers.length >= MAX_OFFERS) return [];
     this.#offers.push(now);
     const commands = ours ? this.#drop(ours) : [];
-    const attempts = this.#attempts();
-    if (attempts[0] && attempts.length >= MAX_ATTEMPTS) {
-      commands.push(...this.#drop(attempts[0], 'replaced by a newer attempt'));
-    }
-    const link = this.#add(name, 'answering', now);
-    link.incoming = this.#early.get(name) ?? [];
-    this.#early.delete(name);
-    link.candidates = link.incoming.length;
-    return [...commands, { type: 'createConnection', name, openChannel: false }, ...answer(link, sdp, capabilities)];
-  }
-
-  /**
-   * An offer on a connection that exists: an ICE restart, or a renegotiation.
-   * @param {Link} link
-   * @param {string} sdp
-   * @param {Capabilities} capabilities
-   * @returns {Command[]}
-   */
-  #offerAgain(link, sdp, capabilities) {
-    // An offer on top of our unanswered first one, or with another certificate, is not of a sane peer.
-    if (!link.fingerprints || fingerprints(sdp) !== link.fingerprints) return [];
-    if (isOffering(link) && !this.polite) return insist(link);
-    link.offerDeadline = null; // of ours, which the engine drops; if it is still needed, the engine says so
-    return answer(link, sdp, capabilities);
+    const [oldest, another] = this.#attempts();
+    // Two beside an open connection, because a late offer may stand beside the attempt that replaced it.
+    if (oldest && another) commands.push(...this.#drop(oldest, 'replaced by a newer attempt'));
+    return [...commands, create(name, false), ...answer(this.#add(name, now), sdp, capabilities)];
   }
 
   /**
@@ -248,16 +242,16 @@ export class Negotiation {
    * @returns {Command[]}
    */
   answerReceived(name, sdp, capabilities, now) {
-    if (this.isOver(name) && !this.#closed) return [{ type: 'sendBye', name, reason: OVER }];
-    const link = this.#links.get(name);
+    if (this.isOver(name) && !this.#closed) return over(name);
+    const link = this.#find(name);
     if (link?.phase !== 'offered') return [];
-    if (link.fingerprints && fingerprints(sdp) !== link.fingerprints) {
+    if (link.fingerprints && !isOfSame(link, sdp)) {
       // The program there was started anew, and has never heard of this connection.
       const commands = this.#end(link, 'the other side has been restarted', 'you have been restarted');
       return this.#attempts().length ? commands : [...commands, ...this.#offerAnew(now)];
     }
     link.phase = 'settled';
-    link.offerDeadline = null;
+    link.offerDeadline = NEVER;
     return [{ type: 'applyAnswer', name, serial: link.serial, sdp }, ...described(link, sdp, capabilities)];
   }
 
@@ -269,27 +263,15 @@ export class Negotiation {
    */
   candidateReceived(name, candidate) {
     if (this.#closed || this.isOver(name)) return [];
-    const link = this.#links.get(name);
-    if (!link) this.#keepEarly(name, candidate);
-    else if (link.candidates < MAX_CANDIDATES) {
-      link.candidates++;
-      if (link.fingerprints && link.phase !== 'offered' && belongs(candidate, link)) {
-        return [{ type: 'addCandidate', name, candidate }];
-      }
-      link.incoming.push(candidate);
+    const link = this.#find(name) ?? this.#early.get(name) ?? make(name);
+    if (!link.phase) this.#early.set(name, link);
+    limit(this.#early, MAX_EARLY_NAMES);
+    if (link.candidates++ >= MAX_CANDIDATES) return [];
+    if (link.fingerprints && link.phase !== 'offered' && belongs(candidate, link)) {
+      return [{ type: 'addCandidate', name, candidate }];
     }
+    link.incoming.push(candidate);
     return [];
-  }
-
-  /**
-   * @param {string} name
-   * @param {Candidate | null} candidate
-   */
-  #keepEarly(name, candidate) {
-    const kept = this.#early.get(name) ?? [];
-    this.#early.set(name, kept);
-    if (kept.length < MAX_CANDIDATES) kept.push(candidate);
-    if (this.#early.size > MAX_EARLY_NAMES) this.#early.delete([...this.#early.keys()][0] ?? '');
   }
 
   /**
@@ -299,7 +281,7 @@ export class Negotiation {
    * @returns {Command[]}
    */
   byeReceived(name, reason) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     if (link?.opened) return [{ type: 'probe', name, reason }];
     return this.#end(link, 'the other side gave up' + (reason && `: ${reason}`));
   }
@@ -310,29 +292,36 @@ export class Negotiation {
    * The engine has made the offer of that serial.
    * @param {string} name
    * @param {number} serial
-   * @param {string} sdp
-   * @returns {Command[]}
+   * @param {Signed} made
    */
-  offerMade(name, serial, sdp) {
-    const link = this.#links.get(name);
-    if (link?.serial !== serial) return [];
-    link.phase = 'offered';
-    link.offerSdp = sdp;
-    return [{ type: 'sendOffer', name, serial, sdp }, ...flush(link)];
+  offerMade(name, serial, made) {
+    return this.#made('sendOffer', name, serial, made, 'offered');
   }
 
   /**
    * The engine has made the answer of that serial.
    * @param {string} name
    * @param {number} serial
-   * @param {string} sdp
+   * @param {Signed} made
+   */
+  answerMade(name, serial, made) {
+    return this.#made('sendAnswer', name, serial, made, 'settled');
+  }
+
+  /**
+   * @param {'sendOffer' | 'sendAnswer'} type
+   * @param {string} name
+   * @param {number} serial
+   * @param {Signed} made
+   * @param {Link['phase']} phase
    * @returns {Command[]}
    */
-  answerMade(name, serial, sdp) {
-    const link = this.#links.get(name);
+  #made(type, name, serial, made, phase) {
+    const link = this.#find(name);
     if (link?.serial !== serial) return [];
-    link.phase = 'settled';
-    return [{ type: 'sendAnswer', name, serial, sdp }, ...flush(link)];
+    link.phase = phase;
+    link.made = made;
+    return [{ type, name, serial, sdp: made }, ...flush(link)];
   }
 
   /**
@@ -342,7 +331,7 @@ export class Negotiation {
    * @returns {Command[]}
    */
   candidateGathered(name, candidate) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     if (!link) return [];
     link.outgoing.push(candidate);
     return link.phase === 'offering' || link.phase === 'answering' ? [] : flush(link);
@@ -352,16 +341,16 @@ export class Negotiation {
    * The engine has refused to offer, answer or accept, or the description could not be sent.
    * @param {string} name
    * @param {number} serial
-   * @param {string} reason
+   * @param {unknown} reason
    * @returns {Command[]}
    */
   operationFailed(name, serial, reason) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     if (link?.serial !== serial) return [];
     if (!link.opened) return this.#end(link, reason, 'it could not be made');
     // The connection stands. A restart may be tried again; a renegotiation is, at its deadline.
     if (isOffering(link) && !link.restart) link.wanted = true;
-    else link.offerDeadline = null;
+    else link.offerDeadline = NEVER;
     link.phase = 'settled';
     return [];
   }
@@ -372,12 +361,10 @@ export class Negotiation {
    * @returns {Command[]}
    */
   channelOpened(name) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     if (!link) return [];
     link.opened = true;
-    return [...this.#links.values()].flatMap((other) =>
-      other === link ? [] : this.#drop(other, 'replaced by another connection'),
-    );
+    return this.#links.flatMap((each) => (each === link ? [] : this.#drop(each, 'replaced by another connection')));
   }
 
   /**
@@ -386,10 +373,10 @@ export class Negotiation {
    * @returns {Command[]}
    */
   channelReady(name) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     if (link) {
       link.ready = true;
-      link.deadline = null;
+      link.deadline = NEVER;
     }
     return [];
   }
@@ -402,16 +389,13 @@ export class Negotiation {
    * @returns {Command[]}
    */
   pathLost(name, now, final) {
-    const link = this.#links.get(name);
-    if (!link) return [];
-    if (!link.ready) return final ? this.#end(link, 'no path to the other side was found', 'no path was found') : [];
-    if (link.lost && !final) return [];
+    const link = this.#find(name);
+    if (!link || ((link.lost || !link.ready) && !final)) return [];
+    if (!link.ready) return this.#end(link, 'no path to the other side was found', 'no path was found');
     const canRestart = this.#canRestart(link);
     if (final && !canRestart) return this.#end(link, 'the path to the other side was lost', 'the path was lost');
-    if (!link.lost) {
-      link.lost = true;
-      link.deadline = now + this.#healSeconds;
-    }
+    link.lost = true;
+    link.deadline = Math.min(link.deadline, now + this.#setup.healSeconds);
     return canRestart ? this.#restart(link, now) : [];
   }
 
@@ -421,10 +405,10 @@ export class Negotiation {
    * @returns {Command[]}
    */
   pathRestored(name) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     if (link?.lost) {
       link.lost = false;
-      link.deadline = null;
+      link.deadline = NEVER;
     }
     return [];
   }
@@ -437,9 +421,9 @@ export class Negotiation {
    * @returns {Command[]}
    */
   linkEnded(name, reason, orderly) {
-    const link = this.#links.get(name);
+    const link = this.#find(name);
     // A goodbye in place of a HELLO is a refusal: the attempt has failed.
-    return this.#end(link, reason, null, orderly && link?.ready);
+    return this.#end(link, reason, undefined, orderly && link?.ready);
   }
 
   /**
@@ -449,7 +433,7 @@ export class Negotiation {
    * @returns {Command[]}
    */
   abandon(name, reason) {
-    return this.#end(this.#links.get(name), reason, reason);
+    return this.#end(this.#find(name), reason, reason);
   }
 
   // --- time --------------------------------------------------------------------------------------------------------
@@ -460,42 +444,45 @@ export class Negotiation {
    * @returns {Command[]}
    */
   tick(now) {
-    /** @type {Command[]} */
-    const commands = [];
-    for (const link of [...this.#links.values()]) {
-      if (hasCome(link.offerDeadline, now)) {
-        link.offerDeadline = null;
+    return this.#links.flatMap((link) => {
+      if (link.offerDeadline <= now) {
+        link.offerDeadline = NEVER;
         if (isOffering(link)) {
           link.phase = 'settled'; // nobody has answered; a restart may be tried again, a renegotiation is
           link.wanted ||= !link.restart;
         }
       }
-      if (hasCome(link.deadline, now)) commands.push(...this.#end(link, this.#overdue(link), 'it took too long'));
-      else commands.push(...this.#renegotiateIfDue(link, now));
-    }
-    return commands;
+      return link.deadline <= now
+        ? this.#end(link, this.#overdue(link), 'it took too long')
+        : this.#renegotiateIfDue(link, now);
+    });
   }
 
   /** @param {Link} link */
-  #overdue(link) {
-    const within = ` within ${this.#attemptSeconds} s`;
-    if (link.lost) return `the path to the other side did not come back within ${this.#healSeconds} s`;
-    if (link.opened) return `the channel opened, but no HELLO came${within}`;
-    if (link.phase === 'settled') return `no path to the other side was found${within}`;
-    if (link.phase === 'offered') return `no answer${within}`;
-    return `the WebRTC engine made no description${within}`;
+  #overdue({ lost, opened, phase }) {
+    if (lost) return `the path to the other side did not come back within ${this.#setup.healSeconds} s`;
+    return `${
+      opened
+        ? 'the channel opened, but no HELLO came'
+        : phase === 'settled'
+          ? 'no path to the other side was found'
+          : phase === 'offered'
+            ? 'no answer'
+            : 'the WebRTC engine made no description'
+    } within ${this.#setup.attemptSeconds} s`;
   }
 
   // --- within ------------------------------------------------------------------------------------------------------
 
   /**
    * @param {string} name
-   * @param {Link['phase']} phase
    * @param {number} now
    */
-  #add(name, phase, now) {
-    const link = make(name, phase, now + this.#attemptSeconds);
-    this.#links.set(name, link);
+  #add(name, now) {
+    const link = this.#early.get(name) ?? make(name);
+    this.#early.delete(name);
+    link.deadline = now + this.#setup.attemptSeconds;
+    this.#links.push(link);
     return link;
   }
 
@@ -504,13 +491,13 @@ export class Negotiation {
    * @returns {Command[]}
    */
   #offerAnew(now) {
-    const name = toBase64url(this.#random(NAME_BYTES));
-    return [{ type: 'createConnection', name, openChannel: true }, ...offer(this.#add(name, 'offering', now), false)];
+    const name = toBase64url(this.#setup.random(NAME_BYTES));
+    return [create(name, true), ...offer(this.#add(name, now), false)];
   }
 
   /** @param {Link} link */
   #canRestart(link) {
-    return this.#capabilities.restart && link.capabilities.restart;
+    return this.#setup.capabilities.restart && link.capabilities?.restart;
   }
 
   /**
@@ -524,7 +511,7 @@ export class Negotiation {
       if (!isOffering(link) || link.restart) return [];
       link.wanted = true;
     }
-    link.offerDeadline = now + this.#healSeconds;
+    link.offerDeadline = now + this.#setup.healSeconds;
     return offer(link, true);
   }
 
@@ -542,22 +529,22 @@ export class Negotiation {
 
   /**
    * @param {Link} link
-   * @param {string | null} [bye]
+   * @param {string} [bye]
    * @returns {Command[]}
    */
-  #drop({ name }, bye = null) {
-    this.#links.delete(name);
-    this.#gone.push(name);
-    if (this.#gone.length > MAX_GONE_NAMES) this.#gone.shift();
+  #drop({ name }, bye) {
+    this.#links = this.#links.filter((link) => link.name !== name);
+    this.#gone.add(name);
+    limit(this.#gone, MAX_GONE_NAMES);
     /** @type {Command[]} */
-    const goodbye = bye === null ? [] : [{ type: 'sendBye', name, reason: bye }];
+    const goodbye = bye === undefined ? [] : [{ type: 'sendBye', name, reason: bye }];
     return [...goodbye, { type: 'dropConnection', name }];
   }
 
   /**
    * @param {Link | undefined} link
-   * @param {string} reason
-   * @param {string | null} [bye]
+   * @param {unknown} reason
+   * @param {string} [bye]
    * @param {boolean} [orderly]
    * @returns {Command[]}
    */

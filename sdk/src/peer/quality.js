@@ -14,18 +14,14 @@ const MAX_OUTSTANDING = 16; // PINGs without a PONG; by then the path counts as 
 /** The signs of life of one channel. All times in seconds. */
 export class Quality {
   #silence;
-  #heardAt;
+  #heardAt = 0;
   /** @type {number[]} */
   #samples = [];
   /** @type {bigint[]} the tokens of the PINGs that nobody has answered yet */
   #outstanding = [];
 
-  /**
-   * @param {number} now
-   * @param {number} silence without any frame, after which the path counts as lost
-   */
-  constructor(now, silence) {
-    this.#heardAt = now;
+  /** @param {number} silence without any frame, after which the path counts as lost */
+  constructor(silence) {
     this.#silence = silence;
   }
 

@@ -19,14 +19,16 @@ import { PeerKeyChanged, ProofInvalid } from '../errors.js';
 import { PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify } from '../identity/keys.js';
 import * as proofs from '../identity/proofs.js';
 import { fromBase64, toBase64 } from '../protocol/codec.js';
+import { limit } from './links.js';
 
 /** @import { Identity } from '../identity/keys.js' */
 /** @import { Pins } from '../identity/pins.js' */
-/** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Proof } from '../protocol/messages.js' */
 
 export const MAX_NONCES = 256; // for each peer; an attempt every half minute makes that two hours
 export const MAX_PEERS = 1024;
+
+/** @typedef {{ sdp: string, proof: Proof }} Signed a description with its proof */
 
 /** @param {number} size */
 export const randomBytes = (size) => crypto.getRandomValues(new Uint8Array(size));
@@ -37,7 +39,6 @@ export class Trust {
   #userId;
   #server;
   #pins;
-  #random;
   /** @type {Map<string, Set<string>>} */
   #nonces = new Map();
 
@@ -46,112 +47,80 @@ export class Trust {
    * @param {string} userId our own, without device
    * @param {string} server the host and port by which pins are kept
    * @param {Pick<Pins, 'pin'>} pins
-   * @param {(size: number) => Bytes} [random]
    */
-  constructor(identity, userId, server, pins, random = randomBytes) {
+  constructor(identity, userId, server, pins) {
     this.#identity = identity;
     this.#userId = userId;
     this.#server = server;
     this.#pins = pins;
-    this.#random = random;
   }
 
   /**
-   * The proof of an offer to the user `remote`, with a nonce of its own.
+   * The proof of an offer to the user `remote`, with a nonce of its own; or of the answer to an offer of theirs that has
+   * been checked.
    *
    * @param {string} remote
    * @param {string} connection
    * @param {string} sdp
-   */
-  async signOffer(remote, connection, sdp) {
-    const nonce = this.#random(proofs.NONCE_BYTES);
-    return this.#prove(nonce, await proofs.offer(this.#userId, remote, connection, nonce, sdp));
-  }
-
-  /**
-   * The proof of an answer to an offer that has been checked.
-   *
-   * @param {string} remote
-   * @param {string} connection
-   * @param {string} sdp
-   * @param {string} offerSdp
-   * @param {string} nonce of the offer's proof
-   */
-  async signAnswer(remote, connection, sdp, offerSdp, nonce) {
-    const raw = fromBase64(nonce, proofs.NONCE_BYTES);
-    return this.#prove(raw, await proofs.answer(this.#userId, remote, connection, raw, sdp, offerSdp));
-  }
-
-  /**
-   * @param {Bytes} nonce
-   * @param {Bytes} message
+   * @param {Signed | null} [offer] what it answers
    * @returns {Promise<Proof>}
    */
-  async #prove(nonce, message) {
+  async sign(remote, connection, sdp, offer) {
+    const nonce = offer ? offer.proof.nonce : toBase64(randomBytes(proofs.NONCE_BYTES));
+    const message = await signed(this.#userId, remote, connection, nonce, sdp, offer);
     const [publicKey, signature] = [this.#identity.publicKey, await this.#identity.sign(message)].map(toBase64);
-    return /** @type {Proof} */ ({ publicKey, nonce: toBase64(nonce), signature });
+    return /** @type {Proof} */ ({ publicKey, nonce, signature });
   }
 
   /**
-   * Returns if the user `remote` has made this offer to us, and it has not been taken before. Throws `ProofInvalid`, or
-   * `PeerKeyChanged` when all is right but the key, or what the pins throw, or `ProtocolViolation` for a proof that
-   * cannot be read.
+   * Returns if the user `remote` has made this offer to us, and it has not been taken before; or this answer to that offer
+   * of ours. Throws `ProofInvalid`, or `PeerKeyChanged` when all is right but the key, or what the pins throw, or
+   * `ProtocolViolation` for a proof that cannot be read.
    *
    * @param {string} remote
    * @param {string | null} connection
    * @param {string} sdp
    * @param {Proof | null} proof
+   * @param {Signed | null} [offer] what it answers
    */
-  async checkOffer(remote, connection, sdp, proof) {
-    const nonce = await this.#check('offer', remote, connection, proof, (name, raw) =>
-      proofs.offer(remote, this.#userId, name, raw, sdp),
-    );
+  async check(remote, connection, sdp, proof, offer) {
+    const refuse = (/** @type {string} */ problem) => new ProofInvalid(remote, problem);
+    if (!proofs.validConnectionName(connection)) throw refuse('it names no connection');
+    if (!proof) throw refuse('it carries no proof');
+    const { nonce } = proof; // base64 is strict, so that it has one spelling
+    if (offer && offer.proof.nonce !== nonce) throw refuse('it belongs to another offer');
+    const key = fromBase64(proof.publicKey, PUBLIC_KEY_BYTES);
+    const signature = fromBase64(proof.signature, SIGNATURE_BYTES);
+    if (!(await verify(key, signature, await signed(remote, this.#userId, connection, nonce, sdp, offer)))) {
+      throw refuse('its signature is wrong');
+    }
+    const pinned = await this.#pins.pin(this.#server, remote, key);
+    if (toBase64(pinned) !== proof.publicKey) throw new PeerKeyChanged(remote, pinned, key);
+    if (offer) return;
     /** @type {Set<string>} */
     const taken = this.#nonces.get(remote) ?? new Set();
     this.#nonces.delete(remote); // and put back as the latest
     this.#nonces.set(remote, taken);
-    if (taken.has(nonce)) throw new ProofInvalid(remote, 'the offer has been used before');
+    if (taken.has(nonce)) throw refuse('it has been used before');
     taken.add(nonce);
-    if (taken.size > MAX_NONCES) taken.delete([...taken][0] ?? '');
-    if (this.#nonces.size > MAX_PEERS) this.#nonces.delete([...this.#nonces.keys()][0] ?? '');
+    limit(taken, MAX_NONCES);
+    limit(this.#nonces, MAX_PEERS);
   }
+}
 
-  /**
-   * Returns if the user `remote` has made this answer to the offer that we have signed with `nonce`. Throws as
-   * `checkOffer`.
-   *
-   * @param {string} remote
-   * @param {string | null} connection
-   * @param {string} sdp
-   * @param {Proof | null} proof
-   * @param {string} offerSdp
-   * @param {string} nonce
-   */
-  async checkAnswer(remote, connection, sdp, proof, offerSdp, nonce) {
-    if (proof && proof.nonce !== nonce) throw new ProofInvalid(remote, 'the answer belongs to another offer');
-    await this.#check('answer', remote, connection, proof, (name, raw) =>
-      proofs.answer(remote, this.#userId, name, raw, sdp, offerSdp),
-    );
-  }
-
-  /**
-   * @param {string} what
-   * @param {string} remote
-   * @param {string | null} connection
-   * @param {Proof | null} proof
-   * @param {(name: string, nonce: Bytes) => Promise<Bytes>} signed the bytes that the signature has to cover
-   */
-  async #check(what, remote, connection, proof, signed) {
-    const refuse = (/** @type {string} */ problem) => new ProofInvalid(remote, problem);
-    if (!proofs.validConnectionName(connection)) throw refuse('it names no connection');
-    if (!proof) throw refuse('it carries no proof');
-    const key = fromBase64(proof.publicKey, PUBLIC_KEY_BYTES);
-    const message = await signed(connection, fromBase64(proof.nonce, proofs.NONCE_BYTES));
-    if (!(await verify(key, fromBase64(proof.signature, SIGNATURE_BYTES), message))) {
-      throw refuse(`the signature of the ${what} is wrong`);
-    }
-    const pinned = await this.#pins.pin(this.#server, remote, key);
-    if (toBase64(pinned) !== proof.publicKey) throw new PeerKeyChanged(remote, pinned, key);
-    return proof.nonce; // base64 is strict, so that a nonce has one spelling
-  }
+/**
+ * What the signature of a description has to cover.
+ *
+ * @param {string} sender
+ * @param {string} recipient
+ * @param {string} connection
+ * @param {string} nonce
+ * @param {string} sdp
+ * @param {Signed | null} [offer] what it answers
+ */
+function signed(sender, recipient, connection, nonce, sdp, offer) {
+  const raw = fromBase64(nonce, proofs.NONCE_BYTES);
+  return offer
+    ? proofs.answer(sender, recipient, connection, raw, sdp, offer.sdp)
+    : proofs.offer(sender, recipient, connection, raw, sdp);
 }

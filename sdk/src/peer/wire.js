@@ -1,27 +1,43 @@
 /**
- * One engine connection with its channel: the operations in order, the HELLOs, the heartbeat, the goodbye.
+ * One connection to the other side: an RTCPeerConnection and its channel, what is said about it through signaling, the
+ * HELLOs, the heartbeat, the goodbye.
  *
  * Rules:
- * - Operations on the engine run one after the other; `close` forgets those that are left, and waits for none.
+ * - Each command of the negotiation machine but those that make and drop connections is carried out by the method of the
+ *   same name.
+ * - Operations on the RTCPeerConnection run one after the other; `close` forgets those that are left, and waits for none.
+ *   One that was under way then stays pending for ever.
+ * - Descriptions are signed before the machine is told that they are made, so that all that is to be sent can leave at
+ *   once, and in its order.
  * - The first frame of each side is its HELLO, and there is one; anything else breaks the protocol.
- * - What happens is told to the owner (`PeerConnection`), which decides; after `stop` nothing is.
+ * - What happens is told to `Hub`; after `close` nothing is.
  *
- * It does not know signaling, proofs, or that there may be other connections to the same peer.
+ * It does not know that there may be other connections to the same peer.
  */
 
 import { ProtocolViolation } from '../errors.js';
-import { decode, encodeGoodbye, encodeHello, encodePing, encodePong, LABEL, MAX_FRAME } from '../protocol/channel.js';
-import { EngineConnection, messageOf } from './engine.js';
+import {
+  decode,
+  encodeGoodbye,
+  encodeHello,
+  encodePing,
+  encodePong,
+  LABEL,
+  MAX_FRAME,
+  VERSION,
+} from '../protocol/channel.js';
+import { check } from '../protocol/shapes.js';
+import { apply, CAPABILITIES, makeConnection, setTracks, statsOf } from './engine.js';
 import { Quality } from './quality.js';
 
 /** @import { Timers } from '../client/timers.js' */
 /** @import { Frame, Hello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Proof } from '../protocol/messages.js' */
-/** @import { PeerListener } from './connection.js' */
+/** @import { PeerListener, SignalSender } from './connection.js' */
 /** @import { EngineConfig } from './engine.js' */
-/** @import { Command } from './links.js' */
-/** @import { Negotiation } from './negotiation.js' */
+/** @import { Happening, Told } from './negotiation.js' */
+/** @import { Signed, Trust } from './trust.js' */
 
 /**
  * How much may wait in the browser, in bytes. Enough to keep a fast path busy while the page does something else, little
@@ -29,6 +45,8 @@ import { Quality } from './quality.js';
  */
 export const BUFFER_HIGH = 1024 * 1024;
 export const BUFFER_LOW = 256 * 1024;
+/** RFC 8839 section 5.1 leads to some 200 characters. */
+export const MAX_CANDIDATE = 1024;
 
 /**
  * How long things may take, all in seconds.
@@ -38,109 +56,155 @@ export const BUFFER_LOW = 256 * 1024;
  * @property {number} heartbeat between PINGs
  * @property {number} silence without any frame, after which the path counts as lost: three lost PINGs are no accident
  * @property {number} probe how soon something has to arrive after a `bye` from the server, which may be lying
- * @property {number} linger how long closing waits for the other side to have got the goodbye
+ * @property {number} linger how long closing waits for the other side to have got the goodbye, and the server the rest
  */
 
 /** @type {PeerTiming} */
 export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe: 1.5, linger: 1 };
 
 /**
- * A description of ours, with its proof once that is made; or one of theirs with the proof that has been checked.
- * @typedef {{ sdp: string, proof: Proof | null }} Signed
+ * What the wires of a `PeerConnection` share: what it was made with, and how they tell it.
+ * @typedef {object} Hub
+ * @property {string} remote
+ * @property {Pick<Trust, 'check' | 'sign'>} trust
+ * @property {SignalSender} signaling
+ * @property {() => Hello} hello
+ * @property {PeerTiming} timing
+ * @property {Timers} timers
+ * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
+ * @property {MediaStream | null} stream whose tracks are to be sent
+ * @property {<Call extends Happening>(call: Call, name: string, ...values: Told<Call>) => void} happened tell the machine,
+ *   and do what it wants
+ * @property {<What extends keyof PeerListener>(what: What, ...values: Parameters<PeerListener[What]>) => void} tell tell
+ *   the listener, soon
+ * @property {() => void} tellNow what it has not been told yet
+ * @property {(sending: Promise<unknown>) => void} keep have closing wait for it
  */
 
-/** @typedef {(listener: PeerListener) => void} News something to tell the listener of the `PeerConnection` */
+/** What an offer or answer has come with, once it has been checked. @typedef {{ sender: string, proof: Proof }} Origin */
 
-/**
- * What is told of a wire, or by it.
- * @typedef {object} WireOwner
- * @property {(call: (machine: Negotiation, now: number) => Command[]) => void} happened tell the machine, and do what
- *   it wants
- * @property {(wire: Wire, news: News) => void} heard
- * @property {(wire: Wire) => Hello} channelOpened what is returned is sent as our HELLO
- * @property {(wire: Wire, hello: Hello) => void} helloReceived
- * @property {(wire: Wire, reason: string) => void} violated the other side broke the protocol
- */
-
-/** See the module. An `EngineListener`. */
+/** See the module. */
 export class Wire {
-  /** @type {string | null} of the device at the other end, once it has said something */
-  address = null;
+  /** of the device at the other end, once it has said something */
+  address;
   /** @type {Signed | null} */
   ourOffer = null;
-  /** @type {string | undefined} the nonce of the offer before that: an answer to it is late, and no forgery */
-  formerNonce;
-  /** @type {Signed | null} */
-  theirOffer = null;
-  announced = false; // the owner has told its listener of the channel
-  /** @type {News[]} what the owner keeps until then */
-  early = [];
-  #owner;
-  #timing;
-  #timers;
-  #connection;
+  /** The nonces of the offer of theirs that has been taken last, and of our offer before `ourOffer`: what comes with one of
+   *  these is a repetition or late, and no forgery. */
+  formerNonces = ['', ''];
+  greeted = false; // their HELLO has come
+  quality;
+  #hub;
+  #native;
   /** @type {Promise<void>} */
   #operations = Promise.resolve();
+  /** @type {RTCSessionDescriptionInit | null} an offer of ours that is applied with its answer */
+  #held = null;
   /** @type {RTCDataChannel | null} */
   #channel = null;
-  /** @type {Quality | null} */
-  #quality = null;
+  /** @type {Parameters<PeerListener['trackReceived']>[]} those that overtook the HELLO: signaling may be faster */
+  #early = [];
   #blocked = false; // a frame was refused for want of room
-  #greeted = false; // their HELLO has come
   #lost = false;
   #closed = false;
   #lingers = false;
   #channelGone = () => {};
-  /** @type {number | null} */
-  #beatDue = null;
+  #gone = new Promise((/** @type {(_: void) => void} */ resolve) => (this.#channelGone = resolve));
+  #beatDue = Infinity;
   #cancelBeat = () => {};
   /** @type {(() => void) | null} */
   #cancelProbe = null;
 
   /**
-   * Throws `ConfigError` or `EngineMissing`.
+   * Throws what `makeConnection` throws.
    *
    * @param {string} name
+   * @param {boolean} openChannel whether to make the channel, as the first offerer does
    * @param {EngineConfig} config
-   * @param {WireOwner} owner
-   * @param {PeerTiming} timing
-   * @param {Timers} timers
-   * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
+   * @param {Hub} hub
    */
-  constructor(name, config, owner, timing, timers, RTCPeerConnection) {
+  constructor(name, openChannel, config, hub) {
+    const native = makeConnection(config, hub.RTCPeerConnection);
     this.name = name;
-    this.#owner = owner;
-    this.#timing = timing;
-    this.#timers = timers;
-    this.#connection = new EngineConnection(config, this, RTCPeerConnection);
+    this.address = hub.remote;
+    this.quality = new Quality(hub.timing.silence);
+    this.#hub = hub;
+    this.#native = native;
+    native.onicecandidate = ({ candidate }) => {
+      // An empty one ends those of one media section (section 4.8.1.3); null, which follows, ends them all.
+      if (candidate?.candidate !== '')
+        this.#happened('candidateGathered', candidate && /** @type {Candidate} */ (candidate.toJSON()));
+    };
+    native.onconnectionstatechange = () => {
+      const { connectionState: state } = native;
+      if (state === 'connected') this.#ping(); // if there is a channel, its PONG tells whether it works again
+      if (state === 'disconnected' || state === 'failed') this.#pathLost(state === 'failed');
+    };
+    native.onnegotiationneeded = this.#renegotiate;
+    native.ontrack = ({ track, streams }) => {
+      if (this.greeted) this.#tell('trackReceived', track, streams);
+      else this.#early.push([track, streams]);
+    };
+    native.ondatachannel = ({ channel }) => this.#watch(channel);
+    if (openChannel) this.#watch(native.createDataChannel(LABEL));
   }
 
-  // --- the engine's operations -------------------------------------------------------------------------------------
+  // --- commands ----------------------------------------------------------------------------------------------------
 
-  /** Make the channel, as the first offerer. */
-  openChannel() {
-    this.#connection.openChannel();
-  }
-
-  /** @param {{ serial: number, restart: boolean }} command */
+  /**
+   * The first offer is applied at once, and candidates are gathered. One on a connection that stands is applied with its
+   * answer only, so that there is nothing to roll back when the other side's offer crosses it: in Chromium 156 whoever
+   * rolls back an offer never sees the pictures again that come in the sections of it.
+   *
+   * @param {{ serial: number, restart: boolean }} command
+   */
   makeOffer({ serial, restart }) {
-    this.#enqueue(serial, async () => {
-      const sdp = await this.#connection.offer(restart);
-      this.#happened((machine) => machine.offerMade(this.name, serial, sdp));
+    const native = this.#native;
+    this.#describe('offerMade', serial, async () => {
+      if (restart) native.restartIce();
+      if (native.remoteDescription) this.#held = await native.createOffer();
+      else await native.setLocalDescription();
     });
   }
 
-  /** @param {{ serial: number, sdp: string }} command */
-  makeAnswer({ serial, sdp: offer }) {
-    this.#enqueue(serial, async () => {
-      const sdp = await this.#connection.answer(offer);
-      this.#happened((machine) => machine.answerMade(this.name, serial, sdp));
-    });
+  /**
+   * @param {{ serial: number, sdp: string }} command
+   * @param {Origin} origin of the offer
+   */
+  makeAnswer({ serial, sdp }, { sender, proof }) {
+    const native = this.#native;
+    this.address = sender;
+    this.formerNonces[0] = proof.nonce;
+    this.#describe(
+      'answerMade',
+      serial,
+      async () => {
+        this.#held = null;
+        await apply(native, 'offer', sdp);
+        try {
+          await native.setLocalDescription();
+        } catch (error) {
+          // Or the next offer of ours would come out as an answer.
+          await native.setRemoteDescription({ type: 'rollback' });
+          throw error;
+        }
+      },
+      { sdp, proof },
+    );
   }
 
-  /** @param {{ serial: number, sdp: string }} command */
-  applyAnswer({ serial, sdp }) {
-    this.#enqueue(serial, () => this.#connection.accept(sdp));
+  /**
+   * @param {{ serial: number, sdp: string }} command
+   * @param {Origin} origin of the answer
+   */
+  applyAnswer({ serial, sdp }, { sender }) {
+    this.address = sender;
+    this.#enqueue(async () => {
+      const held = this.#held;
+      this.#held = null;
+      if (held) await this.#native.setLocalDescription(held);
+      await apply(this.#native, 'answer', sdp);
+    }, serial);
   }
 
   /**
@@ -149,92 +213,127 @@ export class Wire {
    * @param {{ candidate: Candidate | null }} command
    */
   addCandidate({ candidate }) {
-    this.#enqueue(null, () => this.#connection.addCandidate(candidate).catch(() => {}));
+    if (candidate && candidate.candidate.length > MAX_CANDIDATE) return;
+    this.#enqueue(() => this.#native.addIceCandidate(candidate).catch(() => {}));
+  }
+
+  /** @param {{ candidate: Candidate | null }} command */
+  sendCandidate({ candidate }) {
+    const { signaling, keep } = this.#hub;
+    keep(signaling.sendIceCandidate(this.address, candidate, { connection: this.name }));
+  }
+
+  /** @param {{ type: 'sendOffer' | 'sendAnswer', serial: number, sdp: Signed }} command */
+  sendOffer(command) {
+    if (this.ourOffer !== command.sdp) {
+      this.formerNonces[1] = this.ourOffer?.proof.nonce ?? '';
+      this.ourOffer = command.sdp;
+    }
+    this.sendAnswer(command);
+  }
+
+  /** @param {{ type: 'sendOffer' | 'sendAnswer', serial: number, sdp: Signed }} command */
+  sendAnswer({ type, serial, sdp: { sdp, proof } }) {
+    const { signaling, keep } = this.#hub;
+    const options = { connection: this.name, proof, capabilities: CAPABILITIES };
+    keep(
+      signaling[type](this.address, sdp, options).catch((error) => this.#happened('operationFailed', serial, error)),
+    );
   }
 
   /**
-   * Send these tracks and no others.
+   * Somebody says that this connection is over: believe it if nothing comes through soon.
    *
-   * @param {MediaStream | null} stream
+   * @param {{ reason: string }} command
    */
-  setTracks(stream) {
-    this.#enqueue(null, () => this.#connection.setTracks(stream));
+  probe({ reason }) {
+    if (this.#cancelProbe) return;
+    this.#ping();
+    this.#cancelProbe = this.#hub.timers.callLater(this.#hub.timing.probe, () =>
+      this.#happened('linkEnded', reason || 'the other side ended the connection', true),
+    );
+  }
+
+  // --- the RTCPeerConnection ---------------------------------------------------------------------------------------
+
+  /** Send the tracks of `Hub.stream` and no others. */
+  setTracks() {
+    this.#enqueue(async () => {
+      await setTracks(this.#native, this.#hub.stream);
+      // An offer of ours that never got its answer keeps the browser from asking.
+      if (this.#held || this.#native.signalingState !== 'stable') this.#renegotiate();
+    });
+  }
+
+  /** What the browser tells of the path; null when there is none, or none any more. */
+  stats() {
+    return statsOf(this.#native).catch(() => null);
   }
 
   /**
-   * @param {number | null} serial of what fails with it
+   * @param {'offerMade' | 'answerMade'} made what to tell the machine then
+   * @param {number} serial
    * @param {() => Promise<void>} operation
+   * @param {Signed} [offer] what is answered
    */
-  #enqueue(serial, operation) {
+  #describe(made, serial, operation, offer) {
+    this.#enqueue(async () => {
+      await operation();
+      const sdp = (this.#held ?? this.#native.localDescription)?.sdp ?? '';
+      const { trust, remote } = this.#hub;
+      this.#happened(made, serial, { sdp, proof: await trust.sign(remote, this.name, sdp, offer) });
+    }, serial);
+  }
+
+  /**
+   * @param {() => Promise<void>} operation
+   * @param {number} [serial] of what fails with it
+   */
+  #enqueue(operation, serial) {
     this.#operations = this.#operations
       .then(() => (this.#closed ? undefined : operation()))
       .catch((error) => {
-        if (serial === null) this.#closed || console.error(error);
-        else this.#happened((machine) => machine.operationFailed(this.name, serial, messageOf(error)));
+        if (serial) this.#happened('operationFailed', serial, error);
+        else if (!this.#closed) console.error(error);
       });
   }
 
-  /** @param {(machine: Negotiation, now: number) => Command[]} call */
-  #happened(call) {
-    if (!this.#closed) this.#owner.happened(call);
-  }
-
-  /** @param {News} news */
-  #heard(news) {
-    if (!this.#closed) this.#owner.heard(this, news);
-  }
-
-  /** What the browser tells of the path; null when there is none. */
-  async stats() {
-    try {
-      return await this.#connection.stats();
-    } catch {
-      return null; // it has gone meanwhile
-    }
-  }
-
-  // --- the engine's events -----------------------------------------------------------------------------------------
-
-  /** @param {Candidate | null} candidate */
-  candidateGathered(candidate) {
-    this.#happened((machine) => machine.candidateGathered(this.name, candidate));
-  }
-
-  negotiationNeeded() {
-    this.#happened((machine, now) => machine.renegotiate(this.name, now));
-  }
-
-  /**
-   * @param {MediaStreamTrack} track
-   * @param {readonly MediaStream[]} streams
-   */
-  trackReceived(track, streams) {
-    this.#heard((listener) => listener.trackReceived(track, streams));
-  }
-
-  /** @param {RTCPeerConnectionState} state */
-  stateChanged(state) {
-    if (state === 'connected')
-      this.#ping(); // if there is a channel, its PONG tells whether it works again
-    else if (state === 'disconnected' || state === 'failed') this.#pathLost(state === 'failed');
-  }
+  #renegotiate = () => this.#happened('renegotiate', this.#hub.timers.time());
 
   /** @param {boolean} final the browser has given up */
   #pathLost(final) {
     this.#lost = true;
-    this.#happened((machine, now) => machine.pathLost(this.name, now, final));
+    this.#happened('pathLost', this.#hub.timers.time(), final);
   }
 
   /**
-   * @param {string} reason
-   * @param {boolean} orderly
+   * @template {Happening} Call
+   * @param {Call} call
+   * @param {Told<Call>} values
    */
-  #ended(reason, orderly) {
-    this.#happened((machine) => machine.linkEnded(this.name, reason, orderly));
+  #happened(call, ...values) {
+    if (!this.#closed) this.#hub.happened(call, this.name, ...values);
+  }
+
+  /**
+   * @template {keyof PeerListener} What
+   * @param {What} what
+   * @param {Parameters<PeerListener[What]>} values
+   */
+  #tell(what, ...values) {
+    if (!this.#closed) this.#hub.tell(what, ...values);
+  }
+
+  // --- the channel -------------------------------------------------------------------------------------------------
+
+  /** @param {RTCDataChannel} channel */
+  #watch(channel) {
+    channel.binaryType = 'arraybuffer';
+    channel.onopen = () => this.#opened(channel);
   }
 
   /** @param {RTCDataChannel} channel */
-  channelOpened(channel) {
+  #opened(channel) {
     if (this.#closed || this.#channel || channel.label !== LABEL) {
       channel.close(); // one channel is all there is
       return;
@@ -244,18 +343,18 @@ export class Wire {
     channel.onbufferedamountlow = () => {
       if (!this.#blocked) return;
       this.#blocked = false; // before it is told: the listener may fill the buffer again
-      this.#heard((listener) => listener.writable());
+      this.#tell('writable');
     };
     channel.onmessage = ({ data }) => this.#received(data);
     channel.onclose = () => {
       this.#channelGone();
-      this.#lingers = false;
-      this.#ended('the other side closed the channel', false);
+      this.#happened('linkEnded', 'the other side closed the channel', false);
     };
-    this.#quality = new Quality(this.#timers.time(), this.#timing.silence);
-    const hello = this.#owner.channelOpened(this);
+    this.quality.heard(this.#hub.timers.time());
+    this.#happened('channelOpened');
+    this.#hub.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
     if (this.#closed) return;
-    this.#send(encodeHello(hello));
+    this.#send(encodeHello(this.#hub.hello()));
     this.#beat();
   }
 
@@ -263,62 +362,67 @@ export class Wire {
   #received(data) {
     if (this.#closed) return;
     try {
-      this.#take(read(data));
+      check(typeof data !== 'string' && data.byteLength <= MAX_FRAME, 'a text message, or a frame too long');
+      this.#take(decode(new Uint8Array(data)));
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
-      this.#owner.violated(this, error.message);
+      const reason = `the other side broke the protocol: ${error.message}`;
+      this.sayGoodbye(reason);
+      this.#happened('abandon', reason);
     }
   }
 
   /** @param {Frame | null} frame */
   #take(frame) {
-    const type = frame?.type;
-    if (!this.#greeted && type !== 'hello' && type !== 'goodbye') {
-      throw new ProtocolViolation('the first frame is no HELLO');
-    }
+    const { timers } = this.#hub;
+    if (frame?.type === 'hello') {
+      check(!this.greeted, 'a second HELLO');
+      check(
+        frame.version === VERSION,
+        `it speaks version ${frame.version} of the channel protocol, we speak ${VERSION}`,
+      );
+    } else check(this.greeted || frame?.type === 'goodbye', 'the first frame is no HELLO');
     this.#alive();
     switch (frame?.type) {
       case 'chunk':
       case 'ack':
-        this.#heard((listener) => listener.frameReceived(frame));
+        this.#tell('frameReceived', frame);
         break;
       case 'ping':
         this.#send(encodePong(frame.token));
         break;
       case 'pong':
-        this.#quality?.ponged(frame.token, this.#timers.time());
+        this.quality.ponged(frame.token, timers.time());
         break;
       case 'hello':
-        if (this.#greeted) throw new ProtocolViolation('a second HELLO');
-        this.#greeted = true;
-        this.#owner.helloReceived(this, frame);
+        this.greeted = true;
+        this.#tell('channelOpened', frame);
+        this.#happened('channelReady');
+        for (const track of this.#early) this.#tell('trackReceived', ...track);
+        if (this.#hub.stream) this.setTracks();
         break;
       case 'goodbye':
-        this.#ended(frame.reason || 'the other side said goodbye', true);
+        this.#happened('linkEnded', frame.reason || 'the other side said goodbye', true);
     }
   }
 
-  // --- frames out --------------------------------------------------------------------------------------------------
-
   /**
-   * Send a frame of the store's if there is room for it; false if not, and `bufferDrained` follows.
+   * Send a frame of the store's if there is room for it; false if not, and `writable` follows.
    *
    * @param {Bytes} frame
    */
   sendFrame(frame) {
-    if (!this.#channel || this.#closed) return false;
-    if (this.#channel.bufferedAmount + frame.length > BUFFER_HIGH) {
-      this.#blocked = true;
-      return false;
-    }
-    return this.#send(frame);
+    if (!this.greeted) return false;
+    const full = /** @type {RTCDataChannel} */ (this.#channel).bufferedAmount + frame.length > BUFFER_HIGH;
+    this.#blocked ||= full;
+    return !full && this.#send(frame);
   }
 
   /** @param {Bytes} frame */
   #send(frame) {
     try {
       this.#channel?.send(frame);
-      return !!this.#channel;
+      return true;
     } catch {
       return false; // it is closing, and will say so
     }
@@ -326,50 +430,34 @@ export class Wire {
 
   // --- the heartbeat -----------------------------------------------------------------------------------------------
 
-  /** Seconds; null before the first PONG. */
-  get roundTripTime() {
-    return this.#quality?.roundTripTime ?? null;
-  }
-
   #ping() {
-    if (this.#quality) this.#send(encodePing(this.#quality.ping(this.#timers.time())));
+    this.#send(encodePing(this.quality.ping(this.#hub.timers.time())));
   }
 
   #beat() {
-    const quality = /** @type {Quality} */ (this.#quality);
-    const { heartbeat } = this.#timing;
-    const now = this.#timers.time();
+    const {
+      timers,
+      timing: { heartbeat },
+    } = this.#hub;
+    const now = timers.time();
     // It was this page that slept, or its machine. What has come meanwhile is about to be read.
-    if (this.#beatDue !== null && now - this.#beatDue > heartbeat) quality.heard(now);
+    if (now - this.#beatDue > heartbeat) this.quality.heard(now);
     this.#ping();
-    const left = quality.silentIn(now);
+    const left = this.quality.silentIn(now);
     const delay = Math.min(heartbeat, left || heartbeat);
     this.#beatDue = now + delay;
-    this.#cancelBeat = this.#timers.callLater(delay, () => this.#beat());
-    if (!left && !this.#lost) this.#pathLost(false);
+    this.#cancelBeat = timers.callLater(delay, () => this.#beat());
+    if (!left) this.#pathLost(false);
   }
 
   #alive() {
-    this.#quality?.heard(this.#timers.time());
+    this.quality.heard(this.#hub.timers.time());
     this.#cancelProbe?.();
     this.#cancelProbe = null;
     if (this.#lost) {
       this.#lost = false;
-      this.#happened((machine) => machine.pathRestored(this.name));
+      this.#happened('pathRestored');
     }
-  }
-
-  /**
-   * Somebody says that this connection is over: believe it if nothing comes through soon.
-   *
-   * @param {{ reason: string }} command
-   */
-  probe({ reason }) {
-    if (this.#cancelProbe || this.#closed) return;
-    this.#ping();
-    this.#cancelProbe = this.#timers.callLater(this.#timing.probe, () =>
-      this.#ended(reason || 'the other side ended the connection', true),
-    );
   }
 
   // --- the end -----------------------------------------------------------------------------------------------------
@@ -380,37 +468,32 @@ export class Wire {
    * @param {string} reason
    */
   sayGoodbye(reason) {
-    if (!this.#channel || this.#closed || this.#lost) return;
+    if (!this.#channel || this.#lost) return;
     this.#lingers = this.#send(encodeGoodbye(reason));
     this.#channel.close(); // after what is queued; the other side closes its end as soon as it has read it all
   }
 
-  /** Nothing is told any more from here on. `close` is still due. */
-  stop() {
+  /** Release everything; after a goodbye not before the other side has closed the channel, or a short time. */
+  async close() {
+    const { timers, timing } = this.#hub;
     this.#closed = true;
     this.#cancelBeat();
     this.#cancelProbe?.();
-  }
-
-  /** Release everything; after a goodbye not before the other side has closed the channel, or a short time. */
-  async close() {
-    this.stop();
-    if (this.#lingers) {
-      await new Promise((done) => {
-        const cancel = this.#timers.callLater(this.#timing.linger, () => done(null));
-        this.#channelGone = () => done(cancel());
-      });
-    }
-    this.#connection.close();
+    if (this.#lingers) await within(timers, timing.linger, this.#gone);
+    this.#native.close();
   }
 }
 
 /**
- * @param {ArrayBuffer | string} data
- * @returns {Frame | null}
+ * Wait for something, but not for ever.
+ *
+ * @param {Timers} timers
+ * @param {number} seconds
+ * @param {Promise<void>} promise one that does not reject
+ * @returns {Promise<void>}
  */
-function read(data) {
-  if (typeof data === 'string') throw new ProtocolViolation('a text message in place of a frame');
-  if (data.byteLength > MAX_FRAME) throw new ProtocolViolation('a frame too long');
-  return decode(new Uint8Array(data));
-}
+export const within = (timers, seconds, promise) =>
+  new Promise((done) => {
+    const cancel = timers.callLater(seconds, done);
+    void promise.then(() => done(cancel()));
+  });

@@ -272,7 +272,7 @@ test('an offer of tracks with another certificate, or without a proof, changes n
   const { alice, bob, link, theirs } = world;
   const { connection, capabilities, description } = link.of('offerReceived')[0];
   const sdp = `${description.sdp.replace(/FA:\d+/, 'EE:EE')}m=video 9 X\r\na=mid:1\r\na=sendrecv\r\n`;
-  const proof = await alice.trust.signOffer('bob', connection, sdp);
+  const proof = await alice.trust.sign('bob', connection, sdp);
   const event = {
     type: 'offerReceived',
     sender: 'alice',

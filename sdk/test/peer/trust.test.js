@@ -31,8 +31,8 @@ async function world() {
 /** An offer of alice's that bob has checked, and his answer. */
 async function exchanged() {
   const all = await world();
-  const offer = await all.alice.signOffer('bob', NAME, OFFER);
-  const answer = await all.bob.signAnswer('alice', NAME, ANSWER, OFFER, offer.nonce);
+  const offer = await all.alice.sign('bob', NAME, OFFER);
+  const answer = await all.bob.sign('alice', NAME, ANSWER, { sdp: OFFER, proof: offer });
   return { ...all, offer, answer };
 }
 
@@ -40,10 +40,10 @@ const invalid = (problem) => (error) => error instanceof ProofInvalid && error.m
 
 test('an offer and its answer pass and pin the keys', async () => {
   const { alice, bob, offer, answer, pins, keys } = await exchanged();
-  await bob.checkOffer('alice', NAME, OFFER, offer);
+  await bob.check('alice', NAME, OFFER, offer);
   assert.deepEqual(await pins.find('s', 'alice'), keys.alice);
   // Its nonce is the offer's: whether the answer is still wanted is for the negotiation to say.
-  for (const _ of [1, 2]) await alice.checkAnswer('bob', NAME, ANSWER, answer, OFFER, offer.nonce);
+  for (const _ of [1, 2]) await alice.check('bob', NAME, ANSWER, answer, { sdp: OFFER, proof: offer });
 });
 
 for (const [what, sender, name, sdp] of [
@@ -53,39 +53,35 @@ for (const [what, sender, name, sdp] of [
 ]) {
   test(`an offer with another ${what} is refused and pins nothing`, async () => {
     const { bob, offer, pins } = await exchanged();
-    await assert.rejects(bob.checkOffer(sender, name, sdp, offer), invalid('the signature of the offer is wrong'));
+    await assert.rejects(bob.check(sender, name, sdp, offer), invalid('signature'));
     assert.equal(await pins.find('s', sender), null);
-    await bob.checkOffer('alice', NAME, OFFER, offer); // and the true one still passes
+    await bob.check('alice', NAME, OFFER, offer); // and the true one still passes
   });
 }
 
 test('an offer to somebody else is refused', async () => {
   const { alice, bob } = await world();
-  await assert.rejects(
-    bob.checkOffer('alice', NAME, OFFER, await alice.signOffer('carol', NAME, OFFER)),
-    invalid('signature'),
-  );
+  await assert.rejects(bob.check('alice', NAME, OFFER, await alice.sign('carol', NAME, OFFER)), invalid('signature'));
 });
 
 test('an answer is no offer and an offer no answer', async () => {
   const { alice, bob, offer, answer } = await exchanged();
-  await assert.rejects(alice.checkOffer('bob', NAME, ANSWER, answer), invalid('signature'));
-  await assert.rejects(bob.checkAnswer('alice', NAME, OFFER, offer, OFFER, offer.nonce), invalid('signature'));
+  await assert.rejects(alice.check('bob', NAME, ANSWER, answer), invalid('signature'));
+  await assert.rejects(bob.check('alice', NAME, OFFER, offer, { sdp: OFFER, proof: offer }), invalid('signature'));
 });
 
 for (const changed of ['sdp', 'offerSdp', 'name', 'nonce', 'sender']) {
   test(`an answer with another ${changed} is refused`, async () => {
     const { alice, offer, answer } = await exchanged();
-    const another = await alice.signOffer('bob', NAME, OFFER);
+    const another = await alice.sign('bob', NAME, OFFER);
     const is = (what) => what === changed;
     await assert.rejects(
-      alice.checkAnswer(
+      alice.check(
         is('sender') ? 'carol' : 'bob',
         is('name') ? 'm'.repeat(22) : NAME,
         is('sdp') ? `${ANSWER}x` : ANSWER,
         answer,
-        is('offerSdp') ? `${OFFER}x` : OFFER,
-        is('nonce') ? another.nonce : offer.nonce,
+        { sdp: is('offerSdp') ? `${OFFER}x` : OFFER, proof: is('nonce') ? another : offer },
       ),
       invalid(is('nonce') ? 'belongs to another offer' : 'signature'),
     );
@@ -94,54 +90,54 @@ for (const changed of ['sdp', 'offerSdp', 'name', 'nonce', 'sender']) {
 
 test('the key of another is refused once a key is pinned, until a person accepts it', async () => {
   const { alice, bob, mallory, keys, pins } = await world();
-  await bob.checkOffer('alice', NAME, OFFER, await alice.signOffer('bob', NAME, OFFER));
-  const forged = await mallory.signOffer('bob', NAME, OFFER);
-  await assert.rejects(bob.checkOffer('alice', NAME, OFFER, forged), (error) => {
+  await bob.check('alice', NAME, OFFER, await alice.sign('bob', NAME, OFFER));
+  const forged = await mallory.sign('bob', NAME, OFFER);
+  await assert.rejects(bob.check('alice', NAME, OFFER, forged), (error) => {
     assert(error instanceof PeerKeyChanged);
     assert.deepEqual([error.pinned, error.offered], [keys.alice, keys.mallory]);
     return true;
   });
   await pins.accept('s', 'alice', keys.mallory);
-  await bob.checkOffer('alice', NAME, OFFER, forged);
+  await bob.check('alice', NAME, OFFER, forged);
 });
 
 test('an answer with the key of another is refused', async () => {
   const { alice, bob, falseBob, offer, answer } = await exchanged();
-  await alice.checkAnswer('bob', NAME, ANSWER, answer, OFFER, offer.nonce);
-  const forged = await falseBob.signAnswer('alice', NAME, ANSWER, OFFER, offer.nonce);
-  await assert.rejects(alice.checkAnswer('bob', NAME, ANSWER, forged, OFFER, offer.nonce), PeerKeyChanged);
+  await alice.check('bob', NAME, ANSWER, answer, { sdp: OFFER, proof: offer });
+  const forged = await falseBob.sign('alice', NAME, ANSWER, { sdp: OFFER, proof: offer });
+  await assert.rejects(alice.check('bob', NAME, ANSWER, forged, { sdp: OFFER, proof: offer }), PeerKeyChanged);
   assert(bob);
 });
 
 test('a key under which the signature is wrong is never said to have changed', async () => {
   const { alice, bob, keys, offer } = await exchanged();
-  await bob.checkOffer('alice', NAME, OFFER, offer);
-  const proof = { ...(await alice.signOffer('bob', NAME, OFFER)), publicKey: toBase64(keys.mallory) };
+  await bob.check('alice', NAME, OFFER, offer);
+  const proof = { ...(await alice.sign('bob', NAME, OFFER)), publicKey: toBase64(keys.mallory) };
   // Otherwise anybody could make people accept new keys, by naming one that they like.
-  await assert.rejects(bob.checkOffer('alice', NAME, OFFER, proof), ProofInvalid);
+  await assert.rejects(bob.check('alice', NAME, OFFER, proof), ProofInvalid);
 });
 
 test('an offer is taken once, also when it comes twice at the same time', async () => {
   const { bob, offer } = await exchanged();
-  const results = await Promise.allSettled([1, 2].map(() => bob.checkOffer('alice', NAME, OFFER, offer)));
+  const results = await Promise.allSettled([1, 2].map(() => bob.check('alice', NAME, OFFER, offer)));
   assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
-  await assert.rejects(bob.checkOffer('alice', NAME, OFFER, offer), invalid('used before'));
+  await assert.rejects(bob.check('alice', NAME, OFFER, offer), invalid('used before'));
 });
 
 test('others cannot push an offer out of the memory, and the memory is bounded', async () => {
   const { alice, bob, carol, offer } = await exchanged();
-  await bob.checkOffer('alice', NAME, OFFER, offer);
-  const forged = await carol.signOffer('bob', NAME, OFFER);
+  await bob.check('alice', NAME, OFFER, offer);
+  const forged = await carol.sign('bob', NAME, OFFER);
   for (let number = 0; number < MAX_NONCES; number++) {
-    await bob.checkOffer('carol', NAME, OFFER, await carol.signOffer('bob', NAME, OFFER));
-    await assert.rejects(bob.checkOffer('alice', NAME, 'forged', forged), ProofInvalid);
+    await bob.check('carol', NAME, OFFER, await carol.sign('bob', NAME, OFFER));
+    await assert.rejects(bob.check('alice', NAME, 'forged', forged), ProofInvalid);
   }
-  await assert.rejects(bob.checkOffer('alice', NAME, OFFER, offer), invalid('used before'));
+  await assert.rejects(bob.check('alice', NAME, OFFER, offer), invalid('used before'));
   // The peer itself can: it gains nothing by that.
   for (let number = 0; number < MAX_NONCES; number++) {
-    await bob.checkOffer('alice', NAME, OFFER, await alice.signOffer('bob', NAME, OFFER));
+    await bob.check('alice', NAME, OFFER, await alice.sign('bob', NAME, OFFER));
   }
-  await bob.checkOffer('alice', NAME, OFFER, offer);
+  await bob.check('alice', NAME, OFFER, offer);
 });
 
 test('of too many peers the one that has offered least recently is forgotten', async () => {
@@ -150,19 +146,19 @@ test('of too many peers the one that has offered least recently is forgotten', a
   const proofs = new Map();
   for (let number = 0; number <= MAX_PEERS; number++) {
     const user = `user${number}`;
-    proofs.set(user, await new Trust(identity, user, 's', new MemoryPins()).signOffer('bob', NAME, OFFER));
-    await bob.checkOffer(user, NAME, OFFER, proofs.get(user));
+    proofs.set(user, await new Trust(identity, user, 's', new MemoryPins()).sign('bob', NAME, OFFER));
+    await bob.check(user, NAME, OFFER, proofs.get(user));
   }
-  await assert.rejects(bob.checkOffer('user1', NAME, OFFER, proofs.get('user1')), invalid('used before'));
-  await bob.checkOffer('user0', NAME, OFFER, proofs.get('user0'));
+  await assert.rejects(bob.check('user1', NAME, OFFER, proofs.get('user1')), invalid('used before'));
+  await bob.check('user0', NAME, OFFER, proofs.get('user0'));
 });
 
 for (const name of [null, '', 'a\0b', 'n'.repeat(129), 'with space']) {
   test(`a connection named ${JSON.stringify(name)} cannot be signed for`, async () => {
     const { bob, offer } = await exchanged();
-    await assert.rejects(bob.checkOffer('alice', name, OFFER, offer), invalid('names no connection'));
+    await assert.rejects(bob.check('alice', name, OFFER, offer), invalid('names no connection'));
     await assert.rejects(
-      bob.checkAnswer('alice', name, OFFER, offer, OFFER, offer.nonce),
+      bob.check('alice', name, OFFER, offer, { sdp: OFFER, proof: offer }),
       invalid('names no connection'),
     );
   });
@@ -170,8 +166,11 @@ for (const name of [null, '', 'a\0b', 'n'.repeat(129), 'with space']) {
 
 test('no proof is no proof', async () => {
   const { bob } = await world();
-  await assert.rejects(bob.checkOffer('alice', NAME, OFFER, null), invalid('no proof'));
-  await assert.rejects(bob.checkAnswer('alice', NAME, ANSWER, null, OFFER, ''), invalid('no proof'));
+  await assert.rejects(bob.check('alice', NAME, OFFER, null), invalid('no proof'));
+  await assert.rejects(
+    bob.check('alice', NAME, ANSWER, null, { sdp: OFFER, proof: { nonce: '' } }),
+    invalid('no proof'),
+  );
 });
 
 test('a field of nonsense is refused', async () => {
@@ -182,7 +181,7 @@ test('a field of nonsense is refused', async () => {
       const text = String.fromCodePoint(...Array.from({ length: random.below(60) }, () => random.below(300)));
       const values = [text, offer[field].slice(0, random.below(44)), `${offer[field]} `, btoa(offer[field])];
       await assert.rejects(
-        bob.checkOffer('alice', NAME, OFFER, { ...offer, [field]: random.one(values) }),
+        bob.check('alice', NAME, OFFER, { ...offer, [field]: random.one(values) }),
         (error) => error instanceof ProofInvalid || error instanceof ProtocolViolation,
       );
     }
@@ -192,7 +191,7 @@ test('a field of nonsense is refused', async () => {
 
 test('pins of another server count for nothing', async () => {
   const { alice, bob, elsewhere, mallory, pins, keys } = await world();
-  await bob.checkOffer('alice', NAME, OFFER, await alice.signOffer('bob', NAME, OFFER));
-  await elsewhere.checkOffer('alice', NAME, OFFER, await mallory.signOffer('bob', NAME, OFFER));
+  await bob.check('alice', NAME, OFFER, await alice.sign('bob', NAME, OFFER));
+  await elsewhere.check('alice', NAME, OFFER, await mallory.sign('bob', NAME, OFFER));
   assert.deepEqual(await pins.find('another server', 'alice'), keys.mallory);
 });

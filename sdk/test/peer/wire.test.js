@@ -47,43 +47,57 @@ class Cardboard {
   }
 }
 
-/** Notes what it is told, and what is to be told to the machine and to the listener. */
-function ownerOf(told) {
-  const noting = new Proxy(
-    {},
-    {
-      get:
-        (_, what) =>
-        (...values) =>
-          void told.push([what, ...values]),
-    },
-  );
-  return {
-    happened: (call) => call(noting, 0),
-    heard: (_, news) => news(noting),
-    channelOpened: () => {
-      told.push(['channelOpened']);
-      return hello('ours');
-    },
-    helloReceived: (_, theirs) => told.push(['helloReceived', theirs]),
-    violated: (_, reason) => told.push(['violated', reason]),
-  };
-}
+const proof = { publicKey: 'k', nonce: 'n', signature: 's' };
 
-function made() {
+/** A wire, and what it tells: the machine, the listener, and the other side through the server. */
+function made(openChannel = false) {
   const told = [];
+  const note = (...values) => void told.push(values);
   const timers = new FakeTimers();
   const network = new FakeNetwork();
-  const wire = new Wire('name', {}, ownerOf(told), TIMING, timers, network.RTCPeerConnection);
+  const wire = new Wire(
+    'name',
+    openChannel,
+    {},
+    {
+      remote: 'them',
+      trust: { sign: async (...signed) => ({ ...proof, signed }) },
+      signaling: {
+        sendOffer: async (...sent) => note('sendOffer', ...sent),
+        sendIceCandidate: async (...sent) => note('sendIceCandidate', ...sent),
+        sendAnswer: () => Promise.reject(new Error('no server')),
+      },
+      hello: () => hello('ours'),
+      timing: TIMING,
+      timers,
+      RTCPeerConnection: network.RTCPeerConnection,
+      stream: null,
+      happened: note,
+      tell: note,
+      tellNow: () => note('tellNow'),
+      keep: () => {},
+    },
+  );
   return { wire, told, timers, network, native: network.connections[0] };
+}
+
+/** The other side has made a channel, or ours has opened. */
+function open(native, channel) {
+  native.ondatachannel({ channel });
+  channel.onopen({});
 }
 
 function opened() {
   const all = made();
   const channel = new Cardboard();
-  all.wire.channelOpened(channel);
+  open(all.native, channel);
   channel.receive(HELLO);
-  assert.deepEqual(all.told.splice(0), [['channelOpened'], ['helloReceived', hello('theirs')]]);
+  assert.deepEqual(all.told.splice(0), [
+    ['channelOpened', 'name'],
+    ['tellNow'],
+    ['channelOpened', hello('theirs')],
+    ['channelReady', 'name'],
+  ]);
   assert.deepEqual(
     channel.frames.map(({ type }) => type),
     ['hello', 'ping'],
@@ -100,7 +114,7 @@ test('a sleep of our own does not count as the silence of the other', async () =
   timers.advance(0);
   assert.deepEqual(told, []);
   timers.advance(5.1);
-  assert.deepEqual(told, [['pathLost', 'name', 0, false]]);
+  assert.deepEqual(told, [['pathLost', 'name', timers.now - 0.1, false]]);
   await wire.close();
   assert.equal(timers.waiting, 0);
 });
@@ -115,8 +129,8 @@ test('what the engine says of its state leads to its consequences', async () => 
   assert.equal(channel.frames.at(-1).type, 'ping'); // its PONG tells whether the path works again
   channel.receive(encodeAck(1));
   assert.deepEqual(told, [
-    ['pathLost', 'name', 0, false],
-    ['pathLost', 'name', 0, true],
+    ['pathLost', 'name', 1000, false],
+    ['pathLost', 'name', 1000, true],
     ['pathRestored', 'name'],
     ['frameReceived', { type: 'ack', sequence: 1 }],
   ]);
@@ -125,14 +139,14 @@ test('what the engine says of its state leads to its consequences', async () => 
 
 test('PINGs are answered and PONGs measured', async () => {
   const { wire, channel, timers } = opened();
-  assert.equal(wire.roundTripTime, null);
+  assert.equal(wire.quality.roundTripTime, null);
   channel.receive(encodePing(77n));
   assert.deepEqual(channel.frames, [{ type: 'pong', token: 77n }]);
   timers.advance(1.5);
   const { token } = channel.frames.at(-1);
   timers.advance(0.25);
   for (const each of [5n, token, token]) channel.receive(encodePong(each));
-  assert.equal(wire.roundTripTime, 0.25);
+  assert.equal(wire.quality.roundTripTime, 0.25);
   await wire.close();
 });
 
@@ -149,12 +163,9 @@ test('nothing is told after the end', async () => {
   native.onicecandidate({ candidate: null });
   native.onnegotiationneeded({});
   native.ontrack({ track: {}, streams: [] });
-  wire.probe({ reason: 'again' });
-  wire.sayGoodbye('late');
   const late = new Cardboard();
-  wire.channelOpened(late);
+  open(native, late);
   assert.equal(late.closed, 1);
-  assert(!wire.sendFrame(encodeAck(1)));
   timers.advance(60);
   await quiet();
   assert.deepEqual(told, []);
@@ -163,12 +174,12 @@ test('nothing is told after the end', async () => {
 });
 
 test('a second channel and one with another label are closed', async () => {
-  const { wire, told } = opened();
+  const { wire, told, native } = opened();
   const second = new Cardboard();
-  wire.channelOpened(second);
-  const { wire: fresh, told: nothing } = made();
+  open(native, second);
+  const { wire: fresh, told: nothing, native: freshNative } = made();
   const other = Object.assign(new Cardboard(), { label: 'chat' });
-  fresh.channelOpened(other);
+  open(freshNative, other);
   assert.deepEqual([second.closed, other.closed, told, nothing], [1, 1, [], []]);
   await Promise.all([wire.close(), fresh.close()]);
 });
@@ -267,12 +278,11 @@ test('a probe is believed when nothing comes', async () => {
 });
 
 test('operations run in order and tell what came of them', async () => {
-  const { wire, told, native, network } = made();
-  wire.openChannel();
-  wire.applyAnswer({ serial: 1, sdp: 'nonsense' });
+  const { wire, told, native, network } = made(true);
+  wire.applyAnswer({ serial: 1, sdp: 'nonsense' }, { sender: 'them' });
   wire.addCandidate({ candidate: null }); // of no use, and no loss
   wire.addCandidate({ candidate: { candidate: 'x'.repeat(2000), sdpMid: '0', sdpMLineIndex: 0 } });
-  wire.makeAnswer({ serial: 2, sdp: 'v=0\r\n' });
+  wire.makeAnswer({ serial: 2, sdp: 'v=0\r\n' }, { sender: 'them', proof });
   wire.makeOffer({ serial: 3, restart: false });
   await until(() => types(told).includes('offerMade'));
   await quiet();
@@ -285,7 +295,8 @@ test('operations run in order and tell what came of them', async () => {
       ['offerMade', 3],
     ],
   );
-  assert.equal(results[2][3], native.localDescription.sdp);
+  const { sdp } = native.localDescription;
+  assert.deepEqual(results[2][3], { sdp, proof: { ...proof, signed: ['them', 'name', sdp, undefined] } });
   const gathered = told.filter(([what]) => what === 'candidateGathered').map(([, , candidate]) => candidate);
   assert.equal(gathered.length, 2); // an empty one, which ends one media section, is not passed on
   assert.deepEqual(Object.keys(gathered[0]), ['candidate', 'sdpMid', 'sdpMLineIndex', 'usernameFragment']);
@@ -305,9 +316,9 @@ test('an offer that cannot be answered is rolled back', async () => {
   native.setLocalDescription = async () => {
     throw new DOMException('no', 'OperationError');
   };
-  wire.makeAnswer({ serial: 1, sdp: other.localDescription.sdp });
+  wire.makeAnswer({ serial: 1, sdp: other.localDescription.sdp }, { sender: 'them', proof });
   await until(() => told.length);
-  assert.deepEqual(told, [['operationFailed', 'name', 1, 'no']]);
+  assert.deepEqual(told, [['operationFailed', 'name', 1, new DOMException('no', 'OperationError')]]);
   assert.equal(native.signalingState, 'stable');
   native.setLocalDescription = apply;
   await wire.close();
@@ -317,14 +328,14 @@ test('an offer that cannot be answered is rolled back', async () => {
 test('what arrives is told or a violation, and never a crash', async () => {
   const random = generator(11);
   const seeds = [HELLO, encodeAck(1), encodePing(1n), encodePong(2n), encodeGoodbye('x'), new Uint8Array([9, 1])];
-  const allowed = ['helloReceived', 'frameReceived', 'violated', 'linkEnded'];
+  const allowed = ['frameReceived', 'abandon', 'linkEnded'];
   for (let number = 0; number < 600; number++) {
     const { wire, told, channel } = opened();
     for (let count = random.below(4); count >= 0; count--) {
       channel.receive(random.below(10) ? mutated(random, random.one(seeds)) : 'text');
     }
     for (const what of types(told)) assert(allowed.includes(what), what);
-    wire.stop();
+    void wire.close();
   }
 });
 
@@ -337,15 +348,43 @@ for (const [what, frames, reason] of [
   ['an unknown frame before the HELLO', [new Uint8Array([77])], /no HELLO/],
 ]) {
   test(`${what} breaks the protocol`, async () => {
-    const { wire, told } = made();
+    const { wire, told, native, timers } = made();
     const channel = new Cardboard();
-    wire.channelOpened(channel);
+    open(native, channel);
     for (const frame of frames) channel.receive(frame);
-    const [[, said]] = told.filter(([name]) => name === 'violated');
+    const [[, , said]] = told.filter(([name]) => name === 'abandon');
     assert.match(said, reason);
-    await wire.close();
+    assert.deepEqual(channel.frames.at(-1), { type: 'goodbye', reason: said });
+    const closing = wire.close();
+    timers.advance(1);
+    await closing;
   });
 }
+
+test('what is sent goes where the other side has spoken from; what cannot be sent has failed', async () => {
+  const { wire, told } = made();
+  const [first, second] = ['first', 'second'].map((sdp) => ({ sdp, proof: { ...proof, nonce: sdp } }));
+  const options = ({ proof }) => ({ connection: 'name', proof, capabilities: { trickle: true, restart: true } });
+  wire.sendOffer({ type: 'sendOffer', serial: 1, sdp: first });
+  wire.sendOffer({ type: 'sendOffer', serial: 1, sdp: first });
+  assert.deepEqual(wire.formerNonces, ['', '']);
+  wire.applyAnswer({ serial: 1, sdp: 'x' }, { sender: 'them/phone' });
+  wire.sendCandidate({ candidate: null });
+  wire.sendOffer({ type: 'sendOffer', serial: 2, sdp: second });
+  assert.deepEqual([wire.ourOffer, wire.formerNonces], [second, ['', 'first']]);
+  assert.deepEqual(told, [
+    ['sendOffer', 'them', 'first', options(first)],
+    ['sendOffer', 'them', 'first', options(first)],
+    ['sendIceCandidate', 'them/phone', null, { connection: 'name' }],
+    ['sendOffer', 'them/phone', 'second', options(second)],
+  ]);
+  await quiet();
+  told.length = 0;
+  wire.sendAnswer({ type: 'sendAnswer', serial: 3, sdp: first });
+  await until(() => told.length);
+  assert.deepEqual(told, [['operationFailed', 'name', 3, new Error('no server')]]);
+  await wire.close();
+});
 
 test('a fault of the owner is no fault of the peer', async () => {
   const { wire, told, channel } = opened();
