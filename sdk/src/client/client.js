@@ -1,32 +1,24 @@
 /**
  * `SignalingClient`: a page's connection to a signaling server, kept alive.
  *
- * It runs a `ClientMachine`: gives it the time and what the transport brings, carries out what it wants done, and turns
- * its numbered requests into promises. All decisions are the machine's. It owns one transport and two timers; after
- * `close` none of them is left.
+ * It runs a `ClientMachine`: gives it the time and what the transport brings, and carries out what it wants done. All
+ * decisions are the machine's. It owns one transport and one timer; after `close` none of them is left.
  *
  * @import { Identity } from '../identity/keys.js'
  * @import { Candidate, Capabilities, Proof } from '../protocol/messages.js'
  * @import { BackoffOptions } from './backoff.js'
- * @import { Completed, Effect, Sign } from './effects.js'
- * @import { Discovery, IceServers, Registration, SignalingEvent } from './events.js'
- * @import { Request } from './requests.js'
+ * @import { Effect, Sign } from './effects.js'
+ * @import { Discovery, IceServers, Registration, SignalingEvent, SignalingState } from './events.js'
+ * @import { Request } from './machine.js'
+ * @import { Transport } from './transport.js'
  */
-import { AldisError, IdentityError, RequestTimeout, ServerUnreachable, StateError } from '../errors.js';
-import { rotation } from '../identity/proofs.js';
+import { IdentityError, ServerUnreachable, StateError } from '../errors.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
-import { toBase64 } from '../protocol/codec.js';
-import { NORMAL } from '../protocol/codes.js';
-import { Backoff, checkNumber } from './backoff.js';
+import { Backoff } from './backoff.js';
 import { parseEndpoint } from './endpoint.js';
-import { ClientMachine } from './machine.js';
+import { chunks, ClientMachine } from './machine.js';
 import { timers } from './timers.js';
-import { Transport } from './transport.js';
-
-// Bytes. With more than this on their way out, requests wait until the network has taken some of it.
-const MOST_BACKLOG = 256 * 1024;
-// Seconds. A WebSocket does not say when it has sent something, so it has to be asked.
-const LOOK_AGAIN = 0.05;
+import { openTransport } from './transport.js';
 
 /**
  * @typedef {object} ClientOptions
@@ -41,15 +33,6 @@ const LOOK_AGAIN = 0.05;
  * @property {string | null} [connection] The name of the peer connection.
  * @property {Proof | null} [proof]
  * @property {Capabilities | null} [capabilities]
- *
- * @typedef {object} Asking A request whose caller waits.
- * @property {Request} message
- * @property {Identity} [identity]
- * @property {number} deadline
- * @property {(result: any) => void} resolve
- * @property {(error: unknown) => void} reject
- * @property {number} left How many numbers of the machine stand for it that have no answer yet.
- * @property {AldisError | null} error The first that one of them has failed with.
  */
 
 /**
@@ -63,27 +46,21 @@ const LOOK_AGAIN = 0.05;
  * After `connect` it stays connected: a lost connection is made again (`backoff` says when, and the browser's `online`
  * event at once), the name registered again, the session resumed if the server still has it, and watches restored if
  * not. Requests made meanwhile wait for that, up to their time-out. It ends by `close`, or by itself for good when the
- * server's close code forbids to come back, refuses the name, or `backoff.attempts` are used up; then the event `closed`
- * carries the error, and every later call rejects with it.
+ * server's close code forbids to come back or it refuses the name; then the event `closed` carries the error, and every
+ * later call rejects with it.
  *
  * Requests reject with `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is
  * not known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
  */
 export class SignalingClient {
   #machine;
-  #requestTimeout;
   #transportOptions;
   /** @type {Transport | null} */
   #transport = null;
-  /** What the machine has been asked, by its numbers. @type {Map<number, Asking>} */
-  #asked = new Map();
-  /** What it has not been asked yet. @type {Asking[]} */
-  #queue = [];
   /** @type {Set<(event: SignalingEvent) => void>} */
   #subscribers = new Set();
   #carryingOut = false;
   #cancelTimer = () => {};
-  #cancelLook = () => {};
 
   /**
    * Nothing is connected yet: call `connect`.
@@ -94,8 +71,7 @@ export class SignalingClient {
    */
   constructor(url, userId, options = {}) {
     const { device = DEFAULT_DEVICE, token = null, requestTimeout = 10, connectTimeout = 10 } = options;
-    checkNumber('requestTimeout', requestTimeout, Number.MIN_VALUE);
-    checkNumber('connectTimeout', connectTimeout, Number.MIN_VALUE);
+    const { WebSocket = globalThis.WebSocket } = options;
     const { url: dialled, server } = parseEndpoint(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;
@@ -108,25 +84,21 @@ export class SignalingClient {
     /** User id and device, as the server writes it into what it relays for us. @readonly */
     this.address = join(userId, device);
     const backoff = new Backoff(options.backoff);
-    this.#machine = new ClientMachine({ host: server, userId, device, token, backoff, requestTimeout });
-    this.#requestTimeout = requestTimeout;
-    this.#transportOptions = { WebSocket: options.WebSocket ?? globalThis.WebSocket, timers, connectTimeout };
+    const settings = { host: server, userId, device, token, backoff, requestTimeout };
+    this.#machine = new ClientMachine(settings, Math.random);
+    this.#transportOptions = { WebSocket, connectTimeout };
   }
 
-  // --- what it is --------------------------------------------------------------------------------------------------
-
-  /** Where the client stands: 'disconnected' (not started, or ended), 'connecting', or 'connected' (registered). */
+  /**
+   * Where the client stands: 'disconnected' (not started, or ended), 'connecting', or 'connected' (registered).
+   *
+   * @returns {SignalingState}
+   */
   get state() {
-    const { phase, state } = this.#machine;
-    return phase === 'idle' && this.#transport ? 'connecting' : state;
+    const { phase } = this.#machine;
+    if (phase === 'registered') return 'connected';
+    return phase === 'ended' || (phase === 'idle' && !this.#transport) ? 'disconnected' : 'connecting';
   }
-
-  /** The key that is registered, and will be again after a reconnection; null before `register`. */
-  get identity() {
-    return this.#machine.identity;
-  }
-
-  // --- connection --------------------------------------------------------------------------------------------------
 
   /**
    * Make the first connection; call `register` next, soon: servers do not keep nameless connections. Rejects with
@@ -145,10 +117,8 @@ export class SignalingClient {
 
   /** Leave the server and let go of everything. Can be called at any time and again; never rejects. */
   async close() {
-    this.#machine.close();
-    this.#carryOut();
+    this.#run((machine, now) => machine.end(now, null));
     await this.#transport?.gone;
-    this.#sendQueued();
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
@@ -165,28 +135,6 @@ export class SignalingClient {
     return this.#ask({ type: 'register' }, identity);
   }
 
-  /** Give the name up; others see us go. The connection stays, for another `register`. @returns {Promise<void>} */
-  unregister() {
-    return this.#ask({ type: 'unregister' });
-  }
-
-  /**
-   * Bind the name to a new key, for good; the old one is worth nothing any more. After `ConnectionLost` or
-   * `RequestTimeout` it is not known which of the keys is the right one: keep both until the client is registered again,
-   * and look at `identity`.
-   *
-   * @param {Identity} newIdentity
-   * @returns {Promise<void>}
-   */
-  async rotate(newIdentity) {
-    this.#machine.checkNotEnded();
-    const { identity } = this;
-    if (!identity) throw new StateError('not registered: call register() first');
-    const { publicKey } = newIdentity;
-    const signature = toBase64(await identity.sign(rotation(this.userId, publicKey)));
-    return this.#ask({ type: 'rotate', newPublicKey: toBase64(publicKey), signature }, newIdentity);
-  }
-
   /**
    * Ask what the server knows of a user: whether they are online, their key, their devices.
    *
@@ -199,18 +147,18 @@ export class SignalingClient {
 
   /**
    * Be told of the presence of users by `presenceChanged`: once now for each, and at every change. Watches are restored
-   * after a reconnection. When this rejects, the users it named are not watched, but for those that were before.
+   * after a reconnection. Users are named to the server a hundred at a time; those of a hundred that it refuses are not
+   * watched, but for those that were before.
    *
    * @param {string[]} userIds
-   * @returns {Promise<void>}
    */
-  watch(...userIds) {
-    return this.#ask({ type: 'watch', userIds });
+  async watch(...userIds) {
+    await Promise.all(chunks(userIds).map((userIds) => this.#ask({ type: 'watch', userIds })));
   }
 
-  /** End watches; those that are not watched do no harm. @param {string[]} userIds @returns {Promise<void>} */
-  unwatch(...userIds) {
-    return this.#ask({ type: 'unwatch', userIds });
+  /** End watches; those that are not watched do no harm. @param {string[]} userIds */
+  async unwatch(...userIds) {
+    await Promise.all(chunks(userIds).map((userIds) => this.#ask({ type: 'unwatch', userIds })));
   }
 
   /**
@@ -262,9 +210,17 @@ export class SignalingClient {
     return this.#ask({ type: 'ice-servers' });
   }
 
-  /** Measure the round trip to the server, in seconds. Needs no registration. @returns {Promise<number>} */
-  ping() {
-    return this.#ask({ type: 'ping' });
+  /**
+   * Make a request.
+   *
+   * @param {Request} message
+   * @param {Identity} [identity]
+   * @returns {Promise<any>}
+   */
+  #ask(message, identity) {
+    return new Promise((resolve, reject) => {
+      this.#run((machine, now) => machine.ask(now, message, { resolve, reject }, identity));
+    });
   }
 
   // --- events ------------------------------------------------------------------------------------------------------
@@ -280,20 +236,14 @@ export class SignalingClient {
     // A function of its own, so that one callback may be subscribed twice.
     const subscriber = (/** @type {SignalingEvent} */ event) => callback(event);
     this.#subscribers.add(subscriber);
-    return () => {
-      this.#subscribers.delete(subscriber);
-    };
+    return () => void this.#subscribers.delete(subscriber);
   }
 
   /** @param {SignalingEvent} event */
   #publish(event) {
-    if (event.type === 'closed') {
-      globalThis.removeEventListener?.('online', this.#online);
-      this.#transport?.close(NORMAL, ''); // one that is not open yet, and of which the machine does not know
-    }
-    for (const subscriber of [...this.#subscribers]) {
-      // Another callback may have ended this one's subscription.
-      if (!this.#subscribers.has(subscriber)) continue;
+    if (event.type === 'closed') globalThis.removeEventListener?.('online', this.#online);
+    // A callback may end subscriptions, of which nothing is heard any more then, and begin others.
+    for (const subscriber of this.#subscribers) {
       try {
         subscriber(event);
       } catch (error) {
@@ -302,60 +252,46 @@ export class SignalingClient {
     }
   }
 
-  // --- the transport -----------------------------------------------------------------------------------------------
-
-  /** Make a connection; resolves when that has been tried: why it has failed, or null. */
-  async #dial() {
-    const transport = (this.#transport = new Transport(
-      this.url,
-      {
-        opened: () => {
-          this.#machine.connected(timers.time());
-          this.#carryOut();
-        },
-        received: (data) => {
-          this.#machine.received(data, timers.time());
-          this.#carryOut();
-        },
-        lost: (code, reason) => {
-          this.#transport = null;
-          this.#machine.lost(timers.time(), code, reason);
-          this.#carryOut();
-        },
-      },
-      this.#transportOptions,
-    ));
-    const reason = await transport.opened;
-    if (reason !== null) {
-      this.#transport = null;
-      this.#machine.unreachable(timers.time(), reason);
-      this.#carryOut();
-    }
-    return reason;
-  }
-
-  #online = () => {
-    this.#machine.online(timers.time());
-    this.#carryOut();
-  };
-
   // --- the machine -------------------------------------------------------------------------------------------------
 
-  /** Do what the machine wants done. A callback may lead back here; then the outer call does the rest. */
-  #carryOut() {
-    if (this.#carryingOut) return;
-    this.#carryingOut = true;
-    for (let effects; (effects = this.#machine.take()).length;) for (const effect of effects) this.#do(effect);
-    this.#carryingOut = false;
-    this.#cancelTimer();
-    const at = this.#machine.nextDeadline;
-    if (at < Infinity) this.#cancelTimer = timers.callLater(at - timers.time(), this.#tick);
+  #online = () => this.#run((machine, now) => machine.online(now));
+  #tick = () => this.#run((machine, now) => machine.tick(now));
+
+  /** Make a connection; resolves when that has been tried: why it has failed, or null. @returns {Promise<string | null>} */
+  #dial() {
+    return new Promise((resolve) => {
+      this.#transport = openTransport(this.url, this.#transportOptions, {
+        opened: () => {
+          this.#run((machine, now) => machine.connected(now));
+          resolve(null);
+        },
+        received: (data) => this.#run((machine, now) => machine.received(now, data)),
+        ended: (code, reason) => {
+          this.#transport = null;
+          this.#run((machine, now) => machine.lost(now, code, reason));
+          resolve(reason);
+        },
+      });
+    });
   }
 
-  #tick = () => {
-    this.#machine.tick(timers.time());
-    this.#carryOut();
-  };
+  /**
+   * Tell the machine something, and do what it wants done. A callback may lead back here; then the outer call does the
+   * rest.
+   *
+   * @param {(machine: ClientMachine, now: number) => void} tell
+   */
+  #run(tell) {
+    const machine = this.#machine;
+    tell(machine, timers.time());
+    if (this.#carryingOut) return;
+    this.#carryingOut = true;
+    for (let effect; (effect = machine.effects.shift());) this.#do(effect);
+    this.#carryingOut = false;
+    this.#cancelTimer();
+    const at = machine.nextDeadline;
+    if (at < Infinity) this.#cancelTimer = timers.callLater(at - timers.time(), this.#tick);
+  }
 
   /** @param {Effect} effect */
   #do(effect) {
@@ -369,7 +305,7 @@ export class SignalingClient {
       case 'sign':
         return void this.#sign(effect);
       case 'completed':
-        return this.#completed(effect);
+        return effect.error ? effect.asker.reject(effect.error) : effect.asker.resolve(effect.result);
       case 'happened':
         return this.#publish(effect.event);
     }
@@ -378,62 +314,12 @@ export class SignalingClient {
   /** @param {Sign} effect */
   async #sign({ identity, message }) {
     try {
-      this.#machine.signed(message, await identity.sign(message));
+      const signature = await identity.sign(message);
+      this.#run((machine, now) => machine.signed(now, message, signature));
     } catch (error) {
-      this.#machine.notSigned(error instanceof AldisError ? error : new IdentityError(String(error)));
+      // A key that cannot sign is of no use, now or later.
+      this.#run((machine, now) => machine.end(now, new IdentityError(String(error))));
     }
-    this.#carryOut();
-  }
-
-  // --- requests and promises ---------------------------------------------------------------------------------------
-
-  /**
-   * Make a request as soon as the network takes it, after those that were made before.
-   *
-   * @param {Request} message
-   * @param {Identity} [identity]
-   * @returns {Promise<any>}
-   */
-  #ask(message, identity) {
-    return new Promise((resolve, reject) => {
-      const deadline = timers.time() + this.#requestTimeout;
-      this.#queue.push({ message, identity, deadline, resolve, reject, left: 0, error: null });
-      this.#sendQueued();
-    });
-  }
-
-  #sendQueued = () => {
-    this.#cancelLook();
-    for (let asking; (asking = this.#queue[0]);) {
-      const now = timers.time();
-      const blocked = (this.#transport?.backlog ?? 0) > MOST_BACKLOG;
-      if (blocked && now < asking.deadline) {
-        this.#cancelLook = timers.callLater(LOOK_AGAIN, this.#sendQueued);
-        return;
-      }
-      this.#queue.shift();
-      try {
-        if (blocked) throw new RequestTimeout(asking.message.type, this.#requestTimeout);
-        const numbers = this.#machine.ask(asking.message, now, asking.identity);
-        for (const number of numbers) this.#asked.set(number, asking);
-        asking.left = numbers.length;
-        if (!asking.left) asking.resolve(null);
-      } catch (error) {
-        asking.reject(error);
-      }
-      this.#carryOut();
-    }
-  };
-
-  /** One request has ended. A caller that waits for several is told when all of them have. @param {Completed} effect */
-  #completed({ request, error, result }) {
-    const asking = this.#asked.get(request);
-    this.#asked.delete(request);
-    if (!asking) return;
-    asking.error ??= error;
-    if (--asking.left) return;
-    if (asking.error) asking.reject(asking.error);
-    else asking.resolve(result);
   }
 }
 

@@ -17,11 +17,9 @@ import { ConfigError } from '../errors.js';
  * @returns {Endpoint} Throws `ConfigError` (a `UsageError`) when it is no address of a server.
  */
 export function parseEndpoint(text) {
-  // The platform would take white space out, and a third slash too.
-  const parts = /^(?:ws|http)(s?):\/\/([^/\\\s\p{Cc}][^\s\p{Cc}]*)$/iu.exec(text);
   try {
-    const { href, host, username, password, hash, port } = new URL(`ws${parts?.[1]}://${parts?.[2]}`);
-    if (parts && !username && !password && !hash && port !== '0') return { url: href, server: host };
+    const { href, host, protocol, username, password, hash } = new URL(String(text).replace(/^http/i, 'ws'));
+    if (/^wss?:$/.test(protocol) && !(username + password + hash)) return { url: href, server: host };
   } catch {}
   throw new ConfigError('url', `${JSON.stringify(text)} is not the ws:// or wss:// URL of a server`);
 }

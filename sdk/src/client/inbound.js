@@ -5,17 +5,20 @@
  * address, a reply) is the server's responsibility, and `ProtocolViolation` ends the connection to it; what a *peer* has
  * put into a relayed message is passed on by every server unread, and a fault in it only drops that message.
  *
- * @import { Bytes } from '../protocol/codec.js'
- * @import { DiscoverResponse, ErrorMessage, Presence, Relayed, RelayedAnswer, RelayedOffer } from '../protocol/messages.js'
+ * @import { DiscoverResponse, ErrorMessage, Presence, Relayed, ServerMessage } from '../protocol/messages.js'
+ * @import { Result } from './effects.js'
  * @import { Discovery, SignalingEvent } from './events.js'
+ * @import { Request } from './machine.js'
  */
-import { ProtocolViolation, RequestFailed } from '../errors.js';
+import { RequestFailed } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
-import { deviceProblem, split, userIdProblem } from '../protocol/addresses.js';
+import { DEFAULT_DEVICE, deviceProblem, split, userIdProblem } from '../protocol/addresses.js';
 import { fromBase64, readCandidate, readCapabilities, readDescription, readProof } from '../protocol/codec.js';
 import { isTemporary } from '../protocol/codes.js';
+import { check } from '../protocol/shapes.js';
 
 /** @typedef {Presence | Relayed} Numbered All that counts for resume. */
+/** @typedef {Extract<ServerMessage, { re?: unknown }>} Reply */
 
 /**
  * The event that a numbered message stands for; null for what this version does not use, or what a peer has garbled.
@@ -25,32 +28,50 @@ import { isTemporary } from '../protocol/codes.js';
  */
 export function eventOf(message) {
   if (message.type === 'presence') return { type: 'presenceChanged', ...discoveryOf(message) };
-  const { type, from = '' } = message;
-  const [userId, device] = split(from);
-  if (userIdProblem(userId) || (device !== null && deviceProblem(device))) throw new ProtocolViolation('a bad sender');
-  if (type === 'relay') return null;
-  const common = { sender: from, connection: message.connection ?? null };
+  const { from: sender = '', connection = null } = /** @type {{ from?: string, connection?: string }} */ (message);
+  const [userId, device] = split(sender);
+  check(!userIdProblem(userId) && !deviceProblem(device ?? DEFAULT_DEVICE), 'a bad sender');
   try {
     switch (message.type) {
       case 'bye':
-        return { type: 'byeReceived', ...common, reason: message.reason ?? null };
+        return { type: 'byeReceived', sender, connection, reason: message.reason ?? null };
       case 'ice-candidate':
-        return { type: 'candidateReceived', ...common, candidate: readCandidate(message.candidate) };
+        return { type: 'candidateReceived', sender, connection, candidate: readCandidate(message.candidate) };
       case 'offer':
-        return { type: 'offerReceived', ...common, ...fromPeer(message, message.offer) };
-      case 'answer':
-        return { type: 'answerReceived', ...common, ...fromPeer(message, message.answer) };
+      case 'answer': {
+        const { type, proof, capabilities } = message;
+        return {
+          type: `${type}Received`,
+          sender,
+          connection,
+          description: readDescription('offer' in message ? message.offer : message.answer, type),
+          proof: proof === undefined ? null : readProof(proof),
+          capabilities: readCapabilities(capabilities),
+        };
+      }
     }
   } catch {}
   return null;
 }
 
-/** @param {RelayedOffer | RelayedAnswer} message @param {unknown} description */
-const fromPeer = ({ type, proof, capabilities }, description) => ({
-  description: readDescription(description, type),
-  proof: proof === undefined ? null : readProof(proof),
-  capabilities: readCapabilities(capabilities),
-});
+/**
+ * What a reply says, which must be one to this request; throws `ProtocolViolation`.
+ *
+ * @param {Request} request
+ * @param {Reply} reply
+ * @returns {Result}
+ */
+export function resultOf(request, reply) {
+  if (reply.type === 'discover-response' && request.type === 'discover' && reply.userId === request.userId) {
+    return discoveryOf(reply);
+  }
+  if (reply.type === 'ice-servers' && request.type === reply.type) {
+    return { iceServers: reply.iceServers, ttl: Math.max(0, reply.ttl) };
+  }
+  const acknowledged = !['register', 'discover', 'ice-servers'].includes(request.type);
+  check(reply.type === 'ack' && acknowledged, `${reply.type} is no reply to ${request.type}`);
+  return null;
+}
 
 /**
  * What a `discover-response` or a `presence` says.
@@ -58,11 +79,11 @@ const fromPeer = ({ type, proof, capabilities }, description) => ({
  * @param {DiscoverResponse | Presence} message
  * @returns {Discovery}
  */
-export const discoveryOf = ({ userId, online, publicKey, devices }) => ({
+const discoveryOf = ({ userId, online, publicKey, devices = [] }) => ({
   userId,
   online,
   publicKey: publicKeyOf(publicKey),
-  devices: devices?.map(({ device }) => device) ?? [],
+  devices: devices.map(({ device }) => device),
 });
 
 /**
@@ -70,22 +91,17 @@ export const discoveryOf = ({ userId, online, publicKey, devices }) => ({
  *
  * @param {ErrorMessage} error
  */
-export function failureOf({ code = 'internal', message, temporary = isTemporary(code), retryAfter }) {
-  return new RequestFailed(code, message, {
-    temporary,
-    retryAfter: retryAfter === undefined ? null : Math.max(0, retryAfter),
-  });
-}
+export const failureOf = ({ code = 'internal', message, temporary = isTemporary(code), retryAfter }) =>
+  new RequestFailed(code, message, { temporary, retryAfter: retryAfter && Math.max(0, retryAfter) });
 
 /**
  * The key, or null when there is none, or none of ours: a classic client may register any string as its key.
  *
- * @param {string | undefined} text
- * @returns {Bytes | null}
+ * @param {string} [text]
  */
-function publicKeyOf(text) {
+function publicKeyOf(text = '') {
   try {
-    return text === undefined ? null : fromBase64(text, PUBLIC_KEY_BYTES);
+    return fromBase64(text, PUBLIC_KEY_BYTES);
   } catch {
     return null;
   }

@@ -1,16 +1,15 @@
 /**
  * A signaling client without the network: registration, requests, resume, reconnection.
  *
- * It is called and never waits. Time (monotonic seconds) and randomness are arguments; what it wants done comes out of
- * `take()` as a list of effects, to be asked for after every call. So an hour of lost connections is tested in
- * milliseconds, without a socket and without a promise.
+ * It is called and never waits. Time (monotonic seconds) and randomness are arguments; what it wants done comes out as
+ * `effects`, to be carried out in their order after every call. So an hour of lost connections is tested in milliseconds,
+ * without a socket and without a promise.
  *
  * Rules:
  *
  * - The phase changes in `#step` only, by the table in `client/phases.js`.
- * - A request ends exactly once, with `completed` or `failed`: by its reply, by the server's error, by its time-out, by the
- *   loss of the connection that it was sent on, or by the end of the client. One that is made while there is no
- *   registration is held until there is one.
+ * - A request ends exactly once: by its reply, by the server's error, by its time-out, by the loss of the connection that
+ *   it was sent on, or by the end of the client. One that is made while there is no registration is held until there is.
  * - The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
  *   lost one; what is merely odd (a reply that nobody waits for) is passed over.
  * - `UsageError`s are thrown by the commands themselves, which then have changed nothing.
@@ -20,39 +19,71 @@
  * @import { AldisError } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'
  * @import { Bytes } from '../protocol/codec.js'
- * @import { Challenge, ClientMessage, ErrorMessage, Register, Registered, ServerMessage } from '../protocol/messages.js'
- * @import { Effect, Result } from './effects.js'
+ * @import { Challenge, ClientMessage, ErrorMessage, Registered, ServerMessage } from '../protocol/messages.js'
+ * @import { Backoff } from './backoff.js'
+ * @import { Asker, Effect, Result } from './effects.js'
  * @import { SignalingEvent } from './events.js'
  * @import { Numbered } from './inbound.js'
  * @import { Phase, Step } from './phases.js'
- * @import { Pending, Reply, Request } from './requests.js'
  */
 import {
   ConnectionClosed,
   ConnectionLost,
+  MessageTooLarge,
   ProtocolViolation,
-  ReconnectGaveUp,
   RequestTimeout,
   StateError,
 } from '../errors.js';
 import * as proofs from '../identity/proofs.js';
-import { checkDevice, checkUserId, split } from '../protocol/addresses.js';
-import { decodeServerMessage, encodeClientMessage, fromBase64, toBase64 } from '../protocol/codec.js';
+import { checkDevice, checkUserId } from '../protocol/addresses.js';
+import { decodeServerMessage, encodeClientMessage, fromBase64, toBase64, toUtf8 } from '../protocol/codec.js';
 import * as codes from '../protocol/codes.js';
-import { Backoff, Retries } from './backoff.js';
-import { eventOf, failureOf } from './inbound.js';
-import { Lifeline, PATIENCE, SILENCE } from './lifeline.js';
-import { isLive, stateOf, TABLE } from './phases.js';
-import { Receipts } from './receipts.js';
-import { DEFAULT_MAX_MESSAGE, RequestBook, resultOf } from './requests.js';
+import { check } from '../protocol/shapes.js';
+import { eventOf, failureOf, resultOf } from './inbound.js';
+import { isLive, TABLE } from './phases.js';
 
-// Far above what a server relays (64 KiB by default), and a bound on what one can make us work on.
-const MAX_MESSAGE = 1024 * 1024;
+// Characters. Far above what a server relays (64 KiB by default), and a bound on what one can make us work on.
+const LONGEST_RECEIVED = 1024 * 1024;
+// Bytes. What a server takes that has not said so; its own default.
+const LARGEST_SENT = 64 * 1024;
+// So many of the longest names always fit into one message.
+const MOST_WATCHES = 100;
+
+// Seconds. A browser does not show us WebSocket's pings, so after a silence the client asks with a `ping` of the
+// protocol; silence after that means that the connection is dead.
+const SILENCE = 25;
+const PATIENCE = 10;
+// A page that sleeps (closed lid, throttled tab) looks at its clock late, while the answer may lie unread beside it. So
+// a look that comes much too late asks once more; only the second silence counts.
+const LATE = 5;
+
+// The server keeps for a resumption what we have not confirmed, by default 256 messages and 256 KiB. An eighth of that
+// leaves room for what is on its way: each message weighs its characters and the share of one in 32.
+const MOST_UNCONFIRMED = 32 * 1024;
+const EACH = 1024;
+// Seconds. A trickle of messages is confirmed so long after the first of them.
+const CONFIRM_WITHIN = 2;
 
 // Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
 const LONGEST_ABSENCE = 300;
+// Seconds. A registration that has lasted for so long ends the count of attempts. One that is lost sooner counts as a
+// failure, or a server that throws its clients out at once would be knocked at for ever.
+const SETTLED = 10;
+
+/** @typedef {Exclude<ClientMessage, { type: 'register' | 'prove' | 'received' }> | { type: 'register' }} Request */
 
 /**
+ * A request without an answer.
+ *
+ * @typedef {object} Pending
+ * @property {number} number Its `id`.
+ * @property {Request} message
+ * @property {string} text
+ * @property {number} deadline
+ * @property {boolean} sent false: held until there is a registration.
+ * @property {string[]} added Of a `watch`: the names that nobody had asked for before.
+ * @property {Asker | undefined} asker undefined: the machine itself has asked.
+ *
  * @typedef {object} MachineSettings
  * @property {string} host What the `Host` header says, since that is what is signed.
  * @property {string} userId
@@ -63,333 +94,282 @@ const LONGEST_ABSENCE = 300;
  */
 
 /**
+ * User ids, each once, in lists that fit into one message.
+ *
+ * @param {Iterable<string>} userIds
+ */
+export function chunks(userIds) {
+  const rest = [...new Set(userIds)];
+  const lists = [];
+  while (rest.length) lists.push(rest.splice(0, MOST_WATCHES));
+  return lists;
+}
+
+/**
  * One client for the whole of its life, over however many connections.
  *
- * Inputs are `connected`, `received`, `signed`, `notSigned`, `lost`, `unreachable`, `online` and `tick`; commands are
- * `ask`, which returns the numbers by which `completed` names requests, and `close`.
- * After each call carry out `take()`, and call `tick` at `nextDeadline`.
+ * Inputs are `connected`, `received`, `signed`, `lost`, `online` and `tick`; commands are `ask` and `end`. After each call
+ * carry out the `effects`, and call `tick` at `nextDeadline`.
  */
 export class ClientMachine {
   /** @type {Phase} */
   phase = 'idle';
   /** @type {AldisError | null} Why the client has ended; null while it has not, or when it was closed on purpose. */
   error = null;
-  /** @type {Identity | null} The key under which the client registers again; null before the first registration. */
-  identity = null;
+  /** @type {Effect[]} What is to be done, in this order; to be taken out by who does it. */
+  effects = [];
 
   #settings;
   #random;
-  /** @type {Effect[]} */
-  #effects = [];
-  #requests;
-  /** @type {Pending | null} The registration under way. */
+  /** @type {Identity | null} The key to register with; null before the first registration, and when that has failed. */
+  #identity = null;
+  /** @type {Map<unknown, Pending>} By number. As all wait equally long, their order is that of the deadlines too. */
+  #requests = new Map();
+  #lastNumber = 0;
+  /** @type {Pending | null} The registration that is to be made or under way. */
   #joining = null;
-  /** @type {Bytes | null} What is being signed. Of two challenges with the same text each has its own object. */
-  #signing = null;
-  /** @type {Identity | null} The new key of a rotation of which we do not know whether it has taken place. */
-  #spare = null;
+  /** @type {Bytes | undefined} What is being signed. Of two challenges with the same text each has its own object. */
+  #signing;
   /** @type {Set<string>} What the application wants to watch, in its order; restored with a new session. */
   #watches = new Set();
-  /** @type {{ session: string, secret: string } | null} */
-  #ticket = null;
-  #receipts = new Receipts();
-  #retries;
-  // Of this connection: when it became of use, why we have hung up, when the server wants us to come back.
-  #lifeline = new Lifeline(0);
+  /**
+   * With what to resume the session. Both sides count its relayed and presence messages; no number goes over the wire.
+   *
+   * @type {{ session: string, secret: string, received: number } | undefined}
+   */
+  #ticket;
+  #unconfirmed = 0;
+  #largestSent = LARGEST_SENT;
+  #attempts = 0;
+  // When the next attempt is made, and how much sooner it may be.
+  #due = 0;
+  #earliest = 0;
+  // Of this connection: since when there is a registration; why we have hung up; when the server wants us to come back;
+  // when to look whether it still lives, and how often it was asked; when to confirm what has come.
   #usefulFrom = Infinity;
   #hungUpBecause = '';
-  #leaveAt = Infinity;
+  #comeBackAt = Infinity;
+  #lookAt = 0;
+  #asked = 0;
+  #confirmAt = Infinity;
 
   /**
    * @param {MachineSettings} settings
-   * @param {() => number} [random] Evenly from 0 to 1.
+   * @param {() => number} random Evenly from 0 to 1.
    */
-  constructor(settings, random = Math.random) {
+  constructor(settings, random) {
     checkUserId(settings.userId);
     checkDevice(settings.device);
     this.#settings = settings;
     this.#random = random;
-    this.#requests = new RequestBook(settings.requestTimeout);
-    this.#retries = new Retries(settings.backoff);
-  }
-
-  // --- what it says ------------------------------------------------------------------------------------------------
-
-  /** Where the client stands, in three words. */
-  get state() {
-    return stateOf(this.phase);
-  }
-
-  /** It is over for good. */
-  get ended() {
-    return this.phase === 'ended';
   }
 
   /** Throw the error that has ended the client, or `StateError` when it was closed on purpose. */
   checkNotEnded() {
-    if (this.ended) throw this.error ?? new StateError('this client is closed');
-  }
-
-  /** What is to be done now, in this order; each effect is given out once. */
-  take() {
-    const effects = this.#effects;
-    this.#effects = [];
-    return effects;
+    if (this.phase === 'ended') throw this.error ?? new StateError('this client is closed');
   }
 
   /** When `tick` has to be called at the latest; Infinity when nothing is waited for. */
   get nextDeadline() {
+    const [first] = this.#requests.values();
     return Math.min(
-      this.#requests.deadline,
-      this.phase === 'waiting' ? this.#retries.due : Infinity,
-      ...(isLive(this.phase) ? [this.#lifeline.deadline, this.#leaveAt] : []),
-      this.phase === 'registered' ? this.#receipts.deadline : Infinity,
+      first?.deadline ?? Infinity,
+      this.phase === 'waiting' ? this.#due : Infinity,
+      ...(isLive(this.phase) ? [this.#lookAt, this.#comeBackAt, this.#confirmAt] : []),
     );
   }
 
-  // --- inputs: the transport ---------------------------------------------------------------------------------------
+  // --- inputs ------------------------------------------------------------------------------------------------------
 
   /** A connection has been made: the first one, or the one that `dial` asked for. @param {number} now */
   connected(now) {
     this.#step('connected');
-    this.#lifeline = new Lifeline(now);
-    this.#usefulFrom = Infinity;
-    this.#hungUpBecause = '';
-    this.#tell({ type: 'connected', attempt: Math.max(1, this.#retries.attempts) });
-    if (this.#joining || this.identity) {
-      this.#join(now);
-    } else {
-      this.#usefulFrom = now;
-      this.#sendHeld(now);
-    }
+    this.#heard(now);
+    this.#tell({ type: 'connected', attempt: this.#attempts || 1 });
+    this.#join(now);
   }
 
-  /** A whole message has come. @param {unknown} text One that is none is the server's fault. @param {number} now */
-  received(text, now) {
+  /** A whole message has come. @param {number} now @param {unknown} text One that is none is the server's fault. */
+  received(now, text) {
     if (!isLive(this.phase)) return;
-    this.#lifeline.heard(now);
+    this.#heard(now);
     try {
-      if (typeof text !== 'string' || text.length > MAX_MESSAGE) throw new ProtocolViolation('no text, or too large');
+      check(typeof text === 'string' && text.length <= LONGEST_RECEIVED, 'no text, or too large');
       const message = decodeServerMessage(text);
       if (message) this.#handle(message, text.length, now);
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
-      this.#hangUp(codes.PROTOCOL_ERROR, `the server broke the protocol: ${error.message}`);
+      // Pages cannot say 1002, which would be the code for it.
+      this.#hangUp(codes.GOING_AWAY, `the server broke the protocol: ${error.message}`);
     }
   }
 
   /**
    * The signature that `sign` asked for is there.
    *
+   * @param {number} now
    * @param {Bytes} message The object that was to be signed; one that is not waited for any more is passed over.
    * @param {Bytes} signature
    */
-  signed(message, signature) {
+  signed(now, message, signature) {
     if (message !== this.#signing || this.phase !== 'signing') return;
     this.#step('signed');
     // With the number of the registration: the two are one exchange, and so is what the answer refers to.
     this.#send({ type: 'prove', signature: toBase64(signature), id: this.#joining?.number });
   }
 
-  /** A key that cannot sign is of no use, now or later. @param {AldisError} error */
-  notSigned(error) {
-    if (!this.ended) this.#end(error);
-  }
-
   /**
-   * The connection is gone: closed by the server with `code` and `reason`, or broken (1006).
+   * The connection is gone: closed by the server with `code` and `reason`, or broken, or never made (1006).
    *
    * @param {number} now
    * @param {number} code
    * @param {string} reason
    */
   lost(now, code, reason) {
-    if (!isLive(this.phase) && this.phase !== 'closing') return;
-    const why = this.#hungUpBecause || reason || `the connection was closed with code ${code}`;
-    this.#retries.stood(now - this.#usefulFrom);
+    if (!TABLE[this.phase].lost) return;
     this.#step('lost');
-    if (code === codes.SESSION_LOST) this.#ticket = null;
-    // None of the codes that we close with ourselves is a final one above 4000: such a one has crossed ours.
-    if (!codes.mayReconnect(code) && (!this.#hungUpBecause || code >= codes.GOING_AWAY)) {
+    const why = this.#hungUpBecause || reason || `closed with code ${code}`;
+    if (code === codes.SESSION_LOST) this.#ticket = undefined;
+    if (!codes.mayReconnect(code)) {
       this.#tell({ type: 'disconnected', reason: why, code, retryIn: null });
-      this.#end(new ConnectionClosed(code, reason));
+      this.end(now, new ConnectionClosed(code, reason));
       return;
     }
     // What was asked on it will not be answered.
-    const error = new ConnectionLost(`the connection to the server was lost: ${why}`);
-    this.#failAll(error, ({ sentAt }) => sentAt !== null);
-    if (this.#joining && this.#joining.sentAt !== null) this.#failNameless(error);
-    this.#retry(now, why, code);
-  }
-
-  /** The connection that `dial` asked for could not be made. @param {number} now @param {string} reason */
-  unreachable(now, reason) {
-    if (this.phase === 'dialing') {
-      this.#step('lost');
-      this.#retry(now, reason, codes.ABNORMAL);
-    }
+    this.#failAll(new ConnectionLost(`connection lost: ${why}`), false);
+    if (now - this.#usefulFrom >= SETTLED) this.#attempts = 0;
+    this.#attempts++;
+    // Who invites its clients back has drawn lots for them, so the first attempt is made just then. Later ones wait as
+    // usual, or a server that always goes away at once would be hammered.
+    const invited = this.#comeBackAt < Infinity;
+    const pause = invited && this.#attempts === 1 ? 0 : this.#settings.backoff.delay(this.#attempts, this.#random());
+    this.#earliest = invited ? Math.max(now, this.#comeBackAt) : now;
+    this.#due = Math.max(this.#earliest, now + pause);
+    this.#usefulFrom = this.#comeBackAt = this.#confirmAt = Infinity;
+    this.#hungUpBecause = '';
+    this.#tell({ type: 'disconnected', reason: why, code, retryIn: this.#due - now });
   }
 
   /** The device has a network again: what waits need not, and what stands may stand on a line that is gone. @param {number} now */
   online(now) {
-    if (this.phase === 'waiting') {
-      this.#retries.hurry();
-      this.tick(now);
-    } else if (isLive(this.phase) && this.#lifeline.doubt(now)) {
-      this.#send({ type: 'ping' });
-    }
+    this.#due = this.#earliest; // what the server has asked for stands
+    if (isLive(this.phase) && !this.#asked) this.#askForLife(now);
+    this.tick(now);
   }
 
   /** Time has passed. Calling it too often does no harm. @param {number} now */
   tick(now) {
-    this.#expire(now);
-    if (this.phase === 'waiting' && now >= this.#retries.due) {
+    for (const request of this.#requests.values()) {
+      if (request.deadline > now) break;
+      const { type } = request.message;
+      const error = new RequestTimeout(type, this.#settings.requestTimeout);
+      this.#complete(request, error);
+      // Nobody knows what the server makes of it, so the connection cannot be used for another try.
+      if (type === 'register') this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
+    }
+    if (this.phase === 'waiting' && now >= this.#due) {
       this.#step('due');
-      this.#effects.push({ type: 'dial' });
+      this.effects.push({ type: 'dial' });
     } else if (isLive(this.phase)) {
       this.#keepAlive(now);
     }
-    if (this.phase === 'registered' && now >= this.#receipts.deadline) this.#confirm();
   }
 
   // --- commands ----------------------------------------------------------------------------------------------------
 
   /**
-   * Make a request: it is sent now, or held until there is a registration (only `ping` needs none). One to another user is
-   * completed when the server has handed it over. Of `register` the machine adds all but the type.
+   * Make a request: it is sent now, or held until there is a registration. One to another user is completed when the
+   * server has handed it over. Of `register` the machine adds all but the type.
    *
-   * @param {Request} message
    * @param {number} now
-   * @param {Identity} [identity] Of a registration: the key to prove. Of a rotation: the new one.
-   * @returns {number[]} The requests that this takes: several for many watches. Throws `StateError`, `InvalidAddress`,
-   *   `MessageTooLarge` and `UsageError`.
+   * @param {Request} message
+   * @param {Asker} asker
+   * @param {Identity} [identity] Of a registration: the key to prove.
+   * @returns {number} Its `id`. Throws `StateError`, `MessageTooLarge` and `UsageError`.
    */
-  ask(message, now, identity) {
+  ask(now, message, asker, identity) {
     this.checkNotEnded();
-    if (this.phase === 'idle') throw new StateError('not connected: call connect() first');
-    const named = this.identity ?? this.#joining;
-    if (message.type === 'register') {
-      if (named) throw new StateError('already registered: call unregister() first');
-      const { number } = (this.#joining = this.#registration(/** @type {Identity} */ (identity), now, false));
+    if (this.phase === 'idle') throw new StateError('call connect() first');
+    if (!identity === !this.#identity) throw new StateError(identity ? 'already registered' : 'call register() first');
+    const request = this.#enter(now, message, asker);
+    if (identity) {
+      this.#identity = identity;
+      this.#joining = request;
       if (this.phase === 'open') this.#join(now);
-      return [number];
+    } else if (this.phase === 'registered') {
+      this.#transmit(request);
     }
-    if (message.type !== 'ping' && !named) throw new StateError('not registered: call register() first');
-    if ('to' in message) {
-      const [userId, device] = split(message.to);
-      checkUserId(userId);
-      if (device !== null) checkDevice(device);
-    }
-    if ('userId' in message) checkUserId(message.userId);
-    /** @type {ClientMessage[]} */
-    let messages = [message];
-    if ('userIds' in message) {
-      messages = this.#requests
-        .chunks(message.userIds.map(checkUserId))
-        .map((userIds) => ({ type: message.type, userIds }));
-    }
-    return messages.map((one) => {
-      const request = this.#requests.add(one, now, { identity });
-      if (this.#admits(request)) this.#transmit(request, now);
-      return request.number;
-    });
+    return request.number;
   }
 
-  /** End it on purpose: no reconnection, and `closed` without error is the last event. Harmless when it has ended. */
-  close() {
-    if (!this.ended) this.#end(null);
+  /**
+   * End it, on purpose or for an error: no reconnection, and `closed` is the last event. Harmless when it has ended.
+   *
+   * @param {number} now
+   * @param {AldisError | null} error
+   */
+  end(now, error) {
+    if (this.phase === 'ended') return;
+    this.#step('ended');
+    this.error = error;
+    this.#failAll(error ?? new ConnectionLost('the client was closed'), true);
+    this.effects.push({ type: 'closeTransport', code: codes.NORMAL, reason: '' });
+    this.#tell({ type: 'closed', error });
   }
 
   // --- registration ------------------------------------------------------------------------------------------------
 
-  /** @param {Identity} identity @param {number} now @param {boolean} internal */
-  #registration(identity, now, internal) {
-    const { userId, device, token } = this.#settings;
-    /** @type {Register} */
-    const message = { type: 'register', userId, publicKey: toBase64(identity.publicKey), device };
-    if (token) message.token = token;
-    if (this.#ticket) message.resume = { ...this.#ticket, received: this.#receipts.count };
-    return this.#requests.add(message, now, { identity, internal });
-  }
-
-  /** Ask for the name on a connection that has none: for the first time, or again. @param {number} now */
+  /** Ask for the name, for the first time or again, on a connection that has none. @param {number} now */
   #join(now) {
-    if (this.identity) this.#joining ??= this.#registration(this.identity, now, true);
-    if (this.#joining) {
-      this.#step('asked');
-      this.#transmit(this.#joining, now);
-    }
+    if (!this.#identity) return;
+    this.#step('asked');
+    const { userId, device, token } = this.#settings;
+    const { number: id } = (this.#joining ??= this.#enter(now, { type: 'register' }));
+    this.#joining.sent = true;
+    const publicKey = toBase64(this.#identity.publicKey);
+    this.#send({ type: 'register', userId, publicKey, device, token: token ?? undefined, resume: this.#ticket, id });
   }
 
   /** The registration that the server is busy with, if a message with this `re` belongs to it. @param {unknown} re */
   #joins(re) {
-    const joining = this.#joining;
-    return joining && joining.sentAt !== null && (re ?? joining.number) === joining.number ? joining : null;
+    return (re ?? this.#joining?.number) === this.#joining?.number ? this.#joining : null;
   }
 
   /** @param {Challenge} message */
   #challenged({ nonce, re }) {
-    const identity = this.#joins(re)?.identity;
-    if (!identity || this.phase !== 'registering') return;
     const { host, userId, device } = this.#settings;
+    const identity = this.#identity;
+    if (!identity || !this.#joins(re) || this.phase !== 'registering') return;
     const message = (this.#signing = proofs.registration(host, fromBase64(nonce, proofs.NONCE_BYTES), userId, device));
     this.#step('challenged');
-    this.#effects.push({ type: 'sign', identity, message });
+    this.effects.push({ type: 'sign', identity, message });
   }
 
   /** @param {Registered} message @param {number} now */
   #admitted({ type, success, userId, device, session = '', secret, resumed = false, limits, re }, now) {
     const joining = this.#joins(re);
     if (!joining) return;
-    const asked = /** @type {Register} */ (joining.message);
-    if (
-      this.phase !== 'proving' ||
-      !success || // the classic dialect's way to refuse
-      userId !== asked.userId ||
-      (device ?? asked.device) !== asked.device ||
-      (resumed && !asked.resume)
-    ) {
-      throw new ProtocolViolation('registered as nobody asked for');
-    }
+    const settings = this.#settings;
+    const ticket = this.#ticket;
+    check(
+      this.phase === 'proving' &&
+        success && // false: the classic dialect's way to refuse
+        userId === settings.userId &&
+        (device ?? settings.device) === settings.device &&
+        (!resumed || ticket),
+      'registered as nobody asked for',
+    );
     this.#step('admitted');
-    this.identity = joining.identity;
-    this.#joining = this.#spare = null;
     this.#usefulFrom = now;
-    this.#ticket = session && secret ? { session, secret } : null;
-    this.#requests.maxMessage = limits?.maxMessageBytes ?? DEFAULT_MAX_MESSAGE;
+    this.#ticket = session && secret ? { session, secret, received: (resumed && ticket?.received) || 0 } : undefined;
+    this.#unconfirmed = 0; // what had come before was confirmed by the ticket
+    this.#largestSent = limits?.maxMessageBytes ?? LARGEST_SENT;
     this.#tell({ type, resumed });
     this.#complete(joining, null, { session, resumed, limits: limits ?? null });
-    if (resumed) {
-      this.#receipts.confirmed(); // by the ticket
-    } else {
-      this.#receipts = new Receipts();
-      for (const userIds of this.#requests.chunks(this.#watches)) {
-        this.#transmit(this.#requests.add({ type: 'watch', userIds }, now, { internal: true }), now);
-      }
+    if (!resumed) {
+      for (const userIds of chunks(this.#watches)) this.#transmit(this.#enter(now, { type: 'watch', userIds }));
     }
-    this.#sendHeld(now);
-  }
-
-  /** @param {Pending} joining @param {ReturnType<typeof failureOf>} failure @param {number} now */
-  #notAdmitted(joining, failure, now) {
-    this.#step('refused');
-    this.#joining = null;
-    this.#complete(joining, failure);
-    if (!joining.internal) {
-      // The application asked, and is told; what was held for this registration has no hope either.
-      this.#usefulFrom = now;
-      this.#failNameless(failure);
-    } else if (failure.code === 'key-mismatch' && this.#spare) {
-      // The rotation whose outcome we never heard of has taken place.
-      this.identity = this.#spare;
-      this.#spare = null;
-      this.#join(now);
-    } else if (failure.temporary) {
-      this.#retries.notBefore = now + Math.min(failure.retryAfter ?? 0, LONGEST_ABSENCE);
-      this.#hangUp(codes.GOING_AWAY, `refused for now: ${failure.message}`);
-    } else {
-      this.#end(failure);
-    }
+    for (const request of this.#requests.values()) if (!request.sent) this.#transmit(request);
   }
 
   // --- messages of the server --------------------------------------------------------------------------------------
@@ -404,10 +384,13 @@ export class ClientMachine {
       this.#admitted(message, now);
     } else if (message.type === 'going-away') {
       const reconnectIn = Math.min(Math.max(message.reconnectIn, 0), LONGEST_ABSENCE);
-      this.#leaveAt = now + reconnectIn;
+      this.#comeBackAt = now + reconnectIn;
       this.#tell({ type: 'goingAway', reconnectIn });
     } else {
-      this.#replied(message, now);
+      const request = this.#requests.get(message.re);
+      if (!request?.sent) return;
+      if (message.type === 'error') this.#refused(request, message, now);
+      else this.#complete(request, null, resultOf(request.message, message));
     }
   }
 
@@ -418,159 +401,136 @@ export class ClientMachine {
     // A presence that was on its way when its watch ended concerns nobody.
     if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
     // What could not be used has been received all the same: both sides must come to the same number.
-    if (this.#receipts.processed(size, now)) this.#confirm();
+    if (!this.#ticket) return;
+    this.#ticket.received++;
+    this.#unconfirmed += EACH + size;
+    this.#confirmAt = this.#unconfirmed < MOST_UNCONFIRMED ? Math.min(this.#confirmAt, now + CONFIRM_WITHIN) : now;
+    this.#confirm(now);
   }
 
-  #confirm() {
-    this.#receipts.confirmed();
-    this.#send({ type: 'received', count: this.#receipts.count });
+  /** Tell the server how much has come, if it is time. @param {number} now */
+  #confirm(now) {
+    if (!this.#ticket || now < this.#confirmAt) return;
+    this.#confirmAt = Infinity;
+    this.#unconfirmed = 0;
+    this.#send({ type: 'received', count: this.#ticket.received });
   }
 
-  /** @param {ErrorMessage | Reply} message @param {number} now */
-  #replied(message, now) {
-    const request = this.#requests.answeredBy(message.re);
-    if (message.type === 'error') {
-      const failure = failureOf(message);
-      if (!request) return;
-      if (request === this.#joining) {
-        this.#notAdmitted(request, failure, now);
-      } else {
-        if (request.message.type === 'rotate') this.#spare = null;
-        this.#complete(request, failure);
-      }
-    } else if (request) {
-      const result = resultOf(request, message, now);
-      if (message.type === 'rotated') {
-        this.identity = request.identity;
-        this.#spare = null;
-      }
-      if (message.type === 'unregistered' && this.phase === 'registered') {
-        this.#step('left');
-        this.identity = this.#spare = this.#ticket = null;
-        this.#watches.clear();
-        this.#receipts = new Receipts();
-      }
-      this.#complete(request, null, result);
+  /** @param {Pending} request @param {ErrorMessage} message @param {number} now */
+  #refused(request, message, now) {
+    const failure = failureOf(message);
+    const again = request === this.#joining && !request.asker;
+    if (request === this.#joining) this.#step('refused');
+    this.#complete(request, failure);
+    if (!again) return;
+    if (failure.temporary) {
+      if (failure.retryAfter) this.#comeBackAt = now + Math.min(failure.retryAfter, LONGEST_ABSENCE);
+      this.#hangUp(codes.GOING_AWAY, `refused for now: ${failure.message}`);
+    } else {
+      this.end(now, failure);
     }
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
 
-  /** Whether a request may go out now. @param {Pending} request */
-  #admits({ message }) {
-    return this.phase === 'registered' || (message.type === 'ping' && isLive(this.phase));
+  /**
+   * Number a request and keep it until it has ended.
+   *
+   * @param {number} now
+   * @param {Request} message
+   * @param {Asker} [asker]
+   * @returns {Pending}
+   */
+  #enter(now, message, asker) {
+    const number = this.#lastNumber + 1;
+    const text = encodeClientMessage(/** @type {ClientMessage} */ ({ ...message, id: number }));
+    const size = toUtf8(text).length;
+    // A server would end the connection for it. The machine's own requests are not refused to itself.
+    if (asker && size > this.#largestSent) throw new MessageTooLarge(size, this.#largestSent);
+    this.#lastNumber = number;
+    const deadline = now + this.#settings.requestTimeout;
+    const request = { number, message, text, deadline, sent: false, added: [], asker };
+    this.#requests.set(number, request);
+    return request;
   }
 
-  /** @param {Pending} request @param {number} now */
-  #transmit(request, now) {
-    request.sentAt = now;
-    const { message } = request;
+  /** @param {Pending} request */
+  #transmit(request) {
+    const { message, text } = request;
+    request.sent = true;
     if (message.type === 'watch') {
       request.added = message.userIds.filter((userId) => !this.#watches.has(userId));
       for (const userId of message.userIds) this.#watches.add(userId);
     }
     if (message.type === 'unwatch') for (const userId of message.userIds) this.#watches.delete(userId);
-    if (message.type === 'rotate') this.#spare = request.identity;
-    this.#effects.push({ type: 'send', text: request.text });
-  }
-
-  /** @param {number} now */
-  #sendHeld(now) {
-    for (const request of this.#requests.all()) if (request.sentAt === null) this.#transmit(request, now);
+    this.effects.push({ type: 'send', text });
   }
 
   /**
-   * A request has ended, for the first time or not.
+   * A request has ended.
    *
    * @param {Pending} request
    * @param {AldisError | null} error
    * @param {Result} [result]
    */
   #complete(request, error, result = null) {
-    if (!this.#requests.remove(request)) return;
-    if (error) for (const userId of request.added) this.#watches.delete(userId);
-    if (!request.internal) this.#effects.push({ type: 'completed', request: request.number, error, result });
-  }
-
-  /** @param {AldisError} error @param {(request: Pending) => boolean} which */
-  #failAll(error, which) {
-    for (const request of this.#requests.all()) if (which(request)) this.#complete(request, error);
-  }
-
-  /**
-   * A registration has come to nothing. Unless the client repeats it by itself, so has what was held for it.
-   *
-   * @param {AldisError} error
-   */
-  #failNameless(error) {
-    this.#joining = null;
-    if (!this.identity) this.#failAll(error, ({ sentAt, message }) => sentAt === null && message.type !== 'ping');
-  }
-
-  /** @param {number} now */
-  #expire(now) {
-    for (const request of this.#requests.all()) {
-      if (request.deadline > now) return;
-      const error = new RequestTimeout(request.message.type, this.#requests.timeout);
-      this.#complete(request, error);
-      if (request === this.#joining) {
-        this.#failNameless(error);
-        // Nobody knows what the server makes of it, so the connection cannot be used for another try.
-        this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
-      }
+    const { number, added, asker } = request;
+    this.#requests.delete(number);
+    if (error) for (const userId of added) this.#watches.delete(userId);
+    if (request === this.#joining) {
+      this.#joining = null;
+      // The application is told, and decides whether to try again; what is held waits for that.
+      if (error && asker) this.#identity = null;
     }
+    if (asker) this.effects.push({ type: 'completed', asker, error, result });
+  }
+
+  /** @param {AldisError} error @param {boolean} held Also those that were not sent. */
+  #failAll(error, held) {
+    for (const request of this.#requests.values()) if (held || request.sent) this.#complete(request, error);
   }
 
   // --- the connection ----------------------------------------------------------------------------------------------
 
+  /** Whatever comes counts as life. @param {number} now */
+  #heard(now) {
+    this.#asked = 0;
+    this.#lookAt = now + SILENCE;
+  }
+
+  /** @param {number} now */
+  #askForLife(now) {
+    this.#asked++;
+    this.#lookAt = now + PATIENCE;
+    this.#send({ type: 'ping' });
+  }
+
   /** @param {number} now */
   #keepAlive(now) {
-    if (now >= this.#leaveAt) {
+    this.#confirm(now);
+    const late = now - this.#lookAt;
+    if (now >= this.#comeBackAt) {
       this.#hangUp(codes.GOING_AWAY, 'the server is going away');
-      return;
-    }
-    const verdict = this.#lifeline.look(now);
-    if (verdict === 'ask') this.#send({ type: 'ping' });
-    if (verdict === 'dead') {
-      this.#hangUp(codes.NO_PONG, `silence for ${SILENCE + PATIENCE} s`);
+    } else if (late >= 0) {
+      if (this.#asked > 1 || (this.#asked && late < LATE)) {
+        this.#hangUp(codes.NO_PONG, `silence for ${SILENCE + PATIENCE} s`);
+      } else {
+        this.#askForLife(now);
+      }
     }
   }
 
   /**
-   * End this connection, to come back with another. Not with 1000 or 1001: the server would let us go.
+   * End this connection, if there is one, to come back with another. Not with 1000 or 1001: the server would let us go.
    *
    * @param {number} code
    * @param {string} reason
    */
   #hangUp(code, reason) {
-    if (isLive(this.phase)) {
-      this.#hungUpBecause = reason;
-      this.#step('hungUp');
-      this.#effects.push({ type: 'closeTransport', code, reason });
-    }
-  }
-
-  /** @param {number} now @param {string} reason @param {number} code */
-  #retry(now, reason, code) {
-    if (this.#retries.exhausted) {
-      this.#tell({ type: 'disconnected', reason, code, retryIn: null });
-      this.#end(new ReconnectGaveUp(this.#retries.attempts, reason));
-      return;
-    }
-    const retryIn = this.#retries.schedule(now, this.#random(), this.#leaveAt);
-    this.#leaveAt = Infinity;
-    this.#tell({ type: 'disconnected', reason, code, retryIn });
-  }
-
-  /** @param {AldisError | null} error */
-  #end(error) {
-    const attached = isLive(this.phase);
-    this.#step('ended');
-    this.error = error;
-    this.#joining = null;
-    this.#failAll(error ?? new ConnectionLost('the client was closed'), () => true);
-    if (attached) this.#effects.push({ type: 'closeTransport', code: codes.NORMAL, reason: '' });
-    this.#tell({ type: 'closed', error });
+    if (!isLive(this.phase)) return;
+    this.#hungUpBecause = reason;
+    this.#step('hungUp');
+    this.effects.push({ type: 'closeTransport', code, reason });
   }
 
   /** @param {Step} step */
@@ -582,11 +542,11 @@ export class ClientMachine {
 
   /** @param {ClientMessage} message */
   #send(message) {
-    this.#effects.push({ type: 'send', text: encodeClientMessage(message) });
+    this.effects.push({ type: 'send', text: encodeClientMessage(message) });
   }
 
   /** @param {SignalingEvent} event */
   #tell(event) {
-    this.#effects.push({ type: 'happened', event });
+    this.effects.push({ type: 'happened', event });
   }
 }

@@ -13,8 +13,7 @@
 
 /**
  * @typedef {'idle' | 'dialing' | 'open' | 'registering' | 'signing' | 'proving' | 'registered' | 'closing' | 'waiting' | 'ended'} Phase
- * @typedef {'connected' | 'asked' | 'challenged' | 'signed' | 'admitted' | 'refused' | 'left' | 'hungUp' | 'lost' | 'due' | 'ended'} Step
- * @typedef {import('./events.js').SignalingState} SignalingState
+ * @typedef {'connected' | 'asked' | 'challenged' | 'signed' | 'admitted' | 'refused' | 'hungUp' | 'lost' | 'due' | 'ended'} Step
  */
 
 const down = /** @type {const} */ ({ ended: 'ended' });
@@ -28,7 +27,7 @@ export const TABLE = {
   registering: { ...live, challenged: 'signing', refused: 'open' },
   signing: { ...live, signed: 'proving', refused: 'open' },
   proving: { ...live, admitted: 'registered', refused: 'open' },
-  registered: { ...live, left: 'open' },
+  registered: live,
   closing: { ...down, lost: 'waiting' },
   waiting: { ...down, due: 'dialing' },
   ended: {},
@@ -36,12 +35,3 @@ export const TABLE = {
 
 /** A transport is there, and what it brings is listened to. @param {Phase} phase */
 export const isLive = (phase) => 'hungUp' in TABLE[phase];
-
-/**
- * What the phase is to somebody who only wants to know whether the client works.
- *
- * @param {Phase} phase
- * @returns {SignalingState}
- */
-export const stateOf = (phase) =>
-  phase === 'registered' ? 'connected' : phase === 'idle' || phase === 'ended' ? 'disconnected' : 'connecting';

@@ -5,7 +5,7 @@
  * part that has not changed is the same object in the next state, so `===` tells what has. (Only the bytes of a key
  * cannot be frozen in JavaScript: they are a copy.) It does not know how any of it comes about.
  */
-/** @import { SignalingState } from '../client/phases.js' */
+/** @import { SignalingState } from '../client/events.js' */
 /** @import { AldisError } from '../errors.js' */
 /** @import { PeerState } from '../peer/negotiation.js' */
 /** @import { Bytes } from '../protocol/codec.js' */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { TABLE } from '../../src/client/phases.js';
-import { ConnectionClosed, ConnectionLost, ReconnectGaveUp, StateError } from '../../src/errors.js';
+import { ConnectionClosed, ConnectionLost, StateError } from '../../src/errors.js';
 import { toBase64 } from '../../src/protocol/codec.js';
 import { Bench, NONCE, joined } from '../support/bench.js';
 
@@ -32,7 +32,7 @@ for (const code of COME_BACK) {
     const bench = joined({ backoff: { first: 2 } });
     bench.lose(code, 'why');
     assert.deepEqual(bench.takeEvents(), [{ type: 'disconnected', reason: 'why', code, retryIn: 2 }]);
-    assert.equal(bench.machine.state, 'connecting');
+    assert.equal(bench.phase, 'waiting');
     bench.passTime(1.9);
     assert.equal(bench.dials, 0);
     bench.passTime(0.2);
@@ -59,7 +59,7 @@ for (const code of STAY_AWAY) {
       { type: 'disconnected', reason: 'why', code, retryIn: null },
       { type: 'closed', error },
     ]);
-    assert.equal(bench.machine.state, 'disconnected');
+    assert.equal(bench.phase, 'ended');
     assert.equal(bench.machine.nextDeadline, Infinity);
     assert.throws(() => bench.register(), ConnectionClosed);
   });
@@ -68,7 +68,7 @@ for (const code of STAY_AWAY) {
 test('a loss without words is put into some', () => {
   const bench = joined();
   bench.lose(4002);
-  assert.equal(bench.takeEvents()[0].reason, 'the connection was closed with code 4002');
+  assert.equal(bench.takeEvents()[0].reason, 'closed with code 4002');
 });
 
 test('the waits grow and are jittered in full', () => {
@@ -82,7 +82,7 @@ test('the waits grow and are jittered in full', () => {
 });
 
 test('a connection that stood for a while starts the waits anew', () => {
-  const bench = joined({ backoff: { first: 1, settled: 10 } });
+  const bench = joined({ backoff: { first: 1 } });
   for (const seconds of [5, 5, 11, 5]) {
     bench.reconnect();
     bench.passTime(seconds);
@@ -99,38 +99,12 @@ test('a server that takes us in and throws us out is not hammered', () => {
 });
 
 test('a connection that only dials never counts as good', () => {
-  const bench = joined({ backoff: { first: 1, settled: 1 } });
+  const bench = joined({ backoff: { first: 1 } });
   bench.lose();
   bench.redial();
-  bench.passTime(9); // connected, and no word about the registration
+  bench.passTime(9.9); // connected, and no word about the registration
   bench.lose();
   assert.equal(waits(bench).at(-1), 2);
-});
-
-test('the client gives up after the last attempt', () => {
-  const bench = joined({ backoff: { first: 1, attempts: 3 } });
-  let held;
-  bench.lose();
-  for (let attempt = 0; attempt < 3; attempt++) {
-    held = bench.ask({ type: 'ping' });
-    failNext(bench, 'nobody is there');
-  }
-  const { error } = bench.machine;
-  assert.ok(error instanceof ReconnectGaveUp);
-  assert.deepEqual([error.attempts, error.last], [3, 'nobody is there']);
-  assert.equal(bench.dials, 3);
-  assert.equal(bench.failures.get(held), error);
-  assert.deepEqual(bench.takeEvents().slice(-2), [
-    { type: 'disconnected', reason: 'nobody is there', code: 1006, retryIn: null },
-    { type: 'closed', error },
-  ]);
-});
-
-test('with no attempts allowed the first loss is the end', () => {
-  const bench = joined({ backoff: { attempts: 0 } });
-  bench.lose();
-  assert.ok(bench.machine.error instanceof ReconnectGaveUp);
-  assert.equal(bench.dials, 0);
 });
 
 test('losses are counted from one', () => {
@@ -256,6 +230,17 @@ test('going away is forgotten with the next connection', () => {
   bench.admit();
   bench.passTime(20);
   assert.equal(bench.closed, null);
+});
+
+test('an invitation to come at once, with a long pause otherwise, is taken at its word once', () => {
+  const bench = joined({ backoff: { first: 100, most: 100 } });
+  bench.say({ type: 'going-away', reconnectIn: 3 });
+  bench.passTime(1);
+  bench.lose(4000);
+  bench.redial();
+  bench.say({ type: 'going-away', reconnectIn: 0 });
+  bench.lose(4000);
+  assert.deepEqual(waits(bench), [2, 100]);
 });
 
 // --- is anybody there ---
@@ -385,10 +370,9 @@ test('a few messages are confirmed two seconds after the first', () => {
 test('many messages are confirmed by their number', () => {
   const bench = joined();
   bye(bench, 100);
-  assert.deepEqual(
-    bench.take(),
-    [32, 64, 96].map((count) => ({ type: 'received', count })),
-  );
+  const counts = bench.take().map((message) => message.count);
+  // Small as they are, they weigh something, so it comes a little earlier than after 32.
+  assert.deepEqual(counts, [31, 62, 93]);
 });
 
 test('large messages are confirmed by their size', () => {
@@ -411,7 +395,7 @@ test('nothing is confirmed between connections', () => {
 
 test('replies are not counted', () => {
   const bench = joined();
-  bench.say({ type: 'pong', re: bench.ask({ type: 'ping' }) });
+  bench.say({ type: 'ack', re: bench.ask({ type: 'bye', to: 'bob' }) });
   bench.say({ type: 'error', message: 'no', code: 'internal' });
   bench.forget();
   bench.passTime(5);
@@ -443,8 +427,8 @@ for (const phase of PHASES) {
   test(`a client that is ${phase} can be closed, and again`, () => {
     const bench = inPhase(phase);
     const { closed } = bench;
-    bench.do((machine) => machine.close());
-    bench.do((machine) => machine.close());
+    bench.do((machine, now) => machine.end(now, null));
+    bench.do((machine, now) => machine.end(now, null));
     assert.equal(bench.phase, 'ended');
     const { error } = bench.machine;
     assert.deepEqual(
@@ -479,7 +463,7 @@ for (const phase of PHASES) {
 test('a closed client says so', () => {
   const bench = joined();
   const number = bench.ask({ type: 'discover', userId: 'bob' });
-  bench.do((machine) => machine.close());
+  bench.do((machine, now) => machine.end(now, null));
   assert.ok(bench.failures.get(number) instanceof ConnectionLost);
   assert.throws(() => bench.ask({ type: 'discover', userId: 'bob' }), StateError);
 });

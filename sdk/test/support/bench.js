@@ -57,11 +57,10 @@ export class Bench {
     return this.ask({ type: 'register' }, identity);
   }
 
-  /** Make a request that takes one message; its number. */
+  /** Make a request; its number. */
   ask(message, identity) {
-    const numbers = this.do((machine, now) => machine.ask(message, now, identity));
-    assert.equal(numbers.length, 1);
-    return numbers[0];
+    const asker = {};
+    return this.do((machine, now) => (asker.number = machine.ask(now, message, asker, identity)));
   }
 
   connect() {
@@ -75,7 +74,7 @@ export class Bench {
   }
 
   sayText(text) {
-    this.do((machine, now) => machine.received(text, now));
+    this.do((machine, now) => machine.received(now, text));
   }
 
   lose(code = 1006, reason = '') {
@@ -84,13 +83,14 @@ export class Bench {
   }
 
   failToConnect(reason = 'connection refused') {
-    this.do((machine, now) => machine.unreachable(now, reason));
+    this.#attached = false;
+    this.do((machine, now) => machine.lost(now, 1006, reason));
   }
 
   /** Sign the oldest of what is to be signed. */
   sign() {
     const { message } = this.signing.shift();
-    this.do((machine) => machine.signed(message, SIGNATURE));
+    this.do((machine, now) => machine.signed(now, message, SIGNATURE));
   }
 
   /** Turn the clock, stopping at each of the machine's deadlines on the way. */
@@ -188,7 +188,7 @@ export class Bench {
   }
 
   #carryOut() {
-    for (const effect of this.machine.take()) this.#do(effect);
+    for (let effect; (effect = this.machine.effects.shift());) this.#do(effect);
     if (!['open', 'registering', 'signing', 'proving', 'registered', 'closing'].includes(this.phase) && !this.closed) {
       assert.ok(!this.#attached, 'a connection that nobody wants');
     }
@@ -203,6 +203,8 @@ export class Bench {
       case 'sign':
         return this.signing.push(effect);
       case 'closeTransport':
+        // The end of the client closes what there is, if anything.
+        if (this.phase === 'ended' && (!this.#attached || this.closed)) return;
         assert.ok(this.#attached, 'closed what is not there');
         assert.ok(!this.closed, 'closed twice');
         return (this.closed = [effect.code, effect.reason]);
@@ -210,9 +212,12 @@ export class Bench {
         assert.ok(!this.#attached, 'dials with a connection');
         return this.dials++;
       case 'completed':
-        assert.ok(!this.results.has(effect.request) && !this.failures.has(effect.request), 'a request ended twice');
-        if (effect.error) return this.failures.set(effect.request, effect.error);
-        return this.results.set(effect.request, effect.result);
+        assert.ok(
+          !this.results.has(effect.asker.number) && !this.failures.has(effect.asker.number),
+          'a request ended twice',
+        );
+        if (effect.error) return this.failures.set(effect.asker.number, effect.error);
+        return this.results.set(effect.asker.number, effect.result);
       case 'happened':
         assert.ok(!this.events.some((event) => event.type === 'closed'), 'an event after closed');
         return this.events.push(effect.event);
