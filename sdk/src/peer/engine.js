@@ -58,7 +58,7 @@ export function makeConnection(config, RTCPeerConnection = globalThis.RTCPeerCon
 }
 
 /**
- * Apply a description of the other side; an offer of ours that is pending is rolled back (section 4.4.1.5).
+ * Apply a description of the other side.
  *
  * @param {RTCPeerConnection} native
  * @param {'offer' | 'answer'} type
@@ -79,8 +79,8 @@ export async function apply(native, type, sdp) {
  * negotiation where one was being sent; for what else changes, the browser wants one (`negotiationneeded`).
  *
  * Whoever sends anything offers a section for audio and then one for video, so that the offers of two sides that begin
- * at once have the same sections. Chromium cannot take audio in a section for which it has offered video, even after a
- * rollback ("RTP extension ID reassignment not supported"), and would never answer again.
+ * at once have the same sections. Chromium cannot take audio in a section for which it has offered video, applied or not
+ * ("RTP extension ID reassignment not supported"), and would never answer again.
  *
  * @param {RTCPeerConnection} native
  * @param {MediaStream | null} stream
@@ -114,8 +114,8 @@ export async function setTracks(native, stream) {
 }
 
 /**
- * A track with nothing on it. Only a section that `addTrack` has made can become one of the other side's offer when
- * ours is rolled back (RFC 8829 section 5.10); one of `addTransceiver` would be left over.
+ * A track with nothing on it. Only a section that `addTrack` has made can become one of an offer of theirs that crosses
+ * ours (RFC 8829 section 5.10); one of `addTransceiver` would be left over.
  *
  * @param {RTCPeerConnection} native
  * @param {string} kind

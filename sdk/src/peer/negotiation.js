@@ -220,7 +220,7 @@ export class Negotiation {
     const ours = (known ? [known] : this.#attempts().filter((each) => !each.fingerprints)).find(isOffering);
     if (ours && !this.polite) return insist(ours);
     if (known) {
-      known.offerDeadline = NEVER; // of ours, which the engine rolls back; if it is still needed, the engine says so
+      known.offerDeadline = NEVER; // of ours, which the engine drops; if it is still needed, the engine says so
       return answer(known, sdp, capabilities);
     }
     this.#offers = this.#offers.filter((at) => now - at < OFFER_WINDOW);
