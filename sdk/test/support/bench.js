@@ -23,7 +23,6 @@ export const NONCE = Uint8Array.from({ length: 32 }, (_, index) => index);
 export const SIGNATURE = new Uint8Array(64).fill(7);
 export const ALICE = await Identity.generate();
 export const BOB = await Identity.generate();
-export const NEW = await Identity.generate();
 
 export class Bench {
   now = 1000;
