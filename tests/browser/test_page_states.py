@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page
 
+from support.browser import Arrive
 from support.page_tour import Screen, tour
 from support.server_process import ServerProcess
 
@@ -41,21 +42,30 @@ TOO_WIDE = """
 """
 
 
+async def violations(page: Page) -> list[Any]:
+    """What axe finds."""
+    if not await page.evaluate("typeof axe === 'object'"):
+        await page.evaluate(AXE.read_text("utf-8"))
+    found = await page.evaluate(VIOLATIONS)
+    assert isinstance(found, list)
+    return found
+
+
 @pytest.mark.timeout(180)  # forty states, each looked at twice
 @pytest.mark.parametrize("kind", SCREENS)
 async def test_every_state_is_accessible_and_fits(chromium: Browser, kind: str, tmp_path: Path) -> None:
     screen = SCREENS[kind]
-    axe = AXE.read_text("utf-8")
     faults: list[Any] = []
     seen: list[str] = []
 
     async def look(state: str, page: Page) -> None:
-        if not await page.evaluate("typeof axe === 'object'"):
-            await page.evaluate(axe)
+        grounds = set()
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)
-            faults.extend((state, scheme, violation) for violation in await page.evaluate(VIOLATIONS))
+            grounds.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            faults.extend((state, scheme, violation) for violation in await violations(page))
         faults.extend((state, fault) for fault in await page.evaluate(TOO_WIDE, screen.width))
+        assert len(grounds) == 2  # it is dark in the dark
         seen.append(state)
 
     async with ServerProcess(tmp_path) as server:
@@ -66,3 +76,21 @@ async def test_every_state_is_accessible_and_fits(chromium: Browser, kind: str, 
         server.assert_clean_log()
     assert not faults, "\n".join(map(str, faults))
     assert len(set(seen)) == len(seen) > 30
+
+
+async def test_what_is_wrong_is_found(arrive: Arrive) -> None:
+    alice = await arrive()
+    await alice.page.set_viewport_size({"width": 360, "height": 740})
+    await alice.page.goto("/")
+    assert await violations(alice.page) == []
+    assert await alice.page.evaluate(TOO_WIDE, 360) == []
+    await alice.page.evaluate("""() => {
+        const image = Object.assign(new Image(400, 20), { src: 'icon.svg' });
+        const pale = Object.assign(document.createElement('p'), { textContent: 'pale' });
+        pale.style.color = '#d0d0d0';
+        const word = Object.assign(document.createElement('p'), { textContent: 'w'.repeat(80) });
+        word.style.overflowWrap = 'normal';
+        document.querySelector('main').append(image, pale, word);
+    }""")
+    assert {violation["id"] for violation in await violations(alice.page)} >= {"image-alt", "color-contrast"}
+    assert any("wwww" in fault for fault in await alice.page.evaluate(TOO_WIDE, 360))

@@ -70,7 +70,10 @@ class Person:
 
     @classmethod
     async def arrive(cls, browser: Browser, base: str, **options: Any) -> Person:
-        """Open an empty window. `base` is where the page is, without a slash at its end; options are those of a context."""
+        """Open an empty window. `base` is where the page is, without a slash at its end.
+
+        The options are those of the browser's context: the size of the window, for instance.
+        """
         context = await browser.new_context(locale="en-GB", base_url=base, **options)
         context.set_default_timeout(PATIENCE * 1000)
         await context.add_init_script(_WATCH)

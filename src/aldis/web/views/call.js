@@ -11,8 +11,13 @@ import { setFace } from './people.js';
 
 const OPENING = 'Opening the microphone…';
 
-/** @param {Session} session @param {Person} person @returns {View} */
-export function callStage(session, person) {
+/**
+ * @param {Session} session
+ * @param {Person} person
+ * @param {() => void} leave  takes the focus when the call has ended under it
+ * @returns {View}
+ */
+export function callStage(session, person, leave) {
   const { calling } = session;
   const video = (/** @type {string} */ name, /** @type {string} */ label) =>
     h('video', { class: name, autoplay: true, playsinline: true, 'aria-label': label });
@@ -42,7 +47,9 @@ export function callStage(session, person) {
     element,
     render() {
       const { call, error } = calling;
+      const focused = element.contains(document.activeElement);
       element.hidden = calling.person !== person || calling.incoming;
+      if (element.hidden && focused) leave();
       if (element.hidden && document.fullscreenElement === element) document.exitFullscreen();
       show(theirs, element.hidden ? null : (call?.remoteStream ?? null));
       show(ours, element.hidden ? null : calling.localStream);

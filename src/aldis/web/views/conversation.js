@@ -44,7 +44,9 @@ export function conversation(session, person, back) {
   );
 
   const notice = personNotice(session, person);
-  const stage = callStage(session, person);
+  // On a phone the keyboard would cover what has been said.
+  const focus = () => (matchMedia('(hover: hover)').matches ? write.focus() : name.focus());
+  const stage = callStage(session, person, focus);
   const list = h('div', { class: 'entries' });
   const empty = h('p', { class: 'nobody' });
   const log = h(
@@ -86,8 +88,7 @@ export function conversation(session, person, back) {
 
   return {
     element,
-    // On a phone the keyboard would cover what has been said.
-    focus: () => (matchMedia('(hover: hover)').matches ? write.focus() : name.focus()),
+    focus,
     render() {
       element.hidden = session.people.current !== person;
       stage.render(); // a call goes on while another conversation is open
