@@ -166,13 +166,13 @@ export class Transfer {
   // --- for `Transfers` -----------------------------------------------------------------------------------------------
 
   /**
-   * Offer it, if that was not done before.
+   * Offer it, unless that was done before, or it is over.
    *
    * @param {readonly string[]} features
    */
   offer(features) {
     const { id, userId, name, size, mime } = this;
-    if (!this.announced) {
+    if (!this.announced && this.state === 'offered') {
       if (features.includes(FEATURE)) {
         this.announced = true;
         this.#tell({ type: 'file-offer', id, name, size, mime });

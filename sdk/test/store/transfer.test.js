@@ -310,6 +310,22 @@ test('an offer waits for the connection, and says what is on offer', async () =>
   assert.deepEqual(side.take(), [{ type: 'file-offer', id: transfer.id, name: 'x.txt', size: 5, mime: 'text/plain' }]);
 });
 
+test('what is cancelled while others are offered is not offered', () => {
+  const side = new Side();
+  side.features = null;
+  const [first, second] = [1, 2].map((size) => side.transfers.send('peer', fileOf(size).file));
+  first?.subscribe(({ state }) => state === 'failed' && second?.cancel());
+  side.features = ['files'];
+  side.refusal = new QueueFull('peer', 1, 1);
+  second?.subscribe(({ state }) => state === 'cancelled' && (side.refusal = null));
+  side.transfers.connected('peer');
+  assert.deepEqual([first?.state, second?.state], ['failed', 'cancelled']);
+  assert.deepEqual(
+    side.take().filter((word) => word?.id === second?.id),
+    [],
+  );
+});
+
 test('a peer whose program takes no files is told apart at once', async () => {
   const side = new Side();
   side.features = ['calls'];
