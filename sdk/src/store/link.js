@@ -16,8 +16,10 @@ import {
   ProtocolViolation,
   RequestFailed,
 } from '../errors.js';
+import { randomBytes } from '../peer/trust.js';
 import { DEFAULT_DEVICE, split } from '../protocol/addresses.js';
 import { Content } from '../protocol/channel.js';
+import { toBase64url } from '../protocol/codec.js';
 import { Caller } from './caller.js';
 import { Conversation } from './conversation.js';
 import { sameKey } from './keys.js';
@@ -25,6 +27,7 @@ import { sameKey } from './keys.js';
 /**
  * @import { AldisError, PeerError } from '../errors.js'
  * @import { PeerConnection, PeerListener } from '../peer/connection.js'
+ * @import { EngineConfig } from '../peer/engine.js'
  * @import { PeerState } from '../peer/negotiation.js'
  * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
@@ -48,7 +51,7 @@ import { sameKey } from './keys.js';
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
  * @property {(userId: string, listener: PeerListener, hello: () => Hello) => PeerConnection} connect Make a connection.
- * @property {(connection: PeerConnection) => void} refresh Give a connection the ICE servers of the hour.
+ * @property {{ config: EngineConfig }} ice What to make connections with now.
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  * @property {(link: Link) => void} linkChanged Something in `Link.view` may have changed.
  * @property {() => void} arrived A piece of a message has come.
@@ -64,6 +67,7 @@ import { sameKey } from './keys.js';
 // Of what the peer's program says that it can do; this version knows of two things, with short names.
 const MAX_FEATURES = 16;
 const MAX_FEATURE = 32;
+const STREAM_BYTES = 16;
 
 /** @type {readonly string[]} */
 const NOTHING = Object.freeze([]);
@@ -74,15 +78,19 @@ export class Link {
   /** @type {Bytes | null} the key with which the application lets the peer in */
   admitted = null;
   touched = 0; // when something happened here last
-  watched = false;
+  known = false; // it is a peer, and takes the place of one
+  shown = false; // the application watches it
+  watched = false; // the server tells of it
+  /** @type {boolean | null} what the server says */
+  online = null;
+  /** @type {Readonly<PeerView> | null} how it stood when the application was told last */
+  told = null;
   #home;
   #asking = 0;
   /** @type {PeerState} */
   #state = 'new';
   /** @type {AldisError | null} */
   #error = null;
-  /** @type {boolean | null} */
-  #online;
   /** @type {PeerKeyChanged | null} */
   #blocked = null;
   /** @type {PeerConnection | null} */
@@ -94,14 +102,11 @@ export class Link {
   /**
    * @param {string} userId
    * @param {Home} home
-   * @param {string} stream A random name.
-   * @param {boolean | null} online What is known already.
    */
-  constructor(userId, home, stream, online) {
+  constructor(userId, home) {
     this.userId = userId;
     this.#home = home;
-    this.#online = online;
-    this.conversation = new Conversation(userId, stream, {
+    this.conversation = new Conversation(userId, toBase64url(randomBytes(STREAM_BYTES)), {
       limits: home.setup.limits,
       route: this,
       recipient: home.setup.mailbox,
@@ -147,7 +152,7 @@ export class Link {
     return {
       userId: this.userId,
       state: this.#state,
-      online: this.#online,
+      online: this.online,
       roundTripTime: this.#state === 'connected' ? (this.#connection?.roundTripTime ?? null) : null,
       ...this.#home.pins.known(this.userId),
       queued: this.queued,
@@ -233,7 +238,7 @@ export class Link {
    * @param {boolean} online
    */
   presenceChanged(online) {
-    this.#online = online;
+    this.online = online;
     this.caller.presenceChanged(online);
     this.#changed();
   }
@@ -353,7 +358,7 @@ export class Link {
       }
     }
     const { online, publicKey } = await this.#home.client.discover(userId);
-    this.#online = online;
+    this.online = online;
     if (publicKey) {
       const standing = await this.#home.pins.expect(userId, publicKey);
       if (!sameKey(standing, publicKey)) {
@@ -423,7 +428,7 @@ export class Link {
   /** The connection, made if need be. */
   #connect() {
     this.#connection ??= this.#made();
-    this.#home.refresh(this.#connection);
+    this.#connection.config = this.#home.ice.config;
     return this.#connection;
   }
 

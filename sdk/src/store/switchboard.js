@@ -10,9 +10,8 @@
 import { timers } from '../client/timers.js';
 import { ConnectionLost, PeerConnectionFailed, StateError, TooManyPeers, UsageError } from '../errors.js';
 import { PeerConnection } from '../peer/connection.js';
-import { randomBytes, Trust } from '../peer/trust.js';
+import { Trust } from '../peer/trust.js';
 import { checkUserId, split } from '../protocol/addresses.js';
-import { toBase64url } from '../protocol/codec.js';
 import { Calls } from './calls.js';
 import { decodeControl } from './controls.js';
 import { IceKeeper } from './ice.js';
@@ -37,7 +36,7 @@ import { Transfers } from './transfer.js';
  * @import { Callbacks, Mailbox, StateFeed } from './feeds.js'
  * @import { Home } from './link.js'
  * @import { Accept } from './reception.js'
- * @import { PeerView, StoreLimits } from './state.js'
+ * @import { StoreLimits } from './state.js'
  * @import { Transfer } from './transfer.js'
  */
 
@@ -62,7 +61,6 @@ import { Transfers } from './transfer.js';
 /** What a closed store says. */
 export const CLOSED = 'the store is closed';
 const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartbeat is not faster
-const STREAM_BYTES = 16;
 
 /**
  * The peers of one user of one server.
@@ -75,15 +73,10 @@ export class Switchboard {
   /** @type {AldisError | null} */
   ended = null;
   #trust;
-  #ice;
   #unsubscribe;
   #services;
   /** @type {Map<string, Link>} */
   #links = new Map();
-  /** @type {Map<string, Readonly<PeerView>>} */
-  #views = new Map();
-  /** @type {Map<string, boolean | null>} those whose presence the application wants to know, and what it is */
-  #presence = new Map();
   /** @type {AldisError | null} */
   #signalingError = null;
   #publishingSoon = false;
@@ -101,7 +94,7 @@ export class Switchboard {
     this.setup = setup;
     this.pins = new DirectoryPins(setup.pins, client.server);
     this.#trust = new Trust(setup.identity, client.userId, client.server, this.pins);
-    this.#ice = new IceKeeper(client, setup.iceServers, timers);
+    this.ice = new IceKeeper(client, setup.iceServers, timers);
     this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
     this.transfers = new Transfers(this, setup.onFile);
     this.calls = new Calls(this, setup.onCall);
@@ -113,7 +106,7 @@ export class Switchboard {
     this.#publish();
     await this.client.connect();
     await this.client.register(this.setup.identity);
-    const heldBack = await this.#ice.keep();
+    const heldBack = await this.ice.keep();
     if (this.#closed) {
       throw new StateError(CLOSED);
     }
@@ -138,7 +131,7 @@ export class Switchboard {
     for (const link of this.links) {
       void link.close('the other side has left', error.message, error);
     }
-    this.#ice.close();
+    this.ice.close();
     this.#stopPulse();
     await this.#leaving; // a second or two at most
     await this.client.close();
@@ -168,17 +161,14 @@ export class Switchboard {
    * @param {string} userId
    */
   link(userId) {
-    let link = this.#links.get(userId);
-    if (!link) {
+    let link = this.find(userId);
+    if (!link?.known) {
       this.#checkOther(userId);
-      if (this.#links.size >= this.setup.limits.peers) {
+      if (this.links.filter(({ known }) => known).length >= this.setup.limits.peers) {
         this.#forgetOne();
       }
-      const stream = toBase64url(randomBytes(STREAM_BYTES));
-      link = new Link(userId, this, stream, this.#presence.get(userId) ?? null);
-      this.#links.set(userId, link);
-      this.#show(userId);
-      this.#look(userId);
+      link = this.#meet(userId);
+      link.known = true;
     }
     return link;
   }
@@ -190,29 +180,42 @@ export class Switchboard {
     }
   }
 
+  /**
+   * The link of somebody, made if need be: one that takes no place among the peers yet.
+   *
+   * @param {string} userId
+   * @param {Partial<Link>} [facts]
+   */
+  #meet(userId, facts) {
+    let link = this.find(userId);
+    if (!link) {
+      link = Object.assign(new Link(userId, this), facts);
+      this.#links.set(userId, link);
+      this.linkChanged(link);
+      void this.#look(link);
+    }
+    return link;
+  }
+
   #forgetOne() {
-    const [link] = this.links.filter((link) => link.idle).sort((one, other) => one.touched - other.touched);
+    const [link] = this.links
+      .filter(({ known, idle }) => known && idle)
+      .sort((one, other) => one.touched - other.touched);
     if (!link) {
       throw new TooManyPeers(this.setup.limits.peers);
     }
-    const { userId } = link;
+    const { userId, shown, watched, online } = link;
     link.hangUp('forgotten');
     this.over(link, new PeerConnectionFailed(userId, 'too many peers'));
     this.#links.delete(userId);
-    if (this.#presence.has(userId)) {
-      this.#show(userId);
+    if (shown) {
+      this.#meet(userId, { shown, watched, online });
       return;
     }
-    this.#drop(userId);
-    if (link.watched) {
+    this.pins.forget(userId);
+    if (watched) {
       this.client.unwatch(userId).catch(() => {}); // what comes of it nevertheless is not looked at
     }
-  }
-
-  /** @param {string} userId */
-  #drop(userId) {
-    this.#views.delete(userId);
-    this.pins.forget(userId);
   }
 
   /**
@@ -222,19 +225,16 @@ export class Switchboard {
    */
   async watchAll(userIds) {
     userIds.forEach((userId) => this.#checkOther(userId));
-    const fresh = userIds.filter((userId) => !this.#presence.has(userId));
+    const fresh = userIds.filter((userId) => !this.find(userId)?.shown);
     // First: the server tells how they stand before it says that it will.
-    fresh.forEach((userId) => this.#presence.set(userId, this.find(userId)?.view.online ?? null));
+    const links = fresh.map((userId) => Object.assign(this.#meet(userId), { shown: true }));
     try {
       await this.client.watch(...fresh);
     } catch (error) {
       this.#ignore(fresh);
       throw error;
     }
-    fresh.forEach((userId) => {
-      this.#show(userId);
-      void this.#look(userId);
-    });
+    links.forEach((link) => (link.watched = true));
   }
 
   /**
@@ -257,13 +257,15 @@ export class Switchboard {
   #ignore(userIds) {
     const unused = userIds.filter((userId) => {
       const link = this.find(userId);
-      const was = this.#presence.delete(userId);
-      if (was && link) {
-        link.watched = true; // the server's watch is the link's from now on
-      } else if (was) {
-        this.#drop(userId);
+      if (!link?.shown) {
+        return false;
       }
-      return was && !link;
+      link.shown = false;
+      if (!link.known) {
+        this.#links.delete(userId);
+        this.pins.forget(userId);
+      }
+      return !link.known;
     });
     this.#publish();
     return unused;
@@ -272,12 +274,12 @@ export class Switchboard {
   /**
    * Look up the pinned key of somebody who is new here.
    *
-   * @param {string} userId
+   * @param {Link} link
    */
-  async #look(userId) {
+  async #look(link) {
     try {
-      await this.pins.load(userId);
-      this.#show(userId);
+      await this.pins.load(link.userId);
+      this.linkChanged(link);
     } catch {
       // Pins that cannot be read are told when a key has to be compared with them.
     }
@@ -294,7 +296,6 @@ export class Switchboard {
     await this.pins.accept(userId, publicKey);
     if (!this.#closed) {
       this.find(userId)?.accept(known !== null && !sameKey(known, publicKey));
-      this.#show(userId);
     }
   }
 
@@ -327,7 +328,7 @@ export class Switchboard {
     const { feed, identity } = this.setup;
     const { state, userId, server } = this.client;
     const { fingerprint } = identity;
-    const peers = this.#views.values();
+    const peers = this.links.flatMap(({ told }) => told ?? []);
     const signalingError = this.#signalingError;
     feed.publish(storeState({ signaling: state, signalingError, userId, server, fingerprint, peers }, feed.current));
   }
@@ -344,20 +345,18 @@ export class Switchboard {
   /**
    * Tell how things stand with one user, if that has changed.
    *
-   * @param {string} userId
+   * @param {Link} link
    */
-  #show(userId) {
-    const online = this.#presence.get(userId);
-    const link = this.#links.get(userId);
-    if (!link && online === undefined) {
-      return;
+  linkChanged(link) {
+    const before = link.told;
+    if (this.find(link.userId) !== link) {
+      return; // it was forgotten
     }
-    const before = this.#views.get(userId) ?? null;
-    const view = peerView(link?.view ?? { userId, online, ...this.pins.known(userId) }, before);
+    const view = peerView(link.view, before);
     if (view === before) {
       return;
     }
-    this.#views.set(userId, view);
+    link.told = view;
     if (!before || !same({ ...before, queued: view.queued }, view)) {
       this.#publish();
     } else if (!this.#publishingSoon) {
@@ -373,18 +372,14 @@ export class Switchboard {
   #signalingEvent(event) {
     switch (event.type) {
       case 'presenceChanged':
-        if (this.#presence.has(event.userId)) {
-          this.#presence.set(event.userId, event.online);
-        }
         this.find(event.userId)?.presenceChanged(event.online);
-        this.#show(event.userId);
         return;
       case 'offerReceived':
       case 'answerReceived':
       case 'candidateReceived':
       case 'byeReceived':
         // Not before it is known through which servers to answer.
-        if (!this.#ice.holdBack(event)) {
+        if (!this.ice.holdBack(event)) {
           this.#peerEvent(event);
         }
         return;
@@ -416,7 +411,8 @@ export class Switchboard {
       return;
     }
     const [userId] = split(event.sender);
-    let link = this.find(userId);
+    const there = this.find(userId);
+    let link = there?.known ? there : undefined; // else there is nothing that could be said to it
     if (event.type === 'offerReceived') {
       link = admit(event, userId, link, this);
     }
@@ -439,7 +435,6 @@ export class Switchboard {
       ...this.setup,
       local: this.client.userId,
       remote: userId,
-      config: this.#ice.config,
       trust: this.#trust,
       signaling: this.client,
       listener,
@@ -447,21 +442,9 @@ export class Switchboard {
     });
   }
 
-  /** @param {PeerConnection} connection */
-  refresh(connection) {
-    connection.config = this.#ice.config;
-  }
-
   /** @param {Promise<void> | undefined} farewell */
   leaving(farewell) {
     return (this.#leaving = this.#leaving.then(() => farewell));
-  }
-
-  /** @param {Link} link */
-  linkChanged(link) {
-    if (this.#links.get(link.userId) === link) {
-      this.#show(link.userId);
-    }
   }
 
   arrived() {
