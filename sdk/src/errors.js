@@ -210,21 +210,6 @@ export class ConnectionClosed extends SignalingError {
   }
 }
 
-/** The configured number of reconnection attempts is used up. */
-export class ReconnectGaveUp extends SignalingError {
-  /**
-   * @param {number} attempts
-   * @param {string} last What the last one failed with.
-   */
-  constructor(attempts, last) {
-    super(`gave up after ${attempts} attempts: ${last}`);
-    /** @readonly */
-    this.attempts = attempts;
-    /** @readonly */
-    this.last = last;
-  }
-}
-
 /** The other side sent something that the protocol does not allow. */
 export class ProtocolViolation extends RemoteError {}
 
@@ -392,7 +377,6 @@ for (const [name, type] of Object.entries({
   RequestTimeout,
   RequestFailed,
   ConnectionClosed,
-  ReconnectGaveUp,
   ProtocolViolation,
   PeerError,
   PeerOffline,

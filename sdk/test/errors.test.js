@@ -22,7 +22,6 @@ const MADE = {
   RequestTimeout: new errors.RequestTimeout('watch', 10),
   RequestFailed: new errors.RequestFailed('rate-limited', 'slow down', { temporary: true, retryAfter: 2 }),
   ConnectionClosed: new errors.ConnectionClosed(4503, ''),
-  ReconnectGaveUp: new errors.ReconnectGaveUp(3, 'refused'),
   ProtocolViolation: new errors.ProtocolViolation('nonsense'),
   PeerOffline: new errors.PeerOffline('bob'),
   PeerUnknown: new errors.PeerUnknown('bob'),

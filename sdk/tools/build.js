@@ -33,7 +33,7 @@ export async function built() {
     await bundle(
       'aldis.js',
       { entryPoints: [fileURLToPath(new URL('src/index.js', here))] },
-      `/*! Aldis ${version}, the browser SDK. Apache-2.0. Made from sdk/src by "make web": change it there. */`,
+      `/*! @aldis/client ${version}, Apache-2.0; made by "make web" */`,
     ),
     await bundle(
       'qr.js',

@@ -45,10 +45,6 @@ const EXPLANATIONS = {
   ServerUnreachable: () => ['The server is out of reach', 'Check that it runs and that you are online.'],
   ConnectionLost: () => ['The connection to the server was lost', 'Try again in a moment.'],
   RequestTimeout: () => ['The server does not answer', 'Try again in a moment.'],
-  ReconnectGaveUp: () => [
-    'The server is out of reach',
-    'It was tried many times. Check that it runs and that you are online.',
-  ],
   RequestFailed: (error) => REFUSALS[error.code] ?? ['The server has refused that', error.message],
   ConnectionClosed: (error) => CLOSINGS[error.code] ?? ['The server has ended the connection', error.message],
 
