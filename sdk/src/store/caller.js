@@ -45,8 +45,9 @@ export const CROSSED = 3;
  * @property {() => Promise<void>} find Ask the server for the peer. Throws `SignalingError`, `PeerError`.
  * @property {() => void} dial Start to connect, unless that is under way; the new state is told when it comes.
  * @property {(reason: string) => void} hangUp End an attempt or a connection, for good.
- * @property {(error: PeerKeyChanged) => void} blocked The key has changed: nothing that waits can be delivered.
- * @property {(error: AldisError) => void} failed An attempt has failed.
+ * @property {unknown} blocked Why it must not be called at all, if anything.
+ * @property {(error: AldisError, forGood: boolean) => void} failed An attempt has failed; `forGood`: since the key has
+ *   changed.
  */
 
 export class Caller {
@@ -67,7 +68,6 @@ export class Caller {
   #failures = 0;
   /** @type {number | null} */
   #connectedAt = null;
-  #blocked = false;
   #hushed = false;
   #offline = false;
 
@@ -103,7 +103,7 @@ export class Caller {
       };
       const cancel = this.#timers.callLater(seconds, () => {
         const why = line.registered ? 'it was not there' : 'the signaling server cannot be reached';
-        end(this.#cause(this.#failure(`${why} after ${seconds} s`)));
+        end(this.#refusal ?? this.#failure(`${why} after ${seconds} s`));
       });
       this.#waiters.add(end);
       this.poke(true);
@@ -120,16 +120,16 @@ export class Caller {
       this.#offline = this.#hushed = false;
       this.#cancelTimer();
     }
-    const { wanted, registered, state } = this.#line;
-    if (
-      wanted &&
-      registered &&
-      !(this.#blocked || this.#hushed || this.#offline || this.#task || this.#cancel) &&
-      state !== 'connecting' &&
-      state !== 'connected'
-    ) {
+    const { state } = this.#line;
+    if (this.#isDue && !this.#task && state !== 'connecting' && state !== 'connected') {
       this.#call((this.#task = {}));
     }
+  }
+
+  /** Whether it is to be called, now or later. */
+  get #isDue() {
+    const { wanted, registered, blocked } = this.#line;
+    return wanted && registered && !(blocked || this.#hushed || this.#offline || this.#cancel);
   }
 
   /** A message waits for the peer. */
@@ -158,18 +158,6 @@ export class Caller {
   }
 
   /**
-   * We are registered again. Unless `resumed`, something may have been missed.
-   *
-   * @param {boolean} resumed
-   */
-  signalingReturned(resumed) {
-    if (!resumed) {
-      this.#offline = this.#hushed = false;
-    }
-    this.poke();
-  }
-
-  /**
    * The connection has come to another state.
    *
    * @param {import('../peer/negotiation.js').PeerState} state
@@ -182,7 +170,7 @@ export class Caller {
       this.#refusal = null;
       this.#cancelTimer();
       this.#finish(null);
-    } else if (state === 'failed' || state === 'closed' || state === 'disconnected') {
+    } else if (state !== 'connecting') {
       this.#lost(state, error);
     }
   }
@@ -199,7 +187,7 @@ export class Caller {
     }
     if (this.#outcome) {
       if (state !== 'disconnected') {
-        this.#outcome(error ?? this.#failure('it has hung up'));
+        this.#settle(error ?? this.#failure('it has hung up'));
       }
       return;
     }
@@ -220,7 +208,6 @@ export class Caller {
 
   /** A person has accepted the peer's new key. */
   accepted() {
-    this.#blocked = false;
     this.#refusal = null;
     this.poke(true);
   }
@@ -294,33 +281,24 @@ export class Caller {
       error = await this.#attempt();
     }
     if (error) {
-      throw this.#cause(error);
+      throw this.#refusal ?? error; // what was wrong with the answer says more than that none came in time
     }
   }
 
-  /** @returns {Promise<AldisError | null>} */
-  async #attempt() {
+  /** @returns {Promise<AldisError | null> | null} */
+  #attempt() {
     this.#line.dial();
-    if (this.#line.state === 'connected') {
-      return null;
-    }
-    /** @type {(error: AldisError | null) => void} */
-    let tell = () => {};
-    const outcome = new Promise((resolve) => (this.#outcome = tell = resolve));
-    const error = await outcome;
-    if (this.#outcome === tell) {
-      this.#outcome = null;
-    }
-    return error;
+    return this.#line.state === 'connected' ? null : new Promise((resolve) => (this.#outcome = resolve));
   }
 
   /**
-   * Why an attempt has failed: what was wrong with the answer says more than that none came in time.
+   * Tell what came of the attempt, if anybody waits for that.
    *
-   * @param {AldisError} error
+   * @param {AldisError | null} error
    */
-  #cause(error) {
-    return this.#refusal ?? error;
+  #settle(error) {
+    this.#outcome?.(error);
+    this.#outcome = null;
   }
 
   /** @param {string} reason */
@@ -338,20 +316,15 @@ export class Caller {
       return; // it has called us meanwhile, with the pinned key: whatever the server says, there it is
     }
     this.#offline = !found && this.#line.watched && (error instanceof PeerOffline || error instanceof PeerUnknown);
-    this.#blocked = !found && error instanceof PeerKeyChanged;
-    this.#line.failed(error);
-    if (this.#blocked) {
-      this.#line.blocked(/** @type {PeerKeyChanged} */ (error));
-    }
+    this.#line.failed(error, !found && error instanceof PeerKeyChanged);
     this.#finish(error);
     this.#retry(notBefore);
   }
 
   /** @param {AldisError | null} error */
   #finish(error) {
-    if (!error && this.#outcome) {
-      this.#outcome(null);
-      this.#outcome = null;
+    if (!error) {
+      this.#settle(null);
     }
     for (const end of [...this.#waiters]) {
       end(error);
@@ -364,7 +337,7 @@ export class Caller {
    * @param {number} [notBefore]
    */
   #retry(notBefore = 0) {
-    if (this.#cancel || !this.#line.wanted || this.#offline || this.#blocked || this.#hushed) {
+    if (!this.#isDue) {
       return;
     }
     const pause = this.#backoff.delay(++this.#failures, this.#random());

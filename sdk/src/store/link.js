@@ -29,8 +29,9 @@ import { sameKey } from './keys.js';
  * @import { PeerConnection, PeerListener } from '../peer/connection.js'
  * @import { EngineConfig } from '../peer/engine.js'
  * @import { PeerState } from '../peer/negotiation.js'
- * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
+ * @import { Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
+ * @import { Calls } from './calls.js'
  * @import { Recipient } from './conversation.js'
  * @import { Delivery } from './delivery.js'
  * @import { Backoff } from '../client/backoff.js'
@@ -38,6 +39,12 @@ import { sameKey } from './keys.js';
  * @import { PeerEvent } from '../client/events.js'
  * @import { PeerView, StoreLimits } from './state.js'
  */
+
+/** @typedef {{
+ *   busy(userId: string): boolean,
+ *   connected(userId: string, features: readonly string[]): void,
+ *   ended(userId: string, error: AldisError, restarted?: boolean): void,
+ * }} Service Files or calls: whether they need a connection, and what they are told. */
 
 /**
  * What a link needs of the store that it belongs to.
@@ -54,14 +61,11 @@ import { sameKey } from './keys.js';
  * @property {{ config: EngineConfig }} ice What to make connections with now.
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  * @property {(link: Link) => void} linkChanged Something in `Link.view` may have changed.
+ * @property {readonly Service[]} services What goes on with peers beyond messages.
  * @property {() => void} arrived A piece of a message has come.
  * @property {(link: Link, data: Bytes) => void} controlReceived The peer's store says something. Throws
  *   `ProtocolViolation`.
- * @property {(link: Link) => void} connected What is sent gets through, now or again.
- * @property {(link: Link, error: AldisError, restarted?: boolean) => void} over What is under way beyond messages will
- *   not get any further. With `restarted` a new program has taken the other's place: it can be told what is not said yet.
- * @property {(userId: string) => boolean} busy Whether something is under way that needs a connection.
- * @property {(link: Link, track: MediaStreamTrack, streams: readonly MediaStream[]) => void} tracked Media has come.
+ * @property {Calls} calls
  */
 
 // Of what the peer's program says that it can do; this version knows of two things, with short names.
@@ -91,8 +95,8 @@ export class Link {
   #state = 'new';
   /** @type {AldisError | null} */
   #error = null;
-  /** @type {PeerKeyChanged | null} */
-  #blocked = null;
+  /** @type {AldisError | null} why nothing can be delivered before a person has accepted another key */
+  blocked = null;
   /** @type {PeerConnection | null} */
   #connection = null;
   #connections = 0;
@@ -120,7 +124,8 @@ export class Link {
 
   /** Whether there should be a connection. */
   get wanted() {
-    return this.kept || this.#asking > 0 || this.queued > 0 || this.#home.busy(this.userId);
+    const { userId } = this;
+    return this.kept || this.#asking > 0 || this.queued > 0 || this.#home.services.some((each) => each.busy(userId));
   }
 
   /** Whether it may be forgotten to make place for another peer. */
@@ -249,7 +254,7 @@ export class Link {
    * @param {boolean} changed Another one was pinned before.
    */
   accept(changed) {
-    this.#blocked = this.#error = null;
+    this.blocked = this.#error = null;
     if (changed) {
       this.hangUp('another key was accepted');
     }
@@ -267,19 +272,9 @@ export class Link {
     this.#release(reason);
     this.#state = 'failed';
     this.#error = error;
-    this.#home.over(this, error); // the other side is told goodbye, which ends it there
+    this.over(error); // the other side is told goodbye, which ends it there
     this.caller.stateChanged('failed', error);
     this.#changed();
-  }
-
-  /**
-   * End the connection, and forget what has arrived and is not handed over: it will come again.
-   *
-   * @param {string} reason
-   */
-  letGo(reason) {
-    this.drop(reason);
-    this.conversation.letGo();
   }
 
   /**
@@ -299,7 +294,7 @@ export class Link {
     if (this.#state !== 'new') {
       this.#state = 'closed';
     }
-    this.#error = this.#blocked;
+    this.#error = this.blocked;
     this.#changed();
     await this.#home.leaving(connection?.close(farewell));
   }
@@ -318,8 +313,8 @@ export class Link {
   }
 
   #check() {
-    if (this.#blocked) {
-      throw this.#blocked;
+    if (this.blocked) {
+      throw this.blocked;
     }
     const { ended } = this.#home;
     if (ended && !this.connected) {
@@ -389,26 +384,20 @@ export class Link {
   }
 
   /**
-   * The key has changed: nothing that waits can be delivered.
-   *
-   * @param {PeerKeyChanged} error
-   */
-  blocked(error) {
-    this.#blocked = error;
-    this.#release('the key has changed');
-    this.#state = 'failed';
-    this.#fail(error.message, error);
-    this.#changed();
-  }
-
-  /**
    * An attempt has failed.
    *
    * @param {AldisError} error
+   * @param {boolean} forGood The key has changed: nothing that waits can be delivered.
    */
-  failed(error) {
+  failed(error, forGood) {
     // That the peer is away is no fault: `online` says it.
     this.#error = error instanceof PeerOffline || error instanceof PeerUnknown ? null : error;
+    if (forGood) {
+      this.blocked = error;
+      this.#release('the key has changed');
+      this.#state = 'failed';
+      this.#fail(error.message, error);
+    }
     this.#changed();
   }
 
@@ -454,11 +443,20 @@ export class Link {
       {
         stateChanged: ear((state, error) => this.#stateChanged(state, error)),
         channelOpened: ear((hello) => this.#channelOpened(hello)),
-        frameReceived: ear((frame) => this.#frameReceived(frame)),
-        channelClosed: ear(() => this.conversation.closed()),
+        frameReceived: ear((frame) => {
+          this.#obey(() => conversation.received(frame));
+          this.#home.arrived();
+        }),
+        channelClosed: ear(() => conversation.closed()),
         writable: ear(() => conversation.pump()),
-        refused: ear((error) => this.#refused(error)),
-        trackReceived: ear((track, streams) => this.#home.tracked(this, track, streams)),
+        refused: ear((error) => {
+          this.caller.refused(error);
+          if (this.state !== 'connected') {
+            this.#error = error;
+          }
+          this.#changed();
+        }),
+        trackReceived: ear((track, streams) => this.#home.calls.trackReceived(this.userId, track, streams)),
       },
       () => (listened() ? conversation.hello() : conversation.greeting()),
     );
@@ -483,7 +481,22 @@ export class Link {
    */
   #fail(reason, error) {
     this.conversation.fail(reason);
-    this.#home.over(this, error);
+    this.over(error);
+  }
+
+  /**
+   * What is under way beyond messages will not get any further.
+   *
+   * @param {AldisError} error
+   * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
+   */
+  over(error, restarted) {
+    this.#home.services.forEach((service) => service.ended(this.userId, error, restarted));
+  }
+
+  /** What is sent gets through, now or again. */
+  #getsThrough() {
+    this.#home.services.forEach((service) => service.connected(this.userId, this.#features));
   }
 
   #changed() {
@@ -500,13 +513,13 @@ export class Link {
     this.#state = state;
     if (state === 'connected') {
       this.#error = null;
-      this.#home.connected(this);
+      this.#getsThrough();
     } else if (error) {
       this.#error = error;
     }
     // One that is said when nothing comes through any more is no farewell: who has lost the path, too, gives up first.
     if (state === 'closed' && before === 'connected') {
-      this.#home.over(this, new PeerConnectionFailed(this.userId, 'it has hung up'));
+      this.over(new PeerConnectionFailed(this.userId, 'it has hung up'));
     }
     // What was told may be overtaken by a new attempt already; the caller counts attempts.
     if (state === this.state) {
@@ -527,30 +540,13 @@ export class Link {
     this.#obey(() => {
       if (this.conversation.opened(hello)) {
         const reason = 'it was started anew';
-        this.#home.over(this, new PeerConnectionFailed(this.userId, reason), true);
+        this.over(new PeerConnectionFailed(this.userId, reason), true);
       }
     });
     if (this.#state === 'connected') {
-      this.#home.connected(this); // in place of the connection before
+      this.#getsThrough(); // in place of the connection before
       this.#changed();
     }
-  }
-
-  /** @param {Chunk | Ack} frame */
-  #frameReceived(frame) {
-    this.#obey(() => this.conversation.received(frame));
-    if (frame.type === 'chunk') {
-      this.#home.arrived();
-    }
-  }
-
-  /** @param {PeerError} error */
-  #refused(error) {
-    this.caller.refused(error);
-    if (this.state !== 'connected') {
-      this.#error = error;
-    }
-    this.#changed();
   }
 
   /** @param {() => void} takeIn */

@@ -74,7 +74,6 @@ export class Switchboard {
   ended = null;
   #trust;
   #unsubscribe;
-  #services;
   /** @type {Map<string, Link>} */
   #links = new Map();
   /** @type {AldisError | null} */
@@ -98,7 +97,7 @@ export class Switchboard {
     this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
     this.transfers = new Transfers(this, setup.onFile);
     this.calls = new Calls(this, setup.onCall);
-    this.#services = [this.transfers, this.calls];
+    this.services = [this.transfers, this.calls];
   }
 
   /** Connect and register. Throws what the client throws, and `StateError` when it was closed meanwhile. */
@@ -126,7 +125,7 @@ export class Switchboard {
   async close() {
     this.#closed = true;
     globalThis.removeEventListener?.('pagehide', this.#pageGone);
-    this.#services.forEach((service) => service.close());
+    this.services.forEach((service) => service.close());
     const error = new StateError(CLOSED);
     for (const link of this.links) {
       void link.close('the other side has left', error.message, error);
@@ -205,8 +204,7 @@ export class Switchboard {
       throw new TooManyPeers(this.setup.limits.peers);
     }
     const { userId, shown, watched, online } = link;
-    link.hangUp('forgotten');
-    this.over(link, new PeerConnectionFailed(userId, 'too many peers'));
+    void link.close('forgotten', 'too many peers', new PeerConnectionFailed(userId, 'too many peers'));
     this.#links.delete(userId);
     if (shown) {
       this.#meet(userId, { shown, watched, online });
@@ -385,7 +383,7 @@ export class Switchboard {
         return;
       case 'registered':
         this.#signalingError = null;
-        this.links.forEach((link) => link.caller.signalingReturned(event.resumed));
+        this.links.forEach((link) => link.caller.poke(!event.resumed));
         break;
       case 'disconnected':
         if (event.retryIn === null) {
@@ -452,13 +450,9 @@ export class Switchboard {
     const { links } = this;
     if (links.reduce((sum, link) => sum + size(link), 0) > this.setup.limits.arrivingSize) {
       const most = links.reduce((one, other) => (size(other) > size(one) ? other : one));
-      most.letGo('no room for what it sends');
+      most.drop('no room for what it sends; it will come again');
+      most.conversation.letGo();
     }
-  }
-
-  /** @param {string} userId */
-  busy(userId) {
-    return this.#services.some((service) => service.busy(userId));
   }
 
   /**
@@ -468,31 +462,8 @@ export class Switchboard {
   controlReceived({ userId }, data) {
     const control = this.#closed ? null : decodeControl(data);
     if (control) {
-      this.#services.forEach((service) => service.received(userId, control));
+      this.services.forEach((service) => service.received(userId, control));
     }
-  }
-
-  /** @param {Link} link */
-  connected({ userId, features }) {
-    this.#services.forEach((service) => service.connected(userId, features ?? []));
-  }
-
-  /**
-   * @param {Link} link
-   * @param {AldisError} error
-   * @param {boolean} [restarted]
-   */
-  over({ userId }, error, restarted) {
-    this.#services.forEach((service) => service.ended(userId, error, restarted));
-  }
-
-  /**
-   * @param {Link} link
-   * @param {MediaStreamTrack} track
-   * @param {readonly MediaStream[]} streams
-   */
-  tracked({ userId }, track, streams) {
-    this.calls.trackReceived(userId, track, streams);
   }
 
   // --- for files and calls (`Route` of `transfer` and `calls`) -----------------------------------------------------

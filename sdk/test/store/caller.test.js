@@ -34,7 +34,7 @@ class Line {
   dialled = 0;
   hungUp = [];
   errors = [];
-  blocks = [];
+  blocked = null;
   hold = null;
   timers = new FakeTimers();
   // Half of each ceiling: 0.5, 1, 2, 2...
@@ -65,12 +65,11 @@ class Line {
     this.state = 'closed';
   }
 
-  blocked(error) {
-    this.blocks.push(error);
-  }
-
-  failed(error) {
+  failed(error, forGood) {
     this.errors.push(error);
+    if (forGood) {
+      this.blocked = error;
+    }
   }
 
   /** The connection comes to another state. */
@@ -133,7 +132,7 @@ test('nobody is called without a server, and all when it is back', async () => {
   await line.poked();
   assert.equal(line.asked, 0);
   line.registered = true;
-  line.caller.signalingReturned(false);
+  line.caller.poke(true);
   await settle();
   assert.equal(line.dialled, 1);
 });
@@ -252,10 +251,10 @@ test('a server that forgets us may have missed a return', async () => {
   const line = await new Line().poked();
   await line.becomes('connected');
   await line.becomes('closed');
-  line.caller.signalingReturned(true);
+  line.caller.poke(false);
   await settle();
   assert.equal(line.asked, 1);
-  line.caller.signalingReturned(false);
+  line.caller.poke(true);
   await settle();
   assert.equal(line.asked, 2);
 });
@@ -399,11 +398,12 @@ test('a changed key blocks until it is accepted', async () => {
   const line = new Line();
   line.found = [KEY_CHANGED];
   await line.poked();
-  assert.deepEqual(line.blocks, [KEY_CHANGED]);
+  assert.equal(line.blocked, KEY_CHANGED);
   line.caller.presenceChanged(false);
   line.caller.presenceChanged(true);
   await line.wait(1000);
   assert.equal(line.asked, 1);
+  line.blocked = null;
   line.caller.accepted();
   await settle();
   assert.equal(line.dialled, 1);
@@ -420,7 +420,7 @@ test('whatever the server says, a peer that has connected meanwhile is there', a
     assert.equal(waiting.outcome, null);
     release();
     await settle();
-    assert.deepEqual([line.blocks, line.errors], [[], []]);
+    assert.deepEqual([line.blocked, line.errors], [null, []]);
     await line.wait(1000);
     assert.equal(line.asked, 1);
   }
