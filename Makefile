@@ -20,11 +20,11 @@ TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chr
 NPM := npm --prefix sdk --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types sdk web bench fmt lock clean system
+.PHONY: help run test check lint types sdk web screenshots bench fmt lock clean system
 
 help: ## list what can be made
 	@echo "Aldis: two programs find each other by name and talk directly. make ..."
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 run: $(STAMPS)/run ## start a server on this machine (installs what it needs into .venv first)
 	@exec $(BIN)/aldis serve $(ARGS)
@@ -51,6 +51,9 @@ sdk: system $(STAMPS)/dev $(STAMPS)/sdk ## the unit tests of the browser SDK, wi
 
 web: $(STAMPS)/sdk ## build the browser SDK into the page's folder, src/aldis/web (needs node and npm)
 	$(NPM) run build
+
+screenshots: system web $(STAMPS)/dev ## take pictures of the page in every state: build/screenshots, and docs/images
+	tools/netns.sh $(BIN)/python tools/screenshots.py $(ARGS)
 
 # The benchmark installs the relays that it compares with from npm, by their own lock.
 bench: $(STAMPS)/dev ## measure the server beside others (ARGS="--quick" for a short look)
@@ -99,7 +102,7 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
 
 $(STAMPS)/sdk: sdk/package.json sdk/package-lock.json | $(STAMPS)/venv
 	@tools/system-packages.sh node=nodejs npm=npm
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { echo "The browser SDK needs Node.js 20 or later" >&2; exit 69; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "The browser SDK needs Node.js 20 or later" >&2; exit 69; }
 	@echo "Installing what the browser SDK is built and tested with into sdk/node_modules (once) ..."
 	@cd sdk && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
