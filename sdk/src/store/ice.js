@@ -81,9 +81,10 @@ export class IceKeeper {
    * @param {PeerEvent} event
    */
   holdBack(event) {
-    if (this.#heldBack && this.#heldBack.length < MAX_HELD_BACK) {
-      this.#heldBack.push(event);
+    const held = this.#heldBack;
+    if (held && held.length < MAX_HELD_BACK) {
+      held.push(event);
     }
-    return this.#heldBack !== null;
+    return !!held;
   }
 }

@@ -14,7 +14,7 @@
 import { Backoff } from '../client/backoff.js';
 import { SignalingClient } from '../client/client.js';
 import { PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
-import { Identity, PUBLIC_KEY_BYTES } from '../identity/keys.js';
+import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { checkUserId } from '../protocol/addresses.js';
 import { decode, encode } from './content.js';
@@ -24,6 +24,7 @@ import { CLOSED, Switchboard } from './switchboard.js';
 
 /**
  * @import { BackoffOptions } from '../client/backoff.js'
+ * @import { Identity } from '../identity/keys.js'
  * @import { Pins } from '../identity/pins.js'
  * @import { PeerStats } from '../peer/connection.js'
  * @import { PeerTiming } from '../peer/wire.js'
@@ -59,7 +60,6 @@ export class NetworkStore {
   #setup;
   #feed = new StateFeed(storeState({}));
   #mailbox;
-  #used = false;
   /** @type {Switchboard | null} */
   #board = null;
   /** @type {Promise<void> | null} */
@@ -104,25 +104,19 @@ export class NetworkStore {
    * @param {string | null} [options.token] What the server's operator asks for, if anything.
    * @param {BackoffOptions} [options.backoff] Between attempts to reconnect.
    */
-  async connectToSignaling(url, userId, { device, token, backoff } = {}) {
+  async connectToSignaling(url, userId, options) {
     this.#checkOpen();
-    if (this.#used) {
+    if (this.#board) {
       throw new StateError('the store is connected already');
     }
-    const client = new SignalingClient(url, checkUserId(userId), { device, token, backoff });
-    this.#used = true;
-    /** @type {Switchboard | null} */
-    let board = null;
+    const client = new SignalingClient(url, checkUserId(userId), options);
+    const board = (this.#board = new Switchboard(this.#setup, client));
     try {
-      const identity = (this.#setup.identity ??= await Identity.generate());
-      this.#checkOpen();
-      board = this.#board = new Switchboard({ ...this.#setup, identity }, client);
       await board.start();
     } catch (error) {
       this.#checkOpen();
-      this.#used = false;
       this.#board = null;
-      await board?.close();
+      await board.close();
       this.#feed.publish(storeState({}));
       throw error;
     }

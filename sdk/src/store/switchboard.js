@@ -9,6 +9,7 @@
  */
 import { timers } from '../client/timers.js';
 import { ConnectionLost, PeerConnectionFailed, StateError, TooManyPeers, UsageError } from '../errors.js';
+import { Identity } from '../identity/keys.js';
 import { PeerConnection } from '../peer/connection.js';
 import { Trust } from '../peer/trust.js';
 import { checkUserId, split } from '../protocol/addresses.js';
@@ -26,7 +27,6 @@ import { Transfers } from './transfer.js';
  * @import { SignalingClient } from '../client/client.js'
  * @import { PeerEvent, SignalingEvent } from '../client/events.js'
  * @import { AldisError } from '../errors.js'
- * @import { Identity } from '../identity/keys.js'
  * @import { Pins } from '../identity/pins.js'
  * @import { PeerListener } from '../peer/connection.js'
  * @import { PeerTiming } from '../peer/wire.js'
@@ -44,7 +44,7 @@ import { Transfers } from './transfer.js';
  * What the application has chosen; see `NetworkStore`.
  *
  * @typedef {object} Setup
- * @property {Identity} identity
+ * @property {Identity} [identity] Made when it is needed.
  * @property {Pins} pins
  * @property {readonly RTCIceServer[] | null} [iceServers]
  * @property {Accept | null} [accept]
@@ -72,6 +72,7 @@ export class Switchboard {
   timers = timers;
   /** @type {AldisError | null} */
   ended = null;
+  /** @type {Trust | undefined} there when there is a server */
   #trust;
   #unsubscribe;
   /** @type {Map<string, Link>} */
@@ -92,7 +93,6 @@ export class Switchboard {
     this.client = client;
     this.setup = setup;
     this.pins = new DirectoryPins(setup.pins, client.server);
-    this.#trust = new Trust(setup.identity, client.userId, client.server, this.pins);
     this.ice = new IceKeeper(client, setup.iceServers, timers);
     this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
     this.transfers = new Transfers(this, setup.onFile);
@@ -102,9 +102,12 @@ export class Switchboard {
 
   /** Connect and register. Throws what the client throws, and `StateError` when it was closed meanwhile. */
   async start() {
+    const { client, setup, pins } = this;
+    const identity = (setup.identity ??= await Identity.generate());
+    this.#trust = new Trust(identity, client.userId, client.server, pins);
     this.#publish();
-    await this.client.connect();
-    await this.client.register(this.setup.identity);
+    await client.connect();
+    await client.register(identity);
     const heldBack = await this.ice.keep();
     if (this.#closed) {
       throw new StateError(CLOSED);
@@ -325,7 +328,7 @@ export class Switchboard {
     this.#publishingSoon = false;
     const { feed, identity } = this.setup;
     const { state, userId, server } = this.client;
-    const { fingerprint } = identity;
+    const fingerprint = identity?.fingerprint ?? null;
     const peers = this.links.flatMap(({ told }) => told ?? []);
     const signalingError = this.#signalingError;
     feed.publish(storeState({ signaling: state, signalingError, userId, server, fingerprint, peers }, feed.current));
@@ -433,7 +436,7 @@ export class Switchboard {
       ...this.setup,
       local: this.client.userId,
       remote: userId,
-      trust: this.#trust,
+      trust: /** @type {Trust} */ (this.#trust),
       signaling: this.client,
       listener,
       hello,
