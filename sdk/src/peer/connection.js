@@ -15,12 +15,11 @@
  */
 
 import { timers } from '../client/timers.js';
-import { PeerConnectionFailed, PeerError, PeerOffline, ProofInvalid, StateError } from '../errors.js';
-import { split } from '../protocol/addresses.js';
+import { PeerConnectionFailed, PeerError, PeerOffline, ProofInvalid } from '../errors.js';
 import { CAPABILITIES, messageOf } from './engine.js';
 import { Negotiation } from './negotiation.js';
 import { randomBytes } from './trust.js';
-import { TIMING, Wire, within } from './wire.js';
+import { linger, TIMING, Wire } from './wire.js';
 
 /** @import { AnswerReceived, OfferReceived, PeerEvent } from '../client/events.js' */
 /** @import { Timers } from '../client/timers.js' */
@@ -113,7 +112,7 @@ export class PeerConnection {
     const timing = { ...TIMING, ...options.timing };
     this.config = options.config ?? {};
     this.#listener = options.listener;
-    this.#origin = /** @type {Origin} */ ({ sender: options.remote });
+    this.#origin = /** @type {Origin} */ ({ address: options.remote });
     this.#machine = new Negotiation(options.local, options.remote, {
       capabilities: CAPABILITIES,
       random: randomBytes,
@@ -162,20 +161,20 @@ export class PeerConnection {
 
   /**
    * Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. While
-   * disconnected it restarts ICE. Throws `StateError` after `close()`.
+   * disconnected it restarts ICE. Ignored after `close()`.
    */
   connect() {
-    if (this.#closing) throw new StateError('the peer connection is closed');
     this.#happened('connect', this.#now);
   }
 
   /**
-   * Take in a message from the peer; never throws for what it says. Ignored after `close()`.
+   * Take in a message from the peer: who it is from, the owner has seen to. Never throws for what it says. Ignored after
+   * `close()`.
    *
    * @param {PeerEvent} event
    */
   receive(event) {
-    if (this.#closing || split(event.sender)[0] !== this.#hub.remote || this.#waiting >= MAX_WAITING) return;
+    if (this.#closing || this.#waiting >= MAX_WAITING) return;
     this.#waiting++;
     this.#inputs = this.#inputs
       .then(() => (this.#closing ? null : this.#take(event)))
@@ -218,7 +217,7 @@ export class PeerConnection {
       }
       if (answers && wire?.ourOffer !== offer) return;
     }
-    this.#origin = { sender, proof: /** @type {Proof} */ (proof) };
+    this.#origin = { address: sender, proof: /** @type {Proof} */ (proof) };
     this.#happened(type, name, sdp, capabilities, this.#now);
   }
 
@@ -254,7 +253,7 @@ export class PeerConnection {
     if (!this.#closing) {
       this.#current?.sayGoodbye(reason);
       this.#happened('close', reason);
-      this.#closing = within(this.#hub.timers, this.#hub.timing.linger, this.#leaving);
+      this.#closing = linger(this.#hub, this.#leaving);
       this.#tellNow();
     }
     return this.#closing;
@@ -270,9 +269,8 @@ export class PeerConnection {
    * @param {Parameters<Negotiation[Call]>} values
    */
   #happened = (call, ...values) => {
-    const machine = this.#machine;
-    const steps = /** @type {Record<Input, (...values: unknown[]) => Command[]>} */ (/** @type {unknown} */ (machine));
-    for (const command of steps[call](...values)) this.#carryOut(command);
+    const machine = /** @type {Negotiation & Record<Input, (...values: unknown[]) => Command[]>} */ (this.#machine);
+    for (const command of machine[call](...values)) this.#carryOut(command);
     const { deadline, state, outcome } = machine;
     this.#cancelDeadline();
     if (deadline !== null) {
@@ -287,7 +285,9 @@ export class PeerConnection {
   /** @param {any} reason a text, or what was thrown */
   #failure(reason) {
     const { remote } = this.#hub;
-    return reason.code === 'not-online' ? new PeerOffline(remote) : new PeerConnectionFailed(remote, messageOf(reason));
+    return reason?.code === 'not-online'
+      ? new PeerOffline(remote)
+      : new PeerConnectionFailed(remote, messageOf(reason));
   }
 
   /** @param {Command} command */
@@ -303,8 +303,7 @@ export class PeerConnection {
         queueMicrotask(() => this.#happened('operationFailed', name, 1, error));
       }
     } else if (type === 'sendBye') {
-      const { address } = wire ?? { address: this.#origin.sender };
-      keep(signaling.sendBye(address, { connection: name, reason: command.reason || null }));
+      keep(signaling.sendBye((wire ?? this.#origin).address, { connection: name, reason: command.reason || null }));
     } else if (type === 'dropConnection') {
       this.#wires.delete(name);
       if (wire?.greeted) tell('channelClosed');

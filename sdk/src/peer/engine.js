@@ -47,7 +47,7 @@ export const MAX_SDP = 64 * 1024;
  * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  */
 export function makeConnection(config, RTCPeerConnection = globalThis.RTCPeerConnection) {
-  if (!RTCPeerConnection) throw new EngineMissing('WebRTC', 'this browser has none, or it is switched off');
+  if (!RTCPeerConnection) throw new EngineMissing('WebRTC', 'the browser has none, or it is off');
   return new RTCPeerConnection({
     // Tracks that come later share the path that the channel has found.
     bundlePolicy: 'max-bundle',
@@ -65,11 +65,10 @@ export function makeConnection(config, RTCPeerConnection = globalThis.RTCPeerCon
  * @param {string} sdp
  */
 export async function apply(native, type, sdp) {
-  check(sdp.length <= MAX_SDP, 'a session description too long');
-  // Without the one there is no channel, without the other nobody knows whom it leads to.
   check(
-    /^m=application /m.test(sdp) && /^a=fingerprint:/m.test(sdp),
-    'a session description without channel or fingerprint',
+    // Without the one there is no channel, without the other nobody knows whom it leads to.
+    sdp.length <= MAX_SDP && /^m=application /m.test(sdp) && /^a=fingerprint:/m.test(sdp),
+    'a session description too long, or without channel or fingerprint',
   );
   await native.setRemoteDescription({ type, sdp });
 }

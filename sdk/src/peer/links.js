@@ -187,9 +187,10 @@ export function belongs(candidate, { fragments }) {
 
 /**
  * Forget the oldest of a set or map that has become larger than it may.
- * @param {Set<string> | Map<string, unknown>} all
+ * @template Key
+ * @param {Set<Key> | Map<Key, unknown>} all
  * @param {number} size
  */
 export function limit(all, size) {
-  if (all.size > size) all.delete([...all.keys()][0] ?? '');
+  if (all.size > size) all.delete(/** @type {Key} */ (all.keys().next().value));
 }

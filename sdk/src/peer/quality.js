@@ -5,6 +5,8 @@
  * so that a heavy transfer, behind which PONGs queue up, does not look like a dead path.
  */
 
+import { limit } from './links.js';
+
 // A median of few forgets a slow start at once, and is not led astray by a single late PONG. (The smoothing of RFC 6298
 // is made for a sample every round trip.)
 const SAMPLES = 5;
@@ -17,8 +19,8 @@ export class Quality {
   #heardAt = 0;
   /** @type {number[]} */
   #samples = [];
-  /** @type {bigint[]} the tokens of the PINGs that nobody has answered yet */
-  #outstanding = [];
+  /** @type {Set<bigint>} the tokens of the PINGs that nobody has answered yet */
+  #outstanding = new Set();
 
   /** @param {number} silence without any frame, after which the path counts as lost */
   constructor(silence) {
@@ -32,7 +34,8 @@ export class Quality {
    */
   ping(now) {
     const token = BigInt(Math.trunc(now * MICROSECONDS));
-    this.#outstanding = [...this.#outstanding, token].slice(-MAX_OUTSTANDING);
+    this.#outstanding.add(token);
+    limit(this.#outstanding, MAX_OUTSTANDING);
     return token;
   }
 
@@ -52,8 +55,7 @@ export class Quality {
    * @param {number} now
    */
   ponged(token, now) {
-    if (!this.#outstanding.includes(token)) return;
-    this.#outstanding = this.#outstanding.filter((each) => each !== token);
+    if (!this.#outstanding.delete(token)) return;
     this.#samples = [...this.#samples, Math.max(now - Number(token) / MICROSECONDS, 0)].slice(-SAMPLES);
   }
 

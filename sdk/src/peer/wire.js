@@ -81,7 +81,7 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  * @property {(sending: Promise<unknown>) => void} keep have closing wait for it
  */
 
-/** What an offer or answer has come with, once it has been checked. @typedef {{ sender: string, proof: Proof }} Origin */
+/** What an offer or answer has come with, once it has been checked. @typedef {{ address: string, proof: Proof }} Origin */
 
 /** See the module. */
 export class Wire {
@@ -108,8 +108,6 @@ export class Wire {
   #lost = false;
   #closed = false;
   #lingers = false;
-  #channelGone = () => {};
-  #gone = new Promise((/** @type {(_: void) => void} */ resolve) => (this.#channelGone = resolve));
   #beatDue = Infinity;
   #cancelBeat = () => {};
   /** @type {(() => void) | null} */
@@ -137,8 +135,9 @@ export class Wire {
     };
     native.onconnectionstatechange = () => {
       const { connectionState: state } = native;
+      const final = state === 'failed';
       if (state === 'connected') this.#ping(); // if there is a channel, its PONG tells whether it works again
-      if (state === 'disconnected' || state === 'failed') this.#pathLost(state === 'failed');
+      if (final || state === 'disconnected') this.#pathLost(final);
     };
     native.onnegotiationneeded = this.#renegotiate;
     native.ontrack = ({ track, streams }) => {
@@ -171,9 +170,9 @@ export class Wire {
    * @param {{ serial: number, sdp: string }} command
    * @param {Origin} origin of the offer
    */
-  makeAnswer({ serial, sdp }, { sender, proof }) {
+  makeAnswer({ serial, sdp }, { address, proof }) {
     const native = this.#native;
-    this.address = sender;
+    this.address = address;
     this.formerNonces[0] = proof.nonce;
     this.#describe(
       'answerMade',
@@ -197,8 +196,8 @@ export class Wire {
    * @param {{ serial: number, sdp: string }} command
    * @param {Origin} origin of the answer
    */
-  applyAnswer({ serial, sdp }, { sender }) {
-    this.address = sender;
+  applyAnswer({ serial, sdp }, { address }) {
+    this.address = address;
     this.#enqueue(async () => {
       const held = this.#held;
       this.#held = null;
@@ -246,12 +245,10 @@ export class Wire {
    *
    * @param {{ reason: string }} command
    */
-  probe({ reason }) {
+  probe(command) {
     if (this.#cancelProbe) return;
     this.#ping();
-    this.#cancelProbe = this.#hub.timers.callLater(this.#hub.timing.probe, () =>
-      this.#happened('linkEnded', reason || 'the other side ended the connection', true),
-    );
+    this.#cancelProbe = this.#hub.timers.callLater(this.#hub.timing.probe, () => this.#left(command));
   }
 
   // --- the RTCPeerConnection ---------------------------------------------------------------------------------------
@@ -298,12 +295,12 @@ export class Wire {
       });
   }
 
-  #renegotiate = () => this.#happened('renegotiate', this.#hub.timers.time());
+  #renegotiate = () => this.#happened('renegotiate', this.#now);
 
   /** @param {boolean} final the browser has given up */
   #pathLost(final) {
     this.#lost = true;
-    this.#happened('pathLost', this.#hub.timers.time(), final);
+    this.#happened('pathLost', this.#now, final);
   }
 
   /**
@@ -346,11 +343,8 @@ export class Wire {
       this.#tell('writable');
     };
     channel.onmessage = ({ data }) => this.#received(data);
-    channel.onclose = () => {
-      this.#channelGone();
-      this.#happened('linkEnded', 'the other side closed the channel', false);
-    };
-    this.quality.heard(this.#hub.timers.time());
+    channel.onclose = () => this.#happened('linkEnded', 'the other side closed the channel', false);
+    this.quality.heard(this.#now);
     this.#happened('channelOpened');
     this.#hub.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
     if (this.#closed) return;
@@ -374,14 +368,8 @@ export class Wire {
 
   /** @param {Frame | null} frame */
   #take(frame) {
-    const { timers } = this.#hub;
-    if (frame?.type === 'hello') {
-      check(!this.greeted, 'a second HELLO');
-      check(
-        frame.version === VERSION,
-        `it speaks version ${frame.version} of the channel protocol, we speak ${VERSION}`,
-      );
-    } else check(this.greeted || frame?.type === 'goodbye', 'the first frame is no HELLO');
+    const first = frame?.type === 'hello';
+    check(first !== this.greeted || frame?.type === 'goodbye', 'no HELLO, or a second HELLO');
     this.#alive();
     switch (frame?.type) {
       case 'chunk':
@@ -392,9 +380,13 @@ export class Wire {
         this.#send(encodePong(frame.token));
         break;
       case 'pong':
-        this.quality.ponged(frame.token, timers.time());
+        this.quality.ponged(frame.token, this.#now);
         break;
       case 'hello':
+        check(
+          frame.version === VERSION,
+          `it speaks version ${frame.version} of the channel protocol, we speak ${VERSION}`,
+        );
         this.greeted = true;
         this.#tell('channelOpened', frame);
         this.#happened('channelReady');
@@ -402,7 +394,7 @@ export class Wire {
         if (this.#hub.stream) this.setTracks();
         break;
       case 'goodbye':
-        this.#happened('linkEnded', frame.reason || 'the other side said goodbye', true);
+        this.#left(frame);
     }
   }
 
@@ -431,33 +423,35 @@ export class Wire {
   // --- the heartbeat -----------------------------------------------------------------------------------------------
 
   #ping() {
-    this.#send(encodePing(this.quality.ping(this.#hub.timers.time())));
+    this.#send(encodePing(this.quality.ping(this.#now)));
   }
 
   #beat() {
-    const {
-      timers,
-      timing: { heartbeat },
-    } = this.#hub;
-    const now = timers.time();
+    const { heartbeat } = this.#hub.timing;
+    const now = this.#now;
     // It was this page that slept, or its machine. What has come meanwhile is about to be read.
     if (now - this.#beatDue > heartbeat) this.quality.heard(now);
     this.#ping();
     const left = this.quality.silentIn(now);
     const delay = Math.min(heartbeat, left || heartbeat);
     this.#beatDue = now + delay;
-    this.#cancelBeat = timers.callLater(delay, () => this.#beat());
+    this.#cancelBeat = this.#hub.timers.callLater(delay, () => this.#beat());
     if (!left) this.#pathLost(false);
   }
 
   #alive() {
-    this.quality.heard(this.#hub.timers.time());
+    this.quality.heard(this.#now);
     this.#cancelProbe?.();
     this.#cancelProbe = null;
     if (this.#lost) {
       this.#lost = false;
       this.#happened('pathRestored');
     }
+  }
+
+  /** @param {{ reason: string }} word the other side's last */
+  #left({ reason }) {
+    this.#happened('linkEnded', reason || 'the other side has left', true);
   }
 
   // --- the end -----------------------------------------------------------------------------------------------------
@@ -475,25 +469,28 @@ export class Wire {
 
   /** Release everything; after a goodbye not before the other side has closed the channel, or a short time. */
   async close() {
-    const { timers, timing } = this.#hub;
     this.#closed = true;
     this.#cancelBeat();
     this.#cancelProbe?.();
-    if (this.#lingers) await within(timers, timing.linger, this.#gone);
+    const channel = this.#channel;
+    if (this.#lingers) await linger(this.#hub, new Promise((gone) => channel && (channel.onclose = gone)));
     this.#native.close();
+  }
+
+  get #now() {
+    return this.#hub.timers.time();
   }
 }
 
 /**
- * Wait for something, but not for ever.
+ * Wait for the last of something, but no longer than to linger.
  *
- * @param {Timers} timers
- * @param {number} seconds
- * @param {Promise<void>} promise one that does not reject
+ * @param {Hub} hub
+ * @param {Promise<unknown>} last which does not reject
  * @returns {Promise<void>}
  */
-export const within = (timers, seconds, promise) =>
+export const linger = ({ timers, timing }, last) =>
   new Promise((done) => {
-    const cancel = timers.callLater(seconds, done);
-    void promise.then(() => done(cancel()));
+    const cancel = timers.callLater(timing.linger, done);
+    void last.then(() => done(cancel()));
   });
