@@ -269,10 +269,9 @@ export class Link {
    */
   drop(reason) {
     const error = new PeerConnectionFailed(this.userId, reason);
-    this.#release(reason);
-    this.#state = 'failed';
+    this.#release(reason, 'failed');
     this.#error = error;
-    this.over(error); // the other side is told goodbye, which ends it there
+    this.#over(error); // the other side is told goodbye, which ends it there
     this.caller.stateChanged('failed', error);
     this.#changed();
   }
@@ -377,8 +376,7 @@ export class Link {
    */
   hangUp(reason) {
     if (this.#connection) {
-      this.#release(reason);
-      this.#state = 'closed';
+      this.#release(reason, 'closed');
       this.#changed();
     }
   }
@@ -394,8 +392,7 @@ export class Link {
     this.#error = error instanceof PeerOffline || error instanceof PeerUnknown ? null : error;
     if (forGood) {
       this.blocked = error;
-      this.#release('the key has changed');
-      this.#state = 'failed';
+      this.#release('the key has changed', 'failed');
       this.#fail(error.message, error);
     }
     this.#changed();
@@ -470,9 +467,13 @@ export class Link {
     return connection;
   }
 
-  /** @param {string} reason */
-  #release(reason) {
+  /**
+   * @param {string} reason
+   * @param {PeerState} state
+   */
+  #release(reason, state) {
     void this.#home.leaving(this.#detach()?.close(reason));
+    this.#state = state;
   }
 
   /**
@@ -481,7 +482,7 @@ export class Link {
    */
   #fail(reason, error) {
     this.conversation.fail(reason);
-    this.over(error);
+    this.#over(error);
   }
 
   /**
@@ -490,7 +491,7 @@ export class Link {
    * @param {AldisError} error
    * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
    */
-  over(error, restarted) {
+  #over(error, restarted) {
     this.#home.services.forEach((service) => service.ended(this.userId, error, restarted));
   }
 
@@ -519,7 +520,7 @@ export class Link {
     }
     // One that is said when nothing comes through any more is no farewell: who has lost the path, too, gives up first.
     if (state === 'closed' && before === 'connected') {
-      this.over(new PeerConnectionFailed(this.userId, 'it has hung up'));
+      this.#over(new PeerConnectionFailed(this.userId, 'it has hung up'));
     }
     // What was told may be overtaken by a new attempt already; the caller counts attempts.
     if (state === this.state) {
@@ -539,8 +540,7 @@ export class Link {
     this.#features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
     this.#obey(() => {
       if (this.conversation.opened(hello)) {
-        const reason = 'it was started anew';
-        this.over(new PeerConnectionFailed(this.userId, reason), true);
+        this.#over(new PeerConnectionFailed(this.userId, 'it was started anew'), true);
       }
     });
     if (this.#state === 'connected') {
