@@ -52,6 +52,8 @@ async def test_a_name_of_somebody_elses_key_is_refused_in_plain_words(arrive: Ar
 async def test_a_second_tab_with_the_name_takes_over_and_the_first_can_take_it_back(arrive: Arrive) -> None:
     alice, bob = await windows(arrive, "alice", "bob")
     with_alice = await bob.talk_to("alice")
+    with_carol = await alice.talk_to("carol")
+    waiting = await with_carol.say("for later")
     await (await alice.open("bob")).connected()
     second = Window(alice.person, await alice.person.context.new_page())
     await second.page.goto("/")
@@ -63,6 +65,8 @@ async def test_a_second_tab_with_the_name_takes_over_and_the_first_can_take_it_b
     await (await (await second.open("bob")).connected()).delivers("from the second")
     await with_alice.heard("from the second")
 
+    await alice.open("carol")
+    await expect(waiting).to_contain_text("This window had left the server.")
     await alice.button("Use it here").click()
     await expect(alice.alert).to_be_hidden()
     await expect(second.alert).to_contain_text("Your name is in use in another window")

@@ -76,7 +76,7 @@ const EXPLANATIONS = {
   ],
   DeliveryFailed: ({ reason }) => [
     'It did not arrive',
-    /^the signaling server is gone/.test(reason) ? 'This window had left the server.' : sentence(reason),
+    /^the (signaling )?server is gone/.test(reason) ? 'This window had left the server.' : sentence(reason),
   ],
   FeatureMissing: ({ userId, feature }) => [
     `${userId} cannot take ${feature}`,
