@@ -191,10 +191,14 @@ export class Switchboard {
   #meet(userId, facts) {
     let link = this.find(userId);
     if (!link) {
-      link = Object.assign(new Link(userId, this), facts);
-      this.#links.set(userId, link);
-      this.linkChanged(link);
-      void this.#look(link);
+      const made = (link = Object.assign(new Link(userId, this), facts));
+      this.#links.set(userId, made);
+      this.linkChanged(made);
+      // Pins that cannot be read are told when a key has to be compared with them.
+      this.pins.load(userId).then(
+        () => this.linkChanged(made),
+        () => {},
+      );
     }
     return link;
   }
@@ -244,10 +248,7 @@ export class Switchboard {
    * @param {string[]} userIds
    */
   async unwatchAll(userIds) {
-    const unused = this.#ignore(userIds);
-    if (unused.length) {
-      await this.client.unwatch(...unused);
-    }
+    await this.client.unwatch(...this.#ignore(userIds));
   }
 
   /**
@@ -270,20 +271,6 @@ export class Switchboard {
     });
     this.#publish();
     return unused;
-  }
-
-  /**
-   * Look up the pinned key of somebody who is new here.
-   *
-   * @param {Link} link
-   */
-  async #look(link) {
-    try {
-      await this.pins.load(link.userId);
-      this.linkChanged(link);
-    } catch {
-      // Pins that cannot be read are told when a key has to be compared with them.
-    }
   }
 
   /**
