@@ -261,7 +261,7 @@ VIOLATIONS: dict[str, bytes | str] = {
     "a second HELLO": HELLO,
     "a text message": "hello",
     "a frame too large": bytes((99,)) + bytes(MAX_FRAME),
-    "a content that is none": bytes((Kind.MESSAGE, 3)) + bytes(12),
+    "a message without its size": bytes((Kind.MESSAGE, 0)) + bytes(8),
     "a goodbye that is no text": bytes((Kind.GOODBYE, 0xFF)),
     "nested JSON": bytes((Kind.HELLO,)) + b"[" * 60_000,
 }
