@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const sdk = fileURLToPath(new URL('../', import.meta.url));
+
+const PROGRAM = `
+import { Identity, NetworkStore, PeerOffline, type PeerView } from '@aldis/client';
+const store = new NetworkStore({ identity: await Identity.generate() });
+const stop: () => void = store.subscribe(({ peers }) => {
+  const view: PeerView | undefined = peers['bob'];
+  const seconds: number | null | undefined = view?.roundTripTime;
+  void seconds;
+});
+await store.send('bob', { hello: ['world', 1] });
+store.onCall((call) => call.accept());
+// @ts-expect-error a message is no function
+store.send('bob', () => {});
+export { PeerOffline, stop };
+`;
+
+test('the package that npm gets has its types, and a strict TypeScript program is checked against them', (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'aldis-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const packed = execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], {
+    cwd: sdk,
+    encoding: 'utf8',
+  });
+  const [, name] = /"filename": "([^"]+)"/.exec(packed);
+  const home = path.join(folder, 'node_modules/@aldis/client');
+  mkdirSync(home, { recursive: true });
+  execFileSync('tar', ['-xzf', path.join(folder, name), '--strip-components=1', '-C', home]);
+  writeFileSync(path.join(folder, 'program.ts'), PROGRAM);
+  writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }');
+  const tsc = path.join(sdk, 'node_modules/.bin/tsc');
+  const options = [
+    '--noEmit',
+    '--strict',
+    '--module',
+    'nodenext',
+    '--target',
+    'es2022',
+    '--lib',
+    'es2022,dom',
+    'program.ts',
+  ];
+  const { status, stdout } = run(tsc, options, folder);
+  assert.equal(status, 0, stdout);
+});
+
+/** Run a command; its faults are a result, and not an exception without a text. */
+function run(command, options, cwd) {
+  try {
+    return { status: 0, stdout: execFileSync(command, options, { cwd, encoding: 'utf8' }) };
+  } catch (error) {
+    return { status: error.status, stdout: error.stdout };
+  }
+}
