@@ -32,17 +32,13 @@ from aldis.errors import ConnectionClosed, MessageTooLarge, RequestFailed, Serve
 from aldis.identity.keys import Identity
 from aldis.protocol.messages import Candidate, Capabilities, Description, Proof
 from aldis.server.app import SignalingServer
-from aldis.server.config import ServerConfig
 from support.certificates import make_certificates
 from support.server_process import ServerProcess
+from support.settings import config
 
 PATIENCE = 20.0  # seconds
 AT_ONCE = Backoff(first=0.02, most=0.1)
 E = TypeVar("E", bound=SignalingEvent)
-
-
-def config(**settings: object) -> ServerConfig:
-    return ServerConfig(**{"port": 0, "admin_port": None, "data": ":memory:", **settings})  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -16,18 +16,14 @@ import pytest
 
 from aldis.server import endpoint
 from aldis.server.app import SignalingServer
-from aldis.server.config import ServerConfig
 from aldis.server.pages import Pages
 from support.certificates import make_certificates
 from support.raw_websocket import PATIENCE, HandshakeRefused, RawClient, http_get
 from support.server_process import ServerProcess
+from support.settings import config
 
 PLAIN = b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n"
 PACKED = b"GET %b HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip, br\r\n\r\n"
-
-
-def config(**settings: object) -> ServerConfig:
-    return ServerConfig(**{"port": 0, "admin_port": None, "data": ":memory:", **settings})  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -15,13 +15,9 @@ from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
 from aldis.server import app, websocket
 from aldis.server.app import SignalingServer
-from aldis.server.config import ServerConfig
 from support.certificates import make_certificates
 from support.raw_websocket import PATIENCE, PING, HandshakeRefused, RawClient, encode_frame, http_get
-
-
-def config(**settings: object) -> ServerConfig:
-    return ServerConfig(**{"port": 0, "admin_port": None, "data": ":memory:", **settings})  # type: ignore[arg-type]
+from support.settings import config
 
 
 @pytest.fixture

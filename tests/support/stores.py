@@ -18,10 +18,10 @@ from aldis.peer.engine import EngineConfig, EngineConnection, EngineListener
 from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.messages import Capabilities
 from aldis.server.app import SignalingServer
-from aldis.server.config import ServerConfig
 from aldis.store.content import Received
 from aldis.store.state import Message, PeerView, StoreState
 from aldis.store.store import NetworkStore
+from support.settings import config
 
 PATIENCE = 25.0  # seconds; a test that needs them has failed already
 QUICK = PeerTiming(attempt=5.0, heal=2.0, heartbeat=0.2, silence=1.0, probe=0.3, linger=0.5)
@@ -31,8 +31,7 @@ SHORT = Backoff(first=0.1, most=1.0)
 @asynccontextmanager
 async def running_server(**settings: Any) -> AsyncIterator[SignalingServer]:
     """A server of this process."""
-    config = ServerConfig(**{"port": 0, "admin_port": None, "data": ":memory:", **settings})
-    async with SignalingServer(config) as server:
+    async with SignalingServer(config(**settings)) as server:
         yield server
 
 
