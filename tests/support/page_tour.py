@@ -270,7 +270,7 @@ class _Tour:
         late = await self.window(**self.screen.options)
         await late.page.goto("/")
         for person in self.people:
-            person.tolerate("WebSocket connection to .* failed|Failed to load resource: .*/icon.svg")
+            person.tolerate("WebSocket connection to .* failed")
         assert await self.server.stop() == 0
         await expect(alice.server).to_have_text("Server reconnecting…")
         await self.look("server-away", alice.page)
