@@ -5,6 +5,11 @@
  *
  * Descriptions are short texts of one line per fact. Two connections find each other when each holds the other's text.
  */
+import { FakeChannel } from './fake_channel.js';
+import { combined, fault, parse, receives, reversed, sends } from './fake_descriptions.js';
+import { Transceiver } from './fake_tracks.js';
+
+export { FakeStream } from './fake_tracks.js';
 
 const later = globalThis.setImmediate;
 
@@ -61,173 +66,6 @@ export class FakeNetwork {
       one.found();
     }
   }
-}
-
-/** A track of audio or video; there is nothing on it. */
-export class FakeTrack extends EventTarget {
-  readyState = 'live';
-
-  /** @param {string} kind */
-  constructor(kind, id = `${kind}-${Math.random()}`) {
-    super();
-    this.kind = kind;
-    this.id = id;
-  }
-}
-
-/** A stream, with a list of tracks that a test may change. */
-export class FakeStream {
-  /** @param {...string} kinds */
-  constructor(...kinds) {
-    this.id = `stream-${Math.random()}`;
-    this.tracks = kinds.map((kind) => new FakeTrack(kind));
-  }
-
-  getTracks() {
-    return [...this.tracks];
-  }
-}
-
-const fault = (name, message = name) => new DOMException(message, name);
-
-class Sender {
-  /** @type {FakeTrack | null} */ track = null;
-  /** @type {string[]} */ streams = [];
-  everSent = false;
-  #transceiver;
-
-  constructor(transceiver) {
-    this.#transceiver = transceiver;
-  }
-
-  replaceTrack(track) {
-    return this.#transceiver.owner.chained('replaceTrack', () => {
-      if (this.#transceiver.direction === 'stopped') throw fault('InvalidStateError');
-      if (track && track.kind !== this.#transceiver.kind) throw new TypeError('another kind');
-      this.track = track;
-    });
-  }
-
-  setStreams(...streams) {
-    this.streams = streams.map(({ id }) => id);
-    this.#transceiver.owner.updateNeeded();
-  }
-}
-
-class Transceiver {
-  /** @type {string | null} */ mid = null;
-  /** @type {string | null} */ currentDirection = null;
-  /** what the other side has sent so far, for the `track` event */ receives = false;
-  fromTrack = false;
-  fresh = true; // made or associated in an exchange that is not over
-  #direction;
-
-  constructor(owner, kind, direction) {
-    this.owner = owner;
-    this.kind = kind;
-    this.#direction = direction;
-    this.sender = new Sender(this);
-    this.receiver = { track: new FakeTrack(kind) };
-  }
-
-  get direction() {
-    return this.#direction;
-  }
-
-  set direction(direction) {
-    if (direction === this.#direction) return;
-    this.#direction = direction;
-    this.owner.updateNeeded();
-  }
-}
-
-class FakeChannel {
-  readyState = 'connecting';
-  binaryType = 'blob';
-  bufferedAmount = 0;
-  bufferedAmountLowThreshold = 0;
-  /** @type {FakeChannel | null} */ peer = null;
-  onopen = null;
-  onmessage = null;
-  onclose = null;
-  onbufferedamountlow = null;
-  #queue = [];
-  #owner;
-
-  constructor(owner, label) {
-    this.#owner = owner;
-    this.label = label;
-  }
-
-  send(data) {
-    if (this.readyState !== 'open') throw fault('InvalidStateError', `the channel is ${this.readyState}`);
-    this.#queue.push(data);
-    this.bufferedAmount += data.length;
-    if (this.bufferedAmount > 16 * 1024 * 1024) throw fault('OperationError', 'the buffer is full');
-    later(() => this.flush());
-  }
-
-  flush() {
-    if (this.readyState === 'closed' || this.#owner.network.stalled || this.#owner.severed) return;
-    const { peer } = this;
-    for (const data of this.#queue.splice(0)) {
-      const before = this.bufferedAmount;
-      this.bufferedAmount -= data.length;
-      if (before > this.bufferedAmountLowThreshold && this.bufferedAmount <= this.bufferedAmountLowThreshold) {
-        this.onbufferedamountlow?.({});
-      }
-      if (peer?.readyState === 'open' || peer?.readyState === 'closing') peer.#deliver(data);
-    }
-    if (this.readyState === 'closing') this.#end();
-  }
-
-  #deliver(data) {
-    if (typeof data !== 'string' && this.binaryType !== 'arraybuffer') throw new Error('a Blob');
-    this.onmessage?.({ data: typeof data === 'string' ? data : Uint8Array.from(data).buffer });
-  }
-
-  open() {
-    this.readyState = 'open';
-    this.onopen?.({});
-  }
-
-  close() {
-    if (this.readyState === 'closing' || this.readyState === 'closed') return;
-    this.readyState = 'closing';
-    later(() => this.flush());
-  }
-
-  #end() {
-    for (const end of [this, this.peer]) {
-      if (!end || end.readyState === 'closed' || end.#owner.signalingState === 'closed') continue;
-      end.readyState = 'closed';
-      later(() => end.onclose?.({}));
-    }
-  }
-
-  /** The connection is gone. */
-  die() {
-    this.readyState = 'closed';
-  }
-}
-
-const reversed = { sendrecv: 'sendrecv', sendonly: 'recvonly', recvonly: 'sendonly', inactive: 'inactive' };
-const sends = (direction) => direction.startsWith('send');
-const receives = (direction) => direction.endsWith('recv') || direction === 'recvonly';
-const combined = (one, other) => {
-  const [out, back] = [sends(one) && sends(other), receives(one) && receives(other)];
-  return out ? (back ? 'sendrecv' : 'sendonly') : back ? 'recvonly' : 'inactive';
-};
-
-/** The facts in a description. */
-function parse(sdp) {
-  const sections = [...sdp.matchAll(/^m=(\w+) .*\r\na=mid:(\S+)\r\n(?:a=(\w+)\r\n)?(?:a=msid:(\S+)\r\n)?/gm)].map(
-    ([, kind, mid, direction, stream]) => ({ kind, mid, direction, stream }),
-  );
-  const fragment = /^a=ice-ufrag:(\S+)/m.exec(sdp)?.[1];
-  if (!sections.length || !fragment || !/^a=fingerprint:sha-256 \S/m.test(sdp))
-    throw fault('OperationError', 'bad SDP');
-  return { sections, fragment };
 }
 
 class FakePeerConnection {

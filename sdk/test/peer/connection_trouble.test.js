@@ -1,0 +1,236 @@
+/** Two PeerConnections over a link in memory that loses, repeats and reorders, over paths that break. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConnectionLost, RequestFailed } from '../../src/errors.js';
+import { encodeAck } from '../../src/protocol/channel.js';
+import { generator } from '../support/generator.js';
+import { connected, end, Link, pair, quiet, Side, until } from '../support/peers.js';
+
+const NONSENSE = 'm=application nonsense\r\na=fingerprint:nonsense\r\n'; // what the engine itself has to turn down
+
+// --- signaling that fails -------------------------------------------------------------------------------------------
+
+test('a peer that is not online is said to be offline, each time', async () => {
+  const world = await pair();
+  const { alice, bob, link } = world;
+  link.down = new RequestFailed('not-online', 'User bob is not online');
+  for (const times of [1, 2]) {
+    alice.peer.connect();
+    await until(() => alice.errors.length === times);
+    assert.equal(alice.errors.at(-1).name, 'PeerOffline');
+  }
+  link.down = null;
+  alice.peer.connect();
+  await alice.until('connected');
+  await bob.until('connected');
+  await end(world);
+});
+
+test('a lost server fails the attempt but not the connection', async () => {
+  const world = await pair();
+  const { alice, bob, link } = world;
+  link.down = new ConnectionLost('the server is gone');
+  alice.peer.connect();
+  await alice.until('failed');
+  assert.equal(alice.errors[0].message, 'no direct connection to bob: the server is gone');
+  link.down = null;
+  alice.peer.connect();
+  await alice.until('connected');
+  await bob.until('connected');
+  link.down = new ConnectionLost('the server is gone');
+  assert(alice.peer.sendFrame(encodeAck(3)));
+  await until(() => bob.frames.length);
+  await end(world);
+});
+
+test('candidates that overtake their offer or answer are kept', async () => {
+  const world = await pair();
+  const { alice, bob, link, network } = world;
+  const held = [];
+  link.middle = (message) => {
+    if (message.event.description) {
+      held.push(message);
+      return [];
+    }
+    const last = message.event.type === 'candidateReceived' && message.event.candidate === null;
+    return last ? [message, ...held.splice(0)] : [message];
+  };
+  alice.peer.connect();
+  await alice.until('connected');
+  await bob.until('connected');
+  for (const connection of network.open) assert.equal(connection.candidates.length, 2); // one, and the end
+  await end(world);
+});
+
+for (const seed of [1, 2, 3, 4]) {
+  test(`repeated and reordered messages do no harm (${seed})`, async () => {
+    const random = generator(seed);
+    const world = await pair();
+    const { alice, bob, link } = world;
+    const late = [];
+    link.middle = (message) => {
+      late.push(message);
+      return late.length > 3 ? [message, ...late.splice(random.below(late.length), 1)] : [message];
+    };
+    alice.peer.connect();
+    bob.peer.connect();
+    await alice.until('connected');
+    await bob.until('connected');
+    for (const message of late) link.deliver(message);
+    await quiet();
+    assert(alice.peer.sendFrame(encodeAck(1)));
+    await until(() => bob.frames.length);
+    assert.deepEqual([alice.closings, bob.closings], [0, 0]);
+    link.middle = (message) => [message];
+    world.timers.advance(31); // what late offers have led to is over
+    await quiet();
+    await end(world);
+  });
+}
+
+test('an attempt that nobody answers ends', async () => {
+  const world = await pair();
+  const { alice, link, timers } = world;
+  link.middle = () => [];
+  alice.peer.connect();
+  await until(() => link.of('offerReceived').length);
+  timers.advance(29.9);
+  assert.equal(alice.peer.state, 'connecting');
+  timers.advance(0.2);
+  await alice.until('failed');
+  assert.equal(alice.errors[0].message, 'no direct connection to bob: no answer within 30 s');
+  await end(world);
+});
+
+test('a configuration that cannot be used fails the attempt, and so does a browser without WebRTC', async () => {
+  const world = await pair();
+  const { alice, bob } = world;
+  alice.peer.config = { iceServers: [{ urls: ['http://nonsense'] }] };
+  alice.peer.connect();
+  await alice.until('failed');
+  assert.match(alice.errors[0].message, /no direct connection to bob: .*http:\/\/nonsense/);
+  alice.peer.config = { iceServers: [{ urls: ['turn:example.org'], username: 'u', credential: null }] };
+  alice.peer.connect();
+  await alice.until('connected');
+  assert.deepEqual(world.network.open[0].configuration.iceServers, [{ urls: ['turn:example.org'], username: 'u' }]);
+  await bob.until('connected');
+  await end(world);
+
+  const without = await Side.make(new Link(), 'alice', 'bob', { RTCPeerConnection: undefined });
+  without.peer.connect();
+  await without.until('failed');
+  assert.match(without.errors[0].message, /WebRTC is missing here/);
+});
+
+for (const [what, sdp] of [
+  ['empty', ''],
+  ['huge', 'v=0\r\n'.repeat(30_000)],
+  ['nonsense', NONSENSE],
+]) {
+  test(`a proven offer that is ${what} fails the attempt only`, async () => {
+    const world = await pair();
+    const { alice, bob } = world;
+    const proof = await bob.trust.sign('alice', 'x', sdp);
+    const capabilities = { trickle: true, restart: true };
+    const description = { type: 'offer', sdp };
+    alice.peer.receive({ type: 'offerReceived', sender: 'bob', description, connection: 'x', proof, capabilities });
+    await alice.until('failed');
+    assert.equal(alice.errors[0].name, 'PeerConnectionFailed');
+    alice.peer.connect();
+    await alice.until('connected');
+    await bob.until('connected');
+    await end(world);
+  });
+}
+
+test('a proven answer that is nonsense fails the attempt only', async () => {
+  const world = await pair();
+  const { alice, bob, link } = world;
+  link.middle = ({ event }) => {
+    if (event.type !== 'offerReceived') return [];
+    const { connection, description, proof } = event;
+    void bob.trust.sign('alice', connection, NONSENSE, { sdp: description.sdp, proof }).then((answer) =>
+      alice.peer.receive({
+        ...event,
+        type: 'answerReceived',
+        sender: 'bob',
+        description: { type: 'answer', sdp: NONSENSE },
+        proof: answer,
+      }),
+    );
+    return [];
+  };
+  alice.peer.connect();
+  await alice.until('failed');
+  assert.match(alice.errors[0].message, /bad SDP/);
+  await end(world);
+});
+
+test('an engine that makes no offer or answer fails the attempt', async () => {
+  const world = await pair();
+  world.network.refuses.set('setLocalDescription', 'not today');
+  world.alice.peer.connect();
+  await world.alice.until('failed');
+  assert.match(world.alice.errors[0].message, /not today/);
+  await end(world);
+});
+
+// --- lost paths -----------------------------------------------------------------------------------------------------
+
+for (const both of [false, true]) {
+  test(`a lost path is healed by an ICE restart on the same connection${both ? ', also when both notice' : ''}`, async () => {
+    const world = await connected();
+    const { alice, bob, link, ours, theirs } = world;
+    ours.sever();
+    for (const connection of both ? [ours, theirs] : [ours]) connection.become('disconnected');
+    await until(() => alice.states.includes('disconnected'));
+    await until(() => link.of('answerReceived').length === 2);
+    await quiet();
+    ours.become('connected');
+    theirs.become('connected');
+    await alice.until('connected');
+    await bob.until('connected');
+    assert.equal(new Set(link.of('offerReceived').map(({ connection }) => connection)).size, 1);
+    assert.equal(new Set(link.of('offerReceived').map(({ proof }) => proof.nonce)).size, both ? 3 : 2);
+    assert.deepEqual([alice.closings, bob.closings], [0, 0]);
+    await end(world);
+  });
+}
+
+test('a side that falls silent is noticed by the heartbeat, and given up in the end', async () => {
+  const world = await connected();
+  const { alice, link, ours, timers } = world;
+  await quiet();
+  link.middle = () => [];
+  ours.sever();
+  timers.advance(4.9);
+  assert.equal(alice.peer.state, 'connected');
+  timers.advance(0.2);
+  await alice.until('disconnected');
+  assert(alice.open); // it may come back
+  timers.advance(15);
+  await alice.until('failed');
+  assert.match(alice.errors[0].message, /did not come back within 15 s/);
+  await end(world);
+});
+
+test('a late answer to a former offer is no forgery', async () => {
+  const world = await connected();
+  const { alice, link, ours, timers } = world;
+  const held = [];
+  link.middle = (message) => (message.event.type === 'answerReceived' ? (held.push(message), []) : [message]);
+  ours.become('disconnected');
+  await until(() => held.length === 1);
+  timers.advance(0.1);
+  ours.become('connected');
+  await alice.until('connected');
+  timers.advance(14.9); // the restart offer is given up
+  ours.become('disconnected');
+  await until(() => held.length === 2);
+  for (const message of held) link.deliver(message);
+  await quiet();
+  assert.deepEqual(alice.refusals, []);
+  ours.become('connected');
+  await alice.until('connected');
+  await end(world);
+});

@@ -1,0 +1,120 @@
+/** Two ends of calls without a store: words between them cross as a test says, and tracks flow when it says so. */
+import assert from 'node:assert/strict';
+import { toBase64url } from '../../src/protocol/codec.js';
+import { Calls } from '../../src/store/calls.js';
+import { decodeControl, encodeControl } from '../../src/store/controls.js';
+import { Callbacks } from '../../src/store/feeds.js';
+import { camera, FakeStream, FakeTrack } from './fake_media.js';
+import { FakeTimers } from './fake_timers.js';
+
+globalThis.MediaStream ??= /** @type {any} */ (FakeStream); // Node has none
+
+/**
+ * One end: its calls, and what they see of the store. What is said waits until it is delivered, so that words can cross;
+ * the tracks of the other end come with `track`, as if that were the renegotiation.
+ */
+export class End {
+  /** @type {readonly string[] | null} */
+  features = ['files', 'calls'];
+  /** Whether something connects the two, or is about to. */
+  peer = true;
+  /** @type {any} what is sent on the connection: null nothing, undefined not asked for yet */
+  sending;
+  /** @type {Uint8Array[]} */
+  said = [];
+  /** @type {string[]} */
+  opened = [];
+  changes = 0;
+  /** @type {Error | null} why nothing can be said */
+  refusal = null;
+  onCall = new Callbacks();
+  /** @type {import('../../src/store/calls.js').Call[]} */
+  incoming = [];
+  timers = new FakeTimers();
+
+  /** @param {string} other @param {{ answers?: boolean }} [options] */
+  constructor(other, { answers = true } = {}) {
+    this.other = other;
+    const route = {
+      sendControl: (userId, control) => {
+        assert.equal(userId, other);
+        if (this.refusal) {
+          throw this.refusal;
+        }
+        this.said.push(control);
+      },
+      features: () => this.features,
+      open: (userId) => {
+        if (this.refusal) {
+          throw this.refusal;
+        }
+        this.opened.push(userId);
+      },
+      connection: () => (this.peer ? { setTracks: (stream) => (this.sending = stream) } : null),
+      changed: () => void this.changes++,
+    };
+    if (answers) {
+      this.onCall.add((call) => this.incoming.push(call));
+    }
+    let next = 0;
+    this.calls = new Calls(route, this.onCall, {
+      timers: this.timers,
+      random: (size) => new Uint8Array(size).fill(++next, 1).fill(other.length, 0, 1),
+    });
+  }
+
+  /** What was said, in words; it is said no more. */
+  words() {
+    return this.said.splice(0).map((control) => decodeControl(control));
+  }
+
+  /** @param {any} word */
+  hear(word) {
+    this.calls.received(this.other, decodeControl(encodeControl(word)));
+  }
+
+  /** The connection is there, or there again. */
+  connect(features = ['calls']) {
+    this.features = features;
+    this.calls.connected(this.other, features);
+  }
+
+  /** @param {'audio' | 'video'} kind @param {FakeStream} [stream] */
+  track(kind, stream) {
+    const track = /** @type {any} */ (new FakeTrack(kind));
+    this.calls.trackReceived(this.other, track, /** @type {any} */ (stream ? [stream] : []));
+    return track;
+  }
+}
+
+/** Two ends, connected. */
+export function pair() {
+  const alice = new End('bobby');
+  const bob = new End('alice.');
+  /** What both have said reaches the other, until there is silence. */
+  const deliver = () => {
+    for (;;) {
+      const [ours, theirs] = [alice.words(), bob.words()];
+      if (ours.length + theirs.length === 0) {
+        return;
+      }
+      ours.forEach((word) => bob.hear(word));
+      theirs.forEach((word) => alice.hear(word));
+    }
+  };
+  return { alice, bob, deliver };
+}
+
+/** Two ends that are in a call, each sending sound and pictures, none of which has arrived yet. */
+export function talking() {
+  const { alice, bob, deliver } = pair();
+  const call = alice.calls.call('bobby', camera('audio', 'video'));
+  deliver();
+  const [answered] = bob.incoming;
+  answered.accept(camera('audio', 'video'));
+  deliver();
+  return { alice, bob, deliver, call, answered };
+}
+
+/** A call that nobody has made. */
+export const ID = toBase64url(new Uint8Array(8).fill(200));
