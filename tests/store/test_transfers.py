@@ -1,19 +1,15 @@
-"""Transfers between two services over a route in memory, and hostile words to one of them. Files are on a real disk."""
+"""Transfers between two services over a route in memory, and what one of them does alone. Files are on a real disk."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import resource
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from aldis.errors import (
-    AldisError,
     FeatureMissing,
     PeerConnectionFailed,
     PeerKeyChanged,
@@ -22,140 +18,12 @@ from aldis.errors import (
     TransferFailed,
     UsageError,
 )
-from aldis.store.controls import (
-    MAX_PIECE,
-    Control,
-    FileAccept,
-    FileCancel,
-    FileDecline,
-    FileOffer,
-    FileReceived,
-    Piece,
-    decode_control,
-    new_id,
-)
-from aldis.store.delivery import Delivery
-from aldis.store.feeds import Callbacks
+from aldis.store.controls import MAX_PIECE, FileAccept, FileCancel, FileDecline, FileOffer, Piece
 from aldis.store.parcels import CONFIRM, MAX_OPEN, WINDOW
-from aldis.store.transfer import Transfer, TransferState
-from aldis.store.transfers import Transfers
-from support.peers import Signal, nothing_left_behind
+from aldis.store.transfer import TransferState
+from support.transfers import ID, a_file, a_folder, alone, fails, sides, until
 
-ID = "AAECAwQFBgc"
-STRANGE = "__________8"
 GONE = PeerConnectionFailed("peer", "it is gone")
-
-
-class Side:
-    """One store, to which the other one is `peer`."""
-
-    def __init__(self) -> None:
-        self.on_file: Callbacks[Transfer] = Callbacks()
-        self.transfers = Transfers(self, self.on_file)
-        self.incoming: list[Transfer] = []
-        self.other: Side | None = None
-        self.known: list[str] | None = ["files"]
-        self.refusal: AldisError | None = None
-        self.opened = 0
-        self.said: list[Control] = []
-        self.signal = Signal()
-
-    # The route.
-
-    def send_control(self, user_id: str, data: bytes) -> Delivery:
-        if self.refusal is not None:
-            raise self.refusal
-        control = decode_control(data)
-        assert control is not None
-        self.said.append(control)
-        self.signal.changed()
-        other = self.other
-        if other is not None:
-            asyncio.get_running_loop().call_soon(other.transfers.received, "peer", control)
-        return Delivery(user_id, len(self.said))
-
-    def features(self, user_id: str) -> list[str] | None:
-        del user_id
-        return self.known
-
-    def open(self, user_id: str) -> None:
-        del user_id
-        self.opened += 1
-        if self.refusal is not None:
-            raise self.refusal
-
-    # The test.
-
-    def take_files(self, take: Callable[[Transfer], None] | None = None) -> None:
-        def note(transfer: Transfer) -> None:
-            self.incoming.append(transfer)
-            self.signal.changed()
-            if take is not None:
-                take(transfer)
-
-        self.on_file.add(note)
-
-    def hear(self, *controls: Control) -> None:
-        for control in controls:
-            self.transfers.received("peer", control)
-
-    def take(self) -> list[Control]:
-        said, self.said = self.said, []
-        return said
-
-    async def heard(self, count: int) -> None:
-        await self.signal.until(lambda: len(self.incoming) == count, f"{count} files")
-
-
-@asynccontextmanager
-async def sides() -> AsyncIterator[tuple[Side, Side]]:
-    async with nothing_left_behind():
-        alice, bob = Side(), Side()
-        alice.other, bob.other = bob, alice
-        try:
-            yield alice, bob
-        finally:
-            await alice.transfers.close()
-            await bob.transfers.close()
-
-
-@asynccontextmanager
-async def alone() -> AsyncIterator[Side]:
-    async with nothing_left_behind():
-        side = Side()
-        try:
-            yield side
-        finally:
-            await side.transfers.close()
-
-
-def a_file(folder: Path, size: int, name: str = "a.bin") -> Path:
-    path = folder / name
-    path.write_bytes(os.urandom(size))
-    return path
-
-
-def a_folder(folder: Path, name: str = "got") -> Path:
-    path = folder / name
-    path.mkdir()
-    return path
-
-
-async def until(transfer: Transfer, holds: Callable[[], bool], what: str = "the condition") -> None:
-    signal = Signal()
-    stop = transfer.subscribe(lambda _: signal.changed())
-    await signal.until(holds, what)
-    stop()
-
-
-async def fails(transfer: Transfer, words: str, state: TransferState) -> None:
-    with pytest.raises(TransferFailed) as caught:
-        async with asyncio.timeout(10):
-            await transfer
-    assert caught.value.reason == words
-    assert transfer.error is caught.value
-    assert transfer.state is state
-
 
 # --- two of them ----------------------------------------------------------------------------------------------------
 
@@ -526,129 +394,3 @@ async def test_closing_ends_everything_and_says_nothing(tmp_path: Path) -> None:
         await fails(side.incoming[0], "the store was closed", TransferState.FAILED)
         assert side.take() == []
         assert list(folder.iterdir()) == []
-
-
-# --- hostile peers --------------------------------------------------------------------------------------------------
-
-
-WHOLE = bytes(MAX_PIECE)
-
-
-@pytest.mark.parametrize(
-    ("size", "pieces"),
-    [
-        pytest.param(10, [Piece(ID, 1, b"x")], id="a wrong offset"),
-        pytest.param(10, [Piece(ID, 2**64 - 1, b"x")], id="a huge offset"),
-        pytest.param(10, [Piece(ID, 0, b"x"), Piece(ID, 0, b"x")], id="a piece once more"),
-        pytest.param(1, [Piece(ID, 0, b"xx")], id="more than was offered"),
-        pytest.param(
-            2 * WINDOW, [Piece(ID, n * MAX_PIECE, WHOLE) for n in range(17)], id="more than the window allows"
-        ),
-    ],
-)
-async def test_pieces_that_break_the_rules_end_the_transfer_and_nothing_else(
-    tmp_path: Path, size: int, pieces: list[Control]
-) -> None:
-    async with alone() as side:
-        side.take_files()
-        side.hear(FileOffer(ID, "b", size, ""), FileOffer(STRANGE, "c", size, ""))
-        side.incoming[0].accept(a_folder(tmp_path))
-        await side.signal.until(lambda: FileAccept(ID) in side.said, "the acceptance")
-        side.take()
-        side.hear(*pieces)
-        assert side.incoming[0].state is TransferState.FAILED
-        assert side.incoming[1].state is TransferState.OFFERED
-        (told,) = side.take()
-        assert isinstance(told, FileCancel)
-        assert "breaks the protocol" in told.reason
-        side.hear(*pieces)
-        assert side.take() == []
-
-
-async def test_data_before_the_file_was_accepted_ends_the_transfer() -> None:
-    async with alone() as side:
-        side.take_files()
-        side.hear(FileOffer(ID, "b", 5, ""), Piece(ID, 0, b"x"))
-        with pytest.raises(TransferFailed, match="before the file was accepted"):
-            await side.incoming[0]
-
-
-@pytest.mark.parametrize("count", [6, 2**53 - 1])
-async def test_a_confirmation_of_what_was_not_sent_ends_the_transfer(tmp_path: Path, count: int) -> None:
-    async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
-        side.hear(FileAccept(outgoing.id))
-        await side.signal.until(lambda: isinstance(side.said[-1], Piece), "the data")
-        side.hear(FileReceived(outgoing.id, count))
-        with pytest.raises(TransferFailed, match="breaks the protocol"):
-            await outgoing
-
-
-async def test_a_confirmation_before_the_file_was_accepted_ends_the_transfer(tmp_path: Path) -> None:
-    async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 0), None)
-        side.hear(FileReceived(outgoing.id, 0))
-        with pytest.raises(TransferFailed, match="before the file was accepted"):
-            await outgoing
-
-
-async def test_a_recipient_that_confirms_nothing_gets_one_window(tmp_path: Path) -> None:
-    async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 3 * WINDOW), None)
-        side.take()
-        side.hear(FileAccept(outgoing.id))
-        await side.signal.until(lambda: len(side.said) == WINDOW // MAX_PIECE, "one window")
-        side.hear(FileReceived(outgoing.id, MAX_PIECE))
-        await side.signal.until(lambda: len(side.said) == WINDOW // MAX_PIECE + 1, "one piece more")
-        assert outgoing.transferred == MAX_PIECE
-
-
-async def test_what_is_said_of_an_unknown_transfer_or_twice_or_by_the_wrong_side_is_ignored(tmp_path: Path) -> None:
-    async with alone() as side:
-        side.take_files()
-        side.known = None
-        waiting = await side.transfers.send("peer", a_file(tmp_path, 5), None)
-        side.known = ["files"]
-        outgoing = await side.transfers.send("somebody else", a_file(tmp_path, 5), None)
-        side.hear(FileOffer(ID, "b", 5, ""))
-        side.take()
-        for number in (STRANGE, waiting.id, outgoing.id):  # unknown, not said yet, somebody else's
-            side.hear(
-                FileAccept(number), FileDecline(number, ""), FileReceived(number, 0), FileCancel(number, ""),
-                Piece(number, 0, b"x"),
-            )  # fmt: skip
-        side.hear(FileAccept(ID), FileDecline(ID, ""), FileReceived(ID, 0), FileOffer(ID, "other", 99, ""))
-        side.transfers.received("somebody else", Piece(outgoing.id, 0, b"x"))
-        side.transfers.received("somebody else", FileAccept(outgoing.id))
-        side.transfers.received("somebody else", FileAccept(outgoing.id))
-        assert [each.state.value for each in (waiting, outgoing, *side.incoming)] == ["offered", "running", "offered"]
-        assert side.incoming[0].size == 5
-        await side.signal.until(lambda: len(side.said) == 1, "the data, once")
-
-
-async def test_thousands_of_offers_leave_64_open() -> None:
-    async with alone() as side:
-        side.take_files()
-        for number in range(3000):
-            side.hear(FileOffer(new_id(number.to_bytes(8, "big")), "../" * 300 + "CON", 2**53 - 1, "x" * 9999))
-        assert len(side.incoming) == MAX_OPEN
-        assert {(transfer.name, transfer.mime) for transfer in side.incoming} == {("_CON", "application/octet-stream")}
-        declined = side.take()
-        assert len(declined) == 3000 - MAX_OPEN
-        assert all(isinstance(control, FileDecline) and "already" in control.reason for control in declined)
-        assert not side.transfers.busy("peer")
-
-
-async def test_a_peer_that_cannot_be_answered_is_not_answered() -> None:
-    async with alone() as side:
-        side.refusal = QueueFull("peer", 1, 1)
-        side.hear(FileOffer(ID, "b", 5, ""))
-
-
-async def test_reasons_of_strangers_are_lines_that_show_what_they_say(tmp_path: Path) -> None:
-    async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
-        side.hear(FileDecline(outgoing.id, "no\n\x1b[31m" + "x" * 999))
-        assert isinstance(outgoing.error, TransferFailed)
-        assert outgoing.error.reason.startswith("declined: no[31mxxx")
-        assert len(outgoing.error.reason) == len("declined: ") + 200
