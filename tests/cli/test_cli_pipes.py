@@ -13,21 +13,30 @@ import pytest
 from aldis.cli.pipes import LineReader, LineWriter
 from aldis.errors import MessageTooLarge
 from aldis.protocol.channel import MAX_MESSAGE
+from support.commands import PATIENCE
+
+
+def readers_end() -> None:
+    """Wait for the readers' threads, whose input has ended.
+
+    Before its descriptor is closed: else a thread would read on from the same number when the next test opens a pipe,
+    and take what is in it.
+    """
+    for thread in threading.enumerate():
+        if thread.name == "aldis-stdin":
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     inside, outside = os.pipe()
-    before = set(threading.enumerate())
     yield inside, outside
-    # First the end of the input, which ends the reader's thread: else it would read on from the same number when the
-    # next test opens a pipe.
-    for descriptor in (outside, inside):
-        with suppress(OSError):  # the test has closed it
-            os.close(descriptor)
-        for thread in set(threading.enumerate()) - before:
-            if thread.name == "aldis-stdin":
-                thread.join(5)
+    with suppress(OSError):  # the test has closed it
+        os.close(outside)
+    readers_end()
+    with suppress(OSError):
+        os.close(inside)
 
 
 async def test_each_line_is_given_once_it_is_whole(pipe: tuple[int, int]) -> None:
@@ -64,9 +73,11 @@ async def test_bytes_that_are_no_text_are_replaced_and_that_is_told(pipe: tuple[
 
 
 async def test_a_line_that_no_message_can_hold_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "line").write_bytes(bytes(MAX_MESSAGE + 70_000))
-    with (tmp_path / "line").open("rb") as file, pytest.raises(MessageTooLarge):
-        await anext(LineReader(file.fileno()))
+    (tmp_path / "line").write_bytes(bytes(MAX_MESSAGE + 1))
+    with (tmp_path / "line").open("rb") as file:
+        with pytest.raises(MessageTooLarge):
+            await anext(LineReader(file.fileno()))
+        readers_end()
 
 
 async def test_a_pipe_that_was_made_non_blocking_is_waited_for(pipe: tuple[int, int]) -> None:
