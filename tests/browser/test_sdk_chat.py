@@ -10,6 +10,7 @@ import pytest
 
 from aldis.peer.connection import PeerState
 from browser.conftest import Arrive
+from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.stores import contents, read, stores, until_peer, until_state
 from support.tabs import Tab, tabs
@@ -60,7 +61,7 @@ async def test_a_tab_and_a_python_program_chat_both_ways(
         await alice.sends("bob", *VALUES)
         assert await contents(bob, len(VALUES)) == VALUES
         assert await alice.contents(len(VALUES)) == VALUES
-        await bob.drain(timeout=10)
+        await bob.drain(timeout=PATIENCE)
         assert await alice.get("store.state.peers.bob.fingerprint") == bob.identity.fingerprint
         assert bob.state.peers["alice"].fingerprint == await alice.get("store.state.fingerprint")
 
@@ -128,7 +129,7 @@ async def test_a_thousand_messages_each_way_between_a_tab_and_python_arrive_once
         ]
         assert await alice.contents(COUNT) == list(range(COUNT))
         await sending
-        await bob.drain(timeout=10)
+        await bob.drain(timeout=PATIENCE)
 
 
 SEND_BYTES = f"""

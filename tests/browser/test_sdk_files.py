@@ -12,8 +12,9 @@ import pytest
 from aldis.errors import TransferFailed
 from aldis.store.transfer import Transfer, TransferState
 from browser.conftest import Arrive
+from support.patience import PATIENCE
 from support.server_process import ServerProcess
-from support.stores import PATIENCE, contents, stores
+from support.stores import contents, stores
 from support.tabs import tabs
 
 SIZE = 3 * 1024 * 1024 + 7

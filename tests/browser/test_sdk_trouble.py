@@ -11,6 +11,7 @@ import pytest
 from aldis.client.events import SignalingState
 from aldis.peer.connection import PeerState
 from browser.conftest import Arrive
+from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.stores import contents, stores, until, until_peer
 from support.tabs import Tab, tabs
@@ -129,7 +130,7 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
         assert await got_by_bob == list(range(300))
         assert await alice.contents(300) == list(range(300))
         await alice.run("await store.drain('bob', { timeout: 10 });")
-        await bob.drain(timeout=10)
+        await bob.drain(timeout=PATIENCE)
         assert await alice.get("[got.length, store.state.peers.bob.connections > 1]") == [0, True]
 
 

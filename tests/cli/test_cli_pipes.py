@@ -13,7 +13,7 @@ import pytest
 from aldis.cli.pipes import LineReader, LineWriter
 from aldis.errors import MessageTooLarge
 from aldis.protocol.channel import MAX_MESSAGE
-from support.commands import PATIENCE
+from support.patience import PATIENCE
 
 
 def readers_end() -> None:

@@ -29,9 +29,9 @@ from aldis.errors import (
     UsageError,
 )
 from aldis.identity.keys import Identity
+from support.patience import PATIENCE
 from support.scripted_server import BINARY, Line, ScriptedServer, accepted, frame
 
-PATIENCE = 10.0  # seconds
 AT_ONCE = Backoff(first=0.01, most=0.02)
 ALICE = Identity.from_seed(b"alice".ljust(32, b"."))
 
@@ -43,7 +43,7 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     faults: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: faults.append(context))
     before = asyncio.all_tasks()
-    async with asyncio.timeout(5 * PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         yield
     gc.collect()
     await asyncio.sleep(0)

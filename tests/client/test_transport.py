@@ -11,9 +11,8 @@ import pytest
 from aldis.client.endpoint import Endpoint
 from aldis.client.transport import Transport, open_transport
 from aldis.errors import ServerUnreachable
+from support.patience import PATIENCE
 from support.scripted_server import BINARY, CLOSE, PING, PONG, TEXT, Line, ScriptedServer, accepted, frame
-
-PATIENCE = 10.0  # seconds
 
 
 class Ear:

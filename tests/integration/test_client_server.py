@@ -33,10 +33,10 @@ from aldis.identity.keys import Identity
 from aldis.protocol.messages import Candidate, Capabilities, Description, Proof
 from aldis.server.app import SignalingServer
 from support.certificates import make_certificates
+from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.settings import config
 
-PATIENCE = 20.0  # seconds
 AT_ONCE = Backoff(first=0.02, most=0.1)
 E = TypeVar("E", bound=SignalingEvent)
 

@@ -20,7 +20,8 @@ from aldis.errors import StateError
 from aldis.identity.keys import Identity
 from aldis.server.app import SignalingServer
 from aldis.server.config import ServerConfig
-from support.raw_websocket import CLOSE, PATIENCE, TEXT, RawClient, http_get
+from support.patience import PATIENCE
+from support.raw_websocket import CLOSE, TEXT, RawClient, http_get
 from support.server_process import ServerProcess
 
 

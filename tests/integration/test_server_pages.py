@@ -18,7 +18,8 @@ from aldis.server import endpoint
 from aldis.server.app import SignalingServer
 from aldis.server.pages import Pages
 from support.certificates import make_certificates
-from support.raw_websocket import PATIENCE, HandshakeRefused, RawClient, http_get
+from support.patience import PATIENCE
+from support.raw_websocket import HandshakeRefused, RawClient, http_get
 from support.server_process import ServerProcess
 from support.settings import config
 

@@ -16,7 +16,8 @@ from aldis.identity.keys import Identity
 from aldis.server import app, websocket
 from aldis.server.app import SignalingServer
 from support.certificates import make_certificates
-from support.raw_websocket import PATIENCE, PING, HandshakeRefused, RawClient, encode_frame, http_get
+from support.patience import PATIENCE
+from support.raw_websocket import PING, HandshakeRefused, RawClient, encode_frame, http_get
 from support.settings import config
 
 

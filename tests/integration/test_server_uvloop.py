@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from support.certificates import make_certificates
-from support.raw_websocket import PATIENCE, PING, RawClient, http_get
+from support.patience import PATIENCE
+from support.raw_websocket import PING, RawClient, http_get
 from support.server_process import ServerProcess
 
 

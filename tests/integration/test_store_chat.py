@@ -28,6 +28,7 @@ from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerState, PeerTiming
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
+from support.patience import PATIENCE
 from support.peers import nothing_left_behind
 from support.stores import (
     CountingEngine,
@@ -63,8 +64,8 @@ async def test_two_stores_chat_both_ways(first: str, second: str) -> None:
             await bob.send("alice", value)
         assert await contents(bob, len(values)) == values
         assert await contents(alice, len(values)) == values
-        await alice.drain(timeout=5)
-        await bob.drain(timeout=5)
+        await alice.drain(timeout=PATIENCE)
+        await bob.drain(timeout=PATIENCE)
         assert alice.state.peers["bob"].public_key == bob.identity.public_key
         assert bob.state.peers["alice"].fingerprint == alice.identity.fingerprint
 
@@ -109,7 +110,7 @@ async def test_many_messages_both_ways_arrive_once_and_in_order() -> None:
         to_bob, to_alice = await asyncio.gather(contents(bob, count), contents(alice, count))
         assert to_bob == [f"{number}" for number in range(count)]
         assert to_alice == list(range(count))
-        await asyncio.gather(alice.drain(timeout=5), bob.drain(timeout=5))
+        await asyncio.gather(alice.drain(timeout=PATIENCE), bob.drain(timeout=PATIENCE))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

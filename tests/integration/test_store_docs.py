@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from aldis import NetworkStore
+from support.patience import PATIENCE
 from support.peers import nothing_left_behind
-from support.stores import PATIENCE, running_server
+from support.stores import running_server
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

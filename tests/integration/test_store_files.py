@@ -17,9 +17,10 @@ from aldis.store.parcels import WINDOW
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
 from aldis.store.transfer import Transfer, TransferState
+from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
 from support.store_program import StoreProcess
-from support.stores import PATIENCE, contents, new_store, running_server, stores, until_peer, until_state
+from support.stores import contents, new_store, running_server, stores, until_peer, until_state
 
 ENGINES = ("wrtc", "aiortc")
 SEED = bytes(range(32))
@@ -91,7 +92,7 @@ async def test_a_file_arrives_as_it_was_whoever_sends_it(tmp_path: Path, first: 
         assert digest(at_alice / "yours.jpg") == digest(path)
         assert alice.state.peers["bob"].features == ("files",)
         assert (alice.state.peers["bob"].queued, alice.state.peers["bob"].connections) == (0, 1)
-        await alice.drain(timeout=5)
+        await alice.drain(timeout=PATIENCE)
 
 
 async def test_chat_goes_on_while_a_file_is_on_its_way(tmp_path: Path) -> None:

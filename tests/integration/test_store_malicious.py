@@ -23,6 +23,7 @@ from aldis.peer.connection import PeerState, PeerTiming
 from aldis.protocol.codec import from_base64
 from aldis.store.store import NetworkStore
 from support.evil_server import EvilServer, Message, evil_server
+from support.patience import PATIENCE
 from support.stores import contents, new_store, until, until_peer
 
 # Attempts fail by themselves soon: what is refused is refused silently, and only time tells that nothing else comes.
@@ -292,4 +293,4 @@ async def test_lies_about_presence_and_garbage_harm_nothing() -> None:
         assert it.alice.state.peers["bob"].online is False
         # A server that talks nonsense is left, and dialled again.
         await until(it.alice, lambda state: state.signaling is SignalingState.CONNECTED, "signaling")
-        await asyncio.gather(it.alice.drain(timeout=5), it.bob.drain(timeout=5))
+        await asyncio.gather(it.alice.drain(timeout=PATIENCE), it.bob.drain(timeout=PATIENCE))

@@ -31,6 +31,7 @@ from aldis.peer.engines.catalog import load_engine
 from aldis.peer.trust import Trust
 from aldis.protocol.channel import Ack, Chunk, Content, Hello, encode_ack, encode_message
 from aldis.store.state import StoreLimits
+from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
 from support.server_process import ServerProcess
 from support.store_program import StoreProcess
@@ -73,7 +74,7 @@ async def test_the_chat_goes_on_without_the_server_and_signaling_comes_back_by_i
         await bob.send("alice", {"and": "back"})
         assert await contents(bob, 1) == ["without a server"]
         assert await contents(alice, 1) == [{"and": "back"}]
-        await alice.drain(timeout=5)
+        await alice.drain(timeout=PATIENCE)
         # A peer that was never met has to wait for the server.
         for_carol = await alice.send("carol", "when you are there")
 
@@ -178,7 +179,7 @@ async def test_a_peer_that_is_killed_and_comes_back_gets_what_was_sent_meanwhile
         async with StoreProcess(server.url, "bob", SEED) as bob:
             for number in range(20):
                 assert await bob.event() == ["message", "alice", number]
-            await alice.drain(timeout=5)
+            await alice.drain(timeout=PATIENCE)
             bob.command("send", "alice", "I am back")
             assert await contents(alice, 1) == ["I am back"]
             assert await bob.event() == ["delivered", 1]
@@ -214,7 +215,7 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
         assert [message.content for message in await to_bob] == list(range(count))
         numbers = [int.from_bytes(bytes(message.content)[-4:]) for message in await to_alice]  # type: ignore[arg-type]
         assert numbers == list(range(count))
-        await asyncio.gather(alice.drain(timeout=10), bob.drain(timeout=10))
+        await asyncio.gather(alice.drain(timeout=PATIENCE), bob.drain(timeout=PATIENCE))
 
 
 async def test_a_sender_holds_back_while_the_other_side_does_not_read_and_nothing_is_lost() -> None:

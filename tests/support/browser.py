@@ -13,10 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, async_playwright, expect
+
+from support.patience import PATIENCE
 
 EXECUTABLE = "chromium"
-PATIENCE = 20.0  # seconds; a test that needs them has failed already
+# Playwright has a time-out of its own for what is expected of a page, of 5 s.
+expect.set_options(timeout=PATIENCE * 1000)
 FLAGS = (
     "--headless",
     "--no-sandbox",  # tests run as root in a namespace of their own
@@ -105,7 +108,7 @@ class Person:
         paths = []
         for number, page in enumerate(self.context.pages):
             path = folder / f"{name}-{number}.png"
-            await page.screenshot(path=path, full_page=True, timeout=5000)
+            await page.screenshot(path=path, full_page=True, timeout=PATIENCE * 1000)
             paths.append(path)
         return paths
 

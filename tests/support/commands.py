@@ -15,8 +15,9 @@ import termios
 from collections.abc import Mapping
 from pathlib import Path
 
+from support.patience import PATIENCE
+
 COMMAND = (sys.executable, "-m", "aldis.cli.main")
-PATIENCE = 45.0  # seconds: far more than anything here takes, and less than the time-out of a test
 # Cursor movement, colours, modes, window titles: what a terminal acts on and does not show (ECMA-48 section 5.4).
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_=>78]|\r")
 

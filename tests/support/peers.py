@@ -27,10 +27,10 @@ from aldis.peer.engines.catalog import load_engine
 from aldis.peer.trust import Trust
 from aldis.protocol.channel import VERSION, Ack, Chunk, Hello
 from aldis.protocol.messages import Candidate, Capabilities, Description, Proof
+from support.patience import PATIENCE
 
 LOOPBACK = EngineConfig(allow_loopback=True)
 SERVER = "server.test"
-PATIENCE = 20.0  # seconds; a test that needs them has failed already
 
 
 class Signal:

@@ -17,10 +17,9 @@ from typing import Any
 
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
+from support.patience import PATIENCE
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-# Seconds. Nothing in a test takes as long; it is there so that a test fails instead of hanging.
-PATIENCE = 15.0
 
 
 @dataclass(frozen=True)

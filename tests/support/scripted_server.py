@@ -24,8 +24,8 @@ from hashlib import sha1
 from typing import Any
 
 from aldis.protocol.codec import to_base64
+from support.patience import PATIENCE
 
-PATIENCE = 10.0  # seconds
 NONCE = bytes(range(32))
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-PATIENCE = 20.0
+from support.patience import PATIENCE
 
 _PROGRAM = """
 import json, sys

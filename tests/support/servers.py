@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from support.commands import Piped
+from support.patience import PATIENCE
 
 _LISTENS = re.compile(r"Aldis listens at (ws://127\.0\.0\.1:(\d+))")
 
@@ -39,7 +40,7 @@ class Server:
     async def start_again(self) -> None:
         """On the same port, with the same data."""
         await self.process.__aexit__(None, None, None)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await self._start(self.port)
 
     async def __aexit__(self, *_: object) -> None:

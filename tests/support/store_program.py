@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-PATIENCE = 25.0
+from support.patience import PATIENCE
 
 
 class StoreProcess:
@@ -28,8 +28,9 @@ class StoreProcess:
     async def __aenter__(self) -> StoreProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(Path(__file__)),
+            *("-m", "support.store_program"),
             *self._arguments,
+            cwd=Path(__file__).parent.parent,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -112,5 +113,4 @@ async def _main(url: str, name: str, seed: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     asyncio.run(_main(*sys.argv[1:]))

@@ -21,9 +21,9 @@ from aldis.server.app import SignalingServer
 from aldis.store.content import Received
 from aldis.store.state import Message, PeerView, StoreState
 from aldis.store.store import NetworkStore
+from support.patience import PATIENCE
 from support.settings import config
 
-PATIENCE = 25.0  # seconds; a test that needs them has failed already
 QUICK = PeerTiming(attempt=5.0, heal=2.0, heartbeat=0.2, silence=1.0, probe=0.3, linger=0.5)
 SHORT = Backoff(first=0.1, most=1.0)
 

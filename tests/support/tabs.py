@@ -13,7 +13,8 @@ from typing import Any
 from playwright.async_api import Error
 
 from browser.conftest import Arrive
-from support.browser import PATIENCE, Person
+from support.browser import Person
+from support.patience import PATIENCE
 
 # Short times, as in support.stores.
 _SETTINGS = """{
@@ -106,7 +107,7 @@ class Tab:
 
     async def _state(self) -> Any:
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 return await self.page.evaluate(
                     "({ ...store.state, peers: { ...store.state.peers }, got: got.length })"
                 )

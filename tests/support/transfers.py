@@ -16,6 +16,7 @@ from aldis.store.delivery import Delivery
 from aldis.store.feeds import Callbacks
 from aldis.store.transfer import Transfer, TransferState
 from aldis.store.transfers import Transfers
+from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
 
 ID = "AAECAwQFBgc"
@@ -125,7 +126,7 @@ async def until(transfer: Transfer, holds: Callable[[], bool], what: str = "the 
 
 async def fails(transfer: Transfer, words: str, state: TransferState) -> None:
     with pytest.raises(TransferFailed) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await transfer
     assert caught.value.reason == words
     assert transfer.error is caught.value
