@@ -1,5 +1,5 @@
 /**
- * The icons: lines on 24 by 24, each in one path. app.css (`.icon`) gives them the colour of the text around them.
+ * The icons: lines on 24 by 24, each in one path. look/basics.css (`.icon`) gives them the colour of the text around them.
  *
  * They are in the program, not in a file beside it: they have to be there also while the server is not.
  */
