@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from playwright.async_api import Page, expect
 
 from support.browser import Arrive
-from support.page_windows import window, windows
+from support.page_windows import Window, window, windows
 
 # What has the focus, as a screen reader would name it, and whether one sees that it has.
 FOCUSED = """
@@ -109,5 +111,49 @@ async def test_a_call_is_answered_by_keys_and_never_by_accident(arrive: Arrive) 
     way = await tab_to(bob.page, "Hang up")
     assert {"Mute the microphone", "Turn the camera on"} <= set(way)
     await bob.page.keyboard.press("Enter")
-    await expect(with_bob.log).to_contain_text("Call ended · 0:0")
+    await expect(with_bob.log).to_contain_text("Call ended · 0:")
     await expect(with_alice.field).to_be_focused()
+
+
+async def test_the_focus_is_never_lost(arrive: Arrive, tmp_path: Path) -> None:
+    bob = await window(arrive, "bob")
+    alice = await window(arrive)
+    page, keyboard = alice.page, alice.page.keyboard
+    await page.goto("/")
+    await keyboard.type("alice")
+    await keyboard.press("Enter")
+    you = page.get_by_role("region", name="You", exact=True)
+    await expect(you).to_be_focused()
+    await alice.button("Invite").press("Enter")
+    with_alice = await bob.talk_to("alice")
+    # Whom the invitation has brought: the dialog has done its work.
+    with_bob = await alice.conversation("bob").connected()
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await expect(with_bob.field).to_be_focused()
+
+    await with_bob.button("They are the same").press("Enter")
+    await expect(with_bob.panel).to_be_focused()
+
+    (tmp_path / "note.txt").write_text("short")
+    await with_alice.send_file(tmp_path / "note.txt")
+    await with_bob.button("Accept note.txt").press("Enter")
+    await expect(with_bob.entry("note.txt")).to_be_focused()
+    await expect(with_bob.button("Save note.txt")).to_be_visible()
+    await tab_to(page, "Save note.txt")
+
+    await with_bob.button("Start a video call").press("Enter")
+    await expect(with_bob.call).to_be_focused()
+    assert await tab_to(page, "Mute the microphone") == []
+    await bob.button("Decline").click()
+    await expect(with_bob.field).to_be_focused()
+
+    second = Window(alice.person, await alice.person.context.new_page())
+    await second.start("alice")
+    await page.bring_to_front()
+    await alice.button("Use it here").press("Enter")
+    await expect(alice.alert).to_be_hidden()
+    await expect(with_bob.field).to_be_focused()
+
+    await with_bob.button("Remove from the list").press("Enter")
+    await expect(alice.listed("bob")).to_be_hidden()
+    await expect(page.get_by_role("main")).to_be_focused()

@@ -171,7 +171,7 @@ def points(least: int) -> re.Pattern[str]:
     return re.compile(rf"^M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){{{least - 1},}}$")
 
 
-FACTS = ("Path", "Protocol", "Sent", "Received", "Reconnects", "Server")
+FACTS = ("Path", "Protocol", "Sent", "Received", "Reconnects")
 
 
 async def window(arrive: Arrive, name: str | None = None) -> Window:

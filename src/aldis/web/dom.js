@@ -51,7 +51,7 @@ function dress(element, attributes, children) {
     else if (value === true) element.setAttribute(name, '');
     else if (value !== false && value != null) element.setAttribute(name, String(value));
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.filter(isShown));
   return element;
 }
 
@@ -110,9 +110,29 @@ export function setAttribute(element, name, value) {
 export function fill(parent, key, children) {
   if (filled.has(parent) && Object.is(filled.get(parent), key)) return;
   filled.set(parent, key);
-  parent.replaceChildren(...children().filter((child) => child !== null && child !== undefined && child !== false));
+  keepFocus(parent, () => parent.replaceChildren(...children().filter(isShown)));
 }
 const filled = new WeakMap();
+
+/**
+ * When the focus is in what `change` removes, it goes to what is around: whoever uses the keyboard would have to begin
+ * again at the top of the page. Whatever has a tabindex takes it.
+ *
+ * @param {HTMLElement} parent
+ * @param {() => void} change
+ */
+function keepFocus(parent, change) {
+  const focused = document.activeElement;
+  change();
+  if (focused && focused !== document.body && !focused.isConnected) {
+    /** @type {HTMLElement | null} */ (parent.closest('[tabindex]'))?.focus();
+  }
+}
+
+/** @param {Child} child @returns {child is Node | string} */
+function isShown(child) {
+  return child !== null && child !== undefined && child !== false;
+}
 
 /**
  * Keeps one view in `parent` for each of a list of objects, in their order.
@@ -129,7 +149,7 @@ export function listIn(parent, make) {
     const wanted = new Set(items);
     for (const [item, view] of views) {
       if (wanted.has(item)) continue;
-      view.element.remove();
+      keepFocus(parent, () => view.element.remove());
       views.delete(item);
     }
     items.forEach((item, index) => {

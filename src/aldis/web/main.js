@@ -5,40 +5,35 @@
  * is different. To see how the SDK is used, read session.js, which is the only file that imports it.
  */
 
+/** @import { Person } from './person.js' */
 import { announce, setAttribute, setText } from './dom.js';
 import { readInvitation } from './invitation.js';
 import { lastName, tabName } from './memory.js';
 import { Session } from './session.js';
 import { incomingCall } from './views/call.js';
-import { SERVER } from './views/connection.js';
 import { welcome } from './views/welcome.js';
 import { workspace } from './views/workspace.js';
-import { Problem } from './words.js';
+import { named, Problem, SERVER } from './words.js';
 
 const main = /** @type {HTMLElement} */ (document.getElementById('main'));
 const server = /** @type {HTMLElement} */ (document.getElementById('server'));
 
-const session = new Session(scheduleDrawing);
-const invitation = readInvitation(location.hash);
 const problem = whatIsMissing();
-
 const state = {
   name: tabName.get() ?? lastName.get() ?? '',
-  invitation: invitation === 'damaged' ? null : invitation,
+  /** @type {import('./invitation.js').Invitation | null} */
+  invitation: null,
   /** @type {unknown} */
-  error: problem ?? (invitation === 'damaged' ? new Problem('DamagedInvitation') : null),
+  error: problem,
   busy: false,
   blocked: problem !== null,
+  /** This tab has a name already: the page was reloaded, and is on its way back. */
+  returning: false,
 };
 
+const session = new Session(scheduleDrawing, met);
 const start = welcome(begin);
-const work = workspace(session, {
-  error: () => state.error,
-  open: openPerson,
-  back,
-  changeName,
-  takeBack,
-});
+const work = workspace(session, { error: () => state.error, open: openPerson, back, changeName, takeBack });
 const incoming = incomingCall(session, answer);
 
 /** What a browser needs for all this, and has not. */
@@ -47,6 +42,8 @@ function whatIsMissing() {
   if (!('RTCPeerConnection' in window)) return new Problem('EngineMissing');
   return null;
 }
+
+// --- what a person does --------------------------------------------------------------------------------------------
 
 /** @param {string} name */
 async function begin(name) {
@@ -61,12 +58,20 @@ async function begin(name) {
     tabName.forget(); // or a reload would only fail again
     state.error = error;
   }
-  state.busy = false;
+  Object.assign(state, { busy: false, returning: false });
   draw();
-  if (state.error && !session.running) start.focus();
+  if (session.running) work.focus();
+  else start.focus();
 }
 
-/** Talk to whoever has sent the link that this page was opened with. */
+/** The address may hold an invitation. */
+function readAddress() {
+  const found = state.blocked ? null : readInvitation(location.hash);
+  state.invitation = found === 'damaged' ? null : found;
+  if (found === 'damaged') state.error = new Problem('DamagedInvitation');
+}
+
+/** Talk to whoever has sent the link that this page was opened with; or go on where a reload has interrupted us. */
 function followInvitation() {
   const invited = state.invitation;
   state.invitation = null;
@@ -88,10 +93,22 @@ function openPerson(name, fingerprint = null) {
   work.focus();
 }
 
+/** Somebody new is connected with us: most likely whoever was shown the invitation. @param {Person} person */
+function met(person) {
+  announce(`${named(person.name)} is connected with you`);
+  if (work.isInviting()) openPerson(person.name);
+}
+
 /** Take a call, and go where it is. @param {boolean} video */
 function answer(video) {
   if (session.calling.person) openPerson(session.calling.person.name);
   session.calling.answer(video);
+}
+
+/** Leave a conversation for the list. */
+function back() {
+  if (history.state?.person) history.back();
+  else session.people.show(null);
 }
 
 async function changeName() {
@@ -102,20 +119,18 @@ async function changeName() {
   start.focus();
 }
 
-/** Leave a conversation for the list. */
-function back() {
-  if (history.state?.person) history.back();
-  else session.people.show(null);
-}
-
+/** Use the name in this window again. */
 async function takeBack() {
-  state.error = null;
+  Object.assign(state, { busy: true, error: null });
   try {
     await session.takeBack();
   } catch (error) {
     state.error = error;
   }
+  state.busy = false;
   draw();
+  if (session.running) work.focus();
+  else start.focus();
 }
 
 // --- drawing -------------------------------------------------------------------------------------------------------
@@ -132,13 +147,16 @@ function scheduleDrawing() {
 
 function draw() {
   scheduled = false;
-  const shown = session.running ? work.element : start.element;
-  if (main.firstElementChild !== shown) main.replaceChildren(shown);
-  if (session.running) work.render();
-  else start.render(state);
+  if (session.running) {
+    work.render();
+    show(work.element);
+  } else if (!(state.busy && work.element.isConnected)) {
+    start.render(state); // what is shown stays while the name is taken back
+    show(start.element);
+  }
   incoming.render();
 
-  server.hidden = !session.running;
+  server.hidden = !work.element.isConnected;
   setAttribute(server, 'data-state', session.server);
   setText(server, `Server ${SERVER[session.server]}`);
   document.title = title();
@@ -147,10 +165,15 @@ function draw() {
   announced = unread;
 }
 
+/** @param {HTMLElement} part */
+function show(part) {
+  if (main.firstElementChild !== part) main.replaceChildren(part);
+}
+
 function title() {
-  if (session.calling.incoming) return `☎ ${session.calling.person?.name} is calling`;
+  if (session.calling.incoming) return `☎ ${named(session.calling.person?.name ?? '')} is calling`;
   const { unread } = session.people;
-  const who = session.running ? `${session.name} · Aldis` : 'Aldis';
+  const who = session.running ? `${named(session.name)} · Aldis` : 'Aldis';
   return unread ? `(${unread}) ${who}` : who;
 }
 
@@ -163,9 +186,7 @@ addEventListener('popstate', () => {
   work.focus();
 });
 addEventListener('hashchange', () => {
-  const found = readInvitation(location.hash);
-  if (found === 'damaged') state.error = new Problem('DamagedInvitation');
-  else state.invitation = found;
+  readAddress();
   if (session.running) followInvitation();
   draw();
 });
@@ -175,6 +196,8 @@ addEventListener('beforeunload', (event) => session.unfinished && event.preventD
 for (const name of ['dragover', 'drop']) addEventListener(name, (event) => event.preventDefault());
 
 document.body.append(incoming.element);
+readAddress();
+state.returning = !state.blocked && tabName.get() !== null && state.invitation === null;
 draw();
-if (!state.blocked && tabName.get() && !state.invitation) begin(state.name);
+if (state.returning) begin(state.name);
 else start.focus();

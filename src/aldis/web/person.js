@@ -11,7 +11,7 @@ export const SAMPLED_SECONDS = 60; // how long round-trip times are remembered
 const MAX_ENTRIES = 1000; // what a browser draws without effort
 
 /** @typedef {{ kind: 'text', mine: boolean, at: Date, text: string, code: boolean, state: 'waiting' | 'delivered' | 'failed', error: unknown }} TextEntry */
-/** @typedef {{ kind: 'file', mine: boolean, at: Date, transfer: Transfer }} FileEntry */
+/** @typedef {{ kind: 'file', mine: boolean, at: Date, transfer: Transfer, onDisk: File | null }} FileEntry */
 /** @typedef {{ kind: 'note', mine: boolean, at: Date, text: string }} NoteEntry  something that has happened, such as a call */
 /** @typedef {TextEntry | FileEntry | NoteEntry} Entry */
 /** @typedef {{ fingerprint: string, how: 'invitation' | 'compared' }} Verified */
@@ -122,6 +122,7 @@ export class Person {
       mine: transfer.direction === 'out',
       at: new Date(),
       transfer,
+      onDisk: null,
     });
   }
 

@@ -6,9 +6,10 @@
  */
 
 /** @import { AldisError, PeerView, StoreState, Transfer } from './aldis.js' */
-/** @import { Person, TextEntry } from './person.js' */
+/** @import { FileEntry, Person, TextEntry } from './person.js' */
 import { fingerprint, Identity, IndexedDBPins, NetworkStore } from './aldis.js';
 import { Calling } from './calling.js';
+import { sinkOnDisk } from './disk.js';
 import { People } from './people.js';
 import { explainShort, Problem } from './words.js';
 
@@ -26,13 +27,18 @@ export class Session {
   calling;
 
   #changed;
+  #met;
   /** @type {NetworkStore | null} */
   #store = null;
   #timer = 0;
 
-  /** @param {() => void} changed */
-  constructor(changed) {
+  /**
+   * @param {() => void} changed
+   * @param {(person: Person) => void} met  called when somebody who is not on the list has connected to us
+   */
+  constructor(changed, met) {
     this.#changed = changed;
+    this.#met = met;
     this.people = new People('', changed);
     this.calling = new Calling(changed);
   }
@@ -178,6 +184,12 @@ export class Session {
     this.#changed();
   }
 
+  /** Take a file that is on offer. @param {FileEntry} entry */
+  async take(entry) {
+    const sink = await sinkOnDisk((file) => (entry.onDisk = file));
+    if (entry.transfer.state === 'offered') entry.transfer.accept({ sink });
+  }
+
   /** @param {Person} person @param {{ video: boolean }} wanted */
   call(person, { video }) {
     return this.calling.start(person, video, (stream) => this.#need().call(person.name, stream));
@@ -201,10 +213,12 @@ export class Session {
   /** @param {PeerView} view */
   #saw(view) {
     // Whoever connects to us comes on the list; whom we only ask about, or have removed, does not.
-    const person = view.state === 'connected' ? this.people.get(view.userId) : this.people.find(view.userId);
-    if (!person) return;
+    const known = this.people.find(view.userId);
+    if (!known && view.state !== 'connected') return;
+    const person = known ?? this.people.get(view.userId);
     const before = person.view;
     person.view = view;
+    if (!known) this.#met(person);
     if (view.state === 'connected') person.failure = null;
     else if (view.online && !before?.online) this.connect(person); // they are back
     this.#compareKeys(person);

@@ -50,27 +50,27 @@ const EXPLANATIONS = {
 
   // One peer
   PeerOffline: ({ userId }) => [
-    `${userId} is not online`,
+    `${named(userId)} is not online`,
     'What you write is sent as soon as they are back, while this page stays open.',
   ],
   PeerUnknown: ({ userId }) => [
-    `Nobody is called ${userId} here yet`,
+    `Nobody is called ${named(userId)} here yet`,
     'Check the spelling, or send an invitation. What you write waits for whoever takes this name first.',
   ],
   PeerKeyChanged: ({ userId }) => [
-    `${userId} has another key than before`,
-    'Perhaps they use another browser or have cleared this one. Perhaps it is somebody else. Nothing is sent until you decide.',
+    `${named(userId)} has another key than before`,
+    'Perhaps they use another browser now, or have cleared theirs. Perhaps it is somebody else. Nothing is sent until you decide.',
   ],
   FingerprintMismatch: ({ userId }) => [
-    `This is not the ${userId} of the invitation`,
+    `This is not the ${named(userId)} of the invitation`,
     'Whoever uses this name here has another key than the invitation says. Do not go on; ask the person who invited you for a new link.',
   ],
   ProofInvalid: ({ userId }) => [
-    `A forged message in the name of ${userId} was refused`,
+    `A forged message in the name of ${named(userId)} was refused`,
     'Somebody between you two alters what is sent. Nothing of it was accepted.',
   ],
   PeerConnectionFailed: ({ userId, reason }) => [
-    `No connection to ${userId}`,
+    `No connection to ${named(userId)}`,
     // The reason is there for people; this one calls for advice.
     `${sentence(reason)}${/^no path/.test(reason) ? ` ${TURN}` : ''}`,
   ],
@@ -79,14 +79,14 @@ const EXPLANATIONS = {
     /^the (signaling )?server is gone/.test(reason) ? 'This window had left the server.' : sentence(reason),
   ],
   FeatureMissing: ({ userId, feature }) => [
-    `${userId} cannot take ${feature}`,
+    `${named(userId)} cannot take ${feature}`,
     feature === 'calls'
       ? 'Their program has no calls; write to them instead.'
       : 'Their program has no files; write to them instead.',
   ],
   TransferFailed: ({ reason }) => ['The file did not arrive', sentence(reason)],
   MessageTooLarge: ({ limit }) => ['This message is too long', `The most is ${bytes(limit)}. Send it as a file.`],
-  QueueFull: ({ userId }) => [`Too much is waiting for ${userId}`, 'Wait until they are back.'],
+  QueueFull: ({ userId }) => [`Too much is waiting for ${named(userId)}`, 'Wait until they are back.'],
   TooManyPeers: ({ limit }) => ['Too many people at once', `The most is ${limit}. Remove somebody from the list.`],
   InvalidAddress: ({ value }) => [`“${value}” cannot be a name`, nameProblem(String(value)) ?? ''],
 
@@ -120,8 +120,8 @@ const TURN =
 /** @type {Record<string, [title: string, text: string]>} */
 const REFUSALS = {
   'key-mismatch': [
-    'This name belongs to somebody else’s key',
-    'This browser does not have that key. Choose another name; if the name is yours, use the browser in which you chose it.',
+    'This name is taken',
+    'Choose another one. If it is yours: it belongs to the browser in which you chose it, so go on there.',
   ],
   'bad-signature': [
     'The server did not take your proof',
@@ -134,9 +134,16 @@ const REFUSALS = {
   timeout: ['The server is slow', 'Try again in a moment.'],
 };
 
+/** What the state of the store's connection to the server is called. @type {Record<string, string>} */
+export const SERVER = {
+  connected: 'connected',
+  connecting: 'reconnecting…',
+  disconnected: 'not connected',
+};
+
 /** @type {Record<number, [title: string, text: string]>} by the WebSocket close codes of docs/protocol.md */
 const CLOSINGS = {
-  4001: ['Your name is in use in another window', 'This one no longer hears of anybody new.'],
+  4001: ['Your name is in use in another window', 'You are not connected in this one any more.'],
   4501: ['Your name belongs to another key now', 'Choose another name, or use the browser that has the new key.'],
   4502: ['The server does not allow pages from this address', 'Open the page of the server itself.'],
   4503: ['The operator has banned this name', 'Ask the operator of the server.'],
@@ -159,6 +166,16 @@ export function explain(error) {
 export function explainShort(error) {
   const { title, text } = explain(error);
   return `${title}. ${text}`.trim();
+}
+
+/**
+ * A name within a sentence. One that may run from right to left must not turn around the words beside it, so it is
+ * isolated from them (Unicode Standard Annex 9, FSI and PDI).
+ *
+ * @param {string} name
+ */
+export function named(name) {
+  return /^[ -~]*$/.test(name) ? name : `\u2068${name}\u2069`;
 }
 
 /**
@@ -219,8 +236,9 @@ export function clock(date) {
 export function callEnded({ direction, reason, error, userId }, seconds) {
   if (seconds !== null) return `Call ended · ${duration(seconds)}`;
   if (error) return explainShort(error);
-  if (reason === 'busy') return `${userId} is in another call`;
-  if (reason === 'declined') return direction === 'out' ? `${userId} declined the call` : 'You declined the call';
-  if (direction === 'in') return `Missed call from ${userId}`;
-  return reason === 'no answer' ? `${userId} did not answer` : 'Call ended without an answer';
+  if (reason === 'busy') return `${named(userId)} is in another call`;
+  if (reason === 'declined')
+    return direction === 'out' ? `${named(userId)} declined the call` : 'You declined the call';
+  if (direction === 'in') return `Missed call from ${named(userId)}`;
+  return reason === 'no answer' ? `${named(userId)} did not answer` : 'Call ended without an answer';
 }

@@ -6,7 +6,7 @@
 /** @import { Session } from '../session.js' */
 /** @import { View } from '../dom.js' */
 import { fill, h, icon, iconButton, relabel, setText, uniqueId } from '../dom.js';
-import { duration, explainShort } from '../words.js';
+import { duration, explainShort, named } from '../words.js';
 import { setFace } from './people.js';
 
 const OPENING = 'Opening the microphone…';
@@ -36,7 +36,7 @@ export function callStage(session, person, leave) {
   const hangUp = iconButton('Hang up', 'hang-up', () => calling.end(), 'danger');
   const element = h(
     'section',
-    { class: 'call', 'aria-label': `Call with ${person.name}` },
+    { class: 'call', tabindex: -1, 'aria-label': `Call with ${person.name}` },
     h('div', { class: 'call-face' }, face, status, clock),
     theirs,
     ours,
@@ -146,6 +146,6 @@ function hasPicture(stream) {
 /** @param {Person} person @param {string | undefined} state */
 function stateOf(person, state) {
   if (state === undefined) return OPENING;
-  if (state === 'ringing') return `Calling ${person.name}…`;
-  return state === 'connecting' ? 'Connecting…' : `In a call with ${person.name}`;
+  if (state === 'ringing') return `Calling ${named(person.name)}…`;
+  return state === 'connecting' ? 'Connecting…' : `In a call with ${named(person.name)}`;
 }

@@ -16,13 +16,13 @@ export function connectionPanel(session, person) {
   const line = chart();
   const facts = h('dl', { class: 'facts' });
   const cells = new Map(
-    ['Path', 'Protocol', 'Sent', 'Received', 'Reconnects', 'Server'].map((label) => [label, fact(facts, label)]),
+    ['Path', 'Protocol', 'Sent', 'Received', 'Reconnects'].map((label) => [label, fact(facts, label)]),
   );
   const keys = h('div', { class: 'keys' });
   const action = h('div', { class: 'buttons' });
   const element = h(
     'aside',
-    { class: 'panel', id: uniqueId('panel'), 'aria-labelledby': title },
+    { class: 'panel', id: uniqueId('panel'), tabindex: -1, 'aria-labelledby': title },
     h('h3', { id: title }, 'Connection'),
     line.element,
     facts,
@@ -40,7 +40,6 @@ export function connectionPanel(session, person) {
         Sent: connected && stats ? bytes(stats.bytesSent) : '–',
         Received: connected && stats ? bytes(stats.bytesReceived) : '–',
         Reconnects: String(Math.max(0, (view?.connections ?? 0) - 1)),
-        Server: SERVER[session.server],
       };
       for (const [label, value] of Object.entries(values)) setText(/** @type {Node} */ (cells.get(label)), value ?? '');
       line.render(person.samples, performance.now() / 1000, connected);
@@ -70,16 +69,18 @@ function keysOf(session, person) {
     return [h('p', { class: 'fine' }, 'The key of ', h('bdi', {}, person.name), ' is known after the first contact.')];
   const compared = () => session.people.verify(person, { fingerprint: theirs, how: 'compared' });
   return [
-    h('h4', {}, 'Compare these'),
+    h('h4', {}, 'Is it really ', h('bdi', {}, person.name), '?'),
     key(person.name, theirs),
     key('You', session.fingerprint),
     person.verifiedHow
       ? h(
           'p',
           { class: 'fine' },
-          person.verifiedHow === 'invitation' ? 'The invitation has named this key.' : 'You have compared these keys.',
+          person.verifiedHow === 'invitation'
+            ? 'Yes: the invitation was made with this key.'
+            : 'Yes: you have compared the two.',
         )
-      : h('p', { class: 'fine' }, 'Ask them, in another way than here, whether they see the same two.'),
+      : h('p', { class: 'fine' }, 'Ask them, on the telephone for instance, whether they see the same two here.'),
     person.verifiedHow ? null : h('button', { type: 'button', onclick: compared }, 'They are the same'),
   ];
 }
@@ -99,11 +100,4 @@ const PATHS = {
   direct: 'direct',
   turn: 'through a TURN server',
   relayed: 'sealed, through the server',
-};
-
-/** @type {Record<Session['server'], string>} */
-export const SERVER = {
-  connected: 'connected',
-  connecting: 'reconnecting…',
-  disconnected: 'not connected',
 };

@@ -12,6 +12,7 @@ import { fileEntry } from './file.js';
 import { noteEntry, textEntry } from './entries.js';
 import { PRESENCE, setFace } from './people.js';
 import { personNotice } from './notice.js';
+import { named } from '../words.js';
 
 const NEAR_THE_END = 80; // pixels: who has scrolled up further than this is reading, and is left there
 
@@ -25,7 +26,7 @@ export function conversation(session, person, back) {
   const face = h('span', { class: 'face' });
   const status = h('span', { class: 'presence', role: 'status' });
   const verifiedHow = h('span', { class: 'only-wide' });
-  const verified = h('span', { class: 'verified' }, icon('verified'), h('span', {}, 'verified', verifiedHow));
+  const verified = h('span', { class: 'verified' }, icon('verified'), verifiedHow);
   const name = h('h2', { tabindex: -1 }, h('bdi', {}, person.name));
   const call = iconButton('Start an audio call', 'phone', () => session.call(person, { video: false }));
   const videoCall = iconButton('Start a video call', 'camera', () => session.call(person, { video: true }));
@@ -63,20 +64,23 @@ export function conversation(session, person, back) {
   );
   const renderEntries = listIn(list, (/** @type {Entry} */ entry) => {
     if (entry.kind === 'text') return textEntry(entry, person, () => session.sayAgain(person, entry));
-    return entry.kind === 'file' ? fileEntry(entry.transfer, entry.at) : noteEntry(entry);
+    return entry.kind === 'file' ? fileEntry(entry, () => session.take(entry)) : noteEntry(entry);
   });
   const follow = stayAtTheEnd(log, list);
   const write = composer(session, person, follow);
   const talk = h('div', { class: 'talk-pane' }, notice.element, stage.element, log, write.element);
   const element = h(
     'section',
-    { class: 'conversation', 'aria-label': `With ${person.name}` },
+    { class: 'conversation', tabindex: -1, 'aria-label': `With ${person.name}` },
     head,
     talk,
     panel.element,
   );
   receiveFiles(talk, (files) => session.sendFiles(person, files));
-  showPanel(matchMedia('(min-width: 1150px)').matches);
+  // Where there is no room beside the conversation, the panel lies upon it.
+  const wide = matchMedia('(min-width: 1150px)');
+  wide.addEventListener('change', () => showPanel(wide.matches));
+  showPanel(wide.matches);
 
   /** @param {boolean} shown */
   function showPanel(shown) {
@@ -98,16 +102,18 @@ export function conversation(session, person, back) {
       setText(status, PRESENCE[person.presence]);
       const how = person.verifiedHow;
       verified.hidden = how === null || person.newKey !== null;
-      setText(verifiedHow, how === 'invitation' ? ' by the invitation' : ' by you');
+      setText(verifiedHow, how === 'invitation' ? 'verified by the invitation' : 'verified by you');
       const connected = person.presence === 'connected';
       call.hidden = videoCall.hidden = connected && !person.can('calls');
+      const dialled = session.calling.busy && [call, videoCall].some((button) => button === document.activeElement);
       call.disabled = videoCall.disabled = !connected || session.calling.busy;
+      if (dialled) stage.element.focus(); // a button that is disabled loses it
       notice.render();
       renderEntries(person.entries);
       empty.hidden = person.entries.length > 0;
       setText(
         empty,
-        `Nothing has been said yet. It stays between you and ${person.name}, and is gone when the page is closed.`,
+        `What you say here stays between you and ${named(person.name)}. It is gone when this page is closed or reloaded.`,
       );
       write.render();
       if (!panel.element.hidden) panel.render();

@@ -5,7 +5,7 @@
 /** @import { NoteEntry, Person, TextEntry } from '../person.js' */
 /** @import { View } from '../dom.js' */
 import { fill, h, icon } from '../dom.js';
-import { clock, explainShort } from '../words.js';
+import { clock, explainShort, named } from '../words.js';
 
 /** @param {TextEntry} entry @param {Person} person @param {() => void} again @returns {View} */
 export function textEntry(entry, person, again) {
@@ -32,7 +32,7 @@ export function textEntry(entry, person, again) {
         if (word === 'delivered') return [icon('delivered'), h('span', { class: 'unseen' }, 'delivered')];
         return [
           icon('waiting'),
-          word === 'waiting' ? `waiting for ${person.name}` : h('span', { class: 'unseen' }, 'sending'),
+          word === 'waiting' ? `waiting for ${named(person.name)}` : h('span', { class: 'unseen' }, 'sending'),
         ];
       });
       problem.hidden = word !== 'failed';

@@ -5,10 +5,11 @@
  * pictures without a program in them are shown small. Addresses of blobs are released after use.
  */
 
-/** @import { Transfer } from '../aldis.js' */
+/** @import { Transfer, TransferFailed } from '../aldis.js' */
+/** @import { FileEntry } from '../person.js' */
 /** @import { View } from '../dom.js' */
 import { fill, h, icon, setText } from '../dom.js';
-import { bytes, explainShort } from '../words.js';
+import { bytes, explainShort, named } from '../words.js';
 import { foot } from './entries.js';
 
 const SHOWN = new Set(['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/avif']); // no SVG, which can hold scripts
@@ -16,9 +17,9 @@ const MAX_SHOWN = 20_000_000; // bytes
 const SPEED_SECONDS = 3; // long enough to be calm, short enough to be true
 const RELEASE_AFTER = 60_000; // milliseconds in which a browser has begun to save a file
 
-/** @param {Transfer} transfer @param {Date} at @returns {View} */
-export function fileEntry(transfer, at) {
-  const mine = transfer.direction === 'out';
+/** @param {FileEntry} entry @param {() => void} take @returns {View} */
+export function fileEntry(entry, take) {
+  const { transfer, mine } = entry;
   const state = h('span', { class: 'file-state' });
   const progress = h('progress', {
     'aria-label': `Progress of ${transfer.name}`,
@@ -28,7 +29,7 @@ export function fileEntry(transfer, at) {
   const speedOf = speedometer();
   const element = h(
     'article',
-    { class: `entry file ${mine ? 'mine' : 'theirs'}` },
+    { class: `entry file ${mine ? 'mine' : 'theirs'}`, tabindex: -1 },
     h('h3', { class: 'unseen' }, mine ? 'You send a file' : 'A file for you'),
     preview,
     h(
@@ -39,7 +40,7 @@ export function fileEntry(transfer, at) {
     ),
     progress,
     buttons,
-    foot(at),
+    foot(entry.at),
   );
   return {
     element,
@@ -49,15 +50,15 @@ export function fileEntry(transfer, at) {
       progress.max = transfer.size || 1;
       progress.value = transfer.transferred;
       setText(state, describe(transfer, speedOf(transfer)));
-      fill(buttons, transfer.state, () => actions(transfer));
-      const blob = transfer.state === 'done' ? transfer.blob : null;
+      const blob = transfer.state === 'done' ? (entry.onDisk ?? transfer.blob) : null;
+      fill(buttons, transfer.state, () => actions(transfer, take, blob));
       fill(preview, blob, () => [blob && SHOWN.has(transfer.mime) && blob.size <= MAX_SHOWN && small(blob, transfer)]);
     },
   };
 }
 
-/** @param {Transfer} transfer */
-function actions(transfer) {
+/** @param {Transfer} transfer @param {() => void} take @param {Blob | null} blob */
+function actions(transfer, take, blob) {
   const button = (/** @type {string} */ label, /** @type {() => void} */ onclick, kind = '') =>
     h(
       'button',
@@ -73,11 +74,11 @@ function actions(transfer) {
   switch (transfer.state) {
     case 'offered':
       if (mine) return [button('Cancel', () => transfer.cancel())];
-      return [button('Accept', () => transfer.accept(), 'primary'), button('Decline', () => transfer.decline())];
+      return [button('Accept', take, 'primary'), button('Decline', () => transfer.decline())];
     case 'running':
       return [button('Cancel', () => transfer.cancel())];
     case 'done':
-      return mine ? [] : [button('Save', () => save(transfer), 'primary')];
+      return blob ? [button('Save', () => save(blob, transfer.name), 'primary')] : [];
     default:
       return [];
   }
@@ -88,15 +89,15 @@ function describe({ state, direction, size, transferred, userId, error }, speed)
   const mine = direction === 'out';
   switch (state) {
     case 'offered':
-      return mine ? `${bytes(size)} · waiting for ${userId} to accept` : bytes(size);
+      return mine ? `${bytes(size)} · waiting for ${named(userId)} to accept` : bytes(size);
     case 'running':
       return `${bytes(transferred)} of ${bytes(size)}${speed ? ` · ${bytes(speed)}/s` : ''}`;
     case 'done':
       return `${bytes(size)} · ${mine ? 'delivered' : 'received'}`;
     case 'declined':
-      return `${bytes(size)} · ${mine ? `${userId} did not want it` : 'you declined it'}`;
+      return `${bytes(size)} · ${mine ? `${named(userId)} did not want it` : 'you declined it'}`;
     case 'cancelled':
-      return `${bytes(size)} · cancelled`;
+      return `${bytes(size)} · ${/** @type {TransferFailed} */ (error).reason}`; // who has cancelled it, and why
     default:
       return error ? explainShort(error) : 'failed';
   }
@@ -116,9 +117,8 @@ function speedometer() {
   };
 }
 
-/** @param {Transfer} transfer */
-function save({ blob, name }) {
-  if (!blob) return;
+/** @param {Blob} blob @param {string} name */
+function save(blob, name) {
   const url = URL.createObjectURL(new Blob([blob], { type: 'application/octet-stream' }));
   h('a', { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), RELEASE_AFTER);

@@ -55,8 +55,14 @@ export function invitePanel(session) {
     h(
       'p',
       {},
-      'Send this link. Who opens it chooses a name and is connected with you, and can be sure that it is you: your fingerprint is in the link.',
+      'Send this link to somebody, or let their phone read the code. They choose a name, and are connected with you.',
     ),
+    isThisMachine(location.hostname) &&
+      h(
+        'p',
+        { class: 'fine' },
+        'This address works on this computer only, for instance in a second window. To invite others, open this page under its https address.',
+      ),
     code,
     h('label', { for: id }, 'Invitation link'),
     link,
@@ -66,12 +72,7 @@ export function invitePanel(session) {
       copyButton('Copy link', () => link.value),
       'share' in navigator && h('button', { type: 'button', onclick: share }, icon('share'), 'Share'),
     ),
-    isThisMachine(location.hostname) &&
-      h(
-        'p',
-        { class: 'fine' },
-        'This address works on this computer only, for instance in a second window. To invite others, open this page under its https address.',
-      ),
+    h('p', { class: 'fine' }, 'Your fingerprint is in the link, so that they can be sure that it is you.'),
   );
   return {
     element,

@@ -12,10 +12,10 @@ import { nameProblem } from '../words.js';
 /**
  * @param {Session} session
  * @param {{ open: (name: string) => void, invite: () => void, changeName: () => void }} actions
- * @returns {View & { focus: (person: Person) => void }}
+ * @returns {View & { focus: (person: Person | null) => void }}
  */
 export function peopleSide(session, { open, invite, changeName }) {
-  const me = h('section', { class: 'me', 'aria-label': 'You' });
+  const me = h('section', { class: 'me', tabindex: -1, 'aria-label': 'You' });
   const list = h('ul', { class: 'people' });
   const nobody = h('p', { class: 'nobody' }, 'Nobody yet. Invite somebody, or type the name of somebody who is here.');
   const renderList = listIn(list, (/** @type {Person} */ person) => personItem(session, person, open));
@@ -29,8 +29,8 @@ export function peopleSide(session, { open, invite, changeName }) {
   return {
     element,
     focus(person) {
-      const button = element.querySelector(`[data-person=${CSS.escape(person.name)}]`);
-      /** @type {HTMLElement | null} */ (button)?.focus();
+      const button = person && element.querySelector(`[data-person=${CSS.escape(person.name)}]`);
+      /** @type {HTMLElement} */ (button ?? me).focus();
     },
     render() {
       fill(me, `${session.name} ${session.fingerprint}`, () => [

@@ -8,7 +8,7 @@ import { fill, h, icon, setText, uniqueId } from '../dom.js';
 import { fingerprintText, picture } from '../picture.js';
 import { explain, nameProblem } from '../words.js';
 
-/** @typedef {{ name: string, invitation: Invitation | null, error: unknown, busy: boolean, blocked: boolean }} WelcomeState */
+/** @typedef {{ name: string, invitation: Invitation | null, error: unknown, busy: boolean, blocked: boolean, returning: boolean }} WelcomeState */
 
 /**
  * @param {(name: string) => void} start
@@ -53,7 +53,7 @@ export function welcome(start) {
 
   /** @param {string | null} complaint */
   function complain(complaint) {
-    setText(hint, complaint ?? 'Others find you by it. It belongs to a key that stays in this browser.');
+    setText(hint, complaint ?? 'Others find you by this name. It stays yours as long as you use this browser.');
     hint.classList.toggle('wrong', complaint !== null);
     if (complaint) input.setAttribute('aria-invalid', 'true');
     else input.removeAttribute('aria-invalid');
@@ -63,7 +63,8 @@ export function welcome(start) {
   return {
     element,
     focus: () => input.select(),
-    render({ name, invitation, error, busy, blocked }) {
+    render({ name, invitation, error, busy, blocked, returning }) {
+      element.classList.toggle('returning', returning);
       if (!input.value) input.value = name;
       fill(lead, invitation, () => (invitation ? invited(invitation) : greeting()));
       fill(problem, error, () => [error ? problemCard(error) : null]);

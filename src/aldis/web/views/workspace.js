@@ -19,7 +19,7 @@ import { peopleSide } from './people.js';
  * @param {() => void} actions.back
  * @param {() => void} actions.changeName
  * @param {() => void} actions.takeBack
- * @returns {View & { focus: () => void }}
+ * @returns {View & { focus: () => void, isInviting: () => boolean }}
  */
 export function workspace(session, { error, open, back, changeName, takeBack }) {
   const dialog = inviteDialog(session);
@@ -45,11 +45,18 @@ export function workspace(session, { error, open, back, changeName, takeBack }) 
   let last = null;
   return {
     element,
+    /** Whether the invitation is in sight, and nobody is typing a name beside it. */
+    isInviting() {
+      const focused = document.activeElement;
+      const typing = focused instanceof HTMLInputElement && !focused.readOnly && focused.value !== '';
+      return !typing && (dialog.element.open || start.checkVisibility());
+    },
     focus() {
+      dialog.element.close();
       this.render();
       const { current } = session.people;
       if (current) conversations.get(current)?.focus();
-      else if (last) side.focus(last);
+      else side.focus(last);
       last = current;
     },
     render() {
