@@ -1,10 +1,12 @@
 /**
- * Makes pages of the examples in docs/browser.md and sdk/README.md, for a real browser to run:
+ * Makes pages of the examples in docs/browser.md, README.md and sdk/README.md, for a real browser to run:
  *
  *     node guide.js FOLDER URL       URL is that of a server, in place of `url` and http://localhost:8080
  *
  * `guide.html` runs all plain blocks one after the other; `svelte.html` and `react.html` show the components;
- * `readme.html` is the page of the README as it stands, which loads the SDK from the server.
+ * `chat.html` is the page of the SDK's README as it stands, which loads the SDK from the server, and `policy.html` the
+ * same with its script in a file of its own; `front.html` is what the project's README shows. In `sources` the guide is
+ * also a TypeScript program, `guide.ts`, with a `tsconfig.json` as strict as those of others.
  */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -15,9 +17,16 @@ import { compile } from 'svelte/compiler';
 const sdk = fileURLToPath(new URL('../../', import.meta.url));
 const BLOCK = /^```(\w+)(?: file=(\S+))?\n(.*?)^```/gms;
 
-/** The blocks of a text: [language, file or undefined, code]. */
-function blocks(text) {
+/** The blocks of a document: [language, file or undefined, code]. */
+async function blocks(document) {
+  const text = await readFile(path.join(sdk, document), 'utf8');
   return [...text.matchAll(BLOCK)].map(([, language, file, code]) => [language, file, code]);
+}
+
+/** The first block of HTML in a document, with this server in it. */
+async function html(document) {
+  const [, , code] = (await blocks(document)).find(([language]) => language === 'html');
+  return code.replaceAll('http://localhost:8080', url);
 }
 
 const svelte = {
@@ -46,10 +55,27 @@ const [folder, url] = process.argv.slice(2);
 const sources = path.join(folder, 'sources');
 await mkdir(sources, { recursive: true });
 
-const guide = blocks(await readFile(path.join(sdk, '../docs/browser.md'), 'utf8'));
+const guide = await blocks('../docs/browser.md');
 const plain = guide.filter(([language, file]) => language === 'js' && file === undefined).map(([, , code]) => code);
 const end = 'document.title = "the guide has run";';
-const files = { 'guide.js': [`const url = ${JSON.stringify(url)};`, ...plain, end].join('\n'), ...ENTRIES };
+const program = [`const url = ${JSON.stringify(url)};`, ...plain, end].join('\n');
+const TYPES = {
+  compilerOptions: {
+    strict: true,
+    noUncheckedIndexedAccess: true,
+    exactOptionalPropertyTypes: true,
+    noEmit: true,
+    allowJs: true, // the SDK's source has its types in comments
+    module: 'esnext',
+    moduleResolution: 'bundler',
+    target: 'es2022',
+    lib: ['es2022', 'dom', 'dom.iterable', 'dom.asynciterable'],
+    types: [],
+    paths: { '@aldis/client': [path.join(sdk, 'src/index.js')] },
+  },
+  files: ['guide.ts'],
+};
+const files = { 'guide.js': program, 'guide.ts': program, 'tsconfig.json': JSON.stringify(TYPES), ...ENTRIES };
 for (const [, file, code] of guide) {
   if (file !== undefined) {
     files[file] = code.replaceAll('http://localhost:8080', url);
@@ -79,7 +105,12 @@ for (const page of pages) {
   await writeFile(path.join(folder, `${page}.html`), `<!doctype html><meta charset="utf-8"><body>${script}</body>`);
 }
 
-const [[, , page]] = blocks(await readFile(path.join(sdk, 'README.md'), 'utf8')).filter(
-  ([language]) => language === 'html',
+const chat = await html('README.md');
+const [element, script] = /<script type="module">(.*?)<\/script>/s.exec(chat);
+await writeFile(path.join(folder, 'chat.html'), chat);
+await writeFile(path.join(folder, 'chat.js'), script);
+await writeFile(
+  path.join(folder, 'policy.html'),
+  chat.replace(element, '<script type="module" src="chat.js"></script>'),
 );
-await writeFile(path.join(folder, 'readme.html'), page.replaceAll('http://localhost:8080', url));
+await writeFile(path.join(folder, 'front.html'), await html('../README.md'));
