@@ -17,7 +17,15 @@ const stop: () => void = store.subscribe(({ peers }) => {
   void seconds;
 });
 await store.send('bob', { hello: ['world', 1] });
-store.onCall((call) => call.accept());
+store.onCall((call) => {
+  call.accept();
+  // @ts-expect-error how it is done is not shown
+  call.begin();
+});
+const transfer = store.sendFile('bob', new Blob(['text']));
+await transfer.finished;
+// @ts-expect-error how it is done is not shown
+transfer.hear();
 // @ts-expect-error a message is no function
 store.send('bob', () => {});
 export { PeerOffline, stop };

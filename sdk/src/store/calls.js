@@ -32,16 +32,16 @@ export const RING_SECONDS = 45;
 const FEATURE = 'calls';
 
 /**
- * The way to the peers.
+ * The other user, and the way to them.
  *
- * @typedef {object} Route
- * @property {(userId: string, control: Bytes) => unknown} sendControl Queue a control message. Throws `AldisError`.
- * @property {(userId: string) => readonly string[] | null} features What the peer's program can do; null while it is not
- *   connected.
- * @property {(userId: string) => void} open Have the peer called, for as long as `Calls.busy`. Throws `AldisError`.
- * @property {(userId: string) => { setTracks(stream: MediaStream | null): void } | null} connection What connects us, or
- *   is about to: it keeps the tracks for when it is open.
- * @property {() => void} changed A call has begun, got on or ended.
+ * @typedef {object} Way
+ * @property {string} userId
+ * @property {readonly string[] | null} features What the peer's program can do; null while it is not connected.
+ * @property {(control: Bytes) => unknown} sendControl Queue a control message. Throws `AldisError`.
+ * @property {() => void} call Have the peer called, for as long as `Calls.busy`. Throws `AldisError`.
+ * @property {{ setTracks(stream: MediaStream | null): void } | null} connection What connects us, or is about to: it
+ *   keeps the tracks for when it is open.
+ * @property {{ reconsider: () => void }} caller Is told when a call has got on or ended.
  */
 
 /**
@@ -54,16 +54,10 @@ const FEATURE = 'calls';
 /** @typedef {Map<MediaStreamTrack, MediaStream | undefined>} Tracks What somebody sends, and as part of what. */
 
 /**
- * What all calls of a store share.
+ * A call. Its properties are there to be read; `subscribe` tells when they change.
  *
- * @typedef {object} Exchange
- * @property {Route} route
- * @property {Timers} timers
- * @property {Map<string, Call>} calls Those that have not ended, by user.
- * @property {Map<string, Tracks>} tracks By user.
+ * What is for `Calls` alone is static, so that applications do not see it at their calls.
  */
-
-/** A call. Its properties are there to be read; `subscribe` tells when they change. */
 export class Call {
   /** @type {CallState} */
   state = 'ringing';
@@ -80,7 +74,8 @@ export class Call {
    * @type {AldisError | null}
    */
   error = null;
-  #exchange;
+  #calls;
+  #way;
   /** @type {Callbacks<Call>} */
   #watchers = new Callbacks();
   /** @type {Set<string>} those that the other side knows it by; none before it was offered */
@@ -92,15 +87,15 @@ export class Call {
   /**
    * Made by `NetworkStore.call`, or given to the callback of `NetworkStore.onCall`.
    *
-   * @param {Exchange} exchange
-   * @param {string} userId
+   * @param {Calls} calls
+   * @param {Way} way
    * @param {Omit<CallOffer, 'type'>} offer
    * @param {MediaStream | null} [stream] What is offered; none when it comes in.
    */
-  constructor(exchange, userId, { id, audio, video }, stream) {
+  constructor(calls, way, { id, audio, video }, stream) {
     this.id = id;
     /** The other user. */
-    this.userId = userId;
+    this.userId = way.userId;
     /** @type {'in' | 'out'} */
     this.direction = stream === undefined ? 'in' : 'out';
     /** Whether the caller offers sound. */
@@ -112,10 +107,10 @@ export class Call {
     /** What the other side sends: one object for the whole call, in which tracks come and go. */
     this.remoteStream = new MediaStream();
     if (this.direction === 'in') this.#ids.add(id);
-    this.#exchange = exchange;
-    this.#silence = exchange.timers.callLater(RING_SECONDS, () => this.finish('no answer'));
-    exchange.calls.set(userId, this);
-    exchange.route.changed();
+    this.#calls = calls;
+    this.#way = way;
+    this.#silence = calls.timers.callLater(RING_SECONDS, () => Call.finish(this, 'no answer'));
+    calls.open.set(way, this);
   }
 
   // --- for the application -------------------------------------------------------------------------------------------
@@ -138,7 +133,7 @@ export class Call {
    * @param {string} [reason] At most 200 characters.
    */
   decline(reason = 'declined') {
-    this.finish(clean(reason));
+    Call.finish(this, clean(reason));
   }
 
   /**
@@ -147,7 +142,7 @@ export class Call {
    * @param {string} [reason] At most 200 characters.
    */
   end(reason = 'ended') {
-    this.finish(clean(reason));
+    Call.finish(this, clean(reason));
   }
 
   /**
@@ -175,26 +170,27 @@ export class Call {
   /**
    * Have the peer called, and offer the call as soon as it is connected. Throws what comes of that.
    *
-   * @param {readonly string[] | null} features What its program can do; null while it is not connected.
+   * @param {Call} call
    */
-  begin(features) {
-    this.#open(() => features && this.#offer(features));
+  static begin(call) {
+    call.#open((features) => features && call.#offer(features));
   }
 
   /**
    * The peer is connected, now or again.
    *
+   * @param {Call} call
    * @param {readonly string[]} features
    */
-  connected(features) {
-    if (this.#ids.size) {
-      this.#send(this.localStream);
-      this.show(); // without what has ended with the connection before
+  static connected(call, features) {
+    if (call.#ids.size) {
+      call.#send(call.localStream);
+      Call.show(call); // without what has ended with the connection before
     } else {
       try {
-        this.#offer(features);
+        call.#offer(features);
       } catch (error) {
-        this.#fail(error);
+        call.#fail(error);
       }
     }
   }
@@ -202,76 +198,85 @@ export class Call {
   /**
    * The other side calls, too: both want this call, and it comes to the same conclusion, if it has heard of ours.
    *
+   * @param {Call} call
    * @param {CallOffer} offer
    */
-  meet(offer) {
-    if (this.#ids.size === 0) {
-      this.id = offer.id;
-      attempt(this.#exchange.route, this.userId, { type: 'call-accept', id: this.id, ...mediaOf(this.localStream) });
+  static meet(call, offer) {
+    if (call.#ids.size === 0) {
+      call.id = offer.id;
+      attempt(call.#way, { type: 'call-accept', id: call.id, ...mediaOf(call.localStream) });
     }
-    this.#ids.add(offer.id);
-    this.#connect(offer);
+    call.#ids.add(offer.id);
+    call.#connect(offer);
   }
 
   /**
    * Whether the other side knows the call by this id.
    *
+   * @param {Call} call
    * @param {string} id
    */
-  is(id) {
-    return this.#ids.has(id);
+  static is(call, id) {
+    return call.#ids.has(id);
   }
 
   /**
    * The other side has said something that may be about this call.
    *
+   * @param {Call} call
    * @param {Control} word
    */
-  heard(word) {
-    if (!this.is(word.id)) return;
+  static heard(call, word) {
+    if (!call.#ids.has(word.id)) return;
     if (word.type === 'call-accept') {
-      if (rings(this, 'out')) this.#connect(word);
+      if (rings(call, 'out')) call.#connect(word);
     } else if (word.type === 'call-decline' || word.type === 'call-end') {
-      this.#ids.delete(word.id);
-      this.finish(clean(word.reason));
+      call.#ids.delete(word.id);
+      Call.finish(call, clean(word.reason));
     }
   }
 
   /**
    * See `Calls.ended`.
    *
+   * @param {Call} call
    * @param {AldisError} error
    * @param {boolean} restarted
    */
-  lost(error, restarted) {
-    if (this.#ids.size || !restarted) this.#fail(error);
+  static lost(call, error, restarted) {
+    if (call.#ids.size || !restarted) call.#fail(error);
   }
 
   /**
    * End the call, and say so.
    *
+   * @param {Call} call
    * @param {string} reason
    */
-  finish(reason) {
-    if (this.state === 'ended') return;
-    const { route, calls } = this.#exchange;
-    const type = rings(this, 'in') ? 'call-decline' : 'call-end';
-    this.#silence();
-    this.#send(null);
-    this.state = 'ended';
-    this.reason = reason;
-    calls.delete(this.userId);
-    for (const id of this.#ids) attempt(route, this.userId, { type, id, reason });
-    for (const track of this.remoteStream.getTracks()) this.remoteStream.removeTrack(track);
-    this.#changed();
+  static finish(call, reason) {
+    if (call.state === 'ended') return;
+    const way = call.#way;
+    const type = rings(call, 'in') ? 'call-decline' : 'call-end';
+    call.#silence();
+    call.#send(null);
+    call.state = 'ended';
+    call.reason = reason;
+    call.#calls.open.delete(way);
+    for (const id of call.#ids) attempt(way, { type, id, reason });
+    for (const track of call.remoteStream.getTracks()) call.remoteStream.removeTrack(track);
+    call.#changed();
   }
 
-  /** Have the remote stream hold what the other side sends. */
-  show() {
-    if (this.state === 'ringing') return;
-    const { remoteStream } = this;
+  /**
+   * Have the remote stream hold what the other side sends.
+   *
+   * @param {Call} call
+   */
+  static show(call) {
+    if (call.state === 'ringing') return;
+    const { remoteStream } = call;
     /** @type {Tracks} */
-    const tracks = this.#exchange.tracks.get(this.userId) ?? new Map();
+    const tracks = call.#calls.tracks.get(call.#way) ?? new Map();
     for (const track of tracks.keys()) {
       if (track.readyState === 'ended') tracks.delete(track);
       else remoteStream.addTrack(track); // nothing happens for one that is there already
@@ -279,8 +284,8 @@ export class Call {
     for (const track of remoteStream.getTracks()) {
       if (!tracks.has(track)) remoteStream.removeTrack(track);
     }
-    if (tracks.size || !this.#expects) this.state = 'connected';
-    this.#changed();
+    if (tracks.size || !call.#expects) call.state = 'connected';
+    call.#changed();
   }
 
   // --- from ringing to the end ---------------------------------------------------------------------------------------
@@ -288,12 +293,12 @@ export class Call {
   /**
    * Have the peer called, and go on; the call has failed when that fails.
    *
-   * @param {() => void} goOn
+   * @param {(features: readonly string[] | null) => void} goOn
    */
   #open(goOn) {
     try {
-      this.#exchange.route.open(this.userId);
-      goOn();
+      this.#way.call();
+      goOn(this.#way.features);
     } catch (error) {
       this.#fail(error);
       throw error;
@@ -318,74 +323,70 @@ export class Call {
     this.#expects = audio || video;
     this.state = 'connecting';
     this.#send(this.localStream);
-    this.show();
+    Call.show(this);
   }
 
   /** @param {unknown} error */
   #fail(error) {
     const fault = (this.error = /** @type {AldisError} */ (error));
-    this.finish(fault instanceof PeerConnectionFailed ? fault.reason : fault.message);
+    Call.finish(this, fault instanceof PeerConnectionFailed ? fault.reason : fault.message);
   }
 
   #changed() {
     this.#watchers.tell(this);
-    this.#exchange.route.changed();
+    this.#way.caller.reconsider();
   }
 
   /** @param {CallWord} word */
   #say(word) {
-    this.#exchange.route.sendControl(this.userId, encodeControl(word));
+    this.#way.sendControl(encodeControl(word));
   }
 
   /** @param {MediaStream | null} stream */
   #send(stream) {
-    if (this.state !== 'ringing') this.#exchange.route.connection(this.userId)?.setTracks(stream);
+    if (this.state !== 'ringing') this.#way.connection?.setTracks(stream);
   }
 }
 
 /** All calls of one store. */
 export class Calls {
-  /** @type {Exchange} */
-  #exchange;
+  /** @type {Map<Way, Call>} Those that have not ended. */
+  open = new Map();
+  /** @type {Map<Way, Tracks>} */
+  tracks = new Map();
   #onCall;
   #random;
 
   /**
-   * @param {Route} route
    * @param {Callbacks<Call>} onCall Are told of calls that come in; while there are none, calls are declined.
    * @param {object} [platform]
    * @param {Timers} [platform.timers]
    * @param {(size: number) => Bytes} [platform.random]
    */
-  constructor(route, onCall, { timers = realTimers, random = randomBytes } = {}) {
-    this.#exchange = { route, timers, calls: new Map(), tracks: new Map() };
+  constructor(onCall, { timers = realTimers, random = randomBytes } = {}) {
+    this.timers = timers;
     this.#onCall = onCall;
     this.#random = random;
   }
 
-  /** @param {string} userId */
-  #with(userId) {
-    return this.#exchange.calls.get(userId);
-  }
-
   /**
    * Call somebody; or take their call, when they are calling. Throws `FeatureMissing`, `StateError` when there is a call
-   * with them already, and what `Route.open` throws.
+   * with them already, and what `Way.call` throws.
    *
-   * @param {string} userId
+   * @param {Way} way
    * @param {MediaStream | null} stream
    * @returns {Call}
    */
-  call(userId, stream) {
-    let call = this.#with(userId);
+  call(way, stream) {
+    let call = this.open.get(way);
     if (!call) {
       const id = toBase64url(this.#random(ID_BYTES));
-      call = new Call(this.#exchange, userId, { id, ...mediaOf(stream) }, stream);
-      call.begin(this.#exchange.route.features(userId));
+      call = new Call(this, way, { id, ...mediaOf(stream) }, stream);
+      Call.begin(call);
     } else if (rings(call, 'in')) {
       call.accept(stream);
     } else {
-      throw new StateError(`there is a call with ${userId} already`);
+      throw new StateError(`there is a call with ${way.userId} already`);
     }
     return call;
   }
@@ -396,97 +397,102 @@ export class Calls {
    * Whether a connection with this user is needed. A call that nobody has answered here needs none: else strangers could
    * make us call them.
    *
-   * @param {string} userId
+   * @param {Way} way
    */
-  busy(userId) {
-    const call = this.#with(userId);
+  busy(way) {
+    const call = this.open.get(way);
     return !!call && !rings(call, 'in');
   }
 
   /**
    * The peer is connected, now or again.
    *
-   * @param {string} userId
+   * @param {Way} way
    * @param {readonly string[]} features
    */
-  connected(userId, features) {
-    this.#with(userId)?.connected(features);
+  connected(way, features) {
+    const call = this.open.get(way);
+    if (call) Call.connected(call, features);
   }
 
   /**
    * What is under way with this user will not get any further. With `restarted` somebody else has taken the peer's place,
    * to whom can be offered what was not offered yet.
    *
-   * @param {string} userId
+   * @param {Way} way
    * @param {AldisError} error
    * @param {boolean} [restarted]
    */
-  ended(userId, error, restarted = false) {
-    this.#exchange.tracks.delete(userId);
-    this.#with(userId)?.lost(error, restarted);
+  ended(way, error, restarted = false) {
+    this.tracks.delete(way);
+    const call = this.open.get(way);
+    if (call) Call.lost(call, error, restarted);
   }
 
   /**
    * The peer's store has said something; what is not about calls is ignored.
    *
-   * @param {string} userId
+   * @param {Way} way
    * @param {Control} control
    */
-  received(userId, control) {
-    const call = this.#with(userId);
+  received(way, control) {
+    const call = this.open.get(way);
     if (control.type !== 'call-offer') {
-      call?.heard(control);
+      if (call) Call.heard(call, control);
     } else if (call && rings(call, 'out')) {
-      call.meet(control);
+      Call.meet(call, control);
     } else if (!call && this.#onCall.size) {
-      this.#onCall.tell(new Call(this.#exchange, userId, control));
-    } else if (!call?.is(control.id)) {
+      this.#onCall.tell(new Call(this, way, control));
+    } else if (!call || !Call.is(call, control.id)) {
       const reason = call ? 'busy' : 'no calls here';
-      attempt(this.#exchange.route, userId, { type: 'call-decline', id: control.id, reason });
+      attempt(way, { type: 'call-decline', id: control.id, reason });
     }
   }
 
   /**
    * The peer sends a track.
    *
-   * @param {string} userId
+   * @param {Way} way
    * @param {MediaStreamTrack} track
    * @param {readonly MediaStream[]} streams Those that it belongs to there; one, or none.
    */
-  trackReceived(userId, track, [stream]) {
+  trackReceived(way, track, [stream]) {
     /** @type {Tracks} */
-    const tracks = this.#exchange.tracks.get(userId) ?? new Map();
-    this.#exchange.tracks.set(userId, tracks);
+    const tracks = this.tracks.get(way) ?? new Map();
+    this.tracks.set(way, tracks);
     // A new connection brings new tracks, and the end of the old ones is told by nobody.
     for (const [other, its] of tracks) {
       if (other !== track && other.kind === track.kind && its !== stream) tracks.delete(other);
     }
     tracks.set(track, stream);
+    const show = () => {
+      const call = this.open.get(way);
+      if (call) Call.show(call);
+    };
     const gone = () => {
       if (tracks.get(track) === stream) tracks.delete(track);
-      this.#with(userId)?.show();
+      show();
     };
     track.addEventListener('ended', gone);
     stream?.addEventListener('removetrack', (event) => event.track === track && gone());
-    this.#with(userId)?.show();
+    show();
   }
 
   /** End all calls. */
   close() {
-    for (const call of this.#exchange.calls.values()) call.finish('the store was closed');
+    for (const call of this.open.values()) Call.finish(call, 'the store was closed');
   }
 }
 
 /**
  * Say something that may as well not be said, when there is no way to.
  *
- * @param {Route} route
- * @param {string} userId
+ * @param {Way} way
  * @param {CallWord} word
  */
-function attempt(route, userId, word) {
+function attempt(way, word) {
   try {
-    route.sendControl(userId, encodeControl(word));
+    way.sendControl(encodeControl(word));
   } catch {}
 }
 

@@ -41,9 +41,9 @@ import { sameKey } from './keys.js';
  */
 
 /** @typedef {{
- *   busy(userId: string): boolean,
- *   connected(userId: string, features: readonly string[]): void,
- *   ended(userId: string, error: AldisError, restarted?: boolean): void,
+ *   busy(link: Link): boolean,
+ *   connected(link: Link, features: readonly string[]): void,
+ *   ended(link: Link, error: AldisError, restarted?: boolean): void,
  * }} Service Files or calls: whether they need a connection, and what they are told. */
 
 /**
@@ -124,8 +124,7 @@ export class Link {
 
   /** Whether there should be a connection. */
   get wanted() {
-    const { userId } = this;
-    return this.kept || this.#asking > 0 || this.queued > 0 || this.#home.services.some((each) => each.busy(userId));
+    return this.kept || this.#asking > 0 || this.queued > 0 || this.#home.services.some((each) => each.busy(this));
   }
 
   /** Whether it may be forgotten to make place for another peer. */
@@ -453,7 +452,7 @@ export class Link {
           }
           this.#changed();
         }),
-        trackReceived: ear((track, streams) => this.#home.calls.trackReceived(this.userId, track, streams)),
+        trackReceived: ear((track, streams) => this.#home.calls.trackReceived(this, track, streams)),
       },
       () => (listened() ? conversation.hello() : conversation.greeting()),
     );
@@ -492,12 +491,12 @@ export class Link {
    * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
    */
   #over(error, restarted) {
-    this.#home.services.forEach((service) => service.ended(this.userId, error, restarted));
+    this.#home.services.forEach((service) => service.ended(this, error, restarted));
   }
 
   /** What is sent gets through, now or again. */
   #getsThrough() {
-    this.#home.services.forEach((service) => service.connected(this.userId, this.#features));
+    this.#home.services.forEach((service) => service.connected(this, this.#features));
   }
 
   #changed() {

@@ -323,7 +323,8 @@ export class NetworkStore {
    * @returns {Transfer}
    */
   sendFile(userId, file, options) {
-    return this.#ready().transfers.send(userId, file, options);
+    const board = this.#ready();
+    return board.transfers.send(board.link(userId), file, options);
   }
 
   /**
@@ -344,7 +345,8 @@ export class NetworkStore {
    * @returns {Call}
    */
   call(userId, stream = null) {
-    return this.#ready().calls.call(userId, stream);
+    const board = this.#ready();
+    return board.calls.call(board.link(userId), stream);
   }
 
   /**

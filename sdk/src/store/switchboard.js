@@ -32,7 +32,7 @@ import { Transfers } from './transfer.js';
  * @import { PeerTiming } from '../peer/wire.js'
  * @import { Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
- * @import { Call, Route } from './calls.js'
+ * @import { Call } from './calls.js'
  * @import { Callbacks, Mailbox, StateFeed } from './feeds.js'
  * @import { Home } from './link.js'
  * @import { Accept } from './reception.js'
@@ -66,7 +66,6 @@ const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartb
  * The peers of one user of one server.
  *
  * @implements {Home}
- * @implements {Route}
  */
 export class Switchboard {
   timers = timers;
@@ -95,8 +94,8 @@ export class Switchboard {
     this.pins = new DirectoryPins(setup.pins, client.server);
     this.ice = new IceKeeper(client, setup.iceServers, timers);
     this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
-    this.transfers = new Transfers(this, setup.onFile);
-    this.calls = new Calls(this, setup.onCall);
+    this.transfers = new Transfers(setup.onFile);
+    this.calls = new Calls(setup.onCall);
     this.services = [this.transfers, this.calls];
   }
 
@@ -449,40 +448,10 @@ export class Switchboard {
    * @param {Link} link
    * @param {Bytes} data
    */
-  controlReceived({ userId }, data) {
+  controlReceived(link, data) {
     const control = this.#closed ? null : decodeControl(data);
     if (control) {
-      this.services.forEach((service) => service.received(userId, control));
+      this.services.forEach((service) => service.received(link, control));
     }
-  }
-
-  // --- for files and calls (`Route` of `transfer` and `calls`) -----------------------------------------------------
-
-  /**
-   * @param {string} userId
-   * @param {Bytes} data
-   */
-  sendControl(userId, data) {
-    return this.link(userId).sendControl(data);
-  }
-
-  /** @param {string} userId */
-  features(userId) {
-    return this.find(userId)?.features ?? null;
-  }
-
-  /** @param {string} userId */
-  open(userId) {
-    this.link(userId).call();
-  }
-
-  /** @param {string} userId */
-  connection(userId) {
-    return this.find(userId)?.connection ?? null;
-  }
-
-  /** Some have become less busy, perhaps. */
-  changed() {
-    this.links.forEach((link) => link.caller.reconsider());
   }
 }

@@ -44,12 +44,12 @@ const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
  */
 
 /**
- * @typedef {object} Route The way to the peers.
- * @property {(userId: string, control: Bytes) => unknown} sendControl Queue a control message. Throws `AldisError`.
- * @property {(userId: string) => readonly string[] | null} features What the peer's program can do; null while it is not
- *   connected.
- * @property {(userId: string) => void} open Have the peer called, from now on for as long as `Transfers.busy`. Throws
- *   where that is in vain.
+ * @typedef {object} Way The other user, and the way to them.
+ * @property {string} userId
+ * @property {readonly string[] | null} features What the peer's program can do; null while it is not connected.
+ * @property {(control: Bytes) => unknown} sendControl Queue a control message. Throws `AldisError`.
+ * @property {() => void} call Have the peer called, from now on for as long as `Transfers.busy`. Throws where that is in
+ *   vain.
  */
 
 /**
@@ -57,6 +57,8 @@ const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
  *
  * `id`: its name between the two programs. `userId`: the other user. `name`: that of the file, safe to be used in a
  * folder. `size` in bytes. `mime`: the type of the content, as the sender says.
+ *
+ * What is for `Transfers` alone is static, so that applications do not see it at their transfers.
  */
 export class Transfer {
   /** How it stands. @type {TransferState} */
@@ -73,9 +75,11 @@ export class Transfer {
   blob = null;
   /** @type {Callbacks<Transfer>} */
   #watchers = new Callbacks();
-  #route;
+  #way;
   #all;
   #file;
+  /** Whether the other side knows of it: the offer has gone out, or come in. */
+  #announced;
   /** How much was sent, or has arrived. */
   #moved = 0;
   /** Pieces that have arrived and are not written. */
@@ -86,22 +90,19 @@ export class Transfer {
   #stir = () => {};
 
   /**
-   * @param {Route} route
+   * @param {Way} way
    * @param {Set<Transfer>} all Those with this user that are not over.
-   * @param {string} userId
    * @param {Omit<FileOffer, 'type'>} offer
    * @param {Blob | null} file What is sent; null when it is received.
    */
-  constructor(route, all, userId, { id, name, size, mime }, file) {
+  constructor(way, all, { id, name, size, mime }, file) {
     this.id = id;
-    this.userId = userId;
+    this.userId = way.userId;
     /** @type {'in' | 'out'} */
     this.direction = file ? 'out' : 'in';
     this.name = safeName(name);
     this.size = size;
     this.mime = safeMime(mime);
-    /** Whether the other side knows of it: the offer has gone out, or come in. */
-    this.announced = !file;
     /**
      * Resolves when the file is whole and written; rejects with `error`, which nobody has to handle.
      *
@@ -111,9 +112,10 @@ export class Transfer {
       this.#watchers.add(({ state, error }) => (error ? reject(error) : state === 'done' && resolve()));
     });
     this.finished.catch(() => {});
-    this.#route = route;
+    this.#way = way;
     this.#all = all.add(this);
     this.#file = file;
+    this.#announced = !file;
   }
 
   // --- for the application -------------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ export class Transfer {
    */
   decline(reason = '') {
     this.#checkOffered();
-    this.end('declined', reason, 'declined', 'file-decline');
+    this.#end('declined', reason, 'declined', 'file-decline');
   }
 
   /**
@@ -152,7 +154,7 @@ export class Transfer {
    * @param {string} [reason]
    */
   cancel(reason = '') {
-    this.end('cancelled', reason, 'cancelled', 'file-cancel');
+    this.#end('cancelled', reason, 'cancelled', 'file-cancel');
   }
 
   /**
@@ -168,16 +170,17 @@ export class Transfer {
   /**
    * Offer it, unless that was done before, or it is over.
    *
+   * @param {Transfer} transfer
    * @param {readonly string[]} features
    */
-  offer(features) {
-    const { id, userId, name, size, mime } = this;
-    if (!this.announced && this.state === 'offered') {
+  static offer(transfer, features) {
+    const { id, userId, name, size, mime, state } = transfer;
+    if (!transfer.#announced && state === 'offered') {
       if (features.includes(FEATURE)) {
-        this.announced = true;
-        this.#tell({ type: 'file-offer', id, name, size, mime });
+        transfer.#announced = true;
+        transfer.#tell({ type: 'file-offer', id, name, size, mime });
       } else {
-        this.end('failed', new FeatureMissing(userId, FEATURE));
+        transfer.#end('failed', new FeatureMissing(userId, FEATURE));
       }
     }
   }
@@ -185,69 +188,59 @@ export class Transfer {
   /**
    * The other side has said something of it. What is said twice, or by the wrong side, changes nothing.
    *
+   * @param {Transfer} transfer
    * @param {Control} control
    */
-  hear(control) {
-    const file = this.#file;
+  static hear(transfer, control) {
+    const file = transfer.#file;
     switch (control.type) {
       case 'file-cancel':
-        this.end('cancelled', control.reason, 'cancelled by the other side');
+        transfer.#end('cancelled', control.reason, 'cancelled by the other side');
         break;
       case 'file-decline':
         if (file) {
-          this.end('declined', control.reason, 'declined');
+          transfer.#end('declined', control.reason, 'declined');
         }
         break;
       case 'file-accept':
-        if (file && !this.#isRunning) {
-          const before = [...this.#all].filter((other) => other.#file && other.#isRunning);
-          this.#change('running');
-          this.#read(file, before);
+        if (file && !transfer.#isRunning) {
+          const before = [...transfer.#all].filter((other) => other.#file && other.#isRunning);
+          transfer.#change('running');
+          transfer.#read(file, before);
         }
         break;
       case 'file-received':
-        if (file && this.#isFair(control.bytes >= this.transferred && control.bytes <= this.#moved)) {
-          this.#progress(control.bytes);
+        if (file && transfer.#isFair(control.bytes >= transfer.transferred && control.bytes <= transfer.#moved)) {
+          transfer.#progress(control.bytes);
         }
         break;
       case 'piece':
         if (!file) {
-          this.#arrived(control);
+          transfer.#arrived(control);
         }
     }
   }
 
   /**
-   * It fails here, and the other side is told.
+   * See `Transfers.ended`.
    *
-   * @param {string} reason
+   * @param {Transfer} transfer
+   * @param {AldisError & { reason?: string }} error
+   * @param {boolean} [restarted]
    */
-  fail(reason) {
-    this.end('failed', reason, '', 'file-cancel');
+  static lost(transfer, error, restarted) {
+    if (transfer.#announced || !restarted) {
+      transfer.#fail(error.reason ?? error.message);
+    }
   }
 
   /**
-   * It is over, unless it was before.
+   * The store goes away; the other side sees that by itself.
    *
-   * @param {TransferState} state
-   * @param {string | AldisError | null} why
-   * @param {string} [prefix] Goes before the reason.
-   * @param {'file-cancel' | 'file-decline'} [type] How to tell the other side.
+   * @param {Transfer} transfer
    */
-  end(state, why, prefix, type) {
-    if (this.#all.delete(this)) {
-      const { id, userId, name } = this;
-      const reason = clean(typeof why === 'string' ? why : '');
-      const text = [prefix, reason].filter(Boolean).join(': ');
-      this.error = typeof why === 'string' ? new TransferFailed(userId, name, text) : why;
-      if (why !== null) {
-        this.#writer?.abort(this.error).catch(() => {});
-      }
-      this.#change(state);
-      if (type && this.announced) {
-        this.#tell({ type, id, reason });
-      }
-    }
+  static close(transfer) {
+    transfer.#end('failed', 'the store was closed');
   }
 
   // --- sending -------------------------------------------------------------------------------------------------------
@@ -276,7 +269,7 @@ export class Transfer {
       }
     } catch {
       // Browsers notice that a file has changed on the disk, and do not say more than this.
-      this.fail('the file has changed, or is gone');
+      this.#fail('the file has changed, or is gone');
     }
   }
 
@@ -315,7 +308,7 @@ export class Transfer {
         this.#progress(end);
       }
     } catch (error) {
-      this.fail(`the recipient cannot write it: ${/** @type {Error} */ (error)?.message ?? error}`);
+      this.#fail(`the recipient cannot write it: ${/** @type {Error} */ (error)?.message ?? error}`);
     }
   }
 
@@ -339,6 +332,39 @@ export class Transfer {
 
   // --- both ----------------------------------------------------------------------------------------------------------
 
+  /**
+   * It fails here, and the other side is told.
+   *
+   * @param {string} reason
+   */
+  #fail(reason) {
+    this.#end('failed', reason, '', 'file-cancel');
+  }
+
+  /**
+   * It is over, unless it was before.
+   *
+   * @param {TransferState} state
+   * @param {string | AldisError | null} why
+   * @param {string} [prefix] Goes before the reason.
+   * @param {'file-cancel' | 'file-decline'} [type] How to tell the other side.
+   */
+  #end(state, why, prefix, type) {
+    if (this.#all.delete(this)) {
+      const { id, userId, name } = this;
+      const reason = clean(typeof why === 'string' ? why : '');
+      const text = [prefix, reason].filter(Boolean).join(': ');
+      this.error = typeof why === 'string' ? new TransferFailed(userId, name, text) : why;
+      if (why !== null) {
+        this.#writer?.abort(this.error).catch(() => {});
+      }
+      this.#change(state);
+      if (type && this.#announced) {
+        this.#tell({ type, id, reason });
+      }
+    }
+  }
+
   get #isRunning() {
     return this.state === 'running';
   }
@@ -347,7 +373,7 @@ export class Transfer {
   #progress(bytes) {
     this.transferred = bytes;
     if (bytes === this.size) {
-      this.end('done', null);
+      this.#end('done', null);
     } else {
       this.#change(this.state);
     }
@@ -367,9 +393,9 @@ export class Transfer {
    */
   #tell(word) {
     try {
-      this.#route.sendControl(this.userId, word instanceof Uint8Array ? word : encodeControl(word));
+      this.#way.sendControl(word instanceof Uint8Array ? word : encodeControl(word));
     } catch (error) {
-      this.fail(/** @type {AldisError} */ (error).message);
+      this.#fail(/** @type {AldisError} */ (error).message);
     }
   }
 
@@ -381,7 +407,7 @@ export class Transfer {
   #isFair(isRight) {
     const isFair = isRight && this.#isRunning;
     if (!isFair) {
-      this.fail('the other side breaks the protocol');
+      this.#fail('the other side breaks the protocol');
     }
     return isFair;
   }
@@ -389,41 +415,38 @@ export class Transfer {
 
 /** All transfers of one store. */
 export class Transfers {
-  #route;
   #onFile;
-  /** @type {Map<string, Set<Transfer>>} those that are not over, by user */
+  /** @type {Map<Way, Set<Transfer>>} those that are not over */
   #open = new Map();
 
   /**
-   * @param {Route} route
    * @param {Callbacks<Transfer>} onFile They are told of what others offer; while there are none, offers are declined.
    */
-  constructor(route, onFile) {
-    this.#route = route;
+  constructor(onFile) {
     this.#onFile = onFile;
   }
 
   /**
    * Offer a file.
    *
-   * @param {string} userId
+   * @param {Way} way
    * @param {Blob} file
    * @param {{ name?: string }} [options]
    * @returns {Transfer}
    */
-  send(userId, file, { name = /** @type {Partial<File>} */ (file).name ?? '' } = {}) {
+  send(way, file, { name = /** @type {Partial<File>} */ (file).name ?? '' } = {}) {
     if (!(file instanceof Blob)) {
       throw new UsageError('neither a File nor a Blob');
     }
     const { size, type: mime } = file;
-    const transfer = this.#add(userId, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
+    const transfer = this.#add(way, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
     try {
-      this.#route.open(userId);
+      way.call();
     } catch (error) {
       transfer.cancel();
       throw error;
     }
-    this.connected(userId);
+    this.connected(way);
     return transfer;
   }
 
@@ -431,55 +454,51 @@ export class Transfers {
    * Whether a connection with this user is needed. An offer that nobody has answered needs none: else strangers could
    * make us call them.
    *
-   * @param {string} userId
+   * @param {Way} way
    */
-  busy(userId) {
-    return this.#of(userId).some(({ direction, state }) => direction === 'out' || state === 'running');
+  busy(way) {
+    return this.#of(way).some(({ direction, state }) => direction === 'out' || state === 'running');
   }
 
   /**
    * The peer is connected, now or again: offer what waits for that.
    *
-   * @param {string} userId
+   * @param {Way} way
    */
-  connected(userId) {
-    const features = this.#route.features(userId);
+  connected(way) {
+    const { features } = way;
     if (features) {
-      this.#of(userId).forEach((transfer) => transfer.offer(features));
+      this.#of(way).forEach((transfer) => Transfer.offer(transfer, features));
     }
   }
 
   /**
    * What is under way with this user will not get any further.
    *
-   * @param {string} userId
-   * @param {AldisError & { reason?: string }} error
+   * @param {Way} way
+   * @param {AldisError} error
    * @param {boolean} [restarted] Somebody else has taken the peer's place, to whom what was not offered yet can be.
    */
-  ended(userId, error, restarted = false) {
-    for (const transfer of this.#of(userId)) {
-      if (transfer.announced || !restarted) {
-        transfer.fail(error.reason ?? error.message);
-      }
-    }
-    if (!this.#open.get(userId)?.size) {
-      this.#open.delete(userId);
+  ended(way, error, restarted) {
+    this.#of(way).forEach((transfer) => Transfer.lost(transfer, error, restarted));
+    if (!this.#open.get(way)?.size) {
+      this.#open.delete(way);
     }
   }
 
   /**
    * The peer's store has said something.
    *
-   * @param {string} userId
+   * @param {Way} way
    * @param {Control} control
    */
-  received(userId, control) {
-    const all = this.#of(userId);
+  received(way, control) {
+    const all = this.#of(way);
     const known = all.find(({ id }) => id === control.id);
     if (known) {
-      known.hear(control);
+      Transfer.hear(known, control);
     } else if (control.type === 'file-offer') {
-      const transfer = this.#add(userId, control, null);
+      const transfer = this.#add(way, control, null);
       if (all.filter(({ direction }) => direction === 'in').length >= MAX_OPEN) {
         transfer.decline('too many files are on offer');
       } else if (this.#onFile.size) {
@@ -492,24 +511,24 @@ export class Transfers {
 
   /** End everything. */
   close() {
-    for (const userId of this.#open.keys()) {
-      this.#of(userId).forEach((transfer) => transfer.end('failed', 'the store was closed'));
+    for (const way of this.#open.keys()) {
+      this.#of(way).forEach(Transfer.close);
     }
   }
 
-  /** @param {string} userId */
-  #of(userId) {
-    return [...(this.#open.get(userId) ?? [])];
+  /** @param {Way} way */
+  #of(way) {
+    return [...(this.#open.get(way) ?? [])];
   }
 
   /**
-   * @param {string} userId
+   * @param {Way} way
    * @param {Omit<FileOffer, 'type'>} offer
    * @param {Blob | null} file
    */
-  #add(userId, offer, file) {
-    const all = this.#open.get(userId) ?? new Set();
-    this.#open.set(userId, all);
-    return new Transfer(this.#route, all, userId, offer, file);
+  #add(way, offer, file) {
+    const all = this.#open.get(way) ?? new Set();
+    this.#open.set(way, all);
+    return new Transfer(way, all, offer, file);
   }
 }

@@ -10,7 +10,7 @@ import { camera, FakeStream } from '../support/fake_media.js';
 
 test('tracks that arrive before the word that accepts are kept', () => {
   const { alice, bob, deliver } = pair();
-  const call = alice.calls.call('bobby', camera('audio'));
+  const call = alice.calls.call(alice.way, camera('audio'));
   deliver();
   bob.incoming[0].accept(camera('audio'));
   const track = alice.track('audio', new FakeStream());
@@ -39,7 +39,7 @@ test('the remote stream is one object, whose tracks come and go', () => {
   assert.deepEqual(remoteStream.getTracks(), [sound, pictures]);
   stream.lose(pictures);
   assert.deepEqual(remoteStream.getTracks(), [sound]);
-  alice.calls.trackReceived('bobby', pictures, /** @type {any} */ ([new FakeStream()]));
+  alice.calls.trackReceived(alice.way, pictures, /** @type {any} */ ([new FakeStream()]));
   assert.deepEqual(remoteStream.getTracks(), [sound, pictures]);
   stream.lose(pictures); // the association of before
   assert.deepEqual(remoteStream.getTracks(), [sound, pictures]);
@@ -81,7 +81,7 @@ test('after the end nothing is sent, and nothing shown', () => {
 
 test('another stream is sent from now on', () => {
   const alice = new End('bobby');
-  const call = alice.calls.call('bobby', camera('audio'));
+  const call = alice.calls.call(alice.way, camera('audio'));
   const [second, third] = [camera('audio', 'video'), camera('audio')];
   let told = 0;
   call.subscribe(() => told++);
@@ -156,29 +156,29 @@ test('a peer that is lost for good ends the call, with the reason', () => {
   const { alice, bob, call } = talking();
   alice.track('audio');
   const error = new PeerConnectionFailed('bobby', 'it has hung up');
-  alice.calls.ended('bobby', error);
+  alice.calls.ended(alice.way, error);
   assert.deepEqual([call.state, call.reason, call.error], ['ended', 'it has hung up', error]);
   assert.deepEqual(call.remoteStream.getTracks(), []);
   assert.equal(alice.sending, null);
-  assert.equal(bob.calls.busy('alice.'), true);
+  assert.equal(bob.calls.busy(bob.way), true);
   alice.words().forEach((word) => bob.hear(word)); // in case that they still hear us
-  assert.equal(bob.calls.busy('alice.'), false);
+  assert.equal(bob.calls.busy(bob.way), false);
 });
 
 test('a peer that was started anew has forgotten a call, but can be offered one that waits', () => {
   const restarted = new PeerConnectionFailed('bobby', 'it was started anew');
   const { alice, call } = talking();
-  alice.calls.ended('bobby', restarted, true);
+  alice.calls.ended(alice.way, restarted, true);
   assert.deepEqual([call.state, call.reason], ['ended', 'it was started anew']);
   alice.words();
   alice.features = null;
-  const waiting = alice.calls.call('bobby', null);
-  alice.calls.ended('bobby', restarted, true);
+  const waiting = alice.calls.call(alice.way, null);
+  alice.calls.ended(alice.way, restarted, true);
   alice.connect();
   assert.deepEqual(alice.words(), [{ type: 'call-offer', id: waiting.id, audio: false, video: false }]);
-  alice.calls.ended('bobby', new QueueFull('bobby', 1, 1));
+  alice.calls.ended(alice.way, new QueueFull('bobby', 1, 1));
   assert.match(waiting.reason ?? '', /no more can be queued/);
-  alice.calls.ended('bobby', restarted); // no call: nothing happens
+  alice.calls.ended(alice.way, restarted); // no call: nothing happens
 });
 
 test('closing ends all calls and says so', () => {

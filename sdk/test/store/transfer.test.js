@@ -27,29 +27,35 @@ class Side {
   /** @type {Side | null} */
   other = null;
 
+  /** The way to the peer. */
+  way;
+
   constructor() {
-    this.transfers = new Transfers(
-      {
-        sendControl: (_, bytes) => {
-          if (this.refusal) throw this.refusal;
-          this.sent.push(bytes);
-          this.deliver();
-        },
-        features: () => this.features,
-        open: () => {
-          if (this.refusal) throw this.refusal;
-          this.opened++;
-        },
+    const side = this;
+    this.transfers = new Transfers(this.onFile);
+    this.way = {
+      userId: 'peer',
+      get features() {
+        return side.features;
       },
-      this.onFile,
-    );
+      sendControl(bytes) {
+        if (side.refusal) throw side.refusal;
+        side.sent.push(bytes);
+        side.deliver();
+      },
+      call() {
+        if (side.refusal) throw side.refusal;
+        side.opened++;
+      },
+    };
   }
 
   /** Hand what was said to the other side, if there is one. */
   deliver() {
-    while (this.other && this.sent.length) {
+    const { other } = this;
+    while (other && this.sent.length) {
       const control = decodeControl(/** @type {any} */ (this.sent.shift()));
-      if (control) queueMicrotask(() => this.other?.transfers.received('peer', control));
+      if (control) queueMicrotask(() => other.transfers.received(other.way, control));
     }
   }
 
@@ -60,7 +66,7 @@ class Side {
 
   /** @param {any} control */
   hear(control) {
-    this.transfers.received('peer', control);
+    this.transfers.received(this.way, control);
   }
 
   /** @param {any[]} controls */
@@ -125,7 +131,7 @@ for (const size of [0, 1, MAX_PIECE, MAX_PIECE + 1, CONFIRM, 3 * WINDOW + 12_345
       incoming.push(transfer);
       transfer.accept();
     });
-    const transfer = alice.transfers.send('peer', file);
+    const transfer = alice.transfers.send(alice.way, file);
     /** @type {number[]} */
     const progress = [];
     transfer.subscribe(({ transferred }) => progress.push(transferred));
@@ -149,7 +155,7 @@ for (const size of [0, 1, MAX_PIECE, MAX_PIECE + 1, CONFIRM, 3 * WINDOW + 12_345
       progress,
       [...progress].sort((one, other) => one - other),
     );
-    assert.ok(!alice.transfers.busy('peer') && !bob.transfers.busy('peer'));
+    assert.ok(!alice.transfers.busy(alice.way) && !bob.transfers.busy(bob.way));
   });
 }
 
@@ -170,7 +176,7 @@ test('a file goes into a stream as fast as that takes it, and is confirmed when 
     close: () => void (closed = true),
   });
   bob.onFile.add((transfer) => transfer.accept({ sink }));
-  const transfer = alice.transfers.send('peer', file);
+  const transfer = alice.transfers.send(alice.way, file);
   await until(() => waiting.length === 1);
   await settle();
   assert.equal(transfer.transferred, 0);
@@ -190,7 +196,7 @@ test('several files go one after the other', async () => {
   const incoming = [];
   bob.onFile.add((transfer) => incoming.push(transfer));
   const files = Array.from({ length: 6 }, (_, index) => fileOf(700_000 + index));
-  const outgoing = files.map(({ file }) => alice.transfers.send('peer', file));
+  const outgoing = files.map(({ file }) => alice.transfers.send(alice.way, file));
   await until(() => incoming.length === 6);
   incoming.forEach((transfer) => transfer.accept());
   await Promise.all(outgoing.map((transfer) => transfer.finished));
@@ -206,7 +212,7 @@ test('a file can be declined, with or without a reason', async () => {
   ])) {
     const [alice, bob] = pair();
     bob.onFile.add((transfer) => transfer.decline(reason));
-    const transfer = alice.transfers.send('peer', fileOf(9).file);
+    const transfer = alice.transfers.send(alice.way, fileOf(9).file);
     await assert.rejects(transfer.finished, (error) => error instanceof TransferFailed && error.reason === words);
     assert.equal(transfer.state, 'declined');
     assert.equal(transfer.error?.userId, 'peer');
@@ -220,7 +226,7 @@ test('either side may cancel, before and while it runs', async () => {
       /** @type {any[]} */
       const incoming = [];
       bob.onFile.add((transfer) => incoming.push(transfer));
-      const outgoing = alice.transfers.send('peer', fileOf(2 * WINDOW).file);
+      const outgoing = alice.transfers.send(alice.way, fileOf(2 * WINDOW).file);
       await until(() => incoming.length === 1);
       if (!early) {
         let writes = 0;
@@ -247,7 +253,7 @@ test('a stream that fails ends the transfer at both ends, with its words', async
   bob.onFile.add((transfer) =>
     transfer.accept({ sink: new WritableStream({ write: () => Promise.reject(new Error('the disk is full')) }) }),
   );
-  const outgoing = alice.transfers.send('peer', fileOf(WINDOW).file);
+  const outgoing = alice.transfers.send(alice.way, fileOf(WINDOW).file);
   await assert.rejects(outgoing.finished, {
     reason: 'cancelled by the other side: the recipient cannot write it: the disk is full',
   });
@@ -269,14 +275,14 @@ test('a stream is aborted when the file does not arrive, also while it takes its
     });
     bob.onFile.add((transfer) => transfer.accept({ sink: transfer.size === 5 ? sink : stuck }));
   });
-  const first = alice.transfers.send('peer', fileOf(WINDOW).file);
+  const first = alice.transfers.send(alice.way, fileOf(WINDOW).file);
   await until(() => first.state === 'running');
   await settle();
   first.cancel();
   await signalled;
-  const second = alice.transfers.send('peer', fileOf(5).file);
+  const second = alice.transfers.send(alice.way, fileOf(5).file);
   await until(() => second.state === 'running');
-  bob.transfers.ended('peer', new PeerConnectionFailed('peer', 'gone'));
+  bob.transfers.ended(bob.way, new PeerConnectionFailed('peer', 'gone'));
   await until(() => second.state === 'cancelled');
   assert.equal(aborted, null); // not before its write has ended, says the standard
 });
@@ -288,7 +294,7 @@ test('a file that cannot be read any more is cancelled', async () => {
   file.slice = () => {
     throw new DOMException('gone', 'NotReadableError');
   };
-  const outgoing = alice.transfers.send('peer', file);
+  const outgoing = alice.transfers.send(alice.way, file);
   await assert.rejects(outgoing.finished, { reason: 'the file has changed, or is gone' });
   assert.equal(outgoing.state, 'failed');
 });
@@ -298,27 +304,27 @@ test('a file that cannot be read any more is cancelled', async () => {
 test('an offer waits for the connection, and says what is on offer', async () => {
   const side = new Side();
   side.features = null;
-  const transfer = side.transfers.send('peer', new Blob(['hello'], { type: 'text/plain' }), { name: '../x.txt' });
+  const transfer = side.transfers.send(side.way, new Blob(['hello'], { type: 'text/plain' }), { name: '../x.txt' });
   assert.equal(side.opened, 1);
-  assert.ok(side.transfers.busy('peer'));
-  assert.ok(!side.transfers.busy('somebody else'));
-  side.transfers.connected('peer', []);
+  assert.ok(side.transfers.busy(side.way));
+  assert.ok(!side.transfers.busy({ ...side.way }));
+  side.transfers.connected(side.way, []);
   assert.deepEqual(side.take(), []);
   side.features = ['files', 'calls'];
-  side.transfers.connected('peer', side.features);
-  side.transfers.connected('peer', side.features);
+  side.transfers.connected(side.way, side.features);
+  side.transfers.connected(side.way, side.features);
   assert.deepEqual(side.take(), [{ type: 'file-offer', id: transfer.id, name: 'x.txt', size: 5, mime: 'text/plain' }]);
 });
 
 test('what is cancelled while others are offered is not offered', () => {
   const side = new Side();
   side.features = null;
-  const [first, second] = [1, 2].map((size) => side.transfers.send('peer', fileOf(size).file));
+  const [first, second] = [1, 2].map((size) => side.transfers.send(side.way, fileOf(size).file));
   first?.subscribe(({ state }) => state === 'failed' && second?.cancel());
   side.features = ['files'];
   side.refusal = new QueueFull('peer', 1, 1);
   second?.subscribe(({ state }) => state === 'cancelled' && (side.refusal = null));
-  side.transfers.connected('peer');
+  side.transfers.connected(side.way);
   assert.deepEqual([first?.state, second?.state], ['failed', 'cancelled']);
   assert.deepEqual(
     side.take().filter((word) => word?.id === second?.id),
@@ -329,7 +335,7 @@ test('what is cancelled while others are offered is not offered', () => {
 test('a peer whose program takes no files is told apart at once', async () => {
   const side = new Side();
   side.features = ['calls'];
-  const transfer = side.transfers.send('peer', fileOf(5).file);
+  const transfer = side.transfers.send(side.way, fileOf(5).file);
   assert.equal(transfer.state, 'failed');
   await assert.rejects(transfer.finished, FeatureMissing);
   assert.deepEqual(side.take(), []);
@@ -337,10 +343,10 @@ test('a peer whose program takes no files is told apart at once', async () => {
 
 test('what cannot be offered is refused at once', () => {
   const side = new Side();
-  assert.throws(() => side.transfers.send('peer', /** @type {any} */ ('text')), UsageError);
+  assert.throws(() => side.transfers.send(side.way, /** @type {any} */ ('text')), UsageError);
   side.refusal = new StateError('closed');
-  assert.throws(() => side.transfers.send('peer', fileOf(5).file), StateError);
-  assert.ok(!side.transfers.busy('peer'));
+  assert.throws(() => side.transfers.send(side.way, fileOf(5).file), StateError);
+  assert.ok(!side.transfers.busy(side.way));
 });
 
 test('what cannot be said ends the transfer', async () => {
@@ -359,7 +365,7 @@ test('without a callback files are declined', () => {
 
 test('only an offer of the other side can be accepted or declined, and only once', () => {
   const side = new Side();
-  const outgoing = side.transfers.send('peer', fileOf(5).file);
+  const outgoing = side.transfers.send(side.way, fileOf(5).file);
   assert.throws(() => outgoing.accept(), StateError);
   assert.throws(() => outgoing.decline(), StateError);
   const { transfer } = offered(5);
@@ -399,9 +405,9 @@ test('a blob has a type only if nothing in it runs when it is opened', async () 
 
 test('the end of the stream ends what is under way, and says so', () => {
   const { side, transfer } = offered(10);
-  const outgoing = side.transfers.send('peer', fileOf(5).file);
+  const outgoing = side.transfers.send(side.way, fileOf(5).file);
   side.take();
-  side.transfers.ended('peer', new PeerConnectionFailed('peer', 'it has hung up'));
+  side.transfers.ended(side.way, new PeerConnectionFailed('peer', 'it has hung up'));
   assert.deepEqual([transfer.state, outgoing.state], ['failed', 'failed']);
   assert.equal(transfer.error.reason, 'it has hung up');
   assert.deepEqual(
@@ -413,12 +419,12 @@ test('the end of the stream ends what is under way, and says so', () => {
 test('what was not offered yet can be offered to the one who has taken the place of the other', () => {
   const side = new Side();
   side.features = null;
-  const transfer = side.transfers.send('peer', fileOf(5).file);
-  side.transfers.ended('peer', new PeerConnectionFailed('peer', 'started anew'), true);
+  const transfer = side.transfers.send(side.way, fileOf(5).file);
+  side.transfers.ended(side.way, new PeerConnectionFailed('peer', 'started anew'), true);
   assert.equal(transfer.state, 'offered');
   side.features = ['files'];
-  side.transfers.connected('peer', []);
-  side.transfers.ended('peer', new PeerConnectionFailed('peer', 'started anew'), true);
+  side.transfers.connected(side.way, []);
+  side.transfers.ended(side.way, new PeerConnectionFailed('peer', 'started anew'), true);
   assert.equal(transfer.state, 'failed');
 });
 
@@ -432,7 +438,7 @@ test('closing ends everything, and says nothing', () => {
 test('an offer too many fails alone', async () => {
   const [alice, bob] = pair();
   bob.onFile.add(() => {});
-  const all = Array.from({ length: MAX_OPEN + 1 }, () => alice.transfers.send('peer', fileOf(1).file));
+  const all = Array.from({ length: MAX_OPEN + 1 }, () => alice.transfers.send(alice.way, fileOf(1).file));
   await assert.rejects(/** @type {any} */ (all.at(-1)).finished, { reason: 'declined: too many files are on offer' });
   assert.ok(all.slice(0, MAX_OPEN).every(({ state }) => state === 'offered'));
 });
@@ -440,15 +446,15 @@ test('an offer too many fails alone', async () => {
 test('many files that wait for a peer which takes none all fail', async () => {
   const side = new Side();
   side.features = null;
-  const all = Array.from({ length: 3000 }, () => side.transfers.send('peer', fileOf(1).file));
+  const all = Array.from({ length: 3000 }, () => side.transfers.send(side.way, fileOf(1).file));
   side.features = [];
-  side.transfers.connected('peer', []);
+  side.transfers.connected(side.way, []);
   assert.ok(all.every((transfer) => transfer.error instanceof FeatureMissing));
 });
 
 test('a message of the application waits behind one window, however many files are accepted', async () => {
   const side = new Side();
-  const all = Array.from({ length: 3 }, () => side.transfers.send('peer', fileOf(1.5 * WINDOW).file));
+  const all = Array.from({ length: 3 }, () => side.transfers.send(side.way, fileOf(1.5 * WINDOW).file));
   const [first, second, third] = all.map(({ id }) => id);
   side.take();
   /** What was sent meanwhile, by file. */
@@ -514,7 +520,7 @@ for (const [what, accepted, bytes] of /** @type {[string, boolean, number][]} */
 ])) {
   test(`a confirmation of ${what} ends the transfer`, async () => {
     const side = new Side();
-    const transfer = side.transfers.send('peer', fileOf(5).file);
+    const transfer = side.transfers.send(side.way, fileOf(5).file);
     if (accepted) side.hear({ type: 'file-accept', id: transfer.id });
     await settle();
     side.hear({ type: 'file-received', id: transfer.id, bytes });
@@ -525,7 +531,7 @@ for (const [what, accepted, bytes] of /** @type {[string, boolean, number][]} */
 
 test('a confirmation that goes back ends the transfer', async () => {
   const side = new Side();
-  const transfer = side.transfers.send('peer', fileOf(2 * WINDOW).file);
+  const transfer = side.transfers.send(side.way, fileOf(2 * WINDOW).file);
   side.hear({ type: 'file-accept', id: transfer.id });
   await until(() => side.sent.length > 10);
   side.hear({ type: 'file-received', id: transfer.id, bytes: CONFIRM });
@@ -535,7 +541,7 @@ test('a confirmation that goes back ends the transfer', async () => {
 
 test('what is said about an unknown transfer, twice, or by the wrong side is ignored', async () => {
   const { side, transfer } = offered(10);
-  const outgoing = side.transfers.send('peer', fileOf(5).file);
+  const outgoing = side.transfers.send(side.way, fileOf(5).file);
   side.take();
   for (const type of ['file-accept', 'file-decline', 'file-received', 'file-cancel', 'piece', 'call-offer']) {
     side.hear(piece({ type, id: '__________8', reason: '', bytes: 0 }));
@@ -565,7 +571,7 @@ test('thousands of offers leave 64 open', () => {
   }
   assert.equal(told, MAX_OPEN);
   assert.equal(side.take().length, 3000 - MAX_OPEN);
-  assert.ok(!side.transfers.busy('peer'));
+  assert.ok(!side.transfers.busy(side.way));
 });
 
 test('names and types of strangers are made safe', () => {
@@ -583,4 +589,15 @@ test('a transfer whose words are read from the wire works as well', () => {
   const bytes = [encodePiece(ID, 0, Uint8Array.of(1)), encodeControl({ type: 'file-cancel', id: ID, reason: 'x' })];
   bytes.forEach((each) => side.hear(decodeControl(each)));
   assert.equal(transfer.state, 'cancelled');
+});
+
+test('applications see of a transfer what is for them, and nothing else', () => {
+  const [alice] = pair();
+  const transfer = alice.transfers.send(alice.way, fileOf(1).file);
+  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(transfer));
+  assert.deepEqual(methods, ['constructor', 'accept', 'decline', 'cancel']);
+  assert.deepEqual(
+    Object.keys(transfer).sort().join(),
+    'blob,direction,error,finished,id,mime,name,size,state,subscribe,transferred,userId',
+  );
 });

@@ -1,5 +1,4 @@
 /** Two ends of calls without a store: words between them cross as a test says, and tracks flow when it says so. */
-import assert from 'node:assert/strict';
 import { toBase64url } from '../../src/protocol/codec.js';
 import { Calls } from '../../src/store/calls.js';
 import { decodeControl, encodeControl } from '../../src/store/controls.js';
@@ -35,29 +34,30 @@ export class End {
   /** @param {string} other @param {{ answers?: boolean }} [options] */
   constructor(other, { answers = true } = {}) {
     this.other = other;
-    const route = {
-      sendControl: (userId, control) => {
-        assert.equal(userId, other);
-        if (this.refusal) {
-          throw this.refusal;
-        }
-        this.said.push(control);
+    const end = this;
+    this.way = {
+      userId: other,
+      get features() {
+        return end.features;
       },
-      features: () => this.features,
-      open: (userId) => {
-        if (this.refusal) {
-          throw this.refusal;
-        }
-        this.opened.push(userId);
+      sendControl(control) {
+        if (end.refusal) throw end.refusal;
+        end.said.push(control);
       },
-      connection: () => (this.peer ? { setTracks: (stream) => (this.sending = stream) } : null),
-      changed: () => void this.changes++,
+      call() {
+        if (end.refusal) throw end.refusal;
+        end.opened.push(other);
+      },
+      get connection() {
+        return end.peer ? { setTracks: (stream) => (end.sending = stream) } : null;
+      },
+      caller: { reconsider: () => void this.changes++ },
     };
     if (answers) {
       this.onCall.add((call) => this.incoming.push(call));
     }
     let next = 0;
-    this.calls = new Calls(route, this.onCall, {
+    this.calls = new Calls(this.onCall, {
       timers: this.timers,
       random: (size) => new Uint8Array(size).fill(++next, 1).fill(other.length, 0, 1),
     });
@@ -70,19 +70,19 @@ export class End {
 
   /** @param {any} word */
   hear(word) {
-    this.calls.received(this.other, decodeControl(encodeControl(word)));
+    this.calls.received(this.way, decodeControl(encodeControl(word)));
   }
 
   /** The connection is there, or there again. */
   connect(features = ['calls']) {
     this.features = features;
-    this.calls.connected(this.other, features);
+    this.calls.connected(this.way, features);
   }
 
   /** @param {'audio' | 'video'} kind @param {FakeStream} [stream] */
   track(kind, stream) {
     const track = /** @type {any} */ (new FakeTrack(kind));
-    this.calls.trackReceived(this.other, track, /** @type {any} */ (stream ? [stream] : []));
+    this.calls.trackReceived(this.way, track, /** @type {any} */ (stream ? [stream] : []));
     return track;
   }
 }
@@ -108,7 +108,7 @@ export function pair() {
 /** Two ends that are in a call, each sending sound and pictures, none of which has arrived yet. */
 export function talking() {
   const { alice, bob, deliver } = pair();
-  const call = alice.calls.call('bobby', camera('audio', 'video'));
+  const call = alice.calls.call(alice.way, camera('audio', 'video'));
   deliver();
   const [answered] = bob.incoming;
   answered.accept(camera('audio', 'video'));
