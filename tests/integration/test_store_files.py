@@ -20,7 +20,7 @@ from aldis.store.transfer import Transfer, TransferState
 from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
 from support.store_program import StoreProcess
-from support.stores import contents, new_store, running_server, stores, until_peer, until_state
+from support.stores import QUICK, contents, new_store, running_server, stores, until_peer, until_state
 
 ENGINES = ("wrtc", "aiortc")
 SEED = bytes(range(32))
@@ -91,8 +91,8 @@ async def test_a_file_arrives_as_it_was_whoever_sends_it(tmp_path: Path, first: 
         await arrives(await bob.send_file("alice", str(path), name="yours.jpg"))
         assert digest(at_alice / "yours.jpg") == digest(path)
         assert alice.state.peers["bob"].features == ("files",)
+        await alice.drain(timeout=PATIENCE)  # the last word on the file is acknowledged after it
         assert (alice.state.peers["bob"].queued, alice.state.peers["bob"].connections) == (0, 1)
-        await alice.drain(timeout=PATIENCE)
 
 
 async def test_chat_goes_on_while_a_file_is_on_its_way(tmp_path: Path) -> None:
@@ -161,7 +161,11 @@ async def lose_the_path(store: NetworkStore, user_id: str) -> None:
 
 @pytest.mark.parametrize("loser", ["alice", "bob"])
 async def test_a_transfer_survives_a_path_that_is_lost_and_replaced(tmp_path: Path, loser: str) -> None:
-    async with nothing_left_behind(), running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "alice", "bob", timing=QUICK) as (alice, bob),
+    ):
         bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
         path = a_file(tmp_path, 40 * WINDOW)
         transfer = await alice.send_file("bob", path)
@@ -175,7 +179,7 @@ async def test_a_transfer_survives_a_path_that_is_lost_and_replaced(tmp_path: Pa
 async def test_a_transfer_survives_a_path_that_is_lost_and_comes_back(tmp_path: Path) -> None:
     async with (
         running_server() as server,
-        stores(server.url, "alice") as (alice,),
+        stores(server.url, "alice", timing=QUICK) as (alice,),
         StoreProcess(server.url, "bob", SEED) as bob,
     ):
         folder = a_folder(tmp_path)
@@ -194,7 +198,7 @@ async def test_a_transfer_survives_a_path_that_is_lost_and_comes_back(tmp_path: 
 
 
 async def test_a_transfer_fails_clearly_when_the_other_side_is_started_anew(tmp_path: Path) -> None:
-    async with running_server() as server, stores(server.url, "alice") as (alice,):
+    async with running_server() as server, stores(server.url, "alice", timing=QUICK) as (alice,):
         folder = a_folder(tmp_path)
         async with StoreProcess(server.url, "bob", SEED) as bob:
             bob.command("take files", str(folder))
@@ -246,7 +250,7 @@ async def test_leaving_fails_what_is_under_way(tmp_path: Path) -> None:
 
 async def test_a_stranger_who_offers_files_and_goes_keeps_no_place(tmp_path: Path) -> None:
     limits = StoreLimits(peers=1)
-    async with running_server() as server, stores(server.url, "alice", limits=limits) as (alice,):
+    async with running_server() as server, stores(server.url, "alice", limits=limits, timing=QUICK) as (alice,):
         offered = Signal()
         files: list[Transfer] = []
 

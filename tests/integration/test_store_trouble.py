@@ -36,6 +36,7 @@ from support.peers import Signal, nothing_left_behind
 from support.server_process import ServerProcess
 from support.store_program import StoreProcess
 from support.stores import (
+    QUICK,
     contents,
     new_store,
     read,
@@ -166,7 +167,7 @@ async def test_a_peer_that_is_not_there_makes_place_for_one_that_is() -> None:
 
 @pytest.mark.parametrize("engine", ["wrtc", "aiortc"])
 async def test_a_peer_that_is_killed_and_comes_back_gets_what_was_sent_meanwhile_and_nothing_twice(engine: str) -> None:
-    async with running_server() as server, stores(server.url, "alice", engine=engine) as (alice,):
+    async with running_server() as server, stores(server.url, "alice", engine=engine, timing=QUICK) as (alice,):
         async with StoreProcess(server.url, "bob", SEED) as bob:
             await alice.connect_to_peer("bob")
             first = await alice.send("bob", "read by the first run")
@@ -186,7 +187,7 @@ async def test_a_peer_that_is_killed_and_comes_back_gets_what_was_sent_meanwhile
 
 
 async def test_a_peer_that_is_killed_and_calls_again_itself_is_the_same_peer() -> None:
-    async with running_server() as server, stores(server.url, "alice") as (alice,):
+    async with running_server() as server, stores(server.url, "alice", timing=QUICK) as (alice,):
         for run in range(3):
             async with StoreProcess(server.url, "bob", SEED) as bob:
                 bob.command("connect", "alice")
@@ -201,7 +202,7 @@ async def test_a_peer_that_is_killed_and_calls_again_itself_is_the_same_peer() -
 
 
 async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_again() -> None:
-    async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+    async with running_server() as server, stores(server.url, "alice", "bob", timing=QUICK) as (alice, bob):
         count = 400
         to_bob, to_alice = asyncio.create_task(read(bob, count)), asyncio.create_task(read(alice, count))
         for number in range(count):

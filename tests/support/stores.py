@@ -24,6 +24,9 @@ from aldis.store.store import NetworkStore
 from support.patience import PATIENCE
 from support.settings import config
 
+# Where no path is lost, a silence says only that the machine is busy, or that aiortc has to send something again.
+STEADY = PeerTiming(attempt=30.0, heal=15.0, heartbeat=0.2, silence=10.0, probe=1.0, linger=0.5)
+# Where one is lost, and the test waits until that is noticed.
 QUICK = PeerTiming(attempt=5.0, heal=2.0, heartbeat=0.2, silence=1.0, probe=0.3, linger=0.5)
 SHORT = Backoff(first=0.1, most=1.0)
 
@@ -36,8 +39,8 @@ async def running_server(**settings: Any) -> AsyncIterator[SignalingServer]:
 
 
 def new_store(**options: Any) -> NetworkStore:
-    """A store with short times, not connected."""
-    return NetworkStore(options.pop("identity", None), **{"timing": QUICK, "backoff": SHORT, **options})
+    """A store that is not connected, with short pauses; `timing=QUICK` for tests that lose paths."""
+    return NetworkStore(options.pop("identity", None), **{"timing": STEADY, "backoff": SHORT, **options})
 
 
 @asynccontextmanager
