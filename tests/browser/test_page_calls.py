@@ -77,7 +77,7 @@ async def test_a_video_call_shows_moving_pictures_at_both_ends(arrive: Arrive) -
     await with_alice.button("Hang up").click()
     for conversation in (with_bob, with_alice):
         await expect(conversation.call).to_be_hidden()
-        await expect(conversation.log).to_contain_text("Call ended · 0:")
+        await expect(conversation.log).to_contain_text("Call ended after 0:")
         await expect(conversation.button("Start a video call")).to_be_enabled()
     # Microphone and camera are let go of.
     assert set(await tracks.evaluate("(tracks) => tracks.map((track) => track.readyState)")) == {"ended"}
@@ -134,4 +134,4 @@ async def test_a_call_ends_with_the_window_of_the_other(arrive: Arrive) -> None:
     await moves(with_bob.call.get_by_label("Picture of bob"), with_alice.call.get_by_label("Picture of alice"))
     await bob.page.close()
     await expect(with_bob.call).to_be_hidden()
-    await expect(with_bob.log).to_contain_text("Call ended · 0:")
+    await expect(with_bob.log).to_contain_text("Call ended after 0:")

@@ -111,7 +111,7 @@ async def test_a_call_is_answered_by_keys_and_never_by_accident(arrive: Arrive) 
     way = await tab_to(bob.page, "Hang up")
     assert {"Mute the microphone", "Turn the camera on"} <= set(way)
     await bob.page.keyboard.press("Enter")
-    await expect(with_bob.log).to_contain_text("Call ended · 0:")
+    await expect(with_bob.log).to_contain_text("Call ended after 0:")
     await expect(with_alice.field).to_be_focused()
 
 

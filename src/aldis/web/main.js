@@ -6,17 +6,17 @@
  */
 
 /** @import { Person } from './person.js' */
-import { announce, setAttribute, setText } from './dom.js';
+import { announce } from './dom.js';
 import { readInvitation } from './invitation.js';
 import { lastName, tabName } from './memory.js';
 import { Session } from './session.js';
 import { incomingCall } from './views/call.js';
+import { top } from './views/top.js';
 import { welcome } from './views/welcome.js';
 import { workspace } from './views/workspace.js';
-import { named, Problem, SERVER } from './words.js';
+import { named, Problem } from './words.js';
 
 const main = /** @type {HTMLElement} */ (document.getElementById('main'));
-const server = /** @type {HTMLElement} */ (document.getElementById('server'));
 
 const problem = whatIsMissing();
 const state = {
@@ -35,6 +35,7 @@ const session = new Session(scheduleDrawing, met);
 const start = welcome(begin);
 const work = workspace(session, { error: () => state.error, open: openPerson, back, changeName, takeBack });
 const incoming = incomingCall(session, answer);
+const above = top(session);
 
 /** What a browser needs for all this, and has not. */
 function whatIsMissing() {
@@ -136,7 +137,6 @@ async function takeBack() {
 // --- drawing -------------------------------------------------------------------------------------------------------
 
 let scheduled = false;
-let announced = 0;
 
 function scheduleDrawing() {
   if (scheduled) return;
@@ -155,26 +155,12 @@ function draw() {
     show(start.element);
   }
   incoming.render();
-
-  server.hidden = !work.element.isConnected;
-  setAttribute(server, 'data-state', session.server);
-  setText(server, `Server ${SERVER[session.server]}`);
-  document.title = title();
-  const { unread } = session.people;
-  if (unread > announced) announce(unread === 1 ? '1 unread message' : `${unread} unread messages`);
-  announced = unread;
+  above.render(work.element.isConnected);
 }
 
 /** @param {HTMLElement} part */
 function show(part) {
   if (main.firstElementChild !== part) main.replaceChildren(part);
-}
-
-function title() {
-  if (session.calling.incoming) return `☎ ${named(session.calling.person?.name ?? '')} is calling`;
-  const { unread } = session.people;
-  const who = session.running ? `${named(session.name)} · Aldis` : 'Aldis';
-  return unread ? `(${unread}) ${who}` : who;
 }
 
 // --- the browser ---------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ const EXPLANATIONS = {
 /** @type {[title: string, text: string]} */
 const TOO_OLD = [
   'This browser is too old for Aldis',
-  'It cannot make the keys (Ed25519) that prove who you are. Chrome and Edge 137, Firefox 130, Safari 17 and later can.',
+  'It cannot make the keys (Ed25519) that prove who you are. Chrome and Edge 137, Firefox 129, Safari 17 and later can.',
 ];
 
 /** @type {[title: string, text: string]} */
@@ -234,7 +234,7 @@ export function clock(date) {
  * @param {number | null} seconds  how long they talked, null when they never did
  */
 export function callEnded({ direction, reason, error, userId }, seconds) {
-  if (seconds !== null) return `Call ended · ${duration(seconds)}`;
+  if (seconds !== null) return `Call ended after ${duration(seconds)}`;
   if (error) return explainShort(error);
   if (reason === 'busy') return `${named(userId)} is in another call`;
   if (reason === 'declined')

@@ -9,7 +9,7 @@ import { clock, explainShort, named } from '../words.js';
 
 /** @param {TextEntry} entry @param {Person} person @param {() => void} again @returns {View} */
 export function textEntry(entry, person, again) {
-  const status = h('span', { class: 'delivery' });
+  const status = h('span', { class: 'delivery', 'aria-live': 'off' });
   const problem = h('p', { class: 'entry-problem' });
   const text = entry.code ? h('pre', {}, entry.text) : h('p', { dir: 'auto' }, ...linked(entry.text));
   const element = h(

@@ -20,7 +20,7 @@ const RELEASE_AFTER = 60_000; // milliseconds in which a browser has begun to sa
 /** @param {FileEntry} entry @param {() => void} take @returns {View} */
 export function fileEntry(entry, take) {
   const { transfer, mine } = entry;
-  const state = h('span', { class: 'file-state' });
+  const state = h('span', { class: 'file-state', 'aria-live': 'off' });
   const progress = h('progress', {
     'aria-label': `Progress of ${transfer.name}`,
   });

@@ -33,8 +33,8 @@ export function workspace(session, { error, open, back, changeName, takeBack }) 
     invitation.element,
   );
   const talks = h('div', { class: 'talks' });
-  /** @type {Map<Person, ReturnType<typeof conversation>>} */
-  const conversations = new Map();
+  /** @type {WeakMap<Person, ReturnType<typeof conversation>>} those that have been open: there may be hundreds on the list */
+  const conversations = new WeakMap();
   const renderTalks = listIn(talks, (/** @type {Person} */ person) => {
     const view = conversation(session, person, back);
     conversations.set(person, view);
@@ -60,13 +60,14 @@ export function workspace(session, { error, open, back, changeName, takeBack }) 
       last = current;
     },
     render() {
-      setAttribute(element, 'data-pane', session.people.current ? 'talk' : 'people');
+      const { current, list } = session.people;
+      setAttribute(element, 'data-pane', current ? 'talk' : 'people');
       notice.render();
       side.render();
-      start.hidden = session.people.current !== null;
+      start.hidden = current !== null;
       if (!start.hidden) invitation.render();
-      talks.hidden = session.people.current === null;
-      renderTalks(session.people.list);
+      talks.hidden = current === null;
+      renderTalks(list.filter((person) => person === current || conversations.has(person)));
     },
   };
 }
