@@ -56,10 +56,10 @@ async def test_one_line_is_sent_and_the_end_is_success_once_it_has_arrived(serve
 
 
 async def test_who_comes_first_waits_and_says_for_whom(server: Server) -> None:
-    async with chat(server, "bob", "alice", "--timeout", "20") as alice:
+    async with chat(server, "bob", "alice", "--timeout", "40") as alice:
         await alice.type("are you there?\n")
         alice.stdin.close()
-        await alice.says("nobody called bob has been here yet; waiting for up to 20 s")
+        await alice.says("nobody called bob has been here yet; waiting for up to 40 s")
         async with chat(server, "alice", "bob") as bob:
             assert await bob.line() == "alice: are you there?"
             assert await alice.end() == 0
@@ -100,15 +100,17 @@ async def test_no_input_is_no_error_and_says_how_to_listen(server: Server) -> No
 
 
 async def test_what_is_not_confirmed_in_time_has_its_own_exit_code(server: Server) -> None:
-    async with chat(server, "alice", "bob") as bob, chat(server, "bob", "alice", "--timeout", "2") as alice:
-        await alice.type("first\n")
-        assert await bob.line() == "alice: first"
-        bob.process.send_signal(signal.SIGSTOP)
-        await alice.type("second\n")
-        alice.stdin.close()
-        assert await alice.end() == 8
-        # Bob may have been stopped between printing the first one and confirming it.
-        assert re.search("bob has not confirmed [12] of 2 messages in time", alice.errors)
+    async with chat(server, "alice", "bob") as bob:
+        await bob.says("waiting")  # the time-out is one for meeting too
+        async with chat(server, "bob", "alice", "--timeout", "4") as alice:
+            await alice.type("first\n")
+            assert await bob.line() == "alice: first"
+            bob.process.send_signal(signal.SIGSTOP)
+            await alice.type("second\n")
+            alice.stdin.close()
+            assert await alice.end() == 8
+            # Bob may have been stopped between printing the first one and confirming it.
+            assert re.search("bob has not confirmed [12] of 2 messages in time", alice.errors)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -256,7 +256,7 @@ async def test_replies_that_nobody_fetches_are_limited(
 
 
 async def test_who_does_not_fetch_a_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(endpoint, "UNACKNOWLEDGED", 0.5)
+    monkeypatch.setattr(endpoint, "UNACKNOWLEDGED", 2.0)
     async with SignalingServer(config()) as server:
         (tmp_path / "index.html").write_bytes(b"x" * 16 * 1024 * 1024)
         monkeypatch.setattr(server._endpoint._door, "_site", Pages(tmp_path))

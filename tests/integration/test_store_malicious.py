@@ -24,10 +24,10 @@ from aldis.protocol.codec import from_base64
 from aldis.store.store import NetworkStore
 from support.evil_server import EvilServer, Message, evil_server
 from support.patience import PATIENCE
-from support.stores import contents, new_store, until, until_peer
+from support.stores import STEADY, contents, new_store, until, until_peer
 
 # Attempts fail by themselves soon: what is refused is refused silently, and only time tells that nothing else comes.
-HASTY = PeerTiming(attempt=1.5, heal=1.0, heartbeat=0.2, silence=1.0, probe=0.3, linger=0.3)
+HASTY = PeerTiming(attempt=1.5, heal=1.0, heartbeat=0.2, silence=5.0, probe=1.0, linger=0.3)
 
 
 @dataclass
@@ -43,13 +43,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*, attacker: bool) -> AsyncIterator[Scene]:
+async def scene(*, attacker: bool, timing: PeerTiming = HASTY) -> AsyncIterator[Scene]:
     """Alice knows bob's key; who has his name is `attacker`, with another key, or bob himself."""
     bobs_key = Identity.generate()
     async with (
         evil_server() as server,
-        new_store(timing=HASTY) as alice,
-        new_store(timing=HASTY, identity=Identity.generate() if attacker else bobs_key) as bob,
+        new_store(timing=timing) as alice,
+        new_store(timing=timing, identity=Identity.generate() if attacker else bobs_key) as bob,
     ):
         ever: set[tuple[str, PeerState]] = set()
         for store in (alice, bob):
@@ -175,7 +175,7 @@ async def test_an_offer_for_somebody_else_or_in_another_name_is_refused() -> Non
 
 
 async def test_an_offer_that_is_replayed_connects_nobody_and_does_not_disturb_a_connection() -> None:
-    async with scene(attacker=False) as it:
+    async with scene(attacker=False, timing=STEADY) as it:
         await it.bob.connect_to_peer("alice")
         await until_peer(it.alice, "bob", lambda view: view.state is PeerState.CONNECTED)
         offer = next(message for message in it.server.relayed if message["type"] == "offer")

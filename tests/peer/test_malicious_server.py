@@ -20,7 +20,7 @@ from aldis.protocol.channel import Ack, encode_ack
 from aldis.protocol.messages import Capabilities, Description, Proof
 from support.peers import LOOPBACK, SERVER, EngineEnd, Link, Passed, Side, connected, nothing_left_behind
 
-SHORT = PeerTiming(attempt=1.0, heal=0.5, heartbeat=0.2, silence=0.6, probe=0.3, linger=0.3)
+SHORT = PeerTiming(attempt=1.5, heal=0.5, heartbeat=0.2, silence=0.6, probe=0.3, linger=0.3)
 Event = OfferReceived | AnswerReceived
 
 
