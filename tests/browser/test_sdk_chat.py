@@ -40,7 +40,7 @@ async def test_two_tabs_chat_both_ways(arrive: Arrive) -> None:
     stats = await alice.get("store.stats('bob')")
     assert (stats["path"], stats["protocol"], stats["local"]) == ("direct", "udp", "host")
     assert stats["bytesSent"] > 0
-    assert 0 < stats["roundTripTime"] < 1
+    assert 0 < stats["roundTripTime"] < PATIENCE
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -100,7 +100,7 @@ async def test_a_tab_and_a_python_program_that_call_each_other_at_once_end_with_
 COUNT = 1000
 SEND_MANY = """
 for (let number = 0; number < count; number++) store.send(userId, number);
-await store.drain(userId, { timeout: 15 });
+await store.drain(userId);
 """
 
 

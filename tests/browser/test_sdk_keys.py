@@ -196,7 +196,7 @@ async def test_an_answer_that_was_changed_on_the_way_is_refused(arrive: Arrive, 
             await bob.connect_to_signaling(server.url, "bob")
             honest = server.tamper
             server.tamper = tampering("answer", lie)
-            error = await alice.fails("store.connectToPeer('bob', { timeout: 2 })")
+            error = await alice.fails("store.connectToPeer('bob', { timeout: 4 })")
             assert (error["name"], error["userId"]) == ("ProofInvalid", "bob")
             assert await alice.get("store.state.peers.bob.connections") == 0
             assert await alice.get("store.state.peers.bob.publicKey") is None
@@ -226,7 +226,7 @@ async def test_a_server_that_puts_itself_in_the_place_of_a_peer_that_is_known_is
         async with new_store() as mallory:
             await mallory.connect_to_signaling(server.url, "bob")
             server.keys["bob"] = bobs.public_key  # the directory tells what alice knows; the answer will not
-            error = await alice.fails("store.connectToPeer('bob', { timeout: 2 })")
+            error = await alice.fails("store.connectToPeer('bob', { timeout: 4 })")
             assert error["name"] == "PeerKeyChanged"
             assert bytes(error["offered"]) == mallory.identity.public_key
             assert await alice.get("store.state.peers.bob.connections") == 0
@@ -240,7 +240,7 @@ async def test_a_key_that_is_swapped_at_the_first_contact_is_told_by_the_invitat
             await mallory.connect_to_signaling(server.url, "bob")
             # The directory is in league with mallory, and alice has never met bob: only the invitation tells.
             error = await alice.fails(
-                "store.connectToPeer('bob', { timeout: 2, fingerprint })", fingerprint=bobs.fingerprint
+                "store.connectToPeer('bob', { timeout: 4, fingerprint })", fingerprint=bobs.fingerprint
             )
             assert (error["name"], error["offered"]) == ("FingerprintMismatch", mallory.identity.fingerprint)
             assert await alice.get("store.state.peers.bob.publicKey") is None

@@ -97,7 +97,7 @@ async def test_a_tab_that_is_reloaded_comes_back_under_its_name_with_its_key(
 
 
 async def test_a_tab_that_goes_without_a_word_comes_back_and_gets_what_was_sent_meanwhile(arrive: Arrive) -> None:
-    (alice,) = await tabs(arrive, "alice")
+    (alice,) = await tabs(arrive, "alice", quick=True)
     bob = await Tab(await arrive()).open()
     await bob.run("addEventListener('pagehide', (event) => event.stopImmediatePropagation());")  # it never learns
     await bob.start("bob", keep=True)
@@ -129,7 +129,7 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
             await alice.run("wires.at(-1).close();")
         assert await got_by_bob == list(range(300))
         assert await alice.contents(300) == list(range(300))
-        await alice.run("await store.drain('bob', { timeout: 10 });")
+        await alice.run("await store.drain('bob');")
         await bob.drain(timeout=PATIENCE)
         assert await alice.get("[got.length, store.state.peers.bob.connections > 1]") == [0, True]
 

@@ -16,11 +16,9 @@ from browser.conftest import Arrive
 from support.browser import Person
 from support.patience import PATIENCE
 
-# Short times, as in support.stores.
-_SETTINGS = """{
-  timing: { attempt: 5, heal: 2, heartbeat: 0.2, silence: 1, probe: 0.3, linger: 0.5 },
-  backoff: { first: 0.1, most: 1 },
-}"""
+# As in support.stores.
+_STEADY = "{ attempt: 30, heal: 15, heartbeat: 0.2, silence: 10, probe: 1, linger: 0.5 }"
+_QUICK = "{ attempt: 5, heal: 2, heartbeat: 0.2, silence: 1, probe: 0.3, linger: 0.5 }"
 _LOAD = """
 window.sdk = await import('/aldis.js');
 window.wires = [];
@@ -34,7 +32,7 @@ window.Wire = class extends RTCPeerConnection {
 for (const track of (await navigator.mediaDevices.getUserMedia({ audio: true })).getTracks()) track.stop();
 """
 _START = f"""
-const settings = {_SETTINGS};
+const settings = {{ timing: quick ? {_QUICK} : {_STEADY}, backoff: {{ first: 0.1, most: 1 }} }};
 const kept = keep && {{ identity: await sdk.Identity.loadOrCreate(name), pins: new sdk.IndexedDBPins() }};
 const given = pem && {{ identity: await sdk.Identity.import(pem) }};
 window.store = new sdk.NetworkStore({{ ...settings, RTCPeerConnection: Wire, ...kept, ...given }});
@@ -90,10 +88,14 @@ class Tab:
         device: str = "main",
         pem: str | None = None,
         url: str | None = None,
+        quick: bool = False,
     ) -> Tab:
-        """Make a store and register it. `keep`: with the key and the pins that this browser has."""
+        """Make a store and register it.
+
+        `keep`: with the key and the pins that this browser has. `quick`: for tests that wait for the loss of a path.
+        """
         self.name = name
-        await self.run(_START, name=name, keep=keep, device=device, pem=pem, url=url)
+        await self.run(_START, name=name, keep=keep, device=device, pem=pem, url=url, quick=quick)
         return self
 
     async def run(self, code: str, **values: Any) -> Any:
@@ -154,10 +156,10 @@ class Tab:
         return [message["content"] for message in await self.read(count)]
 
 
-async def tabs(arrive: Arrive, *names: str, keep: bool = False) -> list[Tab]:
+async def tabs(arrive: Arrive, *names: str, keep: bool = False, quick: bool = False) -> list[Tab]:
     """People who have their stores on the server already."""
 
     async def tab(name: str) -> Tab:
-        return await (await Tab(await arrive()).open()).start(name, keep=keep)
+        return await (await Tab(await arrive()).open()).start(name, keep=keep, quick=quick)
 
     return await asyncio.gather(*map(tab, names))
