@@ -105,6 +105,9 @@ async def test_a_call_can_be_declined_given_up_and_be_without_pictures(arrive: A
     await expect(with_bob.log).to_contain_text("Call ended without an answer")
 
     await with_alice.button("Start an audio call").click()
+    # What is offered first is what was asked for.
+    await expect(with_bob.window.button("Accept with audio only")).to_have_class("primary")
+    await expect(with_bob.window.button("Accept with video")).not_to_have_class("primary")
     await with_bob.window.button("Accept with audio only").click()
     for conversation, person in ((with_bob, "bob"), (with_alice, "alice")):
         await expect(conversation.call).to_contain_text(f"In a call with {person}")

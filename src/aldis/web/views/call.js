@@ -89,12 +89,7 @@ export function incomingCall(session, answer) {
   const who = h('h2', { id: title, tabindex: -1, autofocus: true });
   const what = h('p', {});
   const problem = h('p', { class: 'field-hint wrong', role: 'alert' });
-  const withVideo = h(
-    'button',
-    { type: 'button', class: 'primary', onclick: () => answer(true) },
-    icon('camera'),
-    'Accept with video',
-  );
+  const withVideo = h('button', { type: 'button', onclick: () => answer(true) }, icon('camera'), 'Accept with video');
   const withAudio = h(
     'button',
     { type: 'button', onclick: () => answer(false) },
@@ -125,6 +120,9 @@ export function incomingCall(session, answer) {
         setFace(face, person);
         fill(who, person, () => [h('bdi', {}, person.name), ' is calling']);
         setText(what, calling.opening ? OPENING : calling.call?.video ? 'Video call' : 'Audio call');
+        // Nobody turns on a camera by mistake.
+        withVideo.classList.toggle('primary', calling.call?.video ?? false);
+        withAudio.classList.toggle('primary', !calling.call?.video);
         setText(problem, calling.error ? explainShort(calling.error) : '');
       }
       if (person && !element.open) element.showModal();

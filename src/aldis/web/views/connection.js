@@ -46,8 +46,9 @@ export function connectionPanel(session, person) {
       fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow} ${person.newKey}`, () =>
         keysOf(session, person),
       );
-      fill(action, connected, () => [
-        !connected && h('button', { type: 'button', onclick: () => session.connect(person) }, 'Connect now'),
+      const idle = !connected && person.presence !== 'connecting';
+      fill(action, idle, () => [
+        idle && h('button', { type: 'button', onclick: () => session.connect(person) }, 'Connect now'),
         h('button', { type: 'button', onclick: () => session.remove(person) }, 'Remove from the list'),
       ]);
     },

@@ -61,7 +61,7 @@ export function invitePanel(session) {
       h(
         'p',
         { class: 'fine' },
-        'This address works on this computer only, for instance in a second window. To invite others, open this page under its https address.',
+        'This address works on this computer only, for instance in a second window. For others, open this page under its https address.',
       ),
     code,
     h('label', { for: id }, 'Invitation link'),
