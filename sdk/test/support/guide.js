@@ -64,6 +64,7 @@ const TYPES = {
     strict: true,
     noUncheckedIndexedAccess: true,
     exactOptionalPropertyTypes: true,
+    noUnusedLocals: true, // as in the templates of Vite
     noEmit: true,
     allowJs: true, // the SDK's source has its types in comments
     module: 'esnext',
