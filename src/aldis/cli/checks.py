@@ -197,8 +197,12 @@ def _named(servers: tuple[IceServer, ...], server: Endpoint) -> Check:
     )
 
 
-async def examine_stun(servers: tuple[IceServer, ...], within: float) -> AsyncIterator[Check]:
-    """Whether each STUN server answers, and as whom it sees us."""
+async def examine_stun(servers: tuple[IceServer, ...], within: float) -> AsyncIterator[Check | tuple[IceServer, ...]]:
+    """Whether each STUN server answers, and as whom it sees us.
+
+    The last thing it gives is the ICE servers without those that do not answer: an engine would wait for each in vain.
+    """
+    silent: set[str] = set()
     for url in dict.fromkeys(url for server in servers for url in server.urls if url.startswith("stun:")):
         match = _STUN_URL.match(url)
         if match is None:
@@ -213,12 +217,17 @@ async def examine_stun(servers: tuple[IceServer, ...], within: float) -> AsyncIt
         else:
             yield Check("STUN", Mark.OK, f"{safe_line(url)} sees this machine as {seen}")
             continue
+        silent.add(url)
         yield Check(
             "STUN",
             Mark.WARN,
             f"{safe_line(url)}: {reason}",
             "UDP may be blocked here, or the STUN server is down; across networks a TURN server is needed then.",
         )
+    heard = ([url for url in server.urls if url not in silent] for server in servers)
+    yield tuple(
+        IceServer(urls, server.username, server.credential) for server, urls in zip(servers, heard, strict=True) if urls
+    )
 
 
 async def examine_engines(servers: tuple[IceServer, ...], *, loopback: bool) -> AsyncIterator[Check]:

@@ -107,8 +107,11 @@ async def _all(arguments: Arguments) -> AsyncIterator[tuple[str, Check]]:
             ice_servers = found
         else:
             yield "Server", found
-    async for check in checks.examine_stun(ice_servers, arguments.timeout):
-        yield "Server", check
+    async for found in checks.examine_stun(ice_servers, arguments.timeout):
+        if isinstance(found, tuple):
+            ice_servers = found
+        else:
+            yield "Server", found
     # As `aldis chat` does: with a server on this machine, the peers are here too.
     local = is_this_machine(arguments.server.host)
     async for check in checks.examine_engines(ice_servers, loopback=local):
