@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from aldis.protocol.channel import Ack, Chunk, Content, Hello, encode_ack, encod
 from aldis.store.state import StoreLimits
 from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
+from support.ports import free_port
 from support.server_process import ServerProcess
 from support.store_program import StoreProcess
 from support.stores import (
@@ -48,13 +48,6 @@ from support.stores import (
 )
 
 SEED = bytes(range(32))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_the_chat_goes_on_without_the_server_and_signaling_comes_back_by_itself(tmp_path: Path) -> None:

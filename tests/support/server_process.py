@@ -12,14 +12,17 @@ from types import TracebackType
 from typing import Any
 
 from support.patience import PATIENCE
+from support.ports import free_port
 
 _PROGRAM = """
 import json, sys
 from aldis.errors import AldisError
-from aldis.server.app import run
+from aldis.server import app, websocket
 from aldis.server.config import load_config
+settings, close_timeout = map(json.loads, sys.argv[1:])
+websocket.CLOSE_TIMEOUT = close_timeout or websocket.CLOSE_TIMEOUT
 try:
-    sys.exit(run(load_config(json.loads(sys.argv[1]), {}, None)))
+    sys.exit(app.run(load_config(settings, {}, None)))
 except AldisError as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(3)
@@ -27,11 +30,15 @@ except AldisError as error:
 
 
 class ServerProcess:
-    """`async with ServerProcess(folder, auth="open") as server`: settings by name; ports are free ones."""
+    """`async with ServerProcess(folder, auth="open") as server`: settings by name; ports are free ones.
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    `close_timeout`: seconds that a client has to answer a close, where a test waits for a client that does not.
+    """
+
+    def __init__(self, folder: Path, *, close_timeout: float | None = None, **settings: Any) -> None:
+        self._close_timeout = close_timeout
         self.settings = {
-            "port": 0,
+            "port": free_port(),
             "admin_port": 0,
             "data": str(folder / "data"),
             "log_format": "json",
@@ -57,7 +64,9 @@ class ServerProcess:
     async def start(self) -> None:
         """Start, and return when it serves; raises `AssertionError` with its log when it does not."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "default", "-c", _PROGRAM, json.dumps(self.settings), stderr=asyncio.subprocess.PIPE
+            *(sys.executable, "-W", "default", "-c", _PROGRAM),
+            *(json.dumps(self.settings), json.dumps(self._close_timeout)),
+            stderr=asyncio.subprocess.PIPE,
         )
         self._reading = asyncio.create_task(self._read_log())
         line = await self.wait_for_line("serving")

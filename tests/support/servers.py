@@ -8,6 +8,7 @@ from pathlib import Path
 
 from support.commands import Piped
 from support.patience import PATIENCE
+from support.ports import free_port
 
 _LISTENS = re.compile(r"Aldis listens at (ws://127\.0\.0\.1:(\d+))")
 
@@ -21,7 +22,7 @@ class Server:
         self._words = ["--data", str(folder / "server"), "--admin-port", "none", "--resume-window", "1", *words]
 
     async def __aenter__(self) -> Server:
-        await self._start("0")
+        await self._start(str(free_port()))
         return self
 
     async def _start(self, port: str) -> None:
