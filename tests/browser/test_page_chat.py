@@ -108,6 +108,14 @@ async def test_a_name_that_cannot_be_one_is_refused_as_it_is_typed(arrive: Arriv
     await (await bob.conversation("Zoë~🦊").connected()).delivers("🦊")
 
 
+async def test_a_name_from_right_to_left_does_not_turn_the_sentence_around(arrive: Arrive) -> None:
+    alice = await window(arrive, "alice")
+    with_them = await alice.talk_to("שלום")
+    # Isolated: FIRST STRONG ISOLATE before, POP DIRECTIONAL ISOLATE behind.
+    await expect(with_them.alert).to_contain_text("Nobody is called \u2068שלום\u2069 here yet")
+    await expect(await with_them.say("hello")).to_contain_text("waiting for \u2068שלום\u2069")
+
+
 @pytest.mark.parametrize("initiator", ["page", "python"])
 async def test_the_page_talks_to_a_python_program(
     arrive: Arrive, server: ServerProcess, initiator: str, tmp_path: Path

@@ -80,6 +80,12 @@ async def test_without_such_a_folder_a_file_is_kept_in_memory(arrive: Arrive, tm
     with_alice = bob.conversation("alice")
     await with_alice.button("Accept film.bin").click()
     await expect(with_alice.entry("film.bin")).to_contain_text("1.5 MB · received")
+    # Who leaves now would lose it, and is asked.
+    async with bob.page.expect_event("dialog") as asked:
+        await bob.page.evaluate("setTimeout(() => location.reload()); 0")
+    question = await asked.value
+    assert question.type == "beforeunload"
+    await question.dismiss()
     saved = await with_alice.save("film.bin")
     assert sha256(saved.read_bytes()).digest() == sha256(source.read_bytes()).digest()
 

@@ -2,7 +2,13 @@
  * The page: which of its parts is shown, and when.
  *
  * One session, drawn by views. A change is drawn once, however many changes come together; a view touches only what
- * is different. To see how the SDK is used, read session.js, which is the only file that imports it.
+ * is different. To see how the SDK is used, read session.js, which is the only file that imports it. The rest:
+ *
+ *     session.js     our name, our store, and what they do       views/    what is seen: welcome; workspace, which has
+ *     calling.js     the one call; media.js: its microphone                people, conversation, invite; top
+ *     people.js      the list; person.js: one of them            look/     how it looks, by the same themes
+ *     disk.js        received files; memory.js: names            dom.js    elements, without a framework
+ *     invitation.js  the link that brings two together           words.js  errors and numbers in plain words
  */
 
 /** @import { Person } from './person.js' */

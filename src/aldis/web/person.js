@@ -11,7 +11,7 @@ export const SAMPLED_SECONDS = 60; // how long round-trip times are remembered
 const MAX_ENTRIES = 1000; // what a browser draws without effort
 
 /** @typedef {{ kind: 'text', mine: boolean, at: Date, text: string, code: boolean, state: 'waiting' | 'delivered' | 'failed', error: unknown }} TextEntry */
-/** @typedef {{ kind: 'file', mine: boolean, at: Date, transfer: Transfer, onDisk: File | null }} FileEntry */
+/** @typedef {{ kind: 'file', mine: boolean, at: Date, transfer: Transfer, onDisk: File | null, saved: boolean }} FileEntry */
 /** @typedef {{ kind: 'note', mine: boolean, at: Date, text: string }} NoteEntry  something that has happened, such as a call */
 /** @typedef {TextEntry | FileEntry | NoteEntry} Entry */
 /** @typedef {{ fingerprint: string, how: 'invitation' | 'compared' }} Verified */
@@ -54,10 +54,9 @@ export class Person {
     return this.failure ?? this.view?.error ?? null;
   }
 
-  /** Whether something of ours would be lost with this page. */
+  /** Whether something would be lost with this page: a message that waits, a file that is under way or was not saved. */
   get unfinished() {
-    const running = (/** @type {Entry} */ entry) => entry.kind === 'file' && entry.transfer.state === 'running';
-    return (this.view?.queued ?? 0) > 0 || this.entries.some(running);
+    return (this.view?.queued ?? 0) > 0 || this.entries.some((entry) => entry.kind === 'file' && isOpen(entry));
   }
 
   /** Whether their program can do something besides messages. @param {'files' | 'calls'} feature */
@@ -123,6 +122,7 @@ export class Person {
       at: new Date(),
       transfer,
       onDisk: null,
+      saved: false,
     });
   }
 
@@ -137,4 +137,9 @@ export class Person {
     this.samples.push({ at: now, seconds });
     while (this.samples[0] && this.samples[0].at < now - SAMPLED_SECONDS - 1) this.samples.shift();
   }
+}
+
+/** @param {FileEntry} entry */
+function isOpen({ transfer, mine, saved }) {
+  return transfer.state === 'running' || (transfer.state === 'done' && !mine && !saved);
 }

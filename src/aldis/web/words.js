@@ -168,6 +168,13 @@ export function explainShort(error) {
   return `${title}. ${text}`.trim();
 }
 
+/** Why a message did not arrive. Of a changed key, the notice above the conversation tells the rest. @param {unknown} error */
+export function explainUndelivered(error) {
+  const { name, userId } = /** @type {Fault} */ (error);
+  if (name === 'PeerKeyChanged') return `It did not arrive. The key of ${named(userId)} has changed.`;
+  return explainShort(error);
+}
+
 /**
  * A name within a sentence. One that may run from right to left must not turn around the words beside it, so it is
  * isolated from them (Unicode Standard Annex 9, FSI and PDI).

@@ -87,7 +87,7 @@ export function incomingCall(session, answer) {
   const face = h('div', { class: 'face' });
   // The focus is here, not on a button: who is writing just now must not answer by the next key.
   const who = h('h2', { id: title, tabindex: -1, autofocus: true });
-  const what = h('p', {});
+  const what = h('p', { id: `${title}-what` });
   const problem = h('p', { class: 'field-hint wrong', role: 'alert' });
   const withVideo = h('button', { type: 'button', onclick: () => answer(true) }, icon('camera'), 'Accept with video');
   const withAudio = h(
@@ -104,7 +104,7 @@ export function incomingCall(session, answer) {
   );
   const element = h(
     'dialog',
-    { class: 'incoming', role: 'alertdialog', 'aria-labelledby': title },
+    { class: 'incoming', role: 'alertdialog', 'aria-labelledby': title, 'aria-describedby': what.id },
     face,
     who,
     what,

@@ -1,5 +1,5 @@
 /**
- * One conversation: who it is, what is wrong, the call, what was said, and the field to write in.
+ * One conversation: who it is, what is wrong, the call, what was said, and what one writes (composer.js).
  */
 
 /** @import { Entry, Person } from '../person.js' */
@@ -7,6 +7,7 @@
 /** @import { View } from '../dom.js' */
 import { h, icon, iconButton, listIn, relabel, setAttribute, setText } from '../dom.js';
 import { callStage } from './call.js';
+import { composer, receiveFiles } from './composer.js';
 import { connectionPanel } from './connection.js';
 import { fileEntry } from './file.js';
 import { noteEntry, textEntry } from './entries.js';
@@ -145,92 +146,4 @@ function stayAtTheEnd(log, content) {
   observer.observe(log);
   observer.observe(content);
   return toTheEnd;
-}
-
-/**
- * The field to write in.
- *
- * @param {Session} session
- * @param {Person} person
- * @param {() => void} sent
- * @returns {View & { focus: () => void }}
- */
-function composer(session, person, sent) {
-  const field = h('textarea', {
-    rows: 1,
-    'aria-label': `Message to ${person.name}`,
-    placeholder: 'Write a message',
-    enterkeyhint: 'send',
-    oninput: grow,
-    onkeydown: (/** @type {KeyboardEvent} */ event) => {
-      // While an input method composes a character, Enter chooses it.
-      if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      submit();
-    },
-    onpaste: (/** @type {ClipboardEvent} */ event) => {
-      if (!event.clipboardData?.files.length) return;
-      event.preventDefault();
-      session.sendFiles(person, event.clipboardData.files);
-    },
-  });
-  const picker = h('input', {
-    type: 'file',
-    multiple: true,
-    hidden: true,
-    'aria-label': 'Files to send',
-    onchange: picked,
-  });
-  const attach = iconButton('Send files', 'attach', () => picker.click());
-  const element = h(
-    'form',
-    { class: 'composer', onsubmit: (/** @type {SubmitEvent} */ event) => (event.preventDefault(), submit()) },
-    attach,
-    picker,
-    field,
-    h('button', { type: 'submit', class: 'icon-button primary', 'aria-label': 'Send', title: 'Send' }, icon('send')),
-  );
-
-  function submit() {
-    if (field.value.trim()) session.say(person, field.value.trim());
-    field.value = '';
-    grow();
-    sent();
-    field.focus();
-  }
-  function picked() {
-    session.sendFiles(person, picker.files ?? []);
-    picker.value = ''; // so that the same file can be chosen again
-  }
-  function grow() {
-    field.style.height = 'auto';
-    field.style.height = `${field.scrollHeight}px`;
-  }
-  return {
-    element,
-    focus: () => field.focus(),
-    render() {
-      const connected = person.presence === 'connected';
-      setAttribute(field, 'placeholder', connected ? 'Write a message' : 'Write a message for later');
-      attach.hidden = connected && !person.can('files');
-    },
-  };
-}
-
-/** Take files that are dropped on `area`. @param {HTMLElement} area @param {(files: FileList) => void} take */
-function receiveFiles(area, take) {
-  area.addEventListener('dragover', (event) => {
-    const hasFiles = event.dataTransfer?.types.includes('Files') ?? false;
-    area.classList.toggle('dropping', hasFiles);
-    if (hasFiles) event.preventDefault();
-  });
-  area.addEventListener('dragleave', (event) => {
-    if (!area.contains(/** @type {Node | null} */ (event.relatedTarget))) area.classList.remove('dropping');
-  });
-  area.addEventListener('drop', (event) => {
-    area.classList.remove('dropping');
-    if (!event.dataTransfer?.files.length) return;
-    event.preventDefault();
-    take(event.dataTransfer.files);
-  });
 }

@@ -5,7 +5,7 @@
 /** @import { NoteEntry, Person, TextEntry } from '../person.js' */
 /** @import { View } from '../dom.js' */
 import { fill, h, icon } from '../dom.js';
-import { clock, explainShort, named } from '../words.js';
+import { clock, explainUndelivered, named } from '../words.js';
 
 /** @param {TextEntry} entry @param {Person} person @param {() => void} again @returns {View} */
 export function textEntry(entry, person, again) {
@@ -37,7 +37,7 @@ export function textEntry(entry, person, again) {
       });
       problem.hidden = word !== 'failed';
       fill(problem, entry.error, () => [
-        explainShort(entry.error ?? {}),
+        explainUndelivered(entry.error ?? {}),
         ' ',
         h('button', { type: 'button', class: 'link', onclick: again }, 'Send again'),
       ]);

@@ -51,14 +51,15 @@ export function fileEntry(entry, take) {
       progress.value = transfer.transferred;
       setText(state, describe(transfer, speedOf(transfer)));
       const blob = transfer.state === 'done' ? (entry.onDisk ?? transfer.blob) : null;
-      fill(buttons, transfer.state, () => actions(transfer, take, blob));
+      fill(buttons, transfer.state, () => actions(entry, take, blob));
       fill(preview, blob, () => [blob && SHOWN.has(transfer.mime) && blob.size <= MAX_SHOWN && small(blob, transfer)]);
     },
   };
 }
 
-/** @param {Transfer} transfer @param {() => void} take @param {Blob | null} blob */
-function actions(transfer, take, blob) {
+/** @param {FileEntry} entry @param {() => void} take @param {Blob | null} blob */
+function actions(entry, take, blob) {
+  const { transfer, mine } = entry;
   const button = (/** @type {string} */ label, /** @type {() => void} */ onclick, kind = '') =>
     h(
       'button',
@@ -70,7 +71,6 @@ function actions(transfer, take, blob) {
       },
       label,
     );
-  const mine = transfer.direction === 'out';
   switch (transfer.state) {
     case 'offered':
       if (mine) return [button('Cancel', () => transfer.cancel())];
@@ -78,7 +78,7 @@ function actions(transfer, take, blob) {
     case 'running':
       return [button('Cancel', () => transfer.cancel())];
     case 'done':
-      return blob ? [button('Save', () => save(blob, transfer.name), 'primary')] : [];
+      return blob ? [button('Save', () => save(entry, blob), 'primary')] : [];
     default:
       return [];
   }
@@ -117,10 +117,11 @@ function speedometer() {
   };
 }
 
-/** @param {Blob} blob @param {string} name */
-function save(blob, name) {
+/** @param {FileEntry} entry @param {Blob} blob */
+function save(entry, blob) {
+  entry.saved = true;
   const url = URL.createObjectURL(new Blob([blob], { type: 'application/octet-stream' }));
-  h('a', { href: url, download: name }).click();
+  h('a', { href: url, download: entry.transfer.name }).click();
   setTimeout(() => URL.revokeObjectURL(url), RELEASE_AFTER);
 }
 
