@@ -12,7 +12,7 @@ from aldis.identity.keys import Identity
 from support.browser import Arrive, Person
 from support.page_windows import Window, window, windows
 from support.server_process import ServerProcess
-from support.stores import read, stores, until_peer
+from support.stores import QUICK, read, stores, until_peer
 
 
 async def test_a_reload_in_mid_chat_comes_back_by_itself(arrive: Arrive) -> None:
@@ -135,7 +135,7 @@ async def test_a_changed_key_is_shown_and_nothing_goes_out_before_it_is_accepted
     async with SignalingClient(url, "bob") as client:
         await client.register(before)
         await client.rotate(after)
-    async with stores(url, "bob", identity=after) as (bob,):
+    async with stores(url, "bob", identity=after, timing=QUICK) as (bob,):
         warning = with_bob.alert.filter(has_text="bob has another key than before")
         await expect(warning).to_be_visible()
         codes = warning.get_by_role("code")
