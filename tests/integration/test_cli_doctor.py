@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from aldis.cli.checks import Check, Mark, Patient, examine_server
+from aldis.cli.exits import ExitCode
+from aldis.client.endpoint import Endpoint
+from aldis.identity.keys import Identity
 from support.commands import aldis
+from support.patience import PATIENCE
 from support.servers import Server
 
 
@@ -131,7 +136,7 @@ async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
         (b"", "it hangs up without an answer"),
     ],
 )
-async def test_another_kind_of_server(answer: bytes, told: str, tmp_path: Path) -> None:
+async def test_another_kind_of_server(answer: bytes, told: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -139,12 +144,16 @@ async def test_another_kind_of_server(answer: bytes, told: str, tmp_path: Path) 
         await writer.wait_closed()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
-        port = other.sockets[0].getsockname()[1]
-        code, found = await checks("--server", f"ws://127.0.0.1:{port}", home=tmp_path)
-    assert code == 3
-    assert found["WebSocket"]["mark"] == "fail"
-    assert told in found["WebSocket"]["text"]
-    assert found["WebSocket"]["advice"]
+        server = Endpoint.parse(f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}")
+        # Without the command around it, which would look at the engines of this machine each time.
+        found = [
+            check async for check in examine_server(Patient(server, "doctor", Identity.generate(), None, PATIENCE))
+        ]
+    websocket = found[-1]
+    assert isinstance(websocket, Check)
+    assert (websocket.name, websocket.mark, websocket.code) == ("WebSocket", Mark.FAIL, ExitCode.SERVER_UNREACHABLE)
+    assert told in websocket.text
+    assert websocket.advice
 
 
 async def test_tls_where_there_is_none(tmp_path: Path) -> None:
