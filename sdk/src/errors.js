@@ -218,9 +218,10 @@ export class PeerError extends RemoteError {
   /**
    * @param {string} userId
    * @param {string} message
+   * @param {ErrorOptions} [options]
    */
-  constructor(userId, message) {
-    super(message);
+  constructor(userId, message, options) {
+    super(message, options);
     /** @readonly */
     this.userId = userId;
   }
@@ -312,15 +313,16 @@ export class PeerConnectionFailed extends PeerError {
   }
 }
 
-/** A message will not be delivered any more. */
+/** A message will not be delivered any more; `cause` is the fault behind that, when there is one. */
 export class DeliveryFailed extends PeerError {
   /**
    * @param {string} userId
    * @param {number} sequence The message's number towards this peer.
    * @param {string} reason
+   * @param {ErrorOptions} [options]
    */
-  constructor(userId, sequence, reason) {
-    super(userId, `message ${sequence} to ${userId} was not delivered: ${reason}`);
+  constructor(userId, sequence, reason, options) {
+    super(userId, `message ${sequence} to ${userId} was not delivered: ${reason}`, options);
     /** @readonly */
     this.sequence = sequence;
     /** @readonly */
@@ -341,15 +343,19 @@ export class FeatureMissing extends PeerError {
   }
 }
 
-/** A file will not be transferred, or not to its end: declined, cancelled, or cut off for good. */
+/**
+ * A file will not be transferred, or not to its end: declined, cancelled, or cut off for good; `cause` is the fault behind
+ * that, when there is one.
+ */
 export class TransferFailed extends PeerError {
   /**
    * @param {string} userId
    * @param {string} file The name of the file.
    * @param {string} reason
+   * @param {ErrorOptions} [options]
    */
-  constructor(userId, file, reason) {
-    super(userId, `${file} was not transferred: ${reason}`);
+  constructor(userId, file, reason, options) {
+    super(userId, `${file} was not transferred: ${reason}`, options);
     /** @readonly */
     this.file = file;
     /** @readonly */

@@ -15,6 +15,7 @@
 import { IdentityError, ServerUnreachable, StateError } from '../errors.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
 import { Backoff } from './backoff.js';
+import { Callbacks } from './callbacks.js';
 import { parseEndpoint } from './endpoint.js';
 import { chunks, ClientMachine } from './machine.js';
 import { timers } from './timers.js';
@@ -57,8 +58,8 @@ export class SignalingClient {
   #transportOptions;
   /** @type {Transport | null} */
   #transport = null;
-  /** @type {Set<(event: SignalingEvent) => void>} */
-  #subscribers = new Set();
+  /** @type {Callbacks<SignalingEvent>} */
+  #callbacks = new Callbacks();
   #carryingOut = false;
   #cancelTimer = () => {};
 
@@ -233,23 +234,7 @@ export class SignalingClient {
    * @returns {() => void}
    */
   subscribe(callback) {
-    // A function of its own, so that one callback may be subscribed twice.
-    const subscriber = (/** @type {SignalingEvent} */ event) => callback(event);
-    this.#subscribers.add(subscriber);
-    return () => void this.#subscribers.delete(subscriber);
-  }
-
-  /** @param {SignalingEvent} event */
-  #publish(event) {
-    if (event.type === 'closed') globalThis.removeEventListener?.('online', this.#online);
-    // A callback may end subscriptions, of which nothing is heard any more then, and begin others.
-    for (const subscriber of this.#subscribers) {
-      try {
-        subscriber(event);
-      } catch (error) {
-        console.error(error);
-      }
-    }
+    return this.#callbacks.add(callback);
   }
 
   // --- the machine -------------------------------------------------------------------------------------------------
@@ -307,7 +292,8 @@ export class SignalingClient {
       case 'completed':
         return effect.error ? effect.asker.reject(effect.error) : effect.asker.resolve(effect.result);
       case 'happened':
-        return this.#publish(effect.event);
+        if (effect.event.type === 'closed') globalThis.removeEventListener?.('online', this.#online);
+        this.#callbacks.tell(effect.event);
     }
   }
 

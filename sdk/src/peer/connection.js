@@ -68,16 +68,18 @@ const MAX_WAITING = 512;
  * The direct connection between two users.
  *
  * Feed it what signaling brings from that user (`receive`); start with `connect()` or wait for the other side's offer.
- * What is assigned to `config` is used for the next attempt (TURN credentials expire). End it with `await close()`.
+ * What is assigned to `config` is used for the next attempt (TURN credentials expire). End it with `await close()`; with
+ * `listener = null` nothing is told any more.
  */
 export class PeerConnection {
   /** How things stand now. @type {PeerState} */
   state = 'new';
   /** @type {EngineConfig} */
   config;
+  /** @type {PeerListener | null} null: nobody wants to know any more */
+  listener;
   /** @type {Hub} */
   #hub;
-  #listener;
   #machine;
   /** @type {Map<string, Wire>} */
   #wires = new Map();
@@ -111,7 +113,7 @@ export class PeerConnection {
   constructor(options) {
     const timing = { ...TIMING, ...options.timing };
     this.config = options.config ?? {};
-    this.#listener = options.listener;
+    this.listener = options.listener;
     this.#origin = /** @type {Origin} */ ({ address: options.remote });
     this.#machine = new Negotiation(options.local, options.remote, {
       capabilities: CAPABILITIES,
@@ -315,7 +317,7 @@ export class PeerConnection {
     for (let news; (news = this.#news.shift());) {
       const [what, values] = news;
       // @ts-expect-error: as above
-      this.#listener[what](...values);
+      this.listener?.[what](...values);
     }
   };
 

@@ -15,12 +15,12 @@
  *
  * It does not know how tracks are negotiated, and never stops a track: camera and microphone are the application's.
  */
+import { Callbacks } from '../client/callbacks.js';
 import { timers as realTimers } from '../client/timers.js';
 import { FeatureMissing, PeerConnectionFailed, StateError } from '../errors.js';
 import { randomBytes } from '../peer/trust.js';
 import { toBase64url } from '../protocol/codec.js';
 import { clean, encodeControl, ID_BYTES } from './controls.js';
-import { Callbacks } from './feeds.js';
 
 /** @import { Timers } from '../client/timers.js' */
 /** @import { AldisError } from '../errors.js' */

@@ -21,6 +21,7 @@ import { Inbox } from './inbox.js';
 import { Outbox } from './outbox.js';
 
 /** @import { Timers } from '../client/timers.js' */
+/** @import { AldisError } from '../errors.js' */
 /** @import { Ack, Chunk, Hello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Letter } from './feeds.js' */
@@ -115,12 +116,13 @@ export class Conversation {
    * Give up all messages that are not acknowledged. Only while no channel is open.
    *
    * @param {string} reason
+   * @param {AldisError} error What is behind that.
    */
-  fail(reason) {
+  fail(reason, error) {
     this.#outbox.clear();
     const deliveries = [...this.#deliveries.values()];
     this.#deliveries.clear();
-    for (const delivery of deliveries) delivery.fail(reason);
+    for (const delivery of deliveries) delivery.fail(reason, error);
   }
 
   // --- the channel -----------------------------------------------------------------------------------------------

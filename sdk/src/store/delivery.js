@@ -6,6 +6,8 @@
  */
 import { DeliveryFailed } from '../errors.js';
 
+/** @import { AldisError } from '../errors.js' */
+
 /**
  * The delivery of one message. `await` it: it returns when the peer has acknowledged the message, and throws
  * `DeliveryFailed` when that will not happen any more.
@@ -46,9 +48,10 @@ export class Delivery {
    * It will not be delivered any more.
    *
    * @param {string} reason
+   * @param {AldisError} cause
    */
-  fail(reason) {
-    this.#error = new DeliveryFailed(this.userId, this.sequence, reason);
+  fail(reason, cause) {
+    this.#error = new DeliveryFailed(this.userId, this.sequence, reason, { cause });
     this.succeed();
   }
 

@@ -3,11 +3,11 @@
  *
  * Rules of this module:
  *
- * - A callback that throws is reported as an uncaught error is, and harms neither the store nor the other callbacks.
- * - State changes are told in their order to everybody, also one that a callback sets off.
+ * - A callback that throws harms neither the store nor the other callbacks, and state changes are told in their order
+ *   (`client/callbacks.js`).
  * - Messages are never dropped: who reads them slowly holds the senders back.
  */
-import { Queue } from './queue.js';
+import { Callbacks } from '../client/callbacks.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { StoreLimits, StoreState } from './state.js' */
@@ -20,81 +20,6 @@ import { Queue } from './queue.js';
  * @property {Bytes} data
  * @property {number} sequence
  */
-
-/**
- * Call a callback of the application; report what it throws.
- *
- * @template T
- * @param {(value: T) => void} callback
- * @param {T} value
- */
-export function call(callback, value) {
-  try {
-    callback(value);
-  } catch (error) {
-    (globalThis.reportError ?? console.error)(error);
-  }
-}
-
-/**
- * The callbacks of the application for values of one kind.
- *
- * @template T
- */
-export class Callbacks {
-  /** @type {Set<{ callback: (value: T) => void }>} */
-  #entries = new Set();
-  /** @type {[{ callback: (value: T) => void }, T][]} */
-  #untold = [];
-
-  /** How many there are. */
-  get size() {
-    return this.#entries.size;
-  }
-
-  /**
-   * Add a callback; the same one may be added twice.
-   *
-   * @param {(value: T) => void} callback
-   * @returns {() => void} Takes it away again; may be repeated.
-   */
-  add(callback) {
-    const entry = { callback };
-    this.#entries.add(entry);
-    return () => {
-      this.#entries.delete(entry);
-    };
-  }
-
-  /**
-   * Add a callback, and call it now.
-   *
-   * @param {(value: T) => void} callback
-   * @param {T} value
-   * @returns {() => void}
-   */
-  follow(callback, value) {
-    const remove = this.add(callback);
-    call(callback, value);
-    return remove;
-  }
-
-  /**
-   * Call all callbacks, in the order in which they were added. From within a callback: after the value that is told now
-   * has been told to all.
-   *
-   * @param {T} value
-   */
-  tell(value) {
-    const telling = this.#untold.length > 0;
-    for (const entry of this.#entries) this.#untold.push([entry, value]);
-    if (telling) return;
-    for (const [entry, each] of this.#untold) {
-      if (this.#entries.has(entry)) call(entry.callback, each); // another one may have taken it away
-    }
-    this.#untold = [];
-  }
-}
 
 /** The state, and who wants to know of it. */
 export class StateFeed {
@@ -139,8 +64,8 @@ const END = { value: undefined, done: true };
 export class Mailbox {
   #limits;
   #emptier;
-  /** @type {Queue<Letter>} */
-  #letters = new Queue();
+  /** @type {Letter[]} at most `unreadMessages`: few enough to be moved up with each that goes */
+  #letters = [];
   #size = 0;
   /** @type {Callbacks<Letter>} */
   #callbacks = new Callbacks();
@@ -230,7 +155,7 @@ export class Mailbox {
     try {
       while (this.#letters.length && (this.#callbacks.size || this.#readers.length)) {
         const wasFull = !this.hasRoom;
-        const letter = this.#letters.shift();
+        const letter = /** @type {Letter} */ (this.#letters.shift());
         this.#size -= letter.data.length;
         if (this.#callbacks.size) this.#callbacks.tell(letter);
         else this.#give(letter);

@@ -17,7 +17,6 @@
 import { MAX_MESSAGE } from '../protocol/channel.js';
 import { check } from '../protocol/shapes.js';
 import { WINDOW_BYTES, WINDOW_MESSAGES } from './outbox.js';
-import { Queue } from './queue.js';
 
 /** @import { Chunk, Hello, StreamPosition } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
@@ -42,8 +41,8 @@ export class Inbox {
   #stream = { name: '', arrived: 0, handedOver: 0 };
   /** @type {{ content: number, size: number, data: Bytes, filled: number } | null} */
   #partial = null;
-  /** @type {Queue<Arrived>} */
-  #held = new Queue(); // arrived, not handed over
+  /** @type {Arrived[]} */
+  #held = []; // arrived, not handed over; at most a window, so that it may be moved up with each that goes
   #heldBytes = 0;
   #open = false;
   #confirmed = 0; // what the sender knows on this channel
@@ -143,7 +142,7 @@ export class Inbox {
 
   /** The message that is to be handed over next, or undefined. */
   get first() {
-    return this.#held.first;
+    return this.#held[0];
   }
 
   /** Bytes that are here and not handed over, of whole messages and of one that is still coming. */
@@ -153,14 +152,14 @@ export class Inbox {
 
   /** Forget what is not handed over; it will come again. Only while no channel is open. */
   letGo() {
-    this.#held = new Queue();
+    this.#held = [];
     this.#heldBytes = 0;
     this.#stream.arrived = this.#stream.handedOver;
   }
 
   /** The first message has been handed over. */
   take() {
-    const { sequence, data } = this.#held.shift();
+    const { sequence, data } = /** @type {Arrived} */ (this.#held.shift());
     this.#heldBytes -= data.length;
     // What was skipped at a channel's beginning (see `opened`) counts with the last one before it.
     this.#stream.handedOver = this.#held.length ? sequence : this.#stream.arrived;

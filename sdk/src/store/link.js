@@ -3,8 +3,7 @@
  *
  * Rules of this module:
  *
- * - A link outlives its connections. Each `PeerConnection` has a listener of its own, so that one that was let go of is
- *   not heard any more.
+ * - A link outlives its connections. It listens to one at a time: what was let go of is not heard any more.
  * - A peer that breaks the protocol loses the connection, not the link: what it has sent before stands.
  * - What a link may ask of the store is in `Home`; it knows of no other peer.
  */
@@ -29,7 +28,7 @@ import { sameKey } from './keys.js';
  * @import { PeerConnection, PeerListener } from '../peer/connection.js'
  * @import { EngineConfig } from '../peer/engine.js'
  * @import { PeerState } from '../peer/negotiation.js'
- * @import { Hello } from '../protocol/channel.js'
+ * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
  * @import { Calls } from './calls.js'
  * @import { Recipient } from './conversation.js'
@@ -76,7 +75,11 @@ const STREAM_BYTES = 16;
 /** @type {readonly string[]} */
 const NOTHING = Object.freeze([]);
 
-/** One peer, as long as the store knows it. */
+/**
+ * One peer, as long as the store knows it.
+ *
+ * @implements {PeerListener}
+ */
 export class Link {
   kept = false; // the application has asked for a connection, and had it
   /** @type {Bytes | null} the key with which the application lets the peer in */
@@ -408,107 +411,13 @@ export class Link {
     return this.#connection?.sendFrame(frame) ?? false;
   }
 
-  // --- the connection ------------------------------------------------------------------------------------------------
-
-  /** The connection, made if need be. */
-  #connect() {
-    this.#connection ??= this.#made();
-    this.#connection.config = this.#home.ice.config;
-    return this.#connection;
-  }
-
-  #made() {
-    const { conversation } = this;
-    const listened = () => this.#connection === connection;
-    /**
-     * Deaf once the link has let go of its connection.
-     *
-     * @template {unknown[]} T
-     * @param {(...values: T) => void} hear
-     */
-    const ear =
-      (hear) =>
-      (/** @type {T} */ ...values) => {
-        if (listened()) {
-          hear(...values);
-        }
-      };
-    /** @type {PeerConnection} */
-    const connection = this.#home.connect(
-      this.userId,
-      {
-        stateChanged: ear((state, error) => this.#stateChanged(state, error)),
-        channelOpened: ear((hello) => this.#channelOpened(hello)),
-        frameReceived: ear((frame) => {
-          this.#obey(() => conversation.received(frame));
-          this.#home.arrived();
-        }),
-        channelClosed: ear(() => conversation.closed()),
-        writable: ear(() => conversation.pump()),
-        refused: ear((error) => {
-          this.caller.refused(error);
-          if (this.state !== 'connected') {
-            this.#error = error;
-          }
-          this.#changed();
-        }),
-        trackReceived: ear((track, streams) => this.#home.calls.trackReceived(this, track, streams)),
-      },
-      () => (listened() ? conversation.hello() : conversation.greeting()),
-    );
-    return connection;
-  }
-
-  #detach() {
-    const connection = this.#connection;
-    this.#connection = null;
-    this.conversation.closed();
-    return connection;
-  }
-
-  /**
-   * @param {string} reason
-   * @param {PeerState} state
-   */
-  #release(reason, state) {
-    void this.#home.leaving(this.#detach()?.close(reason));
-    this.#state = state;
-  }
-
-  /**
-   * @param {string} reason
-   * @param {AldisError} error
-   */
-  #fail(reason, error) {
-    this.conversation.fail(reason);
-    this.#over(error);
-  }
-
-  /**
-   * What is under way beyond messages will not get any further.
-   *
-   * @param {AldisError} error
-   * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
-   */
-  #over(error, restarted) {
-    this.#home.services.forEach((service) => service.ended(this, error, restarted));
-  }
-
-  /** What is sent gets through, now or again. */
-  #getsThrough() {
-    this.#home.services.forEach((service) => service.connected(this, this.#features));
-  }
-
-  #changed() {
-    this.touched = this.#home.timers.time();
-    this.#home.linkChanged(this);
-  }
+  // --- what the connection tells (`PeerListener`) --------------------------------------------------------------------
 
   /**
    * @param {PeerState} state
    * @param {PeerError | null} error
    */
-  #stateChanged(state, error) {
+  stateChanged(state, error) {
     const before = this.#state;
     this.#state = state;
     if (state === 'connected') {
@@ -533,7 +442,7 @@ export class Link {
   }
 
   /** @param {Hello} hello */
-  #channelOpened(hello) {
+  channelOpened(hello) {
     this.#connections++;
     // What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
     this.#features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
@@ -546,6 +455,98 @@ export class Link {
       this.#getsThrough(); // in place of the connection before
       this.#changed();
     }
+  }
+
+  /** @param {Chunk | Ack} frame */
+  frameReceived(frame) {
+    this.#obey(() => this.conversation.received(frame));
+    this.#home.arrived();
+  }
+
+  channelClosed() {
+    this.conversation.closed();
+  }
+
+  writable() {
+    this.conversation.pump();
+  }
+
+  /** @param {PeerError} error */
+  refused(error) {
+    this.caller.refused(error);
+    if (this.state !== 'connected') {
+      this.#error = error;
+    }
+    this.#changed();
+  }
+
+  /**
+   * @param {MediaStreamTrack} track
+   * @param {readonly MediaStream[]} streams
+   */
+  trackReceived(track, streams) {
+    this.#home.calls.trackReceived(this, track, streams);
+  }
+
+  // --- the connection ------------------------------------------------------------------------------------------------
+
+  /** The connection, made if need be. */
+  #connect() {
+    const { conversation } = this;
+    /** @type {PeerConnection} */
+    const connection = (this.#connection ??= this.#home.connect(this.userId, this, () =>
+      this.#connection === connection ? conversation.hello() : conversation.greeting(),
+    ));
+    connection.config = this.#home.ice.config;
+    return connection;
+  }
+
+  #detach() {
+    const connection = this.#connection;
+    this.#connection = null;
+    if (connection) {
+      connection.listener = null;
+    }
+    this.conversation.closed();
+    return connection;
+  }
+
+  /**
+   * @param {string} reason
+   * @param {PeerState} state
+   */
+  #release(reason, state) {
+    void this.#home.leaving(this.#detach()?.close(reason));
+    this.#state = state;
+  }
+
+  /**
+   * @param {string} reason
+   * @param {AldisError} error
+   */
+  #fail(reason, error) {
+    this.conversation.fail(reason, error);
+    this.#over(error);
+  }
+
+  /**
+   * What is under way beyond messages will not get any further.
+   *
+   * @param {AldisError} error
+   * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
+   */
+  #over(error, restarted) {
+    this.#home.services.forEach((service) => service.ended(this, error, restarted));
+  }
+
+  /** What is sent gets through, now or again. */
+  #getsThrough() {
+    this.#home.services.forEach((service) => service.connected(this, this.#features));
+  }
+
+  #changed() {
+    this.touched = this.#home.timers.time();
+    this.#home.linkChanged(this);
   }
 
   /** @param {() => void} takeIn */

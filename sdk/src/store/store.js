@@ -12,13 +12,14 @@
  * `conversation` and `feeds`, calls to peers that of `caller`.
  */
 import { Backoff } from '../client/backoff.js';
+import { Callbacks } from '../client/callbacks.js';
 import { SignalingClient } from '../client/client.js';
 import { PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { checkUserId } from '../protocol/addresses.js';
 import { decode, encode } from './content.js';
-import { Callbacks, Mailbox, StateFeed } from './feeds.js';
+import { Mailbox, StateFeed } from './feeds.js';
 import { storeLimits, storeState } from './state.js';
 import { CLOSED, Switchboard } from './switchboard.js';
 

@@ -14,11 +14,11 @@
  * - A peer that breaks the rules of a transfer (a wrong offset, more than was offered or than the window allows, data
  *   before the file was accepted, a confirmation of what was not sent) loses the transfer, and nothing else.
  */
+import { Callbacks } from '../client/callbacks.js';
 import { FeatureMissing, StateError, TransferFailed, UsageError } from '../errors.js';
 import { randomBytes } from '../peer/trust.js';
 import { toBase64url } from '../protocol/codec.js';
 import { ID_BYTES, MAX_PIECE, clean, encodeControl, encodePiece, safeMime, safeName } from './controls.js';
-import { Callbacks } from './feeds.js';
 
 /**
  * @import { AldisError } from '../errors.js'
@@ -230,7 +230,7 @@ export class Transfer {
    */
   static lost(transfer, error, restarted) {
     if (transfer.#announced || !restarted) {
-      transfer.#fail(error.reason ?? error.message);
+      transfer.#fail(error.reason ?? error.message, error);
     }
   }
 
@@ -336,9 +336,10 @@ export class Transfer {
    * It fails here, and the other side is told.
    *
    * @param {string} reason
+   * @param {unknown} [cause]
    */
-  #fail(reason) {
-    this.#end('failed', reason, '', 'file-cancel');
+  #fail(reason, cause) {
+    this.#end('failed', reason, '', 'file-cancel', cause);
   }
 
   /**
@@ -348,13 +349,14 @@ export class Transfer {
    * @param {string | AldisError | null} why
    * @param {string} [prefix] Goes before the reason.
    * @param {'file-cancel' | 'file-decline'} [type] How to tell the other side.
+   * @param {unknown} [cause]
    */
-  #end(state, why, prefix, type) {
+  #end(state, why, prefix, type, cause) {
     if (this.#all.delete(this)) {
       const { id, userId, name } = this;
       const reason = clean(typeof why === 'string' ? why : '');
       const text = [prefix, reason].filter(Boolean).join(': ');
-      this.error = typeof why === 'string' ? new TransferFailed(userId, name, text) : why;
+      this.error = typeof why === 'string' ? new TransferFailed(userId, name, text, { cause }) : why;
       if (why !== null) {
         this.#writer?.abort(this.error).catch(() => {});
       }
@@ -395,7 +397,7 @@ export class Transfer {
     try {
       this.#way.sendControl(word instanceof Uint8Array ? word : encodeControl(word));
     } catch (error) {
-      this.#fail(/** @type {AldisError} */ (error).message);
+      this.#fail(/** @type {AldisError} */ (error).message, error);
     }
   }
 

@@ -1,7 +1,7 @@
 /** What becomes of a message, asked early, late or never. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DeliveryFailed } from '../../src/errors.js';
+import { DeliveryFailed, StateError } from '../../src/errors.js';
 import { Delivery } from '../../src/store/delivery.js';
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -17,13 +17,15 @@ test('everybody who waits is told, and so is who asks later', async () => {
   assert.equal(await delivery, undefined);
 });
 
-test('a failure names the message and the reason', async () => {
+test('a failure names the message, the reason, and the fault behind it', async () => {
   const delivery = new Delivery('bob', 7);
   const early = delivery.then(null, (error) => error);
-  delivery.fail('the store is closed');
+  const fault = new StateError('the store is closed');
+  delivery.fail('the store is closed', fault);
   for (const error of [await early, await delivery.then(null, (error) => error)]) {
     assert.ok(error instanceof DeliveryFailed);
     assert.deepEqual([error.userId, error.sequence, error.reason], ['bob', 7, 'the store is closed']);
+    assert.equal(error.cause, fault);
   }
   assert.deepEqual([delivery.done, delivery.delivered], [true, false]);
 });

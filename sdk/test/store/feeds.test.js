@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Content } from '../../src/protocol/channel.js';
-import { Callbacks, Mailbox, StateFeed } from '../../src/store/feeds.js';
+import { Callbacks } from '../../src/client/callbacks.js';
+import { Mailbox, StateFeed } from '../../src/store/feeds.js';
 import { storeState } from '../../src/store/state.js';
 import { withGlobal } from '../support/platform.js';
 

@@ -5,7 +5,6 @@ import { ProtocolViolation } from '../../src/errors.js';
 import { Content, MAX_MESSAGE, decode, encodeMessage } from '../../src/protocol/channel.js';
 import { Inbox, MAX_STREAMS } from '../../src/store/inbox.js';
 import { WINDOW_BYTES, WINDOW_MESSAGES } from '../../src/store/outbox.js';
-import { Queue } from '../../src/store/queue.js';
 
 const bytes = (text) => new TextEncoder().encode(text);
 const text = (data) => new TextDecoder().decode(data);
@@ -245,23 +244,4 @@ test('the largest message comes through', () => {
   const data = Uint8Array.from({ length: MAX_MESSAGE }, (_, index) => index >> 10);
   encodeMessage(Content.BYTES, 1, data).forEach((frame) => inbox.receive(decode(frame)));
   assert.ok(Buffer.from(inbox.first.data.buffer).equals(data));
-});
-
-test('a queue gives back what was put in, in order, however the two take turns', () => {
-  const queue = new Queue();
-  const out = [];
-  let put = 0;
-  for (let round = 0; round < 50; round++) {
-    for (let count = 0; count < (round * 7) % 11; count++) queue.push(put++);
-    for (let count = 0; count < (round * 5) % 9 && queue.length; count++) {
-      const first = queue.first;
-      assert.equal(queue.shift(), first);
-      out.push(first);
-    }
-  }
-  while (queue.length) out.push(queue.shift());
-  assert.deepEqual(
-    out,
-    Array.from({ length: put }, (_, index) => index),
-  );
 });

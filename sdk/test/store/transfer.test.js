@@ -9,7 +9,7 @@ import {
   UsageError,
 } from '../../src/errors.js';
 import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../src/store/controls.js';
-import { Callbacks } from '../../src/store/feeds.js';
+import { Callbacks } from '../../src/client/callbacks.js';
 import { CONFIRM, MAX_OPEN, Transfers, WINDOW } from '../../src/store/transfer.js';
 
 const ID = 'AAECAwQFBgc';
@@ -407,8 +407,10 @@ test('the end of the stream ends what is under way, and says so', () => {
   const { side, transfer } = offered(10);
   const outgoing = side.transfers.send(side.way, fileOf(5).file);
   side.take();
-  side.transfers.ended(side.way, new PeerConnectionFailed('peer', 'it has hung up'));
+  const fault = new PeerConnectionFailed('peer', 'it has hung up');
+  side.transfers.ended(side.way, fault);
   assert.deepEqual([transfer.state, outgoing.state], ['failed', 'failed']);
+  assert.deepEqual([transfer.error.cause, outgoing.error.cause], [fault, fault]);
   assert.equal(transfer.error.reason, 'it has hung up');
   assert.deepEqual(
     side.take().map((word) => word?.type),

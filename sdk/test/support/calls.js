@@ -2,7 +2,7 @@
 import { toBase64url } from '../../src/protocol/codec.js';
 import { Calls } from '../../src/store/calls.js';
 import { decodeControl, encodeControl } from '../../src/store/controls.js';
-import { Callbacks } from '../../src/store/feeds.js';
+import { Callbacks } from '../../src/client/callbacks.js';
 import { camera, FakeStream, FakeTrack } from './fake_media.js';
 import { FakeTimers } from './fake_timers.js';
 
