@@ -388,6 +388,23 @@ def alice_server(store: NetworkStore) -> str:
     return store._board.client.server
 
 
+async def test_an_invitation_keeps_other_keys_out_though_strangers_have_filled_the_store_meanwhile() -> None:
+    async with (
+        running_server() as server,
+        stores(server.url, "bob", limits=StoreLimits(peers=1)) as (bob,),
+        stores(server.url, "stranger") as (stranger,),
+        stores(server.url, "alice") as (forger,),
+    ):
+        with pytest.raises(FingerprintMismatch):
+            await bob.connect_to_peer("alice", fingerprint=Identity.generate().fingerprint)
+        await stranger.connect_to_peer("bob")
+        await stranger.disconnect_from_peer("bob")
+        await until_state(bob, "stranger", PeerState.CLOSED)
+        with pytest.raises(PeerConnectionFailed):
+            await forger.connect_to_peer("bob", timeout=2)
+        assert bob.state.peers["alice"].public_key is None
+
+
 async def test_an_accepted_key_needs_no_fingerprint_any_more() -> None:
     async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
         with pytest.raises(FingerprintMismatch):

@@ -15,7 +15,11 @@ from aldis.protocol.messages import Proof
 
 
 class DirectoryPins:
-    """The pins of a store; those of `pins`, which stays open, and expectations that last as long as a peer is known."""
+    """The pins of a store; those of `pins`, which stays open, and expectations.
+
+    What the directory says is noted as long as the peer is known: strangers can make it many. What the application
+    requires stands until it accepts a key, or the store ends: nobody else makes it more, or less.
+    """
 
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
@@ -46,9 +50,8 @@ class DirectoryPins:
         return public_key
 
     def forget(self, server: str, user_id: str) -> None:
-        """The peer is not known any more: let go of what was expected."""
+        """The peer is not known any more: let go of what the directory said."""
         self._expected.pop((server, user_id), None)
-        self._required.pop((server, user_id), None)
 
     def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
         """Pin a proved key, unless another one is pinned or expected; return the key that stands. Raises
@@ -68,6 +71,7 @@ class DirectoryPins:
     def accept(self, server: str, user_id: str, public_key: bytes) -> None:
         """Pin a key in place of any other: a person has decided."""
         self.forget(server, user_id)
+        self._required.pop((server, user_id), None)
         self._pins.accept(server, user_id, public_key)
 
     def close(self) -> None:
