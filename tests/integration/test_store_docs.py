@@ -74,7 +74,7 @@ async def test_the_example_programs_talk_to_each_other() -> None:
         assert "me: 'hello there'" in out.decode()
 
 
-async def test_the_program_in_the_readme_runs_as_it_stands() -> None:
+async def test_the_program_in_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     (program,) = [match[1] for match in BLOCK.finditer((ROOT / "README.md").read_text())]
     async with running_server() as server, NetworkStore() as bob:
         await bob.connect_to_signaling(server.url, "bob")
@@ -83,6 +83,7 @@ async def test_the_program_in_the_readme_runs_as_it_stands() -> None:
             sys.executable,
             *("-u", "-c", program.replace("ws://127.0.0.1:8080", server.url)),
             stdout=asyncio.subprocess.PIPE,
+            cwd=tmp_path,  # where it keeps its key
         )
         assert alice.stdout is not None
         try:
