@@ -35,9 +35,12 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-# Chromium fetches a page's icon when it finds the time, after `load` too: a test may have stopped the server by then.
+# Chromium fetches a page's icon when it finds the time, after `load` too: a test may have stopped the server by then,
+# or stop it before the request is read, or while the icon is on its way.
 # That the server has an icon is for the tests of its pages to show; one that it answers with an error is a complaint.
-_ICON_TOO_LATE = r"Failed to load resource: net::ERR_CONNECTION_\w+ \(\S*/icon\.svg:"
+_ICON_TOO_LATE = (
+    r"Failed to load resource: net::ERR_(CONNECTION_\w+|EMPTY_RESPONSE|CONTENT_LENGTH_MISMATCH) \(\S*/icon\.svg:"
+)
 _WATCH = """
 addEventListener('securitypolicyviolation', ({ effectiveDirective, blockedURI, sourceFile, lineNumber }) =>
   console.error(`CSP: ${effectiveDirective} refuses ${blockedURI} (${sourceFile}:${lineNumber})`));
