@@ -74,9 +74,9 @@ const EXPLANATIONS = {
     // The reason is there for people; this one calls for advice.
     `${sentence(reason)}${/^no path/.test(reason) ? ` ${TURN}` : ''}`,
   ],
-  DeliveryFailed: ({ reason }) => [
+  DeliveryFailed: ({ reason, cause }) => [
     'It did not arrive',
-    /^the (signaling )?server is gone/.test(reason) ? 'This window had left the server.' : sentence(reason),
+    cause && cause.name in EXPLANATIONS ? `${explain(cause).title}.` : sentence(reason),
   ],
   FeatureMissing: ({ userId, feature }) => [
     `${named(userId)} cannot take ${feature}`,
@@ -170,9 +170,8 @@ export function explainShort(error) {
 
 /** Why a message did not arrive. Of a changed key, the notice above the conversation tells the rest. @param {unknown} error */
 export function explainUndelivered(error) {
-  const { name, userId } = /** @type {Fault} */ (error);
-  if (name === 'PeerKeyChanged') return `It did not arrive. The key of ${named(userId)} has changed.`;
-  return explainShort(error);
+  const { title, text } = explain(error);
+  return /** @type {Fault} */ (error).name === 'PeerKeyChanged' ? `It did not arrive. ${title}.` : `${title}. ${text}`;
 }
 
 /**
