@@ -145,7 +145,9 @@ async def test_a_changed_key_is_shown_and_nothing_goes_out_before_it_is_accepted
             after.fingerprint,
         ]
         await expect(with_bob.region.get_by_text("verified by you")).to_be_hidden()
-        await expect(await with_bob.say("a secret")).to_contain_text("It did not arrive. bob has another key than before.")
+        await expect(await with_bob.say("a secret")).to_contain_text(
+            "It did not arrive. bob has another key than before."
+        )
         # Not if bob asks for it either: what he gets is no answer.
         await bob.send("alice", "let me in")
         await until_peer(bob, "alice", lambda view: view.error is not None, "the refusal")
