@@ -138,11 +138,17 @@ async def test_a_file_that_nobody_takes_is_declined_and_one_under_way_can_be_can
 async def test_a_file_goes_on_over_a_connection_that_takes_the_place_of_a_lost_one(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")
     await bob.run(TAKE)
-    # The connection is taken away in the middle, by the browser's own means: nobody says goodbye.
+    # The connection is taken away in the middle, by the browser's own means: nobody says goodbye. Once: one that goes
+    # while it is being made looks to the other side like a refusal.
     await bob.run("""
-        window.broken = incoming.then((transfer) => new Promise((resolve) => transfer.subscribe(({ transferred }) => {
-          if (transferred > 600_000) resolve(wires.at(-1).close());
-        })));
+        window.broken = incoming.then((transfer) => new Promise((resolve) => {
+          const stop = transfer.subscribe(({ transferred }) => {
+            if (transferred > 600_000) {
+              stop();
+              resolve(wires.at(-1).close());
+            }
+          });
+        }));
     """)
     size, digest, _ = await alice.run(SEND, userId="bob", name="long.bin", size=SIZE)
     await bob.get("broken")
