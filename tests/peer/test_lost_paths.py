@@ -344,6 +344,40 @@ async def test_a_goodbye_in_place_of_a_hello_is_a_refusal_with_its_reason() -> N
         await puppet.close()
 
 
+HOSTILE_REASON = "\x1b[2J\u202egnihsihp\n" * 200
+
+
+async def test_the_reason_of_a_goodbye_is_a_line_for_people() -> None:
+    async with nothing_left_behind():
+        link = Link()
+        alice = Side(link, "alice", "bob")
+        puppet = Puppet(link, "bob", "alice")
+        alice.peer.connect()
+        (await puppet.opened()).send(bytes((Kind.GOODBYE,)) + HOSTILE_REASON.encode())
+        await alice.until_state(PeerState.FAILED)
+        text = str(alice.told.errors[-1])
+        assert "gnihsihp" in text
+        assert len(text) < 300
+        assert text.isprintable()
+        await alice.peer.close()
+        await puppet.close()
+
+
+async def test_the_reason_of_a_bye_is_a_line_for_people() -> None:
+    async with nothing_left_behind():
+        link = Link()
+        alice = Side(link, "alice", "bob")
+        alice.peer.connect()
+        await link.until_sent(OfferReceived)
+        alice.receive(ByeReceived("bob", link.of(OfferReceived)[0].event.connection, HOSTILE_REASON))
+        await alice.until_state(PeerState.FAILED)
+        text = str(alice.told.errors[-1])
+        assert "gnihsihp" in text
+        assert len(text) < 300
+        assert text.isprintable()
+        await alice.peer.close()
+
+
 async def test_a_side_that_never_says_hello_runs_into_the_time_out() -> None:
     async with nothing_left_behind():
         timers = FakeTimers()

@@ -12,10 +12,8 @@ from aldis.errors import ProtocolViolation
 from aldis.store.controls import (
     MAX_NAME,
     MAX_PIECE,
-    MAX_REASON,
     FileDecline,
     Piece,
-    clean,
     decode_control,
     encode_control,
     encode_piece,
@@ -65,8 +63,3 @@ def test_any_name_is_made_one_that_stays_in_its_folder(given_name: str) -> None:
 def test_any_type_is_made_one(mime: str) -> None:
     assert safe_mime(safe_mime(mime)) == safe_mime(mime)
     assert safe_mime(mime).isascii()
-
-
-def test_a_reason_is_a_line_that_shows_what_it_says() -> None:
-    assert clean("no\nroom \u202eleft") == "noroom left"
-    assert len(clean("🌍" * 300)) == MAX_REASON

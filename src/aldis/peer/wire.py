@@ -22,6 +22,7 @@ from aldis.peer.engine import Engine, EngineChannel, EngineConfig, EngineRefused
 from aldis.peer.quality import Quality
 from aldis.protocol import channel
 from aldis.protocol.messages import Candidate, Proof
+from aldis.protocol.texts import clean
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +264,7 @@ class Wire:
                 self._greeted = True
                 self._owner.hello_received(self, frame)
             case channel.Goodbye(reason):
-                self._owner.ended(self, reason or "the other side said goodbye", orderly=True)
+                self._owner.ended(self, clean(reason) or "the other side said goodbye", orderly=True)
             case _:
                 pass  # a kind of frame from the future
 
@@ -333,7 +334,7 @@ class Wire:
             self._probe_timer = self._timers.call_later(self._timing.probe, lambda: self._probed(reason))
 
     def _probed(self, reason: str) -> None:
-        self._tell(lambda: self._owner.ended(self, reason or "the other side ended the connection", orderly=True))
+        self._tell(lambda: self._owner.ended(self, clean(reason) or "the other side ended the connection", orderly=True))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

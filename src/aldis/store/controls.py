@@ -11,8 +11,8 @@ Rules of this module:
 * What begins with another byte, or has another `type`, is of a later version and is ignored; so are unknown fields.
   What is of a known kind and cannot be read breaks the protocol.
 * An `id` is made by who offers: 8 random bytes, in JSON as base64url without padding, in its one canonical spelling.
-* Names, types and reasons come from a stranger. `safe_name`, `safe_mime` and `clean` make of them what may be shown,
-  and used as the name of a file.
+* Names and types of files come from a stranger. `safe_name` and `safe_mime` make of them what may be shown, and used
+  as the name of a file; `protocol.texts.clean` does it for reasons.
 
 It does not know what any of it leads to. What concerns calls is ignored in Python.
 """
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import re
 import struct
-import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeAlias
 
@@ -29,6 +28,7 @@ import msgspec
 
 from aldis.errors import ProtocolViolation
 from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.texts import clean
 
 ID_BYTES: Final = 8
 # A piece is a message; with its header in chunks of 16 KiB it makes five frames.
@@ -37,7 +37,6 @@ MAX_PIECE: Final = 64 * 1024
 MAX_JSON: Final = 16 * 1024
 # No file is larger, and every JSON reader keeps such a number exactly.
 MAX_SIZE: Final = 2**53 - 1
-MAX_REASON: Final = 200  # characters: a line for a person
 MAX_NAME: Final = 200  # bytes of UTF-8; file systems take 255, and something may be added
 _MAX_SUFFIX: Final = 16  # characters of a name that stay when it is cut
 _MOST_LOOKED_AT: Final = 1000  # characters of a name: looking costs their square
@@ -160,21 +159,12 @@ def _decode_piece(data: bytes) -> Piece:
 
 # --- what a stranger has written --------------------------------------------------------------------------------------
 
-# Categories C: control characters, those that turn the direction of writing around or are not seen, half surrogate
-# pairs, private and unassigned ones. Zl and Zp break lines.
-_UNSEEN: Final = ("C", "Zl", "Zp")
 _NOT_IN_NAMES: Final = re.compile(r'[<>:"|?*]')  # on Windows
 _EDGES: Final = re.compile(r"^[\s.]+|[\s.]+$")  # hidden files, `..`, and what Windows drops
 _DEVICES: Final = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)", re.IGNORECASE)
 _STEM_AND_SUFFIX: Final = re.compile(rf"^(.*?)(\.[^.]{{1,{_MAX_SUFFIX - 1}}})?$", re.DOTALL)
 _MIME: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,63}/[a-z0-9!#$&^_.+-]{1,63}")
 UNKNOWN_MIME: Final = "application/octet-stream"
-
-
-def clean(text: str, limit: int = MAX_REASON) -> str:
-    """A text without what is not seen, cut to `limit` characters."""
-    seen = (character for character in text if not unicodedata.category(character).startswith(_UNSEEN))
-    return "".join(seen)[:limit]
 
 
 def safe_name(name: str) -> str:

@@ -31,6 +31,7 @@ from aldis.errors import (
     StateError,
     TransferFailed,
 )
+from aldis.protocol.texts import clean
 from aldis.store import disk
 from aldis.store.controls import (
     ID_BYTES,
@@ -43,7 +44,6 @@ from aldis.store.controls import (
     FileReceived,
     Piece,
     Word,
-    clean,
     encode_control,
     encode_piece,
     new_id,
