@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from aldis.errors import (
     RequestFailed,
     StateError,
 )
+from aldis.identity.pins import FilePins
 from aldis.peer.connection import PeerState, PeerTiming
 from aldis.peer.engine import EngineConfig
 from aldis.peer.wire import BUFFER_HIGH, BUFFER_LOW
@@ -404,6 +408,21 @@ async def test_a_proven_answer_that_is_nonsense_fails_the_attempt_only(engine: s
         alice.peer.connect()
         await connected(alice, bob)
         await end(alice, bob)
+
+
+async def test_pins_that_cannot_be_written_are_no_forgery(tmp_path: Path) -> None:
+    async with nothing_left_behind():
+        link = Link()
+        with closing(FilePins(tmp_path / "pins")) as pins:
+            alice, bob = Side(link, "alice", "bob", pins=pins), Side(link, "bob", "alice")
+            with closing(sqlite3.connect(tmp_path / "pins")) as vandal:
+                vandal.execute("DROP TABLE pins")
+            alice.peer.connect()
+            await alice.until(lambda: bool(alice.told.refusals))
+            refusal = alice.told.refusals[0]
+            assert isinstance(refusal, PeerConnectionFailed)
+            assert "cannot use the pinned keys" in str(refusal)
+            await end(alice, bob)
 
 
 # --- messages that are not for us -------------------------------------------------------------------------------------

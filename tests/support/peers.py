@@ -18,9 +18,9 @@ from typing import Any
 os.environ["WRTC_ALLOW_LOOPBACK"] = "1"
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
-from aldis.errors import PeerError, PeerKeyChanged, ProofInvalid
+from aldis.errors import PeerError
 from aldis.identity.keys import Identity
-from aldis.identity.pins import MemoryPins
+from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerConnection, PeerState, PeerTiming
 from aldis.peer.engine import EngineChannel, EngineConfig, EngineConnection, EngineRefused, EngineState
 from aldis.peer.engines.catalog import load_engine
@@ -315,7 +315,7 @@ class Told:
 
     states: list[PeerState] = field(default_factory=list)
     errors: list[PeerError] = field(default_factory=list)
-    refusals: list[ProofInvalid | PeerKeyChanged] = field(default_factory=list)
+    refusals: list[PeerError] = field(default_factory=list)
     hellos: list[Hello] = field(default_factory=list)
     frames: list[Chunk | Ack] = field(default_factory=list)
     writable: int = 0
@@ -335,7 +335,7 @@ class Side:
         *,
         engine: str = "wrtc",
         identity: Identity | None = None,
-        pins: MemoryPins | None = None,
+        pins: Pins | None = None,
         timing: PeerTiming | None = None,
         timers: FakeTimers | None = None,
         version: int = VERSION,
@@ -393,7 +393,7 @@ class Side:
         self.told.writable += 1
         self.signal.changed()
 
-    def refused(self, error: ProofInvalid | PeerKeyChanged) -> None:
+    def refused(self, error: PeerError) -> None:
         self.told.refusals.append(error)
         self.signal.changed()
 

@@ -72,11 +72,12 @@ class PeerListener(Protocol):
     def writable(self) -> None:
         """After `send_frame` has returned False: the buffer of the open channel has room again."""
 
-    def refused(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
+    def refused(self, error: PeerError) -> None:
         """An offer or answer in the peer's name did not pass the check, and has changed nothing.
 
-        Either somebody forges messages, or (`PeerKeyChanged`) the peer has a new key, which a person may accept, or
-        (`FingerprintMismatch`) not the one that was asked for.
+        Either somebody forges messages (`ProofInvalid`), or the peer has a new key, which a person may accept
+        (`PeerKeyChanged`), or not the one that was asked for (`FingerprintMismatch`); or the pinned keys cannot be read
+        or written, so that nothing can be checked (`PeerConnectionFailed`).
         """
 
 
@@ -250,7 +251,7 @@ class PeerConnection:
                 self._refuse(error)
             return
         except IdentityError as error:
-            self._refuse(ProofInvalid(self._remote, f"the pinned keys cannot be read ({error})"))
+            self._refuse(PeerConnectionFailed(self._remote, str(error)))
             return
         assert event.proof is not None  # or the check had refused it  # noqa: S101
         signed = Signed(event.description.sdp, event.proof)
@@ -280,13 +281,13 @@ class PeerConnection:
             self._refuse(error)
             return
         except IdentityError as error:
-            self._refuse(ProofInvalid(self._remote, f"the pinned keys cannot be read ({error})"))
+            self._refuse(PeerConnectionFailed(self._remote, str(error)))
             return
         wire.address = event.sender
         self._errors.pop(name, None)
         self._do(self._machine.answer_received(name, event.description.sdp, event.capabilities, self._timers.time()))
 
-    def _refuse(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
+    def _refuse(self, error: PeerError) -> None:
         _log.warning("%s", error)
         self._news.append(lambda: self._listener.refused(error))
 

@@ -334,7 +334,7 @@ class Wire:
             self._probe_timer = self._timers.call_later(self._timing.probe, lambda: self._probed(reason))
 
     def _probed(self, reason: str) -> None:
-        self._tell(lambda: self._owner.ended(self, clean(reason) or "the other side ended the connection", orderly=True))
+        self._tell(lambda: self._owner.ended(self, reason or "the other side ended the connection", orderly=True))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

@@ -27,13 +27,11 @@ from aldis.client.events import (
 )
 from aldis.errors import (
     AldisError,
-    FingerprintMismatch,
     PeerConnectionFailed,
     PeerError,
     PeerKeyChanged,
     PeerOffline,
     PeerUnknown,
-    ProofInvalid,
     ProtocolViolation,
     RequestFailed,
 )
@@ -445,7 +443,7 @@ class Link:
         if isinstance(frame, Chunk):
             self._home.arrived(len(frame.data))
 
-    def refused(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
+    def refused(self, error: PeerError) -> None:
         _log.warning("%s", error)
         self.caller.refused(error)
         if self.state is not PeerState.CONNECTED:
@@ -494,6 +492,6 @@ class _Ears:
         if self._link.hears(self):
             self._link.conversation.pump()
 
-    def refused(self, error: ProofInvalid | PeerKeyChanged | FingerprintMismatch) -> None:
+    def refused(self, error: PeerError) -> None:
         if self._link.hears(self):
             self._link.refused(error)
