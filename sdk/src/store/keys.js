@@ -5,9 +5,12 @@
  * server that only lies once is found out even then. A pin is made by a proof alone, never by the server's word. Where
  * an invitation has brought a fingerprint, no key with another one is pinned at all.
  *
+ * What the directory says is noted as long as the peer is known: strangers can make it many. What an invitation says
+ * stands until a person accepts a key, or the store ends: nobody else makes it more, or less.
+ *
  * Everything is of one server. What is pinned is also kept here, for who cannot wait for an answer.
  */
-import { FingerprintMismatch } from '../errors.js';
+import { FingerprintMismatch, UsageError } from '../errors.js';
 import { fingerprint, PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { fromBase64 } from '../protocol/codec.js';
 
@@ -21,15 +24,16 @@ import { fromBase64 } from '../protocol/codec.js';
  * @typedef {object} Entry What there is to say of one user's key.
  * @property {Known} known
  * @property {Bytes | null} named By the directory, while there is no pin.
- * @property {string | null} required The fingerprint that an invitation has brought.
  */
 
-/** The pins of a store: those of `pins`, and expectations that last as long as a peer is known. */
+/** The pins of a store: those of `pins`, and expectations. */
 export class DirectoryPins {
   #pins;
   #server;
   /** @type {Map<string, Entry>} */
   #entries = new Map();
+  /** @type {Map<string, string | undefined>} The fingerprints that invitations have brought. */
+  #required = new Map();
 
   /**
    * @param {Pins} pins
@@ -44,7 +48,7 @@ export class DirectoryPins {
   #of(userId) {
     let entry = this.#entries.get(userId);
     if (!entry) {
-      entry = { known: { publicKey: null, fingerprint: null }, named: null, required: null };
+      entry = { known: { publicKey: null, fingerprint: null }, named: null };
       this.#entries.set(userId, entry);
     }
     return entry;
@@ -78,13 +82,12 @@ export class DirectoryPins {
    * @param {string} expected
    */
   async require(userId, expected) {
-    const entry = this.#of(userId);
-    const before = entry.required;
-    entry.required = expected; // first: nothing else is to be pinned while we look
+    const before = this.#required.get(userId);
+    this.#required.set(userId, expected); // first: nothing else is to be pinned while we look
     await this.load(userId);
     const pinned = this.known(userId).fingerprint;
     if (pinned && pinned !== expected) {
-      entry.required = before;
+      this.#required.set(userId, before);
       throw new FingerprintMismatch(userId, expected, pinned);
     }
   }
@@ -128,12 +131,13 @@ export class DirectoryPins {
    */
   async accept(userId, publicKey) {
     this.forget(userId);
+    this.#required.delete(userId);
     await this.#pins.accept(this.#server, userId, publicKey);
     await this.#learn(userId, publicKey);
   }
 
   /**
-   * The peer is not known any more: let go of what was expected.
+   * The peer is not known any more: let go of what the directory said.
    *
    * @param {string} userId
    */
@@ -151,11 +155,11 @@ export class DirectoryPins {
   async #judge(userId, publicKey, goOn) {
     const print = await fingerprint(publicKey);
     const pinned = await this.load(userId);
-    const entry = this.#of(userId);
-    if (entry.required && entry.required !== print) {
-      throw new FingerprintMismatch(userId, entry.required, print);
+    const required = this.#required.get(userId) ?? print;
+    if (required !== print) {
+      throw new FingerprintMismatch(userId, required, print);
     }
-    return goOn(entry, pinned);
+    return goOn(this.#of(userId), pinned);
   }
 
   /**
@@ -190,4 +194,18 @@ export function claimedKey(proof) {
   } catch {
     return null;
   }
+}
+
+/**
+ * A fingerprint as people bring it: in capitals, perhaps, and with white space around it. Throws `UsageError` for what is
+ * none.
+ *
+ * @param {string} text
+ */
+export function checkFingerprint(text) {
+  const plain = String(text).trim().toLowerCase();
+  if (!/^[a-z2-7]{4}(-[a-z2-7]{4}){7}$/.test(plain)) {
+    throw new UsageError(`'${text}' is no fingerprint`);
+  }
+  return plain;
 }

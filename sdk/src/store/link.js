@@ -21,7 +21,7 @@ import { Content } from '../protocol/channel.js';
 import { toBase64url } from '../protocol/codec.js';
 import { Caller } from './caller.js';
 import { Conversation } from './conversation.js';
-import { sameKey } from './keys.js';
+import { checkFingerprint, sameKey } from './keys.js';
 
 /**
  * @import { AldisError, PeerError } from '../errors.js'
@@ -94,6 +94,8 @@ export class Link {
   told = null;
   #home;
   #asking = 0;
+  /** @type {{ error?: AldisError }} until `close`: how those learn of it who wait for something else */
+  #life = {};
   /** @type {PeerState} */
   #state = 'new';
   /** @type {AldisError | null} */
@@ -170,7 +172,8 @@ export class Link {
   }
 
   /**
-   * Returns when the peer is connected. Throws `PeerError`, `StateError`, and why the server is gone for good.
+   * Returns when the peer is connected. Throws `PeerError`, `StateError`, why the server is gone for good, and `UsageError`
+   * for what is no fingerprint.
    *
    * @param {number} seconds
    * @param {string | null} fingerprint That of the only key that will do.
@@ -178,9 +181,15 @@ export class Link {
   async connect(seconds, fingerprint) {
     this.#check();
     this.#asking++;
+    const life = this.#life;
     try {
-      if (fingerprint) {
-        await this.#home.pins.require(this.userId, fingerprint);
+      // Also an empty one: who means to require something must not end up with requiring nothing.
+      if (fingerprint !== null) {
+        await this.#home.pins.require(this.userId, checkFingerprint(fingerprint));
+        this.#check();
+        if (life.error) {
+          throw life.error;
+        }
       }
       await this.caller.connected(seconds);
       this.kept = true;
@@ -288,6 +297,8 @@ export class Link {
    */
   async close(farewell, reason, error) {
     this.kept = false;
+    this.#life.error = error;
+    this.#life = {};
     this.caller.stop(error);
     this.conversation.flush();
     const connection = this.#detach();

@@ -1,11 +1,11 @@
 /** Which key is believed: pins, what the directory says, what an invitation says. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FingerprintMismatch, IdentityError } from '../../src/errors.js';
+import { FingerprintMismatch, IdentityError, UsageError } from '../../src/errors.js';
 import { fingerprint } from '../../src/identity/keys.js';
 import { MemoryPins } from '../../src/identity/pins.js';
 import { toBase64 } from '../../src/protocol/codec.js';
-import { claimedKey, DirectoryPins, sameKey } from '../../src/store/keys.js';
+import { checkFingerprint, claimedKey, DirectoryPins, sameKey } from '../../src/store/keys.js';
 
 const ONE = new Uint8Array(32).fill(1);
 const OTHER = new Uint8Array(32).fill(2);
@@ -88,6 +88,16 @@ test('an invitation with another fingerprint than that of the pinned key is refu
   assert.deepEqual(await pins.pin('s', 'bob', ONE), ONE);
 });
 
+test('what an invitation says outlives what the directory says', async () => {
+  const { memory, pins } = made();
+  await pins.require('bob', await fingerprint(ONE));
+  pins.forget('bob');
+  await assert.rejects(pins.pin('s', 'bob', OTHER), FingerprintMismatch);
+  await assert.rejects(pins.expect('bob', OTHER), FingerprintMismatch);
+  assert.equal(await memory.find('s', 'bob'), null);
+  assert.deepEqual(await pins.pin('s', 'bob', ONE), ONE);
+});
+
 test('a person who accepts a key has the last word over an invitation', async () => {
   const { pins } = made();
   await pins.require('bob', await fingerprint(ONE));
@@ -101,6 +111,14 @@ test('pins that cannot be read are an error, and nothing is believed', async () 
   await assert.rejects(pins.expect('bob', ONE), IdentityError);
   await assert.rejects(pins.pin('s', 'bob', ONE), IdentityError);
   await assert.rejects(pins.require('bob', 'x'), IdentityError);
+});
+
+test('a fingerprint is taken as people write it, and nothing else is one', async () => {
+  const print = await fingerprint(ONE);
+  for (const text of [print, ` ${print.toUpperCase()}\n`]) assert.equal(checkFingerprint(text), print);
+  for (const text of ['', ' ', 'x', print.slice(1), `${print}-aaaa`, print.replace('-', ''), undefined, 5]) {
+    assert.throws(() => checkFingerprint(text), UsageError, `'${text}'`);
+  }
 });
 
 test('the key that a proof claims is read or not', () => {
