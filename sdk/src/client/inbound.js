@@ -13,7 +13,7 @@
 import { RequestFailed } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { DEFAULT_DEVICE, deviceProblem, split, userIdProblem } from '../protocol/addresses.js';
-import { fromBase64, readCandidate, readCapabilities, readDescription, readProof } from '../protocol/codec.js';
+import { clean, fromBase64, readCandidate, readCapabilities, readDescription, readProof } from '../protocol/codec.js';
 import { isTemporary } from '../protocol/codes.js';
 import { check } from '../protocol/shapes.js';
 
@@ -34,7 +34,7 @@ export function eventOf(message) {
   try {
     switch (message.type) {
       case 'bye':
-        return { type: 'byeReceived', sender, connection, reason: message.reason ?? null };
+        return { type: 'byeReceived', sender, connection, reason: clean(message.reason ?? '') || null };
       case 'ice-candidate':
         return { type: 'candidateReceived', sender, connection, candidate: readCandidate(message.candidate) };
       case 'offer':

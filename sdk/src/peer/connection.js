@@ -15,12 +15,20 @@
  */
 
 import { timers } from '../client/timers.js';
-import { PeerConnectionFailed, PeerError, PeerOffline, ProofInvalid } from '../errors.js';
+import {
+  AldisError,
+  IdentityError,
+  PeerConnectionFailed,
+  PeerOffline,
+  ProofInvalid,
+  ProtocolViolation,
+} from '../errors.js';
 import { CAPABILITIES, messageOf } from './engine.js';
 import { Negotiation } from './negotiation.js';
 import { randomBytes } from './trust.js';
 import { linger, TIMING, Wire } from './wire.js';
 
+/** @import { PeerError } from '../errors.js' */
 /** @import { AnswerReceived, OfferReceived, PeerEvent } from '../client/events.js' */
 /** @import { Timers } from '../client/timers.js' */
 /** @import { Ack, Chunk, Hello } from '../protocol/channel.js' */
@@ -46,8 +54,9 @@ const MAX_WAITING = 512;
  * @property {(frame: Chunk | Ack) => void} frameReceived
  * @property {() => void} channelClosed what was sent on it may or may not have arrived
  * @property {() => void} writable after `sendFrame` has returned false: there is room again
- * @property {(error: PeerError) => void} refused an offer or answer in the peer's name did not pass the check, and has
- *   changed nothing: forged (`ProofInvalid`), or of another key (`PeerKeyChanged`, `FingerprintMismatch`)
+ * @property {(error: AldisError) => void} refused an offer or answer in the peer's name did not pass the check, and has
+ *   changed nothing: forged (`ProofInvalid`), of another key (`PeerKeyChanged`, `FingerprintMismatch`), or the pins could
+ *   not be read or written (`IdentityError`)
  * @property {(track: MediaStreamTrack, streams: readonly MediaStream[]) => void} trackReceived the peer sends a track
  */
 
@@ -209,18 +218,24 @@ export class PeerConnection {
         await this.#hub.trust.check(this.#hub.remote, name, sdp, proof, offer);
       } catch (error) {
         // A late repetition is no forgery.
-        if (!this.#closing && !machine.isOver(name)) {
-          this.#hub.tell(
-            'refused',
-            error instanceof PeerError ? error : new ProofInvalid(this.#hub.remote, messageOf(error)),
-          );
-        }
+        if (!this.#closing && !machine.isOver(name)) this.#hub.tell('refused', this.#refusal(error));
         return;
       }
       if (answers && wire?.ourOffer !== offer) return;
     }
     this.#origin = { address: sender, proof: /** @type {Proof} */ (proof) };
     this.#happened(type, name, sdp, capabilities, this.#now);
+  }
+
+  /**
+   * What was wrong with a description. A proof that cannot be read is a forged one; what else is not of ours comes from
+   * the pins of the application, and is nobody's forgery.
+   *
+   * @param {unknown} error
+   */
+  #refusal(error) {
+    if (error instanceof ProtocolViolation) return new ProofInvalid(this.#hub.remote, error.message);
+    return error instanceof AldisError ? error : new IdentityError(messageOf(error), { cause: error });
   }
 
   /**

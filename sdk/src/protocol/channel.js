@@ -20,7 +20,7 @@
  *
  * @import { Bytes } from './codec.js'
  */
-import { fromUtf8, toUtf8 } from './codec.js';
+import { clean, fromUtf8, toUtf8 } from './codec.js';
 import { check, integer, list, nullable, parse, shape, text } from './shapes.js';
 
 export const LABEL = 'aldis.v1';
@@ -203,7 +203,7 @@ export function decode(bytes) {
     case PONG:
       return { type: 'pong', token: number() };
     case GOODBYE:
-      return { type: 'goodbye', reason: fromUtf8(rest) };
+      return { type: 'goodbye', reason: clean(fromUtf8(rest)) };
   }
   check(bytes.length, 'an empty frame');
   return null;

@@ -220,3 +220,20 @@ export const toUtf8 = (text) => new TextEncoder().encode(text);
 export const fromUtf8 = (bytes) =>
   // A byte order mark is a character as any other.
   attempt('not UTF-8', () => new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
+
+/** What a text from a stranger may have: as a reason, characters, a line for a person; as a name, bytes. */
+export const MAX_TEXT = 200;
+
+/**
+ * A text without what is not seen: control characters, those that turn the direction of writing around.
+ *
+ * @param {string} text
+ */
+export const visible = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '');
+
+/**
+ * The same, cut to the length of a line.
+ *
+ * @param {string} text
+ */
+export const clean = (text) => [...visible(text)].slice(0, MAX_TEXT).join('');

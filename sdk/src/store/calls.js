@@ -19,8 +19,8 @@ import { Callbacks } from '../client/callbacks.js';
 import { timers as realTimers } from '../client/timers.js';
 import { FeatureMissing, PeerConnectionFailed, StateError } from '../errors.js';
 import { randomBytes } from '../peer/trust.js';
-import { toBase64url } from '../protocol/codec.js';
-import { clean, encodeControl, ID_BYTES } from './controls.js';
+import { clean, toBase64url } from '../protocol/codec.js';
+import { encodeControl, ID_BYTES } from './controls.js';
 
 /** @import { Timers } from '../client/timers.js' */
 /** @import { AldisError } from '../errors.js' */

@@ -5,10 +5,10 @@
  * a file with 1 byte to 64 KiB of data. What begins otherwise, or has another type, is of a later version and is
  * ignored; what is of a known kind and cannot be read breaks the protocol. An id is 8 random bytes in base64url.
  *
- * Names, types and reasons come from a stranger: `safeName`, `safeMime` and `clean` make of them what may be shown, and
- * used as the name of a file.
+ * Names and types come from a stranger: `safeName` and `safeMime` make of them what may be shown, and used as the name of
+ * a file. (For reasons see `clean` in `protocol/codec.js`.)
  */
-import { fromBase64url, fromUtf8, toBase64url, toUtf8 } from '../protocol/codec.js';
+import { fromBase64url, fromUtf8, MAX_TEXT, toBase64url, toUtf8, visible } from '../protocol/codec.js';
 import { check, fieldsOf, flag, integer, parse, shape, text } from '../protocol/shapes.js';
 
 /**
@@ -39,8 +39,6 @@ export const MAX_PIECE = 64 * 1024;
 export const ID_BYTES = 8;
 const MAX_JSON = 16 * 1024;
 const HEAD = 1 + ID_BYTES + 8;
-// A reason: characters, a line for a person. A name: bytes; file systems take 255, and something may be added.
-const MAX_TEXT = 200;
 
 const reason = text();
 const size = integer(0);
@@ -111,26 +109,12 @@ export function decodeControl(bytes) {
   return read ? /** @type {Word} */ ({ type, ...read }) : null;
 }
 
-/**
- * A text without what is not seen: control characters, those that turn the direction of writing around.
- *
- * @param {string} text
- */
-const visible = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '');
-
-/**
- * The same, cut to the length of a line.
- *
- * @param {string} text
- */
-export const clean = (text) => [...visible(text)].slice(0, MAX_TEXT).join('');
-
 /** @param {string} text */
 const trim = (text) => text.replace(/^[\s.]+|[\s.]+$/g, '');
 
 /**
  * The name of a file that may be used in any folder of any system: no path, nothing unseen, not hidden, no device of
- * Windows, at most 200 bytes of UTF-8. Never empty.
+ * Windows, at most 200 bytes of UTF-8: file systems take 255, and something may be added. Never empty.
  *
  * @param {string} name
  */

@@ -482,7 +482,7 @@ export class Link {
     this.conversation.pump();
   }
 
-  /** @param {PeerError} error */
+  /** @param {AldisError} error */
   refused(error) {
     this.caller.refused(error);
     if (this.state !== 'connected') {

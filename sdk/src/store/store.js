@@ -145,7 +145,8 @@ export class NetworkStore {
    *
    * Not needed before `send`, which connects by itself. Rejects with `PeerOffline`, `PeerUnknown` (nobody has this name),
    * `PeerKeyChanged` (see `acceptKey`), `FingerprintMismatch`, `ProofInvalid`, `PeerConnectionFailed` with a reason, after
-   * at most `timeout` seconds; `TooManyPeers`, `StateError`, `InvalidAddress`.
+   * at most `timeout` seconds; `IdentityError` when the pins cannot be read or written; `TooManyPeers`, `StateError`,
+   * `UsageError` for what is no name or no fingerprint.
    *
    * @param {string} userId
    * @param {object} [options]

@@ -17,8 +17,8 @@
 import { Callbacks } from '../client/callbacks.js';
 import { FeatureMissing, StateError, TransferFailed, UsageError } from '../errors.js';
 import { randomBytes } from '../peer/trust.js';
-import { toBase64url } from '../protocol/codec.js';
-import { ID_BYTES, MAX_PIECE, clean, encodeControl, encodePiece, safeMime, safeName } from './controls.js';
+import { clean, toBase64url } from '../protocol/codec.js';
+import { ID_BYTES, MAX_PIECE, encodeControl, encodePiece, safeMime, safeName } from './controls.js';
 
 /**
  * @import { AldisError } from '../errors.js'

@@ -243,12 +243,14 @@ test('an answer, a candidate, the end of candidates and a bye arrive', () => {
   bench.say({ ...from, type: 'ice-candidate', candidate: null });
   bench.say({ ...from, type: 'bye', reason: 'enough' });
   bench.say({ ...from, type: 'bye' });
+  bench.say({ ...from, type: 'bye', reason: '\u202egnihsihp\n'.repeat(4000) });
   assert.deepEqual(bench.takeEvents(), [
     { type: 'answerReceived', sender: 'bob', description, connection: null, proof: null, capabilities: ALL },
     { type: 'candidateReceived', sender: 'bob', candidate, connection: 'c1' },
     { type: 'candidateReceived', sender: 'bob', candidate: null, connection: null },
     { type: 'byeReceived', sender: 'bob', connection: null, reason: 'enough' },
     { type: 'byeReceived', sender: 'bob', connection: null, reason: null },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: 'gnihsihp'.repeat(25) },
   ]);
 });
 

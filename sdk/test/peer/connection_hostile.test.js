@@ -1,7 +1,7 @@
 /** Two PeerConnections, and between them a server that does as it pleases; and a peer that does so on the channel. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ProofInvalid } from '../../src/errors.js';
+import { IdentityError, ProofInvalid } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { connected, end, pair, quiet, Side, until } from '../support/peers.js';
 
@@ -100,18 +100,21 @@ test('a changed key is refused, told with both keys, and taken after it has been
   await end({ ...world, alice });
 });
 
-test('pins that cannot be read refuse what they cannot judge', async () => {
-  const pins = {
-    pin: async () => {
-      throw new DOMException('no storage');
-    },
-  };
-  const world = await pair({ pins });
-  world.alice.peer.connect();
-  await until(() => world.bob.refusals.length);
-  assert.match(world.bob.refusals[0].message, /in the name of alice was refused: no storage/);
-  await end(world);
-});
+for (const fault of [new DOMException('no storage'), new IdentityError('no storage')]) {
+  test(`pins that fail with a ${fault.name} refuse what they cannot judge, and nobody is called a forger`, async () => {
+    const pins = {
+      pin: async () => {
+        throw fault;
+      },
+    };
+    const world = await pair({ pins });
+    world.alice.peer.connect();
+    await until(() => world.bob.refusals.length);
+    const [{ name, message }] = world.bob.refusals;
+    assert.deepEqual([name, message], ['IdentityError', 'no storage']);
+    await end(world);
+  });
+}
 
 test('messages without a name are left alone', async () => {
   const world = await connected();

@@ -115,3 +115,11 @@ test('any bytes are a frame, or skipped, or a violation', () => {
     }
   }
 });
+
+test('why somebody leaves is a line, whatever they write', () => {
+  const reason = '\u202egnihsihp\n'.repeat(1000);
+  assert.deepEqual(channel.decode(Uint8Array.of(6, ...toUtf8(reason))), {
+    type: 'goodbye',
+    reason: 'gnihsihp'.repeat(25),
+  });
+});

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 
 import { ProtocolViolation } from '../../src/errors.js';
 import {
+  clean,
   decodeServerMessage,
   encodeClientMessage,
   fromBase64,
@@ -203,4 +204,9 @@ test('UTF-8 is read strictly, and a byte order mark is a character', () => {
   for (const bytes of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0xc0, 0x80]]) {
     assert.throws(() => fromUtf8(Uint8Array.from(bytes)), ProtocolViolation);
   }
+});
+
+test('a reason is a line that shows what it says', () => {
+  assert.equal(clean('no\nroom \u202eleft'), 'noroom left');
+  assert.equal([...clean('🌍'.repeat(300))].length, 200);
 });

@@ -1,15 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../src/errors.js';
-import {
-  MAX_PIECE,
-  clean,
-  decodeControl,
-  encodeControl,
-  encodePiece,
-  safeMime,
-  safeName,
-} from '../../src/store/controls.js';
+import { MAX_PIECE, decodeControl, encodeControl, encodePiece, safeMime, safeName } from '../../src/store/controls.js';
 import { fromHex, toHex, vectors } from '../support/vectors.js';
 
 const { words, calls, read_only, pieces, ignored, refused, names, mimes } = vectors('controls');
@@ -81,9 +73,4 @@ test('the name of a file is made safe', () => {
 
 test('a media type is one or unknown', () => {
   for (const [given, safe] of mimes) assert.equal(safeMime(given), safe);
-});
-
-test('a reason is a line that shows what it says', () => {
-  assert.equal(clean('no\nroom \u202eleft'), 'noroom left');
-  assert.equal([...clean('🌍'.repeat(300))].length, 200);
 });

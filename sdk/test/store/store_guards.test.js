@@ -1,7 +1,7 @@
 /** What a store refuses though it was asked to, and what becomes of those who ask while it is being closed. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { PeerConnectionFailed, StateError, UsageError } from '../../src/errors.js';
+import { IdentityError, PeerConnectionFailed, StateError, UsageError } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { MemoryPins } from '../../src/identity/pins.js';
 import { startServer } from '../support/server.js';
@@ -87,3 +87,14 @@ for (const [what, close, Fault] of [
     assert.deepEqual(bob.state.peers, Object.create(null));
   });
 }
+
+// --- faults that are nobody's, and words of strangers ------------------------------------------------------------------
+
+test('a key that cannot be kept is told as that, and not as a forgery', async (t) => {
+  const {
+    names: [, b],
+    stores: [alice],
+  } = await scene(t, { pins: new MemoryPins({ limit: 0 }), timing: { attempt: 0.5 } }, {});
+  await assert.rejects(alice.connectToPeer(b), IdentityError);
+  assert.ok(alice.state.peers[b].error instanceof IdentityError);
+});
