@@ -7,7 +7,7 @@
 
 /** @import { Call } from './aldis.js' */
 /** @import { Person } from './person.js' */
-import { openMedia, stopTracks, withCamera, withoutCamera } from './media.js';
+import { openMedia, stopTracks, withCamera, without } from './media.js';
 import { callEnded, explainShort } from './words.js';
 
 export class Calling {
@@ -117,7 +117,7 @@ export class Calling {
   }
 
   get cameraOn() {
-    return Boolean(this.localStream?.getVideoTracks().length);
+    return this.localStream?.getVideoTracks().some((track) => track.readyState === 'live') ?? false;
   }
 
   async toggleCamera() {
@@ -125,10 +125,11 @@ export class Calling {
     if (!call || !this.localStream || this.opening) return;
     this.opening = true;
     try {
-      const stream = this.cameraOn ? withoutCamera(this.localStream) : await withCamera(this.localStream);
+      const stream = this.cameraOn
+        ? without(this.localStream, this.localStream.getVideoTracks())
+        : await withCamera(this.localStream);
       if (call !== this.call) return stopTracks(stream.getTracks()); // it has ended meanwhile
-      this.localStream = stream;
-      this.note = '';
+      this.#use(stream);
       call.replaceStream(stream);
     } catch (error) {
       if (call === this.call) this.note = explainShort(error);
@@ -150,12 +151,37 @@ export class Calling {
     try {
       const { stream, note } = await openMedia({ video });
       const wanted = calls === this.#calls;
-      if (wanted) Object.assign(this, { localStream: stream, note });
+      if (wanted) this.#use(stream, note);
       else stopTracks(stream.getTracks());
       return wanted;
     } finally {
       if (calls === this.#calls) this.opening = false;
     }
+  }
+
+  /**
+   * Have this heard and seen: as somebody wants it, who may have pressed "mute" while the browser still asked.
+   *
+   * @param {MediaStream} stream
+   * @param {string} [note]
+   */
+  #use(stream, note = '') {
+    Object.assign(this, { localStream: stream, note });
+    for (const track of stream.getAudioTracks()) track.enabled = !this.muted;
+    for (const track of stream.getTracks()) track.addEventListener('ended', () => this.#lost(track), { once: true });
+  }
+
+  /** A device is gone: unplugged, or taken away by the browser. @param {MediaStreamTrack} track */
+  #lost(track) {
+    if (!this.localStream?.getTracks().includes(track)) return; // not in use any more
+    const video = track.kind === 'video';
+    this.localStream = without(this.localStream, [track]);
+    this.note = video
+      ? 'Your camera is gone: they do not see you any more.'
+      : 'Your microphone is gone: they do not hear you any more.';
+    // A call that rings here gets its first stream when it is accepted.
+    if (this.call && !this.incoming) this.call.replaceStream(this.localStream);
+    this.#changed();
   }
 
   /** @param {Call} call */

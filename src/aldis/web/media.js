@@ -43,13 +43,18 @@ export async function openMedia({ video }) {
 /** A stream with the tracks of `stream` and a picture. @param {MediaStream | null} stream */
 export async function withCamera(stream) {
   const camera = await navigator.mediaDevices.getUserMedia({ video: CAMERA });
-  return new MediaStream([...(stream?.getTracks() ?? []), ...camera.getTracks()]);
+  return new MediaStream([...(stream?.getAudioTracks() ?? []), ...camera.getTracks()]);
 }
 
-/** A stream with the tracks of `stream` but for the picture; the camera goes off. @param {MediaStream} stream */
-export function withoutCamera(stream) {
-  stopTracks(stream.getVideoTracks());
-  return new MediaStream(stream.getAudioTracks());
+/**
+ * A stream with the tracks of `stream` but for some, which are let go of.
+ *
+ * @param {MediaStream} stream
+ * @param {MediaStreamTrack[]} tracks
+ */
+export function without(stream, tracks) {
+  stopTracks(tracks);
+  return new MediaStream(stream.getTracks().filter((track) => !tracks.includes(track)));
 }
 
 /** Let go of microphone and camera. @param {MediaStreamTrack[]} tracks */
