@@ -130,8 +130,13 @@ async def test_the_page_talks_to_a_python_program(
         if initiator == "page":
             with_bob = await alice.talk_to("bob")
         else:
+            # Whoever comes does not interrupt somebody who is about to type.
+            field = alice.page.get_by_label("Talk to")
+            await field.focus()
             await bob.connect_to_peer("alice")
             await expect(alice.listed("bob")).to_contain_text("connected")
+            await expect(field).to_be_focused()
+            await expect(alice.conversation("bob").region).to_be_hidden()
             with_bob = await alice.open("bob")
         await with_bob.connected()
         await with_bob.delivers("from the page")
@@ -216,7 +221,7 @@ async def test_the_connection_panel_tells_how_it_runs(arrive: Arrive) -> None:
     await expect(line).to_have_attribute("d", points(3))
     await expect(with_bob.fact("Sent")).to_have_text(SOME_BYTES)
     # The bytes grow by what is said.
-    await with_bob.delivers("x" * 300_000)
+    await with_bob.delivers(*(f"{number} {'x' * 60_000}" for number in range(5)))  # more of each is not shown
     await expect(with_bob.fact("Sent")).to_have_text(SOME_100_KILOBYTES)
     with_alice = await bob.open("alice")
     await expect(with_alice.fact("Received")).to_have_text(SOME_100_KILOBYTES)
@@ -233,4 +238,8 @@ async def test_the_connection_panel_tells_how_it_runs(arrive: Arrive) -> None:
     await expect(with_bob.fact("Path")).to_have_text("not connected")
     await expect(panel.get_by_role("img", name="not connected")).to_be_visible()
     await with_bob.button("Remove from the list").click()
+    await expect(alice.listed("bob")).to_be_hidden()
+    await alice.page.reload()
+    await expect(alice.server).to_have_text("Server connected")
+    await expect(alice.page.get_by_role("region", name="How to begin")).to_be_visible()
     await expect(alice.listed("bob")).to_be_hidden()

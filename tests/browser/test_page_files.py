@@ -51,7 +51,7 @@ async def limit(page: Page, quota: int) -> None:
 async def test_a_file_goes_to_the_disk_and_is_gone_after_the_visit(arrive: Arrive, tmp_path: Path) -> None:
     _, bob, source = await offered(arrive, tmp_path, SIZE)
     with_alice = bob.conversation("alice")
-    await with_alice.button("Accept film.bin").click()
+    await with_alice.button("Accept film.bin").evaluate("(button) => { button.click(); button.click(); }")
     await expect(with_alice.entry("film.bin")).to_contain_text("20 MB · received")
     assert await bob.page.evaluate(ON_DISK) == [SIZE]
     saved = await with_alice.save("film.bin")
@@ -67,6 +67,24 @@ async def test_a_file_goes_to_the_disk_and_is_gone_after_the_visit(arrive: Arriv
     await bob.page.reload()
     await expect(bob.server).to_have_text("Server connected")
     await bob.page.evaluate(CLEAN)
+
+
+async def test_nothing_is_left_of_a_file_that_is_not_taken_after_all(arrive: Arrive) -> None:
+    bob = Window(await arrive())
+    await bob.page.goto("/")
+    states = await bob.page.evaluate("""async () => {
+      const [{ Session }, { sinkOnDisk }] = await Promise.all([import('/session.js'), import('/disk.js')]);
+      const transfer = { state: 'offered', accept: () => { throw new Error('it was taken back'); } };
+      const taking = new Session(() => {}, () => {}).take({ taking: false, transfer });
+      transfer.state = 'cancelled'; // while the disk opens
+      await taking;
+      const writer = (await sinkOnDisk(() => {})).getWriter();
+      await writer.write(new Uint8Array(1000));
+      await writer.abort(); // as when it is cancelled in the middle
+      return transfer.state;
+    }""")
+    assert states == "cancelled"
+    assert await bob.page.evaluate(ON_DISK) == []
 
 
 async def test_without_such_a_folder_a_file_is_kept_in_memory(arrive: Arrive, tmp_path: Path) -> None:

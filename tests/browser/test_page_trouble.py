@@ -156,6 +156,17 @@ async def test_a_changed_key_is_shown_and_nothing_goes_out_before_it_is_accepted
         accept = with_bob.button("Accept the new key")
         await expect(accept).to_be_disabled()
         await warning.get_by_role("checkbox").check()
+        # When the browser keeps nothing any more, that is said, and nothing has been decided.
+        await alice.page.evaluate("""() => {
+            const { transaction } = IDBDatabase.prototype;
+            IDBDatabase.prototype.transaction = () => { throw new DOMException('', 'QuotaExceededError'); };
+            window.mend = () => Object.assign(IDBDatabase.prototype, { transaction });
+        }""")
+        await accept.click()
+        await expect(with_bob.alert).to_contain_text("Your key cannot be kept here")
+        await alice.page.evaluate("window.mend()")
+        await with_bob.button("Connect now").click()
+        await warning.get_by_role("checkbox").check()
         await accept.click()
         await with_bob.connected()
         await expect(warning).to_be_hidden()
@@ -185,6 +196,64 @@ async def test_an_invitation_of_another_key_is_refused_in_words(arrive: Arrive) 
     await bob.page.reload()
     await expect(refusal).to_be_visible()
     await expect(alice.listed("bob")).to_be_hidden()
+
+
+async def test_a_link_with_another_fingerprint_warns_whoever_is_connected_and_undoes_nothing(
+    arrive: Arrive, server: ServerProcess
+) -> None:
+    alice = await window(arrive, "alice")
+    bobs, stranger = Identity.generate(), Identity.generate().fingerprint
+    async with stores(f"ws://127.0.0.1:{server.port}", "bob", identity=bobs):
+        with_bob = await (await alice.talk_to("bob")).connected()
+        await with_bob.button("They are the same").click()
+        sure = with_bob.region.get_by_text("verified by you")
+        await expect(sure).to_be_visible()
+        # Any page can have a link to this one.
+        await alice.page.evaluate("hash => { location.hash = hash; }", f"bob~{stranger}")
+        warning = with_bob.alert.filter(has_text="This is not the bob of the invitation")
+        await expect(warning).to_be_visible()
+        shown = ["".join(text.split()) for text in await warning.get_by_role("code").all_inner_texts()]
+        assert shown == [stranger, bobs.fingerprint]
+        await expect(sure).to_be_visible()
+        await with_bob.delivers("still you")
+        await expect(warning).to_be_visible()
+        await with_bob.button("I have read this").click()
+        await expect(warning).to_be_hidden()
+        await alice.page.reload()
+        await with_bob.connected()
+        await expect(sure).to_be_visible()
+        # The right one takes nothing away, either.
+        await alice.page.evaluate("hash => { location.hash = hash; }", f"bob~{bobs.fingerprint}")
+        await with_bob.delivers("and you")
+        await expect(sure).to_be_visible()
+
+
+async def test_an_invitation_outlives_a_reload_whatever_the_server_keeps_to_itself(
+    arrive: Arrive, server: ServerProcess
+) -> None:
+    bob = await window(arrive)
+    await bob.page.goto(f"/#alice~{Identity.generate().fingerprint}")
+    await bob.choose("bob")
+    with_alice = bob.conversation("alice")
+    await expect(with_alice.alert).to_contain_text("Nobody is called alice here yet")
+    await bob.page.evaluate("history.replaceState(null, '')")  # the next time it opens with the list
+    # A server that is up to no good: it says nothing of who is online.
+    await bob.page.add_init_script("""
+      const isSaid = ({ data }) => JSON.parse(data).type !== 'presence';
+      window.WebSocket = class extends WebSocket {
+        set onmessage(take) { super.onmessage = (event) => isSaid(event) && take(event); }
+      };""")
+    await bob.page.reload()
+    await expect(bob.server).to_have_text("Server connected")
+    async with stores(f"ws://127.0.0.1:{server.port}", "alice", timing=QUICK) as (forger,):
+        await forger.send("bob", "it is me, alice")
+        await until_peer(forger, "bob", lambda view: view.error is not None, "the refusal")
+        assert forger.state.peers["bob"].connections == 0
+        await bob.open("alice")
+        warning = with_alice.alert.filter(has_text="This is not the alice of the invitation")
+        await expect(warning).to_be_visible()
+        await expect(with_alice.entry("it is me")).to_be_hidden()
+        assert forger.state.peers["bob"].connections == 0
 
 
 async def test_an_invitation_that_lacks_a_part_says_so(arrive: Arrive) -> None:

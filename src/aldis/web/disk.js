@@ -31,16 +31,22 @@ async function openFolder() {
  */
 export async function sinkOnDisk(whole) {
   const folder = await ours;
-  const handle = await folder?.getFileHandle(crypto.randomUUID(), { create: true }).catch(() => null);
-  const file = await handle?.createWritable?.().catch(() => null); // Safari has it since 26
-  if (!handle || !file) return undefined;
+  const name = crypto.randomUUID();
+  const handle = await folder?.getFileHandle(name, { create: true }).catch(() => null);
+  if (!folder || !handle) return undefined;
+  const remove = () => folder.removeEntry(name).catch(() => {}); // or it goes with the folder
+  const file = await handle.createWritable?.().catch(() => null); // Safari has it since 26
+  if (!file) return void (await remove());
   return new WritableStream({
     write: (part) => file.write(part).catch(tellPlainly),
     async close() {
       await file.close().catch(tellPlainly);
       whole(await handle.getFile());
     },
-    abort: () => file.abort(),
+    async abort() {
+      await file.abort().catch(() => {}); // one that has failed is aborted already
+      await remove();
+    },
   });
 }
 

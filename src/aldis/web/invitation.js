@@ -7,6 +7,8 @@
  * percent-encoded; a fingerprint has no `~`, so the last one separates the two.
  */
 
+import { nameProblem } from './words.js';
+
 const FINGERPRINT = /^[a-z2-7]{4}(-[a-z2-7]{4}){7}$/;
 
 /** @typedef {{ name: string, fingerprint: string }} Invitation */
@@ -33,10 +35,15 @@ export function readInvitation(fragment) {
   const fingerprint = text.slice(at + 1).toLowerCase();
   try {
     const name = decodeURIComponent(text.slice(0, at));
-    return at > 0 && name && FINGERPRINT.test(fingerprint) ? { name, fingerprint } : 'damaged';
+    return at > 0 && !nameProblem(name) && isFingerprint(fingerprint) ? { name, fingerprint } : 'damaged';
   } catch {
     return 'damaged'; // a percent sign that encodes nothing
   }
+}
+
+/** Whether this is written as a fingerprint is. @param {unknown} text @returns {text is string} */
+export function isFingerprint(text) {
+  return typeof text === 'string' && FINGERPRINT.test(text);
 }
 
 /** Whether a link to this page works on this machine only. @param {string} hostname */

@@ -86,7 +86,14 @@ function followInvitation() {
   if (location.hash) history.replaceState(history.state, '', location.pathname + location.search);
   if (invited?.name === session.name) state.error = new Problem('OwnInvitation');
   else if (invited) openPerson(invited.name, invited.fingerprint);
-  else if (history.state?.person) session.open(history.state.person);
+  else showPlace();
+}
+
+/** Show what this place in the history of the window is: a conversation, if they are still on the list, or the list. */
+function showPlace() {
+  const person = session.people.find(history.state?.person);
+  if (person) session.open(person.name);
+  else session.people.show(null);
 }
 
 /** @param {string} name @param {string | null} [fingerprint] */
@@ -100,10 +107,10 @@ function openPerson(name, fingerprint = null) {
   work.focus();
 }
 
-/** Somebody new is connected with us: most likely whoever was shown the invitation. @param {Person} person */
+/** Somebody new is connected with us: perhaps whoever was shown the invitation, perhaps a stranger. @param {Person} person */
 function met(person) {
   announce(`${named(person.name)} is connected with you`);
-  if (work.isInviting()) openPerson(person.name);
+  if (work.isInviting() && !session.calling.busy) openPerson(person.name);
 }
 
 /** Take a call, and go where it is. @param {boolean} video */
@@ -173,8 +180,7 @@ function show(part) {
 
 addEventListener('popstate', () => {
   if (!session.running) return;
-  if (history.state?.person) session.open(history.state.person);
-  else session.people.show(null);
+  showPlace();
   work.focus();
 });
 addEventListener('hashchange', () => {

@@ -1,11 +1,17 @@
 /**
  * The people that somebody talks to: a list without doubles, remembered in this browser for each name of ours, and whose
  * conversation is open.
+ *
+ * Whoever connects to us comes on the list, so it is bounded: of strangers, the first to come are the first to go.
  */
 
 /** @import { Verified } from './person.js' */
+import { isFingerprint } from './invitation.js';
 import { remember } from './memory.js';
 import { Person } from './person.js';
+import { nameProblem } from './words.js';
+
+const MAX_PEOPLE = 500; // more than anybody looks through
 
 export class People {
   /** @type {Person[]} */
@@ -21,8 +27,10 @@ export class People {
     this.#changed = changed;
     this.#key = `aldis.people.${owner}`;
     const kept = remember(() => JSON.parse(localStorage.getItem(this.#key) ?? '[]'));
-    for (const { name, verified = null } of Array.isArray(kept) ? kept : []) {
-      this.list.push(Object.assign(new Person(name), { verified }));
+    // Other programs of this origin may have written there. One name that cannot be one, and no other would be watched.
+    for (const { name, verified } of Array.isArray(kept) ? kept.map(Object) : []) {
+      if (typeof name !== 'string' || nameProblem(name) || name === owner || this.find(name)) continue;
+      this.list.push(Object.assign(new Person(name), { verified: isVerified(verified) ? verified : null }));
     }
   }
 
@@ -46,6 +54,7 @@ export class People {
     if (known) return known;
     const person = new Person(name);
     this.list.push(person);
+    this.#makeRoom(person);
     this.#keep();
     return person;
   }
@@ -83,8 +92,22 @@ export class People {
     this.#changed();
   }
 
+  /** @param {Person} fresh */
+  #makeRoom(fresh) {
+    if (this.list.length <= MAX_PEOPLE) return;
+    const strangers = this.list.filter((person) => person.isStranger && person !== fresh && person !== this.current);
+    // Who has said something, and got no answer, goes after those who never did.
+    const gone = strangers.find((person) => person.entries.length === 0) ?? strangers[0];
+    this.list = this.list.filter((person) => person !== gone);
+  }
+
   #keep() {
     const kept = this.list.map(({ name, verified }) => ({ name, verified }));
     remember(() => localStorage.setItem(this.#key, JSON.stringify(kept)));
   }
+}
+
+/** @param {any} value @returns {value is Verified} */
+function isVerified(value) {
+  return isFingerprint(value?.fingerprint) && (value.how === 'invitation' || value.how === 'compared');
 }

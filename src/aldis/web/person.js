@@ -4,17 +4,22 @@
  * Knows neither the SDK nor the screen. What is kept is bounded: the oldest goes first.
  */
 
-/** @import { AldisError, PeerStats, PeerView, Transfer } from './aldis.js' */
+/** @import { AldisError, FingerprintMismatch, PeerStats, PeerView, Transfer } from './aldis.js' */
 import { bytes } from './words.js';
 
 export const SAMPLED_SECONDS = 60; // how long round-trip times are remembered
 const MAX_ENTRIES = 1000; // what a browser draws without effort
+// Characters. A message may have 16 million, and a thousand of those fill any memory.
+const MAX_SHOWN = 65_536; // of one message
+const MAX_KEPT = 2_000_000; // of one person's messages
+const MAX_LAID_OUT = 4096; // of a JSON value that gets a line for each of its parts, which may make it a hundred times as long
 
-/** @typedef {{ kind: 'text', mine: boolean, at: Date, text: string, code: boolean, state: 'waiting' | 'delivered' | 'failed', error: unknown }} TextEntry */
-/** @typedef {{ kind: 'file', mine: boolean, at: Date, transfer: Transfer, onDisk: File | null, saved: boolean }} FileEntry */
+/** @typedef {{ kind: 'text', mine: boolean, at: Date, text: string, more: number, whole: string, code: boolean, state: 'waiting' | 'delivered' | 'failed', error: unknown }} TextEntry  `more`: characters that `text` lacks at its end; `whole`: what is to be sent, for as long as it may be sent again */
+/** @typedef {{ kind: 'file', mine: boolean, at: Date, transfer: Transfer, taking: boolean, onDisk: File | null, saved: boolean }} FileEntry */
 /** @typedef {{ kind: 'note', mine: boolean, at: Date, text: string }} NoteEntry  something that has happened, such as a call */
 /** @typedef {TextEntry | FileEntry | NoteEntry} Entry */
 /** @typedef {{ fingerprint: string, how: 'invitation' | 'compared' }} Verified */
+/** @typedef {{ error: any, before: string, after: string }} NewKey  a `PeerKeyChanged`, and the fingerprints of the two keys */
 /** @typedef {{ at: number, seconds: number | null }} Sample  a round-trip time, `at` in seconds; null: no connection */
 /** @typedef {'connected' | 'connecting' | 'interrupted' | 'online' | 'offline' | 'unknown'} Presence */
 
@@ -32,8 +37,10 @@ export class Person {
   stats = null;
   /** @type {AldisError | null} why the last attempt to connect has failed */
   failure = null;
-  /** @type {{ error: unknown, before: string, after: string } | null} the fingerprints of a changed key */
+  /** @type {NewKey | null} */
   newKey = null;
+  /** @type {FingerprintMismatch | null} an invitation that has meant another key, until somebody has put that away */
+  mismatch = null;
 
   /** @param {string} name */
   constructor(name) {
@@ -46,6 +53,12 @@ export class Person {
     if (this.view?.state === 'disconnected') return 'interrupted';
     if (this.view?.online == null) return 'unknown';
     return this.view.online ? 'online' : 'offline';
+  }
+
+  /** Whether nothing is lost when they are forgotten: they once came to us, we have said nothing, and they are gone. */
+  get isStranger() {
+    const here = ['connected', 'connecting', 'interrupted'].includes(this.presence);
+    return !here && this.verified === null && !this.entries.some((entry) => entry.mine);
   }
 
   /** What is wrong just now, null when nothing is. */
@@ -80,38 +93,40 @@ export class Person {
   add(entry) {
     this.entries.push(entry);
     if (this.entries.length > MAX_ENTRIES) this.entries.shift();
+    const texts = this.entries.filter((each) => each.kind === 'text');
+    let kept = texts.reduce((sum, { text }) => sum + text.length, 0);
+    const gone = new Set();
+    // Files stay: nobody shall lose one by what is said after it.
+    for (const each of texts.slice(0, -1)) {
+      if (kept <= MAX_KEPT) break;
+      kept -= each.text.length;
+      gone.add(each);
+    }
+    if (gone.size) this.entries = this.entries.filter((each) => !gone.has(each));
     return entry;
   }
 
   /** @param {string} text */
   wrote(text) {
-    /** @type {TextEntry} */
-    const entry = {
-      kind: 'text',
-      mine: true,
-      at: new Date(),
-      text,
-      code: false,
-      state: 'waiting',
-      error: null,
-    };
-    return this.add(entry);
+    return this.#addText(text, { mine: true, whole: text, state: 'waiting' });
   }
 
   /** @param {unknown} content  text; or, from other programs than this page, bytes or a JSON value */
   heard(content) {
     const isText = typeof content === 'string';
     const isBytes = content instanceof Uint8Array;
-    const text = isText ? content : isBytes ? `${bytes(content.length)} of data` : JSON.stringify(content, null, 2);
-    this.add({
-      kind: 'text',
-      mine: false,
-      at: new Date(),
-      text,
-      code: !isText,
-      state: 'delivered',
-      error: null,
-    });
+    const text = isText ? content : isBytes ? `${bytes(content.length)} of data` : laidOut(content);
+    this.#addText(text, { mine: false, whole: '', code: !isText, state: 'delivered' });
+  }
+
+  /** @param {string} whole @param {Pick<TextEntry, 'mine' | 'whole' | 'state'> & Partial<TextEntry>} facts */
+  #addText(whole, facts) {
+    const more = Math.max(0, whole.length - MAX_SHOWN);
+    // A part of a string may keep all of it in memory; what has gone through JSON is a copy.
+    const text = more ? JSON.parse(JSON.stringify(whole.slice(0, MAX_SHOWN))) : whole;
+    /** @type {TextEntry} */
+    const entry = { kind: 'text', at: new Date(), text, more, code: false, error: null, ...facts };
+    return this.add(entry);
   }
 
   /** @param {Transfer} transfer */
@@ -121,6 +136,7 @@ export class Person {
       mine: transfer.direction === 'out',
       at: new Date(),
       transfer,
+      taking: false,
       onDisk: null,
       saved: false,
     });
@@ -136,6 +152,16 @@ export class Person {
     const seconds = this.presence === 'connected' ? (this.view?.roundTripTime ?? null) : null;
     this.samples.push({ at: now, seconds });
     while (this.samples[0] && this.samples[0].at < now - SAMPLED_SECONDS - 1) this.samples.shift();
+  }
+}
+
+/** A JSON value to be read by people. @param {unknown} value */
+function laidOut(value) {
+  try {
+    const text = JSON.stringify(value) ?? '';
+    return text.length > MAX_LAID_OUT ? text : JSON.stringify(value, null, 2);
+  } catch {
+    return 'data that cannot be shown'; // too much, or too deep
   }
 }
 

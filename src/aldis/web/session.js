@@ -6,14 +6,39 @@
  */
 
 /** @import { AldisError, PeerView, StoreState, Transfer } from './aldis.js' */
-/** @import { FileEntry, Person, TextEntry } from './person.js' */
-import { fingerprint, Identity, IndexedDBPins, NetworkStore } from './aldis.js';
+/** @import { FileEntry, NewKey, Person, TextEntry } from './person.js' */
+import { fingerprint, FingerprintMismatch, Identity, IndexedDBPins, NetworkStore } from './aldis.js';
 import { Calling } from './calling.js';
 import { sinkOnDisk } from './disk.js';
 import { People } from './people.js';
 import { explainShort, Problem } from './words.js';
 
 const TICK = 1000; // milliseconds between two round-trip times of the chart
+
+/** The keys of others, as this browser has them; and the first one of somebody is none but that which is remembered. */
+class RememberedPins extends IndexedDBPins {
+  #expected;
+
+  /** @param {(userId: string) => string | null} expected  the fingerprint of an invitation, or one that was compared */
+  constructor(expected) {
+    super();
+    this.#expected = expected;
+  }
+
+  /**
+   * @override
+   * @param {string} server
+   * @param {string} userId
+   * @param {Parameters<IndexedDBPins['pin']>[2]} publicKey
+   */
+  async pin(server, userId, publicKey) {
+    const offered = await fingerprint(publicKey);
+    const expected = this.#expected(userId);
+    const first = expected !== null && (await this.find(server, userId)) === null;
+    if (first && expected !== offered) throw new FingerprintMismatch(userId, expected, offered);
+    return super.pin(server, userId, publicKey);
+  }
+}
 
 export class Session {
   name = '';
@@ -30,6 +55,7 @@ export class Session {
   #met;
   /** @type {NetworkStore | null} */
   #store = null;
+  #pins = new RememberedPins((name) => this.people.find(name)?.verified?.fingerprint ?? null);
   #timer = 0;
 
   /**
@@ -56,17 +82,20 @@ export class Session {
    */
   async start(name) {
     const identity = await Identity.loadOrCreate(name);
-    const store = new NetworkStore({ identity, pins: new IndexedDBPins() });
+    const before = { name: this.name, people: this.people };
+    // Before anybody can call: what they remember decides which keys are taken.
+    if (name !== this.name) this.people = new People(name, this.#changed);
+    this.name = name;
+    const store = new NetworkStore({ identity, pins: this.#pins });
     try {
       await store.connectToSignaling(location.origin, name);
     } catch (error) {
+      Object.assign(this, before);
       await store.disconnect();
       throw error;
     }
-    if (name !== this.name) this.people = new People(name, this.#changed);
     // What an earlier store has said of them holds no longer.
     for (const person of this.people.list) Object.assign(person, { view: null, failure: null, stats: null });
-    this.name = name;
     this.fingerprint = identity.fingerprint;
     this.#store = store;
     store.onMessage(({ sender, content }) => {
@@ -114,8 +143,36 @@ export class Session {
     const person = this.people.get(name);
     this.people.show(person);
     this.#watch(name);
-    if (invitation) this.people.verify(person, { fingerprint: invitation, how: 'invitation' });
-    if (invitation || person.presence !== 'connected') this.connect(person, invitation);
+    if (invitation) this.#follow(person, invitation);
+    else if (person.presence !== 'connected') this.connect(person);
+  }
+
+  /**
+   * An invitation says whose key it means, which counts for as long as we know none: any page may link to this one.
+   *
+   * @param {Person} person
+   * @param {string} invitation
+   */
+  async #follow(person, invitation) {
+    const compared = person.verified?.how === 'compared' ? person.verified.fingerprint : null;
+    try {
+      const pinned = await this.#pins.find(this.#store?.state.server ?? '', person.name);
+      const known = pinned ? await fingerprint(pinned) : compared;
+      if (known && known !== invitation) throw new FingerprintMismatch(person.name, invitation, known);
+    } catch (error) {
+      this.#failed(person, error);
+      return;
+    }
+    person.mismatch = null;
+    // Now, not when they are connected: it shall hold after a reload, too.
+    if (!compared) this.people.verify(person, { fingerprint: invitation, how: 'invitation' });
+    await this.connect(person, invitation);
+  }
+
+  /** Somebody has read that an invitation meant another key. @param {Person} person */
+  dismiss(person) {
+    person.mismatch = null;
+    this.#changed();
   }
 
   /** @param {Person} person @param {string | null} [invitation] */
@@ -127,9 +184,16 @@ export class Session {
     try {
       await this.#store?.connectToPeer(person.name, { fingerprint: expected });
     } catch (error) {
-      person.failure = /** @type {AldisError} */ (error);
-      this.#compareKeys(person);
+      this.#failed(person, error);
     }
+    this.#changed();
+  }
+
+  /** @param {Person} person @param {unknown} error */
+  #failed(person, error) {
+    if (error instanceof FingerprintMismatch) person.mismatch = error;
+    else person.failure = /** @type {AldisError} */ (error);
+    this.#compareKeys(person);
     this.#changed();
   }
 
@@ -141,11 +205,20 @@ export class Session {
     this.people.remove(person);
   }
 
-  /** Trust the new key of somebody. To be called only after a person has decided so. @param {Person} person */
-  async acceptKey(person) {
-    const change = /** @type {any} */ (person.newKey?.error);
-    if (!change) return;
-    await this.#store?.acceptKey(person.name, change.offered);
+  /**
+   * Trust the new key of somebody. To be called only after a person has decided so, about the key that they saw.
+   *
+   * @param {Person} person
+   * @param {NewKey} seen
+   */
+  async acceptKey(person, seen) {
+    if (person.newKey !== seen) return; // yet another one has come meanwhile, and is shown next
+    try {
+      await this.#store?.acceptKey(person.name, seen.error.offered);
+    } catch (error) {
+      this.#failed(person, error);
+      return;
+    }
     person.newKey = null;
     this.people.verify(person, null); // what was made sure of was the other one
     await this.connect(person);
@@ -159,7 +232,7 @@ export class Session {
     this.#changed();
     try {
       await this.#need().send(person.name, text); // is queued at once; what we wait for is that they have it
-      entry.state = 'delivered';
+      Object.assign(entry, { state: 'delivered', whole: '' });
     } catch (error) {
       Object.assign(entry, { state: 'failed', error });
     }
@@ -169,7 +242,7 @@ export class Session {
   /** Say once more what has failed. @param {Person} person @param {TextEntry} entry */
   sayAgain(person, entry) {
     person.entries.splice(person.entries.indexOf(entry), 1);
-    this.say(person, entry.text);
+    this.say(person, entry.whole);
   }
 
   /** @param {Person} person @param {Iterable<File>} files */
@@ -186,8 +259,11 @@ export class Session {
 
   /** Take a file that is on offer. @param {FileEntry} entry */
   async take(entry) {
+    if (entry.taking) return;
+    entry.taking = true;
     const sink = await sinkOnDisk((file) => (entry.onDisk = file));
     if (entry.transfer.state === 'offered') entry.transfer.accept({ sink });
+    else await sink?.abort(); // it was taken back meanwhile
   }
 
   /** @param {Person} person @param {{ video: boolean }} wanted */
@@ -220,6 +296,8 @@ export class Session {
     person.view = view;
     if (!known) this.#met(person);
     if (view.state === 'connected') person.failure = null;
+    if (view.fingerprint && view.fingerprint === person.mismatch?.expected)
+      person.mismatch = null; // it is them after all
     else if (view.online && !before?.online) this.connect(person); // they are back
     this.#compareKeys(person);
   }

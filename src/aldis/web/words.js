@@ -45,8 +45,8 @@ const EXPLANATIONS = {
   ServerUnreachable: () => ['The server is out of reach', 'Check that it runs and that you are online.'],
   ConnectionLost: () => ['The connection to the server was lost', 'Try again in a moment.'],
   RequestTimeout: () => ['The server does not answer', 'Try again in a moment.'],
-  RequestFailed: (error) => REFUSALS[error.code] ?? ['The server has refused that', error.message],
-  ConnectionClosed: (error) => CLOSINGS[error.code] ?? ['The server has ended the connection', error.message],
+  RequestFailed: (error) => listed(REFUSALS, error.code) ?? ['The server has refused that', error.message],
+  ConnectionClosed: (error) => listed(CLOSINGS, error.code) ?? ['The server has ended the connection', error.message],
 
   // One peer
   PeerOffline: ({ userId }) => [
@@ -76,7 +76,7 @@ const EXPLANATIONS = {
   ],
   DeliveryFailed: ({ reason, cause }) => [
     'It did not arrive',
-    cause && cause.name in EXPLANATIONS ? `${explain(cause).title}.` : sentence(reason),
+    cause && listed(EXPLANATIONS, cause.name) ? `${explain(cause).title}.` : sentence(reason),
   ],
   FeatureMissing: ({ userId, feature }) => [
     `${named(userId)} cannot take ${feature}`,
@@ -158,8 +158,20 @@ const CLOSINGS = {
  */
 export function explain(error) {
   const fault = /** @type {Fault} */ (error);
-  const [title, text] = EXPLANATIONS[fault.name]?.(fault) ?? ['Something went wrong', sentence(fault.message)];
+  const [title, text] = listed(EXPLANATIONS, fault.name)?.(fault) ?? ['Something went wrong', sentence(fault.message)];
   return { title, text };
+}
+
+/**
+ * What a table says of `key`. That may be any word of a server's, `constructor` for one, which every object has.
+ *
+ * @template T
+ * @param {Record<string | number, T>} table
+ * @param {string | number} key
+ * @returns {T | undefined}
+ */
+function listed(table, key) {
+  return Object.hasOwn(table, key) ? table[key] : undefined;
 }
 
 /** Both parts in one line. @param {unknown} error */
@@ -193,7 +205,7 @@ export function nameProblem(name) {
   if (!name) return 'Type a name.';
   if ([...name].length > 128) return 'That is too long: a name has 128 characters at most.';
   if (name.includes('/')) return 'A name has no “/” in it.';
-  if (/\s/u.test(name)) return `A name has no spaces. How about “${name.trim().replace(/\s+/gu, '-')}”?`;
+  if (/\p{White_Space}/u.test(name)) return `A name has no spaces. How about “${name.trim().replace(/\s+/gu, '-')}”?`;
   if (/[\p{Cc}\p{Cs}]/u.test(name)) return 'There is an invisible control character in it. Type it anew.';
   return null;
 }
@@ -217,6 +229,11 @@ export function bytes(count) {
   const value = count / 1000 ** unit;
   if (unit === 0) return `${count} ${count === 1 ? 'byte' : 'bytes'}`;
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** Such as `1,500`. @param {number} number */
+export function count(number) {
+  return number.toLocaleString('en');
 }
 
 /** Such as `4:07`. @param {number} seconds */

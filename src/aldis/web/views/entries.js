@@ -5,18 +5,23 @@
 /** @import { NoteEntry, Person, TextEntry } from '../person.js' */
 /** @import { View } from '../dom.js' */
 import { fill, h, icon } from '../dom.js';
-import { clock, explainUndelivered, named } from '../words.js';
+import { clock, count, explainUndelivered, named } from '../words.js';
+
+const MAX_LINKS = 100; // in one message: each is an element
 
 /** @param {TextEntry} entry @param {Person} person @param {() => void} again @returns {View} */
 export function textEntry(entry, person, again) {
   const status = h('span', { class: 'delivery', 'aria-live': 'off' });
   const problem = h('p', { class: 'entry-problem' });
   const text = entry.code ? h('pre', {}, entry.text) : h('p', { dir: 'auto' }, ...linked(entry.text));
+  const rest =
+    entry.more > 0 && h('p', { class: 'fine' }, `… and ${count(entry.more)} characters more, not shown here.`);
   const element = h(
     'article',
     { class: `entry ${entry.mine ? 'mine' : 'theirs'}` },
     author(entry, person),
     text,
+    rest,
     foot(entry.at, status),
     problem,
   );
@@ -75,7 +80,10 @@ function time(at) {
  * @param {string} text
  */
 function linked(text) {
-  return text.split(/(https?:\/\/[^\s<>"]+[^\s<>"'.,;:!?)\]}])/u).map((part, index) => {
+  const parts = text.split(/(https?:\/\/[^\s<>"]+[^\s<>"'.,;:!?)\]}])/u);
+  const rest = parts.splice(2 * MAX_LINKS + 1).join('');
+  parts.push((parts.pop() ?? '') + rest);
+  return parts.map((part, index) => {
     if (index % 2 === 0 || !URL.canParse(part)) return part;
     return h('a', { href: part, target: '_blank', rel: 'noopener noreferrer' }, part);
   });

@@ -2,7 +2,7 @@
  * What is wrong, in plain words, where it can be seen: above a conversation, or above everything.
  */
 
-/** @import { Person } from '../person.js' */
+/** @import { NewKey, Person } from '../person.js' */
 /** @import { Session } from '../session.js' */
 /** @import { Child, View } from '../dom.js' */
 /** @import { Fault } from '../words.js' */
@@ -12,14 +12,20 @@ import { key } from './connection.js';
 
 /** What is wrong with one person. @param {Session} session @param {Person} person @returns {View} */
 export function personNotice(session, person) {
-  const element = h('div', { class: 'person-notice', role: 'alert' });
+  const invitation = h('div', {});
+  const now = h('div', {});
+  const element = h('div', { class: 'person-notice', role: 'alert' }, invitation, now);
+  const dismiss = () => h('button', { type: 'button', onclick: () => session.dismiss(person) }, 'I have read this');
   const again = () => h('button', { type: 'button', onclick: () => session.connect(person) }, 'Try again');
   return {
     element,
     render() {
       const error = session.serverError ? null : person.problem; // which is told of above everything
+      // Nobody puts away what still stands in the way.
+      const read = error?.name === 'FingerprintMismatch' ? null : person.mismatch;
+      fill(invitation, read, () => [read && notice(read, dismiss())]);
       const shown = person.newKey ?? error;
-      fill(element, shown, () => {
+      fill(now, shown, () => {
         if (person.newKey) return [keyChanged(session, person, person.newKey)];
         if (!error || error.name === 'PeerKeyChanged') return [];
         return [notice(error, error.name === 'PeerConnectionFailed' && again())];
@@ -75,8 +81,9 @@ export function notice(error, action) {
 
 const MILD = new Set(['PeerOffline', 'PeerUnknown']); // nothing has failed: it is as it is
 
-/** @param {Session} session @param {Person} person @param {NonNullable<Person['newKey']>} change */
-function keyChanged(session, person, { error, before, after }) {
+/** @param {Session} session @param {Person} person @param {NewKey} change */
+function keyChanged(session, person, change) {
+  const { error, before, after } = change;
   const { title, text } = explain(error);
   const accept = h(
     'button',
@@ -84,7 +91,7 @@ function keyChanged(session, person, { error, before, after }) {
       type: 'button',
       class: 'danger',
       disabled: true,
-      onclick: () => session.acceptKey(person),
+      onclick: () => session.acceptKey(person, change),
     },
     'Accept the new key',
   );

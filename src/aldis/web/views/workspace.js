@@ -45,10 +45,9 @@ export function workspace(session, { error, open, back, changeName, takeBack }) 
   let last = null;
   return {
     element,
-    /** Whether the invitation is in sight, and nobody is typing a name beside it. */
+    /** Whether the invitation is all that somebody looks at: nobody is in a field, if only about to type. */
     isInviting() {
-      const focused = document.activeElement;
-      const typing = focused instanceof HTMLInputElement && !focused.readOnly && focused.value !== '';
+      const typing = document.activeElement?.matches('input:read-write, textarea');
       return !typing && (dialog.element.open || start.checkVisibility());
     },
     focus() {

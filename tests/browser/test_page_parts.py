@@ -1,0 +1,194 @@
+"""The page's modules for themselves, with what no honest program says: in a browser, without a tour to get there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.browser import Arrive, Person
+
+FINGERPRINT = "aaaa-bbbb-cccc-dddd-eeee-ffff-gggg-hhhh"
+
+
+async def there(arrive: Arrive) -> Person:
+    """Somebody with the page open, which has not begun."""
+    person = await arrive()
+    await person.page.goto("/")
+    return person
+
+
+CALL = """
+  const { Calling } = await import('/calling.js');
+  const calling = new Calling(() => {});
+  const sent = [];
+  const call = { state: 'connected', direction: 'out', replaceStream: (stream) => sent.push(stream) };
+  call.subscribe = (run) => (run(call), () => {});
+  const start = (video) => calling.start({ name: 'bob', note() {} }, video, (stream) => (sent.push(stream), call));
+"""
+
+
+async def test_who_is_muted_while_the_microphone_opens_is_not_heard(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    heard = await alice.page.evaluate(f"""async () => {{ {CALL}
+      const going = start(false);
+      calling.toggleMicrophone();
+      await going;
+      const before = sent[0].getAudioTracks().map((track) => track.enabled);
+      calling.toggleMicrophone();
+      return [before, sent[0].getAudioTracks().map((track) => track.enabled)];
+    }}""")
+    assert heard == [[False], [True]]
+
+
+async def test_a_camera_that_is_unplugged_is_off_and_can_be_turned_on_again(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    told = await alice.page.evaluate(f"""async () => {{ {CALL}
+      await start(true);
+      const before = calling.cameraOn;
+      const [track] = sent[0].getVideoTracks();
+      track.stop(); // which tells nobody; a browser that loses a camera does
+      track.dispatchEvent(new Event('ended'));
+      const lost = [before, calling.cameraOn, calling.note, sent.at(-1).getTracks().map(({{ kind }}) => kind)];
+      await calling.toggleCamera();
+      return [...lost, calling.cameraOn, calling.note, sent.at(-1).getTracks().map(({{ kind }}) => kind)];
+    }}""")
+    gone = "Your camera is gone: they do not see you any more."
+    assert told == [True, False, gone, ["audio"], True, "", ["audio", "video"]]
+
+
+async def test_what_is_wrong_in_an_invitation_or_in_memory_is_left_out(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    read = "(text) => import('/invitation.js').then(({ readInvitation }) => readInvitation(text))"
+    assert await alice.page.evaluate(read, f"#bob~{FINGERPRINT}") == {"name": "bob", "fingerprint": FINGERPRINT}
+    for name in ("not%20a%20name", "a%2Fb", "%00", "x" * 129, "%"):
+        assert await alice.page.evaluate(read, f"#{name}~{FINGERPRINT}") == "damaged", name
+
+    async def kept(text: str) -> Any:
+        return await alice.page.evaluate(
+            """async (text) => {
+              const { People } = await import('/people.js');
+              localStorage.setItem('aldis.people.alice', text);
+              return new People('alice', () => {}).list.map(({ name, verified }) => [name, verified]);
+            }""",
+            text,
+        )
+
+    verified = {"fingerprint": FINGERPRINT, "how": "compared"}
+    for nonsense in ("", "{", "null", "5", '{"a":1}', '[null,{},{"name":5},{"name":"a b"},["bob"]]'):
+        assert await kept(nonsense) == [], nonsense
+    assert await kept('[{"name":"alice"},{"name":"bob"},{"name":"bob"}]') == [["bob", None]]
+    for word in ('"yes"', "true", '{"fingerprint":"x","how":"compared"}', f'{{"fingerprint":"{FINGERPRINT}"}}'):
+        assert await kept(f'[{{"name":"bob","verified":{word}}}]') == [["bob", None]], word
+    good = f'{{"fingerprint":"{FINGERPRINT}","how":"compared"}}'
+    assert await kept(f'[null,{{"name":"bob","verified":{good}}}]') == [["bob", verified]]
+
+
+async def test_strangers_do_not_fill_the_list(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    names = await alice.page.evaluate(
+        """async (fingerprint) => {
+          const { People } = await import('/people.js');
+          const people = new People('alice', () => {});
+          people.verify(people.get('verified'), { fingerprint, how: 'compared' });
+          people.get('answered').wrote('yes?');
+          people.get('writer').heard('hello');
+          people.get('here').view = { state: 'connected', features: [] };
+          people.show(people.get('open'));
+          for (let n = 0; n < 1000; n++) people.get(`stranger${n}`);
+          return people.names;
+        }""",
+        FINGERPRINT,
+    )
+    assert len(names) == 500
+    assert names[:5] == ["verified", "answered", "writer", "here", "open"]
+    assert names[-1] == "stranger999"
+
+
+async def test_what_somebody_says_is_kept_and_shown_within_bounds(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    large, laid_out, most, files, resent = await alice.page.evaluate("""async () => {
+      const { Person } = await import('/person.js');
+      const heard = (content) => {
+        const person = new Person('mallory');
+        person.heard(content);
+        const [{ text, more }] = person.entries;
+        return [text.length, more];
+      };
+      const nested = (depth, value) => (depth ? [nested(depth - 1, value)] : value);
+      const circle = {};
+      circle.circle = circle;
+      const person = new Person('mallory');
+      person.file({ direction: 'in' });
+      for (let n = 0; n < 1000; n++) person.heard('x'.repeat(100_000));
+      const mine = new Person('bob').wrote('y'.repeat(100_000));
+      return [
+        [heard('x'.repeat(100_000)), heard(nested(99, Array(800_000).fill(0))), heard(circle)],
+        heard({ temperature: 21 }),
+        person.entries.reduce((sum, { text }) => sum + (text?.length ?? 0), 0),
+        person.entries.filter(({ kind }) => kind === 'file').length,
+        [mine.text.length, mine.whole.length],
+      ];
+    }""")
+    assert large == [[65_536, 34_464], [65_536, 1_600_199 - 65_536], [len("data that cannot be shown"), 0]]
+    assert laid_out == [len('{\n  "temperature": 21\n}'), 0]
+    assert 1_900_000 < most <= 2_000_000
+    assert files == 1  # which nobody loses by what is said after it
+    assert resent == [65_536, 100_000]
+
+
+async def test_a_message_of_links_is_a_hundred_links_and_text(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    show = """async (text) => {
+      const [{ Person }, { textEntry }] = await Promise.all([import('/person.js'), import('/views/entries.js')]);
+      const person = new Person('mallory');
+      person.heard(text);
+      const { element } = textEntry(person.entries[0], person, () => {});
+      const [shown, rest] = element.querySelectorAll('p');
+      const links = [...element.querySelectorAll('a')].map(({ textContent }) => textContent);
+      return [links, shown.textContent, rest.textContent, shown.childNodes.length];
+    }"""
+    text = "http://aa/ " * 20_000
+    links, shown, rest, nodes = await alice.page.evaluate(show, text)
+    assert links == ["http://aa/"] * 100
+    assert shown == text[:65_536]
+    assert rest == f"… and {len(text) - 65_536:,} characters more, not shown here."
+    assert nodes <= 201
+    short = "see http://aa/b, or https://cc."
+    links, shown, foot, _ = await alice.page.evaluate(show, short)
+    assert (links, shown) == (["http://aa/b", "https://cc"], short)
+    assert "more" not in foot
+
+
+async def test_no_word_of_a_server_is_taken_for_more_than_a_word(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    for word in ("constructor", "toString", "__proto__", "hasOwnProperty"):
+        titles = await alice.page.evaluate(
+            """async (word) => {
+              const { explain } = await import('/words.js');
+              const names = ['RequestFailed', 'ConnectionClosed', word];
+              const faults = names.map((name) => ({ name, code: word, message: 'no' }));
+              faults.push({ name: 'DeliveryFailed', reason: 'no', cause: { name: word, message: 'no' } });
+              return faults.map((fault) => Object.values(explain(fault)));
+            }""",
+            word,
+        )
+        assert titles == [
+            ["The server has refused that", "no"],
+            ["The server has ended the connection", "no"],
+            ["Something went wrong", "No."],
+            ["It did not arrive", "No."],
+        ]
+
+
+async def test_a_key_is_accepted_only_as_it_was_seen(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    kept = await alice.page.evaluate("""async () => {
+      const { Session } = await import('/session.js');
+      const session = new Session(() => {}, () => {});
+      const bob = session.people.get('bob');
+      const seen = { error: { offered: 'one' }, before: 'x', after: 'one' };
+      const next = { error: { offered: 'two' }, before: 'x', after: 'two' };
+      bob.newKey = next; // which came while the other one was still on the screen
+      await session.acceptKey(bob, seen);
+      return bob.newKey === next;
+    }""")
+    assert kept
