@@ -112,7 +112,7 @@ export class TooManyPeers extends UsageError {
   }
 }
 
-/** There is no WebRTC here: an old browser, one in which it is switched off, or no browser at all. */
+/** There is no WebRTC here (an old browser, one in which it is switched off, or no browser at all), or no WebSocket. */
 export class EngineMissing extends UsageError {
   /**
    * @param {string} engine

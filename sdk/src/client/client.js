@@ -12,7 +12,7 @@
  * @import { Request } from './machine.js'
  * @import { Transport } from './transport.js'
  */
-import { IdentityError, ServerUnreachable, StateError } from '../errors.js';
+import { EngineMissing, IdentityError, ServerUnreachable, StateError } from '../errors.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
 import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
@@ -103,13 +103,15 @@ export class SignalingClient {
 
   /**
    * Make the first connection; call `register` next, soon: servers do not keep nameless connections. Rejects with
-   * `ServerUnreachable` (it may be called again then), and with `StateError` when it was called already.
+   * `ServerUnreachable` (it may be called again then), with `StateError` when it was called already, and with
+   * `EngineMissing` where there is no WebSocket.
    *
    * @returns {Promise<void>}
    */
   async connect() {
     this.#machine.checkNotEnded();
     if (this.state !== 'disconnected') throw new StateError('connect() was called already');
+    if (!this.#transportOptions.WebSocket) throw new EngineMissing('WebSocket', 'Node.js has one from version 22 on');
     const reason = await this.#dial();
     this.#machine.checkNotEnded(); // it may have been closed meanwhile
     if (reason !== null) throw new ServerUnreachable(this.url, reason);

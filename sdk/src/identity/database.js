@@ -86,8 +86,11 @@ async function run(name, work) {
       database.close();
     }
   } catch (cause) {
-    throw new IdentityError(`this browser does not let the page keep its keys (a private window?): ${cause}`, {
-      cause,
-    });
+    const problem = !globalThis.indexedDB
+      ? 'there is no IndexedDB here to keep keys in'
+      : /** @type {DOMException | null} */ (cause)?.name === 'DataError'
+        ? 'nothing can be kept under this name'
+        : 'this browser does not let the page keep its keys (a private window?)';
+    throw new IdentityError(`${problem}: ${cause}`, { cause });
   }
 }

@@ -40,22 +40,37 @@ export const CAPABILITIES = { trickle: true, restart: true };
 export const MAX_SDP = 64 * 1024;
 
 /**
- * A connection. Throws `EngineMissing` where there is no WebRTC, and what the browser throws for a configuration that it
+ * What makes connections: that of the browser, or what was brought along. Throws `EngineMissing` where there is no WebRTC.
+ *
+ * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
+ */
+export function engine(RTCPeerConnection = globalThis.RTCPeerConnection) {
+  if (!RTCPeerConnection) throw new EngineMissing('WebRTC', 'the browser has none, or it is off');
+  return RTCPeerConnection;
+}
+
+/**
+ * A connection. Throws `EngineMissing`, and what the browser throws for a configuration that it
  * refuses.
  *
  * @param {EngineConfig} config
  * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  */
-export function makeConnection(config, RTCPeerConnection = globalThis.RTCPeerConnection) {
-  if (!RTCPeerConnection) throw new EngineMissing('WebRTC', 'the browser has none, or it is off');
-  return new RTCPeerConnection({
-    // Tracks that come later share the path that the channel has found.
-    bundlePolicy: 'max-bundle',
-    ...config,
-    // The browser would take null for the text "null".
-    iceServers: JSON.parse(JSON.stringify(config.iceServers ?? [], (_, value) => value ?? undefined)),
-  });
-}
+export const makeConnection = (config, RTCPeerConnection) => new (engine(RTCPeerConnection))(configuration(config));
+
+/**
+ * What the browser is told.
+ *
+ * @param {EngineConfig} config
+ * @returns {RTCConfiguration}
+ */
+export const configuration = (config) => ({
+  // Tracks that come later share the path that the channel has found.
+  bundlePolicy: 'max-bundle',
+  ...config,
+  // The browser would take null for the text "null".
+  iceServers: JSON.parse(JSON.stringify(config.iceServers ?? [], (_, value) => value ?? undefined)),
+});
 
 /**
  * Apply a description of the other side.

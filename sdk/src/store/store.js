@@ -17,11 +17,12 @@ import { SignalingClient } from '../client/client.js';
 import { PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
+import { engine } from '../peer/engine.js';
 import { checkUserId } from '../protocol/addresses.js';
 import { decode, encode } from './content.js';
 import { Mailbox, StateFeed } from './feeds.js';
 import { storeLimits, storeState } from './state.js';
-import { CLOSED, Switchboard } from './switchboard.js';
+import { CLOSED, known, Switchboard } from './switchboard.js';
 
 /**
  * @import { BackoffOptions } from '../client/backoff.js'
@@ -41,7 +42,8 @@ import { CLOSED, Switchboard } from './switchboard.js';
 
 /**
  * @typedef {object} StoreOptions
- * @property {Identity} [identity] Our key. A fresh one when left out, so nobody will know us again.
+ * @property {Identity | Promise<Identity>} [identity] Our key, or the promise of one: `connectToSignaling` waits for it. A
+ *   fresh one when left out, so nobody will know us again.
  * @property {Pins} [pins] The keys of others; kept in memory when left out.
  * @property {readonly RTCIceServer[] | null} [iceServers] STUN and TURN servers; the signaling server is asked when null.
  * @property {Accept | null} [accept] Whether a user who calls is let in: only `true` lets in. Everybody is when null.
@@ -84,9 +86,9 @@ export class NetworkStore {
     };
   }
 
-  /** Our key; null when none was given and `connectToSignaling` has not made one yet. */
+  /** Our key; null when it was not given, or only promised, and `connectToSignaling` has not got one yet. */
   get identity() {
-    return this.#setup.identity ?? null;
+    return known(this.#setup.identity);
   }
 
   // --- the signaling server ------------------------------------------------------------------------------------------
@@ -94,9 +96,9 @@ export class NetworkStore {
   /**
    * Connect to the server at `url` and register as `userId`. A lost connection comes back by itself.
    *
-   * Rejects with `ServerUnreachable`, `RequestFailed` (code `key-mismatch`: the name belongs to another key),
-   * `UsageError` for arguments that cannot work, and `StateError` when the store is or was connected. After any other
-   * error than the last it may be called again.
+   * Rejects with `ServerUnreachable`, `RequestFailed` (code `key-mismatch`: the name belongs to another key), what the
+   * promise of an identity rejects with, `UsageError` for arguments that cannot work, and `StateError` when the store is
+   * or was connected. After any other error than the last it may be called again.
    *
    * @param {string} url `ws:`, `wss:`, `http:` or `https:`.
    * @param {string} userId
@@ -130,7 +132,12 @@ export class NetworkStore {
    * still be read.
    */
   disconnect() {
-    return (this.#closing ??= this.#close());
+    if (!this.#closing) {
+      let close = () => {};
+      this.#closing = new Promise((resolve) => (close = () => resolve(this.#close())));
+      close(); // not before it is marked as closing: callbacks that are told of it may ask for something new
+    }
+    return this.#closing;
   }
 
   async #close() {
@@ -146,7 +153,7 @@ export class NetworkStore {
    * Not needed before `send`, which connects by itself. Rejects with `PeerOffline`, `PeerUnknown` (nobody has this name),
    * `PeerKeyChanged` (see `acceptKey`), `FingerprintMismatch`, `ProofInvalid`, `PeerConnectionFailed` with a reason, after
    * at most `timeout` seconds; `IdentityError` when the pins cannot be read or written; `TooManyPeers`, `StateError`,
-   * `UsageError` for what is no name or no fingerprint.
+   * `UsageError` for what is no name or no fingerprint, `EngineMissing` where there is no WebRTC.
    *
    * @param {string} userId
    * @param {object} [options]
@@ -155,7 +162,7 @@ export class NetworkStore {
    *   is taken for theirs, also after this call has failed.
    */
   async connectToPeer(userId, { timeout = 30, fingerprint = null } = {}) {
-    await this.#ready().link(userId).connect(timeout, fingerprint);
+    await this.#link(userId).connect(timeout, fingerprint);
   }
 
   /**
@@ -230,6 +237,17 @@ export class NetworkStore {
     return this.#board;
   }
 
+  /**
+   * Who is to be connected; where that can never be, it is said at once.
+   *
+   * @param {string} userId
+   */
+  #link(userId) {
+    const board = this.#ready();
+    engine(this.#setup.RTCPeerConnection);
+    return board.link(userId);
+  }
+
   // --- messages --------------------------------------------------------------------------------------------------------
 
   /**
@@ -237,16 +255,16 @@ export class NetworkStore {
    *
    * Returns at once. Messages arrive once and in order, as soon as the peer can be reached; `await` what is returned to
    * know when this one has, or ignore it. Throws `MessageTooLarge`, `QueueFull`, `UsageError` for what cannot be sent,
-   * `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `StateError`.
+   * `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `StateError`, `EngineMissing`.
    *
    * @param {string} userId
    * @param {Sendable} message
    * @returns {Delivery}
    */
   send(userId, message) {
-    const board = this.#ready();
+    this.#ready();
     const [content, data] = encode(message);
-    return board.link(userId).send(content, data);
+    return this.#link(userId).send(content, data);
   }
 
   /**
@@ -325,8 +343,7 @@ export class NetworkStore {
    * @returns {Transfer}
    */
   sendFile(userId, file, options) {
-    const board = this.#ready();
-    return board.transfers.send(board.link(userId), file, options);
+    return this.#ready().transfers.send(this.#link(userId), file, options);
   }
 
   /**
@@ -347,8 +364,7 @@ export class NetworkStore {
    * @returns {Call}
    */
   call(userId, stream = null) {
-    const board = this.#ready();
-    return board.calls.call(board.link(userId), stream);
+    return this.#ready().calls.call(this.#link(userId), stream);
   }
 
   /**

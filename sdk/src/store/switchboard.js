@@ -45,7 +45,7 @@ import { Transfers } from './transfer.js';
  * What the application has chosen; see `NetworkStore`.
  *
  * @typedef {object} Setup
- * @property {Identity} [identity] Made when it is needed.
+ * @property {Identity | Promise<Identity>} [identity] Made, or waited for, when it is needed.
  * @property {Pins} pins
  * @property {readonly RTCIceServer[] | null} [iceServers]
  * @property {Accept | null} [accept]
@@ -61,6 +61,13 @@ import { Transfers } from './transfer.js';
 
 /** What a closed store says. */
 export const CLOSED = 'the store is closed';
+/**
+ * The identity, if it is there already.
+ *
+ * @param {Identity | Promise<Identity> | undefined} identity
+ */
+export const known = (identity) => (identity instanceof Identity ? identity : null);
+
 const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartbeat is not faster
 
 /**
@@ -103,7 +110,7 @@ export class Switchboard {
   /** Connect and register. Throws what the client throws, and `StateError` when it was closed meanwhile. */
   async start() {
     const { client, setup, pins } = this;
-    const identity = (setup.identity ??= await Identity.generate());
+    const identity = (setup.identity = await (setup.identity ?? Identity.generate()));
     this.#trust = new Trust(identity, client.userId, client.server, pins);
     this.#publish();
     await client.connect();
@@ -158,11 +165,15 @@ export class Switchboard {
   }
 
   /**
-   * The link of a peer, made if need be. Throws `InvalidAddress`, `UsageError`, `TooManyPeers`.
+   * The link of a peer, made if need be. Throws `InvalidAddress`, `UsageError`, `TooManyPeers`; and `StateError` as soon as
+   * it is being closed: a callback that calls again what has just ended would do so for ever.
    *
    * @param {string} userId
    */
   link(userId) {
+    if (this.#closed) {
+      throw new StateError(CLOSED);
+    }
     let link = this.find(userId);
     if (!link?.known) {
       this.#checkOther(userId);
@@ -315,7 +326,7 @@ export class Switchboard {
     this.#publishingSoon = false;
     const { feed, identity } = this.setup;
     const { state, userId, server } = this.client;
-    const fingerprint = identity?.fingerprint ?? null;
+    const fingerprint = known(identity)?.fingerprint ?? null;
     const peers = this.links.flatMap(({ told }) => told ?? []);
     const signalingError = this.#signalingError;
     feed.publish(storeState({ signaling: state, signalingError, userId, server, fingerprint, peers }, feed.current));

@@ -59,8 +59,9 @@ test('what cannot be stored, or under such a key, is refused', async () => {
     database.put('pins', 'key', () => 1),
     REFUSED,
   );
-  await assert.rejects(database.put('pins', /** @type {any} */ (undefined), 1), REFUSED);
-  await assert.rejects(database.find('pins', /** @type {any} */ (null)), REFUSED);
+  const noName = { name: 'IdentityError', message: /nothing can be kept under this name/ };
+  await assert.rejects(database.put('pins', /** @type {any} */ (undefined), 1), noName);
+  await assert.rejects(database.find('pins', /** @type {any} */ (null)), noName);
 });
 
 test('a full disk is refused when the transaction ends', async () => {

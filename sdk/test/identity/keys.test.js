@@ -205,9 +205,12 @@ test('a browser that keeps nothing says so, and an identity can be had all the s
       throw new DOMException('The user denied permission', 'SecurityError');
     },
   };
-  for (const indexedDB of [undefined, refusing]) {
+  for (const [indexedDB, message] of /** @type {const} */ ([
+    [undefined, /no IndexedDB here/],
+    [refusing, /private window/],
+  ])) {
     await withGlobal('indexedDB', indexedDB, async () => {
-      await assert.rejects(Identity.loadOrCreate(), { name: 'IdentityError', message: /private window/ });
+      await assert.rejects(Identity.loadOrCreate(), { name: 'IdentityError', message });
       const identity = await Identity.generate();
       await assert.rejects(identity.save('work'), IdentityError);
     });

@@ -1,7 +1,7 @@
 /** What a store refuses though it was asked to, and what becomes of those who ask while it is being closed. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { IdentityError, PeerConnectionFailed, StateError, UsageError } from '../../src/errors.js';
+import { EngineMissing, IdentityError, PeerConnectionFailed, StateError, UsageError } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { MemoryPins } from '../../src/identity/pins.js';
 import { startServer } from '../support/server.js';
@@ -88,6 +88,32 @@ for (const [what, close, Fault] of [
   });
 }
 
+test('what a callback asks for while the store closes is refused, and closing comes to its end', async (t) => {
+  const {
+    names: [a],
+    stores: [alice],
+  } = await scene(t, {});
+  const outcomes = [];
+  const again = (what) => {
+    try {
+      assert.ok(outcomes.length < 10, 'it goes on and on');
+      const it = what();
+      outcomes.push('taken');
+      it.subscribe(({ state }) => ['failed', 'ended'].includes(state) && again(what));
+    } catch (error) {
+      outcomes.push(error.name);
+    }
+  };
+  again(() => alice.sendFile(`${a}-b`, new Blob(['x'])));
+  again(() => alice.call(`${a}-b`));
+  const seen = new Set();
+  alice.call(`${a}-c`).subscribe(({ state }) => state === 'ended' && seen.add(alice.disconnect()));
+  const closing = alice.disconnect();
+  assert.deepEqual(outcomes, ['taken', 'taken', 'StateError', 'StateError']);
+  assert.deepEqual([...seen, closing], [closing, alice.disconnect()]);
+  await closing;
+});
+
 // --- faults that are nobody's, and words of strangers ------------------------------------------------------------------
 
 test('a key that cannot be kept is told as that, and not as a forgery', async (t) => {
@@ -97,4 +123,66 @@ test('a key that cannot be kept is told as that, and not as a forgery', async (t
   } = await scene(t, { pins: new MemoryPins({ limit: 0 }), timing: { attempt: 0.5 } }, {});
   await assert.rejects(alice.connectToPeer(b), IdentityError);
   assert.ok(alice.state.peers[b].error instanceof IdentityError);
+});
+
+// --- what is missing -------------------------------------------------------------------------------------------------
+
+test('without WebRTC everything that would need it is refused for that reason, and presence can be watched', async (t) => {
+  const {
+    world,
+    names: [a, b],
+    stores: [alice],
+  } = await scene(t, { RTCPeerConnection: undefined }, {});
+  for (const call of [
+    () => alice.connectToPeer(b),
+    async () => alice.send(b, 'x'),
+    async () => alice.sendFile(b, new Blob(['x'])),
+    async () => alice.call(b),
+  ]) {
+    await assert.rejects(call(), (error) => error instanceof EngineMissing && error.engine === 'WebRTC');
+  }
+  assert.deepEqual(alice.state.peers, Object.create(null));
+  await alice.watch(b);
+  assert.ok(alice.state.peers[b].online);
+  const caller = await world.join(`${a}-caller`);
+  await assert.rejects(caller.connectToPeer(a), /could not be made/);
+});
+
+test('without WebSocket there is no use in trying again', async (t) => {
+  const { WebSocket } = globalThis;
+  t.after(() => (globalThis.WebSocket = WebSocket));
+  delete globalThis.WebSocket;
+  const store = new World(t, server.url).make();
+  await assert.rejects(store.connectToSignaling(server.url, 'nobody'), (error) => {
+    return error instanceof EngineMissing && error.engine === 'WebSocket' && !error.temporary;
+  });
+});
+
+// --- the promise of an identity --------------------------------------------------------------------------------------
+
+test('an identity may be a promise, which connecting waits for', async (t) => {
+  const identity = await Identity.generate();
+  const store = new World(t, server.url).make({ identity: Promise.resolve(identity) });
+  assert.equal(store.identity, null);
+  await store.connectToSignaling(server.url, 'promised');
+  assert.equal(store.identity, identity);
+  assert.equal(store.state.fingerprint, identity.fingerprint);
+});
+
+test('a broken promise of an identity is why nothing connects', async (t) => {
+  const store = new World(t, server.url).make({ identity: Promise.reject(new IdentityError('no storage')) });
+  await assert.rejects(store.connectToSignaling(server.url, 'broken'), {
+    name: 'IdentityError',
+    message: 'no storage',
+  });
+  assert.equal(store.identity, null);
+  assert.equal(store.state.signaling, 'disconnected');
+});
+
+test('a store without an identity keeps the one that it has made when it is tried again', async (t) => {
+  const store = new World(t, server.url).make();
+  await assert.rejects(store.connectToSignaling('ws://127.0.0.1:1', 'made'));
+  const { identity } = store;
+  await store.connectToSignaling(server.url, 'made');
+  assert.equal(store.identity, identity);
 });
