@@ -6,7 +6,7 @@
  *
  * Pure: the random number is an argument, and who counts the attempts is who makes them.
  */
-import { ConfigError } from '../errors.js';
+import { settings } from './settings.js';
 
 /**
  * @typedef {object} BackoffOptions
@@ -18,16 +18,15 @@ import { ConfigError } from '../errors.js';
 /** The rule by which somebody tries again; times in seconds. */
 export class Backoff {
   /** @param {BackoffOptions} [options] Also another `Backoff`. Throws `ConfigError` for what is no number from 0 up. */
-  constructor({ first = 0.5, factor = 2, most = 30 } = {}) {
+  constructor(options) {
+    const defaults = { first: 0.5, factor: 2, most: 30 };
+    const { first, factor, most } = settings('backoff', defaults, options, (value) => value >= 0);
     /** @readonly */
     this.first = first;
     /** @readonly */
     this.factor = factor;
     /** @readonly */
     this.most = most;
-    for (const [name, value] of Object.entries(this)) {
-      if (!(value >= 0 && value < Infinity)) throw new ConfigError(`backoff.${name}`, `${value} is out of range`);
-    }
   }
 
   /**

@@ -5,6 +5,8 @@
  * part that has not changed is the same object in the next state, so `===` tells what has. (Only the bytes of a key
  * cannot be frozen in JavaScript: they are a copy.) It does not know how any of it comes about.
  */
+import { settings } from '../client/settings.js';
+
 /** @import { SignalingState } from '../client/events.js' */
 /** @import { AldisError } from '../errors.js' */
 /** @import { PeerState } from '../peer/negotiation.js' */
@@ -82,20 +84,23 @@ const STRANGER = {
 /** @type {Omit<StoreState, 'peers'>} */
 const START = { signaling: 'disconnected', signalingError: null, userId: null, server: null, fingerprint: null };
 
+/** @type {StoreLimits} */
+const LIMITS = {
+  peers: 256,
+  queueMessages: 10_000,
+  queueSize: 64 * 1024 * 1024,
+  unreadMessages: 1_000,
+  unreadSize: 32 * 1024 * 1024,
+  arrivingSize: 128 * 1024 * 1024,
+};
+
 /**
- * The limits of a store: the defaults, with changes.
+ * The limits of a store: the defaults, with changes. Throws `ConfigError` for what is no whole number from 1 up.
  *
  * @param {Partial<StoreLimits>} [changes]
- * @returns {Readonly<StoreLimits>}
  */
-export const storeLimits = ({
-  peers = 256,
-  queueMessages = 10_000,
-  queueSize = 64 * 1024 * 1024,
-  unreadMessages = 1_000,
-  unreadSize = 32 * 1024 * 1024,
-  arrivingSize = 128 * 1024 * 1024,
-} = {}) => Object.freeze({ peers, queueMessages, queueSize, unreadMessages, unreadSize, arrivingSize });
+export const storeLimits = (changes) =>
+  settings('limits', LIMITS, changes, (value) => Number.isInteger(value) && value >= 1);
 
 /**
  * How a peer stands.

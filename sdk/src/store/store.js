@@ -13,11 +13,13 @@
  */
 import { Backoff } from '../client/backoff.js';
 import { Callbacks } from '../client/callbacks.js';
+import { settings } from '../client/settings.js';
 import { SignalingClient } from '../client/client.js';
-import { PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
+import { ConfigError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { engine } from '../peer/engine.js';
+import { TIMING } from '../peer/wire.js';
 import { checkUserId } from '../protocol/addresses.js';
 import { decode, encode } from './content.js';
 import { Mailbox, StateFeed } from './feeds.js';
@@ -71,11 +73,15 @@ export class NetworkStore {
   /** @param {StoreOptions} [options] Nothing is connected yet. Throws `ConfigError`. */
   constructor(options = {}) {
     const limits = storeLimits(options.limits);
+    if (options.iceServers && !Array.isArray(options.iceServers)) {
+      throw new ConfigError('iceServers', 'no list of servers');
+    }
     this.#mailbox = new Mailbox(limits, () => this.#board?.handOver());
     this.#setup = {
       ...options,
       pins: options.pins ?? new MemoryPins(),
       limits,
+      timing: settings('timing', TIMING, options.timing, (value) => value > 0),
       backoff: new Backoff(options.backoff),
       mailbox: this.#mailbox,
       feed: this.#feed,

@@ -51,7 +51,7 @@ import { Transfers } from './transfer.js';
  * @property {Accept | null} [accept]
  * @property {StoreLimits} limits
  * @property {Backoff} backoff
- * @property {Partial<PeerTiming>} [timing]
+ * @property {PeerTiming} timing
  * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  * @property {Mailbox} mailbox
  * @property {StateFeed} feed

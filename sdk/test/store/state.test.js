@@ -1,7 +1,7 @@
 /** What a store tells: frozen, and the same object where nothing has changed. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { PeerOffline } from '../../src/errors.js';
+import { ConfigError, PeerOffline } from '../../src/errors.js';
 import { peerView, same, storeLimits, storeState } from '../../src/store/state.js';
 
 const KEY = Uint8Array.from({ length: 32 }, (_, index) => index);
@@ -96,8 +96,21 @@ test('objects are the same when all their parts are', () => {
 });
 
 test('limits are the defaults with changes, and cannot be changed later', () => {
-  const limits = storeLimits({ peers: 3, queueSize: Infinity });
-  assert.deepEqual([limits.peers, limits.queueSize, limits.queueMessages], [3, Infinity, 10_000]);
+  const limits = storeLimits({ peers: 3, queueSize: 2 ** 40 });
+  assert.deepEqual([limits.peers, limits.queueSize, limits.queueMessages], [3, 2 ** 40, 10_000]);
   assert.ok(frozen(limits));
   assert.deepEqual(storeLimits(), storeLimits({ peers: undefined }), 'none is ever without a limit');
+});
+
+test('a limit is a whole number from 1 up, and has one of the names that there are', () => {
+  for (const value of [0, -1, 0.5, NaN, Infinity, '10', null, {}]) {
+    assert.throws(
+      () => storeLimits(/** @type {any} */ ({ unreadMessages: value })),
+      (error) => error instanceof ConfigError && error.setting === 'limits.unreadMessages',
+      `${value}`,
+    );
+  }
+  for (const name of ['peer', 'toString', '__proto__']) {
+    assert.throws(() => storeLimits(/** @type {any} */ ({ [name]: 1 })), ConfigError, name);
+  }
 });

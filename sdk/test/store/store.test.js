@@ -113,7 +113,17 @@ test('a store that is not connected says so', async () => {
   await store.drain();
   await store.disconnect();
   assert.throws(() => store.send('x', ''), StateError);
-  assert.throws(() => new NetworkStore({ backoff: { first: -1 } }), ConfigError);
+  for (const [setting, options] of [
+    ['backoff.first', { backoff: { first: -1 } }],
+    ['backoff.last', { backoff: { last: 1 } }],
+    ['limits.peers', { limits: { peers: 0 } }],
+    ['timing.heal', { timing: { heal: 0 } }],
+    ['timing.attempt', { timing: { attempt: '30' } }],
+    ['timing.silence', { timing: { silence: Infinity } }],
+    ['iceServers', { iceServers: 'stun:stun.example' }],
+  ]) {
+    assert.throws(() => new NetworkStore(options), { name: 'ConfigError', setting });
+  }
 });
 
 // --- messages ------------------------------------------------------------------------------------------------------------

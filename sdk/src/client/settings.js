@@ -1,0 +1,27 @@
+/**
+ * Settings that are numbers: the defaults, with changes that are looked at.
+ */
+import { ConfigError } from '../errors.js';
+
+/**
+ * The defaults, with changes; undefined is none. Throws `ConfigError` for what is no finite number, does not fit, or has a
+ * name that is not among the defaults.
+ *
+ * @template {object} T
+ * @param {string} what Those are settings of.
+ * @param {T} defaults
+ * @param {Partial<T> | undefined} changes
+ * @param {(value: number) => boolean} fits
+ * @returns {Readonly<T>}
+ */
+export function settings(what, defaults, changes, fits) {
+  const all = { ...defaults };
+  for (const [name, value] of Object.entries(changes ?? {})) {
+    const setting = `${what}.${name}`;
+    if (!Object.hasOwn(all, name)) throw new ConfigError(setting, 'there is no such setting');
+    if (value === undefined) continue;
+    if (!Number.isFinite(value) || !fits(value)) throw new ConfigError(setting, `${value} is out of range`);
+    Object.assign(all, { [name]: value });
+  }
+  return Object.freeze(all);
+}
