@@ -77,13 +77,13 @@ const MAX_WAITING = 512;
  * The direct connection between two users.
  *
  * Feed it what signaling brings from that user (`receive`); start with `connect()` or wait for the other side's offer.
- * What is assigned to `config` is used for the next attempt (TURN credentials expire). End it with `await close()`; with
+ * `config` is asked at each attempt and ICE restart (TURN credentials expire). End it with `await close()`; with
  * `listener = null` nothing is told any more.
  */
 export class PeerConnection {
   /** How things stand now. @type {PeerState} */
   state = 'new';
-  /** @type {EngineConfig} */
+  /** @type {() => EngineConfig} */
   config;
   /** @type {PeerListener | null} null: nobody wants to know any more */
   listener;
@@ -109,7 +109,7 @@ export class PeerConnection {
    * @param {object} options
    * @param {string} options.local our user id, without device
    * @param {string} options.remote the other's
-   * @param {EngineConfig} [options.config]
+   * @param {() => EngineConfig} [options.config] what to make connections with now
    * @param {Pick<Trust, 'check' | 'sign'>} options.trust
    * @param {SignalSender} options.signaling
    * @param {PeerListener} options.listener
@@ -121,7 +121,7 @@ export class PeerConnection {
    */
   constructor(options) {
     const timing = { ...TIMING, ...options.timing };
-    this.config = options.config ?? {};
+    this.config = options.config ?? (() => ({}));
     this.listener = options.listener;
     this.#origin = /** @type {Origin} */ ({ address: options.remote });
     this.#machine = new Negotiation(options.local, options.remote, {
@@ -133,6 +133,7 @@ export class PeerConnection {
     this.#hub = {
       timers,
       ...options,
+      config: () => this.config(),
       timing,
       stream: null,
       happened: /** @type {Hub['happened']} */ (/** @type {unknown} */ (this.#happened)),
@@ -314,7 +315,7 @@ export class PeerConnection {
     const wire = this.#wires.get(name);
     if (type === 'createConnection') {
       try {
-        this.#wires.set(name, new Wire(name, command.openChannel, this.config, this.#hub));
+        this.#wires.set(name, new Wire(name, command.openChannel, this.#hub));
       } catch (error) {
         // The first thing that it is asked for, which has the serial 1, cannot be done.
         queueMicrotask(() => this.#happened('operationFailed', name, 1, error));

@@ -27,7 +27,7 @@ import {
   VERSION,
 } from '../protocol/channel.js';
 import { check } from '../protocol/shapes.js';
-import { apply, CAPABILITIES, makeConnection, setTracks, statsOf } from './engine.js';
+import { apply, CAPABILITIES, configuration, makeConnection, setTracks, statsOf } from './engine.js';
 import { Quality } from './quality.js';
 
 /** @import { Timers } from '../client/timers.js' */
@@ -69,6 +69,7 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  * @property {Pick<Trust, 'check' | 'sign'>} trust
  * @property {SignalSender} signaling
  * @property {() => Hello} hello
+ * @property {() => EngineConfig} config what to make connections with now
  * @property {PeerTiming} timing
  * @property {Timers} timers
  * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
@@ -118,11 +119,10 @@ export class Wire {
    *
    * @param {string} name
    * @param {boolean} openChannel whether to make the channel, as the first offerer does
-   * @param {EngineConfig} config
    * @param {Hub} hub
    */
-  constructor(name, openChannel, config, hub) {
-    const native = makeConnection(config, hub.RTCPeerConnection);
+  constructor(name, openChannel, hub) {
+    const native = makeConnection(hub.config(), hub.RTCPeerConnection);
     this.name = name;
     this.address = hub.remote;
     this.quality = new Quality(hub.timing.silence);
@@ -160,7 +160,11 @@ export class Wire {
   makeOffer({ serial, restart }) {
     const native = this.#native;
     this.#describe('offerMade', serial, async () => {
-      if (restart) native.restartIce();
+      if (restart) {
+        // Its TURN credentials may have run out.
+        native.setConfiguration?.(configuration(this.#hub.config()));
+        native.restartIce();
+      }
       if (native.remoteDescription) this.#held = await native.createOffer();
       else await native.setLocalDescription();
     });

@@ -26,7 +26,6 @@ import { checkFingerprint, sameKey } from './keys.js';
 /**
  * @import { AldisError, PeerError } from '../errors.js'
  * @import { PeerConnection, PeerListener } from '../peer/connection.js'
- * @import { EngineConfig } from '../peer/engine.js'
  * @import { PeerState } from '../peer/negotiation.js'
  * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
@@ -57,7 +56,6 @@ import { checkFingerprint, sameKey } from './keys.js';
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
  * @property {(userId: string, listener: PeerListener, hello: () => Hello) => PeerConnection} connect Make a connection.
- * @property {{ config: EngineConfig }} ice What to make connections with now.
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  * @property {(link: Link) => void} linkChanged Something in `Link.view` may have changed.
  * @property {readonly Service[]} services What goes on with peers beyond messages.
@@ -508,7 +506,6 @@ export class Link {
     const connection = (this.#connection ??= this.#home.connect(this.userId, this, () =>
       this.#connection === connection ? conversation.hello() : conversation.greeting(),
     ));
-    connection.config = this.#home.ice.config;
     return connection;
   }
 

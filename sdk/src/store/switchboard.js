@@ -438,6 +438,7 @@ export class Switchboard {
       signaling: this.client,
       listener,
       hello,
+      config: () => this.ice.config,
     });
   }
 

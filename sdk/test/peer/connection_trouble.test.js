@@ -105,11 +105,11 @@ test('an attempt that nobody answers ends', async () => {
 test('a configuration that cannot be used fails the attempt, and so does a browser without WebRTC', async () => {
   const world = await pair();
   const { alice, bob } = world;
-  alice.peer.config = { iceServers: [{ urls: ['http://nonsense'] }] };
+  alice.peer.config = () => ({ iceServers: [{ urls: ['http://nonsense'] }] });
   alice.peer.connect();
   await alice.until('failed');
   assert.match(alice.errors[0].message, /no direct connection to bob: .*http:\/\/nonsense/);
-  alice.peer.config = { iceServers: [{ urls: ['turn:example.org'], username: 'u', credential: null }] };
+  alice.peer.config = () => ({ iceServers: [{ urls: ['turn:example.org'], username: 'u', credential: null }] });
   alice.peer.connect();
   await alice.until('connected');
   assert.deepEqual(world.network.open[0].configuration.iceServers, [{ urls: ['turn:example.org'], username: 'u' }]);
@@ -196,6 +196,22 @@ for (const both of [false, true]) {
     await end(world);
   });
 }
+
+test('an ICE restart asks the servers of now, with the credentials of now', async () => {
+  let credential = 'old';
+  const config = () => ({ iceServers: [{ urls: 'turn:example.org', username: 'u', credential }] });
+  const world = await connected({ config });
+  const { alice, link, ours, theirs } = world;
+  credential = 'new';
+  ours.sever();
+  ours.become('disconnected');
+  await until(() => link.of('answerReceived').length === 2);
+  ours.become('connected');
+  theirs.become('connected');
+  await alice.until('connected');
+  assert.equal(ours.configuration.iceServers[0].credential, 'new');
+  await end(world);
+});
 
 test('a side that falls silent is noticed by the heartbeat, and given up in the end', async () => {
   const world = await connected();

@@ -55,29 +55,25 @@ function made(openChannel = false) {
   const note = (...values) => void told.push(values);
   const timers = new FakeTimers();
   const network = new FakeNetwork();
-  const wire = new Wire(
-    'name',
-    openChannel,
-    {},
-    {
-      remote: 'them',
-      trust: { sign: async (...signed) => ({ ...proof, signed }) },
-      signaling: {
-        sendOffer: async (...sent) => note('sendOffer', ...sent),
-        sendIceCandidate: async (...sent) => note('sendIceCandidate', ...sent),
-        sendAnswer: () => Promise.reject(new Error('no server')),
-      },
-      hello: () => hello('ours'),
-      timing: TIMING,
-      timers,
-      RTCPeerConnection: network.RTCPeerConnection,
-      stream: null,
-      happened: note,
-      tell: note,
-      tellNow: () => note('tellNow'),
-      keep: () => {},
+  const wire = new Wire('name', openChannel, {
+    config: () => ({}),
+    remote: 'them',
+    trust: { sign: async (...signed) => ({ ...proof, signed }) },
+    signaling: {
+      sendOffer: async (...sent) => note('sendOffer', ...sent),
+      sendIceCandidate: async (...sent) => note('sendIceCandidate', ...sent),
+      sendAnswer: () => Promise.reject(new Error('no server')),
     },
-  );
+    hello: () => hello('ours'),
+    timing: TIMING,
+    timers,
+    RTCPeerConnection: network.RTCPeerConnection,
+    stream: null,
+    happened: note,
+    tell: note,
+    tellNow: () => note('tellNow'),
+    keep: () => {},
+  });
   return { wire, told, timers, network, native: network.connections[0] };
 }
 

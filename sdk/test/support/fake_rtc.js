@@ -68,6 +68,13 @@ export class FakeNetwork {
   }
 }
 
+/** @param {RTCConfiguration} configuration */
+function checkServers({ iceServers = [] }) {
+  for (const { urls } of iceServers) {
+    if (![urls].flat().every((url) => /^(stun|turn)s?:./.test(url))) throw fault('SyntaxError', `bad URL ${urls}`);
+  }
+}
+
 class FakePeerConnection {
   signalingState = 'stable';
   connectionState = 'new';
@@ -96,9 +103,7 @@ class FakePeerConnection {
   /** what `createOffer` has made last */ #created = null;
 
   constructor(network, configuration) {
-    for (const { urls } of configuration.iceServers ?? []) {
-      if (![urls].flat().every((url) => /^(stun|turn)s?:./.test(url))) throw fault('SyntaxError', `bad URL ${urls}`);
-    }
+    checkServers(configuration);
     this.network = network;
     this.configuration = configuration;
     this.id = network.number();
@@ -154,6 +159,16 @@ class FakePeerConnection {
     if (!sender.track) return;
     sender.track = null;
     transceiver.direction = transceiver.direction === 'sendrecv' ? 'recvonly' : 'inactive';
+  }
+
+  /** Section 4.4.2, "set a configuration". */
+  setConfiguration(configuration) {
+    this.#alive();
+    if (configuration.bundlePolicy !== this.configuration.bundlePolicy) {
+      throw fault('InvalidModificationError', 'another bundle policy');
+    }
+    checkServers(configuration);
+    this.configuration = configuration;
   }
 
   restartIce() {
