@@ -7,12 +7,22 @@
  * @typedef {import('./store/state.js').PeerView} PeerView
  * @typedef {import('./store/state.js').Message} Message
  * @typedef {import('./store/store.js').StoreOptions} StoreOptions
+ * @typedef {import('./store/state.js').StoreLimits} StoreLimits
+ * @typedef {import('./store/content.js').Sendable} Sendable
+ * @typedef {import('./store/content.js').JsonValue} JsonValue
+ * @typedef {import('./store/content.js').Received} Received
  * @typedef {import('./store/delivery.js').Delivery} Delivery
  * @typedef {import('./store/transfer.js').Transfer} Transfer
+ * @typedef {import('./store/transfer.js').TransferState} TransferState
  * @typedef {import('./store/calls.js').Call} Call
+ * @typedef {import('./store/calls.js').CallState} CallState
  * @typedef {import('./identity/pins.js').Pins} Pins
+ * @typedef {import('./client/backoff.js').BackoffOptions} BackoffOptions
  * @typedef {import('./client/events.js').SignalingEvent} SignalingEvent
+ * @typedef {import('./client/events.js').SignalingState} SignalingState
  * @typedef {import('./peer/connection.js').PeerStats} PeerStats
+ * @typedef {import('./peer/negotiation.js').PeerState} PeerState
+ * @typedef {import('./peer/wire.js').PeerTiming} PeerTiming
  */
 export { Backoff } from './client/backoff.js';
 export { SignalingClient } from './client/client.js';

@@ -1,16 +1,26 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const sdk = fileURLToPath(new URL('../', import.meta.url));
+const index = readFileSync(new URL('../src/index.js', import.meta.url), 'utf8');
+const types = Array.from(index.matchAll(/@typedef .*\} (\w+)$/gm), ([, name]) => name);
 
 const PROGRAM = `
-import { Identity, NetworkStore, PeerOffline, type PeerView } from '@aldis/client';
+import { Identity, NetworkStore, PeerOffline, type PeerView, type Sendable } from '@aldis/client';
+import type * as aldis from '@aldis/client';
 const store = new NetworkStore({ identity: await Identity.generate() });
+void new NetworkStore({ identity: Identity.generate() });
+type Types = [TYPES];
+const types: Types | null = null;
+void types;
+const unchangeable: Sendable = { all: ['the', 1] as const } as const;
+store.send('bob', unchangeable);
+store.onMessage(({ content }) => Array.isArray(content) && content.push(1));
 const stop: () => void = store.subscribe(({ peers }) => {
   const view: PeerView | undefined = peers['bob'];
   const seconds: number | null | undefined = view?.roundTripTime;
@@ -42,7 +52,8 @@ test('the package that npm gets has its types, and a strict TypeScript program i
   const home = path.join(folder, 'node_modules/@aldis/client');
   mkdirSync(home, { recursive: true });
   execFileSync('tar', ['-xzf', path.join(folder, name), '--strip-components=1', '-C', home]);
-  writeFileSync(path.join(folder, 'program.ts'), PROGRAM);
+  const all = types.map((name) => `aldis.${name}`).join(', ');
+  writeFileSync(path.join(folder, 'program.ts'), PROGRAM.replace('TYPES', all));
   writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }');
   const tsc = path.join(sdk, 'node_modules/.bin/tsc');
   const options = [
@@ -58,6 +69,15 @@ test('the package that npm gets has its types, and a strict TypeScript program i
   ];
   const { status, stdout } = run(tsc, options, folder);
   assert.equal(status, 0, stdout);
+});
+
+test('the guide names the types that a program can import', () => {
+  const guide = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8');
+  assert.ok(types.length > 15);
+  assert.deepEqual(
+    types.filter((name) => !guide.includes(`\`${name}\``)),
+    [],
+  );
 });
 
 /** Run a command; its faults are a result, and not an exception without a text. */

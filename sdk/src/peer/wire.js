@@ -51,12 +51,14 @@ export const MAX_CANDIDATE = 1024;
 /**
  * How long things may take, all in seconds.
  * @typedef {object} PeerTiming
- * @property {number} attempt from the offer to HELLOs exchanged
- * @property {number} heal from the loss of an established path to its return, by itself or by an ICE restart
- * @property {number} heartbeat between PINGs
- * @property {number} silence without any frame, after which the path counts as lost: three lost PINGs are no accident
- * @property {number} probe how soon something has to arrive after a `bye` from the server, which may be lying
- * @property {number} linger how long closing waits for the other side to have got the goodbye, and the server the rest
+ * @property {number} attempt Seconds from the offer to HELLOs exchanged. 30
+ * @property {number} heal Seconds from the loss of an established path to its return, by itself or by an ICE restart. 15
+ * @property {number} heartbeat Seconds between PINGs. 1.5
+ * @property {number} silence Seconds without any frame, after which the path counts as lost: three lost PINGs are no
+ *   accident. 5
+ * @property {number} probe Seconds in which something has to arrive after a `bye` from the server, which may be lying. 1.5
+ * @property {number} linger Seconds that closing waits for the other side to have got the goodbye, and the server the
+ *   rest. 1
  */
 
 /** @type {PeerTiming} */

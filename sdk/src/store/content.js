@@ -12,13 +12,16 @@ import { isWellFormed, parse } from '../protocol/shapes.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
 
-/** @typedef {string | number | boolean | null | JsonValue[] | { [key: string]: JsonValue }} JsonValue */
-
 /**
- * @typedef {string | ArrayBuffer | ArrayBufferView | JsonValue} Sendable What may be sent.
+ * @typedef {string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue }} JsonValue What
+ *   JSON can say; it is not changed here.
  */
 
-/** @typedef {Bytes | JsonValue} Received What arrives: bytes always as Uint8Array. */
+/** @typedef {string | ArrayBuffer | ArrayBufferView | JsonValue} Sendable What may be sent. */
+
+/** @typedef {string | number | boolean | null | ReceivedJson[] | { [key: string]: ReceivedJson }} ReceivedJson */
+
+/** @typedef {Bytes | ReceivedJson} Received What arrives, and is the recipient's: bytes always as Uint8Array. */
 
 // Deeper ones could be written, and then not be read on the other side, whose stack may have less room.
 export const MAX_DEPTH = 100;
@@ -61,7 +64,7 @@ export function decode(content, data) {
   if (content === Content.TEXT) return text;
   const value = parse(text);
   check(value, MAX_DEPTH, ProtocolViolation);
-  return /** @type {JsonValue} */ (value);
+  return /** @type {ReceivedJson} */ (value);
 }
 
 /** @param {number} size */

@@ -58,14 +58,14 @@ import { settings } from '../client/settings.js';
  *
  * @typedef {object} StoreLimits
  * @property {number} peers Users at a time, so that one who comes under many names cannot fill the memory; those with
- *   whom nothing is going on make place for others.
- * @property {number} queueMessages What waits for one peer; a message of any size is taken when none is waiting.
- * @property {number} queueSize The same in bytes.
+ *   whom nothing is going on make place for others. 256
+ * @property {number} queueMessages What waits for one peer; a message of any size is taken when none is waiting. 10,000
+ * @property {number} queueSize The same in bytes. 64 MiB
  * @property {number} unreadMessages What has arrived and waits for the application; beyond it nothing is acknowledged,
- *   and the senders hold back.
- * @property {number} unreadSize The same in bytes.
+ *   and the senders hold back. 1,000
+ * @property {number} unreadSize The same in bytes. 32 MiB
  * @property {number} arrivingSize All that has arrived in part, or waits behind the unread messages, of all peers
- *   together; beyond it the channel with most of it is ended, and its peer sends again later.
+ *   together; beyond it the channel with most of it is ended, and its peer sends again later. 128 MiB
  */
 
 /** @type {Omit<PeerView, 'userId'>} */
