@@ -38,6 +38,7 @@ async def test_a_call_leaves_room_for_the_rest(arrive: Arrive, width: int, heigh
     await reachable(field, with_alice.button("Send"), *buttons)
     await with_alice.button("Turn the camera off").click()
     await with_bob.button("Turn the camera off").click()
+    await expect(with_alice.call.get_by_label("Picture of alice")).to_be_hidden()  # which lay upon the words
     await expect(with_alice.call.get_by_text("In a call with alice")).to_be_visible()
     await reachable(with_alice.call.get_by_text("In a call with alice"), with_alice.button("Hang up"))
 

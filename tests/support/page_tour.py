@@ -224,6 +224,10 @@ class _Tour:
         await expect(with_dora.alert).to_contain_text("Nobody is called dora here yet")
         await with_dora.say("Are you there?")
         await self.look("nobody-of-that-name", alice.page)
+        await with_dora.field.fill("and on, " * 10_000)
+        await with_dora.field.press("Enter")
+        await expect(with_dora.log).to_contain_text("characters more, not shown here")
+        await self.look("message-shown-in-part", alice.page)
         long = "Adolph-Blaine-Charles-David-Earl-Frederick-" * 3
         await alice.talk_to(long[:-1])
         with_long = alice.conversation(long[:-1])
@@ -261,7 +265,10 @@ class _Tour:
             await expect(alice.conversation("eve").alert).to_contain_text("This is not the eve of the invitation")
             await self.look("invitation-of-another-key", alice.page)
 
-        await alice.open("bob")
+        await alice.page.evaluate("(hash) => { location.hash = hash; }", f"bob~{after.fingerprint}")
+        await expect(with_bob.alert).to_contain_text("This is not the bob of the invitation")
+        await self.look("link-with-another-key", alice.page)
+        await with_bob.button("I have read this").click()
         await bob.page.close()
         await expect(with_bob.presence).to_have_text("offline")
         await with_bob.say("Until tomorrow!")
