@@ -210,7 +210,7 @@ async def test_a_link_with_another_fingerprint_warns_whoever_is_connected_and_un
         await expect(sure).to_be_visible()
         # Any page can have a link to this one.
         await alice.page.evaluate("hash => { location.hash = hash; }", f"bob~{stranger}")
-        warning = with_bob.alert.filter(has_text="This is not the bob of the invitation")
+        warning = with_bob.alert.filter(has_text="This link means another bob than the one you know")
         await expect(warning).to_be_visible()
         shown = ["".join(text.split()) for text in await warning.get_by_role("code").all_inner_texts()]
         assert shown == [stranger, bobs.fingerprint]

@@ -266,7 +266,7 @@ class _Tour:
             await self.look("invitation-of-another-key", alice.page)
 
         await alice.page.evaluate("(hash) => { location.hash = hash; }", f"bob~{after.fingerprint}")
-        await expect(with_bob.alert).to_contain_text("This is not the bob of the invitation")
+        await expect(with_bob.alert).to_contain_text("This link means another bob than the one you know")
         await self.look("link-with-another-key", alice.page)
         await with_bob.button("I have read this").click()
         await bob.page.close()

@@ -4,7 +4,8 @@
  * Knows neither the SDK nor the screen. What is kept is bounded: the oldest goes first.
  */
 
-/** @import { AldisError, FingerprintMismatch, PeerStats, PeerView, Transfer } from './aldis.js' */
+/** @import { AldisError, PeerStats, PeerView, Transfer } from './aldis.js' */
+/** @import { Fault } from './words.js' */
 import { bytes } from './words.js';
 
 export const SAMPLED_SECONDS = 60; // how long round-trip times are remembered
@@ -39,7 +40,7 @@ export class Person {
   failure = null;
   /** @type {NewKey | null} */
   newKey = null;
-  /** @type {FingerprintMismatch | null} an invitation that has meant another key, until somebody has put that away */
+  /** @type {Fault | null} an invitation that has meant another key, until somebody has put that away */
   mismatch = null;
 
   /** @param {string} name */

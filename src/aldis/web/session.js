@@ -158,7 +158,12 @@ export class Session {
     try {
       const pinned = await this.#pins.find(this.#store?.state.server ?? '', person.name);
       const known = pinned ? await fingerprint(pinned) : compared;
-      if (known && known !== invitation) throw new FingerprintMismatch(person.name, invitation, known);
+      if (known && known !== invitation) {
+        const facts = { userId: person.name, expected: invitation, offered: known };
+        person.mismatch = new Problem('OtherInvitation', facts);
+        this.#changed();
+        return;
+      }
     } catch (error) {
       this.#failed(person, error);
       return;

@@ -10,9 +10,10 @@
 
 /** Something that the page itself finds out. */
 export class Problem extends Error {
-  /** @param {string} name  one of EXPLANATIONS */
-  constructor(name) {
+  /** @param {string} name  one of EXPLANATIONS @param {Record<string, unknown>} [facts]  what that needs */
+  constructor(name, facts) {
     super(name);
+    Object.assign(this, facts);
     this.name = name;
   }
 }
@@ -33,6 +34,10 @@ const EXPLANATIONS = {
   DamagedInvitation: () => [
     'This invitation is incomplete',
     'A part of the link is missing. Ask for it once more, or type the name of whom you want to talk to.',
+  ],
+  OtherInvitation: ({ userId }) => [
+    `This link means another ${named(userId)} than the one you know`,
+    'It was made with another key, by mistake or to deceive you. Nothing has changed: you talk to the same person as before.',
   ],
   OwnInvitation: () => [
     'This is your own invitation',

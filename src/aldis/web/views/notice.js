@@ -68,8 +68,9 @@ export function notice(error, action) {
   const { title, text } = explain(fault);
   const mild = MILD.has(fault.name);
   // Two keys that should be one, when that is what is wrong.
-  const keys =
-    fault.name === 'FingerprintMismatch' && twoKeys('In the invitation', fault.expected, 'Here', fault.offered);
+  const here = fault.name === 'OtherInvitation' ? 'As you know it' : 'Here';
+  const differ = here !== 'Here' || fault.name === 'FingerprintMismatch';
+  const keys = differ && twoKeys('In the invitation', fault.expected, here, fault.offered);
   return h(
     'div',
     { class: mild ? 'notice' : 'notice bad' },
