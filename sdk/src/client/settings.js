@@ -15,13 +15,13 @@ import { ConfigError } from '../errors.js';
  * @returns {Readonly<T>}
  */
 export function settings(what, defaults, changes, fits) {
-  const all = { ...defaults };
-  for (const [name, value] of Object.entries(changes ?? {})) {
+  const all = /** @type {Record<string, number>} */ ({ ...defaults });
+  for (const [name, value] of Object.entries(/** @type {Record<string, number>} */ (changes ?? {}))) {
     const setting = `${what}.${name}`;
     if (!Object.hasOwn(all, name)) throw new ConfigError(setting, 'there is no such setting');
     if (value === undefined) continue;
     if (!Number.isFinite(value) || !fits(value)) throw new ConfigError(setting, `${value} is out of range`);
-    Object.assign(all, { [name]: value });
+    all[name] = value;
   }
-  return Object.freeze(all);
+  return Object.freeze(/** @type {T} */ (all));
 }

@@ -87,9 +87,9 @@ async function run(name, work) {
     }
   } catch (cause) {
     const problem = !globalThis.indexedDB
-      ? 'there is no IndexedDB here to keep keys in'
+      ? 'there is no IndexedDB here'
       : /** @type {DOMException | null} */ (cause)?.name === 'DataError'
-        ? 'nothing can be kept under this name'
+        ? 'this is no name'
         : 'this browser does not let the page keep its keys (a private window?)';
     throw new IdentityError(`${problem}: ${cause}`, { cause });
   }

@@ -83,8 +83,6 @@ const MAX_WAITING = 512;
 export class PeerConnection {
   /** How things stand now. @type {PeerState} */
   state = 'new';
-  /** @type {() => EngineConfig} */
-  config;
   /** @type {PeerListener | null} null: nobody wants to know any more */
   listener;
   /** @type {Hub} */
@@ -109,7 +107,7 @@ export class PeerConnection {
    * @param {object} options
    * @param {string} options.local our user id, without device
    * @param {string} options.remote the other's
-   * @param {() => EngineConfig} [options.config] what to make connections with now
+   * @param {() => EngineConfig} options.config what to make connections with now
    * @param {Pick<Trust, 'check' | 'sign'>} options.trust
    * @param {SignalSender} options.signaling
    * @param {PeerListener} options.listener
@@ -121,7 +119,6 @@ export class PeerConnection {
    */
   constructor(options) {
     const timing = { ...TIMING, ...options.timing };
-    this.config = options.config ?? (() => ({}));
     this.listener = options.listener;
     this.#origin = /** @type {Origin} */ ({ address: options.remote });
     this.#machine = new Negotiation(options.local, options.remote, {
@@ -133,7 +130,6 @@ export class PeerConnection {
     this.#hub = {
       timers,
       ...options,
-      config: () => this.config(),
       timing,
       stream: null,
       happened: /** @type {Hub['happened']} */ (/** @type {unknown} */ (this.#happened)),

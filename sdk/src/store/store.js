@@ -74,7 +74,7 @@ export class NetworkStore {
   constructor(options = {}) {
     const limits = storeLimits(options.limits);
     if (options.iceServers && !Array.isArray(options.iceServers)) {
-      throw new ConfigError('iceServers', 'no list of servers');
+      throw new ConfigError('iceServers', 'not a list');
     }
     this.#mailbox = new Mailbox(limits, () => this.#board?.handOver());
     this.#setup = {

@@ -59,7 +59,7 @@ test('what cannot be stored, or under such a key, is refused', async () => {
     database.put('pins', 'key', () => 1),
     REFUSED,
   );
-  const noName = { name: 'IdentityError', message: /nothing can be kept under this name/ };
+  const noName = { name: 'IdentityError', message: /this is no name/ };
   await assert.rejects(database.put('pins', /** @type {any} */ (undefined), 1), noName);
   await assert.rejects(database.find('pins', /** @type {any} */ (null)), noName);
 });

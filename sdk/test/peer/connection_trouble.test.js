@@ -103,13 +103,14 @@ test('an attempt that nobody answers ends', async () => {
 });
 
 test('a configuration that cannot be used fails the attempt, and so does a browser without WebRTC', async () => {
-  const world = await pair();
+  /** @type {RTCConfiguration} */
+  let config = { iceServers: [{ urls: ['http://nonsense'] }] };
+  const world = await pair({ config: () => config });
   const { alice, bob } = world;
-  alice.peer.config = () => ({ iceServers: [{ urls: ['http://nonsense'] }] });
   alice.peer.connect();
   await alice.until('failed');
   assert.match(alice.errors[0].message, /no direct connection to bob: .*http:\/\/nonsense/);
-  alice.peer.config = () => ({ iceServers: [{ urls: ['turn:example.org'], username: 'u', credential: null }] });
+  config = { iceServers: [{ urls: ['turn:example.org'], username: 'u', credential: null }] };
   alice.peer.connect();
   await alice.until('connected');
   assert.deepEqual(world.network.open[0].configuration.iceServers, [{ urls: ['turn:example.org'], username: 'u' }]);

@@ -383,6 +383,7 @@ async function rogue(t, world, url) {
   let connected = () => {};
   const opened = new Promise((resolve) => (connected = resolve));
   const peer = new PeerConnection({
+    config: () => ({}),
     local: 'rogue',
     remote: 'alice',
     trust: new Trust(identity, 'rogue', client.server, new MemoryPins()),

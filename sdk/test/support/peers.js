@@ -126,6 +126,7 @@ export class Side {
       hello: () => ({ type: 'hello', version, stream: `${local}-stream`, next: 1, features: [], received: null }),
       timers: link.timers,
       RTCPeerConnection: link.network.RTCPeerConnection,
+      config: () => ({}),
       ...options,
     });
   }
