@@ -157,7 +157,7 @@ def test_the_checker_finds(tmp_path: Path, name: str, text: str, problem: str) -
 
 def test_no_file_of_tests_tools_or_the_page_is_too_long_to_be_read() -> None:
     root = SOURCE.parent
-    folders = ("tests", "benchmarks", "tools", "sdk/src", "sdk/tools", "src/aldis/web")
+    folders = ("tests", "benchmarks", "tools", "sdk/src", "sdk/test", "sdk/tools", "src/aldis/web")
     made = {root / "src" / "aldis" / "web" / name for name in ("aldis.js", "qr.js")}
     files = {
         path

@@ -1,0 +1,114 @@
+/**
+ * The transfers of one store, or of two that hear each other, with nothing between them.
+ */
+import assert from 'node:assert/strict';
+import { Callbacks } from '../../src/client/callbacks.js';
+import { decodeControl } from '../../src/store/controls.js';
+import { Transfers } from '../../src/store/transfer.js';
+
+export const ID = 'AAECAwQFBgc';
+
+/** One store, the other user of which is called `peer`. */
+export class Side {
+  /** @type {readonly string[] | null} */
+  features = ['files'];
+  /** @type {Uint8Array[]} */
+  sent = [];
+  opened = 0;
+  /** @type {Error | null} */
+  refusal = null;
+  onFile = new Callbacks();
+  /** @type {Side | null} */
+  other = null;
+
+  /** The way to the peer. */
+  way;
+
+  constructor() {
+    const side = this;
+    this.transfers = new Transfers(this.onFile);
+    this.way = {
+      userId: 'peer',
+      get features() {
+        return side.features;
+      },
+      sendControl(bytes) {
+        if (side.refusal) throw side.refusal;
+        side.sent.push(bytes);
+        side.deliver();
+      },
+      call() {
+        if (side.refusal) throw side.refusal;
+        side.opened++;
+      },
+    };
+  }
+
+  /** Hand what was said to the other side, if there is one. */
+  deliver() {
+    const { other } = this;
+    while (other && this.sent.length) {
+      const control = decodeControl(/** @type {any} */ (this.sent.shift()));
+      if (control) queueMicrotask(() => other.transfers.received(other.way, control));
+    }
+  }
+
+  /** What was said since, for a side that stands alone. */
+  take() {
+    return this.sent.splice(0).map((bytes) => decodeControl(/** @type {any} */ (bytes)));
+  }
+
+  /** @param {any} control */
+  hear(control) {
+    this.transfers.received(this.way, control);
+  }
+
+  /** @param {any[]} controls */
+  hearAll(...controls) {
+    controls.forEach((control) => this.hear(control));
+  }
+}
+
+/** Two stores. */
+export function pair() {
+  const [alice, bob] = [new Side(), new Side()];
+  alice.other = bob;
+  bob.other = alice;
+  return [alice, bob];
+}
+
+/**
+ * @param {number} size
+ * @param {string} [type]
+ */
+export function fileOf(size, type = 'image/png') {
+  const bytes = Uint8Array.from({ length: size }, (_, index) => (index * 31 + (index >> 8)) % 256);
+  return { bytes, file: new File([bytes], 'a.png', { type }) };
+}
+
+/** Until everything that can happen without anybody's doing has happened. */
+export const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/**
+ * @param {() => boolean} holds
+ */
+export async function until(holds) {
+  for (let round = 0; !holds(); round++) {
+    assert.ok(round < 10_000, 'it did not come true');
+    await settle();
+  }
+}
+
+/** @param {any} piece */
+export const piece = (piece) => ({ type: 'piece', id: ID, offset: 0, data: new Uint8Array(1), ...piece });
+export const offer = { type: 'file-offer', id: ID, name: 'a.bin', size: 10, mime: '' };
+
+/** A side to which a file of `size` bytes was offered. @param {number} size */
+export function offered(size) {
+  const side = new Side();
+  /** @type {any[]} */
+  const files = [];
+  side.onFile.add((transfer) => files.push(transfer));
+  side.hear({ ...offer, size });
+  return { side, transfer: files[0] };
+}
