@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.errors import IdentityError
-from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, fingerprint, verify
+from aldis.errors import IdentityError, UsageError
+from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, check_fingerprint, fingerprint, verify
 from support.races import at_once
 
 SEED = bytes(range(32))
@@ -87,6 +87,14 @@ def test_an_identity_shows_its_fingerprint_and_nothing_of_its_private_key() -> N
     identity = Identity.from_seed(SEED)
     assert identity.fingerprint == fingerprint(identity.public_key)
     assert repr(identity) == f"<Identity {identity.fingerprint}>"
+
+
+def test_a_fingerprint_may_be_written_in_capitals_and_nothing_else_is_one() -> None:
+    right = fingerprint(bytes(32))
+    assert check_fingerprint(f" {right.upper()}\n") == right
+    for wrong in ("", "k3ul", right[:-1], right.replace("-", ""), f"{right[:-1]}1", f"{right}-k3ul"):
+        with pytest.raises(UsageError):
+            check_fingerprint(wrong)
 
 
 def test_a_fingerprint_is_eight_groups_of_four() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -12,6 +13,7 @@ from aldis.client.events import ByeReceived, IceServers
 from aldis.errors import ConfigError, ConnectionLost
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
+from aldis.peer.wire import PeerTiming
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import IceServer, Proof
 from aldis.store import ice
@@ -75,9 +77,16 @@ def test_a_peer_has_a_fingerprint_when_its_key_is_known() -> None:
     assert PeerView("bob", public_key=identity.public_key).fingerprint == identity.fingerprint
 
 
-def test_limits_below_one_make_no_sense() -> None:
+@pytest.mark.parametrize("value", [0, -1, 1.5, math.nan, math.inf, "7", None])
+def test_a_limit_is_an_integer_from_one_on(value: object) -> None:
     with pytest.raises(ConfigError, match=r"limits\.peers"):
-        StoreLimits(peers=0)
+        StoreLimits(peers=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "7", None])
+def test_a_time_is_a_number_above_zero(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"timing\.heal"):
+        PeerTiming(heal=value)  # type: ignore[arg-type]
 
 
 async def test_a_task_that_fails_takes_nobody_along_and_all_end_with_their_owner() -> None:

@@ -7,6 +7,7 @@ never why, so that no caller can tell an attacker more.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from base64 import b32encode
 from hashlib import sha256
@@ -17,11 +18,12 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from aldis.errors import IdentityError
+from aldis.errors import IdentityError, UsageError
 
 PUBLIC_KEY_BYTES: Final = 32  # RFC 8032 section 5.1.5
 SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
 _FINGERPRINT_BYTES: Final = 20  # 160 bits: a second key with the same fingerprint is out of reach
+_FINGERPRINT: Final = re.compile(r"[a-z2-7]{4}(-[a-z2-7]{4}){7}")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -155,3 +157,14 @@ def fingerprint(public_key: bytes) -> str:
     """
     text = b32encode(sha256(public_key).digest()[:_FINGERPRINT_BYTES]).decode("ascii").lower()
     return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
+
+
+def check_fingerprint(text: str) -> str:
+    """A fingerprint as somebody wrote it, in the spelling of `fingerprint`: lower case, without white space around it.
+
+    Raises `UsageError` for what is none: no key would ever have it.
+    """
+    plain = text.strip().lower()
+    if not _FINGERPRINT.fullmatch(plain):
+        raise UsageError(f"{text!r} is no fingerprint")
+    return plain

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from aldis.errors import ProtocolViolation, StateError
+from aldis.errors import ConfigError, ProtocolViolation, StateError
 from aldis.peer.engine import Engine, EngineChannel, EngineConfig, EngineRefused, EngineState, EngineStats
 from aldis.peer.quality import Quality
 from aldis.protocol import channel
@@ -34,7 +35,7 @@ BUFFER_LOW: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PeerTiming:
-    """How long things may take, all in seconds.
+    """How long things may take, all in seconds. Raises `ConfigError` for what is no finite number above 0.
 
     `attempt`: from the offer to HELLOs exchanged. `heal`: from the loss of an established path to its return, be it
     by itself or by an ICE restart. `heartbeat`: between PINGs. `silence`: without any frame, after which the path
@@ -49,6 +50,12 @@ class PeerTiming:
     silence: float = 5.0
     probe: float = 1.5
     linger: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise ConfigError(f"timing.{name}", f"{value!r} is no number of seconds")
 
 
 class Timer(Protocol):

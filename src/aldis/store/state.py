@@ -101,7 +101,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """How much a store keeps at most; sizes in bytes. Raises `ConfigError` for a limit below 1.
+    """How much a store keeps at most; sizes in bytes. Raises `ConfigError` for what is no integer from 1 on.
 
     `peers`: users at a time, so that one who comes under many names cannot fill the memory; those with whom nothing
     is going on make place for others. `queue_messages`, `queue_size`: what waits for one peer; a message of any size
@@ -120,5 +120,6 @@ class StoreLimits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"limits.{name}", "is below 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"limits.{name}", f"{value!r} is no integer from 1 on")

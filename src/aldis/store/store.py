@@ -25,7 +25,7 @@ from types import TracebackType
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
 from aldis.errors import AldisError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError
-from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity
+from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity, check_fingerprint
 from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerTiming
 from aldis.peer.engine import Engine
@@ -186,9 +186,10 @@ class NetworkStore:
         another one will do, now or later, unless it is accepted (`accept_key`). Raises `PeerOffline`, `PeerUnknown`
         (nobody has this name), `PeerKeyChanged` (see `accept_key`), `FingerprintMismatch`, `ProofInvalid`,
         `PeerConnectionFailed` with a reason, after at most `timeout` seconds; `TooManyPeers`, `StateError`,
-        `InvalidAddress`.
+        `InvalidAddress`, `UsageError` for a `fingerprint` that is none.
         """
-        await self._ready().link(user_id).connect(timeout, None if fingerprint is None else fingerprint.strip().lower())
+        required = None if fingerprint is None else check_fingerprint(fingerprint)
+        await self._ready().link(user_id).connect(timeout, required)
 
     async def disconnect_from_peer(self, user_id: str) -> None:
         """Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we."""
