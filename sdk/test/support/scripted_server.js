@@ -105,9 +105,9 @@ class Line {
     this.socket.end(frame(CLOSE, [code >> 8, code & 0xff, ...Buffer.from(reason)]));
   }
 
-  /** Cut the connection without a word. */
+  /** Cut the connection without a word (why not by a reset: `proxy.js`). */
   hangUp() {
-    this.socket.resetAndDestroy();
+    this.socket.destroy();
   }
 
   /** The payload of the next frame of a kind, past others. */
