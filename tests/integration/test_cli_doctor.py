@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aldis.cli.checks import Check, Mark, Patient, examine_server
+from aldis.cli.checks import Examination, Mark, Patient
 from aldis.cli.exits import ExitCode
 from aldis.client.endpoint import Endpoint
 from aldis.identity.keys import Identity
@@ -146,11 +146,8 @@ async def test_another_kind_of_server(answer: bytes, told: str) -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
         server = Endpoint.parse(f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}")
         # Without the command around it, which would look at the engines of this machine each time.
-        found = [
-            check async for check in examine_server(Patient(server, "doctor", Identity.generate(), None, PATIENCE))
-        ]
-    websocket = found[-1]
-    assert isinstance(websocket, Check)
+        examination = Examination(Patient(server, "doctor", Identity.generate(), None, PATIENCE))
+        websocket = [check async for check in examination.server()][-1]
     assert (websocket.name, websocket.mark, websocket.code) == ("WebSocket", Mark.FAIL, ExitCode.SERVER_UNREACHABLE)
     assert told in websocket.text
     assert websocket.advice

@@ -2,6 +2,7 @@
 
 Rules: one check is one fact, told in words for a person who did not build this; one that fails says what to do. A
 check that makes no sense after an earlier failure is left out. Nothing outside is asked that the server did not name.
+What a step finds out for those after it is kept by the `Examination`; what it gives are checks and nothing else.
 """
 
 from __future__ import annotations
@@ -74,34 +75,93 @@ class Patient:
     timeout: float  # seconds for each step
 
 
-async def examine_server(patient: Patient) -> AsyncIterator[Check | tuple[IceServer, ...]]:
-    """The way to the server and into it; the last thing it gives is the ICE servers, when it comes so far."""
-    probe = Probe(patient.server, ssl_context=_tls(patient.ca_file), timeout=patient.timeout)
-    try:
-        async for check in _reach(probe):
-            yield check
-            if check.mark is Mark.FAIL:
-                return
-    finally:
-        await probe.close()
-    client = SignalingClient(
-        patient.server.url, patient.user_id, device=_DEVICE, ca_file=patient.ca_file, connect_timeout=patient.timeout
-    )
-    try:
-        start = time.perf_counter()
-        await client.connect()
-        await client.register(patient.identity)
-        took = (time.perf_counter() - start) * 1000
-        yield Check(
-            "registration", Mark.OK, f"as {safe_line(patient.user_id)}, with proof of the key, in {took:.0f} ms"
+class Examination:
+    """One look at a server and at this machine, in three steps: `server`, `stun`, `engines`."""
+
+    def __init__(self, patient: Patient) -> None:
+        """Nothing is asked yet."""
+        self._patient = patient
+        self._ice_servers: tuple[IceServer, ...] = ()  # that the server has named, without those found silent
+
+    async def server(self) -> AsyncIterator[Check]:
+        """The way to the server and into it, and which ICE servers it names."""
+        patient = self._patient
+        probe = Probe(patient.server, ssl_context=_tls(patient.ca_file), timeout=patient.timeout)
+        try:
+            async for check in _reach(probe):
+                yield check
+                if check.mark is Mark.FAIL:
+                    return
+        finally:
+            await probe.close()
+        client = SignalingClient(
+            patient.server.url,
+            patient.user_id,
+            device=_DEVICE,
+            ca_file=patient.ca_file,
+            connect_timeout=patient.timeout,
         )
-        servers = tuple((await client.ice_servers()).ice_servers)
-        yield _named(servers, patient.server)
-        yield servers
-    except AldisError as error:
-        yield _failed("registration", error)
-    finally:
-        await client.close()
+        try:
+            start = time.perf_counter()
+            await client.connect()
+            await client.register(patient.identity)
+            took = (time.perf_counter() - start) * 1000
+            yield Check(
+                "registration", Mark.OK, f"as {safe_line(patient.user_id)}, with proof of the key, in {took:.0f} ms"
+            )
+            self._ice_servers = tuple((await client.ice_servers()).ice_servers)
+            yield _named(self._ice_servers, patient.server)
+        except AldisError as error:
+            yield _failed("registration", error)
+        finally:
+            await client.close()
+
+    async def stun(self) -> AsyncIterator[Check]:
+        """Whether each STUN server answers, and as whom it sees us."""
+        for url in _stun_urls(self._ice_servers):
+            match = _STUN_URL.match(url)
+            if match is None:
+                yield Check("STUN", Mark.FAIL, f"{safe_line(url)} is no STUN address", "Tell the operator.")
+                continue
+            try:
+                seen = await ask_stun(
+                    match["six"] or match["host"], int(match["port"] or _STUN_PORT), within=self._patient.timeout
+                )
+            except TimeoutError:
+                reason = "no answer"
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+            else:
+                yield Check("STUN", Mark.OK, f"{safe_line(url)} sees this machine as {seen}")
+                continue
+            # An engine would wait for it in vain.
+            self._ice_servers = _without(url, self._ice_servers)
+            yield Check(
+                "STUN",
+                Mark.WARN,
+                f"{safe_line(url)}: {reason}",
+                "UDP may be blocked here, or the STUN server is down; across networks a TURN server is needed then.",
+            )
+
+    async def engines(self) -> AsyncIterator[Check]:
+        """For each WebRTC engine: what it can gather, and whether it opens a data channel to itself."""
+        servers = self._ice_servers
+        # As `aldis chat` does: with a server on this machine, the peers are here too.
+        config = EngineConfig(ice_servers=servers, allow_loopback=is_this_machine(self._patient.server.host))
+        for name in ENGINES:
+            try:
+                engine = await asyncio.to_thread(load_engine, name)
+            except EngineMissing as error:
+                # The first is the one that is used; the others are a choice.
+                missing = Mark.FAIL if name == ENGINES[0] else Mark.NOTE
+                code = ExitCode.CONNECTION_FAILED if missing is Mark.FAIL else ExitCode.OK
+                yield Check(name, missing, "not installed", error.hint if missing is Mark.FAIL else "", code)
+                continue
+            try:
+                yield _candidates(name, await gather(engine, config, within=_ENGINE_SECONDS), servers)
+            except AldisError as error:
+                yield Check(f"{name} candidates", Mark.FAIL, explain(error), code=ExitCode.CONNECTION_FAILED)
+            yield await _data_channel(name, engine, config)
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | None:
@@ -197,56 +257,17 @@ def _named(servers: tuple[IceServer, ...], server: Endpoint) -> Check:
     )
 
 
-async def examine_stun(servers: tuple[IceServer, ...], within: float) -> AsyncIterator[Check | tuple[IceServer, ...]]:
-    """Whether each STUN server answers, and as whom it sees us.
+def _stun_urls(servers: tuple[IceServer, ...]) -> list[str]:
+    """Each once, in the order of the server."""
+    return list(dict.fromkeys(url for server in servers for url in server.urls if url.startswith("stun:")))
 
-    The last thing it gives is the ICE servers without those that do not answer: an engine would wait for each in vain.
-    """
-    silent: set[str] = set()
-    for url in dict.fromkeys(url for server in servers for url in server.urls if url.startswith("stun:")):
-        match = _STUN_URL.match(url)
-        if match is None:
-            yield Check("STUN", Mark.FAIL, f"{safe_line(url)} is no STUN address", "Tell the operator.")
-            continue
-        try:
-            seen = await ask_stun(match["six"] or match["host"], int(match["port"] or _STUN_PORT), within=within)
-        except TimeoutError:
-            reason = "no answer"
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-        else:
-            yield Check("STUN", Mark.OK, f"{safe_line(url)} sees this machine as {seen}")
-            continue
-        silent.add(url)
-        yield Check(
-            "STUN",
-            Mark.WARN,
-            f"{safe_line(url)}: {reason}",
-            "UDP may be blocked here, or the STUN server is down; across networks a TURN server is needed then.",
-        )
-    heard = ([url for url in server.urls if url not in silent] for server in servers)
-    yield tuple(
+
+def _without(silent: str, servers: tuple[IceServer, ...]) -> tuple[IceServer, ...]:
+    """The servers without one URL; who has no other is left out."""
+    heard = ([url for url in server.urls if url != silent] for server in servers)
+    return tuple(
         IceServer(urls, server.username, server.credential) for server, urls in zip(servers, heard, strict=True) if urls
     )
-
-
-async def examine_engines(servers: tuple[IceServer, ...], *, loopback: bool) -> AsyncIterator[Check]:
-    """For each WebRTC engine: what it can gather, and whether it opens a data channel to itself."""
-    config = EngineConfig(ice_servers=servers, allow_loopback=loopback)
-    for name in ENGINES:
-        try:
-            engine = await asyncio.to_thread(load_engine, name)
-        except EngineMissing as error:
-            # The first is the one that is used; the others are a choice.
-            missing = Mark.FAIL if name == ENGINES[0] else Mark.NOTE
-            code = ExitCode.CONNECTION_FAILED if missing is Mark.FAIL else ExitCode.OK
-            yield Check(name, missing, "not installed", error.hint if missing is Mark.FAIL else "", code)
-            continue
-        try:
-            yield _candidates(name, await gather(engine, config, within=_ENGINE_SECONDS), servers)
-        except AldisError as error:
-            yield Check(f"{name} candidates", Mark.FAIL, explain(error), code=ExitCode.CONNECTION_FAILED)
-        yield await _data_channel(name, engine, config)
 
 
 def _candidates(name: str, gathered: Gathered, servers: tuple[IceServer, ...]) -> Check:

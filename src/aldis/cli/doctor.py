@@ -15,13 +15,12 @@ from aldis.cli.exits import ExitCode
 from aldis.cli.home import Home
 from aldis.cli.options import add_ca_file, add_data, add_key, add_server, seconds, user_name
 from aldis.cli.parser import Parser
-from aldis.client.endpoint import Endpoint, is_this_machine
+from aldis.client.endpoint import Endpoint
 from aldis.errors import IdentityError
 from aldis.identity.keys import Identity
 
 if TYPE_CHECKING:
     from aldis.cli.checks import Check, Patient
-    from aldis.protocol.messages import IceServer
 
 _TEXT: Final = """\
 Say in plain words what works between this machine and a server, step by step:
@@ -99,22 +98,14 @@ async def _examine(arguments: Arguments) -> int:
 
 
 async def _all(arguments: Arguments) -> AsyncIterator[tuple[str, Check]]:
-    from aldis.cli import checks
+    from aldis.cli.checks import Examination
 
-    ice_servers: tuple[IceServer, ...] = ()
-    async for found in checks.examine_server(_patient(arguments)):
-        if isinstance(found, tuple):
-            ice_servers = found
-        else:
-            yield "Server", found
-    async for found in checks.examine_stun(ice_servers, arguments.timeout):
-        if isinstance(found, tuple):
-            ice_servers = found
-        else:
-            yield "Server", found
-    # As `aldis chat` does: with a server on this machine, the peers are here too.
-    local = is_this_machine(arguments.server.host)
-    async for check in checks.examine_engines(ice_servers, loopback=local):
+    examination = Examination(_patient(arguments))
+    async for check in examination.server():
+        yield "Server", check
+    async for check in examination.stun():
+        yield "Server", check
+    async for check in examination.engines():
         yield "This machine", check
 
 
