@@ -98,6 +98,18 @@ def test_another_fingerprint_than_that_of_the_refused_key_changes_nothing(tmp_pa
     pins.close()
 
 
+def test_half_a_fingerprint_is_told_as_such_and_not_as_that_of_somebody_else(tmp_path: Path, home: Home) -> None:
+    new = Identity.generate().public_key
+    home.remember_refused(SERVER, "bob", new)
+
+    half = fingerprint(new)[:19]
+    refused = aldis("keys", "trust", "bob", "--fingerprint", half, "--data", tmp_path / "data", home=tmp_path)
+
+    assert refused.returncode == 2
+    assert f"'{half}' is no fingerprint" in refused.stderr
+    assert "stand between" not in refused.stderr
+
+
 def test_a_key_can_be_trusted_before_the_first_meeting(tmp_path: Path) -> None:
     key = Identity.generate().public_key
     trusted = aldis("keys", "trust", "bob", "--public-key", to_base64(key), home=tmp_path)

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from aldis.errors import ProtocolViolation
+from aldis.errors import ProtocolViolation, UsageError
 from aldis.identity import proofs
-from aldis.identity.keys import Identity, fingerprint, verify
+from aldis.identity.keys import Identity, check_fingerprint, fingerprint, verify
 from aldis.protocol import channel
 from aldis.protocol.addresses import device_problem, join, split, user_id_problem
 from aldis.protocol.codec import (
@@ -84,6 +84,20 @@ def test_a_key_has_its_fingerprint(vector: dict[str, str]) -> None:
     assert to_base64(identity.public_key) == vector["publicKey"]
     assert identity.fingerprint == fingerprint(identity.public_key) == vector["fingerprint"]
     assert sha256(identity.public_key).digest()[:5] == bytes_of_base32(vector["fingerprint"][:9].replace("-", ""))
+
+
+SPELLINGS = vectors("fingerprints")["spellings"]
+
+
+@pytest.mark.parametrize("text", SPELLINGS["read"], ids=ascii)
+def test_a_fingerprint_is_read_as_people_write_it(text: str) -> None:
+    assert check_fingerprint(text) == SPELLINGS["fingerprint"]
+
+
+@pytest.mark.parametrize("text", SPELLINGS["refused"], ids=ascii)
+def test_what_is_no_fingerprint_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        check_fingerprint(text)
 
 
 def bytes_of_base32(text: str) -> bytes:

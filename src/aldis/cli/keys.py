@@ -10,7 +10,7 @@ from typing import Final
 
 from aldis.cli.exits import ExitCode, complain, explain
 from aldis.cli.home import Home
-from aldis.cli.options import add_data, add_key, add_server, user_name
+from aldis.cli.options import add_data, add_key, add_server, fingerprint, user_name
 from aldis.cli.parser import Parser, print_help, unknown_command
 from aldis.cli.text import safe_line
 from aldis.client.endpoint import Endpoint
@@ -216,7 +216,9 @@ def _trust(words: Sequence[str]) -> int:
         "      before you first meet; bob sees it in `aldis keys show bob`",
     )
     parser.argument("name", "The peer.", convert=user_name)
-    parser.options.add_argument("--fingerprint", metavar="TEXT", help="The fingerprint of the key that chat refused.")
+    parser.options.add_argument(
+        "--fingerprint", metavar="TEXT", type=fingerprint, help="The fingerprint of the key that chat refused."
+    )
     parser.options.add_argument("--public-key", metavar="KEY", help="The key itself, as `aldis keys show` prints it.")
     add_server(parser)
     add_data(parser)
@@ -251,14 +253,9 @@ def _meant(arguments: Arguments, name: str, host: str, refused: bytes | None) ->
         raise IdentityError(
             f"no key of {name} has been refused on {host}, so a fingerprint is not enough; give --public-key"
         )
-    if arguments.fingerprint is not None and _plain(arguments.fingerprint) != _plain(fingerprint_of(key)):
+    if arguments.fingerprint is not None and arguments.fingerprint != fingerprint_of(key):
         raise IdentityError(
             f"{name} presented a key with another fingerprint, {fingerprint_of(key)}; nothing was changed. "
             "If you gave what the peer told you, somebody may stand between you."
         )
     return key
-
-
-def _plain(fingerprint: str) -> str:
-    """A fingerprint as typed by hand: without hyphens and blanks, in lower case."""
-    return "".join(character for character in fingerprint.lower() if character.isalnum())

@@ -13,7 +13,8 @@ from typing import Final
 
 from aldis.cli.parser import Parser
 from aldis.client.endpoint import Endpoint
-from aldis.errors import ConfigError
+from aldis.errors import ConfigError, UsageError
+from aldis.identity.keys import check_fingerprint
 from aldis.protocol.addresses import device_problem, user_id_problem
 
 DEFAULT_SERVER: Final = "ws://127.0.0.1:8080"
@@ -84,6 +85,14 @@ def device_name(text: str) -> str:
     if problem:
         raise ArgumentTypeError(f"{text!r}: {problem}")
     return text
+
+
+def fingerprint(text: str) -> str:
+    """A fingerprint as a person types it, in the usual spelling; for `type=`."""
+    try:
+        return check_fingerprint(text)
+    except UsageError:
+        raise ArgumentTypeError(f"{text!r} is no fingerprint: eight groups of four letters and digits") from None
 
 
 def seconds(text: str) -> float:

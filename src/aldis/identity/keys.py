@@ -23,7 +23,10 @@ from aldis.errors import IdentityError, UsageError
 PUBLIC_KEY_BYTES: Final = 32  # RFC 8032 section 5.1.5
 SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
 _FINGERPRINT_BYTES: Final = 20  # 160 bits: a second key with the same fingerprint is out of reach
-_FINGERPRINT: Final = re.compile(r"[a-z2-7]{4}(-[a-z2-7]{4}){7}")
+_FINGERPRINT: Final = re.compile(r"[A-Za-z2-7]{32}")
+# What people and their programs put between the characters: white space, and whatever dash a word processor makes of
+# a hyphen (U+2010 to U+2015, U+2212). Named one by one, since languages differ in what they take for white space.
+_BETWEEN: Final = re.compile(r"[ \t\r\n\u00a0\u2010-\u2015\u2212-]+")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -156,15 +159,20 @@ def fingerprint(public_key: bytes) -> str:
     The first 160 bits of the SHA-256 of the 32 key bytes in lower-case base32 (RFC 4648 section 6).
     """
     text = b32encode(sha256(public_key).digest()[:_FINGERPRINT_BYTES]).decode("ascii").lower()
+    return _in_groups(text)
+
+
+def _in_groups(text: str) -> str:
     return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
 def check_fingerprint(text: str) -> str:
-    """A fingerprint as somebody wrote it, in the spelling of `fingerprint`: lower case, without white space around it.
+    """A fingerprint as people write it, in the spelling of `fingerprint`.
 
-    Raises `UsageError` for what is none: no key would ever have it.
+    Capitals count as small letters; hyphens, other dashes and white space may stand anywhere, or nowhere. What is left
+    must be 32 characters of base32. Raises `UsageError` for what is not: no key would ever have it.
     """
-    plain = text.strip().lower()
+    plain = _BETWEEN.sub("", text)
     if not _FINGERPRINT.fullmatch(plain):
         raise UsageError(f"{text!r} is no fingerprint")
-    return plain
+    return _in_groups(plain.lower())
