@@ -287,6 +287,20 @@ def test_an_answer_a_candidate_the_end_of_candidates_and_a_bye_arrive() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ("\x1b[2J\u202egnihsihp\n" * 200, ("[2Jgnihsihp" * 200)[:200]),
+        ("\u200b\r\n", None),
+        ("", None),
+    ],
+)
+def test_the_reason_of_a_bye_is_a_line_for_people(reason: str, line: str | None) -> None:
+    bench = joined()
+    bench.say(type="bye", to="alice", reason=reason, **{"from": "bob"})
+    assert bench.take_events() == [ByeReceived("bob", None, line)]
+
+
+@pytest.mark.parametrize(
     "message",
     [
         {"type": "offer", "offer": {"type": "offer"}},

@@ -157,7 +157,8 @@ class CandidateReceived:
 
 @dataclass(frozen=True, slots=True)
 class ByeReceived:
-    """The other side has ended the peer connection."""
+    """The other side has ended the peer connection. `reason` is a line for people, without what is not seen; None when
+    they gave none."""
 
     sender: str
     connection: str | None

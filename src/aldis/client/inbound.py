@@ -27,6 +27,7 @@ from aldis.protocol import messages as m
 from aldis.protocol.addresses import device_problem, split, user_id_problem
 from aldis.protocol.codec import from_base64, read_candidate, read_capabilities, read_description, read_proof
 from aldis.protocol.codes import TEMPORARY, ErrorCode
+from aldis.protocol.texts import clean
 
 # All that counts for resume (docs/protocol.md, "Resume").
 Numbered: TypeAlias = m.Presence | m.Relayed
@@ -67,7 +68,7 @@ def event_of(message: Numbered) -> SignalingEvent | None:
             case m.IceCandidate():
                 return CandidateReceived(sender, read_candidate(message.candidate), _given(message.connection))
             case m.Bye():
-                return ByeReceived(sender, _given(message.connection), _given(message.reason))
+                return ByeReceived(sender, _given(message.connection), _line(message.reason))
             case m.Relay():
                 return None
     except ProtocolViolation as error:
@@ -114,6 +115,11 @@ def _sender(address: str | UnsetType) -> str:
 
 def _given(text: str | UnsetType) -> str | None:
     return None if text is UNSET else text
+
+
+def _line(text: str | UnsetType) -> str | None:
+    """What a stranger has written for people; it ends up in the texts of errors. None when nothing is left of it."""
+    return None if text is UNSET else clean(text) or None
 
 
 def _description(raw: Raw, kind: str) -> m.Description:

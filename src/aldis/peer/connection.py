@@ -43,7 +43,6 @@ from aldis.protocol import addresses, channel
 from aldis.protocol.channel import Ack, Chunk, Hello
 from aldis.protocol.codes import ErrorCode
 from aldis.protocol.messages import Candidate, Capabilities, Proof
-from aldis.protocol.texts import clean
 
 _log = logging.getLogger(__name__)
 
@@ -236,7 +235,7 @@ class PeerConnection:
                 case CandidateReceived():
                     self._do(self._machine.candidate_received(name, event.candidate))
                 case ByeReceived():
-                    self._do(self._machine.bye_received(name, clean(event.reason or "")))
+                    self._do(self._machine.bye_received(name, event.reason or ""))
         self._tell_soon()
 
     def _receive_offer(self, name: str, event: OfferReceived) -> None:
