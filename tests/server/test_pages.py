@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -42,15 +43,10 @@ def header(reply: Reply, name: str) -> str | None:
 
 
 def test_the_files_that_are_for_browsers_are_there_and_no_others(folder: Path) -> None:
-    assert Pages(folder).paths == {
-        b"/",
-        b"/index.html",
-        b"/aldis.js",
-        b"/main.js",
-        b"/tiny.css",
-        b"/picture.png",
-        b"/icons/deep/a%20b.svg",
-    }
+    names = {b"/aldis.js", b"/main.js", b"/tiny.css", b"/picture.png", b"/icons/deep/a%20b.svg"}
+    paths = Pages(folder).paths
+    assert {path for path in paths if not path.startswith(b"/v-")} == {b"/", b"/index.html", *names}
+    assert {b"/" + path.partition(b"/v-")[2].partition(b"/")[2] for path in paths if path.startswith(b"/v-")} == names
 
 
 @pytest.mark.parametrize(
@@ -165,11 +161,25 @@ def test_a_tag_names_these_bytes_and_no_others(folder: Path) -> None:
     assert header(get(Pages(folder), b"/main.js"), "ETag") == header(get(pages, b"/main.js"), "ETag")
 
 
-def test_everything_is_to_be_asked_for_again(folder: Path) -> None:
+def test_everything_is_to_be_asked_for_again_but_what_never_changes(folder: Path) -> None:
     pages = Pages(folder)
     for path in pages.paths:
         reply = get(pages, path)
-        assert (header(reply, "Cache-Control"), header(reply, "Vary")) == ("no-cache", "Accept-Encoding")
+        caching = "max-age=31536000, immutable" if path.startswith(b"/v-") else "no-cache"
+        assert (header(reply, "Cache-Control"), header(reply, "Vary")) == (caching, "Accept-Encoding")
+        again = get(pages, path, If_None_Match=str(header(reply, "ETag")))
+        assert (again.status, header(again, "Cache-Control")) == (304, caching)
+
+
+def test_the_page_is_the_edition_and_its_files_are_as_they_are_written(folder: Path) -> None:
+    (folder / "index.html").write_bytes(b'<script type="module" src="main.js"></script>')
+    pages = Pages(folder)
+    page = get(pages, b"/").body
+    assert get(pages, b"/index.html").body == (folder / "index.html").read_bytes()
+    (script,) = re.findall(rb'<script type="module" src="(.*)"></script>', page)
+    assert get(pages, b"/" + script).body == get(pages, b"/main.js").body == SCRIPT
+    (folder / "main.js").write_bytes(b"another")
+    assert Pages(folder).reply(b"/" + script, CIMultiDict()) is None
 
 
 # --- what browsers are told to allow ----------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
 """The page that the server shows at `/`, and the browser SDK: the files of the package's folder `web`, as replies.
 
-    GET /        index.html
-    GET /NAME    the file of that name; NAME may have folders in it. favicon.ico is the icon of the page
+    GET /               index.html, as `server.edition` has made it ready
+    GET /v-DIGEST/NAME  what that loads; under this path it never changes
+    GET /NAME           the file of that name, as it is written; NAME may have folders in it. favicon.ico is the icon
 
 Rules of this module:
 
 * All files are read once, when the server starts, and compressed then. A request is a look-up of its exact path in a
   table: it touches no file, and no path leads anywhere else.
-* Everything is revalidated each time it is used (`no-cache` with an `ETag`): a new version of the server is a new
-  version of the page, all of it.
+* What never changes is kept by browsers and not asked for again. All else is revalidated each time it is used
+  (`no-cache` with an `ETag`): a new version of the server is a new version of the page, all of it.
 * The page may do what it needs and nothing more (`_PAGE`). Only the SDK is there for pages of other origins.
 
 It knows no socket, and not what is a WebSocket's request.
@@ -26,9 +27,9 @@ from importlib.resources.abc import Traversable
 from typing import Final
 from urllib.parse import quote
 
+from aldis.server.edition import INDEX, edition
 from aldis.server.http import Headers, Reply, plain, tokens
 
-INDEX: Final = "index.html"
 ICON: Final = "icon.svg"
 # What pages of other origins may import; CORS lets them read it.
 SHARED: Final = "aldis.js"
@@ -56,7 +57,6 @@ _POLICY: Final = (
 )
 # There is no Strict-Transport-Security: it would speak for everything else on this host name, which is not ours to do.
 _ALL: Final = (
-    ("Cache-Control", "no-cache"),
     ("Vary", "Accept-Encoding"),
     ("Content-Security-Policy", _POLICY),
     ("Referrer-Policy", "no-referrer"),
@@ -71,6 +71,10 @@ _PAGE: Final = (
         "camera=(self), microphone=(self), display-capture=(self), geolocation=(), midi=(), payment=(), usb=()",
     ),
 )
+# Asked for again each time it is used; and for a year (RFC 9111 section 1.2.2) not even when a page is reloaded
+# (RFC 8246).
+_CHANGING: Final = ("Cache-Control", "no-cache")
+_LASTING: Final = ("Cache-Control", "max-age=31536000, immutable")
 _SHARED: Final = (*_ALL, ("Access-Control-Allow-Origin", "*"), ("Cross-Origin-Resource-Policy", "cross-origin"))
 
 _MISSING: Final = (
@@ -107,12 +111,14 @@ class Pages:
     """The files of a folder, by the paths at which they are served."""
 
     def __init__(self, folder: Traversable) -> None:
-        self._files = {b"/" + quote(name).encode(): _file(name, body) for name, body in _read(folder)}
-        index = self._files.get(b"/" + INDEX.encode())
+        written = dict(_read(folder))
+        self._files = {_path(name): _file(name, body, _CHANGING) for name, body in written.items()}
         # False when the installation is broken.
-        self.complete = index is not None
-        if index is not None:
-            self._files[b"/"] = index
+        self.complete = INDEX in written
+        if self.complete:
+            made = edition(written)
+            self._files[b"/"] = _file(INDEX, made.index, _CHANGING)
+            self._files |= {_path(name): _file(name, body, _LASTING) for name, body in made.files.items()}
         # Browsers ask for it beside anything that names no icon; their console would show a 404.
         icon = self._files.get(b"/" + ICON.encode())
         if icon is not None:
@@ -151,13 +157,17 @@ def _read(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
             yield prefix + entry.name, entry.read_bytes()
 
 
+def _path(name: str) -> bytes:
+    return b"/" + quote(name).encode()
+
+
 def _suffix(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _file(name: str, body: bytes) -> _File:
+def _file(name: str, body: bytes, caching: tuple[str, str]) -> _File:
     kind = _TYPES[_suffix(name)]
-    common = _SHARED if name == SHARED else _PAGE
+    common = (caching, *(_SHARED if name == SHARED else _PAGE))
     packed = body if _suffix(name) in _PACKED_TYPES else gzip.compress(body, 9, mtime=0)
     return _File(
         _Form.of(body, kind, common), _Form.of(packed, kind, common, "gzip") if len(packed) < len(body) else None
