@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { SignalingClient } from '../../src/client/client.js';
+import { timers } from '../../src/client/timers.js';
 import {
   ConfigError,
   ConnectionClosed,
@@ -17,10 +18,19 @@ import {
 } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { makeClient } from '../support/clients.js';
+import { FakeTimers } from '../support/fake_timers.js';
 import { accepted, BINARY, CLOSE, frame, startScripted, TEXT } from '../support/scripted_server.js';
 
 const ALICE = await Identity.generate();
 const UNAVAILABLE = 'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n';
+
+/** Time stands still for the test, until it turns the clock. */
+function turn(t) {
+  const clock = new FakeTimers();
+  t.mock.method(timers, 'time', clock.time);
+  t.mock.method(timers, 'callLater', clock.callLater);
+  return clock;
+}
 
 /** A server for one test. */
 async function scripted(t) {
@@ -134,9 +144,12 @@ test('what is no Aldis server is left', async (t) => {
 test('a server that does not answer is not waited for without end', async (t) => {
   const server = await scripted(t);
   server.upgrade = () => null;
-  const { client } = makeClient(t, server.url, 'alice', { connectTimeout: 0.1 });
-  await assert.rejects(client.connect(), /no answer within 0.1 s/);
+  const clock = turn(t);
+  const { client } = makeClient(t, server.url, 'alice', { connectTimeout: 20 });
+  const refused = assert.rejects(client.connect(), /no answer within 20 s/);
   const line = await server.accept();
+  clock.advance(20);
+  await refused;
   await line.gone;
 });
 
@@ -198,12 +211,15 @@ test('what is said before closing is sent before closing', async (t) => {
 // --- requests ---
 
 test('a request without a reply times out', async (t) => {
-  const { client, line } = await joined(t, { requestTimeout: 0.1 });
-  await assert.rejects(
+  const clock = turn(t);
+  const { client, line } = await joined(t, { requestTimeout: 20 });
+  const failed = assert.rejects(
     client.discover('bob'),
-    (error) => error instanceof RequestTimeout && error.seconds === 0.1 && error.request === 'discover',
+    (error) => error instanceof RequestTimeout && error.seconds === 20 && error.request === 'discover',
   );
   const { id } = await line.receive();
+  clock.advance(20);
+  await failed;
   line.say({ type: 'discover-response', userId: 'bob', online: true, re: id });
   const asking = client.discover('bob');
   line.say({ type: 'discover-response', userId: 'bob', online: true, re: (await line.receive()).id });

@@ -8,17 +8,10 @@ import { ConnectionClosed, MessageTooLarge, RequestFailed, StateError } from '..
 import { Identity } from '../../src/identity/keys.js';
 import { makeClient, online } from '../support/clients.js';
 import { startProxy } from '../support/proxy.js';
-import { startServer } from '../support/server.js';
+import { served } from '../support/server.js';
 
 const PROOF = { publicKey: 'k', nonce: 'n', signature: 's' };
 const ALL = { trickle: true, restart: true };
-
-/** A server for one test. */
-async function served(t, options) {
-  const server = await startServer(options);
-  t.after(() => server.kill());
-  return server;
-}
 
 /** Whether an error is a refusal with this code. */
 const refused = (code) => (error) => error instanceof RequestFailed && error.code === code;
@@ -156,7 +149,8 @@ test('a graceful restart is announced and survived', async (t) => {
 
 test('after kill -9 and a restart everything is as it was', async (t) => {
   const server = await served(t);
-  const alice = await online(t, server.url, 'alice');
+  // On a busy machine a server takes longer to start than anybody waits for a reply.
+  const alice = await online(t, server.url, 'alice', { requestTimeout: 600 });
   const bob = await online(t, server.url, 'bob');
   await alice.client.watch('bob');
   assert.ok((await alice.events.until('presenceChanged')).online);

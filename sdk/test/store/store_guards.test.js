@@ -1,11 +1,18 @@
 /** What a store refuses though it was asked to, and what becomes of those who ask while it is being closed. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { EngineMissing, IdentityError, PeerConnectionFailed, StateError, UsageError } from '../../src/errors.js';
+import {
+  EngineMissing,
+  FingerprintMismatch,
+  IdentityError,
+  PeerConnectionFailed,
+  StateError,
+  UsageError,
+} from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { MemoryPins } from '../../src/identity/pins.js';
 import { startServer } from '../support/server.js';
-import { World } from '../support/stores.js';
+import { untilPeer, World } from '../support/stores.js';
 
 let server;
 before(async () => (server = await startServer()));
@@ -60,8 +67,11 @@ test('an invitation keeps other keys out, also after strangers have taken all pl
     await stranger.disconnect();
   }
   assert.equal(bob.state.peers[invited], undefined);
-  const forger = await world.join(invited, { timing: { attempt: 0.5 } });
-  await assert.rejects(forger.connectToPeer(b, { timeout: 1 }));
+  const forger = await world.join(invited);
+  const refused = assert.rejects(forger.connectToPeer(b, { timeout: 600 }));
+  await untilPeer(bob, invited, ({ error }) => error instanceof FingerprintMismatch);
+  await forger.disconnect();
+  await refused;
   assert.equal(bob.state.peers[invited].fingerprint, null);
 });
 
@@ -119,9 +129,12 @@ test('what a callback asks for while the store closes is refused, and closing co
 test('a key that cannot be kept is told as that, and not as a forgery', async (t) => {
   const {
     names: [, b],
-    stores: [alice],
-  } = await scene(t, { pins: new MemoryPins({ limit: 0 }), timing: { attempt: 0.5 } }, {});
-  await assert.rejects(alice.connectToPeer(b), IdentityError);
+    stores: [alice, bob],
+  } = await scene(t, { pins: new MemoryPins({ limit: 0 }) }, {});
+  const failed = assert.rejects(alice.connectToPeer(b, { timeout: 600 }), IdentityError);
+  await untilPeer(alice, b, ({ error }) => error);
+  await bob.disconnect();
+  await failed;
   assert.ok(alice.state.peers[b].error instanceof IdentityError);
 });
 

@@ -16,6 +16,16 @@ import { fileURLToPath } from 'node:url';
 
 const ALDIS = process.env.ALDIS ?? fileURLToPath(new URL('../../../.venv/bin/aldis', import.meta.url));
 
+/**
+ * A server for one test: it is killed with the test's end, also when that comes before it serves. (Whoever hears of it
+ * only then leaves a process behind that keeps this one from ending.)
+ */
+export function served(t, options) {
+  const starting = startServer(options);
+  t.after(async () => (await starting).kill());
+  return starting;
+}
+
 /** Start it, and wait until it serves. `options` are those of `aldis serve`: `{ port: 0, resumeWindow: 1 }`. */
 export async function startServer(options = {}) {
   const all = { host: '127.0.0.1', port: 0, adminPort: 'none', data: ':memory:', logFormat: 'json', ...options };
