@@ -13,6 +13,7 @@ from aldis.client.events import (
     OfferReceived,
     PresenceChanged,
 )
+from aldis.client.machine import ClientMachine
 from aldis.client.phases import Phase
 from aldis.errors import ConnectionLost, InvalidAddress, MessageTooLarge, RequestFailed, RequestTimeout, UsageError
 from aldis.protocol import messages as m
@@ -142,6 +143,49 @@ def test_each_request_has_its_own_time_out_and_a_late_reply_is_passed_over() -> 
     assert bench.phase is Phase.REGISTERED
     bench.pass_time(6.0)
     assert second in bench.failures
+
+
+def relay_to_bob(machine: ClientMachine, now: float) -> int:
+    return machine.relay(m.Bye("bob"), now)
+
+
+def test_a_message_to_another_user_has_the_resume_window_of_the_server_on_top() -> None:
+    bench = joined(request_timeout=10.0)
+    relayed = bench.do(relay_to_bob)
+    bench.pass_time(1.0)
+    asked = bench.do(lambda m, now: m.discover("bob", now))
+    bench.pass_time(10.0)
+    assert list(bench.failures) == [asked]
+    bench.pass_time(28.9)
+    assert relayed not in bench.failures
+    bench.pass_time(0.1)
+    error = bench.failures[relayed]
+    assert isinstance(error, RequestTimeout)
+    assert (error.request, error.seconds) == ("bye", 40.0)
+
+
+@pytest.mark.parametrize(("window", "seconds"), [(0.0, 10.0), (-5.0, 10.0), (1e9, 130.0)])
+def test_a_server_that_says_that_it_keeps_messages_for_ever_is_not_waited_for_so_long(
+    window: float, seconds: float
+) -> None:
+    bench = Bench(request_timeout=10.0)
+    bench.join(limits={"maxMessageBytes": 65536, "maxWatches": 1, "resumeWindow": window})
+    relayed = bench.do(relay_to_bob)
+    bench.pass_time(seconds - 0.1)
+    assert relayed not in bench.failures
+    bench.pass_time(0.1)
+    assert isinstance(bench.failures[relayed], RequestTimeout)
+
+
+def test_while_we_are_not_registered_ourselves_it_waits_no_longer_than_others() -> None:
+    bench = joined(request_timeout=10.0)
+    bench.lose()
+    relayed = bench.do(relay_to_bob)
+    while bench.now < 1000.0 + 10.0:
+        bench.pass_time(0.5)
+        if bench.phase is Phase.DIALING:
+            bench.fail_to_connect()
+    assert isinstance(bench.failures[relayed], RequestTimeout)
 
 
 def test_a_request_in_flight_fails_when_the_connection_is_lost() -> None:

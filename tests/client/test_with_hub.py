@@ -97,6 +97,33 @@ def test_a_short_loss_is_resumed_and_nobody_notices() -> None:
     assert alice.take_events() == []
 
 
+def test_who_writes_to_somebody_who_is_long_away_hears_that_it_was_handed_over() -> None:
+    pair = HubPair()
+    alice, bob = pair.client("alice"), pair.client("bob", backoff=Backoff(most=1.0))
+    pair.reachable = False
+    bob.cut()
+    number = say(alice, "bob", "while you were out")
+    pair.pass_time(25.0)
+    assert number not in alice.failures
+    assert number not in alice.results
+    pair.reachable = True
+    pair.pass_time(4.0)
+    assert number in alice.results
+    assert byes(bob) == ["while you were out"]
+
+
+def test_who_writes_to_somebody_who_does_not_come_back_hears_that_they_are_not_online() -> None:
+    pair = HubPair()
+    alice, bob = pair.client("alice"), pair.client("bob")
+    pair.reachable = False
+    bob.cut()
+    number = say(alice, "bob", "while you were out")
+    pair.pass_time(31.0)
+    error = alice.failures[number]
+    assert isinstance(error, RequestFailed)
+    assert error.code == "not-online"
+
+
 @pytest.mark.parametrize("lost", [1, 2, 5, 40, 100])
 def test_what_was_lost_on_the_way_is_sent_again_in_order_and_once(lost: int) -> None:
     pair = HubPair()

@@ -77,8 +77,9 @@ class SignalingClient:
 
         `url`: see `client.endpoint` for its forms. `device` tells several connections of one user apart. `token`: what
         the server's operator asks for, if anything. `ca_file`: PEM certificates to trust instead of the system's;
-        `ssl_context`: the same in all freedom. Time-outs are in seconds, `connect_timeout` for each attempt. Raises
-        `ConfigError` and `InvalidAddress`.
+        `ssl_context`: the same in all freedom. Time-outs are in seconds, `connect_timeout` for each attempt. A
+        message to somebody whose connection is lost is given the server's resume window on top of `request_timeout`.
+        Raises `ConfigError` and `InvalidAddress`.
         """
         for name, seconds in (("request_timeout", request_timeout), ("connect_timeout", connect_timeout)):
             if not 0 < seconds < float("inf"):

@@ -365,6 +365,7 @@ class ClientMachine:
         limits = None if message.limits is UNSET else message.limits
         self._ticket = (session, message.secret) if session and message.secret else None
         self._requests.max_message = DEFAULT_MAX_MESSAGE if limits is None else limits.max_message_bytes
+        self._requests.allow(0.0 if limits is None else limits.resume_window)
         self._tell(Registered(resumed))
         if not request.internal:
             self._effects.append(Completed(request.number, Registration(session, resumed, limits)))
@@ -491,7 +492,7 @@ class ClientMachine:
         return request.number
 
     def _transmit(self, request: Pending, now: float) -> None:
-        request.sent_at = now
+        self._requests.send(request, now)
         match request.message:
             case m.Watch(user_ids=user_ids):
                 request.added = tuple(user_id for user_id in user_ids if user_id not in self._watches)
@@ -533,7 +534,7 @@ class ClientMachine:
 
     def _expire(self, now: float) -> None:
         for request in self._requests.overdue(now):
-            error = RequestTimeout(request.name, self._requests.timeout)
+            error = RequestTimeout(request.name, request.seconds)
             self._fail(request, error)
             if self._joining is not None and request is self._joining.request:
                 self._joining = None

@@ -22,6 +22,8 @@ from aldis.protocol.codec import encode, raw, to_base64
 
 # What a server takes that has not said so yet; its own default.
 DEFAULT_MAX_MESSAGE: Final = 64 * 1024
+# Whatever a server says of its resume window: a request that nobody answers is let go of some day.
+_LONGEST_WINDOW: Final = 120.0
 # Type, id, brackets and commas of a `watch`, generously.
 _WATCH_OVERHEAD: Final = 128
 
@@ -48,6 +50,7 @@ class Pending:
     message: Request
     text: str
     deadline: float
+    seconds: float  # that it is given before the deadline
     # Nobody waits for the outcome: the machine itself has asked.
     internal: bool
     # The key that a registration or a rotation is about.
@@ -89,9 +92,18 @@ class RequestBook:
         self.timeout = timeout
         self.max_message = DEFAULT_MAX_MESSAGE
         """The largest message that the server takes, in bytes."""
-        # As all wait equally long, the order is that of the deadlines too.
+        self._window = 0.0
         self._pending: dict[int, Pending] = {}
+        # The same, once more: what the server answers at once, and what it answers when it has reached somebody else.
+        # As all of one kind wait equally long, their order is that of the deadlines too.
+        self._prompt: dict[int, Pending] = {}
+        self._relayed: dict[int, Pending] = {}
         self._last = 0
+
+    def allow(self, resume_window: float) -> None:
+        """The server keeps a message for so many seconds for somebody whose connection is lost, and answers only then
+        (docs/protocol.md, "Resume"). Until it has said so, it is taken not to."""
+        self._window = min(max(resume_window, 0.0), _LONGEST_WINDOW)
 
     def add(self, message: Request, now: float, *, identity: Identity | None = None, internal: bool = False) -> Pending:
         """Enter a request, with a number that becomes its `id`.
@@ -108,12 +120,22 @@ class RequestBook:
         if len(data) > self.max_message and not internal:
             raise MessageTooLarge(len(data), self.max_message)
         self._last = number
-        pending = Pending(number, message, data.decode(), now + self.timeout, internal, identity)
-        self._pending[number] = pending
+        pending = Pending(number, message, data.decode(), now + self.timeout, self.timeout, internal, identity)
+        self._pending[number] = self._prompt[number] = pending
         return pending
+
+    def send(self, pending: Pending, now: float) -> None:
+        """It goes to the server now, which may have to wait for the recipient."""
+        pending.sent_at = now
+        if isinstance(pending.message, m.Relayed):
+            pending.seconds = self.timeout + self._window
+            pending.deadline = now + pending.seconds
+            self._relayed[pending.number] = self._prompt.pop(pending.number)
 
     def remove(self, pending: Pending) -> bool:
         """It has ended; False when it had before."""
+        for kind in (self._prompt, self._relayed):
+            kind.pop(pending.number, None)
         return self._pending.pop(pending.number, None) is not None
 
     def answered_by(self, re: m.RequestId | UnsetType) -> Pending | None:
@@ -136,18 +158,18 @@ class RequestBook:
     def overdue(self, now: float) -> list[Pending]:
         """Those that have waited too long."""
         found: list[Pending] = []
-        for pending in self._pending.values():
-            if pending.deadline > now:
-                break
-            found.append(pending)
+        for kind in (self._prompt, self._relayed):
+            for pending in kind.values():
+                if pending.deadline > now:
+                    break
+                found.append(pending)
         return found
 
     @property
     def deadline(self) -> float | None:
         """When the first of them has waited too long."""
-        for pending in self._pending.values():
-            return pending.deadline
-        return None
+        first = (next(iter(kind.values()), None) for kind in (self._prompt, self._relayed))
+        return min((pending.deadline for pending in first if pending is not None), default=None)
 
     def chunks(self, user_ids: Iterable[str]) -> Iterator[list[str]]:
         """User ids, each once, in lists that fit into one message."""
