@@ -355,6 +355,45 @@ async def test_a_turn_server_that_refuses_the_credentials_is_logged(
     transport.close()
 
 
+@pytest.mark.parametrize("who", ["who offers the restart", "who answers it"])
+async def test_an_ice_restart_gathers_with_the_servers_of_now(who: str) -> None:
+    loop = asyncio.get_running_loop()
+    transport, turn = await loop.create_datagram_endpoint(RefusingTurnServer, local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    renewed = EngineConfig((IceServer([f"turn:127.0.0.1:{port}?transport=udp"], "user", "of now"),), True)
+    async with nothing_left_behind(), open_engines("wrtc", "wrtc") as (offerer, answerer):
+        (offerer if who == "who offers the restart" else answerer).connection.renew(renewed)
+        assert turn.asked == 0
+        await negotiate(offerer, answerer, restart_ice=True)
+        assert turn.asked >= 2
+        offerer.end.channel.send(b"still here")
+        await answerer.until(lambda: answerer.end.received == [b"still here"])
+    transport.close()
+
+
+@each
+async def test_renewing_the_servers_changes_nothing_by_itself(name: str) -> None:
+    async with nothing_left_behind(), open_engines(name, "wrtc") as (offerer, answerer):
+        before = answerer.connection._native.local_description.sdp
+        for end in (offerer, answerer):
+            end.connection.renew(EngineConfig((IceServer(["stun:127.0.0.1:9"]),), True))
+        offerer.end.channel.send(b"still here")
+        await answerer.until(lambda: answerer.end.received == [b"still here"])
+        assert _fragment(answerer.connection._native.local_description.sdp) == _fragment(before)
+    offerer.connection.renew(EngineConfig())  # and once it is closed, nothing at all
+
+
+async def test_servers_that_cannot_be_used_are_not_taken_in_place_of_those_before() -> None:
+    before = EngineConfig((IceServer(["stun:127.0.0.1:9"]),), True)
+    end = EngineEnd("wrtc", before)
+    for wrong in (IceServer(["http://example.com"]), IceServer(["turn:example.com"])):
+        with pytest.raises(ConfigError):
+            end.connection.renew(EngineConfig((wrong,)))
+    [kept] = end.connection._native.get_configuration().ice_servers
+    assert kept.urls == ["stun:127.0.0.1:9"]
+    await end.connection.close()
+
+
 async def test_no_engine_asks_a_server_that_it_was_not_given() -> None:
     import aiortc
     import webrtc

@@ -309,7 +309,7 @@ class Rogue:
             local=self.client.user_id,
             remote=user_id,
             engine=load_engine("wrtc"),
-            config=EngineConfig(allow_loopback=True),
+            config=lambda: EngineConfig(allow_loopback=True),
             trust=Trust(self.identity, self.client.user_id, self.client.server, MemoryPins()),
             signaling=self.client,
             listener=self,

@@ -359,11 +359,11 @@ async def test_an_attempt_that_nobody_answers_ends() -> None:
 async def test_a_configuration_that_cannot_be_used_fails_the_attempt() -> None:
     async with nothing_left_behind():
         _, alice, bob = pair()
-        alice.peer.config = EngineConfig(ice_servers=(IceServer(["http://nonsense"]),))
+        alice.config = EngineConfig(ice_servers=(IceServer(["http://nonsense"]),))
         alice.peer.connect()
         await alice.until_state(PeerState.FAILED)
         assert "http://nonsense" in str(alice.told.errors[-1])
-        alice.peer.config = LOOPBACK
+        alice.config = LOOPBACK
         alice.peer.connect()
         await connected(alice, bob)
         await end(alice, bob)

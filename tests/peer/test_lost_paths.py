@@ -10,7 +10,7 @@ import pytest
 from aldis.client.events import AnswerReceived, ByeReceived, OfferReceived
 from aldis.errors import PeerConnectionFailed
 from aldis.peer.connection import PeerState, PeerTiming
-from aldis.peer.engine import EngineState
+from aldis.peer.engine import EngineConfig, EngineState
 from aldis.protocol.channel import (
     MAX_FRAME,
     Ack,
@@ -25,6 +25,7 @@ from aldis.protocol.channel import (
     encode_ping,
     encode_pong,
 )
+from aldis.protocol.messages import IceServer
 from support.peers import FakeTimers, Link, Puppet, Side, connected, nothing_left_behind
 
 ENGINES = ("wrtc", "aiortc")
@@ -151,6 +152,25 @@ async def test_a_lost_path_is_healed_by_an_ice_restart_on_the_same_connection(bo
         await bob.peer.close()
 
 
+async def test_both_sides_of_an_ice_restart_use_the_turn_credentials_of_now() -> None:
+    async with nothing_left_behind():
+        link = Link()
+        alice, bob = Side(link, "alice", "bob"), Side(link, "bob", "alice")
+        alice.peer.connect()
+        await connected(alice, bob)
+        for side in (alice, bob):
+            # A TURN server on a port where nobody listens.
+            turn = IceServer(["turn:127.0.0.1:9?transport=udp"], "user", f"of {side.peer._remote}")
+            side.config = EngineConfig(ice_servers=(turn,), allow_loopback=True)
+        wire_of(alice).state_changed(EngineState.DISCONNECTED)
+        await link.until_sent(AnswerReceived, times=2)
+        for side in (alice, bob):
+            [used] = wire_of(side)._connection._native.get_configuration().ice_servers
+            assert used.credential == f"of {side.peer._remote}"
+        await alice.peer.close()
+        await bob.peer.close()
+
+
 @pytest.mark.parametrize(("first", "second"), [("aiortc", "aiortc"), ("wrtc", "aiortc"), ("aiortc", "wrtc")])
 async def test_without_ice_restart_connecting_again_replaces_the_connection(first: str, second: str) -> None:
     async with nothing_left_behind():
@@ -251,6 +271,8 @@ async def test_a_bye_ends_a_connection_that_is_dead_sooner_than_the_heartbeat() 
         alice.receive(ByeReceived("bob", "another connection", "no matter"))
         timers.advance(1.6)
         await alice.until_state(PeerState.CLOSED)
+        # Nothing comes through any more: that comes first, so that nobody takes the end for a farewell.
+        assert alice.told.states[-2:] == [PeerState.DISCONNECTED, PeerState.CLOSED]
         await alice.peer.close()
         await puppet.close()
 

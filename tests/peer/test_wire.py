@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.errors import StateError
+from aldis.errors import ConfigError, StateError
 from aldis.peer.engine import (
     ChannelListener,
     EngineConfig,
@@ -31,10 +31,12 @@ from aldis.protocol.channel import (
     encode_hello,
     encode_ping,
 )
-from aldis.protocol.messages import Candidate, Capabilities
+from aldis.protocol.messages import Candidate, Capabilities, IceServer
 from support.peers import FakeTimers, nothing_left_behind
 
 HELLO = encode_hello(Hello(1, "theirs", 1))
+RENEWED = EngineConfig(ice_servers=(IceServer(["stun:stun.example"]),))
+REFUSED = EngineConfig(ice_servers=(IceServer([]),))
 
 
 @dataclass
@@ -50,11 +52,19 @@ class Cardboard:
     channel_closed: int = 0
     broken: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    config: EngineConfig = field(default_factory=EngineConfig)  # to be used now
+    configs: list[EngineConfig] = field(default_factory=list)  # that were used
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        self.configs.append(config)
         return self
 
     def open_channel(self, label: str) -> None: ...
+
+    def renew(self, config: EngineConfig) -> None:
+        if config == REFUSED:
+            raise ConfigError("ice_servers", "refused")
+        self.configs.append(config)
 
     async def offer(self, *, restart_ice: bool = False) -> str:
         await self.gate.wait()
@@ -135,7 +145,7 @@ class Owner:
 
 def make() -> tuple[Wire, Owner, Cardboard, FakeTimers]:
     engine, owner, timers = Cardboard(), Owner(), FakeTimers()
-    return Wire("name", engine, EngineConfig(), owner, PeerTiming(), timers), owner, engine, timers
+    return Wire("name", engine, lambda: engine.config, owner, PeerTiming(), timers), owner, engine, timers
 
 
 def opened() -> tuple[Wire, Owner, CardboardChannel, FakeTimers]:
@@ -260,6 +270,46 @@ async def test_operations_run_in_order_and_tell_what_came_of_them() -> None:
             await asyncio.sleep(0)
         assert owner.told == [("failed", 1, "no"), ("offer", 2, "offer")]
         assert await wire.stats() == EngineStats()
+        await wire.close()
+
+
+@pytest.mark.parametrize("restart", [True, False])
+async def test_only_an_ice_restart_of_ours_is_made_with_the_servers_of_now(restart: bool) -> None:
+    async with nothing_left_behind():
+        wire, owner, engine, _ = make()
+        engine.gate.set()
+        engine.config = RENEWED
+        wire.offer(1, restart=restart)
+        wire.offer(2, restart=restart)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert engine.configs == ([EngineConfig(), RENEWED] if restart else [EngineConfig()])
+        assert owner.told == [("offer", 1, "offer"), ("offer", 2, "offer")]
+        await wire.close()
+
+
+async def test_their_ice_restart_is_answered_with_the_servers_of_now() -> None:
+    async with nothing_left_behind():
+        wire, _, engine, _ = make()
+        engine.config = RENEWED
+        wire.answer(1, "x")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert engine.configs == [EngineConfig(), RENEWED]
+        await wire.close()
+
+
+async def test_servers_that_cannot_be_used_keep_nobody_from_an_ice_restart(caplog: pytest.LogCaptureFixture) -> None:
+    async with nothing_left_behind():
+        wire, owner, engine, _ = make()
+        engine.gate.set()
+        engine.config = REFUSED
+        wire.offer(1, restart=True)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert engine.configs == [EngineConfig()]
+        assert owner.told == [("offer", 1, "offer")]
+        assert "goes on with the ICE servers that it has" in caplog.text
         await wire.close()
 
 

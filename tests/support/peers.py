@@ -343,6 +343,7 @@ class Side:
         self.identity = identity or Identity.generate()
         self.pins = pins or MemoryPins()
         self.trust = Trust(self.identity, local, SERVER, self.pins)
+        self.config = LOOPBACK  # for what is made from now on
         self.told = Told()
         self.signal = Signal()
         self.open = False
@@ -353,7 +354,7 @@ class Side:
             local=local,
             remote=remote,
             engine=load_engine(engine),
-            config=LOOPBACK,
+            config=lambda: self.config,
             trust=self.trust,
             signaling=Sender(link, local),
             listener=self,

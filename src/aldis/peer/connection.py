@@ -118,11 +118,8 @@ class PeerConnection:
     """The direct connection between `local` and `remote`, both user ids without device.
 
     Make it within a running loop; feed it what signaling brings from that user (`receive`); start with `connect()` or
-    wait for the other side's offer. `config` is public: what is assigned is used for the next attempt (TURN
-    credentials expire). End it with `await close()`.
+    wait for the other side's offer. End it with `await close()`.
     """
-
-    config: EngineConfig
 
     def __init__(
         self,
@@ -130,7 +127,7 @@ class PeerConnection:
         local: str,
         remote: str,
         engine: Engine,
-        config: EngineConfig,
+        config: Callable[[], EngineConfig],
         trust: Trust,
         signaling: SignalSender,
         listener: PeerListener,
@@ -139,9 +136,10 @@ class PeerConnection:
         timers: Timers | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`hello` is called once for each channel, when it has opened and the one before is gone; what it returns is
-        sent as our first frame. `timers` is the running loop unless a test brings its own."""
-        self.config = config
+        """`config` is asked at each attempt and each ICE restart, since TURN credentials expire. `hello` is called once
+        for each channel, when it has opened and the one before is gone; what it returns is sent as our first frame.
+        `timers` is the running loop unless a test brings its own."""
+        self._config = config
         self._loop = asyncio.get_running_loop()
         self._remote = remote
         self._engine = engine
@@ -367,7 +365,7 @@ class PeerConnection:
 
     def _create(self, name: str, *, open_channel: bool) -> None:
         try:
-            wire = Wire(name, self._engine, self.config, self, self._timing, self._timers)
+            wire = Wire(name, self._engine, self._config, self, self._timing, self._timers)
         except ConfigError as error:
             self._errors[name] = PeerConnectionFailed(self._remote, str(error))
             self._todo.extend(self._machine.abandon(name, "it could not be made"))

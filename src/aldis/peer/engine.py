@@ -157,6 +157,13 @@ class EngineConnection(Protocol):
     def open_channel(self, label: str) -> None:
         """Make a data channel; to be called before the first `offer`. `channel_opened` follows when it is open."""
 
+    def renew(self, config: EngineConfig) -> None:
+        """Use these ICE servers for whatever is gathered from now on: credentials of TURN servers run out.
+
+        Raises `ConfigError` for a server that cannot be used, and goes on with those of before. An engine that gathers
+        only once, since it cannot restart ICE, need not do anything.
+        """
+
     async def offer(self, *, restart_ice: bool = False) -> str:
         """Make an offer, apply it locally, return its SDP. Raises `EngineRefused`.
 

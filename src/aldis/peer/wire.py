@@ -113,9 +113,16 @@ class Wire:
     """See the module. An `EngineListener` and a `ChannelListener`."""
 
     def __init__(
-        self, name: str, engine: Engine, config: EngineConfig, owner: WireOwner, timing: PeerTiming, timers: Timers
+        self,
+        name: str,
+        engine: Engine,
+        config: Callable[[], EngineConfig],
+        owner: WireOwner,
+        timing: PeerTiming,
+        timers: Timers,
     ) -> None:
-        """Raises `ConfigError` when the engine cannot use the configuration."""
+        """`config` is asked now, and for each ICE restart. Raises `ConfigError` when the engine cannot use the
+        configuration."""
         self.name: Final = name
         self.address: str | None = None  # of the device at the other end, once it has said something
         self.our_offer: Signed | None = None
@@ -125,7 +132,9 @@ class Wire:
         self._owner = owner
         self._timing = timing
         self._timers = timers
-        self._connection = engine.create(config, self)
+        self._config = config
+        self._used = config()
+        self._connection = engine.create(self._used, self)
         self._operations: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self._channel: EngineChannel | None = None
@@ -147,6 +156,8 @@ class Wire:
 
     def offer(self, serial: int, *, restart: bool) -> None:
         async def operation() -> None:
+            if restart:
+                self._renew()
             try:
                 sdp = await self._connection.offer(restart_ice=restart)
             except EngineRefused as error:
@@ -158,6 +169,7 @@ class Wire:
 
     def answer(self, serial: int, offer_sdp: str) -> None:
         async def operation() -> None:
+            self._renew()  # with an ICE restart of theirs we gather anew as well
             try:
                 sdp = await self._connection.answer(offer_sdp)
             except EngineRefused as error:
@@ -184,6 +196,19 @@ class Wire:
                 _log.debug("a candidate of %s was of no use: %s", self.name, error)
 
         self._enqueue(operation)
+
+    def _renew(self) -> None:
+        """Have what is gathered next gathered with the servers and credentials of now."""
+        config = self._config()
+        if config == self._used:
+            return
+        try:
+            self._connection.renew(config)
+        except ConfigError as error:
+            # Those of before may still do, and without a restart there is no hope.
+            _log.warning("%s goes on with the ICE servers that it has: %s", self.name, error)
+        else:
+            self._used = config
 
     def _enqueue(self, operation: Callable[[], Awaitable[None]]) -> None:
         self._operations.put_nowait(operation)
@@ -341,6 +366,12 @@ class Wire:
             self._probe_timer = self._timers.call_later(self._timing.probe, lambda: self._probed(reason))
 
     def _probed(self, reason: str) -> None:
+        # Before all, nothing comes through: whoever is told that first does not take the end for a farewell.
+        self._lost = True
+        self._owner.path_lost(self, final=False)
+        self._probe_timer = self._timers.call_later(0.0, lambda: self._left(reason))
+
+    def _left(self, reason: str) -> None:
         self._tell(lambda: self._owner.ended(self, reason or "the other side ended the connection", orderly=True))
 
     # --- the end ----------------------------------------------------------------------------------------------------

@@ -97,9 +97,6 @@ class Home(Protocol):
     def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
         """Make a connection."""
 
-    def refresh(self, connection: PeerConnection) -> None:
-        """Give a connection the ICE servers of the hour."""
-
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         """Start a task that the store owns."""
 
@@ -240,7 +237,6 @@ class Link:
             if not isinstance(event, OfferReceived):
                 return  # meant for a connection that is gone
             connection = self._connect()
-        self._home.refresh(connection)
         # A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
         user_id, device = split(event.sender)
         connection.receive(event if device is not None else replace(event, sender=f"{user_id}/{DEFAULT_DEVICE}"))
@@ -346,7 +342,6 @@ class Link:
     def dial(self) -> None:
         """Start to connect, unless that is under way."""
         connection = self._connection or self._connect()
-        self._home.refresh(connection)
         connection.connect()
 
     def hang_up(self, reason: str) -> None:

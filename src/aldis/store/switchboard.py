@@ -355,16 +355,13 @@ class Switchboard:
             local=self.client.user_id,
             remote=user_id,
             engine=self._setup.engine,
-            config=self._ice.config,
+            config=lambda: self._ice.config,
             trust=self._trust,
             signaling=self.client,
             listener=listener,
             hello=hello,
             timing=self._setup.timing,
         )
-
-    def refresh(self, connection: PeerConnection) -> None:
-        connection.config = self._ice.config
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         return self._tasks.spawn(work, name)

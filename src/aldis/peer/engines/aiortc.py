@@ -151,6 +151,9 @@ class _Connection:
         except (aiortc.InvalidStateError, ValueError) as error:
             raise StateError(f"cannot make a channel: {error}") from error
 
+    def renew(self, config: EngineConfig) -> None:
+        """Nothing: it gathers once, when it makes its first description, and cannot restart ICE."""
+
     async def offer(self, *, restart_ice: bool = False) -> str:
         if restart_ice:
             raise StateError("aiortc cannot restart ICE")

@@ -56,14 +56,16 @@ class WrtcEngine:
         check_servers(config)
         if config.allow_loopback:
             _allow_loopback()
-        servers = [
-            webrtc.RTCIceServer(server.urls, server.username, server.credential) for server in config.ice_servers
-        ]
         try:
-            native = webrtc.RTCPeerConnection(webrtc.RTCConfiguration(ice_servers=servers))
+            native = webrtc.RTCPeerConnection(_configuration(config))
         except (webrtc.RTCException, ValueError, TypeError) as error:
             raise ConfigError("ice_servers", str(error)) from error
         return _Connection(native, config, listener)
+
+
+def _configuration(config: EngineConfig) -> webrtc.RTCConfiguration:
+    servers = [webrtc.RTCIceServer(server.urls, server.username, server.credential) for server in config.ice_servers]
+    return webrtc.RTCConfiguration(ice_servers=servers)
 
 
 @cache  # once it is allowed it stays so, and asking again after the first connection is an error
@@ -97,6 +99,16 @@ class _Connection:
             _Channel(self._native.create_data_channel(label), self._listener)
         except webrtc.RTCException as error:
             raise StateError(f"cannot make a channel: {error}") from error
+
+    def renew(self, config: EngineConfig) -> None:
+        check_servers(config)
+        try:
+            self._native.set_configuration(_configuration(config))
+        except webrtc.InvalidStateError:
+            return  # the connection is closed: the next call on it will say so
+        except (webrtc.RTCException, ValueError, TypeError) as error:
+            raise ConfigError("ice_servers", str(error)) from error
+        self._relay_watch = RelayWatch(config)
 
     async def offer(self, *, restart_ice: bool = False) -> str:
         return await self._run(self._offer(restart_ice))
