@@ -37,8 +37,6 @@ async function scene(t, ...names) {
 
 const again = (t, { port }) => served(t, { port });
 
-// For who waits for something else than that an attempt takes too long.
-const PATIENT = { ...QUICK, attempt: 600 };
 const numbers = (count) => Array.from({ length: count }, (_, n) => n);
 
 // --- the server ----------------------------------------------------------------------------------------------------------
@@ -308,8 +306,8 @@ test('an invitation is asked of the proof too, when the directory lies', async (
   const [invited, impostor] = [await Identity.generate(), await world.join('bob')];
   const lie = (message) =>
     message.userId === 'bob' ? [{ ...message, publicKey: toBase64(invited.publicKey) }] : [message];
-  const alice = await world.join('alice', { lie, timing: PATIENT });
-  const connecting = alice.connectToPeer('bob', { fingerprint: invited.fingerprint, timeout: 600 });
+  const alice = await world.join('alice', { lie });
+  const connecting = alice.connectToPeer('bob', { fingerprint: invited.fingerprint });
   await refusedIn(alice, connecting, impostor, (error) => {
     assert.ok(error instanceof FingerprintMismatch, String(error));
     return error.offered === impostor.identity.fingerprint;
@@ -324,8 +322,8 @@ test('at the first contact the directory and the answer have to name one key', a
   } = await scene(t, 'bob');
   const lie = (message) =>
     message.userId === 'bob' ? [{ ...message, publicKey: toBase64(new Uint8Array(32)) }] : [message];
-  const alice = await world.join('alice', { lie, timing: PATIENT });
-  await refusedIn(alice, alice.connectToPeer('bob', { timeout: 600 }), bob, PeerKeyChanged);
+  const alice = await world.join('alice', { lie });
+  await refusedIn(alice, alice.connectToPeer('bob'), bob, PeerKeyChanged);
   assert.equal(alice.state.peers.bob.publicKey, null);
 });
 
@@ -340,8 +338,8 @@ test('an answer that was changed on its way connects nobody, and is why', async 
     }
     return [message];
   };
-  const alice = await world.join('alice', { lie, timing: PATIENT });
-  await refusedIn(alice, alice.connectToPeer('bob', { timeout: 600 }), bob, ProofInvalid);
+  const alice = await world.join('alice', { lie });
+  await refusedIn(alice, alice.connectToPeer('bob'), bob, ProofInvalid);
   assert.notEqual(alice.state.peers.bob.state, 'connected');
 });
 
