@@ -3,6 +3,7 @@
 Of one that the kernel has chosen (port 0) that cannot be said: while the server is down, the kernel may give it to a
 server of another test process, to a client's end of a connection, or to the client that tries to reach the server and
 is then connected to itself. These are below the range that the kernel chooses from, and each process has its own.
+None of them is one that browsers refuse to open.
 """
 
 from __future__ import annotations
@@ -13,8 +14,16 @@ from itertools import cycle
 from pathlib import Path
 
 _SHARE = 1000  # for each process: far more than it has servers
-_FIRST = 10_000 + _SHARE * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = cycle(range(_FIRST, _FIRST + _SHARE))
+_FIRST = 11_000  # above 10080, the last of those that browsers refuse (https://fetch.spec.whatwg.org/#port-blocking)
+
+
+def ports_of(worker: str) -> range:
+    """The ports of one of pytest-xdist's processes."""
+    first = _FIRST + _SHARE * int(worker.removeprefix("gw"))
+    return range(first, first + _SHARE)
+
+
+_PORTS = cycle(ports_of(os.environ.get("PYTEST_XDIST_WORKER", "gw0")))
 
 
 def free_port() -> int:
