@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aldis.errors import IdentityError
+from aldis.errors import ConfigError, IdentityError
 from aldis.identity.pins import FilePins, MemoryPins, Pins
 from support.races import at_once
 
@@ -58,6 +58,33 @@ def test_names_are_compared_by_their_characters_and_not_by_their_looks(pins: Pin
     assert pins.find("host", "A\u030a") is None
     pins.pin("host", "\U0001f600", NEW)
     assert pins.find("host", "\U0001f600") == NEW
+
+
+def test_in_memory_nobody_is_forgotten_for_somebody_new_and_there_is_an_end_to_it() -> None:
+    pins = MemoryPins(limit=2)
+    pins.pin("host", "bob", OLD)
+    pins.pin("host", "carol", OLD)
+    with pytest.raises(IdentityError, match="2 keys are pinned, and no more can be"):
+        pins.pin("host", "mallory", NEW)
+    assert pins.find("host", "mallory") is None
+    assert pins.pin("host", "bob", NEW) == OLD
+    pins.accept("host", "bob", NEW)
+    assert pins.find("host", "bob") == NEW
+
+
+def test_what_a_person_accepts_is_pinned_also_where_strangers_have_taken_the_room() -> None:
+    pins = MemoryPins(limit=1)
+    pins.pin("host", "mallory", OLD)
+    pins.accept("host", "bob", NEW)
+    assert pins.pin("host", "bob", OLD) == NEW
+    with pytest.raises(IdentityError):
+        pins.pin("host", "carol", OLD)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_room_for_no_pin_at_all_is_a_mistake(limit: int) -> None:
+    with pytest.raises(ConfigError):
+        MemoryPins(limit=limit)
 
 
 def test_pins_in_a_file_outlive_the_process_that_made_them(tmp_path: Path) -> None:

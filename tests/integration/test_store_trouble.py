@@ -16,6 +16,7 @@ from aldis.errors import (
     ConnectionClosed,
     ConnectionLost,
     DeliveryFailed,
+    IdentityError,
     PeerConnectionFailed,
     PeerOffline,
     PeerUnknown,
@@ -269,6 +270,47 @@ async def test_who_calls_is_let_in_by_the_application_only() -> None:
         # Whom the application calls itself need not be let in.
         await alice.connect_to_peer("stranger")
         assert len(asked) >= 3
+
+
+class BrokenPins(MemoryPins):
+    """Pins on a disk that may be full, or away: `pin` fails, or everything does."""
+
+    def __init__(self, broken: str) -> None:
+        super().__init__()
+        self.broken = broken
+
+    def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
+        if self.broken:
+            raise OSError("no space left")
+        return super().pin(server, user_id, public_key)
+
+    def find(self, server: str, user_id: str) -> bytes | None:
+        if self.broken == "all":
+            raise OSError("no such device")
+        return super().find(server, user_id)
+
+
+@pytest.mark.parametrize("broken", ["pin", "all"])
+async def test_pins_that_cannot_be_used_are_told_as_such_and_what_waits_is_sent_when_they_can(broken: str) -> None:
+    pins = BrokenPins(broken)
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", pins=pins) as (alice,),
+        stores(server.url, "bob", "carol") as (bob, carol),
+    ):
+        with pytest.raises(IdentityError, match="the pinned keys cannot be used: no s") as caught:
+            await alice.connect_to_peer("bob")
+        assert isinstance(caught.value.__cause__, OSError)
+        delivery = await alice.send("bob", "as soon as I may")
+        await until_peer(alice, "bob", lambda view: isinstance(view.error, IdentityError), "the fault")
+        calling = asyncio.create_task(carol.connect_to_peer("alice"))
+        await until_peer(alice, "carol", lambda view: isinstance(view.error, IdentityError), "the fault")
+        pins.broken = ""
+        await delivery
+        assert await contents(bob, 1) == ["as soon as I may"]
+        await alice.connect_to_peer("carol")
+        await calling
+        assert alice.state.peers["bob"].error is alice.state.peers["carol"].error is None
 
 
 async def test_the_number_of_peers_is_limited_and_those_that_are_done_make_place() -> None:

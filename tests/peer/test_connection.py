@@ -13,6 +13,7 @@ import pytest
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
 from aldis.errors import (
     ConnectionLost,
+    IdentityError,
     PeerConnectionFailed,
     PeerOffline,
     ProofInvalid,
@@ -21,7 +22,7 @@ from aldis.errors import (
 )
 from aldis.identity.pins import FilePins
 from aldis.peer.connection import PeerState, PeerTiming
-from aldis.peer.engine import EngineConfig
+from aldis.peer.engine import EngineConfig, EngineState
 from aldis.peer.wire import BUFFER_HIGH, BUFFER_LOW
 from aldis.protocol.channel import MAX_FRAME, Ack, Content, encode_ack, encode_message
 from aldis.protocol.messages import Description, IceServer
@@ -420,8 +421,32 @@ async def test_pins_that_cannot_be_written_are_no_forgery(tmp_path: Path) -> Non
             alice.peer.connect()
             await alice.until(lambda: bool(alice.told.refusals))
             refusal = alice.told.refusals[0]
-            assert isinstance(refusal, PeerConnectionFailed)
+            assert isinstance(refusal, IdentityError)
             assert "cannot use the pinned keys" in str(refusal)
+            assert isinstance(refusal.__cause__, sqlite3.Error)
+            # And at once: no better answer would come.
+            await alice.until_state(PeerState.FAILED)
+            assert alice.told.errors == [refusal]
+            await end(alice, bob)
+
+
+async def test_pins_that_fail_when_the_path_is_looked_for_anew_cost_no_connection(tmp_path: Path) -> None:
+    async with nothing_left_behind():
+        link = Link()
+        with closing(FilePins(tmp_path / "pins")) as pins:
+            alice, bob = Side(link, "alice", "bob", pins=pins), Side(link, "bob", "alice")
+            alice.peer.connect()
+            await connected(alice, bob)
+            with closing(sqlite3.connect(tmp_path / "pins")) as vandal:
+                vandal.execute("DROP TABLE pins")
+            wire = alice.peer._current
+            assert wire is not None
+            wire.state_changed(EngineState.DISCONNECTED)
+            await alice.until(lambda: bool(alice.told.refusals))
+            bob.peer.send_frame(encode_ack(1))
+            await alice.until(lambda: alice.told.frames == [Ack(1)])
+            await connected(alice)
+            assert alice.told.closings == 0
             await end(alice, bob)
 
 

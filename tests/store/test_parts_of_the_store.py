@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 
 import pytest
 
 from aldis.client.endpoint import is_this_machine
 from aldis.client.events import ByeReceived, IceServers
-from aldis.errors import ConfigError, ConnectionLost
-from aldis.identity.keys import Identity
+from aldis.errors import ConfigError, ConnectionLost, FingerprintMismatch, IdentityError
+from aldis.identity.keys import Identity, fingerprint
 from aldis.identity.pins import MemoryPins
 from aldis.peer.wire import PeerTiming
 from aldis.protocol.codec import to_base64
@@ -54,6 +55,47 @@ def test_what_was_expected_can_be_forgotten() -> None:
     pins.expect("s", "bob", ONE)
     pins.close()
     assert pins.find("s", "bob") is None
+
+
+class FullDisk(MemoryPins):
+    """Pins of an application that keeps them in some way of its own."""
+
+    def find(self, server: str, user_id: str) -> bytes | None:
+        raise OSError("no space left")
+
+    def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
+        raise OSError("no space left")
+
+    def accept(self, server: str, user_id: str, public_key: bytes) -> None:
+        raise OSError("no space left")
+
+
+USES: list[Callable[[DirectoryPins], object]] = [
+    lambda pins: pins.find("s", "bob"),
+    lambda pins: pins.pinned("s", "bob"),
+    lambda pins: pins.pin("s", "bob", ONE),
+    lambda pins: pins.accept("s", "bob", ONE),
+    lambda pins: pins.expect("s", "bob", ONE),
+    lambda pins: pins.require("s", "bob", fingerprint(ONE)),
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_whatever_pins_raise_is_an_identity_error_with_its_cause(use: Callable[[DirectoryPins], object]) -> None:
+    with pytest.raises(IdentityError, match="no space left") as caught:
+        use(DirectoryPins(FullDisk()))
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_key_that_cannot_be_pinned_leaves_what_an_invitation_requires() -> None:
+    memory = MemoryPins(limit=1)
+    pins = DirectoryPins(memory)
+    pins.require("s", "bob", fingerprint(ONE))
+    memory.pin("s", "mallory", OTHER)
+    with pytest.raises(IdentityError, match="no more can be"):
+        pins.pin("s", "bob", ONE)
+    with pytest.raises(FingerprintMismatch):
+        pins.pin("s", "bob", OTHER)
 
 
 def test_the_key_that_a_proof_claims_is_read_or_not() -> None:

@@ -2,6 +2,9 @@
 
 A pin says: the user `user_id` of the server `server` has the key `public_key`. The first key seen is kept; another one
 is refused until the user accepts it. Pins are by server, since two servers may know two people by one name.
+
+A pin is never let go of to make room for another: who comes under many names could have that of somebody else
+forgotten so, and take their place at what would look like a first contact.
 """
 
 from __future__ import annotations
@@ -9,9 +12,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
-from aldis.errors import IdentityError
+from aldis.errors import ConfigError, IdentityError
+
+# About 4 MB. Strangers who call make pins, too, so there has to be an end to it.
+MAX_IN_MEMORY: Final = 10_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pins (
@@ -22,7 +28,10 @@ CREATE TABLE IF NOT EXISTS pins (
 
 
 class Pins(Protocol):
-    """Where pins are kept. `server` is the host and port of the server's URL, lower case."""
+    """Where pins are kept. `server` is the host and port of the server's URL, lower case.
+
+    What cannot be read or written is an `IdentityError`; a store takes whatever else is raised for one.
+    """
 
     def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
         """Pin `public_key` unless a key is pinned already; return the key that is pinned now."""
@@ -38,13 +47,26 @@ class Pins(Protocol):
 
 
 class MemoryPins:
-    """Pins that live as long as the process."""
+    """Pins that live as long as the process.
 
-    def __init__(self) -> None:
+    With `limit` of them no further peer is pinned: `pin` raises `IdentityError`, so there is no connection to somebody
+    new. Those who are known stay so, and what a person accepts is always taken.
+    """
+
+    def __init__(self, *, limit: int = MAX_IN_MEMORY) -> None:
+        """Raises `ConfigError` for a limit below 1."""
+        if limit < 1:
+            raise ConfigError("limit", f"{limit!r} is no integer from 1 on")
+        self._limit = limit
         self._keys: dict[tuple[str, str], bytes] = {}
 
     def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
-        return self._keys.setdefault((server, user_id), public_key)
+        pinned = self._keys.get((server, user_id))
+        if pinned is None:
+            if len(self._keys) >= self._limit:
+                raise IdentityError(f"{self._limit} keys are pinned, and no more can be")
+            pinned = self._keys.setdefault((server, user_id), public_key)
+        return pinned
 
     def find(self, server: str, user_id: str) -> bytes | None:
         return self._keys.get((server, user_id))

@@ -56,7 +56,7 @@ class PeerListener(Protocol):
     the two only. `state_changed(CONNECTED)` follows `channel_opened`.
     """
 
-    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
         """The state has changed. `error` says why for FAILED, and is None for all others."""
 
     def channel_opened(self, hello: Hello) -> None:
@@ -71,12 +71,12 @@ class PeerListener(Protocol):
     def writable(self) -> None:
         """After `send_frame` has returned False: the buffer of the open channel has room again."""
 
-    def refused(self, error: PeerError) -> None:
+    def refused(self, error: PeerError | IdentityError) -> None:
         """An offer or answer in the peer's name did not pass the check, and has changed nothing.
 
         Either somebody forges messages (`ProofInvalid`), or the peer has a new key, which a person may accept
         (`PeerKeyChanged`), or not the one that was asked for (`FingerprintMismatch`); or the pinned keys cannot be read
-        or written, so that nothing can be checked (`PeerConnectionFailed`).
+        or written, so that nothing can be checked (`IdentityError`): a fault of ours, and nobody's forgery.
         """
 
 
@@ -158,7 +158,8 @@ class PeerConnection:
             heal_seconds=self._timing.heal,
         )
         self._wires: dict[str, Wire] = {}
-        self._errors: dict[str, PeerError] = {}  # by connection: a better reason than the machine's, where there is one
+        # By connection: a better reason than the machine's, where there is one.
+        self._errors: dict[str, PeerError | IdentityError] = {}
         self._state = PeerState.NEW
         self._todo: deque[Command] = deque()
         self._working = False
@@ -243,12 +244,9 @@ class PeerConnection:
             return  # the one that is being answered, once more: signaling may repeat, and insisting peers do
         try:
             self._trust.check_offer(self._remote, name, event.description.sdp, event.proof)
-        except (ProofInvalid, PeerKeyChanged, FingerprintMismatch) as error:
+        except (ProofInvalid, PeerKeyChanged, FingerprintMismatch, IdentityError) as error:
             if not self._machine.is_over(name):  # a late repetition is no forgery
                 self._refuse(error)
-            return
-        except IdentityError as error:
-            self._refuse(PeerConnectionFailed(self._remote, str(error)))
             return
         assert event.proof is not None  # or the check had refused it  # noqa: S101
         signed = Signed(event.description.sdp, event.proof)
@@ -278,13 +276,17 @@ class PeerConnection:
             self._refuse(error)
             return
         except IdentityError as error:
-            self._refuse(PeerConnectionFailed(self._remote, str(error)))
+            # A better answer will not come: what is wrong is here.
+            self._errors[name] = error
+            self._refuse(error)
+            if ours.serial is not None:
+                self._do(self._machine.operation_failed(name, ours.serial, str(error)))
             return
         wire.address = event.sender
         self._errors.pop(name, None)
         self._do(self._machine.answer_received(name, event.description.sdp, event.capabilities, self._timers.time()))
 
-    def _refuse(self, error: PeerError) -> None:
+    def _refuse(self, error: PeerError | IdentityError) -> None:
         _log.warning("%s", error)
         self._news.append(lambda: self._listener.refused(error))
 
@@ -385,7 +387,7 @@ class PeerConnection:
 
     def _send_offer(self, wire: Wire, serial: int, sdp: str) -> None:
         if wire.our_offer is None or wire.our_offer.sdp != sdp:
-            wire.our_offer = Signed(sdp, self._trust.sign_offer(self._remote, wire.name, sdp))
+            wire.our_offer = Signed(sdp, self._trust.sign_offer(self._remote, wire.name, sdp), serial)
         sending = self._signaling.send_offer(
             wire.address or self._remote,
             sdp,
@@ -463,7 +465,7 @@ class PeerConnection:
         again = outcome is not self._told_outcome and state in (PeerState.FAILED, PeerState.CLOSED)
         if state is not self._state or again:
             self._state = state
-            error: PeerError | None = None
+            error: PeerError | IdentityError | None = None
             if state is PeerState.FAILED and outcome is not None:
                 error = self._errors.get(outcome.name) or PeerConnectionFailed(self._remote, outcome.reason)
             self._news.append(lambda: self._listener.state_changed(state, error))

@@ -76,10 +76,12 @@ class Timers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A description of ours and its proof, or one of theirs and the proof that has been checked."""
+    """A description of ours and its proof, or one of theirs and the proof that has been checked; `serial` is that of
+    the operation in which an offer of ours was made."""
 
     sdp: str
     proof: Proof
+    serial: int | None = None
 
 
 class WireOwner(Protocol):

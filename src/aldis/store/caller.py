@@ -25,6 +25,7 @@ from typing import Final, Protocol
 from aldis.client.backoff import Backoff
 from aldis.errors import (
     AldisError,
+    IdentityError,
     PeerConnectionFailed,
     PeerError,
     PeerKeyChanged,
@@ -71,7 +72,8 @@ class Line(Protocol):
         """How the connection stands now."""
 
     async def find(self) -> None:
-        """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`."""
+        """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`,
+        `IdentityError`."""
 
     def dial(self) -> None:
         """Start to connect, unless that is under way; the new state is told to the caller when it comes."""
@@ -107,8 +109,10 @@ class Caller:
         self._task: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
         self._waiters: set[asyncio.Future[AldisError | None]] = set()
-        self._outcome: asyncio.Future[PeerError | None] | None = None  # of the attempt that `_task` waits for
-        self._refusal: PeerError | None = None  # what was wrong with an answer to it
+        self._outcome: asyncio.Future[PeerError | IdentityError | None] | None = (
+            None  # of the attempt that `_task` waits for
+        )
+        self._refusal: PeerError | IdentityError | None = None  # what was wrong with an answer to it
         self._failures = 0
         self._connected_at: float | None = None
         self._blocked = False
@@ -118,7 +122,8 @@ class Caller:
     # --- what happens ---------------------------------------------------------------------------------------------
 
     async def connected(self, seconds: float) -> None:
-        """Wait until the peer is connected, calling it now. Raises `PeerError` when it fails, or takes too long."""
+        """Wait until the peer is connected, calling it now. Raises `PeerError` when it fails, or takes too long, and
+        `IdentityError` when the pinned keys cannot be read or written."""
         if self._connected_at is not None and self._line.state is PeerState.CONNECTED:
             return
         waiter: asyncio.Future[AldisError | None] = asyncio.get_running_loop().create_future()
@@ -178,7 +183,7 @@ class Caller:
             self._offline = self._hushed = False
         self.poke()
 
-    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
         """The connection has come to another state."""
         match state:
             case PeerState.CONNECTED:
@@ -192,7 +197,7 @@ class Caller:
             case _:
                 pass
 
-    def _lost(self, state: PeerState, error: PeerError | None) -> None:
+    def _lost(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
         if self._connected_at is not None and self._timers.time() - self._connected_at >= SETTLED:
             self._failures = 0
         was_connected, self._connected_at = self._connected_at is not None, None
@@ -204,7 +209,7 @@ class Caller:
             self._hushed = True
         self._retry()
 
-    def refused(self, error: PeerError) -> None:
+    def refused(self, error: PeerError | IdentityError) -> None:
         """An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why."""
         self._refusal = error
 
@@ -261,7 +266,7 @@ class Caller:
         return True
 
     async def _connect(self) -> None:
-        """Dial, and wait for what comes of it. Raises `PeerError`."""
+        """Dial, and wait for what comes of it. Raises `PeerError`, `IdentityError`."""
         self._refusal = None
         began = self._timers.time()
         error = await self._attempt()
@@ -278,11 +283,11 @@ class Caller:
         """
         return bool(self._waiters) and self._refusal is None and self._timers.time() - began < CROSSED
 
-    async def _attempt(self) -> PeerError | None:
+    async def _attempt(self) -> PeerError | IdentityError | None:
         self._line.dial()
         if self._line.state is PeerState.CONNECTED:
             return None
-        outcome: asyncio.Future[PeerError | None] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[PeerError | IdentityError | None] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
         try:
             return await outcome
@@ -290,7 +295,7 @@ class Caller:
             if self._outcome is outcome:
                 self._outcome = None
 
-    def _cause(self, error: PeerError) -> PeerError:
+    def _cause(self, error: PeerError | IdentityError) -> PeerError | IdentityError:
         """Why an attempt has failed: what was wrong with the answer says more than that none came in time."""
         return error if self._refusal is None else self._refusal
 

@@ -7,7 +7,10 @@ an invitation has brought a fingerprint, no key with another one is pinned at al
 
 from __future__ import annotations
 
-from aldis.errors import FingerprintMismatch
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aldis.errors import AldisError, FingerprintMismatch, IdentityError
 from aldis.identity.keys import PUBLIC_KEY_BYTES, fingerprint
 from aldis.identity.pins import Pins
 from aldis.protocol.codec import from_base64
@@ -19,6 +22,8 @@ class DirectoryPins:
 
     What the directory says is noted as long as the peer is known: strangers can make it many. What the application
     requires stands until it accepts a key, or the store ends: nobody else makes it more, or less.
+
+    Whatever `pins` raises is an `IdentityError` here: who asks must not have to know what an application keeps them in.
     """
 
     def __init__(self, pins: Pins) -> None:
@@ -29,7 +34,7 @@ class DirectoryPins:
     def require(self, server: str, user_id: str, expected: str) -> None:
         """Refuse every key with another fingerprint from now on. Raises `FingerprintMismatch` when such a one is
         pinned, and changes nothing then."""
-        pinned = self._pins.find(server, user_id)
+        pinned = self.pinned(server, user_id)
         if pinned is not None and fingerprint(pinned) != expected:
             raise FingerprintMismatch(user_id, expected, fingerprint(pinned))
         self._required[server, user_id] = expected
@@ -43,7 +48,7 @@ class DirectoryPins:
         """Note what the directory says; return the pinned key, or `public_key` when there is none. Raises
         `FingerprintMismatch`."""
         self._check(server, user_id, public_key)
-        pinned = self._pins.find(server, user_id)
+        pinned = self.pinned(server, user_id)
         if pinned is not None:
             return pinned
         self._expected[server, user_id] = public_key
@@ -58,26 +63,41 @@ class DirectoryPins:
         `FingerprintMismatch`."""
         self._check(server, user_id, public_key)
         standing = self.find(server, user_id)
-        return self._pins.pin(server, user_id, public_key) if standing in (None, public_key) else standing
+        if standing not in (None, public_key):
+            return standing
+        with _asking():
+            return self._pins.pin(server, user_id, public_key)
 
     def find(self, server: str, user_id: str) -> bytes | None:
         """The pinned key, else the one that is expected."""
-        return self._pins.find(server, user_id) or self._expected.get((server, user_id))
+        return self.pinned(server, user_id) or self._expected.get((server, user_id))
 
     def pinned(self, server: str, user_id: str) -> bytes | None:
         """The pinned key, expectations aside."""
-        return self._pins.find(server, user_id)
+        with _asking():
+            return self._pins.find(server, user_id)
 
     def accept(self, server: str, user_id: str, public_key: bytes) -> None:
         """Pin a key in place of any other: a person has decided."""
+        with _asking():
+            self._pins.accept(server, user_id, public_key)
         self.forget(server, user_id)
         self._required.pop((server, user_id), None)
-        self._pins.accept(server, user_id, public_key)
 
     def close(self) -> None:
         """Forget what was expected; the pins belong to who made them."""
         self._expected.clear()
         self._required.clear()
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except AldisError:
+        raise
+    except Exception as error:  # of the application's own pins; it is the cause of what is raised
+        raise IdentityError(f"the pinned keys cannot be used: {error}") from error
 
 
 def claimed_key(proof: Proof | None) -> bytes | None:

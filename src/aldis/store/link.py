@@ -27,6 +27,7 @@ from aldis.client.events import (
 )
 from aldis.errors import (
     AldisError,
+    IdentityError,
     PeerConnectionFailed,
     PeerError,
     PeerKeyChanged,
@@ -86,13 +87,14 @@ class Home(Protocol):
 
     def expect(self, user_id: str, public_key: bytes) -> bytes:
         """Note what the directory says; return the key that stands, which is the pinned one where there is one. Raises
-        `FingerprintMismatch`."""
+        `FingerprintMismatch`, `IdentityError`."""
 
     def require(self, user_id: str, fingerprint: str) -> None:
-        """Refuse all keys with another fingerprint. Raises `FingerprintMismatch` when such a one is pinned."""
+        """Refuse all keys with another fingerprint. Raises `FingerprintMismatch` when such a one is pinned, and
+        `IdentityError`."""
 
     def pinned(self, user_id: str) -> bytes | None:
-        """The key that is pinned."""
+        """The key that is pinned, to be shown; None, too, when that cannot be read."""
 
     def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
         """Make a connection."""
@@ -196,7 +198,8 @@ class Link:
         return None if connection is None or found is None else peer_stats(found, connection.round_trip_time)
 
     async def connect(self, seconds: float, fingerprint: str | None) -> None:
-        """Return when the peer is connected. Raises `PeerError`, `StateError`, and why the server is gone for good."""
+        """Return when the peer is connected. Raises `PeerError`, `IdentityError`, `StateError`, and why the server is
+        gone for good."""
         self._check()
         if fingerprint is not None:
             self._home.require(self.user_id, fingerprint)
@@ -321,7 +324,8 @@ class Link:
         return self._state if self._connection is None else self._connection.state
 
     async def find(self) -> None:
-        """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`."""
+        """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`,
+        `IdentityError`."""
         if not self.watched:
             try:
                 await self._home.watch(self.user_id)
@@ -404,7 +408,7 @@ class Link:
         """Whether these are the ears of the connection that counts."""
         return self._ears is ears
 
-    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
         before, self._state = self._state, state
         if state is PeerState.CONNECTED:
             self._key = self._home.pinned(self.user_id)
@@ -438,7 +442,7 @@ class Link:
         if isinstance(frame, Chunk):
             self._home.arrived(len(frame.data))
 
-    def refused(self, error: PeerError) -> None:
+    def refused(self, error: PeerError | IdentityError) -> None:
         _log.warning("%s", error)
         self.caller.refused(error)
         if self.state is not PeerState.CONNECTED:
@@ -463,7 +467,7 @@ class _Ears:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
         if self._link.hears(self):
             self._link.state_changed(state, error)
 
@@ -487,6 +491,6 @@ class _Ears:
         if self._link.hears(self):
             self._link.conversation.pump()
 
-    def refused(self, error: PeerError) -> None:
+    def refused(self, error: PeerError | IdentityError) -> None:
         if self._link.hears(self):
             self._link.refused(error)

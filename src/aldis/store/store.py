@@ -68,9 +68,9 @@ class NetworkStore:
         """Nothing is connected yet.
 
         `identity`: our key; a fresh one when None, so nobody will know us again. `pins`: the keys of others; kept in
-        memory when None. `engine`: `wrtc`, `aiortc`, or an engine. `ice_servers`: STUN and TURN servers; the
-        signaling server is asked when None. `allow_loopback`: connect through 127.0.0.1 too; when None, if the
-        signaling server is on this machine. `accept(user_id, public_key)`: whether a user who calls is let in;
+        memory when None, 10,000 at most. `engine`: `wrtc`, `aiortc`, or an engine. `ice_servers`: STUN and TURN
+        servers; the signaling server is asked when None. `allow_loopback`: connect through 127.0.0.1 too; when None, if
+        the signaling server is on this machine. `accept(user_id, public_key)`: whether a user who calls is let in;
         everybody is when None. `limits`, `backoff` (between calls to a peer), `timing` (of peer connections): for
         those who know better than the defaults.
 
@@ -185,8 +185,8 @@ class NetworkStore:
         Not needed before `send`, which connects by itself. `fingerprint`, from an invitation for instance: no key with
         another one will do, now or later, unless it is accepted (`accept_key`). Raises `PeerOffline`, `PeerUnknown`
         (nobody has this name), `PeerKeyChanged` (see `accept_key`), `FingerprintMismatch`, `ProofInvalid`,
-        `PeerConnectionFailed` with a reason, after at most `timeout` seconds; `TooManyPeers`, `StateError`,
-        `InvalidAddress`, `UsageError` for a `fingerprint` that is none.
+        `PeerConnectionFailed` with a reason, after at most `timeout` seconds; `IdentityError` when the pins cannot be
+        read or written; `TooManyPeers`, `StateError`, `InvalidAddress`, `UsageError` for a `fingerprint` that is none.
         """
         required = None if fingerprint is None else check_fingerprint(fingerprint)
         await self._ready().link(user_id).connect(timeout, required)
@@ -202,7 +202,8 @@ class NetworkStore:
         """Trust this key of a peer (32 bytes) from now on, instead of any other.
 
         To be called only after a person has compared fingerprints by other means: it is the one thing that keeps a
-        stranger from taking the peer's place. Ends a connection that was made with another key.
+        stranger from taking the peer's place. Ends a connection that was made with another key. Raises `IdentityError`
+        when the pins cannot be written; nothing has changed then.
         """
         board = self._ready()
         check_user_id(user_id)

@@ -37,6 +37,7 @@ from aldis.client.events import (
 from aldis.errors import (
     AldisError,
     ConnectionLost,
+    IdentityError,
     PeerConnectionFailed,
     ProtocolViolation,
     SignalingError,
@@ -229,8 +230,8 @@ class Switchboard:
         return ended
 
     def accept_key(self, user_id: str, public_key: bytes) -> None:
-        """Pin a key in place of any other."""
-        known = self.pinned(user_id)
+        """Pin a key in place of any other. Raises `IdentityError`."""
+        known = self._setup.pins.pinned(self.client.server, user_id)
         self._setup.pins.accept(self.client.server, user_id, public_key)
         link = self._links.get(user_id)
         if link is not None:
@@ -348,7 +349,12 @@ class Switchboard:
         self._setup.pins.require(self.client.server, user_id, fingerprint)
 
     def pinned(self, user_id: str) -> bytes | None:
-        return self._setup.pins.pinned(self.client.server, user_id)
+        try:
+            return self._setup.pins.pinned(self.client.server, user_id)
+        except IdentityError as error:
+            # This is only to be shown. Where it decides about something, the fault is told.
+            _log.warning("the key of %s is not shown: %s", user_id, error)
+            return None
 
     def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
         return PeerConnection(
