@@ -333,6 +333,62 @@ async def test_the_number_of_peers_is_limited_and_those_that_are_done_make_place
         assert set(alice.state.peers) == {"c", "d"}
 
 
+async def test_strangers_cannot_take_the_places_of_those_whom_the_application_calls_or_writes_to() -> None:
+    limits = StoreLimits(peers=4)
+    assert limits.callers == 3
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", limits=limits) as (alice,),
+        stores(server.url, "one", "two", "three", "four", "friend") as (one, two, three, four, friend),
+    ):
+        for stranger in (one, two, three):
+            await stranger.connect_to_peer("alice")
+        with pytest.raises(PeerConnectionFailed):
+            await four.connect_to_peer("alice", timeout=2)
+        await (await alice.send("friend", "there you are"))
+        assert await contents(friend, 1) == ["there you are"]
+        # Now it is full, with people who are there.
+        with pytest.raises(TooManyPeers) as caught:
+            await alice.send("four", "x")
+        assert caught.value.limit == 4
+
+
+async def test_who_is_written_to_or_called_is_no_stranger_any_more() -> None:
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", limits=StoreLimits(peers=4)) as (alice,),
+        stores(server.url, "one", "two", "three", "four", "five") as (one, two, three, four, five),
+    ):
+        for stranger in (one, two, three):
+            await stranger.connect_to_peer("alice")
+        await (await alice.send("one", "hello"))
+        await four.connect_to_peer("alice")  # in the place of one
+        assert set(alice.state.peers) == {"one", "two", "three", "four"}
+        await two.disconnect_from_peer("alice")
+        await until_state(alice, "two", PeerState.CLOSED)
+        await alice.connect_to_peer("three")
+        await five.connect_to_peer("alice")
+        assert set(alice.state.peers) == {"one", "three", "four", "five"}
+
+
+async def test_strangers_are_forgotten_before_those_whom_the_application_knows() -> None:
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", limits=StoreLimits(peers=4)) as (alice,),
+        stores(server.url, "friend", "stranger", "other") as (friend, stranger, other),
+    ):
+        await (await alice.send("friend", "hello"))
+        await friend.disconnect_from_peer("alice")
+        await until_state(alice, "friend", PeerState.CLOSED)
+        for each in (stranger, other):
+            await each.connect_to_peer("alice")
+        await stranger.disconnect_from_peer("alice")
+        await until_state(alice, "stranger", PeerState.CLOSED)
+        for name in ("absent", "away"):
+            await alice.send(name, "when you come")
+        assert set(alice.state.peers) == {"friend", "other", "absent", "away"}
+
+
 class Rogue:
     """A registered user with a real connection who sends what they like."""
 

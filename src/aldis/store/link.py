@@ -128,9 +128,10 @@ class Home(Protocol):
 class Link:
     """One peer, as long as the store knows it."""
 
-    def __init__(self, user_id: str, home: Home, stream: str, online: bool | None) -> None:
-        """`stream` is a random name; `online` what is known already."""
+    def __init__(self, user_id: str, home: Home, stream: str, online: bool | None, *, stranger: bool) -> None:
+        """`stream` is a random name; `online` what is known already; see `stranger`."""
         self.user_id = user_id
+        self.stranger = stranger  # they have come by themselves: the application has neither called nor written
         self.kept = False  # the application has asked for a connection, and had it
         self.admitted: bytes | None = None  # the key with which the application lets the peer in
         self.touched = 0.0  # when something happened here last
@@ -201,6 +202,7 @@ class Link:
         """Return when the peer is connected. Raises `PeerError`, `IdentityError`, `StateError`, and why the server is
         gone for good."""
         self._check()
+        self.stranger = False
         if fingerprint is not None:
             self._home.require(self.user_id, fingerprint)
         self._asking += 1
@@ -217,6 +219,7 @@ class Link:
         gone for good where it would be needed."""
         self._check()
         delivery = self.conversation.send(content, data)
+        self.stranger = False
         if self.state is not PeerState.CONNECTED:
             self.caller.queued()
         self._changed()
@@ -230,6 +233,7 @@ class Link:
     def call(self) -> None:
         """There is a new reason to be connected. Raises as `send` does."""
         self._check()
+        self.stranger = False
         if self.state is not PeerState.CONNECTED:
             self.caller.queued()
 

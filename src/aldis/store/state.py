@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
 from aldis.client.events import SignalingState
 from aldis.errors import AldisError, ConfigError
@@ -16,6 +17,10 @@ from aldis.identity.keys import fingerprint
 from aldis.peer.connection import PeerState
 from aldis.peer.engine import EngineStats
 from aldis.store.content import Received
+
+# The share of the peers that strangers cannot fill: enough for the people that somebody knows, while a program that is
+# called by many has most of its places for them.
+_OF_WHICH_OURS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ class StoreLimits:
     """How much a store keeps at most; sizes in bytes. Raises `ConfigError` for what is no integer from 1 on.
 
     `peers`: users at a time, so that one who comes under many names cannot fill the memory; those with whom nothing
-    is going on make place for others. `queue_messages`, `queue_size`: what waits for one peer; a message of any size
+    is going on make place for others. A quarter of them is kept for users whom the application itself has called or
+    written to (see `callers`). `queue_messages`, `queue_size`: what waits for one peer; a message of any size
     is taken when none is waiting. `unread_messages`, `unread_size`: what has arrived and waits for the application;
     beyond it nothing is acknowledged, and the senders hold back. `arriving_size`: all that has arrived in part, or
     waits behind the unread messages, of all peers together; beyond it the channel with most of it is ended, and its
@@ -117,6 +123,11 @@ class StoreLimits:
     unread_messages: int = 1_000
     unread_size: int = 32 * 1024 * 1024
     arriving_size: int = 128 * 1024 * 1024
+
+    @property
+    def callers(self) -> int:
+        """How many of the `peers` may be users who have come by themselves, and to whom nothing was sent."""
+        return self.peers - self.peers // _OF_WHICH_OURS
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -156,14 +156,15 @@ class Switchboard:
         """The link of a peer, if there is one."""
         return self._links.get(user_id)
 
-    def link(self, user_id: str) -> Link:
-        """The link of a peer, made if need be. Raises `InvalidAddress`, `UsageError`, `TooManyPeers`."""
+    def link(self, user_id: str, *, stranger: bool = False) -> Link:
+        """The link of a peer, made if need be; `stranger` when it is they who want one. Raises `InvalidAddress`,
+        `UsageError`, `TooManyPeers`."""
         link = self._links.get(user_id)
         if link is None:
             self._check_other(user_id)
-            if len(self._links) >= self.limits.peers:
-                self._forget_one()
-            link = Link(user_id, self, secrets.token_urlsafe(_STREAM_BYTES), self._observed.get(user_id))
+            self._make_room(stranger=stranger)
+            stream = secrets.token_urlsafe(_STREAM_BYTES)
+            link = Link(user_id, self, stream, self._observed.get(user_id), stranger=stranger)
             self._links[user_id] = link
             self.changed(link)
         return link
@@ -172,11 +173,20 @@ class Switchboard:
         if check_user_id(user_id) == self.client.user_id:
             raise UsageError("that is our own name")
 
-    def _forget_one(self) -> None:
-        idle = [link for link in self._links.values() if link.idle]
+    def _make_room(self, *, stranger: bool) -> None:
+        """See that there may be one more, if need be by forgetting one with whom nothing is going on: strangers first,
+        as to each that is forgotten nothing says any more where the conversation stood."""
+        strangers = [link for link in self._links.values() if link.stranger]
+        if stranger and len(strangers) >= self.limits.callers:
+            self._forget_one(strangers, self.limits.callers)
+        elif len(self._links) >= self.limits.peers:
+            self._forget_one(self._links.values(), self.limits.peers)
+
+    def _forget_one(self, links: Iterable[Link], limit: int) -> None:
+        idle = [link for link in links if link.idle]
         if not idle:
-            raise TooManyPeers(self.limits.peers)
-        link = min(idle, key=lambda link: link.touched)
+            raise TooManyPeers(limit)
+        link = min(idle, key=lambda link: (not link.stranger, link.touched))
         link.hang_up("forgotten")
         self.over(link, PeerConnectionFailed(link.user_id, "there are too many peers"))
         del self._links[link.user_id]
@@ -310,7 +320,7 @@ class Switchboard:
         user_id, _ = split(event.sender)
         link = self._links.get(user_id)
         if isinstance(event, OfferReceived):
-            link = self._reception.admit(event, user_id, link, self.link)
+            link = self._reception.admit(event, user_id, link, lambda user_id: self.link(user_id, stranger=True))
         if link is not None:
             link.receive(event)
 
