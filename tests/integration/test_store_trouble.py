@@ -247,6 +247,18 @@ async def test_messages_go_to_a_callback_while_there_is_one_those_that_waited_fi
         assert len(got) == 3
 
 
+async def test_nobody_is_let_in_by_what_only_counts_as_true(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", accept=lambda user_id, public_key: "no") as (alice,),
+        stores(server.url, "stranger") as (stranger,),
+    ):
+        with pytest.raises(PeerConnectionFailed):
+            await stranger.connect_to_peer("alice")
+        assert alice.state.peers == {}
+        assert "nobody is let in by anything but True" in caplog.text
+
+
 async def test_who_calls_is_let_in_by_the_application_only() -> None:
     asked: list[tuple[str, bytes]] = []
 

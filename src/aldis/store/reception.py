@@ -63,7 +63,11 @@ class Reception:
         if self._accept is None:
             return True
         try:
-            return self._accept(user_id, key)
+            # Not what counts as true: a coroutine does, and whoever writes `async` by mistake would let everybody in.
+            answer: object = self._accept(user_id, key)
+            if not isinstance(answer, bool):
+                _log.error("the accept callback said %r to %s: nobody is let in by anything but True", answer, user_id)
+            return answer is True
         except Exception:  # noqa: BLE001 - whatever an application's callback raises is its own fault: nobody gets in
             _log.exception("the accept callback raised on %s", user_id)
             return False
