@@ -46,7 +46,7 @@ async def is_served(server: SignalingServer) -> None:
 async def test_a_browser_gets_the_page_and_asks_again_for_next_to_nothing(server: SignalingServer) -> None:
     status, headers, body = await http_get(server.port, PACKED % b"/?from=a-link")
     assert (status, headers["content-type"], headers["content-encoding"]) == (200, "text/html; charset=utf-8", "gzip")
-    assert (int(headers["content-length"]), headers["connection"]) == (len(body), "close")
+    assert int(headers["content-length"]) == len(body)
     assert b"<title>" in gzip.decompress(body)
     again = (PACKED % b"/").replace(b"Host", b"If-None-Match: " + headers["etag"].encode() + b"\r\nHost", 1)
     status, again_headers, body = await http_get(server.port, again)
@@ -157,16 +157,8 @@ async def test_a_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
         server.assert_clean_log()
 
 
-async def test_requests_in_a_row_get_one_answer_and_the_end(server: SignalingServer) -> None:
-    said = await answer(server, (PLAIN % b"/") * 20)
-    assert said.count(b"HTTP/1.1 ") == 1
-    assert b"\r\nConnection: close\r\n" in said
-    assert server._endpoint.requests == {"page": 1}
-    await is_served(server)
-
-
 async def test_a_request_may_come_in_pieces(server: SignalingServer) -> None:
-    request = PLAIN % b"/"
+    request = (PLAIN % b"/").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     assert (await answer(server, request[:9], request[9:20], request[20:])).startswith(b"HTTP/1.1 200 OK\r\n")
 
 

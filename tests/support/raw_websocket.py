@@ -91,10 +91,17 @@ async def http_get(
     try:
         writer.write(request)
         async with asyncio.timeout(PATIENCE):
-            status, headers = await _read_head(reader)
-            return status, headers, await reader.read()
+            return await read_reply(reader)
     finally:
         writer.close()
+
+
+async def read_reply(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """Read one HTTP response: status, headers in lower case, body."""
+    status, headers = await _read_head(reader)
+    if headers.get("connection") == "close":
+        return status, headers, await reader.read()
+    return status, headers, await reader.readexactly(int(headers.get("content-length", "0")))
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:

@@ -3,10 +3,12 @@
 Rules: nothing raised in here reaches picows, which would show its text to the client; what picows logs about clients is
 counted, and at most a debug line.
 
-What picows does by itself: it reads requests of at most 16 KiB and 128 headers within `HANDSHAKE_TIMEOUT`, refuses all
-but GET without a body in HTTP/1.1 (400), gives a reply `Connection: close`, and closes after it. What comes after the
-first request of a connection is not looked at. It has no limit for how long a client may take to fetch its reply: that
-is ours (`UNACKNOWLEDGED`, `MAX_UNTAKEN`).
+A connection begins in a `server.doorway`, which answers plain requests; there may be several on a connection. What is
+none is picows's. What picows does by itself: it reads requests of at most 16 KiB and 128 headers within
+`HANDSHAKE_TIMEOUT`, refuses all but GET without a body in HTTP/1.1 (400), gives a reply `Connection: close`, and closes
+after it. What comes after such a request is not looked at.
+
+Neither has a limit for how long a client may take to fetch its reply: that is ours (`UNACKNOWLEDGED`, `MAX_UNTAKEN`).
 """
 
 from __future__ import annotations
@@ -18,26 +20,30 @@ import socket
 import ssl
 import sys
 from collections import Counter
+from http import HTTPStatus
 from typing import Any, Final, cast
 from weakref import WeakSet
 
 from multidict import CIMultiDict
-from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
+from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in its stub
 
 from aldis.errors import ConfigError
 from aldis.hub.sessions import Dialect
-from aldis.server.http import SUBPROTOCOL, FrontDoor, Reply, Upgrade, busy
+from aldis.server.doorway import HANDSHAKE_TIMEOUT, Doorway
+from aldis.server.http import SUBPROTOCOL, FrontDoor, Headers, PlainRequest, Reply, Upgrade, busy
 from aldis.server.logs import Log
 from aldis.server.websocket import ClientConnection, Connections
 
-# Seconds that a client has to send its whole HTTP request, and to shake hands for TLS.
-HANDSHAKE_TIMEOUT: Final = 10.0
 # Seconds for which what we send may stay unacknowledged, before the kernel ends the connection (TCP_USER_TIMEOUT, in
 # Linux). It is there for replies: of WebSockets, the hub's pings find those that are gone earlier.
 UNACKNOWLEDGED: Final = 60
 # Replies that may wait for clients to fetch them: each holds a file descriptor, and what the kernel did not take of it.
 # It takes nearly all at once, so there are as many only when somebody means it.
 MAX_UNTAKEN: Final = 512
+# Connections in their doorways of which further ones are closed after a reply: what twenty browsers open, which only
+# saves them time.
+MAX_KEPT: Final = 128
 # A reply of this size at most never waits: it fits into the smallest buffer that the kernel has (tcp(7), tcp_wmem).
 AT_ONCE: Final = 4096
 # picows's smallest. It grows to what a client sends; most send little, and this is most of what one costs.
@@ -95,11 +101,14 @@ class Endpoint:
     def __init__(self, connections: Connections, door: FrontDoor, log: Log) -> None:
         # By outcome: requests that became no WebSocket.
         self.requests: Counter[str] = Counter()
-        # Replies that clients have not fetched yet. picows lets go of each with its connection.
-        self._untaken: WeakSet[_Untaken] = WeakSet()
+        # Connections that have been given a large reply, which nobody knows to be fetched. They go when they are over.
+        self._untaken: WeakSet[Doorway | _Untaken] = WeakSet()
+        # Those that are no WebSocket yet, nor given to picows.
+        self._opened: set[Doorway] = set()
         self._connections = connections
         self._door = door
         self._log = log
+        self._picows_log = _PicowsLog(connections, log)
         self._server: asyncio.Server | None = None
         self._draining = False
 
@@ -109,19 +118,10 @@ class Endpoint:
         if context is not None:
             more = {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
         try:
-            self._server = await ws_create_server(
-                self._enter,
-                host,
-                port,
-                websocket_handshake_timeout=HANDSHAKE_TIMEOUT,
-                logger_name=_PicowsLog(self._connections, self._log),
-                enable_auto_pong=False,  # a ping is a sign of life, which the hub wants to hear of
-                max_frame_size=self._connections.max_message_bytes,
-                read_buffer_init_size=READ_BUFFER,
-                # Measured with uvloop: no faster for what a relay does, and 5 KB more for each idle connection.
-                use_aiofastnet=False,
-                backlog=LISTEN_BACKLOG,
-                **more,
+            # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for each
+            # idle connection.
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Doorway(self._opened, self._answer, self._picows), host, port, backlog=LISTEN_BACKLOG, **more
             )
         except OSError as error:
             raise address_error("", host, port, error) from error
@@ -135,27 +135,60 @@ class Endpoint:
         self._draining = True
         if self._server is not None:
             self._server.close()
+        for doorway in list(self._opened):
+            doorway.leave_unless_new()
+
+    def _picows(self) -> asyncio.BufferedProtocol:
+        """What `picows.ws_create_server` makes for each connection; it does not give it away, so it is made here."""
+        return cast(
+            asyncio.BufferedProtocol,
+            WSProtocol(
+                *(None, None, False),  # where a client connects to; it is none
+                self._enter,
+                self._picows_log,
+                True,  # an exception of ours ends the connection
+                HANDSHAKE_TIMEOUT,
+                *(False, 20, 20, WSAutoPingStrategy.PING_WHEN_IDLE),  # no pings: these are the hub's
+                False,  # no pongs: a ping is a sign of life, which the hub wants to hear of
+                self._connections.max_message_bytes,
+                None,  # a client's headers
+                READ_BUFFER,
+            ),
+        )
+
+    def _answer(self, doorway: Doorway, request: PlainRequest) -> tuple[Reply, bool] | None:
+        """The reply to a plain request, and whether the connection may be kept; None for what is picows's."""
+        decision = self._decide(request.path, request.headers)
+        if isinstance(decision, Upgrade):
+            return None
+        keep = not self._draining and len(self._opened) <= MAX_KEPT
+        return self._admit(decision, doorway), keep
 
     def _enter(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        try:
-            decision = self._door.decide(
-                request.path, request.headers, connections=len(self._connections), draining=self._draining
-            )
-        except Exception as error:  # noqa: BLE001 - picows would show the text of the exception to the client
-            self._connections.fault(error)
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(500, b""), None)
+        decision = self._decide(request.path, request.headers)
         if isinstance(decision, Upgrade):
             listener = ClientConnection(self._connections, decision)
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
-        untaken = None
-        if len(decision.body) > AT_ONCE:
+        untaken = _Untaken()
+        response = _response(self._admit(decision, untaken))
+        return WSUpgradeResponseWithListener(response, untaken if untaken in self._untaken else None)
+
+    def _decide(self, path: bytes, headers: Headers) -> Upgrade | Reply:
+        try:
+            return self._door.decide(path, headers, connections=len(self._connections), draining=self._draining)
+        except Exception as error:  # noqa: BLE001 - picows would show the text of the exception to the client
+            self._connections.fault(error)
+            return Reply(HTTPStatus.INTERNAL_SERVER_ERROR, b"", "fault", ())
+
+    def _admit(self, reply: Reply, taker: Doorway | _Untaken) -> Reply:
+        """The reply, or another one when there are too many that may wait for clients to fetch them."""
+        if len(reply.body) > AT_ONCE and taker not in self._untaken:
             if len(self._untaken) >= MAX_UNTAKEN:
-                decision = busy("This server has too many replies under way; try again in a moment.\n", "busy")
+                reply = busy("This server has too many replies under way; try again in a moment.\n", "busy")
             else:
-                untaken = _Untaken()
-                self._untaken.add(untaken)
-        self.requests[decision.outcome] += 1
-        return WSUpgradeResponseWithListener(_response(decision), untaken)
+                self._untaken.add(taker)
+        self.requests[reply.outcome] += 1
+        return reply
 
 
 class _Untaken(WSListener):

@@ -7,13 +7,20 @@
     anything else                       404
 
 It decides and says so in values; no socket is known here. Headers are put into the one shape that picows accepts.
+
+It also reads those requests after which a connection may go on to the next (`read_plain`), and writes the replies to
+them. It reads no others: where one message ends and the next begins is what attackers like to make two programs
+disagree on (RFC 9112 section 11.2), so only a request of which there is one reading is taken.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
+
+from multidict import CIMultiDict
 
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
@@ -24,6 +31,17 @@ WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws"})
 MAX_HOST: Final = 263
 # What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
 RETRY_AFTER: Final = 5
+# What ends the head of a request.
+END_OF_HEAD: Final = b"\r\n\r\n"
+# RFC 9112 section 3, in origin-form, and section 5, without what is obsolete; all of it ASCII that can be seen.
+_REQUEST_LINE: Final = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([!-~](?:[ -~\t]*[!-~])?)?[ \t]*")
+# As many as picows takes.
+MAX_HEADERS: Final = 128
+# With one of these a request has a body, or wants something else than a reply.
+_NOT_PLAIN: Final = ("Content-Length", "Transfer-Encoding", "Expect", "Upgrade", "Sec-WebSocket-Key", "HTTP2-Settings")
+# What `Connection` may hold for a connection to go on, and for it to end.
+_GOING_ON: Final = frozenset({"keep-alive", "close"})
 
 
 class Headers(Protocol):
@@ -75,6 +93,45 @@ def plain(status: HTTPStatus, text: str, outcome: str, *headers: tuple[str, str]
 def busy(text: str, outcome: str) -> Reply:
     """A refusal for now."""
     return plain(HTTPStatus.SERVICE_UNAVAILABLE, text, outcome, ("Retry-After", str(RETRY_AFTER)))
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A GET without a body, that asks for a reply and nothing else. `last`: its sender expects no other after it."""
+
+    path: bytes
+    headers: CIMultiDict[str]
+    last: bool
+
+
+def read_plain(head: bytes) -> PlainRequest | None:
+    """Read a request from its head, which is without the empty line at its end; None unless it is a plain one."""
+    first, *lines = head.split(b"\r\n")
+    request = _REQUEST_LINE.fullmatch(first)
+    if request is None or len(lines) > MAX_HEADERS:
+        return None
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            return None
+        headers.add(field[1].decode("ascii"), (field[2] or b"").decode("ascii"))
+    connection = {token.lower() for token in tokens(headers, "Connection") if token}
+    if any(name in headers for name in _NOT_PLAIN) or not connection <= _GOING_ON:
+        return None
+    if len(headers.getall("Host", [])) != 1:
+        return None  # RFC 9112 section 3.2
+    return PlainRequest(request[1], headers, "close" in connection)
+
+
+def write(reply: Reply, keep: float | None) -> bytes:
+    """A reply as bytes. `keep`: for how many seconds another request is waited for; None when there will be none."""
+    headers = list(reply.headers)
+    if reply.status != HTTPStatus.NOT_MODIFIED:  # which has no body, and would tell the length of another one
+        headers.append(("Content-Length", str(len(reply.body))))
+    headers.append(("Connection", "close") if keep is None else ("Keep-Alive", f"timeout={keep:.0f}"))
+    lines = [f"HTTP/1.1 {reply.status.value} {reply.status.phrase}", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join(lines).encode("ascii") + END_OF_HEAD + reply.body
 
 
 def tokens(headers: Headers, name: str) -> list[str]:

@@ -1,0 +1,156 @@
+"""The way in: a connection from its begin, until it is a WebSocket or over.
+
+picows closes a connection after a plain reply. Over TLS each connection costs a browser three times the way there and
+back before the first byte, so a page of thirty files would be slow wherever the server is far. Therefore the requests
+that can be nothing but a plain GET (`server.http.read_plain`) are answered here, one after the other. Everything else
+is picows's: it is given the connection and all bytes as they came, makes a WebSocket of it, or refuses it and closes.
+
+Rules:
+
+* In doubt it is picows's. A connection never comes back from there.
+* Further requests are looked at while less than `MAX_WAITING` of replies waits to be fetched: who asks on and on, and
+  fetches nothing, is not read any more.
+* Who says nothing for `KEEP_ALIVE` is closed, and so is who takes longer than `HANDSHAKE_TIMEOUT` to ask at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableSet
+from typing import Final, cast
+
+from aldis.server.http import END_OF_HEAD, PlainRequest, Reply, read_plain, write
+
+# Seconds that a client has to send its whole HTTP request, and to shake hands for TLS.
+HANDSHAKE_TIMEOUT: Final = 10.0
+# Seconds for the next request to come. A page asks for its files within one or two; and idle connections are few.
+KEEP_ALIVE: Final = 5.0
+# Bytes of a request that are looked at here: browsers send less than 1 KB, cookies of the same host apart.
+MAX_HEAD: Final = 4096
+# Bytes of replies: a page's files but for the largest fit in. TLS lets as much again wait, and more, beneath it.
+MAX_WAITING: Final = 16 * 1024
+
+
+class Doorway(asyncio.BufferedProtocol):
+    """One connection. `opened` holds all that are in their doorways.
+
+    `answer` gives the reply to a plain request, with whether the connection may be kept, or None to leave the request
+    to picows. `picows` makes what takes a connection over from here.
+    """
+
+    def __init__(
+        self,
+        opened: MutableSet[Doorway],
+        answer: Callable[[Doorway, PlainRequest], tuple[Reply, bool] | None],
+        picows: Callable[[], asyncio.BufferedProtocol],
+    ) -> None:
+        self._opened = opened
+        self._answer = answer
+        self._picows = picows
+        self._buffer = bytearray(MAX_HEAD)
+        # How much of the buffer is filled with what has not been answered.
+        self._filled = 0
+        # Whether there has been a reply.
+        self._answered = False
+        # Whether too much of the replies is left for the kernel to take.
+        self._stuck = False
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        """Let no other request in: close when the replies that are under way have been fetched."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def leave_unless_new(self) -> None:
+        """The server is going away: end, but for who has asked nothing yet, and will be told."""
+        if self._answered:
+            self.end()
+
+    # --- what the event loop calls ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._opened.add(self)
+        self._transport.set_write_buffer_limits(high=MAX_WAITING)
+        self._wait(HANDSHAKE_TIMEOUT)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._leave()
+
+    def get_buffer(self, size: int) -> memoryview:
+        return memoryview(self._buffer)[self._filled :]
+
+    def buffer_updated(self, size: int) -> None:
+        self._filled += size
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes itself
+
+    def pause_writing(self) -> None:
+        self._stuck = True
+        self._stop_waiting()
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stuck = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._wait(KEEP_ALIVE)
+            self._go_on()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Answer what has come, as far as that is possible now."""
+        while self._transport is not None and not self._transport.is_closing() and not self._stuck:
+            head, end, rest = bytes(self._buffer[: self._filled]).partition(END_OF_HEAD)
+            if not end and self._filled < MAX_HEAD:
+                return
+            request = read_plain(head) if end else None
+            answered = self._answer(self, request) if request else None
+            if request is None or answered is None:
+                self._hand_over(self._transport)
+                return
+            self._buffer[: len(rest)] = rest
+            self._filled = len(rest)
+            self._answered = True
+            reply, keep = answered
+            keep = keep and not request.last
+            self._wait(KEEP_ALIVE)
+            self._transport.write(write(reply, KEEP_ALIVE if keep else None))
+            if not keep:
+                self._transport.close()
+
+    def _hand_over(self, transport: asyncio.Transport) -> None:
+        """It is picows's from here on, with all that has come."""
+        came = memoryview(self._buffer)[: self._filled]
+        self._leave()
+        transport.set_write_buffer_limits()
+        protocol = self._picows()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        while came and not transport.is_closing():
+            room = cast(memoryview, protocol.get_buffer(len(came)))
+            size = min(len(room), len(came))
+            room[:size] = came[:size]
+            protocol.buffer_updated(size)
+            came = came[size:]
+
+    def _leave(self) -> None:
+        self._transport = None
+        self._opened.discard(self)
+        self._stop_waiting()
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.end)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
