@@ -38,6 +38,7 @@ from support.server_process import ServerProcess
 from support.store_program import StoreProcess
 from support.stores import (
     QUICK,
+    CountingEngine,
     contents,
     new_store,
     read,
@@ -83,6 +84,28 @@ async def test_the_chat_goes_on_without_the_server_and_signaling_comes_back_by_i
         (carol,) = await stack.enter_async_context(stores(url, "carol"))
         assert await contents(carol, 1) == ["when you are there"]
         await for_carol
+
+
+async def test_a_server_that_comes_back_is_asked_for_its_ice_servers_before_anybody_is_called(tmp_path: Path) -> None:
+    port, engine = free_port(), CountingEngine()
+    before, after = "stun:127.0.0.1:9", "stun:127.0.0.1:19"  # nobody listens there
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ServerProcess(tmp_path, port=port, stun=[before]))
+        url = f"ws://127.0.0.1:{port}"
+        (alice,) = await stack.enter_async_context(stores(url, "alice", engine=engine))
+        (bob,) = await stack.enter_async_context(stores(url, "bob"))
+        await alice.connect_to_peer("bob")
+        await alice.disconnect_from_peer("bob")
+        await until_state(bob, "alice", PeerState.CLOSED)
+        server.signal(signal.SIGKILL)
+        await server.wait()
+        await until(alice, lambda state: state.signaling is SignalingState.CONNECTING, "the loss of the server")
+        delivery = await alice.send("bob", "as soon as you are there")
+        await stack.enter_async_context(ServerProcess(tmp_path, port=port, stun=[after]))
+        await delivery
+        named = [[url for server in config.ice_servers for url in server.urls] for config in engine.configs]
+        assert named[0] == [before]
+        assert {url for urls in named[1:] for url in urls} == {after}
 
 
 async def test_connecting_waits_for_the_server_to_come_back_as_long_as_it_may(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ class Switchboard:
         self._closed = False
         self._tasks = Tasks()  # of links: calls, goodbyes
         self._services = Tasks()
+        self._keeping: asyncio.Task[None] | None = None  # of the ICE servers
         self.transfers = Transfers(self, setup.on_file)
 
     async def start(self) -> None:
@@ -120,12 +121,17 @@ class Switchboard:
         await self.client.connect()
         await self.client.register(self._setup.identity)
         self._check_open()
-        self._services.spawn(self._ice.keep(), "keep the ICE servers")
+        self._keep_ice_servers()
         self._services.spawn(self._pulse(), "look at the round-trip times")
         held_back = await self._ice.known()
         self._check_open()
         for event in held_back:
             self._peer_event(event)
+
+    def _keep_ice_servers(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+        self._keeping = self._services.spawn(self._ice.keep(), "keep the ICE servers")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -300,6 +306,10 @@ class Switchboard:
                 return
             case Registered():
                 self._signaling_error = None
+                if self._keeping is not None and not self._closed:
+                    # A machine that has slept has expired credentials and a timer that slept as well; and the server
+                    # may name others now. Asked before anything else, it answers before a call can need them.
+                    self._keep_ice_servers()
                 for link in list(self._links.values()):
                     link.caller.signaling_returned(resumed=event.resumed)
             case Disconnected():
