@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,14 @@ async def visitor(arrive: Arrive, server: EvilServer, name: str, *, keep: bool =
     return await tab.start(name, keep=keep, url=server.url)
 
 
+async def refuses(tab: Tab, server: EvilServer) -> dict[str, Any]:
+    """An answer in bob's name is refused, which ends nothing: the true one may still come. The server ends it."""
+    await tab.run("window.calling = store.connectToPeer('bob'); calling.catch(() => {});")
+    await tab.until("peers.bob?.error")
+    await server.hang_up("bob", tab.name)
+    return await tab.fails("calling")
+
+
 def swap_fingerprint(message: Message) -> None:
     described(message)["sdp"] = re.sub(r"(a=fingerprint:sha-256 )..", r"\g<1>00", described(message)["sdp"])
 
@@ -196,7 +205,7 @@ async def test_an_answer_that_was_changed_on_the_way_is_refused(arrive: Arrive, 
             await bob.connect_to_signaling(server.url, "bob")
             honest = server.tamper
             server.tamper = tampering("answer", lie)
-            error = await alice.fails("store.connectToPeer('bob', { timeout: 4 })")
+            error = await refuses(alice, server)
             assert (error["name"], error["userId"]) == ("ProofInvalid", "bob")
             assert await alice.get("store.state.peers.bob.connections") == 0
             assert await alice.get("store.state.peers.bob.publicKey") is None
@@ -226,7 +235,7 @@ async def test_a_server_that_puts_itself_in_the_place_of_a_peer_that_is_known_is
         async with new_store() as mallory:
             await mallory.connect_to_signaling(server.url, "bob")
             server.keys["bob"] = bobs.public_key  # the directory tells what alice knows; the answer will not
-            error = await alice.fails("store.connectToPeer('bob', { timeout: 4 })")
+            error = await refuses(alice, server)
             assert error["name"] == "PeerKeyChanged"
             assert bytes(error["offered"]) == mallory.identity.public_key
             assert await alice.get("store.state.peers.bob.connections") == 0
@@ -239,9 +248,7 @@ async def test_a_key_that_is_swapped_at_the_first_contact_is_told_by_the_invitat
         async with new_store() as mallory:
             await mallory.connect_to_signaling(server.url, "bob")
             # The directory is in league with mallory, and alice has never met bob: only the invitation tells.
-            error = await alice.fails(
-                "store.connectToPeer('bob', { timeout: 4, fingerprint })", fingerprint=bobs.fingerprint
-            )
+            error = await alice.fails("store.connectToPeer('bob', { fingerprint })", fingerprint=bobs.fingerprint)
             assert (error["name"], error["offered"]) == ("FingerprintMismatch", mallory.identity.fingerprint)
             assert await alice.get("store.state.peers.bob.publicKey") is None
             # Nor may mallory call.

@@ -11,6 +11,7 @@ import pytest
 
 from aldis.client.events import SignalingState
 from aldis.errors import (
+    AldisError,
     DeliveryFailed,
     FingerprintMismatch,
     MessageTooLarge,
@@ -400,8 +401,11 @@ async def test_an_invitation_keeps_other_keys_out_though_strangers_have_filled_t
         await stranger.connect_to_peer("bob")
         await stranger.disconnect_from_peer("bob")
         await until_state(bob, "stranger", PeerState.CLOSED)
-        with pytest.raises(PeerConnectionFailed):
-            await forger.connect_to_peer("bob", timeout=2)
+        calling = asyncio.create_task(forger.connect_to_peer("bob"))
+        await until_peer(bob, "alice", lambda view: isinstance(view.error, FingerprintMismatch), "the refusal")
+        await forger.disconnect()
+        with pytest.raises(AldisError):
+            await calling
         assert bob.state.peers["alice"].public_key is None
 
 

@@ -92,6 +92,11 @@ class EvilServer:
         if socket is not None and not socket.closed:
             await socket.send_json(message)
 
+    async def hang_up(self, user_id: str, other: str) -> None:
+        """Tell one user that another one gives up whatever was offered so far."""
+        for message in [message for message in self.relayed if message["type"] == "offer"]:
+            await self.deliver({"type": "bye", "from": user_id, "to": other, "connection": message["connection"]})
+
 
 async def _page(_: web.Request) -> web.Response:
     """For a browser: an empty page of this origin, and the SDK as it is."""
