@@ -223,16 +223,20 @@ async def test_closing_during_a_second_attempt_ends_the_attempt() -> None:
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_request_without_a_reply_times_out() -> None:
+async def test_a_request_without_a_reply_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         nothing_left_behind(),
         ScriptedServer() as server,
-        joined(server, request_timeout=1.0) as (client, line),
+        joined(server, request_timeout=20.0) as (client, line),
     ):
-        with pytest.raises(RequestTimeout) as caught:
-            await client.discover("bob")
-        assert caught.value.seconds == 1.0
+        asking = asyncio.create_task(client.discover("bob"))
         number = (await line.receive())["id"]
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        monkeypatch.setattr(loop, "time", lambda: now() + 20)
+        with pytest.raises(RequestTimeout) as caught:
+            await asking
+        assert caught.value.seconds == 20.0
         line.say(type="discover-response", userId="bob", online=True, re=number)
         pinging = asyncio.create_task(client.ping())
         line.say(type="pong", re=(await line.receive())["id"])
