@@ -6,6 +6,7 @@ That nobody complained is checked at the end of every test here (`conftest.arriv
 from __future__ import annotations
 
 import pytest
+from playwright.async_api import Browser, expect
 
 from support import browser
 from support.browser import Arrive, Person, running_chromium
@@ -53,6 +54,40 @@ async def test_nothing_is_loaded_from_elsewhere(arrive: Arrive) -> None:
     await alice.page.get_by_label("Your name").fill("alice")
     assert [url for url in asked if url.endswith("/aldis.js")]
     assert [url for url in asked if not url.startswith((alice.base + "/", "data:", "blob:"))] == []
+
+
+async def test_who_comes_back_asks_for_the_page_and_for_nothing_else(arrive: Arrive) -> None:
+    alice = await arrive()
+    asked = """performance.getEntriesByType('resource').filter((entry) => entry.transferSize > 0)
+        .map((entry) => new URL(entry.name).pathname.replace(/^[/]v-[0-9a-f]+/, ''))"""
+    await alice.page.goto("/", wait_until="networkidle")
+    first = await alice.page.evaluate(asked)
+    assert {"/look.css", "/main.js", "/aldis.js", "/views/welcome.js"} <= set(first)
+    assert len(first) == len(set(first))  # no file twice, under two paths
+    for come_back in (alice.page.reload, lambda **how: alice.page.goto("/", **how)):
+        await come_back(wait_until="networkidle")
+        assert await alice.page.evaluate(asked) == []
+        await expect(alice.page.get_by_label("Your name")).to_be_visible()
+
+
+async def test_a_page_whose_modules_do_not_come_says_what_to_do(arrive: Arrive) -> None:
+    alice = await arrive()
+    alice.tolerate("Failed to load resource: net::ERR_FAILED .*/session.js")
+    await alice.context.route("**/session.js", lambda route: route.abort())
+    await alice.page.goto("/")
+    await expect(alice.page.get_by_text("reload the page")).to_be_visible()
+    await alice.context.unroute_all()
+    await alice.page.reload()
+    await expect(alice.page.get_by_label("Your name")).to_be_visible()
+    await expect(alice.page.get_by_text("reload the page")).to_be_hidden()
+
+
+async def test_a_browser_without_javascript_is_told_what_it_lacks(chromium: Browser, server: ServerProcess) -> None:
+    person = await Person.arrive(chromium, f"http://localhost:{server.port}", java_script_enabled=False)
+    await person.page.goto("/")
+    await expect(person.page.get_by_text("Aldis needs JavaScript")).to_be_visible()
+    assert person.complaints == []
+    await person.leave()
 
 
 async def test_a_page_of_another_origin_can_import_the_sdk_and_nothing_else(

@@ -8,6 +8,9 @@ import { fill, h, icon, setText, uniqueId } from '../dom.js';
 import { fingerprintText, picture } from '../picture.js';
 import { explain, nameProblem } from '../words.js';
 
+// Beside the modules, wherever these are: the server gives them paths that never change.
+const ICON = new URL('../icon.svg', import.meta.url).href;
+
 /** @typedef {{ name: string, invitation: Invitation | null, error: unknown, busy: boolean, blocked: boolean, returning: boolean }} WelcomeState */
 
 /**
@@ -78,7 +81,7 @@ export function welcome(start) {
 /** @returns {Child[]} */
 function greeting() {
   return [
-    h('img', { src: 'icon.svg', alt: '', width: 72, height: 72 }),
+    h('img', { src: ICON, alt: '', width: 72, height: 72 }),
     h('h2', {}, 'Talk directly.'),
     h(
       'p',
