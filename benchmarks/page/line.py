@@ -11,6 +11,7 @@ is lost, and each direction has a rate of its own.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import select
 import struct
@@ -18,7 +19,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,8 +34,8 @@ _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
 _MTU: Final = 1500
-# In an IPv4 header (RFC 791 section 3.1).
-_ADDRESSES: Final = slice(12, 20)
+# Seconds after which it looks whether it is over.
+_PATIENCE: Final = 0.1
 # Slow start as most servers have it; and no connection learns from another one: each visit is somebody's first.
 _KERNEL: Final = {"tcp_congestion_control": "reno", "tcp_no_metrics_save": "1"}
 
@@ -49,17 +50,49 @@ class Line:
     up: float
 
 
+class Way:
+    """One direction of a line. Packets that come at a time leave it at another, in their order."""
+
+    def __init__(self, delay: float, rate: float) -> None:
+        self._delay = delay
+        self._rate = rate
+        # When all that was given so far has been sent.
+        self._free = 0.0
+        self._packets: deque[tuple[float, bytes]] = deque()
+
+    @property
+    def due(self) -> float:
+        """When the next packet leaves; infinity when there is none."""
+        return self._packets[0][0] if self._packets else math.inf
+
+    def send(self, packet: bytes, now: float) -> None:
+        self._free = max(self._free, now) + len(packet) * 8 / self._rate
+        self._packets.append((self._free + self._delay, packet))
+
+    def arrived(self, now: float) -> Iterator[bytes]:
+        while self.due <= now:
+            yield self._packets.popleft()[1]
+
+
+def turned(packet: bytes) -> bytes:
+    """An IPv4 packet with its two addresses swapped."""
+    near, far = packet[12:16], packet[16:20]
+    return packet[:12] + far + near + packet[20:]
+
+
+def source_port(packet: bytes) -> int:
+    """Of a TCP packet."""
+    start = (packet[0] & 15) * 4
+    return int.from_bytes(packet[start : start + 2], "big")
+
+
 class SlowLine:
     """`with SlowLine(line, ports):` - servers that listen on all addresses, at these ports, are at `FAR`."""
 
     def __init__(self, line: Line, ports: Iterable[int]) -> None:
-        self._delay = line.round_trip / 2000
-        self._rates = (line.up, line.down)
-        self._ports = frozenset(struct.pack("!H", port) for port in ports)
-        # What is on its way, in both directions: when it arrives, and the packet.
-        self._ways: tuple[deque[tuple[float, bytes]], ...] = (deque(), deque())
-        # When each direction has sent all that it was given.
-        self._free = [0.0, 0.0]
+        self._up = Way(line.round_trip / 2000, line.up)
+        self._down = Way(line.round_trip / 2000, line.down)
+        self._ports = frozenset(ports)
         self._over = threading.Event()
         self._carrying = threading.Thread(target=self._carry, name="slow line", daemon=True)
 
@@ -83,19 +116,12 @@ class SlowLine:
     def _carry(self) -> None:
         while not self._over.is_set():
             now = time.monotonic()
-            for way in self._ways:
-                while way and way[0][0] <= now:
-                    os.write(self._device, way.popleft()[1])
-            due = min((way[0][0] for way in self._ways if way), default=now + 0.1)
+            for way in (self._up, self._down):
+                for packet in way.arrived(now):
+                    os.write(self._device, packet)
+            due = min(self._up.due, self._down.due, now + _PATIENCE)
             if select.select([self._device], [], [], max(0.0, due - now))[0]:
-                self._take(os.read(self._device, 2 * _MTU))
-
-    def _take(self, packet: bytes) -> None:
-        if packet[0] >> 4 != 4:
-            return
-        start = (packet[0] & 15) * 4
-        down = packet[start : start + 2] in self._ports
-        near, far = packet[12:16], packet[16:20]
-        swapped = packet[: _ADDRESSES.start] + far + near + packet[_ADDRESSES.stop :]
-        self._free[down] = max(self._free[down], time.monotonic()) + len(packet) * 8 / self._rates[down]
-        self._ways[down].append((self._free[down] + self._delay, swapped))
+                packet = os.read(self._device, 2 * _MTU)
+                if packet[0] >> 4 == 4:  # the kernel says something in IPv6, too
+                    way = self._down if source_port(packet) in self._ports else self._up
+                    way.send(turned(packet), time.monotonic())
