@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aldis.client.events import ByeReceived
 from aldis.errors import PeerOffline, PeerUnknown, TransferFailed, UsageError
-from aldis.peer.connection import PeerConnection, PeerState
-from aldis.peer.wire import Wire
+from aldis.peer.connection import PeerState
 from aldis.store.parcels import WINDOW
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
@@ -150,19 +148,14 @@ async def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
 # --- what happens to the path ---------------------------------------------------------------------------------------
 
 
-def connection_of(store: NetworkStore, user_id: str) -> tuple[PeerConnection, Wire]:
+async def lose_the_path(store: NetworkStore, user_id: str) -> None:
+    """The engine's connection is gone, and nobody has said goodbye."""
     assert store._board is not None
     link = store._board.find(user_id)
     assert link is not None
     assert link._connection is not None
     wire = link._connection._current
     assert wire is not None
-    return link._connection, wire
-
-
-async def lose_the_path(store: NetworkStore, user_id: str) -> None:
-    """The engine's connection is gone, and nobody has said goodbye."""
-    _, wire = connection_of(store, user_id)
     await wire._connection.close()
 
 
@@ -202,22 +195,6 @@ async def test_a_transfer_survives_a_path_that_is_lost_and_comes_back(tmp_path: 
         await arrives(transfer)
         assert digest(folder / "photo.jpg") == digest(path)
         assert alice.state.peers["bob"].connections == 1
-
-
-async def test_a_transfer_survives_a_lost_path_of_which_the_server_tells_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with nothing_left_behind(), running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
-        bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
-        path = a_file(tmp_path, 40 * WINDOW)
-        transfer = await alice.send_file("bob", path)
-        await Watched(transfer).until(WINDOW)
-        connection, wire = connection_of(alice, "bob")
-        monkeypatch.setattr(wire, "message_received", lambda data: None)  # nothing reaches her any more
-        connection.receive(ByeReceived("bob", wire.name, "the path was lost"))
-        await arrives(transfer)
-        assert digest(tmp_path / "copy") == digest(path)
-        assert alice.state.peers["bob"].connections > 1
 
 
 async def test_a_transfer_fails_clearly_when_the_other_side_is_started_anew(tmp_path: Path) -> None:

@@ -271,8 +271,6 @@ async def test_a_bye_ends_a_connection_that_is_dead_sooner_than_the_heartbeat() 
         alice.receive(ByeReceived("bob", "another connection", "no matter"))
         timers.advance(1.6)
         await alice.until_state(PeerState.CLOSED)
-        # Nothing comes through any more: that comes first, so that nobody takes the end for a farewell.
-        assert alice.told.states[-2:] == [PeerState.DISCONNECTED, PeerState.CLOSED]
         await alice.peer.close()
         await puppet.close()
 

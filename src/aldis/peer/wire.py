@@ -368,12 +368,7 @@ class Wire:
             self._probe_timer = self._timers.call_later(self._timing.probe, lambda: self._probed(reason))
 
     def _probed(self, reason: str) -> None:
-        # Before all, nothing comes through: whoever is told that first does not take the end for a farewell.
-        self._lost = True
-        self._owner.path_lost(self, final=False)
-        self._probe_timer = self._timers.call_later(0.0, lambda: self._left(reason))
-
-    def _left(self, reason: str) -> None:
+        # This is a farewell: a tab that is closed often gets no GOODBYE through any more, but its bye.
         self._tell(lambda: self._owner.ended(self, reason or "the other side ended the connection", orderly=True))
 
     # --- the end ----------------------------------------------------------------------------------------------------
