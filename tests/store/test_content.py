@@ -72,6 +72,10 @@ def test_the_deepest_and_the_largest_come_through() -> None:
         assert decode(*encode(message)) == message
 
 
+def test_the_largest_number_is_one_that_browsers_have() -> None:
+    assert math.isfinite(float(2**MAX_INTEGER_BITS - 1))
+
+
 def test_the_size_is_limited_in_bytes() -> None:
     encode(b"x" * MAX_MESSAGE)
     for message in (b"x" * (MAX_MESSAGE + 1), "é" * (MAX_MESSAGE // 2 + 1)):

@@ -25,8 +25,8 @@ Received: TypeAlias = "str | bytes | JsonValue"
 
 # Deeper ones could be written, and then not be read on the other side, whose stack may have less room.
 MAX_DEPTH: Final = 100
-# Python itself refuses to read more than 4300 digits; these are some 1200. Browsers lose digits beyond 2^53.
-MAX_INTEGER_BITS: Final = 4096
+# Browsers have no larger numbers (ECMA-262 section 6.1.6.1), and lose digits beyond 2^53.
+MAX_INTEGER_BITS: Final = 1023
 
 _decoder = msgspec.json.Decoder()
 
