@@ -26,6 +26,7 @@ from aldis.protocol.channel import (
     Chunk,
     Hello,
     Ping,
+    Pong,
     decode,
     encode_ack,
     encode_hello,
@@ -235,6 +236,20 @@ async def test_a_full_buffer_refuses_and_says_once_when_there_is_room() -> None:
     wire.buffer_drained()
     assert owner.told == [("drained",)]
     assert wire.send_frame(b"x")
+    await wire.close()
+
+
+async def test_who_takes_no_answers_gets_none_beyond_the_buffer() -> None:
+    wire, owner, channel, _ = opened()
+    channel.sent.clear()
+    channel.buffered_amount = BUFFER_HIGH
+    wire.message_received(encode_ping(1))
+    channel.buffered_amount += 1
+    wire.message_received(encode_ping(2))
+    channel.buffered_amount = 0
+    wire.message_received(encode_ping(3))
+    assert [decode(frame) for frame in channel.sent] == [Pong(1), Pong(3)]
+    assert owner.told == []
     await wire.close()
 
 

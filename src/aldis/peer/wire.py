@@ -289,7 +289,9 @@ class Wire:
             case channel.Chunk() | channel.Ack():
                 self._owner.frame_received(self, frame)
             case channel.Ping(token):
-                self._send(channel.encode_pong(token))
+                # Who takes nothing shall not make us keep answers; what is in the way is sign of life enough.
+                if self._channel is not None and self._channel.buffered_amount <= BUFFER_HIGH:
+                    self._send(channel.encode_pong(token))
             case channel.Pong(token) if self._quality is not None:
                 self._quality.ponged(token, self._timers.time())
             case channel.Hello() if self._greeted:
