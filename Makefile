@@ -29,7 +29,8 @@ help: ## list what can be made
 run: $(STAMPS)/run ## start a server on this machine (installs what it needs into .venv first)
 	@exec $(BIN)/aldis serve $(ARGS)
 
-# Measuring coverage doubles what pure Python costs, and two processes share two cores: hence the longer time-out.
+# Coverage is that of the pure layers by their own tests (tests/conftest.py). What measures them makes pure Python slower,
+# and the test processes share two cores: hence the longer time-out.
 test: system check sdk ## lint, types, and all tests with coverage (installs what they need first)
 	@rm -f .coverage .coverage.*
 	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --timeout 180 --cov --cov-report= $(ARGS)

@@ -50,6 +50,16 @@ def test_chunks_become_a_message_when_the_last_one_is_here() -> None:
     assert (inbox.first.sequence, inbox.first.content, inbox.first.data) == (1, Content.TEXT, data)
 
 
+def test_the_size_is_that_of_whole_messages_not_handed_over_and_of_the_one_that_is_coming() -> None:
+    inbox = opened()
+    inbox.receive(chunk(1, b"whole"))
+    assert inbox.size == 5
+    inbox.receive(chunk(2, b"x" * CHUNK, size=CHUNK + 1, last=False))
+    assert inbox.size == 5 + CHUNK
+    inbox.take()
+    assert inbox.size == CHUNK
+
+
 def test_an_empty_message_is_a_message() -> None:
     inbox = opened()
     assert inbox.receive(chunk(1, b""))

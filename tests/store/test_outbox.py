@@ -62,6 +62,17 @@ def test_an_acknowledgement_covers_all_before_it() -> None:
     assert outbox.acknowledge(3) == range(3, 4)
 
 
+def test_control_messages_are_numbered_among_the_others_and_counted_apart() -> None:
+    outbox = opened(b"aa")
+    assert outbox.put(Content.CONTROL, b"ctrl") == 2
+    assert (outbox.messages, outbox.controls, outbox.size) == (1, 1, 2)
+    assert [chunk.content for chunk in send(outbox)] == [Content.BYTES, Content.CONTROL]
+    outbox.acknowledge(1)
+    assert (outbox.messages, outbox.controls, outbox.size) == (0, 1, 0)
+    outbox.acknowledge(2)
+    assert (outbox.messages, outbox.controls, outbox.size) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("sequence", [2, 3, 2**63])
 def test_a_message_that_was_not_sent_whole_cannot_be_acknowledged(sequence: int) -> None:
     outbox = opened(b"a", b"b" * (CHUNK + 1), b"c")

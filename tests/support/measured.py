@@ -1,0 +1,28 @@
+"""Which tests are measured with `--cov`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+# The tests of the pure layers. What they run is what tools/pure_coverage.py judges: what is pure is to be covered by
+# tests of its own, not in passing by those of a server or a browser. And measuring is dear: it takes two to three times
+# what Python costs in a test, and a third more for each `aldis` process.
+MEASURED = (
+    "protocol",
+    "identity",
+    "hub",
+    "client",
+    "vectors",
+    "peer/test_negotiation.py",
+    "store/test_outbox.py",
+    "store/test_inbox.py",
+    "store/test_controls.py",
+    "store/test_parcels.py",
+    "store/test_delivery_once.py",
+)
+
+
+def is_measured(test: Path) -> bool:
+    """Whether the tests in this file are measured."""
+    return any(test.is_relative_to(TESTS / path) for path in MEASURED)
