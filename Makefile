@@ -29,11 +29,12 @@ help: ## list what can be made
 run: $(STAMPS)/run ## start a server on this machine (installs what it needs into .venv first)
 	@exec $(BIN)/aldis serve $(ARGS)
 
-# Coverage is that of the pure layers by their own tests (tests/conftest.py). What measures them makes pure Python slower,
-# and the test processes share two cores: hence the longer time-out.
+# Coverage is that of the pure layers by their own tests (tests/conftest.py). Measuring makes pure Python slower, and the
+# test processes share two cores: hence the longer time-out. Who has nothing left to do takes over half of what another
+# has before it (worksteal): when tests were dealt out in portions, one process got all those of the browser.
 test: system check sdk ## lint, types, and all tests with coverage (installs what they need first)
 	@rm -f .coverage .coverage.*
-	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --timeout 180 --cov --cov-report= $(ARGS)
+	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 180 --cov --cov-report= $(ARGS)
 	$(BIN)/python tools/pure_coverage.py
 
 check: lint types ## lint and types alone
