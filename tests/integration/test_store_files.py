@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,13 +174,14 @@ async def test_a_transfer_survives_a_path_that_is_lost_and_replaced(tmp_path: Pa
         await (lose_the_path(alice, "bob") if loser == "alice" else lose_the_path(bob, "alice"))
         await arrives(transfer)
         assert digest(tmp_path / "copy") == digest(path)
-        assert alice.state.peers["bob"].connections == 2
+        assert alice.state.peers["bob"].connections > 1
 
 
 async def test_a_transfer_survives_a_path_that_is_lost_and_comes_back(tmp_path: Path) -> None:
+    patient = replace(QUICK, heal=PATIENCE)
     async with (
         running_server() as server,
-        stores(server.url, "alice", timing=QUICK) as (alice,),
+        stores(server.url, "alice", timing=patient) as (alice,),
         StoreProcess(server.url, "bob", SEED) as bob,
     ):
         folder = a_folder(tmp_path)
