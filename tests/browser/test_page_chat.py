@@ -61,6 +61,21 @@ async def test_two_people_meet_by_an_invitation_and_talk(arrive: Arrive) -> None
     await expect(alice.listed("bob")).to_contain_text("offline")
 
 
+async def test_who_was_not_invited_comes_on_the_list_and_no_further(arrive: Arrive) -> None:
+    alice, bob = await windows(arrive, "alice", "bob")
+    await (await bob.talk_to("alice")).connected()
+    await expect(alice.listed("bob")).to_contain_text("connected")
+    await expect(alice.page.get_by_role("heading", name="Invite somebody")).to_be_visible()
+    # Once the invitation has been given to somebody, whoever comes next is taken for them.
+    link = alice.page.get_by_role("textbox", name="Invitation link")
+    await link.press("ControlOrMeta+c")
+    await alice.page.evaluate("document.activeElement.blur()")
+    carol = await window(arrive)
+    await carol.page.goto(await link.input_value())
+    await carol.choose("carol")
+    await alice.conversation("carol").connected()
+
+
 async def test_what_is_said_to_somebody_who_is_away_waits_for_them(arrive: Arrive) -> None:
     alice, bob = await windows(arrive, "alice", "bob")
     with_bob = await alice.talk_to("bob")

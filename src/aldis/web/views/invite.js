@@ -9,10 +9,11 @@ import { generate, toSvg } from '../qr.js';
 
 /**
  * @param {Session} session
+ * @param {() => void} given  somebody has the invitation, or is being shown it
  * @returns {{ element: HTMLDialogElement, open: () => void }}
  */
-export function inviteDialog(session) {
-  const panel = invitePanel(session);
+export function inviteDialog(session, given) {
+  const panel = invitePanel(session, given);
   const title = uniqueId('title');
   const element = h(
     'dialog',
@@ -32,21 +33,26 @@ export function inviteDialog(session) {
     open() {
       panel.render();
       element.showModal();
+      given();
     },
   };
 }
 
-/** @param {Session} session */
-export function invitePanel(session) {
+/** @param {Session} session @param {() => void} given  the link has been taken from here */
+export function invitePanel(session, given) {
   const id = uniqueId('link');
   const code = h('div', { class: 'qr' });
-  const link = h('input', { id, readonly: true, onfocus: () => link.select() });
+  const link = h('input', { id, readonly: true, onfocus: () => link.select(), oncopy: given });
+  const taken = () => {
+    given();
+    return link.value;
+  };
   const share = () =>
     navigator
       .share({
         title: 'Aldis',
         text: `${session.name} invites you to talk`,
-        url: link.value,
+        url: taken(),
       })
       .catch(() => {});
   const element = h(
@@ -69,7 +75,7 @@ export function invitePanel(session) {
     h(
       'div',
       { class: 'buttons' },
-      copyButton('Copy link', () => link.value),
+      copyButton('Copy link', taken),
       'share' in navigator && h('button', { type: 'button', onclick: share }, icon('share'), 'Share'),
     ),
     h('p', { class: 'fine' }, 'Your fingerprint is in the link, so that they can be sure that it is you.'),

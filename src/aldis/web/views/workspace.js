@@ -22,10 +22,15 @@ import { peopleSide } from './people.js';
  * @returns {View & { focus: () => void, isInviting: () => boolean }}
  */
 export function workspace(session, { error, open, back, changeName, takeBack }) {
-  const dialog = inviteDialog(session);
+  // Somebody may come by our invitation. Without one, who connects is a stranger, and only comes on the list.
+  let awaited = false;
+  const given = () => {
+    awaited = true;
+  };
+  const dialog = inviteDialog(session, given);
   const notice = pageNotice(session, error, takeBack);
   const side = peopleSide(session, { open, invite: dialog.open, changeName });
-  const invitation = invitePanel(session);
+  const invitation = invitePanel(session, given);
   const start = h(
     'section',
     { class: 'start', 'aria-label': 'How to begin' },
@@ -45,15 +50,16 @@ export function workspace(session, { error, open, back, changeName, takeBack }) 
   let last = null;
   return {
     element,
-    /** Whether the invitation is all that somebody looks at: nobody is in a field, if only about to type. */
+    /** Whether we wait for who was invited and do nothing else: we are in no field, if only about to type. */
     isInviting() {
       const typing = document.activeElement?.matches('input:read-write, textarea');
-      return !typing && (dialog.element.open || start.checkVisibility());
+      return awaited && !typing && (dialog.element.open || start.checkVisibility());
     },
     focus() {
       dialog.element.close();
       this.render();
       const { current } = session.people;
+      awaited &&= current === null;
       if (current) conversations.get(current)?.focus();
       else side.focus(last);
       last = current;
