@@ -248,7 +248,7 @@ async def test_the_talk_goes_on_without_the_server_which_comes_back_by_itself(se
 
 
 async def test_somebody_else_is_not_let_in(server: Server) -> None:
-    async with chat(server, "alice", "bob", "--timeout", "30") as bob:
+    async with chat(server, "alice", "bob", "--timeout", "0") as bob:
         await bob.says("waiting")
         async with chat(server, "bob", "carol", "--no-wait") as carol:
             await carol.type("let me in\n")
