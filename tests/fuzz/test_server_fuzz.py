@@ -261,7 +261,7 @@ async def abuse(server: ServerProcess, dice: random.Random, outcomes: Counter[st
 @pytest.mark.timeout(180)
 async def test_ten_thousand_mutations_of_valid_frames_leave_the_server_serving_others(tmp_path: Path) -> None:
     outcomes: Counter[str] = Counter()
-    async with ServerProcess(tmp_path, auth="open", log_level="info") as server:
+    async with ServerProcess(tmp_path, auth="open", log_level="info", admin_port=0) as server:
         async with await RawClient.connect(server.port) as alice, await RawClient.connect(server.port) as bob:
             await alice.register("bystander-a")
             await bob.register("bystander-b")

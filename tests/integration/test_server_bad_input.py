@@ -38,7 +38,7 @@ KEY = base64.b64encode(Identity.from_seed(bytes(32)).public_key).decode()
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def process(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
-    async with ServerProcess(tmp_path_factory.mktemp("server"), auth="open") as process:
+    async with ServerProcess(tmp_path_factory.mktemp("server"), auth="open", admin_port=0) as process:
         yield process
         assert await process.stop() == 0
         process.assert_clean_log()

@@ -27,7 +27,7 @@ from support.server_process import ServerProcess
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
-    async with ServerProcess(tmp_path) as server:
+    async with ServerProcess(tmp_path, admin_port=0) as server:
         yield server
 
 
@@ -48,7 +48,7 @@ async def test_names_survive_kill_9_and_belong_to_their_keys_after_it(server: Se
             assert (await client.register(user_id, identity))["success"] is True
     server.signal(signal.SIGKILL)
     assert await server.wait() == -signal.SIGKILL
-    async with ServerProcess(tmp_path) as again:
+    async with ServerProcess(tmp_path, admin_port=0) as again:
         for user_id, identity in identities.items():
             async with await RawClient.connect(again.port) as thief, await RawClient.connect(again.port) as owner:
                 refused = await thief.register(user_id)
@@ -342,7 +342,7 @@ async def test_noise_on_the_admin_port_is_no_line_of_the_log(server: ServerProce
 
 
 async def test_auth_open_is_warned_of(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, auth="open", data=":memory:", admin_port="none") as server:
+    async with ServerProcess(tmp_path, auth="open", data=":memory:") as server:
         assert server.admin_port == 0
         assert await server.stop() == 0
         assert [line["level"] for line in server.lines() if line["event"].startswith("auth is open")] == ["warning"]

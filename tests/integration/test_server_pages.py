@@ -138,7 +138,7 @@ async def answer(server: SignalingServer, *parts: bytes) -> bytes:
 
 
 async def test_a_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path) as server:
+    async with ServerProcess(tmp_path, admin_port=0) as server:
         descriptors = Path(f"/proc/{server.pid}/fd")
         before = len(list(descriptors.iterdir()))
 

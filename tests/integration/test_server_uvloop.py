@@ -26,7 +26,7 @@ async def metric(server: ServerProcess, name: str) -> float:
 
 
 async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, resume_window=0, close_timeout=1) as server:
+    async with ServerProcess(tmp_path, resume_window=0, close_timeout=1, admin_port=0) as server:
         async with await RawClient.connect(server.port) as flood:
             await flood.register("flood")
             sock = socket.create_connection(("127.0.0.1", server.port))
@@ -52,7 +52,7 @@ async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(tm
 
 
 async def test_a_half_open_connection_is_found_by_ping_and_aborted(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, ping_interval=1, resume_window=0, close_timeout=1) as server:
+    async with ServerProcess(tmp_path, ping_interval=1, resume_window=0, close_timeout=1, admin_port=0) as server:
         async with await RawClient.connect(server.port) as dead, await RawClient.connect(server.port) as watcher:
             await watcher.register("watcher")
             await dead.register("dead")

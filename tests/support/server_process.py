@@ -30,7 +30,8 @@ except AldisError as error:
 
 
 class ServerProcess:
-    """`async with ServerProcess(folder, auth="open") as server`: settings by name; ports are free ones.
+    """`async with ServerProcess(folder, auth="open") as server`: settings by name. Its port is a
+    free one; the admin port takes time to start, and is there only for who wants it (`admin_port=0`: a free one).
 
     `close_timeout`: seconds that a client has to answer a close, where a test waits for a client that does not.
     """
@@ -39,7 +40,7 @@ class ServerProcess:
         self._close_timeout = close_timeout
         self.settings = {
             "port": free_port(),
-            "admin_port": 0,
+            "admin_port": "none",
             "data": str(folder / "data"),
             "log_format": "json",
             "log_level": "debug",

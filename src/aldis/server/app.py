@@ -28,7 +28,6 @@ from aldis.backends.sqlite import FILE_NAME, SqliteDirectory
 from aldis.errors import StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
-from aldis.server.admin import AdminSite
 from aldis.server.config import MEMORY, ServerConfig
 from aldis.server.endpoint import MAX_UNTAKEN, Endpoint
 from aldis.server.http import FrontDoor
@@ -130,6 +129,9 @@ class SignalingServer:
             self._directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
             if config.admin_port is not None:
+                # Here, since it loads aiohttp, a third of what the start takes, and not every server has this port.
+                from aldis.server.admin import AdminSite
+
                 collector = ServerCollector(
                     self.hub,
                     directory=self._directory_stats,
