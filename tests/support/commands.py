@@ -187,16 +187,20 @@ class Typed:
         """Whether the terminal shows what is typed by itself, as it does when no editor has taken it over."""
         return bool(termios.tcgetattr(self._inside)[3] & termios.ECHO)
 
-    async def shows(self, text: str, *, after: int = 0) -> int:
-        """Wait until `text` has been shown beyond the position `after`; return the position behind it."""
+    async def shows(self, text: str | re.Pattern[str], *, after: int = 0) -> int:
+        """Wait until `text` has been shown beyond the position `after`; return the position behind it.
+
+        A blank may be missing where one was before: what stays as it was on the screen is not drawn again.
+        """
+        pattern = re.compile(re.escape(text).replace(r"\ ", " ?")) if isinstance(text, str) else text
         try:
             async with asyncio.timeout(PATIENCE):
-                while (position := self.seen.find(text, after)) < 0:
+                while (found := pattern.search(self.seen, after)) is None:
                     self._grown.clear()
                     await self._grown.wait()
         except TimeoutError:
-            raise AssertionError(f"never showed {text!r}, but:\n{self.seen[-4000:]}") from None
-        return position + len(text)
+            raise AssertionError(f"never showed {pattern.pattern!r}, but:\n{self.seen[-4000:]}") from None
+        return found.end()
 
     async def end(self) -> int:
         """Wait for its end and return the exit code."""
