@@ -89,7 +89,7 @@ export class QueueFull extends UsageError {
    * @param {number} size How many bytes they have.
    */
   constructor(userId, messages, size) {
-    super(`${messages} messages are waiting for ${userId}; no more can be queued`);
+    super(`${messages} messages are waiting for ${userId} already`);
     /** @readonly */
     this.userId = userId;
     /** @readonly */

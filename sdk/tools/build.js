@@ -19,7 +19,7 @@ import { keptNames } from './names.js';
  * What the whole SDK may weigh on the wire, gzipped, in bytes. 25,000 is the aim, and what is there is more: settings that
  * are looked at, and what closing, refusing and failing cost where others mean harm. This keeps it from growing.
  */
-export const MAX_SDK = 26_400;
+export const MAX_SDK = 25_800;
 
 const here = new URL('../', import.meta.url);
 const web = new URL('../src/aldis/web/', here);
@@ -61,20 +61,37 @@ export async function built() {
   ];
 }
 
-/** What terser is to do with the SDK. */
+/**
+ * What terser is to do with the SDK.
+ *
+ * @returns {import('terser').MinifyOptions}
+ */
 export function shortened() {
   const kept = new Set(Object.values(keptNames()).flatMap((names) => [...names]));
-  return { properties: { reserved: [...kept], keep_quoted: /** @type {const} */ ('strict'), builtins: true } };
+  return {
+    // No getter of ours does anything but tell; and gzip likes functions that are called better than copies of them.
+    compress: { passes: 3, pure_getters: true, inline: 1 },
+    mangle: { properties: { reserved: [...kept], keep_quoted: 'strict', builtins: true } },
+  };
 }
+
+/**
+ * A module with its export at its beginning, where it may stand as well. At the end its names would be too far from the
+ * same ones of the errors for gzip to see them.
+ *
+ * @param {string} code
+ */
+export const exportFirst = (code) => code.replace(/(.*)(export\{[^}]*\});$/s, '$2;$1');
 
 /**
  * @param {string} name
  * @param {import('esbuild').BuildOptions} entry
  * @param {string} banner
- * @param {import('terser').MangleOptions | true} [mangle]
+ * @param {import('terser').MinifyOptions} [options]
  */
-async function bundle(name, entry, banner, mangle = true) {
-  const text = `${banner}\n${await minified(entry, { mangle })}\n`;
+async function bundle(name, entry, banner, options) {
+  const code = await minified(entry, options);
+  const text = `${banner}\n${options ? exportFirst(code) : code}\n`;
   return { url: new URL(name, web), name, text, gzipped: gzipSync(text, { level: 9 }).length };
 }
 

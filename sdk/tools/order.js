@@ -10,7 +10,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
-import { SDK, minified, shortened } from './build.js';
+import { SDK, exportFirst, minified, shortened } from './build.js';
 
 const ROUNDS = 2000;
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -39,7 +39,7 @@ const marked = await minified(
       },
     ],
   },
-  { mangle: shortened() },
+  shortened(),
 );
 /** @type {Map<string, string>} */
 const texts = new Map();
@@ -60,7 +60,7 @@ const isPossible = (order) =>
   order.every((file, index) => (before.get(file) ?? []).every((each) => !order.includes(each, index)));
 
 /** @param {string[]} order */
-const size = (order) => gzipSync(order.map((file) => texts.get(file)).join(''), { level: 9 }).length;
+const size = (order) => gzipSync(exportFirst(order.map((file) => texts.get(file)).join('')), { level: 9 }).length;
 
 let seed = 1;
 /** A linear congruential generator: evenly from 0 to 1, the same each time (Numerical Recipes). */

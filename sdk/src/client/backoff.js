@@ -17,16 +17,20 @@ import { settings } from './settings.js';
 
 /** The rule by which somebody tries again; times in seconds. */
 export class Backoff {
+  /** @readonly */
+  first = 0.5;
+  /** @readonly */
+  factor = 2;
+  /** @readonly */
+  most = 30;
+
   /** @param {BackoffOptions} [options] Also another `Backoff`. Throws `ConfigError` for what is no number from 0 up. */
   constructor(options) {
-    const defaults = { first: 0.5, factor: 2, most: 30 };
-    const { first, factor, most } = settings('backoff', defaults, options, (value) => value >= 0);
-    /** @readonly */
-    this.first = first;
-    /** @readonly */
-    this.factor = factor;
-    /** @readonly */
-    this.most = most;
+    const defaults = /** @type {Required<BackoffOptions>} */ (this);
+    Object.assign(
+      this,
+      settings('backoff', defaults, options, (value) => value >= 0),
+    );
   }
 
   /**

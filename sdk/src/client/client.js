@@ -30,10 +30,20 @@ import { openTransport } from './transport.js';
  * @property {number} [connectTimeout] Seconds for each attempt. 10
  * @property {typeof globalThis.WebSocket} [WebSocket]
  *
+ * @typedef {'ask' | 'connected' | 'end' | 'lost' | 'online' | 'received' | 'signed' | 'tick'} Input What the machine is
+ *   told.
+ *
  * @typedef {object} DescriptionOptions
  * @property {string | null} [connection] The name of the peer connection.
  * @property {Proof | null} [proof]
  * @property {Capabilities | null} [capabilities]
+ */
+
+/**
+ * What comes after the time.
+ *
+ * @template {Input} Call
+ * @typedef {Parameters<ClientMachine[Call]> extends [number, ...infer Rest] ? Rest : never} Told
  */
 
 /**
@@ -71,8 +81,13 @@ export class SignalingClient {
    * @param {ClientOptions} [options] Throws `ConfigError` and `InvalidAddress`.
    */
   constructor(url, userId, options = {}) {
-    const { device = DEFAULT_DEVICE, token = null, requestTimeout = 10, connectTimeout = 10 } = options;
-    const { WebSocket = globalThis.WebSocket } = options;
+    const {
+      device = DEFAULT_DEVICE,
+      token,
+      requestTimeout = 10,
+      connectTimeout = 10,
+      WebSocket = globalThis.WebSocket,
+    } = options;
     const { url: dialled, server } = parseEndpoint(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;
@@ -111,7 +126,7 @@ export class SignalingClient {
   async connect() {
     this.#machine.checkNotEnded();
     if (this.state !== 'disconnected') throw new StateError('connect() was called already');
-    if (!this.#transportOptions.WebSocket) throw new EngineMissing('WebSocket', 'Node.js has one from version 22 on');
+    if (!this.#transportOptions.WebSocket) throw new EngineMissing('WebSocket', 'Node.js 22 has one');
     const reason = await this.#dial();
     this.#machine.checkNotEnded(); // it may have been closed meanwhile
     if (reason !== null) throw new ServerUnreachable(this.url, reason);
@@ -120,7 +135,7 @@ export class SignalingClient {
 
   /** Leave the server and let go of everything. Can be called at any time and again; never rejects. */
   async close() {
-    this.#run((machine, now) => machine.end(now, null));
+    this.#tell('end', null);
     await this.#transport?.gone;
   }
 
@@ -222,7 +237,7 @@ export class SignalingClient {
    */
   #ask(message, identity) {
     return new Promise((resolve, reject) => {
-      this.#run((machine, now) => machine.ask(now, message, { resolve, reject }, identity));
+      this.#tell('ask', message, { resolve, reject }, identity);
     });
   }
 
@@ -241,21 +256,21 @@ export class SignalingClient {
 
   // --- the machine -------------------------------------------------------------------------------------------------
 
-  #online = () => this.#run((machine, now) => machine.online(now));
-  #tick = () => this.#run((machine, now) => machine.tick(now));
+  #online = () => this.#tell('online');
+  #tick = () => this.#tell('tick');
 
   /** Make a connection; resolves when that has been tried: why it has failed, or null. @returns {Promise<string | null>} */
   #dial() {
     return new Promise((resolve) => {
       this.#transport = openTransport(this.url, this.#transportOptions, {
         opened: () => {
-          this.#run((machine, now) => machine.connected(now));
+          this.#tell('connected');
           resolve(null);
         },
-        received: (data) => this.#run((machine, now) => machine.received(now, data)),
+        received: (data) => this.#tell('received', data),
         ended: (code, reason) => {
           this.#transport = null;
-          this.#run((machine, now) => machine.lost(now, code, reason));
+          this.#tell('lost', code, reason);
           resolve(reason);
         },
       });
@@ -266,11 +281,15 @@ export class SignalingClient {
    * Tell the machine something, and do what it wants done. A callback may lead back here; then the outer call does the
    * rest.
    *
-   * @param {(machine: ClientMachine, now: number) => void} tell
+   * @template {Input} Call
+   * @param {Call} call
+   * @param {Told<Call>} values What comes after the time.
    */
-  #run(tell) {
-    const machine = this.#machine;
-    tell(machine, timers.time());
+  #tell(call, ...values) {
+    const machine = /** @type {ClientMachine & Record<Input, (now: number, ...values: unknown[]) => void>} */ (
+      this.#machine
+    );
+    machine[call](timers.time(), ...values);
     if (this.#carryingOut) return;
     this.#carryingOut = true;
     for (let effect; (effect = machine.effects.shift());) this.#do(effect);
@@ -303,10 +322,10 @@ export class SignalingClient {
   async #sign({ identity, message }) {
     try {
       const signature = await identity.sign(message);
-      this.#run((machine, now) => machine.signed(now, message, signature));
+      this.#tell('signed', message, signature);
     } catch (error) {
       // A key that cannot sign is of no use, now or later.
-      this.#run((machine, now) => machine.end(now, new IdentityError(String(error))));
+      this.#tell('end', new IdentityError(String(error)));
     }
   }
 }

@@ -21,5 +21,5 @@ export function parseEndpoint(text) {
     const { href, host, protocol, username, password, hash } = new URL(String(text).replace(/^http/i, 'ws'));
     if (/^wss?:$/.test(protocol) && !(username + password + hash)) return { url: href, server: host };
   } catch {}
-  throw new ConfigError('url', `${JSON.stringify(text)} is not the ws:// or wss:// URL of a server`);
+  throw new ConfigError('url', `${JSON.stringify(text)} is no ws: or wss: URL`);
 }

@@ -26,19 +26,12 @@
  * @import { Numbered } from './inbound.js'
  * @import { Phase, Step } from './phases.js'
  */
-import {
-  ConnectionClosed,
-  ConnectionLost,
-  MessageTooLarge,
-  ProtocolViolation,
-  RequestTimeout,
-  StateError,
-} from '../errors.js';
+import { ConnectionClosed, ConnectionLost, MessageTooLarge, RequestTimeout, StateError } from '../errors.js';
 import * as proofs from '../identity/proofs.js';
 import { checkDevice, checkUserId } from '../protocol/addresses.js';
 import { decodeServerMessage, encodeClientMessage, fromBase64, toBase64, toUtf8 } from '../protocol/codec.js';
 import * as codes from '../protocol/codes.js';
-import { check } from '../protocol/shapes.js';
+import { check, violation } from '../protocol/shapes.js';
 import { eventOf, failureOf, resultOf } from './inbound.js';
 import { isLive, TABLE } from './phases.js';
 
@@ -88,7 +81,7 @@ const SETTLED = 10;
  * @property {string} host What the `Host` header says, since that is what is signed.
  * @property {string} userId
  * @property {string} device
- * @property {string | null} token
+ * @property {string | null} [token]
  * @property {Backoff} backoff
  * @property {number} requestTimeout Seconds.
  */
@@ -166,7 +159,7 @@ export class ClientMachine {
 
   /** Throw the error that has ended the client, or `StateError` when it was closed on purpose. */
   checkNotEnded() {
-    if (this.phase === 'ended') throw this.error ?? new StateError('this client is closed');
+    if (this.phase === 'ended') throw this.error ?? new StateError('the client was closed');
   }
 
   /** When `tick` has to be called at the latest; Infinity when nothing is waited for. */
@@ -198,9 +191,8 @@ export class ClientMachine {
       const message = decodeServerMessage(text);
       if (message) this.#handle(message, text.length, now);
     } catch (error) {
-      if (!(error instanceof ProtocolViolation)) throw error;
       // Pages cannot say 1002, which would be the code for it.
-      this.#hangUp(codes.GOING_AWAY, `the server broke the protocol: ${error.message}`);
+      this.#hangUp(codes.GOING_AWAY, `the server broke the protocol: ${violation(error)}`);
     }
   }
 

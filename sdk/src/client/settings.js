@@ -18,7 +18,7 @@ export function settings(what, defaults, changes, fits) {
   const all = /** @type {Record<string, number>} */ ({ ...defaults });
   for (const [name, value] of Object.entries(/** @type {Record<string, number>} */ (changes ?? {}))) {
     const setting = `${what}.${name}`;
-    if (!Object.hasOwn(all, name)) throw new ConfigError(setting, 'there is no such setting');
+    if (!Object.hasOwn(all, name)) throw new ConfigError(setting, 'no such setting');
     if (value === undefined) continue;
     if (!Number.isFinite(value) || !fits(value)) throw new ConfigError(setting, `${value} is out of range`);
     all[name] = value;

@@ -18,7 +18,7 @@ const CLOSE_TIMEOUT = 2;
 const MAX_REASON = 40;
 // Bytes on their way out that the network has not taken. Who has so much to say to a server is not heard any more.
 const MOST_BACKLOG = 4 * 1024 * 1024;
-const NO_ANSWER = 'nothing answers there, or not as an Aldis server does, or its certificate is not trusted';
+const NO_ANSWER = 'no Aldis server answers there, or its certificate is not trusted';
 
 /**
  * @typedef {object} TransportListener Who is told what comes.
@@ -95,7 +95,7 @@ export function openTransport(url, { WebSocket, connectTimeout }, { opened, rece
     gone,
     send(text) {
       ws?.send(text);
-      if (ws && ws.bufferedAmount > MOST_BACKLOG) abort('the network takes nothing');
+      if ((ws?.bufferedAmount ?? 0) > MOST_BACKLOG) abort('the network takes nothing');
     },
     close(code, reason) {
       if (!open) {

@@ -151,7 +151,7 @@ function subtle() {
   if (subtle) {
     return subtle;
   }
-  throw new IdentityError('no cryptography here: open the page with https:// or on localhost');
+  throw new IdentityError('no cryptography here: use https:// or localhost');
 }
 
 /**

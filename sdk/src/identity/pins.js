@@ -67,7 +67,7 @@ export class MemoryPins {
   async accept(server, userId, publicKey) {
     const key = together(server, userId);
     if (this.#keys.size >= this.#limit && !this.#keys.has(key)) {
-      throw new IdentityError(`${this.#limit} keys are pinned, and no more can be`);
+      throw new IdentityError(`no more than ${this.#limit} keys`);
     }
     this.#keys.set(key, publicKey.slice());
   }

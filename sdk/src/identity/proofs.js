@@ -13,7 +13,7 @@ import { sha256 } from './keys.js';
 export const NONCE_BYTES = 32;
 
 /**
- * @param {...(string | Uint8Array)} parts
+ * @param {...(string | Iterable<number>)} parts
  * @returns {Bytes}
  */
 function join(...parts) {
@@ -73,9 +73,8 @@ export const offer = async (sender, recipient, connection, nonce, sdp) =>
  * @param {string} offerSdp
  */
 export async function answer(sender, recipient, connection, nonce, sdp, offerSdp) {
-  const digests = await Promise.all([sdp, offerSdp].map((text) => sha256(toUtf8(text))));
-  const both = Uint8Array.from(digests.flatMap((digest) => [...digest]));
-  return join('aldis answer v1', sender, recipient, connection, nonce, both);
+  const [ours, theirs] = [await sha256(toUtf8(sdp)), await sha256(toUtf8(offerSdp))];
+  return join('aldis answer v1', sender, recipient, connection, nonce, [...ours, ...theirs]);
 }
 
 /**

@@ -31,7 +31,7 @@ import { linger, TIMING, Wire } from './wire.js';
 /** @import { PeerError } from '../errors.js' */
 /** @import { AnswerReceived, OfferReceived, PeerEvent } from '../client/events.js' */
 /** @import { Timers } from '../client/timers.js' */
-/** @import { Ack, Chunk, Hello } from '../protocol/channel.js' */
+/** @import { Ack, Chunk, Hello, OurHello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Capabilities, Proof } from '../protocol/messages.js' */
 /** @import { EngineConfig, EngineStats } from './engine.js' */
@@ -111,7 +111,7 @@ export class PeerConnection {
    * @param {Pick<Trust, 'check' | 'sign'>} options.trust
    * @param {SignalSender} options.signaling
    * @param {PeerListener} options.listener
-   * @param {() => Hello} options.hello called once for each channel, when it has opened and the one before is gone; what
+   * @param {() => OurHello} options.hello called once for each channel, when it has opened and the one before is gone; what
    *   it returns is sent as our first frame
    * @param {Partial<PeerTiming>} [options.timing]
    * @param {Timers} [options.timers]
@@ -287,7 +287,7 @@ export class PeerConnection {
     for (const command of machine[call](...values)) this.#carryOut(command);
     const { deadline, state, outcome } = machine;
     this.#cancelDeadline();
-    if (deadline !== null) {
+    if (deadline < Infinity) {
       this.#cancelDeadline = this.#hub.timers.callLater(deadline - this.#now, () => this.#happened('tick', this.#now));
     }
     if (state !== this.state) {

@@ -83,7 +83,7 @@ export async function apply(native, type, sdp) {
   check(
     // Without the one there is no channel, without the other nobody knows whom it leads to.
     sdp.length <= MAX_SDP && /^m=application /m.test(sdp) && /^a=fingerprint:/m.test(sdp),
-    'a session description too long, or without channel or fingerprint',
+    'a description too long, or without channel or fingerprint',
   );
   await native.setRemoteDescription({ type, sdp });
 }
@@ -146,8 +146,7 @@ function borrow(native, kind) {
  * @returns {Promise<EngineStats | null>} null while there is no path
  */
 export async function statsOf(native) {
-  /** @type {Map<string, Record<string, any>>} */
-  const report = new Map(/** @type {Iterable<[string, any]>} */ (await native.getStats()));
+  const report = await native.getStats();
   const all = [...report.values()];
   const pair =
     report.get(all.find((entry) => entry.selectedCandidatePairId)?.selectedCandidatePairId) ??

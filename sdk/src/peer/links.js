@@ -192,5 +192,6 @@ export function belongs(candidate, { fragments }) {
  * @param {number} size
  */
 export function limit(all, size) {
-  if (all.size > size) all.delete(/** @type {Key} */ (all.keys().next().value));
+  const [oldest] = all.keys();
+  if (all.size > size) all.delete(/** @type {Key} */ (oldest));
 }

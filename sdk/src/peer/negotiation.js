@@ -133,11 +133,9 @@ export class Negotiation {
     return this.#links.find((link) => link.opened);
   }
 
-  /** @returns {number | null} when `tick` is due */
+  /** When `tick` is due; `NEVER` when nothing is waited for. */
   get deadline() {
-    const all = this.#links.map((link) => (isDue(link) ? 0 : Math.min(link.deadline, link.offerDeadline)));
-    const first = Math.min(...all);
-    return first < NEVER ? first : null;
+    return Math.min(...this.#links.map((link) => (isDue(link) ? 0 : Math.min(link.deadline, link.offerDeadline))));
   }
 
   /**

@@ -15,7 +15,6 @@
  * It does not know that there may be other connections to the same peer.
  */
 
-import { ProtocolViolation } from '../errors.js';
 import {
   decode,
   encodeGoodbye,
@@ -26,12 +25,12 @@ import {
   MAX_FRAME,
   VERSION,
 } from '../protocol/channel.js';
-import { check } from '../protocol/shapes.js';
+import { check, violation } from '../protocol/shapes.js';
 import { apply, CAPABILITIES, configuration, makeConnection, setTracks, statsOf } from './engine.js';
 import { Quality } from './quality.js';
 
 /** @import { Timers } from '../client/timers.js' */
-/** @import { Frame, Hello } from '../protocol/channel.js' */
+/** @import { Frame, OurHello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Proof } from '../protocol/messages.js' */
 /** @import { PeerListener, SignalSender } from './connection.js' */
@@ -70,7 +69,7 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  * @property {string} remote
  * @property {Pick<Trust, 'check' | 'sign'>} trust
  * @property {SignalSender} signaling
- * @property {() => Hello} hello
+ * @property {() => OurHello} hello
  * @property {() => EngineConfig} config what to make connections with now
  * @property {PeerTiming} timing
  * @property {Timers} timers
@@ -365,8 +364,7 @@ export class Wire {
       check(typeof data !== 'string' && data.byteLength <= MAX_FRAME, 'a text message, or a frame too long');
       this.#take(decode(new Uint8Array(data)));
     } catch (error) {
-      if (!(error instanceof ProtocolViolation)) throw error;
-      const reason = `the other side broke the protocol: ${error.message}`;
+      const reason = `the other side broke the protocol: ${violation(error)}`;
       this.sayGoodbye(reason);
       this.#happened('abandon', reason);
     }
@@ -389,10 +387,7 @@ export class Wire {
         this.quality.ponged(frame.token, this.#now);
         break;
       case 'hello':
-        check(
-          frame.version === VERSION,
-          `it speaks version ${frame.version} of the channel protocol, we speak ${VERSION}`,
-        );
+        check(frame.version === VERSION, `it speaks version ${frame.version}, we speak ${VERSION}`);
         this.greeted = true;
         this.#tell('channelOpened', frame);
         this.#happened('channelReady');

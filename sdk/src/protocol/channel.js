@@ -33,9 +33,6 @@ export const MAX_MESSAGE = 16 * 1024 * 1024;
 // A reason is a line for a log. In bytes.
 export const MAX_REASON = 200;
 
-/** What a message is made of: UTF-8 text, bytes, a JSON value, or a word from store to store. */
-export const Content = Object.freeze({ TEXT: 0, BYTES: 1, JSON: 2, CONTROL: 3 });
-
 const HELLO = 1;
 const MESSAGE = 2;
 const ACK = 3;
@@ -62,6 +59,7 @@ const BROKEN = 'a broken frame';
  * @typedef {{ type: 'chunk', content: number, sequence: number, size: number, last: boolean, data: Bytes }} Chunk A
  *   piece of a message; `data` is a view into the frame.
  */
+/** @typedef {Omit<Hello, 'type'>} OurHello What we say in it, just as it goes into JSON. */
 /** @typedef {{ type: 'ack', sequence: number }} Ack */
 /** @typedef {{ type: 'ping' | 'pong', token: bigint }} Heartbeat */
 /** @typedef {{ type: 'goodbye', reason: string }} Goodbye */
@@ -77,16 +75,13 @@ const hello = shape({
 });
 
 /**
+ * A frame of a few bytes.
+ *
  * @param {number} kind
  * @param {Uint8Array} rest
  * @returns {Bytes}
  */
-function frame(kind, rest) {
-  const bytes = new Uint8Array(1 + rest.length);
-  bytes[0] = kind;
-  bytes.set(rest, 1);
-  return bytes;
-}
+const frame = (kind, rest) => Uint8Array.of(kind, ...rest);
 
 /**
  * @param {number} kind
@@ -99,16 +94,19 @@ function numbered(kind, value) {
   return bytes;
 }
 
-/** @param {Uint8Array} bytes */
-const view = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+/**
+ * For the numbers in a string of bytes.
+ *
+ * @param {Uint8Array} bytes
+ */
+export const view = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 
 /**
  * The bytes of a HELLO frame.
  *
- * @param {Omit<Hello, 'type'>} hello
+ * @param {OurHello} hello
  */
-export const encodeHello = ({ version, stream, next, features, received }) =>
-  frame(HELLO, toUtf8(JSON.stringify({ version, stream, next, features, received })));
+export const encodeHello = (hello) => frame(HELLO, toUtf8(JSON.stringify(hello)));
 
 /**
  * The bytes of an ACK frame.

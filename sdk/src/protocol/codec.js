@@ -7,22 +7,7 @@
  * @import { Candidate, Capabilities, ClientMessage, Description, Proof, ServerMessage } from './messages.js'
  */
 import { UsageError } from '../errors.js';
-import {
-  attempt,
-  check,
-  fieldsOf,
-  flag,
-  integer,
-  isWellFormed,
-  list,
-  nullable,
-  number,
-  one,
-  opaque,
-  parse,
-  shape,
-  text,
-} from './shapes.js';
+import { attempt, check, flag, integer, list, nullable, number, one, opaque, shape, text, typed } from './shapes.js';
 
 /** @typedef {Uint8Array<ArrayBuffer>} Bytes A string of bytes. */
 
@@ -35,10 +20,7 @@ const found = { userId: string, online: flag, 'publicKey?': string, 'devices?': 
 // A user id and a device with the slash between them; the exact rules are checked where one is used.
 const relayed = { to: text(1, 193), 'from?': string, 'connection?': string, 'proof?': opaque, 'id?': id };
 
-/** @type {Record<string, ReturnType<typeof shape>>} */
-const TYPES = {
-  // @ts-expect-error Or `constructor` would be a type.
-  __proto__: null,
+const read = typed({
   challenge: shape({ nonce: string, 're?': id }),
   registered: shape({
     success: flag,
@@ -69,7 +51,7 @@ const TYPES = {
   'ice-candidate': shape({ ...relayed, candidate: opaque }),
   bye: shape({ ...relayed, 'reason?': string }),
   relay: shape({ ...relayed, sealed: given }),
-};
+});
 
 /**
  * Read one frame from a server. Null for a `type` that this version does not know; throws `ProtocolViolation`.
@@ -77,12 +59,7 @@ const TYPES = {
  * @param {string} frame
  * @returns {ServerMessage | null}
  */
-export function decodeServerMessage(frame) {
-  const object = fieldsOf(parse(frame));
-  const type = string(object.type);
-  const read = TYPES[type]?.(object);
-  return read ? /** @type {ServerMessage} */ ({ type, ...read }) : null;
-}
+export const decodeServerMessage = (frame) => /** @type {ServerMessage | null} */ (read(frame));
 
 /**
  * Write a message to the server; what is undefined is left out. Throws `UsageError` for text that UTF-8 cannot carry.
@@ -91,8 +68,8 @@ export function decodeServerMessage(frame) {
  */
 export const encodeClientMessage = (message) =>
   JSON.stringify(message, (_, value) => {
-    if (typeof value === 'string' && !isWellFormed(value)) {
-      throw new UsageError('half a surrogate pair cannot be sent');
+    if (typeof value === 'string' && !value.isWellFormed()) {
+      throw new UsageError('half a surrogate pair');
     }
     return value;
   });
@@ -205,7 +182,7 @@ function decodeBase64(text, size, encode) {
 }
 
 /**
- * A text in UTF-8. Lone surrogates, which UTF-8 cannot carry, are replaced: refuse them first (`shapes.isWellFormed`).
+ * A text in UTF-8. Lone surrogates, which UTF-8 cannot carry, are replaced: refuse them first (`isWellFormed`).
  *
  * @param {string} text
  * @returns {Bytes}

@@ -25,6 +25,16 @@ export function check(valid, problem) {
 }
 
 /**
+ * What was wrong, of a `ProtocolViolation`; throws on what is none.
+ *
+ * @param {unknown} error
+ */
+export function violation(error) {
+  if (error instanceof ProtocolViolation) return error.message;
+  throw error;
+}
+
+/**
  * What `work` returns; a `ProtocolViolation` in place of whatever it throws.
  *
  * @template T
@@ -53,13 +63,6 @@ export const one = (valid) => (value) => {
 };
 
 /**
- * Whether UTF-8 can carry a text: no half of a surrogate pair stands alone in it.
- *
- * @param {string} value
- */
-export const isWellFormed = (value) => !/\p{Cs}/u.test(value);
-
-/**
  * A text of so many code points, without lone surrogates.
  *
  * @param {number} [least]
@@ -72,7 +75,7 @@ export const text = (least = 0, most = Infinity) =>
       typeof value === 'string' &&
       value.length >= least &&
       (value.length <= most || [...value].length <= most) &&
-      isWellFormed(value),
+      value.isWellFormed(), // or UTF-8 could not carry it
   );
 
 /**
@@ -134,11 +137,23 @@ export const shape = (fields) => (value) => {
 };
 
 /**
- * A JSON object as it is: not null, and no list.
+ * Reads a JSON object by the shape that its `type` has; null for a type that none is given for.
+ *
+ * @param {Record<string, Reader<Record<string, unknown>>>} shapes
+ * @returns {(json: string) => { type: string } | null}
+ */
+export const typed = (shapes) => (json) => {
+  const object = fieldsOf(parse(json));
+  const type = text()(object.type);
+  return Object.hasOwn(shapes, type) ? { type, ...shapes[type]?.(object) } : null;
+};
+
+/**
+ * A JSON object: not null, and no list.
  *
  * @type {Reader<Record<string, unknown>>}
  */
-export const fieldsOf = one((value) => typeof value === 'object' && value !== null && !Array.isArray(value));
+const fieldsOf = one((value) => typeof value === 'object' && value !== null && !Array.isArray(value));
 
 /**
  * Parse JSON. Nothing but a `ProtocolViolation` comes out of it, however deep the text is nested.

@@ -102,7 +102,7 @@ export class Caller {
         error ? reject(error) : resolve();
       };
       const cancel = this.#timers.callLater(seconds, () => {
-        const why = line.registered ? 'it was not there' : 'the signaling server cannot be reached';
+        const why = line.registered ? 'it was not there' : 'the server cannot be reached';
         end(this.#refusal ?? this.#failure(`${why} after ${seconds} s`));
       });
       this.#waiters.add(end);

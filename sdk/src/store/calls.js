@@ -386,7 +386,7 @@ export class Calls {
     } else if (rings(call, 'in')) {
       call.accept(stream);
     } else {
-      throw new StateError(`there is a call with ${way.userId} already`);
+      throw new StateError('there is a call already');
     }
     return call;
   }

@@ -6,9 +6,10 @@
  * those of JavaScript: -0 arrives as 0, and an integer beyond 2^53 from a program that has larger ones as the nearest.
  */
 import { MessageTooLarge, ProtocolViolation, UsageError } from '../errors.js';
-import { Content, MAX_MESSAGE } from '../protocol/channel.js';
+import { MAX_MESSAGE } from '../protocol/channel.js';
 import { fromUtf8, toUtf8 } from '../protocol/codec.js';
-import { isWellFormed, parse } from '../protocol/shapes.js';
+import * as Content from '../protocol/kinds.js';
+import { parse } from '../protocol/shapes.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
 
@@ -36,11 +37,10 @@ export const MAX_DEPTH = 100;
  * @throws {UsageError} for what would not arrive as it is.
  */
 export function encode(message) {
-  const isView = ArrayBuffer.isView(message);
-  if (isView || message instanceof ArrayBuffer) {
+  if (message instanceof ArrayBuffer || ArrayBuffer.isView(message)) {
+    const { buffer = message, byteOffset, byteLength } = /** @type {Partial<Uint8Array<ArrayBuffer>>} */ (message);
     checkSize(message.byteLength);
-    const [buffer, start] = isView ? [message.buffer, message.byteOffset] : [message, 0];
-    return [Content.BYTES, new Uint8Array(new Uint8Array(buffer, start, message.byteLength))];
+    return [Content.BYTES, new Uint8Array(/** @type {ArrayBuffer} */ (buffer), byteOffset, byteLength).slice()];
   }
   check(message, MAX_DEPTH, UsageError);
   const isText = typeof message === 'string';
@@ -79,7 +79,7 @@ function checkSize(size) {
  */
 function check(value, depth, Fault) {
   if (typeof value === 'string') {
-    if (!isWellFormed(value)) throw new Fault('half a surrogate pair');
+    if (!value.isWellFormed()) throw new Fault('half a surrogate pair');
   } else if (typeof value === 'number') {
     if (!Number.isFinite(value)) throw new Fault(`JSON has no ${value}`);
   } else if (value !== null && typeof value !== 'boolean') {
@@ -88,7 +88,7 @@ function check(value, depth, Fault) {
       const name = value?.constructor?.name ?? typeof value;
       throw new Fault(`${name} cannot be sent: it is no text, bytes or JSON value`);
     }
-    if (!depth) throw new Fault(`nested more than ${MAX_DEPTH} levels deep, or contains itself`);
+    if (!depth) throw new Fault(`more than ${MAX_DEPTH} levels deep, or contains itself`);
     if (isArray) {
       for (const item of value) check(item, depth - 1, Fault); // also the holes
     } else {

@@ -8,13 +8,10 @@
  * Names and types come from a stranger: `safeName` and `safeMime` make of them what may be shown, and used as the name of
  * a file. (For reasons see `clean` in `protocol/codec.js`.)
  */
+import { view } from '../protocol/channel.js';
 import { fromBase64url, fromUtf8, MAX_TEXT, toBase64url, toUtf8, visible } from '../protocol/codec.js';
-import { check, fieldsOf, flag, integer, parse, shape, text } from '../protocol/shapes.js';
+import { check, flag, integer, shape, text, typed } from '../protocol/shapes.js';
 
-/**
- * @template T
- * @typedef {import('../protocol/shapes.js').Reader<T>} Reader
- */
 /** @typedef {import('../protocol/codec.js').Bytes} Bytes */
 
 /**
@@ -46,18 +43,17 @@ const size = integer(0);
 const id = (value) => toBase64url(fromBase64url(reason(value), ID_BYTES));
 const refusal = shape({ id, reason });
 const media = shape({ id, audio: flag, video: flag });
-/** @type {Map<unknown, Reader<object>>} */
-const READERS = new Map([
-  ['file-offer', shape({ id, name: reason, size, mime: reason })],
-  ['file-accept', shape({ id })],
-  ['file-decline', refusal],
-  ['file-received', shape({ id, bytes: size })],
-  ['file-cancel', refusal],
-  ['call-offer', media],
-  ['call-accept', media],
-  ['call-decline', refusal],
-  ['call-end', refusal],
-]);
+const read = typed({
+  'file-offer': shape({ id, name: reason, size, mime: reason }),
+  'file-accept': shape({ id }),
+  'file-decline': refusal,
+  'file-received': shape({ id, bytes: size }),
+  'file-cancel': refusal,
+  'call-offer': media,
+  'call-accept': media,
+  'call-decline': refusal,
+  'call-end': refusal,
+});
 
 /**
  * The bytes of a control message.
@@ -77,7 +73,7 @@ export const encodeControl = (word) => toUtf8(JSON.stringify(word));
 export function encodePiece(id, offset, data) {
   const bytes = new Uint8Array(HEAD + data.length);
   bytes.set([1, ...fromBase64url(id)]);
-  new DataView(bytes.buffer).setBigUint64(1 + ID_BYTES, BigInt(offset));
+  view(bytes).setBigUint64(1 + ID_BYTES, BigInt(offset));
   bytes.set(data, HEAD);
   return bytes;
 }
@@ -89,24 +85,21 @@ export function encodePiece(id, offset, data) {
  * @returns {Control | null}
  */
 export function decodeControl(bytes) {
-  const { length, buffer, byteOffset } = bytes;
+  const { length } = bytes;
   if (bytes[0] === 1) {
     check(length > HEAD && length <= HEAD + MAX_PIECE, 'a piece of a wrong size');
     return {
       type: 'piece',
       id: toBase64url(bytes.subarray(1, 1 + ID_BYTES)),
       // Beyond 2^53 it is not exact, and wrong in any case.
-      offset: Number(new DataView(buffer, byteOffset).getBigUint64(1 + ID_BYTES)),
+      offset: Number(view(bytes).getBigUint64(1 + ID_BYTES)),
       data: bytes.subarray(HEAD),
     };
   }
   if (length && bytes[0] !== 0x7b) {
     return null;
   }
-  const word = fieldsOf(parse(length > MAX_JSON ? '' : fromUtf8(bytes)));
-  const type = reason(word.type);
-  const read = READERS.get(type)?.(word);
-  return read ? /** @type {Word} */ ({ type, ...read }) : null;
+  return /** @type {Word | null} */ (read(length > MAX_JSON ? '' : fromUtf8(bytes)));
 }
 
 /** @param {string} text */

@@ -15,14 +15,15 @@
  * It does not know how a route comes about, nor when there should be one.
  */
 import { QueueFull } from '../errors.js';
-import { Content, VERSION, encodeAck } from '../protocol/channel.js';
+import { VERSION, encodeAck } from '../protocol/channel.js';
+import * as Content from '../protocol/kinds.js';
 import { Delivery } from './delivery.js';
 import { Inbox } from './inbox.js';
 import { Outbox } from './outbox.js';
 
 /** @import { Timers } from '../client/timers.js' */
 /** @import { AldisError } from '../errors.js' */
-/** @import { Ack, Chunk, Hello } from '../protocol/channel.js' */
+/** @import { Ack, Chunk, Hello, OurHello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Letter } from './feeds.js' */
 /** @import { StoreLimits } from './state.js' */
@@ -130,7 +131,7 @@ export class Conversation {
   /**
    * Our first frame on a new channel.
    *
-   * @returns {Hello}
+   * @returns {OurHello}
    */
   hello() {
     this.#outbox.helloSent();
@@ -140,11 +141,10 @@ export class Conversation {
   /**
    * A HELLO for a channel on which nothing will follow.
    *
-   * @returns {Hello}
+   * @returns {OurHello}
    */
   greeting() {
     return {
-      type: 'hello',
       version: VERSION,
       stream: this.#outbox.stream,
       next: this.#outbox.acknowledged + 1,

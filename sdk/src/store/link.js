@@ -7,18 +7,12 @@
  * - A peer that breaks the protocol loses the connection, not the link: what it has sent before stands.
  * - What a link may ask of the store is in `Home`; it knows of no other peer.
  */
-import {
-  PeerConnectionFailed,
-  PeerKeyChanged,
-  PeerOffline,
-  PeerUnknown,
-  ProtocolViolation,
-  RequestFailed,
-} from '../errors.js';
+import { PeerConnectionFailed, PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed } from '../errors.js';
 import { randomBytes } from '../peer/trust.js';
 import { DEFAULT_DEVICE, split } from '../protocol/addresses.js';
-import { Content } from '../protocol/channel.js';
 import { toBase64url } from '../protocol/codec.js';
+import * as Content from '../protocol/kinds.js';
+import { violation } from '../protocol/shapes.js';
 import { Caller } from './caller.js';
 import { Conversation } from './conversation.js';
 import { checkFingerprint, sameKey } from './keys.js';
@@ -27,7 +21,7 @@ import { checkFingerprint, sameKey } from './keys.js';
  * @import { AldisError, PeerError } from '../errors.js'
  * @import { PeerConnection, PeerListener } from '../peer/connection.js'
  * @import { PeerState } from '../peer/negotiation.js'
- * @import { Ack, Chunk, Hello } from '../protocol/channel.js'
+ * @import { Ack, Chunk, Hello, OurHello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
  * @import { Calls } from './calls.js'
  * @import { Recipient } from './conversation.js'
@@ -55,7 +49,7 @@ import { checkFingerprint, sameKey } from './keys.js';
  * @property {import('./keys.js').DirectoryPins} pins
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
- * @property {(userId: string, listener: PeerListener, hello: () => Hello) => PeerConnection} connect Make a connection.
+ * @property {(userId: string, listener: PeerListener, hello: () => OurHello) => PeerConnection} connect Make a connection.
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  * @property {(link: Link) => void} linkChanged Something in `Link.view` may have changed.
  * @property {readonly Service[]} services What goes on with peers beyond messages.
@@ -71,7 +65,7 @@ const MAX_FEATURE = 32;
 const STREAM_BYTES = 16;
 
 /** @type {readonly string[]} */
-const NOTHING = Object.freeze([]);
+const NOTHING = [];
 
 /**
  * One peer, as long as the store knows it.
@@ -243,7 +237,7 @@ export class Link {
     }
     // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
     const [userId, device] = split(event.sender);
-    this.#connect().receive(device === null ? { ...event, sender: `${userId}/${DEFAULT_DEVICE}` } : event);
+    this.#connect().receive({ ...event, sender: `${userId}/${device ?? DEFAULT_DEVICE}` });
   }
 
   /**
@@ -283,6 +277,15 @@ export class Link {
     this.#over(error); // the other side is told goodbye, which ends it there
     this.caller.stateChanged('failed', error);
     this.#changed();
+  }
+
+  /**
+   * What the peer has said breaks the protocol.
+   *
+   * @param {string} problem
+   */
+  broke(problem) {
+    this.drop(`it breaks the protocol: ${problem}`);
   }
 
   /**
@@ -566,10 +569,7 @@ export class Link {
         this.#changed();
       }
     } catch (error) {
-      if (!(error instanceof ProtocolViolation)) {
-        throw error;
-      }
-      this.drop(`it breaks the protocol: ${error.message}`);
+      this.broke(violation(error));
     }
   }
 }

@@ -14,7 +14,8 @@
  *
  * Pure: no I/O, no clock, no randomness. It does not know what a message means, nor who waits for its delivery.
  */
-import { Content, encodeMessage } from '../protocol/channel.js';
+import { encodeMessage } from '../protocol/channel.js';
+import * as Content from '../protocol/kinds.js';
 import { check } from '../protocol/shapes.js';
 
 /** @import { StreamPosition } from '../protocol/channel.js' */
@@ -29,9 +30,12 @@ export const WINDOW_MESSAGES = 1024;
 export class Outbox {
   /** @type {Map<number, { content: number, data: Bytes }>} */
   #messages = new Map(); // those not acknowledged yet, in order
-  #acknowledged = 0;
-  #size = 0;
-  #controls = 0;
+  /** All messages up to this number have arrived. */
+  acknowledged = 0;
+  /** The bytes of the application's messages that are not acknowledged yet. */
+  size = 0;
+  /** How many control messages are not acknowledged yet. */
+  controls = 0;
   #open = false;
   // On the current channel: the message that is next or being sent, what is left of its frames (the next one last), and
   // the size of those that are unacknowledged, itself included once begun.
@@ -48,29 +52,14 @@ export class Outbox {
 
   // --- what is in it ---------------------------------------------------------------------------------------------
 
-  /** All messages up to this number have arrived. */
-  get acknowledged() {
-    return this.#acknowledged;
-  }
-
   /** The number of the newest message; 0 when there was none yet. */
   get last() {
-    return this.#acknowledged + this.#messages.size;
+    return this.acknowledged + this.#messages.size;
   }
 
   /** How many messages of the application are not acknowledged yet. */
   get messages() {
-    return this.#messages.size - this.#controls;
-  }
-
-  /** How many control messages are not acknowledged yet. */
-  get controls() {
-    return this.#controls;
-  }
-
-  /** The bytes of the application's messages that are not acknowledged yet. */
-  get size() {
-    return this.#size;
+    return this.#messages.size - this.controls;
   }
 
   /**
@@ -89,9 +78,9 @@ export class Outbox {
   /** Give up all messages that are not acknowledged. Only while no channel is open. */
   clear() {
     // For the peer they count as received from the next HELLO on, and it may say so.
-    this.#acknowledged = this.#sent = this.last;
+    this.acknowledged = this.#sent = this.last;
     this.#messages.clear();
-    this.#size = this.#controls = 0;
+    this.size = this.controls = 0;
     this.closed();
   }
 
@@ -137,7 +126,7 @@ export class Outbox {
   nextFrame() {
     if (!this.#frames.length) {
       const message = this.#open && this.#messages.get(this.#current);
-      const begun = this.#current - this.#acknowledged - 1;
+      const begun = this.#current - this.acknowledged - 1;
       if (!message || begun >= WINDOW_MESSAGES || this.#flying >= WINDOW_BYTES) return null;
       this.#frames = encodeMessage(message.content, this.#current, message.data).reverse();
       this.#flying += message.data.length;
@@ -167,24 +156,24 @@ export class Outbox {
 
   /** @param {number} sequence */
   #cover(sequence) {
-    check(sequence <= this.#sent, `message ${sequence} is acknowledged, and only ${this.#sent} were sent`);
+    check(sequence <= this.#sent, 'an acknowledgement of what was not sent');
     const newly = [];
     for (const [number, { content, data }] of this.#messages) {
       if (number > sequence) break;
-      this.#acknowledged = number;
+      this.acknowledged = number;
       this.#messages.delete(number);
       this.#count(content, data.length, -1);
       if (number < this.#current || (number === this.#current && this.#frames.length)) this.#flying -= data.length;
       newly.push(number);
     }
     // If it was being sent again, it has arrived by the channel before: the peer skips what it has got of it now.
-    if (this.#current <= this.#acknowledged) this.#begin();
+    if (this.#current <= this.acknowledged) this.#begin();
     return newly;
   }
 
   /** What comes next is the first message that is not acknowledged. */
   #begin() {
-    this.#current = this.#acknowledged + 1;
+    this.#current = this.acknowledged + 1;
     this.#frames = [];
   }
 
@@ -194,7 +183,7 @@ export class Outbox {
    * @param {1 | -1} change
    */
   #count(content, size, change) {
-    if (content === Content.CONTROL) this.#controls += change;
-    else this.#size += size * change;
+    if (content === Content.CONTROL) this.controls += change;
+    else this.size += size * change;
   }
 }

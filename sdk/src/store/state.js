@@ -68,19 +68,6 @@ import { settings } from '../client/settings.js';
  *   together; beyond it the channel with most of it is ended, and its peer sends again later. 128 MiB
  */
 
-/** @type {Omit<PeerView, 'userId'>} */
-const STRANGER = {
-  state: 'new',
-  online: null,
-  roundTripTime: null,
-  publicKey: null,
-  fingerprint: null,
-  queued: 0,
-  error: null,
-  connections: 0,
-  features: [],
-};
-
 /** @type {Omit<StoreState, 'peers'>} */
 const START = { signaling: 'disconnected', signalingError: null, userId: null, server: null, fingerprint: null };
 
@@ -105,13 +92,12 @@ export const storeLimits = (changes) =>
 /**
  * How a peer stands.
  *
- * @param {Partial<PeerView> & { userId: string }} values `publicKey` and `fingerprint` belong together; `features` is
- *   the same array as long as it has not changed, and is frozen.
+ * @param {PeerView} view Is changed and kept. `publicKey` and `fingerprint` belong together; `features` is the same array as
+ *   long as it has not changed, and is frozen.
  * @param {Readonly<PeerView> | null} before How it stood; given back when nothing has changed.
  * @returns {Readonly<PeerView>}
  */
-export function peerView(values, before = null) {
-  const view = { ...STRANGER, ...values };
+export function peerView(view, before) {
   Object.freeze(view.features);
   view.publicKey = before?.fingerprint === view.fingerprint ? before.publicKey : (view.publicKey?.slice() ?? null);
   return settled(view, before);

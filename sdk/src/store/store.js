@@ -15,12 +15,13 @@ import { Backoff } from '../client/backoff.js';
 import { Callbacks } from '../client/callbacks.js';
 import { settings } from '../client/settings.js';
 import { SignalingClient } from '../client/client.js';
-import { ConfigError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError } from '../errors.js';
+import { ConfigError, PeerConnectionFailed, StateError, UsageError } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { engine } from '../peer/engine.js';
 import { TIMING } from '../peer/wire.js';
 import { checkUserId } from '../protocol/addresses.js';
+import { violation } from '../protocol/shapes.js';
 import { decode, encode } from './content.js';
 import { Mailbox, StateFeed } from './feeds.js';
 import { storeLimits, storeState } from './state.js';
@@ -238,7 +239,7 @@ export class NetworkStore {
   #ready() {
     this.#checkOpen();
     if (!this.#board) {
-      throw new StateError('connectToSignaling comes first');
+      throw new StateError('call connectToSignaling() first');
     }
     return this.#board;
   }
@@ -330,10 +331,7 @@ export class NetworkStore {
     try {
       return { sender, content: decode(content, data), sequence };
     } catch (error) {
-      if (!(error instanceof ProtocolViolation)) {
-        throw error;
-      }
-      this.#board?.unreadable(sender, error.message);
+      this.#board?.unreadable(sender, violation(error));
       return null;
     }
   }

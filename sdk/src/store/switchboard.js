@@ -30,7 +30,7 @@ import { Transfers } from './transfer.js';
  * @import { Pins } from '../identity/pins.js'
  * @import { PeerListener } from '../peer/connection.js'
  * @import { PeerTiming } from '../peer/wire.js'
- * @import { Hello } from '../protocol/channel.js'
+ * @import { OurHello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
  * @import { Call } from './calls.js'
  * @import { Mailbox, StateFeed } from './feeds.js'
@@ -60,7 +60,7 @@ import { Transfers } from './transfer.js';
  */
 
 /** What a closed store says. */
-export const CLOSED = 'the store is closed';
+export const CLOSED = 'the store was closed';
 /**
  * The identity, if it is there already.
  *
@@ -315,7 +315,7 @@ export class Switchboard {
    */
   unreadable(userId, reason) {
     if (!this.#closed) {
-      this.find(userId)?.drop(`it breaks the protocol: ${reason}`);
+      this.find(userId)?.broke(reason);
     }
   }
 
@@ -427,7 +427,7 @@ export class Switchboard {
   /**
    * @param {string} userId
    * @param {PeerListener} listener
-   * @param {() => Hello} hello
+   * @param {() => OurHello} hello
    */
   connect(userId, listener, hello) {
     return new PeerConnection({
@@ -451,9 +451,9 @@ export class Switchboard {
     const size = (/** @type {Link} */ link) => link.conversation.arriving;
     const { links } = this;
     if (links.reduce((sum, link) => sum + size(link), 0) > this.setup.limits.arrivingSize) {
-      const most = links.reduce((one, other) => (size(other) > size(one) ? other : one));
-      most.drop('no room for what it sends; it will come again');
-      most.conversation.letGo();
+      const [most] = links.sort((one, other) => size(other) - size(one));
+      most?.drop('no room for what it sends');
+      most?.conversation.letGo();
     }
   }
 

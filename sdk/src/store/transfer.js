@@ -16,6 +16,7 @@
  */
 import { Callbacks } from '../client/callbacks.js';
 import { FeatureMissing, StateError, TransferFailed, UsageError } from '../errors.js';
+import { messageOf } from '../peer/engine.js';
 import { randomBytes } from '../peer/trust.js';
 import { clean, toBase64url } from '../protocol/codec.js';
 import { ID_BYTES, MAX_PIECE, encodeControl, encodePiece, safeMime, safeName } from './controls.js';
@@ -308,7 +309,7 @@ export class Transfer {
         this.#progress(end);
       }
     } catch (error) {
-      this.#fail(`the recipient cannot write it: ${/** @type {Error} */ (error)?.message ?? error}`);
+      this.#fail(`the recipient cannot write it: ${messageOf(error)}`);
     }
   }
 
@@ -438,7 +439,7 @@ export class Transfers {
    */
   send(way, file, { name = /** @type {Partial<File>} */ (file).name ?? '' } = {}) {
     if (!(file instanceof Blob)) {
-      throw new UsageError('neither a File nor a Blob');
+      throw new UsageError('no File or Blob');
     }
     const { size, type: mime } = file;
     const transfer = this.#add(way, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
@@ -502,11 +503,11 @@ export class Transfers {
     } else if (control.type === 'file-offer') {
       const transfer = this.#add(way, control, null);
       if (all.filter(({ direction }) => direction === 'in').length >= MAX_OPEN) {
-        transfer.decline('too many files are on offer');
+        transfer.decline('too many files');
       } else if (this.#onFile.size) {
         this.#onFile.tell(transfer);
       } else {
-        transfer.decline('this program takes no files');
+        transfer.decline('no files here');
       }
     }
   }

@@ -91,7 +91,8 @@ test('a first attempt that fails rejects, and can be made again', async (t) => {
   const { client, events } = makeClient(t, gone.url, 'alice');
   await assert.rejects(
     client.connect(),
-    (error) => error instanceof ServerUnreachable && error.url === client.url && /nothing answers/.test(error.reason),
+    (error) =>
+      error instanceof ServerUnreachable && error.url === client.url && /no Aldis server answers/.test(error.reason),
   );
   assert.equal(client.state, 'disconnected');
   assert.deepEqual(events.list, []);

@@ -158,7 +158,7 @@ test('after kill -9 and a restart everything is as it was', async (t) => {
   for (const { events } of [alice, bob]) {
     assert.equal((await events.until('disconnected')).code, 1006);
     const again = await events.until('disconnected');
-    assert.match(again.reason, /nothing answers there/);
+    assert.match(again.reason, /no Aldis server answers/);
     assert.ok(again.retryIn >= 0 && again.retryIn <= 0.05);
   }
   assert.equal(alice.client.state, 'connecting');
@@ -189,5 +189,5 @@ test('a program ends by itself once its clients are closed, wherever they stood'
   `;
   const options = ['--experimental-websocket', '--no-warnings', '--input-type=module', '-e', program];
   const { stdout } = await promisify(execFile)(process.execPath, options);
-  assert.equal(stdout, 'this client is closed disconnected\n');
+  assert.equal(stdout, 'the client was closed disconnected\n');
 });

@@ -67,7 +67,7 @@ test('pins in memory are bounded, and none is dropped for another', async () => 
   const pins = new MemoryPins({ limit: 2 });
   await pins.pin('host', 'a', KEY);
   await pins.pin('host', 'b', KEY);
-  const full = { name: 'IdentityError', message: /2 keys are pinned/ };
+  const full = { name: 'IdentityError', message: /no more than 2 keys/ };
   await assert.rejects(pins.pin('host', 'c', KEY), full);
   await assert.rejects(pins.accept('host', 'c', KEY), full);
   assert.deepEqual(await pins.pin('host', 'a', OTHER), KEY);

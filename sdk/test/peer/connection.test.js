@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BUFFER_HIGH } from '../../src/peer/wire.js';
-import { Content, encodeAck, encodeMessage, MAX_FRAME } from '../../src/protocol/channel.js';
+import { encodeAck, encodeMessage, MAX_FRAME } from '../../src/protocol/channel.js';
+import * as Content from '../../src/protocol/kinds.js';
 import { connected, end, pair, quiet, Side, until } from '../support/peers.js';
 
 const ack = (sequence) => ({ type: 'ack', sequence });

@@ -44,7 +44,7 @@ test('a renegotiation is an offer without restart on the same connection', () =>
   assert.deepEqual(machine.answerReceived(NAME, theirs(1), ALL, 11), [
     { type: 'applyAnswer', name: NAME, serial: 2, sdp: theirs(1) },
   ]);
-  assert.equal(machine.deadline, null);
+  assert.equal(machine.deadline, Infinity);
 });
 
 test('before HELLOs have been exchanged, and for other names, there is nothing to renegotiate', () => {
@@ -61,7 +61,7 @@ test('before HELLOs have been exchanged, and for other names, there is nothing t
   machine.channelOpened(NAME);
   assert.deepEqual(machine.renegotiate(NAME, 2), []);
   machine.channelReady(NAME);
-  assert.equal(machine.deadline, null);
+  assert.equal(machine.deadline, Infinity);
   assert.deepEqual(machine.renegotiate('another', 2), []);
 });
 
@@ -77,7 +77,7 @@ test('one that is wanted while an exchange is under way follows at once', () => 
   assert.deepEqual(machine.tick(12), offering(3));
   machine.offerMade(NAME, 3, 'more tracks');
   machine.answerReceived(NAME, theirs(2), ALL, 13);
-  assert.equal(machine.deadline, null);
+  assert.equal(machine.deadline, Infinity);
 });
 
 test('one that is wanted while theirs is being answered follows the answer', () => {
@@ -104,7 +104,7 @@ test('when two cross, the impolite side insists and the polite side answers', ()
   ]);
   assert.deepEqual(polite.answerReceived(NAME, theirs(2), ALL, 11), []);
   polite.answerMade(NAME, 3, 'answer');
-  assert.equal(polite.deadline, null); // the browser says whether it is still needed
+  assert.equal(polite.deadline, Infinity); // the browser says whether it is still needed
   assert.deepEqual(polite.renegotiate(NAME, 11), offering(4));
 });
 
@@ -145,10 +145,10 @@ test('an answer to it that the engine refuses is not asked for again, and theirs
   machine.offerMade(NAME, 2, 'tracks');
   machine.answerReceived(NAME, theirs(1), ALL, 11);
   machine.operationFailed(NAME, 2, 'bad answer');
-  assert.equal(machine.deadline, null);
+  assert.equal(machine.deadline, Infinity);
   machine.offerReceived(NAME, theirs(2), ALL, 12);
   machine.operationFailed(NAME, 3, 'bad offer');
-  assert.equal(machine.deadline, null);
+  assert.equal(machine.deadline, Infinity);
   assert.equal(machine.state, 'connected');
 });
 
@@ -197,7 +197,7 @@ test('after the end there is nothing to renegotiate', () => {
   machine.renegotiate(NAME, 10);
   machine.close('done');
   assert.deepEqual(machine.renegotiate(NAME, 11), []);
-  assert.equal(machine.deadline, null);
+  assert.equal(machine.deadline, Infinity);
 });
 
 // --- whole histories ------------------------------------------------------------------------------------------------

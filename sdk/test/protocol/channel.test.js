@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { ProtocolViolation } from '../../src/errors.js';
 import * as channel from '../../src/protocol/channel.js';
 import { toUtf8 } from '../../src/protocol/codec.js';
+import * as Content from '../../src/protocol/kinds.js';
 import { generator, mutated } from '../support/generator.js';
 import { fromHex, vectors } from '../support/vectors.js';
 
@@ -26,13 +27,13 @@ test('the chunks of a message make the message', () => {
 });
 
 test('an empty message is one frame, and one that fills its chunks has no empty one behind them', () => {
-  assert.equal(channel.encodeMessage(channel.Content.TEXT, 1, new Uint8Array(), 16).length, 1);
-  assert.equal(channel.encodeMessage(channel.Content.TEXT, 1, new Uint8Array(32), 16).length, 2);
-  assert.equal(channel.encodeMessage(channel.Content.TEXT, 1, new Uint8Array(33), 16).length, 3);
+  assert.equal(channel.encodeMessage(Content.TEXT, 1, new Uint8Array(), 16).length, 1);
+  assert.equal(channel.encodeMessage(Content.TEXT, 1, new Uint8Array(32), 16).length, 2);
+  assert.equal(channel.encodeMessage(Content.TEXT, 1, new Uint8Array(33), 16).length, 3);
 });
 
 test('no frame is larger than any stack takes', () => {
-  const frames = channel.encodeMessage(channel.Content.BYTES, 1, new Uint8Array(100_000));
+  const frames = channel.encodeMessage(Content.BYTES, 1, new Uint8Array(100_000));
   assert(Math.max(...frames.map((frame) => frame.length)) <= channel.MAX_FRAME);
 });
 
@@ -40,7 +41,7 @@ test('a frame that is a part of a larger buffer is read where it is', () => {
   const buffer = new Uint8Array(40);
   buffer.set(channel.encodePing(0x0102030405060708n), 5);
   assert.deepEqual(channel.decode(buffer.subarray(5, 14)), { type: 'ping', token: 0x0102030405060708n });
-  const [frame] = channel.encodeMessage(channel.Content.TEXT, 3, toUtf8('hi'));
+  const [frame] = channel.encodeMessage(Content.TEXT, 3, toUtf8('hi'));
   buffer.set(frame, 9);
   const chunk = channel.decode(buffer.subarray(9, 9 + frame.length));
   assert(chunk?.type === 'chunk');
@@ -49,7 +50,7 @@ test('a frame that is a part of a larger buffer is read where it is', () => {
 
 test('a part of a larger buffer is sent as that part', () => {
   const part = toUtf8('hello').subarray(1, 4);
-  const [frame] = channel.encodeMessage(channel.Content.TEXT, 1, part);
+  const [frame] = channel.encodeMessage(Content.TEXT, 1, part);
   const chunk = channel.decode(frame);
   assert(chunk?.type === 'chunk');
   assert.deepEqual(chunk.data, toUtf8('ell'));

@@ -177,7 +177,7 @@ test('a peer that was started anew has forgotten a call, but can be offered one 
   alice.connect();
   assert.deepEqual(alice.words(), [{ type: 'call-offer', id: waiting.id, audio: false, video: false }]);
   alice.calls.ended(alice.way, new QueueFull('bobby', 1, 1));
-  assert.match(waiting.reason ?? '', /no more can be queued/);
+  assert.match(waiting.reason ?? '', /messages are waiting/);
   alice.calls.ended(alice.way, restarted); // no call: nothing happens
 });
 

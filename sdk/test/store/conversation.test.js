@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation, QueueFull } from '../../src/errors.js';
-import { Content, decode, encodeHello } from '../../src/protocol/channel.js';
+import { decode, encodeHello } from '../../src/protocol/channel.js';
+import * as Content from '../../src/protocol/kinds.js';
 import { ACK_MESSAGES, ACK_SECONDS, Conversation, FEATURES, MAX_CONTROLS } from '../../src/store/conversation.js';
 import { Mailbox } from '../../src/store/feeds.js';
 import { WINDOW_MESSAGES } from '../../src/store/outbox.js';
@@ -217,7 +218,7 @@ test('a greeting promises nothing', () => {
 test('a hello says what this program can do, and can be sent', () => {
   const greeting = new Side().talk.greeting();
   assert.deepEqual(greeting.features, FEATURES);
-  assert.deepEqual(decode(encodeHello(greeting)), greeting);
+  assert.deepEqual(decode(encodeHello(greeting)), { type: 'hello', ...greeting });
 });
 
 test('what is let go of comes again', () => {

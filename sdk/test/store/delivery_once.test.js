@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CHUNK, Content, decode, encodeAck, encodeHello } from '../../src/protocol/channel.js';
+import { CHUNK, decode, encodeAck, encodeHello } from '../../src/protocol/channel.js';
+import * as Content from '../../src/protocol/kinds.js';
 import { Inbox } from '../../src/store/inbox.js';
 import { Outbox } from '../../src/store/outbox.js';
 import { generator } from '../support/generator.js';

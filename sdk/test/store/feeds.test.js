@@ -1,7 +1,7 @@
 /** How state and messages reach an application, whatever its callbacks and loops do. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Content } from '../../src/protocol/channel.js';
+import * as Content from '../../src/protocol/kinds.js';
 import { Callbacks } from '../../src/client/callbacks.js';
 import { Mailbox, StateFeed } from '../../src/store/feeds.js';
 import { storeState } from '../../src/store/state.js';

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../src/errors.js';
-import { CHUNK, Content, decode } from '../../src/protocol/channel.js';
+import { CHUNK, decode } from '../../src/protocol/channel.js';
+import * as Content from '../../src/protocol/kinds.js';
 import { Outbox, WINDOW_BYTES, WINDOW_MESSAGES } from '../../src/store/outbox.js';
 
 const bytes = (size) => new Uint8Array(size);

@@ -253,7 +253,7 @@ test('what cannot be said ends the transfer', async () => {
 test('without a callback files are declined', () => {
   const side = new Side();
   side.hear(offer);
-  assert.deepEqual(side.take(), [{ type: 'file-decline', id: ID, reason: 'this program takes no files' }]);
+  assert.deepEqual(side.take(), [{ type: 'file-decline', id: ID, reason: 'no files here' }]);
 });
 
 test('only an offer of the other side can be accepted or declined, and only once', () => {
@@ -334,7 +334,7 @@ test('an offer too many fails alone', async () => {
   const [alice, bob] = pair();
   bob.onFile.add(() => {});
   const all = Array.from({ length: MAX_OPEN + 1 }, () => alice.transfers.send(alice.way, fileOf(1).file));
-  await assert.rejects(/** @type {any} */ (all.at(-1)).finished, { reason: 'declined: too many files are on offer' });
+  await assert.rejects(/** @type {any} */ (all.at(-1)).finished, { reason: 'declined: too many files' });
   assert.ok(all.slice(0, MAX_OPEN).every(({ state }) => state === 'offered'));
 });
 

@@ -209,7 +209,7 @@ export class World {
         if (half.needs(engine)) steps.push(() => half.ask(engine));
       }
       const { deadline } = half.machine;
-      if (deadline !== null && deadline <= this.now) steps.push(() => half.do(half.machine.tick(this.now)));
+      if (deadline <= this.now) steps.push(() => half.do(half.machine.tick(this.now)));
     }
     return steps;
   }
@@ -275,7 +275,7 @@ export class World {
     for (const half of this.halves) {
       half.do(half.machine.tick(this.now));
       const { deadline } = half.machine;
-      assert(deadline === null || deadline > this.now, 'what is due is done');
+      assert(deadline > this.now, 'what is due is done');
     }
   }
 
@@ -304,7 +304,7 @@ export class World {
         }
       }
       if (this.peaceful().length) continue;
-      if (this.halves.every(({ machine }) => machine.deadline === null)) return;
+      if (this.halves.every(({ machine }) => machine.deadline === Infinity)) return;
       this.advance(ATTEMPT + HEAL);
     }
     assert.fail('it never comes to rest');
@@ -315,7 +315,7 @@ export class World {
     const [alice, bob] = this.halves;
     for (const { machine } of this.halves) {
       assert(['new', 'connected', 'failed', 'closed'].includes(machine.state), machine.state);
-      assert.equal(machine.deadline, null);
+      assert.equal(machine.deadline, Infinity);
     }
     assert.equal(alice.machine.state === 'connected', bob.machine.state === 'connected');
     assert.equal(alice.machine.current?.name, bob.machine.current?.name);
