@@ -79,6 +79,63 @@ async def test_a_second_tab_with_the_name_takes_over_and_the_first_can_take_it_b
     await with_bob.heard("I see")
 
 
+async def test_a_name_is_taken_back_once_and_a_message_sent_again_once(
+    arrive: Arrive,
+) -> None:
+    alice = await window(arrive, "alice")
+    # How many connections to the server the page has begun.
+    await alice.page.evaluate("""() => {
+      window.begun = 0;
+      window.WebSocket = class extends WebSocket { constructor(...how) { super(...how); window.begun += 1; } };
+    }""")
+    with_carol = await alice.talk_to("carol")
+    await with_carol.say("for later")
+    second = Window(alice.person, await alice.person.context.new_page())
+    await second.start("alice")
+    await expect(alice.alert).to_contain_text("Your name is in use in another window")
+    await second.page.close()
+    twice = "(button) => { button.click(); button.click(); }"
+    await alice.button("Use it here").evaluate(twice)
+    await expect(alice.server).to_have_text("Server connected")
+    await expect(alice.page.get_by_role("alert").filter(has_text="Your name is in use")).to_have_count(0)
+    assert await alice.page.evaluate("window.begun") == 1
+    await with_carol.say("the newest")
+    await with_carol.entry("for later").get_by_role("button", name="Send again").evaluate(twice)
+    await expect(with_carol.entry("for later")).to_contain_text("waiting for carol")
+    await expect(with_carol.log.get_by_role("article")).to_have_count(2)  # the newest is still there
+    carol = await window(arrive, "carol")
+    with_alice = await carol.open("alice")
+    # In their order: had it been sent twice, the second would have come before the last.
+    await with_alice.heard("the newest", "for later")
+    await with_carol.delivers("the last")
+    await with_alice.heard("the last")
+    await expect(with_alice.entry("for later")).to_have_count(1)
+
+
+async def test_who_changes_the_name_is_not_told_what_becomes_of_the_one_before(arrive: Arrive) -> None:
+    alice = await window(arrive)
+    # Goodbye takes as long as it may: the name before is still leaving while the next one is there.
+    await alice.start("alice")
+    await alice.page.evaluate("""async () => {
+      const { name } = performance.getEntriesByType('resource').find(({ name }) => name.endsWith('/aldis.js'));
+      const { NetworkStore } = await import(name);
+      const { disconnect } = NetworkStore.prototype;
+      NetworkStore.prototype.disconnect = async function () {
+        await new Promise((leave) => { window.leave = leave; });
+        await disconnect.call(this);
+        window.left = true;
+      };
+    }""")
+    await alice.button("Change name").click()
+    await alice.choose("alicia")
+    await expect(alice.server).to_have_text("Server connected")
+    await alice.page.evaluate("window.leave()")
+    await alice.page.evaluate("async () => { while (!window.left) await new Promise(requestAnimationFrame); }")
+    await expect(alice.server).to_have_text("Server connected")
+    await expect(alice.alert).to_be_hidden()
+    await expect(alice.page).to_have_title("alicia · Aldis")
+
+
 async def test_a_chat_goes_on_without_the_server(arrive: Arrive, server: ServerProcess, tmp_path: Path) -> None:
     alice, bob = await windows(arrive, "alice", "bob")
     for person in (alice, bob):

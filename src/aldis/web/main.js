@@ -39,7 +39,7 @@ const state = {
 
 const session = new Session(scheduleDrawing, met);
 const start = welcome(begin);
-const work = workspace(session, { error: () => state.error, open: openPerson, back, changeName, takeBack });
+const work = workspace(session, state, { open: openPerson, back, changeName, takeBack });
 const incoming = incomingCall(session, answer);
 const above = top(session);
 
@@ -135,7 +135,9 @@ async function changeName() {
 
 /** Use the name in this window again. */
 async function takeBack() {
+  if (state.busy) return; // pressed twice: the name is for one store
   Object.assign(state, { busy: true, error: null });
+  draw();
   try {
     await session.takeBack();
   } catch (error) {
@@ -163,8 +165,10 @@ function draw() {
   if (session.running) {
     work.render();
     show(work.element);
-  } else if (!(state.busy && work.element.isConnected)) {
-    start.render(state); // what is shown stays while the name is taken back
+  } else if (state.busy && work.element.isConnected) {
+    work.render(); // what is shown stays while the name is taken back
+  } else {
+    start.render(state);
     show(start.element);
   }
   incoming.render();

@@ -57,6 +57,8 @@ export class Session {
   #store = null;
   #pins = new RememberedPins((name) => this.people.find(name)?.verified?.fingerprint ?? null);
   #timer = 0;
+  /** Ends what the store tells: of an earlier one nobody hears any more. */
+  #unsubscribe = () => {};
 
   /**
    * @param {() => void} changed
@@ -98,18 +100,21 @@ export class Session {
     for (const person of this.people.list) Object.assign(person, { view: null, failure: null, stats: null });
     this.fingerprint = identity.fingerprint;
     this.#store = store;
-    store.onMessage(({ sender, content }) => {
-      const person = this.people.get(sender);
-      person.heard(content);
-      this.people.notice(person);
-    });
-    store.onFile((transfer) => {
-      const person = this.people.get(transfer.userId);
-      this.#show(person, transfer);
-      this.people.notice(person);
-    });
-    store.onCall((call) => this.calling.ring(this.people.get(call.userId), call));
-    store.subscribe((state) => this.#took(state));
+    const ends = [
+      store.onMessage(({ sender, content }) => {
+        const person = this.people.get(sender);
+        person.heard(content);
+        this.people.notice(person);
+      }),
+      store.onFile((transfer) => {
+        const person = this.people.get(transfer.userId);
+        this.#show(person, transfer);
+        this.people.notice(person);
+      }),
+      store.onCall((call) => this.calling.ring(this.people.get(call.userId), call)),
+      store.subscribe((state) => this.#took(state)),
+    ];
+    this.#unsubscribe = () => ends.forEach((end) => end());
     this.#watch(...this.people.names);
     this.#timer = window.setInterval(() => this.#tick(store), TICK);
     this.#changed();
@@ -121,6 +126,7 @@ export class Session {
     this.#store = null;
     clearInterval(this.#timer);
     this.calling.end();
+    this.#unsubscribe();
     this.#changed();
     await store?.disconnect();
   }
@@ -246,7 +252,9 @@ export class Session {
 
   /** Say once more what has failed. @param {Person} person @param {TextEntry} entry */
   sayAgain(person, entry) {
-    person.entries.splice(person.entries.indexOf(entry), 1);
+    const at = person.entries.indexOf(entry);
+    if (at < 0) return; // pressed twice
+    person.entries.splice(at, 1);
     this.say(person, entry.whole);
   }
 

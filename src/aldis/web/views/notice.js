@@ -6,7 +6,8 @@
 /** @import { Session } from '../session.js' */
 /** @import { Child, View } from '../dom.js' */
 /** @import { Fault } from '../words.js' */
-import { fill, h, icon } from '../dom.js';
+/** @import { PageState } from './workspace.js' */
+import { fill, h, icon, setText } from '../dom.js';
 import { explain } from '../words.js';
 import { key } from './connection.js';
 
@@ -38,23 +39,21 @@ export function personNotice(session, person) {
  * What is wrong with the server, with this tab, or with a link.
  *
  * @param {Session} session
- * @param {() => unknown} pageError
+ * @param {PageState} page
  * @param {() => void} takeBack
  * @returns {View}
  */
-export function pageNotice(session, pageError, takeBack) {
+export function pageNotice(session, page, takeBack) {
   const element = h('div', { class: 'page-notice', role: 'alert' });
+  const again = h('button', { type: 'button', class: 'primary', onclick: takeBack });
   return {
     element,
     render() {
       const gone = session.server === 'disconnected' ? /** @type {any} */ (session.serverError) : null;
-      const error = gone ?? pageError();
+      const error = gone ?? page.error;
       const replaced = gone?.name === 'ConnectionClosed' && gone.code === REPLACED;
-      const again = h(
-        'button',
-        { type: 'button', class: 'primary', onclick: takeBack },
-        replaced ? 'Use it here' : 'Connect again',
-      );
+      setText(again, replaced ? 'Use it here' : 'Connect again');
+      again.disabled = page.busy;
       fill(element, error, () => [Boolean(error) && notice(error, gone && again)]);
     },
   };

@@ -11,24 +11,26 @@ import { inviteDialog, invitePanel } from './invite.js';
 import { pageNotice } from './notice.js';
 import { peopleSide } from './people.js';
 
+/** @typedef {{ error: unknown, busy: boolean }} PageState  what is wrong with the page as a whole; whether it is connecting */
+
 /**
  * @param {Session} session
+ * @param {PageState} page
  * @param {object} actions
- * @param {() => unknown} actions.error  what is wrong with the page as a whole
  * @param {(name: string) => void} actions.open
  * @param {() => void} actions.back
  * @param {() => void} actions.changeName
  * @param {() => void} actions.takeBack
  * @returns {View & { focus: () => void, isInviting: () => boolean }}
  */
-export function workspace(session, { error, open, back, changeName, takeBack }) {
+export function workspace(session, page, { open, back, changeName, takeBack }) {
   // Somebody may come by our invitation. Without one, who connects is a stranger, and only comes on the list.
   let awaited = false;
   const given = () => {
     awaited = true;
   };
   const dialog = inviteDialog(session, given);
-  const notice = pageNotice(session, error, takeBack);
+  const notice = pageNotice(session, page, takeBack);
   const side = peopleSide(session, { open, invite: dialog.open, changeName });
   const invitation = invitePanel(session, given);
   const start = h(
