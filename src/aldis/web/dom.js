@@ -3,11 +3,13 @@
  *
  * Rules: nothing is ever made from a string of HTML, so nothing that a peer or the server says can become markup; the
  * page's Content-Security-Policy (Trusted Types) holds us to it. What has not changed is not touched, so that a screen
- * reader stays silent and a selection stays. This module knows nothing of Aldis.
+ * reader stays silent and a selection stays. Of Aldis this module knows but how
+ * names are written.
  */
 
 /** @import { IconName } from './icons.js' */
 import { ICONS } from './icons.js';
+import { brief, contained } from './words.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 
@@ -53,6 +55,22 @@ function dress(element, attributes, children) {
   }
   element.append(...children.filter(isShown));
   return element;
+}
+
+/**
+ * What others wrote, such as a name: whichever way it runs, the words beside it stay where they are.
+ *
+ * @param {string} text
+ * @param {Attributes} [attributes]
+ */
+export function bdi(text, attributes) {
+  return h('bdi', attributes, contained(text));
+}
+
+/** A name beside other words, in full when it is pointed at. @param {string} name */
+export function nameTag(name) {
+  const short = brief(name);
+  return bdi(short, { title: short === name ? null : contained(name) });
 }
 
 /** @param {IconName} name */

@@ -9,7 +9,8 @@
 
 import { nameProblem } from './words.js';
 
-const FINGERPRINT = /^[a-z2-7]{4}(-[a-z2-7]{4}){7}$/;
+// What people and their programs put between the characters of a fingerprint: white space, and dashes of all kinds.
+const BETWEEN = /[ \t\r\n\u00a0\u2010-\u2015\u2212-]+/g;
 
 /** @typedef {{ name: string, fingerprint: string }} Invitation */
 
@@ -32,18 +33,24 @@ export function readInvitation(fragment) {
   const text = fragment.replace(/^#/, '');
   if (!text) return null;
   const at = text.lastIndexOf('~');
-  const fingerprint = text.slice(at + 1).toLowerCase();
   try {
     const name = decodeURIComponent(text.slice(0, at));
-    return at > 0 && !nameProblem(name) && isFingerprint(fingerprint) ? { name, fingerprint } : 'damaged';
+    const fingerprint = readFingerprint(decodeURIComponent(text.slice(at + 1)));
+    return at > 0 && !nameProblem(name) && fingerprint ? { name, fingerprint } : 'damaged';
   } catch {
     return 'damaged'; // a percent sign that encodes nothing
   }
 }
 
-/** Whether this is written as a fingerprint is. @param {unknown} text @returns {text is string} */
-export function isFingerprint(text) {
-  return typeof text === 'string' && FINGERPRINT.test(text);
+/**
+ * A fingerprint as people write it, in the spelling that programs compare (docs/protocol.md, "Keys"); null for what is none.
+ *
+ * @param {string} text
+ */
+export function readFingerprint(text) {
+  const plain = text.replace(BETWEEN, '');
+  if (!/^[a-zA-Z2-7]{32}$/.test(plain)) return null;
+  return plain.toLowerCase().replace(/.{4}(?=.)/g, '$&-');
 }
 
 /** Whether a link to this page works on this machine only. @param {string} hostname */

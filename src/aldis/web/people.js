@@ -6,7 +6,7 @@
  */
 
 /** @import { Verified } from './person.js' */
-import { isFingerprint } from './invitation.js';
+import { readFingerprint } from './invitation.js';
 import { remember } from './memory.js';
 import { Person } from './person.js';
 import { nameProblem } from './words.js';
@@ -109,5 +109,7 @@ export class People {
 
 /** @param {any} value @returns {value is Verified} */
 function isVerified(value) {
-  return isFingerprint(value?.fingerprint) && (value.how === 'invitation' || value.how === 'compared');
+  const { fingerprint } = Object(value);
+  const isOne = typeof fingerprint === 'string' && readFingerprint(fingerprint) === fingerprint;
+  return isOne && (value.how === 'invitation' || value.how === 'compared');
 }

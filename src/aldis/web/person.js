@@ -59,7 +59,12 @@ export class Person {
   /** Whether nothing is lost when they are forgotten: they once came to us, we have said nothing, and they are gone. */
   get isStranger() {
     const here = ['connected', 'connecting', 'interrupted'].includes(this.presence);
-    return !here && this.verified === null && !this.entries.some((entry) => entry.mine);
+    return !here && !this.isKnown;
+  }
+
+  /** Whether we have had to do with them: said something, called them or taken a call, or made sure of their key. */
+  get isKnown() {
+    return this.verified !== null || this.entries.some((entry) => entry.mine);
   }
 
   /** What is wrong just now, null when nothing is. */
@@ -70,7 +75,9 @@ export class Person {
 
   /** Whether something would be lost with this page: a message that waits, a file that is under way or was not saved. */
   get unfinished() {
-    return (this.view?.queued ?? 0) > 0 || this.entries.some((entry) => entry.kind === 'file' && isOpen(entry));
+    const lost = (/** @type {Entry} */ entry) =>
+      entry.kind === 'file' && isOpen(entry) && entry.transfer.state !== 'offered';
+    return (this.view?.queued ?? 0) > 0 || this.entries.some(lost);
   }
 
   /** Whether their program can do something besides messages. @param {'files' | 'calls'} feature */
@@ -93,11 +100,12 @@ export class Person {
    */
   add(entry) {
     this.entries.push(entry);
-    if (this.entries.length > MAX_ENTRIES) this.entries.shift();
+    // Files stay for as long as they can be taken or saved: nobody shall lose one by what is said after it.
+    const oldest = this.entries.findIndex((each) => each.kind !== 'file' || !isOpen(each));
+    if (this.entries.length > MAX_ENTRIES && oldest >= 0) this.entries.splice(oldest, 1);
     const texts = this.entries.filter((each) => each.kind === 'text');
     let kept = texts.reduce((sum, { text }) => sum + text.length, 0);
     const gone = new Set();
-    // Files stay: nobody shall lose one by what is said after it.
     for (const each of texts.slice(0, -1)) {
       if (kept <= MAX_KEPT) break;
       kept -= each.text.length;
@@ -143,9 +151,9 @@ export class Person {
     });
   }
 
-  /** @param {string} text */
-  note(text) {
-    this.add({ kind: 'note', mine: false, at: new Date(), text });
+  /** @param {string} text @param {boolean} [mine]  whether we have taken part in it */
+  note(text, mine = false) {
+    this.add({ kind: 'note', mine, at: new Date(), text });
   }
 
   /** Remember the round-trip time of now. @param {number} now  in seconds */
@@ -166,7 +174,8 @@ function laidOut(value) {
   }
 }
 
-/** @param {FileEntry} entry */
+/** Whether a file is on offer, on its way, or not saved yet. @param {FileEntry} entry */
 function isOpen({ transfer, mine, saved }) {
-  return transfer.state === 'running' || (transfer.state === 'done' && !mine && !saved);
+  const { state } = transfer;
+  return state === 'offered' || state === 'running' || (state === 'done' && !mine && !saved);
 }

@@ -5,6 +5,8 @@
  * says what a person can do next. What is not listed keeps the text it came with.
  */
 
+const MAX_BRIEF = 40; // characters of a name in a sentence: two lines on a small phone
+
 /** @typedef {{ title: string, text: string }} Words */
 /** @typedef {{ name: string, message: string } & Record<string, any>} Fault  an AldisError, a DOMException or a Problem */
 
@@ -198,7 +200,20 @@ export function explainUndelivered(error) {
  * @param {string} name
  */
 export function named(name) {
-  return /^[ -~]*$/.test(name) ? name : `\u2068${name}\u2069`;
+  const text = brief(name);
+  return /^[ -~…]*$/.test(text) ? text : `\u2068${text}\u2069`;
+}
+
+/** A name beside other words: a long one lacks its middle. @param {string} name */
+export function brief(name) {
+  const characters = [...contained(name)];
+  if (characters.length <= MAX_BRIEF) return characters.join('');
+  return `${characters.slice(0, MAX_BRIEF - 10).join('')}…${characters.slice(-9).join('')}`;
+}
+
+/** What others wrote, without the characters that would end its isolation. @param {string} text */
+export function contained(text) {
+  return text.replace(/[\u202a-\u202e\u2066-\u2069]/g, '');
 }
 
 /**

@@ -5,7 +5,7 @@
 /** @import { Person } from '../person.js' */
 /** @import { Session } from '../session.js' */
 /** @import { View } from '../dom.js' */
-import { fill, h, icon, iconButton, relabel, setText, uniqueId } from '../dom.js';
+import { fill, h, icon, iconButton, nameTag, relabel, setText, uniqueId } from '../dom.js';
 import { duration, explainShort, named } from '../words.js';
 import { setFace } from './people.js';
 
@@ -118,7 +118,7 @@ export function incomingCall(session, answer) {
       const person = calling.incoming ? calling.person : null;
       if (person) {
         setFace(face, person);
-        fill(who, person, () => [h('bdi', {}, person.name), ' is calling']);
+        fill(who, person, () => [nameTag(person.name), ' is calling']);
         setText(what, calling.opening ? OPENING : calling.call?.video ? 'Video call' : 'Audio call');
         // Nobody turns on a camera by mistake.
         withVideo.classList.toggle('primary', calling.call?.video ?? false);

@@ -6,7 +6,7 @@
 /** @import { Session } from '../session.js' */
 /** @import { View } from '../dom.js' */
 import { chart } from '../chart.js';
-import { fill, h, setText, uniqueId } from '../dom.js';
+import { fill, h, nameTag, setText, uniqueId } from '../dom.js';
 import { fingerprintText, picture } from '../picture.js';
 import { bytes } from '../words.js';
 
@@ -67,10 +67,10 @@ function keysOf(session, person) {
   if (person.newKey) return []; // the notice above the conversation shows which ones to compare
   const theirs = person.fingerprint;
   if (!theirs)
-    return [h('p', { class: 'fine' }, 'The key of ', h('bdi', {}, person.name), ' is known after the first contact.')];
+    return [h('p', { class: 'fine' }, 'The key of ', nameTag(person.name), ' is known after the first contact.')];
   const compared = () => session.people.verify(person, { fingerprint: theirs, how: 'compared' });
   return [
-    h('h4', {}, 'Is it really ', h('bdi', {}, person.name), '?'),
+    h('h4', {}, 'Is it really ', nameTag(person.name), '?'),
     key(person.name, theirs),
     key('You', session.fingerprint),
     person.verifiedHow
@@ -92,7 +92,7 @@ export function key(name, fingerprint) {
     'div',
     { class: 'key' },
     picture(fingerprint),
-    h('div', {}, h('p', {}, h('bdi', {}, name)), fingerprintText(fingerprint)),
+    h('div', {}, h('p', {}, nameTag(name)), fingerprintText(fingerprint)),
   );
 }
 

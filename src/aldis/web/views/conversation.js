@@ -13,7 +13,7 @@ import { fileEntry } from './file.js';
 import { noteEntry, textEntry } from './entries.js';
 import { PRESENCE, setFace } from './people.js';
 import { personNotice } from './notice.js';
-import { named } from '../words.js';
+import { contained, named } from '../words.js';
 
 const NEAR_THE_END = 80; // pixels: who has scrolled up further than this is reading, and is left there
 
@@ -28,7 +28,7 @@ export function conversation(session, person, back) {
   const status = h('span', { class: 'presence', role: 'status' });
   const verifiedHow = h('span', { class: 'only-wide' });
   const verified = h('span', { class: 'verified' }, icon('verified'), verifiedHow);
-  const name = h('h2', { tabindex: -1 }, h('bdi', {}, person.name));
+  const name = h('h2', { tabindex: -1, dir: 'auto', title: person.name }, contained(person.name));
   const call = iconButton('Start an audio call', 'phone', () => session.call(person, { video: false }));
   const videoCall = iconButton('Start a video call', 'camera', () => session.call(person, { video: true }));
   const panel = connectionPanel(session, person);

@@ -4,7 +4,7 @@
 
 /** @import { NoteEntry, Person, TextEntry } from '../person.js' */
 /** @import { View } from '../dom.js' */
-import { fill, h, icon } from '../dom.js';
+import { bdi, fill, h, icon } from '../dom.js';
 import { clock, count, explainUndelivered, named } from '../words.js';
 
 const MAX_LINKS = 100; // in one message: each is an element
@@ -60,7 +60,7 @@ export function noteEntry(entry) {
 
 /** Who says it, for those who do not see on which side it is. @param {{ mine: boolean }} entry @param {Person} person */
 function author(entry, person) {
-  return h('h3', { class: 'unseen' }, entry.mine ? 'You' : h('bdi', {}, person.name));
+  return h('h3', { class: 'unseen' }, entry.mine ? 'You' : bdi(person.name));
 }
 
 /** @param {Date} at @param {HTMLElement} [status] */

@@ -8,7 +8,7 @@
 /** @import { Transfer, TransferFailed } from '../aldis.js' */
 /** @import { FileEntry } from '../person.js' */
 /** @import { View } from '../dom.js' */
-import { fill, h, icon, setText } from '../dom.js';
+import { bdi, fill, h, icon, setText } from '../dom.js';
 import { bytes, explainShort, named } from '../words.js';
 import { foot } from './entries.js';
 
@@ -32,12 +32,7 @@ export function fileEntry(entry, take) {
     { class: `entry file ${mine ? 'mine' : 'theirs'}`, tabindex: -1 },
     h('h3', { class: 'unseen' }, mine ? 'You send a file' : 'A file for you'),
     preview,
-    h(
-      'div',
-      { class: 'file-head' },
-      icon('file'),
-      h('div', {}, h('bdi', { class: 'file-name' }, transfer.name), state),
-    ),
+    h('div', { class: 'file-head' }, icon('file'), h('div', {}, bdi(transfer.name, { class: 'file-name' }), state)),
     progress,
     buttons,
     foot(entry.at),

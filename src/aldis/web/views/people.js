@@ -5,7 +5,7 @@
 /** @import { Person } from '../person.js' */
 /** @import { Session } from '../session.js' */
 /** @import { View } from '../dom.js' */
-import { copyButton, fill, h, icon, listIn, setAttribute, setText, uniqueId } from '../dom.js';
+import { bdi, copyButton, fill, h, icon, listIn, nameTag, setAttribute, setText, uniqueId } from '../dom.js';
 import { fingerprintText, letter, picture } from '../picture.js';
 import { nameProblem } from '../words.js';
 
@@ -38,7 +38,7 @@ export function peopleSide(session, { open, invite, changeName }) {
           'div',
           { class: 'key' },
           picture(session.fingerprint),
-          h('div', {}, h('h2', {}, h('bdi', {}, session.name)), fingerprintText(session.fingerprint)),
+          h('div', {}, h('h2', {}, nameTag(session.name)), fingerprintText(session.fingerprint)),
           copyButton('Copy fingerprint', () => session.fingerprint, true),
         ),
         h(
@@ -100,7 +100,7 @@ function personItem(session, person, open) {
     'button',
     { type: 'button', 'data-person': person.name, onclick: () => open(person.name) },
     face,
-    h('span', { class: 'who' }, h('bdi', {}, person.name), presence),
+    h('span', { class: 'who' }, bdi(person.name), presence),
     unread,
   );
   return {

@@ -4,7 +4,7 @@
 
 /** @import { Child } from '../dom.js' */
 /** @import { Invitation } from '../invitation.js' */
-import { fill, h, icon, setText, uniqueId } from '../dom.js';
+import { fill, h, icon, nameTag, setText, uniqueId } from '../dom.js';
 import { fingerprintText, picture } from '../picture.js';
 import { explain, nameProblem } from '../words.js';
 
@@ -94,13 +94,13 @@ function greeting() {
 /** @param {Invitation} invitation @returns {Child[]} */
 function invited({ name, fingerprint }) {
   return [
-    h('h2', {}, h('bdi', {}, name), ' invites you'),
+    h('h2', {}, nameTag(name), ' invites you'),
     h('p', {}, 'to talk directly, from your browser to theirs: messages, files and video calls.'),
     h(
       'div',
       { class: 'key' },
       picture(fingerprint),
-      h('div', {}, h('p', {}, 'The key of ', h('bdi', {}, name)), fingerprintText(fingerprint)),
+      h('div', {}, h('p', {}, 'The key of ', nameTag(name)), fingerprintText(fingerprint)),
     ),
   ];
 }
