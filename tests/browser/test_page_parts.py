@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from support.browser import Arrive, Person
@@ -133,6 +135,82 @@ async def test_what_somebody_says_is_kept_and_shown_within_bounds(arrive: Arrive
     assert 1_900_000 < most <= 2_000_000
     assert files == 1  # which nobody loses by what is said after it
     assert resent == [65_536, 100_000]
+
+
+async def test_a_file_is_not_lost_by_what_is_said_after_it(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    kept, unfinished, saved, entries = await alice.page.evaluate("""async () => {
+      const { Person } = await import('/person.js');
+      const person = new Person('mallory');
+      person.file({ direction: 'in', state: 'done' });
+      person.file({ direction: 'in', state: 'offered' });
+      person.file({ direction: 'out', state: 'done' });
+      const flood = () => { for (let n = 0; n < 1000; n++) person.heard('x'); };
+      const files = () => person.entries.filter(({ kind }) => kind === 'file').map(({ transfer }) => transfer.state);
+      flood();
+      const before = [files(), person.unfinished];
+      for (const entry of person.entries.slice(0, 2)) Object.assign(entry, { saved: true });
+      person.entries[1].transfer.state = 'declined';
+      flood();
+      return [...before, files(), person.entries.length];
+    }""")
+    assert (kept, unfinished) == (["done", "offered"], True)  # what was sent is with us anyway
+    assert (saved, entries) == ([], 1000)
+
+
+async def test_a_name_cannot_leave_its_isolation_from_the_words_beside_it(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    written = await alice.page.evaluate("""async () => {
+      const [{ named, nameProblem }, { bdi }] = await Promise.all([import('/words.js'), import('/dom.js')]);
+      const name = 'bob\\u2069\\u202e\\u2066!';
+      const long = `${'a'.repeat(60)}${'🦊'.repeat(60)}`;
+      return [nameProblem(name), named(name), bdi(name).textContent, named('bob\\u05d0\\u2069'), named(long)];
+    }""")
+    assert written == [None, "bob!", "bob!", "\u2068bob\u05d0\u2069", f"\u2068{'a' * 30}…{'🦊' * 9}\u2069"]
+
+
+async def test_a_fingerprint_is_read_as_the_protocol_says(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    spellings = json.loads((Path(__file__).parents[1] / "vectors/fingerprints.json").read_text("utf-8"))["spellings"]
+    read = """(texts) => import('/invitation.js').then(({ readFingerprint, readInvitation }) =>
+      texts.map((text) => [readFingerprint(text), readInvitation(`#bob~${encodeURIComponent(text)}`)]))"""
+    fingerprint = spellings["fingerprint"]
+    for one, invitation in await alice.page.evaluate(read, spellings["read"]):
+        assert (one, invitation) == (fingerprint, {"name": "bob", "fingerprint": fingerprint})
+    for none, invitation in await alice.page.evaluate(read, spellings["refused"]):
+        assert (none, invitation) == (None, "damaged")
+
+
+async def test_strangers_ring_once_and_are_listed_from_then_on(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    rings, notes, declined = await alice.page.evaluate("""async () => {
+      const [{ Calling }, { Person }] = await Promise.all([import('/calling.js'), import('/person.js')]);
+      const calling = new Calling(() => {});
+      const declined = [];
+      // Whether a call rings; it is given up at once.
+      const call = (person, open = false) => {
+        let tell = () => {};
+        const call = { direction: 'in', state: 'ringing', reason: null, error: null, userId: person.name };
+        call.subscribe = (run) => ((tell = () => run(call)), () => {});
+        call.decline = (reason) => declined.push([person.name, reason]);
+        const told = calling.ring(person, call, open);
+        const rang = calling.incoming;
+        call.state = 'ended';
+        tell();
+        return [told, rang];
+      };
+      const [friend, one, other] = ['friend', 'one', 'other'].map((name) => new Person(name));
+      friend.wrote('hello');
+      const rings = [call(friend), call(one), call(one), call(other), call(one, true), call(friend)];
+      const { now } = performance;
+      performance.now = () => now.call(performance) + 3 * 60_000;
+      rings.push(call(other));
+      return [rings, [one, other].map(({ entries }) => entries.map(({ text }) => text)), declined];
+    }""")
+    yes, no = [True, True], [False, False]
+    assert rings == [yes, yes, no, no, yes, yes, yes]
+    assert notes == [["Missed call from one"] * 3, ["Missed call from other"] * 2]
+    assert declined == [["one", None], ["other", None]]
 
 
 async def test_a_message_of_links_is_a_hundred_links_and_text(arrive: Arrive) -> None:

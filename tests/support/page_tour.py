@@ -104,10 +104,6 @@ class _Tour:
         await alice.start("alice")
         await expect(page.get_by_text("Nobody yet.")).to_be_visible()
         await self.look("nobody-yet", alice.page)
-        await alice.button("Invite").click()
-        await expect(page.get_by_role("dialog").get_by_role("img")).to_be_visible()
-        await self.look("invitation", alice.page)
-        await page.keyboard.press("Escape")
         await alice.talk_to("alice")
         await expect(page.get_by_text("That is your own name.")).to_be_visible()
         await self.look("talk-to-oneself", alice.page)
@@ -122,6 +118,12 @@ class _Tour:
         await alice.choose("alice")
         await alice.conversation("bob").connected()
         await self.look("conversation-empty", alice.page)
+        await alice.to_the_list()
+        await alice.button("Invite").click()
+        await expect(page.get_by_role("dialog").get_by_role("img")).to_be_visible()
+        await self.look("invitation", alice.page)
+        await page.keyboard.press("Escape")
+        await alice.open("bob")
 
     async def talking(self, alice: Window, bob: Window) -> None:
         with_bob, with_alice = alice.conversation("bob"), await bob.open("alice")

@@ -10,6 +10,10 @@
 import { openMedia, stopTracks, withCamera, without } from './media.js';
 import { callEnded, explainShort } from './words.js';
 
+/** @type {{ direction: 'in', reason: null, error: null }} */
+const MISSED = { direction: 'in', reason: null, error: null };
+const QUIET = 120; // seconds in which strangers do not ring, after one of them was declined or missed
+
 export class Calling {
   /** @type {Person | null} who we are in a call with, or who is calling */
   person = null;
@@ -33,6 +37,8 @@ export class Calling {
   #calls = 0;
   /** @type {Call | null} theirs, come in while we were about to call them */
   #crossing = null;
+  /** Until when strangers do not ring, in seconds of `performance.now()`. */
+  #quietUntil = 0;
 
   /** @param {() => void} changed  called whenever a field has changed */
   constructor(changed) {
@@ -75,16 +81,29 @@ export class Calling {
     this.#changed();
   }
 
-  /** @param {Person} person @param {Call} call */
-  ring(person, call) {
+  /**
+   * Somebody calls. Whoever is online can, as often as they like and under as many names, and each time a dialog takes the
+   * screen; so strangers, but for the one whose conversation is `open`, get one attempt between them.
+   *
+   * @param {Person} person
+   * @param {Call} call
+   * @param {boolean} open
+   * @returns {boolean}  false when it was declined, and has only been noted
+   */
+  ring(person, call, open) {
     // Both want it: dialling takes their call, as soon as the microphone is open.
     if (this.busy && !this.call && this.person === person) this.#crossing = call;
     else if (this.busy) call.decline('busy');
-    else {
+    else if (person.isKnown || open || performance.now() / 1000 >= this.#quietUntil) {
       this.#reset();
       this.person = person;
       this.#follow(call);
+    } else {
+      call.decline();
+      person.note(callEnded({ ...MISSED, userId: person.name }, null));
+      return false;
     }
+    return true;
   }
 
   /** Answer. When microphone or camera are refused it goes on ringing, and `error` says why. @param {boolean} video */
@@ -190,7 +209,10 @@ export class Calling {
     this.#unsubscribe = call.subscribe(() => {
       if (call.state === 'connected') this.since ??= performance.now() / 1000;
       if (call.state === 'ended' && this.call === call) {
-        this.person?.note(callEnded(call, this.since === null ? null : performance.now() / 1000 - this.since));
+        const now = performance.now() / 1000;
+        const ours = call.direction === 'out' || this.since !== null;
+        if (!ours && !this.person?.isKnown) this.#quietUntil = now + QUIET;
+        this.person?.note(callEnded(call, this.since === null ? null : now - this.since), ours);
         this.#reset();
       }
       this.#changed();

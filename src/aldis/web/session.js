@@ -5,7 +5,7 @@
  * Nothing a view does with it can fail: what goes wrong is kept beside what it concerns, for words.js to explain.
  */
 
-/** @import { AldisError, PeerView, StoreState, Transfer } from './aldis.js' */
+/** @import { AldisError, Call, PeerView, StoreState, Transfer } from './aldis.js' */
 /** @import { FileEntry, NewKey, Person, TextEntry } from './person.js' */
 import { fingerprint, FingerprintMismatch, Identity, IndexedDBPins, NetworkStore } from './aldis.js';
 import { Calling } from './calling.js';
@@ -111,7 +111,7 @@ export class Session {
         this.#show(person, transfer);
         this.people.notice(person);
       }),
-      store.onCall((call) => this.calling.ring(this.people.get(call.userId), call)),
+      store.onCall((call) => this.#rings(call)),
       store.subscribe((state) => this.#took(state)),
     ];
     this.#unsubscribe = () => ends.forEach((end) => end());
@@ -323,6 +323,12 @@ export class Session {
     const [before, after] = await Promise.all([fingerprint(error.pinned), fingerprint(error.offered)]);
     if (person.problem === error) person.newKey = { error, before, after };
     this.#changed();
+  }
+
+  /** @param {Call} call */
+  #rings(call) {
+    const person = this.people.get(call.userId);
+    if (!this.calling.ring(person, call, person === this.people.current)) this.people.notice(person);
   }
 
   /** @param {Person} person @param {Transfer} transfer */

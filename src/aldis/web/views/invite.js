@@ -82,6 +82,7 @@ export function invitePanel(session, given) {
   );
   return {
     element,
+    focus: () => link.focus(),
     render() {
       const address = invitationLink(session, location.href);
       fill(code, address, () => {

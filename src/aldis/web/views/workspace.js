@@ -31,8 +31,8 @@ export function workspace(session, page, { open, back, changeName, takeBack }) {
   };
   const dialog = inviteDialog(session, given);
   const notice = pageNotice(session, page, takeBack);
-  const side = peopleSide(session, { open, invite: dialog.open, changeName });
   const invitation = invitePanel(session, given);
+  const side = peopleSide(session, { open, invite, changeName });
   const start = h(
     'section',
     { class: 'start', 'aria-label': 'How to begin' },
@@ -48,6 +48,12 @@ export function workspace(session, page, { open, back, changeName, takeBack }) {
     return view;
   });
   const element = h('div', { class: 'workspace' }, notice.element, side.element, start, talks, dialog.element);
+  /** Where the invitation is in sight already, no dialog lies upon it. */
+  function invite() {
+    if (!start.checkVisibility()) return dialog.open();
+    given();
+    invitation.focus();
+  }
   /** @type {Person | null} whom the list is left for, and come back from */
   let last = null;
   return {
