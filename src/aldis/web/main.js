@@ -14,7 +14,7 @@
 /** @import { Person } from './person.js' */
 import { announce } from './dom.js';
 import { readInvitation } from './invitation.js';
-import { lastName, tabName } from './memory.js';
+import { isInUse, keepStorage, lastName, tabName } from './memory.js';
 import { Session } from './session.js';
 import { incomingCall } from './views/call.js';
 import { top } from './views/top.js';
@@ -26,7 +26,7 @@ const main = /** @type {HTMLElement} */ (document.getElementById('main'));
 
 const problem = whatIsMissing();
 const state = {
-  name: tabName.get() ?? lastName.get() ?? '',
+  name: '',
   /** @type {import('./invitation.js').Invitation | null} */
   invitation: null,
   /** @type {unknown} */
@@ -39,7 +39,7 @@ const state = {
 
 const session = new Session(scheduleDrawing, met);
 const start = welcome(begin);
-const work = workspace(session, state, { open: openPerson, back, changeName, takeBack });
+const work = workspace(session, state, { open: openPerson, back, changeName, takeBack, dismiss });
 const incoming = incomingCall(session, answer);
 const above = top(session);
 
@@ -60,6 +60,7 @@ async function begin(name) {
     await session.start(name);
     tabName.set(name);
     lastName.set(name);
+    keepStorage();
     followInvitation();
   } catch (error) {
     tabName.forget(); // or a reload would only fail again
@@ -71,6 +72,12 @@ async function begin(name) {
   else start.focus();
 }
 
+/** What is wrong with the page has been read. */
+function dismiss() {
+  state.error = null;
+  work.focus();
+}
+
 /** The address may hold an invitation. */
 function readAddress() {
   const found = state.blocked ? null : readInvitation(location.hash);
@@ -78,12 +85,22 @@ function readAddress() {
   if (found === 'damaged') state.error = new Problem('DamagedInvitation');
 }
 
+/** A name to begin with: not that of whoever invites, nor one that another window has. They would only be driven out. */
+async function guessName() {
+  const name = tabName.get() ?? lastName.get() ?? '';
+  if (name === state.invitation?.name || (await isInUse(name))) return;
+  state.name = name;
+  draw();
+}
+
 /** Talk to whoever has sent the link that this page was opened with; or go on where a reload has interrupted us. */
 function followInvitation() {
   const invited = state.invitation;
   state.invitation = null;
   // The link has done its work; a reload comes back to the conversation by `history.state`.
-  if (location.hash) history.replaceState(history.state, '', location.pathname + location.search);
+  const { current } = session.people;
+  const place = history.state ?? (current && { person: current.name });
+  if (location.hash) history.replaceState(place, '', location.pathname + location.search);
   if (invited?.name === session.name) state.error = new Problem('OwnInvitation');
   else if (invited) openPerson(invited.name, invited.fingerprint);
   else showPlace();
@@ -201,5 +218,5 @@ document.body.append(incoming.element);
 readAddress();
 state.returning = !state.blocked && tabName.get() !== null && state.invitation === null;
 draw();
-if (state.returning) begin(state.name);
-else start.focus();
+if (state.returning) begin(tabName.get() ?? '');
+else guessName().then(start.focus);

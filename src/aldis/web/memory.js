@@ -5,18 +5,44 @@
  * its name. Messages are not kept. Where the browser keeps nothing, the page works without.
  */
 
-/** The name that this tab has. */
+let release = () => {};
+
+/** The name that this tab has. It holds a lock for it, so that other tabs see that the name is in use. */
 export const tabName = {
   get: () => remember(() => sessionStorage.getItem('aldis.name')),
-  set: (/** @type {string} */ name) => remember(() => sessionStorage.setItem('aldis.name', name)),
-  forget: () => remember(() => sessionStorage.removeItem('aldis.name')),
+  set(/** @type {string} */ name) {
+    remember(() => sessionStorage.setItem('aldis.name', name));
+    release();
+    const released = new Promise((resolve) => (release = () => resolve(null)));
+    navigator.locks?.request(LOCK + name, { mode: 'shared' }, () => released).catch(() => {});
+  },
+  forget() {
+    remember(() => sessionStorage.removeItem('aldis.name'));
+    release();
+  },
 };
+
+const LOCK = 'aldis.name.';
+
+/** Whether a tab of this browser has this name just now. @param {string} name */
+export async function isInUse(name) {
+  const locks = await navigator.locks?.query().catch(() => null);
+  return locks?.held?.some((lock) => lock.name === LOCK + name) ?? false;
+}
 
 /** The name that was chosen last, in any tab: a good guess for a new one. */
 export const lastName = {
   get: () => remember(() => localStorage.getItem('aldis.lastName')),
   set: (/** @type {string} */ name) => remember(() => localStorage.setItem('aldis.lastName', name)),
 };
+
+/**
+ * Ask the browser not to clear what this page keeps when it runs out of room: the key of a name is the only proof that it
+ * is ours. It may refuse, and then it is as if nobody had asked.
+ */
+export function keepStorage() {
+  navigator.storage?.persist?.().catch(() => {});
+}
 
 /**
  * Do something with the browser's memory.

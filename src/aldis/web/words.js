@@ -225,9 +225,15 @@ export function nameProblem(name) {
   if (!name) return 'Type a name.';
   if ([...name].length > 128) return 'That is too long: a name has 128 characters at most.';
   if (name.includes('/')) return 'A name has no “/” in it.';
-  if (/\p{White_Space}/u.test(name)) return `A name has no spaces. How about “${name.trim().replace(/\s+/gu, '-')}”?`;
+  if (/\p{White_Space}/u.test(name)) return 'A name has no spaces.';
   if (/[\p{Cc}\p{Cs}]/u.test(name)) return 'There is an invisible control character in it. Type it anew.';
   return null;
+}
+
+/** What to call somebody instead whose name has spaces; null when that is no name either. @param {string} name */
+export function betterName(name) {
+  const better = name.trim().replace(/\p{White_Space}+/gu, '-');
+  return better !== name && nameProblem(better) === null ? better : null;
 }
 
 /** @param {string | undefined} text */

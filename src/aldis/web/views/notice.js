@@ -40,12 +40,13 @@ export function personNotice(session, person) {
  *
  * @param {Session} session
  * @param {PageState} page
- * @param {() => void} takeBack
+ * @param {{ takeBack: () => void, dismiss: () => void }} actions
  * @returns {View}
  */
-export function pageNotice(session, page, takeBack) {
+export function pageNotice(session, page, { takeBack, dismiss }) {
   const element = h('div', { class: 'page-notice', role: 'alert' });
   const again = h('button', { type: 'button', class: 'primary', onclick: takeBack });
+  const read = h('button', { type: 'button', onclick: dismiss }, 'I have read this');
   return {
     element,
     render() {
@@ -54,7 +55,7 @@ export function pageNotice(session, page, takeBack) {
       const replaced = gone?.name === 'ConnectionClosed' && gone.code === REPLACED;
       setText(again, replaced ? 'Use it here' : 'Connect again');
       again.disabled = page.busy;
-      fill(element, error, () => [Boolean(error) && notice(error, gone && again)]);
+      fill(element, error, () => [Boolean(error) && notice(error, gone ? again : read)]);
     },
   };
 }
@@ -79,7 +80,7 @@ export function notice(error, action) {
   );
 }
 
-const MILD = new Set(['PeerOffline', 'PeerUnknown']); // nothing has failed: it is as it is
+const MILD = new Set(['PeerOffline', 'PeerUnknown', 'OwnInvitation']); // nothing has failed: it is as it is
 
 /** @param {Session} session @param {Person} person @param {NewKey} change */
 function keyChanged(session, person, change) {

@@ -8,6 +8,7 @@
 import { bdi, copyButton, fill, h, icon, listIn, nameTag, setAttribute, setText, uniqueId } from '../dom.js';
 import { fingerprintText, letter, picture } from '../picture.js';
 import { nameProblem } from '../words.js';
+import { complain } from './hint.js';
 
 /**
  * @param {Session} session
@@ -70,14 +71,14 @@ function talkForm(session, open) {
     spellcheck: 'false',
     maxlength: 200,
     'aria-describedby': problem.id,
-    oninput: () => setText(problem, ''),
+    oninput: () => complain(problem, input, null),
   });
   /** @param {SubmitEvent} event */
   const submit = (event) => {
     event.preventDefault();
     const name = input.value.trim();
     const complaint = name === session.name ? 'That is your own name.' : nameProblem(name);
-    setText(problem, complaint ?? '');
+    complain(problem, input, complaint);
     if (complaint) return input.focus();
     input.value = '';
     open(name);

@@ -7,9 +7,12 @@
 import { fill, h, icon, nameTag, setText, uniqueId } from '../dom.js';
 import { fingerprintText, picture } from '../picture.js';
 import { explain, nameProblem } from '../words.js';
+import { complain } from './hint.js';
 
 // Beside the modules, wherever these are: the server gives them paths that never change.
 const ICON = new URL('../icon.svg', import.meta.url).href;
+
+const USUAL = 'Others find you by this name. It stays yours as long as you use this browser.';
 
 /** @typedef {{ name: string, invitation: Invitation | null, error: unknown, busy: boolean, blocked: boolean, returning: boolean }} WelcomeState */
 
@@ -30,7 +33,7 @@ export function welcome(start) {
     autocapitalize: 'none',
     spellcheck: 'false',
     'aria-describedby': hint.id,
-    oninput: () => complain(null),
+    oninput: () => complain(hint, input, null, USUAL),
   });
   const button = h('button', { type: 'submit', class: 'primary large' }, 'Start');
   const problem = h('div', { role: 'alert' });
@@ -49,19 +52,11 @@ export function welcome(start) {
     event.preventDefault();
     const name = input.value.trim();
     const complaint = nameProblem(name);
-    complain(complaint);
+    complain(hint, input, complaint, USUAL);
     if (complaint) input.focus();
     else start(name);
   }
-
-  /** @param {string | null} complaint */
-  function complain(complaint) {
-    setText(hint, complaint ?? 'Others find you by this name. It stays yours as long as you use this browser.');
-    hint.classList.toggle('wrong', complaint !== null);
-    if (complaint) input.setAttribute('aria-invalid', 'true');
-    else input.removeAttribute('aria-invalid');
-  }
-  complain(null);
+  complain(hint, input, null, USUAL);
 
   return {
     element,

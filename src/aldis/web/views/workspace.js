@@ -21,16 +21,17 @@ import { peopleSide } from './people.js';
  * @param {() => void} actions.back
  * @param {() => void} actions.changeName
  * @param {() => void} actions.takeBack
+ * @param {() => void} actions.dismiss
  * @returns {View & { focus: () => void, isInviting: () => boolean }}
  */
-export function workspace(session, page, { open, back, changeName, takeBack }) {
+export function workspace(session, page, { open, back, changeName, takeBack, dismiss }) {
   // Somebody may come by our invitation. Without one, who connects is a stranger, and only comes on the list.
   let awaited = false;
   const given = () => {
     awaited = true;
   };
   const dialog = inviteDialog(session, given);
-  const notice = pageNotice(session, page, takeBack);
+  const notice = pageNotice(session, page, { takeBack, dismiss });
   const invitation = invitePanel(session, given);
   const side = peopleSide(session, { open, invite, changeName });
   const start = h(
