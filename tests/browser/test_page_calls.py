@@ -138,3 +138,28 @@ async def test_a_call_ends_with_the_window_of_the_other(arrive: Arrive) -> None:
     await bob.page.close()
     await expect(with_bob.call).to_be_hidden()
     await expect(with_bob.log).to_contain_text("Call ended after 0:")
+
+
+async def test_a_call_that_was_not_allowed_is_tried_again(arrive: Arrive) -> None:
+    alice, bob, with_bob, _ = await talking(arrive)
+    # This Chromium allows it to everybody, so somebody has to say no in its place, once.
+    await alice.page.evaluate("""() => {
+      navigator.mediaDevices.getUserMedia = async () => {
+        delete navigator.mediaDevices.getUserMedia;
+        throw new DOMException('', 'NotAllowedError');
+      };
+    }""")
+    await with_bob.button("Start a video call").click()
+    await expect(with_bob.call).to_contain_text("The browser may not use the microphone or camera")
+    await with_bob.button("Try again").press("Enter")
+    await expect(bob.ringing("alice")).to_contain_text("Video call")
+    await expect(with_bob.call).to_be_focused()
+    await bob.button("Accept with audio only").click()
+    clock = with_bob.call.get_by_text("0:0")
+    await expect(clock).to_be_visible()
+    with_pictures = await with_bob.call.evaluate("(call) => call.clientHeight")
+    await with_bob.button("Turn the camera off").click()
+    # Words need less room than pictures.
+    await expect(with_bob.call.get_by_label("Your own picture")).to_be_hidden()
+    await expect(clock).to_be_visible()
+    assert await with_bob.call.evaluate("(call) => call.clientHeight") < 0.7 * with_pictures

@@ -24,6 +24,8 @@ export class Calling {
   /** Waiting for the microphone: perhaps the browser asks whether it may be used. */
   opening = false;
   muted = false;
+  /** Whether we wanted to be seen when we called last. */
+  video = false;
   /** A sentence about our side, such as a camera that cannot be used. */
   note = '';
   /** @type {unknown} why the microphone or camera could not be opened */
@@ -65,6 +67,7 @@ export class Calling {
   async start(person, video, dial) {
     if (this.busy) return;
     this.#reset();
+    this.video = video;
     this.person = person; // from now on others hear "busy"
     this.#changed();
     const calls = this.#calls;

@@ -25,7 +25,7 @@ export function callStage(session, person, leave) {
   const ours = video('our-picture', 'Your own picture');
   ours.muted = true; // or we would hear ourselves
   const face = h('div', { class: 'face' });
-  const status = h('p', { class: 'call-status', role: 'status' });
+  const status = h('p', { role: 'status' });
   const clock = h('p', { class: 'call-clock', 'aria-hidden': 'true' });
   const note = h('p', { class: 'call-note', role: 'alert' });
   const mute = iconButton('Mute the microphone', 'microphone', () => calling.toggleMicrophone());
@@ -33,15 +33,17 @@ export function callStage(session, person, leave) {
   const fullScreen = iconButton('Full screen', 'full-screen', () =>
     document.fullscreenElement ? document.exitFullscreen() : element.requestFullscreen(),
   );
+  const tryAgain = () => session.call(person, { video: calling.video });
+  const again = h('button', { type: 'button', onclick: tryAgain }, 'Try again');
   const hangUp = iconButton('Hang up', 'hang-up', () => calling.end(), 'danger');
   const element = h(
     'section',
     { class: 'call', tabindex: -1, 'aria-label': `Call with ${person.name}` },
-    h('div', { class: 'call-face' }, face, status, clock),
+    h('div', { class: 'call-face' }, face, status),
     theirs,
     ours,
     note,
-    h('div', { class: 'call-buttons' }, mute, camera, document.fullscreenEnabled && fullScreen, hangUp),
+    h('div', { class: 'call-buttons' }, clock, mute, camera, document.fullscreenEnabled && fullScreen, again, hangUp),
   );
   return {
     element,
@@ -61,7 +63,10 @@ export function callStage(session, person, leave) {
       setText(clock, calling.since === null ? '' : duration(performance.now() / 1000 - calling.since));
       setText(note, calling.note);
       note.hidden = !calling.note;
-      element.classList.toggle('failed', error !== null);
+      clock.hidden = calling.since === null;
+      element.classList.toggle('small', theirs.hidden && ours.hidden);
+      if (error === null && document.activeElement === again) element.focus();
+      again.hidden = error === null;
       mute.hidden = camera.hidden = fullScreen.hidden = error !== null;
       if (calling.muted) relabel(mute, 'Unmute the microphone', 'microphone-off');
       else relabel(mute, 'Mute the microphone', 'microphone');
