@@ -53,7 +53,7 @@ async def test_all_of_a_conversation_is_done_by_keys(arrive: Arrive) -> None:
     # It is in sight already, so no dialog lies upon it.
     dialog = page.get_by_role("dialog", name="Invite somebody")
     await expect(dialog).to_be_hidden()
-    await expect(page.get_by_label("Invitation link").filter(visible=True)).to_be_focused()
+    await expect(page.get_by_role("textbox", name="Invitation link").filter(visible=True)).to_be_focused()
     assert await tab_to(page, "Copy link") == []
 
     await alice.button("Invite").focus()
@@ -133,6 +133,7 @@ async def test_the_focus_is_never_lost(arrive: Arrive, tmp_path: Path) -> None:
     await keyboard.press("Enter")
     you = page.get_by_role("region", name="You", exact=True)
     await expect(you).to_be_focused()
+    await focused(page)
     await alice.button("Invite").press("Enter")
     with_alice = await bob.talk_to("alice")
     # Whom the invitation has brought.
@@ -146,6 +147,7 @@ async def test_the_focus_is_never_lost(arrive: Arrive, tmp_path: Path) -> None:
     await with_alice.send_file(tmp_path / "note.txt")
     await with_bob.button("Accept note.txt").press("Enter")
     await expect(with_bob.entry("note.txt")).to_be_focused()
+    await focused(page)
     await expect(with_bob.button("Save note.txt")).to_be_visible()
     await tab_to(page, "Save note.txt")
 
