@@ -200,6 +200,8 @@ async def test_a_file_is_offered_and_taken_or_declined_or_cancelled(arrive: Arri
     await with_alice.button("Accept taken.bin").click()
     await expect(sent[0]).to_contain_text("1.5 MB · delivered")
     saved = await with_alice.save("taken.bin")
+    await expect(got[0]).to_contain_text("1.5 MB · saved")
+    await expect(with_alice.button("Save again taken.bin")).to_be_visible()
     assert sha256(saved.read_bytes()).digest() == sha256(paths[0].read_bytes()).digest()
 
     await with_alice.button("Decline declined.bin").click()
@@ -217,8 +219,9 @@ async def test_a_file_is_offered_and_taken_or_declined_or_cancelled(arrive: Arri
     await with_alice.delivers("during the file")
     await with_bob.heard("during the file")
     await with_alice.button("Cancel stopped.bin").click()
+    await expect(got[3]).to_contain_text("2.0 GB · cancelled")
+    await expect(sent[3]).to_contain_text("2.0 GB · bob cancelled it")
     for entry in (sent[3], got[3]):
-        await expect(entry).to_contain_text("2.0 GB · cancelled")
         await expect(entry.get_by_role("button")).to_have_count(0)
 
 

@@ -53,3 +53,42 @@ async def test_a_window_that_gets_small_shows_the_conversation_and_not_the_panel
     await reachable(with_bob.field, with_bob.button("Send"), with_bob.button("Show the connection"))
     await alice.page.set_viewport_size({"width": 1280, "height": 800})
     await expect(with_bob.panel).to_be_visible()
+
+
+async def test_the_panel_leaves_the_field_free_and_is_put_away(arrive: Arrive) -> None:
+    alice, _ = await windows(arrive, "alice", "bob")
+    await alice.page.set_viewport_size({"width": 360, "height": 640})
+    with_bob = await (await alice.talk_to("bob")).connected()
+    show = with_bob.button("Show the connection")
+    await show.click()
+    await expect(with_bob.panel).to_be_visible()
+    await reachable(with_bob.field, with_bob.button("Send"), with_bob.button("Close this panel"))
+    await with_bob.button("Close this panel").click()
+    await expect(with_bob.panel).to_be_hidden()
+    await expect(show).to_be_focused()
+    await alice.page.keyboard.press("Enter")
+    await with_bob.button("They are the same").press("Enter")
+    await alice.page.keyboard.press("Escape")
+    await expect(with_bob.panel).to_be_hidden()
+    await expect(show).to_be_focused()
+    # The sign that says whose key it is leads to the keys.
+    await with_bob.button("verified by you").click()
+    await expect(with_bob.panel).to_be_focused()
+    # Whoever goes on does not find it upon the next conversation, nor upon this one.
+    await alice.talk_to("carol")
+    await expect(alice.conversation("carol").panel).to_be_hidden()
+    await alice.open("bob")
+    await expect(with_bob.panel).to_be_hidden()
+
+
+async def test_whether_the_panel_stands_beside_is_one_choice_for_all_conversations(arrive: Arrive) -> None:
+    (alice,) = await windows(arrive, "alice")
+    await alice.page.set_viewport_size({"width": 1280, "height": 800})
+    await (await alice.talk_to("bob")).button("Hide the connection").click()
+    with_carol = await alice.talk_to("carol")
+    await expect(with_carol.panel).to_be_hidden()
+    await alice.page.reload()
+    await expect(with_carol.button("Show the connection")).to_be_visible()
+    await expect(with_carol.panel).to_be_hidden()
+    await with_carol.button("Show the connection").click()
+    await expect((await alice.open("bob")).panel).to_be_visible()

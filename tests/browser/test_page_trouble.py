@@ -149,9 +149,11 @@ async def test_a_chat_goes_on_without_the_server(arrive: Arrive, server: ServerP
     await with_alice.heard("without a server")
     with_carol = await alice.talk_to("carol")
     await expect(await with_carol.say("when you are there")).to_contain_text("waiting for carol")
+    await expect(alice.alert).to_contain_text("The server is away")
     async with ServerProcess(tmp_path, port=server.port) as again:
         for person in (alice, bob):
             await expect(person.server).to_have_text("Server connected")
+        await expect(alice.page.get_by_text("The server is away")).to_be_hidden()
         await alice.open("bob")
         await with_bob.connected()
         await expect(with_bob.fact("Reconnects")).to_have_text("0")
@@ -200,14 +202,16 @@ async def test_a_changed_key_is_shown_and_nothing_goes_out_before_it_is_accepted
             after.fingerprint,
         ]
         await expect(with_bob.region.get_by_text("verified by you")).to_be_hidden()
-        await expect(await with_bob.say("a secret")).to_contain_text(
-            "It did not arrive. bob has another key than before."
-        )
+        await expect(earlier).to_contain_text("It did not arrive. bob has another key than before.")
+        # Nothing can be said meanwhile, and nothing invites to.
+        await expect(with_bob.field).to_be_disabled()
+        await expect(with_bob.button("Send files")).to_be_disabled()
+        await expect(with_bob.button("Connect now")).to_be_hidden()
         # Not if bob asks for it either: what he gets is no answer.
         await bob.send("alice", "let me in")
         await until_peer(bob, "alice", lambda view: view.error is not None, "the refusal")
         assert bob.state.peers["alice"].connections == 0
-        await expect(with_bob.entry("a secret")).to_contain_text("not delivered")
+        await expect(earlier).to_contain_text("not delivered")
         accept = with_bob.button("Accept the new key")
         await expect(accept).to_be_disabled()
         await warning.get_by_role("checkbox").check()
@@ -226,11 +230,11 @@ async def test_a_changed_key_is_shown_and_nothing_goes_out_before_it_is_accepted
         await with_bob.connected()
         await expect(warning).to_be_hidden()
         await with_bob.heard("let me in")
-        await with_bob.entry("a secret").get_by_role("button", name="Send again").click()
-        await expect(with_bob.entry("a secret").get_by_text("not delivered")).to_be_hidden()
+        await earlier.get_by_role("button", name="Send again").click()
+        await expect(earlier.get_by_text("not delivered")).to_be_hidden()
         (message,) = await read(bob, 1)
-        assert message.content == "a secret"
-        await expect(earlier).to_contain_text("It did not arrive. bob has another key than before.")
+        assert message.content == "for the bob I know"
+        await with_bob.delivers("and for you")
         # It is another key: nobody has vouched for it yet.
         await expect(with_bob.button("They are the same")).to_be_visible()
 
@@ -246,7 +250,10 @@ async def test_an_invitation_of_another_key_is_refused_in_words(arrive: Arrive) 
     await expect(refusal).to_be_visible()
     shown = ["".join(text.split()) for text in await refusal.get_by_role("code").all_inner_texts()]
     assert shown == [await mallory.fingerprint(), await alice.fingerprint()]
-    await expect(await with_alice.say("a secret")).to_contain_text("waiting for alice")
+    await expect(with_alice.field).to_be_disabled()
+    await expect(with_alice.button("Connect now")).to_be_hidden()
+    await expect(with_alice.region.get_by_text("stays between you")).to_be_hidden()
+    await expect(with_alice.region.get_by_role("heading", name="alice").first).to_be_focused()
     # What is expected of this name holds after a reload, too.
     await bob.page.reload()
     await expect(refusal).to_be_visible()

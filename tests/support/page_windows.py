@@ -64,7 +64,7 @@ class Window:
         """The link, from the dialog, or from beside the list where it is in sight already."""
         await self.to_the_list()
         await self.button("Invite").click()
-        link = await self.page.get_by_label("Invitation link").filter(visible=True).last.input_value()
+        link = await self.page.get_by_role("textbox", name="Invitation link").filter(visible=True).last.input_value()
         dialog = self.page.get_by_role("dialog", name="Invite somebody")
         if await dialog.is_visible():
             await dialog.get_by_role("button", name="Close").click()

@@ -36,6 +36,17 @@ export const lastName = {
   set: (/** @type {string} */ name) => remember(() => localStorage.setItem('aldis.lastName', name)),
 };
 
+let beside = remember(() => localStorage.getItem('aldis.panel')) !== 'hidden';
+
+/** Whether the connection is shown beside conversations, where there is room for it: one choice for all. */
+export const panelBeside = {
+  get: () => beside,
+  set(/** @type {boolean} */ shown) {
+    beside = shown;
+    remember(() => localStorage.setItem('aldis.panel', shown ? 'shown' : 'hidden'));
+  },
+};
+
 /**
  * Ask the browser not to clear what this page keeps when it runs out of room: the key of a name is the only proof that it
  * is ours. It may refuse, and then it is as if nobody had asked.

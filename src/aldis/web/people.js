@@ -65,9 +65,9 @@ export class People {
     this.look();
   }
 
-  /** The page may have come into sight, and with it the open conversation. */
+  /** The page may have come into sight, and with it the end of the open conversation. */
   look() {
-    if (this.current && !document.hidden) this.current.unread = 0;
+    if (this.current && !document.hidden && !this.current.away) this.current.unread = 0;
     this.#changed();
   }
 

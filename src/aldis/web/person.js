@@ -30,6 +30,8 @@ export class Person {
   /** @type {Entry[]} */
   entries = [];
   unread = 0;
+  /** Somebody reads further up in this conversation, and does not see what comes. */
+  away = false;
   /** @type {Verified | null} the key that somebody has made sure of */
   verified = null;
   /** @type {Sample[]} */
@@ -71,6 +73,12 @@ export class Person {
   get problem() {
     if (this.presence === 'connected') return null;
     return this.failure ?? this.view?.error ?? null;
+  }
+
+  /** Whether it is open who they are: nothing is sent until somebody has decided about their key. */
+  get isUndecided() {
+    const faults = this.presence === 'connected' ? [] : [this.problem, this.mismatch];
+    return faults.some((fault) => fault?.name === 'PeerKeyChanged' || fault?.name === 'FingerprintMismatch');
   }
 
   /** Whether something would be lost with this page: a message that waits, a file that is under way or was not saved. */

@@ -14,6 +14,7 @@ import { People } from './people.js';
 import { explainShort, Problem } from './words.js';
 
 const TICK = 1000; // milliseconds between two round-trip times of the chart
+const BLINK = 3000; // milliseconds that the server may be away before it is worth a word
 
 /** The keys of others, as this browser has them; and the first one of somebody is none but that which is remembered. */
 class RememberedPins extends IndexedDBPins {
@@ -57,6 +58,7 @@ export class Session {
   #store = null;
   #pins = new RememberedPins((name) => this.people.find(name)?.verified?.fingerprint ?? null);
   #timer = 0;
+  #serverLost = 0; // milliseconds
   /** Ends what the store tells: of an earlier one nobody hears any more. */
   #unsubscribe = () => {};
 
@@ -73,6 +75,12 @@ export class Session {
 
   get running() {
     return this.#store !== null;
+  }
+
+  /** Whether what we know of who is online has become old. */
+  get isServerAway() {
+    if (this.server === 'connecting') return performance.now() - this.#serverLost > BLINK;
+    return this.running && this.server === 'disconnected';
   }
 
   // --- this tab --------------------------------------------------------------------------------------------------
@@ -293,6 +301,7 @@ export class Session {
 
   /** @param {StoreState} state */
   #took(state) {
+    if (state.signaling === 'connecting' && this.server !== 'connecting') this.#serverLost = performance.now();
     this.server = state.signaling;
     this.serverError = state.signalingError;
     for (const view of Object.values(state.peers)) this.#saw(view);

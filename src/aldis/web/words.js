@@ -49,6 +49,10 @@ const EXPLANATIONS = {
   IdentityError: ({ cause }) => (cause?.name === 'NotSupportedError' ? TOO_OLD : KEEPS_NOTHING),
 
   // The server
+  ServerAway: () => [
+    'The server is away',
+    'Whoever you are connected with hears you as before. What you write to others waits until it is back.',
+  ],
   ServerUnreachable: () => ['The server is out of reach', 'Check that it runs and that you are online.'],
   ConnectionLost: () => ['The connection to the server was lost', 'Try again in a moment.'],
   RequestTimeout: () => ['The server does not answer', 'Try again in a moment.'],

@@ -42,13 +42,18 @@ export function composer(session, person, sent) {
     onchange: picked,
   });
   const attach = iconButton('Send files', 'attach', () => picker.click());
+  const send = h(
+    'button',
+    { type: 'submit', class: 'icon-button primary', 'aria-label': 'Send', title: 'Send' },
+    icon('send'),
+  );
   const element = h(
     'form',
     { class: 'composer', onsubmit: (/** @type {SubmitEvent} */ event) => (event.preventDefault(), submit()) },
     attach,
     picker,
     field,
-    h('button', { type: 'submit', class: 'icon-button primary', 'aria-label': 'Send', title: 'Send' }, icon('send')),
+    send,
   );
 
   function submit() {
@@ -71,8 +76,11 @@ export function composer(session, person, sent) {
     focus: () => field.focus(),
     render() {
       const connected = person.presence === 'connected';
-      setAttribute(field, 'placeholder', connected ? 'Write a message' : 'Write a message for later');
+      const shut = person.isUndecided; // about their key
+      const hint = connected ? 'Write a message' : 'Write for later';
+      setAttribute(field, 'placeholder', shut ? 'Nothing is sent now' : hint);
       attach.hidden = connected && !person.can('files');
+      for (const control of [attach, field, send]) control.disabled = shut;
     },
   };
 }

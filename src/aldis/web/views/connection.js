@@ -4,14 +4,19 @@
 
 /** @import { Person } from '../person.js' */
 /** @import { Session } from '../session.js' */
-/** @import { View } from '../dom.js' */
+/** @import { Child, View } from '../dom.js' */
 import { chart } from '../chart.js';
-import { fill, h, nameTag, setText, uniqueId } from '../dom.js';
+import { fill, h, iconButton, nameTag, setText, uniqueId } from '../dom.js';
 import { fingerprintText, picture } from '../picture.js';
 import { bytes } from '../words.js';
 
-/** @param {Session} session @param {Person} person @returns {View} */
-export function connectionPanel(session, person) {
+/**
+ * @param {Session} session
+ * @param {Person} person
+ * @param {() => void} close
+ * @returns {View}
+ */
+export function connectionPanel(session, person, close) {
   const title = uniqueId('title');
   const line = chart();
   const facts = h('dl', { class: 'facts' });
@@ -19,17 +24,48 @@ export function connectionPanel(session, person) {
     ['Path', 'Protocol', 'Sent', 'Received', 'Reconnects'].map((label) => [label, fact(facts, label)]),
   );
   const keys = h('div', { class: 'keys' });
-  const action = h('div', { class: 'buttons' });
+  const action = h('div', { class: 'actions' });
+  const keep = h('button', { type: 'button', onclick: () => ask(false) }, 'Keep');
+  let asking = false;
   const element = h(
     'aside',
     { class: 'panel', id: uniqueId('panel'), tabindex: -1, 'aria-labelledby': title },
-    h('h3', { id: title }, 'Connection'),
+    h(
+      'div',
+      { class: 'panel-head' },
+      h('h3', { id: title }, 'Connection'),
+      iconButton('Close this panel', 'close', close),
+    ),
     line.element,
     facts,
     keys,
     action,
   );
-  return {
+
+  /** @param {boolean} now  whether to ask before somebody is removed with whom something would be lost */
+  function ask(now) {
+    asking = now;
+    view.render();
+    if (asking) keep.focus();
+  }
+  /** @returns {Child[]} */
+  function actions(/** @type {boolean} */ idle) {
+    const remove = () => session.remove(person);
+    if (asking) {
+      return [
+        h('p', {}, 'What waits for them is not sent then, and files that were not saved are gone.'),
+        h('button', { type: 'button', class: 'danger', onclick: remove }, 'Remove all the same'),
+        keep,
+      ];
+    }
+    const removal = () => (person.unfinished ? ask(true) : remove());
+    return [
+      idle && h('button', { type: 'button', onclick: () => session.connect(person) }, 'Connect now'),
+      h('button', { type: 'button', onclick: removal }, 'Remove from the list'),
+    ];
+  }
+
+  const view = {
     element,
     render() {
       const { stats, view } = person;
@@ -46,13 +82,11 @@ export function connectionPanel(session, person) {
       fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow} ${person.newKey}`, () =>
         keysOf(session, person),
       );
-      const idle = !connected && person.presence !== 'connecting';
-      fill(action, idle, () => [
-        idle && h('button', { type: 'button', onclick: () => session.connect(person) }, 'Connect now'),
-        h('button', { type: 'button', onclick: () => session.remove(person) }, 'Remove from the list'),
-      ]);
+      const idle = !connected && person.presence !== 'connecting' && !person.isUndecided;
+      fill(action, `${idle} ${asking}`, () => actions(idle));
     },
   };
+  return view;
 }
 
 /** @param {HTMLElement} list @param {string} label */
@@ -100,5 +134,4 @@ export function key(name, fingerprint) {
 const PATHS = {
   direct: 'direct',
   turn: 'through a TURN server',
-  relayed: 'sealed, through the server',
 };

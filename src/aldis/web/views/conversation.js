@@ -11,8 +11,9 @@ import { composer, receiveFiles } from './composer.js';
 import { connectionPanel } from './connection.js';
 import { fileEntry } from './file.js';
 import { noteEntry, textEntry } from './entries.js';
-import { PRESENCE, setFace } from './people.js';
+import { setFace, setPresence } from './people.js';
 import { personNotice } from './notice.js';
+import { panelBeside } from '../memory.js';
 import { contained, named } from '../words.js';
 
 const NEAR_THE_END = 80; // pixels: who has scrolled up further than this is reading, and is left there
@@ -27,11 +28,11 @@ export function conversation(session, person, back) {
   const face = h('span', { class: 'face' });
   const status = h('span', { class: 'presence', role: 'status' });
   const verifiedHow = h('span', { class: 'only-wide' });
-  const verified = h('span', { class: 'verified' }, icon('verified'), verifiedHow);
+  const verified = h('button', { type: 'button', class: 'verified', onclick: showKeys }, icon('verified'), verifiedHow);
   const name = h('h2', { tabindex: -1, dir: 'auto', title: person.name }, contained(person.name));
   const call = iconButton('Start an audio call', 'phone', () => session.call(person, { video: false }));
   const videoCall = iconButton('Start a video call', 'camera', () => session.call(person, { video: true }));
-  const panel = connectionPanel(session, person);
+  const panel = connectionPanel(session, person, closePanel);
   const panelButton = iconButton('Show the connection', 'chart', () => showPanel(Boolean(panel.element.hidden)));
   panelButton.setAttribute('aria-controls', panel.element.id);
   const head = h(
@@ -47,7 +48,7 @@ export function conversation(session, person, back) {
 
   const notice = personNotice(session, person);
   // On a phone the keyboard would cover what has been said.
-  const focus = () => (matchMedia('(hover: hover)').matches ? write.focus() : name.focus());
+  const focus = () => (matchMedia('(hover: hover)').matches && !person.isUndecided ? write.focus() : name.focus());
   const stage = callStage(session, person, focus);
   const list = h('div', { class: 'entries' });
   const empty = h('p', { class: 'nobody' });
@@ -65,11 +66,15 @@ export function conversation(session, person, back) {
   );
   const renderEntries = listIn(list, (/** @type {Entry} */ entry) => {
     if (entry.kind === 'text') return textEntry(entry, person, () => session.sayAgain(person, entry));
-    return entry.kind === 'file' ? fileEntry(entry, () => session.take(entry)) : noteEntry(entry);
+    return entry.kind === 'file' ? fileEntry(entry, person, () => session.take(entry)) : noteEntry(entry);
   });
-  const follow = stayAtTheEnd(log, list);
+  const follow = stayAtTheEnd(log, list, (away) => {
+    person.away = away;
+    session.people.look();
+  });
+  const news = h('button', { type: 'button', class: 'primary news', onclick: toTheNews }, 'New messages');
   const write = composer(session, person, follow);
-  const talk = h('div', { class: 'talk-pane' }, notice.element, stage.element, log, write.element);
+  const talk = h('div', { class: 'talk-pane' }, notice.element, stage.element, log, news, write.element);
   const element = h(
     'section',
     { class: 'conversation', tabindex: -1, 'aria-label': `With ${person.name}` },
@@ -77,30 +82,52 @@ export function conversation(session, person, back) {
     talk,
     panel.element,
   );
-  receiveFiles(talk, (files) => session.sendFiles(person, files));
-  // Where there is no room beside the conversation, the panel lies upon it.
+  receiveFiles(talk, (files) => person.isUndecided || session.sendFiles(person, files));
+  // Where there is no room beside the conversation, the panel lies upon it, until somebody goes on.
   const wide = matchMedia('(min-width: 1150px)');
-  wide.addEventListener('change', () => showPanel(wide.matches));
-  showPanel(wide.matches);
+  let over = false;
+  wide.addEventListener('change', () => ((over = false), drawPanel()));
+  element.addEventListener('keydown', (event) => event.key === 'Escape' && over && closePanel());
 
   /** @param {boolean} shown */
   function showPanel(shown) {
+    if (wide.matches) panelBeside.set(shown);
+    else over = shown;
+    drawPanel();
+  }
+  function closePanel() {
+    showPanel(false);
+    panelButton.focus();
+  }
+  function showKeys() {
+    showPanel(true);
+    panel.element.focus();
+  }
+  function drawPanel() {
+    const shown = wide.matches ? panelBeside.get() : over;
     panel.element.hidden = !shown;
     relabel(panelButton, shown ? 'Hide the connection' : 'Show the connection', 'chart');
-    panelButton.setAttribute('aria-expanded', String(shown));
-    panel.render();
+    setAttribute(panelButton, 'aria-expanded', String(shown));
+    if (shown) panel.render();
+  }
+  function toTheNews() {
+    follow();
+    focus();
   }
 
   return {
     element,
-    focus,
+    focus() {
+      over = false;
+      drawPanel();
+      focus();
+    },
     render() {
       element.hidden = session.people.current !== person;
       stage.render(); // a call goes on while another conversation is open
       if (element.hidden) return;
       setFace(face, person);
-      setAttribute(status, 'data-presence', person.presence);
-      setText(status, PRESENCE[person.presence]);
+      setPresence(status, session, person);
       const how = person.verifiedHow;
       verified.hidden = how === null || person.newKey !== null;
       setText(verifiedHow, how === 'invitation' ? 'verified by the invitation' : 'verified by you');
@@ -111,13 +138,16 @@ export function conversation(session, person, back) {
       if (dialled) stage.element.focus(); // a button that is disabled loses it
       notice.render();
       renderEntries(person.entries);
-      empty.hidden = person.entries.length > 0;
+      news.hidden = !person.away || person.unread === 0;
+      empty.hidden = person.entries.length > 0 || person.isUndecided;
       setText(
         empty,
         `What you say here stays between you and ${named(person.name)}. It is gone when this page is closed or reloaded.`,
       );
+      // A field that is disabled loses it.
+      if (person.isUndecided && write.element.contains(document.activeElement)) name.focus();
       write.render();
-      if (!panel.element.hidden) panel.render();
+      drawPanel();
     },
   };
 }
@@ -127,19 +157,25 @@ export function conversation(session, person, back) {
  *
  * @param {HTMLElement} log
  * @param {HTMLElement} content
+ * @param {(away: boolean) => void} moved  is told when somebody has left the end, or is back
  * @returns {() => void}  goes to the end
  */
-function stayAtTheEnd(log, content) {
+function stayAtTheEnd(log, content, moved) {
   let following = true;
+  const follow = (/** @type {boolean} */ now) => {
+    if (now === following) return;
+    following = now;
+    moved(!now);
+  };
   const toTheEnd = () => {
-    following = true;
+    follow(true);
     log.scrollTop = log.scrollHeight;
   };
   let before = 0;
   log.addEventListener('scroll', () => {
     // Who is away from the end has scrolled up, or else the end has moved on and is followed at once.
     const away = log.scrollTop + log.clientHeight < log.scrollHeight - NEAR_THE_END;
-    if (!away || log.scrollTop < before) following = !away;
+    if (!away || log.scrollTop < before) follow(!away);
     before = log.scrollTop;
   });
   const observer = new ResizeObserver(() => following && toTheEnd());

@@ -6,7 +6,7 @@
  */
 
 /** @import { Transfer, TransferFailed } from '../aldis.js' */
-/** @import { FileEntry } from '../person.js' */
+/** @import { FileEntry, Person } from '../person.js' */
 /** @import { View } from '../dom.js' */
 import { bdi, fill, h, icon, setText } from '../dom.js';
 import { bytes, explainShort, named } from '../words.js';
@@ -17,8 +17,8 @@ const MAX_SHOWN = 20_000_000; // bytes
 const SPEED_SECONDS = 3; // long enough to be calm, short enough to be true
 const RELEASE_AFTER = 60_000; // milliseconds in which a browser has begun to save a file
 
-/** @param {FileEntry} entry @param {() => void} take @returns {View} */
-export function fileEntry(entry, take) {
+/** @param {FileEntry} entry @param {Person} person @param {() => void} take @returns {View} */
+export function fileEntry(entry, person, take) {
   const { transfer, mine } = entry;
   const state = h('span', { class: 'file-state', 'aria-live': 'off' });
   const progress = h('progress', {
@@ -40,11 +40,15 @@ export function fileEntry(entry, take) {
   return {
     element,
     render() {
-      element.dataset.state = transfer.state;
+      const waiting = mine && transfer.state === 'offered' && person.presence !== 'connected';
+      element.dataset.state = waiting ? 'waiting' : transfer.state;
       progress.hidden = transfer.state !== 'running';
       progress.max = transfer.size || 1;
       progress.value = transfer.transferred;
-      setText(state, describe(transfer, speedOf(transfer)));
+      const size = `${bytes(transfer.size)} · `;
+      if (waiting) setText(state, `${size}waits until ${named(person.name)} is back`);
+      else if (entry.saved) setText(state, `${size}saved`);
+      else setText(state, describe(transfer, speedOf(transfer)));
       const blob = transfer.state === 'done' ? (entry.onDisk ?? transfer.blob) : null;
       fill(buttons, transfer.state, () => actions(entry, take, blob));
       fill(preview, blob, () => [blob && SHOWN.has(transfer.mime) && blob.size <= MAX_SHOWN && small(blob, transfer)]);
@@ -72,8 +76,21 @@ function actions(entry, take, blob) {
       return [button('Accept', take, 'primary'), button('Decline', () => transfer.decline())];
     case 'running':
       return [button('Cancel', () => transfer.cancel())];
-    case 'done':
-      return blob ? [button('Save', () => save(entry, blob), 'primary')] : [];
+    case 'done': {
+      if (!blob) return [];
+      const first = button(
+        'Save',
+        () => {
+          save(entry, blob);
+          // The same button, so that the focus stays where it is.
+          setText(first, 'Save again');
+          first.setAttribute('aria-label', `Save again ${transfer.name}`);
+          first.classList.remove('primary');
+        },
+        'primary',
+      );
+      return [first];
+    }
     default:
       return [];
   }
@@ -92,10 +109,15 @@ function describe({ state, direction, size, transferred, userId, error }, speed)
     case 'declined':
       return `${bytes(size)} · ${mine ? `${named(userId)} did not want it` : 'you declined it'}`;
     case 'cancelled':
-      return `${bytes(size)} · ${/** @type {TransferFailed} */ (error).reason}`; // who has cancelled it, and why
+      return `${bytes(size)} · ${cancelled(userId, /** @type {TransferFailed} */ (error).reason)}`;
     default:
       return error ? explainShort(error) : 'failed';
   }
+}
+
+/** Who has cancelled it, and why. @param {string} name @param {string} reason */
+function cancelled(name, reason) {
+  return reason.replace(/^cancelled by the other side/, `${named(name)} cancelled it`);
 }
 
 /** Bytes in a second, over the last few seconds. */

@@ -8,7 +8,7 @@
 /** @import { Fault } from '../words.js' */
 /** @import { PageState } from './workspace.js' */
 import { fill, h, icon, setText } from '../dom.js';
-import { explain } from '../words.js';
+import { explain, Problem } from '../words.js';
 import { key } from './connection.js';
 
 /** What is wrong with one person. @param {Session} session @param {Person} person @returns {View} */
@@ -51,15 +51,16 @@ export function pageNotice(session, page, { takeBack, dismiss }) {
     element,
     render() {
       const gone = session.server === 'disconnected' ? /** @type {any} */ (session.serverError) : null;
-      const error = gone ?? page.error;
+      const error = gone ?? page.error ?? (session.isServerAway ? AWAY : null);
       const replaced = gone?.name === 'ConnectionClosed' && gone.code === REPLACED;
       setText(again, replaced ? 'Use it here' : 'Connect again');
       again.disabled = page.busy;
-      fill(element, error, () => [Boolean(error) && notice(error, gone ? again : read)]);
+      fill(element, error, () => [Boolean(error) && notice(error, gone ? again : error !== AWAY && read)]);
     },
   };
 }
 
+const AWAY = new Problem('ServerAway');
 const REPLACED = 4001; // close code: another connection has registered the name with the same key
 
 /** @param {unknown} error @param {Child} [action] */
@@ -80,7 +81,7 @@ export function notice(error, action) {
   );
 }
 
-const MILD = new Set(['PeerOffline', 'PeerUnknown', 'OwnInvitation']); // nothing has failed: it is as it is
+const MILD = new Set(['PeerOffline', 'PeerUnknown', 'OwnInvitation', 'ServerAway']); // nothing has failed: it is as it is
 
 /** @param {Session} session @param {Person} person @param {NewKey} change */
 function keyChanged(session, person, change) {

@@ -108,9 +108,8 @@ function personItem(session, person, open) {
     element: h('li', {}, button),
     render() {
       setFace(face, person);
-      setAttribute(presence, 'data-presence', person.presence);
-      const inCall = session.calling.person === person && session.calling.busy;
-      setText(presence, inCall ? 'in a call' : PRESENCE[person.presence]);
+      setPresence(presence, session, person);
+      if (session.calling.person === person && session.calling.busy) setText(presence, 'in a call');
       setAttribute(button, 'aria-current', String(session.people.current === person));
       unread.hidden = person.unread === 0;
       fill(unread, person.unread, () => [String(person.unread), h('span', { class: 'unseen' }, ' unread')]);
@@ -123,8 +122,15 @@ export function setFace(face, person) {
   fill(face, person.fingerprint, () => [person.fingerprint ? picture(person.fingerprint) : letter(person.name)]);
 }
 
+/** Say whether somebody is there; without a server nobody knows it. @param {HTMLElement} element @param {Session} session @param {Person} person */
+export function setPresence(element, session, person) {
+  const unknown = session.isServerAway && ['online', 'offline'].includes(person.presence);
+  setAttribute(element, 'data-presence', unknown ? 'unknown' : person.presence);
+  setText(element, unknown ? 'not known now' : PRESENCE[person.presence]);
+}
+
 /** @type {Record<Person['presence'], string>} */
-export const PRESENCE = {
+const PRESENCE = {
   connected: 'connected',
   connecting: 'connecting…',
   interrupted: 'interrupted…',
