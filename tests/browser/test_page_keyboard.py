@@ -165,5 +165,8 @@ async def test_the_focus_is_never_lost(arrive: Arrive, tmp_path: Path) -> None:
     await expect(with_bob.field).to_be_focused()
 
     await with_bob.button("Remove from the list").press("Enter")
+    await expect(with_bob.button("Keep")).to_be_focused()  # the note was not saved
+    await focused(page)
+    await with_bob.button("Remove all the same").press("Enter")
     await expect(alice.listed("bob")).to_be_hidden()
     await expect(page.get_by_role("main")).to_be_focused()

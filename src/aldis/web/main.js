@@ -200,7 +200,7 @@ function show(part) {
 // --- the browser ---------------------------------------------------------------------------------------------------
 
 addEventListener('popstate', () => {
-  if (!session.running) return;
+  if (!session.running || location.hash) return; // a link is about to be followed
   showPlace();
   work.focus();
 });

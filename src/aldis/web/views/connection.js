@@ -79,7 +79,7 @@ export function connectionPanel(session, person, close) {
       };
       for (const [label, value] of Object.entries(values)) setText(/** @type {Node} */ (cells.get(label)), value ?? '');
       line.render(person.samples, performance.now() / 1000, connected);
-      fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow} ${person.newKey}`, () =>
+      fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow} ${person.isUndecided}`, () =>
         keysOf(session, person),
       );
       const idle = !connected && person.presence !== 'connecting' && !person.isUndecided;
@@ -98,7 +98,7 @@ function fact(list, label) {
 
 /** @param {Session} session @param {Person} person */
 function keysOf(session, person) {
-  if (person.newKey) return []; // the notice above the conversation shows which ones to compare
+  if (person.isUndecided) return []; // the notice above the conversation shows which ones to compare
   const theirs = person.fingerprint;
   if (!theirs)
     return [h('p', { class: 'fine' }, 'The key of ', nameTag(person.name), ' is known after the first contact.')];
