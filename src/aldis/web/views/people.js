@@ -126,7 +126,7 @@ export function setFace(face, person) {
 export function setPresence(element, session, person) {
   const unknown = session.isServerAway && ['online', 'offline'].includes(person.presence);
   setAttribute(element, 'data-presence', unknown ? 'unknown' : person.presence);
-  setText(element, unknown ? 'not known now' : PRESENCE[person.presence]);
+  setText(element, unknown ? 'unknown' : PRESENCE[person.presence]);
 }
 
 /** @type {Record<Person['presence'], string>} */
