@@ -1,8 +1,9 @@
 /**
  * Which STUN and TURN servers to use: those that were given, else those that the signaling server names.
  *
- * The credentials of TURN servers run out, so they are asked for anew in time. Until the first answer is known, what
- * others say through the server is held back: an answer made without TURN servers may never lead to a connection.
+ * The credentials of TURN servers run out, so they are asked for anew in time, and whenever a lost server is back. Until the
+ * first answer is known, what others say through the server is held back: an answer made without TURN servers may never
+ * lead to a connection.
  */
 import { SignalingError, StateError } from '../errors.js';
 
@@ -54,6 +55,16 @@ export class IceKeeper {
     return heldBack;
   }
 
+  /**
+   * The server is back: it may name others now, and a machine that has slept has expired credentials, and a timer that
+   * slept as well. Asked before anything else, it answers before a call can need them.
+   */
+  renew() {
+    if (!(this.#given || this.#heldBack)) {
+      void this.#ask();
+    }
+  }
+
   async #ask() {
     let pause = RETRY_SECONDS;
     try {
@@ -65,6 +76,7 @@ export class IceKeeper {
         console.error(error);
       }
     }
+    this.#cancel();
     if (!this.#closed) {
       this.#cancel = this.#timers.callLater(pause, () => void this.#ask());
     }

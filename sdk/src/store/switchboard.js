@@ -384,6 +384,7 @@ export class Switchboard {
         return;
       case 'registered':
         this.#signalingError = null;
+        this.ice.renew();
         this.links.forEach((link) => link.caller.poke(!event.resumed));
         break;
       case 'disconnected':

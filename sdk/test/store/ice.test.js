@@ -51,6 +51,31 @@ test('ICE servers are asked for again before they expire, and again after a fail
   assert.equal(timers.waiting, 0);
 });
 
+test('ICE servers are asked for again when the server is back, and then again in time, once', async () => {
+  const timers = new FakeTimers();
+  const client = asked(
+    { iceServers: [TURN], ttl: 100 },
+    { iceServers: [LATER], ttl: 1000 },
+    { iceServers: [], ttl: 1 },
+  );
+  const keeper = new IceKeeper(client, null, timers);
+  keeper.renew(); // that is the first time that it is there
+  assert.equal(client.answers.length, 3);
+  await keeper.keep();
+  keeper.renew();
+  await settle();
+  assert.deepEqual(keeper.config.iceServers, [LATER]);
+  assert.equal(timers.waiting, 1);
+  timers.advance(749);
+  await settle();
+  assert.equal(client.answers.length, 1);
+  keeper.close();
+  const given = new IceKeeper(client, [TURN], timers);
+  await given.keep();
+  given.renew();
+  assert.equal(client.answers.length, 1);
+});
+
 test('a keeper that is closed while it asks does not ask again', async () => {
   const timers = new FakeTimers();
   const keeper = new IceKeeper(asked(new StateError('closed')), null, timers);

@@ -87,6 +87,23 @@ test('connecting waits for the server to come back, as long as it may', async (t
   });
 });
 
+test('a server that comes back is asked for its ICE servers before anybody is called', async (t) => {
+  const server = await served(t, { stun: 'stun:before.example' });
+  const world = new World(t, server.url);
+  const alice = await world.join('alice', { iceServers: null });
+  await assert.rejects(alice.connectToPeer('bob'));
+  await server.kill();
+  await until(alice, ({ signaling }) => signaling === 'connecting');
+  const delivery = alice.send('bob', 'as soon as you are there');
+  await served(t, { port: server.port, stun: 'stun:after.example' });
+  await until(alice, ({ signaling }) => signaling === 'connected');
+  await world.join('bob');
+  await delivery;
+  const used = JSON.stringify(world.network.connections.map(({ configuration }) => configuration.iceServers));
+  assert.match(used, /after\.example/);
+  assert.doesNotMatch(used, /before\.example/);
+});
+
 test('when the server shows us the door, what is connected goes on and the rest is told', async (t) => {
   const {
     world,
