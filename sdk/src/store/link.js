@@ -78,6 +78,7 @@ export class Link {
   admitted = null;
   touched = 0; // when something happened here last
   known = false; // it is a peer, and takes the place of one
+  stranger = true; // they have come by themselves: the application has neither called nor written
   shown = false; // the application watches it
   watched = false; // the server tells of it
   /** @type {boolean | null} what the server says */

@@ -21,7 +21,7 @@ import { claimedKey, sameKey } from './keys.js';
  * @typedef {object} House
  * @property {Pick<SignalingClient, 'userId' | 'sendBye'>} client
  * @property {{ accept?: Accept | null }} setup Everybody is let in without it.
- * @property {(userId: string) => Link} link The link of a user, made if need be. Throws `UsageError`, `TooManyPeers`.
+ * @property {(userId: string, stranger: boolean) => Link} link The link of a user, made if need be. Throws `UsageError`, `TooManyPeers`.
  */
 
 /**
@@ -47,7 +47,7 @@ export function admit({ proof, sender, connection }, userId, link, house) {
     // Not what counts as true: a promise does, and whoever writes `async` by mistake would let everybody in.
     if (!setup.accept || setup.accept(userId, key) === true) {
       reason = 'too many peers';
-      link = house.link(userId);
+      link = house.link(userId, true);
       link.admitted = key;
       return link;
     }

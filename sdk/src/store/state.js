@@ -58,7 +58,8 @@ import { settings } from '../client/settings.js';
  *
  * @typedef {object} StoreLimits
  * @property {number} peers Users at a time, so that one who comes under many names cannot fill the memory; those with
- *   whom nothing is going on make place for others. 256
+ *   whom nothing is going on make place for others. A quarter of them is kept for users whom the application itself has
+ *   called or written to. 256
  * @property {number} queueMessages What waits for one peer; a message of any size is taken when none is waiting. 10,000
  * @property {number} queueSize The same in bytes. 64 MiB
  * @property {number} unreadMessages What has arrived and waits for the application; beyond it nothing is acknowledged,

@@ -68,6 +68,9 @@ export const CLOSED = 'the store was closed';
  */
 export const known = (identity) => (identity instanceof Identity ? identity : null);
 
+// The share of the peers that strangers cannot fill: enough for the people that somebody knows, while a program that is
+// called by many has most of its places for them.
+const OF_WHICH_OURS = 4;
 const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartbeat is not faster
 
 /**
@@ -169,20 +172,20 @@ export class Switchboard {
    * it is being closed: a callback that calls again what has just ended would do so for ever.
    *
    * @param {string} userId
+   * @param {boolean} [stranger] It is they who want one.
    */
-  link(userId) {
+  link(userId, stranger = false) {
     if (this.#closed) {
       throw new StateError(CLOSED);
     }
     let link = this.find(userId);
     if (!link?.known) {
       this.#checkOther(userId);
-      if (this.links.filter(({ known }) => known).length >= this.setup.limits.peers) {
-        this.#forgetOne();
-      }
+      this.#makeRoom(stranger);
       link = this.#meet(userId);
       link.known = true;
     }
+    link.stranger &&= stranger;
     return link;
   }
 
@@ -214,12 +217,34 @@ export class Switchboard {
     return link;
   }
 
-  #forgetOne() {
-    const [link] = this.links
-      .filter(({ known, idle }) => known && idle)
-      .sort((one, other) => one.touched - other.touched);
+  /**
+   * See that there may be one more, if need be by forgetting one with whom nothing is going on: strangers first, as of each
+   * that is forgotten nobody knows any more where the conversation stood.
+   *
+   * @param {boolean} stranger
+   */
+  #makeRoom(stranger) {
+    const { peers } = this.setup.limits;
+    const callers = peers - Math.floor(peers / OF_WHICH_OURS);
+    const known = this.links.filter((link) => link.known);
+    const strangers = known.filter((link) => link.stranger);
+    if (stranger && strangers.length >= callers) {
+      this.#forgetOne(strangers, callers);
+    } else if (known.length >= peers) {
+      this.#forgetOne(known, peers);
+    }
+  }
+
+  /**
+   * @param {Link[]} links
+   * @param {number} limit
+   */
+  #forgetOne(links, limit) {
+    const [link] = links
+      .filter(({ idle }) => idle)
+      .sort((one, other) => +other.stranger - +one.stranger || one.touched - other.touched);
     if (!link) {
-      throw new TooManyPeers(this.setup.limits.peers);
+      throw new TooManyPeers(limit);
     }
     const { userId, shown, watched, online } = link;
     void link.close('forgotten', 'too many peers', new PeerConnectionFailed(userId, 'too many peers'));

@@ -30,9 +30,9 @@ function made(accept = null, link = linkOf) {
 }
 
 test('everybody is let in when nobody has said otherwise', () => {
-  const { byes, house } = made();
+  const { byes, house } = made(null, (userId, stranger) => linkOf(userId, { stranger }));
   const link = admit(offer(), 'bob', undefined, house);
-  assert.deepEqual(link.admitted, KEY);
+  assert.deepEqual([link.admitted, link.stranger], [KEY, true]);
   assert.deepEqual(byes, []);
 });
 

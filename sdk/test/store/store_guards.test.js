@@ -52,7 +52,7 @@ test('what is no fingerprint lets nobody in, and one in capitals is the same one
   await alice.connectToPeer(b, { fingerprint: ` ${bob.identity.fingerprint.toUpperCase()}\n` });
 });
 
-test('an invitation keeps other keys out, also after strangers have taken all places', async (t) => {
+test('an invitation keeps other keys out, also after its place was needed for others', async (t) => {
   const {
     world,
     names: [b],
@@ -62,9 +62,12 @@ test('an invitation keeps other keys out, also after strangers have taken all pl
   const { fingerprint } = await Identity.generate();
   await assert.rejects(bob.connectToPeer(invited, { fingerprint }));
   for (const n of [1, 2, 3]) {
-    const stranger = await world.join(`${b}-stranger-${n}`);
-    await stranger.connectToPeer(b);
-    await stranger.disconnect();
+    const other = `${b}-other-${n}`;
+    const there = await world.join(other);
+    await bob.connectToPeer(other);
+    await there.disconnect();
+    await untilPeer(bob, other, ({ state, online }) => state === 'closed' && !online);
+    await bob.disconnectFromPeer(other);
   }
   assert.equal(bob.state.peers[invited], undefined);
   const forger = await world.join(invited);
