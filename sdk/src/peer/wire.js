@@ -381,7 +381,8 @@ export class Wire {
         this.#tell('frameReceived', frame);
         break;
       case 'ping':
-        this.#send(encodePong(frame.token));
+        // Who does not read must not fill our memory by asking; what is in the way is sign of life enough.
+        if (this.#hasRoom(0)) this.#send(encodePong(frame.token));
         break;
       case 'pong':
         this.quality.ponged(frame.token, this.#now);
@@ -406,9 +407,14 @@ export class Wire {
    */
   sendFrame(frame) {
     if (!this.greeted) return false;
-    const full = /** @type {RTCDataChannel} */ (this.#channel).bufferedAmount + frame.length > BUFFER_HIGH;
-    this.#blocked ||= full;
-    return !full && this.#send(frame);
+    const fits = this.#hasRoom(frame.length);
+    this.#blocked ||= !fits;
+    return fits && this.#send(frame);
+  }
+
+  /** @param {number} bytes */
+  #hasRoom(bytes) {
+    return /** @type {RTCDataChannel} */ (this.#channel).bufferedAmount + bytes <= BUFFER_HIGH;
   }
 
   /** @param {Bytes} frame */

@@ -146,6 +146,22 @@ test('PINGs are answered and PONGs measured', async () => {
   await wire.close();
 });
 
+test('who asks and asks and reads nothing does not fill our memory with answers, and counts as there', async () => {
+  const { wire, told, channel, native } = opened();
+  const { length } = encodePong(1n);
+  channel.send = () => void (channel.bufferedAmount += length);
+  for (let n = 0; n < (2 * BUFFER_HIGH) / length; n++) channel.receive(encodePing(1n));
+  assert.ok(channel.bufferedAmount <= BUFFER_HIGH + length, `${channel.bufferedAmount} bytes`);
+  native.become('disconnected');
+  told.length = 0;
+  channel.receive(encodePing(1n));
+  assert.deepEqual(types(told), ['pathRestored']);
+  channel.bufferedAmount = 0;
+  channel.receive(encodePing(2n));
+  assert.equal(channel.bufferedAmount, length);
+  await wire.close();
+});
+
 test('nothing is told after the end', async () => {
   const { wire, told, channel, timers, native } = opened();
   wire.probe({ reason: 'maybe' });
