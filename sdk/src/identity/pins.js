@@ -31,8 +31,8 @@ export class MemoryPins {
   #limit;
 
   /**
-   * @param {{ limit?: number }} [options] At `limit` pins the next is refused: none is dropped, or somebody who makes up
-   *   many names could have one forgotten.
+   * @param {{ limit?: number }} [options] With `limit` of them nobody new is pinned: none is dropped, or somebody who
+   *   makes up many names could have one forgotten. What a person accepts is always taken.
    */
   constructor({ limit = 10_000 } = {}) {
     this.#limit = limit;
@@ -54,6 +54,9 @@ export class MemoryPins {
   async pin(server, userId, publicKey) {
     const pinned = this.#keys.get(together(server, userId));
     if (!pinned) {
+      if (this.#keys.size >= this.#limit) {
+        throw new IdentityError(`no more than ${this.#limit} keys`);
+      }
       await this.accept(server, userId, publicKey);
     }
     return pinned ?? publicKey;
@@ -65,11 +68,7 @@ export class MemoryPins {
    * @param {Bytes} publicKey
    */
   async accept(server, userId, publicKey) {
-    const key = together(server, userId);
-    if (this.#keys.size >= this.#limit && !this.#keys.has(key)) {
-      throw new IdentityError(`no more than ${this.#limit} keys`);
-    }
-    this.#keys.set(key, publicKey.slice());
+    this.#keys.set(together(server, userId), publicKey.slice());
   }
 }
 

@@ -215,7 +215,13 @@ export class PeerConnection {
         await this.#hub.trust.check(this.#hub.remote, name, sdp, proof, offer);
       } catch (error) {
         // A late repetition is no forgery.
-        if (!this.#closing && !machine.isOver(name)) this.#hub.tell('refused', this.#refusal(error));
+        if (this.#closing || machine.isOver(name)) return;
+        const refusal = this.#refusal(error);
+        this.#hub.tell('refused', refusal);
+        // A better answer will not come: what is wrong is here.
+        if (offer?.serial && refusal instanceof IdentityError) {
+          this.#happened('operationFailed', name, offer.serial, refusal);
+        }
         return;
       }
       if (answers && wire?.ourOffer !== offer) return;

@@ -28,7 +28,10 @@ import { limit } from './links.js';
 export const MAX_NONCES = 256; // for each peer; an attempt every half minute makes that two hours
 export const MAX_PEERS = 1024;
 
-/** @typedef {{ sdp: string, proof: Proof }} Signed a description with its proof */
+/**
+ * @typedef {{ sdp: string, proof: Proof, serial?: number }} Signed a description with its proof; `serial` is that of the
+ *   operation in which one of ours was made
+ */
 
 /** @param {number} size */
 export const randomBytes = (size) => crypto.getRandomValues(new Uint8Array(size));

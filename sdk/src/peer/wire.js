@@ -283,7 +283,7 @@ export class Wire {
       await operation();
       const sdp = (this.#held ?? this.#native.localDescription)?.sdp ?? '';
       const { trust, remote } = this.#hub;
-      this.#happened(made, serial, { sdp, proof: await trust.sign(remote, this.name, sdp, offer) });
+      this.#happened(made, serial, { sdp, proof: await trust.sign(remote, this.name, sdp, offer), serial });
     }, serial);
   }
 

@@ -8,9 +8,11 @@
  * What the directory says is noted as long as the peer is known: strangers can make it many. What an invitation says
  * stands until a person accepts a key, or the store ends: nobody else makes it more, or less.
  *
+ * Whatever `pins` throws is an `IdentityError` here: who asks must not have to know what an application keeps them in.
+ *
  * Everything is of one server. What is pinned is also kept here, for who cannot wait for an answer.
  */
-import { FingerprintMismatch, UsageError } from '../errors.js';
+import { AldisError, FingerprintMismatch, IdentityError, UsageError } from '../errors.js';
 import { fingerprint, PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { fromBase64 } from '../protocol/codec.js';
 
@@ -71,7 +73,7 @@ export class DirectoryPins {
    * @returns {Promise<Bytes | null>}
    */
   async load(userId) {
-    return this.#learn(userId, await this.#pins.find(this.#server, userId));
+    return this.#learn(userId, await this.#ask((pins) => pins.find(this.#server, userId)));
   }
 
   /**
@@ -119,7 +121,7 @@ export class DirectoryPins {
       const standing = pinned ?? named;
       return standing && !sameKey(standing, publicKey)
         ? standing
-        : this.#learn(userId, await this.#pins.pin(server, userId, publicKey));
+        : this.#learn(userId, await this.#ask((pins) => pins.pin(server, userId, publicKey)));
     });
   }
 
@@ -130,9 +132,10 @@ export class DirectoryPins {
    * @param {Bytes} publicKey
    */
   async accept(userId, publicKey) {
+    // First: as long as it is not written, nothing has changed.
+    await this.#ask((pins) => pins.accept(this.#server, userId, publicKey));
     this.forget(userId);
     this.#required.delete(userId);
-    await this.#pins.accept(this.#server, userId, publicKey);
     await this.#learn(userId, publicKey);
   }
 
@@ -160,6 +163,20 @@ export class DirectoryPins {
       throw new FingerprintMismatch(userId, required, print);
     }
     return goOn(this.#of(userId), pinned);
+  }
+
+  /**
+   * @template T
+   * @param {(pins: Pins) => Promise<T>} work
+   */
+  async #ask(work) {
+    try {
+      return await work(this.#pins);
+    } catch (error) {
+      throw error instanceof AldisError
+        ? error
+        : new IdentityError(`the pins cannot be used: ${error}`, { cause: error });
+    }
   }
 
   /**

@@ -178,7 +178,15 @@ export class Link {
     try {
       // Also an empty one: who means to require something must not end up with requiring nothing.
       if (fingerprint !== null) {
-        await this.#home.pins.require(this.userId, checkFingerprint(fingerprint));
+        const { pins, timers } = this.#home;
+        const began = timers.time();
+        const required = pins.require(this.userId, checkFingerprint(fingerprint));
+        await new Promise((resolve, reject) => {
+          const late = () =>
+            reject(new PeerConnectionFailed(this.userId, `the pins have not answered after ${seconds} s`));
+          required.finally(timers.callLater(seconds, late)).then(resolve, reject);
+        });
+        seconds = +(seconds - timers.time() + began).toFixed(1);
         this.#check();
         if (life.error) {
           throw life.error;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { IdentityError, ProofInvalid } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
+import { camera } from '../support/fake_media.js';
 import { connected, end, pair, quiet, Side, until } from '../support/peers.js';
 
 // --- a server that is no friend -------------------------------------------------------------------------------------
@@ -115,6 +116,33 @@ for (const fault of [new DOMException('no storage'), new IdentityError('no stora
     await end(world);
   });
 }
+
+test('pins that cannot be written fail an attempt as soon as it is answered, and leave a connection that stands', async () => {
+  const fault = new IdentityError('no storage');
+  let broken = true;
+  const pins = {
+    pin: async (server, userId, publicKey) => {
+      if (broken && userId === 'bob') throw fault;
+      return publicKey;
+    },
+  };
+  const world = await pair({ pins });
+  const { alice, bob } = world;
+  alice.peer.connect();
+  await alice.until('failed');
+  assert.deepEqual(alice.refusals, [fault]);
+  assert.equal(world.timers.time(), 1000); // no time-out has been waited for
+  broken = false;
+  alice.peer.connect();
+  await alice.until('connected');
+  await bob.until('connected');
+  broken = true;
+  alice.peer.setTracks(camera('audio'));
+  await until(() => alice.refusals.length === 2);
+  await quiet();
+  assert.equal(alice.peer.state, 'connected');
+  await end(world);
+});
 
 test('messages without a name are left alone', async () => {
   const world = await connected();

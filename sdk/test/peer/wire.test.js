@@ -300,7 +300,7 @@ test('operations run in order and tell what came of them', async () => {
     ],
   );
   const { sdp } = native.localDescription;
-  assert.deepEqual(results[2][3], { sdp, proof: { ...proof, signed: ['them', 'name', sdp, undefined] } });
+  assert.deepEqual(results[2][3], { sdp, proof: { ...proof, signed: ['them', 'name', sdp, undefined] }, serial: 3 });
   const gathered = told.filter(([what]) => what === 'candidateGathered').map(([, , candidate]) => candidate);
   assert.equal(gathered.length, 2); // an empty one, which ends one media section, is not passed on
   assert.deepEqual(Object.keys(gathered[0]), ['candidate', 'sdpMid', 'sdpMLineIndex', 'usernameFragment']);

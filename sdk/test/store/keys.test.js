@@ -113,11 +113,30 @@ test('pins that cannot be read are an error, and nothing is believed', async () 
   await assert.rejects(pins.require('bob', 'x'), IdentityError);
 });
 
-test('a fingerprint is taken as people write it, and nothing else is one', async () => {
-  const print = await fingerprint(ONE);
-  for (const text of [print, ` ${print.toUpperCase()}\n`]) assert.equal(checkFingerprint(text), print);
-  for (const text of ['', ' ', 'x', print.slice(1), `${print}-aaaa`, print.replace('-', ''), undefined, 5]) {
-    assert.throws(() => checkFingerprint(text), UsageError, `'${text}'`);
+test('a key that is accepted and cannot be written changes nothing: what an invitation requires stands', async () => {
+  const { memory, pins } = made();
+  await pins.require('bob', await fingerprint(ONE));
+  memory.accept = async () => {
+    throw new IdentityError('the disk is full');
+  };
+  await assert.rejects(pins.accept('bob', OTHER), /the disk is full/);
+  await assert.rejects(pins.pin('s', 'bob', OTHER), FingerprintMismatch);
+});
+
+test('whatever pins of an application throw is an IdentityError with its cause', async () => {
+  const cause = new RangeError('broken');
+  const fails = () => Promise.reject(cause);
+  const pins = new DirectoryPins({ find: fails, pin: fails, accept: fails }, 's');
+  for (const ask of [() => pins.expect('bob', ONE), () => pins.load('bob'), () => pins.accept('bob', ONE)]) {
+    await assert.rejects(ask, (error) => error instanceof IdentityError && error.cause === cause);
+  }
+  const [find, pin] = [async () => null, fails];
+  await assert.rejects(new DirectoryPins({ find, pin, accept: fails }, 's').pin('s', 'bob', ONE), { cause });
+});
+
+test('what is no text is no fingerprint', () => {
+  for (const value of [undefined, null, 5]) {
+    assert.throws(() => checkFingerprint(value), UsageError);
   }
 });
 

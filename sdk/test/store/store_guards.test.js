@@ -78,6 +78,16 @@ test('an invitation keeps other keys out, also after its place was needed for ot
   assert.equal(bob.state.peers[invited].fingerprint, null);
 });
 
+test('connecting takes no longer than it may, also where the pins do not answer', async (t) => {
+  const {
+    names: [, b],
+    stores: [alice],
+  } = await scene(t, { pins: new SlowPins() }, {});
+  const { fingerprint } = await Identity.generate();
+  await assert.rejects(alice.connectToPeer(b, { fingerprint, timeout: 0.1 }), /pins have not answered after 0.1 s/);
+  await assert.rejects(alice.connectToPeer(b, { timeout: 0.1 }), /after 0.1 s/);
+});
+
 // --- closing ---------------------------------------------------------------------------------------------------------
 
 for (const [what, close, Fault] of [
