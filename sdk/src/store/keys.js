@@ -214,15 +214,16 @@ export function claimedKey(proof) {
 }
 
 /**
- * A fingerprint as people bring it: in capitals, perhaps, and with white space around it. Throws `UsageError` for what is
- * none.
+ * A fingerprint as people write it, in the spelling of `fingerprint`: capitals count as small letters, and what people and
+ * their programs put between the characters (white space, and whatever dash a word processor makes of a hyphen) may stand
+ * anywhere, or nowhere. Throws `UsageError` for what is none.
  *
  * @param {string} text
  */
 export function checkFingerprint(text) {
-  const plain = String(text).trim().toLowerCase();
-  if (!/^[a-z2-7]{4}(-[a-z2-7]{4}){7}$/.test(plain)) {
+  const plain = String(text).replace(/[ \t\r\n\xa0\u2010-\u2015\u2212-]/g, '');
+  if (!/^[a-z2-7]{32}$/i.test(plain)) {
     throw new UsageError(`'${text}' is no fingerprint`);
   }
-  return plain;
+  return plain.toLowerCase().replace(/.{4}(?=.)/g, '$&-');
 }

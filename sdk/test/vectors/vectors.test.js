@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { ProtocolViolation } from '../../src/errors.js';
+import { ProtocolViolation, UsageError } from '../../src/errors.js';
 import { fingerprint, Identity, verify } from '../../src/identity/keys.js';
 import * as proofs from '../../src/identity/proofs.js';
 import { deviceProblem, join, sortsBefore, split, userIdProblem } from '../../src/protocol/addresses.js';
 import * as channel from '../../src/protocol/channel.js';
 import { decodeServerMessage, fromBase64, toBase64 } from '../../src/protocol/codec.js';
+import { checkFingerprint } from '../../src/store/keys.js';
 import { fromHex, toHex, vectors } from '../support/vectors.js';
 
 // RFC 8410 section 7: what stands before the 32 bytes of an Ed25519 private key in PKCS #8.
@@ -50,6 +51,20 @@ for (const vector of vectors('fingerprints').vectors) {
     assert.equal(toBase64(identity.publicKey), vector.publicKey);
     assert.equal(identity.fingerprint, vector.fingerprint);
     assert.equal(await fingerprint(fromBase64(vector.publicKey)), vector.fingerprint);
+  });
+}
+
+const { fingerprint: print, read, refused } = vectors('fingerprints').spellings;
+
+for (const text of read) {
+  test(`a fingerprint is read as people write it: ${JSON.stringify(text)}`, () => {
+    assert.equal(checkFingerprint(text), print);
+  });
+}
+
+for (const text of refused) {
+  test(`this is no fingerprint: ${JSON.stringify(text)}`, () => {
+    assert.throws(() => checkFingerprint(text), UsageError);
   });
 }
 
