@@ -209,8 +209,8 @@ export const MAX_TEXT = 200;
 export const visible = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '');
 
 /**
- * The same, cut to the length of a line.
+ * The same, cut to the length of a line; of whatever an application gives as a reason.
  *
- * @param {string} text
+ * @param {unknown} text
  */
-export const clean = (text) => [...visible(text)].slice(0, MAX_TEXT).join('');
+export const clean = (text) => [...visible(String(text ?? ''))].slice(0, MAX_TEXT).join('');

@@ -51,6 +51,7 @@ const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
  * @property {(control: Bytes) => unknown} sendControl Queue a control message. Throws `AldisError`.
  * @property {() => void} call Have the peer called, from now on for as long as `Transfers.busy`. Throws where that is in
  *   vain.
+ * @property {{ reconsider: () => void }} caller Is told when a transfer is over: nobody may have to be called any more.
  */
 
 /**
@@ -146,7 +147,7 @@ export class Transfer {
    */
   decline(reason = '') {
     this.#checkOffered();
-    this.#end('declined', reason, 'declined', 'file-decline');
+    this.#end('declined', clean(reason), 'declined', 'file-decline');
   }
 
   /**
@@ -155,7 +156,7 @@ export class Transfer {
    * @param {string} [reason]
    */
   cancel(reason = '') {
-    this.#end('cancelled', reason, 'cancelled', 'file-cancel');
+    this.#end('cancelled', clean(reason), 'cancelled', 'file-cancel');
   }
 
   /**
@@ -365,6 +366,7 @@ export class Transfer {
       if (type && this.#announced) {
         this.#tell({ type, id, reason });
       }
+      this.#way.caller.reconsider();
     }
   }
 

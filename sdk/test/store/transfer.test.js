@@ -141,6 +141,27 @@ test('either side may cancel, before and while it runs', async () => {
   }
 });
 
+test('a reason that is no text is taken for one, and nobody waits for ever', async () => {
+  for (const reason of [null, undefined, 0, { x: 1 }]) {
+    const side = new Side();
+    const transfer = side.transfers.send(side.way, fileOf(1).file);
+    transfer.cancel(/** @type {any} */ (reason));
+    await assert.rejects(transfer.finished, TransferFailed);
+    const { transfer: other } = offered(1);
+    other.decline(reason);
+    await assert.rejects(other.finished, TransferFailed);
+  }
+});
+
+test('who is called for a file alone need not be called any more when it is cancelled', () => {
+  const side = new Side();
+  side.features = null;
+  const transfer = side.transfers.send(side.way, fileOf(1).file);
+  assert.deepEqual([side.transfers.busy(side.way), side.reconsidered], [true, 0]);
+  transfer.cancel();
+  assert.deepEqual([side.transfers.busy(side.way), side.reconsidered], [false, 1]);
+});
+
 test('a stream that fails ends the transfer at both ends, with its words', async () => {
   const [alice, bob] = pair();
   bob.onFile.add((transfer) =>

@@ -15,6 +15,7 @@ export class Side {
   /** @type {Uint8Array[]} */
   sent = [];
   opened = 0;
+  reconsidered = 0;
   /** @type {Error | null} */
   refusal = null;
   onFile = new Callbacks();
@@ -41,6 +42,7 @@ export class Side {
         if (side.refusal) throw side.refusal;
         side.opened++;
       },
+      caller: { reconsider: () => void side.reconsidered++ },
     };
   }
 
