@@ -7,7 +7,8 @@
  * - Who is called decides: no track of ours is sent, and none of theirs shown, before the call is accepted. What arrives
  *   earlier is kept, since signaling may be faster than the word that accepts.
  * - Everything that is said goes through control messages (`controls`), which arrive once and in order over however many
- *   connections. So a call does not notice a path that is lost and mended; its tracks go onto each new one.
+ *   connections. So a call does not notice a path that is lost and mended; its tracks go onto each new one. When nothing
+ *   is mended for `AWAY_SECONDS`, it has ended.
  * - One call per peer; another offer of theirs is declined as busy. When both call each other at once, that is an answer:
  *   the two offers are one call, which goes by either id, and who ends it takes back both.
  * - Who ends a call says so, also when the other side is believed to be gone. What is said about a call that is not known
@@ -29,6 +30,11 @@ import { encodeControl, ID_BYTES } from './controls.js';
 
 /** How long it rings, in seconds: some ten rings, as with telephones. */
 export const RING_SECONDS = 45;
+/**
+ * How long a call waits for a connection that was lost, in seconds: for a path to heal (15), and for another to be found.
+ * Nobody looks longer at a picture that stands still, while the camera is on and whoever else calls hears that it is busy.
+ */
+export const AWAY_SECONDS = 30;
 const FEATURE = 'calls';
 
 /**
@@ -82,6 +88,9 @@ export class Call {
   #ids = new Set();
   /** Whether the other side sends something. */
   #expects = false;
+  /** Whether the other side has been told that we send something. */
+  #promised;
+  /** Cancels the end of waiting: for an answer, or for a connection. */
   #silence;
 
   /**
@@ -102,6 +111,7 @@ export class Call {
     this.audio = audio;
     /** Whether the caller offers pictures. */
     this.video = video;
+    this.#promised = !!stream && (audio || video);
     /** What we send; the application's own, which also stops its tracks when the call has ended. */
     this.localStream = stream ?? null;
     /** What the other side sends: one object for the whole call, in which tracks come and go. */
@@ -183,6 +193,7 @@ export class Call {
    * @param {readonly string[]} features
    */
   static connected(call, features) {
+    if (call.state !== 'ringing') call.#silence();
     if (call.#ids.size) {
       call.#send(call.localStream);
       Call.show(call); // without what has ended with the connection before
@@ -230,6 +241,7 @@ export class Call {
     if (!call.#ids.has(word.id)) return;
     if (word.type === 'call-accept') {
       if (rings(call, 'out')) call.#connect(word);
+      else call.#hears(word);
     } else if (word.type === 'call-decline' || word.type === 'call-end') {
       call.#ids.delete(word.id);
       Call.finish(call, clean(word.reason));
@@ -248,6 +260,19 @@ export class Call {
   }
 
   /**
+   * Nothing gets through any more: the call ends unless it does again in time.
+   *
+   * @param {Call} call
+   */
+  static parted(call) {
+    if (call.state === 'ringing') return; // which has an end of its own
+    call.#silence();
+    call.#silence = call.#calls.timers.callLater(AWAY_SECONDS, () =>
+      call.#fail(new PeerConnectionFailed(call.userId, 'the connection was lost')),
+    );
+  }
+
+  /**
    * End the call, and say so.
    *
    * @param {Call} call
@@ -258,6 +283,7 @@ export class Call {
     const way = call.#way;
     const type = rings(call, 'in') ? 'call-decline' : 'call-end';
     call.#silence();
+    call.#promised = false;
     call.#send(null);
     call.state = 'ended';
     call.reason = reason;
@@ -318,11 +344,21 @@ export class Call {
    *
    * @param {{ audio: boolean, video: boolean }} theirs
    */
-  #connect({ audio, video }) {
+  #connect(theirs) {
     this.#silence();
-    this.#expects = audio || video;
     this.state = 'connecting';
     this.#send(this.localStream);
+    if (!this.#way.features) Call.parted(this);
+    this.#hears(theirs);
+  }
+
+  /**
+   * What the other side sends is known, or has become known to be nothing.
+   *
+   * @param {{ audio: boolean, video: boolean }} theirs
+   */
+  #hears({ audio, video }) {
+    this.#expects = audio || video;
     Call.show(this);
   }
 
@@ -344,7 +380,13 @@ export class Call {
 
   /** @param {MediaStream | null} stream */
   #send(stream) {
-    if (this.state !== 'ringing') this.#way.connection?.setTracks(stream);
+    if (this.state === 'ringing') return;
+    this.#way.connection?.setTracks(stream);
+    const media = mediaOf(stream);
+    const sends = media.audio || media.video;
+    // Else the other side would wait for what does not come any more: a microphone that was unplugged while it rang.
+    if (this.#promised && !sends) attempt(this.#way, { type: 'call-accept', id: this.id, ...media });
+    this.#promised = sends;
   }
 }
 
@@ -413,6 +455,16 @@ export class Calls {
   connected(way, features) {
     const call = this.open.get(way);
     if (call) Call.connected(call, features);
+  }
+
+  /**
+   * The peer is not connected any more, for now.
+   *
+   * @param {Way} way
+   */
+  parted(way) {
+    const call = this.open.get(way);
+    if (call) Call.parted(call);
   }
 
   /**

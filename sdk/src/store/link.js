@@ -268,7 +268,10 @@ export class Link {
   accept(changed) {
     this.blocked = this.#error = null;
     if (changed) {
-      this.hangUp('another key was accepted');
+      const reason = 'another key was accepted';
+      this.hangUp(reason);
+      // Whoever has the new key knows nothing of it.
+      this.#over(new PeerConnectionFailed(this.userId, reason), true);
     }
     this.caller.accepted();
     this.#changed();
@@ -444,8 +447,11 @@ export class Link {
     if (state === 'connected') {
       this.#error = null;
       this.#getsThrough();
-    } else if (error) {
-      this.#error = error;
+    } else {
+      this.#error = error ?? this.#error;
+      if (before === 'connected') {
+        this.#home.calls.parted(this);
+      }
     }
     // One that is said when nothing comes through any more is no farewell: who has lost the path, too, gives up first.
     if (state === 'closed' && before === 'connected') {

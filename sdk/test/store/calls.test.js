@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import { QueueFull } from '../../src/errors.js';
 import { toBase64url } from '../../src/protocol/codec.js';
-import { RING_SECONDS } from '../../src/store/calls.js';
+import { AWAY_SECONDS, RING_SECONDS } from '../../src/store/calls.js';
 import { decodeControl } from '../../src/store/controls.js';
 import { End, ID, pair, talking } from '../support/calls.js';
 import { camera } from '../support/fake_media.js';
@@ -51,6 +51,35 @@ test('who only listens is connected by what the other side sends, and the other 
   assert.equal(bob.incoming[0].state, 'connecting');
   bob.track('audio');
   assert.equal(bob.incoming[0].state, 'connected');
+});
+
+test('who has nothing to send any more when the call is accepted says so, and is not waited for', () => {
+  const { alice, bob, deliver } = pair();
+  const call = alice.calls.call(alice.way, camera('audio'));
+  deliver();
+  call.replaceStream(null); // the microphone was unplugged
+  bob.incoming[0].accept(camera('audio'));
+  assert.equal(bob.incoming[0].state, 'connecting');
+  deliver();
+  assert.equal(bob.incoming[0].state, 'connected');
+  assert.equal(call.state, 'connecting');
+  bob.incoming[0].replaceStream(camera()); // unplugged as well, before anything of it has arrived
+  deliver();
+  assert.equal(call.state, 'connected');
+  bob.incoming[0].replaceStream(null);
+  assert.deepEqual(bob.words(), []); // that is known
+});
+
+test('a reason that is none is an empty one', () => {
+  const { alice, bob, deliver } = pair();
+  const call = alice.calls.call(alice.way, null);
+  deliver();
+  bob.incoming[0].decline(/** @type {any} */ (null));
+  deliver();
+  assert.deepEqual([call.state, call.reason], ['ended', '']);
+  const other = alice.calls.call(alice.way, null);
+  other.end(/** @type {any} */ (0));
+  assert.deepEqual([other.state, other.reason], ['ended', '0']);
 });
 
 test('a call that is declined ends with the reason of the other side', () => {
@@ -109,6 +138,42 @@ test('a call that was answered may last', () => {
   alice.timers.advance(3600);
   bob.timers.advance(3600);
   assert.deepEqual([call.state, answered.state], ['connecting', 'connecting']);
+});
+
+test('a call does not outlast a connection that is lost for long, and nobody is kept busy by it', () => {
+  const { alice, call } = talking();
+  alice.track('audio');
+  alice.features = null;
+  alice.calls.parted(alice.way);
+  alice.timers.advance(AWAY_SECONDS - 1);
+  assert.equal(call.state, 'connected');
+  alice.connect();
+  alice.timers.advance(3600);
+  assert.equal(call.state, 'connected');
+  alice.features = null;
+  alice.calls.parted(alice.way);
+  alice.timers.advance(AWAY_SECONDS);
+  assert.deepEqual(
+    [call.state, call.reason, call.error?.name],
+    ['ended', 'the connection was lost', 'PeerConnectionFailed'],
+  );
+  assert.deepEqual([alice.calls.busy(alice.way), alice.timers.waiting], [false, 0]);
+  alice.calls.parted(alice.way); // no call: nothing happens
+});
+
+test('a call that is accepted while there is no connection waits for one as long', () => {
+  const { alice, bob, deliver } = pair();
+  const call = alice.calls.call(alice.way, camera('audio'));
+  deliver();
+  bob.features = null;
+  bob.calls.parted(bob.way); // which does not make it ring any shorter
+  bob.timers.advance(RING_SECONDS - 1);
+  const [answered] = bob.incoming;
+  answered.accept();
+  bob.timers.advance(AWAY_SECONDS - 1);
+  assert.deepEqual([call.state, answered.state], ['ringing', 'connecting']);
+  bob.timers.advance(1);
+  assert.equal(answered.state, 'ended');
 });
 
 // --- one call per peer ----------------------------------------------------------------------------------------------
@@ -330,7 +395,7 @@ test('words about calls that are not known here, or from the wrong side, change 
     end.hear({ type: 'call-decline', id: ID, reason: 'x' });
     end.hear({ type: 'call-end', id: ID, reason: 'x' });
     end.hear({ type: 'file-accept', id: call.id });
-    end.hear({ type: 'call-accept', id: call.id, audio: false, video: false }); // once more
+    end.hear({ type: 'call-accept', id: call.id, audio: true, video: true }); // once more
     assert.deepEqual(end.words(), []);
   }
   assert.deepEqual([call.state, answered.state], [before, after]);
