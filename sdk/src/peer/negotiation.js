@@ -392,7 +392,7 @@ export class Negotiation {
     if (!link || ((link.lost || !link.ready) && !final)) return [];
     if (!link.ready) return this.#end(link, 'no path to the other side was found', 'no path was found');
     const canRestart = this.#canRestart(link);
-    if (final && !canRestart) return this.#end(link, 'the path to the other side was lost', 'the path was lost');
+    if (final && !canRestart) return this.#end(link, 'the path to the other side was lost');
     link.lost = true;
     link.deadline = Math.min(link.deadline, now + this.#setup.healSeconds);
     return canRestart ? this.#restart(link, now) : [];
@@ -452,7 +452,8 @@ export class Negotiation {
         }
       }
       return link.deadline <= now
-        ? this.#end(link, this.#overdue(link), 'it took too long')
+        ? // For an open connection a bye would be a farewell: who only lost the path says none.
+          this.#end(link, this.#overdue(link), link.lost ? undefined : 'it took too long')
         : this.#renegotiateIfDue(link, now);
     });
   }

@@ -496,7 +496,7 @@ class Negotiation:
             return []
         can_restart = self._can_restart(link)
         if final and not can_restart:
-            return self._end(link, "the path to the other side was lost", bye="the path was lost")
+            return self._end(link, "the path to the other side was lost", bye=None)
         if not link.lost:
             link.lost = True
             link.deadline = now + self._heal_seconds
@@ -532,7 +532,8 @@ class Negotiation:
                 if link.offering:
                     link.phase = Phase.SETTLED  # nobody has answered the restart; another may be tried
             if link.deadline is not None and link.deadline <= now:
-                commands += self._end(link, self._overdue(link), bye="it took too long")
+                # For an open connection a bye would be a farewell: who only lost the path says none.
+                commands += self._end(link, self._overdue(link), bye=None if link.lost else "it took too long")
         return commands
 
     def _overdue(self, link: Link) -> str:
