@@ -49,7 +49,7 @@ async def test_it_says_where_it_listens_and_what_to_type_next(tmp_path: Path) ->
 async def test_it_says_first_of_all_which_page_to_open(tmp_path: Path) -> None:
     async with Piped("serve", *FREE, "--log-level", "error", home=tmp_path) as server:
         text = await server.says("Ctrl-C stops the server")
-    assert re.match(r"\nOpen http://127\.0\.0\.1:\d+/ in a browser\.\n", text)
+    assert re.match(r"\nOpen http://localhost:\d+/ in a browser\.\n", text)
     assert "--tls-cert" not in text
 
 
@@ -124,7 +124,7 @@ async def test_listening_for_all_tells_an_address_for_others(tmp_path: Path) -> 
     assert "for this machine alone" not in text
     assert re.search(r"Aldis listens at ws://127\.0\.0\.1:\d+\.\n", text)
     # Here the page works, and from elsewhere it would not.
-    assert re.search(r"Open http://127\.0\.0\.1:\d+/ in a browser\.\nBrowsers .* https://.* --tls-cert .*\n", text)
+    assert re.search(r"Open http://localhost:\d+/ in a browser\.\nBrowsers .* https://.* --tls-cert .*\n", text)
 
 
 async def test_listening_where_a_browser_gives_no_keys_is_told(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def test_every_file_is_served_as_it_is_in_the_package(server: SignalingSer
 
 
 async def test_page_and_websocket_share_an_address(server: SignalingServer) -> None:
-    assert server.page_url == f"http://127.0.0.1:{server.port}/"
+    assert server.page_url == f"http://localhost:{server.port}/"
     assert server.url == f"ws://127.0.0.1:{server.port}"
     await is_served(server)
     with pytest.raises(HandshakeRefused) as refused:

@@ -76,22 +76,24 @@ async def test_the_example_programs_talk_to_each_other() -> None:
 
 async def test_the_program_in_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     (program,) = [match[1] for match in BLOCK.finditer((ROOT / "README.md").read_text())]
-    async with running_server() as server, NetworkStore() as bob:
+    async with running_server() as server, NetworkStore() as bob, NetworkStore() as alice:
+        # Who has seen it in a minute has used these names before, with other keys.
         await bob.connect_to_signaling(server.url, "bob")
+        await alice.connect_to_signaling(server.url, "alice")
         assert "ws://127.0.0.1:8080" in program
-        alice = await asyncio.create_subprocess_exec(
+        dave = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-u", "-c", program.replace("ws://127.0.0.1:8080", server.url)),
             stdout=asyncio.subprocess.PIPE,
             cwd=tmp_path,  # where it keeps its key
         )
-        assert alice.stdout is not None
+        assert dave.stdout is not None
         try:
             async with asyncio.timeout(PATIENCE):
                 message = await anext(bob.messages())
-                assert (message.sender, message.content) == ("alice", {"hello": "world"})
-                await bob.send("alice", "hello yourself")
-                assert await alice.stdout.readline() == b"bob hello yourself\n"
+                assert (message.sender, message.content) == ("dave", {"hello": "world"})
+                await bob.send("dave", "hello yourself")
+                assert await dave.stdout.readline() == b"bob hello yourself\n"
         finally:
-            alice.kill()
-            await alice.wait()
+            dave.kill()
+            await dave.wait()

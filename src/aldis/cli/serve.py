@@ -32,7 +32,7 @@ and that over the file."""
 
 _EXAMPLES: Final = """\
   aldis serve
-      for this machine alone: a page at http://127.0.0.1:8080/, and ws://
+      for this machine alone: a page at http://localhost:8080/, and ws://
   aldis serve --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem
       for all the world; or put a proxy with TLS before it
   aldis serve --data :memory: --port 0 --admin-port none

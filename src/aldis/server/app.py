@@ -108,7 +108,10 @@ class SignalingServer:
     @property
     def page_url(self) -> str | None:
         """The URL of the page for browsers on this machine, or None when there is no page."""
-        return f"{self._url('http')}/" if self._pages is not None and self._pages.complete else None
+        if self._pages is None or not self._pages.complete:
+            return None
+        # By the name by which everybody calls it: for a browser it is another origin than 127.0.0.1, with other keys.
+        return self._url("http").replace("http://127.0.0.1:", "http://localhost:") + "/"
 
     def _url(self, scheme: str) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
