@@ -14,7 +14,7 @@
  *
  * It does not know how a route comes about, nor when there should be one.
  */
-import { QueueFull } from '../errors.js';
+import { DeliveryFailed, QueueFull } from '../errors.js';
 import { VERSION, encodeAck } from '../protocol/channel.js';
 import * as Content from '../protocol/kinds.js';
 import { Delivery } from './delivery.js';
@@ -123,7 +123,9 @@ export class Conversation {
     this.#outbox.clear();
     const deliveries = [...this.#deliveries.values()];
     this.#deliveries.clear();
-    for (const delivery of deliveries) delivery.fail(reason, error);
+    for (const delivery of deliveries) {
+      Delivery.end(delivery, new DeliveryFailed(this.#userId, delivery.sequence, reason, { cause: error }));
+    }
   }
 
   // --- the channel -----------------------------------------------------------------------------------------------
@@ -201,7 +203,8 @@ export class Conversation {
   /** @param {number[]} sequences */
   #delivered(sequences) {
     for (const sequence of sequences) {
-      this.#deliveries.get(sequence)?.succeed();
+      const delivery = this.#deliveries.get(sequence);
+      if (delivery) Delivery.end(delivery, null);
       this.#deliveries.delete(sequence);
     }
   }

@@ -4,21 +4,20 @@
  * No promise before somebody asks, since one that fails and is never asked ends the program in Node, and complains in
  * the console of a browser.
  */
-import { DeliveryFailed } from '../errors.js';
 
-/** @import { AldisError } from '../errors.js' */
+/** @import { DeliveryFailed } from '../errors.js' */
 
 /**
  * The delivery of one message. `await` it: it returns when the peer has acknowledged the message, and throws
  * `DeliveryFailed` when that will not happen any more.
  *
+ * What is for `Conversation` alone is static, so that applications do not see it at their deliveries.
+ *
  * @implements {PromiseLike<void>}
  */
 export class Delivery {
-  /** Whether the outcome is known. */
-  done = false;
-  /** @type {DeliveryFailed | null} */
-  #error = null;
+  /** @type {DeliveryFailed | null | undefined} null: it has arrived. undefined: nobody knows yet. */
+  #error;
   /** @type {Promise<void> | null} */
   #promise = null;
   /** @type {() => void} settles the promise */
@@ -29,34 +28,24 @@ export class Delivery {
    * @param {number} sequence Its number among those sent to them.
    */
   constructor(userId, sequence) {
+    /** @readonly */
     this.userId = userId;
+    /** @readonly */
     this.sequence = sequence;
+  }
+
+  /** Whether the outcome is known. */
+  get done() {
+    return this.#error !== undefined;
   }
 
   /** Whether the peer has acknowledged the message. */
   get delivered() {
-    return this.done && !this.#error;
-  }
-
-  /** The peer has acknowledged it; or, after `fail`, all is over. */
-  succeed() {
-    this.done = true;
-    this.#settle();
+    return this.#error === null;
   }
 
   /**
-   * It will not be delivered any more.
-   *
-   * @param {string} reason
-   * @param {AldisError} cause
-   */
-  fail(reason, cause) {
-    this.#error = new DeliveryFailed(this.userId, this.sequence, reason, { cause });
-    this.succeed();
-  }
-
-  /**
-   * Makes it awaitable.
+   * Makes it awaitable; so do `catch` and `finally`, as with any promise.
    *
    * @template [T=void]
    * @template [E=never]
@@ -70,5 +59,35 @@ export class Delivery {
       if (this.done) this.#settle();
     });
     return this.#promise.then(onDelivered, onFailed);
+  }
+
+  /**
+   * @template [E=never]
+   * @param {((error: DeliveryFailed) => E | PromiseLike<E>) | null} [onFailed]
+   * @returns {Promise<void | E>}
+   */
+  catch(onFailed) {
+    return this.then(null, onFailed);
+  }
+
+  /**
+   * @param {(() => void) | null} [onDone]
+   * @returns {Promise<void>}
+   */
+  finally(onDone) {
+    return this.then().finally(onDone);
+  }
+
+  // --- for `Conversation` --------------------------------------------------------------------------------------------
+
+  /**
+   * The outcome is there: the peer has acknowledged it, or never will.
+   *
+   * @param {Delivery} delivery
+   * @param {DeliveryFailed | null} error
+   */
+  static end(delivery, error) {
+    delivery.#error = error;
+    delivery.#settle();
   }
 }
