@@ -27,7 +27,7 @@ export class AldisError extends Error {
 /** The call cannot work as it was made, whatever the network does. */
 export class UsageError extends AldisError {}
 
-/** A setting has a value that cannot be used. */
+/** An option or a setting has a name that there is not, or a value that cannot be used. */
 export class ConfigError extends UsageError {
   /**
    * @param {string} setting
@@ -42,7 +42,7 @@ export class ConfigError extends UsageError {
   }
 }
 
-/** A user id or a device name breaks the rules of an address. */
+/** A name (user id) or the name of a device breaks the rules of an address. */
 export class InvalidAddress extends UsageError {
   /**
    * @param {string} value
@@ -245,7 +245,7 @@ export class PeerUnknown extends PeerError {
 
   /** @param {string} userId */
   constructor(userId) {
-    super(userId, `${userId} is not known to this server`);
+    super(userId, `${userId} has never registered with this server: is the name right?`);
   }
 }
 

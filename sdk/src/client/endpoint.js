@@ -17,9 +17,13 @@ import { ConfigError } from '../errors.js';
  * @returns {Endpoint} Throws `ConfigError` (a `UsageError`) when it is no address of a server.
  */
 export function parseEndpoint(text) {
+  let problem = 'not http://, https://, ws:// or wss:// and a host';
   try {
     const { href, host, protocol, username, password, hash } = new URL(String(text).replace(/^http/i, 'ws'));
-    if (/^wss?:$/.test(protocol) && !(username + password + hash)) return { url: href, server: host };
+    if (/^wss?:$/.test(protocol)) {
+      if (!(username + password + hash)) return { url: href, server: host };
+      problem = 'no user name, password or # part here';
+    }
   } catch {}
-  throw new ConfigError('url', `${JSON.stringify(text)} is no ws: or wss: URL`);
+  throw new ConfigError('url', `${JSON.stringify(text)}: ${problem}`);
 }

@@ -86,13 +86,21 @@ const discoveryOf = ({ userId, online, publicKey, devices = [] }) => ({
   devices: devices.map(({ device }) => device),
 });
 
+// What to do about it, where the server cannot know.
+const HINTS = /** @type {Record<string, string>} */ ({
+  'key-mismatch': ': choose another, or keep your key (Identity.loadOrCreate)',
+});
+
 /**
  * What an `error` reply means. A server that does not say whether it is temporary is taken by the code's word.
  *
  * @param {ErrorMessage} error
  */
 export const failureOf = ({ code = 'internal', message, temporary = isTemporary(code), retryAfter }) =>
-  new RequestFailed(code, message, { temporary, retryAfter: retryAfter && Math.max(0, retryAfter) });
+  new RequestFailed(code, message + (HINTS[code] ?? ''), {
+    temporary,
+    retryAfter: retryAfter && Math.max(0, retryAfter),
+  });
 
 /**
  * The key, or null when there is none, or none of ours: a classic client may register any string as its key.

@@ -18,6 +18,8 @@ const CLOSE_TIMEOUT = 2;
 const MAX_REASON = 40;
 // Bytes on their way out that the network has not taken. Who has so much to say to a server is not heard any more.
 const MOST_BACKLOG = 4 * 1024 * 1024;
+// Servers that are there without a network, too.
+const LOOPBACK = /\/\/(localhost|127\.|\[::1])/;
 const NO_ANSWER = 'no Aldis server answers there, or its certificate is not trusted';
 
 /**
@@ -63,7 +65,8 @@ export function openTransport(url, { WebSocket, connectTimeout }, { opened, rece
     over = true;
     cancelTimer();
     // A browser keeps to itself what it knows of an attempt that failed.
-    const silence = globalThis.navigator?.onLine === false ? 'this device is offline' : NO_ANSWER;
+    const offline = globalThis.navigator?.onLine === false && !LOOPBACK.test(url);
+    const silence = offline ? 'this device is offline' : NO_ANSWER;
     ended(code, reason || (open ? '' : silence));
     leave();
   }

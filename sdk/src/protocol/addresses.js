@@ -18,9 +18,9 @@ export const DEFAULT_DEVICE = 'main';
 export function userIdProblem(userId) {
   // White space as in Unicode: \s would add U+FEFF, which servers take. Cs: lone surrogates, which UTF-8 cannot carry.
   // The type is for programs without types: `undefined` would be a fine name as a text.
-  return typeof userId === 'string' && /^[^\p{White_Space}\p{Cc}\p{Cs}/]{1,128}$/u.test(userId)
-    ? null
-    : "a user id has 1 to 128 characters, no white space, '/' or control characters";
+  if (typeof userId !== 'string') return 'a name is a string: several go one by one, not as a list';
+  if (/[\p{White_Space}\p{Cc}\p{Cs}/]/u.test(userId)) return "a name has no white space, '/' or control characters";
+  return /^.{1,128}$/u.test(userId) ? null : 'a name has 1 to 128 characters';
 }
 
 /**

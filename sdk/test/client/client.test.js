@@ -106,13 +106,24 @@ test('a first attempt that fails rejects, and can be made again', async (t) => {
   await closing;
 });
 
-test('a device without a network is told so', async (t) => {
-  const gone = await startScripted();
-  gone.close();
+test('a device without a network is told so, but not of servers that are on it', async (t) => {
+  class Silent {
+    constructor() {
+      queueMicrotask(() => this.onerror());
+    }
+    close() {}
+  }
   Object.defineProperty(globalThis, 'navigator', { value: { onLine: false }, configurable: true });
   t.after(() => delete globalThis.navigator);
-  const { client } = makeClient(t, gone.url, 'alice');
-  await assert.rejects(client.connect(), /offline/);
+  for (const [host, reason] of [
+    ['signal.example', /offline/],
+    ['localhost:8080', /no Aldis server answers/],
+    ['127.0.0.1:8080', /no Aldis server answers/],
+    ['[::1]:8080', /no Aldis server answers/],
+  ]) {
+    const { client } = makeClient(t, `ws://${host}`, 'alice', { WebSocket: Silent });
+    await assert.rejects(client.connect(), reason, host);
+  }
 });
 
 test('a page that may not dial is told why', async (t) => {

@@ -57,3 +57,15 @@ test('what is no address of a server is a usage error', () => {
     assert.throws(() => parseEndpoint(text), UsageError, String(text));
   }
 });
+
+test('what is wrong with an address is said by the rule that it breaks', () => {
+  for (const text of ['localhost:8080', 'signal.example', 'ftp://signal.example', 'ws://']) {
+    assert.throws(() => parseEndpoint(text), {
+      setting: 'url',
+      problem: `"${text}": not http://, https://, ws:// or wss:// and a host`,
+    });
+  }
+  for (const text of ['http://signal.example/?a=1#b', 'wss://alice:secret@signal.example']) {
+    assert.throws(() => parseEndpoint(text), { problem: `"${text}": no user name, password or # part here` });
+  }
+});

@@ -8,14 +8,19 @@ import { generator } from '../support/generator.js';
 test('a valid name is given back, any other is refused with what is wrong', () => {
   assert.equal(checkUserId('alice@example.com'), 'alice@example.com');
   assert.equal(checkDevice('phone'), 'phone');
+  for (const name of ['a b', 'a/b', 'a\0', ' '.repeat(129)]) {
+    assert.throws(() => checkUserId(name), { problem: "a name has no white space, '/' or control characters" });
+  }
+  assert.throws(() => checkUserId(''), { problem: 'a name has 1 to 128 characters' });
+  assert.equal(checkUserId('\u{1f600}'.repeat(128)).length, 256); // characters are code points
   assert.throws(() => checkUserId('a b'), { name: 'InvalidAddress', value: 'a b', problem: /white space/ });
   assert.throws(() => checkUserId('x'.repeat(129)), { problem: /1 to 128/ });
   assert.throws(() => checkDevice('a b'), InvalidAddress);
 });
 
 test('the name of a program without types is refused when it is none', () => {
-  for (const value of [undefined, null, 7, ['alice'], '']) {
-    assert.throws(() => checkUserId(/** @type {string} */ (value)), { name: 'InvalidAddress', problem: /1 to 128/ });
+  for (const value of [undefined, null, 7, ['alice']]) {
+    assert.throws(() => checkUserId(/** @type {string} */ (value)), { name: 'InvalidAddress', problem: /a string/ });
   }
 });
 
