@@ -12,7 +12,7 @@ const types = Array.from(index.matchAll(/@typedef .*\} (\w+)$/gm), ([, name]) =>
 
 const PROGRAM = `
 import { Identity, NetworkStore, PeerOffline, type PeerView, type Sendable } from '@aldis/client';
-import type * as aldis from '@aldis/client';
+import * as aldis from '@aldis/client';
 const store = new NetworkStore({ identity: await Identity.generate() });
 void new NetworkStore({ identity: Identity.generate() });
 type Types = [TYPES];
@@ -36,6 +36,19 @@ const transfer = store.sendFile('bob', new Blob(['text']));
 await transfer.finished;
 // @ts-expect-error how it is done is not shown
 transfer.hear();
+await store.send('bob', 'x').catch((error) => error.sequence).finally(() => {});
+const { done, delivered } = store.send('bob', 'x');
+// @ts-expect-error how it is done is not shown
+store.send('bob', 'x').fail();
+// @ts-expect-error it is the store that says so
+store.send('bob', 'x').done = done || delivered;
+// @ts-expect-error the state is there to be read
+store.state.signaling = 'connected';
+// @ts-expect-error that an offer was handed over has no result
+const result: string = await new aldis.SignalingClient('ws://x', 'a').sendOffer('bob', '');
+void result;
+// @ts-expect-error there is no such option
+void new NetworkStore({ acept: () => true });
 // @ts-expect-error a message is no function
 store.send('bob', () => {});
 export { PeerOffline, stop };

@@ -29,7 +29,7 @@ export class Backoff {
     const defaults = /** @type {Required<BackoffOptions>} */ (this);
     Object.assign(
       this,
-      settings('backoff', defaults, options, (value) => value >= 0),
+      settings(defaults, options, 'backoff', (value) => value >= 0),
     );
   }
 

@@ -4,6 +4,7 @@
  * Rules: one that throws is reported as an uncaught error is, and harms nobody else. What is told is told in its order to
  * everybody, also what a callback sets off.
  */
+import { checkType } from './settings.js';
 
 /**
  * Call a callback of the application; report what it throws.
@@ -37,12 +38,13 @@ export class Callbacks {
   }
 
   /**
-   * Add a callback; the same one may be added twice.
+   * Add a callback; the same one may be added twice. Throws `ConfigError` for what is no function.
    *
    * @param {(value: T) => void} callback
    * @returns {() => void} Takes it away again; may be repeated.
    */
   add(callback) {
+    checkType('callback', callback, 'function');
     const entry = { callback };
     this.#entries.add(entry);
     return () => {

@@ -12,12 +12,13 @@
  * @import { Request } from './machine.js'
  * @import { Transport } from './transport.js'
  */
-import { EngineMissing, IdentityError, ServerUnreachable, StateError } from '../errors.js';
+import { ConfigError, EngineMissing, IdentityError, ServerUnreachable, StateError } from '../errors.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
 import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
 import { parseEndpoint } from './endpoint.js';
 import { chunks, ClientMachine } from './machine.js';
+import { settings } from './settings.js';
 import { timers } from './timers.js';
 import { openTransport } from './transport.js';
 
@@ -80,14 +81,18 @@ export class SignalingClient {
    * @param {string} userId
    * @param {ClientOptions} [options] Throws `ConfigError` and `InvalidAddress`.
    */
-  constructor(url, userId, options = {}) {
-    const {
-      device = DEFAULT_DEVICE,
-      token,
-      requestTimeout = 10,
-      connectTimeout = 10,
-      WebSocket = globalThis.WebSocket,
-    } = options;
+  constructor(url, userId, options) {
+    const { device, token, backoff, requestTimeout, connectTimeout, WebSocket } = settings(
+      {
+        device: DEFAULT_DEVICE,
+        token: /** @type {string | null} */ (null),
+        backoff: /** @type {BackoffOptions} */ ({}),
+        requestTimeout: 10,
+        connectTimeout: 10,
+        WebSocket: globalThis.WebSocket,
+      },
+      options,
+    );
     const { url: dialled, server } = parseEndpoint(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;
@@ -99,9 +104,10 @@ export class SignalingClient {
     this.device = device;
     /** User id and device, as the server writes it into what it relays for us. @readonly */
     this.address = join(userId, device);
-    const backoff = new Backoff(options.backoff);
-    const settings = { host: server, userId, device, token, backoff, requestTimeout };
-    this.#machine = new ClientMachine(settings, Math.random);
+    this.#machine = new ClientMachine(
+      { host: server, userId, device, token, backoff: new Backoff(backoff), requestTimeout },
+      Math.random,
+    );
     this.#transportOptions = { WebSocket, connectTimeout };
   }
 
@@ -149,7 +155,8 @@ export class SignalingClient {
    * @param {Identity} identity
    * @returns {Promise<Registration>}
    */
-  register(identity) {
+  async register(identity) {
+    checkIdentity(identity);
     return this.#ask({ type: 'register' }, identity);
   }
 
@@ -186,6 +193,7 @@ export class SignalingClient {
    * @param {string} to
    * @param {string} sdp
    * @param {DescriptionOptions} [options]
+   * @returns {Promise<void>}
    */
   sendOffer(to, sdp, options) {
     return this.#ask({ type: 'offer', to, offer: { type: 'offer', sdp }, ...given(options) });
@@ -197,6 +205,7 @@ export class SignalingClient {
    * @param {string} to
    * @param {string} sdp
    * @param {DescriptionOptions} [options]
+   * @returns {Promise<void>}
    */
   sendAnswer(to, sdp, options) {
     return this.#ask({ type: 'answer', to, answer: { type: 'answer', sdp }, ...given(options) });
@@ -208,6 +217,7 @@ export class SignalingClient {
    * @param {string} to
    * @param {Candidate | null} candidate
    * @param {{ connection?: string | null }} [options]
+   * @returns {Promise<void>}
    */
   sendIceCandidate(to, candidate, options) {
     return this.#ask({ type: 'ice-candidate', to, candidate, ...given(options) });
@@ -218,6 +228,7 @@ export class SignalingClient {
    *
    * @param {string} to
    * @param {{ connection?: string | null, reason?: string | null }} [options]
+   * @returns {Promise<void>}
    */
   sendBye(to, options) {
     return this.#ask({ type: 'bye', to, ...given(options) });
@@ -328,6 +339,15 @@ export class SignalingClient {
       this.#tell('end', new IdentityError(String(error)));
     }
   }
+}
+
+/**
+ * Throws `ConfigError` for what cannot sign.
+ *
+ * @param {Identity | undefined} identity
+ */
+export function checkIdentity(identity) {
+  if (!identity?.sign) throw new ConfigError('identity', 'not an Identity: await it');
 }
 
 /**

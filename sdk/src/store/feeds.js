@@ -23,10 +23,10 @@ import { Callbacks } from '../client/callbacks.js';
 
 /** The state, and who wants to know of it. */
 export class StateFeed {
-  /** @type {Callbacks<StoreState>} */
+  /** @type {Callbacks<Readonly<StoreState>>} */
   #callbacks = new Callbacks();
 
-  /** @param {StoreState} state The first one. */
+  /** @param {Readonly<StoreState>} state The first one. */
   constructor(state) {
     this.current = state;
   }
@@ -34,7 +34,7 @@ export class StateFeed {
   /**
    * Tell a new state; nothing happens when it is the current one.
    *
-   * @param {StoreState} state
+   * @param {Readonly<StoreState>} state
    */
   publish(state) {
     if (state === this.current) return;
@@ -45,7 +45,7 @@ export class StateFeed {
   /**
    * Call back now and at each change.
    *
-   * @param {(state: StoreState) => void} run
+   * @param {(state: Readonly<StoreState>) => void} run
    * @returns {() => void} Ends it; may be repeated.
    */
   subscribe(run) {

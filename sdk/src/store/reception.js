@@ -45,12 +45,14 @@ export function admit({ proof, sender, connection }, userId, link, house) {
   let reason = 'not accepted';
   try {
     // Not what counts as true: a promise does, and whoever writes `async` by mistake would let everybody in.
-    if (!setup.accept || setup.accept(userId, key) === true) {
+    const answer = !setup.accept || setup.accept(userId, key);
+    if (answer === true) {
       reason = 'too many peers';
       link = house.link(userId, true);
       link.admitted = key;
       return link;
     }
+    if (answer) throw new TypeError('accept has to answer true or false at once');
   } catch (error) {
     if (error instanceof UsageError && !(error instanceof TooManyPeers)) {
       return undefined; // a name that breaks the rules: no honest server has admitted it

@@ -88,7 +88,7 @@ const LIMITS = {
  * @param {Partial<StoreLimits>} [changes]
  */
 export const storeLimits = (changes) =>
-  settings('limits', LIMITS, changes, (value) => Number.isInteger(value) && value >= 1);
+  settings(LIMITS, changes, 'limits', (value) => Number.isInteger(value) && value >= 1);
 
 /**
  * How a peer stands.

@@ -13,8 +13,8 @@
  */
 import { Backoff } from '../client/backoff.js';
 import { Callbacks } from '../client/callbacks.js';
-import { settings } from '../client/settings.js';
-import { SignalingClient } from '../client/client.js';
+import { checkType, settings } from '../client/settings.js';
+import { checkIdentity, SignalingClient } from '../client/client.js';
 import { ConfigError, PeerConnectionFailed, StateError, UsageError } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
@@ -56,6 +56,18 @@ import { CLOSED, known, Switchboard } from './switchboard.js';
  * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection] For where it is not global.
  */
 
+/** The names that there are. @type {Record<keyof StoreOptions, null | undefined>} */
+const OPTIONS = {
+  identity: undefined,
+  pins: undefined,
+  iceServers: null,
+  accept: null,
+  limits: undefined,
+  backoff: undefined,
+  timing: undefined,
+  RTCPeerConnection: undefined,
+};
+
 /**
  * Talk to other users of a signaling server, directly and privately.
  *
@@ -72,18 +84,30 @@ export class NetworkStore {
   #closing = null;
 
   /** @param {StoreOptions} [options] Nothing is connected yet. Throws `ConfigError`. */
-  constructor(options = {}) {
-    const limits = storeLimits(options.limits);
-    if (options.iceServers && !Array.isArray(options.iceServers)) {
+  constructor(options) {
+    const given = settings(/** @type {StoreOptions} */ (OPTIONS), options);
+    const { identity, accept, iceServers, backoff, timing } = given;
+    const limits = storeLimits(given.limits);
+    const pins = given.pins ?? new MemoryPins();
+    if (identity && !('then' in Object(identity))) {
+      checkIdentity(/** @type {Identity} */ (identity));
+    }
+    if (!pins.find || !pins.pin || !pins.accept) {
+      throw new ConfigError('pins', 'without find, pin or accept');
+    }
+    if (accept) {
+      checkType('accept', accept, 'function');
+    }
+    if (iceServers && !Array.isArray(iceServers)) {
       throw new ConfigError('iceServers', 'not a list');
     }
     this.#mailbox = new Mailbox(limits, () => this.#board?.handOver());
     this.#setup = {
-      ...options,
-      pins: options.pins ?? new MemoryPins(),
+      ...given,
+      pins,
       limits,
-      timing: settings('timing', TIMING, options.timing, (value) => value > 0),
-      backoff: new Backoff(options.backoff),
+      timing: settings(TIMING, timing, 'timing'),
+      backoff: new Backoff(backoff),
       mailbox: this.#mailbox,
       feed: this.#feed,
       /** @type {Callbacks<Transfer>} */
@@ -168,7 +192,11 @@ export class NetworkStore {
    * @param {string | null} [options.fingerprint] From an invitation. Until a key is pinned, only one with this fingerprint
    *   is taken for theirs, also after this call has failed.
    */
-  async connectToPeer(userId, { timeout = 30, fingerprint = null } = {}) {
+  async connectToPeer(userId, options) {
+    const { timeout, fingerprint } = settings(
+      { timeout: 30, fingerprint: /** @type {string | null} */ (null) },
+      options,
+    );
     await this.#link(userId).connect(timeout, fingerprint);
   }
 
@@ -283,10 +311,13 @@ export class NetworkStore {
    * @param {object} [options]
    * @param {number | null} [options.timeout] Seconds; null waits for ever.
    */
-  async drain(userId = null, { timeout = null } = {}) {
+  async drain(userId = null, options) {
+    if (userId !== null) checkUserId(userId);
+    const { timeout } = settings({ timeout: /** @type {number | null} */ (null) }, options);
     const links = (this.#board?.links ?? []).filter((link) => userId === null || userId === link.userId);
     const late = new Promise((_, reject) => {
       if (timeout !== null) {
+        checkType('timeout', timeout, 'number');
         const signal = AbortSignal.timeout(timeout * 1000);
         signal.onabort = () => reject(signal.reason);
       }
@@ -315,6 +346,7 @@ export class NetworkStore {
    * @returns {() => void}
    */
   onMessage(callback) {
+    checkType('callback', callback, 'function');
     return this.#mailbox.onLetter((letter) => {
       const message = this.#read(letter);
       if (message) {
@@ -368,6 +400,7 @@ export class NetworkStore {
    * @returns {Call}
    */
   call(userId, stream = null) {
+    if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
     return this.#ready().calls.call(this.#link(userId), stream);
   }
 
@@ -394,7 +427,7 @@ export class NetworkStore {
    *
    * Changes that only count queued messages may be told together.
    *
-   * @param {(state: StoreState) => void} run
+   * @param {(state: Readonly<StoreState>) => void} run
    * @returns {() => void}
    */
   subscribe = (run) => this.#feed.subscribe(run);

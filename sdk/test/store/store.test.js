@@ -177,6 +177,7 @@ test('misuse is told at once', async (t) => {
   const { a, b, alice } = await pair(t, { limits: { queueMessages: 1, peers: 2 } });
   assert.throws(() => alice.send(a, 'x'), UsageError);
   assert.throws(() => alice.send('no such name', 'x'), InvalidAddress);
+  await assert.rejects(alice.watch(['bob', 'carol']), { name: 'InvalidAddress', problem: /one by one, not as a list/ });
   assert.throws(() => alice.send(b, undefined), UsageError);
   assert.throws(() => alice.send(b, new Uint8Array(16 * 1024 * 1024 + 1)), MessageTooLarge);
   alice.send('nobody-1', 'x');
@@ -193,7 +194,7 @@ test('draining waits for what was sent, fails with it, and ends in time', async 
   await alice.drain(b, { timeout: 10 });
   alice.send(b, 2);
   await assert.rejects(alice.drain(b, { timeout: 0.05 }), { name: 'TimeoutError' });
-  await alice.drain('somebody else');
+  await alice.drain('somebody-else');
   const draining = assert.rejects(alice.drain(), DeliveryFailed);
   await alice.disconnectFromPeer(b);
   await draining;
