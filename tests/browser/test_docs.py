@@ -134,10 +134,11 @@ async def test_the_component_shows_who_is_online_also_after_a_reload(
         await expect(dora.page.get_by_role("listitem")).to_have_text("alice is away")
 
 
-async def join(arrive: Arrive, address: str, name: str) -> Page:
+async def join(arrive: Arrive, address: str, name: str, *tolerated: str) -> Page:
     """Somebody who opens the chat, and gives this name whenever it asks."""
     person = await arrive()
-    person.tolerate("favicon.ico")
+    for complaint in ("favicon.ico", *tolerated):
+        person.tolerate(complaint)
 
     async def answer(dialog: Dialog) -> None:
         await dialog.accept(name)
@@ -159,9 +160,30 @@ async def test_the_page_of_the_readme_is_a_whole_chat(arrive: Arrive, server: Se
         await say(alice, "bob", "hello")
         await expect(bob.locator("#log")).to_have_text("alice: hello\n")
         await say(bob, "alice", "hello yourself")
-        await expect(alice.locator("#log")).to_have_text("bob: hello yourself\n")
-        await say(alice, "bob", "how are you?")
-        await expect(bob.locator("#log")).to_have_text("alice: hello\nalice: how are you?\n")
+        await expect(alice.locator("#log")).to_have_text("me: hello\nbob: hello yourself\n")
+        message = alice.get_by_label("message")
+        await expect(message).to_have_value("")
+        await message.fill("how are you?")
+        await message.press("Enter")
+        await expect(bob.locator("#log")).to_have_text("alice: hello\nme: hello yourself\nalice: how are you?\n")
+
+
+async def test_the_page_of_the_readme_says_what_is_wrong_with_a_name(
+    arrive: Arrive, server: ServerProcess, tmp_path: Path
+) -> None:
+    async with site(tmp_path / "site", server) as address, stores(f"ws://127.0.0.1:{server.port}", "alice"):
+        for name, told in (
+            ("alice", "error: the name alice belongs to another key: choose another, or keep your key (Identity"),
+            ("", 'error: "": a name has 1 to 128 characters'),
+        ):
+            # What the page shows is in the console as well.
+            page = await join(
+                arrive, f"{address}/chat.html", name, "belongs to another", "1 to 128", "call connectToSignaling"
+            )
+            await expect(page.locator("#log")).to_contain_text(told)
+            await say(page, "bob", "hello")
+            await expect(page.locator("#log")).to_contain_text("error: call connectToSignaling() first")
+            await expect(page.get_by_label("message")).to_have_value("hello")
 
 
 async def test_whoever_reloads_the_page_of_the_readme_goes_on_under_the_same_name(
