@@ -59,6 +59,8 @@ const CONFIRM_WITHIN = 2;
 
 // Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
 const LONGEST_ABSENCE = 300;
+// Seconds. Whatever a server says of its resume window: a request that nobody answers is let go of some day.
+const LONGEST_WINDOW = 120;
 // Seconds. A registration that has lasted for so long ends the count of attempts. One that is lost sooner counts as a
 // failure, or a server that throws its clients out at once would be knocked at for ever.
 const SETTLED = 10;
@@ -73,6 +75,7 @@ const SETTLED = 10;
  * @property {Request} message
  * @property {string} text
  * @property {number} deadline
+ * @property {number} turns How often it has been waited for up to the deadline.
  * @property {boolean} sent false: held until there is a registration.
  * @property {string[]} added Of a `watch`: the names that nobody had asked for before.
  * @property {Asker | undefined} asker undefined: the machine itself has asked.
@@ -133,6 +136,7 @@ export class ClientMachine {
   #ticket;
   #unconfirmed = 0;
   #largestSent = LARGEST_SENT;
+  #window = 0;
   #attempts = 0;
   // When the next attempt is made, and how much sooner it may be.
   #due = 0;
@@ -251,10 +255,19 @@ export class ClientMachine {
 
   /** Time has passed. Calling it too often does no harm. @param {number} now */
   tick(now) {
+    const { requestTimeout } = this.#settings;
     for (const request of this.#requests.values()) {
       if (request.deadline > now) break;
       const { type } = request.message;
-      const error = new RequestTimeout(type, this.#settings.requestTimeout);
+      const waited = requestTimeout * ++request.turns;
+      // The server keeps it for somebody whose connection is lost, and answers when they are back, or are not.
+      if (request.sent && 'to' in request.message && waited < requestTimeout + this.#window) {
+        request.deadline = now + requestTimeout;
+        this.#requests.delete(request.number);
+        this.#requests.set(request.number, request);
+        continue;
+      }
+      const error = new RequestTimeout(type, waited);
       this.#complete(request, error);
       // Nobody knows what the server makes of it, so the connection cannot be used for another try.
       if (type === 'register') this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
@@ -356,6 +369,7 @@ export class ClientMachine {
     this.#ticket = session && secret ? { session, secret, received: (resumed && ticket?.received) || 0 } : undefined;
     this.#unconfirmed = 0; // what had come before was confirmed by the ticket
     this.#largestSent = limits?.maxMessageBytes ?? LARGEST_SENT;
+    this.#window = Math.min(limits?.resumeWindow ?? 0, LONGEST_WINDOW);
     this.#tell({ type, resumed });
     this.#complete(joining, null, { session, resumed, limits: limits ?? null });
     if (!resumed) {
@@ -441,7 +455,7 @@ export class ClientMachine {
     if (asker && size > this.#largestSent) throw new MessageTooLarge(size, this.#largestSent);
     this.#lastNumber = number;
     const deadline = now + this.#settings.requestTimeout;
-    const request = { number, message, text, deadline, sent: false, added: [], asker };
+    const request = { number, message, text, deadline, turns: 0, sent: false, added: [], asker };
     this.#requests.set(number, request);
     return request;
   }

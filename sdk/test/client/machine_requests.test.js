@@ -110,6 +110,36 @@ test('each request has its own time-out, and a late reply is passed over', () =>
   assert.ok(bench.failures.has(second));
 });
 
+test('what the server keeps for somebody who has lost their connection is waited for', () => {
+  const bench = new Bench({ requestTimeout: 10 });
+  bench.join({ limits: { maxMessageBytes: 1000, maxWatches: 10, resumeWindow: 25 } });
+  const kept = bench.ask({ type: 'bye', to: 'bob' });
+  const lost = bench.ask({ type: 'bye', to: 'carol' });
+  const own = bench.ask(DISCOVER);
+  for (const second of Array(29).keys()) {
+    bench.passTime(1);
+    if (second === 9) assert.equal(bench.failures.get(own).seconds, 10);
+    // A server that says so much else is alive.
+    bench.say({ type: 'pong' });
+  }
+  assert.ok(!bench.failures.has(kept));
+  bench.say({ type: 'ack', re: kept });
+  assert.ok(bench.results.has(kept));
+  bench.passTime(11);
+  assert.equal(bench.failures.get(lost).seconds, 40);
+});
+
+test('a server that keeps things for ever is not waited for as long', () => {
+  const bench = new Bench({ requestTimeout: 100 });
+  bench.join({ limits: { maxMessageBytes: 1000, maxWatches: 10, resumeWindow: 1e9 } });
+  const number = bench.ask({ type: 'bye', to: 'bob' });
+  for (let second = 0; second < 301; second++) {
+    bench.passTime(1);
+    bench.say({ type: 'pong' });
+  }
+  assert.equal(bench.failures.get(number).seconds, 300);
+});
+
 test('a request in flight fails when the connection is lost', () => {
   const bench = joined();
   const number = bench.ask(DISCOVER);
