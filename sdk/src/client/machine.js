@@ -136,7 +136,7 @@ export class ClientMachine {
   #ticket;
   #unconfirmed = 0;
   #largestSent = LARGEST_SENT;
-  #window = 0;
+  #keeps = 0;
   #attempts = 0;
   // When the next attempt is made, and how much sooner it may be.
   #due = 0;
@@ -261,7 +261,7 @@ export class ClientMachine {
       const { type } = request.message;
       const waited = requestTimeout * ++request.turns;
       // The server keeps it for somebody whose connection is lost, and answers when they are back, or are not.
-      if (request.sent && 'to' in request.message && waited < requestTimeout + this.#window) {
+      if (request.sent && 'to' in request.message && waited < requestTimeout + this.#keeps) {
         request.deadline = now + requestTimeout;
         this.#requests.delete(request.number);
         this.#requests.set(request.number, request);
@@ -369,7 +369,7 @@ export class ClientMachine {
     this.#ticket = session && secret ? { session, secret, received: (resumed && ticket?.received) || 0 } : undefined;
     this.#unconfirmed = 0; // what had come before was confirmed by the ticket
     this.#largestSent = limits?.maxMessageBytes ?? LARGEST_SENT;
-    this.#window = Math.min(limits?.resumeWindow ?? 0, LONGEST_WINDOW);
+    this.#keeps = Math.min(limits?.resumeWindow ?? 0, LONGEST_WINDOW);
     this.#tell({ type, resumed });
     this.#complete(joining, null, { session, resumed, limits: limits ?? null });
     if (!resumed) {
