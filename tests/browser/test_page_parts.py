@@ -257,6 +257,21 @@ async def test_no_word_of_a_server_is_taken_for_more_than_a_word(arrive: Arrive)
         ]
 
 
+async def test_why_a_message_or_a_file_did_not_arrive_is_told_in_the_words_of_its_cause(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    told = await alice.page.evaluate("""async () => {
+      const { explain } = await import('/words.js');
+      const cause = { name: 'ConnectionClosed', code: 4001, message: 'replaced by a newer connection' };
+      const fault = { reason: 'the file is gone' };
+      return ['DeliveryFailed', 'TransferFailed'].flatMap((name) => [
+        explain({ name, ...fault, cause }).text,
+        explain({ name, ...fault, cause: { name: 'Unheard', message: 'x' } }).text,
+        explain({ name, ...fault }).text,
+      ]);
+    }""")
+    assert told == 2 * ["Your name is in use in another window.", "The file is gone.", "The file is gone."]
+
+
 async def test_a_key_is_accepted_only_as_it_was_seen(arrive: Arrive) -> None:
     alice = await there(arrive)
     kept = await alice.page.evaluate("""async () => {

@@ -85,17 +85,14 @@ const EXPLANATIONS = {
     // The reason is there for people; this one calls for advice.
     `${sentence(reason)}${/^no path/.test(reason) ? ` ${TURN}` : ''}`,
   ],
-  DeliveryFailed: ({ reason, cause }) => [
-    'It did not arrive',
-    cause && listed(EXPLANATIONS, cause.name) ? `${explain(cause).title}.` : sentence(reason),
-  ],
+  DeliveryFailed: (error) => ['It did not arrive', whyNot(error)],
   FeatureMissing: ({ userId, feature }) => [
     `${named(userId)} cannot take ${feature}`,
     feature === 'calls'
       ? 'Their program has no calls; write to them instead.'
       : 'Their program has no files; write to them instead.',
   ],
-  TransferFailed: ({ reason }) => ['The file did not arrive', sentence(reason)],
+  TransferFailed: (error) => ['The file did not arrive', whyNot(error)],
   MessageTooLarge: ({ limit }) => ['This message is too long', `The most is ${bytes(limit)}. Send it as a file.`],
   QueueFull: ({ userId }) => [`Too much is waiting for ${named(userId)}`, 'Wait until they are back.'],
   TooManyPeers: ({ limit }) => ['Too many people at once', `The most is ${limit}. Remove somebody from the list.`],
@@ -183,6 +180,11 @@ export function explain(error) {
  */
 function listed(table, key) {
   return Object.hasOwn(table, key) ? table[key] : undefined;
+}
+
+/** In plain words, where the cause is one of those above. @param {Fault} error */
+function whyNot({ reason, cause }) {
+  return cause && listed(EXPLANATIONS, cause.name) ? `${explain(cause).title}.` : sentence(reason);
 }
 
 /** Both parts in one line. @param {unknown} error */
