@@ -6,19 +6,7 @@ import { timers } from '../../src/client/timers.js';
 import { Identity } from '../../src/identity/keys.js';
 import { AWAY_SECONDS } from '../../src/store/calls.js';
 import { camera } from '../support/fake_media.js';
-import { served } from '../support/server.js';
-import { untilIt, untilPeer, World } from '../support/stores.js';
-
-/** A server of the test's own, a store called alice, and others. */
-async function scene(t, options, ...names) {
-  const server = await served(t);
-  const world = new World(t, server.url);
-  const [alice, ...others] = await Promise.all([
-    world.join('alice', options),
-    ...names.map((name) => world.join(name)),
-  ]);
-  return { server, world, alice, others };
-}
+import { scene, untilIt, untilPeer } from '../support/stores.js';
 
 /** A call of alice's that bob has taken. */
 async function talking(alice, bob) {

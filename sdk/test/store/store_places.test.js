@@ -2,19 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PeerConnectionFailed, TooManyPeers } from '../../src/errors.js';
-import { served } from '../support/server.js';
-import { contents, untilPeer, World } from '../support/stores.js';
-
-/** A server of the test's own, a store called alice, and others. */
-async function scene(t, options, ...names) {
-  const server = await served(t);
-  const world = new World(t, server.url);
-  const [alice, ...others] = await Promise.all([
-    world.join('alice', options),
-    ...names.map((name) => world.join(name)),
-  ]);
-  return { alice, others };
-}
+import { contents, scene, untilPeer } from '../support/stores.js';
 
 const peersOf = (store) => Object.keys(store.state.peers).sort();
 

@@ -3,6 +3,7 @@ import { NetworkStore } from '../../src/store/store.js';
 import { AT_ONCE } from './clients.js';
 import { FakeStream } from './fake_media.js';
 import { FakeNetwork } from './fake_rtc.js';
+import { served } from './server.js';
 
 // Node has none, and calls collect what they get in one.
 globalThis.MediaStream ??= /** @type {any} */ (FakeStream);
@@ -54,6 +55,17 @@ const lying = (lie) =>
       };
     }
   };
+
+/** A server of the test's own, a store called alice, and others. */
+export async function scene(t, options, ...names) {
+  const server = await served(t);
+  const world = new World(t, server.url);
+  const [alice, ...others] = await Promise.all([
+    world.join('alice', options),
+    ...names.map((name) => world.join(name)),
+  ]);
+  return { server, world, alice, others };
+}
 
 /** Wait until a store's state is so. */
 export function until(store, fits) {
