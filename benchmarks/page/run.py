@@ -42,6 +42,7 @@ from benchmarks.page.line import FAR, Line, SlowLine
 ROOT: Final = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from support.browser import USABLE  # noqa: E402
 from support.certificates import Certificates, make_certificates  # noqa: E402
 from support.ports import free_port  # noqa: E402
 
@@ -68,17 +69,6 @@ port, cert, key, web = sys.argv[1:]
 pages.files = lambda package: Path(web).parent
 settings = dict(host="0.0.0.0", port=int(port), admin_port=0, data=":memory:", tls_cert=cert, tls_key=key)
 sys.exit(app.run(load_config(settings, {}, None)))
-"""
-# Milliseconds from the start of a navigation to when the name can be typed.
-_USABLE: Final = """
-window.usable = new Promise((resolve) => {
-  const look = () => {
-    const field = document.querySelector('input[name="name"]');
-    if (field && !field.disabled && field.getClientRects().length) resolve(performance.now());
-    else requestAnimationFrame(look);
-  };
-  look();
-});
 """
 # What went over the line: requests that the cache did not answer, and those that needed a connection of their own.
 _ASKED: Final = """(() => {
@@ -154,7 +144,7 @@ async def visit(chromium: Browser, site: Site, slower: float) -> tuple[Load, Loa
     """Somebody's first visit, and a reload."""
     context = await chromium.new_context(locale="en-GB", **PHONE)
     try:
-        await context.add_init_script(_USABLE)
+        await context.add_init_script(USABLE)
         page = await context.new_page()
         if slower != 1:
             debugger = await context.new_cdp_session(page)

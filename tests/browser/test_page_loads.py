@@ -9,21 +9,10 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from support import browser
-from support.browser import Arrive, Person, running_chromium
+from support.browser import USABLE, Arrive, Person, running_chromium
 from support.server_process import ServerProcess
 
 MOST = 1000.0  # milliseconds
-# Milliseconds from the start of a navigation to when the name can be typed, by the browser's own clock.
-_USABLE = """
-window.usable = new Promise((resolve) => {
-  const look = () => {
-    const field = document.querySelector('input[name="name"]');
-    if (field && !field.disabled && field.getClientRects().length) resolve(performance.now());
-    else requestAnimationFrame(look);
-  };
-  look();
-});
-"""
 
 
 async def test_the_page_is_usable_in_under_a_second(arrive: Arrive, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +23,7 @@ async def test_the_page_is_usable_in_under_a_second(arrive: Arrive, capsys: pyte
         if min(first) < MOST > min(again):
             break
         person = await arrive()
-        await person.context.add_init_script(_USABLE)
+        await person.context.add_init_script(USABLE)
         await person.page.goto("/")
         first.append(await person.page.evaluate("window.usable"))
         await person.page.reload()

@@ -41,6 +41,18 @@ FLAGS = (
 _ICON_TOO_LATE = (
     r"Failed to load resource: net::ERR_(CONNECTION_\w+|EMPTY_RESPONSE|CONTENT_LENGTH_MISMATCH) \(\S*/icon\.svg:"
 )
+# Milliseconds from the start of a navigation to when the name can be typed, by the browser's own clock: where this is
+# an init script, `window.usable` is a promise of them.
+USABLE = """
+window.usable = new Promise((resolve) => {
+  const look = () => {
+    const field = document.querySelector('input[name="name"]');
+    if (field && !field.disabled && field.getClientRects().length) resolve(performance.now());
+    else requestAnimationFrame(look);
+  };
+  look();
+});
+"""
 _WATCH = """
 addEventListener('securitypolicyviolation', ({ effectiveDirective, blockedURI, sourceFile, lineNumber }) =>
   console.error(`CSP: ${effectiveDirective} refuses ${blockedURI} (${sourceFile}:${lineNumber})`));
