@@ -16,7 +16,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
 from aldis.errors import (
@@ -48,6 +48,9 @@ _log = logging.getLogger(__name__)
 
 _SEND_SECONDS: Final = 1.0  # how long closing waits for the last messages to reach the server
 
+# Why there is no connection: what the peer or the path to it is to blame for, or pins that cannot be read or written.
+Failure: TypeAlias = PeerError | IdentityError
+
 
 class PeerListener(Protocol):
     """What the owner of a `PeerConnection` is told, on the loop, never from within one of its own calls but `close`.
@@ -56,7 +59,7 @@ class PeerListener(Protocol):
     the two only. `state_changed(CONNECTED)` follows `channel_opened`.
     """
 
-    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
+    def state_changed(self, state: PeerState, error: Failure | None) -> None:
         """The state has changed. `error` says why for FAILED, and is None for all others."""
 
     def channel_opened(self, hello: Hello) -> None:
@@ -71,7 +74,7 @@ class PeerListener(Protocol):
     def writable(self) -> None:
         """After `send_frame` has returned False: the buffer of the open channel has room again."""
 
-    def refused(self, error: PeerError | IdentityError) -> None:
+    def refused(self, error: Failure) -> None:
         """An offer or answer in the peer's name did not pass the check, and has changed nothing.
 
         Either somebody forges messages (`ProofInvalid`), or the peer has a new key, which a person may accept
@@ -159,7 +162,7 @@ class PeerConnection:
         )
         self._wires: dict[str, Wire] = {}
         # By connection: a better reason than the machine's, where there is one.
-        self._errors: dict[str, PeerError | IdentityError] = {}
+        self._errors: dict[str, Failure] = {}
         self._state = PeerState.NEW
         self._todo: deque[Command] = deque()
         self._working = False
@@ -286,7 +289,7 @@ class PeerConnection:
         self._errors.pop(name, None)
         self._do(self._machine.answer_received(name, event.description.sdp, event.capabilities, self._timers.time()))
 
-    def _refuse(self, error: PeerError | IdentityError) -> None:
+    def _refuse(self, error: Failure) -> None:
         _log.warning("%s", error)
         self._news.append(lambda: self._listener.refused(error))
 
@@ -465,7 +468,7 @@ class PeerConnection:
         again = outcome is not self._told_outcome and state in (PeerState.FAILED, PeerState.CLOSED)
         if state is not self._state or again:
             self._state = state
-            error: PeerError | IdentityError | None = None
+            error: Failure | None = None
             if state is PeerState.FAILED and outcome is not None:
                 error = self._errors.get(outcome.name) or PeerConnectionFailed(self._remote, outcome.reason)
             self._news.append(lambda: self._listener.state_changed(state, error))

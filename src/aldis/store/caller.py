@@ -25,9 +25,7 @@ from typing import Final, Protocol
 from aldis.client.backoff import Backoff
 from aldis.errors import (
     AldisError,
-    IdentityError,
     PeerConnectionFailed,
-    PeerError,
     PeerKeyChanged,
     PeerOffline,
     PeerUnknown,
@@ -35,7 +33,7 @@ from aldis.errors import (
     SignalingError,
     StateError,
 )
-from aldis.peer.connection import PeerState
+from aldis.peer.connection import Failure, PeerState
 from aldis.peer.wire import Timer, Timers
 
 _log = logging.getLogger(__name__)
@@ -109,10 +107,8 @@ class Caller:
         self._task: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
         self._waiters: set[asyncio.Future[AldisError | None]] = set()
-        self._outcome: asyncio.Future[PeerError | IdentityError | None] | None = (
-            None  # of the attempt that `_task` waits for
-        )
-        self._refusal: PeerError | IdentityError | None = None  # what was wrong with an answer to it
+        self._outcome: asyncio.Future[Failure | None] | None = None  # of the attempt that `_task` waits for
+        self._refusal: Failure | None = None  # what was wrong with an answer to it
         self._failures = 0
         self._connected_at: float | None = None
         self._blocked = False
@@ -183,7 +179,7 @@ class Caller:
             self._offline = self._hushed = False
         self.poke()
 
-    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
+    def state_changed(self, state: PeerState, error: Failure | None) -> None:
         """The connection has come to another state."""
         match state:
             case PeerState.CONNECTED:
@@ -197,7 +193,7 @@ class Caller:
             case _:
                 pass
 
-    def _lost(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
+    def _lost(self, state: PeerState, error: Failure | None) -> None:
         if self._connected_at is not None and self._timers.time() - self._connected_at >= SETTLED:
             self._failures = 0
         was_connected, self._connected_at = self._connected_at is not None, None
@@ -209,7 +205,7 @@ class Caller:
             self._hushed = True
         self._retry()
 
-    def refused(self, error: PeerError | IdentityError) -> None:
+    def refused(self, error: Failure) -> None:
         """An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why."""
         self._refusal = error
 
@@ -283,11 +279,11 @@ class Caller:
         """
         return bool(self._waiters) and self._refusal is None and self._timers.time() - began < CROSSED
 
-    async def _attempt(self) -> PeerError | IdentityError | None:
+    async def _attempt(self) -> Failure | None:
         self._line.dial()
         if self._line.state is PeerState.CONNECTED:
             return None
-        outcome: asyncio.Future[PeerError | IdentityError | None] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
         try:
             return await outcome
@@ -295,7 +291,7 @@ class Caller:
             if self._outcome is outcome:
                 self._outcome = None
 
-    def _cause(self, error: PeerError | IdentityError) -> PeerError | IdentityError:
+    def _cause(self, error: Failure) -> Failure:
         """Why an attempt has failed: what was wrong with the answer says more than that none came in time."""
         return error if self._refusal is None else self._refusal
 

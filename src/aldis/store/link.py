@@ -27,16 +27,14 @@ from aldis.client.events import (
 )
 from aldis.errors import (
     AldisError,
-    IdentityError,
     PeerConnectionFailed,
-    PeerError,
     PeerKeyChanged,
     PeerOffline,
     PeerUnknown,
     ProtocolViolation,
     RequestFailed,
 )
-from aldis.peer.connection import PeerConnection, PeerListener, PeerState
+from aldis.peer.connection import Failure, PeerConnection, PeerListener, PeerState
 from aldis.peer.wire import Timers
 from aldis.protocol.addresses import DEFAULT_DEVICE, split
 from aldis.protocol.channel import Ack, Chunk, Content, Hello
@@ -412,7 +410,7 @@ class Link:
         """Whether these are the ears of the connection that counts."""
         return self._ears is ears
 
-    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
+    def state_changed(self, state: PeerState, error: Failure | None) -> None:
         before, self._state = self._state, state
         if state is PeerState.CONNECTED:
             self._key = self._home.pinned(self.user_id)
@@ -446,7 +444,7 @@ class Link:
         if isinstance(frame, Chunk):
             self._home.arrived(len(frame.data))
 
-    def refused(self, error: PeerError | IdentityError) -> None:
+    def refused(self, error: Failure) -> None:
         _log.warning("%s", error)
         self.caller.refused(error)
         if self.state is not PeerState.CONNECTED:
@@ -471,7 +469,7 @@ class _Ears:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
+    def state_changed(self, state: PeerState, error: Failure | None) -> None:
         if self._link.hears(self):
             self._link.state_changed(state, error)
 
@@ -495,6 +493,6 @@ class _Ears:
         if self._link.hears(self):
             self._link.conversation.pump()
 
-    def refused(self, error: PeerError | IdentityError) -> None:
+    def refused(self, error: Failure) -> None:
         if self._link.hears(self):
             self._link.refused(error)
