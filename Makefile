@@ -70,7 +70,7 @@ fmt: $(STAMPS)/dev $(STAMPS)/sdk ## format the source, and mend what the linter 
 
 # pip's settings and its further indexes stay outside: a lock must not depend on the machine that makes it.
 COMPILE := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND="make lock" \
-	$(BIN)/pip-compile --no-config --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-options \
+	$(BIN)/pip-compile --no-config --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requirements/dev.in (newest: ARGS=--upgrade)
