@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load.generator import DISTURBED
-from benchmarks.load.servers import ALL
+from benchmarks.load.servers import ALL, BEFORE
 
-TITLES: Final = {contender.name: contender.title for contender in ALL}
+TITLES: Final = {contender.name: contender.title for contender in (*ALL, BEFORE)}
 KB: Final = 1000
 
 # What issue and README promise: name, what is compared, at most.
@@ -24,7 +24,10 @@ RELAY_TARGETS: Final = (
     ("processor time a message, against the PeerJS server", "peerjs", 1 / 3),
     ("processor time a message, against a minimal relay on ws", "ws", 0.4),
     ("processor time a message, against bare picows with a dictionary", "picows", 9 / 7.8),
+    ("processor time a message, against Aldis before", "before", 1.05),
 )
+# A change may cost this much of what a connection took before it.
+MEMORY_GROWTH: Final = 1.05
 MEMORY_TARGET: Final = 10 * KB
 
 
@@ -103,6 +106,11 @@ def targets(document: dict[str, Any]) -> list[Target]:
         sizes = _pick(registered["aldis"], "memory", "pss")
         name = "memory of an idle registered connection"
         found.append(Target(name, "bytes", MEMORY_TARGET, median(sizes), min(sizes), max(sizes)))
+        if "before" in registered:
+            ratios = _ratios(registered, "aldis", "before", "memory", "pss")
+            found.append(
+                Target(f"{name}, against before", "ratio", MEMORY_GROWTH, median(ratios), min(ratios), max(ratios))
+            )
     return found
 
 

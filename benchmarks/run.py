@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -55,6 +56,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s: those to run, with commas between")
     names = ",".join(contender.name for contender in servers.ALL)
     parser.add_argument("--relays", default=names, help="of %(default)s: those that take part")
+    parser.add_argument(
+        "--before", type=Path, metavar="COMMAND", help="also the `aldis` of another environment: what a change costs"
+    )
     parser.add_argument("--rounds", type=int, help="how many rounds")
     parser.add_argument("--seconds", type=float, help="how long one slice takes")
     parser.add_argument("--pairs", type=int, help="pairs of connections that relay to each other (100)")
@@ -70,6 +74,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         for value in getattr(options, name):
             if value not in known:
                 parser.error(f"--{name}: {value!r} is none of {', '.join(known)}")
+    if options.before is not None and not os.access(options.before, os.X_OK):
+        parser.error(f"--before: {options.before} is not a command")
     return options
 
 
@@ -85,6 +91,7 @@ def command_of(options: argparse.Namespace) -> str:
     words += [f"--parts {','.join(options.parts)}"] if tuple(options.parts) != PARTS else []
     everybody = [contender.name for contender in servers.ALL]
     words += [f"--relays {','.join(options.relays)}"] if options.relays != everybody else []
+    words += ["--before ..."] if options.before is not None else []
     return " ".join(words)
 
 
@@ -193,6 +200,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = plan_of(options)
     relaying = [contender for contender in RELAYING if contender.name in options.relays]
     registering = [contender for contender in REGISTERING if contender.name in options.relays]
+    if options.before is not None:
+        before = replace(servers.BEFORE, program=str(options.before.absolute()))
+        relaying.append(before)
+        registering.append(before)
     contenders = [*relaying, *registering]
     cores = process.choose_cores()
     began = time.monotonic()

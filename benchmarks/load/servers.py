@@ -39,6 +39,7 @@ class Contender:
     dialect: str
     proves: str  # what has been shown when a client counts as registered
     data: str = ""  # Aldis: where the names are kept; "directory" for a fresh one
+    program: str = ""  # Aldis: the command of another environment; the one beside this Python when empty
 
     @property
     def on_node(self) -> bool:
@@ -62,15 +63,17 @@ class Contender:
                 return [*node, str(binary), "--host", "127.0.0.1", "--port", str(port)]
             case _:
                 data = str(folder / "data") if self.data == "directory" else ":memory:"
-                aldis = Path(sys.executable).with_name("aldis")
+                aldis = self.program or str(Path(sys.executable).with_name("aldis"))
                 admin = free_port()
-                return [str(aldis), "serve", "--port", str(port), "--admin-port", str(admin), "--data", data]
+                return [aldis, "serve", "--port", str(port), "--admin-port", str(admin), "--data", data]
 
 
 NOTHING: Final = "nothing: whoever says a name has it"
 ALDIS: Final = Contender("aldis", "Aldis", "aldis", "an Ed25519 key, checked against the name's")
 ALDIS_COMPLETE: Final = Contender("aldis-complete", "Aldis, proof and ack", "aldis-complete", ALDIS.proves)
 ALDIS_SQLITE: Final = Contender("aldis-sqlite", "Aldis on SQLite", "aldis", ALDIS.proves + " on disk", "directory")
+# The same server at another commit, from an environment of its own: `--before`.
+BEFORE: Final = Contender("before", "Aldis before", "aldis", ALDIS.proves)
 PICOWS: Final = Contender("picows", "bare picows", "minimal", NOTHING)
 WS: Final = Contender("ws", "minimal on ws", "minimal", NOTHING)
 PEERJS: Final = Contender("peerjs", "PeerJS server", "peerjs", "a token, for a name that is in use")

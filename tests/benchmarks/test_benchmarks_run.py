@@ -40,6 +40,21 @@ def test_a_tiny_run_relays_and_registers_with_aldis_and_bare_picows_and_keeps_it
     assert "| bare picows |" in table.read_text()
 
 
+def test_the_server_of_another_environment_takes_part_and_is_compared_with(tmp_path: Path) -> None:
+    before = Path(sys.executable).with_name("aldis")
+    tiny = ["--quick", "--rounds", "1", "--seconds", "0.1", "--pairs", "2", "--connections", "8"]
+    words = ["--relays", "aldis", "--before", str(before), "--parts", "relay,register", "--results", str(tmp_path)]
+    done = run(*words, *tiny)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (kept,) = tmp_path.glob("*.json")
+    document: dict[str, Any] = json.loads(kept.read_text())
+    assert {target["name"]: target["at_most"] for target in document["targets"]} == {
+        "processor time a message, against Aldis before": 1.05,
+        "memory of an idle registered connection": 10_000,
+        "memory of an idle registered connection, against before": 1.05,
+    }
+
+
 def test_what_is_unknown_is_refused_with_what_is_known() -> None:
     done = run("--relays", "aldis,carrier-pigeon")
     assert done.returncode == 2
