@@ -72,11 +72,15 @@ class Desk:
         return asked
 
     def hold_back(self, session: Session, text: str) -> bool:
-        """Keep a frame for later; False when the session has too many of them."""
+        """Keep a frame for later; False when the session has too many of them.
+
+        It is kept in UTF-8, which has as many bytes as are counted: a str has up to four for each character.
+        """
         if session.backlog is None:
             session.backlog = deque()
-        session.backlog.append(text)
-        session.backlog_bytes += len(text)
+        frame = text.encode()
+        session.backlog.append(frame)
+        session.backlog_bytes += len(frame)
         return (
             len(session.backlog) <= self._settings.backlog_messages
             and session.backlog_bytes <= self._settings.backlog_bytes
@@ -89,9 +93,9 @@ class Desk:
         if not session.backlog:
             session.backlog = None
             return None
-        text = session.backlog.popleft()
-        session.backlog_bytes -= len(text)
-        return text
+        frame = session.backlog.popleft()
+        session.backlog_bytes -= len(frame)
+        return frame.decode()
 
     def forget(self, session: Session) -> None:
         """The session is over: its answer, when it comes, concerns nobody."""

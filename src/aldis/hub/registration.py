@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from aldis.backends.base import Answer, Claim, Find
 from aldis.backends.base import Rotate as RotateQuestion
@@ -71,6 +71,7 @@ class Registrar:
         elif problem := self._field_problem(message):
             self._refuse(session, message, ErrorCode.INVALID_FIELD, problem)
         else:
+            message.token = UNSET  # nothing reads it, so it is not kept until `prove`
             session.registering = message
             session.nonce = self._random(proofs.NONCE_BYTES)
             session.nonce_expires = now + self._settings.challenge_seconds
@@ -199,7 +200,7 @@ class Registrar:
             ),
         )
         for one in missed or ():
-            self._voice.say(session, one)  # numbered when it was first told
+            self._voice.repeat(session, one)  # numbered when it was first told
         if old is not None:
             if resumed:
                 self._hand_over(old)
@@ -209,7 +210,7 @@ class Registrar:
             # anew, and who talks to it wants to know.
             self.announce(session.user_id)
 
-    def _missed(self, old: Session, request: m.Register) -> list[Struct] | None:
+    def _missed(self, old: Session, request: m.Register) -> list[bytearray] | None:
         """What a client that shows a ticket for the session `old` has not received; None when it cannot resume."""
         ticket = request.resume
         if ticket is UNSET or old.replay is None or old.key != request.public_key or old.id != ticket.session:

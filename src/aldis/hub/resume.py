@@ -4,13 +4,11 @@ Both sides count the numbered messages (relayed ones and presence) from `registe
 wire. The rule: a resumed client gets all that came after what it has received, or is told that it cannot resume;
 never a part.
 
-What is kept is the message and not its frame: a relayed message still holds the text that it came in, so keeping it
-copies nothing on the path that every message takes. It is encoded once more in the rare case that it is sent again.
+What is kept is the frame as it was sent, in a buffer of its own: its length is what it costs. The message would not do:
+its `Raw` fields hold the whole text that it came in, 64 KiB of spaces for instance, of which the frame has 60 bytes.
 """
 
 from __future__ import annotations
-
-from msgspec import Struct
 
 
 class Replay:
@@ -20,33 +18,30 @@ class Replay:
     confirmed beyond that point. That is better than keeping the newest, which could not be used without the others.
     """
 
-    __slots__ = ("_bytes", "_max_bytes", "_max_messages", "_messages", "_sizes", "confirmed")
+    __slots__ = ("_bytes", "_frames", "_max_bytes", "_max_messages", "confirmed")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         # The number of messages before the first one that is kept.
         self.confirmed = 0
-        # Messages and their sizes, in two lists: a pair for each would be one more object a message.
-        self._messages: list[Struct] = []
-        self._sizes: list[int] = []
+        self._frames: list[bytearray] = []
         self._bytes = 0
 
     @property
     def count(self) -> int:
         """How many numbered messages the session has had."""
-        return self.confirmed + len(self._messages)
+        return self.confirmed + len(self._frames)
 
-    def add(self, message: Struct, size: int) -> bool:
-        """Keep a message of `size` bytes; False when that was too much and everything was let go of."""
-        self._messages.append(message)
-        self._sizes.append(size)
-        self._bytes += size
-        if self._bytes <= self._max_bytes and len(self._sizes) <= self._max_messages:
+    def add(self, frame: bytearray) -> bool:
+        """Keep a frame; False when that was too much and everything was let go of."""
+        frames = self._frames
+        frames.append(frame)
+        self._bytes += len(frame)
+        if self._bytes <= self._max_bytes and len(frames) <= self._max_messages:
             return True
-        self.confirmed += len(self._messages)
-        self._messages = []
-        self._sizes = []
+        self.confirmed += len(frames)
+        self._frames = []
         self._bytes = 0
         return False
 
@@ -56,14 +51,13 @@ class Replay:
             return False
         done = received - self.confirmed
         if done > 0:
-            self._bytes -= sum(self._sizes[:done])
-            del self._messages[:done]
-            del self._sizes[:done]
+            self._bytes -= sum(map(len, self._frames[:done]))
+            del self._frames[:done]
             self.confirmed = received
         return True
 
-    def since(self, received: int) -> list[Struct] | None:
-        """The messages after the first `received` ones, or None when they are not all here any more."""
+    def since(self, received: int) -> list[bytearray] | None:
+        """The frames after the first `received` ones, or None when they are not all here any more."""
         if not self.confirmed <= received <= self.count:
             return None
-        return self._messages[received - self.confirmed :]
+        return self._frames[received - self.confirmed :]

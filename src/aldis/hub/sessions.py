@@ -122,7 +122,7 @@ class Session:
         self.watches: set[str] | None = None
         # Whether the directory is asked on its behalf, and the frames that came meanwhile, in order.
         self.waiting = False
-        self.backlog: deque[str] | None = None
+        self.backlog: deque[bytes] | None = None
         self.backlog_bytes = 0
         # While detached: who waits to hear that a message has been handed over, by session and request.
         self.unacknowledged: list[tuple[Session, RequestId]] | None = None

@@ -33,7 +33,7 @@ class HubSettings:
     auth: Literal["verify", "open"] = "verify"
     # A large SDP with video is around 10 KiB; 64 KiB leaves room and bounds what one frame can cost.
     max_message_bytes: int = 64 * 1024
-    # A person's address book, with room; each entry costs about 100 bytes here.
+    # A person's address book, with room; each entry costs 400 bytes to 1 KiB here.
     max_watches: int = 10_000
     # One round trip and a signature; generous for a phone on a bad line.
     challenge_seconds: float = 30.0

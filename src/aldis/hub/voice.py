@@ -47,12 +47,19 @@ class Voice:
         buffer = self._buffer
         encode_into(message, buffer, HEADROOM)
         replay = session.replay
-        kept = replay is None or replay.add(message, len(buffer) - HEADROOM)
+        # With the headroom, so that a frame can be sent again as it is.
+        kept = replay is None or replay.add(buffer.copy())
         connection = session.connection
         if connection is None:
             return kept
         connection.send(buffer)
         return True
+
+    def repeat(self, session: Session, frame: bytearray) -> None:
+        """Send a frame that `tell` has numbered and kept, on another connection."""
+        connection = session.connection
+        if connection is not None:
+            connection.send(frame)
 
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
         """Send an `ack`, to a client that asked for one. Classic clients never do: an `id` means nothing there."""

@@ -27,6 +27,9 @@ RequestId: TypeAlias = (
     Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 )
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+# What a server makes up to name a session; ours have 22 and 43 characters.
+MAX_TICKET_TEXT: Final = 128
+TicketText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_TICKET_TEXT)]
 # A user id and a device with the slash between them; the exact rules are checked where a name is registered.
 AddressText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=193)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
@@ -53,8 +56,8 @@ class SealKey(Struct, rename="camel", gc=False):
 class ResumeTicket(Struct, gc=False):
     """What a client shows to resume a session: how many numbered messages of it were `received`."""
 
-    session: Text
-    secret: Text
+    session: TicketText
+    secret: TicketText
     received: Count
 
 
