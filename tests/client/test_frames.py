@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -52,6 +53,20 @@ def test_what_may_not_be_has_its_close_code(frames: list[tuple[Opcode, bool, byt
     with pytest.raises(BadFrame) as caught:
         assembler.data(*frames[-1])
     assert caught.value.code == code
+
+
+def test_a_message_in_a_great_many_fragments_costs_its_bytes() -> None:
+    assembler = Assembler(300_000)
+    assembler.data(Opcode.TEXT, False, b"")
+    tracemalloc.start()
+    try:
+        for _ in range(100_000):
+            assembler.data(Opcode.CONTINUATION, False, bytes(bytearray(b"xy")))
+            assembler.data(Opcode.CONTINUATION, False, b"")
+        assert tracemalloc.get_traced_memory()[0] < 400_000
+    finally:
+        tracemalloc.stop()
+    assert assembler.data(Opcode.CONTINUATION, True, b"z") == "xy" * 100_000 + "z"
 
 
 def test_a_character_cut_in_two_by_a_fragment_is_whole_again() -> None:

@@ -116,6 +116,20 @@ def test_what_was_not_asked_for_is_passed_over(message: dict[str, Any]) -> None:
     assert bench.take() == []
 
 
+@pytest.mark.parametrize("length", [128, 129])
+def test_a_peer_whose_connection_has_too_long_a_name_is_passed_over(length: int) -> None:
+    bench = joined()
+    for message in (
+        {"type": "ice-candidate", "candidate": None},
+        {"type": "bye"},
+        {"type": "offer", "offer": {"type": "offer", "sdp": ""}},
+        {"type": "answer", "answer": {"type": "answer", "sdp": ""}},
+    ):
+        bench.say(**message, to="alice", **{"from": "bob"}, connection="c" * length)
+        assert len(bench.take_events()) == (1 if length == 128 else 0)
+    assert bench.closed is None
+
+
 def test_presence_before_the_registration_is_not_counted() -> None:
     bench = Bench()
     bench.connect()

@@ -174,6 +174,21 @@ async def test_what_comes_with_the_handshake_is_not_lost() -> None:
         await transport.wait_closed()
 
 
+async def test_what_comes_before_anybody_listens_may_be_as_long_as_one_message() -> None:
+    def upgrade(headers: dict[str, str]) -> bytes:
+        return accepted(headers) + frame(TEXT, b"x" * 600) + frame(TEXT, b"x" * 600)
+
+    async with ScriptedServer(upgrade=upgrade) as server:
+        transport = await open_transport(Endpoint.parse(server.url), max_message=1000)
+        ear = Ear()
+        transport.start(ear)
+        code, reason = await ear.end()
+        assert code == 1006
+        assert "before the first of ours" in reason
+        (await server.accept()).hang_up()
+        await transport.wait_closed()
+
+
 async def test_fragments_are_joined_around_control_frames() -> None:
     async with connected() as (line, _, ear):
         line.write(frame(TEXT, b"one ", final=False) + frame(PING, b"?") + frame(0, b"mess", final=False))

@@ -381,6 +381,21 @@ def test_a_candidate_has_the_names_that_browsers_use() -> None:
     assert bytes(raw(m.Candidate("c", "0", 0))) == b'{"candidate":"c","sdpMid":"0","sdpMLineIndex":0}'
 
 
+@pytest.mark.parametrize("character", ["x", "\U0001f526"])
+def test_what_is_kept_of_a_stranger_has_bounds(character: str) -> None:
+    def candidate(text: int = 0, mid: int = 0, fragment: int = 0) -> msgspec.Raw:
+        return raw(m.Candidate(character * text, character * mid, 0, character * fragment))
+
+    for longest in (candidate(1024), candidate(mid=256), candidate(fragment=256)):
+        assert raw(read_candidate(longest)) == longest
+    for longer in (candidate(1025), candidate(mid=257), candidate(fragment=257)):
+        with pytest.raises(ProtocolViolation):
+            read_candidate(longer)
+    for fields in (("x" * 129, "", ""), ("", "x" * 129, ""), ("", "", "x" * 129)):
+        with pytest.raises(ProtocolViolation):
+            read_proof(raw(m.Proof(*fields)))
+
+
 @pytest.mark.parametrize("read", [read_description, read_candidate, read_proof])
 @pytest.mark.parametrize("value", ["5", "[]", "{}", '{"type":1}', '{"a":' + "[" * 50_000 + "]" * 50_000 + "}"])
 def test_an_unreadable_opaque_field_is_a_violation(read: Callable[[msgspec.Raw], object], value: str) -> None:

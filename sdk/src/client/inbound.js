@@ -17,6 +17,9 @@ import { clean, fromBase64, readCandidate, readCapabilities, readDescription, re
 import { isTemporary } from '../protocol/codes.js';
 import { check } from '../protocol/shapes.js';
 
+// Characters of a connection's name, which is kept while candidates wait for their offer; ours have 22.
+const MAX_CONNECTION = 128;
+
 /** @typedef {Presence | Relayed} Numbered All that counts for resume. */
 /** @typedef {Extract<ServerMessage, { re?: unknown }>} Reply */
 
@@ -31,6 +34,7 @@ export function eventOf(message) {
   const { from: sender = '', connection = null } = /** @type {{ from?: string, connection?: string }} */ (message);
   const [userId, device] = split(sender);
   check(!userIdProblem(userId) && !deviceProblem(device ?? DEFAULT_DEVICE), 'a bad sender');
+  if ((connection?.length ?? 0) > MAX_CONNECTION) return null;
   try {
     switch (message.type) {
       case 'bye':

@@ -74,15 +74,19 @@ export const encodeClientMessage = (message) =>
     return value;
   });
 
+// A stranger's, and kept until their connection is known: RFC 8839 section 5.1 leads to some 200 characters.
+const field = text(0, 256);
 const candidate = nullable(
   shape({
-    candidate: string,
-    'sdpMid?': nullable(string),
+    candidate: text(0, 1024),
+    'sdpMid?': nullable(field),
     'sdpMLineIndex?': nullable(integer()),
-    'usernameFragment?': nullable(string),
+    'usernameFragment?': nullable(field),
   }),
 );
-const proof = shape({ publicKey: string, nonce: string, signature: string });
+// The base64 of a key, nonce or signature.
+const bytes = text(0, 128);
+const proof = shape({ publicKey: bytes, nonce: bytes, signature: bytes });
 const capabilities = shape({ 'trickle?': flag, 'restart?': flag });
 
 /**

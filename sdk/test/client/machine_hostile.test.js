@@ -106,6 +106,22 @@ for (const message of [
   });
 }
 
+test('a peer whose connection has too long a name is passed over', () => {
+  const bench = joined();
+  for (const length of [128, 129]) {
+    for (const message of [
+      { type: 'ice-candidate', candidate: null },
+      { type: 'bye' },
+      { type: 'offer', offer: { type: 'offer', sdp: '' } },
+      { type: 'answer', answer: { type: 'answer', sdp: '' } },
+    ]) {
+      bench.say({ ...message, to: 'alice', from: 'bob', connection: 'c'.repeat(length) });
+      assert.equal(bench.takeEvents().length, length === 128 ? 1 : 0);
+    }
+  }
+  assert.equal(bench.closed, null);
+});
+
 test('presence before the registration is not counted', () => {
   const bench = new Bench();
   bench.connect();

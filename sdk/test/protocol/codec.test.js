@@ -147,6 +147,24 @@ test('a description, a candidate and a proof come back as they were', () => {
   assert.equal(readCandidate(null), null);
 });
 
+test('what is kept of a stranger has bounds', () => {
+  for (const character of ['x', '🔦']) {
+    for (const [field, most] of [
+      ['candidate', 1024],
+      ['sdpMid', 256],
+      ['usernameFragment', 256],
+    ]) {
+      const candidate = { candidate: '', sdpMid: null, sdpMLineIndex: 0, [field]: character.repeat(most) };
+      assert.deepEqual(readCandidate(candidate), candidate);
+      assert.throws(() => readCandidate({ ...candidate, [field]: character.repeat(most + 1) }), ProtocolViolation);
+    }
+  }
+  const proof = { publicKey: 'k', nonce: 'n', signature: 's' };
+  for (const field of Object.keys(proof)) {
+    assert.throws(() => readProof({ ...proof, [field]: 'x'.repeat(129) }), ProtocolViolation);
+  }
+});
+
 test('an unreadable opaque field is a violation', () => {
   for (const value of [5, [], {}, { type: 1 }, 'text', undefined]) {
     assert.throws(() => readDescription(value, 'offer'), ProtocolViolation);

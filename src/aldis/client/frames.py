@@ -36,8 +36,8 @@ class Assembler:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parts: list[bytes] | None = None
-        self._size = 0
+        # One buffer: a list of fragments would hold an object for each, of which a server can make a million.
+        self._parts: bytearray | None = None
 
     def data(self, opcode: Opcode, final: bool, payload: bytes) -> str | None:
         """Take a TEXT, BINARY or CONTINUATION frame; the text of the message that it ends, or None.
@@ -49,18 +49,15 @@ class Assembler:
         if (opcode is Opcode.TEXT) == (self._parts is not None):
             problem = "a new message within a fragmented one" if self._parts is not None else "a fragment of nothing"
             raise BadFrame(CloseCode.PROTOCOL_ERROR, problem)
-        self._size += len(payload)
-        if self._size > self._limit:
+        if len(payload) + (0 if self._parts is None else len(self._parts)) > self._limit:
             raise BadFrame(CloseCode.TOO_BIG, f"a message of more than {self._limit} bytes")
         if not final:
             if self._parts is None:
-                self._parts = []
-            # A fragment may be empty, and an endless row of those would never reach the limit.
-            if payload:
-                self._parts.append(payload)
+                self._parts = bytearray()
+            self._parts += payload
             return None
-        data = payload if self._parts is None else b"".join((*self._parts, payload))
-        self._parts, self._size = None, 0
+        data = payload if self._parts is None else bytes(self._parts + payload)
+        self._parts = None
         try:
             return data.decode()
         except UnicodeDecodeError:

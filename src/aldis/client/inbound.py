@@ -8,7 +8,7 @@ put into a relayed message is passed on by every server unread, and `PeerFault` 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -28,6 +28,9 @@ from aldis.protocol.addresses import device_problem, split, user_id_problem
 from aldis.protocol.codec import from_base64, read_candidate, read_capabilities, read_description, read_proof
 from aldis.protocol.codes import TEMPORARY, ErrorCode
 from aldis.protocol.texts import clean
+
+# docs/protocol.md, "What is signed"; ours have 22.
+MAX_CONNECTION: Final = 128
 
 # All that counts for resume (docs/protocol.md, "Resume").
 Numbered: TypeAlias = m.Presence | m.Relayed
@@ -53,7 +56,7 @@ def event_of(message: Numbered) -> SignalingEvent | None:
                 return OfferReceived(
                     sender,
                     _description(message.offer, "offer"),
-                    _given(message.connection),
+                    _connection(message.connection),
                     _proof(message.proof),
                     read_capabilities(message.capabilities),
                 )
@@ -61,14 +64,14 @@ def event_of(message: Numbered) -> SignalingEvent | None:
                 return AnswerReceived(
                     sender,
                     _description(message.answer, "answer"),
-                    _given(message.connection),
+                    _connection(message.connection),
                     _proof(message.proof),
                     read_capabilities(message.capabilities),
                 )
             case m.IceCandidate():
-                return CandidateReceived(sender, read_candidate(message.candidate), _given(message.connection))
+                return CandidateReceived(sender, read_candidate(message.candidate), _connection(message.connection))
             case m.Bye():
-                return ByeReceived(sender, _given(message.connection), _line(message.reason))
+                return ByeReceived(sender, _connection(message.connection), _line(message.reason))
             case m.Relay():
                 return None
     except ProtocolViolation as error:
@@ -113,8 +116,13 @@ def _sender(address: str | UnsetType) -> str:
     return address
 
 
-def _given(text: str | UnsetType) -> str | None:
-    return None if text is UNSET else text
+def _connection(text: str | UnsetType) -> str | None:
+    """The name of a connection, which is kept while candidates wait for their offer: so it has an end."""
+    if text is UNSET:
+        return None
+    if len(text) > MAX_CONNECTION:
+        raise ProtocolViolation(f"a connection with a name of {len(text)} characters")
+    return text
 
 
 def _line(text: str | UnsetType) -> str | None:

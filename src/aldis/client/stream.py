@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from typing import Final
 
-from aldis.client.events import SignalingEvent
+from aldis.client.events import AnswerReceived, OfferReceived, SignalingEvent
 from aldis.errors import StateError
 
-# A reader that is this far behind does not read. Each event holds at most one message of the server.
+# A reader that is this far behind does not read.
 LIMIT: Final = 1000
+# Bytes of the descriptions in the events that wait; all else in an event is short. An offer has some KiB, so a reader
+# meets the other limit first, unless a server or peer makes them as long as it can.
+BYTES: Final = 16 * 1024 * 1024
 
 
 class EventStream:
     """An async iterator over events from the moment it was made; it ends after `Closed`.
 
-    It never holds more than `limit` events. When its reader falls further behind, leaving out some of them silently
-    would be worse than stopping: what is kept is dropped, and the reader gets `StateError` once; then it ends.
+    It never holds more than `limit` events, nor descriptions of more than `size` bytes in them. When its reader falls
+    further behind, leaving out some of them silently would be worse than stopping: what is kept is dropped, and the
+    reader gets `StateError` once; then it ends.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT, size: int = BYTES) -> None:
         self._limit = limit
+        self._size = self._room = size
         self._events: deque[SignalingEvent] = deque()
         self._ended = False
         self._overrun = False
@@ -31,7 +37,8 @@ class EventStream:
         """Add an event; nothing happens after the end."""
         if self._ended:
             return
-        if len(self._events) >= self._limit:
+        self._room -= _size(event)
+        if len(self._events) >= self._limit or self._room < 0:
             self._events.clear()
             self._overrun = self._ended = True
         else:
@@ -50,9 +57,19 @@ class EventStream:
         while not self._events:
             if self._overrun:
                 self._overrun = False
-                raise StateError(f"the events were not read fast enough: more than {self._limit} of them waited")
+                raise StateError(
+                    f"the events were not read fast enough: more than {self._limit} of them, "
+                    f"or of {self._size} bytes, waited"
+                )
             if self._ended:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        return self._events.popleft()
+        event = self._events.popleft()
+        self._room += _size(event)
+        return event
+
+
+def _size(event: SignalingEvent) -> int:
+    """The bytes of memory that the long part of an event takes."""
+    return sys.getsizeof(event.description.sdp) if isinstance(event, OfferReceived | AnswerReceived) else 0

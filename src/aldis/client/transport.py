@@ -42,7 +42,8 @@ from aldis.protocol.codes import CloseCode
 SUBPROTOCOL: Final = "aldis.v1"
 # Far above what a server relays (64 KiB by default), and a bound on what one can make us keep.
 MAX_MESSAGE: Final = 1024 * 1024
-# Messages that come before anybody listens: the server's first words, not a stream of them.
+# Messages that come before anybody listens: the server's first words, not a stream of them; all together they may be
+# as long as one message.
 _MAX_EARLY: Final = 64
 # Seconds. How long the other side has to answer a CLOSE frame before the connection is cut.
 _CLOSE_TIMEOUT: Final = 2.0
@@ -125,6 +126,7 @@ class _Frames(WSListener):
         self._assembler = Assembler(max_message)
         self._listener: TransportListener | None = None
         self._early: list[str] = []
+        self._early_room = max_message
         self._ws: WSTransport | None = None
         # How the connection ended, as soon as that is known; what comes after that is not listened to.
         self._end: tuple[int, str] | None = None
@@ -183,8 +185,9 @@ class _Frames(WSListener):
                     self._life()
                 elif self._listener is not None:
                     self._listener.text_received(text)
-                elif len(self._early) < _MAX_EARLY:
+                elif len(self._early) < _MAX_EARLY and len(text) <= self._early_room:
                     self._early.append(text)
+                    self._early_room -= len(text)
                 else:
                     raise BadFrame(CloseCode.PROTOCOL_ERROR, "too many messages before the first of ours")
 

@@ -61,6 +61,15 @@ class ResumeTicket(Struct, gc=False):
     received: Count
 
 
+# Characters. Candidates come from strangers and are kept until their connection is known. RFC 8839 section 5.1 leads to
+# some 200, section 5.4 allows 256 for a fragment; RFC 9143 has no limit for a mid, which has 1 or 2.
+MAX_CANDIDATE: Final = 1024
+_CandidateText: TypeAlias = Annotated[str, Meta(max_length=MAX_CANDIDATE)]
+_CandidateField: TypeAlias = Annotated[str, Meta(max_length=256)]
+# The base64 of a key, nonce or signature: 44 or 88 characters.
+_ProofField: TypeAlias = Annotated[str, Meta(max_length=128)]
+
+
 class Description(Struct, gc=False):
     """A session description (W3C `RTCSessionDescriptionInit`): `type` is `offer` or `answer`."""
 
@@ -75,18 +84,18 @@ class Candidate(
 ):
     """An ICE candidate (W3C `RTCIceCandidateInit`)."""
 
-    candidate: str
-    sdp_mid: str | None = None
+    candidate: _CandidateText
+    sdp_mid: _CandidateField | None = None
     sdp_m_line_index: int | None = None
-    username_fragment: str | UnsetType | None = UNSET
+    username_fragment: _CandidateField | UnsetType | None = UNSET
 
 
 class Proof(Struct, rename="camel", gc=False):
     """The end-to-end proof of an offer or answer; all three fields are base64."""
 
-    public_key: str
-    nonce: str
-    signature: str
+    public_key: _ProofField
+    nonce: _ProofField
+    signature: _ProofField
 
 
 class Capabilities(Struct, gc=False):
