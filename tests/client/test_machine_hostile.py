@@ -130,6 +130,17 @@ def test_a_peer_whose_connection_has_too_long_a_name_is_passed_over(length: int)
     assert bench.closed is None
 
 
+@pytest.mark.parametrize("kind", ["offer", "answer", "ice-candidate"])
+def test_a_peer_that_nests_deeper_than_we_can_read_costs_no_connection_and_is_counted(kind: str) -> None:
+    bench = joined()
+    field = "candidate" if kind == "ice-candidate" else kind
+    deep = '{"a":' + "[" * 50_000 + "]" * 50_000 + "}"
+    bench.say_text(f'{{"type":"{kind}","to":"alice","{field}":{deep},"from":"bob"}}')
+    assert bench.phase is Phase.REGISTERED
+    assert bench.closed is None
+    assert bench.take() == [{"type": "received", "count": 1}]
+
+
 def test_presence_before_the_registration_is_not_counted() -> None:
     bench = Bench()
     bench.connect()

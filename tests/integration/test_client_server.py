@@ -34,6 +34,7 @@ from aldis.protocol.messages import Candidate, Capabilities, Description, Proof
 from aldis.server.app import SignalingServer
 from support.certificates import make_certificates
 from support.patience import PATIENCE
+from support.raw_websocket import RawClient
 from support.server_process import ServerProcess
 from support.settings import config
 
@@ -70,6 +71,14 @@ class Watched:
                         return event
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def until_told(self, kind: type[SignalingEvent]) -> list[SignalingEvent]:
+        """All events up to the first of a kind."""
+        async with asyncio.timeout(PATIENCE):
+            while not any(isinstance(event, kind) for event in self.events):
+                self._changed.clear()
+                await self._changed.wait()
+        return self.events
 
     def cut(self) -> None:
         """The connection breaks, without a word to either side."""
@@ -344,3 +353,14 @@ async def test_a_server_that_hangs_up_during_the_tls_handshake_is_a_lost_line_an
 async def test_dialling_a_secure_server_without_tls_fails_cleanly(tmp_path: Path) -> None:
     async with secure_server(tmp_path) as (server, _):
         assert await _refused(f"ws://127.0.0.1:{server.port}", connect_timeout=5.0)
+
+
+async def test_a_peer_that_nests_as_deep_as_the_server_can_read_does_not_cut_us_off(server: SignalingServer) -> None:
+    """A client may have less stack left than the server, which passes on what it can read itself."""
+    async with online(server.url, "bob") as bob, await RawClient.connect(server.port) as mallory:
+        await mallory.register("mallory")
+        for depth in range(700, 1000, 2):
+            mallory.send('{"type":"offer","to":"bob","offer":{"a":' + "[" * depth + "]" * depth + "}}")
+        mallory.send({"type": "bye", "to": "bob", "reason": "done"})
+        events = await bob.until_told(ByeReceived)
+        assert not [event for event in events if isinstance(event, Disconnected)]

@@ -57,7 +57,7 @@ from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import check_device, check_user_id, split
-from aldis.protocol.codec import decode_server_message, encode_text, from_base64, to_base64
+from aldis.protocol.codec import NestedTooDeeply, decode_server_message, encode_text, from_base64, to_base64
 from aldis.protocol.codes import CloseCode, ErrorCode, may_reconnect
 
 # Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
@@ -182,6 +182,8 @@ class ClientMachine:
                 self._note(f"a message of an unknown type: {text[:200]!r}")
             else:
                 self._handle(message, len(text), now)
+        except NestedTooDeeply:
+            self._count(len(text), now)
         except ProtocolViolation as error:
             self._hang_up(CloseCode.PROTOCOL_ERROR, f"the server broke the protocol: {error}")
 
@@ -425,8 +427,10 @@ class ClientMachine:
                 self._tell(event)
         except PeerFault as fault:
             self._note(str(fault))
-        # What could not be used has been received all the same: both sides must come to the same number.
-        if self._receipts.processed(size, now):
+        self._count(size, now)
+
+    def _count(self, size: int, now: float) -> None:
+        if self._receipts.processed(size, now):  # also what we cannot use, or a resumed session would bring it again
             self._confirm()
 
     def _confirm(self) -> None:

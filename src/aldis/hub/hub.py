@@ -166,8 +166,17 @@ class Hub:
 
     def tick(self, now: float) -> None:
         """Time has passed: ping the silent, close the dead and the late, end what cannot be resumed any more."""
-        for session in self._timetable.due(now):
-            self._look(session, now)
+        due = self._timetable.due(now)
+        due.reverse()
+        try:
+            # Sessions whose connections were lost together end together, and watch each other perhaps.
+            with self._registrar.holding_back():
+                while due:
+                    self._look(due.pop(), now)
+        finally:
+            # A fault in one must not leave the others without a time-out.
+            for session in due:
+                self._timetable.put(session, now)
 
     def answered(self, question: Question, answer: Answer, now: float) -> None:
         """The directory has answered."""
@@ -188,9 +197,11 @@ class Hub:
     def drain(self, now: float) -> None:
         """The server is about to stop: send everybody away, each to come back at a moment of its own."""
         self._draining = True
-        for session in list(self._presence.sessions()):
-            if session.stage is Stage.DETACHED:
-                self._registrar.end(session, CloseCode.GOING_AWAY, "")
+        # Nobody comes back to a detached session now. Only watchers with a connection are left to be told.
+        with self._registrar.holding_back():
+            for session in list(self._presence.sessions()):
+                if session.stage is Stage.DETACHED:
+                    self._registrar.end(session, CloseCode.GOING_AWAY, "")
         for session in list(self._attached):
             if not session.classic:
                 share = int.from_bytes(self._random(2), "big") / 0xFFFF

@@ -9,7 +9,10 @@ of the same proven key wins, the classic dialect's unproven names, resume, key r
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 
 from msgspec import UNSET
 
@@ -54,6 +57,9 @@ class Registrar:
         self._stats = stats
         self._random = random
         self._wall = wall
+        # The names of which watchers have to be told, in order; and whether that waits for the end of something.
+        self._untold: deque[str] = deque()
+        self._holding = False
         self._limits = m.Limits(settings.max_message_bytes, settings.max_watches, settings.resume_window)
 
     # --- asking for a name ------------------------------------------------------------------------------------------
@@ -335,8 +341,7 @@ class Registrar:
 
     def _leave(self, session: Session) -> None:
         """Take the session's name, watches and waiting messages off the books."""
-        for user_id in session.watches or ():
-            self._presence.unwatch(session, user_id)
+        self._presence.unwatch_all(session, session.watches or ())
         session.watches = None
         session.replay = None
         waiting, session.unacknowledged = session.unacknowledged, None
@@ -350,20 +355,55 @@ class Registrar:
     # --- telling others ---------------------------------------------------------------------------------------------
 
     def announce(self, user_id: str) -> None:
-        """Tell all who watch a name how things stand now."""
-        watchers = self._presence.watchers(user_id)
-        if not watchers:
-            return
-        news = self.presence_of(user_id)
+        """Tell all who watch a name how things stand now.
+
+        A detached watcher that can keep no more ends by that, which has to be announced too. So the names stand in a
+        queue, which the outermost call empties: ends that cause each other cost no stack, however many there are.
+        """
+        if self._presence.watchers(user_id):
+            self._untold.append(user_id)
+            if not self._holding:
+                self._tell_watchers()
+
+    @contextmanager
+    def holding_back(self) -> Iterator[None]:
+        """Announce at the end of the block what comes within it, each name once.
+
+        For sessions that end together: those that watch each other need not be told, and one `presence` stands for all
+        devices of a user.
+        """
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._untold = deque(dict.fromkeys(self._untold))
+            self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        self._holding = True
+        try:
+            while self._untold:
+                user_id = self._untold.popleft()
+                watchers = self._presence.watchers(user_id)
+                if watchers:
+                    self._tell_presence(watchers, self.presence_of(user_id))
+        finally:
+            self._holding = False
+
+    def _tell_presence(self, watchers: AbstractSet[Session], news: m.Presence) -> None:
+        frame = self._voice.frame(news)
         for watcher in tuple(watchers):
-            self.tell_presence(watcher, news)
+            if watcher.classic:
+                self._voice.say(watcher, _for_classic(news))
+            elif not self._voice.tell_frame(watcher, frame):
+                self.end(watcher, CloseCode.SESSION_LOST, "too much was missed")
 
     def tell_presence(self, watcher: Session, news: m.Presence) -> None:
-        """Send one `presence`, without what the classic dialect does not know."""
+        """Tell one watcher, which is connected, how things stand with a name."""
         if watcher.classic:
-            self._voice.say(watcher, m.Presence(news.user_id, news.online, news.public_key))
-        elif not self._voice.tell(watcher, news):
-            self.end(watcher, CloseCode.SESSION_LOST, "too much was missed")
+            self._voice.say(watcher, _for_classic(news))
+        else:
+            self._voice.tell(watcher, news)
 
     def presence_of(self, user_id: str) -> m.Presence:
         """How things stand with a name, as far as this process knows without asking."""
@@ -371,6 +411,11 @@ class Registrar:
         if not sessions:
             return m.Presence(user_id, False)
         return m.Presence(user_id, True, sessions[0].key, devices_of(sessions))
+
+
+def _for_classic(news: m.Presence) -> m.Presence:
+    """A `presence` without what the classic dialect does not know."""
+    return m.Presence(news.user_id, news.online, news.public_key)
 
 
 def devices_of(sessions: list[Session]) -> list[m.Device]:

@@ -55,8 +55,20 @@ class Voice:
         connection.send(buffer)
         return True
 
+    def frame(self, message: Struct) -> bytearray:
+        """Encode a message for `tell_frame`: once, however many sessions it is for."""
+        encode_into(message, self._buffer, HEADROOM)
+        return self._buffer.copy()
+
+    def tell_frame(self, session: Session, frame: bytearray) -> bool:
+        """As `tell`, with a message that is encoded already. Sessions may share a frame."""
+        replay = session.replay
+        kept = replay is None or replay.add(frame)
+        self.repeat(session, frame)
+        return kept or session.connection is not None
+
     def repeat(self, session: Session, frame: bytearray) -> None:
-        """Send a frame that `tell` has numbered and kept, on another connection."""
+        """Send a frame that is numbered and kept already."""
         connection = session.connection
         if connection is not None:
             connection.send(frame)

@@ -9,6 +9,7 @@ connection (a browser closes on invalid UTF-8, RFC 6455 section 8.1).
 from __future__ import annotations
 
 import binascii
+import re
 import struct
 import typing
 from base64 import b64decode, b64encode, urlsafe_b64encode
@@ -26,6 +27,7 @@ from aldis.protocol.messages import (
     ClientMessage,
     Description,
     Proof,
+    Relayed,
     RequestId,
     ServerMessage,
 )
@@ -69,12 +71,19 @@ class DecodeFailed(ProtocolViolation):
         self.re = re
 
 
+class NestedTooDeeply(DecodeFailed):
+    """What another user has sent is nested deeper than we can read. The server, which could, is not to blame."""
+
+
 def _members(union: object) -> dict[str, type[Struct]]:
     return {str(member.__struct_config__.tag): member for member in union.__args__}  # type: ignore[attr-defined]
 
 
 _CLIENT_TYPES: Final = _members(ClientMessage)
 _SERVER_TYPES: Final = _members(ServerMessage)
+_RELAYED_TYPES: Final = _members(Relayed)
+# Servers of this project write the type first.
+_first_tag: Final = re.compile(r'\{"type":"([a-z-]+)"')
 
 
 decode_client_frame: Final = _client_decoder.decode
@@ -95,10 +104,18 @@ def decode_client_message(text: str) -> ClientMessage:
 
 
 def decode_server_message(text: str) -> ServerMessage | None:
-    """Read one frame from a server. None for a `type` that this version does not know; `DecodeFailed` for bad JSON."""
+    """Read one frame from a server. None for a `type` that this version does not know; `DecodeFailed` for bad JSON.
+
+    How deep JSON may be nested depends on the stack that is left, here and in the server: one that relays a frame may
+    have had more of it. That is `NestedTooDeeply`.
+    """
     try:
         return _server_decoder.decode(text)
-    except UNREADABLE:
+    except RecursionError:
+        found = _first_tag.match(text)
+        kind = NestedTooDeeply if found is not None and found[1] in _RELAYED_TYPES else DecodeFailed
+        raise kind(ErrorCode.INVALID_MESSAGE, "the frame is nested too deeply") from None
+    except msgspec.DecodeError:
         failure = _why_not(text, _SERVER_TYPES)
         if failure.code == ErrorCode.UNKNOWN_TYPE:
             return None

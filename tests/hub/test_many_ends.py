@@ -1,0 +1,128 @@
+"""Many sessions that end at once, each of which the others watch: nobody stays behind, and no stack is too short."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.hub_world import Client, World
+
+
+def watching_each_other(world: World, count: int, watched: int = 600) -> list[Client]:
+    """So many clients, each of which watches the next ones and keeps nothing of what it is told."""
+    names = [f"user{number}" for number in range(count)]
+    clients = []
+    for name in names:
+        client = world.client(name)
+        client.send_frame = lambda frame: None  # type: ignore[method-assign]
+        clients.append(client)
+    for number, client in enumerate(clients):
+        client.send(type="watch", userIds=(names[number:] + names)[:watched])
+        client.send(type="received", count=client.session.replay.count)  # type: ignore[union-attr]
+    return clients
+
+
+def nothing_left(world: World) -> None:
+    assert world.hub.users_online == 0
+    assert world.hub.pending == 0
+    assert not world.hub._presence._watchers, "no watch outlives its session"
+    assert not world.hub._registrar._untold
+
+
+@pytest.mark.parametrize(("count", "watched"), [(600, 600), (2000, 150)])
+def test_all_who_lose_their_network_at_once_are_offline_after_the_resume_window(count: int, watched: int) -> None:
+    world = World(resume_window=5.0)
+    clients = watching_each_other(world, count, watched)
+    for client in clients:
+        client.lose()
+    assert world.hub.users_online == count
+    world.pass_time(7)
+    nothing_left(world)
+
+
+def test_who_loses_the_network_over_some_seconds_is_offline_too() -> None:
+    world = World(resume_window=5.0)
+    clients = watching_each_other(world, 600)
+    for number, client in enumerate(clients):
+        client.lose()
+        if not number % 60:
+            world.pass_time(1)
+            for other in clients[number + 1 :]:
+                world.hub.heard(other.session, world.now)
+    world.pass_time(20)
+    nothing_left(world)
+
+
+def test_one_more_message_may_end_all_who_are_waited_for() -> None:
+    """Each is one message away from what can be kept for it, and each end is a message to all others."""
+    world = World(resume_messages=4)
+    clients = watching_each_other(world, 600)
+    alice = world.client("alice")
+    last = world.client("last")
+    last.send(type="watch", userIds=["user0", "user1", "user599"])
+    last.take()
+    for client in clients:
+        client.lose()
+        for _ in range(4):
+            alice.send(type="bye", to=client.session.user_id)
+    alice.send(type="bye", to="user0", id=1)
+    assert alice.take() == [
+        {
+            "type": "error",
+            "message": "User user0 is not online",
+            "code": "not-online",
+            "temporary": False,
+            "re": 1,
+        }
+    ]
+    assert world.hub.users_online == 2
+    assert {(m["userId"], m["online"]) for m in last.take()} == {(f"user{n}", False) for n in (0, 1, 599)}
+
+
+def test_who_watches_two_that_end_hears_of_the_first_first() -> None:
+    world = World(resume_messages=1)
+    watcher = world.client("watcher")
+    bob = world.client("bob")
+    bob.send(type="watch", userIds=["alice"])
+    bob.send(type="received", count=1)
+    bob.lose()
+    watcher.send(type="watch", userIds=["alice", "bob"])
+    alice = world.client("alice")  # bob keeps this, and can keep no more
+    watcher.take()
+    alice.lose(clean=True)
+    assert [(m["userId"], m["online"]) for m in watcher.take()] == [("alice", False), ("bob", False)]
+
+
+def test_what_ends_in_one_tick_is_told_once_for_each_user() -> None:
+    world = World(resume_window=5.0)
+    watcher = world.client("watcher")
+    watcher.send(type="watch", userIds=["alice"])
+    devices = [world.client("alice", device=f"d{number}") for number in range(4)]
+    for device in devices:
+        device.lose()
+    watcher.take()
+    world.hub.heard(watcher.session, world.now)
+    world.pass_time(7)
+    assert [m["online"] for m in watcher.take()] == [False]
+
+
+def test_a_fault_with_one_session_leaves_the_others_their_time_outs() -> None:
+    world = World(resume_window=5.0)
+    clients = [world.client(f"user{number}") for number in range(3)]
+    for client in clients:
+        client.lose()
+    clients[0].session.watches = 7  # type: ignore[assignment]  # a fault that no client can cause
+    with pytest.raises(TypeError):
+        world.pass_time(7)
+    world.pass_time(3)
+    assert world.hub.online("user0")
+    assert not world.hub.online("user1")
+    assert not world.hub.online("user2")
+
+
+def test_a_server_that_stops_sends_everybody_away_whoever_watches_whom() -> None:
+    world = World()
+    clients = watching_each_other(world, 600)
+    for client in clients[:300]:
+        client.lose()
+    world.hub.drain(world.now)
+    assert all(client.closed is not None and client.closed[0] == 4000 for client in clients[300:])
