@@ -335,6 +335,20 @@ def test_a_rotation_of_unknown_outcome_is_found_out_at_the_next_registration() -
     assert bench.phase is Phase.REGISTERED
 
 
+def test_a_rotation_that_failed_for_now_may_have_taken_place() -> None:
+    bench = Bench()
+    bench.join()
+    new = identity_of("new")
+    number = bench.do(lambda m, now: m.rotate(new, now))
+    bench.say(type="error", message="the server cannot look up names now", code="internal", re=number)
+    bench.lose()
+    bench.redial()
+    bench.say(type="error", message="the name belongs to another key", code="key-mismatch", re=bench.sent[-1]["id"])
+    assert bench.sent[-1]["publicKey"] == to_base64(new.public_key)
+    bench.admit()
+    assert bench.machine.identity is new
+
+
 def test_a_rotation_that_never_took_place_leaves_the_old_key_for_good() -> None:
     bench = Bench()
     bench.join()

@@ -153,9 +153,8 @@ def test_an_unproven_name_belongs_to_its_connection_while_that_lasts_and_is_free
 def test_an_unproven_name_gives_way_to_a_proven_claim_that_was_under_way(world: World) -> None:
     world.directory_waits = True
     alice, squatter = world.connect(), world.connect(classic=True)
-    alice.register("alice")
     squatter.send(type="register", userId="alice", publicKey="x")
-    world.questions.reverse()  # the directory sees the classic client first, when the name is still free
+    alice.register("alice")  # its turn comes when the directory has said to the other that the name is free
     world.answer()
     assert squatter.closed is not None
     assert squatter.closed[0] == 4001

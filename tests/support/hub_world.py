@@ -16,7 +16,7 @@ import json
 import random
 from typing import Any
 
-from aldis.backends.base import Claim, Find, Question
+from aldis.backends.base import Claim, Find, Question, Release, Rotate
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Dialect, Session
 from aldis.hub.settings import HubSettings, IceSource
@@ -62,6 +62,10 @@ class World:
             else:
                 self.hub.answered(question, self._look_up(question), self.now)
 
+    def look_up(self, question: Question) -> bytes | bool | None:
+        """What the directory says and does now."""
+        return self._look_up(question)
+
     def settle(self) -> None:
         if not self.directory_waits:
             self.answer()
@@ -72,7 +76,9 @@ class World:
                 return self.keys.setdefault(question.user_id, question.public_key)
             case Find():
                 return self.keys.get(question.user_id)
-            case _:
+            case Release():
+                return self.keys.pop(question.user_id, None) is not None
+            case Rotate():
                 if self.keys.get(question.user_id) != question.old_key:
                     return False
                 self.keys[question.user_id] = question.new_key

@@ -1,8 +1,8 @@
 """What the hub needs kept outside itself: which key a user's name is bound to.
 
-The hub never waits. It asks a *question* (`Claim`, `Find`, `Rotate`), and whoever runs the hub puts the question to a
-`Directory` and brings the outcome back as a call. A question carries a `token` of the hub's own, by which it finds the
-session that is waiting; nobody else looks at it.
+The hub never waits. It asks a *question* (`Claim`, `Find`, `Rotate`, `Release`), and whoever runs the hub puts the
+question to a `Directory` and brings the outcome back as a call. A question carries a `token` of the hub's own, by which
+it finds the session that is waiting; nobody else looks at it.
 
 Rules for a backend, checked for all of them by tests/contract/test_directory.py:
 
@@ -59,7 +59,15 @@ class Rotate:
     new_key: bytes
 
 
-Question: TypeAlias = Claim | Find | Rotate
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End the binding, by the operator's word. Answered with whether there was one."""
+
+    token: int
+    user_id: str
+
+
+Question: TypeAlias = Claim | Find | Rotate | Release
 Answer: TypeAlias = bytes | bool | None
 
 
@@ -101,3 +109,5 @@ async def answer(directory: Directory, question: Question) -> Answer:
             return await directory.find(question.user_id)
         case Rotate():
             return await directory.rotate(question.user_id, question.old_key, question.new_key)
+        case Release():
+            return await directory.release(question.user_id)

@@ -447,7 +447,7 @@ class ClientMachine:
         if request is None:
             self._note(f"an error that answers nothing: {failure}")
             return
-        if isinstance(request.message, m.Rotate):
+        if isinstance(request.message, m.Rotate) and not failure.temporary:
             self._spare = None
         if request.internal:
             self._note(f"{request.name} was refused: {failure}")

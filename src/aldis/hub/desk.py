@@ -1,8 +1,8 @@
 """The directory's questions and answers, and the order of each session's frames around them.
 
-The rule: a session has at most one question open, and its later frames wait until that is answered. So a client may
+The rules: a session has at most one question open, and its later frames wait until that is answered. So a client may
 send all it has to say without waiting, gets its replies in order, and cannot make the directory do more than one thing
-for it at a time.
+for it at a time. And questions that decide who has a name take turns (`hub.turns`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from msgspec import UnsetType
 from aldis.backends.base import Answer, Question
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
+from aldis.hub.turns import Turn, Turns
 from aldis.protocol.messages import RequestId
 
 Continuation: TypeAlias = Callable[[Answer, float], None]
@@ -25,12 +26,23 @@ Continuation: TypeAlias = Callable[[Answer, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A session's open question: which request it belongs to, and how that goes on."""
+    """An open question: which request of which session it belongs to, and how that goes on."""
 
-    session: Session
+    session: Session | None
     kind: str
     re: RequestId | UnsetType
     then: Continuation
+    # For a question that changes a binding: the answer concerns the name, also when nobody waits for it any more.
+    always: bool = False
+    failed: Callable[[], None] | None = None
+    # The name at which it has its turn.
+    name: str | None = None
+
+    @property
+    def waiting(self) -> Session | None:
+        """The session that waits for the answer, if one still does."""
+        session = self.session
+        return session if session is not None and session.waiting else None
 
 
 class Desk:
@@ -43,10 +55,11 @@ class Desk:
         self._settings = settings
         self._ask = ask
         self._open: dict[int, Asked] = {}
+        self._turns = Turns()
         self._token = 0
 
     def __len__(self) -> int:
-        """How many questions are open."""
+        """How many questions are open, or wait for their turn: each name with one that waits has one that is open."""
         return len(self._open)
 
     def put(
@@ -57,19 +70,51 @@ class Desk:
         question: Callable[[int], Question],
         then: Continuation,
     ) -> None:
-        """Ask on behalf of a session's request; `question` makes the question for a token."""
-        self._token += 1
-        self._open[self._token] = Asked(session, kind, re, then)
+        """Ask on behalf of a session's request, at once; `question` makes the question for a token."""
         session.waiting = True
+        self._hand_out(question, Asked(session, kind, re, then))
+
+    def put_in_turn(
+        self,
+        name: str,
+        turn: Turn,
+        session: Session | None,
+        kind: str,
+        re: RequestId | UnsetType,
+        question: Callable[[int], Question],
+        then: Continuation,
+        failed: Callable[[], None] | None = None,
+    ) -> None:
+        """Ask about who has a name, when it is its turn.
+
+        What changes a binding (`Turn.ALONE`) is asked, and its outcome is acted on, whatever becomes of the session; in
+        its place there may be None. `failed` is called when the directory could not answer.
+        """
+        asked = Asked(session, kind, re, then, turn is Turn.ALONE, failed, name)
+
+        def start() -> bool:
+            wanted = asked.always or asked.waiting is not None
+            if wanted:
+                self._hand_out(question, asked)
+            return wanted
+
+        if session is not None:
+            session.waiting = True
+        self._turns.take(name, turn, start)
+
+    def _hand_out(self, question: Callable[[int], Question], asked: Asked) -> None:
+        self._token += 1
+        self._open[self._token] = asked
         self._ask(question(self._token))
 
     def take(self, question: Question) -> Asked | None:
-        """Who asked what; None when nobody waits for it any more."""
-        asked = self._open.pop(question.token, None)
-        if asked is None or not asked.session.waiting:
-            return None
-        asked.session.waiting = False
-        return asked
+        """Who asked what; None for a question that was not handed out, or was answered before."""
+        return self._open.pop(question.token, None)
+
+    def done(self, asked: Asked) -> None:
+        """An answer has been acted on: the next question about the name may be asked."""
+        if asked.name is not None:
+            self._turns.done(asked.name)
 
     def hold_back(self, session: Session, text: str) -> bool:
         """Keep a frame for later; False when the session has too many of them.
@@ -98,7 +143,7 @@ class Desk:
         return frame.decode()
 
     def forget(self, session: Session) -> None:
-        """The session is over: its answer, when it comes, concerns nobody."""
+        """The session is over: it waits for no answer any more."""
         session.waiting = False
         session.backlog = None
         session.backlog_bytes = 0

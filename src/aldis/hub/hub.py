@@ -166,6 +166,7 @@ class Hub:
 
     def tick(self, now: float) -> None:
         """Time has passed: ping the silent, close the dead and the late, end what cannot be resumed any more."""
+        self._registrar.look_up_doubtful()
         due = self._timetable.due(now)
         due.reverse()
         try:
@@ -182,17 +183,39 @@ class Hub:
         """The directory has answered."""
         asked = self._desk.take(question)
         if asked is not None:
-            asked.then(answer, now)
-            self._go_on(asked.session, now)
+            session = asked.waiting
+            if session is not None:
+                session.waiting = False
+            try:
+                if session is not None or asked.always:
+                    asked.then(answer, now)
+            finally:
+                self._desk.done(asked)
+            if session is not None:
+                self._go_on(session, now)
 
     def failed(self, question: Question, now: float) -> None:
         """The directory could not answer."""
         asked = self._desk.take(question)
         if asked is not None:
-            self._registrar.not_admitted(asked.session)
-            text = "the server cannot look up names now; try again in a moment"
-            self._voice.refuse(asked.session, asked.kind, ErrorCode.INTERNAL, text, asked.re, retry_after=1.0)
-            self._go_on(asked.session, now)
+            session = asked.waiting
+            if session is not None:
+                session.waiting = False
+                self._registrar.not_admitted(session)
+                text = "the server cannot look up names now; try again in a moment"
+                self._voice.refuse(session, asked.kind, ErrorCode.INTERNAL, text, asked.re, retry_after=1.0)
+            if asked.failed is not None:
+                asked.failed()
+            self._desk.done(asked)
+            if session is not None:
+                self._go_on(session, now)
+
+    def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
+        """End the binding of a name by the operator's word: whoever is registered with it ends (4501).
+
+        `then` is called with whether there was a binding, or with None when the directory could not do it now.
+        """
+        self._registrar.release(user_id, then)
 
     def drain(self, now: float) -> None:
         """The server is about to stop: send everybody away, each to come back at a moment of its own."""
@@ -342,9 +365,10 @@ class Hub:
         else:
 
             def answered(answer: Answer, now: float) -> None:
-                key = to_base64(answer) if isinstance(answer, bytes) else UNSET
-                # Somebody may have come online meanwhile; the key is the same then, as names are bound to keys.
-                devices = devices_of(self._presence.devices(user_id))
+                # Somebody may have come online meanwhile, with a newer key perhaps than the directory had then.
+                sessions = self._presence.devices(user_id)
+                key = sessions[0].key if sessions else to_base64(answer) if isinstance(answer, bytes) else UNSET
+                devices = devices_of(sessions)
                 self._voice.say(session, m.DiscoverResponse(user_id, bool(devices), key, devices, message.id))
 
             self._desk.put(session, "discover", message.id, lambda token: Find(token, user_id), answered)

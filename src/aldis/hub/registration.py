@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from msgspec import UNSET
 
-from aldis.backends.base import Answer, Claim, Find
+from aldis.backends.base import Answer, Claim, Find, Question
+from aldis.backends.base import Release as ReleaseQuestion
 from aldis.backends.base import Rotate as RotateQuestion
 from aldis.hub.desk import Desk
 from aldis.hub.presence import Presence
@@ -24,6 +26,7 @@ from aldis.hub.resume import Replay
 from aldis.hub.sessions import Dialect, Session, Stage
 from aldis.hub.settings import HubSettings
 from aldis.hub.stats import HubStats
+from aldis.hub.turns import Turn
 from aldis.hub.voice import Voice
 from aldis.identity import proofs
 from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
@@ -34,6 +37,9 @@ from aldis.protocol.codes import CloseCode, ErrorCode
 
 _SESSION_BYTES = 16
 _SECRET_BYTES = 32
+
+_Heir: TypeAlias = "tuple[Session, str, str]"
+"""A session that asked for a rotation, the old key, and the new one."""
 
 
 class Registrar:
@@ -60,6 +66,8 @@ class Registrar:
         # The names of which watchers have to be told, in order; and whether that waits for the end of something.
         self._untold: deque[str] = deque()
         self._holding = False
+        # Names of which the directory did not say what became of a change.
+        self._doubtful: dict[str, list[_Heir]] = {}
         self._limits = m.Limits(settings.max_message_bytes, settings.max_watches, settings.resume_window)
 
     # --- asking for a name ------------------------------------------------------------------------------------------
@@ -141,17 +149,22 @@ class Registrar:
             self._refuse(session, message, ErrorCode.KEY_MISMATCH, text)
             return
         session.stage = Stage.CLAIMING
+        user_id = request.user_id
 
         def answered(answer: Answer, then: float) -> None:
+            if isinstance(answer, bytes):
+                # Another process may have changed the binding in the same directory.
+                self._bound(user_id, to_base64(answer))
             if answer != key:
                 self.not_admitted(session)
-                text = f"the name {request.user_id} belongs to another key"
-                self._refuse(session, message, ErrorCode.KEY_MISMATCH, text)
+                self._refuse(session, message, ErrorCode.KEY_MISMATCH, f"the name {user_id} belongs to another key")
             else:
                 self._admit(session, request, message, then)
 
-        user_id = request.user_id
-        self._desk.put(session, "register", message.id, lambda token: Claim(token, user_id, key), answered)
+        def question(token: int) -> Question:
+            return Claim(token, user_id, key)
+
+        self._desk.put_in_turn(user_id, Turn.CLAIM, session, "register", message.id, question, answered)
 
     def _classic_holder(self, user_id: str) -> bool:
         return any(other.classic for other in self._presence.devices(user_id))
@@ -174,9 +187,6 @@ class Registrar:
         session.address = join(session.user_id, session.device)
         session.key = request.public_key
         session.seal_key = None if request.seal_key is UNSET else request.seal_key
-        for other in self._presence.devices(session.user_id):
-            if other.classic:  # it came while the directory was asked; the name is bound now, so it has to go
-                self.end(other, CloseCode.REPLACED, "the owner of the name has registered")
         old = self._presence.at(session.user_id, session.device)
         missed = None if old is None else self._missed(old, request)
         if old is not None and missed is not None:
@@ -273,8 +283,11 @@ class Registrar:
             if changed:
                 self.announce(session.user_id)
 
+        def question(token: int) -> Question:
+            return Find(token, message.user_id)
+
         session.stage = Stage.CLAIMING
-        self._desk.put(session, "register", UNSET, lambda token: Find(token, message.user_id), answered)
+        self._desk.put_in_turn(message.user_id, Turn.LOOK, session, "register", UNSET, question, answered)
 
     # --- changing the key -------------------------------------------------------------------------------------------
 
@@ -287,29 +300,98 @@ class Registrar:
             text = f"newPublicKey or signature: {error}"
             self._voice.refuse(session, "rotate", ErrorCode.INVALID_FIELD, text, message.id)
             return
-        old_key = from_base64(session.key)
-        if not verify(old_key, signature, proofs.rotation(session.user_id, new_key)):
+        if session.user_id in self._doubtful:
+            text = "the server does not know yet what became of an earlier rotation; try again in a moment"
+            self._voice.refuse(session, "rotate", ErrorCode.INTERNAL, text, message.id, retry_after=1.0)
+            return
+        if message.new_public_key == session.key:
+            # Repeated by a client that was not told of the outcome.
+            self._voice.say(session, m.Rotated(session.key, message.id))
+            return
+        user_id, old_public_key = session.user_id, session.key
+        old_key = from_base64(old_public_key)
+        if not verify(old_key, signature, proofs.rotation(user_id, new_key)):
             text = "the rotation is not signed by the key that the name is bound to"
             self._voice.refuse(session, "rotate", ErrorCode.BAD_SIGNATURE, text, message.id)
             return
 
         def answered(answer: Answer, now: float) -> None:
-            if answer is not True:
-                text = f"the name {session.user_id} is bound to another key by now"
+            if answer is True:
+                self._hand_to(session, user_id, old_public_key, message.new_public_key)
+                self._bound(user_id, message.new_public_key)
+                self._voice.say(session, m.Rotated(message.new_public_key, message.id))
+                self.announce(user_id)
+            else:
+                text = f"the name {user_id} is bound to another key by now"
                 self._voice.refuse(session, "rotate", ErrorCode.KEY_MISMATCH, text, message.id)
-                return
-            session.key = message.new_public_key
-            # The old key may have been stolen, which is what rotation is for: what it opened is closed.
-            for other in self._presence.devices(session.user_id):
-                if other is not session and other.key != session.key:
-                    self.end(other, CloseCode.UNAUTHORIZED, "the key of this name was rotated")
-            self._voice.say(session, m.Rotated(session.key, message.id))
-            self.announce(session.user_id)
+                self._look_up(user_id, [])
 
-        user_id = session.user_id
-        self._desk.put(
-            session, "rotate", message.id, lambda token: RotateQuestion(token, user_id, old_key, new_key), answered
-        )
+        def failed() -> None:
+            # It may have taken effect all the same.
+            self._doubtful.setdefault(user_id, []).append((session, old_public_key, message.new_public_key))
+
+        def question(token: int) -> Question:
+            return RotateQuestion(token, user_id, old_key, new_key)
+
+        self._desk.put_in_turn(user_id, Turn.ALONE, session, "rotate", message.id, question, answered, failed)
+
+    def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
+        """End the binding of a name by the operator's word; `then` gets the outcome, None when there was none."""
+
+        def answered(answer: Answer, now: float) -> None:
+            self._bound(user_id, None)
+            then(answer is True)
+
+        def failed() -> None:
+            self._doubtful.setdefault(user_id, [])
+            then(None)
+
+        def question(token: int) -> Question:
+            return ReleaseQuestion(token, user_id)
+
+        self._desk.put_in_turn(user_id, Turn.ALONE, None, "release", UNSET, question, answered, failed)
+
+    def look_up_doubtful(self) -> None:
+        """Ask whose the names are of which the directory did not say what became of them. Called at each tick."""
+        doubtful, self._doubtful = self._doubtful, {}
+        for user_id, heirs in doubtful.items():
+            self._look_up(user_id, heirs)
+
+    def _look_up(self, user_id: str, heirs: list[_Heir]) -> None:
+        """Find out which key a name is bound to, and act on that. `heirs` have asked for another one."""
+
+        def answered(answer: Answer, now: float) -> None:
+            key = to_base64(answer) if isinstance(answer, bytes) else None
+            for session, old_key, new_key in heirs:
+                if new_key == key:
+                    self._hand_to(session, user_id, old_key, new_key)
+            self._bound(user_id, key)
+            self.announce(user_id)
+
+        def failed() -> None:
+            self._doubtful.setdefault(user_id, []).extend(heirs)
+
+        def question(token: int) -> Question:
+            return Find(token, user_id)
+
+        self._desk.put_in_turn(user_id, Turn.ALONE, None, "find", UNSET, question, answered, failed)
+
+    def _hand_to(self, session: Session, user_id: str, old_key: str, new_key: str) -> None:
+        """The session that asked for a rotation has the new key, if it still has the name with the old one."""
+        if session.user_id == user_id and session.key == old_key:
+            session.key = new_key
+            session.seal_key = None  # signed by the old key
+
+    def _bound(self, user_id: str, key: str | None) -> None:
+        """The directory says which key a name is bound to, None for none: who has it with another key ends."""
+        for session in self._presence.devices(user_id):
+            if session.classic:
+                if key is not None:
+                    self.end(session, CloseCode.REPLACED, "the owner of the name has registered")
+            elif session.key != key:
+                # The old key may have been stolen, which is what rotation is for: what it opened is closed.
+                reason = "the name was released" if key is None else "the key of this name was rotated"
+                self.end(session, CloseCode.UNAUTHORIZED, reason)
 
     # --- giving it up -----------------------------------------------------------------------------------------------
 

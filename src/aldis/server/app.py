@@ -222,6 +222,29 @@ class SignalingServer:
     ) -> None:
         await self.stop()
 
+    # --- what an operator may do --------------------------------------------------------------------------------------
+
+    async def release(self, user_id: str) -> bool:
+        """End the binding of a name, whose owner has lost the key for instance; tell whether there was one.
+
+        Connections that are registered with the name are closed (4501), and whoever registers next has it. Raises
+        `DirectoryUnavailable`. A release in the directory's file by another process is not noticed by this server
+        before somebody asks for the name.
+        """
+        if self._running is None:
+            raise StateError("the server has not been started")
+        done: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
+
+        def released(outcome: bool | None) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        self.hub.release(user_id, released)
+        outcome = await done
+        if outcome is None:
+            raise DirectoryUnavailable("the directory could not release the name now")
+        return outcome
+
     # --- at work ----------------------------------------------------------------------------------------------------
 
     async def ready(self) -> str | None:

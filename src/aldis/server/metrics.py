@@ -21,7 +21,7 @@ from aldis.hub.stats import Histogram
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds. Reading takes tens of microseconds, a sync of a disk milliseconds, and a lock at most sqlite.PATIENCE.
 _DIRECTORY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
-_QUESTIONS: Final = ("claim", "find", "rotate")
+_QUESTIONS: Final = ("claim", "find", "rotate", "release")
 
 
 class DirectoryStats:
