@@ -15,6 +15,8 @@ SOURCE = Path(__file__).parent.parent / "src"
 ALDIS = Rules(
     layers={
         "errors": 0,
+        "version": 0,
+        "environment": 1,
         "protocol": 1,
         "identity": 1,
         "hub": 2,
@@ -24,6 +26,7 @@ ALDIS = Rules(
         "peer": 4,
         "store": 5,
         "cli": 6,
+        "__main__": 7,
     },
     # The hub puts its questions in the words of `backends.base`, and knows no backend.
     sideways={"hub": frozenset({"backends.base"})},

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from aldis.version import VERSION
+
 if TYPE_CHECKING:
     from aldis.client.backoff import Backoff as Backoff
     from aldis.client.client import SignalingClient as SignalingClient
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from aldis.server.config import ServerConfig as ServerConfig
     from aldis.store.store import NetworkStore as NetworkStore
 
-__version__: Final = "0.1.0"
+__version__: Final = VERSION
 
 _HOMES: Final = {
     "AldisError": "aldis.errors",

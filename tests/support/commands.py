@@ -17,7 +17,7 @@ from pathlib import Path
 
 from support.patience import PATIENCE
 
-COMMAND = (sys.executable, "-m", "aldis.cli.main")
+COMMAND = (sys.executable, "-m", "aldis")
 # Cursor movement, colours, modes, window titles: what a terminal acts on and does not show (ECMA-48 section 5.4).
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_=>78]|\r")
 
@@ -179,9 +179,9 @@ class Typed:
     def seen(self) -> str:
         return _CONTROLS.sub("", self.raw)
 
-    def type(self, text: str) -> None:
+    def type(self, text: str | bytes) -> None:
         """Press keys."""
-        os.write(self._terminal, text.encode())
+        os.write(self._terminal, text if isinstance(text, bytes) else text.encode())
 
     def echoes(self) -> bool:
         """Whether the terminal shows what is typed by itself, as it does when no editor has taken it over."""

@@ -115,12 +115,12 @@ def _patient(arguments: Arguments) -> Patient:
     home = Home(arguments.data)
     if arguments.name is None:
         # One name for all time: each name that is registered stays with its key, on the server's disk.
-        identity = Identity.generate() if home.forgets else Identity.load_or_create(arguments.key or home.doctor_key)
+        identity = home.doctor_identity(arguments.key)
         name = f"doctor-{identity.fingerprint[:9]}"
     else:
         name = arguments.name
         path = arguments.key or home.key_path(name)
-        if not path.exists():
+        if not os.path.exists(path):  # not Path.exists, which raises for a folder that is closed to us
             raise IdentityError(f"there is no key for {name} here ({path}), so its name cannot be proved")
         identity = Identity.load(path)
     return Patient(arguments.server, name, identity, arguments.ca_file, arguments.timeout)

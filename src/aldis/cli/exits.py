@@ -11,6 +11,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
+from aldis.backends.base import DirectoryUnavailable
 from aldis.cli.text import safe_line
 from aldis.errors import (
     AldisError,
@@ -113,6 +114,8 @@ def _hint(error: AldisError) -> str | None:
                 "The same name has connected again, with the same key, from another place.\n"
                 "  Give one of them another --device, and both can be online."
             )
+        case DirectoryUnavailable():
+            return "--data (or ALDIS_DATA) names another directory; `--data :memory:` keeps nothing."
         case ServerUnreachable():
             return "Is the server running, and is the address right? `aldis doctor --server URL` looks closer."
         case _:

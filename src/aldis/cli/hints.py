@@ -23,4 +23,6 @@ def _program() -> list[str]:
             return ["aldis"]
         if called.exists():
             return [shlex.quote(sys.argv[0])]
-    return [shlex.quote(sys.executable), "-m", "aldis.cli.main"]
+    if getattr(sys, "frozen", False):  # PyInstaller: the program is no interpreter
+        return [shlex.quote(sys.executable)]
+    return [shlex.quote(sys.executable), "-m", "aldis"]

@@ -11,11 +11,15 @@ it is needed.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
+from aldis.environment import data_directory, expand
 from aldis.errors import IdentityError, UsageError
 from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity
 from aldis.identity.pins import FilePins, MemoryPins, Pins
@@ -44,12 +48,15 @@ class Home:
     def __init__(self, directory: str | None = None) -> None:
         """Take `directory`, or the platform's directory for a user's data when it is None or empty."""
         self.forgets = directory == MEMORY
-        if directory:
-            self._directory = Path(directory).expanduser()
-        else:
-            from platformdirs import user_data_path  # costs more time than all of `aldis --version`
+        self._given = directory
 
-            self._directory = user_data_path("aldis", appauthor=False)
+    @cached_property
+    def _directory(self) -> Path:
+        """Looked for when it is needed, as not every user has a home, and not every command needs one.
+
+        Raises `ConfigError` when there is none.
+        """
+        return expand(self._given) if self._given else data_directory()
 
     def key_path(self, name: str) -> Path:
         """The file of the identity `name`; raises `InvalidAddress` when that cannot be a name."""
@@ -83,12 +90,33 @@ class Home:
         if self.forgets and key is None:
             return Identity.generate(), None, True
         path = key or self.key_path(name)
-        made = not path.exists()
-        return Identity.load_or_create(path), path, made
+        made = not os.path.exists(path)  # not Path.exists, which raises for a folder that is closed to us
+        with self._with_advice(key):
+            return Identity.load_or_create(path), path, made
+
+    def doctor_identity(self, key: Path | None = None) -> Identity:
+        """The identity of `aldis doctor`, the same each time. `key` is a file to use instead."""
+        if self.forgets:
+            return Identity.generate()
+        with self._with_advice(key):
+            return Identity.load_or_create(key or self.doctor_key)
 
     def pins(self) -> Pins:
         """The pinned keys of peers; close them after use."""
-        return MemoryPins() if self.forgets else FilePins(self._directory / "pins.sqlite")
+        if self.forgets:
+            return MemoryPins()
+        with self._with_advice():
+            return FilePins(self._directory / "pins.sqlite")
+
+    @contextmanager
+    def _with_advice(self, key: Path | None = None) -> Iterator[None]:
+        """Who has not chosen the directory that cannot be used is told how to choose one."""
+        try:
+            yield
+        except IdentityError as error:
+            if self._given or key is not None:
+                raise
+            raise IdentityError(f"{error}; --data or ALDIS_DATA names another directory") from error
 
     def remember_refused(self, server: str, user_id: str, public_key: bytes) -> None:
         """Keep the key that a peer presented in place of the pinned one, so that a person can accept it later."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from codecs import lookup
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Final
@@ -52,9 +53,12 @@ Try it on one machine, in three terminals
 def main() -> None:
     """Run `aldis` with the arguments of this process; always ends in `SystemExit`."""
     try:
-        for stream in (sys.stdout, sys.stderr):  # None when closed by who started us
+        _fill_closed_streams()
+        for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
+        if isinstance(sys.stdin, TextIOWrapper) and lookup(sys.stdin.encoding).name == "ascii":
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # the terminal mostly knows better
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
@@ -67,6 +71,23 @@ def main() -> None:
         print(f"aldis: cannot write the output: {error}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _fill_closed_streams() -> None:
+    """Put the null device where standard input, output or error were closed by the program that started us.
+
+    Else the next file or socket that is opened gets the number of the closed stream: a library that prints to standard
+    error would write into the database.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
 
 
 class _OutputFailed(Exception):
@@ -96,6 +117,10 @@ def run(arguments: Sequence[str]) -> int:
             raise _OutputFailed(error.strerror) from None
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            complain("too many open files; raise the limit of this process: `ulimit -n 1024`, or more")
+            sys.unraisablehook = lambda _: None  # an event loop that was half made complains when it is let go of
+            return 1
         complain(
             f"this is a fault in Aldis: {type(error).__name__}: {safe_line(str(error))}\n"
             "  Set ALDIS_DEBUG=1 to see where it comes from, and please report it."
@@ -116,9 +141,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print_help(_HELP)
         return 0
     if word in ("--version", "-V"):
-        from importlib.metadata import version
+        from aldis.version import VERSION
 
-        print(f"aldis {version('aldis')}")
+        print(f"aldis {VERSION}")
         return 0
     if word not in _COMMANDS:
         return unknown_command("aldis", word, _COMMANDS)

@@ -13,6 +13,7 @@ from typing import Final
 
 from aldis.cli.parser import Parser
 from aldis.client.endpoint import Endpoint
+from aldis.environment import decoded, expand
 from aldis.errors import ConfigError, UsageError
 from aldis.identity.keys import check_fingerprint
 from aldis.protocol.addresses import device_problem, user_id_problem
@@ -63,16 +64,27 @@ def add_ca_file(parser: Parser) -> None:
 
 def existing_file(text: str) -> Path:
     """A file that can be opened; for `type=`."""
-    path = Path(text).expanduser()
     try:
+        path = expand(text)
         path.open("rb").close()
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from None
     except OSError as error:
         raise ArgumentTypeError(f"cannot read {text}: {error.strerror or error}") from None
     return path
 
 
+def utf8(text: str) -> str:
+    """What was typed, also where the locale has no such letters; for `type=`."""
+    try:
+        return decoded(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} cannot be used: {error}") from None
+
+
 def user_name(text: str) -> str:
     """A valid user id; for `type=`."""
+    text = utf8(text)
     problem = user_id_problem(text)
     if problem:
         raise ArgumentTypeError(f"{text!r} cannot be a name: {problem}")
@@ -81,6 +93,7 @@ def user_name(text: str) -> str:
 
 def device_name(text: str) -> str:
     """A valid device name; for `type=`."""
+    text = utf8(text)
     problem = device_problem(text)
     if problem:
         raise ArgumentTypeError(f"{text!r}: {problem}")
@@ -90,7 +103,7 @@ def device_name(text: str) -> str:
 def fingerprint(text: str) -> str:
     """A fingerprint as a person types it, in the usual spelling; for `type=`."""
     try:
-        return check_fingerprint(text)
+        return check_fingerprint(utf8(text))
     except UsageError:
         raise ArgumentTypeError(f"{text!r} is no fingerprint: eight groups of four letters and digits") from None
 
@@ -109,6 +122,6 @@ def seconds(text: str) -> float:
 def server(text: str) -> Endpoint:
     """A server's address as a person types it; for `type=`."""
     try:
-        return Endpoint.parse(text.strip())
+        return Endpoint.parse(utf8(text).strip())
     except ConfigError as error:
         raise ArgumentTypeError(f"{error.problem}; an example is {DEFAULT_SERVER}") from None

@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from aldis.cli.exits import MEANINGS, ExitCode, complain
@@ -103,6 +104,14 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
 def print_help(text: str, file: IO[str] | None = None) -> None:
     """Print help, with bold headings on a terminal that can show them."""
     stream = file or sys.stdout
+    if file is sys.stderr:
+        with suppress(OSError):  # it is full: there is nowhere else to say it
+            _print_help(text, stream)
+    else:
+        _print_help(text, stream)
+
+
+def _print_help(text: str, stream: IO[str]) -> None:
     if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
         text = _HEADING.sub(lambda match: f"\x1b[1m{match[0]}\x1b[0m", text)
     print(text, file=stream, end="" if text.endswith("\n") else "\n", flush=True)

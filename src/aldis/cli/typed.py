@@ -139,8 +139,12 @@ class Screen:
                 await self._send(line)
 
     async def _send(self, line: str) -> None:
+        # prompt_toolkit hands on bytes that are not UTF-8 as surrogates (PEP 383), which no message can hold.
+        text = line.encode(errors="surrogateescape").decode(errors="replace")
+        if text != line:
+            notice("what was typed is not UTF-8 throughout; what is not was replaced")
         try:
-            await self._talk.store.send(self._talk.plan.peer, line)
+            await self._talk.store.send(self._talk.plan.peer, text)
         except AldisError as error:
             notice(f"not sent: {explain(error)}")
 

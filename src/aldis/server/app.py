@@ -25,7 +25,7 @@ from typing import Final
 from aldis.backends.base import Directory, DirectoryUnavailable, Question, answer
 from aldis.backends.memory import MemoryDirectory
 from aldis.backends.sqlite import FILE_NAME, SqliteDirectory
-from aldis.errors import StateError
+from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
 from aldis.server.config import MEMORY, ServerConfig
@@ -45,6 +45,8 @@ READY_TIMEOUT: Final = 2.0
 # File descriptors that are not clients: the ports, the database, the admin port's connections, handshakes and replies
 # under way.
 SPARE_DESCRIPTORS: Final = 256 + MAX_UNTAKEN
+# The loop, the ports and the database take about 15; with less than this there is no room for clients.
+FEWEST_DESCRIPTORS: Final = 64
 
 log = get_logger("aldis.server")
 
@@ -359,7 +361,10 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 def _raise_descriptor_limit(config: ServerConfig) -> None:
-    """Take as many file descriptors as this user may have; say so when they are fewer than the connections."""
+    """Take as many file descriptors as this user may have; say so when they are fewer than the connections.
+
+    Raises `ConfigError` when they are too few to serve anybody.
+    """
     try:
         import resource
     except ImportError:
@@ -368,6 +373,11 @@ def _raise_descriptor_limit(config: ServerConfig) -> None:
     wanted = config.max_connections + SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if max(soft, allowed) < FEWEST_DESCRIPTORS:
+            problem = (
+                f"this process may open {max(soft, allowed)} files, and a server needs {FEWEST_DESCRIPTORS} at least"
+            )
+            raise ConfigError("max_connections", f"{problem}; raise the limit (`ulimit -n`)")
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
         if max(soft, allowed) < wanted:

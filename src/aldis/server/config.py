@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from platformdirs import user_data_path
-
+from aldis.environment import data_directory, decoded, expand
 from aldis.errors import ConfigError
 
 MEMORY: Final = ":memory:"
@@ -95,14 +94,21 @@ def _seconds(lowest: float, highest: float) -> Callable[[object], float]:
 
 def _text(value: object) -> str:
     if isinstance(value, str) and value.strip():
-        return value.strip()
+        return _utf8(value).strip()
     raise _Expected("a text that is not empty")
 
 
 def _secret(value: object) -> str:
     if isinstance(value, str):
-        return value
+        return _utf8(value)
     raise _Expected("a text")
+
+
+def _utf8(text: str) -> str:
+    try:
+        return decoded(text)
+    except ValueError:
+        raise _Expected("a text in UTF-8") from None
 
 
 def _admin_port(value: object) -> int | None:
@@ -117,7 +123,7 @@ def _admin_port(value: object) -> int | None:
 def _texts(shape: re.Pattern[str], expected: str) -> Callable[[object], tuple[str, ...]]:
     def read(value: object) -> tuple[str, ...]:
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
+            value = [part.strip() for part in _utf8(value).split(",") if part.strip()]
         if isinstance(value, list | tuple) and all(isinstance(v, str) and shape.fullmatch(v) for v in value):
             return tuple(value)
         raise _Expected(f"{expected}, or several of them (a list in TOML, separated by commas elsewhere)")
@@ -129,7 +135,7 @@ def _data(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, str) and value.strip():
-        return value if value == MEMORY else str(Path(value).expanduser())
+        return value if value == MEMORY else str(_path(value))
     raise _Expected(f"a directory, or {MEMORY} to keep nothing")
 
 
@@ -137,8 +143,15 @@ def _file(value: object) -> Path | None:
     if value is None or isinstance(value, Path):
         return value
     if isinstance(value, str) and value.strip():
-        return Path(value).expanduser()
+        return _path(value)
     raise _Expected("a file")
+
+
+def _path(text: str) -> Path:
+    try:
+        return expand(text)
+    except ConfigError:
+        raise _Expected("a path without `~`, as this home directory is not known") from None
 
 
 def _setting(default: T, read: Callable[[object], object], text: str, *, secret: bool = False) -> T:
@@ -219,7 +232,7 @@ class ServerConfig:
         for name, read in READERS.items():
             object.__setattr__(self, name, _read(name, read, getattr(self, name), ""))
         if not self.data:
-            object.__setattr__(self, "data", str(user_data_path("aldis", appauthor=False)))
+            object.__setattr__(self, "data", str(data_directory()))
         if self.turn and not self.turn_secret:
             raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
         if (self.tls_cert is None) != (self.tls_key is None):
