@@ -32,7 +32,7 @@ class Asked:
     kind: str
     re: RequestId | UnsetType
     then: Continuation
-    # For a question that changes a binding: the answer concerns the name, also when nobody waits for it any more.
+    # For a question that may change a binding: the answer concerns the name, also when nobody waits for it any more.
     always: bool = False
     failed: Callable[[], None] | None = None
     # The name at which it has its turn.
@@ -87,13 +87,14 @@ class Desk:
     ) -> None:
         """Ask about who has a name, when it is its turn.
 
-        What changes a binding (`Turn.ALONE`) is asked, and its outcome is acted on, whatever becomes of the session; in
-        its place there may be None. `failed` is called when the directory could not answer.
+        What changes a binding (`Turn.ALONE`) is asked whatever becomes of the session; in its place there may be None.
+        A claim whose session has gone is not asked any more. Once asked, both may have made a binding, so their outcome
+        is acted on in any case. `failed` is called when the directory could not answer.
         """
-        asked = Asked(session, kind, re, then, turn is Turn.ALONE, failed, name)
+        asked = Asked(session, kind, re, then, turn is not Turn.LOOK, failed, name)
 
         def start() -> bool:
-            wanted = asked.always or asked.waiting is not None
+            wanted = turn is Turn.ALONE or asked.waiting is not None
             if wanted:
                 self._hand_out(question, asked)
             return wanted

@@ -155,16 +155,23 @@ class Registrar:
             if isinstance(answer, bytes):
                 # Another process may have changed the binding in the same directory.
                 self._bound(user_id, to_base64(answer))
+            if session.stage is not Stage.CLAIMING:
+                return  # it has gone, and the name is bound all the same
             if answer != key:
                 self.not_admitted(session)
                 self._refuse(session, message, ErrorCode.KEY_MISMATCH, f"the name {user_id} belongs to another key")
             else:
                 self._admit(session, request, message, then)
 
+        def failed() -> None:
+            # It may have bound the name all the same, which only somebody without a proof can contradict.
+            if self._classic_holder(user_id):
+                self._doubtful.setdefault(user_id, [])
+
         def question(token: int) -> Question:
             return Claim(token, user_id, key)
 
-        self._desk.put_in_turn(user_id, Turn.CLAIM, session, "register", message.id, question, answered)
+        self._desk.put_in_turn(user_id, Turn.CLAIM, session, "register", message.id, question, answered, failed)
 
     def _classic_holder(self, user_id: str) -> bool:
         return any(other.classic for other in self._presence.devices(user_id))
