@@ -25,6 +25,8 @@ NOW = 1000.0
 class Sink:
     """A connection that keeps the last message only."""
 
+    full = False
+
     def __init__(self) -> None:
         self.last = b""
 

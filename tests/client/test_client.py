@@ -436,6 +436,13 @@ async def test_a_stream_that_nobody_holds_is_not_fed() -> None:
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
+def test_a_token_that_no_server_takes_is_refused_at_once() -> None:
+    for token in ("x" * 4096, "ä" * 2048):
+        SignalingClient("ws://signal.example", "alice", token=token)
+        with pytest.raises(ConfigError, match="token"):
+            SignalingClient("ws://signal.example", "alice", token=token + "x")
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["request_timeout", "connect_timeout"])
 def test_a_time_out_that_is_none_is_refused(name: str, seconds: float) -> None:

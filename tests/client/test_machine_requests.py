@@ -33,6 +33,18 @@ def joined(**more: Any) -> Bench:
 # --- replies --------------------------------------------------------------------------------------------------------
 
 
+def test_of_more_devices_than_a_user_may_have_the_newest_are_told() -> None:
+    bench = Bench()
+    bench.join()
+    bench.do(lambda m, now: m.watch(["bob"], now))
+    devices = [{"device": f"d{number}"} for number in range(1000)]
+    bench.say(type="presence", userId="bob", online=True, devices=devices)
+    assert bench.closed is None
+    event = bench.take_events()[-1]
+    assert isinstance(event, PresenceChanged)
+    assert event.devices == tuple(f"d{number}" for number in range(16))
+
+
 def test_a_discovery_brings_key_and_devices() -> None:
     bench = joined()
     number = bench.do(lambda m, now: m.discover("bob", now))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from aldis.identity import proofs
+from aldis.identity.keys import Identity
+from aldis.protocol.codec import to_base64
+from aldis.protocol.messages import MAX_DEVICES, MAX_SEAL_KEY
 from support.raw_websocket import TEXT, RawClient, encode_frame
 from support.server_process import ServerProcess
 
@@ -40,3 +45,36 @@ async def test_twenty_sessions_that_confirm_nothing_cost_what_is_counted_for_res
                 assert (await target.receive())["from"] == "mallory"
         grown = resident(server.pid) - before
         assert grown < MAX_GROWTH, f"{grown / SESSIONS / MESSAGES:.0f} bytes for each message of 60"
+
+
+async def test_a_watcher_of_many_devices_gets_all_of_their_presence_and_is_not_called_slow(tmp_path: Path) -> None:
+    """Forty names with all the devices and sealing keys that there may be: 1.9 MB, asked for ten times."""
+    names = [f"user{number}" for number in range(40)]
+    async with ServerProcess(tmp_path, data=":memory:") as server, AsyncExitStack() as stack:
+        identity = Identity.generate()
+
+        async def device(name: str, device: str) -> None:
+            client = await stack.enter_async_context(await RawClient.connect(server.port))
+            key = bytes(MAX_SEAL_KEY)
+            signature = identity.sign(proofs.seal(name, device, key))
+            seal_key = {"publicKey": to_base64(key), "signature": to_base64(signature)}
+            assert (await client.register(name, identity, device=device, sealKey=seal_key))["success"] is True
+
+        for name in names:
+            await asyncio.gather(*(device(name, f"device{number}") for number in range(MAX_DEVICES)))
+        watcher = await stack.enter_async_context(await RawClient.connect(server.port))
+        await watcher.register("watcher")
+        # More than the kernel takes for a client that does not read at once.
+        for number in range(10):
+            watcher.send({"type": "watch", "userIds": names, "id": number})
+        watcher.send({"type": "ping", "id": "last"})
+        told, replies = set(), set()
+        while len(replies) < 11:
+            message = await watcher.receive()
+            if message["type"] == "presence":
+                assert len(message["devices"]) == MAX_DEVICES
+                told.add(message["userId"])
+            else:
+                replies.add(message["re"])
+        assert told == set(names)
+        assert replies == {*range(10), "last"}

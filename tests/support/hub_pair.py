@@ -279,6 +279,8 @@ class _Line:
 
     # What the hub calls
 
+    full = False
+
     def send(self, frame: bytearray) -> None:
         text = frame[HEADROOM:].decode()
         if self.to_drop:

@@ -115,6 +115,7 @@ class Client:
         self.world = world
         self.inbox: list[dict[str, Any]] = []
         self.pings = 0
+        self.full = False
         self.closed: tuple[int, str] | None = None
         self.registered: dict[str, Any] | None = None
         self.host = host

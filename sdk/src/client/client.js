@@ -14,6 +14,7 @@
  */
 import { ConfigError, EngineMissing, IdentityError, ServerUnreachable, StateError } from '../errors.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
+import { toUtf8 } from '../protocol/codec.js';
 import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
 import { parseEndpoint } from './endpoint.js';
@@ -21,6 +22,9 @@ import { chunks, ClientMachine } from './machine.js';
 import { settings } from './settings.js';
 import { timers } from './timers.js';
 import { openTransport } from './transport.js';
+
+// Bytes of a token: a server takes no more.
+const MAX_TOKEN = 4096;
 
 /**
  * @typedef {object} ClientOptions
@@ -93,6 +97,7 @@ export class SignalingClient {
       },
       options,
     );
+    if (toUtf8(token ?? '').length > MAX_TOKEN) throw new ConfigError('token', `more than ${MAX_TOKEN} bytes`);
     const { url: dialled, server } = parseEndpoint(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;

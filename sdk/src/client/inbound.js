@@ -20,6 +20,9 @@ import { check } from '../protocol/shapes.js';
 // Characters of a connection's name, which is kept while candidates wait for their offer; ours have 22.
 const MAX_CONNECTION = 128;
 
+// The newest ones; no server of this project has more of one user.
+const MAX_DEVICES = 16;
+
 /** @typedef {Presence | Relayed} Numbered All that counts for resume. */
 /** @typedef {Extract<ServerMessage, { re?: unknown }>} Reply */
 
@@ -87,7 +90,7 @@ const discoveryOf = ({ userId, online, publicKey, devices = [] }) => ({
   userId,
   online,
   publicKey: publicKeyOf(publicKey),
-  devices: devices.map(({ device }) => device),
+  devices: devices.slice(0, MAX_DEVICES).map(({ device }) => device),
 });
 
 // What to do about it, where the server cannot know.

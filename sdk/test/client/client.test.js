@@ -468,5 +468,9 @@ test('a callback may ask and close', async (t) => {
 test('settings that make no sense are refused at once', () => {
   assert.throws(() => new SignalingClient('ws://signal.example', 'not a name'), InvalidAddress);
   assert.throws(() => new SignalingClient('gopher://signal.example', 'alice'), ConfigError);
+  for (const token of ['x'.repeat(4096), 'ä'.repeat(2048)]) {
+    assert.ok(new SignalingClient('ws://signal.example', 'alice', { token }));
+    assert.throws(() => new SignalingClient('ws://signal.example', 'alice', { token: `${token}x` }), ConfigError);
+  }
   assert.throws(() => new SignalingClient('ws://signal.example', 'alice', { backoff: { first: -1 } }), ConfigError);
 });

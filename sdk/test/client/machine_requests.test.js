@@ -14,6 +14,18 @@ const found = (re, more = {}) => ({ type: 'discover-response', userId: 'bob', on
 
 // --- replies ---
 
+test('of more devices than a user may have the newest are told', () => {
+  const bench = joined();
+  bench.ask({ type: 'watch', userIds: ['bob'] });
+  const devices = Array.from({ length: 1000 }, (_, number) => ({ device: `d${number}` }));
+  bench.say({ type: 'presence', userId: 'bob', online: true, devices });
+  assert.equal(bench.closed, null);
+  assert.deepEqual(
+    bench.takeEvents().at(-1).devices,
+    devices.slice(0, 16).map(({ device }) => device),
+  );
+});
+
 test('a discovery brings key and devices', () => {
   const bench = joined();
   const number = bench.ask(DISCOVER);

@@ -84,6 +84,8 @@ class SignalingClient:
         for name, seconds in (("request_timeout", request_timeout), ("connect_timeout", connect_timeout)):
             if not 0 < seconds < float("inf"):
                 raise ConfigError(name, f"{seconds!r} is not a number of seconds")
+        if token is not None and len(token.encode(errors="replace")) > m.MAX_TOKEN:
+            raise ConfigError("token", f"it has more than {m.MAX_TOKEN} bytes")
         self._endpoint = Endpoint.parse(url)
         self._ssl_context = _tls(self._endpoint, ssl_context, ca_file)
         self._connect_timeout = connect_timeout

@@ -102,8 +102,8 @@ def public_key_of(text: str | UnsetType) -> bytes | None:
 
 
 def device_names(devices: Iterable[m.Device] | UnsetType) -> tuple[str, ...]:
-    """The names of devices, in the order of the server."""
-    return () if devices is UNSET else tuple(device.device for device in devices)
+    """The names of the newest devices, in the order of the server: no server of this project has more of them."""
+    return () if devices is UNSET else tuple(device.device for device in devices)[: m.MAX_DEVICES]
 
 
 def _sender(address: str | UnsetType) -> str:

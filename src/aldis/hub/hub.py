@@ -152,6 +152,11 @@ class Hub:
         """Something else than a message has come: a ping or a pong."""
         session.heard = now
 
+    def writable(self, session: Session) -> None:
+        """The connection, which was full, has sent most of what waited."""
+        if session.connection is not None:
+            self._registrar.tell_untold(session)
+
     def lost(self, session: Session, now: float, *, clean: bool) -> None:
         """The transport is gone. `clean`: the client closed it on purpose (1000, 1001), so it will not resume."""
         self._attached.discard(session)
@@ -386,8 +391,9 @@ class Hub:
         for user_id in user_ids:
             watches.add(user_id)
             self._presence.watch(session, user_id)
-            self._registrar.tell_presence(session, self._registrar.presence_of(user_id))
-        self._voice.acknowledge(session, message.id)
+        # A client may ask for more than it can read at once.
+        if not self._registrar.tell_later(session, user_ids, message.id):
+            self._registrar.end(session, CloseCode.OVER_LIMITS, "too many watches before the presence of earlier ones")
 
     def _unwatch(self, session: Session, message: m.Unwatch, now: float) -> None:
         user_ids = self._checked(session, message, "unwatch")
@@ -396,6 +402,8 @@ class Hub:
         for user_id in user_ids:
             if session.watches is not None:
                 session.watches.discard(user_id)
+            if session.untold is not None:
+                session.untold.pop(user_id, None)
             self._presence.unwatch(session, user_id)
         self._voice.acknowledge(session, message.id)
 
@@ -430,6 +438,8 @@ class Hub:
 
     def _detach(self, session: Session, now: float) -> None:
         self._registrar.detach(session)
+        if session.stage is Stage.CLOSED:
+            return
         session.heard = now
         self._timetable.put(session, now + self.settings.resume_window)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from aldis.backends.base import Answer, Claim, Find, Question
 from aldis.backends.base import Release as ReleaseQuestion
@@ -23,7 +23,7 @@ from aldis.backends.base import Rotate as RotateQuestion
 from aldis.hub.desk import Desk
 from aldis.hub.presence import Presence
 from aldis.hub.resume import Replay
-from aldis.hub.sessions import Dialect, Session, Stage
+from aldis.hub.sessions import Dialect, Session, Stage, WatchRequest
 from aldis.hub.settings import HubSettings
 from aldis.hub.stats import HubStats
 from aldis.hub.turns import Turn
@@ -101,10 +101,14 @@ class Registrar:
             key = from_base64(message.public_key, PUBLIC_KEY_BYTES)
         except ValueError as error:
             return f"publicKey: {error}; it is the base64 of an Ed25519 public key"
+        if message.token is not UNSET and len(message.token.encode()) > m.MAX_TOKEN:
+            return f"token: more than {m.MAX_TOKEN} bytes"
         if message.seal_key is UNSET:
             return None
         try:
             seal_key = from_base64(message.seal_key.public_key)
+            if len(seal_key) > m.MAX_SEAL_KEY:
+                return f"sealKey: more than {m.MAX_SEAL_KEY} bytes"
             signature = from_base64(message.seal_key.signature, SIGNATURE_BYTES)
         except ValueError as error:
             return f"sealKey: {error}"
@@ -160,6 +164,13 @@ class Registrar:
             if answer != key:
                 self.not_admitted(session)
                 self._refuse(session, message, ErrorCode.KEY_MISMATCH, f"the name {user_id} belongs to another key")
+            elif self._has_no_room(user_id, request):
+                self.not_admitted(session)
+                text = f"{self._settings.max_devices} devices of this user are online, which is all that there may be"
+                # Those whose connection was lost are gone by then.
+                wait = max(self._settings.resume_window, 1.0)
+                self._stats.registrations[ErrorCode.OVER_CAPACITY] += 1
+                self._voice.refuse(session, "prove", ErrorCode.OVER_CAPACITY, text, message.id, retry_after=wait)
             else:
                 self._admit(session, request, message, then)
 
@@ -172,6 +183,12 @@ class Registrar:
             return Claim(token, user_id, key)
 
         self._desk.put_in_turn(user_id, Turn.CLAIM, session, "register", message.id, question, answered, failed)
+
+    def _has_no_room(self, user_id: str, request: m.Register) -> bool:
+        device = DEFAULT_DEVICE if request.device is UNSET else request.device
+        if self._presence.at(user_id, device) is not None:
+            return False  # it takes the place of that one
+        return len(self._presence.devices(user_id)) >= self._settings.max_devices
 
     def _classic_holder(self, user_id: str) -> bool:
         return any(other.classic for other in self._presence.devices(user_id))
@@ -412,6 +429,12 @@ class Registrar:
     def detach(self, session: Session) -> None:
         """The connection is lost; the name stays for the resume window."""
         session.stage = Stage.DETACHED
+        # What a full connection has not been told yet is missed like the rest.
+        untold, session.untold = session.untold, None
+        for one in untold or ():
+            if not isinstance(one, WatchRequest) and not self._voice.tell(session, self.presence_of(one)):
+                self.end(session, CloseCode.SESSION_LOST, "")
+                return
 
     def send_away(self, session: Session, code: CloseCode, reason: str) -> None:
         """Close the connection of a server that stops. Nobody is told: all are sent away, watchers too."""
@@ -431,7 +454,7 @@ class Registrar:
     def _leave(self, session: Session) -> None:
         """Take the session's name, watches and waiting messages off the books."""
         self._presence.unwatch_all(session, session.watches or ())
-        session.watches = None
+        session.watches = session.untold = None
         session.replay = None
         waiting, session.unacknowledged = session.unacknowledged, None
         for sender, re in waiting or ():
@@ -482,17 +505,45 @@ class Registrar:
     def _tell_presence(self, watchers: AbstractSet[Session], news: m.Presence) -> None:
         frame = self._voice.frame(news)
         for watcher in tuple(watchers):
-            if watcher.classic:
+            if watcher.connection is not None and watcher.connection.full:
+                if watcher.untold is None:
+                    watcher.untold = {}
+                watcher.untold[news.user_id] = None
+            elif watcher.classic:
                 self._voice.say(watcher, _for_classic(news))
             elif not self._voice.tell_frame(watcher, frame):
                 self.end(watcher, CloseCode.SESSION_LOST, "too much was missed")
 
-    def tell_presence(self, watcher: Session, news: m.Presence) -> None:
-        """Tell one watcher, which is connected, how things stand with a name."""
-        if watcher.classic:
-            self._voice.say(watcher, _for_classic(news))
-        else:
-            self._voice.tell(watcher, news)
+    def tell_later(self, watcher: Session, user_ids: Iterable[str], re: m.RequestId | UnsetType) -> bool:
+        """Tell a watcher how things stand with some names, and acknowledge that, as fast as it reads.
+
+        False when it asks for that too often without reading.
+        """
+        untold = watcher.untold = watcher.untold or {}
+        untold.update(dict.fromkeys(user_ids))
+        if re is not UNSET:
+            untold[WatchRequest(re)] = None
+        self.tell_untold(watcher)
+        left = len(watcher.untold or ())
+        return left <= self._settings.max_watches + self._settings.backlog_messages
+
+    def tell_untold(self, watcher: Session) -> None:
+        """Tell a connected watcher what it is still to be told, until its connection is full."""
+        untold, watcher.untold = watcher.untold, None
+        rest = iter(untold or ())
+        while watcher.connection is not None:
+            if watcher.connection.full:
+                watcher.untold = dict.fromkeys(rest) or None
+                return
+            one = next(rest, None)
+            if one is None:
+                return
+            if isinstance(one, WatchRequest):
+                self._voice.acknowledge(watcher, one.id)
+            elif watcher.classic:
+                self._voice.say(watcher, _for_classic(self.presence_of(one)))
+            else:
+                self._voice.tell(watcher, self.presence_of(one))
 
     def presence_of(self, user_id: str) -> m.Presence:
         """How things stand with a name, as far as this process knows without asking."""

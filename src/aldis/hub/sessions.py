@@ -46,7 +46,13 @@ class Stage(Enum):
 
 
 class Connection(Protocol):
-    """What the hub needs of a transport. No method raises; after `close` the others do nothing."""
+    """What the hub needs of a transport. No method raises; after `close` the others do nothing.
+
+    `full`: so much waits to be sent that what can wait should. `Hub.writable` follows when it is not so any more, never
+    from within a call of the hub.
+    """
+
+    full: bool
 
     def send(self, frame: bytearray) -> None:
         """Send the message `frame[HEADROOM:]`; the bytes before it may be overwritten.
@@ -59,6 +65,15 @@ class Connection(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close. `Hub.lost` follows exactly once, later, and never from within this call."""
+
+
+class WatchRequest:
+    """A `watch` whose `ack` is due: each is another one, whatever its id."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, request_id: RequestId) -> None:
+        self.id = request_id
 
 
 class Session:
@@ -89,6 +104,7 @@ class Session:
         "secret",
         "stage",
         "unacknowledged",
+        "untold",
         "user_id",
         "waiting",
         "watches",
@@ -120,6 +136,9 @@ class Session:
         self.secret = ""
         self.replay: Replay | None = None
         self.watches: set[str] | None = None
+        # Watched names of which it is still to be told, when its connection is not full any more, and between them the
+        # requests that are acknowledged then.
+        self.untold: dict[str | WatchRequest, None] | None = None
         # Whether the directory is asked on its behalf, and the frames that came meanwhile, in order.
         self.waiting = False
         self.backlog: deque[bytes] | None = None

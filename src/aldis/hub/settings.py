@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from aldis.protocol.messages import IceServer
+from aldis.errors import ConfigError
+from aldis.protocol.messages import MAX_DEVICES, IceServer
 
 
 class IceSource(Protocol):
@@ -25,6 +26,11 @@ class NoIceServers:
         return [], 86_400
 
 
+# Bytes of a `presence` or `discover-response`: as many as a message of a client has, so that whatever can read the one
+# can read the other. MAX_DEVICES of the largest devices need three quarters of them.
+MAX_PRESENCE: Final = 64 * 1024
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSettings:
     """All times are in seconds, all sizes in bytes."""
@@ -33,6 +39,8 @@ class HubSettings:
     auth: Literal["verify", "open"] = "verify"
     # A large SDP with video is around 10 KiB; 64 KiB leaves room and bounds what one frame can cost.
     max_message_bytes: int = 64 * 1024
+    # At most MAX_DEVICES, or a `presence` might get beyond MAX_PRESENCE.
+    max_devices: int = MAX_DEVICES
     # A person's address book, with room; each entry costs 400 bytes to 1 KiB here.
     max_watches: int = 10_000
     # One round trip and a signature; generous for a phone on a bad line.
@@ -56,3 +64,7 @@ class HubSettings:
     bad_proofs: int = 3
     # Clients told to go away come back spread over this time, so that they do not all knock at once.
     drain_spread: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_devices <= MAX_DEVICES:
+            raise ConfigError("max_devices", f"{self.max_devices} is not from 1 to {MAX_DEVICES}")

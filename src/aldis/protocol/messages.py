@@ -23,6 +23,13 @@ MAX_ID_LENGTH: Final = 64
 # Integers beyond this lose digits in a browser (ECMA-262, Number.MAX_SAFE_INTEGER).
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
+# Devices of one user that are online: some phones, computers and tabs. All of them stand in each `presence`.
+MAX_DEVICES: Final = 16
+# Bytes of a sealing key: a hybrid of X25519 and ML-KEM-768 has 1,216, ML-KEM-1024 has 1,568.
+MAX_SEAL_KEY: Final = 2 * 1024
+# Bytes of a token in UTF-8: a JWT with the claims of an identity provider has 1 to 2 KiB.
+MAX_TOKEN: Final = 4 * 1024
+
 RequestId: TypeAlias = (
     Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 )

@@ -208,8 +208,9 @@ class ServerConfig:
     max_connections: int = _setting(
         10_000, _integer(1, 10_000_000), "Connections beyond this number are refused with 503."
     )
+    # With the sender's address it goes to another client, of which ours take 1 MiB; as much may wait for a slow one.
     max_message_bytes: int = _setting(
-        64 * 1024, _integer(1024, 16 * 1024 * 1024, " bytes"), "The largest message that a client may send."
+        64 * 1024, _integer(1024, 512 * 1024, " bytes"), "The largest message that a client may send."
     )
     resume_window: float = _setting(
         30.0, _seconds(0, 3600), "How long a client that lost its connection stays online, to come back."

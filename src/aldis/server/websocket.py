@@ -34,6 +34,9 @@ from aldis.server.http import Upgrade
 
 # What may wait for a slow reader: a second of heavy traffic to one client, and bounded for many of them.
 MAX_UNSENT: Final = 1024 * 1024
+# With so much in waiting a connection is full, until a quarter of that is left: what can wait is not sent to it. So a
+# burst of presence that a client has asked for does not count as slow reading.
+FULL: Final = 256 * 1024
 # Seconds that a client has to answer a close, before the connection is aborted.
 CLOSE_TIMEOUT: Final = 5.0
 # Of so many relayed messages the time of one is taken: to take it costs a twentieth of what it measures.
@@ -56,7 +59,7 @@ _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 class ClientConnection(WSListener):
     """One client's WebSocket. To picows it is a listener, to the hub a `Connection`."""
 
-    __slots__ = ("_clean", "_closing", "_connections", "_message", "_session", "_transport", "_upgrade")
+    __slots__ = ("_clean", "_closing", "_connections", "_message", "_session", "_transport", "_upgrade", "full")
 
     def __init__(self, connections: Connections, upgrade: Upgrade) -> None:
         super().__init__()
@@ -68,12 +71,15 @@ class ClientConnection(WSListener):
         self._message: bytearray | None = None
         self._closing = False
         self._clean = False
+        self.full = False
 
     # --- the hub's side ---------------------------------------------------------------------------------------------
 
     def send(self, frame: bytearray) -> None:
         # picows drops it when a close has been sent, or the connection is gone.
         self._transport.send_reuse_external_bytearray(_TEXT, frame, HEADROOM)  # type: ignore[union-attr]
+        if self.full:
+            self._check_unsent()
 
     def ping(self) -> None:
         if self._transport is not None:
@@ -88,6 +94,11 @@ class ClientConnection(WSListener):
         # Its enumeration ends at 1014, but any code of the protocol passes.
         self._transport.send_close(cast(WSCloseCode, code), text)
         self._connections.closing(self)
+
+    def _check_unsent(self) -> None:
+        transport = self._transport
+        if transport is not None and transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT:
+            self._refuse(CloseCode.SLOW_CONSUMER, "too slow to read")
 
     def abort(self) -> None:
         """End the connection without waiting for the client."""
@@ -105,7 +116,7 @@ class ClientConnection(WSListener):
         connections.opened(self)
         try:
             underlying = transport.underlying_transport
-            underlying.set_write_buffer_limits(high=MAX_UNSENT)
+            underlying.set_write_buffer_limits(high=FULL)
             if upgrade is None or upgrade.refusal is not None:
                 self._refuse(CloseCode.ORIGIN_NOT_ALLOWED, "origin not allowed")
                 return
@@ -161,6 +172,8 @@ class ClientConnection(WSListener):
         else:
             if kind is _PING:
                 transport.send_pong(frame.get_payload_as_bytes())
+                if self.full:
+                    self._check_unsent()
             self._heard(now)
 
     def _fragment(self, frame: WSFrame, now: float) -> None:
@@ -216,11 +229,19 @@ class ClientConnection(WSListener):
                 self._connections.fault(error)
 
     def pause_writing(self) -> None:
-        # The write buffer has passed MAX_UNSENT.
-        self._refuse(CloseCode.SLOW_CONSUMER, "too slow to read")
+        self.full = True
 
     def resume_writing(self) -> None:
-        pass  # it is closing; picows would log a warning
+        self.full = False
+        # Later: TLS may come here from within a call of the hub.
+        asyncio.get_running_loop().call_soon(self._writable)
+
+    def _writable(self) -> None:
+        if self._session is not None and not self._closing:
+            try:
+                self._connections.hub.writable(self._session)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._fault(error)
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         """Close for a fault of the client's."""
