@@ -327,7 +327,7 @@ async def test_a_thousand_broken_requests_leave_the_front_door_open(tmp_path: Pa
     )
     dice = random.Random(SEED)
     statuses: Counter[int] = Counter()
-    async with ServerProcess(tmp_path, origins="https://good.example", log_level="info") as server:
+    async with ServerProcess(tmp_path, names="h", origins="https://good.example", log_level="info") as server:
         for _ in range(1000):
             request = bytearray(good)
             for _ in range(dice.randint(1, 6)):
@@ -352,7 +352,7 @@ async def test_a_thousand_broken_requests_leave_the_front_door_open(tmp_path: Pa
         assert {101, 400, 426} <= set(statuses)
         with pytest.raises(HandshakeRefused):
             await RawClient.connect(server.port, path="/other")
-        async with await RawClient.connect(server.port) as client:
+        async with await RawClient.connect(server.port, host="h") as client:
             assert (await client.register("alice"))["success"] is True
         assert await server.stop() == 0
         server.assert_clean_log()

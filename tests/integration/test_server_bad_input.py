@@ -444,6 +444,7 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_a_wrong_request_gets_its_status(server: ServerProcess, name: str) -> None:
     expected, request = REQUESTS[name]
+    request = request.replace("Host: h\r\n", f"Host: 127.0.0.1:{server.port}\r\n")
     status, _, body = await http_get(server.port, request.encode("latin-1"))
     assert status == expected
     assert b"Traceback" not in body

@@ -31,7 +31,7 @@ UPGRADE = (
 
 @pytest.fixture
 async def server() -> AsyncIterator[SignalingServer]:
-    async with SignalingServer(config()) as server:
+    async with SignalingServer(config(names="h")) as server:
         yield server
 
 
@@ -131,7 +131,7 @@ async def test_all_that_on_the_event_loop_of_a_real_server(tmp_path: Path, tls: 
     files = make_certificates(tmp_path)
     context = ssl.create_default_context(cafile=str(files.ca)) if tls else None
     settings = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
-    async with ServerProcess(tmp_path, **settings) as server:
+    async with ServerProcess(tmp_path, names="h", **settings) as server:
         async with visit(server.port, context) as visitor:
             for _ in range(3):
                 ((status, _, body),) = await visitor.ask(PLAIN % b"/aldis.js")

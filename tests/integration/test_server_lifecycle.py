@@ -189,7 +189,7 @@ async def test_a_connection_that_comes_while_the_server_stops_gets_no_name(tmp_p
         stop = asyncio.create_task(server.stop())
         assert (await client.receive())["type"] == "going-away"
         assert (await admin(server, "/readyz")) == (503, "not ready: it is stopping\n")
-        late = RawClient(reader, writer, "h")
+        late = RawClient(reader, writer, f"127.0.0.1:{server.port}")
         with pytest.raises(Exception, match="503"):
             await late._shake_hands("/", "aldis.v1", {})
         writer.close()

@@ -29,7 +29,7 @@ PACKED = b"GET %b HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip, br\r\n\r\n"
 
 @pytest.fixture
 async def server() -> AsyncIterator[SignalingServer]:
-    async with SignalingServer(config()) as server:
+    async with SignalingServer(config(names="h")) as server:
         yield server
 
 
@@ -78,14 +78,14 @@ async def test_page_and_websocket_share_an_address(server: SignalingServer) -> N
 
 
 async def test_the_page_is_there_also_when_there_is_no_place_for_another_connection() -> None:
-    async with SignalingServer(config(max_connections=1)) as server, await RawClient.connect(server.port):
+    async with SignalingServer(config(names="h", max_connections=1)) as server, await RawClient.connect(server.port):
         assert (await http_get(server.port, PLAIN % b"/"))[0] == 200
 
 
 async def test_over_tls_all_is_the_same_and_nothing_speaks_for_other_ports(tmp_path: Path) -> None:
     files = make_certificates(tmp_path)
     context = ssl.create_default_context(cafile=str(files.ca))
-    async with SignalingServer(config(tls_cert=files.cert, tls_key=files.key)) as server:
+    async with SignalingServer(config(names="h", tls_cert=files.cert, tls_key=files.key)) as server:
         assert server.page_url == f"https://127.0.0.1:{server.port}/"
         status, headers, body = await http_get(server.port, PACKED % b"/", context)
         assert (status, headers["content-encoding"]) == (200, "gzip")
@@ -97,7 +97,7 @@ async def test_over_tls_all_is_the_same_and_nothing_speaks_for_other_ports(tmp_p
 
 
 async def test_without_the_page_the_address_says_what_it_is_and_serves_nothing() -> None:
-    async with SignalingServer(config(web=False)) as server:
+    async with SignalingServer(config(names="h", web=False)) as server:
         assert server.page_url is None
         status, headers, body = await http_get(server.port, PLAIN % b"/")
         assert (status, headers["upgrade"]) == (426, "websocket")
@@ -112,7 +112,7 @@ async def test_a_broken_installation_still_serves_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("aldis.server.pages.files", lambda package: tmp_path)
-    async with SignalingServer(config()) as server:
+    async with SignalingServer(config(names="h")) as server:
         assert server.page_url is None
         status, _, body = await http_get(server.port, PLAIN % b"/")
         assert (status, b"missing" in body) == (503, True)
@@ -249,7 +249,7 @@ async def test_replies_that_nobody_fetches_are_limited(
 
 async def test_who_does_not_fetch_a_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(endpoint, "UNACKNOWLEDGED", 2.0)
-    async with SignalingServer(config()) as server:
+    async with SignalingServer(config(names="h")) as server:
         (tmp_path / "index.html").write_bytes(b"x" * 16 * 1024 * 1024)
         monkeypatch.setattr(server._endpoint._door, "_site", Pages(tmp_path))
         client = await ask_and_read_nothing(server)

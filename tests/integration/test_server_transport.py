@@ -64,10 +64,11 @@ async def test_the_subprotocol_may_be_offered_over_several_lines(server: Signali
 async def test_a_frame_that_comes_with_the_request_is_read(server: SignalingServer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     request = (
-        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"GET / HTTP/1.1\r\nHost: localhost:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: aldis.v1\r\n\r\n"
     )
-    writer.write(request + encode_frame(1, b'{"type":"ping","id":1}'))
+    writer.write(request % server.port + encode_frame(1, b'{"type":"ping","id":1}'))
     async with asyncio.timeout(PATIENCE):
         await reader.readuntil(b"\r\n\r\n")
         client = RawClient(reader, writer, "h")
@@ -111,7 +112,9 @@ async def test_a_proof_names_the_public_name_where_one_is_configured() -> None:
         for sent, taken in (
             ("Signal.Example.com", "signal.example.com"),
             ("alt.example.com:8443", "alt.example.com:8443"),
-            ("10.0.0.7:8080", "signal.example.com"),  # a proxy that rewrites the header
+            ("Signal.Example.com:443", "signal.example.com"),  # a proxy that adds the port
+            ("alt.example.com.:8443", "alt.example.com.:8443"),
+            (f"127.0.0.1:{server.port}", "signal.example.com"),  # a proxy that writes there what it dials
         ):
             async with await RawClient.connect(server.port, host=sent) as client:
                 client.host = taken

@@ -9,18 +9,30 @@ from multidict import CIMultiDict
 
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import FrontDoor, Headers, PlainRequest, Reply, Upgrade, plain, read_plain, write
+from aldis.server.http import FrontDoor, Headers, PlainRequest, Reply, Site, Upgrade, plain, read_plain, write
+from aldis.server.names import Arrival, ServerNames
+
+# A server that listens at 192.0.2.1 and has no other name.
+ARRIVAL = Arrival("192.0.2.1", 8080)
+HOST = "192.0.2.1:8080"
+
+
+def front_door(
+    *names: str, origins: tuple[str, ...] = (), max_connections: int | None = None, site: Site | None = None
+) -> FrontDoor:
+    return FrontDoor(names=ServerNames(names), origins=origins, max_connections=max_connections, site=site)
 
 
 def headers(**fields: str) -> CIMultiDict[str]:
-    made = CIMultiDict({"Host": "h:1", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
+    made = CIMultiDict({"Host": HOST, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
     for name, value in fields.items():
         made[name.replace("_", "-")] = value
     return made
 
 
 def decide(door: FrontDoor, path: bytes = b"/", fields: CIMultiDict[str] | None = None) -> Upgrade | Reply:
-    return door.decide(path, headers() if fields is None else fields, connections=0, draining=False)
+    fields = headers() if fields is None else fields
+    return door.decide(path, fields, arrival=ARRIVAL, connections=0, draining=False)
 
 
 def status(decision: Upgrade | Reply) -> HTTPStatus:
@@ -29,16 +41,16 @@ def status(decision: Upgrade | Reply) -> HTTPStatus:
 
 
 def test_an_upgrade_is_let_in_as_classic_unless_it_offers_the_subprotocol() -> None:
-    door = FrontDoor()
-    assert decide(door) == Upgrade(Dialect.CLASSIC, "h:1")
-    assert decide(door, b"/ws", headers(Sec_WebSocket_Protocol="x, aldis.v1")) == Upgrade(Dialect.V1, "h:1")
-    assert decide(door, b"/", headers(Sec_WebSocket_Protocol="ALDIS.V1")) == Upgrade(Dialect.CLASSIC, "h:1")
+    door = front_door()
+    assert decide(door) == Upgrade(Dialect.CLASSIC, HOST)
+    assert decide(door, b"/ws", headers(Sec_WebSocket_Protocol="x, aldis.v1")) == Upgrade(Dialect.V1, HOST)
+    assert decide(door, b"/", headers(Sec_WebSocket_Protocol="ALDIS.V1")) == Upgrade(Dialect.CLASSIC, HOST)
 
 
 def test_headers_are_put_into_the_shape_that_picows_takes() -> None:
     fields = headers(Connection="keep-alive, Upgrade", Upgrade="WebSocket")
     fields.add("Connection", "other")
-    assert isinstance(decide(FrontDoor(), b"/", fields), Upgrade)
+    assert isinstance(decide(front_door(), b"/", fields), Upgrade)
     assert (fields.getall("Connection"), fields["Upgrade"]) == (["upgrade"], "websocket")
 
 
@@ -49,29 +61,31 @@ def test_headers_are_put_into_the_shape_that_picows_takes() -> None:
         headers(Connection="upgraded"),
         headers(Upgrade="h2c"),
         headers(Sec_WebSocket_Version="12"),
-        CIMultiDict({"Host": "h"}),
-        CIMultiDict(),
+        CIMultiDict({"Host": HOST}),
     ],
 )
 def test_what_is_no_upgrade_is_told_to_upgrade(fields: CIMultiDict[str]) -> None:
-    assert status(decide(FrontDoor(), b"/", fields)) == 426
+    assert status(decide(front_door(), b"/", fields)) == 426
 
 
 class OnePage:
     """A site with one page, at / and at /page."""
 
     def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
-        return plain(HTTPStatus.OK, "hello", "page") if path in (b"/", b"/page") else None
+        return plain(HTTPStatus.OK, "hello", "page") if path in (b"/", b"/page", b"/sdk.js") else None
+
+    def is_shared(self, path: bytes, /) -> bool:
+        return path == b"/sdk.js"
 
 
-@pytest.mark.parametrize("fields", [CIMultiDict({"Host": "h"}), headers(Upgrade="h2c", Connection="Upgrade, HTTP2")])
+@pytest.mark.parametrize("fields", [CIMultiDict({"Host": HOST}), headers(Upgrade="h2c", Connection="Upgrade, HTTP2")])
 def test_with_a_site_browsers_get_its_files_and_upgrades_go_on(fields: CIMultiDict[str]) -> None:
-    door = FrontDoor(site=OnePage())
+    door = front_door(site=OnePage())
     for path in (b"/", b"/?x=/page", b"/page", b"/page?"):
         assert status(decide(door, path, fields)) == 200
     assert status(decide(door, b"/ws", fields)) == 426
     assert status(decide(door, b"/other", fields)) == 404
-    assert decide(door, b"/") == decide(door, b"/ws") == Upgrade(Dialect.CLASSIC, "h:1")
+    assert decide(door, b"/") == decide(door, b"/ws") == Upgrade(Dialect.CLASSIC, HOST)
 
 
 @pytest.mark.parametrize(
@@ -80,48 +94,97 @@ def test_with_a_site_browsers_get_its_files_and_upgrades_go_on(fields: CIMultiDi
         headers(Sec_WebSocket_Version="8"),
         headers(Connection="close"),
         # A proxy that drops what is meant for it alone.
-        CIMultiDict({"Host": "h", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version": "13"}),
+        CIMultiDict({"Host": HOST, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version": "13"}),
     ],
 )
 def test_a_websocket_that_cannot_be_gets_no_page_for_an_answer(fields: CIMultiDict[str]) -> None:
-    assert status(decide(FrontDoor(site=OnePage()), b"/", fields)) == 426
+    assert status(decide(front_door(site=OnePage()), b"/", fields)) == 426
 
 
 def test_other_paths_hold_nothing_and_healthz_says_ok() -> None:
-    assert status(decide(FrontDoor(), b"/other")) == 404
-    assert status(decide(FrontDoor(), b"/healthz", CIMultiDict())) == 200
+    assert status(decide(front_door(), b"/other")) == 404
+    assert status(decide(front_door(), b"/healthz", CIMultiDict())) == 200
 
 
-@pytest.mark.parametrize("host", ["", "a b", "\udcff", "ü.example", "a\x7f", "h" * 264])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "a b",
+        "user@h",
+        "h:",
+        "h:0",
+        "h:65536",
+        "h:08",
+        "h,i",
+        "::1",
+        "[::1",
+        "[1.2.3.4]",
+        "[::zz]",
+        "[fe80::1%25e]",
+        "\udcff",
+        "ü.example",
+        "a\x7f",
+        "h" * 264,
+    ],
+)
 def test_a_host_that_cannot_be_one_is_refused(host: str) -> None:
-    assert status(decide(FrontDoor(), b"/", headers(Host=host))) == 400
+    assert status(decide(front_door(), b"/", headers(Host=host))) == 400
 
 
 def test_the_host_is_taken_in_lower_case() -> None:
-    assert decide(FrontDoor(), b"/", headers(Host="Example.COM:8080")) == Upgrade(Dialect.CLASSIC, "example.com:8080")
+    door = front_door("example.com:8080")
+    assert decide(door, b"/", headers(Host="Example.COM:8080")) == Upgrade(Dialect.CLASSIC, "example.com:8080")
 
 
-def test_with_public_names_the_host_is_always_one_of_them() -> None:
-    door = FrontDoor(names=("A.example", "b.example:8443"))
-    assert decide(door, b"/", headers(Host="B.example:8443")) == Upgrade(Dialect.CLASSIC, "b.example:8443")
-    assert decide(door, b"/", headers(Host="10.0.0.1")) == Upgrade(Dialect.CLASSIC, "a.example")
+def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None:
+    door = front_door(site=OnePage())
+    other = CIMultiDict({"Host": "evil.example:8080"})
+    for path, fields in (
+        (b"/", headers(Host="evil.example:8080")),
+        (b"/ws", headers(Host="evil.example:8080", Sec_WebSocket_Protocol="aldis.v1")),
+        (b"/", other),
+        (b"/page", other),
+        (b"/nothing", other),
+    ):
+        reply = decide(door, path, fields)
+        assert isinstance(reply, Reply)
+        assert (reply.status, reply.outcome) == (421, "misdirected")
+        assert b"--names evil.example:8080\n" in reply.body
+
+
+def test_a_browser_that_dials_another_host_is_let_in_only_to_be_told() -> None:
+    fields = headers(Host="evil.example:8080", Origin="https://evil.example:8080", Sec_WebSocket_Protocol="aldis.v1")
+    door = front_door(site=OnePage(), max_connections=1)
+    assert decide(door, b"/", fields) == Upgrade(Dialect.V1, "evil.example:8080", CloseCode.UNKNOWN_HOST)
+    assert status(door.decide(b"/", fields, arrival=ARRIVAL, connections=1, draining=False)) == 503
+    assert status(decide(door, b"/page", fields)) == 421
+
+
+def test_health_and_the_shared_sdk_are_there_for_every_host() -> None:
+    door = front_door(site=OnePage())
+    for path in (b"/healthz", b"/sdk.js"):
+        assert status(decide(door, path, CIMultiDict({"Host": "evil.example"}))) == 200
 
 
 def test_a_full_or_draining_server_says_when_to_come_back_and_healthz_still_answers() -> None:
-    door = FrontDoor(max_connections=3)
+    door = front_door(max_connections=3)
     for connections, draining in ((3, False), (0, True)):
-        reply = door.decide(b"/", headers(), connections=connections, draining=draining)
+        reply = door.decide(b"/", headers(), arrival=ARRIVAL, connections=connections, draining=draining)
         assert isinstance(reply, Reply)
         assert (reply.status, dict(reply.headers)["Retry-After"]) == (503, "5")
-        assert status(door.decide(b"/healthz", headers(), connections=connections, draining=draining)) == 200
-    assert isinstance(door.decide(b"/", headers(), connections=2, draining=False), Upgrade)
+        assert (
+            status(door.decide(b"/healthz", headers(), arrival=ARRIVAL, connections=connections, draining=draining))
+            == 200
+        )
+    assert isinstance(door.decide(b"/", headers(), arrival=ARRIVAL, connections=2, draining=False), Upgrade)
 
 
 def test_a_page_from_elsewhere_is_let_in_only_to_be_sent_away() -> None:
-    door = FrontDoor(origins=("https://Good.example",))
-    assert decide(door) == Upgrade(Dialect.CLASSIC, "h:1")
-    assert decide(door, b"/", headers(Origin="https://good.EXAMPLE")) == Upgrade(Dialect.CLASSIC, "h:1")
-    refused = Upgrade(Dialect.CLASSIC, "h:1", CloseCode.ORIGIN_NOT_ALLOWED)
+    door = front_door(origins=("https://Good.example",))
+    assert decide(door) == Upgrade(Dialect.CLASSIC, HOST)
+    assert decide(door, b"/", headers(Origin="https://good.EXAMPLE")) == Upgrade(Dialect.CLASSIC, HOST)
+    refused = Upgrade(Dialect.CLASSIC, HOST, CloseCode.ORIGIN_NOT_ALLOWED)
     assert decide(door, b"/", headers(Origin="https://evil.example")) == refused
     both = headers(Origin="https://good.example")
     both.add("Origin", "https://evil.example")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,10 @@ class Certificates:
     ca: Path
     cert: Path
     key: Path
+
+    def client_context(self) -> ssl.SSLContext:
+        """What trusts the authority."""
+        return ssl.create_default_context(cafile=str(self.ca))
 
 
 def make_certificates(folder: Path, *, host: str = "127.0.0.1", expired: bool = False) -> Certificates:

@@ -41,6 +41,7 @@ export const UNAUTHORIZED = 4501;
 export const ORIGIN_NOT_ALLOWED = 4502;
 export const BANNED = 4503;
 export const OVER_LIMITS = 4504;
+export const UNKNOWN_HOST = 4505;
 
 /**
  * Whether a client may reconnect by itself after the connection was closed with `code`.

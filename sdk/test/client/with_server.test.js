@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 
-import { ConnectionClosed, MessageTooLarge, RequestFailed, StateError } from '../../src/errors.js';
+import { ConnectionClosed, MessageTooLarge, RequestFailed, ServerUnreachable, StateError } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { makeClient, online } from '../support/clients.js';
 import { startProxy } from '../support/proxy.js';
@@ -75,6 +75,18 @@ test('the server refuses with its codes', async (t) => {
   assert.ok((await alice.client.discover('alice')).online);
 });
 
+test('a server of another name can register nobody, though it passes on all that is said', async (t) => {
+  const { url, port } = await served(t);
+  const evil = await startProxy(port);
+  t.after(() => evil.close());
+  const { client } = makeClient(t, evil.url, 'victim');
+  await assert.rejects(client.connect(), (error) => error instanceof ServerUnreachable && error.url === `${evil.url}/`);
+  const watcher = await online(t, url, 'watcher');
+  await assert.rejects(client.register(await Identity.generate()), StateError);
+  const { online: isOnline, publicKey } = await watcher.client.discover('victim');
+  assert.deepEqual([isOnline, publicKey], [false, null]);
+});
+
 test('presence, and its end', async (t) => {
   const { url } = await served(t);
   const alice = await online(t, url, 'alice');
@@ -104,10 +116,11 @@ test('thousands of watches and messages at once arrive, in order', async (t) => 
 // --- losses ---
 
 test('a lost connection is resumed, and nothing is missed', async (t) => {
-  const server = await served(t);
-  const proxy = await startProxy(server.port);
-  t.after(() => proxy.close());
-  const alice = await online(t, server.url, 'alice');
+  const [steady, proxy] = [await startProxy(), await startProxy()];
+  t.after(() => [steady, proxy].map((each) => each.close()));
+  const server = await served(t, { names: `${steady.host},${proxy.host}` });
+  steady.port = proxy.port = server.port;
+  const alice = await online(t, steady.url, 'alice');
   const bob = await online(t, proxy.url, 'bob');
   await bob.client.watch('alice');
   for (let round = 0; round < 3; round++) {

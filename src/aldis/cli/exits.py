@@ -104,8 +104,8 @@ def _hint(error: AldisError) -> str | None:
             )
         case RequestFailed(code=ErrorCode.BAD_SIGNATURE):
             return (
-                "If a proxy stands before the server, it must pass the Host header on, or the server must be told\n"
-                "  the names by which it is known."
+                "If a proxy stands before the server, it has to pass the Host header on, and the server needs the\n"
+                "  name that you dial in its --names."
             )
         case RequestFailed(code=ErrorCode.RATE_LIMITED, retry_after=float() as seconds):
             return f"Try again in {seconds:.0f} s."

@@ -88,6 +88,14 @@ def _host(text: str, parts: SplitResult) -> tuple[str, str]:
     return host, host
 
 
+def not_its_name(endpoint: Endpoint) -> str:
+    """What a server means that answers 421 (RFC 9110 section 15.5.20), and what its operator can do."""
+    return (
+        f"it does not go by the name {endpoint.server} (421); if this is the right server, "
+        f"its operator has to start it with --names {endpoint.server}"
+    )
+
+
 def is_this_machine(host: str) -> bool:
     """Tell whether a host name or address means the machine that we run on, without asking anybody."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3

@@ -17,7 +17,7 @@ from hashlib import sha1
 from typing import Final
 from urllib.parse import urlsplit
 
-from aldis.client.endpoint import Endpoint
+from aldis.client.endpoint import Endpoint, not_its_name
 from aldis.errors import ServerUnreachable, StateError
 from aldis.protocol.channel import LABEL
 from aldis.protocol.codec import to_base64
@@ -117,7 +117,7 @@ class Probe:
         status, headers = await self._response(reader)
         accept = to_base64(sha1(f"{key}{_WEBSOCKET_GUID}".encode()).digest())  # noqa: S324
         if status != 101:  # Switching Protocols
-            raise self._failed(_no_upgrade(status, headers))
+            raise self._failed(_no_upgrade(status, headers, self.server))
         if headers.get("sec-websocket-accept") != accept:
             raise self._failed("it answers the upgrade wrongly; is there a cache or a proxy in between?")
         return Upgrade(headers.get("sec-websocket-protocol"), _date(headers.get("date")))
@@ -159,7 +159,7 @@ class Probe:
         return ServerUnreachable(self.server.url, reason)
 
 
-def _no_upgrade(status: int, headers: dict[str, str]) -> str:
+def _no_upgrade(status: int, headers: dict[str, str], server: Endpoint) -> str:
     match status:
         case 301 | 302 | 307 | 308:
             return f"it sends elsewhere, to {headers.get('location', 'an unknown place')[:200]}"
@@ -167,6 +167,8 @@ def _no_upgrade(status: int, headers: dict[str, str]) -> str:
             return "it does not let us in (403)"
         case 404:
             return "there is a web server, but nothing at this path (404)"
+        case 421:
+            return not_its_name(server)
         case 502 | 503 | 504:
             return f"a proxy answers in the server's place: the server behind it is down ({status})"
         case _:

@@ -16,6 +16,7 @@ import os
 import socket
 import ssl
 from collections.abc import MutableMapping
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import aiohappyeyeballs
@@ -34,7 +35,7 @@ from picows import (
 )
 from picows.url import WSParsedURL
 
-from aldis.client.endpoint import Endpoint
+from aldis.client.endpoint import Endpoint, not_its_name
 from aldis.client.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.errors import ServerUnreachable
 from aldis.protocol.codes import CloseCode
@@ -295,7 +296,7 @@ async def open_transport(
         transport = Transport(ws, frames)
         return transport
     except (OSError, WSError, UnicodeError) as error:
-        raise ServerUnreachable(endpoint.url, _why(error)) from error
+        raise ServerUnreachable(endpoint.url, _why(error, endpoint)) from error
     finally:
         if transport is None:
             await _abandon(dialing, sockets)
@@ -320,7 +321,7 @@ async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], socket
         dialing.result()[0].disconnect(False)
 
 
-def _why(error: OSError | WSError | UnicodeError) -> str:
+def _why(error: OSError | WSError | UnicodeError, endpoint: Endpoint) -> str:
     """Why a server cannot be reached, in words for the person who has to mend it."""
     match error:
         case ssl.SSLCertVerificationError():
@@ -333,6 +334,8 @@ def _why(error: OSError | WSError | UnicodeError) -> str:
             return f"its name cannot be resolved: {error.strerror}"
         case WSInvalidStatusError() if error.response is not None:
             status = error.response.status
+            if status == HTTPStatus.MISDIRECTED_REQUEST:
+                return not_its_name(endpoint)
             return f"it answered {status.value} {status.phrase} instead of opening a WebSocket"
         case WSHandshakeError():
             return f"it is no WebSocket server: {error}"

@@ -140,8 +140,8 @@ class Registrar:
             return
         if not verify(key, signature, proofs.registration(session.host, nonce, request.user_id, device)):
             text = (
-                f"the signature does not fit; this server takes its host to be {session.host!r} "
-                "(a proxy that rewrites the Host header is the usual cause when that is not what you dialled)"
+                f"the signature does not fit; this server takes its host to be {session.host!r}. If you dialled "
+                "another one: a proxy has to pass the Host header on, and --names has to list what you dial"
             )
             self._refuse(session, message, ErrorCode.BAD_SIGNATURE, text)
             session.bad_proofs += 1

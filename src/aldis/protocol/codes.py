@@ -57,6 +57,7 @@ class CloseCode(IntEnum):
     ORIGIN_NOT_ALLOWED = 4502
     BANNED = 4503
     OVER_LIMITS = 4504
+    UNKNOWN_HOST = 4505
 
 
 _OWN_FIRST = 4000

@@ -33,8 +33,9 @@ from aldis.server.endpoint import MAX_UNTAKEN, Endpoint
 from aldis.server.http import FrontDoor
 from aldis.server.logs import FaultLog, configure, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
+from aldis.server.names import ServerNames
 from aldis.server.pages import Pages
-from aldis.server.tls import server_context
+from aldis.server.tls import certificate_names, server_context
 from aldis.server.turn import ConfiguredIceServers
 from aldis.server.websocket import Connections
 
@@ -74,8 +75,9 @@ class SignalingServer:
         self._faults = FaultLog(log)
         self._connections = Connections(self.hub, max_message_bytes=config.max_message_bytes, fault=self._faults)
         self._pages = Pages.of_package() if config.web else None
+        self._names = ServerNames(config.names, secure=config.tls_cert is not None)
         door = FrontDoor(
-            names=config.names, origins=config.origins, max_connections=config.max_connections, site=self._pages
+            names=self._names, origins=config.origins, max_connections=config.max_connections, site=self._pages
         )
         self._endpoint = Endpoint(self._connections, door, log)
         self._directory: Directory | None = None
@@ -131,6 +133,8 @@ class SignalingServer:
             context = None
             if config.tls_cert is not None and config.tls_key is not None:
                 context = server_context(config.tls_cert, config.tls_key)
+                if not config.names:
+                    self._names.certify(certificate_names(config.tls_cert))
             self._directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
             if config.admin_port is not None:

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from aldis.environment import data_directory, decoded, expand
 from aldis.errors import ConfigError
+from aldis.server.names import read_name
 
 MEMORY: Final = ":memory:"
 PREFIX: Final = "ALDIS_"
@@ -28,7 +29,6 @@ _NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_SERVER", "ALDIS_CA_FILE
 _STUN: Final = re.compile(r"stuns?:[^\s?@/]+")
 _TURN: Final = re.compile(r"turns?:[^\s?@/]+(\?transport=(udp|tcp))?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/]+|null", re.IGNORECASE)
-_NAME: Final = re.compile(r"[^\s/,@]+")
 _WORDS: Final = {
     "true": True,
     "false": False,
@@ -131,6 +131,15 @@ def _texts(shape: re.Pattern[str], expected: str) -> Callable[[object], tuple[st
     return read
 
 
+def _names(value: object) -> tuple[str, ...]:
+    expected = "a host name as clients dial it, with the port if it is not the usual one"
+    read = tuple(map(read_name, _texts(re.compile(r"[^\s/,@]+"), expected)(value)))
+    names = tuple(name for name in read if name is not None)
+    if len(names) < len(read):
+        raise _Expected(f"{expected}, such as signal.example.com:8443 or [2001:db8::1]")
+    return names
+
+
 def _data(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
@@ -184,8 +193,9 @@ class ServerConfig:
     web: bool = _setting(True, _switch, "Show a page at /, on which people talk to each other in their browsers.")
     names: tuple[str, ...] = _setting(
         (),
-        _texts(_NAME, "a host name as clients dial it, with the port if it is not the usual one"),
-        "The public host names of this server, which registration proofs must name; default: the Host header.",
+        _names,
+        "The host names by which clients dial this server, and no others; needed behind a proxy; "
+        "default: localhost, the address dialled, the certificate's names.",
     )
     origins: tuple[str, ...] = _setting(
         (),

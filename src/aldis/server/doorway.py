@@ -20,6 +20,7 @@ from collections.abc import Callable, MutableSet
 from typing import Final, cast
 
 from aldis.server.http import END_OF_HEAD, PlainRequest, Reply, read_plain, write
+from aldis.server.names import Arrival
 
 # Seconds that a client has to send its whole HTTP request, and to shake hands for TLS.
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -29,6 +30,9 @@ KEEP_ALIVE: Final = 5.0
 MAX_HEAD: Final = 4096
 # Bytes of replies: a page's files but for the largest fit in. TLS lets as much again wait, and more, beneath it.
 MAX_WAITING: Final = 16 * 1024
+
+# Of a connection that has no end here; no host fits it.
+_NOWHERE: Final = Arrival("", 0)
 
 
 class Doorway(asyncio.BufferedProtocol):
@@ -42,11 +46,13 @@ class Doorway(asyncio.BufferedProtocol):
         self,
         opened: MutableSet[Doorway],
         answer: Callable[[Doorway, PlainRequest], tuple[Reply, bool] | None],
-        picows: Callable[[], asyncio.BufferedProtocol],
+        picows: Callable[[Arrival], asyncio.BufferedProtocol],
     ) -> None:
         self._opened = opened
         self._answer = answer
         self._picows = picows
+        # Where the connection has arrived; from `connection_made` on.
+        self.arrival = _NOWHERE
         self._buffer = bytearray(MAX_HEAD)
         # How much of the buffer is filled with what has not been answered.
         self._filled = 0
@@ -72,6 +78,9 @@ class Doorway(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._opened.add(self)
+        sockname = self._transport.get_extra_info("sockname")
+        if sockname:  # nothing for a client that is gone already
+            self.arrival = Arrival(*sockname[:2])
         self._transport.set_write_buffer_limits(high=MAX_WAITING)
         self._wait(HANDSHAKE_TIMEOUT)
 
@@ -129,7 +138,7 @@ class Doorway(asyncio.BufferedProtocol):
         came = memoryview(self._buffer)[: self._filled]
         self._leave()
         transport.set_write_buffer_limits()
-        protocol = self._picows()
+        protocol = self._picows(self.arrival)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         while came and not transport.is_closing():

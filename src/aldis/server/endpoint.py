@@ -20,6 +20,7 @@ import socket
 import ssl
 import sys
 from collections import Counter
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -30,9 +31,21 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in
 
 from aldis.errors import ConfigError
 from aldis.hub.sessions import Dialect
+from aldis.protocol.codes import CloseCode
 from aldis.server.doorway import HANDSHAKE_TIMEOUT, Doorway
-from aldis.server.http import SUBPROTOCOL, FrontDoor, Headers, PlainRequest, Reply, Upgrade, busy
-from aldis.server.logs import Log
+from aldis.server.http import (
+    MISDIRECTED,
+    SUBPROTOCOL,
+    FrontDoor,
+    Headers,
+    PlainRequest,
+    Reply,
+    Upgrade,
+    busy,
+    host_of,
+)
+from aldis.server.logs import Log, Throttle
+from aldis.server.names import Arrival
 from aldis.server.websocket import ClientConnection, Connections
 
 # Seconds for which what we send may stay unacknowledged, before the kernel ends the connection (TCP_USER_TIMEOUT, in
@@ -46,6 +59,10 @@ MAX_UNTAKEN: Final = 512
 MAX_KEPT: Final = 128
 # A reply of this size at most never waits: it fits into the smallest buffer that the kernel has (tcp(7), tcp_wmem).
 AT_ONCE: Final = 4096
+# Log lines about requests for other hosts: one tells the operator what to do, and any client can cause a thousand.
+MISDIRECTED_PER_SECOND: Final = 0.1
+# Addresses of this machine at which connections arrive: it has few, but may listen on a whole network of them.
+MAX_ARRIVALS: Final = 64
 # picows's smallest. It grows to what a client sends; most send little, and this is most of what one costs.
 READ_BUFFER: Final = 2048
 # The SYN queue; the kernel has its own limit (net.core.somaxconn).
@@ -109,6 +126,9 @@ class Endpoint:
         self._door = door
         self._log = log
         self._picows_log = _PicowsLog(connections, log)
+        self._misdirected = Throttle(1.0 / MISDIRECTED_PER_SECOND)
+        # By where a connection has arrived: what picows asks. One for all connections, not one for each.
+        self._enter_at = lru_cache(maxsize=MAX_ARRIVALS)(lambda arrival: partial(self._enter, arrival))
         self._server: asyncio.Server | None = None
         self._draining = False
 
@@ -138,13 +158,13 @@ class Endpoint:
         for doorway in list(self._opened):
             doorway.leave_unless_new()
 
-    def _picows(self) -> asyncio.BufferedProtocol:
+    def _picows(self, arrival: Arrival) -> asyncio.BufferedProtocol:
         """What `picows.ws_create_server` makes for each connection; it does not give it away, so it is made here."""
         return cast(
             asyncio.BufferedProtocol,
             WSProtocol(
                 *(None, None, False),  # where a client connects to; it is none
-                self._enter,
+                self._enter_at(arrival),
                 self._picows_log,
                 True,  # an exception of ours ends the connection
                 HANDSHAKE_TIMEOUT,
@@ -158,14 +178,14 @@ class Endpoint:
 
     def _answer(self, doorway: Doorway, request: PlainRequest) -> tuple[Reply, bool] | None:
         """The reply to a plain request, and whether the connection may be kept; None for what is picows's."""
-        decision = self._decide(request.path, request.headers)
+        decision = self._decide(doorway.arrival, request.path, request.headers)
         if isinstance(decision, Upgrade):
             return None
         keep = not self._draining and len(self._opened) <= MAX_KEPT
         return self._admit(decision, doorway), keep
 
-    def _enter(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        decision = self._decide(request.path, request.headers)
+    def _enter(self, arrival: Arrival, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        decision = self._decide(arrival, request.path, request.headers)
         if isinstance(decision, Upgrade):
             listener = ClientConnection(self._connections, decision)
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
@@ -173,12 +193,29 @@ class Endpoint:
         response = _response(self._admit(decision, untaken))
         return WSUpgradeResponseWithListener(response, untaken if untaken in self._untaken else None)
 
-    def _decide(self, path: bytes, headers: Headers) -> Upgrade | Reply:
+    def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> Upgrade | Reply:
         try:
-            return self._door.decide(path, headers, connections=len(self._connections), draining=self._draining)
+            decision = self._door.decide(
+                path, headers, arrival=arrival, connections=len(self._connections), draining=self._draining
+            )
+            if isinstance(decision, Upgrade):
+                wrong = decision.refusal == CloseCode.UNKNOWN_HOST
+            else:
+                wrong = decision.outcome == MISDIRECTED
+            if wrong:
+                self._tell_operator(headers)
+            return decision
         except Exception as error:  # noqa: BLE001 - picows would show the text of the exception to the client
             self._connections.fault(error)
             return Reply(HTTPStatus.INTERNAL_SERVER_ERROR, b"", "fault", ())
+
+    def _tell_operator(self, headers: Headers) -> None:
+        """Log that a request was for a host that is not this server, and what to do if it should be."""
+        unlogged = self._misdirected.pass_now()
+        host = host_of(headers)
+        if unlogged is not None and host is not None:
+            text = "refused a request for a host that is not this server; if it is, add it with --names"
+            self._log.warning(text, host=host.text, unlogged_before=unlogged)
 
     def _admit(self, reply: Reply, taker: Doorway | _Untaken) -> Reply:
         """The reply, or another one when there are too many that may wait for clients to fetch them."""

@@ -6,6 +6,11 @@
     GET / or /ws, without either        426 and a sentence for whoever opened it in a browser
     anything else                       404
 
+Whatever `Host` names has to be this server (`server.names`), or the answer is 421. This keeps proofs for other servers
+out, and pages that make their own name lead here (DNS rebinding). Two answers are the same for all hosts: /healthz,
+since load balancers write there what they like, and the SDK, which is public, so that a program in a browser can tell
+its developer what is wrong.
+
 It decides and says so in values; no socket is known here. Headers are put into the one shape that picows accepts.
 
 It also reads those requests after which a connection may go on to the next (`read_plain`), and writes the replies to
@@ -24,13 +29,14 @@ from multidict import CIMultiDict
 
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
+from aldis.server.names import Arrival, Host, ServerNames, read_host
 
 SUBPROTOCOL: Final = "aldis.v1"
 WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws"})
-# RFC 1035 section 2.3.4: a host name has at most 255 octets; with brackets and a port.
-MAX_HOST: Final = 263
 # What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
 RETRY_AFTER: Final = 5
+# The outcome of a request whose host is not this server.
+MISDIRECTED: Final = "misdirected"
 # What ends the head of a request.
 END_OF_HEAD: Final = b"\r\n\r\n"
 # RFC 9112 section 3, in origin-form, and section 5, without what is obsolete; all of it ASCII that can be seen.
@@ -56,7 +62,10 @@ class Headers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The request becomes a WebSocket. `refusal` is a close code with which it ends at once."""
+    """The request becomes a WebSocket. `refusal` is a close code with which it ends at once.
+
+    `host` is what registration proofs have to name; with the refusal UNKNOWN_HOST, what the client has dialled.
+    """
 
     dialect: Dialect
     host: str
@@ -78,6 +87,9 @@ class Site(Protocol):
 
     def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
         """What a GET of this path gets; None when there is nothing."""
+
+    def is_shared(self, path: bytes, /) -> bool:
+        """Whether this is for pages of other origins too, and the same whatever the host."""
 
 
 def plain(status: HTTPStatus, text: str, outcome: str, *headers: tuple[str, str]) -> Reply:
@@ -139,6 +151,12 @@ def tokens(headers: Headers, name: str) -> list[str]:
     return [token.strip() for line in headers.getall(name, []) for token in line.split(",")]
 
 
+def host_of(headers: Headers) -> Host | None:
+    """The host that a request is for; None when it names none, several (RFC 9112 section 3.2), or no possible one."""
+    values = headers.getall("Host", [])
+    return read_host(values[0]) if len(values) == 1 else None
+
+
 _NO_UPGRADE: Final = plain(
     HTTPStatus.UPGRADE_REQUIRED,
     "This is an Aldis signaling server. It speaks WebSocket: connect to this address with an Aldis client,\n"
@@ -152,42 +170,63 @@ _NOT_FOUND: Final = plain(
 )
 
 
+def misdirected(host: Host) -> Reply:
+    """The refusal of a host that is not this server; in words for whoever came here, and for the operator."""
+    text = (
+        f"This server does not go by the name {host.text}.\n"
+        "\n"
+        "If somebody sent you here, tell them. If it is your server, start it with this name:\n"
+        "\n"
+        f"    aldis serve --names {host.text}\n"
+        "\n"
+        "With several names, separate them by commas. A proxy in front of it has to pass the Host header on.\n"
+    )
+    return plain(HTTPStatus.MISDIRECTED_REQUEST, text, MISDIRECTED)
+
+
 class FrontDoor:
-    """Decides on each request. `names` are the public host names, `origins` the allowed values of `Origin`.
+    """Decides on each request. `names` are the server's own host names, `origins` the allowed values of `Origin`.
 
     `site` is what people are shown in a browser; without one, they are told that this is no place for them.
 
     `origins` is empty by default and then any web page may connect. That is safe here because nothing is granted by
     cookie or address: who somebody is depends on a key that only its owner's page can use. Where it is not empty,
     clients that are no browsers (they send no `Origin`) still get in, and a page from elsewhere is closed with 4502
-    after the upgrade, since a browser shows a page the close code and never the status of a refused handshake.
+    after the upgrade, since a browser shows a page the close code and never the status of a refused handshake. For the
+    same reason a browser that takes this server for another one is closed with 4505, and other clients get 421.
     """
 
     def __init__(
         self,
         *,
-        names: tuple[str, ...] = (),
+        names: ServerNames,
         origins: tuple[str, ...] = (),
         max_connections: int | None = None,
         site: Site | None = None,
     ) -> None:
-        self._names = tuple(name.lower() for name in names)
+        self._names = names
         self._origins = frozenset(origin.lower() for origin in origins)
         self._max_connections = max_connections
         self._site = site
 
-    def decide(self, path: bytes, headers: Headers, *, connections: int, draining: bool) -> Upgrade | Reply:
+    def decide(
+        self, path: bytes, headers: Headers, *, arrival: Arrival, connections: int, draining: bool
+    ) -> Upgrade | Reply:
         """Say what becomes of a GET request, and put the headers of an upgrade into the shape that picows takes."""
         path = path.partition(b"?")[0]
         if path == b"/healthz":
             return plain(HTTPStatus.OK, "ok\n", "healthz")
-        if path not in WEBSOCKET_PATHS:
-            return self._show(path, headers) or _NOT_FOUND
-        if not self._is_upgrade(headers):
-            return (None if self._means_upgrade(headers) else self._show(path, headers)) or _NO_UPGRADE
-        host = self._host(headers)
+        host = host_of(headers)
         if host is None:
             return plain(HTTPStatus.BAD_REQUEST, "The Host header is missing or not valid.\n", "bad-request")
+        own = self._names.own(host, arrival)
+        upgrade = path in WEBSOCKET_PATHS and self._is_upgrade(headers)
+        if own is None and not (upgrade and headers.getall("Origin", [])) and not self._is_shared(path):
+            return misdirected(host)
+        if path not in WEBSOCKET_PATHS:
+            return self._show(path, headers) or _NOT_FOUND
+        if not upgrade:
+            return (None if self._means_upgrade(headers) else self._show(path, headers)) or _NO_UPGRADE
         if draining:
             return busy("This server is going away; try again in a moment.\n", "draining")
         if self._max_connections is not None and connections >= self._max_connections:
@@ -197,11 +236,15 @@ class FrontDoor:
         headers["Upgrade"] = "websocket"
         offered = tokens(headers, "Sec-WebSocket-Protocol")
         dialect = Dialect.V1 if SUBPROTOCOL in offered else Dialect.CLASSIC
-        refusal = None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED
-        return Upgrade(dialect, host, refusal)
+        if own is None:
+            return Upgrade(dialect, host.text, CloseCode.UNKNOWN_HOST)
+        return Upgrade(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)
 
     def _show(self, path: bytes, headers: Headers) -> Reply | None:
         return None if self._site is None else self._site.reply(path, headers)
+
+    def _is_shared(self, path: bytes) -> bool:
+        return self._site is not None and self._site.is_shared(path)
 
     @staticmethod
     def _is_upgrade(headers: Headers) -> bool:
@@ -219,18 +262,6 @@ class FrontDoor:
         """
         upgrades = (token.lower() for token in tokens(headers, "Upgrade"))
         return "websocket" in upgrades or bool(headers.getall("Sec-WebSocket-Key", []))
-
-    def _host(self, headers: Headers) -> str | None:
-        """The host that registration proofs have to name; None when the request names none."""
-        values = headers.getall("Host", [])
-        if len(values) != 1:
-            return None  # RFC 9112 section 3.2
-        host = values[0].lower()
-        if not host or len(host) > MAX_HOST or not host.isascii() or not host.isprintable() or " " in host:
-            return None
-        if self._names and host not in self._names:
-            return self._names[0]
-        return host
 
     def _origin_allowed(self, headers: Headers) -> bool:
         origins = headers.getall("Origin", [])

@@ -75,23 +75,37 @@ def configure(log_format: Literal["console", "json"], level: str) -> None:
     logging.captureWarnings(True)
 
 
+class Throttle:
+    """Lets one event pass in `seconds`, and counts those that it has not let pass."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._next = 0.0
+        self._stopped = 0
+
+    def pass_now(self) -> int | None:
+        """How many were stopped since the last that has passed; None when this one may not pass."""
+        now = self._clock()
+        if now < self._next:
+            self._stopped += 1
+            return None
+        self._next = now + self._seconds
+        stopped, self._stopped = self._stopped, 0
+        return stopped
+
+
 class FaultLog:
     """Logs unexpected exceptions with their traceback, at most `FAULTS_PER_SECOND`; counts them all."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = monotonic) -> None:
         self._log = log
-        self._clock = clock
-        self._next = 0.0
-        self._unlogged = 0
+        self._throttle = Throttle(1.0 / FAULTS_PER_SECOND, clock)
         self.count = 0
 
     def __call__(self, error: BaseException) -> None:
         """Log and count one exception: a bug, here or in what we stand on."""
         self.count += 1
-        now = self._clock()
-        if now < self._next:
-            self._unlogged += 1
-            return
-        self._next = now + 1.0 / FAULTS_PER_SECOND
-        self._log.error("unexpected fault", exc_info=error, unlogged_before=self._unlogged)
-        self._unlogged = 0
+        unlogged = self._throttle.pass_now()
+        if unlogged is not None:
+            self._log.error("unexpected fault", exc_info=error, unlogged_before=unlogged)

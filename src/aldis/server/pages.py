@@ -134,6 +134,10 @@ class Pages:
         """All paths at which there is something."""
         return frozenset(self._files)
 
+    def is_shared(self, path: bytes) -> bool:
+        """Whether this is the SDK, which pages of other origins import."""
+        return path == _path(SHARED)
+
     def reply(self, path: bytes, headers: Headers) -> Reply | None:
         """What a GET of this path gets; None when there is nothing. `path` is without its query."""
         file = self._files.get(path)

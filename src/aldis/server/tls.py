@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from cryptography import x509
+
 from aldis.errors import ConfigError
 
 
@@ -28,3 +30,20 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         problem = f"{certificate} and {key} are not a certificate and its unencrypted key in PEM: {error}"
         raise ConfigError("tls_cert", problem) from error
     return context
+
+
+def certificate_names(certificate: Path) -> tuple[str, ...]:
+    """The DNS names and addresses for which the first certificate of a file is made (RFC 5280 section 4.2.1.6).
+
+    Raises `ConfigError` when the names cannot be read. The subject's common name is none (RFC 9525 section 6.3).
+    """
+    try:
+        leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    except (OSError, ValueError) as error:
+        problem = f"the names in {certificate} cannot be read: {error}; say the server's own with --names"
+        raise ConfigError("tls_cert", problem) from error
+    addresses = map(str, names.get_values_for_type(x509.IPAddress))
+    return (*names.get_values_for_type(x509.DNSName), *addresses)

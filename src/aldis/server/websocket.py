@@ -46,6 +46,12 @@ _MAX_REASON: Final = 123
 # RFC 6455 section 7.4.2: the last of the private codes.
 _LAST_CODE: Final = 4999
 
+# What a browser is told that may not come in; in at most `_MAX_REASON` bytes.
+_REFUSALS: Final = {
+    CloseCode.ORIGIN_NOT_ALLOWED: "origin not allowed",
+    CloseCode.UNKNOWN_HOST: "not a name of this server; if it should be one, its operator has to add it to --names",
+}
+
 _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
@@ -118,7 +124,8 @@ class ClientConnection(WSListener):
             underlying = transport.underlying_transport
             underlying.set_write_buffer_limits(high=FULL)
             if upgrade is None or upgrade.refusal is not None:
-                self._refuse(CloseCode.ORIGIN_NOT_ALLOWED, "origin not allowed")
+                code = CloseCode.INTERNAL_ERROR if upgrade is None or upgrade.refusal is None else upgrade.refusal
+                self._refuse(code, _REFUSALS.get(code, "internal error"))
                 return
             peer = underlying.get_extra_info("peername")
             remote = peer[0] if peer else ""

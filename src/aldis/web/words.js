@@ -156,6 +156,7 @@ const CLOSINGS = {
   4502: ['The server does not allow pages from this address', 'Open the page of the server itself.'],
   4503: ['The operator has banned this name', 'Ask the operator of the server.'],
   4504: ['The server has ended the connection', 'This page has asked too much of it. Reload the page.'],
+  4505: ['The server does not know itself by this address', 'Tell its operator, who can add it with --names.'],
 };
 
 /**

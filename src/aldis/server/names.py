@@ -1,0 +1,139 @@
+"""Which host names are this server's own, so that a proof made for another server is worth nothing here.
+
+A client signs the host that it has dialled, and says in `Host` which one that is. Another server that passes our
+challenge on to a client of its own has to send us its own name in `Host`, or the signature does not fit. So this server
+accepts a host only if it knows by itself that the name is its own. It never believes `X-Forwarded-Host` or `Forwarded`.
+
+* With names in the settings, those and no others.
+* Without: the literal address at which the connection has arrived; `localhost` and names under it, when that is a
+  loopback address; the names and addresses in the server's certificate. The port is part of the name and has to be the
+  one at which the connection has arrived, because another port of the same machine may be somebody else's.
+
+With names in the settings, a `Host` that has the address of arrival stands for the first of the names: proxies that do
+not pass `Host` on write there what they dial. This lets no other name in; the proof has to fit the first name.
+
+Pure: it knows no socket and no file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+# RFC 1035 section 2.3.4: a host name has at most 255 octets; with brackets and a port.
+MAX_HOST: Final = 263
+# RFC 3986 section 3.2.2, of which only what DNS names and addresses consist of; no user name, no empty port.
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*)(?::([1-9][0-9]{0,4}))?")
+_MAX_PORT: Final = 65535
+_HTTP: Final = 80
+_HTTPS: Final = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """The server's own end of a connection, as `getsockname` tells it."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host that can be dialled. `text` is all of it in lower case, `name` without the port and a final dot."""
+
+    text: str
+    name: str
+    port: int | None
+
+
+def read_host(text: str) -> Host | None:
+    """Read the value of a `Host` header; None when it cannot be one. The name has to be in ASCII (A-labels)."""
+    lower = text.lower()
+    found = _HOST.fullmatch(lower) if len(text) <= MAX_HOST and text.isascii() else None
+    if found is None:
+        return None
+    port = int(found[2]) if found[2] else None
+    if port is not None and port > _MAX_PORT:
+        return None
+    if found[1].startswith("[") and (":" not in found[1] or _address(found[1]) is None):
+        return None
+    return Host(lower, found[1].removesuffix("."), port)
+
+
+def read_name(text: str) -> str | None:
+    """Read a name from the settings: `host` or `host:port`, as a client sends it; None when it cannot be one.
+
+    A name beyond ASCII becomes A-labels, the default ports of both schemes go: clients leave them out.
+    """
+    name, colon, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "")
+    try:
+        ascii_name = name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return None
+    host = read_host(f"{ascii_name}{colon}{port}")
+    return None if host is None else _without_default_port(host)
+
+
+def _without_default_port(host: Host) -> str:
+    return host.name if host.port in (None, _HTTP, _HTTPS) else f"{host.name}:{host.port}"
+
+
+class ServerNames:
+    """The names of one server: `configured` as `read_name` gives them; `secure` tells whether its port speaks TLS."""
+
+    def __init__(self, configured: tuple[str, ...] = (), *, secure: bool = False) -> None:
+        self._configured = configured
+        self._certified: frozenset[str] = frozenset()
+        self._addresses: frozenset[IPv4Address | IPv6Address] = frozenset()
+        self._default_port = _HTTPS if secure else _HTTP
+
+    def certify(self, names: Iterable[str]) -> None:
+        """Take the names and addresses in the certificate that is in use from now on, in place of earlier ones."""
+        names = tuple(names)
+        self._certified = frozenset(name.lower().removesuffix(".") for name in names)
+        self._addresses = frozenset(address for name in names if (address := _address(name)) is not None)
+
+    def own(self, host: Host, arrival: Arrival) -> str | None:
+        """What a proof has to name when a client has dialled `host`; None when that is not this server."""
+        if self._configured:
+            plain = _without_default_port(host)
+            if plain in self._configured:
+                # As the client has written it, but for a port that only a proxy writes.
+                return host.text if host.port not in (_HTTP, _HTTPS) else plain
+            return self._configured[0] if self._is_arrival(host, arrival) else None
+        if self._is_arrival(host, arrival) or (self._port_fits(host, arrival) and self._is_certified(host.name)):
+            # The scheme's own port is left out by clients, whatever a proxy adds.
+            return host.text if host.port != self._default_port else host.text.rpartition(":")[0]
+        return None
+
+    def _port_fits(self, host: Host, arrival: Arrival) -> bool:
+        return (host.port or self._default_port) == arrival.port
+
+    def _is_arrival(self, host: Host, arrival: Arrival) -> bool:
+        if not self._port_fits(host, arrival):
+            return False
+        arrived = _address(arrival.address)
+        if host.name == "localhost" or host.name.endswith(".localhost"):  # RFC 6761 section 6.3
+            return arrived is not None and arrived.is_loopback
+        return arrived is not None and _address(host.name) == arrived
+
+    def _is_certified(self, name: str) -> bool:
+        address = _address(name)
+        if address is not None:
+            return address in self._addresses
+        # RFC 9525 section 6.3: a wildcard is the whole first label, and stands for one.
+        return name in self._certified or f"*.{name.partition('.')[2]}" in self._certified
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, without brackets and scope. One that is mapped to IPv6 is IPv4 (RFC 4291 section 2.5.5.2)."""
+    try:
+        address = ip_address(text.removeprefix("[").removesuffix("]").partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
