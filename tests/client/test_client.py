@@ -129,6 +129,27 @@ def test_it_works_on_the_event_loops_there_are(new_loop: Callable[[], asyncio.Ab
         runner.run(conversation())
 
 
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_deadline_that_is_due_already_ends_the_request_and_not_the_client(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def conversation() -> None:
+        async with nothing_left_behind(), ScriptedServer() as server:
+            # Less than the millisecond in which uvloop counts.
+            client = SignalingClient(server.url, "alice", request_timeout=1e-4)
+            async with client:
+                line = await server.accept()
+                events = client.events()
+                outcomes = await asyncio.gather(*(client.ping() for _ in range(10)), return_exceptions=True)
+                assert [type(outcome) for outcome in outcomes] == [RequestTimeout] * 10
+                line.say(type="going-away", reconnectIn=5)
+                async with asyncio.timeout(PATIENCE):
+                    assert isinstance(await anext(events), GoingAway)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(conversation())
+
+
 async def test_a_first_attempt_that_fails_is_raised_and_can_be_made_again() -> None:
     async with nothing_left_behind():
         server = ScriptedServer()

@@ -308,3 +308,15 @@ async def test_a_sender_does_not_wait_for_a_dead_connection() -> None:
         line.hang_up()
         async with asyncio.timeout(PATIENCE):
             await waiting
+
+
+async def test_an_end_that_comes_before_anybody_listens_is_told_all_the_same() -> None:
+    # As with eager tasks (Python 3.12), which see that the connection is gone before `open_transport` has returned.
+    async with ScriptedServer() as server:
+        transport = await open_transport(Endpoint.parse(server.url))
+        line = await server.accept()
+        line.hang_up()
+        await transport.wait_closed()
+        ear = Ear()
+        transport.start(ear)
+        assert (await ear.end())[0] == 1006

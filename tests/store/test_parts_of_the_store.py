@@ -22,6 +22,7 @@ from aldis.store.ice import IceKeeper
 from aldis.store.keys import DirectoryPins, claimed_key
 from aldis.store.state import PeerView, StoreLimits, StoreState
 from aldis.store.tasks import Tasks
+from support.patience import PATIENCE
 
 ONE, OTHER = b"1" * 32, b"2" * 32
 
@@ -236,3 +237,13 @@ async def test_what_comes_too_early_is_held_back_in_bounds() -> None:
 )
 def test_this_machine_is_known_by_its_names(host: str, here: bool) -> None:
     assert is_this_machine(host) is here
+
+
+async def test_a_time_to_live_of_any_size_ends_the_wait_for_the_first_answer() -> None:
+    client = Asked(IceServers((TURN,), 10**400))
+    keeper = IceKeeper(client, None, loopback=False)  # type: ignore[arg-type]
+    keeping = asyncio.create_task(keeper.keep())
+    async with asyncio.timeout(PATIENCE):
+        await keeper.known()
+    assert not keeping.done()
+    keeping.cancel()

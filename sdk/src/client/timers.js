@@ -2,7 +2,7 @@
  * Time as an argument: the clock and the timers that everything above `protocol/` is given, and the real ones.
  *
  * Rules: seconds everywhere, monotonic. `callLater` never calls back at once, also not for a time that has passed.
- * Cancelling twice, or after the call, does no harm.
+ * Cancelling twice, or after the call, does no harm. `seconds` is a number, of any size; NaN is refused where it comes in.
  */
 
 /**
@@ -19,7 +19,12 @@ const LONGEST = 2 ** 31 - 1;
 export const timers = {
   time: () => performance.now() / 1000,
   callLater(seconds, callback) {
-    const timer = setTimeout(callback, Math.min(seconds * 1000, LONGEST));
+    /** @type {ReturnType<typeof setTimeout>} */
+    let timer;
+    const wait = (/** @type {number} */ left) => {
+      timer = left > LONGEST ? setTimeout(wait, LONGEST, left - LONGEST) : setTimeout(callback, left);
+    };
+    wait(seconds * 1000);
     return () => clearTimeout(timer);
   },
 };

@@ -23,6 +23,22 @@ test('nothing is called at once, and what is cancelled not at all', async () => 
   assert.equal(calls, 10);
 });
 
+test('a time beyond what setTimeout can count comes when it is due, and can be cancelled on the way', ({ mock }) => {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  const longest = 2 ** 31 - 1; // milliseconds
+  let calls = 0;
+  timers.callLater((3 * longest) / 1000, () => calls++);
+  const cancel = timers.callLater((2 * longest) / 1000, () => (calls += 10));
+  timers.callLater(Infinity, () => (calls += 100));
+  mock.timers.tick(longest);
+  assert.equal(calls, 0);
+  cancel();
+  mock.timers.tick(longest);
+  assert.equal(calls, 0);
+  mock.timers.tick(longest);
+  assert.equal(calls, 1);
+});
+
 test('a time that is far away is not now', async () => {
   const cancel = timers.callLater(1e9, () => assert.fail('called'));
   await called(0.01);

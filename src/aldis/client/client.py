@@ -101,7 +101,8 @@ class SignalingClient:
         )
         self._transport: Transport | None = None
         self._dialing: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        # The handle and the time that it is set for. uvloop's handle does not know its time when that is due already.
+        self._timer: tuple[asyncio.Handle, float] | None = None
         self._futures: dict[int, asyncio.Future[Result]] = {}
         self._subscribers: dict[object, Callable[[SignalingEvent], None]] = {}
         # Weak: an iterator that nobody holds any more need not be fed.
@@ -172,7 +173,7 @@ class SignalingClient:
         self._machine.close()
         self._carry_out()
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer[0].cancel()
             self._timer = None
         if self._dialing is not None:
             self._dialing.cancel()
@@ -402,13 +403,14 @@ class SignalingClient:
     def _set_timer(self) -> None:
         deadline = self._machine.next_deadline
         if self._timer is not None:
+            handle, set_for = self._timer
             # One that comes too early only looks again; most deadlines move away before they are reached.
-            if deadline is not None and self._timer.when() <= deadline:
+            if deadline is not None and set_for <= deadline:
                 return
-            self._timer.cancel()
+            handle.cancel()
             self._timer = None
         if deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._look_at_the_clock)
+            self._timer = (asyncio.get_running_loop().call_at(deadline, self._look_at_the_clock), deadline)
 
     def _look_at_the_clock(self) -> None:
         self._timer = None

@@ -131,6 +131,8 @@ class _Frames(WSListener):
         self._ws: WSTransport | None = None
         # How the connection ended, as soon as that is known; what comes after that is not listened to.
         self._end: tuple[int, str] | None = None
+        # Set once the connection is gone: what `transport_lost` is told, at `start` if nobody listened before.
+        self._over: tuple[int, str] | None = None
         self._closing = False
         self._cut: asyncio.TimerHandle | None = None
 
@@ -139,6 +141,8 @@ class _Frames(WSListener):
         early, self._early = self._early, []
         for text in early:
             listener.text_received(text)
+        if self._over is not None:
+            listener.transport_lost(*self._over)
 
     # --- called by picows -------------------------------------------------------------------------------------------
 
@@ -224,9 +228,9 @@ class _Frames(WSListener):
         if self._cut is not None:
             self._cut.cancel()
         reason = f"the server broke the protocol: {failure}" if failure else "the connection broke"
-        code, reason = self._end or (CloseCode.ABNORMAL, reason)
+        self._over = self._end or (CloseCode.ABNORMAL, reason)
         if self._listener is not None:
-            self._listener.transport_lost(code, reason)
+            self._listener.transport_lost(*self._over)
 
 
 async def open_transport(

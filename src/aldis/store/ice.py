@@ -58,7 +58,8 @@ class IceKeeper:
             _log.debug("the ICE servers cannot be had: %s", error)
             return _RETRY_SECONDS
         self.config = self._config(found.ice_servers)
-        return min(max(found.ttl * _RENEW_AT, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+        # The limit comes first: a whole number of JSON may be too large for a float.
+        return max(min(found.ttl, _LONGEST_SECONDS) * _RENEW_AT, _SHORTEST_SECONDS)
 
     def close(self) -> None:
         """Nobody will ask any more: who waits for the first answer need not."""
