@@ -40,6 +40,7 @@ class Line:
         self.watched = True
         self.registered = True
         self.state = PeerState.NEW
+        self.clock_from: float | None = 0.0
         self.found: list[BaseException | None] = []  # what asking for the peer leads to; nothing wrong when empty
         self.asked = 0
         self.dialled = 0
@@ -331,20 +332,36 @@ async def test_what_was_wrong_with_an_answer_is_why_an_attempt_failed_or_took_to
     with pytest.raises(ProofInvalid):
         await waiting
     line = Line()
-    waiting = await line.connect(0.01)
+    waiting = await line.connect(5)
     line.caller.refused(FORGED)
+    await line.wait(5)
     with pytest.raises(ProofInvalid):
         await waiting
 
 
 async def test_taking_too_long_is_told_with_what_is_known() -> None:
+    for registered, words in ((True, "not there after 5 s"), (False, "server cannot be reached")):
+        line = Line()
+        line.registered = registered
+        waiting = await line.connect(5)
+        await line.wait(4.9)
+        assert not waiting.done()
+        await line.wait(0.1)
+        with pytest.raises(PeerConnectionFailed, match=words):
+            await waiting
+
+
+async def test_the_time_to_connect_begins_with_the_turn_of_the_attempt() -> None:
     line = Line()
-    with pytest.raises(PeerConnectionFailed, match="not there after"):
-        await line.caller.connected(0.01)
-    line = Line()
-    line.registered = False
-    with pytest.raises(PeerConnectionFailed, match="server cannot be reached"):
-        await line.caller.connected(0.01)
+    line.clock_from = None
+    waiting = await line.connect(5)
+    await line.wait(42)
+    line.clock_from = line.timers.time()
+    await line.wait(4.9)
+    assert not waiting.done()
+    await line.wait(0.1)
+    with pytest.raises(PeerConnectionFailed, match="not there after 5 s"):
+        await waiting
 
 
 async def test_losing_the_server_during_a_call_is_no_outcome() -> None:

@@ -25,6 +25,7 @@ from aldis.peer.connection import PeerConnection, PeerState, PeerTiming
 from aldis.peer.engine import EngineChannel, EngineConfig, EngineConnection, EngineRefused, EngineState
 from aldis.peer.engines.catalog import load_engine
 from aldis.peer.trust import Trust
+from aldis.peer.turns import Turns
 from aldis.protocol.channel import VERSION, Ack, Chunk, Hello
 from aldis.protocol.messages import Candidate, Capabilities, Description, Proof
 from support.patience import PATIENCE
@@ -338,6 +339,7 @@ class Side:
         pins: Pins | None = None,
         timing: PeerTiming | None = None,
         timers: FakeTimers | None = None,
+        turns: Turns | None = None,
         version: int = VERSION,
     ) -> None:
         self.identity = identity or Identity.generate()
@@ -361,6 +363,7 @@ class Side:
             hello=lambda: Hello(self._version, self._stream, 1),
             timing=timing,
             timers=timers,
+            turns=turns,
         )
 
     def receive(self, event: Message) -> None:

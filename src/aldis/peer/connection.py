@@ -33,10 +33,12 @@ from aldis.errors import (
     StateError,
 )
 from aldis.peer import negotiation
+from aldis.peer.clock import LoopClock
 from aldis.peer.engine import Engine, EngineConfig, EngineRefused, EngineStats
 from aldis.peer.negotiation import Command, Negotiation
 from aldis.peer.negotiation import PeerState as PeerState  # the state is part of what this module offers
 from aldis.peer.trust import Trust
+from aldis.peer.turns import PeerTurns, Turns
 from aldis.peer.wire import PeerTiming as PeerTiming
 from aldis.peer.wire import Signed, Timer, Timers, Wire
 from aldis.protocol import addresses, channel
@@ -137,11 +139,12 @@ class PeerConnection:
         hello: Callable[[], Hello],
         timing: PeerTiming | None = None,
         timers: Timers | None = None,
+        turns: Turns | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`config` is asked at each attempt and each ICE restart, since TURN credentials expire. `hello` is called once
         for each channel, when it has opened and the one before is gone; what it returns is sent as our first frame.
-        `timers` is the running loop unless a test brings its own."""
+        `timers` and `turns` are those of the running loop unless a test brings its own."""
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._remote = remote
@@ -151,7 +154,7 @@ class PeerConnection:
         self._listener = listener
         self._hello = hello
         self._timing = timing or PeerTiming()
-        self._timers: Timers = timers or self._loop
+        self._timers: Timers = timers or LoopClock.of(self._loop)
         self._machine = Negotiation(
             local,
             remote,
@@ -174,6 +177,14 @@ class PeerConnection:
         self._deadline: float | None = None
         self._deadline_timer: Timer | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._clock_from = 0.0
+        self._turns = PeerTurns[tuple[Signed, OfferReceived]](
+            turns or Turns.of(self._loop),
+            id(signaling),
+            call=self._start_call,
+            answer=self._take_offer,
+            refuse=self._refuse_offer,
+        )
 
     # --- what others want to know -----------------------------------------------------------------------------------
 
@@ -210,15 +221,30 @@ class PeerConnection:
     # --- from the owner ---------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener.
+        """Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. It
+        waits for its turn while other attempts of this process are under way (`clock_from`).
 
         While DISCONNECTED it restarts ICE, or makes a new connection beside the old one. Raises `StateError` after
         `close()`.
         """
         if self._closing is not None:
             raise StateError("the peer connection is closed")
-        self._do(self._machine.connect(self._timers.time()))
+        if self._machine.needs_attempt:
+            self._turns.call()
+            self._note_state()
+        else:
+            self._do(self._machine.connect(self._timers.time()))
         self._tell_soon()
+
+    def _start_call(self) -> None:
+        self._clock_from = self._timers.time()
+        self._do(self._machine.connect(self._clock_from))
+        self._tell_soon()
+
+    @property
+    def clock_from(self) -> float | None:
+        """When the turn of the last call of ours came; None while one waits: its clock has not begun."""
+        return None if self._turns.calling else self._clock_from
 
     def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
         """Take in a message from the peer; never raises for what it says. Ignored after `close()`."""
@@ -237,13 +263,14 @@ class PeerConnection:
                 case CandidateReceived():
                     self._do(self._machine.candidate_received(name, event.candidate))
                 case ByeReceived():
+                    self._turns.withdrawn(name)
                     self._do(self._machine.bye_received(name, event.reason or ""))
         self._tell_soon()
 
     def _receive_offer(self, name: str, event: OfferReceived) -> None:
         wire = self._wires.get(name)
         known = wire.their_offer.proof.nonce if wire is not None and wire.their_offer is not None else None
-        if event.proof is not None and event.proof.nonce == known:
+        if self._turns.keeps(name) or (event.proof is not None and event.proof.nonce == known):
             return  # the one that is being answered, once more: signaling may repeat, and insisting peers do
         try:
             self._trust.check_offer(self._remote, name, event.description.sdp, event.proof)
@@ -253,8 +280,22 @@ class PeerConnection:
             return
         assert event.proof is not None  # or the check had refused it  # noqa: S101
         signed = Signed(event.description.sdp, event.proof)
-        commands = self._machine.offer_received(name, signed.sdp, event.capabilities, self._timers.time())
+        if wire is not None or self._machine.is_over(name):
+            self._take_offer((signed, event))
+        else:
+            self._turns.offered(name, (signed, event))
+
+    def _take_offer(self, offer: tuple[Signed, OfferReceived]) -> None:
+        signed, event = offer
+        assert event.connection is not None  # or it had not been checked  # noqa: S101
+        now = self._timers.time()
+        commands = self._machine.offer_received(event.connection, signed.sdp, event.capabilities, now)
         self._do(commands, offer=signed, sender=event.sender)
+        self._tell_soon()
+
+    def _refuse_offer(self, name: str, offer: tuple[Signed, OfferReceived], reason: str) -> None:
+        """The offer has not had its turn, and will not have it: its sender need not wait for a time-out."""
+        self._spawn(self._signaling.send_bye(offer[1].sender, connection=name, reason=reason or None), name, None)
 
     def _receive_answer(self, name: str, event: AnswerReceived) -> None:
         wire = self._wires.get(name)
@@ -306,6 +347,7 @@ class PeerConnection:
         if self._closing is None:
             if self._current is not None:
                 self._current.say_goodbye(reason)
+            self._turns.close(reason)
             commands = self._machine.close(reason)
             self._closing = asyncio.create_task(self._finish(), name=f"aldis peer {self._remote} close")
             self._do(commands)
@@ -333,6 +375,8 @@ class PeerConnection:
                 self._carry_out(self._todo.popleft(), offer, sender)
         finally:
             self._working = False
+        if not self._machine.attempting:
+            self._turns.settled()
         self._set_timer()
         self._note_state()
 
@@ -464,6 +508,8 @@ class PeerConnection:
 
     def _note_state(self) -> None:
         state, outcome = self._machine.state, self._machine.outcome
+        if self._turns.calling and state in (PeerState.NEW, PeerState.FAILED, PeerState.CLOSED):
+            state = PeerState.CONNECTING
         # An attempt that fails at once leaves the state as it was; who has asked for it still wants to know.
         again = outcome is not self._told_outcome and state in (PeerState.FAILED, PeerState.CLOSED)
         if state is not self._state or again:

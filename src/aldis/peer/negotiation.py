@@ -278,6 +278,18 @@ class Negotiation:
         times = [time for link in self._links.values() for time in (link.deadline, link.offer_deadline)]
         return min((time for time in times if time is not None), default=None)
 
+    @property
+    def attempting(self) -> bool:
+        """Whether a connection is in the making: its channel is not open yet."""
+        return bool(self._attempts())
+
+    @property
+    def needs_attempt(self) -> bool:
+        """Whether `connect` would make a new connection."""
+        current = self.current
+        none = current is None or (current.lost and not self._can_restart(current))
+        return none and not (self._closed or self._attempts())
+
     def awaits_answer(self, name: str) -> bool:
         """Whether an answer for this name would be of use; if not, nobody need check it."""
         link = self._links.get(name)

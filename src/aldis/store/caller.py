@@ -69,6 +69,10 @@ class Line(Protocol):
     def state(self) -> PeerState:
         """How the connection stands now."""
 
+    @property
+    def clock_from(self) -> float | None:
+        """When the turn of the attempt came (by the caller's `timers`); None while it waits for it."""
+
     async def find(self) -> None:
         """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`,
         `IdentityError`."""
@@ -119,18 +123,31 @@ class Caller:
 
     async def connected(self, seconds: float) -> None:
         """Wait until the peer is connected, calling it now. Raises `PeerError` when it fails, or takes too long, and
-        `IdentityError` when the pinned keys cannot be read or written."""
+        `IdentityError` when the pinned keys cannot be read or written.
+
+        While the attempt waits for its turn, `seconds` do not run: they begin anew when it has it.
+        """
         if self._connected_at is not None and self._line.state is PeerState.CONNECTED:
             return
         waiter: asyncio.Future[AldisError | None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
+        timer: Timer
+
+        def late() -> None:
+            nonlocal timer
+            since = self._line.clock_from
+            left = seconds if since is None else since + seconds - self._timers.time()
+            if left > 0:
+                timer = self._timers.call_later(left, late)
+            elif not waiter.done():
+                waiter.set_result(self._cause(PeerConnectionFailed(self._line.user_id, self._why_so_long(seconds))))
+
+        timer = self._timers.call_later(seconds, late)
         try:
             self.poke(now=True)
-            async with asyncio.timeout(seconds):
-                error = await waiter
-        except TimeoutError:
-            error = self._cause(PeerConnectionFailed(self._line.user_id, self._why_so_long(seconds)))
+            error = await waiter
         finally:
+            timer.cancel()
             self._waiters.discard(waiter)
         if error is not None:
             raise error

@@ -325,6 +325,11 @@ class Link:
         """How the connection stands now; what was told may be a moment older."""
         return self._state if self._connection is None else self._connection.state
 
+    @property
+    def clock_from(self) -> float | None:
+        """When the turn of the attempt came; None while it waits for it. Long ago when there is no attempt."""
+        return 0.0 if self._connection is None else self._connection.clock_from
+
     async def find(self) -> None:
         """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`,
         `IdentityError`."""

@@ -185,8 +185,9 @@ class NetworkStore:
         Not needed before `send`, which connects by itself. `fingerprint`, from an invitation for instance: no key with
         another one will do, now or later, unless it is accepted (`accept_key`). Raises `PeerOffline`, `PeerUnknown`
         (nobody has this name), `PeerKeyChanged` (see `accept_key`), `FingerprintMismatch`, `ProofInvalid`,
-        `PeerConnectionFailed` with a reason, after at most `timeout` seconds; `IdentityError` when the pins cannot be
-        read or written; `TooManyPeers`, `StateError`, `InvalidAddress`, `UsageError` for a `fingerprint` that is none.
+        `PeerConnectionFailed` with a reason, after at most `timeout` seconds, in which the time does not count that the
+        attempt waits for its turn or that the event loop stands still; `IdentityError` when the pins cannot be read or
+        written; `TooManyPeers`, `StateError`, `InvalidAddress`, `UsageError` for a `fingerprint` that is none.
         """
         required = None if fingerprint is None else check_fingerprint(fingerprint)
         await self._ready().link(user_id).connect(timeout, required)

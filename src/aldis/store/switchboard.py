@@ -46,9 +46,11 @@ from aldis.errors import (
     UsageError,
 )
 from aldis.identity.keys import Identity
+from aldis.peer.clock import LoopClock
 from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
 from aldis.peer.engine import Engine
 from aldis.peer.trust import Trust
+from aldis.peer.wire import Timers
 from aldis.protocol.addresses import check_user_id, split
 from aldis.protocol.channel import Hello
 from aldis.protocol.messages import IceServer
@@ -345,8 +347,8 @@ class Switchboard:
         return self._setup.backoff
 
     @property
-    def timers(self) -> asyncio.AbstractEventLoop:
-        return asyncio.get_running_loop()
+    def timers(self) -> Timers:
+        return LoopClock.of(asyncio.get_running_loop())
 
     @property
     def registered(self) -> bool:
@@ -417,7 +419,7 @@ class Switchboard:
         elif not self._publishing_soon:
             # Only a count has changed, as it does with every message: once for all that happens now is enough.
             self._publishing_soon = True
-            self.timers.call_soon(self.publish)
+            asyncio.get_running_loop().call_soon(self.publish)
 
     def arrived(self, size: int) -> None:
         # An estimate that is never too low; looked at closely only when it comes to the limit.

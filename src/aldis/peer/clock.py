@@ -1,0 +1,140 @@
+"""The clock of peer connections: it stands still while the event loop does.
+
+A loop that is busy, or a process that was stopped, reads late what has arrived long ago. That is our own fault and not
+the peer's. So a time-out counts the time in which the loop ran: between two ticks the clock advances by `TICK` and a
+little more at the most, however late the second tick comes.
+
+All timers of a loop share one timer of asyncio, and those that are due at nearly the same time are called together: a
+hundred idle connections wake the process a few times a second, not a few hundred times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+from weakref import WeakKeyDictionary, ref
+
+# How often the clock looks whether the loop is late. The least time-out in use is three times as long.
+TICK: Final = 0.25
+# A loop that is late by so much is only busy: no time-out need be longer for it.
+_LATE: Final = 0.05
+# Timers of `TICK` or longer are due at multiples of this, so that many are due together. A power of two has exact sums.
+_GRID: Final = 1 / 16
+
+
+class Alarm:
+    """A call that is due later."""
+
+    __slots__ = ("_clock", "callback", "waits")
+
+    def __init__(self, callback: Callable[[], None], clock: LoopClock) -> None:
+        self.callback: Callable[[], None] | None = callback
+        self.waits = True  # in the clock's heap
+        self._clock = clock
+
+    def cancel(self) -> None:
+        """Not call it. Idempotent."""
+        if self.callback is not None:
+            self.callback = None
+            if self.waits:
+                self._clock.cancelled()
+
+    def ring(self) -> None:
+        """Call it, unless it was cancelled a moment ago."""
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            callback()
+
+
+class LoopClock:
+    """See the module. `LoopClock.of(loop)` is the one of a loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop_ref = ref(loop)  # weak, or the table of clocks would keep the loop
+        self._ticked = loop.time()  # the loop's time of the last tick
+        self._time = self._ticked  # ours, then
+        self._alarms: list[tuple[float, int, Alarm]] = []  # a heap
+        self._numbers = count()  # so that alarms which are due together come in their order
+        self._dead = 0  # cancelled alarms in the heap
+        self._handle: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._wakes_at = math.inf  # by the loop's time
+        self._running = False  # a tick
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop_ref()
+        assert loop is not None  # it is what calls  # noqa: S101
+        return loop
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> LoopClock:
+        """The clock of this loop, made when it is first asked for."""
+        clock = _clocks.get(loop)
+        if clock is None:
+            clock = _clocks[loop] = cls(loop)
+        return clock
+
+    def time(self) -> float:
+        """Monotonic seconds, without those in which the loop stood still while somebody waited."""
+        passed = self._loop.time() - self._ticked
+        return self._time + (min(passed, TICK + _LATE) if self._handle is not None or self._running else passed)
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Alarm:
+        """Call `callback` in `delay` seconds; from a quarter of a second on up to a sixteenth of a second later."""
+        now = self.time()
+        if self._handle is None and not self._running:
+            self._time, self._ticked = now, self._loop.time()
+        alarm = Alarm(callback, self)
+        due = now + max(delay, 0.0)
+        if delay >= TICK:
+            due = math.ceil(due / _GRID) * _GRID
+        heapq.heappush(self._alarms, (due, next(self._numbers), alarm))
+        self._set()
+        return alarm
+
+    def cancelled(self) -> None:
+        """One of the alarms will not be called."""
+        self._dead += 1
+        if self._dead > len(self._alarms) // 2:
+            self._alarms = [entry for entry in self._alarms if entry[2].callback is not None]
+            heapq.heapify(self._alarms)
+            self._dead = 0
+        if not self._alarms and self._handle is not None:
+            self._time, self._ticked = self.time(), self._loop.time()
+            self._handle.cancel()
+            self._handle = None
+
+    def _set(self) -> None:
+        if self._running or not self._alarms:
+            return
+        wakes_at = self._loop.time() + min(max(self._alarms[0][0] - self.time(), 0.0), TICK)
+        if self._handle is not None:
+            if self._wakes_at <= wakes_at:
+                return
+            self._handle.cancel()
+        self._wakes_at = wakes_at
+        self._handle = self._loop.call_at(wakes_at, self._tick)
+
+    def _tick(self) -> None:
+        self._time, self._ticked = self.time(), self._loop.time()
+        self._handle = None
+        self._running = True
+        try:
+            while self._alarms and self._alarms[0][0] <= self._time:
+                _, _, alarm = heapq.heappop(self._alarms)
+                alarm.waits = False
+                if alarm.callback is None:
+                    self._dead -= 1
+                else:
+                    # Each as a call of its own: one that raises leaves the others alone.
+                    self._loop.call_soon(alarm.ring)
+        finally:
+            self._running = False
+            self._set()
+
+
+_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClock] = WeakKeyDictionary()

@@ -1,0 +1,102 @@
+"""Attempts of a PeerConnection that wait for their turn, in front of real engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
+from aldis.peer.connection import PeerState
+from aldis.peer.turns import MAX_WAIT, Turns
+from support.peers import FakeTimers, Link, Side, connected, nothing_left_behind
+
+
+class Busy:
+    """Turns that others have all taken."""
+
+    def __init__(self) -> None:
+        self.timers = FakeTimers()
+        self.turns = Turns(self.timers, calls=1, answers=1)
+        self._others = [lane.ask("others", lambda: None) for lane in (self.turns.calls, self.turns.answers)]
+
+    def free(self) -> None:
+        for turn in self._others:
+            turn.release()
+        self.timers.advance(0)
+
+
+@asynccontextmanager
+async def two(busy: Busy) -> AsyncIterator[tuple[Link, Side, Side]]:
+    """alice, who has all the time in the world, and bob, who is busy."""
+    async with nothing_left_behind():
+        link = Link()
+        alice, bob = Side(link, "alice", "bob"), Side(link, "bob", "alice", turns=busy.turns)
+        try:
+            yield link, alice, bob
+        finally:
+            await alice.peer.close()
+            await bob.peer.close()
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_an_offer_waits_with_its_candidates_and_connects_when_its_turn_comes() -> None:
+    busy = Busy()
+    async with two(busy) as (link, alice, bob):
+        alice.peer.connect()
+        await link.signal.until(lambda: None in [m.event.candidate for m in link.of(CandidateReceived)], "the last one")
+        for repeated in link.of(OfferReceived):  # as an impolite side does, and a server may
+            link.deliver(repeated)
+        assert link.of(AnswerReceived) == []
+        assert bob.peer.state is PeerState.NEW
+        busy.free()
+        await connected(alice, bob)
+        assert len(link.of(AnswerReceived)) == 1
+        assert bob.told.refusals == []
+
+
+async def test_a_call_that_waits_is_connecting_and_its_clock_has_not_begun() -> None:
+    busy = Busy()
+    async with two(busy) as (link, alice, bob):
+        bob.peer.connect()
+        bob.peer.connect()
+        await bob.until_state(PeerState.CONNECTING)
+        assert bob.peer.clock_from is None
+        assert link.passed == []
+        busy.free()
+        assert bob.peer.clock_from is not None
+        await connected(alice, bob)
+        assert busy.turns.calls.held == 0
+
+
+async def test_an_offer_that_has_waited_too_long_fails_at_its_sender_at_once() -> None:
+    busy = Busy()
+    others = 40
+    for number in range(others):  # each has the turn for a second
+        busy.turns.answers.ask(number, lambda: None)
+    async with two(busy) as (link, alice, bob):
+        alice.peer.connect()
+        await link.until_sent(OfferReceived)
+        await settle()
+        assert busy.turns.answers.waiting == others + 1
+        busy.timers.advance(MAX_WAIT)
+        await alice.until_state(PeerState.FAILED)
+        assert [str(error) for error in alice.told.errors] == [
+            "no direct connection to bob: the other side gave up: busy"
+        ]
+        assert bob.told.states == []
+
+
+async def test_closing_tells_whoever_waits_for_an_answer() -> None:
+    busy = Busy()
+    async with two(busy) as (link, alice, bob):
+        alice.peer.connect()
+        await link.until_sent(CandidateReceived, "alice")
+        await bob.peer.close("the other side has left")
+        await alice.until_state(PeerState.FAILED)
+        assert [m.event.reason for m in link.of(ByeReceived, "bob")] == ["the other side has left"]
+        assert busy.turns.answers.waiting == 0
