@@ -401,8 +401,8 @@ def test_a_watch_brings_presence_now_and_later_and_ends() -> None:
     assert number in bench.results
     bench.say(type="presence", userId="bob", online=True)
     assert bench.take_events() == [
-        PresenceChanged("bob", online=False, public_key=None, devices=()),
-        PresenceChanged("carol", online=True, public_key=KEY, devices=("x",)),
+        PresenceChanged("bob", online=False, public_key=None, devices=(), initial=True),
+        PresenceChanged("carol", online=True, public_key=KEY, devices=("x",), initial=True),
         PresenceChanged("bob", online=True, public_key=None, devices=()),
     ]
     (number,) = bench.do(lambda m, now: m.unwatch(["bob", "nobody"], now))

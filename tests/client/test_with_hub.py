@@ -76,10 +76,28 @@ def test_presence_comes_at_once_and_at_each_change() -> None:
     bob = pair.client("bob")
     bob.do(lambda m, now: m.close())
     assert alice.take_events() == [
-        PresenceChanged("bob", online=False, public_key=None, devices=()),
+        PresenceChanged("bob", online=False, public_key=None, devices=(), initial=True),
         PresenceChanged("bob", online=True, public_key=bob.identity.public_key, devices=("main",)),
         PresenceChanged("bob", online=False, public_key=None, devices=()),
     ]
+
+
+def test_the_answer_to_a_watch_is_told_from_a_change() -> None:
+    pair = HubPair()
+    alice, bob = pair.client("alice"), pair.client("bob")
+
+    def told() -> list[bool]:
+        return [event.initial for event in alice.take_events() if isinstance(event, PresenceChanged)]
+
+    alice.do(lambda m, now: m.watch(["bob"], now))
+    assert told() == [True]
+    pair.client("bob", identity=bob.identity)  # registered anew, without resuming
+    assert told() == [False]
+    alice.do(lambda m, now: [m.watch(["bob"], now), m.watch(["bob"], now)])
+    assert told() == [True, True]
+    alice.cut()
+    pair.pass_time(60.0)  # too long to resume: the watches are restored
+    assert told() == [True]
 
 
 def test_a_short_loss_is_resumed_and_nobody_notices() -> None:

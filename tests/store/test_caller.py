@@ -21,7 +21,7 @@ from aldis.errors import (
     StateError,
 )
 from aldis.peer.connection import PeerState
-from aldis.store.caller import CROSSED, SETTLED, Caller
+from aldis.store.caller import CROSSED, SETTLED, Caller, registered_anew
 from support.peers import FakeTimers
 
 OFFLINE, UNKNOWN = PeerOffline("bob"), PeerUnknown("bob")
@@ -148,10 +148,10 @@ async def test_a_peer_that_is_away_is_called_when_it_comes(error: PeerError) -> 
     await line.poked()
     await line.wait(1000)
     assert line.asked == 1
-    line.caller.presence_changed(False)
+    line.caller.presence_changed(False, anew=False)
     await settle()
     assert line.asked == 1
-    line.caller.presence_changed(True)
+    line.caller.presence_changed(True, anew=True)
     await settle()
     assert line.dialled == 1
 
@@ -210,11 +210,11 @@ async def test_a_peer_that_says_goodbye_is_left_alone_until_it_comes_back() -> N
     line = await Line().poked()
     await line.becomes(PeerState.CONNECTED)
     await line.becomes(PeerState.CLOSED)
-    line.caller.presence_changed(True)  # still, not again
+    line.caller.presence_changed(True, anew=True)  # still, not again
     await line.wait(100)
     assert line.asked == 1
-    line.caller.presence_changed(False)
-    line.caller.presence_changed(True)
+    line.caller.presence_changed(False, anew=False)
+    line.caller.presence_changed(True, anew=True)
     await settle()
     assert line.dialled == 2
 
@@ -253,9 +253,9 @@ async def test_a_server_that_forgets_us_may_have_missed_a_return() -> None:
 async def test_an_attempt_that_began_before_the_peer_came_back_is_replaced() -> None:
     line = await Line().poked()
     waiting = await line.connect()
-    line.caller.presence_changed(False)
+    line.caller.presence_changed(False, anew=False)
     assert line.state is PeerState.CONNECTING
-    line.caller.presence_changed(True)
+    line.caller.presence_changed(True, anew=True)
     await settle()
     assert (len(line.hung_up), line.dialled) == (1, 2)
     assert line.tasks[0].cancelled()
@@ -267,9 +267,41 @@ async def test_a_lost_path_is_replaced_at_once_when_the_server_has_news_of_the_p
     line = await Line().poked()
     await line.becomes(PeerState.CONNECTED)
     await line.becomes(PeerState.DISCONNECTED)
-    line.caller.presence_changed(True)
+    line.caller.presence_changed(True, anew=True)
     await settle()
     assert (len(line.hung_up), line.dialled) == (1, 2)
+
+
+async def test_a_path_that_is_being_healed_is_left_alone_when_the_server_only_says_how_things_stand() -> None:
+    line = await Line().poked()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.DISCONNECTED)
+    line.caller.presence_changed(True, anew=False)
+    await settle()
+    assert line.hung_up == []
+    line.caller.presence_changed(False, anew=False)
+    line.caller.presence_changed(True, anew=False)  # it was offline: that is a return, whoever tells it
+    await settle()
+    assert len(line.hung_up) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "anew"),
+    [
+        ("", "a", True),
+        ("a", "a", True),  # registered once more, without resuming
+        ("a", "ba", True),
+        ("ba", "ab", True),
+        ("cba", "bca", True),
+        ("ba", "a", False),
+        ("ba", "b", False),
+        ("cba", "ca", False),
+        ("ba", "", False),
+        ("ba", "c", True),
+    ],
+)
+def test_a_device_that_registers_is_told_from_one_that_leaves(before: str, now: str, anew: bool) -> None:
+    assert registered_anew(tuple(before), tuple(now)) is anew
 
 
 async def test_who_waits_gets_the_reason() -> None:
@@ -398,8 +430,8 @@ async def test_a_changed_key_blocks_until_it_is_accepted() -> None:
     line.found = [KEY_CHANGED]
     await line.poked()
     assert line.blocks == [KEY_CHANGED]
-    line.caller.presence_changed(False)
-    line.caller.presence_changed(True)
+    line.caller.presence_changed(False, anew=False)
+    line.caller.presence_changed(True, anew=True)
     await line.wait(1000)
     assert line.asked == 1
     line.caller.accepted()

@@ -62,8 +62,9 @@
  * The server is about to restart and asks to come back in `reconnectIn` seconds; the client will do so.
  * @typedef {{ type: 'goingAway', reconnectIn: number }} GoingAway
  *
- * A watched user came, went, or changed devices; also told once at the start of a watch.
- * @typedef {{ type: 'presenceChanged' } & Discovery} PresenceChanged
+ * A watched user came, went, or changed devices; also told once at the start of a watch. `initial`: the server answers a
+ * watch, ours or one that was restored with a new session. It says how things stand; nothing need have happened.
+ * @typedef {{ type: 'presenceChanged', initial: boolean } & Discovery} PresenceChanged
  *
  * @typedef {object} FromPeer
  * @property {string} sender

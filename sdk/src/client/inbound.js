@@ -30,10 +30,13 @@ const MAX_DEVICES = 16;
  * The event that a numbered message stands for; null for what this version does not use, or what a peer has garbled.
  *
  * @param {Numbered} message
+ * @param {(userId: string) => boolean} states Whether a presence of a user answers a `watch`.
  * @returns {SignalingEvent | null} Throws `ProtocolViolation` when the server is to blame.
  */
-export function eventOf(message) {
-  if (message.type === 'presence') return { type: 'presenceChanged', ...discoveryOf(message) };
+export function eventOf(message, states) {
+  if (message.type === 'presence') {
+    return { type: 'presenceChanged', ...discoveryOf(message), initial: states(message.userId) };
+  }
   const { from: sender = '', connection = null } = /** @type {{ from?: string, connection?: string }} */ (message);
   const [userId, device] = split(sender);
   check(!userIdProblem(userId) && !deviceProblem(device ?? DEFAULT_DEVICE), 'a bad sender');

@@ -78,6 +78,8 @@ const SETTLED = 10;
  * @property {number} turns How often it has been waited for up to the deadline.
  * @property {boolean} sent false: held until there is a registration.
  * @property {string[]} added Of a `watch`: the names that nobody had asked for before.
+ * @property {Set<string>} [unstated] Of a `watch` that is sent: the names whose presence the server has not told yet. It
+ *   tells one for each name before the `ack`.
  * @property {Asker | undefined} asker undefined: the machine itself has asked.
  *
  * @typedef {object} MachineSettings
@@ -403,7 +405,9 @@ export class ClientMachine {
   /** @param {Numbered} message @param {number} size @param {number} now */
   #numbered(message, size, now) {
     if (this.phase !== 'registered') return;
-    const event = eventOf(message);
+    const event = eventOf(message, (userId) =>
+      [...this.#requests.values()].some(({ unstated }) => unstated?.delete(userId)),
+    );
     // A presence that was on its way when its watch ended concerns nobody.
     if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
     // What could not be used has been received all the same: both sides must come to the same number.
@@ -455,7 +459,16 @@ export class ClientMachine {
     if (asker && size > this.#largestSent) throw new MessageTooLarge(size, this.#largestSent);
     this.#lastNumber = number;
     const deadline = now + this.#settings.requestTimeout;
-    const request = { number, message, text, deadline, turns: 0, sent: false, added: [], asker };
+    const request = /** @type {Pending} */ ({
+      number,
+      message,
+      text,
+      deadline,
+      turns: 0,
+      sent: false,
+      added: [],
+      asker,
+    });
     this.#requests.set(number, request);
     return request;
   }
@@ -466,6 +479,7 @@ export class ClientMachine {
     request.sent = true;
     if (message.type === 'watch') {
       request.added = message.userIds.filter((userId) => !this.#watches.has(userId));
+      request.unstated = new Set(message.userIds);
       for (const userId of message.userIds) this.#watches.add(userId);
     }
     if (message.type === 'unwatch') for (const userId of message.userIds) this.#watches.delete(userId);

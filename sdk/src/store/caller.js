@@ -33,6 +33,26 @@ export const SETTLED = 10;
 export const CROSSED = 3;
 
 /**
+ * Whether one of the devices that are online `now`, newest first, has registered since `before`. If not, devices have
+ * left and nothing else: what is there now is what was there, in the same order, without some.
+ *
+ * @param {readonly string[]} before
+ * @param {readonly string[]} now
+ */
+export function registeredAnew(before, now) {
+  const rest = before.values();
+  const stayed = now.every((device) => {
+    for (let next = rest.next(); !next.done; next = rest.next()) {
+      if (next.value === device) {
+        return true;
+      }
+    }
+    return false;
+  });
+  return !stayed || before.length === now.length;
+}
+
+/**
  * What a caller works with: the peer's end of it, made by `link.Link`.
  *
  * @typedef {object} Line
@@ -139,13 +159,15 @@ export class Caller {
   }
 
   /**
-   * The server has said whether the peer is online: a change, or how it stands after we were away.
+   * The server has said whether the peer is online.
    *
    * @param {boolean} online
+   * @param {boolean} anew A device of it has just registered. Else this may be how things have stood all along, so it
+   *   does not disturb a path that is being healed.
    */
-  presenceChanged(online) {
+  presenceChanged(online, anew) {
     const line = this.#line;
-    const cameBack = online && (this.#offline || line.state === 'disconnected');
+    const cameBack = online && (this.#offline || (anew && line.state === 'disconnected'));
     this.#offline = !online;
     if (cameBack) {
       this.#failures = 0;

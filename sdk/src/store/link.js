@@ -13,7 +13,7 @@ import { DEFAULT_DEVICE, split } from '../protocol/addresses.js';
 import { toBase64url } from '../protocol/codec.js';
 import * as Content from '../protocol/kinds.js';
 import { violation } from '../protocol/shapes.js';
-import { Caller } from './caller.js';
+import { Caller, registeredAnew } from './caller.js';
 import { Conversation } from './conversation.js';
 import { checkFingerprint, sameKey } from './keys.js';
 
@@ -83,6 +83,8 @@ export class Link {
   watched = false; // the server tells of it
   /** @type {boolean | null} what the server says */
   online = null;
+  /** @type {readonly string[]} those that are online, newest first */
+  devices = NOTHING;
   /** @type {Readonly<PeerView> | null} how it stood when the application was told last */
   told = null;
   #home;
@@ -252,11 +254,12 @@ export class Link {
   /**
    * The server has said whether the peer is online.
    *
-   * @param {boolean} online
+   * @param {import('../client/events.js').PresenceChanged} event
    */
-  presenceChanged(online) {
-    this.online = online;
-    this.caller.presenceChanged(online);
+  presenceChanged({ online, devices, initial }) {
+    const anew = !initial && registeredAnew(this.devices, devices);
+    Object.assign(this, { online, devices });
+    this.caller.presenceChanged(online, anew);
     this.#changed();
   }
 
@@ -377,8 +380,8 @@ export class Link {
         } // else the server allows no more watches: it is asked at each attempt then
       }
     }
-    const { online, publicKey } = await this.#home.client.discover(userId);
-    this.online = online;
+    const { online, publicKey, devices } = await this.#home.client.discover(userId);
+    Object.assign(this, { online, devices });
     if (publicKey) {
       const standing = await this.#home.pins.expect(userId, publicKey);
       if (!sameKey(standing, publicKey)) {

@@ -246,11 +246,11 @@ export class Switchboard {
     if (!link) {
       throw new TooManyPeers(limit);
     }
-    const { userId, shown, watched, online } = link;
+    const { userId, shown, watched, online, devices } = link;
     void link.close('forgotten', 'too many peers', new PeerConnectionFailed(userId, 'too many peers'));
     this.#links.delete(userId);
     if (shown) {
-      this.#meet(userId, { shown, watched, online });
+      this.#meet(userId, { shown, watched, online, devices });
       return;
     }
     this.pins.forget(userId);
@@ -396,7 +396,7 @@ export class Switchboard {
   #signalingEvent(event) {
     switch (event.type) {
       case 'presenceChanged':
-        this.find(event.userId)?.presenceChanged(event.online);
+        this.find(event.userId)?.presenceChanged(event);
         return;
       case 'offerReceived':
       case 'answerReceived':

@@ -339,14 +339,27 @@ test('a watch brings presence now and later, and ends', () => {
   assert.ok(bench.results.has(number));
   bench.say(presence('bob', true));
   assert.deepEqual(bench.takeEvents(), [
-    { type: 'presenceChanged', userId: 'bob', online: false, publicKey: null, devices: [] },
-    { type: 'presenceChanged', userId: 'carol', online: true, publicKey: KEY, devices: ['x'] },
-    { type: 'presenceChanged', userId: 'bob', online: true, publicKey: null, devices: [] },
+    { type: 'presenceChanged', userId: 'bob', online: false, publicKey: null, devices: [], initial: true },
+    { type: 'presenceChanged', userId: 'carol', online: true, publicKey: KEY, devices: ['x'], initial: true },
+    { type: 'presenceChanged', userId: 'bob', online: true, publicKey: null, devices: [], initial: false },
   ]);
   const unwatched = bench.ask({ type: 'unwatch', userIds: ['bob', 'nobody'] });
   bench.say(presence('bob', false)); // was on its way
   bench.say({ type: 'ack', re: unwatched });
   assert.deepEqual(bench.takeEvents(), []);
+});
+
+test('the answer to a watch is told from a change', () => {
+  const bench = joined();
+  const initial = () => bench.takeEvents().map((event) => event.initial);
+  const first = bench.ask({ type: 'watch', userIds: ['bob'] });
+  const second = bench.ask({ type: 'watch', userIds: ['bob'] });
+  bench.say(presence('bob', true));
+  bench.say({ type: 'ack', re: first });
+  bench.say(presence('bob', true));
+  bench.say({ type: 'ack', re: second });
+  bench.say(presence('bob', true));
+  assert.deepEqual(initial(), [true, true, false]);
 });
 
 test('names go out a hundred at a time, each once', () => {

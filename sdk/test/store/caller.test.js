@@ -12,7 +12,7 @@ import {
   RequestFailed,
   StateError,
 } from '../../src/errors.js';
-import { Caller, CROSSED, SETTLED } from '../../src/store/caller.js';
+import { Caller, CROSSED, registeredAnew, SETTLED } from '../../src/store/caller.js';
 import { FakeTimers, settle } from '../support/fake_timers.js';
 
 const OFFLINE = new PeerOffline('bob');
@@ -144,10 +144,10 @@ for (const error of [OFFLINE, UNKNOWN]) {
     await line.poked();
     await line.wait(1000);
     assert.equal(line.asked, 1);
-    line.caller.presenceChanged(false);
+    line.caller.presenceChanged(false, false);
     await settle();
     assert.equal(line.asked, 1);
-    line.caller.presenceChanged(true);
+    line.caller.presenceChanged(true, true);
     await settle();
     assert.equal(line.dialled, 1);
   });
@@ -208,11 +208,11 @@ test('a peer that says goodbye is left alone until it comes back', async () => {
   const line = await new Line().poked();
   await line.becomes('connected');
   await line.becomes('closed');
-  line.caller.presenceChanged(true); // still, not again
+  line.caller.presenceChanged(true, true); // still, not again
   await line.wait(100);
   assert.equal(line.asked, 1);
-  line.caller.presenceChanged(false);
-  line.caller.presenceChanged(true);
+  line.caller.presenceChanged(false, false);
+  line.caller.presenceChanged(true, true);
   await settle();
   assert.equal(line.dialled, 2);
 });
@@ -262,9 +262,9 @@ test('a server that forgets us may have missed a return', async () => {
 test('an attempt that began before the peer came back is replaced', async () => {
   const line = await new Line().poked();
   const waiting = await line.connect();
-  line.caller.presenceChanged(false);
+  line.caller.presenceChanged(false, false);
   assert.equal(line.state, 'connecting');
-  line.caller.presenceChanged(true);
+  line.caller.presenceChanged(true, true);
   await settle();
   assert.deepEqual([line.hungUp.length, line.dialled], [1, 2]);
   await line.becomes('connected');
@@ -274,10 +274,10 @@ test('an attempt that began before the peer came back is replaced', async () => 
 test('an attempt that is replaced in the moment in which it failed is not made twice', async () => {
   const line = await new Line().poked();
   const waiting = await line.connect();
-  line.caller.presenceChanged(false);
+  line.caller.presenceChanged(false, false);
   line.caller.stateChanged('failed', FAILED);
   line.state = 'connecting'; // the peer calls, too
-  line.caller.presenceChanged(true);
+  line.caller.presenceChanged(true, true);
   await settle();
   assert.equal(line.dialled, 2);
   await line.becomes('connected');
@@ -288,9 +288,30 @@ test('a lost path is replaced at once when the server has news of the peer', asy
   const line = await new Line().poked();
   await line.becomes('connected');
   await line.becomes('disconnected');
-  line.caller.presenceChanged(true);
+  line.caller.presenceChanged(true, true);
   await settle();
   assert.deepEqual([line.hungUp.length, line.dialled], [1, 2]);
+});
+
+test('a path that is being healed is left alone when the server only says how things stand', async () => {
+  const line = await new Line().poked();
+  await line.becomes('connected');
+  await line.becomes('disconnected');
+  line.caller.presenceChanged(true, false);
+  await settle();
+  assert.deepEqual(line.hungUp, []);
+  line.caller.presenceChanged(false, false);
+  line.caller.presenceChanged(true, false); // it was offline: that is a return, whoever tells it
+  await settle();
+  assert.equal(line.hungUp.length, 1);
+});
+
+test('a device that registers is told from one that leaves', () => {
+  const cases = [' a', 'a a', 'a ba', 'ba ab', 'cba bca', 'ba c'].map((pair) => [pair, true]);
+  for (const [pair, anew] of [...cases, ['ba a', false], ['ba b', false], ['cba ca', false], ['ba ', false]]) {
+    const [before, now] = pair.split(' ').map((devices) => [...devices]);
+    assert.equal(registeredAnew(before, now), anew, pair);
+  }
 });
 
 test('who waits gets the reason', async () => {
@@ -399,8 +420,8 @@ test('a changed key blocks until it is accepted', async () => {
   line.found = [KEY_CHANGED];
   await line.poked();
   assert.equal(line.blocked, KEY_CHANGED);
-  line.caller.presenceChanged(false);
-  line.caller.presenceChanged(true);
+  line.caller.presenceChanged(false, false);
+  line.caller.presenceChanged(true, true);
   await line.wait(1000);
   assert.equal(line.asked, 1);
   line.blocked = null;

@@ -203,6 +203,20 @@ test('a path that is cut is mended, and nothing is lost or doubled', async (t) =
   await untilPeer(alice, 'bob', ({ state }) => state === 'connected');
 });
 
+test('the called side does not throw away a path that is being healed', async (t) => {
+  const {
+    world,
+    stores: [alice, bob],
+  } = await scene(t, 'alice', 'bob');
+  await alice.connectToPeer('bob');
+  await untilPeer(bob, 'alice', ({ state }) => state === 'connected');
+  world.network.open.forEach((connection) => connection.sever());
+  await untilPeer(bob, 'alice', ({ state }) => state === 'disconnected');
+  bob.send('alice', 'over the same connection'); // bob has never asked the server for alice: he does now
+  assert.deepEqual(await contents(alice, 1), ['over the same connection']);
+  assert.equal(alice.state.peers.bob.connections, 1);
+});
+
 test('nothing is lost or doubled while connections break again and again', async (t) => {
   const {
     world,

@@ -116,12 +116,17 @@ class GoingAway:
 
 @dataclass(frozen=True, slots=True)
 class PresenceChanged:
-    """A watched user came, went, or changed devices; also told once at the start of a watch. Fields as `Discovery`."""
+    """A watched user came, went, or changed devices; also told once at the start of a watch. Fields as `Discovery`.
+
+    `initial`: the server answers a watch, ours or one that was restored with a new session. It says how things stand;
+    nothing need have happened.
+    """
 
     user_id: str
     online: bool
     public_key: bytes | None
     devices: tuple[str, ...]
+    initial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ put into a relayed message is passed on by every server unread, and `PeerFault` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from msgspec import UNSET, Raw, UnsetType
@@ -40,14 +40,20 @@ class PeerFault(ProtocolViolation):
     """Another user sent something that cannot be read."""
 
 
-def event_of(message: Numbered) -> SignalingEvent | None:
+def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent | None:
     """The event that a numbered message stands for; None for what this version does not use.
+
+    `states(user_id)` tells whether a presence answers a `watch`.
 
     Raises `PeerFault` when the sender is to blame, else `ProtocolViolation`.
     """
     if isinstance(message, m.Presence):
         return PresenceChanged(
-            message.user_id, message.online, public_key_of(message.public_key), device_names(message.devices)
+            message.user_id,
+            message.online,
+            public_key_of(message.public_key),
+            device_names(message.devices),
+            initial=states(message.user_id),
         )
     sender = _sender(message.from_)
     try:

@@ -421,7 +421,7 @@ class ClientMachine:
             self._note(f"a message of the type {message.__struct_config__.tag} outside of a registration")
             return
         try:
-            event = event_of(message)
+            event = event_of(message, self._requests.states)
             # A presence that was on its way when its watch ended concerns nobody.
             if event is not None and (not isinstance(message, m.Presence) or message.user_id in self._watches):
                 self._tell(event)

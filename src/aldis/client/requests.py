@@ -98,6 +98,9 @@ class RequestBook:
         # As all of one kind wait equally long, their order is that of the deadlines too.
         self._prompt: dict[int, Pending] = {}
         self._relayed: dict[int, Pending] = {}
+        # Of each `watch` that is sent: the names whose presence the server has not told yet. It tells one for each name
+        # before the `ack`.
+        self._unstated: dict[int, set[str]] = {}
         self._last = 0
 
     def allow(self, resume_window: float) -> None:
@@ -127,6 +130,8 @@ class RequestBook:
     def send(self, pending: Pending, now: float) -> None:
         """It goes to the server now, which may have to wait for the recipient."""
         pending.sent_at = now
+        if isinstance(pending.message, m.Watch):
+            self._unstated[pending.number] = set(pending.message.user_ids)
         if isinstance(pending.message, m.Relayed):
             pending.seconds = self.timeout + self._window
             pending.deadline = now + pending.seconds
@@ -134,7 +139,7 @@ class RequestBook:
 
     def remove(self, pending: Pending) -> bool:
         """It has ended; False when it had before."""
-        for kind in (self._prompt, self._relayed):
+        for kind in (self._prompt, self._relayed, self._unstated):
             kind.pop(pending.number, None)
         return self._pending.pop(pending.number, None) is not None
 
@@ -142,6 +147,14 @@ class RequestBook:
         """The request that a message with this `re` answers; it must have been sent."""
         pending = self._pending.get(re) if isinstance(re, int) else None
         return pending if pending is not None and pending.sent_at is not None else None
+
+    def states(self, user_id: str) -> bool:
+        """A presence has come: whether it answers a `watch`. Each `watch` has one such answer for each name."""
+        for names in self._unstated.values():
+            if user_id in names:
+                names.remove(user_id)
+                return True
+        return False
 
     def sent(self) -> list[Pending]:
         """Those that wait for the server."""

@@ -44,6 +44,15 @@ SETTLED: Final = 10.0
 CROSSED: Final = 3.0
 
 
+def registered_anew(before: tuple[str, ...], now: tuple[str, ...]) -> bool:
+    """Whether one of the devices that are online `now`, newest first, has registered since `before`.
+
+    If not, devices have left and nothing else: what is there now is what was there, in the same order, without some.
+    """
+    rest = iter(before)
+    return len(before) == len(now) or not all(device in rest for device in now)
+
+
 class Line(Protocol):
     """What a caller works with: the peer's end of it, made by `link.Link`."""
 
@@ -177,9 +186,12 @@ class Caller:
         self._hushed = False
         self.poke()
 
-    def presence_changed(self, online: bool) -> None:
-        """The server has said whether the peer is online: a change, or how it stands after we were away."""
-        came_back = online and (self._offline or self._line.state is PeerState.DISCONNECTED)
+    def presence_changed(self, online: bool, *, anew: bool) -> None:
+        """The server has said whether the peer is online. `anew`: a device of it has just registered.
+
+        Without `anew` this may be how things have stood all along, so it does not disturb a path that is being healed.
+        """
+        came_back = online and (self._offline or (anew and self._line.state is PeerState.DISCONNECTED))
         self._offline = not online
         if came_back:
             self._failures = 0

@@ -38,7 +38,7 @@ from aldis.peer.connection import Failure, PeerConnection, PeerListener, PeerSta
 from aldis.peer.wire import Timers
 from aldis.protocol.addresses import DEFAULT_DEVICE, split
 from aldis.protocol.channel import Ack, Chunk, Content, Hello
-from aldis.store.caller import Caller
+from aldis.store.caller import Caller, registered_anew
 from aldis.store.conversation import Conversation, Recipient
 from aldis.store.delivery import Delivery
 from aldis.store.state import PeerStats, PeerView, StoreLimits, peer_stats
@@ -140,6 +140,7 @@ class Link:
         self._state = PeerState.NEW
         self._error: AldisError | None = None
         self._online = online
+        self._devices: tuple[str, ...] = ()  # those that are online, newest first, as the server has said last
         self._key = home.pinned(user_id)
         self._blocked: PeerKeyChanged | None = None
         self._connection: PeerConnection | None = None
@@ -248,8 +249,9 @@ class Link:
 
     def presence_changed(self, event: PresenceChanged) -> None:
         """The server has said whether the peer is online."""
-        self._online = event.online
-        self.caller.presence_changed(event.online)
+        anew = not event.initial and registered_anew(self._devices, event.devices)
+        self._online, self._devices = event.online, event.devices
+        self.caller.presence_changed(event.online, anew=anew)
         self._changed()
 
     def accept(self, *, changed: bool) -> None:
@@ -342,7 +344,7 @@ class Link:
             else:
                 self.watched = True
         found = await self._home.discover(self.user_id)
-        self._online = found.online
+        self._online, self._devices = found.online, found.devices
         if found.public_key is not None:
             standing = self._home.expect(self.user_id, found.public_key)
             if standing != found.public_key:
