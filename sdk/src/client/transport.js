@@ -8,7 +8,7 @@
  * said, and some of those forbid to come back (`protocol/codes.js`).
  */
 import { ABNORMAL, GOING_AWAY } from '../protocol/codes.js';
-import { timers } from './timers.js';
+import { catchUp, timers } from './timers.js';
 
 // A platform fails a connection to a server that does not choose it (WHATWG WebSockets, "establish").
 const SUBPROTOCOL = 'aldis.v1';
@@ -85,7 +85,10 @@ export function openTransport(url, { WebSocket, connectTimeout }, { opened, rece
       open = true;
       opened();
     };
-    ws.onmessage = ({ data }) => over || received(data);
+    ws.onmessage = ({ data }) => {
+      if (!over) received(data);
+      catchUp();
+    };
     ws.onclose = ({ code, reason }) => finish(code, reason);
     // Node's WebSocket leaves it at that when it cannot connect.
     ws.onerror = () => open || finish(ABNORMAL, '');

@@ -15,6 +15,7 @@
  * It does not know that there may be other connections to the same peer.
  */
 
+import { catchUp } from '../client/timers.js';
 import {
   decode,
   encodeGoodbye,
@@ -347,7 +348,10 @@ export class Wire {
       this.#blocked = false; // before it is told: the listener may fill the buffer again
       this.#tell('writable');
     };
-    channel.onmessage = ({ data }) => this.#received(data);
+    channel.onmessage = ({ data }) => {
+      this.#received(data);
+      catchUp(); // only now: a frame that has arrived is a sign of life
+    };
     channel.onclose = () => this.#happened('linkEnded', 'the other side closed the channel', false);
     this.quality.heard(this.#now);
     this.#happened('channelOpened');

@@ -15,6 +15,7 @@ import { Backoff } from '../client/backoff.js';
 import { Callbacks } from '../client/callbacks.js';
 import { checkType, settings } from '../client/settings.js';
 import { checkIdentity, SignalingClient } from '../client/client.js';
+import { timers } from '../client/timers.js';
 import { ConfigError, PeerConnectionFailed, StateError, UsageError } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
@@ -315,15 +316,15 @@ export class NetworkStore {
     if (userId !== null) checkUserId(userId);
     const { timeout } = settings({ timeout: /** @type {number | null} */ (null) }, options);
     const links = (this.#board?.links ?? []).filter((link) => userId === null || userId === link.userId);
+    let cancel = () => {};
     const late = new Promise((_, reject) => {
       if (timeout !== null) {
         checkType('timeout', timeout, 'number');
-        const signal = AbortSignal.timeout(timeout * 1000);
-        signal.onabort = () => reject(signal.reason);
+        cancel = timers.callLater(timeout, () => reject(new DOMException('the time is over', 'TimeoutError')));
       }
     });
     // Of each peer the newest message: those before it have arrived by then, or fail with it.
-    await Promise.race([late, Promise.all(links.map((link) => link.conversation.last))]);
+    await Promise.race([late, Promise.all(links.map((link) => link.conversation.last))]).finally(cancel);
   }
 
   /**

@@ -1,0 +1,144 @@
+/**
+ * Timers of a hidden page. Only the page and its throttled timers are made up here: the second clock and the message
+ * channels are the real ones. `tests/browser/test_sdk_hidden.py` has a tab that is really hidden.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { timersOf } from '../../src/client/timers.js';
+
+/** A page whose timers only fire when the test says so: no browser throttles harder. */
+class Page extends EventTarget {
+  hidden = true;
+  /** @type {Map<number, () => void>} */
+  throttled = new Map();
+  /** Milliseconds that the clock is ahead of the real one: the machine slept. */
+  slept = 0;
+  #ids = 0;
+
+  /** @param {{ exact?: boolean }} [options] whether this browser has `Atomics.waitAsync` */
+  timers({ exact = true } = {}) {
+    return timersOf({
+      performance: { now: () => performance.now() + this.slept },
+      setTimeout: (callback) => {
+        this.throttled.set(++this.#ids, callback);
+        return this.#ids;
+      },
+      clearTimeout: (id) => void this.throttled.delete(id),
+      MessageChannel,
+      document: this,
+      Atomics: exact ? Atomics : { notify: Atomics.notify },
+    });
+  }
+
+  show(hidden) {
+    this.hidden = hidden;
+    this.dispatchEvent(new Event('visibilitychange'));
+  }
+
+  fireThrottled() {
+    for (const [id, callback] of [...this.throttled]) {
+      this.throttled.delete(id);
+      callback();
+    }
+  }
+}
+
+/** Node ends when nothing but `Atomics.waitAsync` is waited for. */
+async function awake(promise) {
+  const timer = setInterval(() => {}, 1000);
+  try {
+    return await promise;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+const later = (timers, seconds) => new Promise((resolve) => timers.callLater(seconds, resolve));
+
+test('a hidden page is called back although its timers stand still, each time in order', async () => {
+  const page = new Page();
+  const timers = page.timers();
+  const order = [];
+  const all = [0.06, 0.02, 0.04, 0].map(async (seconds) => {
+    await later(timers, seconds);
+    order.push(seconds);
+  });
+  await awake(Promise.all(all));
+  assert.deepEqual(order, [0, 0.02, 0.04, 0.06]);
+  assert.equal(page.throttled.size, 0, 'nothing is called twice');
+});
+
+test('what waits already when the page is hidden is called back as well', async () => {
+  const page = new Page();
+  page.hidden = false;
+  const timers = page.timers();
+  const called = later(timers, 0.02);
+  page.show(true);
+  await awake(called);
+});
+
+test('a hidden page does not call what was cancelled', async () => {
+  const timers = new Page().timers();
+  timers.callLater(0.01, () => assert.fail('called'))();
+  let cancelNext = () => {};
+  timers.callLater(0.02, () => cancelNext());
+  cancelNext = timers.callLater(0.02, () => assert.fail('called'));
+  await awake(later(timers, 0.03));
+});
+
+test('nothing is called at once in a hidden page', async () => {
+  const timers = new Page().timers();
+  let calls = 0;
+  const again = () => ++calls < 3 && timers.callLater(-5, again);
+  timers.callLater(-5, again);
+  assert.equal(calls, 0);
+  await awake(later(timers, 0.05));
+  assert.equal(calls, 3);
+});
+
+test('a frozen page is left alone until it is resumed', async () => {
+  const page = new Page();
+  const timers = page.timers();
+  let called = false;
+  const done = later(timers, 0.02).then(() => (called = true));
+  page.dispatchEvent(new Event('freeze'));
+  await awake(later(new Page().timers(), 0.06));
+  assert.equal(called, false);
+  page.dispatchEvent(new Event('resume'));
+  await awake(done);
+});
+
+test('without an exact clock a short pause is cut short, and what is overdue is called by what arrives', async () => {
+  const page = new Page();
+  const timers = page.timers({ exact: false });
+  await later(timers, 0.02); // an acknowledgement
+  let overdue = false;
+  timers.callLater(1, () => (overdue = true));
+  timers.catchUp();
+  assert.equal(overdue, false);
+  page.slept += 1001;
+  timers.catchUp();
+  assert.equal(overdue, true);
+  page.hidden = false;
+  timers.callLater(1, () => assert.fail('a visible page has timers for that'));
+  page.slept += 1001;
+  timers.catchUp();
+});
+
+test('what is called back much too late lets what has arrived be read first', () => {
+  const page = new Page();
+  page.hidden = false;
+  const timers = page.timers();
+  const order = [];
+  const cancel = timers.callLater(30, () => assert.fail('cancelled by what has arrived'));
+  timers.callLater(5, () => order.push('time-out'));
+  timers.callLater(60, () => order.push('on time'));
+  page.slept += 59_500;
+  page.fireThrottled(); // after a night: the timers come first
+  assert.deepEqual(order, ['on time']);
+  cancel(); // then what has arrived
+  page.slept += 1000;
+  page.fireThrottled();
+  assert.deepEqual(order, ['on time', 'time-out'], 'a pardon, and only one');
+});

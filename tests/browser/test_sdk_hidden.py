@@ -1,0 +1,159 @@
+"""A tab that is really hidden is as quick as a visible one, although the browser slows its timers down.
+
+Nothing here measures time. The tab counts how often a timer of its own fires: of one that is due every 20 ms, a browser
+lets one a second through in a hidden page, and one a minute later. Whatever hung on such a timer would take as many of
+these ticks as it takes steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from aldis.peer.connection import PeerState
+from support.hidden_tabs import UserTab, user_chromium
+from support.patience import PATIENCE
+from support.server_process import ServerProcess
+from support.stores import QUICK, stores, until_state
+
+STEPS = 40
+# What so many steps take at most: of ticks that come once a second, or more rarely.
+FEW = STEPS // 2
+SIZE = 2 * 1024 * 1024
+_CONNECT = """
+// As in support.tabs: now the addresses of this machine are told to peers.
+for (const track of (await navigator.mediaDevices.getUserMedia({ audio: true })).getTracks()) track.stop();
+const { NetworkStore } = await import('/aldis.js');
+window.store = new NetworkStore();
+store.onFile((transfer) => transfer.accept());
+window.stopAnswering = store.onMessage(({ sender, content }) => store.send(sender, content));
+await store.connectToSignaling(location.origin, 'alice');
+"""
+_COUNT = """
+window.ticks = 0;
+const tick = () => setTimeout(() => { window.ticks++; tick(); }, 20);
+tick();
+"""
+
+
+@asynccontextmanager
+async def hidden_alice(folder: Path, server: ServerProcess) -> AsyncIterator[UserTab]:
+    """Alice's tab, behind another."""
+    async with user_chromium(folder) as devtools:
+        tab = await devtools.open_tab(f"http://localhost:{server.port}/")
+        await tab.run(_CONNECT)
+        await devtools.open_tab("about:blank")
+        await tab.until_hidden()
+        await tab.run(_COUNT)
+        yield tab
+
+
+async def ticks(tab: UserTab) -> int:
+    return int(await tab.run("return window.ticks"))
+
+
+async def prove_slow(tab: UserTab) -> None:
+    """The timers of this tab are slow: one of 20 ms takes more than half a second, three times in a row."""
+    gaps = await tab.run("""
+      const gaps = [];
+      for (let n = 0; n < 4; n++) {
+        const before = performance.now();
+        await new Promise((done) => setTimeout(done, 20));
+        gaps.push(performance.now() - before);
+      }
+      return [document.visibilityState, gaps.slice(1)];
+    """)
+    assert gaps[0] == "hidden"
+    assert min(gaps[1]) > 500, gaps
+
+
+def url(server: ServerProcess) -> str:
+    return f"ws://127.0.0.1:{server.port}"
+
+
+async def test_a_hidden_tab_acknowledges_and_answers_each_message_at_once(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    async with hidden_alice(tmp_path / "profile", server) as alice, stores(url(server), "bob") as (bob,):
+        await bob.connect_to_peer("alice")
+        await prove_slow(alice)
+        before = await ticks(alice)
+        echo = bob.messages()
+        for number in range(STEPS):
+            delivery = await bob.send("alice", number)
+            assert (await anext(echo)).content == number
+            await delivery  # the tab has acknowledged it
+        assert await ticks(alice) - before < FEW
+        await prove_slow(alice)
+
+
+async def test_a_hidden_tab_acknowledges_at_once_when_it_has_nothing_to_answer(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    async with hidden_alice(tmp_path / "profile", server) as alice, stores(url(server), "bob") as (bob,):
+        await alice.run("stopAnswering()")
+        await bob.connect_to_peer("alice")
+        await prove_slow(alice)
+        before = await ticks(alice)
+        for number in range(STEPS):
+            await (await bob.send("alice", number))
+        assert await ticks(alice) - before < FEW
+        await prove_slow(alice)
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+async def test_a_hidden_tab_takes_and_sends_files_at_once(
+    server: ServerProcess, tmp_path: Path, direction: str
+) -> None:
+    content = os.urandom(SIZE)
+    (tmp_path / "sent").write_bytes(content)
+    async with hidden_alice(tmp_path / "profile", server) as alice, stores(url(server), "bob") as (bob,):
+        await bob.connect_to_peer("alice")
+        await prove_slow(alice)
+        before = await ticks(alice)
+        if direction == "in":
+            for _ in range(STEPS):
+                await (await bob.send_file("alice", tmp_path / "sent"))
+        else:
+            bob.on_file(lambda transfer: transfer.accept(tmp_path / f"got-{transfer.id}"))
+            await alice.run(f"""
+              const file = new File([new Uint8Array({SIZE})], 'zeros');
+              for (let n = 0; n < {STEPS}; n++) await store.sendFile('bob', file).finished;
+            """)
+        assert await ticks(alice) - before < FEW
+        await prove_slow(alice)
+
+
+async def test_the_time_outs_of_a_hidden_tab_end_in_time(server: ServerProcess, tmp_path: Path) -> None:
+    async with hidden_alice(tmp_path / "profile", server) as alice:
+        late = await alice.run(f"""
+          const until = (error) => {{ if (error.name !== 'TimeoutError') throw error; }};
+          store.send('nobody', 'hello').catch(() => {{}});
+          const before = window.ticks;
+          for (let n = 0; n < {STEPS}; n++) await store.drain('nobody', {{ timeout: 0.02 }}).catch(until);
+          return window.ticks - before;
+        """)
+        assert late < FEW
+        await prove_slow(alice)
+
+
+async def test_a_tab_that_was_frozen_goes_on_where_it_was(server: ServerProcess, tmp_path: Path) -> None:
+    async with (
+        hidden_alice(tmp_path / "profile", server) as alice,
+        stores(url(server), "bob", timing=QUICK) as (bob,),
+    ):
+        await bob.connect_to_peer("alice")
+        echo = bob.messages()
+        await bob.send("alice", "before")
+        assert (await anext(echo)).content == "before"
+        await alice.freeze()
+        await until_state(bob, "alice", PeerState.DISCONNECTED)
+        await bob.send("alice", "meanwhile")
+        await alice.resume()
+        async with asyncio.timeout(PATIENCE):
+            assert (await anext(echo)).content == "meanwhile"
