@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
 import { build } from 'esbuild';
 
-const LAYERS = { errors: 0, protocol: 1, identity: 2, client: 3, peer: 4, store: 5, index: 6 };
+const LAYERS = { errors: 0, proxies: 0, protocol: 1, identity: 2, client: 3, peer: 4, store: 5, index: 6 };
 const MAX_LINES = 600;
 const PURE = [
   'src/errors.js',

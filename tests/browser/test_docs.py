@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from playwright.async_api import Dialog, Page, expect
+from playwright.async_api import Dialog, FilePayload, Page, expect
 
+from aldis.errors import TransferFailed
+from aldis.store.transfer import Transfer
 from browser.conftest import Arrive
 from support.browser import Person
 from support.patience import PATIENCE
@@ -119,7 +121,7 @@ async def test_a_strict_type_checker_accepts_the_guide(server: ServerProcess, tm
     assert checker.returncode == 0, said.decode()
 
 
-@pytest.mark.parametrize("framework", ["svelte", "react"])
+@pytest.mark.parametrize("framework", ["svelte", "react", "vue", "solid"])
 async def test_the_component_shows_who_is_online_also_after_a_reload(
     arrive: Arrive, server: ServerProcess, tmp_path: Path, framework: str
 ) -> None:
@@ -132,6 +134,25 @@ async def test_the_component_shows_who_is_online_also_after_a_reload(
         async with stores(f"ws://127.0.0.1:{server.port}", "alice"):
             await expect(dora.page.get_by_role("listitem")).to_have_text("alice is online")
         await expect(dora.page.get_by_role("listitem")).to_have_text("alice is away")
+
+
+async def test_a_transfer_in_the_state_of_vue_is_shown_and_cancelled(
+    arrive: Arrive, server: ServerProcess, tmp_path: Path
+) -> None:
+    async with site(tmp_path / "site", server) as address, stores(f"ws://127.0.0.1:{server.port}", "alice") as (alice,):
+        offered: asyncio.Queue[Transfer] = asyncio.Queue()
+        alice.on_file(offered.put_nowait)
+        dora = await visit(arrive, f"{address}/vue.html")
+        await expect(dora.page.get_by_text("Server: connected")).to_be_visible()
+        file = FilePayload(name="words.txt", mimeType="text/plain", buffer=b"three words long")
+        await dora.page.get_by_label("files for alice").set_input_files([file])
+        async with asyncio.timeout(PATIENCE):
+            transfer = await offered.get()
+        await expect(dora.page.get_by_text("words.txt: offered")).to_be_visible()
+        await dora.page.get_by_role("button", name="Cancel").click()
+        await expect(dora.page.get_by_text("words.txt: cancelled")).to_be_visible()
+        with pytest.raises(TransferFailed):
+            await transfer
 
 
 async def join(arrive: Arrive, address: str, name: str, *tolerated: str) -> Page:

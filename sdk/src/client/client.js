@@ -15,6 +15,7 @@
 import { ConfigError, EngineMissing, IdentityError, ServerUnreachable, StateError } from '../errors.js';
 import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
 import { toUtf8 } from '../protocol/codec.js';
+import { bind } from '../proxies.js';
 import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
 import { parseEndpoint } from './endpoint.js';
@@ -114,6 +115,7 @@ export class SignalingClient {
       Math.random,
     );
     this.#transportOptions = { WebSocket, connectTimeout };
+    bind(this, 'SignalingClient');
   }
 
   /**

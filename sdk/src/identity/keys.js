@@ -9,6 +9,7 @@
  */
 import { IdentityError } from '../errors.js';
 import { fromBase64, fromBase64url, toBase64 } from '../protocol/codec.js';
+import { bind } from '../proxies.js';
 import * as database from './database.js';
 
 export const PUBLIC_KEY_BYTES = 32; // RFC 8032 section 5.1.5
@@ -42,6 +43,7 @@ export class Identity {
      * @readonly
      */
     this.fingerprint = fingerprint;
+    bind(this, 'Identity');
   }
 
   /**

@@ -7,6 +7,7 @@
  * @import { Bytes } from '../protocol/codec.js'
  */
 import { IdentityError } from '../errors.js';
+import { bind } from '../proxies.js';
 import * as database from './database.js';
 
 /**
@@ -36,6 +37,7 @@ export class MemoryPins {
    */
   constructor({ limit = 10_000 } = {}) {
     this.#limit = limit;
+    bind(this, 'MemoryPins');
   }
 
   /**

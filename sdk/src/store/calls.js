@@ -21,6 +21,7 @@ import { timers as realTimers } from '../client/timers.js';
 import { FeatureMissing, PeerConnectionFailed, StateError } from '../errors.js';
 import { randomBytes } from '../peer/trust.js';
 import { clean, toBase64url } from '../protocol/codec.js';
+import { bind } from '../proxies.js';
 import { encodeControl, ID_BYTES } from './controls.js';
 
 /** @import { Timers } from '../client/timers.js' */
@@ -66,20 +67,14 @@ const FEATURE = 'calls';
  */
 export class Call {
   /** @type {CallState} */
-  state = 'ringing';
-  /**
-   * Why it has ended, in a few words, those of the other side where it has ended it (`declined`, `busy`, `no answer`,
-   * `ended`); null before.
-   *
-   * @type {string | null}
-   */
-  reason = null;
-  /**
-   * The fault that has ended it; null when nobody is at fault.
-   *
-   * @type {AldisError | null}
-   */
-  error = null;
+  #state = 'ringing';
+  /** @type {string | null} */
+  #reason = null;
+  /** @type {AldisError | null} */
+  #error = null;
+  #id;
+  #localStream;
+  #remoteStream = new MediaStream();
   #calls;
   #way;
   /** @type {Callbacks<Call>} */
@@ -102,7 +97,7 @@ export class Call {
    * @param {MediaStream | null} [stream] What is offered; none when it comes in.
    */
   constructor(calls, way, { id, audio, video }, stream) {
-    this.id = id;
+    this.#id = id;
     /** The other user. */
     this.userId = way.userId;
     /** @type {'in' | 'out'} */
@@ -112,18 +107,49 @@ export class Call {
     /** Whether the caller offers pictures. */
     this.video = video;
     this.#promised = !!stream && (audio || video);
-    /** What we send; the application's own, which also stops its tracks when the call has ended. */
-    this.localStream = stream ?? null;
-    /** What the other side sends: one object for the whole call, in which tracks come and go. */
-    this.remoteStream = new MediaStream();
+    this.#localStream = stream ?? null;
     if (this.direction === 'in') this.#ids.add(id);
     this.#calls = calls;
     this.#way = way;
     this.#silence = calls.timers.callLater(RING_SECONDS, () => Call.finish(this, 'no answer'));
+    bind(this, 'Call');
     calls.open.set(way, this);
   }
 
   // --- for the application -------------------------------------------------------------------------------------------
+
+  /** Its name between the two programs. */
+  get id() {
+    return this.#id;
+  }
+
+  /** How it stands. */
+  get state() {
+    return this.#state;
+  }
+
+  /**
+   * Why it has ended, in a few words, those of the other side where it has ended it (`declined`, `busy`, `no answer`,
+   * `ended`); null before.
+   */
+  get reason() {
+    return this.#reason;
+  }
+
+  /** The fault that has ended it; null when nobody is at fault. */
+  get error() {
+    return this.#error;
+  }
+
+  /** What we send; the application's own, which also stops its tracks when the call has ended. */
+  get localStream() {
+    return this.#localStream;
+  }
+
+  /** What the other side sends: one object for the whole call, in which tracks come and go. */
+  get remoteStream() {
+    return this.#remoteStream;
+  }
 
   /**
    * Take the call. Throws `StateError` when it is not ringing here (any more: stop the tracks then).
@@ -132,7 +158,7 @@ export class Call {
    */
   accept(stream = null) {
     if (!rings(this, 'in')) throw new StateError('the call is not ringing here');
-    this.localStream = stream;
+    this.#localStream = stream;
     this.#open(() => this.#say({ type: 'call-accept', id: this.id, ...mediaOf(stream) }));
     this.#connect(this);
   }
@@ -162,7 +188,7 @@ export class Call {
    */
   replaceStream(stream) {
     if (this.state === 'ended') throw new StateError('the call has ended');
-    this.localStream = stream;
+    this.#localStream = stream;
     this.#send(stream);
     this.#watchers.tell(this);
   }
@@ -173,7 +199,9 @@ export class Call {
    * @param {(call: Call) => void} run
    * @returns {() => void}
    */
-  subscribe = (run) => this.#watchers.follow(run, this);
+  subscribe(run) {
+    return this.#watchers.follow(run, this);
+  }
 
   // --- for `Calls` ---------------------------------------------------------------------------------------------------
 
@@ -214,7 +242,7 @@ export class Call {
    */
   static meet(call, offer) {
     if (call.#ids.size === 0) {
-      call.id = offer.id;
+      call.#id = offer.id;
       attempt(call.#way, { type: 'call-accept', id: call.id, ...mediaOf(call.localStream) });
     }
     call.#ids.add(offer.id);
@@ -285,11 +313,11 @@ export class Call {
     call.#silence();
     call.#promised = false;
     call.#send(null);
-    call.state = 'ended';
-    call.reason = reason;
+    call.#state = 'ended';
+    call.#reason = reason;
     call.#calls.open.delete(way);
     for (const id of call.#ids) attempt(way, { type, id, reason });
-    for (const track of call.remoteStream.getTracks()) call.remoteStream.removeTrack(track);
+    for (const track of call.#remoteStream.getTracks()) call.#remoteStream.removeTrack(track);
     call.#changed();
   }
 
@@ -300,7 +328,7 @@ export class Call {
    */
   static show(call) {
     if (call.state === 'ringing') return;
-    const { remoteStream } = call;
+    const remoteStream = call.#remoteStream;
     /** @type {Tracks} */
     const tracks = call.#calls.tracks.get(call.#way) ?? new Map();
     for (const track of tracks.keys()) {
@@ -310,7 +338,7 @@ export class Call {
     for (const track of remoteStream.getTracks()) {
       if (!tracks.has(track)) remoteStream.removeTrack(track);
     }
-    if (tracks.size || !call.#expects) call.state = 'connected';
+    if (tracks.size || !call.#expects) call.#state = 'connected';
     call.#changed();
   }
 
@@ -346,7 +374,7 @@ export class Call {
    */
   #connect(theirs) {
     this.#silence();
-    this.state = 'connecting';
+    this.#state = 'connecting';
     this.#send(this.localStream);
     if (!this.#way.features) Call.parted(this);
     this.#hears(theirs);
@@ -364,7 +392,7 @@ export class Call {
 
   /** @param {unknown} error */
   #fail(error) {
-    const fault = (this.error = /** @type {AldisError} */ (error));
+    const fault = (this.#error = /** @type {AldisError} */ (error));
     Call.finish(this, fault instanceof PeerConnectionFailed ? fault.reason : fault.message);
   }
 

@@ -5,6 +5,8 @@
  * the console of a browser.
  */
 
+import { SELF } from '../proxies.js';
+
 /** @import { DeliveryFailed } from '../errors.js' */
 
 /**
@@ -22,6 +24,8 @@ export class Delivery {
   #promise = null;
   /** @type {() => void} settles the promise */
   #settle = () => {};
+  /** See `SELF`. @returns {this} */
+  [SELF] = () => this;
 
   /**
    * @param {string} userId To whom the message goes.
@@ -36,12 +40,12 @@ export class Delivery {
 
   /** Whether the outcome is known. */
   get done() {
-    return this.#error !== undefined;
+    return this[SELF]().#error !== undefined;
   }
 
   /** Whether the peer has acknowledged the message. */
   get delivered() {
-    return this.#error === null;
+    return this[SELF]().#error === null;
   }
 
   /**
@@ -54,11 +58,12 @@ export class Delivery {
    * @returns {Promise<T | E>}
    */
   then(onDelivered, onFailed) {
-    this.#promise ??= new Promise((resolve, reject) => {
-      this.#settle = () => (this.#error ? reject(this.#error) : resolve());
-      if (this.done) this.#settle();
+    const self = this[SELF]();
+    self.#promise ??= new Promise((resolve, reject) => {
+      self.#settle = () => (self.#error ? reject(self.#error) : resolve());
+      if (self.done) self.#settle();
     });
-    return this.#promise.then(onDelivered, onFailed);
+    return self.#promise.then(onDelivered, onFailed);
   }
 
   /**
@@ -76,6 +81,10 @@ export class Delivery {
    */
   finally(onDone) {
     return this.then().finally(onDone);
+  }
+
+  get [Symbol.toStringTag]() {
+    return 'Delivery';
   }
 
   // --- for `Conversation` --------------------------------------------------------------------------------------------

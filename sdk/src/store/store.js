@@ -23,6 +23,7 @@ import { engine } from '../peer/engine.js';
 import { TIMING } from '../peer/wire.js';
 import { checkUserId } from '../protocol/addresses.js';
 import { violation } from '../protocol/shapes.js';
+import { bind } from '../proxies.js';
 import { decode, encode } from './content.js';
 import { Mailbox, StateFeed } from './feeds.js';
 import { storeLimits, storeState } from './state.js';
@@ -116,6 +117,7 @@ export class NetworkStore {
       /** @type {Callbacks<Call>} */
       onCall: new Callbacks(),
     };
+    bind(this, 'NetworkStore');
   }
 
   /** Our key; null when it was not given, or only promised, and `connectToSignaling` has not got one yet. */
@@ -431,5 +433,7 @@ export class NetworkStore {
    * @param {(state: Readonly<StoreState>) => void} run
    * @returns {() => void}
    */
-  subscribe = (run) => this.#feed.subscribe(run);
+  subscribe(run) {
+    return this.#feed.subscribe(run);
+  }
 }

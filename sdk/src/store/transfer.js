@@ -19,6 +19,7 @@ import { FeatureMissing, StateError, TransferFailed, UsageError } from '../error
 import { messageOf } from '../peer/engine.js';
 import { randomBytes } from '../peer/trust.js';
 import { clean, toBase64url } from '../protocol/codec.js';
+import { bind } from '../proxies.js';
 import { ID_BYTES, MAX_PIECE, encodeControl, encodePiece, safeMime, safeName } from './controls.js';
 
 /**
@@ -63,18 +64,13 @@ const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
  * What is for `Transfers` alone is static, so that applications do not see it at their transfers.
  */
 export class Transfer {
-  /** How it stands. @type {TransferState} */
-  state = 'offered';
-  /** How many bytes the recipient has written, and said so. @type {number} */
-  transferred = 0;
-  /** Why the file does not arrive; null as long as it may, and when it has. @type {AldisError | null} */
-  error = null;
-  /**
-   * What was received, once it is done and unless it went to a sink. Its `type` is `mime` for pictures (not SVG), sound,
-   * video and plain text only: nothing that a stranger sends should run when somebody opens it.
-   * @type {Blob | null}
-   */
-  blob = null;
+  /** @type {TransferState} */
+  #state = 'offered';
+  #transferred = 0;
+  /** @type {AldisError | null} */
+  #error = null;
+  /** @type {Blob | null} */
+  #blob = null;
   /** @type {Callbacks<Transfer>} */
   #watchers = new Callbacks();
   #way;
@@ -118,9 +114,33 @@ export class Transfer {
     this.#all = all.add(this);
     this.#file = file;
     this.#announced = !file;
+    bind(this, 'Transfer');
   }
 
   // --- for the application -------------------------------------------------------------------------------------------
+
+  /** How it stands. */
+  get state() {
+    return this.#state;
+  }
+
+  /** How many bytes the recipient has written, and said so. */
+  get transferred() {
+    return this.#transferred;
+  }
+
+  /** Why the file does not arrive; null as long as it may, and when it has. */
+  get error() {
+    return this.#error;
+  }
+
+  /**
+   * What was received, once it is done and unless it went to a sink. Its `type` is `mime` for pictures (not SVG), sound,
+   * video and plain text only: nothing that a stranger sends should run when somebody opens it.
+   */
+  get blob() {
+    return this.#blob;
+  }
 
   /**
    * Take the file. Nothing happens when the transfer is over already.
@@ -165,7 +185,9 @@ export class Transfer {
    * @param {(transfer: Transfer) => void} run
    * @returns {() => void}
    */
-  subscribe = (run) => this.#watchers.follow(run, this);
+  subscribe(run) {
+    return this.#watchers.follow(run, this);
+  }
 
   // --- for `Transfers` -----------------------------------------------------------------------------------------------
 
@@ -321,7 +343,7 @@ export class Transfer {
     return new WritableStream({
       write: (part) => void parts.push(new Blob([part])),
       close: () => {
-        this.blob = new Blob(parts, { type: HARMLESS.test(this.mime) ? this.mime : '' });
+        this.#blob = new Blob(parts, { type: HARMLESS.test(this.mime) ? this.mime : '' });
       },
     });
   }
@@ -358,9 +380,9 @@ export class Transfer {
       const { id, userId, name } = this;
       const reason = clean(typeof why === 'string' ? why : '');
       const text = [prefix, reason].filter(Boolean).join(': ');
-      this.error = typeof why === 'string' ? new TransferFailed(userId, name, text, { cause }) : why;
+      this.#error = typeof why === 'string' ? new TransferFailed(userId, name, text, { cause }) : why;
       if (why !== null) {
-        this.#writer?.abort(this.error).catch(() => {});
+        this.#writer?.abort(this.#error).catch(() => {});
       }
       this.#change(state);
       if (type && this.#announced) {
@@ -376,7 +398,7 @@ export class Transfer {
 
   /** @param {number} bytes */
   #progress(bytes) {
-    this.transferred = bytes;
+    this.#transferred = bytes;
     if (bytes === this.size) {
       this.#end('done', null);
     } else {
@@ -386,7 +408,7 @@ export class Transfer {
 
   /** @param {TransferState} state */
   #change(state) {
-    this.state = state;
+    this.#state = state;
     this.#stir();
     this.#watchers.tell(this);
   }

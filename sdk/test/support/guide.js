@@ -3,7 +3,8 @@
  *
  *     node guide.js FOLDER URL       URL is that of a server, in place of `url` and http://localhost:8080
  *
- * `guide.html` runs all plain blocks one after the other; `svelte.html` and `react.html` show the components;
+ * `guide.html` runs all plain blocks one after the other; `svelte.html`, `react.html`, `vue.html` and `solid.html` show
+ * the components;
  * `chat.html` is the page of the SDK's README as it stands, which loads the SDK from the server, and `policy.html` the
  * same with its script in a file of its own; `front.html` is what the project's README shows. In `sources` the guide is
  * also a TypeScript program, `guide.ts`, with a `tsconfig.json` as strict as those of others.
@@ -11,8 +12,11 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { transformAsync } from '@babel/core';
+import solidPreset from 'babel-preset-solid';
 import { build } from 'esbuild';
 import { compile } from 'svelte/compiler';
+import { compileScript, parse } from 'vue/compiler-sfc';
 
 const sdk = fileURLToPath(new URL('../../', import.meta.url));
 const BLOCK = /^```(\w+)(?: file=(\S+))?\n(.*?)^```/gms;
@@ -39,7 +43,38 @@ const svelte = {
   },
 };
 
+const vue = {
+  name: 'vue',
+  setup(build) {
+    build.onLoad({ filter: /\.vue$/ }, async ({ path: filename }) => {
+      const { descriptor } = parse(await readFile(filename, 'utf8'), { filename });
+      const { content } = compileScript(descriptor, { id: path.basename(filename), inlineTemplate: true });
+      return { contents: content, loader: 'js' };
+    });
+  },
+};
+
+const solid = {
+  name: 'solid',
+  setup(build) {
+    build.onLoad({ filter: /Solid\w+\.jsx$/ }, async ({ path: filename }) => {
+      const options = { filename, presets: [solidPreset], babelrc: false, configFile: false };
+      const { code } = await transformAsync(await readFile(filename, 'utf8'), options);
+      return { contents: code, loader: 'js' };
+    });
+  },
+};
+
 const ENTRIES = {
+  'vue.js': `import { createApp, h } from 'vue';
+import People from './People.vue';
+import Sending from './Sending.vue';
+createApp({ render: () => [h(People), h(Sending)] }).mount(document.body);
+`,
+  'solid.js': `import { createComponent, render } from 'solid-js/web';
+import People from './SolidPeople.jsx';
+render(() => createComponent(People, {}), document.body);
+`,
   'svelte.js': `import { mount } from 'svelte';
 import People from './People.svelte';
 mount(People, { target: document.body });
@@ -86,7 +121,7 @@ for (const [name, text] of Object.entries(files)) {
   await writeFile(path.join(sources, name), text);
 }
 
-const pages = ['guide', 'svelte', 'react'];
+const pages = ['guide', 'svelte', 'react', 'vue', 'solid'];
 await build({
   entryPoints: pages.map((page) => path.join(sources, `${page}.js`)),
   outdir: folder,
@@ -96,9 +131,14 @@ await build({
   jsx: 'automatic',
   alias: { '@aldis/client': path.join(sdk, 'src/index.js') },
   nodePaths: [path.join(sdk, 'node_modules')],
-  define: { 'process.env.NODE_ENV': '"production"' },
+  define: {
+    'process.env.NODE_ENV': '"production"',
+    __VUE_OPTIONS_API__: 'true',
+    __VUE_PROD_DEVTOOLS__: 'false',
+    __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: 'false',
+  },
   conditions: ['browser'],
-  plugins: [svelte],
+  plugins: [svelte, vue, solid],
   logLevel: 'error',
 });
 for (const page of pages) {
