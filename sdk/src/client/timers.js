@@ -148,7 +148,7 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
           port2.postMessage(0);
         }
       };
-      const delay = seconds * 1000;
+      const delay = Math.max(seconds * 1000, 0);
       wait(delay);
       return cancel;
     },

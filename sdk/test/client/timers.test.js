@@ -26,13 +26,15 @@ test('nothing is called at once, and what is cancelled not at all', async () => 
 test('a time beyond what setTimeout can count comes when it is due, and can be cancelled on the way', () => {
   const longest = 2 ** 31 - 1; // milliseconds
   let now = 0;
+  let ids = 0;
   /** @type {Map<number, () => void>} */
   const set = new Map();
   const far = timersOf({
     performance: { now: () => now },
     setTimeout: (callback, delay) => {
       assert.ok(delay <= longest, `${delay} ms would be now`);
-      return set.set(set.size, callback).size - 1;
+      set.set(++ids, callback);
+      return ids;
     },
     clearTimeout: (id) => void set.delete(id),
   });
