@@ -85,6 +85,27 @@ def test_more_devices_than_a_presence_can_hold_cannot_be_configured() -> None:
             HubSettings(max_devices=count)
 
 
+def test_of_more_lost_clients_than_are_waited_for_the_first_is_given_up() -> None:
+    world = World(max_detached=3)
+    bob = world.client("bob")
+    clients = [world.client(f"user{number}") for number in range(5)]
+    bob.send(type="watch", userIds=["user0", "user2"])
+    bob.take()
+    clients[0].lose()
+    back = world.connect()
+    assert back.register("user0", resume=clients[0].ticket(0))["resumed"] is True
+    for client in clients[1:4]:
+        client.lose()
+    assert bob.take() == []
+    back.lose()
+    clients[4].lose()
+    assert [world.hub.online(f"user{number}") for number in range(5)] == [True, False, False, True, True]
+    assert [m["userId"] for m in bob.take()] == ["user2"]
+    bob.lose(clean=True)
+    world.pass_time(40)
+    assert not world.hub._registrar._detached
+
+
 # --- sealing keys, tokens -------------------------------------------------------------------------------------------
 
 

@@ -391,7 +391,7 @@ def test_what_is_kept_of_a_stranger_has_bounds(character: str) -> None:
     for longer in (candidate(1025), candidate(mid=257), candidate(fragment=257)):
         with pytest.raises(ProtocolViolation):
             read_candidate(longer)
-    for fields in (("x" * 129, "", ""), ("", "x" * 129, ""), ("", "", "x" * 129)):
+    for fields in (("x" * 257, "", ""), ("", "x" * 257, ""), ("", "", "x" * 257)):
         with pytest.raises(ProtocolViolation):
             read_proof(raw(m.Proof(*fields)))
 

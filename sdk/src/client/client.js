@@ -98,7 +98,7 @@ export class SignalingClient {
       },
       options,
     );
-    if (toUtf8(token ?? '').length > MAX_TOKEN) throw new ConfigError('token', `more than ${MAX_TOKEN} bytes`);
+    if (toUtf8(token ?? '').length > MAX_TOKEN) throw new ConfigError('token', 'too long');
     const { url: dialled, server } = parseEndpoint(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;

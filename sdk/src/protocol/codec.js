@@ -84,9 +84,7 @@ const candidate = nullable(
     'usernameFragment?': nullable(field),
   }),
 );
-// The base64 of a key, nonce or signature.
-const bytes = text(0, 128);
-const proof = shape({ publicKey: bytes, nonce: bytes, signature: bytes });
+const proof = shape({ publicKey: field, nonce: field, signature: field });
 const capabilities = shape({ 'trickle?': flag, 'restart?': flag });
 
 /**

@@ -161,7 +161,7 @@ test('what is kept of a stranger has bounds', () => {
   }
   const proof = { publicKey: 'k', nonce: 'n', signature: 's' };
   for (const field of Object.keys(proof)) {
-    assert.throws(() => readProof({ ...proof, [field]: 'x'.repeat(129) }), ProtocolViolation);
+    assert.throws(() => readProof({ ...proof, [field]: 'x'.repeat(257) }), ProtocolViolation);
   }
 });
 

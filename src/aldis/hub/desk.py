@@ -88,8 +88,8 @@ class Desk:
         """Ask about who has a name, when it is its turn.
 
         What changes a binding (`Turn.ALONE`) is asked whatever becomes of the session; in its place there may be None.
-        A claim whose session has gone is not asked any more. Once asked, both may have made a binding, so their outcome
-        is acted on in any case. `failed` is called when the directory could not answer.
+        What may have changed one (also a claim) is acted on whatever becomes of the session: `then` is called also when
+        it has ended. `failed` is called when the directory could not answer.
         """
         asked = Asked(session, kind, re, then, turn is not Turn.LOOK, failed, name)
 

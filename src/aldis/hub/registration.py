@@ -9,7 +9,7 @@ of the same proven key wins, the classic dialect's unproven names, resume, key r
 from __future__ import annotations
 
 import hmac
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -66,6 +66,8 @@ class Registrar:
         # The names of which watchers have to be told, in order; and whether that waits for the end of something.
         self._untold: deque[str] = deque()
         self._holding = False
+        # In the order in which they were lost.
+        self._detached: OrderedDict[Session, None] = OrderedDict()
         # Names of which the directory did not say what became of a change.
         self._doubtful: dict[str, list[_Heir]] = {}
         self._limits = m.Limits(settings.max_message_bytes, settings.max_watches, settings.resume_window)
@@ -160,7 +162,7 @@ class Registrar:
                 # Another process may have changed the binding in the same directory.
                 self._bound(user_id, to_base64(answer))
             if session.stage is not Stage.CLAIMING:
-                return  # it has gone, and the name is bound all the same
+                return  # it has gone meanwhile
             if answer != key:
                 self.not_admitted(session)
                 self._refuse(session, message, ErrorCode.KEY_MISMATCH, f"the name {user_id} belongs to another key")
@@ -175,8 +177,8 @@ class Registrar:
                 self._admit(session, request, message, then)
 
         def failed() -> None:
-            # It may have bound the name all the same, which only somebody without a proof can contradict.
-            if self._classic_holder(user_id):
+            # It may have bound the name all the same, which a classic client has taken meanwhile.
+            if self._presence.devices(user_id):
                 self._doubtful.setdefault(user_id, [])
 
         def question(token: int) -> Question:
@@ -429,6 +431,9 @@ class Registrar:
     def detach(self, session: Session) -> None:
         """The connection is lost; the name stays for the resume window."""
         session.stage = Stage.DETACHED
+        self._detached[session] = None
+        if len(self._detached) > self._settings.max_detached:
+            self.end(next(iter(self._detached)), CloseCode.SESSION_LOST, "")
         # What a full connection has not been told yet is missed like the rest.
         untold, session.untold = session.untold, None
         for one in untold or ():
@@ -448,6 +453,7 @@ class Registrar:
             return
         self._voice.hang_up(session, code, reason)
         self._desk.forget(session)
+        self._detached.pop(session, None)
         self._leave(session)
         session.stage = Stage.CLOSED
 

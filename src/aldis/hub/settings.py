@@ -51,6 +51,8 @@ class HubSettings:
     pong_timeout: float = 20.0
     # How long a lost client is waited for: a Wi-Fi to mobile switch takes a few seconds, a tunnel longer.
     resume_window: float = 30.0
+    # Lost clients that are waited for: all that were connected may lose their network at once.
+    max_detached: int = 10_000
     # What is kept for a client that has not confirmed it: an ICE gathering is 10 to 30 messages for each peer.
     resume_messages: int = 256
     resume_bytes: int = 256 * 1024

@@ -69,12 +69,11 @@ class ResumeTicket(Struct, gc=False):
 
 
 # Characters. Candidates come from strangers and are kept until their connection is known. RFC 8839 section 5.1 leads to
-# some 200, section 5.4 allows 256 for a fragment; RFC 9143 has no limit for a mid, which has 1 or 2.
+# some 200, section 5.4 allows 256 for a fragment; RFC 9143 has no limit for a mid, which has 1 or 2. The fields of a
+# proof are the base64 of a key, nonce or signature: 44 or 88.
 MAX_CANDIDATE: Final = 1024
 _CandidateText: TypeAlias = Annotated[str, Meta(max_length=MAX_CANDIDATE)]
-_CandidateField: TypeAlias = Annotated[str, Meta(max_length=256)]
-# The base64 of a key, nonce or signature: 44 or 88 characters.
-_ProofField: TypeAlias = Annotated[str, Meta(max_length=128)]
+_PeerField: TypeAlias = Annotated[str, Meta(max_length=256)]
 
 
 class Description(Struct, gc=False):
@@ -92,17 +91,17 @@ class Candidate(
     """An ICE candidate (W3C `RTCIceCandidateInit`)."""
 
     candidate: _CandidateText
-    sdp_mid: _CandidateField | None = None
+    sdp_mid: _PeerField | None = None
     sdp_m_line_index: int | None = None
-    username_fragment: _CandidateField | UnsetType | None = UNSET
+    username_fragment: _PeerField | UnsetType | None = UNSET
 
 
 class Proof(Struct, rename="camel", gc=False):
     """The end-to-end proof of an offer or answer; all three fields are base64."""
 
-    public_key: _ProofField
-    nonce: _ProofField
-    signature: _ProofField
+    public_key: _PeerField
+    nonce: _PeerField
+    signature: _PeerField
 
 
 class Capabilities(Struct, gc=False):

@@ -66,6 +66,7 @@ class SignalingServer:
                 auth=config.auth,
                 max_message_bytes=config.max_message_bytes,
                 resume_window=config.resume_window,
+                max_detached=config.max_connections,
                 ping_interval=config.ping_interval,
                 pong_timeout=config.ping_interval,
             ),
@@ -84,6 +85,7 @@ class SignalingServer:
         self._directory_stats = DirectoryStats()
         self._directory_failing = False
         self._answers: set[asyncio.Task[None]] = set()
+        self._releases: set[asyncio.Future[bool | None]] = set()
         self._all_answered = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         self._running: AsyncExitStack | None = None
@@ -216,6 +218,9 @@ class SignalingServer:
             for task in self._answers:
                 task.cancel()
             await asyncio.gather(*self._answers, return_exceptions=True)
+            for release in self._releases:
+                if not release.done():
+                    release.set_result(None)
             await running.aclose()
         log.info("stopped", seconds=round(monotonic() - began, 3))
 
@@ -245,8 +250,12 @@ class SignalingServer:
             if not done.done():
                 done.set_result(outcome)
 
+        self._releases.add(done)
         self.hub.release(user_id, released)
-        outcome = await done
+        try:
+            outcome = await done
+        finally:
+            self._releases.discard(done)
         if outcome is None:
             raise DirectoryUnavailable("the directory could not release the name now")
         return outcome
