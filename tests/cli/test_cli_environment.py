@@ -216,7 +216,7 @@ def test_a_path_may_have_letters_that_the_locale_does_not(tmp_path: Path) -> Non
 async def test_a_setting_may_have_letters_that_the_locale_does_not(tmp_path: Path) -> None:
     words = ("serve", *MEMORY, "--host", "0.0.0.0", "--names", "bücher.example")
     async with Piped(*words, home=tmp_path, extra=ASCII) as server:
-        assert "For others it is ws://b\\xfccher.example" in await server.says("Ctrl-C stops the server")
+        assert "It is dialled as wss://xn--bcher-kva.example," in await server.says("Ctrl-C stops the server")
 
 
 async def test_two_talk_in_a_locale_without_letters(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "data": ":memory:",
         "web": "no",
         "names": "a.example,b.example:8443",
+        "base_path": "/a/b",
         "origins": "https://a.example, https://b.example",
         "stun": "stun:a.example:3478",
         "turn": "turn:a.example?transport=udp, turns:b.example:443?transport=tcp",
@@ -200,3 +201,11 @@ def test_a_home_directory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
     assert ServerConfig(data="~/aldis").data == "/home/alice/aldis"
     assert ServerConfig(data=Path("/x")).data == "/x"  # type: ignore[arg-type]
+
+
+def test_a_base_path_is_read_without_its_last_slash_and_names_as_clients_send_them() -> None:
+    assert [ServerConfig(base_path=path).base_path for path in ("", "/", "/a/", "/a/b-c")] == ["", "", "/a", "/a/b-c"]
+    assert ServerConfig(names=("Bücher.example:443",)).names == ("xn--bcher-kva.example",)
+    for setting in ({"base_path": "a"}, {"base_path": "//a"}, {"base_path": "/a b"}, {"names": ("a.example:99999",)}):
+        with pytest.raises(ConfigError):
+            ServerConfig(**setting)  # type: ignore[arg-type]

@@ -283,3 +283,41 @@ def test_an_empty_reply_says_so_and_what_has_not_changed_has_no_length() -> None
     assert b"\r\nContent-Length: 0\r\n" in write(plain(HTTPStatus.OK, "", "page"), None)
     unchanged = write(Reply(HTTPStatus.NOT_MODIFIED, b"", "not-modified", (("ETag", '"x"'),)), None)
     assert unchanged == b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nConnection: close\r\n\r\n'
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [b"/", b"/ws", b"/ws/", b"//", b"//ws", b"/?a=b", b"/ws/?a=b"])
+def test_a_websocket_is_at_the_root_and_at_ws_with_and_without_a_slash(path: bytes) -> None:
+    assert decide(front_door(), path) == Upgrade(Dialect.CLASSIC, HOST)
+
+
+def test_slashes_that_a_proxy_leaves_over_do_no_harm() -> None:
+    door = front_door(site=OnePage())
+    plain_get = CIMultiDict({"Host": HOST})
+    assert [status(decide(door, path, plain_get)) for path in (b"//page", b"//", b"//other")] == [200, 200, 404]
+    assert status(decide(door, b"//healthz", plain_get)) == 200
+
+
+def test_what_a_proxy_leaves_before_the_path_is_taken_off() -> None:
+    door = FrontDoor(names=ServerNames(), site=OnePage(), base_path="/a/b")
+    for path in (b"/a/b/", b"/a/b", b"/a/b/ws", b"/a/b/ws/", b"/", b"/ws"):
+        assert decide(door, path) == Upgrade(Dialect.CLASSIC, HOST)
+    plain_get = CIMultiDict({"Host": HOST})
+    for path, expected in (
+        (b"/a/b/", 200),
+        (b"/a/b/page", 200),
+        (b"/page", 200),
+        (b"/a/b/healthz", 200),
+        (b"/healthz", 200),
+        (b"/a/b/other", 404),
+        (b"/a/bc", 404),
+        (b"/a", 404),
+    ):
+        assert status(decide(door, path, plain_get)) == expected
+    reply = decide(door, b"/a/b?x", plain_get)
+    assert isinstance(reply, Reply)
+    assert (reply.status, dict(reply.headers)["Location"]) == (308, "/a/b/")
+    assert status(decide(door, b"/a/b", headers(Sec_WebSocket_Version="8"))) == 426
+    assert status(decide(door, b"/a/b", CIMultiDict({"Host": "evil.example"}))) == 421

@@ -11,7 +11,8 @@ import { ConfigError } from '../errors.js';
  */
 
 /**
- * Read `ws:`, `wss:`, `http:` or `https:`; the latter two mean the former. A path and a query are kept.
+ * Read `ws:`, `wss:`, `http:` or `https:`; the latter two mean the former. A path and a query are kept; a path that does
+ * not end in `/ws` ends in a slash: a proxy would only redirect a WebSocket from /aldis to /aldis/.
  *
  * @param {string} text
  * @returns {Endpoint} Throws `ConfigError` (a `UsageError`) when it is no address of a server.
@@ -19,9 +20,11 @@ import { ConfigError } from '../errors.js';
 export function parseEndpoint(text) {
   let problem = 'not http://, https://, ws:// or wss:// and a host';
   try {
-    const { href, host, protocol, username, password, hash } = new URL(String(text).replace(/^http/i, 'ws'));
+    const url = new URL(String(text).replace(/^http/i, 'ws'));
+    const { host, protocol, username, password, hash } = url;
     if (/^wss?:$/.test(protocol)) {
-      if (!(username + password + hash)) return { url: href, server: host };
+      url.pathname = url.pathname.replace(/(?<!\/|\/ws)$/, '/');
+      if (!(username + password + hash)) return { url: url.href, server: host };
       problem = 'no user name, password or # part here';
     }
   } catch {}

@@ -11,14 +11,19 @@ test('what developers write becomes what is dialled and signed', () => {
     ['ws://signal.example:443', 'ws://signal.example:443/', 'signal.example:443'],
     ['wss://signal.example:443', 'wss://signal.example/', 'signal.example'],
     ['wss://signal.example:80', 'wss://signal.example:80/', 'signal.example:80'],
-    ['WSS://Signal.Example:8080/Path?a=b', 'wss://signal.example:8080/Path?a=b', 'signal.example:8080'],
+    ['WSS://Signal.Example:8080/Path?a=b', 'wss://signal.example:8080/Path/?a=b', 'signal.example:8080'],
     ['http://signal.example:8080', 'ws://signal.example:8080/', 'signal.example:8080'],
     ['http://signal.example:443', 'ws://signal.example:443/', 'signal.example:443'],
     ['https://signal.example/', 'wss://signal.example/', 'signal.example'],
     ['https://signal.example/ws', 'wss://signal.example/ws', 'signal.example'],
+    ['https://signal.example/aldis/ws', 'wss://signal.example/aldis/ws', 'signal.example'],
+    ['https://signal.example/ws/', 'wss://signal.example/ws/', 'signal.example'],
+    ['https://signal.example/news', 'wss://signal.example/news/', 'signal.example'],
+    ['https://signal.example/aldis', 'wss://signal.example/aldis/', 'signal.example'],
+    ['https://signal.example/aldis/', 'wss://signal.example/aldis/', 'signal.example'],
     ['ws://[2001:DB8::0:1]', 'ws://[2001:db8::1]/', '[2001:db8::1]'],
     ['wss://bücher.example', 'wss://xn--bcher-kva.example/', 'xn--bcher-kva.example'],
-    ['wss://signal.example/grüße?q=ü', 'wss://signal.example/gr%C3%BC%C3%9Fe?q=%C3%BC', 'signal.example'],
+    ['wss://signal.example/grüße?q=ü', 'wss://signal.example/gr%C3%BC%C3%9Fe/?q=%C3%BC', 'signal.example'],
   ]) {
     assert.deepEqual(parseEndpoint(text), { url, server });
     assert.deepEqual(parseEndpoint(url), { url, server });
@@ -31,7 +36,7 @@ test('slips are read as the platform reads them', () => {
     ['ws://signal.example\0', 'ws://signal.example/', 'signal.example'],
     ['ws:///signal.example', 'ws://signal.example/', 'signal.example'],
     ['ws:signal.example', 'ws://signal.example/', 'signal.example'],
-    ['ws://signal.example/\r\nX:y', 'ws://signal.example/X:y', 'signal.example'],
+    ['ws://signal.example/\r\nX:y', 'ws://signal.example/X:y/', 'signal.example'],
   ]) {
     assert.deepEqual(parseEndpoint(text), { url, server });
   }

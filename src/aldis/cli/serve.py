@@ -43,7 +43,13 @@ _SWITCH: Final = ""
 # How help shows the settings: the heading, and for each what stands for its value.
 _LAYOUT: Final[dict[str, dict[str, str]]] = {
     "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR", "web": _SWITCH},
-    "TLS, and who may connect": {"tls_cert": "FILE", "tls_key": "FILE", "names": "HOST,...", "origins": "URL,..."},
+    "TLS, and who may connect": {
+        "tls_cert": "FILE",
+        "tls_key": "FILE",
+        "names": "HOST,...",
+        "base_path": "PATH",
+        "origins": "URL,...",
+    },
     "STUN and TURN, for peers in different networks": {"stun": "URL,...", "turn": "URL,...", "turn_secret": "TEXT"},
     "Admin port and log": {"admin_host": "ADDRESS", "admin_port": "PORT", "log_format": "FORMAT", "log_level": "LEVEL"},
     "Limits": {
@@ -112,11 +118,11 @@ def _help(name: str) -> str:
 
 def _welcome(server: SignalingServer) -> None:
     """Say where the server listens and what to do next, in addresses and commands that work as they are."""
-    url = server.url
+    url = _dialled(server)
     where = [] if url == DEFAULT_SERVER else ["--server", url]
     lines = [
         *_for_browsers(server),
-        f"Aldis listens at {url}{', for this machine alone' if is_this_machine(server.config.host) else ''}.",
+        f"Aldis listens at {server.url}{', for this machine alone' if is_this_machine(server.config.host) else ''}.",
         *_from_elsewhere(server),
         "In two terminals, two people can talk like this:\n",
         f"    {typed('chat', 'bob', '--as', 'alice', *where)}",
@@ -127,12 +133,24 @@ def _welcome(server: SignalingServer) -> None:
         print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
 
 
+def _dialled(server: SignalingServer) -> str:
+    """What clients dial: with names in the settings only the first of these can be right."""
+    config = server.config
+    if not config.names:
+        return server.url
+    # Without TLS here, another port than ours is that of a proxy, which has it.
+    plain = config.tls_cert is None and config.names[0].endswith(f":{server.port}")
+    return f"{'ws' if plain else 'wss'}://{config.names[0]}{config.base_path and config.base_path + '/'}"
+
+
 def _for_browsers(server: SignalingServer) -> list[str]:
     """Where the page is, and who will not get it to work."""
     page = server.page_url
     if page is None:
         return []
     config = server.config
+    if config.names:
+        return [f"Open {_dialled(server).replace('ws', 'http', 1).removesuffix('/')}/ in a browser.\n"]
     if config.tls_cert is not None or is_this_machine(config.host):
         return [f"Open {page} in a browser.\n"]
     # W3C Secure Contexts, section 3.1: a page over plain HTTP from another machine has no WebCrypto and no camera.
@@ -144,11 +162,11 @@ def _for_browsers(server: SignalingServer) -> list[str]:
 def _from_elsewhere(server: SignalingServer) -> list[str]:
     """The address for other machines, when the server listens for them on all of its own."""
     config = server.config
+    if config.names:
+        return [f"It is dialled as {_dialled(server)}, on this machine too."]
     if config.host not in _ANY_ADDRESS:
         return []
     scheme = server.url.partition(":")[0]
-    if config.names:
-        return [f"For others it is {scheme}://{config.names[0]}."]
     address = _own_address()
     return [f"For others in this network it is {scheme}://{address}:{server.port}."] if address else []
 

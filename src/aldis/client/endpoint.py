@@ -2,7 +2,7 @@
 
 Accepted are `ws://` and `wss://`, `http://` and `https://` (as people copy them from a browser), and a bare
 `host[:port]`, which means `wss://`, but `ws://` on this machine itself: nothing leaves it, and a server that is tried
-out there has no certificate. A path and a query are kept.
+out there has no certificate. A path and a query are kept; a path that does not end in `/ws` ends in a slash.
 """
 
 from __future__ import annotations
@@ -62,9 +62,14 @@ class Endpoint:
             raise ConfigError("url", f"{text!r} has a fragment, which no server ever sees")
         default = _DEFAULT_PORTS[secure]
         server = literal if port in (None, default) else f"{literal}:{port}"
-        path = quote(parts.path or "/", safe=_UNQUOTED)
+        path = quote(_folder(parts.path), safe=_UNQUOTED)
         query = f"?{quote(parts.query, safe=_UNQUOTED)}" if parts.query else ""
         return cls(f"{'wss' if secure else 'ws'}://{server}{path}{query}", secure, host, port or default, server)
+
+
+def _folder(path: str) -> str:
+    """The path to dial: /aldis/ for /aldis, from which a proxy would only redirect. /ws is no folder."""
+    return path if path.endswith(("/", "/ws")) else f"{path}/"
 
 
 def _host(text: str, parts: SplitResult) -> tuple[str, str]:

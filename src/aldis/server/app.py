@@ -78,7 +78,11 @@ class SignalingServer:
         self._pages = Pages.of_package() if config.web else None
         self._names = ServerNames(config.names, secure=config.tls_cert is not None)
         door = FrontDoor(
-            names=self._names, origins=config.origins, max_connections=config.max_connections, site=self._pages
+            names=self._names,
+            origins=config.origins,
+            max_connections=config.max_connections,
+            site=self._pages,
+            base_path=config.base_path,
         )
         self._endpoint = Endpoint(self._connections, door, log)
         self._directory: Directory | None = None

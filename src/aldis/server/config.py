@@ -29,6 +29,8 @@ _NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_SERVER", "ALDIS_CA_FILE
 _STUN: Final = re.compile(r"stuns?:[^\s?@/]+")
 _TURN: Final = re.compile(r"turns?:[^\s?@/]+(\?transport=(udp|tcp))?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/]+|null", re.IGNORECASE)
+# Of RFC 3986 section 3.3 what nobody has to quote.
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 _WORDS: Final = {
     "true": True,
     "false": False,
@@ -140,6 +142,12 @@ def _names(value: object) -> tuple[str, ...]:
     return names
 
 
+def _base_path(value: object) -> str:
+    if isinstance(value, str) and _PATH.fullmatch(value.strip()):
+        return value.strip().rstrip("/")
+    raise _Expected("a path such as /aldis, or an empty text")
+
+
 def _data(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
@@ -196,6 +204,11 @@ class ServerConfig:
         _names,
         "The host names by which clients dial this server, and no others; needed behind a proxy; "
         "default: localhost, the address dialled, the certificate's names.",
+    )
+    base_path: str = _setting(
+        "",
+        _base_path,
+        "The path that a proxy passes on before each path, such as /aldis; not needed if it takes it off.",
     )
     origins: tuple[str, ...] = _setting(
         (),

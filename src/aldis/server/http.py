@@ -1,7 +1,7 @@
 """The front door: what the server says to an HTTP request on its public port, before anything is a WebSocket.
 
     GET /healthz                        200, for load balancers: this process is alive
-    GET / or /ws, with an upgrade       a WebSocket
+    GET / or /ws, with an upgrade       a WebSocket; /ws/ is the same
     GET / or any other file's path      the page, where the server shows one (`server.pages`)
     GET / or /ws, without either        426 and a sentence for whoever opened it in a browser
     anything else                       404
@@ -10,6 +10,8 @@ Whatever `Host` names has to be this server (`server.names`), or the answer is 4
 out, and pages that make their own name lead here (DNS rebinding). Two answers are the same for all hosts: /healthz,
 since load balancers write there what they like, and the SDK, which is public, so that a program in a browser can tell
 its developer what is wrong.
+
+A path may begin with several slashes: where nginx has `location /a { proxy_pass http://server/; }`, /a/b comes as //b.
 
 It decides and says so in values; no socket is known here. Headers are put into the one shape that picows accepts.
 
@@ -32,7 +34,7 @@ from aldis.protocol.codes import CloseCode
 from aldis.server.names import Arrival, Host, ServerNames, read_host
 
 SUBPROTOCOL: Final = "aldis.v1"
-WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws"})
+WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws", b"/ws/"})
 # What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
 RETRY_AFTER: Final = 5
 # The outcome of a request whose host is not this server.
@@ -187,7 +189,8 @@ def misdirected(host: Host) -> Reply:
 class FrontDoor:
     """Decides on each request. `names` are the server's own host names, `origins` the allowed values of `Origin`.
 
-    `site` is what people are shown in a browser; without one, they are told that this is no place for them.
+    `site` is what people are shown in a browser; without one, they are told that this is no place for them. `base_path`
+    is what a proxy leaves before each path, such as `/aldis`; paths without it are served as well.
 
     `origins` is empty by default and then any web page may connect. That is safe here because nothing is granted by
     cookie or address: who somebody is depends on a key that only its owner's page can use. Where it is not empty,
@@ -203,26 +206,34 @@ class FrontDoor:
         origins: tuple[str, ...] = (),
         max_connections: int | None = None,
         site: Site | None = None,
+        base_path: str = "",
     ) -> None:
         self._names = names
         self._origins = frozenset(origin.lower() for origin in origins)
         self._max_connections = max_connections
         self._site = site
+        self._base_path = base_path.encode()
 
     def decide(
         self, path: bytes, headers: Headers, *, arrival: Arrival, connections: int, draining: bool
     ) -> Upgrade | Reply:
         """Say what becomes of a GET request, and put the headers of an upgrade into the shape that picows takes."""
-        path = path.partition(b"?")[0]
+        path = self._without_base(path.partition(b"?")[0])
         if path == b"/healthz":
             return plain(HTTPStatus.OK, "ok\n", "healthz")
         host = host_of(headers)
         if host is None:
             return plain(HTTPStatus.BAD_REQUEST, "The Host header is missing or not valid.\n", "bad-request")
         own = self._names.own(host, arrival)
-        upgrade = path in WEBSOCKET_PATHS and self._is_upgrade(headers)
+        upgrade = (not path or path in WEBSOCKET_PATHS) and self._is_upgrade(headers)
         if own is None and not (upgrade and headers.getall("Origin", [])) and not self._is_shared(path):
             return misdirected(host)
+        if not path:
+            if not (upgrade or self._means_upgrade(headers)):
+                # What the page loads is relative to where it is, so its address has to end with a slash.
+                location = ("Location", f"{self._base_path.decode()}/")
+                return plain(HTTPStatus.PERMANENT_REDIRECT, "It is one slash further.\n", "redirected", location)
+            path = b"/"
         if path not in WEBSOCKET_PATHS:
             return self._show(path, headers) or _NOT_FOUND
         if not upgrade:
@@ -239,6 +250,13 @@ class FrontDoor:
         if own is None:
             return Upgrade(dialect, host.text, CloseCode.UNKNOWN_HOST)
         return Upgrade(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)
+
+    def _without_base(self, path: bytes) -> bytes:
+        """The path as it is for a server at the root; empty for the base path without a slash at its end."""
+        rest = path.removeprefix(self._base_path) if self._base_path else path
+        if rest != path and not rest:
+            return b""
+        return b"/" + (rest if rest.startswith(b"/") else path).lstrip(b"/")
 
     def _show(self, path: bytes, headers: Headers) -> Reply | None:
         return None if self._site is None else self._site.reply(path, headers)

@@ -13,6 +13,8 @@ import { sinkOnDisk } from './disk.js';
 import { People } from './people.js';
 import { explainShort, Problem } from './words.js';
 
+// Where this page is, which need not be the root of its host.
+const SERVER = new URL('.', location.href).href;
 const TICK = 1000; // milliseconds between two round-trip times of the chart
 const BLINK = 3000; // milliseconds that the server may be away before it is worth a word
 
@@ -98,7 +100,7 @@ export class Session {
     this.name = name;
     const store = new NetworkStore({ identity, pins: this.#pins });
     try {
-      await store.connectToSignaling(location.origin, name);
+      await store.connectToSignaling(SERVER, name);
     } catch (error) {
       Object.assign(this, before);
       await store.disconnect();

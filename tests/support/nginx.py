@@ -1,0 +1,73 @@
+"""A real nginx before a server, as an operator sets it up."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from support.patience import PATIENCE
+
+# What each place has to pass on.
+PASS = """
+    proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection "upgrade";
+"""
+HOST = "proxy_set_header Host $http_host;"
+# How servers are put under /aldis/, by what becomes of the path.
+SUB_PATHS = {
+    "stripped": "location /aldis/ {{ proxy_pass http://127.0.0.1:{server}/; }}",
+    # A slash is missing after the first /aldis, so /aldis/ws comes as //ws.
+    "doubled": "location /aldis {{ proxy_pass http://127.0.0.1:{server}/; }}",
+    "kept": "location /aldis {{ proxy_pass http://127.0.0.1:{server}; }}",
+}
+# It says this when its sockets are open.
+_LISTENS = b"using the "
+_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    {places}
+  }}
+}}
+"""
+
+
+@asynccontextmanager
+async def nginx(folder: Path, port: int, places: str) -> AsyncIterator[None]:
+    """One that listens at `port` of this machine; `places` are its `location` blocks and what they share."""
+    executable = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    assert executable, "there is no nginx on the path; `make test` installs it"
+    folder.mkdir()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_CONFIGURATION.format(folder=folder, port=port, places=places))
+    process = await asyncio.create_subprocess_exec(
+        *(executable, "-e", "stderr", "-p", str(folder), "-c", str(configuration)), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stderr is not None
+        said = b""
+        async with asyncio.timeout(PATIENCE):
+            while _LISTENS not in said:
+                line = await process.stderr.readline()
+                assert line, said.decode()
+                said += line
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
