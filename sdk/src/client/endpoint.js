@@ -3,6 +3,9 @@
  */
 import { ConfigError } from '../errors.js';
 
+// What a resolver takes of what a URL takes: labels that are neither empty nor long (RFC 1035 section 2.3.4); no port 0.
+const HOST = /^(\[.+]|(?=.{1,254}$)([\w-]{1,63}\.)*[\w-]{1,63}\.?)$/;
+
 /**
  * @typedef {object} Endpoint
  * @property {string} url What is dialled.
@@ -21,11 +24,14 @@ export function parseEndpoint(text) {
   let problem = 'not http://, https://, ws:// or wss:// and a host';
   try {
     const url = new URL(String(text).replace(/^http/i, 'ws'));
-    const { host, protocol, username, password, hash } = url;
+    const { host, hostname, port, protocol, username, password, hash } = url;
     if (/^wss?:$/.test(protocol)) {
       url.pathname = url.pathname.replace(/(?<!\/|\/ws)$/, '/');
-      if (!(username + password + hash)) return { url: url.href, server: host };
       problem = 'no user name, password or # part here';
+      if (!(username + password + hash)) {
+        if (HOST.test(hostname) && port !== '0') return { url: url.href, server: host };
+        problem = 'no valid host name or port';
+      }
     }
   } catch {}
   throw new ConfigError('url', `${JSON.stringify(text)}: ${problem}`);

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { parseEndpoint } from '../../src/client/endpoint.js';
-import { UsageError } from '../../src/errors.js';
+import { ConfigError, UsageError } from '../../src/errors.js';
+import { vectors } from '../support/vectors.js';
 
 test('what developers write becomes what is dialled and signed', () => {
   for (const [text, url, server] of [
@@ -73,4 +74,17 @@ test('what is wrong with an address is said by the rule that it breaks', () => {
   for (const text of ['http://signal.example/?a=1#b', 'wss://alice:secret@signal.example']) {
     assert.throws(() => parseEndpoint(text), { problem: `"${text}": no user name, password or # part here` });
   }
+});
+
+const HOSTS = vectors('hosts');
+
+test('a host is dialled, proven and pinned under the name that the platform gives it', () => {
+  for (const [text, host] of HOSTS.read) {
+    assert.deepEqual(parseEndpoint(`ws://${text}`), { url: `ws://${host}/`, server: host });
+  }
+});
+
+test('what is no host for a browser or a resolver is refused', () => {
+  for (const text of HOSTS.refused) assert.throws(() => parseEndpoint(`ws://${text}`), ConfigError, text);
+  assert.throws(() => parseEndpoint('ws://signal.example:0'), ConfigError);
 });

@@ -2,22 +2,23 @@
 
 Accepted are `ws://` and `wss://`, `http://` and `https://` (as people copy them from a browser), and a bare
 `host[:port]`, which means `wss://`, but `ws://` on this machine itself: nothing leaves it, and a server that is tried
-out there has no certificate. A path and a query are kept; a path that does not end in `/ws` ends in a slash.
+out there has no certificate. A path and a query are kept; a path that does not end in `/ws` ends in a slash. Hosts are
+read as browsers read them (`protocol.hosts`).
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 from aldis.errors import ConfigError
+from aldis.protocol.hosts import read_host
 
 _SECURE: Final = {"ws": False, "wss": True, "http": False, "https": True}
 _DEFAULT_PORTS: Final = {False: 80, True: 443}
-_NAME = re.compile(r"[a-z0-9._-]{1,253}")
 # What may stand unquoted in a path and a query (RFC 3986 sections 3.3 and 3.4), and what is quoted already.
 _UNQUOTED: Final = "/?%:@!$&'()*+,;=~"
 
@@ -40,7 +41,7 @@ class Endpoint:
     def parse(cls, text: str) -> Endpoint:
         """Read what a person wrote. Raises `ConfigError` (a `UsageError`) when it is no address of a server."""
         # urlsplit would drop some of these silently, and they have no business in a header.
-        if any(character.isspace() or not character.isprintable() for character in text):
+        if any(character.isspace() or unicodedata.category(character) in ("Cc", "Cs") for character in text):
             raise ConfigError("url", f"{text!r} contains white space or a control character")
         try:
             parts = urlsplit(text if "://" in text else f"//{text}")
@@ -74,23 +75,12 @@ def _folder(path: str) -> str:
 
 def _host(text: str, parts: SplitResult) -> tuple[str, str]:
     """The host to dial, and the same as it stands in a URL: IPv6 addresses in brackets."""
-    host = (parts.hostname or "").lower()
-    if ":" in host:
-        try:
-            address = ipaddress.IPv6Address(host)
-        except ValueError:
-            address = None
-        if address is None or address.scope_id:
-            raise ConfigError("url", f"{text!r} has an IPv6 address that cannot be used")
-        return str(address), f"[{address}]"
+    host = parts.hostname or ""
     try:
-        # Names beyond ASCII as Python's own resolver takes them (RFC 3490).
-        host = host if host.isascii() else host.encode("idna").decode("ascii")
-    except UnicodeError:
-        host = ""
-    if not _NAME.fullmatch(host):
-        raise ConfigError("url", f"{text!r} has no valid host name")
-    return host, host
+        literal = read_host(f"[{host}]" if "[" in parts.netloc else host)
+    except ValueError as error:
+        raise ConfigError("url", f"{text!r} has no valid host name: {error}") from None
+    return literal.strip("[]"), literal
 
 
 def not_its_name(endpoint: Endpoint) -> str:

@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 5.0  # closing sends a few datagrams; longer than this it is stuck
 _CANDIDATE_PREFIX: Final = "candidate:"
-_LOOPBACK: Final = "127.0.0.1"
+_LOOPBACK: Final = ("127.0.0.1", "::1")  # one that this machine does not have is passed over
 
 
 class AiortcEngine:
@@ -116,8 +116,8 @@ async def _send_if_possible(send: Callable[[bytes], Awaitable[None]], data: byte
 async def _with_loopback(
     gather: Callable[..., Coroutine[Any, Any, list[Any]]], *, component: int, addresses: list[str], **options: Any
 ) -> list[Any]:
-    """aioice's method of one agent, given 127.0.0.1 beside the addresses that it has found itself."""
-    return await gather(component=component, addresses=[*addresses, _LOOPBACK], **options)
+    """aioice's method of one agent, given the loopback addresses beside those that it has found itself."""
+    return await gather(component=component, addresses=[*addresses, *_LOOPBACK], **options)
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
