@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from aldis.store import ice
 from aldis.store.ice import IceKeeper
 from aldis.store.keys import DirectoryPins, claimed_key
 from aldis.store.state import PeerView, StoreLimits, StoreState
+from aldis.store.store import NetworkStore
 from aldis.store.tasks import Tasks
 from support.patience import PATIENCE
 
@@ -247,3 +249,46 @@ async def test_a_time_to_live_of_any_size_ends_the_wait_for_the_first_answer() -
         await keeper.known()
     assert not keeping.done()
     keeping.cancel()
+
+
+async def test_a_server_that_names_bad_ice_servers_makes_no_connection_impossible(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    named = (
+        IceServer(["stun:a.example?transport=udp", "stun:b.example?transport=tcp"]),
+        IceServer(["turn:c.example"]),
+        IceServer(["http:d.example"]),
+        IceServer([]),
+        IceServer(["turn:e.example?transport=TCP"], "u", "c"),
+    )
+    keeper = IceKeeper(Asked(IceServers(named, 3600)), None, loopback=False)  # type: ignore[arg-type]
+    keeping = asyncio.create_task(keeper.keep())
+    async with asyncio.timeout(PATIENCE):
+        await keeper.known()
+    keeping.cancel()
+    assert keeper.config.ice_servers == (
+        IceServer(["stun:a.example"]),
+        IceServer(["turn:e.example?transport=tcp"], "u", "c"),
+    )
+    for name in ("b.example", "c.example", "d.example"):
+        assert name in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("servers", "setting"),
+    [
+        ([IceServer(["stun:a.example"]), IceServer(["turn:b.example"])], "ice_servers[1]"),
+        ([{"urls": "stun:a.example:70000"}], "ice_servers[0]"),
+        (IceServer(["stun:a.example"]), "ice_servers"),
+    ],
+)
+def test_ice_servers_that_cannot_be_used_are_refused_when_the_store_is_made(servers: Any, setting: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        NetworkStore(ice_servers=servers)
+    assert caught.value.setting == setting
+
+
+def test_ice_servers_are_taken_as_vendors_hand_them_out() -> None:
+    url = "stun:a.example:3478?transport=udp"
+    turn = {"urls": ["turn:b.example"], "username": "u", "credential": "c"}
+    NetworkStore(ice_servers=[{"url": url, "urls": url}, turn])

@@ -2,9 +2,7 @@
  * Where a server is: the URL that a developer writes, made into what is dialled and what is signed.
  */
 import { ConfigError } from '../errors.js';
-
-// What a resolver takes of what a URL takes: labels that are neither empty nor long (RFC 1035 section 2.3.4); no port 0.
-const HOST = /^(\[.+]|(?=.{1,254}$)([\w-]{1,63}\.)*[\w-]{1,63}\.?)$/;
+import { isHost } from '../protocol/hosts.js';
 
 /**
  * @typedef {object} Endpoint
@@ -29,7 +27,7 @@ export function parseEndpoint(text) {
       url.pathname = url.pathname.replace(/(?<!\/|\/ws)$/, '/');
       problem = 'no user name, password or # part here';
       if (!(username + password + hash)) {
-        if (HOST.test(hostname) && port !== '0') return { url: url.href, server: host };
+        if (isHost(hostname) && port !== '0') return { url: url.href, server: host };
         problem = 'no valid host name or port';
       }
     }

@@ -6,6 +6,7 @@
  * lead to a connection.
  */
 import { SignalingError, StateError } from '../errors.js';
+import { usableServers } from '../protocol/ice.js';
 
 /**
  * @import { PeerEvent } from '../client/events.js'
@@ -69,7 +70,10 @@ export class IceKeeper {
     let pause = RETRY_SECONDS;
     try {
       const { iceServers, ttl } = await this.#client.iceServers();
-      this.config = { iceServers };
+      // A bad one is left out: a browser would refuse every connection because of it.
+      this.config = {
+        iceServers: usableServers(iceServers, (problem) => console.warn('an ICE server is left out:', problem)),
+      };
       pause = Math.min(Math.max(ttl * RENEW_AT, SHORTEST_SECONDS), LONGEST_SECONDS);
     } catch (error) {
       if (!(error instanceof SignalingError || error instanceof StateError)) {

@@ -22,6 +22,7 @@ import { MemoryPins } from '../identity/pins.js';
 import { engine } from '../peer/engine.js';
 import { TIMING } from '../peer/wire.js';
 import { checkUserId } from '../protocol/addresses.js';
+import { readServers } from '../protocol/ice.js';
 import { violation } from '../protocol/shapes.js';
 import { bind } from '../proxies.js';
 import { decode, encode } from './content.js';
@@ -100,14 +101,12 @@ export class NetworkStore {
     if (accept) {
       checkType('accept', accept, 'function');
     }
-    if (iceServers && !Array.isArray(iceServers)) {
-      throw new ConfigError('iceServers', 'not a list');
-    }
     this.#mailbox = new Mailbox(limits, () => this.#board?.handOver());
     this.#setup = {
       ...given,
       pins,
       limits,
+      iceServers: iceServers && /** @type {RTCIceServer[]} */ (readServers(iceServers)),
       timing: settings(TIMING, timing, 'timing'),
       backoff: new Backoff(backoff),
       mailbox: this.#mailbox,

@@ -17,12 +17,12 @@ The W3C text is https://www.w3.org/TR/webrtc/; sections are cited where the engi
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from aldis.errors import ConfigError, ProtocolViolation
+from aldis.errors import ProtocolViolation
+from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import Candidate, Capabilities, IceServer
 
 _log = logging.getLogger(__name__)
@@ -33,11 +33,6 @@ MAX_SDP: Final = 64 * 1024
 # Without the one there is no channel, without the other nobody knows whom it leads to. aiortc would take both.
 _NEEDED: Final = ("m=application ", "a=fingerprint:")
 MAX_CANDIDATE: Final = 1024  # characters; RFC 8839 section 5.1 leads to some 200
-# RFC 7064 section 3.1, RFC 7065 section 3.1.
-_SERVER_URL: Final = re.compile(
-    r"(?P<scheme>stuns?|turns?):(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:\?transport=(?:udp|tcp))?"
-)
-_MAX_PORT: Final = 65535
 
 
 class EngineRefused(ProtocolViolation):
@@ -217,7 +212,7 @@ class RelayWatch:
 
     def __init__(self, config: EngineConfig) -> None:
         self._turn = [
-            url for server in config.ice_servers for url in server.urls if url.startswith(("turn:", "turns:"))
+            url for server in config.ice_servers for url in server.urls if url.lower().startswith(("turn:", "turns:"))
         ]
         self._seen = False
 
@@ -235,17 +230,9 @@ class RelayWatch:
             )
 
 
-def check_servers(config: EngineConfig) -> None:
-    """Raise `ConfigError` for an ICE server that cannot be one, in the same words whatever the engine."""
-    for server in config.ice_servers:
-        if not server.urls:
-            raise ConfigError("ice_servers", "a server without a URL")
-        for url in server.urls:
-            match = _SERVER_URL.fullmatch(url)
-            if match is None or int(match["port"] or 0) > _MAX_PORT:
-                raise ConfigError("ice_servers", f"{url!r} is no STUN or TURN URL")
-            if match["scheme"].startswith("turn") and not (server.username and server.credential):
-                raise ConfigError("ice_servers", f"{url!r} needs a username and a credential")
+def check_servers(config: EngineConfig) -> tuple[IceServer, ...]:
+    """The ICE servers as every engine takes them; raises `ConfigError` in the same words whatever the engine."""
+    return read_servers(config.ice_servers)
 
 
 def check_sdp(sdp: str) -> None:

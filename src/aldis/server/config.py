@@ -20,14 +20,13 @@ from typing import Any, Final, Literal, TypeVar
 
 from aldis.environment import data_directory, decoded, expand
 from aldis.errors import ConfigError
+from aldis.protocol.ice import read_url
 from aldis.server.names import read_name
 
 MEMORY: Final = ":memory:"
 PREFIX: Final = "ALDIS_"
 # Variables of the other commands, and where the file is: not settings of a server, and no reason for a warning.
 _NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG"})
-_STUN: Final = re.compile(r"stuns?:[^\s?@/]+")
-_TURN: Final = re.compile(r"turns?:[^\s?@/]+(\?transport=(udp|tcp))?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/]+|null", re.IGNORECASE)
 # Of RFC 3986 section 3.3 what nobody has to quote.
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
@@ -148,6 +147,27 @@ def _base_path(value: object) -> str:
     raise _Expected("a path such as /aldis, or an empty text")
 
 
+def _ice_urls(kind: str, expected: str) -> Callable[[object], tuple[str, ...]]:
+    def read(value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = [part for part in value.split(",") if part.strip()]
+        wanted = f"{expected}, or several of them (a list in TOML, separated by commas elsewhere)"
+        if not isinstance(value, list | tuple) or not all(isinstance(url, str) for url in value):
+            raise _Expected(wanted)
+        urls = []
+        for text in value:
+            try:
+                url = read_url(text)
+            except ValueError as error:
+                raise _Expected(f"{wanted}; {text.strip()!r}: {error}") from None
+            if not url.scheme.startswith(kind):
+                raise _Expected(wanted)
+            urls.append(str(url))
+        return tuple(urls)
+
+    return read
+
+
 def _data(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
@@ -216,10 +236,12 @@ class ServerConfig:
         "The web pages that may connect, by origin; default: all, since keys and not cookies say who somebody is.",
     )
     stun: tuple[str, ...] = _setting(
-        (), _texts(_STUN, "a URL such as stun:stun.example.com:3478"), "STUN servers to tell clients of."
+        (), _ice_urls("stun", "a URL such as stun:stun.example.com:3478"), "STUN servers to tell clients of."
     )
     turn: tuple[str, ...] = _setting(
-        (), _texts(_TURN, "a URL such as turn:turn.example.com:3478?transport=udp"), "TURN servers to tell clients of."
+        (),
+        _ice_urls("turn", "a URL such as turn:turn.example.com:3478?transport=udp"),
+        "TURN servers to tell clients of.",
     )
     turn_secret: str = _setting(
         "",

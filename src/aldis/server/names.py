@@ -24,6 +24,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from aldis.protocol import hosts
+
 # RFC 1035 section 2.3.4: a host name has at most 255 octets; with brackets and a port.
 MAX_HOST: Final = 263
 # RFC 3986 section 3.2.2, of which only what DNS names and addresses consist of; no user name, no empty port.
@@ -71,8 +73,8 @@ def read_name(text: str) -> str | None:
     """
     name, colon, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "")
     try:
-        ascii_name = name if name.isascii() else name.encode("idna").decode("ascii")
-    except UnicodeError:
+        ascii_name = name if name.isascii() else hosts.read_host(name)
+    except ValueError:
         return None
     host = read_host(f"{ascii_name}{colon}{port}")
     return None if host is None else _without_default_port(host)

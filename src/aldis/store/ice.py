@@ -15,6 +15,7 @@ from aldis.client.client import SignalingClient
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
 from aldis.errors import SignalingError, StateError
 from aldis.peer.engine import EngineConfig
+from aldis.protocol.ice import usable_servers
 from aldis.protocol.messages import IceServer
 
 PeerEvent: TypeAlias = OfferReceived | AnswerReceived | CandidateReceived | ByeReceived
@@ -57,7 +58,11 @@ class IceKeeper:
         except (SignalingError, StateError) as error:
             _log.debug("the ICE servers cannot be had: %s", error)
             return _RETRY_SECONDS
-        self.config = self._config(found.ice_servers)
+        # A bad one is left out: an engine would refuse every connection because of it.
+        servers, problems = usable_servers(found.ice_servers)
+        for problem in problems:
+            _log.warning("an ICE server that the signaling server names is left out: %s", problem)
+        self.config = self._config(servers)
         # The limit comes first: a whole number of JSON may be too large for a float.
         return max(min(found.ttl, _LONGEST_SECONDS) * _RENEW_AT, _SHORTEST_SECONDS)
 

@@ -18,7 +18,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -31,6 +31,7 @@ from aldis.peer.connection import PeerTiming
 from aldis.peer.engine import Engine
 from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id
+from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import IceServer
 from aldis.store import content
 from aldis.store.content import Sendable
@@ -58,7 +59,7 @@ class NetworkStore:
         *,
         pins: Pins | None = None,
         engine: str | Engine = "wrtc",
-        ice_servers: Sequence[IceServer] | None = None,
+        ice_servers: Sequence[IceServer | Mapping[str, object]] | None = None,
         allow_loopback: bool | None = None,
         accept: Accept | None = None,
         limits: StoreLimits | None = None,
@@ -74,7 +75,7 @@ class NetworkStore:
         everybody is when None. `limits`, `backoff` (between calls to a peer), `timing` (of peer connections): for
         those who know better than the defaults.
 
-        Raises `EngineMissing`.
+        Raises `EngineMissing`, and `ConfigError` for an ICE server that no engine could use, which it names.
         """
         self.identity = identity if identity is not None else Identity.generate()
         self._pins = DirectoryPins(pins if pins is not None else MemoryPins())
@@ -82,7 +83,7 @@ class NetworkStore:
             identity=self.identity,
             pins=self._pins,
             engine=load_engine(engine) if isinstance(engine, str) else engine,
-            ice_servers=None if ice_servers is None else tuple(ice_servers),
+            ice_servers=None if ice_servers is None else read_servers(ice_servers),
             allow_loopback=allow_loopback,
             accept=accept,
             limits=limits or StoreLimits(),

@@ -61,10 +61,8 @@ class AiortcEngine:
     capabilities: Final = Capabilities(trickle=False, restart=False)
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
-        check_servers(config)
-        servers = [
-            aiortc.RTCIceServer(server.urls, server.username, server.credential) for server in config.ice_servers
-        ]
+        given = check_servers(config)
+        servers = [aiortc.RTCIceServer(server.urls, server.username, server.credential) for server in given]
         try:
             connection_kwargs(servers)  # parses them; aiortc itself would only do so when it gathers
         except ValueError as error:

@@ -40,7 +40,7 @@ from aldis.peer.engine import (
     check_sdp,
     check_servers,
 )
-from aldis.protocol.messages import Candidate, Capabilities
+from aldis.protocol.messages import Candidate, Capabilities, IceServer
 
 _T = TypeVar("_T")
 
@@ -54,18 +54,18 @@ class WrtcEngine:
     capabilities: Final = Capabilities(trickle=True, restart=True)
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
-        check_servers(config)
+        servers = check_servers(config)
         if config.allow_loopback:
             _allow_loopback()
         try:
-            native = _PeerConnection(_configuration(config))
+            native = _PeerConnection(_configuration(servers))
         except (webrtc.RTCException, ValueError, TypeError) as error:
             raise ConfigError("ice_servers", str(error)) from error
         return _Connection(native, config, listener)
 
 
-def _configuration(config: EngineConfig) -> webrtc.RTCConfiguration:
-    servers = [webrtc.RTCIceServer(server.urls, server.username, server.credential) for server in config.ice_servers]
+def _configuration(given: tuple[IceServer, ...]) -> webrtc.RTCConfiguration:
+    servers = [webrtc.RTCIceServer(server.urls, server.username, server.credential) for server in given]
     return webrtc.RTCConfiguration(ice_servers=servers)
 
 
@@ -131,9 +131,9 @@ class _Connection:
         self._channels.add(_Channel(native, self._listener, self._channels.discard))
 
     def renew(self, config: EngineConfig) -> None:
-        check_servers(config)
+        servers = check_servers(config)
         try:
-            self._native.set_configuration(_configuration(config))
+            self._native.set_configuration(_configuration(servers))
         except webrtc.InvalidStateError:
             return  # the connection is closed: the next call on it will say so
         except (webrtc.RTCException, ValueError, TypeError) as error:
