@@ -148,14 +148,17 @@ async def run(stores: int, engine: str, limit: float) -> Figures:
             if other != number
         ]
         try:
-            await asyncio.wait(calls)
+            _, late = await asyncio.wait(calls, timeout=limit)
+            if late:
+                figures.errors[f"not there after {limit:g} s"] = len(late)
             figures.seconds = perf_counter() - began
             figures.processor = processor_seconds(os.getpid()) - processor
             figures.connected = connected()
             figures.made, figures.most = watched.made, watched.most
         finally:
-            sampling.cancel()
-            await asyncio.wait([sampling])
+            for task in (sampling, *calls):
+                task.cancel()
+            await asyncio.wait([sampling, *calls])
     return figures
 
 

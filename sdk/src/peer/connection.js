@@ -26,6 +26,7 @@ import {
 import { CAPABILITIES, messageOf } from './engine.js';
 import { Negotiation } from './negotiation.js';
 import { randomBytes } from './trust.js';
+import { PeerTurns, turns } from './turns.js';
 import { linger, TIMING, Wire } from './wire.js';
 
 /** @import { PeerError } from '../errors.js' */
@@ -38,6 +39,7 @@ import { linger, TIMING, Wire } from './wire.js';
 /** @import { Command } from './links.js' */
 /** @import { Input, PeerState } from './negotiation.js' */
 /** @import { Trust } from './trust.js' */
+/** @import { Turns } from './turns.js' */
 /** @import { Hub, Origin, PeerTiming } from './wire.js' */
 
 // What may wait to be checked: two connections with all their candidates. A server that sends more is up to no good.
@@ -102,6 +104,9 @@ export class PeerConnection {
   #cancelDeadline = () => {};
   /** @type {Promise<void> | null} */
   #closing = null;
+  /** @type {PeerTurns<{ origin: Origin, sdp: string, capabilities: Capabilities }>} */
+  #turns;
+  #clockFrom = 0;
 
   /**
    * @param {object} options
@@ -115,6 +120,7 @@ export class PeerConnection {
    *   it returns is sent as our first frame
    * @param {Partial<PeerTiming>} [options.timing]
    * @param {Timers} [options.timers]
+   * @param {Turns} [options.turns] those of the page unless a test brings its own
    * @param {typeof globalThis.RTCPeerConnection} [options.RTCPeerConnection]
    */
   constructor(options) {
@@ -126,6 +132,21 @@ export class PeerConnection {
       random: randomBytes,
       attemptSeconds: timing.attempt,
       healSeconds: timing.heal,
+    });
+    this.#turns = new PeerTurns(options.turns ?? turns, options.signaling, {
+      call: () => {
+        this.#clockFrom = this.#now;
+        this.#happened('connect', this.#now);
+      },
+      answer: (name, { origin, sdp, capabilities }) => {
+        this.#origin = origin;
+        this.#happened('offerReceived', name, sdp, capabilities, this.#now);
+      },
+      // Its sender need not wait for a time-out.
+      refuse: (name, { origin }, reason) => {
+        const { signaling, keep } = this.#hub;
+        keep(signaling.sendBye(origin.address, { connection: name, reason }));
+      },
     });
     this.#hub = {
       timers,
@@ -168,11 +189,19 @@ export class PeerConnection {
   // --- from the owner ----------------------------------------------------------------------------------------------
 
   /**
-   * Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. While
-   * disconnected it restarts ICE. Ignored after `close()`.
+   * Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. It waits for
+   * its turn while other attempts of this page are under way (`clockFrom`). While disconnected it restarts ICE. Ignored
+   * after `close()`.
    */
   connect() {
-    this.#happened('connect', this.#now);
+    if (this.#machine.needsAttempt) this.#turns.call();
+    else this.#happened('connect', this.#now);
+    this.#note();
+  }
+
+  /** When the turn of the last call of ours came; null while one waits: its clock has not begun. */
+  get clockFrom() {
+    return this.#turns.calling ? null : this.#clockFrom;
   }
 
   /**
@@ -194,8 +223,10 @@ export class PeerConnection {
   async #take(event) {
     const name = event.connection ?? ''; // which no connection has
     if (event.type === 'candidateReceived') this.#happened(event.type, name, event.candidate);
-    else if (event.type === 'byeReceived') this.#happened(event.type, name, event.reason ?? '');
-    else await this.#takeDescription(name, event);
+    else if (event.type === 'byeReceived') {
+      this.#turns.withdrawn(name);
+      this.#happened(event.type, name, event.reason ?? '');
+    } else await this.#takeDescription(name, event);
   }
 
   /**
@@ -210,6 +241,7 @@ export class PeerConnection {
     // Whoever answers what is over waits in vain; nothing depends on whether they are true.
     if (!answers || !machine.isOver(name)) {
       if (answers && name && !machine.awaitsAnswer(name)) return;
+      if (this.#turns.keeps(name)) return; // once more
       if (proof && wire?.formerNonces.includes(proof.nonce)) return;
       try {
         await this.#hub.trust.check(this.#hub.remote, name, sdp, proof, offer);
@@ -226,7 +258,12 @@ export class PeerConnection {
       }
       if (answers && wire?.ourOffer !== offer) return;
     }
-    this.#origin = { address: sender, proof: /** @type {Proof} */ (proof) };
+    const origin = { address: sender, proof: /** @type {Proof} */ (proof) };
+    if (!answers && !this.#wires.has(name) && !machine.isOver(name)) {
+      this.#turns.offered(name, { origin, sdp, capabilities });
+      return;
+    }
+    this.#origin = origin;
     this.#happened(type, name, sdp, capabilities, this.#now);
   }
 
@@ -272,6 +309,7 @@ export class PeerConnection {
   close(reason = '') {
     if (!this.#closing) {
       this.#current?.sayGoodbye(reason);
+      this.#turns.close(reason);
       this.#happened('close', reason);
       this.#closing = linger(this.#hub, this.#leaving);
       this.#tellNow();
@@ -291,16 +329,22 @@ export class PeerConnection {
   #happened = (call, ...values) => {
     const machine = /** @type {Negotiation & Record<Input, (...values: unknown[]) => Command[]>} */ (this.#machine);
     for (const command of machine[call](...values)) this.#carryOut(command);
-    const { deadline, state, outcome } = machine;
+    const { deadline } = machine;
+    if (!machine.attempting) this.#turns.settled();
     this.#cancelDeadline();
     if (deadline < Infinity) {
       this.#cancelDeadline = this.#hub.timers.callLater(deadline - this.#now, () => this.#happened('tick', this.#now));
     }
-    if (state !== this.state) {
-      this.state = state;
-      this.#hub.tell('stateChanged', state, state === 'failed' ? this.#failure(outcome?.reason) : null);
-    }
+    this.#note();
   };
+
+  #note() {
+    const { outcome, attempting, current } = this.#machine;
+    const state = this.#turns.calling && !attempting && !current ? 'connecting' : this.#machine.state;
+    if (state === this.state) return;
+    this.state = state;
+    this.#hub.tell('stateChanged', state, state === 'failed' ? this.#failure(outcome?.reason) : null);
+  }
 
   /** @param {any} reason a text, or what was thrown */
   #failure(reason) {

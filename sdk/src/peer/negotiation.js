@@ -163,6 +163,17 @@ export class Negotiation {
     return this.#links.filter((link) => !link.opened);
   }
 
+  /** Whether a connection is in the making: its channel is not open yet. */
+  get attempting() {
+    return this.#attempts().length > 0;
+  }
+
+  /** Whether `connect` would make a new connection. */
+  get needsAttempt() {
+    const { current } = this;
+    return !(this.#closed || this.attempting || (current && (!current.lost || this.#canRestart(current))));
+  }
+
   // --- from the owner ----------------------------------------------------------------------------------------------
 
   /**

@@ -62,6 +62,7 @@ export function registeredAnew(before, now) {
  * @property {boolean} watched Whether the server will tell when the peer comes online.
  * @property {boolean} registered Whether the server can be asked.
  * @property {import('../peer/negotiation.js').PeerState} state How the connection stands now.
+ * @property {number | null} clockFrom When the turn of the attempt came; null while it waits for it.
  * @property {() => Promise<void>} find Ask the server for the peer. Throws `SignalingError`, `PeerError`.
  * @property {() => void} dial Start to connect, unless that is under way; the new state is told when it comes.
  * @property {(reason: string) => void} hangUp End an attempt or a connection, for good.
@@ -105,7 +106,8 @@ export class Caller {
   }
 
   /**
-   * Wait until the peer is connected, calling it now. Throws `PeerError` when it fails, or takes too long.
+   * Wait until the peer is connected, calling it now. Throws `PeerError` when it fails, or takes too long. While the
+   * attempt waits for its turn, `seconds` do not run: they begin anew when it has it.
    *
    * @param {number} seconds
    * @returns {Promise<void>}
@@ -121,10 +123,17 @@ export class Caller {
         this.#waiters.delete(end);
         error ? reject(error) : resolve();
       };
-      const cancel = this.#timers.callLater(seconds, () => {
+      const late = () => {
+        const since = line.clockFrom;
+        const left = since === null ? seconds : since + seconds - this.#timers.time();
+        if (left > 0) {
+          cancel = this.#timers.callLater(left, late);
+          return;
+        }
         const why = line.registered ? 'it was not there' : 'the server cannot be reached';
         end(this.#refusal ?? this.#failure(`${why} after ${seconds} s`));
-      });
+      };
+      let cancel = this.#timers.callLater(seconds, late);
       this.#waiters.add(end);
       this.poke(true);
     });

@@ -362,6 +362,11 @@ export class Link {
     return this.#home.registered;
   }
 
+  /** When the turn of the attempt came; null while it waits for it. Long ago when there is no attempt. */
+  get clockFrom() {
+    return this.#connection ? this.#connection.clockFrom : 0;
+  }
+
   /** How the connection stands now; what was told may be a moment older. */
   get state() {
     return this.#connection?.state ?? this.#state;

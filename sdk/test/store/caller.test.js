@@ -29,6 +29,7 @@ class Line {
   watched = true;
   registered = true;
   state = 'new';
+  clockFrom = 0;
   found = []; // what asking for the peer leads to; nothing wrong when empty
   asked = 0;
   dialled = 0;
@@ -371,6 +372,20 @@ test('what was wrong with an answer is why an attempt failed or took too long', 
     await end(line);
     assert.equal(waiting.outcome, FORGED);
   }
+});
+
+test('the time to connect begins with the turn of the attempt', async () => {
+  const line = new Line();
+  line.clockFrom = null;
+  const waiting = line.caller.connected(5);
+  let over = false;
+  waiting.catch(() => {}).finally(() => (over = true));
+  await line.wait(42);
+  line.clockFrom = line.timers.time();
+  await line.wait(4.9);
+  assert.equal(over, false);
+  await line.wait(0.1);
+  await assert.rejects(waiting, /not there after 5 s/);
 });
 
 test('taking too long is told with what is known', async () => {

@@ -1,0 +1,263 @@
+/**
+ * Attempts take turns: only a few peer connections are in the making at once, of all stores of a page.
+ *
+ * A connection costs a processor some 10 ms, so hundreds that start together make each other too late: all of them time
+ * out, and nothing is connected. So an attempt waits for its turn, and its clock starts when it has it.
+ *
+ * Rules:
+ * - Calls of ours and answers to calls of others have turns of their own. An answer never waits for a call of ours, so two
+ *   pages that have given all their turns to calls of each other still answer.
+ * - A turn ends when the attempt does, when its channel opens, or after `TURN_SECONDS`: a peer that is far away or gone
+ *   does not hold up others. The attempt itself goes on.
+ * - Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
+ *   newest.
+ * - Whatever waits is bounded, and an offer that cannot wait, or has waited too long, is refused aloud.
+ *
+ * It does not know what a connection is, or how one is made.
+ */
+
+import { timers } from '../client/timers.js';
+
+/** @import { Timers } from '../client/timers.js' */
+
+/** How many calls of ours, and how many answers, may be in the making at once. */
+export const CALLS = 8;
+export const ANSWERS = 8;
+/** On a quiet machine an attempt takes 0.02 s with a peer that is near, 1 s with one on the other side of the world. */
+export const TURN_SECONDS = 1;
+/** Offers that wait, of all peers together. Each has at most 64 KiB. */
+export const MAX_WAITING = 128;
+/** The other side gives its attempt 30 s, and has to find a path within them. */
+export const MAX_WAIT = 10;
+
+/**
+ * One attempt's turn, or its place in the queue.
+ * @typedef {object} Turn
+ * @property {boolean} hasCome
+ * @property {() => void} release let others have it, or leave the queue; idempotent
+ */
+
+/** The turns of one kind. */
+export class Lane {
+  #limit;
+  #timers;
+  #held = new Set();
+  /** @type {Map<unknown, { take: () => void }[]>} by owner; the first one is next */
+  #lines = new Map();
+  #soon = false;
+
+  /**
+   * @param {number} limit
+   * @param {Timers} timers
+   */
+  constructor(limit, timers) {
+    this.#limit = limit;
+    this.#timers = timers;
+  }
+
+  /** How many turns are taken now. */
+  get held() {
+    return this.#held.size;
+  }
+
+  /** How many wait. */
+  get waiting() {
+    return [...this.#lines.values()].reduce((sum, line) => sum + line.length, 0);
+  }
+
+  /**
+   * A turn, which has come already if nobody waits. Otherwise `granted` is called later, not from within.
+   *
+   * @param {unknown} owner
+   * @param {() => void} granted
+   * @returns {Turn}
+   */
+  ask(owner, granted) {
+    let cancel = () => {};
+    const end = () => {
+      if (this.#held.delete(turn)) this.#nextSoon();
+    };
+    const turn = {
+      hasCome: false,
+      take: () => {
+        turn.hasCome = true;
+        this.#held.add(turn);
+        cancel = this.#timers.callLater(TURN_SECONDS, end);
+      },
+      granted,
+      release: () => {
+        cancel();
+        end();
+        const line = this.#lines.get(owner);
+        if (turn.hasCome || !line?.includes(turn)) return;
+        line.splice(line.indexOf(turn), 1);
+        if (!line.length) this.#lines.delete(owner);
+      },
+    };
+    if (this.held < this.#limit && !this.#lines.size) turn.take();
+    else this.#lines.set(owner, [...(this.#lines.get(owner) ?? []), turn]);
+    return turn;
+  }
+
+  #nextSoon() {
+    if (this.#soon || !this.#lines.size) return;
+    this.#soon = true;
+    // No timer: those of a hidden tab are throttled.
+    queueMicrotask(() => {
+      this.#soon = false;
+      this.#next();
+    });
+  }
+
+  #next() {
+    const [first] = this.#lines;
+    if (!first || this.held >= this.#limit) return;
+    const [owner, line] = first;
+    const turn = /** @type {ReturnType<Lane['ask']> & { take: () => void, granted: () => void }} */ (line.shift());
+    this.#lines.delete(owner);
+    if (line.length) this.#lines.set(owner, line); // behind all others
+    turn.take();
+    this.#nextSoon(); // before the call, which may throw
+    turn.granted();
+  }
+}
+
+/** All turns of a page. */
+export class Turns {
+  /**
+   * @param {Timers} timers
+   * @param {number} [calls]
+   * @param {number} [answers]
+   */
+  constructor(timers, calls = CALLS, answers = ANSWERS) {
+    this.timers = timers;
+    this.calls = new Lane(calls, timers);
+    this.answers = new Lane(answers, timers);
+  }
+}
+
+export const turns = new Turns(timers);
+
+/**
+ * What waits between us and one peer: a call of ours, an offer of theirs, each at most once.
+ * @template Offer
+ */
+export class PeerTurns {
+  /** @type {Turn | null} */
+  #call = null;
+  /** @type {Turn | null} */
+  #answer = null;
+  /** @type {{ name: string, offer: Offer, cancel: () => void } | null} */
+  #waits = null;
+  #turns;
+  #owner;
+  #to;
+
+  /**
+   * @param {Turns} turns
+   * @param {unknown} owner
+   * @param {{ call: () => void, answer: (name: string, offer: Offer) => void,
+   *   refuse: (name: string, offer: Offer, reason: string) => void }} to `call` and `answer` start the attempt, at once or
+   *   when its turn has come; `refuse` tells the other side that its offer is not answered
+   */
+  constructor(turns, owner, to) {
+    this.#turns = turns;
+    this.#owner = owner;
+    this.#to = to;
+  }
+
+  /** Whether a call of ours waits. */
+  get calling() {
+    return this.#call?.hasCome === false;
+  }
+
+  /**
+   * Whether the offer of that name waits.
+   * @param {string} name
+   */
+  keeps(name) {
+    return this.#waits?.name === name;
+  }
+
+  /** Start a call of ours when its turn comes, unless one waits. */
+  call() {
+    if (this.#call) return;
+    this.#call = this.#turns.calls.ask(this.#owner, () => {
+      if (this.#waits)
+        this.#take(); // their call is there already: one of ours would cross it
+      else this.#to.call();
+    });
+    if (this.#call.hasCome) this.#to.call();
+  }
+
+  /**
+   * An offer of theirs that starts an attempt: answer it when its turn comes.
+   * @param {string} name
+   * @param {Offer} offer
+   */
+  offered(name, offer) {
+    const { answers, timers } = this.#turns;
+    this.#drop('replaced by a newer attempt');
+    if (this.#call?.hasCome || this.#answer?.hasCome) this.#to.answer(name, offer);
+    else if (answers.waiting >= MAX_WAITING) this.#to.refuse(name, offer, 'busy');
+    else {
+      this.#waits = { name, offer, cancel: () => {} };
+      this.#answer = answers.ask(this.#owner, () => this.#take());
+      if (this.#answer.hasCome) this.#take();
+      else this.#waits.cancel = timers.callLater(MAX_WAIT, () => this.#drop('busy'));
+    }
+  }
+
+  /**
+   * The other side has given that attempt up.
+   * @param {string} name
+   */
+  withdrawn(name) {
+    if (this.keeps(name)) this.#drop();
+  }
+
+  /** No attempt is under way any more: it failed, or its channel is open. */
+  settled() {
+    if (this.#call?.hasCome) {
+      this.#call.release();
+      this.#call = null;
+    }
+    if (this.#answer?.hasCome) {
+      this.#answer.release();
+      this.#answer = null;
+    }
+  }
+
+  /**
+   * Nothing is started any more.
+   * @param {string} reason
+   */
+  close(reason) {
+    this.#drop(reason);
+    this.#call?.release();
+    this.#answer?.release();
+    this.#call = this.#answer = null;
+  }
+
+  #forget() {
+    const waits = this.#waits;
+    this.#waits = null;
+    waits?.cancel();
+    if (this.#answer?.hasCome === false) {
+      this.#answer.release();
+      this.#answer = null;
+    }
+    return waits;
+  }
+
+  #take() {
+    const waits = this.#forget();
+    if (waits) this.#to.answer(waits.name, waits.offer);
+  }
+
+  /** @param {string} [reason] to be told, if any */
+  #drop(reason) {
+    const waits = this.#forget();
+    if (waits && reason !== undefined) this.#to.refuse(waits.name, waits.offer, reason);
+  }
+}

@@ -1,0 +1,73 @@
+/** Attempts of PeerConnections that wait for their turn: few at once, and nothing is lost meanwhile. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { CALLS, MAX_WAIT, TURN_SECONDS, Turns } from '../../src/peer/turns.js';
+import { end, Link, pass, quiet, Side, until } from '../support/peers.js';
+
+/** alice, and bob whose turns are all taken by others until `free`. */
+async function busy() {
+  const link = new Link();
+  const turns = new Turns(link.timers, 1, 1);
+  const others = [turns.calls, turns.answers].map((lane) => lane.ask('others', () => {}));
+  const alice = await Side.make(link, 'alice', 'bob', { turns: new Turns(link.timers) });
+  const bob = await Side.make(link, 'bob', 'alice', { turns });
+  return { link, alice, bob, turns, timers: link.timers, free: () => others.forEach((turn) => turn.release()) };
+}
+
+test('a page that calls forty peers at once has few attempts under way', async () => {
+  const link = new Link();
+  const turns = new Turns(link.timers);
+  link.middle = () => []; // nobody answers
+  const names = Array.from({ length: 40 }, (_, number) => `peer-${number}`);
+  const sides = await Promise.all(names.map((name) => Side.make(link, 'us', name, { turns })));
+  for (const side of sides) side.peer.connect();
+  await quiet();
+  assert.equal(link.of('offerReceived').length, CALLS);
+  assert(sides.every((side) => side.states.join() === 'connecting'));
+  assert.deepEqual([...new Set(sides.map((side) => side.peer.clockFrom))], [1000, null]);
+  await pass(link, TURN_SECONDS);
+  assert.equal(link.of('offerReceived').length, 2 * CALLS);
+  await Promise.all(sides.map((side) => side.peer.close()).concat(pass(link, 1)));
+  assert.deepEqual([turns.calls.waiting, turns.calls.held], [0, 0]);
+});
+
+test('an offer waits with its candidates, and connects when its turn comes', async () => {
+  const world = await busy();
+  const { link, alice, bob, turns } = world;
+  alice.peer.connect();
+  await until(() => link.of('candidateReceived').length > 0);
+  await quiet();
+  assert.equal(turns.answers.waiting, 1);
+  for (const event of link.of('offerReceived')) bob.peer.receive(event); // as an impolite side does, and a server may
+  await quiet();
+  assert.deepEqual(link.of('answerReceived'), []);
+  assert.equal(bob.peer.state, 'new');
+  world.free();
+  await alice.until('connected');
+  await bob.until('connected');
+  assert.deepEqual(bob.refusals, []);
+  assert.equal(link.of('answerReceived').length, 1);
+  await end(world);
+});
+
+test('an offer that has waited too long fails at its sender at once', async () => {
+  const world = await busy();
+  for (let number = 0; number < 40; number++) world.turns.answers.ask(number, () => {});
+  world.alice.peer.connect();
+  await until(() => world.turns.answers.waiting === 41);
+  await pass(world, MAX_WAIT);
+  await world.alice.until('failed');
+  assert.match(world.alice.errors[0].message, /busy/);
+  assert.deepEqual(world.bob.states, []);
+  await Promise.all([world.alice.peer.close(), world.bob.peer.close(), pass(world, 1)]);
+});
+
+test('closing tells whoever waits for an answer', async () => {
+  const world = await busy();
+  world.alice.peer.connect();
+  await until(() => world.turns.answers.waiting === 1);
+  await Promise.all([world.bob.peer.close('the other side has left'), pass(world, 1)]);
+  await world.alice.until('failed');
+  assert.match(world.alice.errors[0].message, /the other side has left/);
+  await world.alice.peer.close();
+});
