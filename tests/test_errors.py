@@ -22,6 +22,7 @@ from aldis.errors import (
     PeerError,
     PeerKeyChanged,
     PeerOffline,
+    PeerRefused,
     PeerUnknown,
     ProofInvalid,
     ReconnectGaveUp,
@@ -64,6 +65,8 @@ EXAMPLES: list[tuple[AldisError, str, bool]] = [
     (PeerKeyChanged("bob", b"p", b"o"), "the key of bob has changed since it was first seen", False),
     (ProofInvalid("bob", "replayed"), "a message in the name of bob was refused: replayed", False),
     (PeerConnectionFailed("bob", "no path"), "no direct connection to bob: no path", True),
+    (PeerRefused("bob", "too many peers", "too-many-peers"), "no direct connection to bob: too many peers", True),
+    (PeerRefused("bob", "no", "not-accepted", temporary=False), "no direct connection to bob: no", False),
     (
         FingerprintMismatch("bob", "aaaa-aaaa", "bbbb-bbbb"),
         "the key of bob has the fingerprint bbbb-bbbb, not aaaa-aaaa",
@@ -90,6 +93,8 @@ def test_an_exception_carries_its_data() -> None:
     assert isinstance(changed, PeerError)
     assert (changed.user_id, changed.pinned, changed.offered) == ("bob", b"p", b"o")
     assert DeliveryFailed("bob", 7, "closed").sequence == 7
+    refused = PeerRefused("bob", "too many peers", "too-many-peers", retry_after=30)
+    assert (refused.code, refused.retry_after, refused.reason) == ("too-many-peers", 30, "too many peers")
     mismatch = FingerprintMismatch("bob", "aaaa", "bbbb")
     assert (mismatch.user_id, mismatch.expected, mismatch.offered) == ("bob", "aaaa", "bbbb")
     assert FeatureMissing("bob", "files").feature == "files"

@@ -39,6 +39,7 @@ ALDIS = Rules(
             "backends.base",
             "client.machine",
             "client.backoff",
+            "peer.commands",
             "peer.negotiation",
             "store.outbox",
             "store.inbox",

@@ -25,6 +25,7 @@ PURE = (
     "hub/",
     "client/machine.py",
     "client/backoff.py",
+    "peer/commands.py",
     "peer/negotiation.py",
     "store/outbox.py",
     "store/inbox.py",

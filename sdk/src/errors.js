@@ -313,6 +313,25 @@ export class PeerConnectionFailed extends PeerError {
   }
 }
 
+/** The other side refuses to connect. */
+export class PeerRefused extends PeerConnectionFailed {
+  /**
+   * @param {string} userId
+   * @param {string} reason In plain words.
+   * @param {string} code See docs/protocol.md, "Refusals".
+   * @param {number | null} [retryAfter] Seconds after which another attempt makes sense.
+   */
+  constructor(userId, reason, code, retryAfter = null) {
+    super(userId, reason);
+    /** @override @readonly @type {boolean} */
+    this.temporary = code !== 'not-accepted';
+    /** @readonly */
+    this.code = code;
+    /** @readonly */
+    this.retryAfter = retryAfter;
+  }
+}
+
 /** A message will not be delivered any more; `cause` is the fault behind that, when there is one. */
 export class DeliveryFailed extends PeerError {
   /**
@@ -391,6 +410,7 @@ for (const [name, type] of Object.entries({
   FingerprintMismatch,
   ProofInvalid,
   PeerConnectionFailed,
+  PeerRefused,
   DeliveryFailed,
   FeatureMissing,
   TransferFailed,

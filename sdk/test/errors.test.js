@@ -29,6 +29,7 @@ const MADE = {
   FingerprintMismatch: new errors.FingerprintMismatch('bob', 'aaaa', 'bbbb'),
   ProofInvalid: new errors.ProofInvalid('bob', 'no signature'),
   PeerConnectionFailed: new errors.PeerConnectionFailed('bob', 'no path'),
+  PeerRefused: new errors.PeerRefused('bob', 'too many peers', 'too-many-peers', 30),
   DeliveryFailed: new errors.DeliveryFailed('bob', 7, 'gone'),
   FeatureMissing: new errors.FeatureMissing('bob', 'calls'),
   TransferFailed: new errors.TransferFailed('bob', 'a.txt', 'declined'),
@@ -52,6 +53,9 @@ test('an error carries its data in properties', () => {
   assert.equal(new errors.RequestFailed('forbidden', 'no').retryAfter, null);
   assert.equal(MADE.RequestFailed.message, 'slow down (rate-limited)');
   assert.deepEqual({ ...MADE.TransferFailed }, { temporary: false, userId: 'bob', file: 'a.txt', reason: 'declined' });
+  const { code, retryAfter, temporary } = MADE.PeerRefused;
+  assert.deepEqual([code, retryAfter, temporary], ['too-many-peers', 30, true]);
+  assert.equal(new errors.PeerRefused('bob', 'no', 'not-accepted').temporary, false);
   assert(MADE.FeatureMissing instanceof PeerError);
 });
 
@@ -69,6 +73,7 @@ test('what may succeed later is temporary', () => {
       'PeerOffline',
       'PeerUnknown',
       'PeerConnectionFailed',
+      'PeerRefused',
     ],
   );
 });

@@ -251,6 +251,22 @@ class PeerConnectionFailed(PeerError):
         self.reason = reason
 
 
+class PeerRefused(PeerConnectionFailed):
+    """The other side refuses to connect.
+
+    Attributes: `code` (see docs/protocol.md, "Refusals"), `temporary`, and `retry_after`: another attempt makes sense
+    after so many seconds, or None.
+    """
+
+    def __init__(
+        self, user_id: str, reason: str, code: str, *, temporary: bool = True, retry_after: float | None = None
+    ) -> None:
+        super().__init__(user_id, reason)
+        self.code = code
+        self.temporary = temporary
+        self.retry_after = retry_after
+
+
 class DeliveryFailed(PeerError):
     """A message will not be delivered any more. Attribute: `sequence`, the message's number towards this peer."""
 

@@ -6,10 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aldis.peer.negotiation import (
-    MAX_CANDIDATES,
-    MAX_EARLY_NAMES,
-    MAX_OFFERS,
+from aldis.peer.commands import (
     AddCandidate,
     ApplyAnswer,
     Command,
@@ -17,14 +14,14 @@ from aldis.peer.negotiation import (
     DropConnection,
     MakeAnswer,
     MakeOffer,
-    Negotiation,
-    PeerState,
     Probe,
+    Refuse,
     SendAnswer,
     SendBye,
     SendCandidate,
     SendOffer,
 )
+from aldis.peer.negotiation import MAX_CANDIDATES, MAX_EARLY_NAMES, MAX_OFFERS, Negotiation, PeerState, Refused
 from aldis.protocol.messages import Candidate, Capabilities
 from support.negotiation_model import ATTEMPT, HEAL, World
 
@@ -35,6 +32,7 @@ THEIRS_AGAIN = "v=1\r\na=fingerprint:SHA-256 aa\r\na=ice-ufrag:more\r\n"
 STRANGERS = "v=0\r\na=fingerprint:sha-256 BB\r\na=ice-ufrag:frag\r\n"
 THEIR_NAME = "theirs"
 OUR_NAME = "AAAAAAAAAAAAAAAAAAAAAQ"
+DOES_NOT_FIT = Refuse(OUR_NAME, "it does not fit the connection", "invalid-offer", 10.0)
 
 
 def machine(local: str = "bob", remote: str = "alice", capabilities: Capabilities = ALL) -> Negotiation:
@@ -173,9 +171,9 @@ def test_of_three_attempts_the_oldest_goes() -> None:
 def test_a_peer_that_offers_without_end_is_slowed_down() -> None:
     m = machine()
     for number in range(MAX_OFFERS):
-        assert m.offer_received(f"name{number}", THEIRS, ALL, 0.1)
-    assert m.offer_received("more", THEIRS, ALL, 9) == []
-    assert m.offer_received("later", THEIRS, ALL, 10.2)
+        assert m.offer_received(f"name{number}", THEIRS, ALL, 0)
+    assert m.offer_received("more", THEIRS, ALL, 9) == [Refuse("more", "too many offers", "rate-limited", 1.0)]
+    assert m.offer_received("later", THEIRS, ALL, 10)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -213,8 +211,8 @@ def test_offers_and_answers_for_a_connection_that_is_over_are_answered_by_a_bye(
     assert m.candidate_received(OUR_NAME, None) == []
 
 
-def test_an_offer_on_top_of_our_own_unanswered_one_is_ignored() -> None:
-    assert offered(machine("alice", "bob")).offer_received(OUR_NAME, THEIRS, ALL, 1) == []
+def test_an_offer_on_top_of_our_own_unanswered_one_is_refused() -> None:
+    assert offered(machine("alice", "bob")).offer_received(OUR_NAME, THEIRS, ALL, 1) == [DOES_NOT_FIT]
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -367,7 +365,7 @@ def test_only_the_last_of_two_answers_is_sent() -> None:
 
 
 def test_a_restart_with_another_certificate_is_no_restart() -> None:
-    assert connected(machine()).offer_received(OUR_NAME, STRANGERS, ALL, 5) == []
+    assert connected(machine()).offer_received(OUR_NAME, STRANGERS, ALL, 5) == [DOES_NOT_FIT]
 
 
 def test_an_answer_to_a_restart_with_another_certificate_leads_to_a_new_connection() -> None:
@@ -422,6 +420,26 @@ def test_a_bye_ends_an_attempt_and_only_questions_a_connection() -> None:
     m.bye_received(OUR_NAME, "")
     assert m.outcome is not None
     assert m.outcome.reason == "the other side gave up"
+
+
+def test_a_refusal_ends_an_attempt_with_its_code_and_time_and_harms_no_connection() -> None:
+    m = offered(machine())
+    assert m.bye_received(OUR_NAME, "", "rate-limited", 7.5) == [DropConnection(OUR_NAME)]
+    assert m.outcome == Refused(OUR_NAME, False, "the other side refuses: rate-limited", "rate-limited", 7.5)
+    assert m.state is PeerState.FAILED
+    assert connected(machine()).bye_received(OUR_NAME, "no", "not-accepted") == [Probe(OUR_NAME, "no")]
+
+
+def test_an_offer_that_does_not_pass_the_check_is_refused_within_reason() -> None:
+    refusal = ("bad", "bad-proof", 60.0)
+    m = machine()
+    for _ in range(MAX_OFFERS):
+        assert m.refuse("forged", *refusal, 0) == [Refuse("forged", *refusal)]
+    assert m.refuse("forged", *refusal, 9) == []
+    assert m.refuse("forged", *refusal, 10) == [Refuse("forged", *refusal)]
+    assert offered(machine()).refuse(OUR_NAME, *refusal, 0) == []  # it would end what is under way
+    m.close("")
+    assert m.refuse("forged", *refusal, 100) == []
 
 
 def test_a_goodbye_closes_and_a_goodbye_in_place_of_a_hello_fails() -> None:

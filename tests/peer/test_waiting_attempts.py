@@ -86,7 +86,7 @@ async def test_an_offer_that_has_waited_too_long_fails_at_its_sender_at_once() -
         busy.timers.advance(MAX_WAIT)
         await alice.until_state(PeerState.FAILED)
         assert [str(error) for error in alice.told.errors] == [
-            "no direct connection to bob: the other side gave up: busy"
+            "no direct connection to bob: the other side refuses: busy"
         ]
         assert bob.told.states == []
 

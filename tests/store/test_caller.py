@@ -15,6 +15,7 @@ from aldis.errors import (
     PeerError,
     PeerKeyChanged,
     PeerOffline,
+    PeerRefused,
     PeerUnknown,
     ProofInvalid,
     RequestFailed,
@@ -414,15 +415,58 @@ async def test_a_refusal_of_the_server_is_told_and_tried_again_only_if_it_may_pa
     waiting = await line.connect()
     with pytest.raises(PeerConnectionFailed, match="too fast"):
         await waiting
-    await line.wait(6.9)
+    await line.wait(7)  # and not all who were told so at the same time
     assert line.asked == 1
-    await line.wait(0.1)
+    await line.wait(0.5)
     assert line.asked == 2
     line = Line()
     line.found = [RequestFailed("forbidden", "no")]
     await line.poked()
     await line.wait(1000)
     assert line.asked == 1
+
+
+async def test_a_peer_that_refuses_for_now_is_called_again_when_it_says() -> None:
+    line = Line()
+    line.queued = 1
+    waiting = await line.connect()
+    await line.becomes(PeerState.FAILED, PeerRefused("bob", "too many peers", "too-many-peers", retry_after=30))
+    with pytest.raises(PeerRefused, match="too many peers"):
+        await waiting
+    assert (line.dialled, line.errors) == (1, [waiting.exception()])  # not once more at once, although somebody waits
+    await line.wait(30)
+    assert line.dialled == 1
+    await line.wait(0.5)
+    assert line.dialled == 2
+
+
+async def test_a_peer_that_refuses_for_good_is_left_alone_until_there_is_a_reason() -> None:
+    line = Line()
+    line.queued = 1
+    waiting = await line.connect()
+    await line.becomes(PeerState.FAILED, PeerRefused("bob", "no", "not-accepted", temporary=False))
+    with pytest.raises(PeerRefused) as caught:
+        await waiting
+    assert not caught.value.temporary
+    await line.wait(10_000)
+    assert (line.dialled, line.queued) == (1, 1)
+    line.caller.presence_changed(True, anew=True)  # no return: it was there
+    await settle()
+    assert line.dialled == 1
+    line.caller.queued()
+    await settle()
+    assert line.dialled == 2
+
+
+async def test_a_refusal_of_a_call_that_nobody_waits_for_is_heeded_too() -> None:
+    line = Line()
+    line.kept = False
+    line.queued = 1
+    await line.becomes(PeerState.FAILED, PeerRefused("bob", "later", "rate-limited", retry_after=5))
+    await line.wait(5)
+    assert line.dialled == 0
+    await line.wait(0.5)
+    assert line.dialled == 1
 
 
 async def test_a_changed_key_blocks_until_it_is_accepted() -> None:

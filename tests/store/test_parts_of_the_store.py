@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from aldis.client.endpoint import is_this_machine
-from aldis.client.events import ByeReceived, IceServers
+from aldis.client.events import ByeReceived, IceServers, OfferReceived
 from aldis.errors import ConfigError, ConnectionLost, FingerprintMismatch, IdentityError
 from aldis.identity.keys import Identity, fingerprint
 from aldis.identity.pins import MemoryPins
 from aldis.peer.wire import PeerTiming
 from aldis.protocol.codec import to_base64
-from aldis.protocol.messages import IceServer, Proof
+from aldis.protocol.messages import Capabilities, Description, IceServer, Proof
 from aldis.store import ice
 from aldis.store.ice import IceKeeper
 from aldis.store.keys import DirectoryPins, claimed_key
@@ -191,15 +191,17 @@ class Asked:
 
 TURN = IceServer(["turn:turn.example"], "u", "c")
 BYE = ByeReceived("bob", "c", None)
+OFFER = OfferReceived("bob", Description("offer", "v=0"), "c", None, Capabilities())
 
 
 async def test_ice_servers_that_were_given_are_used_and_nobody_is_asked() -> None:
+    refused: list[OfferReceived] = []
     client = Asked()
     keeper = IceKeeper(client, [TURN], loopback=True)  # type: ignore[arg-type]
-    assert keeper.hold_back(BYE)
+    assert keeper.hold_back(BYE, refused.append)
     await keeper.keep()
     assert await keeper.known() == [BYE]
-    assert not keeper.hold_back(BYE)
+    assert not keeper.hold_back(BYE, refused.append)
     assert (keeper.config.ice_servers, keeper.config.allow_loopback) == ((TURN,), True)
 
 
@@ -218,9 +220,12 @@ async def test_ice_servers_are_asked_for_again_before_they_expire(monkeypatch: p
 
 
 async def test_what_comes_too_early_is_held_back_in_bounds() -> None:
+    refused: list[OfferReceived] = []
     keeper = IceKeeper(Asked(), [], loopback=False)  # type: ignore[arg-type]
     for _ in range(1000):
-        assert keeper.hold_back(BYE)
+        assert keeper.hold_back(BYE, refused.append)
+    assert keeper.hold_back(OFFER, refused.append)
+    assert refused == [OFFER]  # somebody waits for an answer to it
     await keeper.keep()
     assert len(await keeper.known()) == 256
 

@@ -14,7 +14,8 @@ from functools import partial
 from itertools import count
 
 from aldis.peer import negotiation as n
-from aldis.peer.negotiation import Command, Negotiation, PeerState
+from aldis.peer.commands import Command
+from aldis.peer.negotiation import Negotiation, PeerState
 from aldis.protocol.messages import Candidate, Capabilities
 
 ATTEMPT, HEAL = 30.0, 15.0

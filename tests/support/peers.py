@@ -306,8 +306,16 @@ class Sender:
     async def send_ice_candidate(self, to: str, candidate: Candidate | None, *, connection: str | None = None) -> None:
         self._link.send(Passed(self._sender, to, CandidateReceived(self._sender, candidate, connection)))
 
-    async def send_bye(self, to: str, *, connection: str | None = None, reason: str | None = None) -> None:
-        self._link.send(Passed(self._sender, to, ByeReceived(self._sender, connection, reason)))
+    async def send_bye(
+        self,
+        to: str,
+        *,
+        connection: str | None = None,
+        reason: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self._link.send(Passed(self._sender, to, ByeReceived(self._sender, connection, reason, code, retry_after)))
 
 
 @dataclass

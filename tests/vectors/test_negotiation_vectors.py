@@ -76,7 +76,8 @@ def test_every_call_leads_to_these_commands_and_this_state(vector: dict[str, Any
                 "commands": [written(command) for command in result],
                 "state": machine.state.value,
                 "deadline": machine.deadline,
-                "outcome": machine.outcome and msgspec.to_builtins(machine.outcome),
+                "outcome": machine.outcome
+                and {camel(name): value for name, value in msgspec.to_builtins(machine.outcome).items()},
             }
             assert told == {key: step[key] for key in told}, f"step {number}"
 

@@ -231,10 +231,10 @@ export class SignalingClient {
   }
 
   /**
-   * Say that a peer connection is over.
+   * Say that a peer connection is over; with a `code` that an offer is refused, see `ByeReceived`.
    *
    * @param {string} to
-   * @param {{ connection?: string | null, reason?: string | null }} [options]
+   * @param {{ connection?: string | null, reason?: string | null, code?: string | null, retryAfter?: number | null }} [options]
    * @returns {Promise<void>}
    */
   sendBye(to, options) {

@@ -81,8 +81,10 @@
  * An ICE candidate of the other side; null says that there will be no more.
  * @typedef {{ type: 'candidateReceived', sender: string, candidate: Candidate | null, connection: string | null }} CandidateReceived
  *
- * The other side has ended the peer connection.
- * @typedef {{ type: 'byeReceived', sender: string, connection: string | null, reason: string | null }} ByeReceived
+ * The other side has ended the peer connection, or refuses an offer: then with a `code`, and maybe with the number of
+ * seconds after which another offer makes sense.
+ * @typedef {{ type: 'byeReceived', sender: string, connection: string | null, reason: string | null,
+ *   code?: string | null, retryAfter?: number | null }} ByeReceived
  */
 
 /** @typedef {OfferReceived | AnswerReceived | CandidateReceived | ByeReceived} PeerEvent From other users. */

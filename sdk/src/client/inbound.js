@@ -14,7 +14,7 @@ import { RequestFailed } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { DEFAULT_DEVICE, deviceProblem, split, userIdProblem } from '../protocol/addresses.js';
 import { clean, fromBase64, readCandidate, readCapabilities, readDescription, readProof } from '../protocol/codec.js';
-import { isTemporary } from '../protocol/codes.js';
+import { isTemporary, LONGEST_PAUSE } from '../protocol/codes.js';
 import { check } from '../protocol/shapes.js';
 
 // Characters of a connection's name, which is kept while candidates wait for their offer; ours have 22.
@@ -44,7 +44,14 @@ export function eventOf(message, states) {
   try {
     switch (message.type) {
       case 'bye':
-        return { type: 'byeReceived', sender, connection, reason: clean(message.reason ?? '') || null };
+        return {
+          type: 'byeReceived',
+          sender,
+          connection,
+          reason: clean(message.reason ?? '') || null,
+          code: clean(message.code ?? '') || null,
+          retryAfter: message.retryAfter === undefined ? null : Math.min(message.retryAfter, LONGEST_PAUSE),
+        };
       case 'ice-candidate':
         return { type: 'candidateReceived', sender, connection, candidate: readCandidate(message.candidate) };
       case 'offer':

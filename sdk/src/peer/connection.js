@@ -20,12 +20,13 @@ import {
   IdentityError,
   PeerConnectionFailed,
   PeerOffline,
+  PeerRefused,
   ProofInvalid,
   ProtocolViolation,
 } from '../errors.js';
 import { CAPABILITIES, messageOf } from './engine.js';
-import { Negotiation } from './negotiation.js';
-import { randomBytes } from './trust.js';
+import { MAX_OFFERS, Negotiation } from './negotiation.js';
+import { randomBytes, refusalOf } from './trust.js';
 import { PeerTurns, turns } from './turns.js';
 import { linger, TIMING, Wire } from './wire.js';
 
@@ -37,13 +38,16 @@ import { linger, TIMING, Wire } from './wire.js';
 /** @import { Candidate, Capabilities, Proof } from '../protocol/messages.js' */
 /** @import { EngineConfig, EngineStats } from './engine.js' */
 /** @import { Command } from './links.js' */
-/** @import { Input, PeerState } from './negotiation.js' */
+/** @import { Input, Outcome, PeerState } from './negotiation.js' */
+/** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Trust } from './trust.js' */
 /** @import { Turns } from './turns.js' */
 /** @import { Hub, Origin, PeerTiming } from './wire.js' */
 
 // What may wait to be checked: two connections with all their candidates. A server that sends more is up to no good.
 const MAX_WAITING = 512;
+const BUSY_PAUSE = 5; // seconds
+const REFUSAL_DELAY = 1; // second; see `#answerLater`
 
 /**
  * What the owner of a `PeerConnection` is told, never from within one of its own calls but `close`.
@@ -70,7 +74,8 @@ const MAX_WAITING = 512;
  * @property {(to: string, sdp: string, options: DescriptionOptions) => Promise<unknown>} sendOffer
  * @property {(to: string, sdp: string, options: DescriptionOptions) => Promise<unknown>} sendAnswer
  * @property {(to: string, candidate: Candidate | null, options: { connection: string }) => Promise<unknown>} sendIceCandidate
- * @property {(to: string, options: { connection: string, reason: string | null }) => Promise<unknown>} sendBye
+ * @property {(to: string, options: { connection: string | null, reason: string | null, code?: string, retryAfter?: number }) =>
+ *   Promise<unknown>} sendBye
  */
 
 /** @typedef {EngineStats & { roundTripTime: number | null }} PeerStats */
@@ -97,6 +102,10 @@ export class PeerConnection {
   /** @type {Promise<unknown>} */
   #inputs = Promise.resolve();
   #waiting = 0;
+  /** @type {Set<() => void>} cancel the refusals that are to be told */
+  #refusals = new Set();
+  /** @type {string | null} who has made the offer that is being refused; null: the one that has passed the check last */
+  #refused = null;
   /** @type {Origin} of the description that has passed the check last */
   #origin;
   /** @type {Promise<void>} what is on its way to the server, and the wires that are closing */
@@ -211,7 +220,11 @@ export class PeerConnection {
    * @param {PeerEvent} event
    */
   receive(event) {
-    if (this.#closing || this.#waiting >= MAX_WAITING) return;
+    if (this.#closing) return;
+    if (this.#waiting >= MAX_WAITING) {
+      if (event.type === 'offerReceived') this.#refuse(event, 'too much to check', 'rate-limited', BUSY_PAUSE);
+      return;
+    }
     this.#waiting++;
     this.#inputs = this.#inputs
       .then(() => (this.#closing ? null : this.#take(event)))
@@ -225,7 +238,7 @@ export class PeerConnection {
     if (event.type === 'candidateReceived') this.#happened(event.type, name, event.candidate);
     else if (event.type === 'byeReceived') {
       this.#turns.withdrawn(name);
-      this.#happened(event.type, name, event.reason ?? '');
+      this.#happened(event.type, name, event.reason ?? '', event.code, event.retryAfter);
     } else await this.#takeDescription(name, event);
   }
 
@@ -233,7 +246,9 @@ export class PeerConnection {
    * @param {string} name
    * @param {OfferReceived | AnswerReceived} event
    */
-  async #takeDescription(name, { type, sender, description: { sdp }, proof, capabilities }) {
+  async #takeDescription(name, event) {
+    const { type, sender, proof, capabilities } = event;
+    const { sdp } = event.description;
     const machine = this.#machine;
     const wire = this.#wires.get(name);
     const answers = type === 'answerReceived';
@@ -250,6 +265,7 @@ export class PeerConnection {
         if (this.#closing || machine.isOver(name)) return;
         const refusal = this.#refusal(error);
         this.#hub.tell('refused', refusal);
+        if (!answers) this.#answerLater(event, refusal);
         // A better answer will not come: what is wrong is here.
         if (offer?.serial && refusal instanceof IdentityError) {
           this.#happened('operationFailed', name, offer.serial, refusal);
@@ -265,6 +281,36 @@ export class PeerConnection {
     }
     this.#origin = origin;
     this.#happened(type, name, sdp, capabilities, this.#now);
+  }
+
+  /**
+   * Tell who has made an offer that it is refused. Not at once: a server may have sent a forged copy ahead of the true
+   * offer, which must not end the attempt.
+   *
+   * @param {OfferReceived | AnswerReceived} event
+   * @param {AldisError} error
+   */
+  #answerLater(event, error) {
+    if (this.#refusals.size >= MAX_OFFERS) return;
+    const cancel = this.#hub.timers.callLater(REFUSAL_DELAY, () => {
+      this.#refusals.delete(cancel);
+      this.#refuse(event, ...refusalOf(error));
+    });
+    this.#refusals.add(cancel);
+  }
+
+  /**
+   * @param {OfferReceived | AnswerReceived} event
+   * @param {string} reason
+   * @param {RefusalCode} code
+   * @param {number} retryAfter
+   */
+  #refuse({ connection, sender }, reason, code, retryAfter) {
+    if (connection) {
+      this.#refused = sender;
+      this.#happened('refuse', connection, reason, code, retryAfter, this.#now);
+      this.#refused = null;
+    }
   }
 
   /**
@@ -311,6 +357,7 @@ export class PeerConnection {
       this.#current?.sayGoodbye(reason);
       this.#turns.close(reason);
       this.#happened('close', reason);
+      this.#refusals.forEach((cancel) => cancel());
       this.#closing = linger(this.#hub, this.#leaving);
       this.#tellNow();
     }
@@ -343,12 +390,15 @@ export class PeerConnection {
     const state = this.#turns.calling && !attempting && !current ? 'connecting' : this.#machine.state;
     if (state === this.state) return;
     this.state = state;
-    this.#hub.tell('stateChanged', state, state === 'failed' ? this.#failure(outcome?.reason) : null);
+    this.#hub.tell('stateChanged', state, state === 'failed' ? this.#failure(outcome) : null);
   }
 
-  /** @param {any} reason a text, or what was thrown */
-  #failure(reason) {
+  /** @param {Outcome | null} outcome whose reason is a text, or what was thrown */
+  #failure(outcome) {
     const { remote } = this.#hub;
+    /** @type {any} */
+    const reason = outcome?.reason;
+    if (outcome?.code) return new PeerRefused(remote, reason, outcome.code, outcome.retryAfter);
     return reason?.code === 'not-online'
       ? new PeerOffline(remote)
       : new PeerConnectionFailed(remote, messageOf(reason));
@@ -368,6 +418,9 @@ export class PeerConnection {
       }
     } else if (type === 'sendBye') {
       keep(signaling.sendBye((wire ?? this.#origin).address, { connection: name, reason: command.reason || null }));
+    } else if (type === 'refuse') {
+      const { reason, code, retryAfter } = command;
+      keep(signaling.sendBye(this.#refused ?? this.#origin.address, { connection: name, reason, code, retryAfter }));
     } else if (type === 'dropConnection') {
       this.#wires.delete(name);
       if (wire?.greeted) tell('channelClosed');

@@ -4,6 +4,7 @@
  * Rules: nothing here decides whose offer stands or which connection is the one; nothing here knows the time.
  */
 
+/** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Candidate, Capabilities } from '../protocol/messages.js' */
 /** @import { Signed } from './trust.js' */
 
@@ -16,6 +17,7 @@
  *   | { type: 'sendOffer' | 'sendAnswer', name: string, serial: number, sdp: Signed }
  *   | { type: 'addCandidate' | 'sendCandidate', name: string, candidate: Candidate | null }
  *   | { type: 'sendBye' | 'probe', name: string, reason: string }
+ *   | { type: 'refuse', name: string, reason: string, code: RefusalCode, retryAfter: number }
  *   | { type: 'dropConnection', name: string }} Command
  */
 
@@ -195,3 +197,12 @@ export function limit(all, size) {
   const [oldest] = all.keys();
   if (all.size > size) all.delete(/** @type {Key} */ (oldest));
 }
+
+/**
+ * @param {string} name
+ * @param {string} reason
+ * @param {RefusalCode} code
+ * @param {number} retryAfter
+ * @returns {Command[]}
+ */
+export const refuse = (name, reason, code, retryAfter) => [{ type: 'refuse', name, reason, code, retryAfter }];

@@ -36,9 +36,11 @@ import {
   NEVER,
   offer,
   over,
+  refuse,
 } from './links.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
+/** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Candidate, Capabilities } from '../protocol/messages.js' */
 /** @import { Command, Link } from './links.js' */
 /** @import { Signed } from './trust.js' */
@@ -57,7 +59,8 @@ import {
 
 /**
  * How the last link ended: its name, whether on purpose, and why: in plain words, or what was thrown.
- * @typedef {{ name: string, orderly: boolean, reason: unknown }} Outcome
+ * A refusal also has a `code`, and maybe the number of seconds after which the other side may take another offer.
+ * @typedef {{ name: string, orderly: boolean, reason: unknown, code?: string, retryAfter?: number | null }} Outcome
  */
 
 /**
@@ -76,7 +79,7 @@ import {
 /**
  * All that the machine is told.
  * @typedef {'offerReceived' | 'answerReceived' | 'candidateReceived' | 'byeReceived'} Received
- * @typedef {Happening | Received | 'connect' | 'close' | 'tick'} Input
+ * @typedef {Happening | Received | 'connect' | 'close' | 'refuse' | 'tick'} Input
  */
 
 /** 128 random bits: no two connections in the world share a name. */
@@ -88,8 +91,23 @@ export const MAX_GONE_NAMES = 64;
 /** Each first offer makes the engine open sockets: a peer in its right mind makes one in `OFFER_WINDOW` seconds. */
 export const MAX_OFFERS = 10;
 export const OFFER_WINDOW = 10;
+/** Seconds: who has sent an offer that does not fit will hardly do better at once. */
+const BAD_OFFER_PAUSE = 10;
 /** Seconds after which a renegotiation is made again, doubled with each that nobody answers, four times at most. */
 export const RENEGOTIATION = 5;
+
+/**
+ * In how many seconds there may be another one; 0: now, and that is noted.
+ *
+ * @param {number[]} times
+ * @param {number} now
+ */
+function wait(times, now) {
+  while (times.length && now - Number(times[0]) >= OFFER_WINDOW) times.shift();
+  if (times.length >= MAX_OFFERS) return OFFER_WINDOW - (now - Number(times[0]));
+  times.push(now);
+  return 0;
+}
 
 /** All connections, made and in the making, between two users. */
 export class Negotiation {
@@ -100,6 +118,7 @@ export class Negotiation {
   /** @type {Map<string, Link>} those of which nothing but candidates has come */ #early = new Map();
   /** @type {Set<string>} the names of those that are over */ #gone = new Set();
   /** @type {number[]} when the last first offers came */ #offers = [];
+  /** @type {number[]} when the last refusals went */ #refusals = [];
   #closed = false;
 
   /**
@@ -226,21 +245,37 @@ export class Negotiation {
     if (this.isOver(name)) return over(name);
     const known = this.#find(name);
     // An offer on top of our unanswered first one, or with another certificate, is not of a sane peer.
-    if (known && !isOfSame(known, sdp)) return [];
+    if (known && !isOfSame(known, sdp)) {
+      return refuse(name, 'it does not fit the connection', 'invalid-offer', BAD_OFFER_PAUSE);
+    }
     const ours = (known ? [known] : this.#attempts().filter((each) => !each.fingerprints)).find(isOffering);
     if (ours && !this.polite) return insist(ours);
     if (known) {
       known.offerDeadline = NEVER; // of ours, which the engine drops; if it is still needed, the engine says so
       return answer(known, sdp, capabilities);
     }
-    this.#offers = this.#offers.filter((at) => now - at < OFFER_WINDOW);
-    if (this.#offers.length >= MAX_OFFERS) return [];
-    this.#offers.push(now);
+    const pause = wait(this.#offers, now);
+    if (pause) return refuse(name, 'too many offers', 'rate-limited', pause);
     const commands = ours ? this.#drop(ours) : [];
     const [oldest, another] = this.#attempts();
     // Two beside an open connection, because a late offer may stand beside the attempt that replaced it.
     if (oldest && another) commands.push(...this.#drop(oldest, 'replaced by a newer attempt'));
     return [...commands, create(name, false), ...answer(this.#add(name, now), sdp, capabilities)];
+  }
+
+  /**
+   * An offer has not passed the check: tell so. Not where it would end an attempt that is under way here, since who sends
+   * nonsense in its name need not be the peer; and not more often than offers are taken.
+   * @param {string} name
+   * @param {string} reason
+   * @param {RefusalCode} code
+   * @param {number} retryAfter
+   * @param {number} now
+   * @returns {Command[]}
+   */
+  refuse(name, reason, code, retryAfter, now) {
+    if (this.#closed || this.#find(name) || this.isOver(name) || wait(this.#refusals, now)) return [];
+    return refuse(name, reason, code, retryAfter);
   }
 
   /**
@@ -285,14 +320,20 @@ export class Negotiation {
   }
 
   /**
-   * The other side says, or the server says that it says, that a connection is over.
+   * The other side says, or the server says that it says, that a connection is over, or that it takes no offer now.
    * @param {string} name
    * @param {string} reason
+   * @param {string | null} [code]
+   * @param {number | null} [retryAfter]
    * @returns {Command[]}
    */
-  byeReceived(name, reason) {
+  byeReceived(name, reason, code = null, retryAfter = null) {
     const link = this.#find(name);
     if (link?.opened) return [{ type: 'probe', name, reason }];
+    if (link && code) {
+      this.outcome = { name, orderly: false, reason: `the other side refuses: ${reason || code}`, code, retryAfter };
+      return this.#drop(link);
+    }
     return this.#end(link, 'the other side gave up' + (reason && `: ${reason}`));
   }
 

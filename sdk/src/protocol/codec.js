@@ -7,7 +7,21 @@
  * @import { Candidate, Capabilities, ClientMessage, Description, Proof, ServerMessage } from './messages.js'
  */
 import { UsageError } from '../errors.js';
-import { attempt, check, flag, integer, list, nullable, number, one, opaque, shape, text, typed } from './shapes.js';
+import {
+  attempt,
+  check,
+  flag,
+  integer,
+  list,
+  nullable,
+  number,
+  one,
+  opaque,
+  seconds,
+  shape,
+  text,
+  typed,
+} from './shapes.js';
 
 /** @typedef {Uint8Array<ArrayBuffer>} Bytes A string of bytes. */
 
@@ -49,7 +63,7 @@ const read = typed({
   offer: shape({ ...relayed, offer: opaque, 'capabilities?': opaque }),
   answer: shape({ ...relayed, answer: opaque, 'capabilities?': opaque }),
   'ice-candidate': shape({ ...relayed, candidate: opaque }),
-  bye: shape({ ...relayed, 'reason?': string }),
+  bye: shape({ ...relayed, 'reason?': string, 'code?': text(0, 64), 'retryAfter?': seconds }),
   relay: shape({ ...relayed, sealed: given }),
 });
 

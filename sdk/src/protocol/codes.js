@@ -20,6 +20,17 @@
  */
 export const isTemporary = (code) => ['rate-limited', 'over-capacity', 'timeout', 'internal'].includes(code);
 
+/**
+ * The `code` of a `bye` that refuses an offer. A newer peer may send others, so where one comes from the wire it is a
+ * string.
+ *
+ * @typedef {'not-accepted' | 'too-many-peers' | 'rate-limited' | 'key-refused' | 'bad-proof' | 'invalid-offer'
+ *   | 'internal'} RefusalCode
+ */
+
+/** Seconds. Nobody can silence us for longer by a `retryAfter`. */
+export const LONGEST_PAUSE = 300;
+
 // RFC 6455 section 7.4.1 below 4000; Aldis's own from 4000 (section 7.4.2).
 export const NORMAL = 1000;
 export const LEAVING = 1001;

@@ -51,7 +51,10 @@
  * @typedef {{ type: 'ice-candidate', to: string, candidate: RTCIceCandidateInit | null, connection?: string,
  *   id?: RequestId }} IceCandidate `null` stands for the end of candidates (RFC 8838 section 13).
  */
-/** @typedef {{ type: 'bye', to: string, connection?: string, reason?: string, id?: RequestId }} Bye */
+/**
+ * @typedef {{ type: 'bye', to: string, connection?: string, reason?: string, code?: string, retryAfter?: number,
+ *   id?: RequestId }} Bye With a `code` it refuses an offer; another one makes sense after `retryAfter` seconds.
+ */
 /**
  * @typedef {Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | Received | Ping | Unregister
  *   | Offer | Answer | IceCandidate | Bye} ClientMessage
@@ -92,7 +95,8 @@
  *   proof?: unknown, id?: RequestId }} RelayedIceCandidate
  */
 /**
- * @typedef {{ type: 'bye', to: string, from?: string, connection?: string, reason?: string, id?: RequestId }} RelayedBye
+ * @typedef {{ type: 'bye', to: string, from?: string, connection?: string, reason?: string, code?: string,
+ *   retryAfter?: number, id?: RequestId }} RelayedBye
  */
 /** @typedef {{ type: 'relay', to: string, from?: string, sealed: string, id?: RequestId }} RelayedBox */
 /** @typedef {RelayedOffer | RelayedAnswer | RelayedIceCandidate | RelayedBye | RelayedBox} Relayed */

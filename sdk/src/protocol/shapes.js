@@ -89,6 +89,9 @@ export const integer = (least = -Infinity) => one((value) => Number.isSafeIntege
 /** @type {Reader<number>} */
 export const number = one(Number.isFinite);
 
+/** @type {Reader<number>} */
+export const seconds = one((value) => Number.isFinite(value) && Number(value) >= 0);
+
 /** @type {Reader<boolean>} */
 export const flag = one((value) => typeof value === 'boolean');
 

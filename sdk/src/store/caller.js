@@ -12,6 +12,8 @@
  * - A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of
  *   which the server says for good that it may not be asked.
  * - A peer whose key has changed is not called before a person has accepted the new one.
+ * - A peer that refuses is not called again before the time that it names; one that refuses for good is left alone, as
+ *   after a goodbye. Who waits for it is told at once, and what is queued stays queued.
  * - A promise cannot be cancelled: whoever goes on after an `await` looks first whether it is still the attempt.
  *
  * It does not know how a connection is made, nor what is sent on it.
@@ -21,6 +23,7 @@ import {
   PeerConnectionFailed,
   PeerKeyChanged,
   PeerOffline,
+  PeerRefused,
   PeerUnknown,
   RequestFailed,
   SignalingError,
@@ -225,7 +228,20 @@ export class Caller {
     if (state === 'closed' && since !== null && !this.#line.queued) {
       this.#hushed = true;
     }
-    this.#retry();
+    this.#retry(this.#heed(error));
+  }
+
+  /**
+   * Do what a refusal of the peer asks for: call no more, or not within so many seconds.
+   *
+   * @param {unknown} error
+   */
+  #heed(error) {
+    if (!(error instanceof PeerRefused)) {
+      return 0;
+    }
+    this.#hushed ||= !error.temporary;
+    return error.retryAfter ?? 0;
   }
 
   /**
@@ -289,7 +305,7 @@ export class Caller {
     } else if (error instanceof SignalingError || error instanceof StateError) {
       this.#retry(); // who waits goes on waiting, as the server may come back in time
     } else if (error instanceof AldisError) {
-      this.#ended(error, found);
+      this.#ended(error, found, this.#heed(error));
     } else if (error) {
       console.error(error);
       this.#ended(this.#failure('internal error, see the log'), found);
@@ -308,7 +324,7 @@ export class Caller {
     // One of the two has been restarted, perhaps, and the other has noticed by this very call; or the offer went to a
     // connection that the server had to give up. Who waits should not have to know of that: once more, at once.
     const crossed = !this.#refusal && this.#timers.time() - began < CROSSED;
-    if (error && crossed && this.#waiters.size && this.#task === task) {
+    if (error && !(error instanceof PeerRefused) && crossed && this.#waiters.size && this.#task === task) {
       error = await this.#attempt();
     }
     if (error) {
@@ -363,7 +379,8 @@ export class Caller {
   }
 
   /**
-   * Call again after a pause, of at least `notBefore` seconds, if that makes sense.
+   * Call again after a pause, which begins in `notBefore` seconds, if that makes sense. Not in exactly so many seconds:
+   * others were told the same at the same time.
    *
    * @param {number} [notBefore]
    */
@@ -372,7 +389,7 @@ export class Caller {
       return;
     }
     const pause = this.#backoff.delay(++this.#failures, this.#random());
-    this.#cancel = this.#timers.callLater(Math.max(pause, notBefore), () => {
+    this.#cancel = this.#timers.callLater(notBefore + pause, () => {
       this.#cancel = null;
       this.poke();
     });

@@ -9,7 +9,7 @@ import { SignalingError, StateError } from '../errors.js';
 import { usableServers } from '../protocol/ice.js';
 
 /**
- * @import { PeerEvent } from '../client/events.js'
+ * @import { OfferReceived, PeerEvent } from '../client/events.js'
  * @import { EngineConfig } from '../peer/engine.js'
  */
 
@@ -95,11 +95,15 @@ export class IceKeeper {
    * Keep an event for later; false when it is time to act on it.
    *
    * @param {PeerEvent} event
+   * @param {(offer: OfferReceived) => void} refuse An offer for which there is no room; for what else is dropped nobody
+   *   waits.
    */
-  holdBack(event) {
+  holdBack(event, refuse) {
     const held = this.#heldBack;
     if (held && held.length < MAX_HELD_BACK) {
       held.push(event);
+    } else if (held && event.type === 'offerReceived') {
+      refuse(event);
     }
     return !!held;
   }

@@ -18,7 +18,7 @@ import { decodeControl } from './controls.js';
 import { IceKeeper } from './ice.js';
 import { DirectoryPins, sameKey } from './keys.js';
 import { Link } from './link.js';
-import { admit } from './reception.js';
+import { admit, refuse } from './reception.js';
 import { peerView, same, storeState } from './state.js';
 import { Transfers } from './transfer.js';
 
@@ -403,7 +403,7 @@ export class Switchboard {
       case 'candidateReceived':
       case 'byeReceived':
         // Not before it is known through which servers to answer.
-        if (!this.ice.holdBack(event)) {
+        if (!this.ice.holdBack(event, (offer) => refuse(this.client, offer, 'still starting', 'rate-limited', 2))) {
           this.#peerEvent(event);
         }
         return;

@@ -286,13 +286,18 @@ test('an answer, a candidate, the end of candidates and a bye arrive', () => {
   bench.say({ ...from, type: 'bye', reason: 'enough' });
   bench.say({ ...from, type: 'bye' });
   bench.say({ ...from, type: 'bye', reason: '\u202egnihsihp\n'.repeat(4000) });
+  bench.say({ ...from, type: 'bye', code: 'too-many-peers', retryAfter: 30 });
+  bench.say({ ...from, type: 'bye', code: '\u202e', retryAfter: 1e300 });
+  const none = { code: null, retryAfter: null };
   assert.deepEqual(bench.takeEvents(), [
     { type: 'answerReceived', sender: 'bob', description, connection: null, proof: null, capabilities: ALL },
     { type: 'candidateReceived', sender: 'bob', candidate, connection: 'c1' },
     { type: 'candidateReceived', sender: 'bob', candidate: null, connection: null },
-    { type: 'byeReceived', sender: 'bob', connection: null, reason: 'enough' },
-    { type: 'byeReceived', sender: 'bob', connection: null, reason: null },
-    { type: 'byeReceived', sender: 'bob', connection: null, reason: 'gnihsihp'.repeat(25) },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: 'enough', ...none },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: null, ...none },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: 'gnihsihp'.repeat(25), ...none },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: null, code: 'too-many-peers', retryAfter: 30 },
+    { type: 'byeReceived', sender: 'bob', connection: null, reason: null, code: null, retryAfter: 300 },
   ]);
 });
 

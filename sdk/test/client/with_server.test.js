@@ -53,7 +53,14 @@ test('two clients say to each other all there is to say', async (t) => {
   assert.deepEqual(await bob.events.until(type), { type, sender: 'alice', candidate, connection: 'c1' });
   assert.deepEqual(await bob.events.until(type), { type, sender: 'alice', candidate: null, connection: null });
   await bob.client.sendBye('alice', { connection: 'c1', reason: 'enough' });
-  const bye = { type: 'byeReceived', sender: 'bob/phone', connection: 'c1', reason: 'enough' };
+  const bye = {
+    type: 'byeReceived',
+    sender: 'bob/phone',
+    connection: 'c1',
+    reason: 'enough',
+    code: null,
+    retryAfter: null,
+  };
   assert.deepEqual(await alice.events.until('byeReceived'), bye);
   const { iceServers, ttl } = await alice.client.iceServers();
   assert.deepEqual(iceServers, []);

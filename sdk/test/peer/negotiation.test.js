@@ -154,7 +154,9 @@ test('an answer to it that the engine refuses is not asked for again, and theirs
 
 test('a renegotiation with another certificate is refused', () => {
   const machine = connected();
-  assert.deepEqual(machine.offerReceived(NAME, theirs(1, 'frag', 'BB'), ALL, 5), []);
+  assert.deepEqual(machine.offerReceived(NAME, theirs(1, 'frag', 'BB'), ALL, 5), [
+    { type: 'refuse', name: NAME, reason: 'it does not fit the connection', code: 'invalid-offer', retryAfter: 10 },
+  ]);
 });
 
 test('a lost path overtakes a renegotiation, which is made anew when the path is back', () => {

@@ -7,6 +7,7 @@ import {
   PeerConnectionFailed,
   PeerKeyChanged,
   PeerOffline,
+  PeerRefused,
   PeerUnknown,
   ProofInvalid,
   RequestFailed,
@@ -419,15 +420,44 @@ test('a refusal of the server is told, and tried again only if it may pass and n
   line.found = [new RequestFailed('rate-limited', 'too fast', { temporary: true, retryAfter: 7 })];
   const waiting = await line.connect();
   failure(waiting, /too fast/);
-  await line.wait(6.9);
+  await line.wait(7); // and not all who were told so at the same time
   assert.equal(line.asked, 1);
-  await line.wait(0.2);
+  await line.wait(0.6);
   assert.equal(line.asked, 2);
   const other = new Line();
   other.found = [new RequestFailed('forbidden', 'no')];
   await other.poked();
   await other.wait(1000);
   assert.equal(other.asked, 1);
+});
+
+test('a peer that refuses for now is called again when it says', async () => {
+  const line = new Line();
+  line.queued = 1;
+  const waiting = await line.connect();
+  await line.becomes('failed', new PeerRefused('bob', 'too many peers', 'too-many-peers', 30));
+  failure(waiting, /too many peers/);
+  assert.equal(line.dialled, 1); // not once more at once, although somebody waits
+  await line.wait(30);
+  assert.equal(line.dialled, 1);
+  await line.wait(0.6);
+  assert.equal(line.dialled, 2);
+});
+
+test('a peer that refuses for good is left alone until there is a reason', async () => {
+  const line = new Line();
+  line.queued = 1;
+  const waiting = await line.connect();
+  await line.becomes('failed', new PeerRefused('bob', 'no', 'not-accepted'));
+  failure(waiting, /no/);
+  assert.equal(waiting.outcome.temporary, false);
+  await line.wait(10_000);
+  line.caller.presenceChanged(true, true); // no return: it was there
+  await settle();
+  assert.deepEqual([line.dialled, line.queued], [1, 1]);
+  line.caller.queued();
+  await settle();
+  assert.equal(line.dialled, 2);
 });
 
 test('a changed key blocks until it is accepted', async () => {

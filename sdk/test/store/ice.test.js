@@ -23,9 +23,9 @@ const asked = (...answers) => ({
 
 test('ICE servers that were given are used, and nobody is asked', async () => {
   const keeper = new IceKeeper(asked(), [TURN], new FakeTimers());
-  assert.ok(keeper.holdBack(BYE));
+  assert.ok(keeper.holdBack(BYE, assert.fail));
   assert.deepEqual(await keeper.keep(), [BYE]);
-  assert.ok(!keeper.holdBack(BYE));
+  assert.ok(!keeper.holdBack(BYE, assert.fail));
   assert.deepEqual(keeper.config, { iceServers: [TURN] });
 });
 
@@ -95,7 +95,10 @@ test('a fault of the program is logged, and the keeper goes on', async (t) => {
 test('what comes too early is held back in bounds', async () => {
   const keeper = new IceKeeper(asked(), [], new FakeTimers());
   for (let n = 0; n < 1000; n++) {
-    assert.ok(keeper.holdBack(BYE));
+    assert.ok(keeper.holdBack(BYE, assert.fail));
   }
+  const refused = [];
+  assert.ok(keeper.holdBack({ type: 'offerReceived' }, (offer) => refused.push(offer.type)));
+  assert.deepEqual(refused, ['offerReceived']); // somebody waits for an answer to it
   assert.equal((await keeper.keep()).length, 256);
 });

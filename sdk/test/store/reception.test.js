@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConnectionLost, InvalidAddress, TooManyPeers } from '../../src/errors.js';
 import { toBase64 } from '../../src/protocol/codec.js';
-import { admit } from '../../src/store/reception.js';
+import { admit, MAX_REFUSALS } from '../../src/store/reception.js';
 import { settle } from '../support/fake_timers.js';
 
 const KEY = new Uint8Array(32).fill(1);
@@ -22,8 +22,8 @@ function made(accept = null, link = linkOf) {
   const byes = [];
   const client = {
     userId: 'alice',
-    async sendBye(to, { connection, reason }) {
-      byes.push([to, connection, reason]);
+    async sendBye(to, { connection, reason, code, retryAfter }) {
+      byes.push([to, connection, reason, code, retryAfter]);
       throw new ConnectionLost('gone'); // which is nobody's business
     },
   };
@@ -65,7 +65,7 @@ test('who is not let in is told so; only true lets in, and a callback that throw
   for (const accept of [() => false, () => undefined, async () => false, async () => true, fails]) {
     const { byes, house } = made(accept, () => assert.fail());
     assert.equal(admit(offer(), 'bob', undefined, house), undefined);
-    assert.deepEqual(byes, [['bob/phone', 'c', 'not accepted']]);
+    assert.deepEqual(byes, [['bob/phone', 'c', 'not accepted', 'not-accepted', undefined]]);
   }
   assert.deepEqual(
     log.mock.calls.map(({ arguments: [error] }) => error.message),
@@ -74,10 +74,10 @@ test('who is not let in is told so; only true lets in, and a callback that throw
   await settle();
 });
 
-test('who is too much is told so, and a name that breaks the rules is passed over', async () => {
+test('who is too much is told so, and whose name breaks the rules', async () => {
   for (const [error, told] of [
-    [new TooManyPeers(1), [['bob/phone', 'c', 'too many peers']]],
-    [new InvalidAddress('bob', 'it is'), []],
+    [new TooManyPeers(1), [['bob/phone', 'c', 'too many peers', 'too-many-peers', 30]]],
+    [new InvalidAddress('bob', 'it is'), [['bob/phone', 'c', 'the name breaks the rules', 'not-accepted', undefined]]],
   ]) {
     const { byes, house } = made(null, () => {
       throw error;
@@ -89,9 +89,25 @@ test('who is too much is told so, and a name that breaks the rules is passed ove
 });
 
 test('an offer without a key, or in our own name, is left to the check of proofs', () => {
-  const { house } = made(() => assert.fail());
+  const { byes, house } = made(() => assert.fail());
   const link = linkOf('bob');
   assert.equal(admit(offer(null), 'bob', link, house), link);
   assert.equal(admit(offer(null), 'bob', undefined, house), undefined);
   assert.equal(admit(offer(), 'alice', undefined, house), undefined);
+  assert.deepEqual(
+    byes.map(([, , , code]) => code),
+    ['bad-proof', 'bad-proof'],
+  ); // nobody else would answer
+});
+
+test('a flood of offers does not become a flood of refusals', async () => {
+  const { byes, house } = made(
+    () => false,
+    () => assert.fail(),
+  );
+  for (let n = 0; n < 1000; n++) admit(offer(), 'bob', undefined, house);
+  assert.equal(byes.length, MAX_REFUSALS);
+  await settle();
+  admit(offer(), 'bob', undefined, house);
+  assert.equal(byes.length, MAX_REFUSALS + 1);
 });

@@ -19,6 +19,7 @@ from aldis.errors import (
     PeerError,
     PeerKeyChanged,
     PeerOffline,
+    PeerRefused,
     PeerUnknown,
 )
 from aldis.peer.connection import PeerState
@@ -171,10 +172,11 @@ class Talk:
             await self.until(lambda: self.view.online is True or self.view.state is PeerState.CONNECTED)
         except PeerConnectionFailed as error:
             self.problem = error
-            if not self.plan.wait:
+            if not (self.plan.wait and error.temporary):
                 raise
+            pause = error.retry_after if isinstance(error, PeerRefused) else None
             try:
-                async with asyncio.timeout(_PAUSE):
+                async with asyncio.timeout(max(_PAUSE, pause or 0.0)):
                     await self.until(lambda: self.view.state is PeerState.CONNECTED)
             except TimeoutError:
                 return False

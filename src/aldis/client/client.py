@@ -289,9 +289,25 @@ class SignalingClient:
         """Send an ICE candidate; None says that there will be no more."""
         await self._relay(m.IceCandidate(to, _raw(candidate), connection=_or_unset(connection)))
 
-    async def send_bye(self, to: str, *, connection: str | None = None, reason: str | None = None) -> None:
-        """Say that a peer connection is over."""
-        await self._relay(m.Bye(to, connection=_or_unset(connection), reason=_or_unset(reason)))
+    async def send_bye(
+        self,
+        to: str,
+        *,
+        connection: str | None = None,
+        reason: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Say that a peer connection is over; with a `code` that an offer is refused, see `ByeReceived`."""
+        await self._relay(
+            m.Bye(
+                to,
+                connection=_or_unset(connection),
+                reason=_or_unset(reason),
+                code=_or_unset(code),
+                retry_after=UNSET if retry_after is None else retry_after,
+            )
+        )
 
     async def ice_servers(self) -> IceServers:
         """Ask for STUN and TURN servers; ask again before `ttl` is over."""

@@ -162,12 +162,18 @@ class CandidateReceived:
 
 @dataclass(frozen=True, slots=True)
 class ByeReceived:
-    """The other side has ended the peer connection. `reason` is a line for people, without what is not seen; None when
-    they gave none."""
+    """The other side has ended the peer connection, or refuses an offer.
+
+    `reason` is a line for people, without what is not seen. A refusal has a `code` (`protocol.codes.RefusalCode`, or
+    one of a later version), and may say after how many seconds another offer makes sense: `retry_after`, at most
+    `LONGEST_PAUSE`. Each is None when they gave none.
+    """
 
     sender: str
     connection: str | None
     reason: str | None
+    code: str | None = None
+    retry_after: float | None = None
 
 
 SignalingEvent: TypeAlias = (

@@ -26,7 +26,7 @@ from aldis.identity.keys import PUBLIC_KEY_BYTES
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import device_problem, split, user_id_problem
 from aldis.protocol.codec import from_base64, read_candidate, read_capabilities, read_description, read_proof
-from aldis.protocol.codes import TEMPORARY, ErrorCode
+from aldis.protocol.codes import LONGEST_PAUSE, TEMPORARY, ErrorCode
 from aldis.protocol.texts import clean
 
 # docs/protocol.md, "What is signed"; ours have 22.
@@ -77,7 +77,10 @@ def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent
             case m.IceCandidate():
                 return CandidateReceived(sender, read_candidate(message.candidate), _connection(message.connection))
             case m.Bye():
-                return ByeReceived(sender, _connection(message.connection), _line(message.reason))
+                retry_after = None if message.retry_after is UNSET else min(message.retry_after, LONGEST_PAUSE)
+                return ByeReceived(
+                    sender, _connection(message.connection), _line(message.reason), _line(message.code), retry_after
+                )
             case m.Relay():
                 return None
     except ProtocolViolation as error:

@@ -16,7 +16,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Final, Protocol, TypeAlias
+from typing import Final
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
 from aldis.errors import (
@@ -28,95 +28,34 @@ from aldis.errors import (
     PeerError,
     PeerKeyChanged,
     PeerOffline,
+    PeerRefused,
     ProofInvalid,
     RequestFailed,
     StateError,
 )
-from aldis.peer import negotiation
+from aldis.peer import commands, negotiation
 from aldis.peer.clock import LoopClock
+from aldis.peer.commands import Command
 from aldis.peer.engine import Engine, EngineConfig, EngineRefused, EngineStats
-from aldis.peer.negotiation import Command, Negotiation
+from aldis.peer.listener import Failure as Failure
+from aldis.peer.listener import PeerListener as PeerListener
+from aldis.peer.listener import SignalSender as SignalSender
+from aldis.peer.negotiation import Negotiation
 from aldis.peer.negotiation import PeerState as PeerState  # the state is part of what this module offers
+from aldis.peer.refusals import LateRefusals
 from aldis.peer.trust import Trust
 from aldis.peer.turns import PeerTurns, Turns
 from aldis.peer.wire import PeerTiming as PeerTiming
 from aldis.peer.wire import Signed, Timer, Timers, Wire
 from aldis.protocol import addresses, channel
 from aldis.protocol.channel import Ack, Chunk, Hello
-from aldis.protocol.codes import ErrorCode
-from aldis.protocol.messages import Candidate, Capabilities, Proof
+from aldis.protocol.codes import FINAL_REFUSALS, ErrorCode, RefusalCode
+from aldis.protocol.messages import Candidate
 
 _log = logging.getLogger(__name__)
 
+_BUSY_PAUSE: Final = 5.0  # seconds until there may be a turn for an offer that has waited in vain
 _SEND_SECONDS: Final = 1.0  # how long closing waits for the last messages to reach the server
-
-# Why there is no connection: what the peer or the path to it is to blame for, or pins that cannot be read or written.
-Failure: TypeAlias = PeerError | IdentityError
-
-
-class PeerListener(Protocol):
-    """What the owner of a `PeerConnection` is told, on the loop, never from within one of its own calls but `close`.
-
-    `channel_opened` and `channel_closed` alternate, beginning with `channel_opened`; `frame_received` comes between
-    the two only. `state_changed(CONNECTED)` follows `channel_opened`.
-    """
-
-    def state_changed(self, state: PeerState, error: Failure | None) -> None:
-        """The state has changed. `error` says why for FAILED, and is None for all others."""
-
-    def channel_opened(self, hello: Hello) -> None:
-        """A channel is open; `hello` is the other side's. Frames can be sent from now on."""
-
-    def frame_received(self, frame: Chunk | Ack) -> None:
-        """A piece of a message, or an acknowledgement, has arrived."""
-
-    def channel_closed(self) -> None:
-        """The channel is gone; what was sent on it may or may not have arrived."""
-
-    def writable(self) -> None:
-        """After `send_frame` has returned False: the buffer of the open channel has room again."""
-
-    def refused(self, error: Failure) -> None:
-        """An offer or answer in the peer's name did not pass the check, and has changed nothing.
-
-        Either somebody forges messages (`ProofInvalid`), or the peer has a new key, which a person may accept
-        (`PeerKeyChanged`), or not the one that was asked for (`FingerprintMismatch`); or the pinned keys cannot be read
-        or written, so that nothing can be checked (`IdentityError`): a fault of ours, and nobody's forgery.
-        """
-
-
-class SignalSender(Protocol):
-    """How messages reach the other side: the `send_*` of `SignalingClient`.
-
-    Each raises `SignalingError` when the message did not reach the other side's connection. They are started in the
-    order in which the messages should arrive; nothing breaks when they do not.
-    """
-
-    async def send_offer(
-        self,
-        to: str,
-        sdp: str,
-        *,
-        connection: str | None = None,
-        proof: Proof | None = None,
-        capabilities: Capabilities | None = None,
-    ) -> None: ...
-
-    async def send_answer(
-        self,
-        to: str,
-        sdp: str,
-        *,
-        connection: str | None = None,
-        proof: Proof | None = None,
-        capabilities: Capabilities | None = None,
-    ) -> None: ...
-
-    async def send_ice_candidate(
-        self, to: str, candidate: Candidate | None, *, connection: str | None = None
-    ) -> None: ...
-
-    async def send_bye(self, to: str, *, connection: str | None = None, reason: str | None = None) -> None: ...
 
 
 class PeerConnection:
@@ -172,6 +111,9 @@ class PeerConnection:
         self._news: deque[Callable[[], None]] = deque()
         self._telling = False
         self._told_outcome: negotiation.Outcome | None = None
+        self._refusals = LateRefusals(
+            self._machine, self._timers, lambda wanted, sender: self._do(wanted, sender=sender)
+        )
         self._sends: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
         self._deadline: float | None = None
@@ -264,7 +206,7 @@ class PeerConnection:
                     self._do(self._machine.candidate_received(name, event.candidate))
                 case ByeReceived():
                     self._turns.withdrawn(name)
-                    self._do(self._machine.bye_received(name, event.reason or ""))
+                    self._do(self._machine.bye_received(name, event.reason or "", event.code, event.retry_after))
         self._tell_soon()
 
     def _receive_offer(self, name: str, event: OfferReceived) -> None:
@@ -277,6 +219,7 @@ class PeerConnection:
         except (ProofInvalid, PeerKeyChanged, FingerprintMismatch, IdentityError) as error:
             if not self._machine.is_over(name):  # a late repetition is no forgery
                 self._refuse(error)
+                self._refusals.add(name, event.sender, error)
             return
         assert event.proof is not None  # or the check had refused it  # noqa: S101
         signed = Signed(event.description.sdp, event.proof)
@@ -289,13 +232,21 @@ class PeerConnection:
         signed, event = offer
         assert event.connection is not None  # or it had not been checked  # noqa: S101
         now = self._timers.time()
-        commands = self._machine.offer_received(event.connection, signed.sdp, event.capabilities, now)
-        self._do(commands, offer=signed, sender=event.sender)
+        wanted = self._machine.offer_received(event.connection, signed.sdp, event.capabilities, now)
+        self._do(wanted, offer=signed, sender=event.sender)
         self._tell_soon()
 
     def _refuse_offer(self, name: str, offer: tuple[Signed, OfferReceived], reason: str) -> None:
         """The offer has not had its turn, and will not have it: its sender need not wait for a time-out."""
-        self._spawn(self._signaling.send_bye(offer[1].sender, connection=name, reason=reason or None), name, None)
+        busy = reason == RefusalCode.BUSY
+        refusing = self._signaling.send_bye(
+            offer[1].sender,
+            connection=name,
+            reason=reason or None,
+            code=reason if busy else None,
+            retry_after=_BUSY_PAUSE if busy else None,
+        )
+        self._spawn(refusing, name, None)
 
     def _receive_answer(self, name: str, event: AnswerReceived) -> None:
         wire = self._wires.get(name)
@@ -348,9 +299,10 @@ class PeerConnection:
             if self._current is not None:
                 self._current.say_goodbye(reason)
             self._turns.close(reason)
-            commands = self._machine.close(reason)
+            wanted = self._machine.close(reason)
+            self._refusals.cancel()
             self._closing = asyncio.create_task(self._finish(), name=f"aldis peer {self._remote} close")
-            self._do(commands)
+            self._do(wanted)
             self._tell()
         # Shielded: whoever gives up waiting must not leave sockets open.
         await asyncio.shield(self._closing)
@@ -364,9 +316,9 @@ class PeerConnection:
 
     # --- what the machine wants done --------------------------------------------------------------------------------
 
-    def _do(self, commands: list[Command], *, offer: Signed | None = None, sender: str | None = None) -> None:
+    def _do(self, wanted: list[Command], *, offer: Signed | None = None, sender: str | None = None) -> None:
         """Carry out commands and what follows from them, then see what has changed."""
-        self._todo.extend(commands)
+        self._todo.extend(wanted)
         if self._working:
             return
         self._working = True
@@ -383,33 +335,38 @@ class PeerConnection:
     def _carry_out(self, command: Command, offer: Signed | None, sender: str | None) -> None:
         wire = self._wires.get(command.name)
         match command:
-            case negotiation.CreateConnection(name, open_channel):
+            case commands.CreateConnection(name, open_channel):
                 self._create(name, open_channel=open_channel)
-            case negotiation.DropConnection():
+            case commands.DropConnection():
                 self._drop(wire)
-            case negotiation.SendBye(name, reason):
+            case commands.SendBye(name, reason):
                 to = (wire.address if wire is not None else sender) or self._remote
                 self._spawn(self._signaling.send_bye(to, connection=name, reason=reason or None), name, None)
+            case commands.Refuse(name, reason, code, retry_after):
+                refusing = self._signaling.send_bye(
+                    sender or self._remote, connection=name, reason=reason, code=code, retry_after=retry_after
+                )
+                self._spawn(refusing, name, None)
             case _ if wire is None:
                 pass  # it could not be made
-            case negotiation.MakeOffer(_, serial, restart):
+            case commands.MakeOffer(_, serial, restart):
                 wire.offer(serial, restart=restart)
-            case negotiation.MakeAnswer(_, serial, sdp):
+            case commands.MakeAnswer(_, serial, sdp):
                 wire.their_offer = offer
                 wire.address = sender
                 wire.answer(serial, sdp)
-            case negotiation.ApplyAnswer(_, serial, sdp):
+            case commands.ApplyAnswer(_, serial, sdp):
                 wire.accept(serial, sdp)
-            case negotiation.AddCandidate(_, candidate):
+            case commands.AddCandidate(_, candidate):
                 wire.add_candidate(candidate)
-            case negotiation.SendOffer(_, serial, sdp):
+            case commands.SendOffer(_, serial, sdp):
                 self._send_offer(wire, serial, sdp)
-            case negotiation.SendAnswer(_, serial, sdp):
+            case commands.SendAnswer(_, serial, sdp):
                 self._send_answer(wire, serial, sdp)
-            case negotiation.SendCandidate(name, candidate):
+            case commands.SendCandidate(name, candidate):
                 to = wire.address or self._remote
                 self._spawn(self._signaling.send_ice_candidate(to, candidate, connection=name), name, None)
-            case negotiation.Probe(_, reason):
+            case commands.Probe(_, reason):
                 wire.probe(reason)
 
     def _create(self, name: str, *, open_channel: bool) -> None:
@@ -516,11 +473,22 @@ class PeerConnection:
             self._state = state
             error: Failure | None = None
             if state is PeerState.FAILED and outcome is not None:
-                error = self._errors.get(outcome.name) or PeerConnectionFailed(self._remote, outcome.reason)
+                error = self._errors.get(outcome.name) or self._failure(outcome)
             self._news.append(lambda: self._listener.state_changed(state, error))
         self._told_outcome = outcome
         for name in [name for name in self._errors if name not in self._wires]:
             del self._errors[name]
+
+    def _failure(self, outcome: negotiation.Outcome) -> Failure:
+        if isinstance(outcome, negotiation.Refused):
+            return PeerRefused(
+                self._remote,
+                outcome.reason,
+                outcome.code,
+                temporary=outcome.code not in FINAL_REFUSALS,
+                retry_after=outcome.retry_after,
+            )
+        return PeerConnectionFailed(self._remote, outcome.reason)
 
     def _tell_soon(self) -> None:
         if self._news:

@@ -27,9 +27,25 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final
 
+from aldis.peer.commands import (
+    AddCandidate,
+    ApplyAnswer,
+    Command,
+    CreateConnection,
+    DropConnection,
+    MakeAnswer,
+    MakeOffer,
+    Probe,
+    Refuse,
+    SendAnswer,
+    SendBye,
+    SendCandidate,
+    SendOffer,
+)
 from aldis.protocol.codec import to_base64url
+from aldis.protocol.codes import RefusalCode
 from aldis.protocol.messages import Candidate, Capabilities
 
 NAME_BYTES: Final = 16  # 128 random bits: no two connections in the world share a name
@@ -42,6 +58,7 @@ MAX_GONE_NAMES: Final = 64
 # Each first offer makes the engine open sockets: a peer in its right mind makes one in seconds.
 MAX_OFFERS: Final = 10
 OFFER_WINDOW: Final = 10.0  # seconds
+BAD_OFFER_PAUSE: Final = 10.0  # seconds: who has sent one that does not fit will hardly do better at once
 
 _FINGERPRINT: Final = re.compile(r"^a=fingerprint:(\S+ +\S+)\s*$", re.MULTILINE)
 _FRAGMENT: Final = re.compile(r"^a=ice-ufrag:(\S+)\s*$", re.MULTILINE)
@@ -79,112 +96,6 @@ class Phase(Enum):
     SETTLED = "settled"  # both descriptions are with the engine, or on their way into it
 
 
-# --- what has to be done ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CreateConnection:
-    """Make an engine connection; the offerer also makes the channel."""
-
-    name: str
-    open_channel: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MakeOffer:
-    """Let the engine make an offer; `offer_made` or `operation_failed` follows with the same `serial`."""
-
-    name: str
-    serial: int
-    restart: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MakeAnswer:
-    """Let the engine answer; `answer_made` or `operation_failed` follows with the same `serial`."""
-
-    name: str
-    serial: int
-    sdp: str
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyAnswer:
-    """Hand the other side's answer to the engine; `operation_failed` follows if it refuses."""
-
-    name: str
-    serial: int
-    sdp: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddCandidate:
-    """Hand a candidate of the other side to the engine; if it refuses, nothing is lost."""
-
-    name: str
-    candidate: Candidate | None
-
-
-@dataclass(frozen=True, slots=True)
-class SendOffer:
-    """Sign and send our offer; `operation_failed` follows with the same `serial` if it did not arrive."""
-
-    name: str
-    serial: int
-    sdp: str
-
-
-@dataclass(frozen=True, slots=True)
-class SendAnswer:
-    """Sign and send our answer; `operation_failed` follows with the same `serial` if it did not arrive."""
-
-    name: str
-    serial: int
-    sdp: str
-
-
-@dataclass(frozen=True, slots=True)
-class SendCandidate:
-    name: str
-    candidate: Candidate | None
-
-
-@dataclass(frozen=True, slots=True)
-class SendBye:
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Find out soon whether the open channel still works: somebody says that it is over."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DropConnection:
-    """Close the engine connection, and forget all that was to be done with it."""
-
-    name: str
-
-
-Command: TypeAlias = (
-    CreateConnection
-    | MakeOffer
-    | MakeAnswer
-    | ApplyAnswer
-    | AddCandidate
-    | SendOffer
-    | SendAnswer
-    | SendCandidate
-    | SendBye
-    | Probe
-    | DropConnection
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How the last link ended: its name, whether on purpose, and why in plain words."""
@@ -192,6 +103,14 @@ class Outcome:
     name: str
     orderly: bool
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Outcome):
+    """The other side does not take our offer: a `RefusalCode`, and in how many seconds it may take another one."""
+
+    code: str
+    retry_after: float | None
 
 
 @dataclass(slots=True)
@@ -247,6 +166,7 @@ class Negotiation:
         self._early: OrderedDict[str, list[Candidate | None]] = OrderedDict()
         self._gone: deque[str] = deque(maxlen=MAX_GONE_NAMES)
         self._offers: deque[float] = deque(maxlen=MAX_OFFERS)
+        self._refusals: deque[float] = deque(maxlen=MAX_OFFERS)
         self._closed = False
 
     # --- what others want to know -----------------------------------------------------------------------------------
@@ -338,8 +258,9 @@ class Negotiation:
         ours = next((each for each in self._attempts() if each.offering and not each.answered), None)
         if ours is not None and not self.polite:
             return self._insist(ours)
-        if len(self._offers) == MAX_OFFERS and now - self._offers[0] < OFFER_WINDOW:
-            return []
+        pause = OFFER_WINDOW if len(self._offers) < MAX_OFFERS else now - self._offers[0]
+        if pause < OFFER_WINDOW:
+            return [Refuse(name, "too many offers", RefusalCode.RATE_LIMITED, OFFER_WINDOW - pause)]
         self._offers.append(now)
         commands: list[Command] = []
         if ours is not None:
@@ -357,7 +278,8 @@ class Negotiation:
     def _offer_again(self, link: Link, sdp: str, capabilities: Capabilities) -> list[Command]:
         """An offer on a connection that exists: an ICE restart."""
         if not link.answered or _fingerprints(sdp) != link.fingerprints:
-            return []  # an offer on top of our unanswered one, or with another certificate: not of a sane peer
+            # An offer on top of our unanswered one, or with another certificate: not of a sane peer.
+            return [Refuse(link.name, "it does not fit the connection", RefusalCode.INVALID_OFFER, BAD_OFFER_PAUSE)]
         if link.offering and not self.polite:
             return self._insist(link)
         link.offer_deadline = None
@@ -422,13 +344,29 @@ class Negotiation:
         if len(self._early) > MAX_EARLY_NAMES:
             self._early.popitem(last=False)
 
-    def bye_received(self, name: str, reason: str) -> list[Command]:
-        """The other side says, or the server says that it says, that a connection is over."""
+    def refuse(self, name: str, reason: str, code: str, retry_after: float, now: float) -> list[Command]:
+        """An offer has not passed the check: tell so. Not where it would end an attempt that is under way here, since
+        who sends nonsense in its name need not be the peer; and not more often than offers are taken."""
+        if self._closed or name in self._links or name in self._gone:
+            return []
+        if len(self._refusals) == MAX_OFFERS and now - self._refusals[0] < OFFER_WINDOW:
+            return []
+        self._refusals.append(now)
+        return [Refuse(name, reason, code, retry_after)]
+
+    def bye_received(
+        self, name: str, reason: str, code: str | None = None, retry_after: float | None = None
+    ) -> list[Command]:
+        """The other side says, or the server says that it says, that a connection is over, or that it takes no offer
+        now (`code`)."""
         link = self._links.get(name)
         if link is None:
             return []
         if link.opened:
             return [Probe(name, reason)]
+        if code is not None:
+            self.outcome = Refused(name, False, f"the other side refuses: {reason or code}", code, retry_after)
+            return self._drop(link, bye=None)
         return self._end(link, f"the other side gave up: {reason}" if reason else "the other side gave up", bye=None)
 
     # --- from the engine --------------------------------------------------------------------------------------------

@@ -26,15 +26,21 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from aldis.errors import PeerKeyChanged, ProofInvalid
+from aldis.errors import FingerprintMismatch, IdentityError, PeerError, PeerKeyChanged, ProofInvalid
 from aldis.identity import proofs
 from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, verify
 from aldis.identity.pins import Pins
 from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.codes import RefusalCode
 from aldis.protocol.messages import Proof
 
 MAX_NONCES: Final = 256  # for each peer; an attempt every half minute makes that two hours
 MAX_PEERS: Final = 1024  # 32 MiB with every memory full
+
+# Seconds after which an offer that has not passed the check may be made again. A person has to accept a key first.
+KEY_PAUSE: Final = 30.0
+PROOF_PAUSE: Final = 60.0
+INTERNAL_PAUSE: Final = 10.0
 
 
 class Trust:
@@ -127,3 +133,12 @@ class Trust:
             taken.popitem(last=False)
         if len(self._nonces) > MAX_PEERS:
             self._nonces.popitem(last=False)
+
+
+def refusal_of(error: PeerError | IdentityError) -> tuple[str, str, float]:
+    """What is told of an offer that has not passed the check: reason, code, seconds. Nothing about our pins."""
+    if isinstance(error, PeerKeyChanged | FingerprintMismatch):
+        return "another key is expected of you", RefusalCode.KEY_REFUSED, KEY_PAUSE
+    if isinstance(error, IdentityError):
+        return "keys cannot be checked now", RefusalCode.INTERNAL, INTERNAL_PAUSE
+    return "the proof is not valid", RefusalCode.BAD_PROOF, PROOF_PAUSE

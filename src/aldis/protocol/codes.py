@@ -34,6 +34,27 @@ class ErrorCode:
 TEMPORARY: Final = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.OVER_CAPACITY, ErrorCode.TIMEOUT, ErrorCode.INTERNAL})
 
 
+class RefusalCode:
+    """The `code` of a `bye` that refuses an offer. Plain strings, as those of errors."""
+
+    NOT_ACCEPTED: Final = "not-accepted"
+    TOO_MANY_PEERS: Final = "too-many-peers"
+    RATE_LIMITED: Final = "rate-limited"
+    BUSY: Final = "busy"
+    KEY_REFUSED: Final = "key-refused"
+    BAD_PROOF: Final = "bad-proof"
+    INVALID_OFFER: Final = "invalid-offer"
+    INTERNAL: Final = "internal"
+
+
+# Calling again is of no use after these, until somebody has decided otherwise.
+FINAL_REFUSALS: Final = frozenset({RefusalCode.NOT_ACCEPTED})
+
+MAX_REFUSAL_CODE: Final = 64  # characters
+# Seconds. Nobody can silence us for longer by a `retryAfter`.
+LONGEST_PAUSE: Final = 300.0
+
+
 class CloseCode(IntEnum):
     """WebSocket close codes: RFC 6455 section 7.4.1 below 4000, Aldis's own from 4000 (section 7.4.2)."""
 

@@ -18,6 +18,8 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from aldis.protocol.codes import MAX_REFUSAL_CODE
+
 MAX_WATCHED_PER_MESSAGE: Final = 1000
 MAX_ID_LENGTH: Final = 64
 # Integers beyond this lose digits in a browser (ECMA-262, Number.MAX_SAFE_INTEGER).
@@ -74,6 +76,10 @@ class ResumeTicket(Struct, gc=False):
 MAX_CANDIDATE: Final = 1024
 _CandidateText: TypeAlias = Annotated[str, Meta(max_length=MAX_CANDIDATE)]
 _PeerField: TypeAlias = Annotated[str, Meta(max_length=256)]
+
+
+_RefusalText: TypeAlias = Annotated[str, Meta(max_length=MAX_REFUSAL_CODE)]
+_Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
 
 class Description(Struct, gc=False):
@@ -224,11 +230,15 @@ class IceCandidate(_Request, tag="ice-candidate", rename={"from_": "from"}):
     id: RequestId | UnsetType = UNSET
 
 
-class Bye(_Request, tag="bye", rename={"from_": "from"}):
+class Bye(_Request, tag="bye", rename={"from_": "from", "retry_after": "retryAfter"}):
+    """With a `code` (a `RefusalCode`) it refuses an offer; another one makes sense after `retry_after` seconds."""
+
     to: AddressText
     from_: str | UnsetType = UNSET
     connection: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    code: _RefusalText | UnsetType = UNSET
+    retry_after: _Seconds | UnsetType = UNSET
     id: RequestId | UnsetType = UNSET
 
 

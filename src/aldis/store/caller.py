@@ -11,6 +11,8 @@ Rules of this module:
 * A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of which
   the server says for good that it may not be asked.
 * A peer whose key has changed is not called before a person has accepted the new one.
+* A peer that refuses is not called again before the time that it names; one that refuses for good is left alone, as
+  after a goodbye. Who waits for it is told at once, and what is queued stays queued.
 
 It does not know how a connection is made, nor what is sent on it.
 """
@@ -28,6 +30,7 @@ from aldis.errors import (
     PeerConnectionFailed,
     PeerKeyChanged,
     PeerOffline,
+    PeerRefused,
     PeerUnknown,
     RequestFailed,
     SignalingError,
@@ -232,7 +235,7 @@ class Caller:
             return
         if state is PeerState.CLOSED and was_connected and not self._line.queued:
             self._hushed = True
-        self._retry()
+        self._retry(self._heed(error))
 
     def refused(self, error: Failure) -> None:
         """An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why."""
@@ -273,7 +276,7 @@ class Caller:
             self._task = None
             self._retry()
         except AldisError as error:
-            self._ended(error)
+            self._ended(error, not_before=self._heed(error))
         except Exception:
             self._ended(PeerConnectionFailed(self._line.user_id, "an internal error, see the log"))
             raise
@@ -295,7 +298,7 @@ class Caller:
         self._refusal = None
         began = self._timers.time()
         error = await self._attempt()
-        if error is not None and self._may_have_crossed(began):
+        if error is not None and not isinstance(error, PeerRefused) and self._may_have_crossed(began):
             error = await self._attempt()
         if error is not None:
             raise self._cause(error)
@@ -338,6 +341,13 @@ class Caller:
         self._finish(error)
         self._retry(not_before or 0.0)
 
+    def _heed(self, error: AldisError | None) -> float:
+        """Do what a refusal of the peer asks for: call no more, or not within so many seconds."""
+        if not isinstance(error, PeerRefused):
+            return 0.0
+        self._hushed = self._hushed or not error.temporary
+        return error.retry_after or 0.0
+
     def _finish(self, error: AldisError | None) -> None:
         if error is None and self._outcome is not None and not self._outcome.done():
             self._outcome.set_result(None)
@@ -347,11 +357,14 @@ class Caller:
                 waiter.set_result(error)
 
     def _retry(self, not_before: float = 0.0) -> None:
-        """Call again after a pause, of at least `not_before` seconds, if that makes sense."""
+        """Call again after a pause, which begins in `not_before` seconds, if that makes sense.
+
+        Not in exactly so many seconds: others were told the same at the same time.
+        """
         if self._timer is not None or not self._line.wanted or self._offline or self._blocked or self._hushed:
             return
         self._failures += 1
-        pause = max(self._backoff.delay(self._failures, self._random()), not_before)
+        pause = not_before + self._backoff.delay(self._failures, self._random())
         self._timer = self._timers.call_later(pause, self._due)
 
     def _due(self) -> None:

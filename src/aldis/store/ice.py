@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from aldis.client.client import SignalingClient
@@ -70,12 +70,15 @@ class IceKeeper:
         """Nobody will ask any more: who waits for the first answer need not."""
         self._answered.set()
 
-    def hold_back(self, event: PeerEvent) -> bool:
-        """Keep an event for later; False when it is time to act on it."""
+    def hold_back(self, event: PeerEvent, refuse: Callable[[OfferReceived], None]) -> bool:
+        """Keep an event for later; False when it is time to act on it. `refuse` is called with an offer for which there
+        is no room; for what else is dropped nobody waits."""
         if self._held_back is None:
             return False
         if len(self._held_back) < _MAX_HELD_BACK:
             self._held_back.append(event)
+        elif isinstance(event, OfferReceived):
+            refuse(event)
         return True
 
     async def known(self) -> list[PeerEvent]:

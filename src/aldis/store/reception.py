@@ -2,7 +2,8 @@
 
 Rules: the application is asked once for each key with which somebody calls, and not at all for those whom it wants
 itself. The key is the one that the offer claims; that the offer was made with it is checked by the connection
-afterwards, so a claim alone opens nothing. Who is not let in is told so, since waiting would not help.
+afterwards, so a claim alone opens nothing. Who is not let in is told so, since waiting would not help: once for each
+offer, and at most `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from aldis.client.client import SignalingClient
 from aldis.client.events import OfferReceived
-from aldis.errors import SignalingError, StateError, TooManyPeers, UsageError
+from aldis.errors import SignalingError, TooManyPeers, UsageError
+from aldis.peer.trust import PROOF_PAUSE
+from aldis.protocol.codes import RefusalCode
 from aldis.store.keys import claimed_key
 from aldis.store.link import Link
 
 Accept: TypeAlias = Callable[[str, bytes], bool]
 
 _log = logging.getLogger(__name__)
+
+
+MAX_REFUSALS: Final = 64
+_PEERS_PAUSE: Final = 30.0  # seconds until there may be room for another peer
 
 
 class Reception:
@@ -36,25 +43,29 @@ class Reception:
         self._client = client
         self._accept = accept
         self._spawn = spawn
+        self._refusing = 0  # how many refusals are on their way
 
     def admit(self, offer: OfferReceived, user_id: str, link: Link | None, make: Callable[[str], Link]) -> Link | None:
         """The link of a user who calls, made by `make` for a new one; None when they are not let in."""
         key = claimed_key(offer.proof)
         if key is None or user_id == self._client.user_id:
+            if link is None:
+                self.refuse(offer, "it carries no proof of a key", RefusalCode.BAD_PROOF, PROOF_PAUSE)
             return link  # without one, or from ourselves, it will not pass the check
         if link is not None and (link.wanted or link.admitted == key):
             return link
         if not self._accepted(user_id, key):
-            self._refuse(offer, "not accepted")
+            self.refuse(offer, "not accepted", RefusalCode.NOT_ACCEPTED)
             return None
         try:
             link = make(user_id)
         except TooManyPeers as error:
             _log.warning("a call from %s is refused: %s", user_id, error)
-            self._refuse(offer, "too many peers")
+            self.refuse(offer, "too many peers", RefusalCode.TOO_MANY_PEERS, _PEERS_PAUSE)
             return None
         except UsageError as error:  # a name that breaks the rules: no honest server has admitted it
-            _log.warning("a call is ignored: %s", error)
+            _log.warning("a call is refused: %s", error)
+            self.refuse(offer, "the name breaks the rules", RefusalCode.NOT_ACCEPTED)
             return None
         link.admitted = key
         return link
@@ -72,11 +83,18 @@ class Reception:
             _log.exception("the accept callback raised on %s", user_id)
             return False
 
-    def _refuse(self, offer: OfferReceived, reason: str) -> None:
-        self._spawn(self._send_bye(offer, reason), f"refuse {offer.sender}")
+    def refuse(self, offer: OfferReceived, reason: str, code: str, retry_after: float | None = None) -> None:
+        """Tell who has made an offer that it is not taken: why, and in how many seconds another one may be."""
+        if self._refusing < MAX_REFUSALS:
+            self._refusing += 1
+            self._spawn(self._send_bye(offer, reason, code, retry_after), f"refuse {offer.sender}")
 
-    async def _send_bye(self, offer: OfferReceived, reason: str) -> None:
+    async def _send_bye(self, offer: OfferReceived, reason: str, code: str, retry_after: float | None) -> None:
         try:
-            await self._client.send_bye(offer.sender, connection=offer.connection, reason=reason)
-        except (SignalingError, StateError) as error:
+            await self._client.send_bye(
+                offer.sender, connection=offer.connection, reason=reason, code=code, retry_after=retry_after
+            )
+        except (SignalingError, UsageError) as error:
             _log.debug("a refusal was not delivered to %r: %s", offer.sender, error)
+        finally:
+            self._refusing -= 1

@@ -53,6 +53,7 @@ from aldis.peer.trust import Trust
 from aldis.peer.wire import Timers
 from aldis.protocol.addresses import check_user_id, split
 from aldis.protocol.channel import Hello
+from aldis.protocol.codes import RefusalCode
 from aldis.protocol.messages import IceServer
 from aldis.store.controls import decode_control
 from aldis.store.delivery import Delivery
@@ -71,6 +72,7 @@ _log = logging.getLogger(__name__)
 _CLOSE_SECONDS: Final = 5.0  # for goodbyes; who cannot be reached by then will find out by itself
 _PULSE_SECONDS: Final = 1.0  # how often round-trip times are looked at; the heartbeat is not faster
 _STREAM_BYTES: Final = 16
+_START_PAUSE: Final = 2.0  # until those call again for whose offers there was no room at the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +305,7 @@ class Switchboard:
                 return
             case OfferReceived() | AnswerReceived() | CandidateReceived() | ByeReceived():
                 # Not before it is known through which servers to answer.
-                if not self._ice.hold_back(event):
+                if not self._ice.hold_back(event, self._too_early):
                     self._peer_event(event)
                 return
             case Registered():
@@ -325,6 +327,9 @@ class Switchboard:
             case _:
                 pass
         self.publish()
+
+    def _too_early(self, offer: OfferReceived) -> None:
+        self._reception.refuse(offer, "still starting", RefusalCode.RATE_LIMITED, _START_PAUSE)
 
     def _peer_event(self, event: PeerEvent) -> None:
         if self._closed:

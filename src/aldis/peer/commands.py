@@ -1,0 +1,122 @@
+"""What a `peer.negotiation.Negotiation` wants done: values, to be carried out in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aldis.protocol.messages import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class CreateConnection:
+    """Make an engine connection; the offerer also makes the channel."""
+
+    name: str
+    open_channel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakeOffer:
+    """Let the engine make an offer; `offer_made` or `operation_failed` follows with the same `serial`."""
+
+    name: str
+    serial: int
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakeAnswer:
+    """Let the engine answer; `answer_made` or `operation_failed` follows with the same `serial`."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyAnswer:
+    """Hand the other side's answer to the engine; `operation_failed` follows if it refuses."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddCandidate:
+    """Hand a candidate of the other side to the engine; if it refuses, nothing is lost."""
+
+    name: str
+    candidate: Candidate | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendOffer:
+    """Sign and send our offer; `operation_failed` follows with the same `serial` if it did not arrive."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendAnswer:
+    """Sign and send our answer; `operation_failed` follows with the same `serial` if it did not arrive."""
+
+    name: str
+    serial: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendCandidate:
+    name: str
+    candidate: Candidate | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendBye:
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Say that an offer is not taken: a `RefusalCode`, and in how many seconds another one may be."""
+
+    name: str
+    reason: str
+    code: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Find out soon whether the open channel still works: somebody says that it is over."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropConnection:
+    """Close the engine connection, and forget all that was to be done with it."""
+
+    name: str
+
+
+Command: TypeAlias = (
+    CreateConnection
+    | MakeOffer
+    | MakeAnswer
+    | ApplyAnswer
+    | AddCandidate
+    | SendOffer
+    | SendAnswer
+    | SendCandidate
+    | SendBye
+    | Refuse
+    | Probe
+    | DropConnection
+)

@@ -1,0 +1,46 @@
+"""Tells who has made an offer that it has not passed the check.
+
+Not at once: a server may have sent a forged copy ahead of the true offer, and a refusal of the copy would end the
+attempt. Until the time has come the true one has a connection here, and `Negotiation.refuse` refuses nothing then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from aldis.errors import IdentityError, PeerError
+from aldis.peer.commands import Command
+from aldis.peer.negotiation import MAX_OFFERS, Negotiation
+from aldis.peer.trust import refusal_of
+from aldis.peer.wire import Timer, Timers
+
+DELAY: Final = 1.0  # seconds
+
+
+class LateRefusals:
+    """The refusals of one peer's offers that are not told yet."""
+
+    def __init__(self, machine: Negotiation, timers: Timers, tell: Callable[[list[Command], str], None]) -> None:
+        """`tell` carries out commands with regard to the sender of an offer."""
+        self._machine = machine
+        self._timers = timers
+        self._tell = tell
+        self._waiting: set[Timer] = set()
+
+    def add(self, name: str, sender: str, error: PeerError | IdentityError) -> None:
+        """The offer of that name and sender has not passed the check. More than are ever told are not kept."""
+
+        def due() -> None:
+            self._waiting.discard(timer)
+            self._tell(self._machine.refuse(name, *refusal_of(error), self._timers.time()), sender)
+
+        if len(self._waiting) < MAX_OFFERS:
+            timer = self._timers.call_later(DELAY, due)
+            self._waiting.add(timer)
+
+    def cancel(self) -> None:
+        """Nobody is to be told any more."""
+        for timer in self._waiting:
+            timer.cancel()
+        self._waiting.clear()
