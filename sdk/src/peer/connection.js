@@ -154,7 +154,8 @@ export class PeerConnection {
       // Its sender need not wait for a time-out.
       refuse: (name, { origin }, reason) => {
         const { signaling, keep } = this.#hub;
-        keep(signaling.sendBye(origin.address, { connection: name, reason }));
+        const refusal = reason === 'busy' ? { code: 'busy', retryAfter: BUSY_PAUSE } : {};
+        keep(signaling.sendBye(origin.address, { connection: name, reason, ...refusal }));
       },
     });
     this.#hub = {
