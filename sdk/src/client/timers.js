@@ -5,9 +5,10 @@
  * Cancelling twice, or after the call, does no harm. `seconds` is a number, of any size; NaN is refused where it comes in.
  *
  * Browsers run the timers of a hidden page once a second, and some once a minute after five minutes. A hidden page is to
- * be as quick as a visible one, so it has a second clock there: `Atomics.waitAsync`, which browsers do not slow down. It
- * needs no worker, so no content security policy stands in its way. Where a browser has none (Firefox before 145),
- * `catchUp` makes the network the clock: whatever arrives calls back what is overdue.
+ * be as quick as a visible one, so it has a second clock there: `Atomics.waitAsync`, which Chromium does not slow down. It
+ * needs no worker, so no content security policy stands in its way. Where it is slow (Firefox 153) or missing, `catchUp`
+ * makes the network the clock: whatever arrives calls back what is overdue. And a pause that is only there to collect what
+ * comes together ends at once, by a message to ourselves.
  *
  * A callback that is very late means that the page was frozen or the machine asleep. What arrived meanwhile is not read
  * yet, so a time-out would blame a peer that has answered. Such a callback waits once more, for a moment.
@@ -39,9 +40,12 @@ const LONGEST = 2 ** 31 - 1;
 const LATE = 2000;
 // How long a late callback waits for what has arrived to be read.
 const GRACE = 1000;
-// So short a pause is there to collect what comes together. Without an exact clock it is cut short instead of becoming a
-// second long.
+// So short a pause is there to collect what comes together. Without a good second clock it is cut short instead of
+// becoming a second long.
 const SHORT = 50;
+// The second clock is good when it has ended so many short pauses in a row in time. One that rings once a second is in
+// time now and then.
+const PROOFS = 3;
 
 /**
  * @param {Platform} platform
@@ -55,6 +59,9 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
   let cell;
   /** When it rings. */
   let alarm = Infinity;
+  /** Whether what it waits for is a short pause. */
+  let short = false;
+  let proofs = 0;
   let frozen = false;
 
   /** Set the second clock, if it is needed and would ring too late. @param {number} due */
@@ -65,12 +72,14 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
     Atomics?.notify(cell, 0); // the wait before ends with 'ok'
     alarm = due;
     const delay = Math.max(due - performance.now(), 1);
+    short = delay <= SHORT;
     void Atomics?.waitAsync?.(cell, 0, 0, delay).value.then(ring);
   }
 
   /** @param {'ok' | 'timed-out'} how */
   function ring(how) {
     if (how === 'ok') return;
+    if (short) proofs = performance.now() - alarm < SHORT ? proofs + 1 : 0;
     alarm = Infinity;
     if (frozen) return; // nothing that arrives is read either
     callDue();
@@ -139,7 +148,7 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
             ? setTimeout(() => wait(milliseconds - LONGEST), LONGEST)
             : setTimeout(each.run, milliseconds);
         setAlarm(each.due);
-        if (document?.hidden && !cell && milliseconds <= SHORT) {
+        if (document?.hidden && proofs < PROOFS && milliseconds <= SHORT) {
           const { port1, port2 } = new MessageChannel();
           port1.onmessage = () => {
             port1.close();
@@ -154,7 +163,7 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
     },
 
     catchUp() {
-      if (document?.hidden && !cell) callDue();
+      if (document?.hidden && proofs < PROOFS) callDue();
     },
   };
 }
