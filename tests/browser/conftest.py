@@ -1,4 +1,4 @@
-"""What tests in a browser share: one Chromium for each test process, a server and people for each test.
+"""What tests in a browser share: one browser of each kind for each test process, a server and people for each test.
 
 Playwright belongs to the event loop that started it. So these tests, and their fixtures, run on one loop that lives as
 long as the test process; all others have a loop each.
@@ -13,9 +13,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Error
 
-from support.browser import Arrive, Person, running_chromium
+from support.browser import BROWSERS, Arrive, Browsers, Person
 from support.server_process import ServerProcess
 
+# A test of everything that is not the same in every browser. The rest runs in Chromium alone, which has better tools.
+IN_BOTH = pytest.mark.parametrize("arrive", BROWSERS, indirect=True)
 _FAILED = pytest.StashKey[bool]()
 
 
@@ -34,9 +36,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium() -> AsyncIterator[Browser]:
-    async with running_chromium() as browser:
-        yield browser
+async def browsers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browsers]:
+    async with Browsers(tmp_path_factory.mktemp("downloads")) as browsers:
+        yield browsers
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium(browsers: Browsers) -> Browser:
+    return await browsers.get("chromium")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -51,17 +58,23 @@ async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def arrive(
-    request: pytest.FixtureRequest, chromium: Browser, server: ServerProcess, tmp_path: Path
+    request: pytest.FixtureRequest, browsers: Browsers, server: ServerProcess, tmp_path: Path
 ) -> AsyncIterator[Arrive]:
     """`person = await arrive()`: somebody with a browser of their own and an empty window.
+
+    The browser is the one that is asked for; else that of the test's parameter, where `arrive` has one (`IN_BOTH`);
+    else Chromium.
 
     At the end they leave, before the server does. Complaints of any of them fail the test, and a test that fails has
     screenshots in its folder and the consoles in its output.
     """
     people: list[Person] = []
+    usual = getattr(request, "param", "chromium")
 
-    async def arrive() -> Person:
-        people.append(await Person.arrive(chromium, f"http://localhost:{server.port}"))
+    async def arrive(browser: str | None = None) -> Person:
+        there = await browsers.get(browser or usual)
+        base = f"http://localhost:{server.port}"
+        people.append(await Person.arrive(there, base, downloads=browsers.downloads))
         return people[-1]
 
     yield arrive

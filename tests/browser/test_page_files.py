@@ -8,6 +8,7 @@ from pathlib import Path
 
 from playwright.async_api import Page, expect
 
+from browser.conftest import IN_BOTH
 from support.browser import Arrive, Person
 from support.page_windows import Window, windows
 
@@ -48,6 +49,7 @@ async def limit(page: Page, quota: int) -> None:
     await tools.send("Storage.overrideQuotaForOrigin", {"origin": origin, "quotaSize": quota})
 
 
+@IN_BOTH
 async def test_a_file_goes_to_the_disk_and_is_gone_after_the_visit(arrive: Arrive, tmp_path: Path) -> None:
     _, bob, source = await offered(arrive, tmp_path, SIZE)
     with_alice = bob.conversation("alice")

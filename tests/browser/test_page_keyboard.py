@@ -129,6 +129,7 @@ async def test_the_focus_is_never_lost(arrive: Arrive, tmp_path: Path) -> None:
     alice = await window(arrive)
     page, keyboard = alice.page, alice.page.keyboard
     await page.goto("/")
+    await expect(page.get_by_label("Your name")).to_be_focused()
     await keyboard.type("alice")
     await keyboard.press("Enter")
     you = page.get_by_role("region", name="You", exact=True)

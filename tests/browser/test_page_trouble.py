@@ -9,12 +9,14 @@ from playwright.async_api import Browser, expect
 
 from aldis.client.client import SignalingClient
 from aldis.identity.keys import Identity
-from support.browser import Arrive, Person
+from browser.conftest import IN_BOTH
+from support.browser import NO_SERVER, Arrive, Person
 from support.page_windows import Window, window, windows
 from support.server_process import ServerProcess
 from support.stores import QUICK, read, stores, until_peer
 
 
+@IN_BOTH
 async def test_a_reload_in_mid_chat_comes_back_by_itself(arrive: Arrive) -> None:
     alice, bob = await windows(arrive, "alice", "bob")
     with_bob = await alice.talk_to("bob")
@@ -134,10 +136,11 @@ async def test_who_changes_the_name_is_not_told_what_becomes_of_the_one_before(a
     await expect(alice.page).to_have_title("alicia · Aldis")
 
 
+@IN_BOTH
 async def test_a_chat_goes_on_without_the_server(arrive: Arrive, server: ServerProcess, tmp_path: Path) -> None:
     alice, bob = await windows(arrive, "alice", "bob")
     for person in (alice, bob):
-        person.person.tolerate("WebSocket connection to .* failed")  # which the browser says itself
+        person.person.tolerate(NO_SERVER)  # which the browser says itself
     with_bob = await alice.talk_to("bob")
     await with_bob.connected()
     with_alice = await bob.open("alice")
@@ -169,7 +172,7 @@ async def test_a_server_that_is_not_there_is_told_of(arrive: Arrive, server: Ser
     alice = await window(arrive)
     await alice.page.goto("/")
     await server.stop()
-    alice.person.tolerate("WebSocket connection to .* failed")
+    alice.person.tolerate(NO_SERVER)
     await alice.choose("alice")
     await expect(alice.alert).to_contain_text("The server is out of reach")
     await expect(alice.alert).to_contain_text("Check that it runs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from browser.conftest import Arrive
+from browser.conftest import IN_BOTH, Arrive
 from support.server_process import ServerProcess
 from support.stores import contents, stores
 from support.tabs import Tab, tabs
@@ -54,6 +54,7 @@ async def see_each_other(*both: Tab) -> None:
         assert height >= 120
 
 
+@IN_BOTH
 async def test_a_video_call_shows_moving_pictures_at_both_ends_and_can_be_repeated(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")
     await bob.run(ANSWER)
@@ -76,6 +77,7 @@ async def test_a_video_call_shows_moving_pictures_at_both_ends_and_can_be_repeat
         assert await tab.get("wires[0].getSenders().every(({ track }) => track === null)")
 
 
+@IN_BOTH
 async def test_a_call_goes_on_over_a_connection_that_takes_the_place_of_a_lost_one(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")
     await bob.run(ANSWER)
@@ -94,6 +96,7 @@ async def test_a_call_goes_on_over_a_connection_that_takes_the_place_of_a_lost_o
     await bob.until("call.state === 'ended'")
 
 
+@IN_BOTH
 async def test_both_may_change_what_they_send_at_once_in_the_middle_of_a_call(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")
     await bob.run(ANSWER)
@@ -137,6 +140,7 @@ async def test_two_who_call_each_other_at_once_are_in_one_call(arrive: Arrive) -
     await alice.until("call.state === 'ended'")
 
 
+@IN_BOTH
 async def test_a_python_program_takes_no_calls_and_is_not_harmed_by_one(arrive: Arrive, server: ServerProcess) -> None:
     async with stores(f"ws://127.0.0.1:{server.port}", "bob") as (bob,):
         (alice,) = await tabs(arrive, "alice")

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 
 from aldis.peer.connection import PeerState
-from browser.conftest import Arrive
+from browser.conftest import IN_BOTH, Arrive
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.stores import contents, read, stores, until_peer, until_state
@@ -43,6 +43,7 @@ async def test_two_tabs_chat_both_ways(arrive: Arrive) -> None:
     assert 0 < stats["roundTripTime"] < PATIENCE
 
 
+@IN_BOTH
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("caller", ["tab", "python"])
 async def test_a_tab_and_a_python_program_chat_both_ways(
@@ -114,6 +115,7 @@ async def test_a_thousand_messages_each_way_between_tabs_arrive_once_and_in_orde
     assert await alice.get("got.length") == await bob.get("got.length") == 0
 
 
+@IN_BOTH
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_thousand_messages_each_way_between_a_tab_and_python_arrive_once_and_in_order(
     arrive: Arrive, server: ServerProcess, engine: str
@@ -150,6 +152,7 @@ async def test_a_mebibyte_in_one_message_arrives_whole_from_tab_to_tab(arrive: A
     assert await bob.run(READ_BYTES) == ["Uint8Array", 1 << 20, digest]
 
 
+@IN_BOTH
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_mebibyte_in_one_message_arrives_whole_between_a_tab_and_python(
     arrive: Arrive, server: ServerProcess, engine: str

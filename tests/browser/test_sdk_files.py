@@ -11,7 +11,7 @@ import pytest
 
 from aldis.errors import TransferFailed
 from aldis.store.transfer import Transfer, TransferState
-from browser.conftest import Arrive
+from browser.conftest import IN_BOTH, Arrive
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.stores import contents, stores
@@ -68,6 +68,7 @@ async def test_a_file_goes_whole_from_tab_to_tab(arrive: Arrive) -> None:
     assert await bob.contents(1) == ["meanwhile"]
 
 
+@IN_BOTH
 @pytest.mark.parametrize("engine", ["wrtc", "aiortc"])
 async def test_a_file_goes_whole_between_a_tab_and_python(
     arrive: Arrive, server: ServerProcess, engine: str, tmp_path: Path
@@ -135,6 +136,7 @@ async def test_a_file_that_nobody_takes_is_declined_and_one_under_way_can_be_can
         assert await contents(bob, 1) == ["all is well"]
 
 
+@IN_BOTH
 async def test_a_file_goes_on_over_a_connection_that_takes_the_place_of_a_lost_one(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")
     await bob.run(TAKE)

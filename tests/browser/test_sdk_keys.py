@@ -11,7 +11,7 @@ import pytest
 
 from aldis.errors import FingerprintMismatch, PeerConnectionFailed, RequestFailed
 from aldis.identity.keys import Identity
-from browser.conftest import Arrive
+from browser.conftest import IN_BOTH, Arrive
 from support.evil_server import EvilServer, Message, evil_server
 from support.server_process import ServerProcess
 from support.stores import contents, new_store, stores
@@ -25,6 +25,7 @@ def url(server: ServerProcess) -> str:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
+@IN_BOTH
 async def test_a_key_stays_in_its_browser_is_shared_by_its_tabs_and_is_shown_to_nobody(arrive: Arrive) -> None:
     first = await Tab(await arrive()).open()
     second = await first.another()
@@ -132,6 +133,7 @@ async def test_an_invitations_fingerprint_lets_in_its_key_and_no_other(arrive: A
             await bob.connect_to_peer("alice", fingerprint=right)
 
 
+@IN_BOTH
 async def test_a_pin_outlives_the_page_and_a_new_key_has_to_be_accepted(arrive: Arrive) -> None:
     old, new = Identity.generate(), Identity.generate()
     async with evil_server() as server:  # on which a name belongs to whoever comes

@@ -10,20 +10,22 @@ import pytest
 
 from aldis.client.events import SignalingState
 from aldis.peer.connection import PeerState
-from browser.conftest import Arrive
+from browser.conftest import IN_BOTH, Arrive
+from support.browser import NO_SERVER
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.stores import contents, stores, until, until_peer
 from support.tabs import Tab, tabs
 
 
+@IN_BOTH
 async def test_the_server_is_killed_in_mid_chat_and_comes_back(
     arrive: Arrive, server: ServerProcess, tmp_path: Path
 ) -> None:
     async with stores(f"ws://127.0.0.1:{server.port}", "carol") as (carol,):
         alice, bob = await tabs(arrive, "alice", "bob")
         for tab in (alice, bob):
-            tab.person.tolerate("WebSocket connection to .* failed")  # which the browser says itself
+            tab.person.tolerate(NO_SERVER)  # which the browser says itself
         await alice.run("await store.connectToPeer('bob'); await store.connectToPeer('carol');")
         # Numbers go out all the time, while the server dies and after.
         count = """
@@ -66,6 +68,7 @@ async def test_the_server_is_killed_in_mid_chat_and_comes_back(
             again.assert_clean_log()
 
 
+@IN_BOTH
 @pytest.mark.parametrize("peer", ["tab", "python"])
 async def test_a_tab_that_is_reloaded_comes_back_under_its_name_with_its_key(
     arrive: Arrive, server: ServerProcess, peer: str
@@ -96,6 +99,7 @@ async def test_a_tab_that_is_reloaded_comes_back_under_its_name_with_its_key(
             assert (await bob.contents(1) if peer == "tab" else await contents(carol, 1)) == [f"run {run}"]
 
 
+@IN_BOTH
 async def test_a_tab_that_goes_without_a_word_comes_back_and_gets_what_was_sent_meanwhile(arrive: Arrive) -> None:
     (alice,) = await tabs(arrive, "alice", quick=True)
     bob = await Tab(await arrive()).open()
@@ -138,7 +142,7 @@ async def test_the_browsers_word_that_it_is_online_again_has_the_server_called_a
     arrive: Arrive, server: ServerProcess
 ) -> None:
     alice = await Tab(await arrive()).open()
-    alice.person.tolerate("WebSocket connection to .* failed|ERR_INTERNET_DISCONNECTED")
+    alice.person.tolerate(f"{NO_SERVER}|ERR_INTERNET_DISCONNECTED")
     await alice.run("""
         const { NetworkStore } = sdk;
         window.store = new NetworkStore();

@@ -1,4 +1,7 @@
-"""A real Chromium for tests, and people who sit before it: each in a context of their own, watched for errors.
+"""Real browsers for tests, Chromium and Firefox, and people who use them: each in a context of their own.
+
+Playwright drives both, as Debian ships them: Chromium by its DevTools protocol, Firefox by WebDriver BiDi. So one test
+can run in either browser.
 
 Whatever a page writes to its console as an error, throws and does not catch, or is refused by its own security policy
 is a complaint; a test that ends with complaints has failed. What a test provokes on purpose, it tolerates by name.
@@ -8,16 +11,27 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    WebError,
+    async_playwright,
+    expect,
+)
 
 from support.patience import PATIENCE
 
-EXECUTABLE = "chromium"
+EXECUTABLES = {"chromium": "chromium", "firefox": "firefox-esr"}
+BROWSERS = tuple(EXECUTABLES)
 # Playwright has a time-out of its own for what is expected of a page, of 5 s.
 expect.set_options(timeout=PATIENCE * 1000)
 FLAGS = (
@@ -35,12 +49,28 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
+# Playwright adds what keeps Firefox quiet: no telemetry, no updates, no speculative connections.
+PREFERENCES: dict[str, str | float | bool] = {
+    # A camera with a moving picture and a microphone that beeps, and nobody who has to allow them.
+    "media.navigator.streams.fake": True,
+    "media.navigator.permission.disabled": True,
+    # Nobody could resolve the mDNS names that hide addresses.
+    "media.peerconnection.ice.obfuscate_host_addresses": False,
+    # wrtc and Chromium gather on `lo` here and may choose a path from there. Firefox would not answer on it.
+    "media.peerconnection.ice.loopback": True,
+    # A codec that Firefox would otherwise download from its maker.
+    "media.gmp-manager.url": "",
+    # Off by default in Playwright's profile and on in everybody's.
+    "fission.bfcacheInParent": True,
+}
 # Chromium fetches a page's icon when it finds the time, after `load` too: a test may have stopped the server by then,
 # or stop it before the request is read, or while the icon is on its way.
 # That the server has an icon is for the tests of its pages to show; one that it answers with an error is a complaint.
 _ICON_TOO_LATE = (
     r"Failed to load resource: net::ERR_(CONNECTION_\w+|EMPTY_RESPONSE|CONTENT_LENGTH_MISMATCH) \(\S*/icon\.svg:"
 )
+# What the browsers say themselves where there is no server, for a test that takes it away.
+NO_SERVER = r"WebSocket connection to .* failed|can’t establish a connection to the server at ws|was interrupted while"
 # Milliseconds from the start of a navigation to when the name can be typed, by the browser's own clock: where this is
 # an init script, `window.usable` is a promise of them.
 USABLE = """
@@ -59,29 +89,71 @@ addEventListener('securitypolicyviolation', ({ effectiveDirective, blockedURI, s
 """
 
 
+async def launch(playwright: Playwright, name: str, downloads: Path | None = None, **options: Any) -> Browser:
+    """Start a browser. A missing one is a failure."""
+    executable = shutil.which(EXECUTABLES[name])
+    assert executable, f"there is no {EXECUTABLES[name]} on the path; `make test` installs it"
+    if name == "chromium":
+        return await playwright.chromium.launch(executable_path=executable, args=FLAGS, **options)
+    return await playwright.firefox.launch(
+        channel="moz-firefox",  # Firefox as it is shipped, by WebDriver BiDi, instead of Playwright's own build
+        executable_path=executable,
+        firefox_user_prefs=PREFERENCES,
+        downloads_path=downloads,
+        **options,
+    )
+
+
 @asynccontextmanager
 async def running_chromium() -> AsyncIterator[Browser]:
-    """One Chromium; it ends with the block. That there is none is a failure."""
-    executable = shutil.which(EXECUTABLE)
-    assert executable, f"there is no {EXECUTABLE} on the path; `make test` installs it"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            await browser.close()
+    """One Chromium; it ends with the block."""
+    async with async_playwright() as playwright, await launch(playwright, "chromium") as browser:
+        yield browser
+
+
+class Browsers:
+    """One browser of each kind, started when a test first asks for it; all end with the block.
+
+    `downloads`: the folder in which Firefox saves files.
+    """
+
+    def __init__(self, downloads: Path) -> None:
+        self.downloads = downloads
+        self.playwright: Playwright
+        self._running: dict[str, Browser] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Browsers:
+        self.playwright = await self._stack.enter_async_context(async_playwright())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def get(self, name: str) -> Browser:
+        """The browser of this name, one of `BROWSERS`."""
+        if name not in self._running:
+            browser = await launch(self.playwright, name, self.downloads)
+            self._running[name] = await self._stack.enter_async_context(browser)
+        return self._running[name]
 
 
 class Person:
     """Somebody with a browser of their own: nothing is shared with others, neither keys nor storage nor cache.
 
-    `page` is their first window. `complaints` is what went wrong in any of their windows, `said` their whole console.
+    `browser` is the name of theirs, `page` their first window. `complaints` is what went wrong in any of their windows,
+    `said` their whole console.
     """
 
-    def __init__(self, context: BrowserContext, page: Page, base: str) -> None:
+    def __init__(self, context: BrowserContext, page: Page, base: str, downloads: Path) -> None:
+        assert context.browser is not None
+        self.browser = context.browser.browser_type.name
         self.context = context
         self.page = page
         self.base = base
+        self.downloads = downloads
         self.complaints: list[str] = []
         self.said: list[str] = []
         self._tolerated = [re.compile(_ICON_TOO_LATE)]
@@ -90,15 +162,17 @@ class Person:
         page.on("crash", lambda _: self.complaints.append("the page crashed"))
 
     @classmethod
-    async def arrive(cls, browser: Browser, base: str, **options: Any) -> Person:
-        """Open an empty window. `base` is where the page is, without a slash at its end.
+    async def arrive(cls, browser: Browser, base: str, *, downloads: Path = Path(), **options: Any) -> Person:
+        """Open an empty window.
+
+        `base` is where the page is, without a slash at its end; `downloads` the folder in which Firefox saves files.
 
         The options are those of the browser's context: the size of the window, for instance.
         """
         context = await browser.new_context(locale="en-GB", base_url=base, **options)
         context.set_default_timeout(PATIENCE * 1000)
         await context.add_init_script(_WATCH)
-        return cls(context, await context.new_page(), base)
+        return cls(context, await context.new_page(), base, downloads)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         line = f"{message.type}: {message.text} ({message.location['url']}:{message.location['lineNumber']})"
@@ -132,5 +206,7 @@ class Person:
         await self.context.close()
 
 
-Arrive = Callable[[], Awaitable[Person]]
-"""What the fixture `arrive` is: it brings one more person."""
+class Arrive(Protocol):
+    """What the fixture `arrive` is: it brings one more person. `browser` is one of `BROWSERS`."""
+
+    def __call__(self, browser: str | None = None) -> Awaitable[Person]: ...

@@ -156,8 +156,18 @@ class Conversation:
 
     async def save(self, name: str) -> Path:
         """Save a file that has come; where it is then."""
+        button = self.button(re.compile(rf"^Save (again )?{re.escape(name)}$"))
+        if self.window.person.browser == "firefox":
+            # Firefox reports a download without an id, which Playwright ignores. So look for the file at each frame
+            # that the browser paints. While it grows there is another file beside it.
+            await button.click()
+            path = self.window.person.downloads / name
+            async with asyncio.timeout(PATIENCE):
+                while not path.exists() or not path.stat().st_size or path.with_name(f"{name}.part").exists():
+                    await self.page.evaluate("new Promise(requestAnimationFrame)")
+            return path
         async with self.page.expect_download() as download:
-            await self.button(re.compile(rf"^Save (again )?{re.escape(name)}$")).click()
+            await button.click()
         file = await download.value
         assert file.suggested_filename == name
         return await file.path()

@@ -20,7 +20,8 @@ const OPENING = 'Opening the microphone…';
 export function callStage(session, person, leave) {
   const { calling } = session;
   const video = (/** @type {string} */ name, /** @type {string} */ label) =>
-    h('video', { class: name, autoplay: true, playsinline: true, 'aria-label': label });
+    // Firefox has Tab stop at a picture, twice, with nothing to do there.
+    h('video', { class: name, autoplay: true, playsinline: true, tabindex: -1, 'aria-label': label });
   const theirs = video('their-picture', `Picture of ${person.name}`);
   const ours = video('our-picture', 'Your own picture');
   ours.muted = true; // or we would hear ourselves
