@@ -281,16 +281,17 @@ export class Link {
   }
 
   /**
-   * End the connection for a fault of the peer's, and call again later if it is wanted.
+   * End the connection and what is under way on it, and call again later if it is wanted.
    *
    * @param {string} reason
+   * @param {'closed' | 'failed'} [state] It has failed by a fault of the peer's.
    */
-  drop(reason) {
+  drop(reason, state = 'failed') {
     const error = new PeerConnectionFailed(this.userId, reason);
-    this.#release(reason, 'failed');
-    this.#error = error;
+    this.#release(reason, state);
+    this.#error = state === 'failed' ? error : this.#error;
     this.#over(error); // the other side is told goodbye, which ends it there
-    this.caller.stateChanged('failed', error);
+    this.caller.stateChanged(state, error);
     this.#changed();
   }
 

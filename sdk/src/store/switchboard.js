@@ -125,12 +125,25 @@ export class Switchboard {
     this.#pulse();
     heldBack.forEach((event) => this.#peerEvent(event));
     globalThis.addEventListener?.('pagehide', this.#pageGone);
+    globalThis.addEventListener?.('pageshow', this.#pageBack);
   }
 
-  /** The page goes away: what is said at once still leaves. It comes back from the browser's cache as if nothing was. */
+  /**
+   * The page goes away: what is said at once still leaves. With `persisted` the browser may keep the page for the back
+   * button, frozen, and only where no RTCPeerConnection is open. So the peers are told goodbye in either case, and called
+   * again when the page comes back. Chromium closes the WebSocket of a page that it keeps; the client makes another then.
+   */
   #pageGone = (/** @type {PageTransitionEvent} */ { persisted }) => {
-    if (!persisted) {
+    if (persisted) {
+      this.links.filter(({ connected }) => connected).forEach((link) => link.drop('the page was left', 'closed'));
+    } else {
       void this.close();
+    }
+  };
+
+  #pageBack = (/** @type {PageTransitionEvent} */ { persisted }) => {
+    if (persisted) {
+      this.links.forEach((link) => link.caller.poke(true));
     }
   };
 
@@ -138,6 +151,7 @@ export class Switchboard {
   async close() {
     this.#closed = true;
     globalThis.removeEventListener?.('pagehide', this.#pageGone);
+    globalThis.removeEventListener?.('pageshow', this.#pageBack);
     this.services.forEach((service) => service.close());
     const error = new StateError(CLOSED);
     for (const link of this.links) {
