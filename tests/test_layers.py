@@ -27,6 +27,7 @@ ALDIS = Rules(
         "store": 5,
         "cli": 6,
         "__main__": 7,
+        "_pyinstaller": 7,
     },
     # The hub puts its questions in the words of `backends.base`, and knows no backend.
     sideways={"hub": frozenset({"backends.base"})},
