@@ -51,7 +51,7 @@ EXAMPLES: list[tuple[AldisError, str, bool]] = [
     (ConfigError("port", "not a number"), "port: not a number", False),
     (InvalidAddress("a b", "it contains white space"), "'a b' is not a valid address: it contains white space", False),
     (MessageTooLarge(20, 10), "the message has 20 bytes; the limit is 10", False),
-    (EngineMissing("aiortc", "install it"), "the WebRTC engine 'aiortc' is not installed: install it", False),
+    (EngineMissing("aiortc", "install it"), "the WebRTC engine 'aiortc' cannot be used: install it", False),
     (ServerUnreachable("ws://h", "refused"), "cannot reach ws://h: refused", True),
     (ConnectionLost("gone"), "gone", True),
     (RequestTimeout("discover", 2.5), "no reply to 'discover' within 2.5 s", True),

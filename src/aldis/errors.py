@@ -88,10 +88,13 @@ class TooManyPeers(UsageError):
 
 
 class EngineMissing(UsageError):
-    """The WebRTC engine that was asked for is not installed."""
+    """The WebRTC engine that was asked for is not installed, or cannot be loaded.
+
+    Attributes: `engine`, its name, and `hint`: what is wrong, and the command that installs it.
+    """
 
     def __init__(self, engine: str, hint: str) -> None:
-        super().__init__(f"the WebRTC engine {engine!r} is not installed: {hint}")
+        super().__init__(f"the WebRTC engine {engine!r} cannot be used: {hint}")
         self.engine = engine
         self.hint = hint
 

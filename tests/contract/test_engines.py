@@ -478,7 +478,8 @@ def test_an_engine_of_an_unknown_name_is_a_mistake_of_the_caller() -> None:
 
 
 def test_an_engine_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "aldis.peer.engines.aiortc", None)
+    monkeypatch.setitem(sys.modules, "aiortc", None)
+    monkeypatch.delitem(sys.modules, "aldis.peer.engines.aiortc", raising=False)
     with pytest.raises(EngineMissing, match=r"pip install 'aldis\[aiortc\]'"):
         load_engine("aiortc")
 

@@ -148,20 +148,33 @@ class Examination:
         servers = self._ice_servers
         # As `aldis chat` does: with a server on this machine, the peers are here too.
         config = EngineConfig(ice_servers=servers, allow_loopback=is_this_machine(self._patient.server.host))
+        found: dict[str, Engine | EngineMissing] = {}
         for name in ENGINES:
             try:
-                engine = await asyncio.to_thread(load_engine, name)
+                found[name] = await asyncio.to_thread(load_engine, name)
             except EngineMissing as error:
-                # The first is the one that is used; the others are a choice.
-                missing = Mark.FAIL if name == ENGINES[0] else Mark.NOTE
-                code = ExitCode.CONNECTION_FAILED if missing is Mark.FAIL else ExitCode.OK
-                yield Check(name, missing, "not installed", error.hint if missing is Mark.FAIL else "", code)
+                found[name] = error
+        usable = sum(not isinstance(engine, EngineMissing) for engine in found.values())
+        for name, engine in found.items():
+            if isinstance(engine, EngineMissing):
+                yield _missing(engine, usable)
                 continue
             try:
                 yield _candidates(name, await gather(engine, config, within=_ENGINE_SECONDS), servers)
             except AldisError as error:
                 yield Check(f"{name} candidates", Mark.FAIL, explain(error), code=ExitCode.CONNECTION_FAILED)
             yield await _data_channel(name, engine, config)
+
+
+def _missing(error: EngineMissing, usable: int) -> Check:
+    """An engine that is not there. One of them has to be; the first is the one that is used when none is named."""
+    text, _, advice = error.hint.partition("; ")
+    text = text.removeprefix("it is ")
+    if usable and error.engine != ENGINES[0]:
+        return Check(error.engine, Mark.NOTE, text)
+    if usable:
+        return Check(error.engine, Mark.WARN, text, advice)
+    return Check(error.engine, Mark.FAIL, text, advice, ExitCode.CONNECTION_FAILED)
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | None:

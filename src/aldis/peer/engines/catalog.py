@@ -6,6 +6,8 @@ runs a server loads none.
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from typing import Final
 
 from aldis.errors import EngineMissing, UsageError
@@ -17,7 +19,7 @@ ENGINES: Final = ("wrtc", "aiortc")
 def load_engine(name: str) -> Engine:
     """The engine called `name` (`wrtc` or `aiortc`), imported now and not before.
 
-    Raises `EngineMissing` when it is not installed, `UsageError` when there is none of that name.
+    Raises `EngineMissing` when it is not installed or cannot be loaded, `UsageError` when there is none of that name.
     """
     try:
         match name:
@@ -30,6 +32,26 @@ def load_engine(name: str) -> Engine:
 
                 return AiortcEngine()
     except ImportError as error:
-        extra = "aldis" if name == "wrtc" else "aldis[aiortc]"
-        raise EngineMissing(name, f"pip install '{extra}' ({error})") from error
+        raise EngineMissing(name, _hint(name, error)) from error
     raise UsageError(f"there is no WebRTC engine {name!r}; choose one of {', '.join(ENGINES)}")
+
+
+def _hint(name: str, error: ImportError) -> str:
+    """What is wrong with an engine, and what to do."""
+    module = "webrtc" if name == "wrtc" else name
+    if find_spec(module) is not None:
+        return f"it is installed, and cannot be loaded: {error}"
+    if name == "wrtc":
+        hint = "it is not installed; `pip install aldis` brings it where it has a wheel"
+        return f"{hint}, and where it has none there is the engine aiortc: {_install_aiortc()}"
+    return f"it is not installed; {_install_aiortc()}"
+
+
+def _install_aiortc() -> str:
+    if find_spec("aiortc") is not None:
+        return "installed here, to be chosen with engine='aiortc' (`aldis chat --engine aiortc`)"
+    try:
+        distribution("aldis-server")
+    except PackageNotFoundError:
+        return "`pip install 'aldis[aiortc]'`"
+    return "`pip install 'aldis-server[aiortc]'`"
