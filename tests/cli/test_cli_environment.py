@@ -124,6 +124,8 @@ except ConfigError as error:
         (("serve", "--port", "0", "--admin-port", "none"), 1),
         (("chat", "bob", "--as", "alice", "--server", NOWHERE), 2),
         (("doctor", "--server", NOWHERE), 2),
+        (("keys", "new", "alice"), 2),
+        (("keys", "trust", "bob", "--public-key", "A" * 43 + "="), 2),
     ],
     ids=lambda words: words[0] if isinstance(words, tuple) else None,
 )

@@ -82,3 +82,18 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(IdentityError):
         Home(str(tmp_path / "file")).identity("alice")
+
+
+def test_a_folder_that_cannot_be_used_is_an_error_of_the_identity_whatever_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    home = Home(str(tmp_path / "file"))
+    for ask in (
+        lambda: home.names(),
+        lambda: home.refused("server", "bob"),
+        lambda: home.remember_refused("server", "bob", bytes(32)),
+        lambda: home.forget_refused("server", "bob"),
+        lambda: home.pins(),
+        lambda: home.doctor_identity(),
+    ):
+        with pytest.raises(IdentityError, match=str(tmp_path)):
+            ask()

@@ -26,6 +26,7 @@ from aldis.identity.pins import FilePins, MemoryPins, Pins
 from aldis.protocol.addresses import check_user_id
 
 MEMORY: Final = ":memory:"
+_ADVICE: Final = "--data or ALDIS_DATA names another directory"
 _SUFFIX: Final = ".pem"
 # File systems take 255 bytes in a name. A longer one is cut, and told apart by a digest of the whole.
 _LONGEST: Final = 200
@@ -78,7 +79,7 @@ class Home:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise IdentityError(f"cannot read {self._keys}: {error.strerror or error}") from error
+            raise self._problem("read", self._keys, error) from error
         return [(unquote(path.stem), path) for path in files]
 
     def identity(self, name: str, key: Path | None = None) -> tuple[Identity, Path | None, bool]:
@@ -91,32 +92,32 @@ class Home:
             return Identity.generate(), None, True
         path = key or self.key_path(name)
         made = not os.path.exists(path)  # not Path.exists, which raises for a folder that is closed to us
-        with self._with_advice(key):
+        with self.with_advice(key):
             return Identity.load_or_create(path), path, made
 
     def doctor_identity(self, key: Path | None = None) -> Identity:
         """The identity of `aldis doctor`, the same each time. `key` is a file to use instead."""
         if self.forgets:
             return Identity.generate()
-        with self._with_advice(key):
+        with self.with_advice(key):
             return Identity.load_or_create(key or self.doctor_key)
 
     def pins(self) -> Pins:
         """The pinned keys of peers; close them after use."""
         if self.forgets:
             return MemoryPins()
-        with self._with_advice():
+        with self.with_advice():
             return FilePins(self._directory / "pins.sqlite")
 
     @contextmanager
-    def _with_advice(self, key: Path | None = None) -> Iterator[None]:
+    def with_advice(self, key: Path | None = None) -> Iterator[None]:
         """Who has not chosen the directory that cannot be used is told how to choose one."""
         try:
             yield
         except IdentityError as error:
             if self._given or key is not None:
                 raise
-            raise IdentityError(f"{error}; --data or ALDIS_DATA names another directory") from error
+            raise IdentityError(f"{error}; {_ADVICE}") from error
 
     def remember_refused(self, server: str, user_id: str, public_key: bytes) -> None:
         """Keep the key that a peer presented in place of the pinned one, so that a person can accept it later."""
@@ -130,7 +131,7 @@ class Home:
             draft.write_bytes(public_key)
             draft.replace(path)
         except OSError as error:
-            raise IdentityError(f"cannot write {path}: {error.strerror or error}") from error
+            raise self._problem("write", path, error) from error
 
     def refused(self, server: str, user_id: str) -> bytes | None:
         """The key that was refused last for this peer, or None."""
@@ -140,12 +141,20 @@ class Home:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise IdentityError(f"cannot read {path}: {error.strerror or error}") from error
+            raise self._problem("read", path, error) from error
         return data if len(data) == PUBLIC_KEY_BYTES else None
 
     def forget_refused(self, server: str, user_id: str) -> None:
         """The key was accepted, or another one: nothing is refused any more."""
-        self._refused(server, user_id).unlink(missing_ok=True)
+        path = self._refused(server, user_id)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._problem("remove", path, error) from error
+
+    def _problem(self, what: str, path: Path, error: OSError) -> IdentityError:
+        problem = f"cannot {what} {path}: {error.strerror or error}"
+        return IdentityError(problem if self._given else f"{problem}; {_ADVICE}")
 
     def _refused(self, server: str, user_id: str) -> Path:
         return self._directory / "refused" / file_name(server) / file_name(check_user_id(user_id))

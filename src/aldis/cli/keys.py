@@ -115,7 +115,8 @@ def _new(words: Sequence[str]) -> int:
     path = _path(parser, arguments)
     identity = Identity.generate()
     try:
-        identity.save(path)
+        with Home(arguments.data).with_advice(arguments.key):
+            identity.save(path)
     except FileExistsError:
         raise IdentityError(f"there is a key already in {path}; it is left as it is") from None
     _print_key(arguments.name, path, identity)
