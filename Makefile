@@ -16,7 +16,7 @@ WORKERS ?= 3
 ARGS ?=
 
 # Commands that the tests use, each with the package that has it.
-TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light
+TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light objcopy=binutils
 # In the browser SDK: its tools by their own lock, and no script of any of them is run.
 NPM := npm --prefix sdk --silent
 
@@ -81,8 +81,11 @@ clean: ## remove all that was made here, the environment too
 	rm -rf $(VENV) build dist benchmarks/load/relays/node_modules sdk/node_modules sdk/coverage sdk/types sdk/dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-system:
+# PyInstaller puts the shared library of Python into a frozen program; Debian has it in a package of its own.
+system: $(STAMPS)/venv
 	@tools/system-packages.sh $(TEST_COMMANDS)
+	@$(BIN)/python -c 'import ctypes, sysconfig; ctypes.CDLL(sysconfig.get_config_var("INSTSONAME"))' 2>/dev/null || \
+		tools/system-packages.sh no-libpython=$$($(BIN)/python -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
