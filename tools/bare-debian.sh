@@ -30,6 +30,7 @@ shift
 [ "$#" -gt 0 ] || set -- make test
 
 if [ ! -e "$root/etc/debian_version" ]; then
+    # shellcheck disable=SC2086 # nothing, or one word
     debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" $mirror
 fi
 
