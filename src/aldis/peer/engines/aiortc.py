@@ -14,6 +14,7 @@ What had to be known about it (aiortc 1.16, aioice 0.13):
 * Where a connection has gone, sending raises in such a forgotten task. A datagram that cannot be sent is a lost
   datagram; SCTP has timers for that.
 * aioice gathers all addresses but 127.0.0.1 and ::1, and has no option for it. See `_with_loopback`.
+* It asks one STUN and one TURN server only, the first of each kind. See `aiortc_ice`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,9 @@ from typing import Any, Final, TypeVar
 
 import aiortc
 from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcicetransport import connection_kwargs
 from aiortc.sdp import candidate_from_sdp
 
-from aldis.errors import ConfigError, StateError
+from aldis.errors import StateError
 from aldis.peer.engine import (
     ChannelListener,
     EngineConfig,
@@ -44,6 +44,7 @@ from aldis.peer.engine import (
     check_sdp,
     check_servers,
 )
+from aldis.peer.engines.aiortc_ice import Servers
 from aldis.protocol.messages import Candidate, Capabilities
 
 _T = TypeVar("_T")
@@ -61,22 +62,15 @@ class AiortcEngine:
     capabilities: Final = Capabilities(trickle=False, restart=False)
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
-        given = check_servers(config)
-        servers = [aiortc.RTCIceServer(server.urls, server.username, server.credential) for server in given]
-        try:
-            connection_kwargs(servers)  # parses them; aiortc itself would only do so when it gathers
-        except ValueError as error:
-            raise ConfigError("ice_servers", str(error)) from error
-        return _Connection(aiortc.RTCConfiguration(iceServers=servers), config, listener)
+        return _Connection(Servers(check_servers(config)), config, listener)
 
 
 class _PeerConnection(aiortc.RTCPeerConnection):
     """aiortc's own, with its forgotten tasks owned and loopback where it is wanted."""
 
-    def __init__(
-        self, configuration: aiortc.RTCConfiguration, allow_loopback: bool, connect_failed: Callable[[Exception], None]
-    ) -> None:
-        super().__init__(configuration)
+    def __init__(self, servers: Servers, allow_loopback: bool, connect_failed: Callable[[Exception], None]) -> None:
+        super().__init__(aiortc.RTCConfiguration(iceServers=[]))  # ours are asked by `Servers`
+        self.aldis_servers = servers
         self.aldis_allow_loopback = allow_loopback
         self.aldis_connect_failed = connect_failed
         self.aldis_transports: list[RTCDtlsTransport] = []
@@ -98,9 +92,11 @@ class _PeerConnection(aiortc.RTCPeerConnection):
         transport: RTCDtlsTransport = create()
         self.aldis_transports.append(transport)
         _set(transport, "_send_data", functools.partial(_send_if_possible, transport._send_data))
+        agent = transport.transport._connection
+        gather = functools.partial(self.aldis_servers.gather, agent, agent.get_component_candidates)
         if self.aldis_allow_loopback:
-            agent = transport.transport._connection
-            _set(agent, "get_component_candidates", functools.partial(_with_loopback, agent.get_component_candidates))
+            gather = functools.partial(_with_loopback, gather)
+        _set(agent, "get_component_candidates", gather)
         return transport
 
 
@@ -129,7 +125,7 @@ def _set(target: object, name: str, value: object) -> None:
 
 
 class _Connection:
-    def __init__(self, configuration: aiortc.RTCConfiguration, config: EngineConfig, listener: EngineListener) -> None:
+    def __init__(self, servers: Servers, config: EngineConfig, listener: EngineListener) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._relay_watch = RelayWatch(config)
@@ -137,7 +133,7 @@ class _Connection:
         self._failed = False
         self._operations: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self._native = _PeerConnection(configuration, config.allow_loopback, self._on_connect_failed)
+        self._native = _PeerConnection(servers, config.allow_loopback, self._on_connect_failed)
         self._native.on("connectionstatechange", self._on_state)
         self._native.on("datachannel", self._on_channel)
 

@@ -1,0 +1,133 @@
+"""STUN and TURN for the aiortc engine: all servers of the list, where aioice would ask only the first of each kind.
+
+The servers of a kind are tried as RFC 8305 tries addresses: the next one starts when one has failed, or `_STAGGER`
+seconds after the one before it, and the first that answers ends that. TURN by UDP comes first, then by TCP, then by
+TLS: each costs more than the one before and passes through more. So behind a firewall that drops UDP a relay is found
+a fraction of a second later, and a dead server, or one that refuses the credentials, is replaced.
+
+All of it takes at most `_GATHER_SECONDS`: aiortc does not trickle, and its description waits for this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from aioice import ice
+from aioice.candidate import Candidate
+
+from aldis.protocol.ice import IceUrl, read_url
+from aldis.protocol.messages import IceServer
+
+_log = logging.getLogger(__name__)
+
+_STAGGER: Final = 0.25  # seconds; RFC 8305 section 8
+_GATHER_SECONDS: Final = 5.0  # as aioice itself waits
+_MAX_SERVERS: Final = 16  # of each kind; a list that is longer is a mistake, and each costs a socket
+
+_Attempt = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Servers:
+    """The STUN and TURN servers of one connection, in the order in which they are tried."""
+
+    def __init__(self, given: Sequence[IceServer]) -> None:
+        self._stun: list[IceUrl] = []
+        self._turn: list[tuple[IceUrl, IceServer]] = []
+        for server in given:
+            for url in map(read_url, server.urls):
+                if url.scheme == "stun":
+                    self._stun.append(url)
+                elif url.scheme == "turn" or (url.scheme == "turns" and url.transport != "udp"):
+                    self._turn.append((url, server))
+                else:
+                    _log.info("%s is left out: aiortc has no TLS for STUN and no DTLS for TURN", url)
+        self._turn.sort(key=lambda entry: _cost(entry[0]))
+        del self._stun[_MAX_SERVERS:], self._turn[_MAX_SERVERS:]
+
+    async def gather(
+        self,
+        agent: ice.Connection,
+        gather_hosts: Callable[..., Coroutine[Any, Any, list[Candidate]]],
+        *,
+        component: int,
+        addresses: list[str],
+        **options: Any,
+    ) -> list[Candidate]:
+        """In place of aioice's `get_component_candidates`, which is `gather_hosts` and finds the rest no more."""
+        found = await gather_hosts(component=component, addresses=addresses, **options)
+        races = [_race([_reflexive(protocol, url, found) for url in self._stun]) for protocol in agent._protocols]
+        races.append(_race([_relay(agent, component, url, server, found) for url, server in self._turn]))
+        try:
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await asyncio.gather(*races)
+        except TimeoutError:
+            _log.info("not every STUN and TURN server answered within %g s", _GATHER_SECONDS)
+        return found
+
+
+def _cost(url: IceUrl) -> int:
+    if url.scheme == "turns":
+        return 2
+    return 1 if url.transport == "tcp" else 0
+
+
+def _reflexive(protocol: ice.StunProtocol, url: IceUrl, found: list[Candidate]) -> _Attempt:
+    async def attempt() -> None:
+        if ipaddress.ip_address(protocol.local_candidate.host).version == 4:  # as aioice: it asks by IPv4 only
+            candidate, _ = await ice.server_reflexive_candidate(protocol, url.address)
+            found.append(candidate)
+
+    return _named(attempt, url)
+
+
+def _relay(agent: ice.Connection, component: int, url: IceUrl, server: IceServer, found: list[Candidate]) -> _Attempt:
+    async def attempt() -> None:
+        candidate, protocol = await ice.relayed_candidate(
+            component=component,
+            hide_related_address=agent._transport_policy == ice.TransportPolicy.RELAY,
+            protocol_factory=lambda: ice.StunProtocol(agent),
+            turn_server=url.address,
+            turn_username=server.username,
+            turn_password=server.credential,
+            turn_ssl=url.scheme == "turns",
+            turn_transport="udp" if _cost(url) == 0 else "tcp",
+        )
+        # Without a wait in between: an allocation that nobody knows of would never be released.
+        agent._protocols.append(protocol)
+        found.append(candidate)
+
+    return _named(attempt, url)
+
+
+def _named(attempt: _Attempt, url: IceUrl) -> _Attempt:
+    async def logged() -> None:
+        try:
+            await attempt()
+        except Exception as error:
+            _log.info("%s gives no candidate: %s", url, str(error) or type(error).__name__)
+            raise
+
+    return logged
+
+
+async def _race(attempts: Sequence[_Attempt]) -> None:
+    """Start the attempts one after the other, until one has succeeded; then cancel the others."""
+    waiting = deque(attempts)
+    running: set[asyncio.Task[None]] = set()
+    won = False
+    try:
+        while not won and (waiting or running):
+            if waiting:
+                running.add(asyncio.create_task(waiting.popleft()()))
+            pause = _STAGGER if waiting else None
+            done, running = await asyncio.wait(running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            won = any([task.exception() is None for task in done])  # noqa: C419 - each exception has to be taken
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

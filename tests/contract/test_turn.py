@@ -1,0 +1,105 @@
+"""Which TURN server an engine takes of several, with a real coturn, and without any other path between two peers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from aldis.peer.engine import EngineConfig
+from aldis.protocol.messages import Candidate, IceServer
+from support.certificates import make_certificates
+from support.coturn import CREDENTIAL, USERNAME, Coturn
+from support.peers import EngineEnd, nothing_left_behind
+from support.ports import free_port
+
+each = pytest.mark.parametrize("name", ["wrtc", "aiortc"])
+
+
+def turn(*urls: str, credential: str = CREDENTIAL) -> IceServer:
+    return IceServer(list(urls), USERNAME, credential)
+
+
+def only_relay(sdp: str) -> str:
+    """A description without the candidates that lead past the TURN server."""
+    return re.sub(r"a=candidate:(?!.* typ relay).*\r\n", "", sdp)
+
+
+def is_relay(candidate: Candidate | None) -> bool:
+    return candidate is not None and " typ relay" in candidate.candidate
+
+
+async def relays(source: EngineEnd, target: EngineEnd) -> None:
+    """Pass on what the TURN server gave, as soon as it is there: a dead server holds up the end of gathering."""
+    if source.engine.capabilities.trickle:
+        await source.until(lambda: any(map(is_relay, source.candidates)), "a relay candidate")
+        for candidate in filter(is_relay, list(source.candidates)):
+            await target.connection.add_candidate(candidate)
+
+
+async def talk_over_a_relay(name: str, *servers: IceServer) -> None:
+    """Two ends of which each knows nothing of the other but its address at the TURN server."""
+    config = EngineConfig(ice_servers=servers, allow_loopback=True)
+    async with nothing_left_behind():
+        offerer, answerer = EngineEnd(name, config), EngineEnd(name, config)
+        try:
+            offerer.connection.open_channel("aldis.v1")
+            offer = only_relay(await offerer.connection.offer())
+            answer = only_relay(await answerer.connection.answer(offer))
+            await offerer.connection.accept(answer)
+            await asyncio.gather(relays(offerer, answerer), relays(answerer, offerer))
+            for end in (offerer, answerer):
+                await end.until(lambda end=end: bool(end.channels), "a channel over the relay")
+            offerer.end.channel.send(b"relayed")
+            await answerer.until(lambda: answerer.end.received == [b"relayed"], "the message")
+            assert (await offerer.connection.stats()).relayed
+        finally:
+            await offerer.connection.close()
+            await answerer.connection.close()
+
+
+@each
+async def test_behind_blocked_udp_the_next_url_of_the_list_is_taken(name: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))  # takes every datagram and answers none, as a firewall does
+        blocked = f"turn:127.0.0.1:{silent.getsockname()[1]}"
+        async with Coturn(tmp_path, "--no-udp") as server:
+            await talk_over_a_relay(name, turn(blocked, f"turn:127.0.0.1:{server.port}?transport=tcp"))
+
+
+@each
+async def test_a_dead_first_server_is_replaced(name: str, tmp_path: Path) -> None:
+    async with Coturn(tmp_path) as server:
+        dead = f"turn:127.0.0.1:{free_port()}"
+        await talk_over_a_relay(name, turn(dead), turn(f"turn:127.0.0.1:{server.port}"))
+
+
+@each
+async def test_a_server_that_refuses_the_credentials_is_replaced(name: str, tmp_path: Path) -> None:
+    async with Coturn(tmp_path) as server:
+        url = f"turn:127.0.0.1:{server.port}"
+        await talk_over_a_relay(name, turn(url, credential="wrong"), turn(f"{url}?transport=tcp"))
+
+
+async def test_turn_over_tls_is_taken_when_nothing_else_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # wrtc trusts the authorities that libwebrtc has built in, and cannot be told of ours.
+    files = make_certificates(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
+    async with Coturn(tmp_path, "--no-udp", "--cert", str(files.cert), "--pkey", str(files.key)) as server:
+        servers = turn(f"turns:127.0.0.1:{server.tls_port}", f"turn:127.0.0.1:{free_port()}")
+        await talk_over_a_relay("aiortc", servers)
+
+
+async def test_of_several_stun_servers_one_that_answers_is_enough(tmp_path: Path) -> None:
+    # libwebrtc tells no reflexive candidate that is its host candidate, as it is without a NAT.
+    async with Coturn(tmp_path, "--stun-only") as server, nothing_left_behind():
+        urls = [f"stun:127.0.0.1:{free_port()}", f"stun:127.0.0.1:{server.port}?transport=udp"]
+        end = EngineEnd("aiortc", EngineConfig(ice_servers=(IceServer(urls),), allow_loopback=True))
+        end.connection.open_channel("aldis.v1")
+        assert " typ srflx" in await end.connection.offer()
+        await end.connection.close()
