@@ -95,8 +95,11 @@ def test_the_answer_to_a_watch_is_told_from_a_change() -> None:
     assert told() == [False]
     alice.do(lambda m, now: [m.watch(["bob"], now), m.watch(["bob"], now)])
     assert told() == [True, True]
+    pair.reachable = False
     alice.cut()
     pair.pass_time(60.0)  # too long to resume: the watches are restored
+    pair.reachable = True
+    pair.pass_time(60.0)
     assert told() == [True]
 
 
