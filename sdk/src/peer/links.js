@@ -206,3 +206,19 @@ export function limit(all, size) {
  * @returns {Command[]}
  */
 export const refuse = (name, reason, code, retryAfter) => [{ type: 'refuse', name, reason, code, retryAfter }];
+
+/**
+ * In how many seconds something may happen once more that may happen `most` times in so many seconds; 0: now, and that is
+ * noted in `times`.
+ *
+ * @param {number[]} times when it has happened
+ * @param {number} now
+ * @param {number} most
+ * @param {number} seconds
+ */
+export function pauseOf(times, now, most, seconds) {
+  while (times.length && now - Number(times[0]) >= seconds) times.shift();
+  if (times.length >= most) return seconds - (now - Number(times[0]));
+  times.push(now);
+  return 0;
+}

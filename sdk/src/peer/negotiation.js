@@ -36,6 +36,7 @@ import {
   NEVER,
   offer,
   over,
+  pauseOf,
   refuse,
 } from './links.js';
 
@@ -95,19 +96,6 @@ export const OFFER_WINDOW = 10;
 const BAD_OFFER_PAUSE = 10;
 /** Seconds after which a renegotiation is made again, doubled with each that nobody answers, four times at most. */
 export const RENEGOTIATION = 5;
-
-/**
- * In how many seconds there may be another one; 0: now, and that is noted.
- *
- * @param {number[]} times
- * @param {number} now
- */
-function wait(times, now) {
-  while (times.length && now - Number(times[0]) >= OFFER_WINDOW) times.shift();
-  if (times.length >= MAX_OFFERS) return OFFER_WINDOW - (now - Number(times[0]));
-  times.push(now);
-  return 0;
-}
 
 /** All connections, made and in the making, between two users. */
 export class Negotiation {
@@ -254,7 +242,7 @@ export class Negotiation {
       known.offerDeadline = NEVER; // of ours, which the engine drops; if it is still needed, the engine says so
       return answer(known, sdp, capabilities);
     }
-    const pause = wait(this.#offers, now);
+    const pause = pauseOf(this.#offers, now, MAX_OFFERS, OFFER_WINDOW);
     if (pause) return refuse(name, 'too many offers', 'rate-limited', pause);
     const commands = ours ? this.#drop(ours) : [];
     const [oldest, another] = this.#attempts();
@@ -274,7 +262,8 @@ export class Negotiation {
    * @returns {Command[]}
    */
   refuse(name, reason, code, retryAfter, now) {
-    if (this.#closed || this.#find(name) || this.isOver(name) || wait(this.#refusals, now)) return [];
+    if (this.#closed || this.#find(name) || this.isOver(name) || pauseOf(this.#refusals, now, MAX_OFFERS, OFFER_WINDOW))
+      return [];
     return refuse(name, reason, code, retryAfter);
   }
 
