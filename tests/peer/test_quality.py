@@ -49,3 +49,70 @@ def test_silence_begins_with_the_last_sign_of_life() -> None:
     assert not quality.silent(19.9)
     assert quality.silent(20.0)
     assert quality.silent_in(99.0) == 0
+
+
+def idle(seconds: float, delay: float, silence: float = 5.0) -> tuple[list[Quality], list[list[float]]]:
+    """Two sides that say nothing but PING and PONG, which take `delay`; and when each sent a PING."""
+    sides = [Quality(0.0, silence), Quality(0.0, silence)]
+    pings: list[list[float]] = [[], []]
+    under_way: list[tuple[float, int, str, int]] = []  # when, to whom, what, token
+    now, step = 0.0, 1 / 128
+    while now < seconds:
+        for event in [event for event in under_way if event[0] <= now]:
+            under_way.remove(event)
+            _, to, kind, token = event
+            assert not sides[to].silent(now)
+            sides[to].heard(now)
+            if kind == "ping":
+                sides[to].pinged(token)
+                under_way.append((now + delay, 1 - to, "pong", token))
+            else:
+                sides[to].ponged(token, now)
+        for number, side in enumerate(sides):
+            if side.ping_in(now) == 0:
+                pings[number].append(now)
+                under_way.append((now + delay, 1 - number, "ping", side.ping(now + number / 1000)))
+        now += step
+    return sides, pings
+
+
+def test_two_idle_sides_take_turns_with_few_pings_and_both_know_the_round_trip_time() -> None:
+    sides, pings = idle(120, 0.02)
+    assert sum(map(len, pings)) < 120 / 3.5 + 3
+    assert abs(len(pings[0]) - len(pings[1])) <= 2
+    for side in sides:
+        assert side.round_trip_time == pytest.approx(0.04, abs=0.02)
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.3, 0.8])
+def test_a_path_on_which_all_arrives_is_never_silent(delay: float) -> None:
+    _, pings = idle(120, delay)  # asserts it at each frame
+    # There is time to send a PING once more after a second, and for its way back, where that is possible at all.
+    spare = [later - sooner for sooner, later in zip(pings[0], pings[0][1:], strict=False)]
+    assert max(spare) <= 10.1
+
+
+def test_a_ping_is_due_early_where_pongs_come_late_and_never_too_often() -> None:
+    quality = Quality(0.0, 5.0)
+    assert quality.ping_in(0.0) == 0
+    quality.ponged(quality.ping(0.0), 0.1)
+    quality.heard(0.1)
+    assert quality.ping_in(0.1) == pytest.approx(3.75 - 0.3 + 0.4)
+    quality.pinged(7)
+    assert quality.ping_in(0.1) == pytest.approx(3.75 - 0.3)
+    quality.ponged(quality.ping(1.0), 2.0)
+    quality.heard(2.0)
+    quality.pinged(7)
+    assert quality.ping_in(2.0) == pytest.approx(3.75 - 3 * 0.55)
+    quality.ping(9.0)  # nothing comes any more
+    assert quality.ping_in(9.5) == pytest.approx(1.0)
+
+
+def test_the_round_trip_time_is_measured_also_beside_other_traffic() -> None:
+    quality = Quality(0.0, 5.0)
+    quality.ponged(quality.ping(0.0), 0.1)
+    for second in range(1, 10):
+        quality.heard(float(second))
+        assert quality.ping_in(float(second)) > 0
+    quality.heard(10.0)
+    assert quality.ping_in(10.0) == 0

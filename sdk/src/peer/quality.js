@@ -3,6 +3,10 @@
  *
  * A PING's token is the sender's clock in microseconds, and its PONG brings it back. Any frame counts as a sign of life,
  * so that a heavy transfer, behind which PONGs queue up, does not look like a dead path.
+ *
+ * A PING costs both engines as much as a message. So one is sent only when nothing has come for a while, as late as leaves
+ * time to send it once more before the path counts as lost. A PING and its PONG are a sign of life for both sides, and the
+ * two take turns: whoever has sent the last PING leaves the next one to the other.
  */
 
 import { limit } from './links.js';
@@ -13,6 +17,13 @@ const SAMPLES = 5;
 const MICROSECONDS = 1e6;
 const MAX_OUTSTANDING = 16; // PINGs without a PONG; by then the path counts as lost
 
+// Of the time after which a path counts as lost: what is left for a PING, to be sent again when it gets lost, and for its
+// PONG. Beside these, so many round trips.
+const RESERVE = 0.25;
+const ROUND_TRIPS = 3;
+const YIELD = 0.4; // by so many seconds the other side goes first with a PING
+const REFRESH = 10; // so often the round-trip time is measured, in seconds, also where there is no other reason for a PING
+
 /** The signs of life of one channel. All times in seconds. */
 export class Quality {
   #silence;
@@ -21,10 +32,17 @@ export class Quality {
   #samples = [];
   /** @type {Set<bigint>} the tokens of the PINGs that nobody has answered yet */
   #outstanding = new Set();
+  #heartbeat;
+  #pingedAt = -Infinity;
+  #yields = false; // the last PING was ours
 
-  /** @param {number} silence without any frame, after which the path counts as lost */
-  constructor(silence) {
+  /**
+   * @param {number} silence without any frame, after which the path counts as lost
+   * @param {number} [heartbeat] between PINGs at least
+   */
+  constructor(silence, heartbeat = 1.5) {
     this.#silence = silence;
+    this.#heartbeat = heartbeat;
   }
 
   /**
@@ -33,6 +51,8 @@ export class Quality {
    * @param {number} now
    */
   ping(now) {
+    this.#pingedAt = now;
+    this.#yields = true;
     const token = BigInt(Math.trunc(now * MICROSECONDS));
     this.#outstanding.add(token);
     limit(this.#outstanding, MAX_OUTSTANDING);
@@ -46,6 +66,34 @@ export class Quality {
    */
   heard(now) {
     this.#heardAt = now;
+  }
+
+  /**
+   * A PING has arrived: the next one is ours. Of two that cross, the one with the larger token does not count, or they
+   * would cross for ever.
+   *
+   * @param {bigint} token
+   */
+  pinged(token) {
+    const ours = [...this.#outstanding].pop();
+    this.#yields = ours !== undefined && ours > token;
+  }
+
+  /**
+   * Seconds until a PING is due if nothing comes.
+   *
+   * @param {number} now
+   */
+  pingIn(now) {
+    let quiet = this.#heartbeat;
+    const usual = this.roundTripTime;
+    if (usual !== null) {
+      // Where PONGs come late, PINGs are sent early.
+      quiet = Math.max(quiet, this.#silence * (1 - RESERVE) - ROUND_TRIPS * usual);
+      if (this.#yields) quiet += Math.min(YIELD, this.#heartbeat);
+    }
+    const due = Math.min(this.#heardAt + quiet, this.#pingedAt + REFRESH);
+    return Math.max(due - now, this.#pingedAt + this.#heartbeat - now, 0);
   }
 
   /**

@@ -53,7 +53,7 @@ export const MAX_CANDIDATE = 1024;
  * @typedef {object} PeerTiming
  * @property {number} attempt Seconds from the offer to HELLOs exchanged. 30
  * @property {number} heal Seconds from the loss of an established path to its return, by itself or by an ICE restart. 15
- * @property {number} heartbeat Seconds between PINGs. 1.5
+ * @property {number} heartbeat Seconds between PINGs at least; see `quality.js`. 1.5
  * @property {number} silence Seconds without any frame, after which the path counts as lost: three lost PINGs are no
  *   accident. 5
  * @property {number} probe Seconds in which something has to arrive after a `bye` from the server, which may be lying. 1.5
@@ -127,7 +127,7 @@ export class Wire {
     const native = makeConnection(hub.config(), hub.RTCPeerConnection);
     this.name = name;
     this.address = hub.remote;
-    this.quality = new Quality(hub.timing.silence);
+    this.quality = new Quality(hub.timing.silence, hub.timing.heartbeat);
     this.#hub = hub;
     this.#native = native;
     native.onicecandidate = ({ candidate }) => {
@@ -385,6 +385,7 @@ export class Wire {
         this.#tell('frameReceived', frame);
         break;
       case 'ping':
+        this.quality.pinged(frame.token);
         // Who does not read must not fill our memory by asking; what is in the way is sign of life enough.
         if (this.#hasRoom(0)) this.#send(encodePong(frame.token));
         break;
@@ -434,7 +435,7 @@ export class Wire {
   // --- the heartbeat -----------------------------------------------------------------------------------------------
 
   #ping() {
-    this.#send(encodePing(this.quality.ping(this.#now)));
+    if (this.#channel) this.#send(encodePing(this.quality.ping(this.#now)));
   }
 
   #beat() {
@@ -442,9 +443,9 @@ export class Wire {
     const now = this.#now;
     // It was this page that slept, or its machine. What has come meanwhile is about to be read.
     if (now - this.#beatDue > heartbeat) this.quality.heard(now);
-    this.#ping();
+    if (!this.quality.pingIn(now)) this.#ping();
     const left = this.quality.silentIn(now);
-    const delay = Math.min(heartbeat, left || heartbeat);
+    const delay = Math.min(this.quality.pingIn(now), left || Infinity);
     this.#beatDue = now + delay;
     this.#cancelBeat = this.#hub.timers.callLater(delay, () => this.#beat());
     if (!left) this.#pathLost(false);

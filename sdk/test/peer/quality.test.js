@@ -52,3 +52,30 @@ test('silence begins with the last sign of life', () => {
   near(quality.silentIn(19.5), 0.5);
   assert.equal(quality.silentIn(99), 0);
 });
+
+test('a PING is due early where PONGs come late, and never too often', () => {
+  const quality = new Quality(5);
+  assert.equal(quality.pingIn(0), 0);
+  quality.ponged(quality.ping(0), 0.1);
+  quality.heard(0.1);
+  near(quality.pingIn(0.1), 3.75 - 0.3 + 0.4);
+  quality.pinged(7n);
+  near(quality.pingIn(0.1), 3.75 - 0.3);
+  quality.ponged(quality.ping(1), 2);
+  quality.heard(2);
+  quality.pinged(7n);
+  near(quality.pingIn(2), 3.75 - 3 * 0.55);
+  quality.ping(9); // nothing comes any more
+  near(quality.pingIn(9.5), 1);
+});
+
+test('the round-trip time is measured also beside other traffic', () => {
+  const quality = new Quality(5);
+  quality.ponged(quality.ping(0), 0.1);
+  for (let second = 1; second < 10; second++) {
+    quality.heard(second);
+    assert(quality.pingIn(second) > 0);
+  }
+  quality.heard(10);
+  assert.equal(quality.pingIn(10), 0);
+});

@@ -22,8 +22,10 @@ from weakref import WeakKeyDictionary, ref
 TICK: Final = 0.25
 # A loop that is late by so much is only busy: no time-out need be longer for it.
 _LATE: Final = 0.05
-# Timers of `TICK` or longer are due at multiples of this, so that many are due together. A power of two has exact sums.
+# Timers of `_LONG` seconds or more are due at multiples of `_GRID`, so that many are due together. A power of two has
+# exact sums.
 _GRID: Final = 1 / 16
+_LONG: Final = 2.0
 
 
 class Alarm:
@@ -84,13 +86,13 @@ class LoopClock:
         return self._time + (min(passed, TICK + _LATE) if self._handle is not None or self._running else passed)
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Alarm:
-        """Call `callback` in `delay` seconds; from a quarter of a second on up to a sixteenth of a second later."""
+        """Call `callback` in `delay` seconds; from two seconds on up to a sixteenth of a second later."""
         now = self.time()
         if self._handle is None and not self._running:
             self._time, self._ticked = now, self._loop.time()
         alarm = Alarm(callback, self)
         due = now + max(delay, 0.0)
-        if delay >= TICK:
+        if delay >= _LONG:
             due = math.ceil(due / _GRID) * _GRID
         heapq.heappush(self._alarms, (due, next(self._numbers), alarm))
         self._set()

@@ -2,6 +2,10 @@
 
 A PING's token is the sender's clock in microseconds, and its PONG brings it back. Any frame counts as a sign of life,
 so that a heavy transfer, behind which PONGs queue up, does not look like a dead path.
+
+A PING costs both engines as much as a message. So one is sent only when nothing has come for a while, as late as leaves
+time to send it once more before the path counts as lost. A PING and its PONG are a sign of life for both sides, and the
+two take turns: whoever has sent the last PING leaves the next one to the other.
 """
 
 from __future__ import annotations
@@ -16,13 +20,25 @@ from typing import Final
 _SAMPLES: Final = 5
 _MAX_OUTSTANDING: Final = 16  # PINGs without a PONG; by then the path counts as lost
 _MICROSECONDS: Final = 1_000_000
+# Of the time after which a path counts as lost: what is left for a PING, to be sent again when it gets lost (SCTP does
+# so after 0.4 to 1 s), and for its PONG. Beside these, so many round trips.
+_RESERVE: Final = 0.25
+_ROUND_TRIPS: Final = 3
+# By so many seconds the other side goes first with a PING.
+_YIELD: Final = 0.4
+# So often the round-trip time is measured, also where the other side never leaves us a reason for a PING, in seconds.
+_REFRESH: Final = 10.0
 
 
 class Quality:
     """The signs of life of one channel."""
 
-    def __init__(self, now: float, silence: float) -> None:
-        """`silence`: seconds without any frame after which the path counts as lost."""
+    def __init__(self, now: float, silence: float, heartbeat: float = 1.5) -> None:
+        """`silence`: seconds without any frame after which the path counts as lost. `heartbeat`: seconds between PINGs
+        at least."""
+        self._heartbeat = heartbeat
+        self._pinged_at: float | None = None
+        self._yields = False  # the last PING was ours
         self._samples: deque[float] = deque(maxlen=_SAMPLES)
         self.heard_at = now
         self._silence = silence
@@ -30,6 +46,8 @@ class Quality:
 
     def ping(self, now: float) -> int:
         """The token of the PING that is sent now."""
+        self._pinged_at = now
+        self._yields = True
         token = int(now * _MICROSECONDS)
         self._outstanding[token] = now
         if len(self._outstanding) > _MAX_OUTSTANDING:
@@ -39,6 +57,26 @@ class Quality:
     def heard(self, now: float) -> None:
         """A frame has arrived."""
         self.heard_at = now
+
+    def pinged(self, token: int) -> None:
+        """A PING has arrived: the next one is ours. Of two that cross, the one with the larger token does not count, or
+        they would cross for ever."""
+        ours = next(reversed(self._outstanding), None)
+        self._yields = ours is not None and ours > token
+
+    def ping_in(self, now: float) -> float:
+        """Seconds until a PING is due if nothing comes."""
+        if self._pinged_at is None:
+            return 0.0
+        quiet = self._heartbeat
+        usual = self.round_trip_time
+        if usual is not None:
+            # Where PONGs come late, PINGs are sent early.
+            quiet = max(quiet, self._silence * (1 - _RESERVE) - _ROUND_TRIPS * usual)
+            quiet += min(_YIELD, self._heartbeat) if self._yields else 0.0
+        due = self.heard_at + quiet
+        due = max(min(due, self._pinged_at + _REFRESH), self._pinged_at + self._heartbeat)
+        return max(due - now, 0.0)
 
     def ponged(self, token: int, now: float) -> None:
         """A PONG has arrived; a token that is not ours, or comes a second time, tells nothing."""

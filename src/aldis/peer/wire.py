@@ -38,8 +38,8 @@ class PeerTiming:
     """How long things may take, all in seconds. Raises `ConfigError` for what is no finite number above 0.
 
     `attempt`: from the offer to HELLOs exchanged. `heal`: from the loss of an established path to its return, be it
-    by itself or by an ICE restart. `heartbeat`: between PINGs. `silence`: without any frame, after which the path
-    counts as lost; three PINGs that all got lost are no accident. `probe`: how soon something has to arrive after a
+    by itself or by an ICE restart. `heartbeat`: between PINGs at least, see `quality`. `silence`: without any frame,
+    after which the path counts as lost. `probe`: how soon something has to arrive after a
     `bye` that came through the server, which may be lying. `linger`: how long closing waits for the other side to
     have got the goodbye.
     """
@@ -258,7 +258,7 @@ class Wire:
             return
         self._channel = channel_
         channel_.listen(self, BUFFER_LOW)
-        self._quality = Quality(self._timers.time(), self._timing.silence)
+        self._quality = Quality(self._timers.time(), self._timing.silence, self._timing.heartbeat)
         hello = self._owner.channel_opened(self)
         if hello is not None and not self._closed:
             self._send(channel.encode_hello(hello))
@@ -289,6 +289,8 @@ class Wire:
             case channel.Chunk() | channel.Ack():
                 self._owner.frame_received(self, frame)
             case channel.Ping(token):
+                if self._quality is not None:
+                    self._quality.pinged(token)
                 # Who takes nothing shall not make us keep answers; what is in the way is sign of life enough.
                 if self._channel is not None and self._channel.buffered_amount <= BUFFER_HIGH:
                     self._send(channel.encode_pong(token))
@@ -343,8 +345,9 @@ class Wire:
         if self._beat_due is not None and now - self._beat_due > self._timing.heartbeat:
             # It was this program that slept, or its machine. What has come meanwhile is about to be read.
             self._quality.heard(now)
-        self._ping()
-        delay = self._timing.heartbeat
+        if not self._quality.ping_in(now):
+            self._ping()
+        delay = self._quality.ping_in(now)
         if not self._quality.silent(now):
             delay = min(delay, self._quality.silent_in(now))
         self._beat_due = now + delay

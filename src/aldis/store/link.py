@@ -176,14 +176,19 @@ class Link:
         return self._features if self.state is PeerState.CONNECTED else None
 
     @property
+    def round_trip_time(self) -> float | None:
+        """Seconds, or None while the peer is not connected or nothing was measured."""
+        connection = self._connection if self._state is PeerState.CONNECTED else None
+        return None if connection is None else connection.round_trip_time
+
+    @property
     def view(self) -> PeerView:
         """The peer as the application sees it."""
-        connection = self._connection if self._state is PeerState.CONNECTED else None
         return PeerView(
             user_id=self.user_id,
             state=self._state,
             online=self._online,
-            round_trip_time=None if connection is None else connection.round_trip_time,
+            round_trip_time=self.round_trip_time,
             public_key=self._key,
             queued=self.conversation.queued,
             error=self._error,

@@ -288,7 +288,10 @@ class Switchboard:
         while True:
             await asyncio.sleep(_PULSE_SECONDS)
             for link in list(self._links.values()):
-                self.changed(link)
+                shown = self._views.get(link.user_id)
+                # A view is not made for each peer each second: nearly all of them would be the same as before.
+                if shown is not None and shown.round_trip_time != link.round_trip_time:
+                    self.changed(link)
 
     # --- what the server brings -----------------------------------------------------------------------------------
 
@@ -419,10 +422,10 @@ class Switchboard:
         if view == before:
             return
         self._views[user_id] = view
-        if before is None or replace(before, queued=view.queued) != view:
+        if before is None or replace(before, queued=view.queued, round_trip_time=view.round_trip_time) != view:
             self.publish()
         elif not self._publishing_soon:
-            # Only a count has changed, as it does with every message: once for all that happens now is enough.
+            # Only a number has changed, as one does with every message: once for all that happens now is enough.
             self._publishing_soon = True
             asyncio.get_running_loop().call_soon(self.publish)
 
