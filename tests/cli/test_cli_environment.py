@@ -279,7 +279,8 @@ async def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> Non
 
 def test_help_for_a_stream_that_is_full_keeps_its_code(tmp_path: Path) -> None:
     assert shell('"$@" 2>/dev/full', *COMMAND, "keys", env=environment(tmp_path)).returncode == 2
-    assert shell('"$@" 2>/dev/full', *COMMAND, env=environment(tmp_path)).returncode == 2
+    for words in ((), ("sevre",), ("serve", "--prt"), ("chat", "bob")):
+        assert shell('"$@" 2>/dev/full', *COMMAND, *words, env=environment(tmp_path)).returncode == 2
 
 
 # --- limits and switches ----------------------------------------------------------------------------------------------

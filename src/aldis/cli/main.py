@@ -13,6 +13,7 @@ import os
 import sys
 from codecs import lookup
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Final
 
@@ -68,9 +69,21 @@ def main() -> None:
         code = 141
     except _OutputFailed as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"aldis: cannot write the output: {error}", file=sys.stderr)
+        with suppress(OSError):  # standard error is on the same disk
+            print(f"aldis: cannot write the output: {error}", file=sys.stderr)
         code = 1
+    finally:
+        _let_go_of_full_stderr()
     sys.exit(code)
+
+
+def _let_go_of_full_stderr() -> None:
+    """Forget what standard error does not take: else Python tries again at exit, and turns the exit code into 120."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _fill_closed_streams() -> None:
