@@ -106,7 +106,7 @@ def targets(document: dict[str, Any]) -> list[Target]:
         sizes = _pick(registered["aldis"], "memory", "pss")
         name = "memory of an idle registered connection"
         found.append(Target(name, "bytes", MEMORY_TARGET, median(sizes), min(sizes), max(sizes)))
-        if "before" in registered:
+        if "before" in registered and min(*sizes, *_pick(registered["before"], "memory", "pss")) > 0:
             ratios = _ratios(registered, "aldis", "before", "memory", "pss")
             found.append(
                 Target(f"{name}, against before", "ratio", MEMORY_GROWTH, median(ratios), min(ratios), max(ratios))

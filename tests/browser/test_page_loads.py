@@ -130,7 +130,7 @@ async def test_what_nobody_catches_is_a_complaint(arrive: Arrive) -> None:
 
 
 async def test_without_a_browser_there_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browser, "EXECUTABLE", "no-such-browser")
+    monkeypatch.setitem(browser.EXECUTABLES, "chromium", "no-such-browser")
     with pytest.raises(AssertionError, match="there is no no-such-browser"):
         async with running_chromium():
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,24 @@ async def test_no_word_of_a_server_is_taken_for_more_than_a_word(arrive: Arrive)
             ["Something went wrong", "No."],
             ["It did not arrive", "No."],
         ]
+
+
+async def test_why_a_peer_refuses_is_told_in_words(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    told = await alice.page.evaluate("""async () => {
+      const { explain } = await import('/words.js');
+      const codes = ['not-accepted', 'key-refused', 'bad-proof', 'too-many-peers', 'constructor'];
+      return codes.map((code) => explain({ name: 'PeerRefused', userId: 'bob', code }).title);
+    }""")
+    plain = [re.sub(r"[^ -~]", "", title) for title in told]  # without what isolates a name
+    busy = "bob cannot take another connection now"
+    assert plain == [
+        "bob does not accept this connection",
+        "bob knows you by another key",
+        "bob could not check that it is you",
+        busy,
+        busy,
+    ]
 
 
 async def test_why_a_message_or_a_file_did_not_arrive_is_told_in_the_words_of_its_cause(arrive: Arrive) -> None:

@@ -115,7 +115,7 @@ async def test_a_name_is_taken_back_once_and_a_message_sent_again_once(
 async def test_who_changes_the_name_is_not_told_what_becomes_of_the_one_before(arrive: Arrive) -> None:
     alice = await window(arrive)
     # Goodbye takes as long as it may: the name before is still leaving while the next one is there.
-    await alice.start("alice")
+    await alice.page.goto("/")
     await alice.page.evaluate("""async () => {
       const { name } = performance.getEntriesByType('resource').find(({ name }) => name.endsWith('/aldis.js'));
       const { NetworkStore } = await import(name);
@@ -126,6 +126,8 @@ async def test_who_changes_the_name_is_not_told_what_becomes_of_the_one_before(a
         window.left = true;
       };
     }""")
+    await alice.choose("alice")
+    await expect(alice.server).to_have_text("Server connected")
     await alice.button("Change name").click()
     await alice.choose("alicia")
     await expect(alice.server).to_have_text("Server connected")

@@ -224,7 +224,7 @@ async def test_an_offer_that_was_changed_on_the_way_is_refused(arrive: Arrive, l
         bob = await visitor(arrive, server, "bob")
         server.tamper = tampering("offer", lie)
         error = await bob.fails("store.connectToPeer('alice', { timeout: 2 })")
-        assert error["name"] == "PeerConnectionFailed"
+        assert (error["name"], error["code"]) == ("PeerRefused", "bad-proof")
         assert await alice.get("store.state.peers.bob?.connections ?? 0") == 0
         assert await alice.get("store.state.peers.bob?.publicKey ?? null") is None
 

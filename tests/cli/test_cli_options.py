@@ -12,7 +12,7 @@ from aldis.cli.options import seconds, server
     [
         ("ws://127.0.0.1:8080", "ws://127.0.0.1:8080/"),
         ("http://127.0.0.1:8080/", "ws://127.0.0.1:8080/"),
-        ("https://Example.com/aldis", "wss://example.com/aldis"),
+        ("https://Example.com/aldis", "wss://example.com/aldis/"),
         ("WSS://example.com", "wss://example.com/"),
         ("localhost:8080", "ws://localhost:8080/"),
         ("127.0.0.1", "ws://127.0.0.1/"),

@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-from support.browser import EXECUTABLE, FLAGS
+from support.browser import EXECUTABLES, FLAGS
 from support.patience import PATIENCE
 
 # Timers of a page that has been hidden for a second run once a minute; users wait five minutes for that.
@@ -111,8 +111,8 @@ class UserTab:
 @asynccontextmanager
 async def user_chromium(folder: Path) -> AsyncIterator[DevTools]:
     """A Chromium with a profile in `folder`; it ends with the block."""
-    executable = shutil.which(EXECUTABLE)
-    assert executable, f"there is no {EXECUTABLE} on the path; `make test` installs it"
+    executable = shutil.which(EXECUTABLES["chromium"])
+    assert executable, "there is no Chromium on the path; `make test` installs it"
     flags = (*FLAGS, _INTENSIVE, "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank")
     process = await asyncio.create_subprocess_exec(executable, *flags, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
     assert process.stderr is not None

@@ -118,7 +118,8 @@ def _ipv6(text: str) -> str:
         address = None
     if address is None or address.scope_id is not None:
         raise ValueError("the IPv6 address is not valid, or has a zone, which no other machine knows")
-    groups = [f"{int(group, 16):x}" for group in address.exploded.split(":")]
+    digits = f"{int(address):032x}"
+    groups = [f"{int(digits[index : index + 4], 16):x}" for index in range(0, 32, 4)]
     zeros = max(re.finditer("0+", "".join("0" if group == "0" else "x" for group in groups)), key=_length, default=None)
     if zeros is None or _length(zeros) == 1:
         return ":".join(groups)

@@ -85,6 +85,11 @@ const EXPLANATIONS = {
     // The reason is there for people; this one calls for advice.
     `${sentence(reason)}${/^no path/.test(reason) ? ` ${TURN}` : ''}`,
   ],
+  PeerRefused: ({ userId, code }) =>
+    listed(REFUSED_BY_PEER, code)?.(named(userId)) ?? [
+      `${named(userId)} cannot take another connection now`,
+      'It is tried again by itself in a while.',
+    ],
   DeliveryFailed: (error) => ['It did not arrive', whyNot(error)],
   FeatureMissing: ({ userId, feature }) => [
     `${named(userId)} cannot take ${feature}`,
@@ -121,6 +126,23 @@ const KEEPS_NOTHING = [
   'Your key cannot be kept here',
   'This browser does not let the page keep anything, perhaps because the window is a private one. Use an ordinary window.',
 ];
+
+/**
+ * Refusals of a peer that do not pass by themselves, by code (docs/protocol.md, "Refusals").
+ *
+ * @type {Record<string, (name: string) => [title: string, text: string]>}
+ */
+const REFUSED_BY_PEER = {
+  'not-accepted': (name) => [`${name} does not accept this connection`, 'Nothing is tried again until you do.'],
+  'key-refused': (name) => [
+    `${name} knows you by another key`,
+    'Perhaps you have used another browser before, or have cleared this one. Ask them to accept your key.',
+  ],
+  'bad-proof': (name) => [
+    `${name} could not check that it is you`,
+    'Somebody between you two alters what is sent, or one of the programs is too old.',
+  ],
+};
 
 const TURN =
   'Some networks allow no direct connections; a TURN server, which the operator of this server can set up, helps there.';

@@ -29,7 +29,7 @@ export function personNotice(session, person) {
       fill(now, shown, () => {
         if (person.newKey) return [keyChanged(session, person, person.newKey)];
         if (!error || error.name === 'PeerKeyChanged') return [];
-        return [notice(error, error.name === 'PeerConnectionFailed' && again())];
+        return [notice(error, /^Peer(ConnectionFailed|Refused)$/.test(error.name) && again())];
       });
     },
   };
