@@ -14,7 +14,7 @@ from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.addresses import MAX_USER_ID
 from aldis.protocol.codec import decode_server_message, to_base64
-from aldis.protocol.messages import MAX_DEVICES, MAX_SEAL_KEY, MAX_TOKEN
+from aldis.protocol.messages import MAX_CLASSIC_KEY, MAX_DEVICES, MAX_SEAL_KEY, MAX_TOKEN
 from support.hub_world import Client, World, identity_of
 
 # Python's client takes MAX_MESSAGE bytes, the SDK as many characters (sdk/src/client/machine.js, LONGEST_RECEIVED).
@@ -129,6 +129,18 @@ def test_a_token_has_four_kibibytes_at_most_in_utf_8(character: str) -> None:
     key = to_base64(identity_of("bob").public_key)
     client.send(type="register", userId="bob", publicKey=key, token=character * count + "x", id=1)
     assert client.take_one()["code"] == "invalid-field"
+
+
+@pytest.mark.parametrize("character", ["x", "ä", "\U0001f526"])
+def test_a_classic_key_which_may_be_any_text_has_four_kibibytes_at_most(character: str) -> None:
+    world = World(auth="open")
+    key = character * (MAX_CLASSIC_KEY // len(character.encode()))
+    world.classic_client("alice", key)
+    client = world.connect(classic=True)
+    client.send(type="register", userId="bob", publicKey=key + "x")
+    assert client.take_one() == {"type": "error", "message": f"publicKey: more than {MAX_CLASSIC_KEY} bytes"}
+    client.send(type="register", userId="bob", publicKey=key)
+    assert client.take_one()["success"] is True
 
 
 # --- presence -------------------------------------------------------------------------------------------------------

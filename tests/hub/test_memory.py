@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 import pytest
 
+from aldis.identity import proofs
 from aldis.protocol.codec import to_base64
-from support.hub_world import Client, World
+from aldis.protocol.messages import MAX_CLASSIC_KEY, MAX_SEAL_KEY
+from support.hub_world import Client, World, identity_of
 
 SESSIONS = 4
 # One character beyond U+FFFF makes a str keep four bytes for each of its characters.
@@ -137,3 +139,35 @@ def test_a_ticket_that_is_too_long_for_one_of_ours_is_refused() -> None:
     ticket = {"session": "s" * 129, "secret": "x", "received": 0}
     client.send(type="register", userId="alice", publicKey=to_base64(client.identity.public_key), resume=ticket)
     assert client.take_one()["code"] == "invalid-field"
+
+
+def gone_while_challenged(client: Client, name: str) -> None:
+    key = bytes(MAX_SEAL_KEY)
+    signature = client.identity.sign(proofs.seal(name, "main", key))
+    client.ask_challenge(name, sealKey={"publicKey": to_base64(key), "signature": to_base64(signature)})
+    client.lose()
+
+
+def gone_while_registered(client: Client, name: str) -> None:
+    key = bytes(MAX_SEAL_KEY)
+    signature = identity_of(name).sign(proofs.seal(name, "main", key))
+    client.register(name, sealKey={"publicKey": to_base64(key), "signature": to_base64(signature)})
+    client.lose(clean=True)
+
+
+def gone_while_classic(client: Client, name: str) -> None:
+    client.send(type="register", userId=name, publicKey="k" * (MAX_CLASSIC_KEY - 8) + WIDE)
+    client.lose()
+
+
+@pytest.mark.parametrize("attack", [gone_while_challenged, gone_while_registered, gone_while_classic])
+def test_a_session_that_is_over_keeps_nothing_of_what_its_client_sent(attack: Callable[[Client, str], None]) -> None:
+    """It stands in the timetable until its next time-out: whoever comes and goes would fill the memory with them."""
+    world = World(auth="open")
+    clients = [world.connect(classic=attack is gone_while_classic) for _ in range(64)]
+
+    def one(client: Client) -> None:
+        attack(client, f"mallory{clients.index(client)}")
+        client.inbox.clear()
+
+    assert growth(one, world, clients) < 3 * 1024

@@ -243,11 +243,12 @@ class Registrar:
         )
         for one in missed or ():
             self._voice.repeat(session, one)  # numbered when it was first told
+        changed = old is None or not resumed or old.seal_key != session.seal_key
         if old is not None:
             if resumed:
                 self._hand_over(old)
             self.end(old, CloseCode.REPLACED, "replaced by a newer connection of the same address")
-        if old is None or not resumed or old.seal_key != session.seal_key:
+        if changed:
             # Also when the name was online all the time: a session that does not go on is a program that was started
             # anew, and who talks to it wants to know.
             self.announce(session.user_id)
@@ -283,6 +284,11 @@ class Registrar:
 
     def _register_classic(self, session: Session, message: m.Register) -> None:
         """An unproven name: it lasts as long as its connection, and only where no key is bound to it."""
+        if len(message.public_key.encode()) > m.MAX_CLASSIC_KEY:
+            # Others are told of it, in each `presence`.
+            text = f"publicKey: more than {m.MAX_CLASSIC_KEY} bytes"
+            self._refuse(session, message, ErrorCode.INVALID_FIELD, text)
+            return
 
         def answered(answer: Answer, now: float) -> None:
             holder = self._presence.find(message.user_id)
@@ -455,18 +461,21 @@ class Registrar:
         self._desk.forget(session)
         self._detached.pop(session, None)
         self._leave(session)
+        # The timetable has it until its next time-out: for so long it keeps nothing of what its client has sent.
+        session.registering = session.faults = None
         session.stage = Stage.CLOSED
 
     def _leave(self, session: Session) -> None:
         """Take the session's name, watches and waiting messages off the books."""
         self._presence.unwatch_all(session, session.watches or ())
         session.watches = session.untold = None
-        session.replay = None
+        session.replay = session.seal_key = None
         waiting, session.unacknowledged = session.unacknowledged, None
         for sender, re in waiting or ():
             self._voice.refuse(sender, "relay", ErrorCode.NOT_ONLINE, f"User {session.address} is not online", re)
         removed = self._presence.remove(session)
         user_id, session.user_id = session.user_id, ""
+        session.key = ""
         if removed:
             self.announce(user_id)
 

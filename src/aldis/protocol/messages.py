@@ -31,6 +31,8 @@ MAX_DEVICES: Final = 16
 MAX_SEAL_KEY: Final = 2 * 1024
 # Bytes of a token in UTF-8: a JWT with the claims of an identity provider has 1 to 2 KiB.
 MAX_TOKEN: Final = 4 * 1024
+# Bytes of a classic client's key in UTF-8, which may be any text: the PEM of an RSA key of 16,384 bits has 2.8 KB.
+MAX_CLASSIC_KEY: Final = 4 * 1024
 
 RequestId: TypeAlias = (
     Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
