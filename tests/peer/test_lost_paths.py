@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aldis.client.events import AnswerReceived, ByeReceived, OfferReceived
-from aldis.errors import PeerConnectionFailed
+from aldis.errors import PeerConnectionFailed, PeerRefused
 from aldis.peer.connection import PeerState, PeerTiming
 from aldis.peer.engine import EngineConfig, EngineState
 from aldis.protocol.channel import (
@@ -188,6 +188,26 @@ async def test_without_ice_restart_connecting_again_replaces_the_connection(firs
         assert alice.told.closings == bob.told.closings == 1
         await alice.peer.close()
         await bob.peer.close()
+
+
+async def test_a_refusal_is_told_while_the_connection_before_may_still_come_back() -> None:
+    async with nothing_left_behind():
+        timers = FakeTimers()
+        link, alice, puppet = await with_puppet("aiortc", timers=timers)
+        timers.advance(5.2)
+        await alice.until_state(PeerState.DISCONNECTED)
+        assert alice.told.errors == []
+        link.middle = lambda message: []
+        alice.peer.connect()
+        await link.until_sent(OfferReceived, "alice", 2)
+        name = link.of(OfferReceived, "alice")[-1].event.connection
+        alice.receive(ByeReceived("bob", name, "not now", "busy", 5.0))
+        await alice.until_state(PeerState.DISCONNECTED)
+        [error] = alice.told.errors
+        assert isinstance(error, PeerRefused)
+        assert (error.code, error.retry_after) == ("busy", 5.0)
+        await alice.peer.close()
+        await puppet.close()
 
 
 async def test_a_path_that_the_engine_gave_up_and_cannot_restart_is_failed_at_once() -> None:

@@ -547,3 +547,33 @@ async def test_an_error_that_is_none_of_the_known_ones_is_an_outcome() -> None:
     waiting = await line.connect()
     with pytest.raises(ProofInvalid):
         await waiting
+
+
+async def test_a_refusal_beside_a_connection_that_is_lost_is_heard_at_once() -> None:
+    """aiortc cannot restart ICE: a new connection is tried while the old one may still come back."""
+    line = Line()
+    await line.becomes(PeerState.CONNECTED)
+    await line.becomes(PeerState.DISCONNECTED)
+    task = await line.connect()
+    assert line.dialled == 1
+    await line.becomes(PeerState.DISCONNECTED, PeerRefused("bob", "busy", "busy", retry_after=5))
+    with pytest.raises(PeerRefused):
+        await task
+    await line.wait(4.9)
+    assert line.dialled == 1
+    await line.wait(2.1)
+    assert line.dialled == 2
+
+
+async def test_a_peer_that_comes_and_goes_does_not_put_off_the_time_out_for_ever() -> None:
+    line = Line()
+    task = await line.connect(5.0)
+    for _ in range(5):  # each time the attempt is made anew, and its clock with it
+        await line.wait(2.0)
+        line.caller.presence_changed(False, anew=False)
+        line.caller.presence_changed(True, anew=True)
+        await settle()
+        line.clock_from = line.timers.time()
+    assert task.done()
+    with pytest.raises(PeerConnectionFailed):
+        await task

@@ -55,7 +55,8 @@ const REFUSAL_DELAY = 1; // second; see `#answerLater`
  * `channelOpened` and `channelClosed` alternate, beginning with `channelOpened`; `frameReceived` and `trackReceived` come
  * between the two only. `stateChanged('connected')` follows `channelOpened`.
  * @typedef {object} PeerListener
- * @property {(state: PeerState, error: PeerError | null) => void} stateChanged `error` says why, for `failed` only
+ * @property {(state: PeerState, error: PeerError | null) => void} stateChanged `error` says why: for `failed`, and for
+ *   `disconnected` when an attempt beside the lost connection has failed
  * @property {(hello: Hello) => void} channelOpened `hello` is the other side's; frames can be sent from now on
  * @property {(frame: Chunk | Ack) => void} frameReceived
  * @property {() => void} channelClosed what was sent on it may or may not have arrived
@@ -116,6 +117,8 @@ export class PeerConnection {
   /** @type {PeerTurns<{ origin: Origin, sdp: string, capabilities: Capabilities }>} */
   #turns;
   #clockFrom = 0;
+  /** @type {Outcome | null} the last one that was looked at */
+  #told = null;
 
   /**
    * @param {object} options
@@ -389,9 +392,13 @@ export class PeerConnection {
   #note() {
     const { outcome, attempting, current } = this.#machine;
     const state = this.#turns.calling && !attempting && !current ? 'connecting' : this.#machine.state;
+    const news = outcome !== this.#told;
+    this.#told = outcome;
     if (state === this.state) return;
     this.state = state;
-    this.#hub.tell('stateChanged', state, state === 'failed' ? this.#failure(outcome) : null);
+    // Disconnected: an attempt beside the connection that is lost has failed.
+    const why = state === 'failed' || (news && state === 'disconnected');
+    this.#hub.tell('stateChanged', state, why ? this.#failure(outcome) : null);
   }
 
   /** @param {Outcome | null} outcome whose reason is a text, or what was thrown */

@@ -126,9 +126,12 @@ export class Caller {
         this.#waiters.delete(end);
         error ? reject(error) : resolve();
       };
+      let began = Infinity;
       const late = () => {
         const since = line.clockFrom;
-        const left = since === null ? seconds : since + seconds - this.#timers.time();
+        // A peer that comes and goes has a new attempt each time. The waiter has one time-out.
+        began = Math.min(began, since ?? began);
+        const left = since === null ? seconds : began + seconds - this.#timers.time();
         if (left > 0) {
           cancel = this.#timers.callLater(left, late);
           return;
@@ -220,7 +223,8 @@ export class Caller {
       this.#failures = 0;
     }
     if (this.#outcome) {
-      if (state !== 'disconnected') {
+      // With an error, the attempt has failed beside a connection that may still come back.
+      if (state !== 'disconnected' || error) {
         this.#settle(error ?? this.#failure('it has hung up'));
       }
       return;

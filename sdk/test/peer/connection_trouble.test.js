@@ -251,3 +251,28 @@ test('a late answer to a former offer is no forgery', async () => {
   await alice.until('connected');
   await end(world);
 });
+
+test('a refusal is told while the connection before may still come back', async () => {
+  const world = await pair();
+  const { alice, bob, link } = world;
+  link.middle = (message) => {
+    const { event } = message;
+    return [{ ...message, event: event.capabilities ? { ...event, capabilities: { trickle: true, restart: false } } : event }];
+  };
+  alice.peer.connect();
+  await alice.until('connected');
+  await bob.until('connected');
+  await quiet();
+  link.middle = () => [];
+  link.network.connections[0].sever();
+  link.timers.advance(5.2);
+  await alice.until('disconnected');
+  assert.deepEqual(alice.errors, []);
+  alice.peer.connect();
+  await until(() => link.of('offerReceived', 'alice').length === 2);
+  const { connection } = link.of('offerReceived', 'alice')[1];
+  alice.peer.receive({ type: 'byeReceived', sender: 'bob', connection, reason: 'not now', code: 'busy', retryAfter: 5 });
+  await until(() => alice.errors.length);
+  assert.deepEqual([alice.peer.state, alice.errors[0].code, alice.errors[0].retryAfter], ['disconnected', 'busy', 5]);
+  await end(world);
+});

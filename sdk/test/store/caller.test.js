@@ -545,3 +545,32 @@ test('an error that is none of the known ones is an outcome', async () => {
   const waiting = await line.connect();
   assert.equal(waiting.outcome, FORGED);
 });
+
+test('a refusal beside a connection that is lost is heard at once', async () => {
+  const line = new Line();
+  await line.becomes('connected');
+  await line.becomes('disconnected');
+  const waiting = await line.connect();
+  assert.equal(line.dialled, 1);
+  const busy = new PeerRefused('bob', 'busy', 'busy', 5);
+  await line.becomes('disconnected', busy);
+  assert.equal(waiting.outcome, busy);
+  await line.wait(4.9);
+  assert.equal(line.dialled, 1);
+  await line.wait(2.1);
+  assert.equal(line.dialled, 2);
+});
+
+test('a peer that comes and goes does not put off the time-out for ever', async () => {
+  const line = new Line();
+  const waiting = await line.connect(5);
+  for (let round = 0; round < 5; round++) {
+    // Each time the attempt is made anew, and its clock with it.
+    await line.wait(2);
+    line.caller.presenceChanged(false, false);
+    line.caller.presenceChanged(true, true);
+    await settle();
+    line.clockFrom = line.timers.time();
+  }
+  failure(waiting, /it was not there after 5 s/);
+});

@@ -139,7 +139,7 @@ export class Side {
     return {
       stateChanged: (state, error) => {
         assert(state !== 'connected' || this.open, 'connected without a channel');
-        assert.equal(error !== null, state === 'failed');
+        assert(state === 'disconnected' || (error !== null) === (state === 'failed'));
         this.states.push(state);
         if (error) this.errors.push(error);
       },

@@ -468,11 +468,12 @@ class PeerConnection:
         if self._turns.calling and state in (PeerState.NEW, PeerState.FAILED, PeerState.CLOSED):
             state = PeerState.CONNECTING
         # An attempt that fails at once leaves the state as it was; who has asked for it still wants to know.
-        again = outcome is not self._told_outcome and state in (PeerState.FAILED, PeerState.CLOSED)
-        if state is not self._state or again:
+        news = outcome is not self._told_outcome
+        if state is not self._state or (news and state in (PeerState.FAILED, PeerState.CLOSED)):
             self._state = state
             error: Failure | None = None
-            if state is PeerState.FAILED and outcome is not None:
+            # DISCONNECTED: an attempt beside the connection that is lost has failed.
+            if outcome is not None and (state is PeerState.FAILED or (news and state is PeerState.DISCONNECTED)):
                 error = self._errors.get(outcome.name) or self._failure(outcome)
             self._news.append(lambda: self._listener.state_changed(state, error))
         self._told_outcome = outcome

@@ -21,7 +21,8 @@ class PeerListener(Protocol):
     """
 
     def state_changed(self, state: PeerState, error: Failure | None) -> None:
-        """The state has changed. `error` says why for FAILED, and is None for all others."""
+        """The state has changed. `error` says why for FAILED, and for DISCONNECTED why an attempt to replace the lost
+        connection has failed, if there was one. It is None for all others."""
 
     def channel_opened(self, hello: Hello) -> None:
         """A channel is open; `hello` is the other side's. Frames can be sent from now on."""

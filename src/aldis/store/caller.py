@@ -145,9 +145,14 @@ class Caller:
         self._waiters.add(waiter)
         timer: Timer
 
+        began: float | None = None
+
         def late() -> None:
-            nonlocal timer
+            nonlocal timer, began
             since = self._line.clock_from
+            if since is not None:
+                # A peer that comes and goes has a new attempt each time. The waiter has one time-out.
+                since = began = since if began is None else min(began, since)
             left = seconds if since is None else since + seconds - self._timers.time()
             if left > 0:
                 timer = self._timers.call_later(left, late)
@@ -230,7 +235,8 @@ class Caller:
             self._failures = 0
         was_connected, self._connected_at = self._connected_at is not None, None
         if self._outcome is not None:
-            if state is not PeerState.DISCONNECTED and not self._outcome.done():
+            # DISCONNECTED with an error: the attempt has failed beside a connection that may still come back.
+            if (state is not PeerState.DISCONNECTED or error is not None) and not self._outcome.done():
                 self._outcome.set_result(error or PeerConnectionFailed(self._line.user_id, "it has hung up"))
             return
         if state is PeerState.CLOSED and was_connected and not self._line.queued:
