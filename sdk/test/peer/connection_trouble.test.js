@@ -257,7 +257,9 @@ test('a refusal is told while the connection before may still come back', async 
   const { alice, bob, link } = world;
   link.middle = (message) => {
     const { event } = message;
-    return [{ ...message, event: event.capabilities ? { ...event, capabilities: { trickle: true, restart: false } } : event }];
+    return [
+      { ...message, event: event.capabilities ? { ...event, capabilities: { trickle: true, restart: false } } : event },
+    ];
   };
   alice.peer.connect();
   await alice.until('connected');
@@ -271,7 +273,14 @@ test('a refusal is told while the connection before may still come back', async 
   alice.peer.connect();
   await until(() => link.of('offerReceived', 'alice').length === 2);
   const { connection } = link.of('offerReceived', 'alice')[1];
-  alice.peer.receive({ type: 'byeReceived', sender: 'bob', connection, reason: 'not now', code: 'busy', retryAfter: 5 });
+  alice.peer.receive({
+    type: 'byeReceived',
+    sender: 'bob',
+    connection,
+    reason: 'not now',
+    code: 'busy',
+    retryAfter: 5,
+  });
   await until(() => alice.errors.length);
   assert.deepEqual([alice.peer.state, alice.errors[0].code, alice.errors[0].retryAfter], ['disconnected', 'busy', 5]);
   await end(world);
