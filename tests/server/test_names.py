@@ -34,6 +34,8 @@ def own(names: ServerNames, text: str, arrival: Arrival) -> str | None:
         ("[::ffff:10.0.0.5]:8080", LAN),
         ("[fe80::1]:8080", Arrival("fe80::1%eth0", 8080)),
         ("[2001:db8::1]", Arrival("2001:db8::1", 80)),
+        ("0.0.0.0:8080", LOOPBACK),  # dialled as it was given to `--host`; systems take it for the loopback address
+        ("[::]:8080", Arrival("::1", 8080)),
     ],
 )
 def test_without_names_where_it_arrived_is_the_name(text: str, arrival: Arrival) -> None:
@@ -56,7 +58,9 @@ def test_without_names_where_it_arrived_is_the_name(text: str, arrival: Arrival)
         ("localhost:9000", LOOPBACK),
         ("localhost", LOOPBACK),
         ("127.0.0.2:8080", LOOPBACK),  # another server may listen there
-        ("0.0.0.0:8080", LOOPBACK),
+        ("0.0.0.0:8080", LAN),
+        ("[::]:8080", LAN),
+        ("0.0.0.0:9000", LOOPBACK),
         ("127.1:8080", LOOPBACK),
         ("localhost.evil.example:8080", LOOPBACK),
         ("notlocalhost:8080", LOOPBACK),

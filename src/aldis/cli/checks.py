@@ -229,7 +229,7 @@ _ADVICE: Final = {
     "address": "Check the spelling, and that this machine has a name server.",
     "port": "Check that the server runs, listens on that address (--host) and port, and that no firewall is between.",
     "TLS": "Use the name that is in the certificate; for one of your own making, --ca-file names its authority.",
-    "WebSocket": "Check host, port and path; a proxy in between must pass WebSocket upgrades on.",
+    "WebSocket": "Check host, port and path; a proxy in between must pass the Host header and WebSocket upgrades on.",
 }
 
 

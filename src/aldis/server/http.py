@@ -181,7 +181,8 @@ def misdirected(host: Host) -> Reply:
         "\n"
         f"    aldis serve --names {host.text}\n"
         "\n"
-        "With several names, separate them by commas. A proxy in front of it has to pass the Host header on.\n"
+        "List there all names and addresses that people use, separated by commas: no others count then, not even\n"
+        "localhost. A proxy in front of it has to pass the Host header on.\n"
     )
     return plain(HTTPStatus.MISDIRECTED_REQUEST, text, MISDIRECTED)
 

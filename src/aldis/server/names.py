@@ -5,9 +5,10 @@ challenge on to a client of its own has to send us its own name in `Host`, or th
 accepts a host only if it knows by itself that the name is its own. It never believes `X-Forwarded-Host` or `Forwarded`.
 
 * With names in the settings, those and no others.
-* Without: the literal address at which the connection has arrived; `localhost` and names under it, when that is a
-  loopback address; the names and addresses in the server's certificate. The port is part of the name and has to be the
-  one at which the connection has arrived, because another port of the same machine may be somebody else's.
+* Without: the literal address at which the connection has arrived; `localhost`, names under it and the unspecified
+  address (0.0.0.0), which all mean "this machine" to a client, when that is a loopback address; the names and addresses
+  in the server's certificate. The port is part of the name and has to be the one at which the connection has arrived,
+  because another port of the same machine may be somebody else's.
 
 With names in the settings, a `Host` that has the address of arrival stands for the first of the names: proxies that do
 not pass `Host` on write there what they dial. This lets no other name in; the proof has to fit the first name.
@@ -118,10 +119,13 @@ class ServerNames:
     def _is_arrival(self, host: Host, arrival: Arrival) -> bool:
         if not self._port_fits(host, arrival):
             return False
-        arrived = _address(arrival.address)
+        arrived, dialled = _address(arrival.address), _address(host.name)
+        if arrived is None:
+            return False
         if host.name == "localhost" or host.name.endswith(".localhost"):  # RFC 6761 section 6.3
-            return arrived is not None and arrived.is_loopback
-        return arrived is not None and _address(host.name) == arrived
+            return arrived.is_loopback
+        # Systems dial themselves when they are told to dial 0.0.0.0 or ::, as people do who gave that to `--host`.
+        return dialled == arrived or (dialled is not None and dialled.is_unspecified and arrived.is_loopback)
 
     def _is_certified(self, name: str) -> bool:
         address = _address(name)
