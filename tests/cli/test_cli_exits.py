@@ -52,4 +52,6 @@ def test_what_can_be_done_is_said() -> None:
     assert "--as" in explain(errors.RequestFailed("key-mismatch", "no"))
     assert "--device" in explain(errors.ConnectionClosed(4001, "replaced"))
     assert "7 s" in explain(errors.RequestFailed("rate-limited", "slow down", temporary=True, retry_after=7.0))
+    full = errors.RequestFailed("over-capacity", "16 devices are online", temporary=True, retry_after=30.0)
+    assert "End one of them, or try again in 30 s" in explain(full)
     assert "aldis doctor" in explain(errors.ServerUnreachable("ws://x", "refused"))

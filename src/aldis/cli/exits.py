@@ -109,6 +109,8 @@ def _hint(error: AldisError) -> str | None:
             )
         case RequestFailed(code=ErrorCode.RATE_LIMITED, retry_after=float() as seconds):
             return f"Try again in {seconds:.0f} s."
+        case RequestFailed(code=ErrorCode.OVER_CAPACITY, retry_after=float() as seconds):
+            return f"End one of them, or try again in {seconds:.0f} s: those that are lost are gone by then."
         case ConnectionClosed(code=CloseCode.REPLACED):
             return (
                 "The same name has connected again, with the same key, from another place.\n"

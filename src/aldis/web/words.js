@@ -160,7 +160,7 @@ const REFUSALS = {
   unauthorized: ['This server lets in only those who have a token', 'Ask its operator.'],
   forbidden: ['This server does not allow that', 'Ask its operator.'],
   'rate-limited': ['That was too much at once', 'Wait a moment, then try again.'],
-  'over-capacity': ['The server is full', 'Try again later.'],
+  'over-capacity': ['Your name is online on too many devices', 'Close it on one of them, then try again.'],
   timeout: ['The server is slow', 'Try again in a moment.'],
 };
 
