@@ -171,3 +171,21 @@ def test_a_session_that_is_over_keeps_nothing_of_what_its_client_sent(attack: Ca
         client.inbox.clear()
 
     assert growth(one, world, clients) < 3 * 1024
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["that reads", "that does not read"])
+def test_a_watch_of_one_name_copies_nothing_of_a_watcher_of_thousands(full: bool) -> None:
+    """A copy for each message of 40 bytes would let one client take the whole processor."""
+    world = World()
+    watcher = deaf(world, "watcher")
+    watcher.full = full
+    for number in range(8):
+        watcher.send(type="watch", userIds=[f"user{number}-{one}" for one in range(1000)])
+    assert len(watcher.session.untold or ()) == (8000 if full else 0)
+    tracemalloc.start()
+    try:
+        watcher.send(type="watch", userIds=["user0-0"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 1024

@@ -383,7 +383,7 @@ class Hub:
         if user_ids is None:
             return
         watches = session.watches if session.watches is not None else set()
-        if len(watches.union(user_ids)) > self.settings.max_watches:
+        if len(watches) + sum(user_id not in watches for user_id in user_ids) > self.settings.max_watches:
             text = f"at most {self.settings.max_watches} names can be watched by one session"
             self._voice.refuse(session, "watch", ErrorCode.TOO_LARGE, text, message.id)
             return

@@ -544,6 +544,8 @@ class Registrar:
 
     def tell_untold(self, watcher: Session) -> None:
         """Tell a connected watcher what it is still to be told, until its connection is full."""
+        if watcher.connection is not None and watcher.connection.full:
+            return
         untold, watcher.untold = watcher.untold, None
         rest = iter(untold or ())
         while watcher.connection is not None:
