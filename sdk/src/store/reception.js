@@ -4,7 +4,8 @@
  * Rules: the application is asked once for each key with which somebody calls, and not at all for those whom it wants
  * itself. The key is the one that the offer claims; that the offer was made with it is checked by the connection
  * afterwards, so a claim alone opens nothing. Who is not let in is told so, since waiting would not help: once for each
- * offer, and at most `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals.
+ * offer, at most `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals. The others wait: one
+ * of each sender, the newest.
  */
 import { TooManyPeers, UsageError } from '../errors.js';
 import { PROOF_PAUSE } from '../peer/trust.js';
@@ -28,11 +29,13 @@ import { claimedKey, sameKey } from './keys.js';
  */
 
 export const MAX_REFUSALS = 64;
+/** Refusals that wait: all callers of a popular program may come at once, after a restart. */
+export const MAX_WAITING = 1024;
 // Seconds after which an offer that was refused may be made again.
 const PEERS_PAUSE = 30;
 
-/** @type {WeakMap<object, number>} how many refusals of a client are on their way */
-const refusing = new WeakMap();
+/** @type {WeakMap<object, { busy: number, waiting: Map<string, () => Promise<void>> }>} by client; `busy` are on their way */
+const desks = new WeakMap();
 
 /**
  * Tell who has made an offer that it is not taken: why, and in how many seconds another one may be. Whether it arrives is
@@ -45,12 +48,25 @@ const refusing = new WeakMap();
  * @param {number} [retryAfter]
  */
 export function refuse(client, { sender, connection }, reason, code, retryAfter) {
-  const count = refusing.get(client) ?? 0;
-  if (count < MAX_REFUSALS) {
-    refusing.set(client, count + 1);
-    const done = () => refusing.set(client, Number(refusing.get(client)) - 1);
-    client.sendBye(sender, { connection, reason, code, retryAfter }).then(done, done);
+  const desk = desks.get(client) ?? { busy: 0, waiting: new Map() };
+  const { waiting } = desk;
+  desks.set(client, desk);
+  if (waiting.size < MAX_WAITING || waiting.has(sender)) {
+    waiting.set(sender, () => client.sendBye(sender, { connection, reason, code, retryAfter }));
   }
+  const next = () => {
+    for (const [to, send] of waiting) {
+      if (desk.busy >= MAX_REFUSALS) return;
+      waiting.delete(to);
+      desk.busy++;
+      const done = () => {
+        desk.busy--;
+        next();
+      };
+      send().then(done, done);
+    }
+  };
+  next();
 }
 
 /**

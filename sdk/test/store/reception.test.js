@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConnectionLost, InvalidAddress, TooManyPeers } from '../../src/errors.js';
 import { toBase64 } from '../../src/protocol/codec.js';
-import { admit, MAX_REFUSALS } from '../../src/store/reception.js';
+import { admit, MAX_REFUSALS, MAX_WAITING } from '../../src/store/reception.js';
 import { settle } from '../support/fake_timers.js';
 
 const KEY = new Uint8Array(32).fill(1);
@@ -108,6 +108,18 @@ test('a flood of offers does not become a flood of refusals', async () => {
   for (let n = 0; n < 1000; n++) admit(offer(), 'bob', undefined, house);
   assert.equal(byes.length, MAX_REFUSALS);
   await settle();
-  admit(offer(), 'bob', undefined, house);
-  assert.equal(byes.length, MAX_REFUSALS + 1);
+  assert.equal(byes.length, MAX_REFUSALS + 1); // the newest
+});
+
+test('callers who come all at once are all told, a few at a time, as far as there is room', async () => {
+  const { byes, house } = made(
+    () => false,
+    () => assert.fail(),
+  );
+  const most = MAX_REFUSALS + MAX_WAITING;
+  for (let n = 0; n <= most; n++) admit({ ...offer(), sender: `caller${n}` }, `caller${n}`, undefined, house);
+  assert.equal(byes.length, MAX_REFUSALS);
+  for (let rounds = 0; byes.length < most && rounds < 100; rounds++) await settle();
+  assert.deepEqual(new Set(byes.map(([to]) => to)).size, most);
+  assert.deepEqual(byes.at(-1), [`caller${most - 1}`, 'c', 'not accepted', 'not-accepted', undefined]);
 });

@@ -3,7 +3,8 @@
 Rules: the application is asked once for each key with which somebody calls, and not at all for those whom it wants
 itself. The key is the one that the offer claims; that the offer was made with it is checked by the connection
 afterwards, so a claim alone opens nothing. Who is not let in is told so, since waiting would not help: once for each
-offer, and at most `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals.
+offer, at most `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals. The others wait: one
+of each sender, the newest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, TypeAlias
 
 from aldis.client.client import SignalingClient
 from aldis.client.events import OfferReceived
-from aldis.errors import SignalingError, TooManyPeers, UsageError
+from aldis.errors import SignalingError, StateError, TooManyPeers, UsageError
 from aldis.peer.trust import PROOF_PAUSE
 from aldis.protocol.codes import RefusalCode
 from aldis.store.keys import claimed_key
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 
 MAX_REFUSALS: Final = 64
+# Refusals that wait. Each is a few hundred bytes; all callers of a popular program may come at once, after a restart.
+MAX_WAITING: Final = 1024
 _PEERS_PAUSE: Final = 30.0  # seconds until there may be room for another peer
 
 
@@ -44,6 +47,7 @@ class Reception:
         self._accept = accept
         self._spawn = spawn
         self._refusing = 0  # how many refusals are on their way
+        self._waiting: dict[str, Callable[[], Coroutine[object, object, None]]] = {}  # by sender, the oldest first
 
     def admit(self, offer: OfferReceived, user_id: str, link: Link | None, make: Callable[[str], Link]) -> Link | None:
         """The link of a user who calls, made by `make` for a new one; None when they are not let in."""
@@ -85,16 +89,24 @@ class Reception:
 
     def refuse(self, offer: OfferReceived, reason: str, code: str, retry_after: float | None = None) -> None:
         """Tell who has made an offer that it is not taken: why, and in how many seconds another one may be."""
+        sender, connection = offer.sender, offer.connection  # not the offer: it may be large
+        if sender not in self._waiting and len(self._waiting) >= MAX_WAITING:
+            _log.warning("an offer of %r is dropped: too many refusals wait", sender)
+            return
+        self._waiting[sender] = lambda: self._client.send_bye(
+            sender, connection=connection, reason=reason, code=code, retry_after=retry_after
+        )
         if self._refusing < MAX_REFUSALS:
             self._refusing += 1
-            self._spawn(self._send_bye(offer, reason, code, retry_after), f"refuse {offer.sender}")
+            self._spawn(self._send_byes(), "refuse offers")
 
-    async def _send_bye(self, offer: OfferReceived, reason: str, code: str, retry_after: float | None) -> None:
+    async def _send_byes(self) -> None:
         try:
-            await self._client.send_bye(
-                offer.sender, connection=offer.connection, reason=reason, code=code, retry_after=retry_after
-            )
-        except (SignalingError, UsageError) as error:
-            _log.debug("a refusal was not delivered to %r: %s", offer.sender, error)
+            while self._waiting:
+                sender = next(iter(self._waiting))
+                try:
+                    await self._waiting.pop(sender)()
+                except (SignalingError, UsageError, StateError) as error:
+                    _log.debug("a refusal was not delivered to %r: %s", sender, error)
         finally:
             self._refusing -= 1
