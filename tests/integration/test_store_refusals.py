@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from aldis.client.client import SignalingClient
-from aldis.client.events import ByeReceived
+from aldis.client.events import ByeReceived, OfferReceived
 from aldis.errors import PeerRefused
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
@@ -21,6 +21,7 @@ from aldis.peer.negotiation import MAX_OFFERS
 from aldis.peer.trust import Trust
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
+from support.patience import PATIENCE
 from support.peers import nothing_left_behind
 from support.stores import contents, running_server, stores, until_state
 
@@ -122,3 +123,27 @@ async def test_offers_without_a_proof_and_offers_without_end_are_answered() -> N
         assert (too_many.connection, too_many.code) == (f"number{MAX_OFFERS}", "rate-limited")
         assert too_many.retry_after is not None
         assert 0 < too_many.retry_after <= 10
+
+
+async def test_who_answers_an_offer_of_a_program_that_was_restarted_learns_that_it_is_over() -> None:
+    """Else the attempt would keep the place of another one until its time-out."""
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "alice") as (alice,),
+        SignalingClient(server.url, "bob") as bob,
+        asyncio.timeout(PATIENCE),
+    ):
+        await bob.register(Identity.generate())
+        events = bob.events()
+        await bob.send_answer("alice", "v=0\r\n", connection="of before")
+        bye = await anext(events)
+        await alice.send("bob", "hello")  # now there is an attempt with another name
+        offer = await anext(events)
+        assert isinstance(offer, OfferReceived)
+        await bob.send_answer("alice", "v=0\r\n", connection="of before, too")
+        while not isinstance(another := await anext(events), ByeReceived):
+            pass
+        assert isinstance(bye, ByeReceived)
+        assert (bye.connection, bye.reason, bye.code) == ("of before", "this connection is over", None)
+        assert (another.connection, another.reason) == ("of before, too", "this connection is over")

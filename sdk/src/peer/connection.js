@@ -218,6 +218,15 @@ export class PeerConnection {
   }
 
   /**
+   * Whether there is a connection of that name, or was one not long ago.
+   *
+   * @param {string | null} name
+   */
+  knows(name) {
+    return this.#wires.has(name ?? '') || this.#machine.isOver(name ?? '');
+  }
+
+  /**
    * Take in a message from the peer: who it is from, the owner has seen to. Never throws for what it says. Ignored after
    * `close()`.
    *

@@ -238,17 +238,17 @@ export class Link {
   }
 
   /**
-   * Take in what the peer says through the server.
-   *
+   * Take in what the peer says through the server; null when it is meant for a connection that is gone.
    * @param {PeerEvent} event
    */
   receive(event) {
-    if (!this.#connection && event.type !== 'offerReceived') {
-      return; // meant for a connection that is gone
+    const known = event.type === 'answerReceived' ? this.#connection?.knows(event.connection) : this.#connection;
+    if (event.type !== 'offerReceived' && !known) {
+      return null;
     }
     // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
     const [userId, device] = split(event.sender);
-    this.#connect().receive({ ...event, sender: `${userId}/${device ?? DEFAULT_DEVICE}` });
+    return this.#connect().receive({ ...event, sender: `${userId}/${device ?? DEFAULT_DEVICE}` });
   }
 
   /**

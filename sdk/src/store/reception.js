@@ -38,13 +38,13 @@ const PEERS_PAUSE = 30;
 const desks = new WeakMap();
 
 /**
- * Tell who has made an offer that it is not taken: why, and in how many seconds another one may be. Whether it arrives is
+ * Tell who has made an offer, or an answer, that it is not taken: why, and in how many seconds another one may be. Whether it arrives is
  * all the same to us.
  *
  * @param {House['client']} client
  * @param {Pick<OfferReceived, 'sender' | 'connection'>} offer
  * @param {string} reason
- * @param {RefusalCode} code
+ * @param {RefusalCode} [code]
  * @param {number} [retryAfter]
  */
 export function refuse(client, { sender, connection }, reason, code, retryAfter) {

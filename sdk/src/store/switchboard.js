@@ -455,7 +455,10 @@ export class Switchboard {
     if (event.type === 'offerReceived') {
       link = admit(event, userId, link, this);
     }
-    link?.receive(event);
+    if (!link || link.receive(event) === null) {
+      // To an offer of before this page was loaded, perhaps: whoever has answered it waits in vain.
+      if (event.type === 'answerReceived') refuse(this.client, event, 'this connection is over');
+    }
   }
 
   // --- for the links (`link.Home`) ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { SignalingClient } from '../../src/client/client.js';
 import { PeerRefused } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { contents, scene, untilPeer } from '../support/stores.js';
@@ -53,4 +54,22 @@ test('whose key is not the expected one learns so', async (t) => {
   assert.deepEqual([code, temporary, retryAfter], ['key-refused', true, 30]);
   await alice.acceptKey('bob', bob.identity.publicKey);
   await bob.connectToPeer('alice');
+});
+
+test('who answers an offer of a program that was restarted learns that it is over', async (t) => {
+  const { alice, server } = await scene(t, {});
+  const bob = new SignalingClient(server.url, 'bob');
+  t.after(() => bob.close());
+  const heard = (type) => new Promise((resolve) => bob.subscribe((event) => event.type === type && resolve(event)));
+  await bob.connect();
+  await bob.register(await Identity.generate());
+  for (const connection of ['of before', 'of before, too']) {
+    const bye = heard('byeReceived');
+    await bob.sendAnswer('alice', 'v=0\r\n', { connection });
+    const { reason, code, ...rest } = await bye;
+    assert.deepEqual([rest.connection, reason, code], [connection, 'this connection is over', null]);
+    const offer = heard('offerReceived');
+    alice.send('bob', 'hello'); // now there is an attempt with another name
+    if (connection === 'of before') await offer;
+  }
 });

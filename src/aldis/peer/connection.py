@@ -188,6 +188,10 @@ class PeerConnection:
         """When the turn of the last call of ours came; None while one waits: its clock has not begun."""
         return None if self._turns.calling else self._clock_from
 
+    def knows(self, name: str | None) -> bool:
+        """Whether there is a connection of that name, or was one not long ago."""
+        return name is not None and (name in self._wires or self._machine.is_over(name))
+
     def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
         """Take in a message from the peer; never raises for what it says. Ignored after `close()`."""
         if self._closing is not None or addresses.split(event.sender)[0] != self._remote:

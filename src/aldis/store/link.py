@@ -241,16 +241,19 @@ class Link:
         if self.state is not PeerState.CONNECTED:
             self.caller.queued()
 
-    def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
-        """Take in what the peer says through the server."""
+    def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> bool:
+        """Take in what the peer says through the server; False when it is meant for a connection that is gone."""
         connection = self._connection
         if connection is None:
             if not isinstance(event, OfferReceived):
-                return  # meant for a connection that is gone
+                return False
             connection = self._connect()
+        elif isinstance(event, AnswerReceived) and not connection.knows(event.connection):
+            return False
         # A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
         user_id, device = split(event.sender)
         connection.receive(event if device is not None else replace(event, sender=f"{user_id}/{DEFAULT_DEVICE}"))
+        return True
 
     def presence_changed(self, event: PresenceChanged) -> None:
         """The server has said whether the peer is online."""

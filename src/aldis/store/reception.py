@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final, TypeAlias
 
 from aldis.client.client import SignalingClient
-from aldis.client.events import OfferReceived
+from aldis.client.events import AnswerReceived, OfferReceived
 from aldis.errors import SignalingError, StateError, TooManyPeers, UsageError
 from aldis.peer.trust import PROOF_PAUSE
 from aldis.protocol.codes import RefusalCode
@@ -87,8 +87,15 @@ class Reception:
             _log.exception("the accept callback raised on %s", user_id)
             return False
 
-    def refuse(self, offer: OfferReceived, reason: str, code: str, retry_after: float | None = None) -> None:
-        """Tell who has made an offer that it is not taken: why, and in how many seconds another one may be."""
+    def refuse(
+        self,
+        offer: OfferReceived | AnswerReceived,
+        reason: str,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Tell who has made an offer, or an answer, that it is not taken: why, and in how many seconds another offer
+        may be."""
         sender, connection = offer.sender, offer.connection  # not the offer: it may be large
         if sender not in self._waiting and len(self._waiting) >= MAX_WAITING:
             _log.warning("an offer of %r is dropped: too many refusals wait", sender)

@@ -341,8 +341,10 @@ class Switchboard:
         link = self._links.get(user_id)
         if isinstance(event, OfferReceived):
             link = self._reception.admit(event, user_id, link, lambda user_id: self.link(user_id, stranger=True))
-        if link is not None:
-            link.receive(event)
+        taken = link is not None and link.receive(event)
+        if isinstance(event, AnswerReceived) and not taken:
+            # To an offer of before our program was started, perhaps: whoever has answered it waits in vain.
+            self._reception.refuse(event, "this connection is over")
 
     # --- for the links (`link.Home`) ------------------------------------------------------------------------------
 
