@@ -577,3 +577,14 @@ async def test_a_peer_that_comes_and_goes_does_not_put_off_the_time_out_for_ever
     assert task.done()
     with pytest.raises(PeerConnectionFailed):
         await task
+
+
+async def test_no_server_silences_a_peer_for_longer_than_five_minutes() -> None:
+    line = Line()
+    line.found = [RequestFailed("rate-limited", "never", temporary=True, retry_after=1e308)]
+    await line.poked()
+    assert line.asked == 1
+    await line.wait(299)
+    assert line.asked == 1
+    await line.wait(2)
+    assert line.asked == 2

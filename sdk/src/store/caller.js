@@ -29,6 +29,7 @@ import {
   SignalingError,
   StateError,
 } from '../errors.js';
+import { LONGEST_PAUSE } from '../protocol/codes.js';
 
 /** A connection that has stood for so many seconds was no failure: the pauses begin small again. */
 export const SETTLED = 10;
@@ -384,7 +385,7 @@ export class Caller {
 
   /**
    * Call again after a pause, which begins in `notBefore` seconds, if that makes sense. Not in exactly so many seconds:
-   * others were told the same at the same time.
+   * others were told the same at the same time. And whatever the server says, in at most `LONGEST_PAUSE` and the pause.
    *
    * @param {number} [notBefore]
    */
@@ -393,7 +394,7 @@ export class Caller {
       return;
     }
     const pause = this.#backoff.delay(++this.#failures, this.#random());
-    this.#cancel = this.#timers.callLater(notBefore + pause, () => {
+    this.#cancel = this.#timers.callLater(Math.min(notBefore, LONGEST_PAUSE) + pause, () => {
       this.#cancel = null;
       this.poke();
     });

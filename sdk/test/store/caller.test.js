@@ -574,3 +574,13 @@ test('a peer that comes and goes does not put off the time-out for ever', async 
   }
   failure(waiting, /it was not there after 5 s/);
 });
+
+test('no server silences a peer for longer than five minutes', async () => {
+  const line = new Line();
+  line.found = [new RequestFailed('rate-limited', 'never', { temporary: true, retryAfter: 1e308 })];
+  await line.poked();
+  await line.wait(299);
+  assert.equal(line.asked, 1);
+  await line.wait(2);
+  assert.equal(line.asked, 2);
+});

@@ -38,6 +38,7 @@ from aldis.errors import (
 )
 from aldis.peer.connection import Failure, PeerState
 from aldis.peer.wire import Timer, Timers
+from aldis.protocol.codes import LONGEST_PAUSE
 
 _log = logging.getLogger(__name__)
 
@@ -365,12 +366,13 @@ class Caller:
     def _retry(self, not_before: float = 0.0) -> None:
         """Call again after a pause, which begins in `not_before` seconds, if that makes sense.
 
-        Not in exactly so many seconds: others were told the same at the same time.
+        Not in exactly so many seconds: others were told the same at the same time. And whatever the server says, in at
+        most `LONGEST_PAUSE` seconds and the pause.
         """
         if self._timer is not None or not self._line.wanted or self._offline or self._blocked or self._hushed:
             return
         self._failures += 1
-        pause = not_before + self._backoff.delay(self._failures, self._random())
+        pause = min(not_before, LONGEST_PAUSE) + self._backoff.delay(self._failures, self._random())
         self._timer = self._timers.call_later(pause, self._due)
 
     def _due(self) -> None:
