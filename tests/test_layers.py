@@ -16,6 +16,7 @@ ALDIS = Rules(
     layers={
         "errors": 0,
         "version": 0,
+        "settings": 0,
         "environment": 1,
         "protocol": 1,
         "identity": 1,
@@ -30,10 +31,11 @@ ALDIS = Rules(
         "_pyinstaller": 7,
     },
     # The hub puts its questions in the words of `backends.base`, and knows no backend.
-    sideways={"hub": frozenset({"backends.base"})},
+    sideways={"hub": frozenset({"backends.base"}), "settings": frozenset({"errors"})},
     pure=frozenset(
         {
             "errors",
+            "settings",
             "protocol",
             "identity.proofs",
             "hub",

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
@@ -346,17 +347,53 @@ async def test_old_tls_and_no_tls_are_refused(tmp_path: Path) -> None:
             assert await client.request({"type": "ping"}) == {"type": "pong"}
 
 
-@pytest.mark.parametrize("broken", ["missing", "not a certificate", "the key of another"])
-async def test_a_certificate_that_cannot_be_used_is_an_error_in_words(tmp_path: Path, broken: str) -> None:
+@pytest.mark.parametrize(
+    ("broken", "setting", "problem"),
+    [
+        ("missing", "tls_cert", "cannot read"),
+        ("not a certificate", "tls_cert", "holds no certificate"),
+        ("damaged", "tls_cert", "not a certificate and its key"),
+        ("the key of another", "tls_key", "is not the key of the certificate"),
+        ("swapped", "tls_cert", "holds no certificate"),
+        ("no key", "tls_key", "holds no private key"),
+        ("a folder", "tls_key", "cannot read"),
+        ("encrypted", "tls_key", "is encrypted"),
+    ],
+)
+async def test_a_certificate_that_cannot_be_used_is_an_error_in_words(
+    tmp_path: Path, broken: str, setting: str, problem: str
+) -> None:
     files = make_certificates(tmp_path)
     certificate, key = files.cert, files.key
-    if broken == "missing":
-        certificate = tmp_path / "nowhere.pem"
-    elif broken == "not a certificate":
-        certificate.write_text("hello")
-    else:
-        (tmp_path / "other").mkdir()
-        key = make_certificates(tmp_path / "other").key
-    with pytest.raises(ConfigError) as raised:
+    match broken:
+        case "missing":
+            certificate = tmp_path / "nowhere.pem"
+        case "not a certificate":
+            certificate.write_text("hello")
+        case "damaged":
+            certificate.write_text(certificate.read_text()[:200])
+        case "the key of another":
+            (tmp_path / "other").mkdir()
+            key = make_certificates(tmp_path / "other").key
+        case "swapped":
+            certificate, key = key, certificate
+        case "no key":
+            key = certificate
+        case "a folder":
+            key = tmp_path
+        case "encrypted":
+            private = serialization.load_pem_private_key(key.read_bytes(), None)
+            password = serialization.BestAvailableEncryption(b"password")
+            pkcs8 = serialization.PrivateFormat.PKCS8
+            key.write_bytes(private.private_bytes(serialization.Encoding.PEM, pkcs8, password))
+    with pytest.raises(ConfigError, match=problem) as raised:
         await SignalingServer(config(tls_cert=certificate, tls_key=key)).start()
-    assert raised.value.setting == "tls_cert"
+    assert raised.value.setting == setting
+
+
+@pytest.mark.parametrize("name", ["host", "admin_host"])
+@pytest.mark.parametrize("value", ["ß" * 60, ".", "a" * 70])
+async def test_a_host_that_no_resolver_takes_is_an_error_of_that_setting(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match="no address and no host name") as raised:
+        await SignalingServer(config(**{"admin_port": 0, name: value})).start()
+    assert raised.value.setting == name

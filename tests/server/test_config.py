@@ -212,3 +212,48 @@ def test_a_base_path_is_read_without_its_last_slash_and_names_as_clients_send_th
     for setting in ({"base_path": "a"}, {"base_path": "//a"}, {"base_path": "/a b"}, {"names": ("a.example:99999",)}):
         with pytest.raises(ConfigError):
             ServerConfig(**setting)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[
+            (name, value)
+            for name in ("host", "admin_host")
+            for value in ("a b", "a\0b", "x" * 300, "http://a", "\ud800")
+        ],
+        *[(name, value) for name in ("data", "tls_cert", "tls_key") for value in ("a\0b", Path("a\0b"), "\ud800")],
+        *[("base_path", value) for value in ("/a/../b", "/.", "/a/..", "/./a")],
+        *[("names", value) for value in ("a..example", "xn--a.example", "256.1.1.1")],
+        *[
+            ("origins", value)
+            for value in ("https://a:99999", "https://a:0", "https://a..b", "https://u@a", "https://")
+        ],
+        *[("turn_secret", value) for value in ("\ud800",)],
+    ],
+)
+def test_what_could_only_fail_later_is_told_at_once(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as raised:
+        ServerConfig(**{name: value})  # type: ignore[arg-type]
+    assert raised.value.setting == name
+
+
+def test_origins_are_kept_as_browsers_send_them() -> None:
+    origins = ("https://A.example:443", "http://a.example:80", "https://bücher.example:8443", "null", "app://x.y")
+    assert ServerConfig(origins=origins).origins == (
+        "https://a.example",
+        "http://a.example",
+        "https://xn--bcher-kva.example:8443",
+        "null",
+        "app://x.y",
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "admin_host"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("localhost", "127.0.0.1")]
+)
+def test_the_admin_port_is_another_port(host: str, admin_host: str) -> None:
+    with pytest.raises(ConfigError, match="admin_port: 8080 is the public port already"):
+        ServerConfig(host=host, admin_host=admin_host, admin_port=8080)
+    assert ServerConfig(host="127.0.0.2", admin_host=admin_host, admin_port=8080).admin_port == 8080
+    assert ServerConfig(port=0, admin_port=0).port == 0

@@ -24,12 +24,13 @@ export class Backoff {
   /** @readonly */
   most = 30;
 
-  /** @param {BackoffOptions} [options] Also another `Backoff`. Throws `ConfigError` for what is no number from 0 up. */
+  /** @param {BackoffOptions} [options] Also another `Backoff`. Throws `ConfigError` for what is no number from 0 up, and
+   *   for a `factor` below 1, with which the waits would shrink. */
   constructor(options) {
     const defaults = /** @type {Required<BackoffOptions>} */ (this);
     Object.assign(
       this,
-      settings(defaults, options, 'backoff', (value) => value >= 0),
+      settings(defaults, options, 'backoff', (value, name) => value >= Number(name === 'factor')),
     );
   }
 

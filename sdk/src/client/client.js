@@ -20,7 +20,7 @@ import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
 import { parseEndpoint } from './endpoint.js';
 import { chunks, ClientMachine } from './machine.js';
-import { settings } from './settings.js';
+import { checkType, settings } from './settings.js';
 import { timers } from './timers.js';
 import { openTransport } from './transport.js';
 
@@ -98,7 +98,11 @@ export class SignalingClient {
       },
       options,
     );
-    if (toUtf8(token ?? '').length > MAX_TOKEN) throw new ConfigError('token', 'too long');
+    if (token !== null) {
+      checkType('token', token, 'string');
+      if (toUtf8(token).length > MAX_TOKEN || /\p{Cs}/u.test(token))
+        throw new ConfigError('token', 'too long, or no Unicode');
+    }
     const { url: dialled, server } = parseEndpoint(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;
@@ -354,7 +358,7 @@ export class SignalingClient {
  * @param {Identity | undefined} identity
  */
 export function checkIdentity(identity) {
-  if (!identity?.sign) throw new ConfigError('identity', 'not an Identity: await it');
+  if (!identity?.sign?.call || !identity.publicKey) throw new ConfigError('identity', 'not an Identity: await it');
 }
 
 /**

@@ -23,7 +23,7 @@ export function checkType(name, value, type) {
  * @param {T} defaults
  * @param {Partial<T> | undefined} changes
  * @param {string} [what] Those are settings of; none for the options of a call.
- * @param {(value: number) => boolean} [fits]
+ * @param {(value: number, name: string) => boolean} [fits]
  * @returns {Readonly<T>}
  */
 export function settings(defaults, changes, what = '', fits = (value) => value > 0) {
@@ -35,7 +35,7 @@ export function settings(defaults, changes, what = '', fits = (value) => value >
     if (value === undefined) continue;
     const type = typeof (all[name] ?? value);
     checkType(setting, value, type);
-    if (type === 'number' && !(Number.isFinite(value) && fits(value))) {
+    if (type === 'number' && !(Number.isFinite(value) && fits(value, name))) {
       throw new ConfigError(setting, `${value} is out of range`);
     }
     all[name] = value;

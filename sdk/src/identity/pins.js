@@ -6,7 +6,7 @@
  *
  * @import { Bytes } from '../protocol/codec.js'
  */
-import { IdentityError } from '../errors.js';
+import { ConfigError, IdentityError } from '../errors.js';
 import { bind } from '../proxies.js';
 import * as database from './database.js';
 
@@ -33,9 +33,11 @@ export class MemoryPins {
 
   /**
    * @param {{ limit?: number }} [options] With `limit` of them nobody new is pinned: none is dropped, or somebody who
-   *   makes up many names could have one forgotten. What a person accepts is always taken.
+   *   makes up many names could have one forgotten. What a person accepts is always taken. Throws
+   *   `ConfigError` for what is no number from 0 up.
    */
   constructor({ limit = 10_000 } = {}) {
+    if (!(limit >= 0)) throw new ConfigError('limit', `${limit} is out of range`);
     this.#limit = limit;
     bind(this, 'MemoryPins');
   }

@@ -89,17 +89,17 @@ export class NetworkStore {
   /** @param {StoreOptions} [options] Nothing is connected yet. Throws `ConfigError`. */
   constructor(options) {
     const given = settings(/** @type {StoreOptions} */ (OPTIONS), options);
-    const { identity, accept, iceServers, backoff, timing } = given;
+    const { identity, iceServers, backoff, timing } = given;
     const limits = storeLimits(given.limits);
     const pins = given.pins ?? new MemoryPins();
     if (identity && !('then' in Object(identity))) {
       checkIdentity(/** @type {Identity} */ (identity));
     }
-    if (!pins.find || !pins.pin || !pins.accept) {
+    if (!pins.find?.call || !pins.pin?.call || !pins.accept?.call) {
       throw new ConfigError('pins', 'without find, pin or accept');
     }
-    if (accept) {
-      checkType('accept', accept, 'function');
+    for (const name of /** @type {const} */ (['accept', 'RTCPeerConnection'])) {
+      checkType(name, given[name] ?? Object, 'function');
     }
     this.#mailbox = new Mailbox(limits, () => this.#board?.handOver());
     this.#setup = {

@@ -58,6 +58,14 @@ test('an option of the wrong kind is refused when it is given, and one that is n
     [{ pins: MemoryPins }, 'pins'],
     [{ accept: ['bob'] }, 'accept'],
     [{ accept: true }, 'accept'],
+    [{ accept: false }, 'accept'],
+    [{ accept: 0 }, 'accept'],
+    [{ identity: { sign: 5, publicKey: identity.publicKey } }, 'identity'],
+    [{ identity: { sign: () => {} } }, 'identity'],
+    [{ pins: { find: 1, pin: 1, accept: 1 } }, 'pins'],
+    [{ backoff: { factor: 0.5 } }, 'backoff.factor'],
+    [{ RTCPeerConnection: {} }, 'RTCPeerConnection'],
+    [{ RTCPeerConnection: 'webkit' }, 'RTCPeerConnection'],
   ]) {
     assert.throws(() => new NetworkStore(options), { name: 'ConfigError', setting }, JSON.stringify(options));
   }
@@ -67,6 +75,16 @@ test('an option of the wrong kind is refused when it is given, and one that is n
   new NetworkStore({ identity, pins: new MemoryPins(), accept: () => true });
   new NetworkStore({ identity: Promise.resolve(identity) });
   assert.throws(() => new SignalingClient(URL, 'alice', { device: 7 }), fault('device', 'not of type string'));
+});
+
+test('a token that no server would read, and a limit that is none, are refused where they are given', () => {
+  for (const token of [5, true, {}, '\ud800', 'é'.repeat(2049)]) {
+    assert.throws(() => new SignalingClient(URL, 'alice', { token }), { name: 'ConfigError', setting: 'token' });
+  }
+  new SignalingClient(URL, 'alice', { token: '🔑' });
+  for (const limit of [NaN, -1, 'many', {}]) {
+    assert.throws(() => new MemoryPins({ limit }), { name: 'ConfigError', setting: 'limit' });
+  }
 });
 
 test('what is no key cannot be registered with, and the promise of one has to be awaited', async () => {

@@ -17,6 +17,7 @@ from aldis.environment import decoded, expand
 from aldis.errors import ConfigError, UsageError
 from aldis.identity.keys import check_fingerprint
 from aldis.protocol.addresses import device_problem, user_id_problem
+from aldis.settings import LONGEST_SECONDS
 
 DEFAULT_SERVER: Final = "ws://127.0.0.1:8080"
 
@@ -114,7 +115,7 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
+    if not 0 <= value <= LONGEST_SECONDS:
         raise ArgumentTypeError(f"{text!r} is no number of seconds")
     return value
 

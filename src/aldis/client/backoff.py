@@ -12,6 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aldis.errors import ConfigError
+from aldis.settings import check_count, check_number, check_seconds
+
+# A larger factor is no other rule: the second wait has the highest ceiling already.
+_LARGEST_FACTOR = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,14 @@ class Backoff:
     settled: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.first < float("inf"):
-            raise ConfigError("backoff.first", f"{self.first!r} is not a number of seconds")
-        if not 1 <= self.factor < float("inf"):
-            raise ConfigError("backoff.factor", f"{self.factor!r} is below 1, so the waits would shrink")
-        if not self.first <= self.most < float("inf"):
+        check_seconds("backoff.first", self.first, zero=True)
+        check_number("backoff.factor", self.factor, 1, _LARGEST_FACTOR)  # below 1 the waits would shrink
+        check_seconds("backoff.most", self.most, zero=True)
+        if self.most < self.first:
             raise ConfigError("backoff.most", f"{self.most!r} is below the first wait")
-        if self.attempts is not None and self.attempts < 0:
-            raise ConfigError("backoff.attempts", f"{self.attempts!r} is below zero")
-        if not 0 <= self.settled < float("inf"):
-            raise ConfigError("backoff.settled", f"{self.settled!r} is not a number of seconds")
+        if self.attempts is not None:
+            check_count("backoff.attempts", self.attempts, 0)
+        check_seconds("backoff.settled", self.settled, zero=True)
 
     def ceiling(self, attempt: int) -> float:
         """The longest wait before attempt `attempt`, which counts from 1."""

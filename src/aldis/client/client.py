@@ -38,6 +38,7 @@ from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import DEFAULT_DEVICE, join
 from aldis.protocol.codec import raw
+from aldis.settings import check_path, check_seconds, check_type
 
 _logger = logging.getLogger("aldis.client")
 _T = TypeVar("_T")
@@ -82,10 +83,13 @@ class SignalingClient:
         Raises `ConfigError` and `InvalidAddress`.
         """
         for name, seconds in (("request_timeout", request_timeout), ("connect_timeout", connect_timeout)):
-            if not 0 < seconds < float("inf"):
-                raise ConfigError(name, f"{seconds!r} is not a number of seconds")
-        if token is not None and len(token.encode(errors="replace")) > m.MAX_TOKEN:
-            raise ConfigError("token", f"it has more than {m.MAX_TOKEN} bytes")
+            check_seconds(name, seconds)
+        if token is not None:
+            _check_token(token)
+        if ssl_context is not None:
+            check_type("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext")
+        if backoff is not None:
+            check_type("backoff", backoff, Backoff, "a Backoff")
         self._endpoint = Endpoint.parse(url)
         self._ssl_context = _tls(self._endpoint, ssl_context, ca_file)
         self._connect_timeout = connect_timeout
@@ -495,6 +499,18 @@ class SignalingClient:
         return result
 
 
+def _check_token(token: object) -> None:
+    # An error shows no part of it: it is a secret.
+    if not isinstance(token, str):
+        raise ConfigError("token", f"it is no text, but {type(token).__name__}")
+    try:
+        size = len(token.encode())
+    except UnicodeEncodeError:
+        raise ConfigError("token", "it has a lone surrogate, which UTF-8 cannot carry") from None
+    if size > m.MAX_TOKEN:
+        raise ConfigError("token", f"it has more than {m.MAX_TOKEN} bytes")
+
+
 def _tls(
     endpoint: Endpoint, context: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None
 ) -> ssl.SSLContext | None:
@@ -502,6 +518,7 @@ def _tls(
     if context is not None and ca_file is not None:
         raise ConfigError("ca_file", "pass either ssl_context or ca_file")
     if ca_file is not None:
+        check_path("ca_file", ca_file)
         try:
             return ssl.create_default_context(cafile=os.fspath(ca_file))
         except ssl.SSLError:

@@ -40,6 +40,8 @@ class Endpoint:
     @classmethod
     def parse(cls, text: str) -> Endpoint:
         """Read what a person wrote. Raises `ConfigError` (a `UsageError`) when it is no address of a server."""
+        if not isinstance(text, str):
+            raise ConfigError("url", f"{text!r} is not a str")
         # urlsplit would drop some of these silently, and they have no business in a header.
         if any(character.isspace() or unicodedata.category(character) in ("Cc", "Cs") for character in text):
             raise ConfigError("url", f"{text!r} contains white space or a control character")

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from aldis.errors import IdentityError, UsageError
+from aldis.settings import check_path
 
 PUBLIC_KEY_BYTES: Final = 32  # RFC 8032 section 5.1.5
 SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
@@ -61,7 +62,7 @@ class Identity:
 
         Raises `IdentityError` when the file is missing, is no Ed25519 key, or may be read by other users.
         """
-        path = Path(path)
+        path = check_path("path", path)
         try:
             # From the open file, not by name: what is checked is what is read.
             with path.open("rb") as file:
@@ -81,7 +82,7 @@ class Identity:
     @classmethod
     def load_or_create(cls, path: Path | str) -> Identity:
         """Read the identity at `path`, or make one and keep it there. Safe when two processes do so at once."""
-        path = Path(path)
+        path = check_path("path", path)
         # Not Path.exists, which raises what it cannot tell (a name too long, a folder that is closed to us).
         if not os.path.exists(path):
             try:
@@ -97,7 +98,7 @@ class Identity:
 
         Never overwrites: raises `FileExistsError` when there is a file already, `IdentityError` when it cannot write.
         """
-        path = Path(path)
+        path = check_path("path", path)
         data = self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -172,6 +173,8 @@ def check_fingerprint(text: str) -> str:
     Capitals count as small letters; hyphens, other dashes and white space may stand anywhere, or nowhere. What is left
     must be 32 characters of base32. Raises `UsageError` for what is not: no key would ever have it.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r} is no fingerprint: it is no str")
     plain = _BETWEEN.sub("", text)
     if not _FINGERPRINT.fullmatch(plain):
         raise UsageError(f"{text!r} is no fingerprint")

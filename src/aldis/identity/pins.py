@@ -14,7 +14,8 @@ import threading
 from pathlib import Path
 from typing import Final, Protocol
 
-from aldis.errors import ConfigError, IdentityError
+from aldis.errors import IdentityError
+from aldis.settings import check_count, check_path
 
 # About 4 MB. Strangers who call make pins, too, so there has to be an end to it.
 MAX_IN_MEMORY: Final = 10_000
@@ -55,8 +56,7 @@ class MemoryPins:
 
     def __init__(self, *, limit: int = MAX_IN_MEMORY) -> None:
         """Raises `ConfigError` for a limit below 1."""
-        if limit < 1:
-            raise ConfigError("limit", f"{limit!r} is no integer from 1 on")
+        check_count("limit", limit)
         self._limit = limit
         self._keys: dict[tuple[str, str], bytes] = {}
 
@@ -82,8 +82,8 @@ class FilePins:
     """Pins in a SQLite file, shared by all processes of a user. Every call is one small transaction."""
 
     def __init__(self, path: Path | str) -> None:
-        """Open or make the file; raises `IdentityError` when that is not possible."""
-        self._path = Path(path)
+        """Open or make the file; raises `IdentityError` when that is not possible, `ConfigError` when it is no path."""
+        self._path = check_path("path", path)
         self._lock = threading.Lock()
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -24,6 +23,7 @@ from aldis.peer.quality import Quality
 from aldis.protocol import channel
 from aldis.protocol.messages import Candidate, Proof
 from aldis.protocol.texts import clean
+from aldis.settings import check_seconds
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ BUFFER_LOW: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PeerTiming:
-    """How long things may take, all in seconds. Raises `ConfigError` for what is no finite number above 0.
+    """How long things may take, all in seconds. Raises `ConfigError` for what is no number above 0, or
+    more than `settings.LONGEST_SECONDS`.
 
     `attempt`: from the offer to HELLOs exchanged. `heal`: from the loss of an established path to its return, be it
     by itself or by an ICE restart. `heartbeat`: between PINGs at least, see `quality`. `silence`: without any frame,
@@ -53,9 +54,7 @@ class PeerTiming:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and 0 < value < math.inf):
-                raise ConfigError(f"timing.{name}", f"{value!r} is no number of seconds")
+            check_seconds(f"timing.{name}", getattr(self, name))
 
 
 class Timer(Protocol):

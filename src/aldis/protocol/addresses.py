@@ -24,8 +24,10 @@ _DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FORBIDDEN_CATEGORIES = ("Cc", "Cs")
 
 
-def user_id_problem(user_id: str) -> str | None:
+def user_id_problem(user_id: object) -> str | None:
     """Say in words what is wrong with a user id, or None when it is valid."""
+    if not isinstance(user_id, str):
+        return "a name is a str"
     if _USER_ID.fullmatch(user_id):
         return None
     if not user_id:
@@ -42,9 +44,9 @@ def user_id_problem(user_id: str) -> str | None:
     return None
 
 
-def device_problem(device: str) -> str | None:
+def device_problem(device: object) -> str | None:
     """Say in words what is wrong with a device name, or None when it is valid."""
-    if _DEVICE.fullmatch(device):
+    if isinstance(device, str) and _DEVICE.fullmatch(device):
         return None
     return f"a device name has 1 to {MAX_DEVICE} of A-Z a-z 0-9 . _ -"
 

@@ -46,7 +46,7 @@ class AdminSite:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise address_error("admin_", host, port, error) from error
         return cast(int, self._runner.addresses[0][1])
 

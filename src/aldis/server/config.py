@@ -21,15 +21,15 @@ from typing import Any, Final, Literal, TypeVar
 from aldis.environment import data_directory, decoded, expand
 from aldis.errors import ConfigError
 from aldis.protocol.ice import read_url
-from aldis.server.names import read_name
+from aldis.server.names import MAX_HOST, read_name, read_origin
+from aldis.settings import check_path
 
 MEMORY: Final = ":memory:"
 PREFIX: Final = "ALDIS_"
 # Variables of the other commands, and where the file is: not settings of a server, and no reason for a warning.
 _NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG"})
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/]+|null", re.IGNORECASE)
 # Of RFC 3986 section 3.3 what nobody has to quote.
-_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?")
 _WORDS: Final = {
     "true": True,
     "false": False,
@@ -107,9 +107,11 @@ def _secret(value: object) -> str:
 
 def _utf8(text: str) -> str:
     try:
-        return decoded(text)
+        text = decoded(text)
+        text.encode()  # a lone surrogate, which `decoded` leaves alone
     except ValueError:
         raise _Expected("a text in UTF-8") from None
+    return text
 
 
 def _admin_port(value: object) -> int | None:
@@ -141,6 +143,15 @@ def _names(value: object) -> tuple[str, ...]:
     return names
 
 
+def _origins(value: object) -> tuple[str, ...]:
+    expected = "an origin such as https://example.com, as browsers send it: scheme, host, and the port if it is not 443"
+    read = tuple(map(read_origin, _texts(re.compile(r"\S+"), expected)(value)))
+    origins = tuple(origin for origin in read if origin is not None)
+    if len(origins) < len(read):
+        raise _Expected(expected)
+    return origins
+
+
 def _base_path(value: object) -> str:
     if isinstance(value, str) and _PATH.fullmatch(value.strip()):
         return value.strip().rstrip("/")
@@ -169,26 +180,37 @@ def _ice_urls(kind: str, expected: str) -> Callable[[object], tuple[str, ...]]:
 
 
 def _data(value: object) -> str:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, str) and value.strip():
-        return value if value == MEMORY else str(_path(value))
+    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
+        return MEMORY if value == MEMORY else str(_path(value))
     raise _Expected(f"a directory, or {MEMORY} to keep nothing")
 
 
 def _file(value: object) -> Path | None:
-    if value is None or isinstance(value, Path):
+    if value is None:
         return value
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
         return _path(value)
     raise _Expected("a file")
 
 
-def _path(text: str) -> Path:
+def _path(value: str | Path) -> Path:
     try:
-        return expand(text)
+        path = check_path("path", value)
+    except ConfigError as error:
+        raise _Expected(f"a path; {error.problem}") from None
+    if isinstance(value, Path):
+        return path
+    try:
+        return expand(value)
     except ConfigError:
         raise _Expected("a path without `~`, as this home directory is not known") from None
+
+
+def _host(value: object) -> str:
+    text = _text(value)
+    if len(text) > MAX_HOST or any(character.isspace() or character in "\0/" for character in text):
+        raise _Expected("the address or the name of a network interface of this machine")
+    return text
 
 
 def _setting(default: T, read: Callable[[object], object], text: str, *, secret: bool = False) -> T:
@@ -204,10 +226,10 @@ class ServerConfig:
     `help_of(name)` says in a line what each is for. Times are in seconds, sizes in bytes.
     """
 
-    host: str = _setting("127.0.0.1", _text, "The address to listen on; 0.0.0.0 or :: for all.")
+    host: str = _setting("127.0.0.1", _host, "The address to listen on; 0.0.0.0 or :: for all.")
     port: int = _setting(8080, _integer(0, 65535), "The port to listen on; 0 takes a free one.")
     admin_host: str = _setting(
-        "127.0.0.1", _text, "The address of the admin port; it has no password, so keep it local."
+        "127.0.0.1", _host, "The address of the admin port; it has no password, so keep it local."
     )
     admin_port: int | None = _setting(
         9080, _admin_port, "The port of /healthz, /readyz and /metrics; 0 takes a free one, none switches it off."
@@ -232,7 +254,7 @@ class ServerConfig:
     )
     origins: tuple[str, ...] = _setting(
         (),
-        _texts(_ORIGIN, "an origin such as https://example.com"),
+        _origins,
         "The web pages that may connect, by origin; default: all, since keys and not cookies say who somebody is.",
     )
     stun: tuple[str, ...] = _setting(
@@ -284,6 +306,14 @@ class ServerConfig:
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
             raise ConfigError(missing, "tls_cert and tls_key go together")
+        if self.admin_port == self.port != 0 and _overlap(self.host, self.admin_host):
+            raise ConfigError("admin_port", f"{self.port} is the public port already; choose another one, or none")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two listening addresses cannot have the same port, as far as that is known without asking anybody."""
+    one, other = ("127.0.0.1" if host == "localhost" else host for host in (one, other))
+    return one == other or any(host in ("0.0.0.0", "::", "*") for host in (one, other))  # noqa: S104
 
 
 READERS: Final[dict[str, Callable[[object], Any]]] = {

@@ -143,7 +143,7 @@ class Endpoint:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: Doorway(self._opened, self._answer, self._picows), host, port, backlog=LISTEN_BACKLOG, **more
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a host that is no name and no address
             raise address_error("", host, port, error) from error
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             for listening in self._server.sockets:  # accepted connections inherit it
@@ -245,8 +245,10 @@ def _response(reply: Reply) -> WSUpgradeResponse:
     return response
 
 
-def address_error(prefix: str, host: str, port: int, error: OSError) -> ConfigError:
+def address_error(prefix: str, host: str, port: int, error: OSError | ValueError) -> ConfigError:
     """Why an address cannot be listened on, in words; `prefix` is that of the two settings (`admin_` or nothing)."""
+    if isinstance(error, ValueError):
+        return ConfigError(f"{prefix}host", f"{host!r} is no address and no host name: {error}")
     if error.errno == errno.EADDRINUSE:
         problem = f"{host}:{port} is in use by another program; stop that one or choose another port"
         return ConfigError(f"{prefix}port", problem)

@@ -32,6 +32,10 @@ MAX_HOST: Final = 263
 # RFC 3986 section 3.2.2, of which only what DNS names and addresses consist of; no user name, no empty port.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*)(?::([1-9][0-9]{0,4}))?")
 _MAX_PORT: Final = 65535
+_PORT_DIGITS: Final = 5
+# Also those of browser extensions and apps, which have schemes of their own. No path, no user name.
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#@]+)")
+_SCHEME_PORTS: Final = {"http": 80, "https": 443}
 _HTTP: Final = 80
 _HTTPS: Final = 443
 
@@ -74,11 +78,30 @@ def read_name(text: str) -> str | None:
     """
     name, colon, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "")
     try:
-        ascii_name = name if name.isascii() else hosts.read_host(name)
+        ascii_name = hosts.read_host(name)
     except ValueError:
         return None
     host = read_host(f"{ascii_name}{colon}{port}")
     return None if host is None else _without_default_port(host)
+
+
+def read_origin(text: str) -> str | None:
+    """Read an origin from the settings, into the spelling in which browsers send it (RFC 6454 section 6.2): lower case,
+    A-labels, without the scheme's own port; `null` stays. None when it cannot be one."""
+    found = _ORIGIN.fullmatch(text.lower())
+    if found is None:
+        return text.lower() if text.lower() == "null" else None
+    scheme, rest = found[1], found[2]
+    name, colon, port = rest.rpartition(":") if re.search(r":\d+$", rest) else (rest, "", "")
+    try:
+        host = hosts.read_host(name)
+    except ValueError:
+        return None
+    if colon and not (1 <= int(port) <= _MAX_PORT and len(port) <= _PORT_DIGITS):
+        return None
+    return (
+        f"{scheme}://{host}" if int(port or 0) in (0, _SCHEME_PORTS.get(scheme)) else f"{scheme}://{host}:{int(port)}"
+    )
 
 
 def _without_default_port(host: Host) -> str:

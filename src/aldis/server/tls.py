@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 
 from aldis.errors import ConfigError
+
+_MAX_FILE: Final = 1024 * 1024  # bytes; a chain of ten certificates has 20 KB
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -18,18 +21,32 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])  # a browser would try HTTP/2, in which a WebSocket is something else
-    for setting, path in (("tls_cert", certificate), ("tls_key", key)):
-        try:
-            with path.open("rb"):
-                pass
-        except OSError as error:
-            raise ConfigError(setting, f"cannot read {path}: {error.strerror or error}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in _read("tls_cert", certificate):
+        raise ConfigError("tls_cert", f"{certificate} holds no certificate in PEM form")
+    text = _read("tls_key", key)
+    if b"PRIVATE KEY-----" not in text:
+        raise ConfigError("tls_key", f"{key} holds no private key in PEM form")
+    if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in text or b"Proc-Type: 4,ENCRYPTED" in text:
+        # OpenSSL would ask for the password at the terminal.
+        raise ConfigError("tls_key", f"{key} is encrypted; `openssl pkey -in {key} -out FILE` takes the password off")
     try:
         context.load_cert_chain(certificate, key)
-    except (ssl.SSLError, OSError) as error:
-        problem = f"{certificate} and {key} are not a certificate and its unencrypted key in PEM: {error}"
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError("tls_key", f"{key} is not the key of the certificate in {certificate}") from error
+        problem = f"{certificate} and {key} are not a certificate and its key in PEM: {error}"
         raise ConfigError("tls_cert", problem) from error
+    except OSError as error:
+        raise ConfigError("tls_cert", f"cannot read {certificate} and {key}: {error.strerror or error}") from error
     return context
+
+
+def _read(setting: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_FILE)
+    except OSError as error:
+        raise ConfigError(setting, f"cannot read {path}: {error.strerror or error}") from error
 
 
 def certificate_names(certificate: Path) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from types import MappingProxyType
 from typing import Final
 
 from aldis.client.events import SignalingState
-from aldis.errors import AldisError, ConfigError
+from aldis.errors import AldisError
 from aldis.identity.keys import fingerprint
 from aldis.peer.connection import PeerState
 from aldis.peer.engine import EngineStats
+from aldis.settings import check_count
 from aldis.store.content import Received
 
 # The share of the peers that strangers cannot fill: enough for the people that somebody knows, while a program that is
@@ -131,6 +132,4 @@ class StoreLimits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"limits.{name}", f"{value!r} is no integer from 1 on")
+            check_count(f"limits.{name}", getattr(self, name))

@@ -24,7 +24,7 @@ from types import TracebackType
 
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
-from aldis.errors import AldisError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError
+from aldis.errors import AldisError, ConfigError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError
 from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity, check_fingerprint
 from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerTiming
@@ -33,6 +33,7 @@ from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id
 from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import IceServer
+from aldis.settings import check_methods, check_seconds, check_type
 from aldis.store import content
 from aldis.store.content import Sendable
 from aldis.store.delivery import Delivery
@@ -75,8 +76,24 @@ class NetworkStore:
         everybody is when None. `limits`, `backoff` (between calls to a peer), `timing` (of peer connections): for
         those who know better than the defaults.
 
-        Raises `EngineMissing`, and `ConfigError` for an ICE server that no engine could use, which it names.
+        Raises `EngineMissing`, and `ConfigError` for a value that cannot be used, such as an ICE server that no engine
+        takes; its `setting` names it.
         """
+        if identity is not None:
+            check_type("identity", identity, Identity, "an Identity")
+        if pins is not None:
+            check_methods("pins", pins, ("pin", "find", "accept"), "Pins")
+        if not isinstance(engine, str):
+            check_methods("engine", engine, ("create",), "the name of an engine, or an engine")
+        if allow_loopback is not None:
+            check_type("allow_loopback", allow_loopback, bool, "True, False or None")
+        if accept is not None and not callable(accept):
+            raise ConfigError("accept", f"{accept!r} cannot be called")
+        for name, value, kind in (("limits", limits, StoreLimits), ("backoff", backoff, Backoff)):
+            if value is not None:
+                check_type(name, value, kind, f"a {kind.__name__}")
+        if timing is not None:
+            check_type("timing", timing, PeerTiming, "a PeerTiming")
         self.identity = identity if identity is not None else Identity.generate()
         self._pins = DirectoryPins(pins if pins is not None else MemoryPins())
         self._setup = Setup(
@@ -128,7 +145,7 @@ class NetworkStore:
             token=token,
             ssl_context=ssl_context,
             ca_file=ca_file,
-            backoff=backoff or Backoff(),
+            backoff=backoff,
         )
         board = self._board = Switchboard(self._setup, client, self._mailbox, self._feed)
         try:
@@ -190,6 +207,7 @@ class NetworkStore:
         attempt waits for its turn or that the event loop stands still; `IdentityError` when the pins cannot be read or
         written; `TooManyPeers`, `StateError`, `InvalidAddress`, `UsageError` for a `fingerprint` that is none.
         """
+        check_seconds("timeout", timeout, zero=True)
         required = None if fingerprint is None else check_fingerprint(fingerprint)
         await self._ready().link(user_id).connect(timeout, required)
 
@@ -209,6 +227,8 @@ class NetworkStore:
         """
         board = self._ready()
         check_user_id(user_id)
+        if not isinstance(public_key, bytes):
+            raise UsageError(f"a public key is bytes, not {type(public_key).__name__}")
         if len(public_key) != PUBLIC_KEY_BYTES:
             raise UsageError(f"a public key has {PUBLIC_KEY_BYTES} bytes, not {len(public_key)}")
         board.accept_key(user_id, public_key)
@@ -255,6 +275,10 @@ class NetworkStore:
         Raises `DeliveryFailed` when a message will not be, `TimeoutError` after `timeout` seconds (None: never).
         """
         links = () if self._board is None else self._board.links
+        if timeout is not None:
+            check_seconds("timeout", timeout, zero=True)
+        if user_id is not None:
+            check_user_id(user_id)
         # Of each peer the newest message: those before it have arrived by then, or fail with it.
         last = [link.conversation.last for link in links if user_id in (None, link.user_id)]
         async with asyncio.timeout(timeout):

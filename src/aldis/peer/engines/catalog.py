@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from typing import Final
 
-from aldis.errors import EngineMissing, UsageError
+from aldis.errors import ConfigError, EngineMissing
 from aldis.peer.engine import Engine
 
 ENGINES: Final = ("wrtc", "aiortc")
@@ -19,7 +19,7 @@ ENGINES: Final = ("wrtc", "aiortc")
 def load_engine(name: str) -> Engine:
     """The engine called `name` (`wrtc` or `aiortc`), imported now and not before.
 
-    Raises `EngineMissing` when it is not installed or cannot be loaded, `UsageError` when there is none of that name.
+    Raises `EngineMissing` when it is not installed or cannot be loaded, `ConfigError` when there is none of that name.
     """
     try:
         match name:
@@ -33,7 +33,7 @@ def load_engine(name: str) -> Engine:
                 return AiortcEngine()
     except ImportError as error:
         raise EngineMissing(name, _hint(name, error)) from error
-    raise UsageError(f"there is no WebRTC engine {name!r}; choose one of {', '.join(ENGINES)}")
+    raise ConfigError("engine", f"there is no WebRTC engine {name!r}; choose one of {', '.join(ENGINES)}")
 
 
 def _hint(name: str, error: ImportError) -> str:
