@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from hashlib import sha256
 
@@ -41,6 +42,26 @@ async def test_two_tabs_chat_both_ways(arrive: Arrive) -> None:
     assert (stats["path"], stats["protocol"], stats["local"]) == ("direct", "udp", "host")
     assert stats["bytesSent"] > 0
     assert 0 < stats["roundTripTime"] < PATIENCE
+
+
+@IN_BOTH
+async def test_the_bytes_of_a_path_that_ice_has_left_stay_counted(arrive: Arrive) -> None:
+    alice, bob = await tabs(arrive, "alice", "bob")
+    await alice.run("await store.connectToPeer('bob');")
+    await bob.connected("alice")
+    for count in (1, 2):
+        await alice.sends("bob", "x" * 50_000)
+        await bob.read(1)
+        assert await alice.get("(await store.stats('bob')).bytesSent") > count * 50_000
+        assert await bob.get("(await store.stats('alice')).bytesReceived") > count * 50_000
+        before = await alice.get("wires.at(-1).remoteDescription.sdp")
+        await alice.run("wires.at(-1).restartIce();")
+        await alice.run(f"""
+            const before = {json.dumps(before)};
+            const wire = wires.at(-1);
+            while (wire.remoteDescription.sdp === before || wire.signalingState !== 'stable')
+              await new Promise((changed) => wire.addEventListener('signalingstatechange', changed, {{ once: true }}));
+        """)
 
 
 @IN_BOTH

@@ -120,6 +120,18 @@ async def test_an_ice_restart_keeps_the_channel() -> None:
         assert _fragment(first) != _fragment(again)
 
 
+async def test_the_bytes_of_a_path_that_ice_has_left_stay_counted() -> None:
+    # aiortc neither restarts ICE nor leaves a pair that it has nominated.
+    async with nothing_left_behind(), open_engines("wrtc", "wrtc") as (offerer, answerer):
+        for count in (1, 2):
+            offerer.end.channel.send(bytes(50_000))
+            await answerer.until(lambda count=count: len(answerer.end.received) == count)
+            sent, received = [await end.connection.stats() for end in (offerer, answerer)]
+            assert (sent.bytes_sent or 0) > count * 50_000
+            assert (received.bytes_received or 0) > count * 50_000
+            await negotiate(offerer, answerer, restart_ice=True)
+
+
 async def test_an_offer_that_crosses_a_restart_offer_rolls_it_back() -> None:
     async with nothing_left_behind(), open_engines("wrtc", "wrtc") as (offerer, answerer):
         await offerer.connection.offer(restart_ice=True)

@@ -84,11 +84,9 @@ test('stats belong to the current connection', async () => {
     type: 'candidate-pair',
     localCandidateId: 'L',
     remoteCandidateId: 'R',
-    bytesSent: 5,
-    bytesReceived: 6,
   };
   world.network.open[0].stats = Object.entries({
-    T: { type: 'transport', selectedCandidatePairId: 'P' },
+    T: { type: 'transport', selectedCandidatePairId: 'P', bytesSent: 5, bytesReceived: 6 },
     P: chosen,
     L: local,
     R: remote,

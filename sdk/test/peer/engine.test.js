@@ -42,11 +42,11 @@ const pairOf = (more) => ({
   type: 'candidate-pair',
   localCandidateId: 'L',
   remoteCandidateId: 'R',
-  bytesSent: 1,
-  bytesReceived: 2,
+  bytesSent: 0,
+  bytesReceived: 0,
   ...more,
 });
-const transport = { type: 'transport', selectedCandidatePairId: 'P' };
+const transport = { type: 'transport', selectedCandidatePairId: 'P', bytesSent: 1, bytesReceived: 2 };
 
 for (const [what, report, expected] of [
   ['no path yet', { P: pairOf() }, null],
@@ -73,14 +73,42 @@ for (const [what, report, expected] of [
   ],
   [
     'a browser that names no transport',
-    { X: pairOf(), P: pairOf({ nominated: true, state: 'succeeded', bytesSent: 1 }), L: host, R: host },
+    {
+      X: pairOf(),
+      P: pairOf({ nominated: true, state: 'succeeded' }),
+      C: { type: 'data-channel', bytesSent: 1, bytesReceived: 2 },
+      L: host,
+      R: host,
+    },
     { path: 'direct', protocol: 'udp', local: 'host', remote: 'host' },
   ],
 ]) {
   test(`the stats of ${what}`, async () => {
     const native = made();
     native.stats = Object.entries(report);
-    assert.deepEqual(await statsOf(native), expected && { ...expected, bytesSent: 1, bytesReceived: 2 });
+    const stats = await statsOf(native);
+    assert.deepEqual(stats, expected && { ...expected, bytesSent: 1, bytesReceived: 2 });
+  });
+}
+
+for (const [what, counted, bytesSent, bytesReceived] of [
+  ['of the transport', { bytesSent: 70, bytesReceived: 80 }, 70, 80],
+  ['of channels and tracks, in a browser without a transport', {}, 45, 106],
+]) {
+  test(`the bytes are those of all paths, ${what}`, async () => {
+    const native = made();
+    native.stats = Object.entries({
+      T: { type: 'transport', selectedCandidatePairId: 'P', ...counted },
+      P: pairOf(), // ICE has just taken this pair
+      C: { type: 'data-channel', bytesSent: 5, bytesReceived: 6 },
+      O: { type: 'outbound-rtp', bytesSent: 40 },
+      I: { type: 'inbound-rtp', bytesReceived: 100 },
+      S: { type: 'remote-outbound-rtp', bytesSent: 1000 }, // what the other side says that it has sent
+      L: host,
+      R: host,
+    });
+    const stats = await statsOf(native);
+    assert.deepEqual([stats?.bytesSent, stats?.bytesReceived], [bytesSent, bytesReceived]);
   });
 }
 

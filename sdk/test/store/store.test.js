@@ -325,12 +325,10 @@ test('how the path runs is told', async (t) => {
     id: 'P',
     localCandidateId: 'L',
     remoteCandidateId: 'R',
-    bytesSent: 7,
-    bytesReceived: 8,
   };
   for (const connection of world.network.connections) {
     connection.stats = [
-      ['T', { type: 'transport', selectedCandidatePairId: 'P' }],
+      ['T', { type: 'transport', selectedCandidatePairId: 'P', bytesSent: 7, bytesReceived: 8 }],
       ['P', pairOf],
       ['L', { candidateType: 'relay', protocol: 'udp', relayProtocol: 'tcp' }],
       ['R', { candidateType: 'host', protocol: 'udp' }],
