@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from aldis.peer.engine import EngineConfig
+from aldis.client.events import CandidateReceived
+from aldis.errors import PeerConnectionFailed
+from aldis.peer.connection import PeerState
+from aldis.peer.engine import Engine, EngineConfig, EngineConnection, EngineListener
+from aldis.peer.engines import aiortc_ice
+from aldis.peer.wire import PeerTiming
 from aldis.protocol.messages import Candidate, IceServer
 from support.certificates import make_certificates
 from support.coturn import CREDENTIAL, USERNAME, Coturn
-from support.peers import EngineEnd, nothing_left_behind
+from support.peers import EngineEnd, Link, Passed, Side, nothing_left_behind
 from support.ports import free_port
 
 each = pytest.mark.parametrize("name", ["wrtc", "aiortc"])
@@ -103,3 +108,72 @@ async def test_of_several_stun_servers_one_that_answers_is_enough(tmp_path: Path
         end.connection.open_channel("aldis.v1")
         assert " typ srflx" in await end.connection.offer()
         await end.connection.close()
+
+
+async def test_a_stun_server_that_does_not_answer_holds_a_description_up_for_its_own_time_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(aiortc_ice, "_GATHER_SECONDS", 3600.0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        servers = (IceServer([f"stun:127.0.0.1:{silent.getsockname()[1]}"]),)
+        async with nothing_left_behind():
+            end = EngineEnd("aiortc", EngineConfig(ice_servers=servers, allow_loopback=True))
+            end.connection.open_channel("aldis.v1")
+            assert " typ host" in await end.connection.offer()
+            await end.connection.close()
+
+
+class BehindFirewall:
+    """An engine of which the other side learns the relay candidates only, as if all else were blocked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name = engine.name
+        self.capabilities = engine.capabilities
+
+    def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
+        connection = self._engine.create(config, listener)
+        offer, answer = connection.offer, connection.answer
+
+        async def make_offer(*, restart_ice: bool = False) -> str:
+            return only_relay(await offer(restart_ice=restart_ice))
+
+        async def make_answer(offer_sdp: str) -> str:
+            return only_relay(await answer(offer_sdp))
+
+        setattr(connection, "offer", make_offer)  # noqa: B010 - as an assignment mypy would refuse it
+        setattr(connection, "answer", make_answer)  # noqa: B010
+        return connection
+
+
+def only_relay_passes(message: Passed) -> list[Passed]:
+    event = message.event
+    blocked = isinstance(event, CandidateReceived) and event.candidate is not None and not is_relay(event.candidate)
+    return [] if blocked else [message]
+
+
+@each
+@pytest.mark.parametrize("credential", ["wrong", CREDENTIAL])
+async def test_an_attempt_that_failed_for_want_of_a_relay_says_so(name: str, credential: str, tmp_path: Path) -> None:
+    async with Coturn(tmp_path) as server, nothing_left_behind():
+        url = f"turn:127.0.0.1:{server.port}"
+        link = Link()
+        link.middle = only_relay_passes
+        alice, bob = (
+            Side(link, local, remote, engine=name, timing=PeerTiming(attempt=4.0))
+            for local, remote in (("alice", "bob"), ("bob", "alice"))
+        )
+        for side in (alice, bob):
+            side.config = EngineConfig(ice_servers=(turn(url, credential=credential),), allow_loopback=True)
+            setattr(side.peer, "_engine", BehindFirewall(side.peer._engine))  # noqa: B010
+        alice.peer.connect()
+        if credential == CREDENTIAL:
+            await alice.until_state(PeerState.CONNECTED)
+        else:
+            for side in (alice, bob):
+                await side.until_state(PeerState.FAILED)
+                (error,) = side.told.errors
+                assert isinstance(error, PeerConnectionFailed)
+                assert f"; no relay candidate from {url}: " in error.reason, error.reason
+        await asyncio.gather(alice.peer.close(), bob.peer.close())

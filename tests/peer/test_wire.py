@@ -83,6 +83,8 @@ class Cardboard:
     async def stats(self) -> EngineStats:
         return EngineStats()
 
+    relay_missing: str = ""
+
     async def close(self) -> None:  # of the connection; the channel's is below
         self.closed += 1
 

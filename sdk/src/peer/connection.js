@@ -119,6 +119,7 @@ export class PeerConnection {
   #clockFrom = 0;
   /** @type {Outcome | null} the last one that was looked at */
   #told = null;
+  #relayMissing = ''; // of the wire that was dropped last
 
   /**
    * @param {object} options
@@ -418,7 +419,10 @@ export class PeerConnection {
     if (outcome?.code) return new PeerRefused(remote, reason, outcome.code, outcome.retryAfter);
     return reason?.code === 'not-online'
       ? new PeerOffline(remote)
-      : new PeerConnectionFailed(remote, messageOf(reason));
+      : new PeerConnectionFailed(
+          remote,
+          messageOf(reason) + (/no path|it took too long/.test(messageOf(reason)) ? this.#relayMissing : ''),
+        );
   }
 
   /** @param {Command} command */
@@ -440,6 +444,7 @@ export class PeerConnection {
       keep(signaling.sendBye(this.#refused ?? this.#origin.address, { connection: name, reason, code, retryAfter }));
     } else if (type === 'dropConnection') {
       this.#wires.delete(name);
+      this.#relayMissing = wire?.relayMissing ?? '';
       if (wire?.greeted) tell('channelClosed');
       if (wire) keep(wire.close());
     } else wire?.[type](/** @type {never} */ (command), this.#origin);

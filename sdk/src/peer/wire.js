@@ -110,6 +110,7 @@ export class Wire {
   #blocked = false; // a frame was refused for want of room
   #lost = false;
   #closed = false;
+  #relayed = false; // a TURN server has given us a candidate
   #lingers = false;
   #beatDue = Infinity;
   #cancelBeat = () => {};
@@ -132,6 +133,7 @@ export class Wire {
     this.#native = native;
     native.onicecandidate = ({ candidate }) => {
       // An empty one ends those of one media section (section 4.8.1.3); null, which follows, ends them all.
+      this.#relayed ||= / typ relay/.test(candidate?.candidate ?? '');
       if (candidate?.candidate !== '')
         this.#happened('candidateGathered', candidate && /** @type {Candidate} */ (candidate.toJSON()));
     };
@@ -271,6 +273,15 @@ export class Wire {
   /** What the browser tells of the path; null when there is none, or none any more. */
   stats() {
     return statsOf(this.#native).catch(() => null);
+  }
+
+  /** What may be why there was no path, to be added to a reason: no browser tells of a TURN server that refuses us. */
+  get relayMissing() {
+    const servers = configuration(this.#hub.config()).iceServers ?? [];
+    const urls = servers.flatMap((server) => server.urls).filter((url) => url.startsWith('turn'));
+    return urls.length && !this.#relayed && !this.#channel
+      ? `; no relay candidate from ${urls.join(', ')}: the server cannot be reached, or refuses the credentials`
+      : '';
   }
 
   /**

@@ -285,3 +285,29 @@ test('a refusal is told while the connection before may still come back', async 
   assert.deepEqual([alice.peer.state, alice.errors[0].code, alice.errors[0].retryAfter], ['disconnected', 'busy', 5]);
   await end(world);
 });
+
+for (const [relayed, reason] of [
+  [
+    false,
+    'no path to the other side was found; no relay candidate from turn:a.example, turns:b.example:' +
+      ' the server cannot be reached, or refuses the credentials',
+  ],
+  [true, 'no path to the other side was found'],
+]) {
+  test(`an attempt that failed ${relayed ? 'with' : 'for want of'} a relay says ${relayed ? 'nothing of' : 'so'} it`, async () => {
+    const urls = ['turn:a.example', 'turns:b.example'];
+    const config = () => ({ iceServers: [{ urls: 'stun:c.example' }, { urls, username: 'u', credential: 'c' }] });
+    const world = await pair({ config });
+    const { alice, link, network } = world;
+    link.middle = () => [];
+    alice.peer.connect();
+    await until(() => link.of('offerReceived').length === 1);
+    const [ours] = network.open;
+    const candidate = { candidate: 'candidate:1 1 udp 1 192.0.2.1 9 typ relay raddr 0.0.0.0 rport 0', sdpMid: '0' };
+    if (relayed) ours.onicecandidate({ candidate: { ...candidate, toJSON: () => candidate } });
+    ours.become('failed');
+    await alice.until('failed');
+    assert.equal(alice.errors[0].message, `no direct connection to bob: ${reason}`);
+    await end(world);
+  });
+}

@@ -105,6 +105,7 @@ class PeerConnection:
         self._wires: dict[str, Wire] = {}
         # By connection: a better reason than the machine's, where there is one.
         self._errors: dict[str, Failure] = {}
+        self._relay_missing = ""  # of the connection that was dropped last
         self._state = PeerState.NEW
         self._todo: deque[Command] = deque()
         self._working = False
@@ -389,6 +390,7 @@ class PeerConnection:
             return
         del self._wires[wire.name]
         wire.stop()
+        self._relay_missing = wire.relay_missing
         if wire.announced:
             self._news.append(self._listener.channel_closed)
         self._own(self._closings, wire.close(), f"aldis peer {wire.name} close")
@@ -493,7 +495,10 @@ class PeerConnection:
                 temporary=outcome.code not in FINAL_REFUSALS,
                 retry_after=outcome.retry_after,
             )
-        return PeerConnectionFailed(self._remote, outcome.reason)
+        reason = outcome.reason
+        if self._relay_missing and any(each in reason for each in negotiation.NO_PATH):
+            reason = f"{reason}; {self._relay_missing}"
+        return PeerConnectionFailed(self._remote, reason)
 
     def _tell_soon(self) -> None:
         if self._news:

@@ -184,6 +184,10 @@ class EngineConnection(Protocol):
     async def stats(self) -> EngineStats:
         """What is known about the path and the traffic."""
 
+    @property
+    def relay_missing(self) -> str:
+        """That no TURN server has given a relay candidate so far, as `RelayWatch.missing`; empty when one has."""
+
     async def close(self) -> None:
         """End the connection and release its sockets, tasks and threads. Idempotent."""
 
@@ -215,6 +219,7 @@ class RelayWatch:
             url for server in config.ice_servers for url in server.urls if url.lower().startswith(("turn:", "turns:"))
         ]
         self._seen = False
+        self._said = False
 
     def saw(self, text: str) -> None:
         """Take in a gathered candidate, or a whole description with candidates in it."""
@@ -222,12 +227,18 @@ class RelayWatch:
 
     def gathered(self) -> None:
         """Gathering has ended: log it when there should have been a relay candidate and was none."""
-        if self._turn and not self._seen:
-            self._seen = True  # said once
-            _log.warning(
-                "no relay candidate from %s: the server cannot be reached, or refuses the credentials",
-                ", ".join(self._turn),
-            )
+        if self.missing and not self._said:
+            self._said = True
+            _log.warning("%s", self.missing)
+
+    @property
+    def missing(self) -> str:
+        """What to say when the connection has failed: that there is no relay candidate. Empty when there is one, or no
+        TURN server was given."""
+        if self._seen or not self._turn:
+            return ""
+        servers = ", ".join(self._turn)
+        return f"no relay candidate from {servers}: the server cannot be reached, or refuses the credentials"
 
 
 def check_servers(config: EngineConfig) -> tuple[IceServer, ...]:

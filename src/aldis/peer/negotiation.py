@@ -49,6 +49,8 @@ from aldis.protocol.codes import RefusalCode
 from aldis.protocol.messages import Candidate, Capabilities
 
 NAME_BYTES: Final = 16  # 128 random bits: no two connections in the world share a name
+# What stands in the reason of an attempt, ours or in a `bye` of theirs, that has found no path.
+NO_PATH: Final = ("no path", "it took too long")
 # Attempts beside an open connection. Two, because a late offer may stand beside the attempt that replaced it.
 MAX_ATTEMPTS: Final = 2
 # An ICE agent gathers a dozen candidates; each one taken costs checks towards an address of a stranger's choice.

@@ -232,6 +232,11 @@ class Wire:
         """What the engine tells of the path."""
         return await self._connection.stats()
 
+    @property
+    def relay_missing(self) -> str:
+        """What the engine says when a path may be missing for want of a relay; empty once there was a path."""
+        return self._connection.relay_missing if self._channel is None else ""
+
     # --- the engine's events ----------------------------------------------------------------------------------------
 
     def candidate_gathered(self, candidate: Candidate | None) -> None:

@@ -2,8 +2,8 @@
 
 What had to be known about it (aiortc 1.16, aioice 0.13):
 
-* It does not trickle: `setLocalDescription` gathers first (up to 5 s when a STUN server does not answer) and writes
-  the candidates into the description. It takes the other side's candidates one by one, but only after their
+* It does not trickle: `setLocalDescription` gathers first (up to 2 s when no STUN server answers, 5 s for TURN) and
+  writes the candidates into the description. It takes the other side's candidates one by one, but only after their
   description. It cannot restart ICE.
 * Without a configuration it asks a public STUN server; so it always gets one, if only an empty one.
 * It emits its events from within the calls that cause them, and a handler that raises breaks the transport. Here they
@@ -222,6 +222,10 @@ class _Connection:
             bytes_sent=getattr(counted, "bytesSent", None),
             bytes_received=getattr(counted, "bytesReceived", None),
         )
+
+    @property
+    def relay_missing(self) -> str:
+        return self._relay_watch.missing
 
     async def close(self) -> None:
         self._closed = True

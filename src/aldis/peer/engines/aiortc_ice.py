@@ -5,7 +5,8 @@ seconds after the one before it, and the first that answers ends that. TURN by U
 TLS: each costs more than the one before and passes through more. So behind a firewall that drops UDP a relay is found
 a fraction of a second later, and a dead server, or one that refuses the credentials, is replaced.
 
-All of it takes at most `_GATHER_SECONDS`: aiortc does not trickle, and its description waits for this.
+All of it takes at most `_GATHER_SECONDS`, STUN at most `_STUN_SECONDS`: aiortc does not trickle, and its description
+waits for this. Without an answer from STUN most peers can still be reached, so it is waited for less long than a relay.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _STAGGER: Final = 0.25  # seconds; RFC 8305 section 8
 _GATHER_SECONDS: Final = 5.0  # as aioice itself waits
+_STUN_SECONDS: Final = 2.0  # for a request and two repetitions (RFC 8489 section 6.2.1) and an answer
 _MAX_SERVERS: Final = 16  # of each kind; a list that is longer is a mistake, and each costs a socket
 
 _Attempt = Callable[[], Coroutine[Any, Any, None]]
@@ -60,13 +62,12 @@ class Servers:
     ) -> list[Candidate]:
         """In place of aioice's `get_component_candidates`, which is `gather_hosts` and finds the rest no more."""
         found = await gather_hosts(component=component, addresses=addresses, **options)
-        races = [_race([_reflexive(protocol, url, found) for url in self._stun]) for protocol in agent._protocols]
-        races.append(_race([_relay(agent, component, url, server, found) for url, server in self._turn]))
-        try:
-            async with asyncio.timeout(_GATHER_SECONDS):
-                await asyncio.gather(*races)
-        except TimeoutError:
-            _log.info("not every STUN and TURN server answered within %g s", _GATHER_SECONDS)
+        races = [
+            _within(_STUN_SECONDS, "STUN", [_reflexive(protocol, url, found) for url in self._stun])
+            for protocol in agent._protocols
+        ]
+        relays = [_relay(agent, component, url, server, found) for url, server in self._turn]
+        await asyncio.gather(*races, _within(_GATHER_SECONDS, "TURN", relays))
         return found
 
 
@@ -113,6 +114,14 @@ def _named(attempt: _Attempt, url: IceUrl) -> _Attempt:
             raise
 
     return logged
+
+
+async def _within(seconds: float, kind: str, attempts: Sequence[_Attempt]) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await _race(attempts)
+    except TimeoutError:
+        _log.info("no %s server answered within %g s", kind, seconds)
 
 
 async def _race(attempts: Sequence[_Attempt]) -> None:

@@ -198,6 +198,10 @@ class _Connection:
             bytes_received=received,
         )
 
+    @property
+    def relay_missing(self) -> str:
+        return self._relay_watch.missing
+
     async def close(self) -> None:
         if self._closed:
             return
