@@ -16,6 +16,7 @@ from aldis.cli.exits import ExitCode
 from aldis.client.endpoint import Endpoint
 from aldis.identity.keys import Identity
 from support.commands import aldis
+from support.coturn import Coturn
 from support.patience import PATIENCE
 from support.servers import Server
 
@@ -105,6 +106,24 @@ async def test_a_stun_server_that_does_not_answer_is_told(tmp_path: Path) -> Non
     # The engines are not kept waiting for it: they would tell that they miss an address from it.
     for engine in ("wrtc", "aiortc"):
         assert found[f"{engine} candidates"]["mark"] == found[f"{engine} channel"]["mark"] == "ok"
+
+
+@pytest.mark.parametrize("secret", ["wrong", "secret"])
+async def test_a_turn_server_that_refuses_the_credentials_is_told(secret: str, tmp_path: Path) -> None:
+    async with Coturn(tmp_path, "--use-auth-secret", "--static-auth-secret", "secret") as turn:
+        url = f"turn:127.0.0.1:{turn.port}"
+        async with Server(tmp_path, "--turn", url, "--turn-secret", secret) as server:
+            code, found = await checks("--server", server.url, "--timeout", "2", home=server.home)
+    assert code == 0
+    for engine in ("wrtc", "aiortc"):
+        check = found[f"{engine} candidates"]
+        if secret == "secret":
+            assert check["mark"] == "ok"
+            assert "relay " in check["text"]
+        else:
+            assert check["mark"] == "warn"
+            assert check["text"].endswith("; no relay")
+            assert "refuses the credentials" in check["advice"]
 
 
 async def test_a_port_where_nobody_listens(tmp_path: Path) -> None:

@@ -81,6 +81,10 @@ def run(words: Sequence[str]) -> int:
         parser.error("--timeout 0 would leave no time for an answer")
     import asyncio  # --help needs none
 
+    from aldis.cli.logs import log_to_stderr
+
+    log_to_stderr(verbose=False)  # the report says all that the log would
+
     try:
         return asyncio.run(_examine(arguments))
     except KeyboardInterrupt:
