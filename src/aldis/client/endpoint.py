@@ -89,7 +89,7 @@ def not_its_name(endpoint: Endpoint) -> str:
     """What a server means that answers 421 (RFC 9110 section 15.5.20), and what its operator can do."""
     return (
         f"it does not go by the name {endpoint.server} (421); if this is the right server, "
-        f"its operator has to start it with --names {endpoint.server}"
+        f"its operator has to start it with --names {endpoint.server}, and a proxy in front of it to pass Host on"
     )
 
 

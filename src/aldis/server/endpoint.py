@@ -214,7 +214,10 @@ class Endpoint:
         unlogged = self._misdirected.pass_now()
         host = host_of(headers)
         if unlogged is not None and host is not None:
-            text = "refused a request for a host that is not this server; if it is, add it with --names"
+            text = (
+                "refused a request for a host that is not this server; if people dial it, add it with --names; "
+                "if a proxy has written it, let that pass the Host header on"
+            )
             self._log.warning(text, host=host.text, unlogged_before=unlogged)
 
     def _admit(self, reply: Reply, taker: Doorway | _Untaken) -> Reply:
