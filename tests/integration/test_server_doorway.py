@@ -72,6 +72,16 @@ async def talk_of_websockets(visitor: Visitor, port: int) -> None:
     await client.leave()
 
 
+async def test_who_comes_through_a_proxy_of_http_1_0_is_told_how_to_set_that_up(server: SignalingServer) -> None:
+    """As nginx does by default: HTTP/1.0, `Connection: close`, and of an upgrade only the key is left."""
+    for more in (b"", b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"):
+        async with visit(server.port) as visitor:
+            request = b"GET / HTTP/1.0\r\nHost: h\r\nConnection: close\r\n" + more + b"\r\n"
+            ((status, headers, body),) = await visitor.ask(request)
+            assert (status, headers["connection"]) == (505, "close")
+            assert b"proxy_http_version 1.1" in body
+
+
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 

@@ -169,7 +169,7 @@ async def test_a_request_may_come_in_pieces(server: SignalingServer) -> None:
         b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"PUT /index.html HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx",
         b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"GET / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n",
         b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nbroken\r\n\r\n",

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Callable, MutableSet
 from typing import Final, cast
 
-from aldis.server.http import END_OF_HEAD, PlainRequest, Reply, read_plain, write
+from aldis.server.http import END_OF_HEAD, OLD_HTTP, PlainRequest, Reply, is_old, read_plain, write
 from aldis.server.names import Arrival
 
 # Seconds that a client has to send its whole HTTP request, and to shake hands for TLS.
@@ -120,14 +120,16 @@ class Doorway(asyncio.BufferedProtocol):
                 return
             request = read_plain(head) if end else None
             answered = self._answer(self, request) if request else None
-            if request is None or answered is None:
+            if end and is_old(head):
+                answered = OLD_HTTP, False
+            if answered is None:
                 self._hand_over(self._transport)
                 return
             self._buffer[: len(rest)] = rest
             self._filled = len(rest)
             self._answered = True
             reply, keep = answered
-            keep = keep and not request.last
+            keep = keep and request is not None and not request.last
             self._wait(KEEP_ALIVE)
             self._transport.write(write(reply, KEEP_ALIVE if keep else None))
             if not keep:

@@ -4,6 +4,7 @@
     GET / or /ws, with an upgrade       a WebSocket; /ws/ is the same
     GET / or any other file's path      the page, where the server shows one (`server.pages`)
     GET / or /ws, without either        426 and a sentence for whoever opened it in a browser
+    GET in HTTP/1.0                     505 and how to set up a proxy (`server.doorway` asks `is_old`)
     anything else                       404
 
 Whatever `Host` names has to be this server (`server.names`), or the answer is 421. This keeps proofs for other servers
@@ -43,6 +44,7 @@ MISDIRECTED: Final = "misdirected"
 END_OF_HEAD: Final = b"\r\n\r\n"
 # RFC 9112 section 3, in origin-form, and section 5, without what is obsolete; all of it ASCII that can be seen.
 _REQUEST_LINE: Final = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
+_OLD_REQUEST_LINE: Final = re.compile(rb"GET [!-~]+ HTTP/1\.0")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([!-~](?:[ -~\t]*[!-~])?)?[ \t]*")
 # As many as picows takes.
 MAX_HEADERS: Final = 128
@@ -148,6 +150,11 @@ def write(reply: Reply, keep: float | None) -> bytes:
     return "\r\n".join(lines).encode("ascii") + END_OF_HEAD + reply.body
 
 
+def is_old(head: bytes) -> bool:
+    """Tell whether this is the head of a GET in HTTP/1.0, which no WebSocket begins with."""
+    return _OLD_REQUEST_LINE.fullmatch(head.partition(b"\r\n")[0]) is not None
+
+
 def tokens(headers: Headers, name: str) -> list[str]:
     """The elements of a header that is a list (RFC 9110 section 5.6.1), over all its lines."""
     return [token.strip() for line in headers.getall(name, []) for token in line.split(",")]
@@ -166,6 +173,18 @@ _NO_UPGRADE: Final = plain(
     "no-upgrade",
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Version", "13"),
+)
+# nginx before 1.29.7 speaks HTTP/1.0 to servers unless it is told otherwise.
+OLD_HTTP: Final = plain(
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+    "This Aldis server speaks HTTP/1.1, without which there is no WebSocket. A proxy in front of it has to be told\n"
+    "so, and to pass Host and Upgrade on. For nginx:\n"
+    "\n"
+    "    proxy_http_version 1.1;\n"
+    "    proxy_set_header Host $http_host;\n"
+    "    proxy_set_header Upgrade $http_upgrade;\n"
+    '    proxy_set_header Connection "upgrade";\n',
+    "old-http",
 )
 _NOT_FOUND: Final = plain(
     HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
