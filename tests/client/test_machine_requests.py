@@ -15,6 +15,7 @@ from aldis.client.events import (
 )
 from aldis.client.machine import ClientMachine
 from aldis.client.phases import Phase
+from aldis.client.requests import MOST_LOOKUPS
 from aldis.errors import ConnectionLost, InvalidAddress, MessageTooLarge, RequestFailed, RequestTimeout, UsageError
 from aldis.protocol import messages as m
 from aldis.protocol.codec import raw, to_base64
@@ -68,6 +69,23 @@ def test_replies_find_their_requests_in_any_order() -> None:
     for name in ("c", "a", "b"):
         bench.say(type="discover-response", userId=name, online=False, re=numbers[name])
         assert bench.results[numbers[name]].user_id == name  # type: ignore[union-attr]
+
+
+def test_few_lookups_go_out_at_a_time_and_the_others_in_their_order() -> None:
+    """A server keeps 256 requests while it looks a name up, and sends away for good who sends more."""
+    bench = joined()
+    numbers = [bench.do(lambda m, now, name=f"user{number}": m.discover(name, now)) for number in range(100)]
+    bench.do(lambda m, now: m.watch(["bob"], now))
+    sent = [message for message in bench.sent if message["type"] == "discover"]
+    assert [message["userId"] for message in sent] == [f"user{number}" for number in range(MOST_LOOKUPS)]
+    assert bench.sent[-1]["type"] == "watch"
+    bench.say(type="discover-response", userId="user0", online=False, devices=[], re=numbers[0])
+    assert bench.sent[-1]["userId"] == f"user{MOST_LOOKUPS}"
+    bench.say(type="error", message="no", code="internal", re=numbers[1])
+    assert bench.sent[-1]["userId"] == f"user{MOST_LOOKUPS + 1}"
+    for count, number in enumerate(numbers[2:], 2):
+        bench.say(type="discover-response", userId=f"user{count}", online=False, devices=[], re=number)
+    assert [m["userId"] for m in bench.sent if m["type"] == "discover"] == [f"user{number}" for number in range(100)]
 
 
 def test_ice_servers_come_with_their_time_to_live() -> None:

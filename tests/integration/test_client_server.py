@@ -174,6 +174,15 @@ async def test_a_rotated_key_is_the_one_that_registers_from_then_on(server: Sign
         await late.register(new)
 
 
+async def test_a_thousand_lookups_at_once_are_answered(tmp_path: Path) -> None:
+    """The names are not known, so each has to be looked up on the disk."""
+    async with ServerProcess(tmp_path) as process:
+        async with SignalingClient(f"ws://127.0.0.1:{process.port}", "alice") as alice:
+            await alice.register(Identity.generate())
+            found = await asyncio.gather(*(alice.discover(f"user{number}") for number in range(1000)))
+        assert [one.user_id for one in found] == [f"user{number}" for number in range(1000)]
+
+
 async def test_a_thousand_watches_and_messages_at_once(server: SignalingServer) -> None:
     async with online(server.url, "alice") as alice, online(server.url, "bob") as bob:
         await alice.client.watch(*(f"user-{n}" for n in range(3000)))

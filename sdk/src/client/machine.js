@@ -61,6 +61,8 @@ const CONFIRM_WITHIN = 2;
 const LONGEST_ABSENCE = 300;
 // Seconds. Whatever a server says of its resume window: a request that nobody answers is let go of some day.
 const LONGEST_WINDOW = 120;
+// Lookups at a time: most of what a server keeps while it looks names up is left to what is said to peers.
+const MOST_LOOKUPS = 32;
 // Seconds. A registration that has lasted for so long ends the count of attempts. One that is lost sooner counts as a
 // failure, or a server that throws its clients out at once would be knocked at for ever.
 const SETTLED = 10;
@@ -124,6 +126,8 @@ export class ClientMachine {
   /** @type {Map<unknown, Pending>} By number. As all wait equally long, their order is that of the deadlines too. */
   #requests = new Map();
   #lastNumber = 0;
+  /** How many `discover` have been sent and wait for their answers. */
+  #lookups = 0;
   /** @type {Pending | null} The registration that is to be made or under way. */
   #joining = null;
   /** @type {Bytes | undefined} What is being signed. Of two challenges with the same text each has its own object. */
@@ -304,7 +308,7 @@ export class ClientMachine {
       this.#joining = request;
       if (this.phase === 'open') this.#join(now);
     } else if (this.phase === 'registered') {
-      this.#transmit(request);
+      this.#sendHeld();
     }
     return request.number;
   }
@@ -377,7 +381,7 @@ export class ClientMachine {
     if (!resumed) {
       for (const userIds of chunks(this.#watches)) this.#transmit(this.#enter(now, { type: 'watch', userIds }));
     }
-    for (const request of this.#requests.values()) if (!request.sent) this.#transmit(request);
+    this.#sendHeld();
   }
 
   // --- messages of the server --------------------------------------------------------------------------------------
@@ -473,10 +477,19 @@ export class ClientMachine {
     return request;
   }
 
+  /** Send what waits, but few lookups at a time: the server keeps 256 requests meanwhile, or closes for good (4504). */
+  #sendHeld() {
+    for (const request of this.#requests.values()) {
+      if (!request.sent && (request.message.type !== 'discover' || this.#lookups < MOST_LOOKUPS))
+        this.#transmit(request);
+    }
+  }
+
   /** @param {Pending} request */
   #transmit(request) {
     const { message, text } = request;
     request.sent = true;
+    if (message.type === 'discover') this.#lookups++;
     if (message.type === 'watch') {
       request.added = message.userIds.filter((userId) => !this.#watches.has(userId));
       request.unstated = new Set(message.userIds);
@@ -496,6 +509,10 @@ export class ClientMachine {
   #complete(request, error, result = null) {
     const { number, added, asker } = request;
     this.#requests.delete(number);
+    if (request.sent && request.message.type === 'discover') {
+      this.#lookups--;
+      if (this.phase === 'registered') this.#sendHeld();
+    }
     if (error) for (const userId of added) this.#watches.delete(userId);
     if (request === this.#joining) {
       this.#joining = null;

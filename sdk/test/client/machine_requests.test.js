@@ -55,6 +55,23 @@ test('replies find their requests in any order', () => {
   );
 });
 
+test('few lookups go out at a time, and the others in their order', () => {
+  // A server keeps 256 requests while it looks a name up, and sends away for good who sends more.
+  const bench = joined();
+  const names = Array.from({ length: 100 }, (_, number) => `user${number}`);
+  const numbers = names.map((userId) => bench.ask({ type: 'discover', userId }));
+  bench.ask({ type: 'watch', userIds: ['bob'] });
+  const asked = () => bench.sent.filter(({ type }) => type === 'discover').map(({ userId }) => userId);
+  assert.deepEqual(asked(), names.slice(0, 32));
+  assert.equal(bench.sent.at(-1).type, 'watch');
+  bench.say(found(numbers[0], { userId: names[0] }));
+  assert.deepEqual(asked(), names.slice(0, 33));
+  bench.say({ type: 'error', message: 'no', code: 'internal', re: numbers[1] });
+  assert.deepEqual(asked(), names.slice(0, 34));
+  numbers.forEach((number, index) => index > 1 && bench.say(found(number, { userId: names[index] })));
+  assert.deepEqual(asked(), names);
+});
+
 test('ICE servers come with their time to live', () => {
   const bench = joined();
   const number = bench.ask({ type: 'ice-servers' });

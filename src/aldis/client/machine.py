@@ -42,7 +42,7 @@ from aldis.client.inbound import Numbered, PeerFault, event_of, failure_of
 from aldis.client.lifeline import PATIENCE, SILENCE, Lifeline, Verdict
 from aldis.client.phases import ATTACHED, LIVE, TABLE, Phase, Step, state_of
 from aldis.client.receipts import Receipts
-from aldis.client.requests import DEFAULT_MAX_MESSAGE, Pending, Reply, Request, RequestBook
+from aldis.client.requests import DEFAULT_MAX_MESSAGE, Joining, Pending, Reply, Request, RequestBook
 from aldis.errors import (
     AldisError,
     ConnectionClosed,
@@ -76,15 +76,6 @@ class MachineSettings:
     request_timeout: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Joining:
-    """A registration under way: its request, the key that is to be proved, and whether a session is to be resumed."""
-
-    request: Pending
-    identity: Identity
-    resuming: bool
-
-
 class ClientMachine:
     """One client for the whole of its life, over however many connections.
 
@@ -105,7 +96,7 @@ class ClientMachine:
         self._random = random
         self._effects: list[Effect] = []
         self._requests = RequestBook(settings.request_timeout)
-        self._joining: _Joining | None = None
+        self._joining: Joining | None = None
         # The new key of a rotation of which we do not know whether it has taken place.
         self._spare: Identity | None = None
         # What the application wants to watch, in its order; restored when a session could not be resumed.
@@ -182,6 +173,7 @@ class ClientMachine:
                 self._note(f"a message of an unknown type: {text[:200]!r}")
             else:
                 self._handle(message, len(text), now)
+                self._send_lookups(now)
         except NestedTooDeeply:
             self._count(len(text), now)
         except ProtocolViolation as error:
@@ -219,6 +211,7 @@ class ClientMachine:
     def tick(self, now: float) -> None:
         """Time has passed. Calling it too often does no harm."""
         self._expire(now)
+        self._send_lookups(now)
         if self.phase is Phase.WAITING and now >= self._retries.due:
             self._step(Step.DUE)
             self._effects.append(Dial())
@@ -293,7 +286,7 @@ class ClientMachine:
 
     # --- registration -----------------------------------------------------------------------------------------------
 
-    def _registration(self, identity: Identity, now: float, *, internal: bool = False) -> _Joining:
+    def _registration(self, identity: Identity, now: float, *, internal: bool = False) -> Joining:
         resume: m.ResumeTicket | UnsetType = UNSET
         if self._ticket is not None:
             session, secret = self._ticket
@@ -306,7 +299,7 @@ class ClientMachine:
             resume=resume,
         )
         request = self._requests.add(message, now, identity=identity, internal=internal)
-        return _Joining(request, identity, resume is not UNSET)
+        return Joining(request, identity, resume is not UNSET)
 
     def _join(self, now: float) -> None:
         """Ask for the name on a connection that has none: for the first time, or again."""
@@ -316,7 +309,7 @@ class ClientMachine:
             self._step(Step.ASKED)
             self._transmit(self._joining.request, now)
 
-    def _joins(self, re: m.RequestId | UnsetType) -> _Joining | None:
+    def _joins(self, re: m.RequestId | UnsetType) -> Joining | None:
         """The registration that the server is busy with, if a message with this `re` belongs to it."""
         joining = self._joining
         if joining is None or self.phase not in (Phase.REGISTERING, Phase.PROVING):
@@ -379,7 +372,7 @@ class ClientMachine:
                 self._transmit(self._requests.add(m.Watch(chunk), now, internal=True), now)
         self._send_held(now)
 
-    def _not_admitted(self, joining: _Joining, failure: RequestFailed, now: float) -> None:
+    def _not_admitted(self, joining: Joining, failure: RequestFailed, now: float) -> None:
         self._step(Step.REFUSED)
         self._joining = None
         self._fail(joining.request, failure)
@@ -491,7 +484,7 @@ class ClientMachine:
         """Make a request that needs a registration: it is sent now, or held until there is one."""
         self._check_named()
         request = self._requests.add(message, now, identity=identity)
-        if self.phase is Phase.REGISTERED:
+        if self.phase is Phase.REGISTERED and self._requests.may_go(request):
             self._transmit(request, now)
         return request.number
 
@@ -512,6 +505,10 @@ class ClientMachine:
 
     def _send_held(self, now: float) -> None:
         for request in self._requests.held():
+            self._transmit(request, now)
+
+    def _send_lookups(self, now: float) -> None:
+        while self.phase is Phase.REGISTERED and (request := self._requests.next_lookup()) is not None:
             self._transmit(request, now)
 
     def _fail(self, request: Pending, error: AldisError) -> None:

@@ -22,6 +22,9 @@ from aldis.protocol.codec import encode, raw, to_base64
 
 # What a server takes that has not said so yet; its own default.
 DEFAULT_MAX_MESSAGE: Final = 64 * 1024
+# A server looks names up one after the other for each client; it keeps 256 requests meanwhile, and ends the connection
+# of a client that sends more (4504), for good. So most of that is left to what is said to peers.
+MOST_LOOKUPS: Final = 32
 # Whatever a server says of its resume window: a request that nobody answers is let go of some day.
 _LONGEST_WINDOW: Final = 120.0
 # Type, id, brackets and commas of a `watch`, generously.
@@ -85,6 +88,15 @@ class Pending:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A registration under way: its request, the key that is to be proved, and whether a session is to be resumed."""
+
+    request: Pending
+    identity: Identity
+    resuming: bool
+
+
 class RequestBook:
     """All requests of one client that have no answer yet, in the order in which they were made."""
 
@@ -101,6 +113,9 @@ class RequestBook:
         # Of each `watch` that is sent: the names whose presence the server has not told yet. It tells one for each name
         # before the `ack`.
         self._unstated: dict[int, set[str]] = {}
+        # Of `discover`: those that were sent, and those that wait until some of these are answered.
+        self._lookups: set[int] = set()
+        self._held_lookups: dict[int, Pending] = {}
         self._last = 0
 
     def allow(self, resume_window: float) -> None:
@@ -125,11 +140,24 @@ class RequestBook:
         self._last = number
         pending = Pending(number, message, data.decode(), now + self.timeout, self.timeout, internal, identity)
         self._pending[number] = self._prompt[number] = pending
+        if isinstance(message, m.Discover):
+            self._held_lookups[number] = pending
         return pending
+
+    def may_go(self, pending: Pending) -> bool:
+        """Tell whether it may be sent now, as far as others are concerned that were sent."""
+        return not isinstance(pending.message, m.Discover) or len(self._lookups) < MOST_LOOKUPS
+
+    def next_lookup(self) -> Pending | None:
+        """The first `discover` that waits and may be sent now."""
+        first = next(iter(self._held_lookups.values()), None)
+        return first if first is not None and self.may_go(first) else None
 
     def send(self, pending: Pending, now: float) -> None:
         """It goes to the server now, which may have to wait for the recipient."""
         pending.sent_at = now
+        if self._held_lookups.pop(pending.number, None) is not None:
+            self._lookups.add(pending.number)
         if isinstance(pending.message, m.Watch):
             self._unstated[pending.number] = set(pending.message.user_ids)
         if isinstance(pending.message, m.Relayed):
@@ -139,8 +167,9 @@ class RequestBook:
 
     def remove(self, pending: Pending) -> bool:
         """It has ended; False when it had before."""
-        for kind in (self._prompt, self._relayed, self._unstated):
+        for kind in (self._prompt, self._relayed, self._unstated, self._held_lookups):
             kind.pop(pending.number, None)
+        self._lookups.discard(pending.number)
         return self._pending.pop(pending.number, None) is not None
 
     def answered_by(self, re: m.RequestId | UnsetType) -> Pending | None:
@@ -160,9 +189,11 @@ class RequestBook:
         """Those that wait for the server."""
         return [pending for pending in self._pending.values() if pending.sent_at is not None]
 
-    def held(self) -> list[Pending]:
-        """Those that wait for a registration."""
-        return [pending for pending in self._pending.values() if pending.sent_at is None]
+    def held(self) -> Iterator[Pending]:
+        """Those that wait for a registration, as long as they may be sent."""
+        for pending in self.all():
+            if pending.sent_at is None and self.may_go(pending):
+                yield pending
 
     def all(self) -> list[Pending]:
         """Every one of them."""
