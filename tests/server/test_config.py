@@ -239,9 +239,17 @@ def test_what_could_only_fail_later_is_told_at_once(name: str, value: object) ->
 
 
 def test_origins_are_kept_as_browsers_send_them() -> None:
-    origins = ("https://A.example:443", "http://a.example:80", "https://bücher.example:8443", "null", "app://x.y")
+    origins = (
+        "https://A.example:443",
+        "HTTPS://ΚΌΣΜΟΣ.example",
+        "http://a.example:80",
+        "https://bücher.example:8443",
+        "null",
+        "app://x.y",
+    )
     assert ServerConfig(origins=origins).origins == (
         "https://a.example",
+        "https://xn--vxaejoc4c.example",
         "http://a.example",
         "https://xn--bcher-kva.example:8443",
         "null",

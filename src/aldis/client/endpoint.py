@@ -9,6 +9,7 @@ read as browsers read them (`protocol.hosts`).
 from __future__ import annotations
 
 import ipaddress
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,7 @@ _SECURE: Final = {"ws": False, "wss": True, "http": False, "https": True}
 _DEFAULT_PORTS: Final = {False: 80, True: 443}
 # What may stand unquoted in a path and a query (RFC 3986 sections 3.3 and 3.4), and what is quoted already.
 _UNQUOTED: Final = "/?%:@!$&'()*+,;=~"
+_HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,11 @@ def _folder(path: str) -> str:
 
 def _host(text: str, parts: SplitResult) -> tuple[str, str]:
     """The host to dial, and the same as it stands in a URL: IPv6 addresses in brackets."""
-    host = parts.hostname or ""
+    # Not `parts.hostname`: it is in lower case as Python makes it, with a final sigma where browsers have none, and
+    # without what stands before or behind brackets.
+    found = _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2])
     try:
-        literal = read_host(f"[{host}]" if "[" in parts.netloc else host)
+        literal = read_host(found[1] if found is not None else "")
     except ValueError as error:
         raise ConfigError("url", f"{text!r} has no valid host name: {error}") from None
     return literal.strip("[]"), literal

@@ -34,7 +34,7 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*)(?::([1-9][0
 _MAX_PORT: Final = 65535
 _PORT_DIGITS: Final = 5
 # Also those of browser extensions and apps, which have schemes of their own. No path, no user name.
-_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#@]+)")
+_ORIGIN: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s/?#@]+)")
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
 _HTTP: Final = 80
 _HTTPS: Final = 443
@@ -88,10 +88,12 @@ def read_name(text: str) -> str | None:
 def read_origin(text: str) -> str | None:
     """Read an origin from the settings, into the spelling in which browsers send it (RFC 6454 section 6.2): lower case,
     A-labels, without the scheme's own port; `null` stays. None when it cannot be one."""
-    found = _ORIGIN.fullmatch(text.lower())
+    if text.lower() == "null":
+        return "null"
+    found = _ORIGIN.fullmatch(text)
     if found is None:
-        return text.lower() if text.lower() == "null" else None
-    scheme, rest = found[1], found[2]
+        return None
+    scheme, rest = found[1].lower(), found[2]
     name, colon, port = rest.rpartition(":") if re.search(r":\d+$", rest) else (rest, "", "")
     try:
         host = hosts.read_host(name)
