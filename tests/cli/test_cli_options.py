@@ -1,10 +1,12 @@
-"""What is accepted as a server's address, and what is a time."""
+"""What is accepted as a server's address, as a time, and as a file."""
 
 from argparse import ArgumentTypeError
+from pathlib import Path
 
 import pytest
 
-from aldis.cli.options import seconds, server
+from aldis.cli.options import authorities, key_file, seconds, server
+from support.certificates import make_certificates
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,22 @@ def test_what_is_no_address_is_refused(typed: str) -> None:
         server(typed)
 
 
-@pytest.mark.parametrize("typed", ["-1", "nan", "inf", "x", ""])
+@pytest.mark.parametrize("typed", ["-1", "nan", "inf", "1e10", "x", ""])
 def test_a_time_is_a_number_of_seconds(typed: str) -> None:
     with pytest.raises(ArgumentTypeError):
         seconds(typed)
+
+
+def test_certificates_are_read_before_a_key_is_made(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path)
+    assert authorities(str(files.ca)) == files.ca
+    (tmp_path / "text").write_text("hello")
+    for name, problem in (("text", "no certificate"), ("key.pem", "no certificate"), ("none", "cannot read")):
+        with pytest.raises(ArgumentTypeError, match=problem):
+            authorities(str(tmp_path / name))
+
+
+def test_an_empty_text_is_no_key_file() -> None:
+    assert key_file("alice.pem") == Path("alice.pem")
+    with pytest.raises(ArgumentTypeError, match="empty"):
+        key_file("")

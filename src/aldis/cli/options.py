@@ -7,6 +7,7 @@ raises `ArgumentTypeError`.
 from __future__ import annotations
 
 import os
+import ssl
 from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Final
@@ -47,16 +48,16 @@ def add_data(parser: Parser) -> None:
 def add_key(parser: Parser) -> None:
     """Declare `--key`, in the attribute `key`: a path or None."""
     parser.options.add_argument(
-        "--key", metavar="FILE", type=Path, help="Use this key file, instead of the one kept for the name."
+        "--key", metavar="FILE", type=key_file, help="Use this key file, instead of the one kept for the name."
     )
 
 
 def add_ca_file(parser: Parser) -> None:
-    """Declare `--ca-file`, in the attribute `ca_file`: the path of a file that exists, or None."""
+    """Declare `--ca-file`, in the attribute `ca_file`: the path of a file with certificates, or None."""
     parser.options.add_argument(
         "--ca-file",
         metavar="FILE",
-        type=existing_file,
+        type=authorities,
         default=os.environ.get("ALDIS_CA_FILE") or None,
         help="Trust the certificate authorities in this PEM file [$ALDIS_CA_FILE]: for wss:// with a certificate of "
         "your own.",
@@ -73,6 +74,23 @@ def existing_file(text: str) -> Path:
     except OSError as error:
         raise ArgumentTypeError(f"cannot read {text}: {error.strerror or error}") from None
     return path
+
+
+def authorities(text: str) -> Path:
+    """A file with certificates in PEM form; for `type=`."""
+    path = existing_file(text)
+    try:
+        ssl.create_default_context(cafile=path)
+    except (ssl.SSLError, OSError):
+        raise ArgumentTypeError(f"{text} holds no certificate in PEM form") from None
+    return path
+
+
+def key_file(text: str) -> Path:
+    """The path of a key file, which need not be there; for `type=`."""
+    if not text:
+        raise ArgumentTypeError("an empty text is no file")
+    return Path(text)
 
 
 def utf8(text: str) -> str:
