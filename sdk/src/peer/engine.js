@@ -51,13 +51,44 @@ export function engine(RTCPeerConnection = globalThis.RTCPeerConnection) {
 }
 
 /**
- * A connection. Throws `EngineMissing`, and what the browser throws for a configuration that it
- * refuses.
+ * A connection. Throws `EngineMissing`, and what the browser throws for a configuration that it refuses.
  *
  * @param {EngineConfig} config
  * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  */
-export const makeConnection = (config, RTCPeerConnection) => new (engine(RTCPeerConnection))(configuration(config));
+export function makeConnection(config, RTCPeerConnection) {
+  const Native = engine(RTCPeerConnection);
+  return configure(config, Native, (all) => new Native(all));
+}
+
+/**
+ * Have a configuration used. For one URL that it does not take, a browser refuses all; Firefox does so for `stuns:` and for
+ * ports that it blocks. Those URLs are left out then, with a warning.
+ *
+ * @template Result
+ * @param {EngineConfig} config
+ * @param {typeof RTCPeerConnection} Native the class of the connection
+ * @param {(configuration: RTCConfiguration) => Result} use which throws when it is refused
+ */
+export function configure(config, Native, use) {
+  const all = configuration(config);
+  try {
+    return use(all);
+  } catch {
+    const iceServers = (all.iceServers ?? []).flatMap((server) =>
+      [server.urls].flat().flatMap((urls) => {
+        try {
+          new Native({ iceServers: [{ ...server, urls }] }).close();
+          return [{ ...server, urls }];
+        } catch (error) {
+          console.warn(messageOf(error));
+          return [];
+        }
+      }),
+    );
+    return use({ ...all, iceServers });
+  }
+}
 
 /**
  * What the browser is told.

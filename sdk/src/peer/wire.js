@@ -27,7 +27,7 @@ import {
   VERSION,
 } from '../protocol/channel.js';
 import { check, violation } from '../protocol/shapes.js';
-import { apply, CAPABILITIES, configuration, makeConnection, setTracks, statsOf } from './engine.js';
+import { apply, CAPABILITIES, configuration, configure, makeConnection, setTracks, statsOf } from './engine.js';
 import { Quality } from './quality.js';
 
 /** @import { Timers } from '../client/timers.js' */
@@ -166,7 +166,8 @@ export class Wire {
     this.#describe('offerMade', serial, async () => {
       if (restart) {
         // Its TURN credentials may have run out.
-        native.setConfiguration?.(configuration(this.#hub.config()));
+        const Native = /** @type {typeof RTCPeerConnection} */ (native.constructor);
+        configure(this.#hub.config(), Native, (all) => native.setConfiguration?.(all));
         native.restartIce();
       }
       if (native.remoteDescription) this.#held = await native.createOffer();

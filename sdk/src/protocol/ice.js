@@ -1,5 +1,5 @@
 /**
- * STUN and TURN servers as people and vendors write them, made into what every browser takes; see `protocol/ice.py`.
+ * STUN and TURN servers as people and vendors write them, made into what Chromium takes; see `protocol/ice.py`.
  *
  * @import { IceServer } from './messages.js'
  */
@@ -11,7 +11,7 @@ const URL_SHAPE = /^(stuns?|turns?):(\[[^[\]]*]|[^\s:/?#@%[\]]+)(?::(\d{1,9}))?(
 const MOST_USERNAME = 509;
 
 /**
- * The URL as every browser takes it; throws a text that says what is wrong with it.
+ * The URL as Chromium takes it; throws a text that says what is wrong with it.
  *
  * @param {unknown} text
  */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EngineMissing } from '../../src/errors.js';
-import { apply, makeConnection, MAX_SDP, messageOf, setTracks, statsOf } from '../../src/peer/engine.js';
+import { apply, configure, makeConnection, MAX_SDP, messageOf, setTracks, statsOf } from '../../src/peer/engine.js';
 import { FakeNetwork, FakeStream } from '../support/fake_rtc.js';
 
 const made = (config = {}) => makeConnection(config, new FakeNetwork().RTCPeerConnection);
@@ -16,8 +16,26 @@ test('nothing is configured that was not asked for, but that all shares one path
 });
 
 test('a configuration that the browser refuses, and a browser without WebRTC, are told', () => {
-  assert.throws(() => made({ iceServers: [{ urls: 'http://x' }] }), { name: 'SyntaxError' });
+  assert.throws(() => made({ iceTransportPolicy: 'x' }), { name: 'TypeError' });
   assert.throws(() => makeConnection({}), EngineMissing); // as Node is
+});
+
+test('a URL that this browser does not take is left out, and the others are used', (t) => {
+  const { mock } = t.mock.method(console, 'warn', () => {});
+  const turn = { urls: ['turn:a.example', 'http:x'], username: 'u', credential: 'c' };
+  const config = { iceServers: [{ urls: 'http:y' }, turn, { urls: 'stun:b.example' }] };
+  const taken = [{ ...turn, urls: 'turn:a.example' }, { urls: 'stun:b.example' }];
+  const native = made(config);
+  assert.deepEqual(native.configuration, { bundlePolicy: 'max-bundle', iceServers: taken });
+  assert.deepEqual(
+    mock.calls.map((call) => call.arguments),
+    [['bad URL http:y'], ['bad URL http:x']],
+  );
+  // An ICE restart configures the connection once more.
+  configure({ iceServers: [...config.iceServers, { urls: 'stun:c.example' }] }, native.constructor, (all) =>
+    native.setConfiguration(all),
+  );
+  assert.deepEqual(native.configuration.iceServers, [...taken, { urls: 'stun:c.example' }]);
 });
 
 test('a description that no browser should be asked to parse is refused', async () => {

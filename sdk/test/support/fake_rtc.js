@@ -69,7 +69,8 @@ export class FakeNetwork {
 }
 
 /** @param {RTCConfiguration} configuration */
-function checkServers({ iceServers = [] }) {
+function checkServers({ iceServers = [], iceTransportPolicy = 'all' }) {
+  if (!['all', 'relay'].includes(iceTransportPolicy)) throw new TypeError(`bad policy ${iceTransportPolicy}`);
   for (const { urls } of iceServers) {
     if (![urls].flat().every((url) => /^(stun|turn)s?:./.test(url))) throw fault('SyntaxError', `bad URL ${urls}`);
   }
