@@ -57,7 +57,7 @@ ALDIS = Rules(
     reserved={
         "webrtc": frozenset({"peer.engines.wrtc"}),
         "aiortc": frozenset({"peer.engines.aiortc"}),
-        "aioice": frozenset({"peer.engines.aiortc", "peer.engines.aiortc_ice"}),
+        "aioice": frozenset({"peer.engines.aiortc", "peer.engines.aiortc_consent", "peer.engines.aiortc_ice"}),
         # JSON on the wire is the codec's and the channel's; `store.content` reads and writes the application's values,
         # the command line writes for other programs.
         "json": frozenset({"store.content", "cli"}),

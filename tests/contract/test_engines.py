@@ -503,3 +503,15 @@ def test_importing_the_peer_layer_loads_no_engine() -> None:
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
     assert catalog.ENGINES == ENGINES
+
+
+@pytest.mark.parametrize("other", ENGINES)
+async def test_aiortc_tells_that_an_idle_side_is_alive_and_both_take_turns(other: str) -> None:
+    async with nothing_left_behind(), open_engines("aiortc", other) as (offerer, answerer):
+        for _ in range(3):  # the first may belong to connecting
+            before = offerer.signs_of_life
+            await offerer.until(lambda before=before: offerer.signs_of_life > before, "a sign of life")
+        if other == "aiortc":
+            before = answerer.signs_of_life
+            await answerer.until(lambda: answerer.signs_of_life > before, "a sign of life")
+        assert offerer.end.received == answerer.end.received == []

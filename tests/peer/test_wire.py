@@ -31,6 +31,7 @@ from aldis.protocol.channel import (
     encode_ack,
     encode_hello,
     encode_ping,
+    encode_pong,
 )
 from aldis.protocol.messages import Candidate, Capabilities, IceServer
 from support.peers import FakeTimers, nothing_left_behind
@@ -170,6 +171,30 @@ async def test_a_sleep_of_our_own_does_not_count_as_the_others_silence() -> None
     timers.advance(5.1)
     assert owner.told == [("lost", False)]
     await wire.close()
+    assert timers.waiting == 0
+
+
+async def test_signs_of_life_of_the_engine_hold_off_silence_until_a_ping_is_not_answered() -> None:
+    wire, owner, channel, timers = opened()
+    ping = decode(channel.sent[1])
+    assert isinstance(ping, Ping)
+    wire.message_received(encode_pong(ping.token))
+    del channel.sent[:]
+    for _ in range(34):
+        assert owner.told == []
+        timers.advance(1)
+        wire.alive()
+    (measuring,) = map(decode, channel.sent)  # after 30 s
+    assert isinstance(measuring, Ping)
+    timers.advance(1.1)
+    assert owner.told == [("lost", False)]
+    wire.alive()
+    timers.advance(1)
+    assert owner.told == [("lost", False)]
+    wire.message_received(encode_pong(measuring.token))
+    assert owner.told == [("lost", False), ("restored",)]
+    await wire.close()
+    wire.alive()
     assert timers.waiting == 0
 
 

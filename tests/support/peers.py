@@ -112,12 +112,17 @@ class EngineEnd:
         self.signal = Signal()
         self.candidates: list[Candidate | None] = []
         self.states: list[EngineState] = []
+        self.signs_of_life = 0
         self.channels: list[ChannelEnd] = []
         self._low = low
         self.connection: EngineConnection = self.engine.create(config, self)
 
     def candidate_gathered(self, candidate: Candidate | None) -> None:
         self.candidates.append(candidate)
+        self.signal.changed()
+
+    def alive(self) -> None:
+        self.signs_of_life += 1
         self.signal.changed()
 
     def state_changed(self, state: EngineState) -> None:

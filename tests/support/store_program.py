@@ -21,8 +21,8 @@ from support.patience import PATIENCE
 class StoreProcess:
     """`async with StoreProcess(url, "bob", seed) as bob`: the program, seen from the test."""
 
-    def __init__(self, url: str, name: str, seed: bytes) -> None:
-        self._arguments = [url, name, seed.hex()]
+    def __init__(self, url: str, name: str, seed: bytes, engine: str = "wrtc") -> None:
+        self._arguments = [url, name, seed.hex(), engine]
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> StoreProcess:
@@ -73,11 +73,11 @@ def _say(*event: Any) -> None:
     print(json.dumps(event), flush=True)
 
 
-async def _main(url: str, name: str, seed: str) -> None:
+async def _main(url: str, name: str, seed: str, engine: str) -> None:
     from aldis.identity.keys import Identity
     from support.stores import new_store
 
-    store = new_store(identity=Identity.from_seed(bytes.fromhex(seed)))
+    store = new_store(identity=Identity.from_seed(bytes.fromhex(seed)), engine=engine)
     await store.connect_to_signaling(url, name)
     store.on_message(lambda message: _say("message", message.sender, message.content))
     _say("ready")

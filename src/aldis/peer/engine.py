@@ -141,6 +141,10 @@ class EngineListener(Protocol):
     def state_changed(self, state: EngineState) -> None:
         """The state of the connection has changed. `CLOSED` is told for the other side's doing only."""
 
+    def alive(self) -> None:
+        """The other side's engine has just shown that it is there and reachable (RFC 7675), at least every 3.5 s while
+        both are idle. An engine that cannot tell never calls this."""
+
     def channel_opened(self, channel: EngineChannel) -> None:
         """A channel is open, made by either side: call its `listen` now."""
 

@@ -39,10 +39,10 @@ class PeerTiming:
     more than `settings.LONGEST_SECONDS`.
 
     `attempt`: from the offer to HELLOs exchanged. `heal`: from the loss of an established path to its return, be it
-    by itself or by an ICE restart. `heartbeat`: between PINGs at least, see `quality`. `silence`: without any frame,
-    after which the path counts as lost. `probe`: how soon something has to arrive after a
-    `bye` that came through the server, which may be lying. `linger`: how long closing waits for the other side to
-    have got the goodbye.
+    by itself or by an ICE restart. `heartbeat`: between PINGs at least, see `quality`. `silence`: without any frame
+    or other sign of life of the engine, after which the path counts as lost. `probe`: how soon something has to arrive
+    after a `bye` that came through the server, which may be lying. `linger`: how long closing waits for the other side
+    to have got the goodbye.
     """
 
     attempt: float = 30.0
@@ -255,6 +255,11 @@ class Wire:
                 self._owner.ended(self, "the other side closed the connection", orderly=False)
             case EngineState.NEW | EngineState.CONNECTING:
                 pass
+
+    def alive(self) -> None:
+        if self._quality is not None:
+            # A path that is lost needs a frame to come back: the program behind the engine may hang.
+            self._quality.alive(self._timers.time())
 
     def channel_opened(self, channel_: EngineChannel) -> None:
         if self._closed or self._channel is not None or channel_.label != channel.LABEL:

@@ -14,6 +14,7 @@ What had to be known about it (aiortc 1.16, aioice 0.13):
 * Where a connection has gone, sending raises in such a forgotten task. A datagram that cannot be sent is a lost
   datagram; SCTP has timers for that.
 * aioice gathers all addresses but 127.0.0.1 and ::1, and has no option for it. See `_with_loopback`.
+* Its consent checks (RFC 7675) are at random times, and nobody is told of them. See `aiortc_consent`.
 * It asks one STUN and one TURN server only, the first of each kind. See `aiortc_ice`.
 """
 
@@ -44,6 +45,7 @@ from aldis.peer.engine import (
     check_sdp,
     check_servers,
 )
+from aldis.peer.engines.aiortc_consent import Consent
 from aldis.peer.engines.aiortc_ice import Servers
 from aldis.protocol.messages import Candidate, Capabilities
 
@@ -68,11 +70,18 @@ class AiortcEngine:
 class _PeerConnection(aiortc.RTCPeerConnection):
     """aiortc's own, with its forgotten tasks owned and loopback where it is wanted."""
 
-    def __init__(self, servers: Servers, allow_loopback: bool, connect_failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        allow_loopback: bool,
+        connect_failed: Callable[[Exception], None],
+        alive: Callable[[], None],
+    ) -> None:
         super().__init__(aiortc.RTCConfiguration(iceServers=[]))  # ours are asked by `Servers`
         self.aldis_servers = servers
         self.aldis_allow_loopback = allow_loopback
         self.aldis_connect_failed = connect_failed
+        self.aldis_alive = alive
         self.aldis_transports: list[RTCDtlsTransport] = []
         self.aldis_tasks: set[asyncio.Task[Any]] = set()
 
@@ -93,6 +102,9 @@ class _PeerConnection(aiortc.RTCPeerConnection):
         self.aldis_transports.append(transport)
         _set(transport, "_send_data", functools.partial(_send_if_possible, transport._send_data))
         agent = transport.transport._connection
+        consent = Consent(agent, self.aldis_alive)
+        _set(agent, "query_consent", consent.keep)
+        _set(agent, "check_incoming", consent.check_incoming)
         gather = functools.partial(self.aldis_servers.gather, agent, agent.get_component_candidates)
         if self.aldis_allow_loopback:
             gather = functools.partial(_with_loopback, gather)
@@ -149,7 +161,7 @@ class _Connection:
         self._failed = False
         self._operations: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self._native = _PeerConnection(servers, config.allow_loopback, self._on_connect_failed)
+        self._native = _PeerConnection(servers, config.allow_loopback, self._on_connect_failed, self._on_alive)
         self._native.on("connectionstatechange", self._on_state)
         self._native.on("datachannel", self._on_channel)
 
@@ -285,6 +297,9 @@ class _Connection:
         _log.info("aiortc could not connect: %r", error)
         self._failed = True
         self.call_soon(lambda: self._listener.state_changed(EngineState.FAILED))
+
+    def _on_alive(self) -> None:
+        self.call_soon(self._listener.alive)
 
     def _on_state(self) -> None:
         state = EngineState(self._native.connectionState)
