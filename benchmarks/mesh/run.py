@@ -83,6 +83,7 @@ class _Attempt:
         self._over = False
         self.candidate_gathered = listener.candidate_gathered
         self.state_changed = listener.state_changed
+        self.alive = listener.alive
         self._listener = listener
 
     def over(self) -> None:
