@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import re
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Final, TypeVar
@@ -44,6 +45,7 @@ from aldis.protocol.messages import Candidate, Capabilities, IceServer
 
 _T = TypeVar("_T")
 
+_MEDIA: Final = re.compile(r"^m=(audio|video)\b", re.MULTILINE)
 _ADDRESS_FIELD: Final = 4  # of a candidate's fields (RFC 8839 section 5.1)
 
 
@@ -154,9 +156,11 @@ class _Connection:
 
     async def _answer(self, offer_sdp: str) -> str:
         await self._native.set_remote_description(webrtc.RTCSessionDescriptionInit("offer", offer_sdp))
-        for transceiver in self._native.get_transceivers():
-            # Nothing here plays audio or video, so none should be sent.
-            transceiver.direction = webrtc.RTCRtpTransceiverDirection.inactive
+        # Most offers have no media, and the call waits for a thread of libwebrtc, which is busy when many connect.
+        if _MEDIA.search(offer_sdp):
+            for transceiver in self._native.get_transceivers():
+                # Nothing here plays audio or video, so none should be sent.
+                transceiver.direction = webrtc.RTCRtpTransceiverDirection.inactive
         answer = await self._native.create_answer()
         await self._native.set_local_description(answer)
         return answer.sdp
