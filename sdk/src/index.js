@@ -22,7 +22,7 @@
  * @typedef {import('./client/events.js').SignalingState} SignalingState
  * @typedef {import('./peer/connection.js').PeerStats} PeerStats
  * @typedef {import('./peer/negotiation.js').PeerState} PeerState
- * @typedef {import('./peer/wire.js').PeerTiming} PeerTiming
+ * @typedef {import('./peer/transport.js').PeerTiming} PeerTiming
  */
 export { Backoff } from './client/backoff.js';
 export { SignalingClient } from './client/client.js';

@@ -12,7 +12,7 @@ const PURE = [
   'src/protocol/',
   'src/client/machine.js',
   'src/client/backoff.js',
-  'src/peer/links.js',
+  'src/peer/attempts.js',
   'src/peer/negotiation.js',
   'src/store/outbox.js',
   'src/store/inbox.js',
@@ -31,7 +31,7 @@ const { metafile } = await build({
   logLevel: 'error',
 });
 
-/** @param {string} path such as src/peer/wire.js */
+/** @param {string} path such as src/peer/transport.js */
 const layer = (path) => path.split('/')[1].replace('.js', '');
 
 /** Imports that point upwards or between neighbours, as sentences. */
@@ -73,7 +73,7 @@ test('the pure parts know no socket, no clock, no randomness and no promise', as
 });
 
 test('the checker can say no', () => {
-  const imports = (other) => ({ 'src/peer/wire.js': { imports: [{ path: other }] } });
+  const imports = (other) => ({ 'src/peer/transport.js': { imports: [{ path: other }] } });
   assert.equal(faults(imports('src/store/store.js')).length, 1);
   assert.equal(faults(imports('node_modules/left-pad/index.js')).length, 1);
   assert.equal(faults(imports('src/client/client.js')).length, 0);

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from benchmarks.mesh import run as mesh
 
-from aldis.peer.turns import ANSWERS, CALLS
+from aldis.peer.slots import ANSWERS, CALLS
 
 
 @pytest.mark.parametrize("engine", ["wrtc", "aiortc"])

@@ -14,7 +14,7 @@ from aldis.errors import PeerConnectionFailed
 from aldis.peer.connection import PeerState
 from aldis.peer.engine import Engine, EngineConfig, EngineConnection, EngineListener
 from aldis.peer.engines import aiortc_ice
-from aldis.peer.wire import PeerTiming
+from aldis.peer.transport import PeerTiming
 from aldis.protocol.messages import Candidate, IceServer
 from support.certificates import make_certificates
 from support.coturn import CREDENTIAL, USERNAME, Coturn

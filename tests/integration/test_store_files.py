@@ -155,9 +155,9 @@ async def lose_the_path(store: NetworkStore, user_id: str) -> None:
     link = store._board.find(user_id)
     assert link is not None
     assert link._connection is not None
-    wire = link._connection._current
-    assert wire is not None
-    await wire._connection.close()
+    transport = link._connection._current
+    assert transport is not None
+    await transport._connection.close()
 
 
 @pytest.mark.parametrize("loser", ["alice", "bob"])

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from aldis.peer import turns
+from aldis.peer import slots
 from aldis.peer.connection import PeerState
 from aldis.peer.engine import EngineChannel, EngineConfig, EngineConnection, EngineListener
-from aldis.peer.turns import ANSWERS, CALLS
+from aldis.peer.slots import ANSWERS, CALLS
 from support.stores import CountingEngine, new_store, running_server
 
 STORES = 12
@@ -40,8 +40,8 @@ class Watched(CountingEngine):
 async def test_stores_that_all_connect_at_once_take_turns_and_none_fails(
     engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a machine that has other work, an attempt takes longer than its turn, and then there are more at a time.
-    monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
+    # On a machine that has other work, an attempt takes longer than its slot, and then there are more at a time.
+    monkeypatch.setattr(slots, "SLOT_SECONDS", 60.0)
     watched = Watched(engine)
     names = [f"store-{number}" for number in range(STORES)]
     async with running_server() as server:
@@ -57,6 +57,6 @@ async def test_stores_that_all_connect_at_once_take_turns_and_none_fails(
                 assert states == dict.fromkeys(set(names) - {name}, PeerState.CONNECTED)
         finally:
             await asyncio.gather(*(store.disconnect() for store in made.values()))
-    # Without turns there are more than a hundred.
+    # Without slots there are more than a hundred.
     assert watched.most <= CALLS + ANSWERS
     assert watched.open == set()

@@ -28,8 +28,8 @@ from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerConnection, PeerState
 from aldis.peer.engine import EngineConfig, EngineState
 from aldis.peer.engines.catalog import load_engine
+from aldis.peer.transport import PeerTransport
 from aldis.peer.trust import Trust
-from aldis.peer.wire import Wire
 from aldis.protocol.channel import Ack, Chunk, Content, Hello, encode_ack, encode_message
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
@@ -114,7 +114,7 @@ async def test_the_called_side_does_not_throw_away_a_path_that_is_being_healed()
     async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
         await alice.connect_to_peer("bob")
         await until_state(bob, "alice", PeerState.CONNECTED)
-        wire_to(bob, "alice").state_changed(EngineState.DISCONNECTED)
+        transport_to(bob, "alice").state_changed(EngineState.DISCONNECTED)
         await until_state(bob, "alice", PeerState.DISCONNECTED)
         # Bob has never asked the server for alice: he does now, and is told that she is online.
         await bob.send("alice", "over the same connection")
@@ -124,15 +124,15 @@ async def test_the_called_side_does_not_throw_away_a_path_that_is_being_healed()
         assert alice.state.peers["bob"].connections == bob.state.peers["alice"].connections == 1
 
 
-def wire_to(store: NetworkStore, user_id: str) -> Wire:
-    """The wire of a store's connection to a peer."""
+def transport_to(store: NetworkStore, user_id: str) -> PeerTransport:
+    """The transport of a store's connection to a peer."""
     board = store._board
     assert board is not None
     link = board.find(user_id)
     assert link is not None
     assert link._connection is not None
-    (wire,) = link._connection._wires.values()
-    return wire
+    (transport,) = link._connection._transports.values()
+    return transport
 
 
 async def test_connecting_waits_for_the_server_to_come_back_as_long_as_it_may(tmp_path: Path) -> None:

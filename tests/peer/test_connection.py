@@ -23,7 +23,7 @@ from aldis.errors import (
 from aldis.identity.pins import FilePins
 from aldis.peer.connection import PeerState, PeerTiming
 from aldis.peer.engine import EngineConfig, EngineState
-from aldis.peer.wire import BUFFER_HIGH, BUFFER_LOW
+from aldis.peer.transport import BUFFER_HIGH, BUFFER_LOW
 from aldis.protocol.channel import MAX_FRAME, Ack, Content, encode_ack, encode_message
 from aldis.protocol.messages import Description, IceServer
 from support.patience import PATIENCE
@@ -439,9 +439,9 @@ async def test_pins_that_fail_when_the_path_is_looked_for_anew_cost_no_connectio
             await connected(alice, bob)
             with closing(sqlite3.connect(tmp_path / "pins")) as vandal:
                 vandal.execute("DROP TABLE pins")
-            wire = alice.peer._current
-            assert wire is not None
-            wire.state_changed(EngineState.DISCONNECTED)
+            transport = alice.peer._current
+            assert transport is not None
+            transport.state_changed(EngineState.DISCONNECTED)
             await alice.until(lambda: bool(alice.told.refusals))
             bob.peer.send_frame(encode_ack(1))
             await alice.until(lambda: alice.told.frames == [Ack(1)])

@@ -17,7 +17,7 @@ from aioice.turn import make_integrity_key
 
 from aldis.client.events import AnswerReceived, CandidateReceived, OfferReceived
 from aldis.peer.engine import EngineConfig, EngineRefused, EngineState
-from aldis.peer.turns import Turns
+from aldis.peer.slots import AttemptSlots
 from aldis.protocol.messages import Candidate, IceServer
 from support.patience import PATIENCE
 from support.peers import EngineEnd, Link, Side, connected, nothing_left_behind, pass_candidates
@@ -72,7 +72,7 @@ async def closed_while_it_gathers(engine: str) -> None:
             end.connection.open_channel("aldis.v1")
             offering = asyncio.create_task(end.connection.offer())
             await asyncio.sleep(0)
-            offering.cancel()  # as the worker of a wire that is dropped
+            offering.cancel()  # as the worker of a transport that is dropped
             with suppress(EngineRefused, asyncio.CancelledError):
                 await offering
             await close(end)
@@ -230,8 +230,8 @@ async def test_an_attempt_that_is_given_up_at_any_stage_leaves_nothing_open(engi
         else:
             await link.until_sent(last)
         await asyncio.gather(*(side.peer.close() for side in sides))
-        turns = Turns.of(asyncio.get_running_loop())
-        assert (turns.calls.held, turns.answers.held) == (0, 0)
+        slots = AttemptSlots.of(asyncio.get_running_loop())
+        assert (slots.calls.held, slots.answers.held) == (0, 0)
 
     await attempt()
     before, threads = descriptors(), threading.active_count()

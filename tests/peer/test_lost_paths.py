@@ -447,7 +447,7 @@ async def test_late_messages_of_signaling_cannot_bring_a_dropped_connection_back
         alice, bob = Side(link, "alice", "bob"), Side(link, "bob", "alice")
         alice.peer.connect()
         await connected(alice, bob)
-        wires = dict(alice.peer._wires)
+        transports = dict(alice.peer._transports)
         await bob.peer.close()
         await alice.until_state(PeerState.CLOSED)
         late = [message for message in link.passed if message.to == "alice"]
@@ -455,6 +455,6 @@ async def test_late_messages_of_signaling_cannot_bring_a_dropped_connection_back
             alice.receive(message.event)
         await asyncio.sleep(0)
         assert alice.peer.state is PeerState.CLOSED
-        assert not set(alice.peer._wires) & set(wires)
+        assert not set(alice.peer._transports) & set(transports)
         assert alice.told.refusals == []
         await alice.peer.close()

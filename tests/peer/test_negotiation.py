@@ -191,7 +191,7 @@ def test_messages_for_other_names_are_dropped() -> None:
     assert m.channel_ready("unknown") == []
     assert m.path_lost("unknown", 1, final=True) == []
     assert m.path_restored("unknown") == []
-    assert m.link_ended("unknown", "", orderly=True) == []
+    assert m.attempt_ended("unknown", "", orderly=True) == []
     assert m.abandon("unknown", "") == []
     assert m.state is PeerState.CONNECTED
 
@@ -204,7 +204,7 @@ def test_an_answer_counts_once() -> None:
 
 def test_offers_and_answers_for_a_connection_that_is_over_are_answered_by_a_bye() -> None:
     m = connected(machine())
-    m.link_ended(OUR_NAME, "gone", orderly=False)
+    m.attempt_ended(OUR_NAME, "gone", orderly=False)
     assert m.offer_received(OUR_NAME, THEIRS, ALL, 2) == [SendBye(OUR_NAME, "this connection is over")]
     assert m.answer_received(OUR_NAME, THEIRS, ALL, 2) == [SendBye(OUR_NAME, "this connection is over")]
     assert m.is_over(OUR_NAME)
@@ -444,20 +444,20 @@ def test_an_offer_that_does_not_pass_the_check_is_refused_within_reason() -> Non
 
 def test_a_goodbye_closes_and_a_goodbye_in_place_of_a_hello_fails() -> None:
     m = connected(machine())
-    assert m.link_ended(OUR_NAME, "bye", orderly=True) == [DropConnection(OUR_NAME)]
+    assert m.attempt_ended(OUR_NAME, "bye", orderly=True) == [DropConnection(OUR_NAME)]
     assert m.state is PeerState.CLOSED
     m = settled(machine())
     m.channel_opened(OUR_NAME)
-    m.link_ended(OUR_NAME, "no", orderly=True)
+    m.attempt_ended(OUR_NAME, "no", orderly=True)
     assert m.state is PeerState.FAILED
 
 
 def test_after_an_end_there_may_be_a_beginning() -> None:
     m = connected(machine())
-    m.link_ended(OUR_NAME, "bye", orderly=True)
+    m.attempt_ended(OUR_NAME, "bye", orderly=True)
     assert kinds(m.connect(60)) == [CreateConnection, MakeOffer]
     m = connected(machine())
-    m.link_ended(OUR_NAME, "bye", orderly=True)
+    m.attempt_ended(OUR_NAME, "bye", orderly=True)
     assert kinds(m.offer_received(THEIR_NAME, THEIRS, ALL, 60)) == [CreateConnection, MakeAnswer]
 
 

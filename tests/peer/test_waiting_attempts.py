@@ -1,4 +1,4 @@
-"""Attempts of a PeerConnection that wait for their turn, in front of real engines."""
+"""Attempts of a PeerConnection that wait for their slot, in front of real engines."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import asynccontextmanager
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
 from aldis.peer.connection import PeerState
-from aldis.peer.turns import MAX_WAIT, Turns
+from aldis.peer.slots import MAX_WAIT, AttemptSlots
 from support.peers import FakeTimers, Link, Side, connected, nothing_left_behind
 
 
 class Busy:
-    """Turns that others have all taken."""
+    """Slots that others have all taken."""
 
     def __init__(self) -> None:
         self.timers = FakeTimers()
-        self.turns = Turns(self.timers, calls=1, answers=1)
-        self._others = [lane.ask("others", lambda: None) for lane in (self.turns.calls, self.turns.answers)]
+        self.slots = AttemptSlots(self.timers, calls=1, answers=1)
+        self._others = [queue.ask("others", lambda: None) for queue in (self.slots.calls, self.slots.answers)]
 
     def free(self) -> None:
-        for turn in self._others:
-            turn.release()
+        for slot in self._others:
+            slot.release()
         self.timers.advance(0)
 
 
@@ -31,7 +31,7 @@ async def two(busy: Busy) -> AsyncIterator[tuple[Link, Side, Side]]:
     """alice, who has all the time in the world, and bob, who is busy."""
     async with nothing_left_behind():
         link = Link()
-        alice, bob = Side(link, "alice", "bob"), Side(link, "bob", "alice", turns=busy.turns)
+        alice, bob = Side(link, "alice", "bob"), Side(link, "bob", "alice", slots=busy.slots)
         try:
             yield link, alice, bob
         finally:
@@ -70,19 +70,19 @@ async def test_a_call_that_waits_is_connecting_and_its_clock_has_not_begun() -> 
         busy.free()
         assert bob.peer.clock_from is not None
         await connected(alice, bob)
-        assert busy.turns.calls.held == 0
+        assert busy.slots.calls.held == 0
 
 
 async def test_an_offer_that_has_waited_too_long_fails_at_its_sender_at_once() -> None:
     busy = Busy()
     others = 40
-    for number in range(others):  # each has the turn for a second
-        busy.turns.answers.ask(number, lambda: None)
+    for number in range(others):  # each has the slot for a second
+        busy.slots.answers.ask(number, lambda: None)
     async with two(busy) as (link, alice, bob):
         alice.peer.connect()
         await link.until_sent(OfferReceived)
         await settle()
-        assert busy.turns.answers.waiting == others + 1
+        assert busy.slots.answers.waiting == others + 1
         busy.timers.advance(MAX_WAIT)
         await alice.until_state(PeerState.FAILED)
         assert [str(error) for error in alice.told.errors] == [
@@ -99,4 +99,4 @@ async def test_closing_tells_whoever_waits_for_an_answer() -> None:
         await bob.peer.close("the other side has left")
         await alice.until_state(PeerState.FAILED)
         assert [m.event.reason for m in link.of(ByeReceived, "bob")] == ["the other side has left"]
-        assert busy.turns.answers.waiting == 0
+        assert busy.slots.answers.waiting == 0

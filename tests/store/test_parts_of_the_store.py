@@ -15,7 +15,7 @@ from aldis.client.events import ByeReceived, IceServers, OfferReceived
 from aldis.errors import ConfigError, ConnectionLost, FingerprintMismatch, IdentityError
 from aldis.identity.keys import Identity, fingerprint
 from aldis.identity.pins import MemoryPins
-from aldis.peer.wire import PeerTiming
+from aldis.peer.transport import PeerTiming
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import Capabilities, Description, IceServer, Proof
 from aldis.store import ice

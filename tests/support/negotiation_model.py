@@ -1,4 +1,4 @@
-"""Two negotiation machines, their engines as bookkeeping, and a link that a script of numbers torments.
+"""Two negotiation machines, their engines as bookkeeping, and an attempt that a script of numbers torments.
 
 What an engine does is reduced to what matters here: it makes descriptions, takes them in order, and its channel opens
 when both ends hold the same pair of descriptions. Proofs are reduced to their effect: an offer is taken once, an
@@ -76,9 +76,9 @@ class Half:
     def do(self, commands: list[Command]) -> None:
         for command in commands:
             self._do(command)
-        opened = [link for link in self.machine._links.values() if link.opened]
+        opened = [attempt for attempt in self.machine._attempts.values() if attempt.opened]
         assert len(opened) <= 1
-        assert set(self.engines) == set(self.machine._links)
+        assert set(self.engines) == set(self.machine._attempts)
 
     def _do(self, command: Command) -> None:
         name = command.name
@@ -105,7 +105,7 @@ class Half:
                 self.world.send(Sent(self.other, "candidate", name, candidate=candidate))
             case n.Probe():
                 if not self.world.works(self, name):
-                    self.do(self.machine.link_ended(name, "the probe failed", orderly=True))
+                    self.do(self.machine.attempt_ended(name, "the probe failed", orderly=True))
 
     def receive(self, message: Sent) -> None:
         now, capabilities = self.world.now, self.world.half(self.other).capabilities
@@ -116,8 +116,8 @@ class Half:
                     commands = self.machine.offer_received(message.name, message.sdp, capabilities, now)
                     self.do(commands)
             case "answer":
-                link = self.machine._links.get(message.name)
-                wanted = self.machine.awaits_answer(message.name) and link and link.offer_sdp == message.offer_sdp
+                attempt = self.machine._attempts.get(message.name)
+                wanted = self.machine.awaits_answer(message.name) and attempt and attempt.offer_sdp == message.offer_sdp
                 if wanted or self.machine.is_over(message.name):
                     self.do(self.machine.answer_received(message.name, message.sdp, capabilities, now))
             case "candidate":
@@ -249,7 +249,7 @@ class World:
         half.do(half.machine.channel_ready(name))
 
     def _notice(self, half: Half, name: str) -> None:
-        half.do(half.machine.link_ended(name, "the other end has gone", orderly=False))
+        half.do(half.machine.attempt_ended(name, "the other end has gone", orderly=False))
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -294,7 +294,7 @@ class World:
         assert (alice.state is PeerState.CONNECTED) == (bob.state is PeerState.CONNECTED)
         if alice.current is not None and bob.current is not None:
             assert alice.current.name == bob.current.name
-            assert len(alice._links) == len(bob._links) == 1
+            assert len(alice._attempts) == len(bob._attempts) == 1
         else:
-            assert not alice._links
-            assert not bob._links
+            assert not alice._attempts
+            assert not bob._attempts

@@ -24,8 +24,8 @@ from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerConnection, PeerState, PeerTiming
 from aldis.peer.engine import EngineChannel, EngineConfig, EngineConnection, EngineRefused, EngineState
 from aldis.peer.engines.catalog import load_engine
+from aldis.peer.slots import AttemptSlots
 from aldis.peer.trust import Trust
-from aldis.peer.turns import Turns
 from aldis.protocol.channel import VERSION, Ack, Chunk, Hello
 from aldis.protocol.messages import Candidate, Capabilities, Description, Proof
 from support.patience import PATIENCE
@@ -352,7 +352,7 @@ class Side:
         pins: Pins | None = None,
         timing: PeerTiming | None = None,
         timers: FakeTimers | None = None,
-        turns: Turns | None = None,
+        slots: AttemptSlots | None = None,
         version: int = VERSION,
     ) -> None:
         self.identity = identity or Identity.generate()
@@ -376,7 +376,7 @@ class Side:
             hello=lambda: Hello(self._version, self._stream, 1),
             timing=timing,
             timers=timers,
-            turns=turns,
+            slots=slots,
         )
 
     def receive(self, event: Message) -> None:

@@ -20,7 +20,7 @@ from aldis.protocol.messages import Candidate, Capabilities
 
 VECTORS = json.loads((Path(__file__).parent / "negotiation.json").read_text(encoding="utf-8"))["vectors"]
 CALLS = {name for name, value in vars(Negotiation).items() if callable(value) and not name.startswith("_")}
-BY_NAME = {"path_lost": "final", "link_ended": "orderly"}  # the last argument, which Python takes by its name
+BY_NAME = {"path_lost": "final", "attempt_ended": "orderly"}  # the last argument, which Python takes by its name
 
 
 def snake(name: str) -> str:

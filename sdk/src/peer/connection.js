@@ -1,7 +1,7 @@
 /**
  * All that is direct between this user and one other user.
  *
- * Owns the negotiation machine and the wires that it asks for; takes in what comes through signaling. Above it the store
+ * Owns the negotiation machine and the transports that it asks for; takes in what comes through signaling. Above it the store
  * sees one thing per peer: a state, frames in, frames out, tracks.
  *
  * Rules:
@@ -27,8 +27,8 @@ import {
 import { CAPABILITIES, messageOf } from './engine.js';
 import { MAX_OFFERS, Negotiation } from './negotiation.js';
 import { randomBytes, refusalOf } from './trust.js';
-import { PeerTurns, turns } from './turns.js';
-import { linger, TIMING, Wire } from './wire.js';
+import { PeerSlots, slots } from './slots.js';
+import { linger, PeerTransport, TIMING } from './transport.js';
 
 /** @import { PeerError } from '../errors.js' */
 /** @import { AnswerReceived, OfferReceived, PeerEvent } from '../client/events.js' */
@@ -37,12 +37,12 @@ import { linger, TIMING, Wire } from './wire.js';
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Capabilities, Proof } from '../protocol/messages.js' */
 /** @import { EngineConfig, EngineStats } from './engine.js' */
-/** @import { Command } from './links.js' */
+/** @import { Command } from './attempts.js' */
 /** @import { Input, Outcome, PeerState } from './negotiation.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Trust } from './trust.js' */
-/** @import { Turns } from './turns.js' */
-/** @import { Hub, Origin, PeerTiming } from './wire.js' */
+/** @import { AttemptSlots } from './slots.js' */
+/** @import { Origin, PeerTiming, TransportOwner } from './transport.js' */
 
 // What may wait to be checked: two connections with all their candidates. A server that sends more is up to no good.
 const MAX_WAITING = 512;
@@ -93,11 +93,11 @@ export class PeerConnection {
   state = 'new';
   /** @type {PeerListener | null} null: nobody wants to know any more */
   listener;
-  /** @type {Hub} */
-  #hub;
+  /** @type {TransportOwner} */
+  #owner;
   #machine;
-  /** @type {Map<string, Wire>} */
-  #wires = new Map();
+  /** @type {Map<string, PeerTransport>} */
+  #transports = new Map();
   /** @type {[what: keyof PeerListener, values: any[]][]} what the listener has not been told yet */
   #news = [];
   /** @type {Promise<unknown>} */
@@ -109,17 +109,17 @@ export class PeerConnection {
   #refused = null;
   /** @type {Origin} of the description that has passed the check last */
   #origin;
-  /** @type {Promise<void>} what is on its way to the server, and the wires that are closing */
+  /** @type {Promise<void>} what is on its way to the server, and the transports that are closing */
   #leaving = Promise.resolve();
   #cancelDeadline = () => {};
   /** @type {Promise<void> | null} */
   #closing = null;
-  /** @type {PeerTurns<{ origin: Origin, sdp: string, capabilities: Capabilities }>} */
-  #turns;
+  /** @type {PeerSlots<{ origin: Origin, sdp: string, capabilities: Capabilities }>} */
+  #slots;
   #clockFrom = 0;
   /** @type {Outcome | null} the last one that was looked at */
   #told = null;
-  #relayMissing = ''; // of the wire that was dropped last
+  #relayMissing = ''; // of the transport that was dropped last
 
   /**
    * @param {object} options
@@ -133,7 +133,7 @@ export class PeerConnection {
    *   it returns is sent as our first frame
    * @param {Partial<PeerTiming>} [options.timing]
    * @param {Timers} [options.timers]
-   * @param {Turns} [options.turns] those of the page unless a test brings its own
+   * @param {AttemptSlots} [options.slots] those of the page unless a test brings its own
    * @param {typeof globalThis.RTCPeerConnection} [options.RTCPeerConnection]
    */
   constructor(options) {
@@ -146,7 +146,7 @@ export class PeerConnection {
       attemptSeconds: timing.attempt,
       healSeconds: timing.heal,
     });
-    this.#turns = new PeerTurns(options.turns ?? turns, options.signaling, {
+    this.#slots = new PeerSlots(options.slots ?? slots, options.signaling, {
       call: () => {
         this.#clockFrom = this.#now;
         this.#happened('connect', this.#now);
@@ -157,17 +157,17 @@ export class PeerConnection {
       },
       // Its sender need not wait for a time-out.
       refuse: (name, { origin }, reason) => {
-        const { signaling, keep } = this.#hub;
+        const { signaling, keep } = this.#owner;
         const refusal = reason === 'busy' ? { code: 'busy', retryAfter: BUSY_PAUSE } : {};
         keep(signaling.sendBye(origin.address, { connection: name, reason, ...refusal }));
       },
     });
-    this.#hub = {
+    this.#owner = {
       timers,
       ...options,
       timing,
       stream: null,
-      happened: /** @type {Hub['happened']} */ (/** @type {unknown} */ (this.#happened)),
+      happened: /** @type {TransportOwner['happened']} */ (/** @type {unknown} */ (this.#happened)),
       tell: (what, ...values) => {
         this.#news.push([what, values]);
         queueMicrotask(this.#tellNow); // one for each: should a listener throw, the next goes on
@@ -197,25 +197,25 @@ export class PeerConnection {
   }
 
   get #current() {
-    return this.#wires.get(this.#machine.current?.name ?? '');
+    return this.#transports.get(this.#machine.current?.name ?? '');
   }
 
   // --- from the owner ----------------------------------------------------------------------------------------------
 
   /**
    * Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. It waits for
-   * its turn while other attempts of this page are under way (`clockFrom`). While disconnected it restarts ICE. Ignored
+   * its slot while other attempts of this page are under way (`clockFrom`). While disconnected it restarts ICE. Ignored
    * after `close()`.
    */
   connect() {
-    if (this.#machine.needsAttempt) this.#turns.call();
+    if (this.#machine.needsAttempt) this.#slots.call();
     else this.#happened('connect', this.#now);
     this.#note();
   }
 
-  /** When the turn of the last call of ours came; null while one waits: its clock has not begun. */
+  /** When the slot of the last call of ours came; null while one waits: its clock has not begun. */
   get clockFrom() {
-    return this.#turns.calling ? null : this.#clockFrom;
+    return this.#slots.calling ? null : this.#clockFrom;
   }
 
   /**
@@ -224,7 +224,7 @@ export class PeerConnection {
    * @param {string | null} name
    */
   knows(name) {
-    return this.#wires.has(name ?? '') || this.#machine.isOver(name ?? '');
+    return this.#transports.has(name ?? '') || this.#machine.isOver(name ?? '');
   }
 
   /**
@@ -251,7 +251,7 @@ export class PeerConnection {
     const name = event.connection ?? ''; // which no connection has
     if (event.type === 'candidateReceived') this.#happened(event.type, name, event.candidate);
     else if (event.type === 'byeReceived') {
-      this.#turns.withdrawn(name);
+      this.#slots.withdrawn(name);
       this.#happened(event.type, name, event.reason ?? '', event.code, event.retryAfter);
     } else await this.#takeDescription(name, event);
   }
@@ -264,21 +264,21 @@ export class PeerConnection {
     const { type, sender, proof, capabilities } = event;
     const { sdp } = event.description;
     const machine = this.#machine;
-    const wire = this.#wires.get(name);
+    const transport = this.#transports.get(name);
     const answers = type === 'answerReceived';
-    const offer = answers ? wire?.ourOffer : null;
+    const offer = answers ? transport?.ourOffer : null;
     // Whoever answers what is over waits in vain; nothing depends on whether they are true.
     if (!answers || !machine.isOver(name)) {
       if (answers && name && !machine.awaitsAnswer(name)) return;
-      if (this.#turns.keeps(name)) return; // once more
-      if (proof && wire?.formerNonces.includes(proof.nonce)) return;
+      if (this.#slots.keeps(name)) return; // once more
+      if (proof && transport?.formerNonces.includes(proof.nonce)) return;
       try {
-        await this.#hub.trust.check(this.#hub.remote, name, sdp, proof, offer);
+        await this.#owner.trust.check(this.#owner.remote, name, sdp, proof, offer);
       } catch (error) {
         // A late repetition is no forgery.
         if (this.#closing || machine.isOver(name)) return;
         const refusal = this.#refusal(error);
-        this.#hub.tell('refused', refusal);
+        this.#owner.tell('refused', refusal);
         if (!answers) this.#answerLater(event, refusal);
         // A better answer will not come: what is wrong is here.
         if (offer?.serial && refusal instanceof IdentityError) {
@@ -286,11 +286,11 @@ export class PeerConnection {
         }
         return;
       }
-      if (answers && wire?.ourOffer !== offer) return;
+      if (answers && transport?.ourOffer !== offer) return;
     }
     const origin = { address: sender, proof: /** @type {Proof} */ (proof) };
-    if (!answers && !this.#wires.has(name) && !machine.isOver(name)) {
-      this.#turns.offered(name, { origin, sdp, capabilities });
+    if (!answers && !this.#transports.has(name) && !machine.isOver(name)) {
+      this.#slots.offered(name, { origin, sdp, capabilities });
       return;
     }
     this.#origin = origin;
@@ -306,7 +306,7 @@ export class PeerConnection {
    */
   #answerLater(event, error) {
     if (this.#refusals.size >= MAX_OFFERS) return;
-    const cancel = this.#hub.timers.callLater(REFUSAL_DELAY, () => {
+    const cancel = this.#owner.timers.callLater(REFUSAL_DELAY, () => {
       this.#refusals.delete(cancel);
       this.#refuse(event, ...refusalOf(error));
     });
@@ -334,7 +334,7 @@ export class PeerConnection {
    * @param {unknown} error
    */
   #refusal(error) {
-    if (error instanceof ProtocolViolation) return new ProofInvalid(this.#hub.remote, error.message);
+    if (error instanceof ProtocolViolation) return new ProofInvalid(this.#owner.remote, error.message);
     return error instanceof AldisError ? error : new IdentityError(messageOf(error), { cause: error });
   }
 
@@ -354,9 +354,9 @@ export class PeerConnection {
    * @param {MediaStream | null} stream
    */
   setTracks(stream) {
-    const wire = this.#current;
-    this.#hub.stream = stream;
-    if (wire?.greeted) wire.setTracks();
+    const transport = this.#current;
+    this.#owner.stream = stream;
+    if (transport?.greeted) transport.setTracks();
   }
 
   /**
@@ -369,10 +369,10 @@ export class PeerConnection {
   close(reason = '') {
     if (!this.#closing) {
       this.#current?.sayGoodbye(reason);
-      this.#turns.close(reason);
+      this.#slots.close(reason);
       this.#happened('close', reason);
       this.#refusals.forEach((cancel) => cancel());
-      this.#closing = linger(this.#hub, this.#leaving);
+      this.#closing = linger(this.#owner, this.#leaving);
       this.#tellNow();
     }
     return this.#closing;
@@ -391,29 +391,31 @@ export class PeerConnection {
     const machine = /** @type {Negotiation & Record<Input, (...values: unknown[]) => Command[]>} */ (this.#machine);
     for (const command of machine[call](...values)) this.#carryOut(command);
     const { deadline } = machine;
-    if (!machine.attempting) this.#turns.settled();
+    if (!machine.attempting) this.#slots.settled();
     this.#cancelDeadline();
     if (deadline < Infinity) {
-      this.#cancelDeadline = this.#hub.timers.callLater(deadline - this.#now, () => this.#happened('tick', this.#now));
+      this.#cancelDeadline = this.#owner.timers.callLater(deadline - this.#now, () =>
+        this.#happened('tick', this.#now),
+      );
     }
     this.#note();
   };
 
   #note() {
     const { outcome, attempting, current } = this.#machine;
-    const state = this.#turns.calling && !attempting && !current ? 'connecting' : this.#machine.state;
+    const state = this.#slots.calling && !attempting && !current ? 'connecting' : this.#machine.state;
     const news = outcome !== this.#told;
     this.#told = outcome;
     if (state === this.state) return;
     this.state = state;
     // Disconnected: an attempt beside the connection that is lost has failed.
     const why = state === 'failed' || (news && state === 'disconnected');
-    this.#hub.tell('stateChanged', state, why ? this.#failure(outcome) : null);
+    this.#owner.tell('stateChanged', state, why ? this.#failure(outcome) : null);
   }
 
   /** @param {Outcome | null} outcome whose reason is a text, or what was thrown */
   #failure(outcome) {
-    const { remote } = this.#hub;
+    const { remote } = this.#owner;
     /** @type {any} */
     const reason = outcome?.reason;
     if (outcome?.code) return new PeerRefused(remote, reason, outcome.code, outcome.retryAfter);
@@ -428,26 +430,28 @@ export class PeerConnection {
   /** @param {Command} command */
   #carryOut(command) {
     const { type, name } = command;
-    const { signaling, keep, tell } = this.#hub;
-    const wire = this.#wires.get(name);
+    const { signaling, keep, tell } = this.#owner;
+    const transport = this.#transports.get(name);
     if (type === 'createConnection') {
       try {
-        this.#wires.set(name, new Wire(name, command.openChannel, this.#hub));
+        this.#transports.set(name, new PeerTransport(name, command.openChannel, this.#owner));
       } catch (error) {
         // The first thing that it is asked for, which has the serial 1, cannot be done.
         queueMicrotask(() => this.#happened('operationFailed', name, 1, error));
       }
     } else if (type === 'sendBye') {
-      keep(signaling.sendBye((wire ?? this.#origin).address, { connection: name, reason: command.reason || null }));
+      keep(
+        signaling.sendBye((transport ?? this.#origin).address, { connection: name, reason: command.reason || null }),
+      );
     } else if (type === 'refuse') {
       const { reason, code, retryAfter } = command;
       keep(signaling.sendBye(this.#refused ?? this.#origin.address, { connection: name, reason, code, retryAfter }));
     } else if (type === 'dropConnection') {
-      this.#wires.delete(name);
-      this.#relayMissing = wire?.relayMissing ?? '';
-      if (wire?.greeted) tell('channelClosed');
-      if (wire) keep(wire.close());
-    } else wire?.[type](/** @type {never} */ (command), this.#origin);
+      this.#transports.delete(name);
+      this.#relayMissing = transport?.relayMissing ?? '';
+      if (transport?.greeted) tell('channelClosed');
+      if (transport) keep(transport.close());
+    } else transport?.[type](/** @type {never} */ (command), this.#origin);
   }
 
   #tellNow = () => {
@@ -459,6 +463,6 @@ export class PeerConnection {
   };
 
   get #now() {
-    return this.#hub.timers.time();
+    return this.#owner.timers.time();
   }
 }

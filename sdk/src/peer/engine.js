@@ -1,5 +1,5 @@
 /**
- * What Aldis asks of an RTCPeerConnection beyond its own methods; `Wire` holds one.
+ * What Aldis asks of an RTCPeerConnection beyond its own methods; `PeerTransport` holds one.
  *
  * Rules:
  * - Nothing here knows of signaling, users, proofs or frames.

@@ -7,7 +7,7 @@
  * - Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection per first offer: of two peers
  *   the one whose user id sorts first by UTF-8 bytes is polite. When two first offers cross, the impolite side's stands
  *   and is sent once more; the polite side answers it on a fresh connection.
- * - `connection` names a connection (a link here). ICE restarts and renegotiations keep the name, a replacement takes a
+ * - `connection` names a connection (an attempt here). ICE restarts and renegotiations keep the name, a replacement takes a
  *   new one. Messages for other names are dropped; candidates for a name not heard of are kept for a while.
  * - Make before break: a new attempt lives beside what there is, and takes over only when its channel opens. So what the
  *   server repeats, reorders or makes up costs an attempt at most, never a connection that works; and a `bye` that comes
@@ -36,14 +36,15 @@ import {
   NEVER,
   offer,
   over,
+  overdue,
   pauseOf,
   refuse,
-} from './links.js';
+} from './attempts.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Candidate, Capabilities } from '../protocol/messages.js' */
-/** @import { Command, Link } from './links.js' */
+/** @import { Attempt, Command } from './attempts.js' */
 /** @import { Signed } from './trust.js' */
 
 /**
@@ -59,7 +60,7 @@ import {
  */
 
 /**
- * How the last link ended: its name, whether on purpose, and why: in plain words, or what was thrown.
+ * How the last attempt ended: its name, whether on purpose, and why: in plain words, or what was thrown.
  * A refusal also has a `code`, and maybe the number of seconds after which the other side may take another offer.
  * @typedef {{ name: string, orderly: boolean, reason: unknown, code?: string, retryAfter?: number | null }} Outcome
  */
@@ -67,7 +68,7 @@ import {
 /**
  * What a connection tells of itself, by its name. (A union over two lines comes out of tsc broken.)
  * @typedef {'offerMade' | 'answerMade' | 'candidateGathered' | 'operationFailed' | 'renegotiate'} Described
- * @typedef {'channelOpened' | 'channelReady' | 'pathLost' | 'pathRestored' | 'linkEnded' | 'abandon'} Lived
+ * @typedef {'channelOpened' | 'channelReady' | 'pathLost' | 'pathRestored' | 'attemptEnded' | 'abandon'} Lived
  * @typedef {Described | Lived} Happening
  */
 
@@ -102,8 +103,8 @@ export class Negotiation {
   /** @type {boolean} */ polite;
   /** @type {Outcome | null} */ outcome = null;
   #setup;
-  /** @type {Link[]} oldest first */ #links = [];
-  /** @type {Map<string, Link>} those of which nothing but candidates has come */ #early = new Map();
+  /** @type {Attempt[]} oldest first */ #attempts = [];
+  /** @type {Map<string, Attempt>} those of which nothing but candidates has come */ #early = new Map();
   /** @type {Set<string>} the names of those that are over */ #gone = new Set();
   /** @type {number[]} when the last first offers came */ #offers = [];
   /** @type {number[]} when the last refusals went */ #refusals = [];
@@ -128,21 +129,23 @@ export class Negotiation {
   /** @returns {PeerState} what all of it amounts to */
   get state() {
     if (this.#closed) return 'closed';
-    if (this.#links.some((link) => link.ready && !link.lost)) return 'connected';
-    if (this.#links.some((link) => !link.ready)) return 'connecting';
-    if (this.#links.length) return 'disconnected';
+    if (this.#attempts.some((attempt) => attempt.ready && !attempt.lost)) return 'connected';
+    if (this.#attempts.some((attempt) => !attempt.ready)) return 'connecting';
+    if (this.#attempts.length) return 'disconnected';
     if (!this.outcome) return 'new';
     return this.outcome.orderly ? 'closed' : 'failed';
   }
 
-  /** The link with an open channel: there is at most one. */
+  /** The attempt with an open channel: there is at most one. */
   get current() {
-    return this.#links.find((link) => link.opened);
+    return this.#attempts.find((attempt) => attempt.opened);
   }
 
   /** When `tick` is due; `NEVER` when nothing is waited for. */
   get deadline() {
-    return Math.min(...this.#links.map((link) => (isDue(link) ? 0 : Math.min(link.deadline, link.offerDeadline))));
+    return Math.min(
+      ...this.#attempts.map((attempt) => (isDue(attempt) ? 0 : Math.min(attempt.deadline, attempt.offerDeadline))),
+    );
   }
 
   /**
@@ -154,7 +157,7 @@ export class Negotiation {
   }
 
   /**
-   * Whether there was a link of that name, not long ago.
+   * Whether there was an attempt of that name, not long ago.
    * @param {string} name
    */
   isOver(name) {
@@ -163,16 +166,16 @@ export class Negotiation {
 
   /** @param {string} name */
   #find(name) {
-    return this.#links.find((link) => link.name === name);
+    return this.#attempts.find((attempt) => attempt.name === name);
   }
 
-  #attempts() {
-    return this.#links.filter((link) => !link.opened);
+  #pending() {
+    return this.#attempts.filter((attempt) => !attempt.opened);
   }
 
   /** Whether a connection is in the making: its channel is not open yet. */
   get attempting() {
-    return this.#attempts().length > 0;
+    return this.#pending().length > 0;
   }
 
   /** Whether `connect` would make a new connection. */
@@ -190,7 +193,7 @@ export class Negotiation {
    */
   connect(now) {
     const { current } = this;
-    if (this.#closed || this.#attempts().length || (current && !current.lost)) return [];
+    if (this.#closed || this.#pending().length || (current && !current.lost)) return [];
     return current && this.#canRestart(current) ? this.#restart(current, now) : this.#offerAnew(now);
   }
 
@@ -202,10 +205,10 @@ export class Negotiation {
    * @returns {Command[]}
    */
   renegotiate(name, now) {
-    const link = this.#find(name);
-    if (!link?.ready) return [];
-    link.wanted = true;
-    return this.#renegotiateIfDue(link, now);
+    const attempt = this.#find(name);
+    if (!attempt?.ready) return [];
+    attempt.wanted = true;
+    return this.#renegotiateIfDue(attempt, now);
   }
 
   /**
@@ -215,7 +218,7 @@ export class Negotiation {
    */
   close(reason) {
     this.#closed = true;
-    return this.#links.flatMap((link) => this.#drop(link, reason));
+    return this.#attempts.flatMap((attempt) => this.#drop(attempt, reason));
   }
 
   // --- from the other side (checked) -------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ export class Negotiation {
     if (known && !isOfSame(known, sdp)) {
       return refuse(name, 'it does not fit the connection', 'invalid-offer', BAD_OFFER_PAUSE);
     }
-    const ours = (known ? [known] : this.#attempts().filter((each) => !each.fingerprints)).find(isOffering);
+    const ours = (known ? [known] : this.#pending().filter((each) => !each.fingerprints)).find(isOffering);
     if (ours && !this.polite) return insist(ours);
     if (known) {
       known.offerDeadline = NEVER; // of ours, which the engine drops; if it is still needed, the engine says so
@@ -245,7 +248,7 @@ export class Negotiation {
     const pause = pauseOf(this.#offers, now, MAX_OFFERS, OFFER_WINDOW);
     if (pause) return refuse(name, 'too many offers', 'rate-limited', pause);
     const commands = ours ? this.#drop(ours) : [];
-    const [oldest, another] = this.#attempts();
+    const [oldest, another] = this.#pending();
     // Two beside an open connection, because a late offer may stand beside the attempt that replaced it.
     if (oldest && another) commands.push(...this.#drop(oldest, 'replaced by a newer attempt'));
     return [...commands, create(name, false), ...answer(this.#add(name, now), sdp, capabilities)];
@@ -277,16 +280,16 @@ export class Negotiation {
    */
   answerReceived(name, sdp, capabilities, now) {
     if (this.isOver(name) && !this.#closed) return over(name);
-    const link = this.#find(name);
-    if (link?.phase !== 'offered') return [];
-    if (link.fingerprints && !isOfSame(link, sdp)) {
+    const attempt = this.#find(name);
+    if (attempt?.phase !== 'offered') return [];
+    if (attempt.fingerprints && !isOfSame(attempt, sdp)) {
       // The program there was started anew, and has never heard of this connection.
-      const commands = this.#end(link, 'the other side has been restarted', 'you have been restarted');
-      return this.#attempts().length ? commands : [...commands, ...this.#offerAnew(now)];
+      const commands = this.#end(attempt, 'the other side has been restarted', 'you have been restarted');
+      return this.#pending().length ? commands : [...commands, ...this.#offerAnew(now)];
     }
-    link.phase = 'settled';
-    link.offerDeadline = NEVER;
-    return [{ type: 'applyAnswer', name, serial: link.serial, sdp }, ...described(link, sdp, capabilities)];
+    attempt.phase = 'settled';
+    attempt.offerDeadline = NEVER;
+    return [{ type: 'applyAnswer', name, serial: attempt.serial, sdp }, ...described(attempt, sdp, capabilities)];
   }
 
   /**
@@ -297,14 +300,14 @@ export class Negotiation {
    */
   candidateReceived(name, candidate) {
     if (this.#closed || this.isOver(name)) return [];
-    const link = this.#find(name) ?? this.#early.get(name) ?? make(name);
-    if (!link.phase) this.#early.set(name, link);
+    const attempt = this.#find(name) ?? this.#early.get(name) ?? make(name);
+    if (!attempt.phase) this.#early.set(name, attempt);
     limit(this.#early, MAX_EARLY_NAMES);
-    if (link.candidates++ >= MAX_CANDIDATES) return [];
-    if (link.fingerprints && link.phase !== 'offered' && belongs(candidate, link)) {
+    if (attempt.candidates++ >= MAX_CANDIDATES) return [];
+    if (attempt.fingerprints && attempt.phase !== 'offered' && belongs(candidate, attempt)) {
       return [{ type: 'addCandidate', name, candidate }];
     }
-    link.incoming.push(candidate);
+    attempt.incoming.push(candidate);
     return [];
   }
 
@@ -317,13 +320,13 @@ export class Negotiation {
    * @returns {Command[]}
    */
   byeReceived(name, reason, code = null, retryAfter = null) {
-    const link = this.#find(name);
-    if (link?.opened) return [{ type: 'probe', name, reason }];
-    if (link && code) {
+    const attempt = this.#find(name);
+    if (attempt?.opened) return [{ type: 'probe', name, reason }];
+    if (attempt && code) {
       this.outcome = { name, orderly: false, reason: `the other side refuses: ${reason || code}`, code, retryAfter };
-      return this.#drop(link);
+      return this.#drop(attempt);
     }
-    return this.#end(link, 'the other side gave up' + (reason && `: ${reason}`));
+    return this.#end(attempt, 'the other side gave up' + (reason && `: ${reason}`));
   }
 
   // --- from the engine ---------------------------------------------------------------------------------------------
@@ -353,15 +356,15 @@ export class Negotiation {
    * @param {string} name
    * @param {number} serial
    * @param {Signed} made
-   * @param {Link['phase']} phase
+   * @param {Attempt['phase']} phase
    * @returns {Command[]}
    */
   #made(type, name, serial, made, phase) {
-    const link = this.#find(name);
-    if (link?.serial !== serial) return [];
-    link.phase = phase;
-    link.made = made;
-    return [{ type, name, serial, sdp: made }, ...flush(link)];
+    const attempt = this.#find(name);
+    if (attempt?.serial !== serial) return [];
+    attempt.phase = phase;
+    attempt.made = made;
+    return [{ type, name, serial, sdp: made }, ...flush(attempt)];
   }
 
   /**
@@ -371,10 +374,10 @@ export class Negotiation {
    * @returns {Command[]}
    */
   candidateGathered(name, candidate) {
-    const link = this.#find(name);
-    if (!link) return [];
-    link.outgoing.push(candidate);
-    return link.phase === 'offering' || link.phase === 'answering' ? [] : flush(link);
+    const attempt = this.#find(name);
+    if (!attempt) return [];
+    attempt.outgoing.push(candidate);
+    return attempt.phase === 'offering' || attempt.phase === 'answering' ? [] : flush(attempt);
   }
 
   /**
@@ -385,26 +388,28 @@ export class Negotiation {
    * @returns {Command[]}
    */
   operationFailed(name, serial, reason) {
-    const link = this.#find(name);
-    if (link?.serial !== serial) return [];
-    if (!link.opened) return this.#end(link, reason, 'it could not be made');
+    const attempt = this.#find(name);
+    if (attempt?.serial !== serial) return [];
+    if (!attempt.opened) return this.#end(attempt, reason, 'it could not be made');
     // The connection stands. A restart may be tried again; a renegotiation is, at its deadline.
-    if (isOffering(link) && !link.restart) link.wanted = true;
-    else link.offerDeadline = NEVER;
-    link.phase = 'settled';
+    if (isOffering(attempt) && !attempt.restart) attempt.wanted = true;
+    else attempt.offerDeadline = NEVER;
+    attempt.phase = 'settled';
     return [];
   }
 
   /**
-   * The channel of a link is open: it is the one from now on, and all others go.
+   * The channel of an attempt is open: it is the one from now on, and all others go.
    * @param {string} name
    * @returns {Command[]}
    */
   channelOpened(name) {
-    const link = this.#find(name);
-    if (!link) return [];
-    link.opened = true;
-    return this.#links.flatMap((each) => (each === link ? [] : this.#drop(each, 'replaced by another connection')));
+    const attempt = this.#find(name);
+    if (!attempt) return [];
+    attempt.opened = true;
+    return this.#attempts.flatMap((each) =>
+      each === attempt ? [] : this.#drop(each, 'replaced by another connection'),
+    );
   }
 
   /**
@@ -413,10 +418,10 @@ export class Negotiation {
    * @returns {Command[]}
    */
   channelReady(name) {
-    const link = this.#find(name);
-    if (link) {
-      link.ready = true;
-      link.deadline = NEVER;
+    const attempt = this.#find(name);
+    if (attempt) {
+      attempt.ready = true;
+      attempt.deadline = NEVER;
     }
     return [];
   }
@@ -429,14 +434,14 @@ export class Negotiation {
    * @returns {Command[]}
    */
   pathLost(name, now, final) {
-    const link = this.#find(name);
-    if (!link || ((link.lost || !link.ready) && !final)) return [];
-    if (!link.ready) return this.#end(link, 'no path to the other side was found', 'no path was found');
-    const canRestart = this.#canRestart(link);
-    if (final && !canRestart) return this.#end(link, 'the path to the other side was lost');
-    link.lost = true;
-    link.deadline = Math.min(link.deadline, now + this.#setup.healSeconds);
-    return canRestart ? this.#restart(link, now) : [];
+    const attempt = this.#find(name);
+    if (!attempt || ((attempt.lost || !attempt.ready) && !final)) return [];
+    if (!attempt.ready) return this.#end(attempt, 'no path to the other side was found', 'no path was found');
+    const canRestart = this.#canRestart(attempt);
+    if (final && !canRestart) return this.#end(attempt, 'the path to the other side was lost');
+    attempt.lost = true;
+    attempt.deadline = Math.min(attempt.deadline, now + this.#setup.healSeconds);
+    return canRestart ? this.#restart(attempt, now) : [];
   }
 
   /**
@@ -445,10 +450,10 @@ export class Negotiation {
    * @returns {Command[]}
    */
   pathRestored(name) {
-    const link = this.#find(name);
-    if (link?.lost) {
-      link.lost = false;
-      link.deadline = NEVER;
+    const attempt = this.#find(name);
+    if (attempt?.lost) {
+      attempt.lost = false;
+      attempt.deadline = NEVER;
     }
     return [];
   }
@@ -460,14 +465,14 @@ export class Negotiation {
    * @param {boolean} orderly
    * @returns {Command[]}
    */
-  linkEnded(name, reason, orderly) {
-    const link = this.#find(name);
+  attemptEnded(name, reason, orderly) {
+    const attempt = this.#find(name);
     // A goodbye in place of a HELLO is a refusal: the attempt has failed.
-    return this.#end(link, reason, undefined, orderly && link?.ready);
+    return this.#end(attempt, reason, undefined, orderly && attempt?.ready);
   }
 
   /**
-   * The other side misbehaves: end this link.
+   * The other side misbehaves: end this attempt.
    * @param {string} name
    * @param {string} reason
    * @returns {Command[]}
@@ -484,33 +489,19 @@ export class Negotiation {
    * @returns {Command[]}
    */
   tick(now) {
-    return this.#links.flatMap((link) => {
-      if (link.offerDeadline <= now) {
-        link.offerDeadline = NEVER;
-        if (isOffering(link)) {
-          link.phase = 'settled'; // nobody has answered; a restart may be tried again, a renegotiation is
-          link.wanted ||= !link.restart;
+    return this.#attempts.flatMap((attempt) => {
+      if (attempt.offerDeadline <= now) {
+        attempt.offerDeadline = NEVER;
+        if (isOffering(attempt)) {
+          attempt.phase = 'settled'; // nobody has answered; a restart may be tried again, a renegotiation is
+          attempt.wanted ||= !attempt.restart;
         }
       }
-      return link.deadline <= now
+      return attempt.deadline <= now
         ? // For an open connection a bye would be a farewell: who only lost the path says none.
-          this.#end(link, this.#overdue(link), link.lost ? undefined : 'it took too long')
-        : this.#renegotiateIfDue(link, now);
+          this.#end(attempt, overdue(attempt, this.#setup), attempt.lost ? undefined : 'it took too long')
+        : this.#renegotiateIfDue(attempt, now);
     });
-  }
-
-  /** @param {Link} link */
-  #overdue({ lost, opened, phase }) {
-    if (lost) return `the path to the other side did not come back within ${this.#setup.healSeconds} s`;
-    return `${
-      opened
-        ? 'the channel opened, but no HELLO came'
-        : phase === 'settled'
-          ? 'no path to the other side was found'
-          : phase === 'offered'
-            ? 'no answer'
-            : 'the WebRTC engine made no description'
-    } within ${this.#setup.attemptSeconds} s`;
   }
 
   // --- within ------------------------------------------------------------------------------------------------------
@@ -520,11 +511,11 @@ export class Negotiation {
    * @param {number} now
    */
   #add(name, now) {
-    const link = this.#early.get(name) ?? make(name);
+    const attempt = this.#early.get(name) ?? make(name);
     this.#early.delete(name);
-    link.deadline = now + this.#setup.attemptSeconds;
-    this.#links.push(link);
-    return link;
+    attempt.deadline = now + this.#setup.attemptSeconds;
+    this.#attempts.push(attempt);
+    return attempt;
   }
 
   /**
@@ -536,45 +527,45 @@ export class Negotiation {
     return [create(name, true), ...offer(this.#add(name, now), false)];
   }
 
-  /** @param {Link} link */
-  #canRestart(link) {
-    return this.#setup.capabilities.restart && link.capabilities?.restart;
+  /** @param {Attempt} attempt */
+  #canRestart(attempt) {
+    return this.#setup.capabilities.restart && attempt.capabilities?.restart;
   }
 
   /**
-   * @param {Link} link
+   * @param {Attempt} attempt
    * @param {number} now
    * @returns {Command[]}
    */
-  #restart(link, now) {
-    if (link.phase !== 'settled') {
+  #restart(attempt, now) {
+    if (attempt.phase !== 'settled') {
       // A restart is under way, ours or theirs. A mere renegotiation of ours is overtaken, and made anew later.
-      if (!isOffering(link) || link.restart) return [];
-      link.wanted = true;
+      if (!isOffering(attempt) || attempt.restart) return [];
+      attempt.wanted = true;
     }
-    link.offerDeadline = now + this.#setup.healSeconds;
-    return offer(link, true);
+    attempt.offerDeadline = now + this.#setup.healSeconds;
+    return offer(attempt, true);
   }
 
   /**
-   * @param {Link} link
+   * @param {Attempt} attempt
    * @param {number} now
    * @returns {Command[]}
    */
-  #renegotiateIfDue(link, now) {
-    if (!isDue(link)) return [];
-    link.wanted = false;
-    link.offerDeadline = now + RENEGOTIATION * 2 ** Math.min(link.tries++, 4);
-    return offer(link, false);
+  #renegotiateIfDue(attempt, now) {
+    if (!isDue(attempt)) return [];
+    attempt.wanted = false;
+    attempt.offerDeadline = now + RENEGOTIATION * 2 ** Math.min(attempt.tries++, 4);
+    return offer(attempt, false);
   }
 
   /**
-   * @param {Link} link
+   * @param {Attempt} attempt
    * @param {string} [bye]
    * @returns {Command[]}
    */
   #drop({ name }, bye) {
-    this.#links = this.#links.filter((link) => link.name !== name);
+    this.#attempts = this.#attempts.filter((attempt) => attempt.name !== name);
     this.#gone.add(name);
     limit(this.#gone, MAX_GONE_NAMES);
     /** @type {Command[]} */
@@ -583,15 +574,15 @@ export class Negotiation {
   }
 
   /**
-   * @param {Link | undefined} link
+   * @param {Attempt | undefined} attempt
    * @param {unknown} reason
    * @param {string} [bye]
    * @param {boolean} [orderly]
    * @returns {Command[]}
    */
-  #end(link, reason, bye, orderly = false) {
-    if (!link) return [];
-    this.outcome = { name: link.name, orderly, reason };
-    return this.#drop(link, bye);
+  #end(attempt, reason, bye, orderly = false) {
+    if (!attempt) return [];
+    this.outcome = { name: attempt.name, orderly, reason };
+    return this.#drop(attempt, bye);
   }
 }

@@ -9,7 +9,7 @@
  * two take turns: whoever has sent the last PING leaves the next one to the other.
  */
 
-import { limit } from './links.js';
+import { limit } from './attempts.js';
 
 // A median of few forgets a slow start at once, and is not led astray by a single late PONG. (The smoothing of RFC 6298
 // is made for a sample every round trip.)

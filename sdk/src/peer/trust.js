@@ -19,7 +19,7 @@ import { FingerprintMismatch, PeerKeyChanged, ProofInvalid } from '../errors.js'
 import { PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify } from '../identity/keys.js';
 import * as proofs from '../identity/proofs.js';
 import { fromBase64, toBase64 } from '../protocol/codec.js';
-import { limit } from './links.js';
+import { limit } from './attempts.js';
 
 /** @import { AldisError } from '../errors.js' */
 /** @import { Identity } from '../identity/keys.js' */

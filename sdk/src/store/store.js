@@ -20,7 +20,7 @@ import { ConfigError, PeerConnectionFailed, StateError, UsageError } from '../er
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { engine } from '../peer/engine.js';
-import { TIMING } from '../peer/wire.js';
+import { TIMING } from '../peer/transport.js';
 import { checkUserId } from '../protocol/addresses.js';
 import { readServers } from '../protocol/ice.js';
 import { violation } from '../protocol/shapes.js';
@@ -35,7 +35,7 @@ import { CLOSED, known, Switchboard } from './switchboard.js';
  * @import { Identity } from '../identity/keys.js'
  * @import { Pins } from '../identity/pins.js'
  * @import { PeerStats } from '../peer/connection.js'
- * @import { PeerTiming } from '../peer/wire.js'
+ * @import { PeerTiming } from '../peer/transport.js'
  * @import { Bytes } from '../protocol/codec.js'
  * @import { Call } from './calls.js'
  * @import { Sendable } from './content.js'

@@ -29,7 +29,7 @@ import { Transfers } from './transfer.js';
  * @import { AldisError } from '../errors.js'
  * @import { Pins } from '../identity/pins.js'
  * @import { PeerListener } from '../peer/connection.js'
- * @import { PeerTiming } from '../peer/wire.js'
+ * @import { PeerTiming } from '../peer/transport.js'
  * @import { OurHello } from '../protocol/channel.js'
  * @import { Bytes } from '../protocol/codec.js'
  * @import { Call } from './calls.js'

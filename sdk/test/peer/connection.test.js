@@ -1,7 +1,7 @@
 /** Two PeerConnections over a link in memory, with real proofs, from the first offer to the end, when all is well. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BUFFER_HIGH } from '../../src/peer/wire.js';
+import { BUFFER_HIGH } from '../../src/peer/transport.js';
 import { encodeAck, encodeMessage, MAX_FRAME } from '../../src/protocol/channel.js';
 import * as Content from '../../src/protocol/kinds.js';
 import { connected, end, pair, quiet, Side, until } from '../support/peers.js';

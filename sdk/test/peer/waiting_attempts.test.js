@@ -1,43 +1,43 @@
-/** Attempts of PeerConnections that wait for their turn: few at once, and nothing is lost meanwhile. */
+/** Attempts of PeerConnections that wait for their slot: few at once, and nothing is lost meanwhile. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CALLS, MAX_WAIT, TURN_SECONDS, Turns } from '../../src/peer/turns.js';
+import { AttemptSlots, CALLS, MAX_WAIT, SLOT_SECONDS } from '../../src/peer/slots.js';
 import { end, Link, pass, quiet, Side, until } from '../support/peers.js';
 
-/** alice, and bob whose turns are all taken by others until `free`. */
+/** alice, and bob whose slots are all taken by others until `free`. */
 async function busy() {
   const link = new Link();
-  const turns = new Turns(link.timers, 1, 1);
-  const others = [turns.calls, turns.answers].map((lane) => lane.ask('others', () => {}));
-  const alice = await Side.make(link, 'alice', 'bob', { turns: new Turns(link.timers) });
-  const bob = await Side.make(link, 'bob', 'alice', { turns });
-  return { link, alice, bob, turns, timers: link.timers, free: () => others.forEach((turn) => turn.release()) };
+  const slots = new AttemptSlots(link.timers, 1, 1);
+  const others = [slots.calls, slots.answers].map((queue) => queue.ask('others', () => {}));
+  const alice = await Side.make(link, 'alice', 'bob', { slots: new AttemptSlots(link.timers) });
+  const bob = await Side.make(link, 'bob', 'alice', { slots });
+  return { link, alice, bob, slots, timers: link.timers, free: () => others.forEach((slot) => slot.release()) };
 }
 
 test('a page that calls forty peers at once has few attempts under way', async () => {
   const link = new Link();
-  const turns = new Turns(link.timers);
+  const slots = new AttemptSlots(link.timers);
   link.middle = () => []; // nobody answers
   const names = Array.from({ length: 40 }, (_, number) => `peer-${number}`);
-  const sides = await Promise.all(names.map((name) => Side.make(link, 'us', name, { turns })));
+  const sides = await Promise.all(names.map((name) => Side.make(link, 'us', name, { slots })));
   for (const side of sides) side.peer.connect();
   await quiet();
   assert.equal(link.of('offerReceived').length, CALLS);
   assert(sides.every((side) => side.states.join() === 'connecting'));
   assert.deepEqual([...new Set(sides.map((side) => side.peer.clockFrom))], [1000, null]);
-  await pass(link, TURN_SECONDS);
+  await pass(link, SLOT_SECONDS);
   assert.equal(link.of('offerReceived').length, 2 * CALLS);
   await Promise.all(sides.map((side) => side.peer.close()).concat(pass(link, 1)));
-  assert.deepEqual([turns.calls.waiting, turns.calls.held], [0, 0]);
+  assert.deepEqual([slots.calls.waiting, slots.calls.held], [0, 0]);
 });
 
-test('an offer waits with its candidates, and connects when its turn comes', async () => {
+test('an offer waits with its candidates, and connects when its slot comes', async () => {
   const world = await busy();
-  const { link, alice, bob, turns } = world;
+  const { link, alice, bob, slots } = world;
   alice.peer.connect();
   await until(() => link.of('candidateReceived').length > 0);
   await quiet();
-  assert.equal(turns.answers.waiting, 1);
+  assert.equal(slots.answers.waiting, 1);
   for (const event of link.of('offerReceived')) bob.peer.receive(event); // as an impolite side does, and a server may
   await quiet();
   assert.deepEqual(link.of('answerReceived'), []);
@@ -52,9 +52,9 @@ test('an offer waits with its candidates, and connects when its turn comes', asy
 
 test('an offer that has waited too long fails at its sender at once', async () => {
   const world = await busy();
-  for (let number = 0; number < 40; number++) world.turns.answers.ask(number, () => {});
+  for (let number = 0; number < 40; number++) world.slots.answers.ask(number, () => {});
   world.alice.peer.connect();
-  await until(() => world.turns.answers.waiting === 41);
+  await until(() => world.slots.answers.waiting === 41);
   await pass(world, MAX_WAIT);
   await world.alice.until('failed');
   assert.match(world.alice.errors[0].message, /busy/);
@@ -65,7 +65,7 @@ test('an offer that has waited too long fails at its sender at once', async () =
 test('closing tells whoever waits for an answer', async () => {
   const world = await busy();
   world.alice.peer.connect();
-  await until(() => world.turns.answers.waiting === 1);
+  await until(() => world.slots.answers.waiting === 1);
   await Promise.all([world.bob.peer.close('the other side has left'), pass(world, 1)]);
   await world.alice.until('failed');
   assert.match(world.alice.errors[0].message, /the other side has left/);

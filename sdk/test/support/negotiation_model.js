@@ -92,7 +92,7 @@ class Half {
         world.flying.push({ to: this.other, type: 'candidate', name, candidate });
         break;
       case 'probe':
-        if (!world.works(this, name)) this.do(this.machine.linkEnded(name, 'the probe failed', true));
+        if (!world.works(this, name)) this.do(this.machine.attemptEnded(name, 'the probe failed', true));
     }
   }
 
@@ -267,7 +267,7 @@ export class World {
   }
 
   #notice(half, name) {
-    half.do(half.machine.linkEnded(name, 'the other end has gone', false));
+    half.do(half.machine.attemptEnded(name, 'the other end has gone', false));
   }
 
   advance(seconds) {

@@ -1,6 +1,6 @@
 """All that is direct between this user and one other user.
 
-Owns the negotiation machine and the wires (an engine connection, its channel and heartbeat each) that it asks for;
+Owns the negotiation machine and the transports (an engine connection, its channel and heartbeat each) that it asks for;
 sends and takes in what goes through signaling. Above it the store sees one thing per peer: a state, frames in, frames
 out.
 
@@ -43,10 +43,10 @@ from aldis.peer.listener import SignalSender as SignalSender
 from aldis.peer.negotiation import Negotiation
 from aldis.peer.negotiation import PeerState as PeerState  # the state is part of what this module offers
 from aldis.peer.refusals import LateRefusals
+from aldis.peer.slots import AttemptSlots, PeerSlots
+from aldis.peer.transport import PeerTiming as PeerTiming
+from aldis.peer.transport import PeerTransport, Signed, Timer, Timers
 from aldis.peer.trust import Trust
-from aldis.peer.turns import PeerTurns, Turns
-from aldis.peer.wire import PeerTiming as PeerTiming
-from aldis.peer.wire import Signed, Timer, Timers, Wire
 from aldis.protocol import addresses, channel
 from aldis.protocol.channel import Ack, Chunk, Hello
 from aldis.protocol.codes import FINAL_REFUSALS, ErrorCode, RefusalCode
@@ -54,7 +54,7 @@ from aldis.protocol.messages import Candidate
 
 _log = logging.getLogger(__name__)
 
-_BUSY_PAUSE: Final = 5.0  # seconds until there may be a turn for an offer that has waited in vain
+_BUSY_PAUSE: Final = 5.0  # seconds until there may be a slot for an offer that has waited in vain
 _SEND_SECONDS: Final = 1.0  # how long closing waits for the last messages to reach the server
 
 
@@ -78,12 +78,12 @@ class PeerConnection:
         hello: Callable[[], Hello],
         timing: PeerTiming | None = None,
         timers: Timers | None = None,
-        turns: Turns | None = None,
+        slots: AttemptSlots | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`config` is asked at each attempt and each ICE restart, since TURN credentials expire. `hello` is called once
         for each channel, when it has opened and the one before is gone; what it returns is sent as our first frame.
-        `timers` and `turns` are those of the running loop unless a test brings its own."""
+        `timers` and `slots` are those of the running loop unless a test brings its own."""
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._remote = remote
@@ -102,7 +102,7 @@ class PeerConnection:
             attempt_seconds=self._timing.attempt,
             heal_seconds=self._timing.heal,
         )
-        self._wires: dict[str, Wire] = {}
+        self._transports: dict[str, PeerTransport] = {}
         # By connection: a better reason than the machine's, where there is one.
         self._errors: dict[str, Failure] = {}
         self._relay_missing = ""  # of the connection that was dropped last
@@ -121,8 +121,8 @@ class PeerConnection:
         self._deadline_timer: Timer | None = None
         self._closing: asyncio.Task[None] | None = None
         self._clock_from = 0.0
-        self._turns = PeerTurns[tuple[Signed, OfferReceived]](
-            turns or Turns.of(self._loop),
+        self._slots = PeerSlots[tuple[Signed, OfferReceived]](
+            slots or AttemptSlots.of(self._loop),
             id(signaling),
             call=self._start_call,
             answer=self._take_offer,
@@ -139,33 +139,33 @@ class PeerConnection:
     @property
     def round_trip_time(self) -> float | None:
         """Seconds from a PING to its PONG, the median of the last few; None before the first one."""
-        wire = self._current
-        return wire.round_trip_time if wire is not None else None
+        transport = self._current
+        return transport.round_trip_time if transport is not None else None
 
     @property
     def address(self) -> str:
         """The address of the device that the current connection is with, or the bare user id when there is none."""
-        wire = self._current
-        return (wire.address if wire is not None else None) or self._remote
+        transport = self._current
+        return (transport.address if transport is not None else None) or self._remote
 
     async def stats(self) -> EngineStats | None:
         """The path and the traffic of the current connection; None when there is none."""
-        wire = self._current
+        transport = self._current
         try:
-            return await wire.stats() if wire is not None else None
+            return await transport.stats() if transport is not None else None
         except EngineRefused:  # it has gone meanwhile
             return None
 
     @property
-    def _current(self) -> Wire | None:
-        link = self._machine.current
-        return self._wires.get(link.name) if link is not None else None
+    def _current(self) -> PeerTransport | None:
+        attempt = self._machine.current
+        return self._transports.get(attempt.name) if attempt is not None else None
 
     # --- from the owner ---------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. It
-        waits for its turn while other attempts of this process are under way (`clock_from`).
+        waits for its slot while other attempts of this process are under way (`clock_from`).
 
         While DISCONNECTED it restarts ICE, or makes a new connection beside the old one. Raises `StateError` after
         `close()`.
@@ -173,7 +173,7 @@ class PeerConnection:
         if self._closing is not None:
             raise StateError("the peer connection is closed")
         if self._machine.needs_attempt:
-            self._turns.call()
+            self._slots.call()
             self._note_state()
         else:
             self._do(self._machine.connect(self._timers.time()))
@@ -186,12 +186,12 @@ class PeerConnection:
 
     @property
     def clock_from(self) -> float | None:
-        """When the turn of the last call of ours came; None while one waits: its clock has not begun."""
-        return None if self._turns.calling else self._clock_from
+        """When the slot of the last call of ours came; None while one waits: its clock has not begun."""
+        return None if self._slots.calling else self._clock_from
 
     def knows(self, name: str | None) -> bool:
         """Whether there is a connection of that name, or was one not long ago."""
-        return name is not None and (name in self._wires or self._machine.is_over(name))
+        return name is not None and (name in self._transports or self._machine.is_over(name))
 
     def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
         """Take in a message from the peer; never raises for what it says. Ignored after `close()`."""
@@ -210,14 +210,16 @@ class PeerConnection:
                 case CandidateReceived():
                     self._do(self._machine.candidate_received(name, event.candidate))
                 case ByeReceived():
-                    self._turns.withdrawn(name)
+                    self._slots.withdrawn(name)
                     self._do(self._machine.bye_received(name, event.reason or "", event.code, event.retry_after))
         self._tell_soon()
 
     def _receive_offer(self, name: str, event: OfferReceived) -> None:
-        wire = self._wires.get(name)
-        known = wire.their_offer.proof.nonce if wire is not None and wire.their_offer is not None else None
-        if self._turns.keeps(name) or (event.proof is not None and event.proof.nonce == known):
+        transport = self._transports.get(name)
+        known = (
+            transport.their_offer.proof.nonce if transport is not None and transport.their_offer is not None else None
+        )
+        if self._slots.keeps(name) or (event.proof is not None and event.proof.nonce == known):
             return  # the one that is being answered, once more: signaling may repeat, and insisting peers do
         try:
             self._trust.check_offer(self._remote, name, event.description.sdp, event.proof)
@@ -228,10 +230,10 @@ class PeerConnection:
             return
         assert event.proof is not None  # or the check had refused it  # noqa: S101
         signed = Signed(event.description.sdp, event.proof)
-        if wire is not None or self._machine.is_over(name):
+        if transport is not None or self._machine.is_over(name):
             self._take_offer((signed, event))
         else:
-            self._turns.offered(name, (signed, event))
+            self._slots.offered(name, (signed, event))
 
     def _take_offer(self, offer: tuple[Signed, OfferReceived]) -> None:
         signed, event = offer
@@ -242,7 +244,7 @@ class PeerConnection:
         self._tell_soon()
 
     def _refuse_offer(self, name: str, offer: tuple[Signed, OfferReceived], reason: str) -> None:
-        """The offer has not had its turn, and will not have it: its sender need not wait for a time-out."""
+        """The offer has not had its slot, and will not have it: its sender need not wait for a time-out."""
         busy = reason == RefusalCode.BUSY
         refusing = self._signaling.send_bye(
             offer[1].sender,
@@ -254,14 +256,14 @@ class PeerConnection:
         self._spawn(refusing, name, None)
 
     def _receive_answer(self, name: str, event: AnswerReceived) -> None:
-        wire = self._wires.get(name)
+        transport = self._transports.get(name)
         if self._machine.is_over(name):  # whoever answers it waits in vain; nothing depends on whether they are true
             now = self._timers.time()
             self._do(self._machine.answer_received(name, "", event.capabilities, now), sender=event.sender)
             return
-        if wire is None or wire.our_offer is None or not self._machine.awaits_answer(name):
+        if transport is None or transport.our_offer is None or not self._machine.awaits_answer(name):
             return
-        ours = wire.our_offer
+        ours = transport.our_offer
         try:
             self._trust.check_answer(
                 self._remote,
@@ -282,7 +284,7 @@ class PeerConnection:
             if ours.serial is not None:
                 self._do(self._machine.operation_failed(name, ours.serial, str(error)))
             return
-        wire.address = event.sender
+        transport.address = event.sender
         self._errors.pop(name, None)
         self._do(self._machine.answer_received(name, event.description.sdp, event.capabilities, self._timers.time()))
 
@@ -292,8 +294,8 @@ class PeerConnection:
 
     def send_frame(self, frame: bytes) -> bool:
         """Send one frame on the open channel. False when there is none, or no room: then `writable()` follows."""
-        wire = self._current
-        return wire is not None and wire.announced and wire.send_frame(frame)
+        transport = self._current
+        return transport is not None and transport.announced and transport.send_frame(frame)
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye and release everything: sockets, tasks, timers. Idempotent.
@@ -303,7 +305,7 @@ class PeerConnection:
         if self._closing is None:
             if self._current is not None:
                 self._current.say_goodbye(reason)
-            self._turns.close(reason)
+            self._slots.close(reason)
             wanted = self._machine.close(reason)
             self._refusals.cancel()
             self._closing = asyncio.create_task(self._finish(), name=f"aldis peer {self._remote} close")
@@ -333,92 +335,94 @@ class PeerConnection:
         finally:
             self._working = False
         if not self._machine.attempting:
-            self._turns.settled()
+            self._slots.settled()
         self._set_timer()
         self._note_state()
 
     def _carry_out(self, command: Command, offer: Signed | None, sender: str | None) -> None:
-        wire = self._wires.get(command.name)
+        transport = self._transports.get(command.name)
         match command:
             case commands.CreateConnection(name, open_channel):
                 self._create(name, open_channel=open_channel)
             case commands.DropConnection():
-                self._drop(wire)
+                self._drop(transport)
             case commands.SendBye(name, reason):
-                to = (wire.address if wire is not None else sender) or self._remote
+                to = (transport.address if transport is not None else sender) or self._remote
                 self._spawn(self._signaling.send_bye(to, connection=name, reason=reason or None), name, None)
             case commands.Refuse(name, reason, code, retry_after):
                 refusing = self._signaling.send_bye(
                     sender or self._remote, connection=name, reason=reason, code=code, retry_after=retry_after
                 )
                 self._spawn(refusing, name, None)
-            case _ if wire is None:
+            case _ if transport is None:
                 pass  # it could not be made
             case commands.MakeOffer(_, serial, restart):
-                wire.offer(serial, restart=restart)
+                transport.offer(serial, restart=restart)
             case commands.MakeAnswer(_, serial, sdp):
-                wire.their_offer = offer
-                wire.address = sender
-                wire.answer(serial, sdp)
+                transport.their_offer = offer
+                transport.address = sender
+                transport.answer(serial, sdp)
             case commands.ApplyAnswer(_, serial, sdp):
-                wire.accept(serial, sdp)
+                transport.accept(serial, sdp)
             case commands.AddCandidate(_, candidate):
-                wire.add_candidate(candidate)
+                transport.add_candidate(candidate)
             case commands.SendOffer(_, serial, sdp):
-                self._send_offer(wire, serial, sdp)
+                self._send_offer(transport, serial, sdp)
             case commands.SendAnswer(_, serial, sdp):
-                self._send_answer(wire, serial, sdp)
+                self._send_answer(transport, serial, sdp)
             case commands.SendCandidate(name, candidate):
-                to = wire.address or self._remote
+                to = transport.address or self._remote
                 self._spawn(self._signaling.send_ice_candidate(to, candidate, connection=name), name, None)
             case commands.Probe(_, reason):
-                wire.probe(reason)
+                transport.probe(reason)
 
     def _create(self, name: str, *, open_channel: bool) -> None:
         try:
-            wire = Wire(name, self._engine, self._config, self, self._timing, self._timers)
+            transport = PeerTransport(name, self._engine, self._config, self, self._timing, self._timers)
         except ConfigError as error:
             self._errors[name] = PeerConnectionFailed(self._remote, str(error))
             self._todo.extend(self._machine.abandon(name, "it could not be made"))
             return
-        self._wires[name] = wire
+        self._transports[name] = transport
         if open_channel:
-            wire.open_channel()
+            transport.open_channel()
 
-    def _drop(self, wire: Wire | None) -> None:
-        if wire is None:
+    def _drop(self, transport: PeerTransport | None) -> None:
+        if transport is None:
             return
-        del self._wires[wire.name]
-        wire.stop()
-        self._relay_missing = wire.relay_missing
-        if wire.announced:
+        del self._transports[transport.name]
+        transport.stop()
+        self._relay_missing = transport.relay_missing
+        if transport.announced:
             self._news.append(self._listener.channel_closed)
-        self._own(self._closings, wire.close(), f"aldis peer {wire.name} close")
+        self._own(self._closings, transport.close(), f"aldis peer {transport.name} close")
 
-    def _send_offer(self, wire: Wire, serial: int, sdp: str) -> None:
-        if wire.our_offer is None or wire.our_offer.sdp != sdp:
-            wire.our_offer = Signed(sdp, self._trust.sign_offer(self._remote, wire.name, sdp), serial)
+    def _send_offer(self, transport: PeerTransport, serial: int, sdp: str) -> None:
+        if transport.our_offer is None or transport.our_offer.sdp != sdp:
+            transport.our_offer = Signed(sdp, self._trust.sign_offer(self._remote, transport.name, sdp), serial)
         sending = self._signaling.send_offer(
-            wire.address or self._remote,
+            transport.address or self._remote,
             sdp,
-            connection=wire.name,
-            proof=wire.our_offer.proof,
+            connection=transport.name,
+            proof=transport.our_offer.proof,
             capabilities=self._engine.capabilities,
         )
-        self._spawn(sending, wire.name, serial)
+        self._spawn(sending, transport.name, serial)
 
-    def _send_answer(self, wire: Wire, serial: int, sdp: str) -> None:
-        theirs = wire.their_offer
+    def _send_answer(self, transport: PeerTransport, serial: int, sdp: str) -> None:
+        theirs = transport.their_offer
         assert theirs is not None  # an answer is made to a checked offer only  # noqa: S101
-        proof = self._trust.sign_answer(self._remote, wire.name, sdp, offer_sdp=theirs.sdp, nonce=theirs.proof.nonce)
+        proof = self._trust.sign_answer(
+            self._remote, transport.name, sdp, offer_sdp=theirs.sdp, nonce=theirs.proof.nonce
+        )
         sending = self._signaling.send_answer(
-            wire.address or self._remote,
+            transport.address or self._remote,
             sdp,
-            connection=wire.name,
+            connection=transport.name,
             proof=proof,
             capabilities=self._engine.capabilities,
         )
-        self._spawn(sending, wire.name, serial)
+        self._spawn(sending, transport.name, serial)
 
     def _spawn(self, sending: Coroutine[object, object, None], name: str, serial: int | None) -> None:
         """Send a message in a task. Not one after the other: each would wait for the server's ack of the one before."""
@@ -431,7 +435,7 @@ class PeerConnection:
             if serial is None:
                 _log.debug("a message about %s was not delivered: %s", name, error)
                 return
-            if name in self._wires and not self._wires[name].announced:
+            if name in self._transports and not self._transports[name].announced:
                 self._errors[name] = self._as_peer_error(error)
             self._do(self._machine.operation_failed(name, serial, str(error)))
             self._tell_soon()
@@ -471,7 +475,7 @@ class PeerConnection:
 
     def _note_state(self) -> None:
         state, outcome = self._machine.state, self._machine.outcome
-        if self._turns.calling and state in (PeerState.NEW, PeerState.FAILED, PeerState.CLOSED):
+        if self._slots.calling and state in (PeerState.NEW, PeerState.FAILED, PeerState.CLOSED):
             state = PeerState.CONNECTING
         # An attempt that fails at once leaves the state as it was; who has asked for it still wants to know.
         news = outcome is not self._told_outcome
@@ -483,7 +487,7 @@ class PeerConnection:
                 error = self._errors.get(outcome.name) or self._failure(outcome)
             self._news.append(lambda: self._listener.state_changed(state, error))
         self._told_outcome = outcome
-        for name in [name for name in self._errors if name not in self._wires]:
+        for name in [name for name in self._errors if name not in self._transports]:
             del self._errors[name]
 
     def _failure(self, outcome: negotiation.Outcome) -> Failure:
@@ -515,64 +519,64 @@ class PeerConnection:
             self._telling = False
             self._tell_soon()  # the rest, if a listener has raised
 
-    # --- from the wires (`WireOwner`) -------------------------------------------------------------------------------
+    # --- from the transports (`TransportOwner`) ---------------------------------------------------------------------
 
-    def offer_made(self, wire: Wire, serial: int, sdp: str) -> None:
-        self._do(self._machine.offer_made(wire.name, serial, sdp))
+    def offer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None:
+        self._do(self._machine.offer_made(transport.name, serial, sdp))
         self._tell_soon()
 
-    def answer_made(self, wire: Wire, serial: int, sdp: str) -> None:
-        self._do(self._machine.answer_made(wire.name, serial, sdp))
+    def answer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None:
+        self._do(self._machine.answer_made(transport.name, serial, sdp))
         self._tell_soon()
 
-    def operation_failed(self, wire: Wire, serial: int, reason: str) -> None:
-        self._do(self._machine.operation_failed(wire.name, serial, reason))
+    def operation_failed(self, transport: PeerTransport, serial: int, reason: str) -> None:
+        self._do(self._machine.operation_failed(transport.name, serial, reason))
         self._tell_soon()
 
-    def candidate_gathered(self, wire: Wire, candidate: Candidate | None) -> None:
-        self._do(self._machine.candidate_gathered(wire.name, candidate))
+    def candidate_gathered(self, transport: PeerTransport, candidate: Candidate | None) -> None:
+        self._do(self._machine.candidate_gathered(transport.name, candidate))
 
-    def channel_opened(self, wire: Wire) -> Hello:
-        self._do(self._machine.channel_opened(wire.name))
+    def channel_opened(self, transport: PeerTransport) -> Hello:
+        self._do(self._machine.channel_opened(transport.name))
         self._tell()  # that the channel before is gone, so that the HELLO starts where it ended
         return self._hello()
 
-    def hello_received(self, wire: Wire, hello: Hello) -> None:
+    def hello_received(self, transport: PeerTransport, hello: Hello) -> None:
         if hello.version != channel.VERSION:
             reason = f"it speaks version {hello.version} of the channel protocol, we speak {channel.VERSION}"
-            self._abandon(wire, reason)
+            self._abandon(transport, reason)
             return
-        wire.announced = True
+        transport.announced = True
         self._news.append(lambda: self._listener.channel_opened(hello))
-        self._do(self._machine.channel_ready(wire.name))
+        self._do(self._machine.channel_ready(transport.name))
         self._tell()
 
-    def frame_received(self, wire: Wire, frame: Chunk | Ack) -> None:
-        if wire.announced:
+    def frame_received(self, transport: PeerTransport, frame: Chunk | Ack) -> None:
+        if transport.announced:
             self._news.append(lambda: self._listener.frame_received(frame))
             self._tell()
 
-    def buffer_drained(self, wire: Wire) -> None:
-        if wire.announced:
+    def buffer_drained(self, transport: PeerTransport) -> None:
+        if transport.announced:
             self._news.append(self._listener.writable)
             self._tell()
 
-    def path_lost(self, wire: Wire, *, final: bool) -> None:
-        self._do(self._machine.path_lost(wire.name, self._timers.time(), final=final))
+    def path_lost(self, transport: PeerTransport, *, final: bool) -> None:
+        self._do(self._machine.path_lost(transport.name, self._timers.time(), final=final))
         self._tell_soon()
 
-    def path_restored(self, wire: Wire) -> None:
-        self._do(self._machine.path_restored(wire.name))
+    def path_restored(self, transport: PeerTransport) -> None:
+        self._do(self._machine.path_restored(transport.name))
         self._tell_soon()
 
-    def ended(self, wire: Wire, reason: str, *, orderly: bool) -> None:
-        self._do(self._machine.link_ended(wire.name, reason, orderly=orderly))
+    def ended(self, transport: PeerTransport, reason: str, *, orderly: bool) -> None:
+        self._do(self._machine.attempt_ended(transport.name, reason, orderly=orderly))
         self._tell_soon()
 
-    def violated(self, wire: Wire, reason: str) -> None:
-        self._abandon(wire, f"the other side broke the protocol: {reason}")
+    def violated(self, transport: PeerTransport, reason: str) -> None:
+        self._abandon(transport, f"the other side broke the protocol: {reason}")
 
-    def _abandon(self, wire: Wire, reason: str) -> None:
-        wire.say_goodbye(reason)
-        self._do(self._machine.abandon(wire.name, reason))
+    def _abandon(self, transport: PeerTransport, reason: str) -> None:
+        transport.say_goodbye(reason)
+        self._do(self._machine.abandon(transport.name, reason))
         self._tell_soon()

@@ -8,7 +8,7 @@ Rules:
   the one whose user id sorts first by UTF-8 bytes is polite. When two first offers cross, the impolite side's stands
   and is sent once more, since the crossing may mean that it was lost. The polite side throws its attempt away and
   answers on a fresh connection, so that no engine has to roll back.
-* `connection` names a connection (a `Link` here). An ICE restart keeps the name, a replacement takes a new one.
+* `connection` names a connection (an `Attempt` here). An ICE restart keeps the name, a replacement takes a new one.
   Messages for names that are not ours are dropped; candidates for a name not heard of are kept for a while, since they
   may have overtaken their offer.
 * Make before break: a new attempt lives beside what there is, and only when its channel opens does it take over.
@@ -90,7 +90,7 @@ class PeerState(Enum):
 
 
 class Phase(Enum):
-    """Where a link stands with its descriptions."""
+    """Where an attempt stands with its descriptions."""
 
     OFFERING = "offering"  # the engine is making our offer
     OFFERED = "offered"  # our offer is on its way, or its answer
@@ -100,7 +100,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the last link ended: its name, whether on purpose, and why in plain words."""
+    """How the last attempt ended: its name, whether on purpose, and why in plain words."""
 
     name: str
     orderly: bool
@@ -116,7 +116,7 @@ class Refused(Outcome):
 
 
 @dataclass(slots=True)
-class Link:
+class Attempt:
     """One connection, as far as the negotiation goes."""
 
     name: str
@@ -164,7 +164,7 @@ class Negotiation:
         self._random = random
         self._attempt_seconds = attempt_seconds
         self._heal_seconds = heal_seconds
-        self._links: dict[str, Link] = {}  # oldest first
+        self._attempts: dict[str, Attempt] = {}  # oldest first
         self._early: OrderedDict[str, list[Candidate | None]] = OrderedDict()
         self._gone: deque[str] = deque(maxlen=MAX_GONE_NAMES)
         self._offers: deque[float] = deque(maxlen=MAX_OFFERS)
@@ -181,7 +181,7 @@ class Negotiation:
         current = self.current
         if current is not None and current.ready and not current.lost:
             return PeerState.CONNECTED
-        if self._attempts() or (current is not None and not current.ready):
+        if self._pending() or (current is not None and not current.ready):
             return PeerState.CONNECTING
         if current is not None:
             return PeerState.DISCONNECTED
@@ -190,46 +190,46 @@ class Negotiation:
         return PeerState.CLOSED if self.outcome.orderly else PeerState.FAILED
 
     @property
-    def current(self) -> Link | None:
-        """The link with an open channel: there is at most one."""
-        return next((link for link in self._links.values() if link.opened), None)
+    def current(self) -> Attempt | None:
+        """The attempt with an open channel: there is at most one."""
+        return next((attempt for attempt in self._attempts.values() if attempt.opened), None)
 
     @property
     def deadline(self) -> float | None:
         """When `tick` is due, or None."""
-        times = [time for link in self._links.values() for time in (link.deadline, link.offer_deadline)]
+        times = [time for attempt in self._attempts.values() for time in (attempt.deadline, attempt.offer_deadline)]
         return min((time for time in times if time is not None), default=None)
 
     @property
     def attempting(self) -> bool:
         """Whether a connection is in the making: its channel is not open yet."""
-        return bool(self._attempts())
+        return bool(self._pending())
 
     @property
     def needs_attempt(self) -> bool:
         """Whether `connect` would make a new connection."""
         current = self.current
         none = current is None or (current.lost and not self._can_restart(current))
-        return none and not (self._closed or self._attempts())
+        return none and not (self._closed or self._pending())
 
     def awaits_answer(self, name: str) -> bool:
         """Whether an answer for this name would be of use; if not, nobody need check it."""
-        link = self._links.get(name)
-        return link is not None and link.phase is Phase.OFFERED
+        attempt = self._attempts.get(name)
+        return attempt is not None and attempt.phase is Phase.OFFERED
 
     def is_over(self, name: str) -> bool:
-        """Whether there was a link of that name, not long ago."""
+        """Whether there was an attempt of that name, not long ago."""
         return name in self._gone
 
-    def _attempts(self) -> list[Link]:
-        return [link for link in self._links.values() if not link.opened]
+    def _pending(self) -> list[Attempt]:
+        return [attempt for attempt in self._attempts.values() if not attempt.opened]
 
     # --- from the owner ---------------------------------------------------------------------------------------------
 
     def connect(self, now: float) -> list[Command]:
         """Start an attempt or a restart, unless something is under way or works already."""
         current = self.current
-        if self._closed or self._attempts():
+        if self._closed or self._pending():
             return []
         if current is not None:
             if not current.lost:
@@ -241,8 +241,8 @@ class Negotiation:
     def close(self, reason: str) -> list[Command]:
         """The end; whatever is told afterwards leads to nothing."""
         commands: list[Command] = []
-        for link in list(self._links.values()):
-            commands += self._drop(link, bye=reason)
+        for attempt in list(self._attempts.values()):
+            commands += self._drop(attempt, bye=reason)
         self._closed = True
         return commands
 
@@ -252,12 +252,12 @@ class Negotiation:
         """A proven offer has arrived."""
         if self._closed:
             return []
-        link = self._links.get(name)
-        if link is not None:
-            return self._offer_again(link, sdp, capabilities)
+        attempt = self._attempts.get(name)
+        if attempt is not None:
+            return self._offer_again(attempt, sdp, capabilities)
         if name in self._gone:
             return [SendBye(name, "this connection is over")]
-        ours = next((each for each in self._attempts() if each.offering and not each.answered), None)
+        ours = next((each for each in self._pending() if each.offering and not each.answered), None)
         if ours is not None and not self.polite:
             return self._insist(ours)
         pause = OFFER_WINDOW if len(self._offers) < MAX_OFFERS else now - self._offers[0]
@@ -267,75 +267,75 @@ class Negotiation:
         commands: list[Command] = []
         if ours is not None:
             commands += self._drop(ours, bye=None)
-        attempts = self._attempts()
+        attempts = self._pending()
         if len(attempts) >= MAX_ATTEMPTS:
             commands += self._drop(attempts[0], bye="replaced by a newer attempt")
-        link = Link(name, Phase.ANSWERING, now + self._attempt_seconds)
-        link.incoming = self._early.pop(name, [])
-        link.candidates = len(link.incoming)
-        self._links[name] = link
+        attempt = Attempt(name, Phase.ANSWERING, now + self._attempt_seconds)
+        attempt.incoming = self._early.pop(name, [])
+        attempt.candidates = len(attempt.incoming)
+        self._attempts[name] = attempt
         commands.append(CreateConnection(name, open_channel=False))
-        return commands + self._answer(link, sdp, capabilities)
+        return commands + self._answer(attempt, sdp, capabilities)
 
-    def _offer_again(self, link: Link, sdp: str, capabilities: Capabilities) -> list[Command]:
+    def _offer_again(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
         """An offer on a connection that exists: an ICE restart."""
-        if not link.answered or _fingerprints(sdp) != link.fingerprints:
+        if not attempt.answered or _fingerprints(sdp) != attempt.fingerprints:
             # An offer on top of our unanswered one, or with another certificate: not of a sane peer.
-            return [Refuse(link.name, "it does not fit the connection", RefusalCode.INVALID_OFFER, BAD_OFFER_PAUSE)]
-        if link.offering and not self.polite:
-            return self._insist(link)
-        link.offer_deadline = None
-        return self._answer(link, sdp, capabilities)
+            return [Refuse(attempt.name, "it does not fit the connection", RefusalCode.INVALID_OFFER, BAD_OFFER_PAUSE)]
+        if attempt.offering and not self.polite:
+            return self._insist(attempt)
+        attempt.offer_deadline = None
+        return self._answer(attempt, sdp, capabilities)
 
-    def _insist(self, link: Link) -> list[Command]:
+    def _insist(self, attempt: Attempt) -> list[Command]:
         """Our offer stands; unless it is still to come, say it again, for it may have been lost."""
-        return [SendOffer(link.name, link.serial, link.offer_sdp)] if link.phase is Phase.OFFERED else []
+        return [SendOffer(attempt.name, attempt.serial, attempt.offer_sdp)] if attempt.phase is Phase.OFFERED else []
 
-    def _answer(self, link: Link, sdp: str, capabilities: Capabilities) -> list[Command]:
-        link.phase = Phase.ANSWERING
-        link.serial += 1
-        commands: list[Command] = [MakeAnswer(link.name, link.serial, sdp)]
-        return commands + self._described(link, sdp, capabilities)
+    def _answer(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
+        attempt.phase = Phase.ANSWERING
+        attempt.serial += 1
+        commands: list[Command] = [MakeAnswer(attempt.name, attempt.serial, sdp)]
+        return commands + self._described(attempt, sdp, capabilities)
 
     def answer_received(self, name: str, sdp: str, capabilities: Capabilities, now: float) -> list[Command]:
         """A proven answer has arrived; one for a connection that is over need not be proven."""
         if name in self._gone and not self._closed:
             return [SendBye(name, "this connection is over")]
-        link = self._links.get(name)
-        if link is None or link.phase is not Phase.OFFERED:
+        attempt = self._attempts.get(name)
+        if attempt is None or attempt.phase is not Phase.OFFERED:
             return []
-        if link.answered and _fingerprints(sdp) != link.fingerprints:
+        if attempt.answered and _fingerprints(sdp) != attempt.fingerprints:
             # We wanted to restart, and whoever answers has another certificate: the program there was started anew,
             # and has never heard of this connection.
-            commands = self._end(link, "the other side has been restarted", bye="you have been restarted")
-            return commands + (self._offer_anew(now) if not self._attempts() else [])
-        link.phase = Phase.SETTLED
-        link.offer_deadline = None
-        commands = [ApplyAnswer(name, link.serial, sdp)]
-        return commands + self._described(link, sdp, capabilities)
+            commands = self._end(attempt, "the other side has been restarted", bye="you have been restarted")
+            return commands + (self._offer_anew(now) if not self._pending() else [])
+        attempt.phase = Phase.SETTLED
+        attempt.offer_deadline = None
+        commands = [ApplyAnswer(name, attempt.serial, sdp)]
+        return commands + self._described(attempt, sdp, capabilities)
 
-    def _described(self, link: Link, sdp: str, capabilities: Capabilities) -> list[Command]:
+    def _described(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
         """The other side's description is on its way to the engine: so may the candidates be that waited for it."""
-        link.capabilities = capabilities
-        link.fingerprints = _fingerprints(sdp) or frozenset({""})  # an engine refuses one without; see `answered`
-        link.fragments = frozenset(_FRAGMENT.findall(sdp))
-        link.candidates = 0
-        waiting, link.incoming = link.incoming, []
-        return [AddCandidate(link.name, candidate) for candidate in waiting if _belongs(candidate, link)]
+        attempt.capabilities = capabilities
+        attempt.fingerprints = _fingerprints(sdp) or frozenset({""})  # an engine refuses one without; see `answered`
+        attempt.fragments = frozenset(_FRAGMENT.findall(sdp))
+        attempt.candidates = 0
+        waiting, attempt.incoming = attempt.incoming, []
+        return [AddCandidate(attempt.name, candidate) for candidate in waiting if _belongs(candidate, attempt)]
 
     def candidate_received(self, name: str, candidate: Candidate | None) -> list[Command]:
         """A candidate has arrived, from whomever: a forged one cannot complete the DTLS handshake."""
         if self._closed or name in self._gone:
             return []
-        link = self._links.get(name)
-        if link is None:
+        attempt = self._attempts.get(name)
+        if attempt is None:
             self._keep_early(name, candidate)
             return []
-        if link.candidates >= MAX_CANDIDATES:
+        if attempt.candidates >= MAX_CANDIDATES:
             return []
-        link.candidates += 1
-        if not link.answered or link.phase is Phase.OFFERED or not _belongs(candidate, link):
-            link.incoming.append(candidate)
+        attempt.candidates += 1
+        if not attempt.answered or attempt.phase is Phase.OFFERED or not _belongs(candidate, attempt):
+            attempt.incoming.append(candidate)
             return []
         return [AddCandidate(name, candidate)]
 
@@ -349,7 +349,7 @@ class Negotiation:
     def refuse(self, name: str, reason: str, code: str, retry_after: float, now: float) -> list[Command]:
         """An offer has not passed the check: tell so. Not where it would end an attempt that is under way here, since
         who sends nonsense in its name need not be the peer; and not more often than offers are taken."""
-        if self._closed or name in self._links or name in self._gone:
+        if self._closed or name in self._attempts or name in self._gone:
             return []
         if len(self._refusals) == MAX_OFFERS and now - self._refusals[0] < OFFER_WINDOW:
             return []
@@ -361,141 +361,141 @@ class Negotiation:
     ) -> list[Command]:
         """The other side says, or the server says that it says, that a connection is over, or that it takes no offer
         now (`code`)."""
-        link = self._links.get(name)
-        if link is None:
+        attempt = self._attempts.get(name)
+        if attempt is None:
             return []
-        if link.opened:
+        if attempt.opened:
             return [Probe(name, reason)]
         if code is not None:
             self.outcome = Refused(name, False, f"the other side refuses: {reason or code}", code, retry_after)
-            return self._drop(link, bye=None)
-        return self._end(link, f"the other side gave up: {reason}" if reason else "the other side gave up", bye=None)
+            return self._drop(attempt, bye=None)
+        return self._end(attempt, f"the other side gave up: {reason}" if reason else "the other side gave up", bye=None)
 
     # --- from the engine --------------------------------------------------------------------------------------------
 
     def offer_made(self, name: str, serial: int, sdp: str) -> list[Command]:
         """The engine has made the offer of that serial."""
-        link = self._links.get(name)
-        if link is None or link.serial != serial:
+        attempt = self._attempts.get(name)
+        if attempt is None or attempt.serial != serial:
             return []
-        link.phase = Phase.OFFERED
-        link.offer_sdp = sdp
+        attempt.phase = Phase.OFFERED
+        attempt.offer_sdp = sdp
         commands: list[Command] = [SendOffer(name, serial, sdp)]
-        return commands + self._flush_outgoing(link)
+        return commands + self._flush_outgoing(attempt)
 
     def answer_made(self, name: str, serial: int, sdp: str) -> list[Command]:
         """The engine has made the answer of that serial."""
-        link = self._links.get(name)
-        if link is None or link.serial != serial:
+        attempt = self._attempts.get(name)
+        if attempt is None or attempt.serial != serial:
             return []
-        link.phase = Phase.SETTLED
+        attempt.phase = Phase.SETTLED
         commands: list[Command] = [SendAnswer(name, serial, sdp)]
-        return commands + self._flush_outgoing(link)
+        return commands + self._flush_outgoing(attempt)
 
-    def _flush_outgoing(self, link: Link) -> list[Command]:
-        outgoing, link.outgoing = link.outgoing, []
-        return [SendCandidate(link.name, candidate) for candidate in outgoing]
+    def _flush_outgoing(self, attempt: Attempt) -> list[Command]:
+        outgoing, attempt.outgoing = attempt.outgoing, []
+        return [SendCandidate(attempt.name, candidate) for candidate in outgoing]
 
     def candidate_gathered(self, name: str, candidate: Candidate | None) -> list[Command]:
         """The engine has a candidate for the other side; it must not overtake its description."""
-        link = self._links.get(name)
-        if link is None:
+        attempt = self._attempts.get(name)
+        if attempt is None:
             return []
-        if link.phase in (Phase.OFFERING, Phase.ANSWERING):
-            link.outgoing.append(candidate)
+        if attempt.phase in (Phase.OFFERING, Phase.ANSWERING):
+            attempt.outgoing.append(candidate)
             return []
         return [SendCandidate(name, candidate)]
 
     def operation_failed(self, name: str, serial: int, reason: str) -> list[Command]:
         """The engine has refused to offer, answer or accept, or the description could not be sent."""
-        link = self._links.get(name)
-        if link is None or link.serial != serial:
+        attempt = self._attempts.get(name)
+        if attempt is None or attempt.serial != serial:
             return []
-        if link.opened:
+        if attempt.opened:
             # Only a restart can have failed; the path may still come back, and until the deadline others may be tried.
-            link.phase = Phase.SETTLED
-            link.offer_deadline = None
+            attempt.phase = Phase.SETTLED
+            attempt.offer_deadline = None
             return []
-        return self._end(link, reason, bye="it could not be made")
+        return self._end(attempt, reason, bye="it could not be made")
 
     def channel_opened(self, name: str) -> list[Command]:
-        """The channel of a link is open: it is the one from now on, and all others go."""
-        link = self._links.get(name)
-        if link is None:
+        """The channel of an attempt is open: it is the one from now on, and all others go."""
+        attempt = self._attempts.get(name)
+        if attempt is None:
             return []
         commands: list[Command] = []
-        for other in [each for each in self._links.values() if each is not link]:
+        for other in [each for each in self._attempts.values() if each is not attempt]:
             commands += self._drop(other, bye="replaced by another connection")
-        link.opened = True
+        attempt.opened = True
         return commands
 
     def channel_ready(self, name: str) -> list[Command]:
         """HELLOs have been exchanged."""
-        link = self._links.get(name)
-        if link is not None:
-            link.ready = True
-            link.deadline = None
+        attempt = self._attempts.get(name)
+        if attempt is not None:
+            attempt.ready = True
+            attempt.deadline = None
         return []
 
     def path_lost(self, name: str, now: float, *, final: bool) -> list[Command]:
         """Nothing comes through any more. `final`: the engine says that without a restart nothing will."""
-        link = self._links.get(name)
-        if link is None:
+        attempt = self._attempts.get(name)
+        if attempt is None:
             return []
-        if not link.ready:
-            return self._end(link, "no path to the other side was found", bye="no path was found") if final else []
-        if link.lost and not final:
+        if not attempt.ready:
+            return self._end(attempt, "no path to the other side was found", bye="no path was found") if final else []
+        if attempt.lost and not final:
             return []
-        can_restart = self._can_restart(link)
+        can_restart = self._can_restart(attempt)
         if final and not can_restart:
-            return self._end(link, "the path to the other side was lost", bye=None)
-        if not link.lost:
-            link.lost = True
-            link.deadline = now + self._heal_seconds
-        return self._restart(link, now) if can_restart else []
+            return self._end(attempt, "the path to the other side was lost", bye=None)
+        if not attempt.lost:
+            attempt.lost = True
+            attempt.deadline = now + self._heal_seconds
+        return self._restart(attempt, now) if can_restart else []
 
     def path_restored(self, name: str) -> list[Command]:
         """Something comes through again."""
-        link = self._links.get(name)
-        if link is not None and link.lost:
-            link.lost = False
-            link.deadline = None
+        attempt = self._attempts.get(name)
+        if attempt is not None and attempt.lost:
+            attempt.lost = False
+            attempt.deadline = None
         return []
 
-    def link_ended(self, name: str, reason: str, *, orderly: bool) -> list[Command]:
+    def attempt_ended(self, name: str, reason: str, *, orderly: bool) -> list[Command]:
         """The other side has closed its end; `orderly` when it has said goodbye on the channel."""
-        link = self._links.get(name)
+        attempt = self._attempts.get(name)
         # A goodbye in place of a HELLO is a refusal: the attempt has failed.
-        return self._end(link, reason, bye=None, orderly=orderly and link.ready) if link is not None else []
+        return self._end(attempt, reason, bye=None, orderly=orderly and attempt.ready) if attempt is not None else []
 
     def abandon(self, name: str, reason: str) -> list[Command]:
-        """The other side misbehaves: end this link."""
-        link = self._links.get(name)
-        return self._end(link, reason, bye=reason) if link is not None else []
+        """The other side misbehaves: end this attempt."""
+        attempt = self._attempts.get(name)
+        return self._end(attempt, reason, bye=reason) if attempt is not None else []
 
     # --- time -------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Command]:
         """Look at the deadlines; to be called when `deadline` has come."""
         commands: list[Command] = []
-        for link in list(self._links.values()):
-            if link.offer_deadline is not None and link.offer_deadline <= now:
-                link.offer_deadline = None
-                if link.offering:
-                    link.phase = Phase.SETTLED  # nobody has answered the restart; another may be tried
-            if link.deadline is not None and link.deadline <= now:
+        for attempt in list(self._attempts.values()):
+            if attempt.offer_deadline is not None and attempt.offer_deadline <= now:
+                attempt.offer_deadline = None
+                if attempt.offering:
+                    attempt.phase = Phase.SETTLED  # nobody has answered the restart; another may be tried
+            if attempt.deadline is not None and attempt.deadline <= now:
                 # For an open connection a bye would be a farewell: who only lost the path says none.
-                commands += self._end(link, self._overdue(link), bye=None if link.lost else "it took too long")
+                commands += self._end(attempt, self._overdue(attempt), bye=None if attempt.lost else "it took too long")
         return commands
 
-    def _overdue(self, link: Link) -> str:
-        if link.lost:
+    def _overdue(self, attempt: Attempt) -> str:
+        if attempt.lost:
             return f"the path to the other side did not come back within {self._heal_seconds:g} s"
-        if link.opened:
+        if attempt.opened:
             return f"the channel opened, but no HELLO came within {self._attempt_seconds:g} s"
-        if link.phase is Phase.SETTLED:
+        if attempt.phase is Phase.SETTLED:
             return f"no path to the other side was found within {self._attempt_seconds:g} s"
-        if link.phase is Phase.OFFERED:
+        if attempt.phase is Phase.OFFERED:
             return f"no answer within {self._attempt_seconds:g} s"
         return f"the WebRTC engine made no description within {self._attempt_seconds:g} s"
 
@@ -503,38 +503,38 @@ class Negotiation:
 
     def _offer_anew(self, now: float) -> list[Command]:
         name = to_base64url(self._random(NAME_BYTES))
-        link = Link(name, Phase.OFFERING, now + self._attempt_seconds, serial=1)
-        self._links[name] = link
-        return [CreateConnection(name, open_channel=True), MakeOffer(name, link.serial, restart=False)]
+        attempt = Attempt(name, Phase.OFFERING, now + self._attempt_seconds, serial=1)
+        self._attempts[name] = attempt
+        return [CreateConnection(name, open_channel=True), MakeOffer(name, attempt.serial, restart=False)]
 
-    def _can_restart(self, link: Link) -> bool:
-        return self._capabilities.restart and link.capabilities.restart
+    def _can_restart(self, attempt: Attempt) -> bool:
+        return self._capabilities.restart and attempt.capabilities.restart
 
-    def _restart(self, link: Link, now: float) -> list[Command]:
-        if link.phase is not Phase.SETTLED:
+    def _restart(self, attempt: Attempt, now: float) -> list[Command]:
+        if attempt.phase is not Phase.SETTLED:
             return []  # one is under way, ours or theirs
-        link.phase = Phase.OFFERING
-        link.serial += 1
-        link.offer_deadline = now + self._heal_seconds
-        return [MakeOffer(link.name, link.serial, restart=True)]
+        attempt.phase = Phase.OFFERING
+        attempt.serial += 1
+        attempt.offer_deadline = now + self._heal_seconds
+        return [MakeOffer(attempt.name, attempt.serial, restart=True)]
 
-    def _drop(self, link: Link, *, bye: str | None) -> list[Command]:
-        del self._links[link.name]
-        self._gone.append(link.name)
-        goodbye: list[Command] = [SendBye(link.name, bye)] if bye is not None else []
-        return [*goodbye, DropConnection(link.name)]
+    def _drop(self, attempt: Attempt, *, bye: str | None) -> list[Command]:
+        del self._attempts[attempt.name]
+        self._gone.append(attempt.name)
+        goodbye: list[Command] = [SendBye(attempt.name, bye)] if bye is not None else []
+        return [*goodbye, DropConnection(attempt.name)]
 
-    def _end(self, link: Link, reason: str, *, bye: str | None, orderly: bool = False) -> list[Command]:
-        self.outcome = Outcome(link.name, orderly, reason)
-        return self._drop(link, bye=bye)
+    def _end(self, attempt: Attempt, reason: str, *, bye: str | None, orderly: bool = False) -> list[Command]:
+        self.outcome = Outcome(attempt.name, orderly, reason)
+        return self._drop(attempt, bye=bye)
 
 
 def _fingerprints(sdp: str) -> frozenset[str]:
     return frozenset(each.lower() for each in _FINGERPRINT.findall(sdp))
 
 
-def _belongs(candidate: Candidate | None, link: Link) -> bool:
+def _belongs(candidate: Candidate | None, attempt: Attempt) -> bool:
     """Whether a candidate is one of the description that the engine has, and not of one that is still to come."""
-    if candidate is None or not isinstance(candidate.username_fragment, str) or not link.fragments:
+    if candidate is None or not isinstance(candidate.username_fragment, str) or not attempt.fragments:
         return True
-    return candidate.username_fragment in link.fragments
+    return candidate.username_fragment in attempt.fragments

@@ -12,8 +12,8 @@ from typing import Final
 from aldis.errors import IdentityError, PeerError
 from aldis.peer.commands import Command
 from aldis.peer.negotiation import MAX_OFFERS, Negotiation
+from aldis.peer.transport import Timer, Timers
 from aldis.peer.trust import refusal_of
-from aldis.peer.wire import Timer, Timers
 
 DELAY: Final = 1.0  # seconds
 

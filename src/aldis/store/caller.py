@@ -37,7 +37,7 @@ from aldis.errors import (
     StateError,
 )
 from aldis.peer.connection import Failure, PeerState
-from aldis.peer.wire import Timer, Timers
+from aldis.peer.transport import Timer, Timers
 from aldis.protocol.codes import LONGEST_PAUSE
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from aldis.errors import QueueFull
-from aldis.peer.wire import Timer, Timers
+from aldis.peer.transport import Timer, Timers
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, encode_ack
 from aldis.store.delivery import Delivery
 from aldis.store.feeds import Letter

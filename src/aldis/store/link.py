@@ -35,7 +35,7 @@ from aldis.errors import (
     RequestFailed,
 )
 from aldis.peer.connection import Failure, PeerConnection, PeerListener, PeerState
-from aldis.peer.wire import Timers
+from aldis.peer.transport import Timers
 from aldis.protocol.addresses import DEFAULT_DEVICE, split
 from aldis.protocol.channel import Ack, Chunk, Content, Hello
 from aldis.store.caller import Caller, registered_anew

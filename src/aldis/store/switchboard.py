@@ -49,8 +49,8 @@ from aldis.identity.keys import Identity
 from aldis.peer.clock import LoopClock
 from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
 from aldis.peer.engine import Engine
+from aldis.peer.transport import Timers
 from aldis.peer.trust import Trust
-from aldis.peer.wire import Timers
 from aldis.protocol.addresses import check_user_id, split
 from aldis.protocol.channel import Hello
 from aldis.protocol.codes import RefusalCode

@@ -83,34 +83,34 @@ class Signed:
     serial: int | None = None
 
 
-class WireOwner(Protocol):
-    """What is told of a wire, always with the wire itself."""
+class TransportOwner(Protocol):
+    """What is told of a transport, always with the transport itself."""
 
-    def offer_made(self, wire: Wire, serial: int, sdp: str) -> None: ...
-    def answer_made(self, wire: Wire, serial: int, sdp: str) -> None: ...
-    def operation_failed(self, wire: Wire, serial: int, reason: str) -> None: ...
-    def candidate_gathered(self, wire: Wire, candidate: Candidate | None) -> None: ...
+    def offer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None: ...
+    def answer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None: ...
+    def operation_failed(self, transport: PeerTransport, serial: int, reason: str) -> None: ...
+    def candidate_gathered(self, transport: PeerTransport, candidate: Candidate | None) -> None: ...
 
-    def channel_opened(self, wire: Wire) -> channel.Hello | None:
+    def channel_opened(self, transport: PeerTransport) -> channel.Hello | None:
         """The channel is open: what is returned is sent as our HELLO."""
 
-    def hello_received(self, wire: Wire, hello: channel.Hello) -> None: ...
-    def frame_received(self, wire: Wire, frame: channel.Chunk | channel.Ack) -> None: ...
-    def buffer_drained(self, wire: Wire) -> None: ...
+    def hello_received(self, transport: PeerTransport, hello: channel.Hello) -> None: ...
+    def frame_received(self, transport: PeerTransport, frame: channel.Chunk | channel.Ack) -> None: ...
+    def buffer_drained(self, transport: PeerTransport) -> None: ...
 
-    def path_lost(self, wire: Wire, *, final: bool) -> None:
+    def path_lost(self, transport: PeerTransport, *, final: bool) -> None:
         """Nothing comes through; `final` when the engine has given up."""
 
-    def path_restored(self, wire: Wire) -> None: ...
+    def path_restored(self, transport: PeerTransport) -> None: ...
 
-    def ended(self, wire: Wire, reason: str, *, orderly: bool) -> None:
+    def ended(self, transport: PeerTransport, reason: str, *, orderly: bool) -> None:
         """The other side has gone; `orderly` when it said so."""
 
-    def violated(self, wire: Wire, reason: str) -> None:
+    def violated(self, transport: PeerTransport, reason: str) -> None:
         """The other side broke the protocol."""
 
 
-class Wire:
+class PeerTransport:
     """See the module. An `EngineListener` and a `ChannelListener`."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Wire:
         name: str,
         engine: Engine,
         config: Callable[[], EngineConfig],
-        owner: WireOwner,
+        owner: TransportOwner,
         timing: PeerTiming,
         timers: Timers,
     ) -> None:

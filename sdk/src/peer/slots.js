@@ -2,12 +2,12 @@
  * Attempts take turns: only a few peer connections are in the making at once, of all stores of a page.
  *
  * A connection costs a processor some 10 ms, so hundreds that start together make each other too late: all of them time
- * out, and nothing is connected. So an attempt waits for its turn, and its clock starts when it has it.
+ * out, and nothing is connected. So an attempt waits for its slot, and its clock starts when it has it.
  *
  * Rules:
- * - Calls of ours and answers to calls of others have turns of their own. An answer never waits for a call of ours, so two
- *   pages that have given all their turns to calls of each other still answer.
- * - A turn ends when the attempt does, when its channel opens, or after `TURN_SECONDS`: a peer that is far away or gone
+ * - Calls of ours and answers to calls of others have slots of their own. An answer never waits for a call of ours, so two
+ *   pages that have given all their slots to calls of each other still answer.
+ * - A slot ends when the attempt does, when its channel opens, or after `SLOT_SECONDS`: a peer that is far away or gone
  *   does not hold up others. The attempt itself goes on.
  * - Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
  *   newest.
@@ -24,21 +24,21 @@ import { timers } from '../client/timers.js';
 export const CALLS = 8;
 export const ANSWERS = 8;
 /** On a quiet machine an attempt takes 0.02 s with a peer that is near, 1 s with one on the other side of the world. */
-export const TURN_SECONDS = 1;
+export const SLOT_SECONDS = 1;
 /** Offers that wait, of all peers together. Each has at most 64 KiB. */
 export const MAX_WAITING = 128;
 /** The other side gives its attempt 30 s, and has to find a path within them. */
 export const MAX_WAIT = 10;
 
 /**
- * One attempt's turn, or its place in the queue.
- * @typedef {object} Turn
- * @property {boolean} hasCome
+ * One attempt's slot, or its place in the queue.
+ * @typedef {object} Slot
+ * @property {boolean} held
  * @property {() => void} release let others have it, or leave the queue; idempotent
  */
 
-/** The turns of one kind. */
-export class Lane {
+/** The slots of one kind. */
+export class SlotQueue {
   #limit;
   #timers;
   #held = new Set();
@@ -55,7 +55,7 @@ export class Lane {
     this.#timers = timers;
   }
 
-  /** How many turns are taken now. */
+  /** How many slots are taken now. */
   get held() {
     return this.#held.size;
   }
@@ -66,37 +66,37 @@ export class Lane {
   }
 
   /**
-   * A turn, which has come already if nobody waits. Otherwise `granted` is called later, not from within.
+   * A slot, which has come already if nobody waits. Otherwise `granted` is called later, not from within.
    *
    * @param {unknown} owner
    * @param {() => void} granted
-   * @returns {Turn}
+   * @returns {Slot}
    */
   ask(owner, granted) {
     let cancel = () => {};
     const end = () => {
-      if (this.#held.delete(turn)) this.#nextSoon();
+      if (this.#held.delete(slot)) this.#nextSoon();
     };
-    const turn = {
-      hasCome: false,
+    const slot = {
+      held: false,
       take: () => {
-        turn.hasCome = true;
-        this.#held.add(turn);
-        cancel = this.#timers.callLater(TURN_SECONDS, end);
+        slot.held = true;
+        this.#held.add(slot);
+        cancel = this.#timers.callLater(SLOT_SECONDS, end);
       },
       granted,
       release: () => {
         cancel();
         end();
         const line = this.#lines.get(owner);
-        if (turn.hasCome || !line?.includes(turn)) return;
-        line.splice(line.indexOf(turn), 1);
+        if (slot.held || !line?.includes(slot)) return;
+        line.splice(line.indexOf(slot), 1);
         if (!line.length) this.#lines.delete(owner);
       },
     };
-    if (this.held < this.#limit && !this.#lines.size) turn.take();
-    else this.#lines.set(owner, [...(this.#lines.get(owner) ?? []), turn]);
-    return turn;
+    if (this.held < this.#limit && !this.#lines.size) slot.take();
+    else this.#lines.set(owner, [...(this.#lines.get(owner) ?? []), slot]);
+    return slot;
   }
 
   #nextSoon() {
@@ -113,17 +113,17 @@ export class Lane {
     const [first] = this.#lines;
     if (!first || this.held >= this.#limit) return;
     const [owner, line] = first;
-    const turn = /** @type {ReturnType<Lane['ask']> & { take: () => void, granted: () => void }} */ (line.shift());
+    const slot = /** @type {ReturnType<SlotQueue['ask']> & { take: () => void, granted: () => void }} */ (line.shift());
     this.#lines.delete(owner);
     if (line.length) this.#lines.set(owner, line); // behind all others
-    turn.take();
+    slot.take();
     this.#nextSoon(); // before the call, which may throw
-    turn.granted();
+    slot.granted();
   }
 }
 
-/** All turns of a page. */
-export class Turns {
+/** All slots of a page. */
+export class AttemptSlots {
   /**
    * @param {Timers} timers
    * @param {number} [calls]
@@ -131,44 +131,44 @@ export class Turns {
    */
   constructor(timers, calls = CALLS, answers = ANSWERS) {
     this.timers = timers;
-    this.calls = new Lane(calls, timers);
-    this.answers = new Lane(answers, timers);
+    this.calls = new SlotQueue(calls, timers);
+    this.answers = new SlotQueue(answers, timers);
   }
 }
 
-export const turns = new Turns(timers);
+export const slots = new AttemptSlots(timers);
 
 /**
  * What waits between us and one peer: a call of ours, an offer of theirs, each at most once.
  * @template Offer
  */
-export class PeerTurns {
-  /** @type {Turn | null} */
+export class PeerSlots {
+  /** @type {Slot | null} */
   #call = null;
-  /** @type {Turn | null} */
+  /** @type {Slot | null} */
   #answer = null;
   /** @type {{ name: string, offer: Offer, cancel: () => void } | null} */
   #waits = null;
-  #turns;
+  #slots;
   #owner;
   #to;
 
   /**
-   * @param {Turns} turns
+   * @param {AttemptSlots} slots
    * @param {unknown} owner
    * @param {{ call: () => void, answer: (name: string, offer: Offer) => void,
    *   refuse: (name: string, offer: Offer, reason: string) => void }} to `call` and `answer` start the attempt, at once or
-   *   when its turn has come; `refuse` tells the other side that its offer is not answered
+   *   when its slot has come; `refuse` tells the other side that its offer is not answered
    */
-  constructor(turns, owner, to) {
-    this.#turns = turns;
+  constructor(slots, owner, to) {
+    this.#slots = slots;
     this.#owner = owner;
     this.#to = to;
   }
 
   /** Whether a call of ours waits. */
   get calling() {
-    return this.#call?.hasCome === false;
+    return this.#call?.held === false;
   }
 
   /**
@@ -179,31 +179,31 @@ export class PeerTurns {
     return this.#waits?.name === name;
   }
 
-  /** Start a call of ours when its turn comes, unless one waits. */
+  /** Start a call of ours when its slot comes, unless one waits. */
   call() {
     if (this.#call) return;
-    this.#call = this.#turns.calls.ask(this.#owner, () => {
+    this.#call = this.#slots.calls.ask(this.#owner, () => {
       if (this.#waits)
         this.#take(); // their call is there already: one of ours would cross it
       else this.#to.call();
     });
-    if (this.#call.hasCome) this.#to.call();
+    if (this.#call.held) this.#to.call();
   }
 
   /**
-   * An offer of theirs that starts an attempt: answer it when its turn comes.
+   * An offer of theirs that starts an attempt: answer it when its slot comes.
    * @param {string} name
    * @param {Offer} offer
    */
   offered(name, offer) {
-    const { answers, timers } = this.#turns;
+    const { answers, timers } = this.#slots;
     this.#drop('replaced by a newer attempt');
-    if (this.#call?.hasCome || this.#answer?.hasCome) this.#to.answer(name, offer);
+    if (this.#call?.held || this.#answer?.held) this.#to.answer(name, offer);
     else if (answers.waiting >= MAX_WAITING) this.#to.refuse(name, offer, 'busy');
     else {
       this.#waits = { name, offer, cancel: () => {} };
       this.#answer = answers.ask(this.#owner, () => this.#take());
-      if (this.#answer.hasCome) this.#take();
+      if (this.#answer.held) this.#take();
       else this.#waits.cancel = timers.callLater(MAX_WAIT, () => this.#drop('busy'));
     }
   }
@@ -218,11 +218,11 @@ export class PeerTurns {
 
   /** No attempt is under way any more: it failed, or its channel is open. */
   settled() {
-    if (this.#call?.hasCome) {
+    if (this.#call?.held) {
       this.#call.release();
       this.#call = null;
     }
-    if (this.#answer?.hasCome) {
+    if (this.#answer?.held) {
       this.#answer.release();
       this.#answer = null;
     }
@@ -243,7 +243,7 @@ export class PeerTurns {
     const waits = this.#waits;
     this.#waits = null;
     waits?.cancel();
-    if (this.#answer?.hasCome === false) {
+    if (this.#answer?.held === false) {
       this.#answer.release();
       this.#answer = null;
     }

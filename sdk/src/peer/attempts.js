@@ -24,11 +24,11 @@
 /**
  * One connection, as far as the negotiation goes. `phase`: the engine is making our offer; it is on its way, or its
  * answer; the engine is making our answer; both descriptions are with the engine, or on their way into it.
- * @typedef {object} Link
+ * @typedef {object} Attempt
  * @property {string} name
  * @property {'offering' | 'offered' | 'answering' | 'settled'} [phase] none while all that is known are candidates
  * @property {number} deadline when to give up: the attempt, or a path that is lost
- * @property {number} offerDeadline of an offer on a link that is open
+ * @property {number} offerDeadline of an offer on an attempt that is open
  * @property {number} serial
  * @property {boolean} [opened] its channel is open
  * @property {boolean} [ready] and HELLOs have been exchanged
@@ -49,7 +49,7 @@ export const NEVER = Infinity;
 
 /**
  * @param {string} name
- * @returns {Link}
+ * @returns {Attempt}
  */
 export function make(name) {
   return {
@@ -65,14 +65,14 @@ export function make(name) {
   };
 }
 
-/** @param {Link} link */
+/** @param {Attempt} attempt */
 export function isOffering({ phase }) {
   return phase === 'offering' || phase === 'offered';
 }
 
-/** @param {Link} link */
-export function isDue(link) {
-  return link.wanted && !link.lost && link.phase === 'settled' && link.offerDeadline === NEVER;
+/** @param {Attempt} attempt */
+export function isDue(attempt) {
+  return attempt.wanted && !attempt.lost && attempt.phase === 'settled' && attempt.offerDeadline === NEVER;
 }
 
 /**
@@ -94,19 +94,19 @@ export function over(name) {
 }
 
 /**
- * @param {Link} link
+ * @param {Attempt} attempt
  * @param {boolean} restart
  * @returns {Command[]}
  */
-export function offer(link, restart) {
-  link.phase = 'offering';
-  link.restart = restart;
-  return [{ type: 'makeOffer', name: link.name, serial: ++link.serial, restart }];
+export function offer(attempt, restart) {
+  attempt.phase = 'offering';
+  attempt.restart = restart;
+  return [{ type: 'makeOffer', name: attempt.name, serial: ++attempt.serial, restart }];
 }
 
 /**
  * Our offer stands; unless it is still to come, say it again, for it may have been lost.
- * @param {Link} link
+ * @param {Attempt} attempt
  * @returns {Command[]}
  */
 export function insist({ name, serial, made, phase }) {
@@ -114,50 +114,53 @@ export function insist({ name, serial, made, phase }) {
 }
 
 /**
- * @param {Link} link
+ * @param {Attempt} attempt
  * @param {string} sdp
  * @param {Capabilities} capabilities
  * @returns {Command[]}
  */
-export function answer(link, sdp, capabilities) {
-  link.phase = 'answering';
-  return [{ type: 'makeAnswer', name: link.name, serial: ++link.serial, sdp }, ...described(link, sdp, capabilities)];
+export function answer(attempt, sdp, capabilities) {
+  attempt.phase = 'answering';
+  return [
+    { type: 'makeAnswer', name: attempt.name, serial: ++attempt.serial, sdp },
+    ...described(attempt, sdp, capabilities),
+  ];
 }
 
 /**
  * The other side's description is on its way to the engine: so may the candidates be that waited for it.
- * @param {Link} link
+ * @param {Attempt} attempt
  * @param {string} sdp
  * @param {Capabilities} capabilities
  * @returns {Command[]}
  */
-export function described(link, sdp, capabilities) {
-  const waiting = link.incoming;
-  link.capabilities = capabilities;
-  link.fingerprints = fingerprints(sdp) || 'none'; // an engine refuses one without, and it is like no other
-  link.fragments = captured(sdp, /^a=ice-ufrag:(\S+)\s*$/gm);
-  link.candidates = link.tries = 0;
-  link.incoming = [];
+export function described(attempt, sdp, capabilities) {
+  const waiting = attempt.incoming;
+  attempt.capabilities = capabilities;
+  attempt.fingerprints = fingerprints(sdp) || 'none'; // an engine refuses one without, and it is like no other
+  attempt.fragments = captured(sdp, /^a=ice-ufrag:(\S+)\s*$/gm);
+  attempt.candidates = attempt.tries = 0;
+  attempt.incoming = [];
   return waiting
-    .filter((each) => belongs(each, link))
-    .map((candidate) => ({ type: 'addCandidate', name: link.name, candidate }));
+    .filter((each) => belongs(each, attempt))
+    .map((candidate) => ({ type: 'addCandidate', name: attempt.name, candidate }));
 }
 
 /**
- * @param {Link} link
+ * @param {Attempt} attempt
  * @returns {Command[]}
  */
-export function flush(link) {
-  return link.outgoing.splice(0).map((candidate) => ({ type: 'sendCandidate', name: link.name, candidate }));
+export function flush(attempt) {
+  return attempt.outgoing.splice(0).map((candidate) => ({ type: 'sendCandidate', name: attempt.name, candidate }));
 }
 
 /**
  * Whether a description is of the program that the other side's first one was of, by its certificate.
- * @param {Link} link
+ * @param {Attempt} attempt
  * @param {string} sdp
  */
-export function isOfSame(link, sdp) {
-  return fingerprints(sdp) === link.fingerprints;
+export function isOfSame(attempt, sdp) {
+  return fingerprints(sdp) === attempt.fingerprints;
 }
 
 /**
@@ -180,11 +183,29 @@ function captured(sdp, pattern) {
 /**
  * Whether a candidate is one of the description that the engine has, and not of one that is still to come.
  * @param {Candidate | null} candidate
- * @param {Link} link
+ * @param {Attempt} attempt
  */
 export function belongs(candidate, { fragments }) {
   const fragment = candidate?.usernameFragment;
   return typeof fragment !== 'string' || !fragments.length || fragments.includes(fragment);
+}
+
+/**
+ * Why an attempt, or a path that is lost, is given up at its deadline.
+ * @param {Attempt} attempt
+ * @param {{ attemptSeconds: number, healSeconds: number }} setup
+ */
+export function overdue({ lost, opened, phase }, { attemptSeconds, healSeconds }) {
+  if (lost) return `the path to the other side did not come back within ${healSeconds} s`;
+  return `${
+    opened
+      ? 'the channel opened, but no HELLO came'
+      : phase === 'settled'
+        ? 'no path to the other side was found'
+        : phase === 'offered'
+          ? 'no answer'
+          : 'the WebRTC engine made no description'
+  } within ${attemptSeconds} s`;
 }
 
 /**

@@ -10,7 +10,7 @@
  * - Descriptions are signed before the machine is told that they are made, so that all that is to be sent can leave at
  *   once, and in its order.
  * - The first frame of each side is its HELLO, and there is one; anything else breaks the protocol.
- * - What happens is told to `Hub`; after `close` nothing is.
+ * - What happens is told to `TransportOwner`; after `close` nothing is.
  *
  * It does not know that there may be other connections to the same peer.
  */
@@ -65,8 +65,8 @@ export const MAX_CANDIDATE = 1024;
 export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe: 1.5, linger: 1 };
 
 /**
- * What the wires of a `PeerConnection` share: what it was made with, and how they tell it.
- * @typedef {object} Hub
+ * What the transports of a `PeerConnection` share: what it was made with, and how they tell it.
+ * @typedef {object} TransportOwner
  * @property {string} remote
  * @property {Pick<Trust, 'check' | 'sign'>} trust
  * @property {SignalSender} signaling
@@ -87,7 +87,7 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
 /** What an offer or answer has come with, once it has been checked. @typedef {{ address: string, proof: Proof }} Origin */
 
 /** See the module. */
-export class Wire {
+export class PeerTransport {
   /** of the device at the other end, once it has said something */
   address;
   /** @type {Signed | null} */
@@ -97,7 +97,7 @@ export class Wire {
   formerNonces = ['', ''];
   greeted = false; // their HELLO has come
   quality;
-  #hub;
+  #owner;
   #native;
   /** @type {Promise<void>} */
   #operations = Promise.resolve();
@@ -122,14 +122,14 @@ export class Wire {
    *
    * @param {string} name
    * @param {boolean} openChannel whether to make the channel, as the first offerer does
-   * @param {Hub} hub
+   * @param {TransportOwner} owner
    */
-  constructor(name, openChannel, hub) {
-    const native = makeConnection(hub.config(), hub.RTCPeerConnection);
+  constructor(name, openChannel, owner) {
+    const native = makeConnection(owner.config(), owner.RTCPeerConnection);
     this.name = name;
-    this.address = hub.remote;
-    this.quality = new Quality(hub.timing.silence, hub.timing.heartbeat);
-    this.#hub = hub;
+    this.address = owner.remote;
+    this.quality = new Quality(owner.timing.silence, owner.timing.heartbeat);
+    this.#owner = owner;
     this.#native = native;
     native.onicecandidate = ({ candidate }) => {
       // An empty one ends those of one media section (section 4.8.1.3); null, which follows, ends them all.
@@ -167,7 +167,7 @@ export class Wire {
       if (restart) {
         // Its TURN credentials may have run out.
         const Native = /** @type {typeof RTCPeerConnection} */ (native.constructor);
-        configure(this.#hub.config(), Native, (all) => native.setConfiguration?.(all));
+        configure(this.#owner.config(), Native, (all) => native.setConfiguration?.(all));
         native.restartIce();
       }
       if (native.remoteDescription) this.#held = await native.createOffer();
@@ -227,7 +227,7 @@ export class Wire {
 
   /** @param {{ candidate: Candidate | null }} command */
   sendCandidate({ candidate }) {
-    const { signaling, keep } = this.#hub;
+    const { signaling, keep } = this.#owner;
     keep(signaling.sendIceCandidate(this.address, candidate, { connection: this.name }));
   }
 
@@ -242,7 +242,7 @@ export class Wire {
 
   /** @param {{ type: 'sendOffer' | 'sendAnswer', serial: number, sdp: Signed }} command */
   sendAnswer({ type, serial, sdp: { sdp, proof } }) {
-    const { signaling, keep } = this.#hub;
+    const { signaling, keep } = this.#owner;
     const options = { connection: this.name, proof, capabilities: CAPABILITIES };
     keep(
       signaling[type](this.address, sdp, options).catch((error) => this.#happened('operationFailed', serial, error)),
@@ -257,15 +257,15 @@ export class Wire {
   probe(command) {
     if (this.#cancelProbe) return;
     this.#ping();
-    this.#cancelProbe = this.#hub.timers.callLater(this.#hub.timing.probe, () => this.#left(command));
+    this.#cancelProbe = this.#owner.timers.callLater(this.#owner.timing.probe, () => this.#left(command));
   }
 
   // --- the RTCPeerConnection ---------------------------------------------------------------------------------------
 
-  /** Send the tracks of `Hub.stream` and no others. */
+  /** Send the tracks of `TransportOwner.stream` and no others. */
   setTracks() {
     this.#enqueue(async () => {
-      await setTracks(this.#native, this.#hub.stream);
+      await setTracks(this.#native, this.#owner.stream);
       // An offer of ours that never got its answer keeps the browser from asking.
       if (this.#held || this.#native.signalingState !== 'stable') this.#renegotiate();
     });
@@ -278,7 +278,7 @@ export class Wire {
 
   /** What may be why there was no path, to be added to a reason: no browser tells of a TURN server that refuses us. */
   get relayMissing() {
-    const servers = configuration(this.#hub.config()).iceServers ?? [];
+    const servers = configuration(this.#owner.config()).iceServers ?? [];
     const urls = servers.flatMap((server) => server.urls).filter((url) => url.startsWith('turn'));
     return urls.length && !this.#relayed && !this.#channel
       ? `; no relay candidate from ${urls.join(', ')}: the server cannot be reached, or refuses the credentials`
@@ -295,7 +295,7 @@ export class Wire {
     this.#enqueue(async () => {
       await operation();
       const sdp = (this.#held ?? this.#native.localDescription)?.sdp ?? '';
-      const { trust, remote } = this.#hub;
+      const { trust, remote } = this.#owner;
       this.#happened(made, serial, { sdp, proof: await trust.sign(remote, this.name, sdp, offer), serial });
     }, serial);
   }
@@ -327,7 +327,7 @@ export class Wire {
    * @param {Told<Call>} values
    */
   #happened(call, ...values) {
-    if (!this.#closed) this.#hub.happened(call, this.name, ...values);
+    if (!this.#closed) this.#owner.happened(call, this.name, ...values);
   }
 
   /**
@@ -336,7 +336,7 @@ export class Wire {
    * @param {Parameters<PeerListener[What]>} values
    */
   #tell(what, ...values) {
-    if (!this.#closed) this.#hub.tell(what, ...values);
+    if (!this.#closed) this.#owner.tell(what, ...values);
   }
 
   // --- the channel -------------------------------------------------------------------------------------------------
@@ -364,12 +364,12 @@ export class Wire {
       this.#received(data);
       catchUp(); // only now: a frame that has arrived is a sign of life
     };
-    channel.onclose = () => this.#happened('linkEnded', 'the other side closed the channel', false);
+    channel.onclose = () => this.#happened('attemptEnded', 'the other side closed the channel', false);
     this.quality.heard(this.#now);
     this.#happened('channelOpened');
-    this.#hub.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
+    this.#owner.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
     if (this.#closed) return;
-    this.#send(encodeHello(this.#hub.hello()));
+    this.#send(encodeHello(this.#owner.hello()));
     this.#beat();
   }
 
@@ -410,7 +410,7 @@ export class Wire {
         this.#tell('channelOpened', frame);
         this.#happened('channelReady');
         for (const track of this.#early) this.#tell('trackReceived', ...track);
-        if (this.#hub.stream) this.setTracks();
+        if (this.#owner.stream) this.setTracks();
         break;
       case 'goodbye':
         this.#left(frame);
@@ -451,7 +451,7 @@ export class Wire {
   }
 
   #beat() {
-    const { heartbeat } = this.#hub.timing;
+    const { heartbeat } = this.#owner.timing;
     const now = this.#now;
     // It was this page that slept, or its machine. What has come meanwhile is about to be read.
     if (now - this.#beatDue > heartbeat) this.quality.heard(now);
@@ -459,7 +459,7 @@ export class Wire {
     const left = this.quality.silentIn(now);
     const delay = Math.min(this.quality.pingIn(now), left || Infinity);
     this.#beatDue = now + delay;
-    this.#cancelBeat = this.#hub.timers.callLater(delay, () => this.#beat());
+    this.#cancelBeat = this.#owner.timers.callLater(delay, () => this.#beat());
     if (!left) this.#pathLost(false);
   }
 
@@ -475,7 +475,7 @@ export class Wire {
 
   /** @param {{ reason: string }} word the other side's last */
   #left({ reason }) {
-    this.#happened('linkEnded', reason || 'the other side has left', true);
+    this.#happened('attemptEnded', reason || 'the other side has left', true);
   }
 
   // --- the end -----------------------------------------------------------------------------------------------------
@@ -497,19 +497,19 @@ export class Wire {
     this.#cancelBeat();
     this.#cancelProbe?.();
     const channel = this.#channel;
-    if (this.#lingers) await linger(this.#hub, new Promise((gone) => channel && (channel.onclose = gone)));
+    if (this.#lingers) await linger(this.#owner, new Promise((gone) => channel && (channel.onclose = gone)));
     this.#native.close();
   }
 
   get #now() {
-    return this.#hub.timers.time();
+    return this.#owner.timers.time();
   }
 }
 
 /**
  * Wait for the last of something, but no longer than to linger.
  *
- * @param {Hub} hub
+ * @param {TransportOwner} owner
  * @param {Promise<unknown>} last which does not reject
  * @returns {Promise<void>}
  */

@@ -1,13 +1,13 @@
 """Attempts take turns: only a few peer connections are in the making at once, of all stores of an event loop.
 
 A connection costs a processor some 10 ms, so hundreds that start together make each other too late: all of them time
-out, and nothing is connected. So an attempt waits for its turn, and its clock starts when it has it.
+out, and nothing is connected. So an attempt waits for its slot, and its clock starts when it has it.
 
 Rules:
 
-* Calls of ours and answers to calls of others have turns of their own. An answer never waits for a call of ours, so
-  two programs that have given all their turns to calls of each other still answer.
-* A turn ends when the attempt does, when its channel opens, or after `TURN_SECONDS`: a peer that is far away or gone
+* Calls of ours and answers to calls of others have slots of their own. An answer never waits for a call of ours, so
+  two programs that have given all their slots to calls of each other still answer.
+* A slot ends when the attempt does, when its channel opens, or after `SLOT_SECONDS`: a peer that is far away or gone
   does not hold up others. The attempt itself goes on.
 * Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
   newest.
@@ -34,10 +34,10 @@ _T = TypeVar("_T")
 CALLS: Final = 8
 ANSWERS: Final = 8
 # On a quiet machine an attempt with a peer that is near takes 0.02 s, with one on the other side of the world 1 s.
-TURN_SECONDS: Final = 1.0
+SLOT_SECONDS: Final = 1.0
 # Offers that wait, of all peers together. Each has at most 64 KiB.
 MAX_WAITING: Final = 128
-# The other side gives its attempt 30 s, and has to find a path within them. Not reached unless all turns run out.
+# The other side gives its attempt 30 s, and has to find a path within them. Not reached unless all slots run out.
 MAX_WAIT: Final = 10.0
 
 
@@ -49,37 +49,37 @@ class _Timers(Protocol):
     def call_later(self, delay: float, callback: Callable[[], None], /) -> _Timer: ...
 
 
-class Turn:
-    """One attempt's turn, or its place in the queue. Ends by `release`."""
+class Slot:
+    """One attempt's slot, or its place in the queue. Ends by `release`."""
 
-    def __init__(self, lane: Lane, owner: Hashable, granted: Callable[[], None]) -> None:
-        self.has_come = False
+    def __init__(self, queue: SlotQueue, owner: Hashable, granted: Callable[[], None]) -> None:
+        self.held = False
         self.owner: Final = owner
         self.granted: Final = granted
         self.timer: _Timer | None = None
-        self._lane: Lane | None = lane
+        self._queue: SlotQueue | None = queue
 
     def release(self) -> None:
         """Let others have it, or leave the queue. Idempotent."""
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.released(self)
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.released(self)
 
 
-class Lane:
-    """The turns of one kind."""
+class SlotQueue:
+    """The slots of one kind."""
 
     def __init__(self, limit: int, timers: _Timers) -> None:
         self.most = 0  # that were held at once, for those who watch
         self._limit = limit
         self._timers = timers
-        self._held: set[Turn] = set()
-        self._waiting: OrderedDict[Hashable, deque[Turn]] = OrderedDict()  # by owner; the first one is next
+        self._held: set[Slot] = set()
+        self._waiting: OrderedDict[Hashable, deque[Slot]] = OrderedDict()  # by owner; the first one is next
         self._soon: _Timer | None = None
 
     @property
     def held(self) -> int:
-        """How many turns are taken now."""
+        """How many slots are taken now."""
         return len(self._held)
 
     @property
@@ -87,35 +87,35 @@ class Lane:
         """How many wait."""
         return sum(map(len, self._waiting.values()))
 
-    def ask(self, owner: Hashable, granted: Callable[[], None]) -> Turn:
-        """A turn, which has come already if nobody waits. Otherwise `granted` is called later, not from within."""
-        turn = Turn(self, owner, granted)
+    def ask(self, owner: Hashable, granted: Callable[[], None]) -> Slot:
+        """A slot, which has come already if nobody waits. Otherwise `granted` is called later, not from within."""
+        slot = Slot(self, owner, granted)
         if len(self._held) < self._limit and not self._waiting:
-            self._take(turn)
+            self._take(slot)
         else:
-            self._waiting.setdefault(owner, deque()).append(turn)
-        return turn
+            self._waiting.setdefault(owner, deque()).append(slot)
+        return slot
 
-    def released(self, turn: Turn) -> None:
-        """For `Turn.release`."""
-        if turn.has_come:
-            if turn.timer is not None:
-                turn.timer.cancel()
-            self._end(turn)
+    def released(self, slot: Slot) -> None:
+        """For `Slot.release`."""
+        if slot.held:
+            if slot.timer is not None:
+                slot.timer.cancel()
+            self._end(slot)
             return
-        line = self._waiting[turn.owner]
-        line.remove(turn)
+        line = self._waiting[slot.owner]
+        line.remove(slot)
         if not line:
-            del self._waiting[turn.owner]
+            del self._waiting[slot.owner]
 
-    def _take(self, turn: Turn) -> None:
-        turn.has_come = True
-        self._held.add(turn)
+    def _take(self, slot: Slot) -> None:
+        slot.held = True
+        self._held.add(slot)
         self.most = max(self.most, len(self._held))
-        turn.timer = self._timers.call_later(TURN_SECONDS, lambda: self._end(turn))
+        slot.timer = self._timers.call_later(SLOT_SECONDS, lambda: self._end(slot))
 
-    def _end(self, turn: Turn) -> None:
-        self._held.discard(turn)
+    def _end(self, slot: Slot) -> None:
+        self._held.discard(slot)
         if self._waiting and self._soon is None:
             self._soon = self._timers.call_later(0, self._next)
 
@@ -123,92 +123,92 @@ class Lane:
         self._soon = None
         while self._waiting and len(self._held) < self._limit:
             owner, line = self._waiting.popitem(last=False)
-            turn = line.popleft()
+            slot = line.popleft()
             if line:
                 self._waiting[owner] = line  # behind all others
-            self._take(turn)
+            self._take(slot)
             try:
-                turn.granted()
+                slot.granted()
             except BaseException:
-                self._end(turn)  # the others still have their turns
+                self._end(slot)  # the others still have their slots
                 raise
 
 
-class Turns:
-    """All turns of an event loop: `Turns.of(loop)`."""
+class AttemptSlots:
+    """All slots of an event loop: `AttemptSlots.of(loop)`."""
 
     def __init__(self, timers: _Timers, *, calls: int = CALLS, answers: int = ANSWERS) -> None:
-        self.calls: Final = Lane(calls, timers)
-        self.answers: Final = Lane(answers, timers)
+        self.calls: Final = SlotQueue(calls, timers)
+        self.answers: Final = SlotQueue(answers, timers)
         self.timers: Final = timers
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Turns:
-        """The turns of this loop, made when they are first asked for."""
-        turns = _turns.get(loop)
-        if turns is None:
-            turns = _turns[loop] = cls(LoopClock.of(loop))
-        return turns
+    def of(cls, loop: asyncio.AbstractEventLoop) -> AttemptSlots:
+        """The slots of this loop, made when they are first asked for."""
+        slots = _slots.get(loop)
+        if slots is None:
+            slots = _slots[loop] = cls(LoopClock.of(loop))
+        return slots
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, AttemptSlots] = WeakKeyDictionary()
 
 
-class PeerTurns(Generic[_T]):
+class PeerSlots(Generic[_T]):
     """What waits between us and one peer: a call of ours, an offer of theirs, each at most once."""
 
     def __init__(
         self,
-        turns: Turns,
+        slots: AttemptSlots,
         owner: Hashable,
         *,
         call: Callable[[], None],
         answer: Callable[[_T], None],
         refuse: Callable[[str, _T, str], None],
     ) -> None:
-        """`call` and `answer` start the attempt, at once or when its turn has come. `refuse(name, offer, reason)` tells
+        """`call` and `answer` start the attempt, at once or when its slot has come. `refuse(name, offer, reason)` tells
         the other side that its offer is not answered."""
-        self._turns = turns
+        self._slots = slots
         self._owner = owner
         self._start_call = call
         self._start_answer = answer
         self._refuse = refuse
-        self._call: Turn | None = None
-        self._answer: Turn | None = None
+        self._call: Slot | None = None
+        self._answer: Slot | None = None
         self._offer: tuple[str, _T] | None = None  # that waits
         self._patience: _Timer | None = None
 
     @property
     def calling(self) -> bool:
         """Whether a call of ours waits."""
-        return self._call is not None and not self._call.has_come
+        return self._call is not None and not self._call.held
 
     def keeps(self, name: str) -> bool:
         """Whether the offer of that name waits."""
         return self._offer is not None and self._offer[0] == name
 
     def call(self) -> None:
-        """Start a call of ours when its turn comes, unless one waits."""
+        """Start a call of ours when its slot comes, unless one waits."""
         if self._call is None:
-            self._call = self._turns.calls.ask(self._owner, self._call_granted)
-            if self._call.has_come:
+            self._call = self._slots.calls.ask(self._owner, self._call_granted)
+            if self._call.held:
                 self._start_call()
 
     def offered(self, name: str, offer: _T) -> None:
-        """An offer of theirs that starts an attempt: answer it when its turn comes."""
+        """An offer of theirs that starts an attempt: answer it when its slot comes."""
         self._drop_offer("replaced by a newer attempt")
-        if self._has_turn():
+        if self._has_slot():
             self._start_answer(offer)
             return
-        if self._turns.answers.waiting >= MAX_WAITING:
+        if self._slots.answers.waiting >= MAX_WAITING:
             self._refuse(name, offer, "busy")
             return
         self._offer = (name, offer)
-        self._answer = self._turns.answers.ask(self._owner, self._answer_granted)
-        if self._answer.has_come:
+        self._answer = self._slots.answers.ask(self._owner, self._answer_granted)
+        if self._answer.held:
             self._answer_granted()
         else:
-            self._patience = self._turns.timers.call_later(MAX_WAIT, lambda: self._drop_offer("busy"))
+            self._patience = self._slots.timers.call_later(MAX_WAIT, lambda: self._drop_offer("busy"))
 
     def withdrawn(self, name: str) -> None:
         """The other side has given that attempt up."""
@@ -217,23 +217,23 @@ class PeerTurns(Generic[_T]):
 
     def settled(self) -> None:
         """No attempt is under way any more: it failed, or its channel is open."""
-        if self._call is not None and self._call.has_come:
+        if self._call is not None and self._call.held:
             self._call.release()
             self._call = None
-        if self._answer is not None and self._answer.has_come:
+        if self._answer is not None and self._answer.held:
             self._answer.release()
             self._answer = None
 
     def close(self, reason: str) -> None:
         """Nothing is started any more."""
         self._drop_offer(reason)
-        for turn in (self._call, self._answer):
-            if turn is not None:
-                turn.release()
+        for slot in (self._call, self._answer):
+            if slot is not None:
+                slot.release()
         self._call = self._answer = None
 
-    def _has_turn(self) -> bool:
-        return any(turn is not None and turn.has_come for turn in (self._call, self._answer))
+    def _has_slot(self) -> bool:
+        return any(slot is not None and slot.held for slot in (self._call, self._answer))
 
     def _call_granted(self) -> None:
         if self._offer is not None:
@@ -246,7 +246,7 @@ class PeerTurns(Generic[_T]):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if self._answer is not None and not self._answer.has_come:
+        if self._answer is not None and not self._answer.held:
             self._answer.release()
             self._answer = None
         if waited is not None:

@@ -1,36 +1,36 @@
-// Turns of attempts: how many at once, in which order, and that nothing waits for ever or without a word.
+// Slots of attempts: how many at once, in which order, and that nothing waits for ever or without a word.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Lane, MAX_WAIT, MAX_WAITING, PeerTurns, TURN_SECONDS, Turns } from '../../src/peer/turns.js';
+import { AttemptSlots, MAX_WAIT, MAX_WAITING, PeerSlots, SLOT_SECONDS, SlotQueue } from '../../src/peer/slots.js';
 import { FakeTimers, settle } from '../support/fake_timers.js';
 
-/** A lane, and which turns have come. */
+/** A queue, and which slots have come. */
 class Attempts {
   timers = new FakeTimers();
   came = [];
-  turns = {};
+  slots = {};
 
   constructor(limit) {
-    this.lane = new Lane(limit, this.timers);
+    this.queue = new SlotQueue(limit, this.timers);
   }
 
   /** Names such as `alice-1`; what is before the hyphen is the owner. */
   ask(...names) {
     for (const name of names) {
-      this.turns[name] = this.lane.ask(name.split('-')[0], () => this.came.push(name));
-      if (this.turns[name].hasCome) this.came.push(name);
+      this.slots[name] = this.queue.ask(name.split('-')[0], () => this.came.push(name));
+      if (this.slots[name].held) this.came.push(name);
     }
   }
 
   async release(...names) {
-    for (const name of names) this.turns[name].release();
+    for (const name of names) this.slots[name].release();
     await settle();
   }
 }
 
-test('no more turns are taken than there are, and the next comes when one ends', async () => {
+test('no more slots are taken than there are, and the next comes when one ends', async () => {
   const attempts = new Attempts(2);
   attempts.ask('alice-1', 'alice-2', 'alice-3', 'alice-4');
   assert.deepEqual(attempts.came, ['alice-1', 'alice-2']);
@@ -38,24 +38,24 @@ test('no more turns are taken than there are, and the next comes when one ends',
   assert.deepEqual(attempts.came, ['alice-1', 'alice-2', 'alice-3']);
   await attempts.release('alice-1', 'alice-3');
   assert.deepEqual(attempts.came.slice(3), ['alice-4']);
-  assert.deepEqual([attempts.lane.held, attempts.lane.waiting], [1, 0]);
+  assert.deepEqual([attempts.queue.held, attempts.queue.waiting], [1, 0]);
 });
 
 test('who wants much does not hold up who wants little', async () => {
   const attempts = new Attempts(1);
   attempts.ask('alice-1', 'alice-2', 'alice-3', 'alice-4', 'bob-1', 'carol-1', 'bob-2');
-  while (attempts.lane.waiting) await attempts.release(attempts.came.at(-1));
+  while (attempts.queue.waiting) await attempts.release(attempts.came.at(-1));
   assert.deepEqual(attempts.came, ['alice-1', 'alice-2', 'bob-1', 'carol-1', 'alice-3', 'bob-2', 'alice-4']);
 });
 
-test('a turn that is not released ends by itself', async () => {
+test('a slot that is not released ends by itself', async () => {
   const attempts = new Attempts(1);
   attempts.ask('alice-1', 'bob-1');
-  attempts.timers.advance(TURN_SECONDS);
+  attempts.timers.advance(SLOT_SECONDS);
   await settle();
   assert.deepEqual(attempts.came, ['alice-1', 'bob-1']);
   await attempts.release('alice-1', 'alice-1'); // that it is released afterwards takes nothing from others
-  assert.equal(attempts.lane.held, 1);
+  assert.equal(attempts.queue.held, 1);
 });
 
 test('who leaves the queue is not called', async () => {
@@ -67,16 +67,16 @@ test('who leaves the queue is not called', async () => {
   assert.equal(attempts.timers.waiting, 0);
 });
 
-/** Turns of which all are taken by others, until `free`; and the peer that is looked at. */
+/** Slots of which all are taken by others, until `free`; and the peer that is looked at. */
 class World {
   timers = new FakeTimers();
-  turns = new Turns(this.timers, 1, 1);
+  slots = new AttemptSlots(this.timers, 1, 1);
   log = [];
-  #others = ['calls', 'answers'].map((lane) => this.turns[lane].ask('others', () => {}));
+  #others = ['calls', 'answers'].map((queue) => this.slots[queue].ask('others', () => {}));
   peer = this.another('us', this.log);
 
   another(owner, log) {
-    return new PeerTurns(this.turns, owner, {
+    return new PeerSlots(this.slots, owner, {
       call: () => log.push('call'),
       answer: (name, offer) => log.push(`answer ${name} ${offer}`),
       refuse: (name, offer, reason) => log.push(`refuse ${name}: ${reason}`),
@@ -99,14 +99,14 @@ test('an answer does not wait for calls of ours', async () => {
   assert.equal(world.peer.calling, true);
 });
 
-test('a call whose turn comes while an offer waits answers it', async () => {
+test('a call whose slot comes while an offer waits answers it', async () => {
   const world = new World();
   world.peer.call();
   world.peer.offered('one', 'sdp');
   assert.equal(world.peer.keeps('one'), true);
   await world.free('calls');
   assert.deepEqual(world.log, ['answer one sdp']);
-  assert.equal(world.turns.answers.waiting, 0);
+  assert.equal(world.slots.answers.waiting, 0);
 });
 
 test('an offer that crosses our call is taken at once', async () => {
@@ -117,7 +117,7 @@ test('an offer that crosses our call is taken at once', async () => {
   world.peer.offered('one', 'sdp');
   assert.deepEqual(world.log, ['call', 'answer one sdp']);
   world.peer.settled();
-  assert.equal(world.turns.calls.held, 0);
+  assert.equal(world.slots.calls.held, 0);
 });
 
 test('the newest offer waits, the one before is refused, and one that was withdrawn is not answered', async () => {
@@ -130,12 +130,12 @@ test('the newest offer waits, the one before is refused, and one that was withdr
   world.peer.withdrawn('two');
   await world.free('answers');
   assert.equal(world.log.length, 1);
-  assert.equal(world.turns.answers.held, 0);
+  assert.equal(world.slots.answers.held, 0);
 });
 
 test('an offer that has waited too long is refused as busy', async () => {
   const world = new World();
-  for (let number = 0; number < 40; number++) world.turns.answers.ask(number, () => {});
+  for (let number = 0; number < 40; number++) world.slots.answers.ask(number, () => {});
   world.peer.offered('one', '1');
   for (let second = 0; second < MAX_WAIT; second++) {
     world.timers.advance(1);
@@ -160,7 +160,7 @@ test('closing refuses what waits, and leaves all queues', async () => {
   world.peer.offered('one', '1');
   world.peer.close('the other side has left');
   assert.deepEqual(world.log, ['refuse one: the other side has left']);
-  assert.deepEqual([world.turns.calls.waiting, world.turns.answers.waiting], [0, 0]);
+  assert.deepEqual([world.slots.calls.waiting, world.slots.answers.waiting], [0, 0]);
   await world.free('calls', 'answers');
   assert.equal(world.log.length, 1);
 });

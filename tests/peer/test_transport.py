@@ -1,4 +1,4 @@
-"""One wire on an engine of cardboard: what is hard to bring about with a real one."""
+"""One transport on an engine of cardboard: what is hard to bring about with a real one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aldis.peer.engine import (
     EngineState,
     EngineStats,
 )
-from aldis.peer.wire import BUFFER_HIGH, PeerTiming, Wire
+from aldis.peer.transport import BUFFER_HIGH, PeerTiming, PeerTransport
 from aldis.protocol.channel import (
     LABEL,
     Ack,
@@ -109,107 +109,107 @@ class Owner:
 
     told: list[tuple[object, ...]] = field(default_factory=list)
 
-    def offer_made(self, wire: Wire, serial: int, sdp: str) -> None:
+    def offer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None:
         self.told.append(("offer", serial, sdp))
 
-    def answer_made(self, wire: Wire, serial: int, sdp: str) -> None:
+    def answer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None:
         self.told.append(("answer", serial, sdp))
 
-    def operation_failed(self, wire: Wire, serial: int, reason: str) -> None:
+    def operation_failed(self, transport: PeerTransport, serial: int, reason: str) -> None:
         self.told.append(("failed", serial, reason))
 
-    def candidate_gathered(self, wire: Wire, candidate: Candidate | None) -> None:
+    def candidate_gathered(self, transport: PeerTransport, candidate: Candidate | None) -> None:
         self.told.append(("candidate", candidate))
 
-    def channel_opened(self, wire: Wire) -> Hello:
+    def channel_opened(self, transport: PeerTransport) -> Hello:
         self.told.append(("opened",))
         return Hello(1, "ours", 1)
 
-    def hello_received(self, wire: Wire, hello: Hello) -> None:
+    def hello_received(self, transport: PeerTransport, hello: Hello) -> None:
         self.told.append(("hello", hello.stream))
 
-    def frame_received(self, wire: Wire, frame: Chunk | Ack) -> None:
+    def frame_received(self, transport: PeerTransport, frame: Chunk | Ack) -> None:
         self.told.append(("frame", frame))
 
-    def buffer_drained(self, wire: Wire) -> None:
+    def buffer_drained(self, transport: PeerTransport) -> None:
         self.told.append(("drained",))
 
-    def path_lost(self, wire: Wire, *, final: bool) -> None:
+    def path_lost(self, transport: PeerTransport, *, final: bool) -> None:
         self.told.append(("lost", final))
 
-    def path_restored(self, wire: Wire) -> None:
+    def path_restored(self, transport: PeerTransport) -> None:
         self.told.append(("restored",))
 
-    def ended(self, wire: Wire, reason: str, *, orderly: bool) -> None:
+    def ended(self, transport: PeerTransport, reason: str, *, orderly: bool) -> None:
         self.told.append(("ended", reason, orderly))
 
-    def violated(self, wire: Wire, reason: str) -> None:
+    def violated(self, transport: PeerTransport, reason: str) -> None:
         self.told.append(("violated", reason))
 
 
-def make() -> tuple[Wire, Owner, Cardboard, FakeTimers]:
+def make() -> tuple[PeerTransport, Owner, Cardboard, FakeTimers]:
     engine, owner, timers = Cardboard(), Owner(), FakeTimers()
-    return Wire("name", engine, lambda: engine.config, owner, PeerTiming(), timers), owner, engine, timers
+    return PeerTransport("name", engine, lambda: engine.config, owner, PeerTiming(), timers), owner, engine, timers
 
 
-def opened() -> tuple[Wire, Owner, CardboardChannel, FakeTimers]:
-    wire, owner, _, timers = make()
+def opened() -> tuple[PeerTransport, Owner, CardboardChannel, FakeTimers]:
+    transport, owner, _, timers = make()
     channel = CardboardChannel()
-    wire.channel_opened(channel)
-    wire.message_received(HELLO)
+    transport.channel_opened(channel)
+    transport.message_received(HELLO)
     assert owner.told == [("opened",), ("hello", "theirs")]
     assert isinstance(decode(channel.sent[0]), Hello)
     owner.told.clear()
-    return wire, owner, channel, timers
+    return transport, owner, channel, timers
 
 
 async def test_a_sleep_of_our_own_does_not_count_as_the_others_silence() -> None:
-    wire, owner, _, timers = opened()
+    transport, owner, _, timers = opened()
     timers._now += 600  # the machine was asleep: no timer has run
     timers.advance(0)
     assert owner.told == []
     timers.advance(5.1)
     assert owner.told == [("lost", False)]
-    await wire.close()
+    await transport.close()
     assert timers.waiting == 0
 
 
 async def test_signs_of_life_of_the_engine_hold_off_silence_until_a_ping_is_not_answered() -> None:
-    wire, owner, channel, timers = opened()
+    transport, owner, channel, timers = opened()
     ping = decode(channel.sent[1])
     assert isinstance(ping, Ping)
-    wire.message_received(encode_pong(ping.token))
+    transport.message_received(encode_pong(ping.token))
     del channel.sent[:]
     for _ in range(34):
         assert owner.told == []
         timers.advance(1)
-        wire.alive()
+        transport.alive()
     (measuring,) = map(decode, channel.sent)  # after 30 s
     assert isinstance(measuring, Ping)
     timers.advance(1.1)
     assert owner.told == [("lost", False)]
-    wire.alive()
+    transport.alive()
     timers.advance(1)
     assert owner.told == [("lost", False)]
-    wire.message_received(encode_pong(measuring.token))
+    transport.message_received(encode_pong(measuring.token))
     assert owner.told == [("lost", False), ("restored",)]
-    await wire.close()
-    wire.alive()
+    await transport.close()
+    transport.alive()
     assert timers.waiting == 0
 
 
 async def test_engine_states_lead_to_their_consequences() -> None:
-    wire, owner, channel, _ = opened()
-    wire.state_changed(EngineState.NEW)
-    wire.state_changed(EngineState.CONNECTING)
+    transport, owner, channel, _ = opened()
+    transport.state_changed(EngineState.NEW)
+    transport.state_changed(EngineState.CONNECTING)
     assert owner.told == []
-    wire.state_changed(EngineState.DISCONNECTED)
-    wire.state_changed(EngineState.FAILED)
+    transport.state_changed(EngineState.DISCONNECTED)
+    transport.state_changed(EngineState.FAILED)
     before = len(channel.sent)
-    wire.state_changed(EngineState.CONNECTED)
+    transport.state_changed(EngineState.CONNECTED)
     assert isinstance(decode(channel.sent[before]), Ping)
-    wire.message_received(encode_ack(1))
-    wire.state_changed(EngineState.CLOSED)
+    transport.message_received(encode_ack(1))
+    transport.state_changed(EngineState.CLOSED)
     assert owner.told == [
         ("lost", False),
         ("lost", True),
@@ -217,153 +217,153 @@ async def test_engine_states_lead_to_their_consequences() -> None:
         ("frame", Ack(1)),
         ("ended", "the other side closed the connection", False),
     ]
-    await wire.close()
+    await transport.close()
 
 
 async def test_nothing_is_told_after_the_end() -> None:
-    wire, owner, channel, timers = opened()
-    wire.probe("maybe")
-    await wire.close()
-    wire.message_received(encode_ack(1))
-    wire.state_changed(EngineState.FAILED)
-    wire.candidate_gathered(None)
-    wire.channel_closed()
-    wire.probe("again")
-    wire.say_goodbye("late")
-    wire._beat()
+    transport, owner, channel, timers = opened()
+    transport.probe("maybe")
+    await transport.close()
+    transport.message_received(encode_ack(1))
+    transport.state_changed(EngineState.FAILED)
+    transport.candidate_gathered(None)
+    transport.channel_closed()
+    transport.probe("again")
+    transport.say_goodbye("late")
+    transport._beat()
     late = CardboardChannel()
-    wire.channel_opened(late)
+    transport.channel_opened(late)
     assert late.channel_closed == 1
-    assert not wire.send_frame(b"x")
+    assert not transport.send_frame(b"x")
     timers.advance(60)
     assert owner.told == []
     assert channel.channel_closed == 0
 
 
 async def test_a_channel_that_takes_no_message_any_more_is_no_crash() -> None:
-    wire, owner, channel, timers = opened()
+    transport, owner, channel, timers = opened()
     channel.broken = True
-    assert not wire.send_frame(b"x")
-    wire.message_received(encode_ping(1))
+    assert not transport.send_frame(b"x")
+    transport.message_received(encode_ping(1))
     timers.advance(1.5)
-    wire.say_goodbye("x")
+    transport.say_goodbye("x")
     assert channel.channel_closed == 1
     assert owner.told == []
-    await wire.close()  # and does not linger for a goodbye that was never sent
+    await transport.close()  # and does not linger for a goodbye that was never sent
 
 
 async def test_a_full_buffer_refuses_and_says_once_when_there_is_room() -> None:
-    wire, owner, channel, _ = opened()
-    wire.buffer_drained()
+    transport, owner, channel, _ = opened()
+    transport.buffer_drained()
     assert owner.told == []
     channel.buffered_amount = BUFFER_HIGH
-    assert not wire.send_frame(b"x")
+    assert not transport.send_frame(b"x")
     channel.buffered_amount = 0
-    wire.buffer_drained()
-    wire.buffer_drained()
+    transport.buffer_drained()
+    transport.buffer_drained()
     assert owner.told == [("drained",)]
-    assert wire.send_frame(b"x")
-    await wire.close()
+    assert transport.send_frame(b"x")
+    await transport.close()
 
 
 async def test_who_takes_no_answers_gets_none_beyond_the_buffer() -> None:
-    wire, owner, channel, _ = opened()
+    transport, owner, channel, _ = opened()
     channel.sent.clear()
     channel.buffered_amount = BUFFER_HIGH
-    wire.message_received(encode_ping(1))
+    transport.message_received(encode_ping(1))
     channel.buffered_amount += 1
-    wire.message_received(encode_ping(2))
+    transport.message_received(encode_ping(2))
     channel.buffered_amount = 0
-    wire.message_received(encode_ping(3))
+    transport.message_received(encode_ping(3))
     assert [decode(frame) for frame in channel.sent] == [Pong(1), Pong(3)]
     assert owner.told == []
-    await wire.close()
+    await transport.close()
 
 
 async def test_closing_lingers_for_the_goodbye_until_the_other_side_has_closed() -> None:
-    wire, _, _, _ = opened()
-    wire.say_goodbye("x")
-    closing = asyncio.create_task(wire.close())
+    transport, _, _, _ = opened()
+    transport.say_goodbye("x")
+    closing = asyncio.create_task(transport.close())
     await asyncio.sleep(0)
     assert not closing.done()
-    wire.channel_closed()
+    transport.channel_closed()
     await asyncio.wait_for(closing, 5)
 
 
 async def test_closing_ends_an_operation_that_hangs() -> None:
     async with nothing_left_behind():
-        wire, owner, engine, _ = make()
-        wire.offer(1, restart=False)
-        wire.accept(1, "never reached")
+        transport, owner, engine, _ = make()
+        transport.offer(1, restart=False)
+        transport.accept(1, "never reached")
         await asyncio.sleep(0)
-        await wire.close()
+        await transport.close()
         assert engine.closed == 1
         assert owner.told == []
 
 
 async def test_operations_run_in_order_and_tell_what_came_of_them() -> None:
     async with nothing_left_behind():
-        wire, owner, engine, _ = make()
-        wire.answer(1, "x")
-        wire.add_candidate(None)
-        wire.offer(2, restart=False)
+        transport, owner, engine, _ = make()
+        transport.answer(1, "x")
+        transport.add_candidate(None)
+        transport.offer(2, restart=False)
         engine.gate.set()
         for _ in range(5):
             await asyncio.sleep(0)
         assert owner.told == [("failed", 1, "no"), ("offer", 2, "offer")]
-        assert await wire.stats() == EngineStats()
-        await wire.close()
+        assert await transport.stats() == EngineStats()
+        await transport.close()
 
 
 @pytest.mark.parametrize("restart", [True, False])
 async def test_only_an_ice_restart_of_ours_is_made_with_the_servers_of_now(restart: bool) -> None:
     async with nothing_left_behind():
-        wire, owner, engine, _ = make()
+        transport, owner, engine, _ = make()
         engine.gate.set()
         engine.config = RENEWED
-        wire.offer(1, restart=restart)
-        wire.offer(2, restart=restart)
+        transport.offer(1, restart=restart)
+        transport.offer(2, restart=restart)
         for _ in range(5):
             await asyncio.sleep(0)
         assert engine.configs == ([EngineConfig(), RENEWED] if restart else [EngineConfig()])
         assert owner.told == [("offer", 1, "offer"), ("offer", 2, "offer")]
-        await wire.close()
+        await transport.close()
 
 
 async def test_their_ice_restart_is_answered_with_the_servers_of_now() -> None:
     async with nothing_left_behind():
-        wire, _, engine, _ = make()
+        transport, _, engine, _ = make()
         engine.config = RENEWED
-        wire.answer(1, "x")
+        transport.answer(1, "x")
         for _ in range(5):
             await asyncio.sleep(0)
         assert engine.configs == [EngineConfig(), RENEWED]
-        await wire.close()
+        await transport.close()
 
 
 async def test_servers_that_cannot_be_used_keep_nobody_from_an_ice_restart(caplog: pytest.LogCaptureFixture) -> None:
     async with nothing_left_behind():
-        wire, owner, engine, _ = make()
+        transport, owner, engine, _ = make()
         engine.gate.set()
         engine.config = REFUSED
-        wire.offer(1, restart=True)
+        transport.offer(1, restart=True)
         for _ in range(5):
             await asyncio.sleep(0)
         assert engine.configs == [EngineConfig()]
         assert owner.told == [("offer", 1, "offer")]
         assert "goes on with the ICE servers that it has" in caplog.text
-        await wire.close()
+        await transport.close()
 
 
 async def test_a_fault_in_an_adapter_is_reported_and_not_lost() -> None:
     faults: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
-    wire, _, _, _ = make()
-    wire.accept(1, "x")
+    transport, _, _, _ = make()
+    transport.accept(1, "x")
     for _ in range(3):
         await asyncio.sleep(0)
-    await wire.close()
+    await transport.close()
     loop.set_exception_handler(None)
     assert faults == ["a fault of the engine's adapter"]
 
@@ -372,19 +372,19 @@ async def test_a_fault_in_an_adapter_is_reported_and_not_lost() -> None:
 async def test_whatever_arrives_is_told_or_a_violation_and_never_a_crash(
     frames: list[bytes | str], greeted: bool
 ) -> None:
-    wire, owner, _, _ = make()
-    wire.channel_opened(CardboardChannel())
+    transport, owner, _, _ = make()
+    transport.channel_opened(CardboardChannel())
     if greeted:
-        wire.message_received(HELLO)
+        transport.message_received(HELLO)
     for frame in frames:
-        wire.message_received(frame)
+        transport.message_received(frame)
     assert {told[0] for told in owner.told} <= {"opened", "hello", "frame", "violated", "ended"}
-    await wire.close()
+    await transport.close()
 
 
 @pytest.mark.parametrize("frame", [bytes((kind,)) + bytes(size) for kind in range(8) for size in (0, 7, 8, 13, 20)])
 async def test_frames_of_zeros_of_every_kind_and_many_lengths(frame: bytes) -> None:
-    wire, owner, _, _ = opened()
-    wire.message_received(frame)
+    transport, owner, _, _ = opened()
+    transport.message_received(frame)
     assert {told[0] for told in owner.told} <= {"frame", "violated", "ended", "hello"}
-    await wire.close()
+    await transport.close()

@@ -1,7 +1,7 @@
-/** One wire on an engine of cardboard: what is hard to bring about with two peers. */
+/** One transport on an engine of cardboard: what is hard to bring about with two peers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BUFFER_HIGH, BUFFER_LOW, TIMING, Wire } from '../../src/peer/wire.js';
+import { BUFFER_HIGH, BUFFER_LOW, PeerTransport, TIMING } from '../../src/peer/transport.js';
 import {
   decode,
   encodeAck,
@@ -49,13 +49,13 @@ class Cardboard {
 
 const proof = { publicKey: 'k', nonce: 'n', signature: 's' };
 
-/** A wire, and what it tells: the machine, the listener, and the other side through the server. */
+/** A transport, and what it tells: the machine, the listener, and the other side through the server. */
 function made(openChannel = false) {
   const told = [];
   const note = (...values) => void told.push(values);
   const timers = new FakeTimers();
   const network = new FakeNetwork();
-  const wire = new Wire('name', openChannel, {
+  const transport = new PeerTransport('name', openChannel, {
     config: () => ({}),
     remote: 'them',
     trust: { sign: async (...signed) => ({ ...proof, signed }) },
@@ -74,7 +74,7 @@ function made(openChannel = false) {
     tellNow: () => note('tellNow'),
     keep: () => {},
   });
-  return { wire, told, timers, network, native: network.connections[0] };
+  return { transport, told, timers, network, native: network.connections[0] };
 }
 
 /** The other side has made a channel, or ours has opened. */
@@ -105,18 +105,18 @@ function opened() {
 const types = (told) => told.map(([what]) => what);
 
 test('a sleep of our own does not count as the silence of the other', async () => {
-  const { wire, told, timers } = opened();
+  const { transport, told, timers } = opened();
   timers.now += 600; // the machine was asleep: no timer has run
   timers.advance(0);
   assert.deepEqual(told, []);
   timers.advance(5.1);
   assert.deepEqual(told, [['pathLost', 'name', timers.now - 0.1, false]]);
-  await wire.close();
+  await transport.close();
   assert.equal(timers.waiting, 0);
 });
 
 test('what the engine says of its state leads to its consequences', async () => {
-  const { wire, told, channel, native } = opened();
+  const { transport, told, channel, native } = opened();
   for (const state of ['new', 'connecting', 'closed']) native.become(state);
   assert.deepEqual(told, []);
   native.become('disconnected');
@@ -130,24 +130,24 @@ test('what the engine says of its state leads to its consequences', async () => 
     ['pathRestored', 'name'],
     ['frameReceived', { type: 'ack', sequence: 1 }],
   ]);
-  await wire.close();
+  await transport.close();
 });
 
 test('PINGs are answered and PONGs measured', async () => {
-  const { wire, channel, timers } = opened();
-  assert.equal(wire.quality.roundTripTime, null);
+  const { transport, channel, timers } = opened();
+  assert.equal(transport.quality.roundTripTime, null);
   channel.receive(encodePing(77n));
   assert.deepEqual(channel.frames, [{ type: 'pong', token: 77n }]);
   timers.advance(1.5);
   const { token } = channel.frames.at(-1);
   timers.advance(0.25);
   for (const each of [5n, token, token]) channel.receive(encodePong(each));
-  assert.equal(wire.quality.roundTripTime, 0.25);
-  await wire.close();
+  assert.equal(transport.quality.roundTripTime, 0.25);
+  await transport.close();
 });
 
 test('who asks and asks and reads nothing does not fill our memory with answers, and counts as there', async () => {
-  const { wire, told, channel, native } = opened();
+  const { transport, told, channel, native } = opened();
   const { length } = encodePong(1n);
   channel.send = () => void (channel.bufferedAmount += length);
   for (let n = 0; n < (2 * BUFFER_HIGH) / length; n++) channel.receive(encodePing(1n));
@@ -159,15 +159,15 @@ test('who asks and asks and reads nothing does not fill our memory with answers,
   channel.bufferedAmount = 0;
   channel.receive(encodePing(2n));
   assert.equal(channel.bufferedAmount, length);
-  await wire.close();
+  await transport.close();
 });
 
 test('nothing is told after the end', async () => {
-  const { wire, told, channel, timers, native } = opened();
-  wire.probe({ reason: 'maybe' });
-  wire.makeOffer({ serial: 1, restart: false });
-  wire.makeOffer({ serial: 2, restart: false });
-  await wire.close();
+  const { transport, told, channel, timers, native } = opened();
+  transport.probe({ reason: 'maybe' });
+  transport.makeOffer({ serial: 1, restart: false });
+  transport.makeOffer({ serial: 2, restart: false });
+  await transport.close();
   channel.receive(encodeAck(1));
   channel.onclose({});
   channel.onbufferedamountlow({});
@@ -186,50 +186,50 @@ test('nothing is told after the end', async () => {
 });
 
 test('a second channel and one with another label are closed', async () => {
-  const { wire, told, native } = opened();
+  const { transport, told, native } = opened();
   const second = new Cardboard();
   open(native, second);
-  const { wire: fresh, told: nothing, native: freshNative } = made();
+  const { transport: fresh, told: nothing, native: freshNative } = made();
   const other = Object.assign(new Cardboard(), { label: 'chat' });
   open(freshNative, other);
   assert.deepEqual([second.closed, other.closed, told, nothing], [1, 1, [], []]);
-  await Promise.all([wire.close(), fresh.close()]);
+  await Promise.all([transport.close(), fresh.close()]);
 });
 
 test('a channel that takes no message any more is no crash', async () => {
-  const { wire, told, channel, timers } = opened();
+  const { transport, told, channel, timers } = opened();
   channel.broken = true;
-  assert(!wire.sendFrame(encodeAck(1)));
+  assert(!transport.sendFrame(encodeAck(1)));
   channel.receive(encodePing(1n));
   timers.advance(1.5);
-  wire.sayGoodbye('x');
+  transport.sayGoodbye('x');
   assert.equal(channel.closed, 1);
   assert.deepEqual(told, []);
-  await wire.close(); // and does not linger for a goodbye that was never sent
+  await transport.close(); // and does not linger for a goodbye that was never sent
 });
 
 test('a full buffer refuses and says once when there is room', async () => {
-  const { wire, told, channel } = opened();
+  const { transport, told, channel } = opened();
   assert.equal(channel.bufferedAmountLowThreshold, BUFFER_LOW);
   channel.onbufferedamountlow({});
   assert.deepEqual(told, []);
   channel.bufferedAmount = BUFFER_HIGH - 8;
-  assert(!wire.sendFrame(encodeAck(1)));
+  assert(!transport.sendFrame(encodeAck(1)));
   channel.bufferedAmount = 0;
   channel.onbufferedamountlow({});
   channel.onbufferedamountlow({});
   assert.deepEqual(told, [['writable']]);
-  assert(wire.sendFrame(encodeAck(1)));
-  await wire.close();
+  assert(transport.sendFrame(encodeAck(1)));
+  await transport.close();
 });
 
 test('closing lingers for the goodbye until the other side has closed, or a second', async () => {
   for (const end of [({ channel }) => channel.onclose({}), ({ timers }) => timers.advance(TIMING.linger)]) {
     const all = opened();
-    all.wire.sayGoodbye('x');
+    all.transport.sayGoodbye('x');
     assert.deepEqual(all.channel.frames, [{ type: 'goodbye', reason: 'x' }]);
     let closed = false;
-    const closing = all.wire.close().then(() => (closed = true));
+    const closing = all.transport.close().then(() => (closed = true));
     await quiet();
     assert(!closed && all.native.signalingState !== 'closed');
     end(all);
@@ -240,30 +240,30 @@ test('closing lingers for the goodbye until the other side has closed, or a seco
 });
 
 test('no goodbye is sent where nothing comes through', async () => {
-  const { wire, channel, native } = opened();
+  const { transport, channel, native } = opened();
   native.become('disconnected');
-  wire.sayGoodbye('x');
+  transport.sayGoodbye('x');
   assert.deepEqual([channel.sent, channel.closed], [[], 0]);
-  await wire.close();
+  await transport.close();
 });
 
 test('a goodbye, and a channel that closes, are told', async () => {
-  const { wire, told, channel } = opened();
+  const { transport, told, channel } = opened();
   channel.receive(encodeGoodbye('tired'));
   channel.receive(encodeGoodbye(''));
   channel.onclose({});
   assert.deepEqual(told, [
-    ['linkEnded', 'name', 'tired', true],
-    ['linkEnded', 'name', 'the other side has left', true],
-    ['linkEnded', 'name', 'the other side closed the channel', false],
+    ['attemptEnded', 'name', 'tired', true],
+    ['attemptEnded', 'name', 'the other side has left', true],
+    ['attemptEnded', 'name', 'the other side closed the channel', false],
   ]);
-  await wire.close();
+  await transport.close();
 });
 
 test('a probe is believed when nothing comes', async () => {
-  const { wire, told, channel, timers } = opened();
-  wire.probe({ reason: 'says the server' });
-  wire.probe({ reason: 'says it again' });
+  const { transport, told, channel, timers } = opened();
+  transport.probe({ reason: 'says the server' });
+  transport.probe({ reason: 'says it again' });
   assert.equal(channel.frames.length, 1);
   channel.receive(encodeAck(1));
   timers.advance(1.5);
@@ -272,22 +272,22 @@ test('a probe is believed when nothing comes', async () => {
     ['gone', 'gone'],
     ['', 'the other side has left'],
   ]) {
-    wire.probe({ reason });
+    transport.probe({ reason });
     timers.advance(1.5);
-    assert.deepEqual(told.pop(), ['linkEnded', 'name', words, true]);
+    assert.deepEqual(told.pop(), ['attemptEnded', 'name', words, true]);
     channel.receive(encodeAck(1));
     told.length = 0;
   }
-  await wire.close();
+  await transport.close();
 });
 
 test('operations run in order and tell what came of them', async () => {
-  const { wire, told, native, network } = made(true);
-  wire.applyAnswer({ serial: 1, sdp: 'nonsense' }, { address: 'them' });
-  wire.addCandidate({ candidate: null }); // of no use, and no loss
-  wire.addCandidate({ candidate: { candidate: 'x'.repeat(2000), sdpMid: '0', sdpMLineIndex: 0 } });
-  wire.makeAnswer({ serial: 2, sdp: 'v=0\r\n' }, { address: 'them', proof });
-  wire.makeOffer({ serial: 3, restart: false });
+  const { transport, told, native, network } = made(true);
+  transport.applyAnswer({ serial: 1, sdp: 'nonsense' }, { address: 'them' });
+  transport.addCandidate({ candidate: null }); // of no use, and no loss
+  transport.addCandidate({ candidate: { candidate: 'x'.repeat(2000), sdpMid: '0', sdpMLineIndex: 0 } });
+  transport.makeAnswer({ serial: 2, sdp: 'v=0\r\n' }, { address: 'them', proof });
+  transport.makeOffer({ serial: 3, restart: false });
   await until(() => types(told).includes('offerMade'));
   await quiet();
   const results = told.filter(([what]) => what !== 'candidateGathered' && what !== 'renegotiate');
@@ -305,14 +305,14 @@ test('operations run in order and tell what came of them', async () => {
   assert.equal(gathered.length, 2); // an empty one, which ends one media section, is not passed on
   assert.deepEqual(Object.keys(gathered[0]), ['candidate', 'sdpMid', 'sdpMLineIndex', 'usernameFragment']);
   assert.equal(gathered[1], null);
-  assert.equal(await wire.stats(), null);
-  await wire.close();
-  assert.equal(await wire.stats(), null);
+  assert.equal(await transport.stats(), null);
+  await transport.close();
+  assert.equal(await transport.stats(), null);
   assert.deepEqual(network.open, []);
 });
 
 test('an offer that cannot be answered is rolled back', async () => {
-  const { wire, told, native, network } = made();
+  const { transport, told, native, network } = made();
   const other = new network.RTCPeerConnection({});
   other.createDataChannel('aldis.v1');
   await other.setLocalDescription();
@@ -320,26 +320,26 @@ test('an offer that cannot be answered is rolled back', async () => {
   native.setLocalDescription = async () => {
     throw new DOMException('no', 'OperationError');
   };
-  wire.makeAnswer({ serial: 1, sdp: other.localDescription.sdp }, { address: 'them', proof });
+  transport.makeAnswer({ serial: 1, sdp: other.localDescription.sdp }, { address: 'them', proof });
   await until(() => told.length);
   assert.deepEqual(told, [['operationFailed', 'name', 1, new DOMException('no', 'OperationError')]]);
   assert.equal(native.signalingState, 'stable');
   native.setLocalDescription = apply;
-  await wire.close();
+  await transport.close();
   other.close();
 });
 
 test('what arrives is told or a violation, and never a crash', async () => {
   const random = generator(11);
   const seeds = [HELLO, encodeAck(1), encodePing(1n), encodePong(2n), encodeGoodbye('x'), new Uint8Array([9, 1])];
-  const allowed = ['frameReceived', 'abandon', 'linkEnded'];
+  const allowed = ['frameReceived', 'abandon', 'attemptEnded'];
   for (let number = 0; number < 600; number++) {
-    const { wire, told, channel } = opened();
+    const { transport, told, channel } = opened();
     for (let count = random.below(4); count >= 0; count--) {
       channel.receive(random.below(10) ? mutated(random, random.one(seeds)) : 'text');
     }
     for (const what of types(told)) assert(allowed.includes(what), what);
-    void wire.close();
+    void transport.close();
   }
 });
 
@@ -352,30 +352,30 @@ for (const [what, frames, reason] of [
   ['an unknown frame before the HELLO', [new Uint8Array([77])], /no HELLO/],
 ]) {
   test(`${what} breaks the protocol`, async () => {
-    const { wire, told, native, timers } = made();
+    const { transport, told, native, timers } = made();
     const channel = new Cardboard();
     open(native, channel);
     for (const frame of frames) channel.receive(frame);
     const [[, , said]] = told.filter(([name]) => name === 'abandon');
     assert.match(said, reason);
     assert.deepEqual(channel.frames.at(-1), { type: 'goodbye', reason: said });
-    const closing = wire.close();
+    const closing = transport.close();
     timers.advance(1);
     await closing;
   });
 }
 
 test('what is sent goes where the other side has spoken from; what cannot be sent has failed', async () => {
-  const { wire, told } = made();
+  const { transport, told } = made();
   const [first, second] = ['first', 'second'].map((sdp) => ({ sdp, proof: { ...proof, nonce: sdp } }));
   const options = ({ proof }) => ({ connection: 'name', proof, capabilities: { trickle: true, restart: true } });
-  wire.sendOffer({ type: 'sendOffer', serial: 1, sdp: first });
-  wire.sendOffer({ type: 'sendOffer', serial: 1, sdp: first });
-  assert.deepEqual(wire.formerNonces, ['', '']);
-  wire.applyAnswer({ serial: 1, sdp: 'x' }, { address: 'them/phone' });
-  wire.sendCandidate({ candidate: null });
-  wire.sendOffer({ type: 'sendOffer', serial: 2, sdp: second });
-  assert.deepEqual([wire.ourOffer, wire.formerNonces], [second, ['', 'first']]);
+  transport.sendOffer({ type: 'sendOffer', serial: 1, sdp: first });
+  transport.sendOffer({ type: 'sendOffer', serial: 1, sdp: first });
+  assert.deepEqual(transport.formerNonces, ['', '']);
+  transport.applyAnswer({ serial: 1, sdp: 'x' }, { address: 'them/phone' });
+  transport.sendCandidate({ candidate: null });
+  transport.sendOffer({ type: 'sendOffer', serial: 2, sdp: second });
+  assert.deepEqual([transport.ourOffer, transport.formerNonces], [second, ['', 'first']]);
   assert.deepEqual(told, [
     ['sendOffer', 'them', 'first', options(first)],
     ['sendOffer', 'them', 'first', options(first)],
@@ -384,25 +384,25 @@ test('what is sent goes where the other side has spoken from; what cannot be sen
   ]);
   await quiet();
   told.length = 0;
-  wire.sendAnswer({ type: 'sendAnswer', serial: 3, sdp: first });
+  transport.sendAnswer({ type: 'sendAnswer', serial: 3, sdp: first });
   await until(() => told.length);
   assert.deepEqual(told, [['operationFailed', 'name', 3, new Error('no server')]]);
-  await wire.close();
+  await transport.close();
 });
 
 test('a fault of the owner is no fault of the peer', async () => {
-  const { wire, told, channel } = opened();
+  const { transport, told, channel } = opened();
   told.push = () => {
     throw new TypeError('a fault of ours');
   };
   assert.throws(() => channel.receive(encodeAck(1)), TypeError);
-  await wire.close();
+  await transport.close();
 });
 
 test('a kind of frame from the future is skipped, and a sign of life', async () => {
-  const { wire, told, channel, native } = opened();
+  const { transport, told, channel, native } = opened();
   native.become('disconnected');
   channel.receive(new Uint8Array([200, 1, 2]));
   assert.deepEqual(types(told), ['pathLost', 'pathRestored']);
-  await wire.close();
+  await transport.close();
 });
