@@ -9,7 +9,8 @@
  *   One that was under way then stays pending for ever.
  * - Descriptions are signed before the machine is told that they are made, so that all that is to be sent can leave at
  *   once, and in its order.
- * - The first frame of each side is its HELLO, and there is one; anything else breaks the protocol.
+ * - The first frame of each side is its HELLO, and there is one; anything else breaks the protocol. The side that has not
+ *   made the channel sends its HELLO when the other's has come.
  * - What happens is told to `TransportOwner`; after `close` nothing is.
  *
  * It does not know that there may be other connections to the same peer.
@@ -96,6 +97,7 @@ export class PeerTransport {
    *  these is a repetition or late, and no forgery. */
   formerNonces = ['', ''];
   greeted = false; // their HELLO has come
+  #saidHello = false;
   quality;
   #owner;
   #native;
@@ -148,8 +150,8 @@ export class PeerTransport {
       if (this.greeted) this.#tell('trackReceived', track, streams);
       else this.#early.push([track, streams]);
     };
-    native.ondatachannel = ({ channel }) => this.#watch(channel);
-    if (openChannel) this.#watch(native.createDataChannel(LABEL));
+    native.ondatachannel = ({ channel }) => this.#watch(channel, false);
+    if (openChannel) this.#watch(native.createDataChannel(LABEL), true);
   }
 
   // --- commands ----------------------------------------------------------------------------------------------------
@@ -341,14 +343,20 @@ export class PeerTransport {
 
   // --- the channel -------------------------------------------------------------------------------------------------
 
-  /** @param {RTCDataChannel} channel */
-  #watch(channel) {
+  /**
+   * @param {RTCDataChannel} channel
+   * @param {boolean} ours we have made it
+   */
+  #watch(channel, ours) {
     channel.binaryType = 'arraybuffer';
-    channel.onopen = () => this.#opened(channel);
+    channel.onopen = () => this.#opened(channel, ours);
   }
 
-  /** @param {RTCDataChannel} channel */
-  #opened(channel) {
+  /**
+   * @param {RTCDataChannel} channel
+   * @param {boolean} ours
+   */
+  #opened(channel, ours) {
     if (this.#closed || this.#channel || channel.label !== LABEL) {
       channel.close(); // one channel is all there is
       return;
@@ -368,7 +376,13 @@ export class PeerTransport {
     this.quality.heard(this.#now);
     this.#happened('channelOpened');
     this.#owner.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
-    if (this.#closed) return;
+    // Chromium announces a channel of theirs as open before it can send, and then drops what is sent without a word. So
+    // our HELLO waits for theirs, which proves that the channel is open.
+    if (ours && !this.#closed) this.#greet();
+  }
+
+  #greet() {
+    this.#saidHello = true;
     this.#send(encodeHello(this.#owner.hello()));
     this.#beat();
   }
@@ -406,6 +420,7 @@ export class PeerTransport {
         break;
       case 'hello':
         check(frame.version === VERSION, `it speaks version ${frame.version}, we speak ${VERSION}`);
+        if (!this.#saidHello) this.#greet();
         this.greeted = true;
         this.#tell('channelOpened', frame);
         this.#happened('channelReady');
@@ -447,7 +462,7 @@ export class PeerTransport {
   // --- the heartbeat -----------------------------------------------------------------------------------------------
 
   #ping() {
-    if (this.#channel) this.#send(encodePing(this.quality.ping(this.#now)));
+    if (this.#saidHello) this.#send(encodePing(this.quality.ping(this.#now)));
   }
 
   #beat() {

@@ -114,6 +114,7 @@ test('a sender is held back, and told when there is room', async () => {
   const { alice, bob, network } = world;
   const [frame] = encodeMessage(Content.BYTES, 1, new Uint8Array(MAX_FRAME - 14), MAX_FRAME - 14);
   assert.equal(frame.length, MAX_FRAME);
+  await quiet(); // the first PINGs are answered
   network.stalled = true;
   let sent = 0;
   while (alice.peer.sendFrame(frame)) sent++;

@@ -104,6 +104,21 @@ function opened() {
 
 const types = (told) => told.map(([what]) => what);
 
+test('the side that has not made the channel says nothing before the HELLO of the side that has', async () => {
+  const { transport, native, timers } = made();
+  const channel = new Cardboard();
+  open(native, channel);
+  native.become('connected'); // is no reason for a PING yet
+  timers.advance(20);
+  assert.deepEqual(channel.frames, []);
+  channel.receive(HELLO);
+  assert.deepEqual(
+    channel.frames.map(({ type }) => type),
+    ['hello', 'ping'],
+  );
+  await transport.close();
+});
+
 test('a sleep of our own does not count as the silence of the other', async () => {
   const { transport, told, timers } = opened();
   timers.now += 600; // the machine was asleep: no timer has run

@@ -13,6 +13,9 @@ export class FakeChannel {
   onmessage = null;
   onclose = null;
   onbufferedamountlow = null;
+  /** As in Chromium, a channel that the other side has made is announced as open before it can send; what is sent before
+   *  something has come is gone without a word. */
+  unready = false;
   #queue = [];
   #owner;
 
@@ -23,6 +26,7 @@ export class FakeChannel {
 
   send(data) {
     if (this.readyState !== 'open') throw fault('InvalidStateError', `the channel is ${this.readyState}`);
+    if (this.unready) return;
     this.#queue.push(data);
     this.bufferedAmount += data.length;
     if (this.bufferedAmount > 16 * 1024 * 1024) throw fault('OperationError', 'the buffer is full');
@@ -45,6 +49,7 @@ export class FakeChannel {
 
   #deliver(data) {
     if (typeof data !== 'string' && this.binaryType !== 'arraybuffer') throw new Error('a Blob');
+    this.unready = false;
     this.onmessage?.({ data: typeof data === 'string' ? data : Uint8Array.from(data).buffer });
   }
 

@@ -295,6 +295,7 @@ class FakePeerConnection {
     if (!other || channel.peer) return;
     const end = new FakeChannel(other, channel.label);
     [channel.peer, end.peer] = [end, channel];
+    end.unready = true;
     other.channels.push(end);
     later(() => {
       if (other.signalingState !== 'closed') {
