@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from aldis.client import receipts
+from aldis.client import resume
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol import codec
@@ -20,7 +20,7 @@ from aldis.protocol.messages import Capabilities, Offer, Proof, Prove, Received,
 from benchmarks.load.sample import OFFER_SDP
 
 # As the client of Aldis does it: after so many messages or so many characters, whichever comes first.
-CONFIRM_EVERY: Final = min(receipts.MOST_MESSAGES, -(-receipts.MOST_CHARACTERS // len(OFFER_SDP)))
+CONFIRM_EVERY: Final = min(resume.MOST_MESSAGES, -(-resume.MOST_CHARACTERS // len(OFFER_SDP)))
 
 
 class Dialect(Protocol):

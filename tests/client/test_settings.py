@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from aldis.client.address import ServerAddress
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
-from aldis.client.endpoint import Endpoint
 from aldis.errors import AldisError, ConfigError, InvalidAddress, UsageError
 from aldis.identity.keys import Identity, check_fingerprint
 from aldis.identity.pins import FilePins, MemoryPins
@@ -69,7 +69,7 @@ def test_a_name_that_is_no_text_is_no_name(value: Any) -> None:
             check(value)
     with pytest.raises(UsageError):
         check_fingerprint(value)
-    refused(lambda: Endpoint.parse(value), "url")
+    refused(lambda: ServerAddress.parse(value), "url")
 
 
 @pytest.mark.parametrize(

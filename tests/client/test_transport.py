@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from aldis.client.endpoint import Endpoint
+from aldis.client.address import ServerAddress
 from aldis.client.transport import Transport, open_transport
 from aldis.errors import ServerUnreachable
 from support.patience import PATIENCE
@@ -50,7 +50,7 @@ async def connected(*, max_message: int = 1000) -> AsyncIterator[tuple[Line, Tra
     """A transport and the server's end of it; afterwards nothing of it is left."""
     ear = Ear()
     async with ScriptedServer() as server:
-        transport = await open_transport(Endpoint.parse(server.url), max_message=max_message)
+        transport = await open_transport(ServerAddress.parse(server.url), max_message=max_message)
         transport.start(ear)
         line = await server.accept()
         try:
@@ -66,8 +66,8 @@ async def connected(*, max_message: int = 1000) -> AsyncIterator[tuple[Line, Tra
 async def unreachable(url: str, *, connect_timeout: float = PATIENCE) -> str:
     """Why the server cannot be reached."""
     with pytest.raises(ServerUnreachable) as caught:
-        await open_transport(Endpoint.parse(url), connect_timeout=connect_timeout)
-    assert caught.value.url == Endpoint.parse(url).url
+        await open_transport(ServerAddress.parse(url), connect_timeout=connect_timeout)
+    assert caught.value.url == ServerAddress.parse(url).url
     return caught.value.reason
 
 
@@ -76,11 +76,11 @@ async def unreachable(url: str, *, connect_timeout: float = PATIENCE) -> str:
 
 async def test_the_handshake_names_the_host_that_is_signed_and_the_sub_protocol() -> None:
     async with ScriptedServer() as server:
-        endpoint = Endpoint.parse(f"ws://LocalHost:{server.port}/path")
-        transport = await open_transport(endpoint)
+        address = ServerAddress.parse(f"ws://LocalHost:{server.port}/path")
+        transport = await open_transport(address)
         transport.start(Ear())
         line = await server.accept()
-        assert line.headers["host"] == endpoint.server == f"localhost:{server.port}"
+        assert line.headers["host"] == address.server == f"localhost:{server.port}"
         assert line.headers["sec-websocket-protocol"] == "aldis.v1"
         transport.close(1000, "")
         line.hang_up()
@@ -140,7 +140,7 @@ async def test_a_server_that_never_answers_is_given_up_in_time() -> None:
 
 async def test_an_attempt_that_is_cancelled_leaves_nothing_behind() -> None:
     async with ScriptedServer(upgrade=lambda _: None) as server:
-        dialling = asyncio.create_task(open_transport(Endpoint.parse(server.url)))
+        dialling = asyncio.create_task(open_transport(ServerAddress.parse(server.url)))
         line = await server.accept()
         dialling.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -165,7 +165,7 @@ async def test_what_comes_with_the_handshake_is_not_lost() -> None:
         return accepted(headers) + frame(TEXT, b"first") + frame(TEXT, b"second")
 
     async with ScriptedServer(upgrade=upgrade) as server:
-        transport = await open_transport(Endpoint.parse(server.url))
+        transport = await open_transport(ServerAddress.parse(server.url))
         ear = Ear()
         transport.start(ear)
         assert [await ear.text(), await ear.text()] == ["first", "second"]
@@ -179,7 +179,7 @@ async def test_what_comes_before_anybody_listens_may_be_as_long_as_one_message()
         return accepted(headers) + frame(TEXT, b"x" * 600) + frame(TEXT, b"x" * 600)
 
     async with ScriptedServer(upgrade=upgrade) as server:
-        transport = await open_transport(Endpoint.parse(server.url), max_message=1000)
+        transport = await open_transport(ServerAddress.parse(server.url), max_message=1000)
         ear = Ear()
         transport.start(ear)
         code, reason = await ear.end()
@@ -313,7 +313,7 @@ async def test_a_sender_does_not_wait_for_a_dead_connection() -> None:
 async def test_an_end_that_comes_before_anybody_listens_is_told_all_the_same() -> None:
     # As with eager tasks (Python 3.12), which see that the connection is gone before `open_transport` has returned.
     async with ScriptedServer() as server:
-        transport = await open_transport(Endpoint.parse(server.url))
+        transport = await open_transport(ServerAddress.parse(server.url))
         line = await server.accept()
         line.hang_up()
         await transport.wait_closed()

@@ -13,7 +13,7 @@ import pytest
 
 from aldis.cli.checks import Examination, Mark, Patient
 from aldis.cli.exits import ExitCode
-from aldis.client.endpoint import Endpoint
+from aldis.client.address import ServerAddress
 from aldis.identity.keys import Identity
 from support.commands import aldis
 from support.coturn import Coturn
@@ -37,7 +37,7 @@ class LittleStun(asyncio.DatagramProtocol):
 @pytest.fixture
 async def stun() -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(LittleStun, local_addr=("127.0.0.1", 0))
+    transport, _ = await loop.create_datagram_address(LittleStun, local_addr=("127.0.0.1", 0))
     yield f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
     transport.close()
 
@@ -163,7 +163,7 @@ async def test_another_kind_of_server(answer: bytes, told: str) -> None:
         await writer.wait_closed()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
-        server = Endpoint.parse(f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}")
+        server = ServerAddress.parse(f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}")
         # Without the command around it, which would look at the engines of this machine each time.
         examination = Examination(Patient(server, "doctor", Identity.generate(), None, PATIENCE))
         websocket = [check async for check in examination.server()][-1]

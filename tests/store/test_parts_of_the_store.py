@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aldis.client.endpoint import is_this_machine
+from aldis.client.address import is_this_machine
 from aldis.client.events import ByeReceived, IceServers, OfferReceived
 from aldis.errors import ConfigError, ConnectionLost, FingerprintMismatch, IdentityError
 from aldis.identity.keys import Identity, fingerprint

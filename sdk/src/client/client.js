@@ -18,7 +18,7 @@ import { toUtf8 } from '../protocol/codec.js';
 import { bind } from '../proxies.js';
 import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
-import { parseEndpoint } from './endpoint.js';
+import { parseServerAddress } from './address.js';
 import { chunks, ClientMachine } from './machine.js';
 import { checkType, settings } from './settings.js';
 import { timers } from './timers.js';
@@ -103,7 +103,7 @@ export class SignalingClient {
       if (toUtf8(token).length > MAX_TOKEN || /\p{Cs}/u.test(token))
         throw new ConfigError('token', 'too long, or no Unicode');
     }
-    const { url: dialled, server } = parseEndpoint(url);
+    const { url: dialled, server } = parseServerAddress(url);
     /** The server's URL, as it is dialled. @readonly */
     this.url = dialled;
     /** The server's name: host and port as in the `Host` header, lower case. Pins are kept by it. @readonly */

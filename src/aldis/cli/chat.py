@@ -24,7 +24,7 @@ from aldis.cli.options import (
 )
 from aldis.cli.parser import Parser
 from aldis.cli.text import safe_line
-from aldis.client.endpoint import Endpoint
+from aldis.client.address import ServerAddress
 from aldis.errors import PeerKeyChanged
 from aldis.identity.keys import fingerprint
 
@@ -67,7 +67,7 @@ class Arguments(argparse.Namespace):
 
     name: str
     me: str
-    server: Endpoint
+    server: ServerAddress
     key: Path | None
     data: str | None
     device: str
@@ -237,7 +237,9 @@ def _timeout(arguments: Arguments) -> float | None:
 def _key_changed(error: PeerKeyChanged, arguments: Arguments) -> str:
     name, new = safe_line(error.user_id), fingerprint(error.offered)
     options = (
-        [] if arguments.server.server == Endpoint.parse(DEFAULT_SERVER).server else ["--server", arguments.server.url]
+        []
+        if arguments.server.server == ServerAddress.parse(DEFAULT_SERVER).server
+        else ["--server", arguments.server.url]
     )
     options += [] if arguments.data == (os.environ.get("ALDIS_DATA") or None) else ["--data", str(arguments.data)]
     return f"""\

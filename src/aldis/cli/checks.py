@@ -19,8 +19,8 @@ from typing import Final
 
 from aldis.cli.exits import ExitCode, exit_code_of, explain
 from aldis.cli.text import safe_line
+from aldis.client.address import ServerAddress, is_this_machine
 from aldis.client.client import SignalingClient
-from aldis.client.endpoint import Endpoint, is_this_machine
 from aldis.client.probe import SUBPROTOCOL, Probe
 from aldis.errors import AldisError, ConfigError, EngineMissing, ServerUnreachable
 from aldis.identity.keys import Identity
@@ -68,7 +68,7 @@ def _failed(name: str, error: AldisError, advice: str = "") -> Check:
 class Patient:
     """Whom the doctor looks at, and as whom it registers."""
 
-    server: Endpoint
+    server: ServerAddress
     user_id: str
     identity: Identity
     ca_file: Path | None
@@ -256,7 +256,7 @@ def _clock(skew: float) -> Check:
     )
 
 
-def _named(servers: tuple[IceServer, ...], server: Endpoint) -> Check:
+def _named(servers: tuple[IceServer, ...], server: ServerAddress) -> Check:
     urls = [safe_line(url) for server in servers for url in server.urls]
     if urls:
         return Check("ICE servers", Mark.OK, ", ".join(urls))

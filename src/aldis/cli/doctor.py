@@ -15,7 +15,7 @@ from aldis.cli.exits import ExitCode
 from aldis.cli.home import Home
 from aldis.cli.options import add_ca_file, add_data, add_key, add_server, seconds, user_name
 from aldis.cli.parser import Parser
-from aldis.client.endpoint import Endpoint
+from aldis.client.address import ServerAddress
 from aldis.errors import IdentityError
 from aldis.identity.keys import Identity
 
@@ -51,7 +51,7 @@ _SIGNS: Final = {
 class Arguments(argparse.Namespace):
     """What `aldis doctor` takes."""
 
-    server: Endpoint
+    server: ServerAddress
     name: str | None
     key: Path | None
     data: str | None

@@ -13,7 +13,7 @@ from aldis.cli.home import Home
 from aldis.cli.options import add_data, add_key, add_server, fingerprint, user_name
 from aldis.cli.parser import Parser, print_help, unknown_command
 from aldis.cli.text import safe_line
-from aldis.client.endpoint import Endpoint
+from aldis.client.address import ServerAddress
 from aldis.errors import IdentityError
 from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity
 from aldis.identity.keys import fingerprint as fingerprint_of
@@ -57,7 +57,7 @@ class Arguments(argparse.Namespace):
     name: str | None
     key: Path | None
     data: str | None
-    server: Endpoint
+    server: ServerAddress
     fingerprint: str | None
     public_key: str | None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from aldis.cli.parser import Parser
-from aldis.client.endpoint import Endpoint
+from aldis.client.address import ServerAddress
 from aldis.environment import decoded, expand
 from aldis.errors import ConfigError, UsageError
 from aldis.identity.keys import check_fingerprint
@@ -24,7 +24,7 @@ DEFAULT_SERVER: Final = "ws://127.0.0.1:8080"
 
 
 def add_server(parser: Parser) -> None:
-    """Declare `--server`, in the attribute `server`: an `Endpoint`."""
+    """Declare `--server`, in the attribute `server`: a `ServerAddress`."""
     parser.options.add_argument(
         "-s",
         "--server",
@@ -138,9 +138,9 @@ def seconds(text: str) -> float:
     return value
 
 
-def server(text: str) -> Endpoint:
+def server(text: str) -> ServerAddress:
     """A server's address as a person types it; for `type=`."""
     try:
-        return Endpoint.parse(utf8(text).strip())
+        return ServerAddress.parse(utf8(text).strip())
     except ConfigError as error:
         raise ArgumentTypeError(f"{error.problem}; an example is {DEFAULT_SERVER}") from None

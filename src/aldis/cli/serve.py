@@ -15,7 +15,7 @@ from aldis.cli.exits import ExitCode
 from aldis.cli.hints import typed
 from aldis.cli.options import DEFAULT_SERVER, existing_file
 from aldis.cli.parser import Parser
-from aldis.client.endpoint import is_this_machine
+from aldis.client.address import is_this_machine
 from aldis.server.config import ServerConfig, help_of, load_config
 
 if TYPE_CHECKING:

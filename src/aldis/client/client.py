@@ -19,9 +19,9 @@ from weakref import WeakSet
 
 from msgspec import UNSET, Raw, UnsetType
 
+from aldis.client.address import ServerAddress
 from aldis.client.backoff import Backoff
 from aldis.client.effects import CloseTransport, Completed, Dial, Effect, Failed, Happened, Noted, Result, Send
-from aldis.client.endpoint import Endpoint
 from aldis.client.events import (
     Closed,
     Discovery,
@@ -76,7 +76,7 @@ class SignalingClient:
     ) -> None:
         """Nothing is connected yet: call `connect`, or use `async with`.
 
-        `url`: see `client.endpoint` for its forms. `device` tells several connections of one user apart. `token`: what
+        `url`: see `client.address` for its forms. `device` tells several connections of one user apart. `token`: what
         the server's operator asks for, if anything. `ca_file`: PEM certificates to trust instead of the system's;
         `ssl_context`: the same in all freedom. Time-outs are in seconds, `connect_timeout` for each attempt. A
         message to somebody whose connection is lost is given the server's resume window on top of `request_timeout`.
@@ -90,12 +90,12 @@ class SignalingClient:
             check_type("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext")
         if backoff is not None:
             check_type("backoff", backoff, Backoff, "a Backoff")
-        self._endpoint = Endpoint.parse(url)
-        self._ssl_context = _tls(self._endpoint, ssl_context, ca_file)
+        self._server_address = ServerAddress.parse(url)
+        self._ssl_context = _tls(self._server_address, ssl_context, ca_file)
         self._connect_timeout = connect_timeout
         self._machine = ClientMachine(
             MachineSettings(
-                host=self._endpoint.server,
+                host=self._server_address.server,
                 user_id=user_id,
                 device=device,
                 token=token,
@@ -125,12 +125,12 @@ class SignalingClient:
     @property
     def url(self) -> str:
         """The server's URL, as it is dialled."""
-        return self._endpoint.url
+        return self._server_address.url
 
     @property
     def server(self) -> str:
         """The server's name: host and port as in the `Host` header, lower case. Pins are kept by it."""
-        return self._endpoint.server
+        return self._server_address.server
 
     @property
     def user_id(self) -> str:
@@ -439,7 +439,7 @@ class SignalingClient:
 
     async def _dial(self) -> None:
         transport = await open_transport(
-            self._endpoint, ssl_context=self._ssl_context, connect_timeout=self._connect_timeout
+            self._server_address, ssl_context=self._ssl_context, connect_timeout=self._connect_timeout
         )
         self._transport = transport
         self._machine.connected(self._now())
@@ -512,7 +512,7 @@ def _check_token(token: object) -> None:
 
 
 def _tls(
-    endpoint: Endpoint, context: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None
+    address: ServerAddress, context: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None
 ) -> ssl.SSLContext | None:
     """What TLS is to be done with. A wrong `ca_file` is told even where the URL needs none."""
     if context is not None and ca_file is not None:
@@ -525,7 +525,7 @@ def _tls(
             raise ConfigError("ca_file", f"{os.fspath(ca_file)} holds no certificate in PEM form") from None
         except OSError as error:
             raise ConfigError("ca_file", f"cannot read {os.fspath(ca_file)}: {error.strerror or error}") from None
-    return context or (ssl.create_default_context() if endpoint.secure else None)
+    return context or (ssl.create_default_context() if address.secure else None)
 
 
 def _raw(value: object) -> Raw:

@@ -39,10 +39,10 @@ from aldis.client.events import (
     SignalingState,
 )
 from aldis.client.inbound import Numbered, PeerFault, event_of, failure_of
-from aldis.client.lifeline import PATIENCE, SILENCE, Lifeline, Verdict
+from aldis.client.keepalive import PATIENCE, SILENCE, Keepalive, Verdict
 from aldis.client.phases import ATTACHED, LIVE, TABLE, Phase, Step, state_of
-from aldis.client.receipts import Receipts
 from aldis.client.requests import DEFAULT_MAX_MESSAGE, Joining, Pending, Reply, Request, RequestBook
+from aldis.client.resume import ResumeCounter
 from aldis.errors import (
     AldisError,
     ConnectionClosed,
@@ -102,10 +102,10 @@ class ClientMachine:
         # What the application wants to watch, in its order; restored when a session could not be resumed.
         self._watches: dict[str, None] = {}
         self._ticket: tuple[str, str] | None = None
-        self._receipts = Receipts()
+        self._resume = ResumeCounter()
         self._retries = Retries(settings.backoff)
         # Of this connection: when it became of use, why we have hung up, when the server wants us to come back.
-        self._lifeline = Lifeline(0.0)
+        self._keepalive = Keepalive(0.0)
         self._useful_from: float | None = None
         self._hung_up_because: str | None = None
         self._leave_at: float | None = None
@@ -140,9 +140,9 @@ class ClientMachine:
         if self.phase is Phase.WAITING:
             deadlines.append(self._retries.due)
         elif self.phase in LIVE:
-            deadlines += [self._lifeline.deadline, self._leave_at]
+            deadlines += [self._keepalive.deadline, self._leave_at]
         if self.phase is Phase.REGISTERED:
-            deadlines.append(self._receipts.deadline)
+            deadlines.append(self._resume.deadline)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # --- inputs: the transport --------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class ClientMachine:
             self._effects.append(CloseTransport(CloseCode.NORMAL, ""))
             return
         self._step(Step.CONNECTED)
-        self._lifeline = Lifeline(now)
+        self._keepalive = Keepalive(now)
         self._useful_from = self._hung_up_because = None
         self._tell(Connected(max(1, self._retries.attempts)))
         if self._joining is not None or self.identity is not None:
@@ -181,7 +181,7 @@ class ClientMachine:
 
     def heard(self, now: float) -> None:
         """Something else than a message has come: a WebSocket ping or pong."""
-        self._lifeline.heard(now)
+        self._keepalive.heard(now)
 
     def lost(self, now: float, code: int, reason: str) -> None:
         """The connection is gone: closed by the server with `code` and `reason`, or broken (1006)."""
@@ -217,7 +217,7 @@ class ClientMachine:
             self._effects.append(Dial())
         elif self.phase in LIVE:
             self._keep_alive(now)
-        if self.phase is Phase.REGISTERED and self._receipts.deadline is not None and now >= self._receipts.deadline:
+        if self.phase is Phase.REGISTERED and self._resume.deadline is not None and now >= self._resume.deadline:
             self._confirm()
 
     # --- commands ---------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ class ClientMachine:
         resume: m.ResumeTicket | UnsetType = UNSET
         if self._ticket is not None:
             session, secret = self._ticket
-            resume = m.ResumeTicket(session, secret, self._receipts.count)
+            resume = m.ResumeTicket(session, secret, self._resume.count)
         message = m.Register(
             self.settings.user_id,
             to_base64(identity.public_key),
@@ -365,9 +365,9 @@ class ClientMachine:
         if not request.internal:
             self._effects.append(Completed(request.number, Registration(session, resumed, limits)))
         if resumed:
-            self._receipts.confirmed()  # by the ticket
+            self._resume.confirmed()  # by the ticket
         else:
-            self._receipts = Receipts()
+            self._resume = ResumeCounter()
             for chunk in list(self._requests.chunks(self._watches)):
                 self._transmit(self._requests.add(m.Watch(chunk), now, internal=True), now)
         self._send_held(now)
@@ -423,12 +423,12 @@ class ClientMachine:
         self._count(size, now)
 
     def _count(self, size: int, now: float) -> None:
-        if self._receipts.processed(size, now):  # also what we cannot use, or a resumed session would bring it again
+        if self._resume.processed(size, now):  # also what we cannot use, or a resumed session would bring it again
             self._confirm()
 
     def _confirm(self) -> None:
-        self._receipts.confirmed()
-        self._send(m.Received(self._receipts.count))
+        self._resume.confirmed()
+        self._send(m.Received(self._resume.count))
 
     def _refused(self, message: m.Error, now: float) -> None:
         failure = failure_of(message)
@@ -466,7 +466,7 @@ class ClientMachine:
             self._step(Step.LEFT)
             self.identity = self._spare = self._ticket = None
             self._watches.clear()
-            self._receipts = Receipts()
+            self._resume = ResumeCounter()
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -549,7 +549,7 @@ class ClientMachine:
         if self._leave_at is not None and now >= self._leave_at:
             self._hang_up(CloseCode.GOING_AWAY, "the server is going away")
             return
-        match self._lifeline.look(now):
+        match self._keepalive.look(now):
             case Verdict.ASK:
                 self._send(m.Ping())
             case Verdict.DEAD:

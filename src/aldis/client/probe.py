@@ -17,7 +17,7 @@ from hashlib import sha1
 from typing import Final
 from urllib.parse import urlsplit
 
-from aldis.client.endpoint import Endpoint, not_its_name
+from aldis.client.address import ServerAddress, misdirected
 from aldis.errors import ServerUnreachable, StateError
 from aldis.protocol.channel import LABEL
 from aldis.protocol.codec import to_base64
@@ -28,7 +28,7 @@ _MAX_RESPONSE: Final = 16 * 1024  # an upgrade response has some 200 bytes; a pa
 
 
 @dataclass(frozen=True, slots=True)
-class Upgrade:
+class UpgradeReply:
     """How the server took the WebSocket upgrade. `subprotocol` is None when it chose none, `date` (seconds since
     1970) when it sent no `Date` header."""
 
@@ -43,7 +43,9 @@ class Probe:
     given to each.
     """
 
-    def __init__(self, server: Endpoint, *, ssl_context: ssl.SSLContext | None = None, timeout: float = 10.0) -> None:
+    def __init__(
+        self, server: ServerAddress, *, ssl_context: ssl.SSLContext | None = None, timeout: float = 10.0
+    ) -> None:
         self.server = server
         parts = urlsplit(server.url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -103,7 +105,7 @@ class Probe:
         tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
         return (tls.version() if tls else None) or "TLS"
 
-    async def upgrade(self) -> Upgrade:
+    async def upgrade(self) -> UpgradeReply:
         """Ask for a WebSocket with the sub-protocol of Aldis (RFC 6455 section 4.1), and look at the answer."""
         reader, writer = self._streams
         key = to_base64(os.urandom(16))
@@ -120,7 +122,7 @@ class Probe:
             raise self._failed(_no_upgrade(status, headers, self.server))
         if headers.get("sec-websocket-accept") != accept:
             raise self._failed("it answers the upgrade wrongly; is there a cache or a proxy in between?")
-        return Upgrade(headers.get("sec-websocket-protocol"), _date(headers.get("date")))
+        return UpgradeReply(headers.get("sec-websocket-protocol"), _date(headers.get("date")))
 
     async def _response(self, reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
         try:
@@ -159,7 +161,7 @@ class Probe:
         return ServerUnreachable(self.server.url, reason)
 
 
-def _no_upgrade(status: int, headers: dict[str, str], server: Endpoint) -> str:
+def _no_upgrade(status: int, headers: dict[str, str], server: ServerAddress) -> str:
     match status:
         case 301 | 302 | 307 | 308:
             return f"it sends elsewhere, to {headers.get('location', 'an unknown place')[:200]}"
@@ -168,7 +170,7 @@ def _no_upgrade(status: int, headers: dict[str, str], server: Endpoint) -> str:
         case 404:
             return "there is a web server, but nothing at this path (404)"
         case 421:
-            return not_its_name(server)
+            return misdirected(server)
         case 502 | 503 | 504:
             return f"a proxy answers in the server's place: the server behind it is down ({status})"
         case _:

@@ -35,7 +35,7 @@ from picows import (
 )
 from picows.url import WSParsedURL
 
-from aldis.client.endpoint import Endpoint, not_its_name
+from aldis.client.address import ServerAddress, misdirected
 from aldis.client.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.errors import ServerUnreachable
 from aldis.protocol.codes import CloseCode
@@ -234,7 +234,7 @@ class _Frames(WSListener):
 
 
 async def open_transport(
-    endpoint: Endpoint,
+    address: ServerAddress,
     *,
     ssl_context: ssl.SSLContext | None = None,
     connect_timeout: float = 10.0,
@@ -252,14 +252,14 @@ async def open_transport(
                 "it is no Aldis server, or one for clients of the classic dialect only: it did not take the "
                 f"sub-protocol {SUBPROTOCOL}"
             )
-            raise ServerUnreachable(endpoint.url, problem)
+            raise ServerUnreachable(address.url, problem)
         return _Frames(max_message)
 
     sockets: list[socket.socket] = []
     loop = asyncio.get_running_loop()
 
     async def make_socket(url: WSParsedURL) -> socket.socket:
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         sock = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop
         )
@@ -269,9 +269,9 @@ async def open_transport(
     dialing = loop.create_task(
         ws_connect(
             accept,
-            endpoint.url,
+            address.url,
             ssl_context=ssl_context,
-            extra_headers={"Host": endpoint.server, "Sec-WebSocket-Protocol": SUBPROTOCOL},
+            extra_headers={"Host": address.server, "Sec-WebSocket-Protocol": SUBPROTOCOL},
             # A redirection would change the host that is signed.
             max_redirects=0,
             max_frame_size=max_message,
@@ -285,22 +285,22 @@ async def open_transport(
             socket_factory=make_socket,
             logger_name=_QuietLog(_logger),
         ),
-        name=f"aldis dials {endpoint.server}",
+        name=f"aldis dials {address.server}",
     )
     transport: Transport | None = None
     try:
         await asyncio.wait({dialing}, timeout=connect_timeout)
         if not dialing.done():
             # A server without TLS waits for the end of a request that it takes our first bytes for.
-            hint = "; is it a ws:// server?" if sockets and endpoint.secure else ""
-            raise ServerUnreachable(endpoint.url, f"no answer within {connect_timeout:g} s{hint}")
+            hint = "; is it a ws:// server?" if sockets and address.secure else ""
+            raise ServerUnreachable(address.url, f"no answer within {connect_timeout:g} s{hint}")
         ws, frames = dialing.result()
         if not isinstance(frames, _Frames):  # what picows says when the connection ended before the upgrade
-            raise ServerUnreachable(endpoint.url, "the server closed the connection instead of answering")
+            raise ServerUnreachable(address.url, "the server closed the connection instead of answering")
         transport = Transport(ws, frames)
         return transport
     except (OSError, WSError, UnicodeError) as error:
-        raise ServerUnreachable(endpoint.url, _why(error, endpoint)) from error
+        raise ServerUnreachable(address.url, _why(error, address)) from error
     finally:
         if transport is None:
             await _abandon(dialing, sockets)
@@ -325,7 +325,7 @@ async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], socket
         dialing.result()[0].disconnect(False)
 
 
-def _why(error: OSError | WSError | UnicodeError, endpoint: Endpoint) -> str:
+def _why(error: OSError | WSError | UnicodeError, address: ServerAddress) -> str:
     """Why a server cannot be reached, in words for the person who has to mend it."""
     match error:
         case ssl.SSLCertVerificationError():
@@ -339,7 +339,7 @@ def _why(error: OSError | WSError | UnicodeError, endpoint: Endpoint) -> str:
         case WSInvalidStatusError() if error.response is not None:
             status = error.response.status
             if status == HTTPStatus.MISDIRECTED_REQUEST:
-                return not_its_name(endpoint)
+                return misdirected(address)
             return f"it answered {status.value} {status.phrase} instead of opening a WebSocket"
         case WSHandshakeError():
             return f"it is no WebSocket server: {error}"

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from aldis.client.address import ServerAddress, is_this_machine
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
-from aldis.client.endpoint import Endpoint, is_this_machine
 from aldis.client.events import (
     AnswerReceived,
     ByeReceived,
@@ -101,7 +101,7 @@ class Switchboard:
         self._feed = feed
         loopback = setup.allow_loopback
         if loopback is None:
-            loopback = is_this_machine(Endpoint.parse(client.url).host)
+            loopback = is_this_machine(ServerAddress.parse(client.url).host)
         self._trust = Trust(setup.identity, client.user_id, client.server, setup.pins)
         self._ice = IceKeeper(client, setup.ice_servers, loopback=loopback)
         self._reception = Reception(client, setup.accept, self.spawn)

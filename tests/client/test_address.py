@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aldis.client.endpoint import Endpoint
+from aldis.client.address import ServerAddress
 from aldis.errors import UsageError
 
 
@@ -37,15 +37,15 @@ from aldis.errors import UsageError
     ],
 )
 def test_what_people_write_becomes_what_is_dialled_and_signed(text: str, url: str, server: str) -> None:
-    endpoint = Endpoint.parse(text)
-    assert (endpoint.url, endpoint.server) == (url, server)
-    assert endpoint.secure is url.startswith("wss:")
-    assert Endpoint.parse(endpoint.url) == endpoint
+    address = ServerAddress.parse(text)
+    assert (address.url, address.server) == (url, server)
+    assert address.secure is url.startswith("wss:")
+    assert ServerAddress.parse(address.url) == address
 
 
 def test_host_and_port_are_those_to_dial() -> None:
-    assert (Endpoint.parse("ws://[::1]:8080").host, Endpoint.parse("ws://[::1]:8080").port) == ("::1", 8080)
-    assert (Endpoint.parse("wss://signal.example").host, Endpoint.parse("wss://signal.example").port) == (
+    assert (ServerAddress.parse("ws://[::1]:8080").host, ServerAddress.parse("ws://[::1]:8080").port) == ("::1", 8080)
+    assert (ServerAddress.parse("wss://signal.example").host, ServerAddress.parse("wss://signal.example").port) == (
         "signal.example",
         443,
     )
@@ -78,4 +78,4 @@ def test_host_and_port_are_those_to_dial() -> None:
 )
 def test_what_is_no_address_of_a_server_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
-        Endpoint.parse(text)
+        ServerAddress.parse(text)

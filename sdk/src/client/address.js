@@ -5,7 +5,7 @@ import { ConfigError } from '../errors.js';
 import { isHost } from '../protocol/hosts.js';
 
 /**
- * @typedef {object} Endpoint
+ * @typedef {object} ServerAddress
  * @property {string} url What is dialled.
  * @property {string} server What the browser puts into the `Host` header: host and port in lower case, without the port
  *   when it is the scheme's own. A registration proof is made for it, and pins are kept by it.
@@ -16,9 +16,9 @@ import { isHost } from '../protocol/hosts.js';
  * not end in `/ws` ends in a slash: a proxy would only redirect a WebSocket from /aldis to /aldis/.
  *
  * @param {string} text
- * @returns {Endpoint} Throws `ConfigError` (a `UsageError`) when it is no address of a server.
+ * @returns {ServerAddress} Throws `ConfigError` (a `UsageError`) when it is no address of a server.
  */
-export function parseEndpoint(text) {
+export function parseServerAddress(text) {
   let problem = 'not http://, https://, ws:// or wss:// and a host';
   try {
     const url = new URL(String(text).replace(/^http/i, 'ws'));

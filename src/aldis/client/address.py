@@ -26,7 +26,7 @@ _HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ServerAddress:
     """A server to dial.
 
     `url` is what is dialled. `server` is the text of the `Host` header: host and port, lower case, the port left out
@@ -40,7 +40,7 @@ class Endpoint:
     server: str
 
     @classmethod
-    def parse(cls, text: str) -> Endpoint:
+    def parse(cls, text: str) -> ServerAddress:
         """Read what a person wrote. Raises `ConfigError` (a `UsageError`) when it is no address of a server."""
         if not isinstance(text, str):
             raise ConfigError("url", f"{text!r} is not a str")
@@ -89,11 +89,11 @@ def _host(text: str, parts: SplitResult) -> tuple[str, str]:
     return literal.strip("[]"), literal
 
 
-def not_its_name(endpoint: Endpoint) -> str:
+def misdirected(address: ServerAddress) -> str:
     """What a server means that answers 421 (RFC 9110 section 15.5.20), and what its operator can do."""
     return (
-        f"it does not go by the name {endpoint.server} (421); if this is the right server, "
-        f"its operator has to start it with --names {endpoint.server}, and a proxy in front of it to pass Host on"
+        f"it does not go by the name {address.server} (421); if this is the right server, "
+        f"its operator has to start it with --names {address.server}, and a proxy in front of it to pass Host on"
     )
 
 

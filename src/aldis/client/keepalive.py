@@ -22,7 +22,7 @@ class Verdict(Enum):
     DEAD = "dead"
 
 
-class Lifeline:
+class Keepalive:
     """The silence on one connection; times are in seconds."""
 
     __slots__ = ("_asked_at", "_heard_at")

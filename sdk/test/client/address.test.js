@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { parseEndpoint } from '../../src/client/endpoint.js';
+import { parseServerAddress } from '../../src/client/address.js';
 import { ConfigError, UsageError } from '../../src/errors.js';
 import { vectors } from '../support/vectors.js';
 
@@ -26,8 +26,8 @@ test('what developers write becomes what is dialled and signed', () => {
     ['wss://bücher.example', 'wss://xn--bcher-kva.example/', 'xn--bcher-kva.example'],
     ['wss://signal.example/grüße?q=ü', 'wss://signal.example/gr%C3%BC%C3%9Fe/?q=%C3%BC', 'signal.example'],
   ]) {
-    assert.deepEqual(parseEndpoint(text), { url, server });
-    assert.deepEqual(parseEndpoint(url), { url, server });
+    assert.deepEqual(parseServerAddress(text), { url, server });
+    assert.deepEqual(parseServerAddress(url), { url, server });
   }
 });
 
@@ -39,7 +39,7 @@ test('slips are read as the platform reads them', () => {
     ['ws:signal.example', 'ws://signal.example/', 'signal.example'],
     ['ws://signal.example/\r\nX:y', 'ws://signal.example/X:y/', 'signal.example'],
   ]) {
-    assert.deepEqual(parseEndpoint(text), { url, server });
+    assert.deepEqual(parseServerAddress(text), { url, server });
   }
 });
 
@@ -60,19 +60,19 @@ test('what is no address of a server is a usage error', () => {
     'ws://[fe80::1%25eth0]/',
     undefined,
   ]) {
-    assert.throws(() => parseEndpoint(text), UsageError, String(text));
+    assert.throws(() => parseServerAddress(text), UsageError, String(text));
   }
 });
 
 test('what is wrong with an address is said by the rule that it breaks', () => {
   for (const text of ['localhost:8080', 'signal.example', 'ftp://signal.example', 'ws://']) {
-    assert.throws(() => parseEndpoint(text), {
+    assert.throws(() => parseServerAddress(text), {
       setting: 'url',
       problem: `"${text}": not http://, https://, ws:// or wss:// and a host`,
     });
   }
   for (const text of ['http://signal.example/?a=1#b', 'wss://alice:secret@signal.example']) {
-    assert.throws(() => parseEndpoint(text), { problem: `"${text}": no user name, password or # part here` });
+    assert.throws(() => parseServerAddress(text), { problem: `"${text}": no user name, password or # part here` });
   }
 });
 
@@ -80,11 +80,11 @@ const HOSTS = vectors('hosts');
 
 test('a host is dialled, proven and pinned under the name that the platform gives it', () => {
   for (const [text, host] of HOSTS.read) {
-    assert.deepEqual(parseEndpoint(`ws://${text}`), { url: `ws://${host}/`, server: host });
+    assert.deepEqual(parseServerAddress(`ws://${text}`), { url: `ws://${host}/`, server: host });
   }
 });
 
 test('what is no host for a browser or a resolver is refused', () => {
-  for (const text of HOSTS.refused) assert.throws(() => parseEndpoint(`ws://${text}`), ConfigError, text);
-  assert.throws(() => parseEndpoint('ws://signal.example:0'), ConfigError);
+  for (const text of HOSTS.refused) assert.throws(() => parseServerAddress(`ws://${text}`), ConfigError, text);
+  assert.throws(() => parseServerAddress('ws://signal.example:0'), ConfigError);
 });

@@ -16,7 +16,7 @@ MOST_CHARACTERS: Final = 32 * 1024
 MOST_SECONDS: Final = 2.0
 
 
-class Receipts:
+class ResumeCounter:
     """The count of one session, and whether it is time to tell the server."""
 
     __slots__ = ("_characters", "_confirmed", "count", "deadline")
