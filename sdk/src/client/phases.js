@@ -1,14 +1,8 @@
 /**
  * The phases of a client and every way from one to the next, in one table.
  *
- *     idle -> open -> registering -> signing -> proving -> registered       the first time
- *                                                 |
- *     waiting -> dialing -> open -> ...         <- lost                     after a lost connection
- *                                                 |
- *                                               ended                       closed on purpose, or for good
- *
- * A client that is registered and loses its connection goes from waiting to registered again by itself. Signing is a
- * phase of its own, since WebCrypto takes its time.
+ * docs/architecture.md draws it. A registered client that loses its connection goes from waiting to registered again by
+ * itself. Signing is a phase of its own, since WebCrypto takes its time.
  */
 
 /**

@@ -1,12 +1,7 @@
 """The phases of a client and every way from one to the next, in one table.
 
-    IDLE -> OPEN -> REGISTERING -> PROVING -> REGISTERED       the first time
-                                                  |
-    WAITING -> DIALING -> OPEN -> ...          <- lost          after a lost connection
-                                                  |
-                                                ENDED           closed on purpose, or for good
-
-A client that is registered and loses its connection goes from WAITING to REGISTERED again by itself.
+docs/architecture.md draws it. A registered client that loses its connection goes from WAITING to REGISTERED again by
+itself.
 """
 
 from __future__ import annotations
