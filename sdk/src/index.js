@@ -8,14 +8,14 @@
  * @typedef {import('./store/state.js').Message} Message
  * @typedef {import('./store/store.js').StoreOptions} StoreOptions
  * @typedef {import('./store/state.js').StoreLimits} StoreLimits
- * @typedef {import('./store/content.js').Sendable} Sendable
- * @typedef {import('./store/content.js').JsonValue} JsonValue
- * @typedef {import('./store/content.js').Received} Received
- * @typedef {import('./store/delivery.js').Delivery} Delivery
- * @typedef {import('./store/transfer.js').Transfer} Transfer
- * @typedef {import('./store/transfer.js').TransferState} TransferState
- * @typedef {import('./store/calls.js').Call} Call
- * @typedef {import('./store/calls.js').CallState} CallState
+ * @typedef {import('./store/messages/content.js').Sendable} Sendable
+ * @typedef {import('./store/messages/content.js').JsonValue} JsonValue
+ * @typedef {import('./store/messages/content.js').Received} Received
+ * @typedef {import('./store/messages/delivery.js').Delivery} Delivery
+ * @typedef {import('./store/files/transfer.js').Transfer} Transfer
+ * @typedef {import('./store/files/transfer.js').TransferState} TransferState
+ * @typedef {import('./store/calls/call.js').Call} Call
+ * @typedef {import('./store/calls/call.js').CallState} CallState
  * @typedef {import('./identity/pins.js').Pins} Pins
  * @typedef {import('./client/backoff.js').BackoffOptions} BackoffOptions
  * @typedef {import('./client/events.js').SignalingEvent} SignalingEvent

@@ -14,8 +14,8 @@ const PURE = [
   'src/client/backoff.js',
   'src/peer/attempts.js',
   'src/peer/negotiation.js',
-  'src/store/outbox.js',
-  'src/store/inbox.js',
+  'src/store/messages/outbox.js',
+  'src/store/messages/inbox.js',
 ];
 const OUTSIDE =
   /\b(WebSocket|RTC\w+|indexedDB|setTimeout|setInterval|performance|Math\.random|crypto|Date|console|window|document|async|await)\b/;

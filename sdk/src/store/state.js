@@ -11,7 +11,7 @@ import { settings } from '../client/settings.js';
 /** @import { AldisError } from '../errors.js' */
 /** @import { PeerState } from '../peer/negotiation.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
-/** @import { Received } from './content.js' */
+/** @import { Received } from './messages/content.js' */
 
 /**
  * How things stand with one other user.

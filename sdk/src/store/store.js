@@ -8,8 +8,8 @@
  * - One store, one user of one server, one life: after `disconnect()` a new one is needed.
  * - A fault of one peer, or of one callback, stays there.
  *
- * It is the face of the package and decides little: peers are the business of `switchboard`, messages that of
- * `conversation` and `feeds`, calls to peers that of `caller`.
+ * It is the face of the package and decides little: peers are the business of `manager`, messages that of
+ * `stream` and `mailbox`, calls to peers that of `dialer`.
  */
 import { Backoff } from '../client/backoff.js';
 import { Callbacks } from '../client/callbacks.js';
@@ -25,10 +25,11 @@ import { checkUserId } from '../protocol/addresses.js';
 import { readServers } from '../protocol/ice.js';
 import { violation } from '../protocol/shapes.js';
 import { bind } from '../proxies.js';
-import { decode, encode } from './content.js';
-import { Mailbox, StateFeed } from './feeds.js';
+import { decode, encode } from './messages/content.js';
+import { Mailbox } from './messages/mailbox.js';
 import { storeLimits, storeState } from './state.js';
-import { CLOSED, known, Switchboard } from './switchboard.js';
+import { StateFeed } from './subscriptions.js';
+import { CLOSED, known, PeerManager } from './peers/manager.js';
 
 /**
  * @import { BackoffOptions } from '../client/backoff.js'
@@ -37,13 +38,13 @@ import { CLOSED, known, Switchboard } from './switchboard.js';
  * @import { PeerStats } from '../peer/connection.js'
  * @import { PeerTiming } from '../peer/transport.js'
  * @import { Bytes } from '../protocol/codec.js'
- * @import { Call } from './calls.js'
- * @import { Sendable } from './content.js'
- * @import { Delivery } from './delivery.js'
- * @import { Letter } from './feeds.js'
- * @import { Accept } from './reception.js'
+ * @import { Call } from './calls/call.js'
+ * @import { Sendable } from './messages/content.js'
+ * @import { Delivery } from './messages/delivery.js'
+ * @import { QueuedMessage } from './messages/mailbox.js'
+ * @import { Accept } from './peers/admission.js'
  * @import { Message, StoreLimits, StoreState } from './state.js'
- * @import { Transfer } from './transfer.js'
+ * @import { Transfer } from './files/transfer.js'
  */
 
 /**
@@ -81,8 +82,8 @@ export class NetworkStore {
   #setup;
   #feed = new StateFeed(storeState({}));
   #mailbox;
-  /** @type {Switchboard | null} */
-  #board = null;
+  /** @type {PeerManager | null} */
+  #manager = null;
   /** @type {Promise<void> | null} */
   #closing = null;
 
@@ -101,7 +102,7 @@ export class NetworkStore {
     for (const name of /** @type {const} */ (['accept', 'RTCPeerConnection'])) {
       checkType(name, given[name] ?? Object, 'function');
     }
-    this.#mailbox = new Mailbox(limits, () => this.#board?.handOver());
+    this.#mailbox = new Mailbox(limits, () => this.#manager?.handOver());
     this.#setup = {
       ...given,
       pins,
@@ -142,17 +143,17 @@ export class NetworkStore {
    */
   async connectToSignaling(url, userId, options) {
     this.#checkOpen();
-    if (this.#board) {
+    if (this.#manager) {
       throw new StateError('the store is connected already');
     }
     const client = new SignalingClient(url, checkUserId(userId), options);
-    const board = (this.#board = new Switchboard(this.#setup, client));
+    const manager = (this.#manager = new PeerManager(this.#setup, client));
     try {
-      await board.start();
+      await manager.start();
     } catch (error) {
       this.#checkOpen();
-      this.#board = null;
-      await board.close();
+      this.#manager = null;
+      await manager.close();
       this.#feed.publish(storeState({}));
       throw error;
     }
@@ -174,7 +175,7 @@ export class NetworkStore {
   }
 
   async #close() {
-    await this.#board?.close();
+    await this.#manager?.close();
     this.#mailbox.close();
   }
 
@@ -199,7 +200,7 @@ export class NetworkStore {
       { timeout: 30, fingerprint: /** @type {string | null} */ (null) },
       options,
     );
-    await this.#link(userId).connect(timeout, fingerprint);
+    await this.#peer(userId).connect(timeout, fingerprint);
   }
 
   /**
@@ -209,7 +210,7 @@ export class NetworkStore {
    */
   async disconnectFromPeer(userId) {
     const reason = 'hung up';
-    await this.#board?.find(userId)?.close('it has hung up', reason, new PeerConnectionFailed(userId, reason));
+    await this.#manager?.find(userId)?.close('it has hung up', reason, new PeerConnectionFailed(userId, reason));
   }
 
   /**
@@ -222,12 +223,12 @@ export class NetworkStore {
    * @param {Bytes} publicKey
    */
   async acceptKey(userId, publicKey) {
-    const board = this.#ready();
+    const manager = this.#ready();
     checkUserId(userId);
     if (publicKey.length !== PUBLIC_KEY_BYTES) {
       throw new UsageError(`a public key has ${PUBLIC_KEY_BYTES} bytes, not ${publicKey.length}`);
     }
-    await board.acceptKey(userId, publicKey.slice());
+    await manager.acceptKey(userId, publicKey.slice());
   }
 
   /**
@@ -256,7 +257,7 @@ export class NetworkStore {
    * @returns {Promise<PeerStats | null>}
    */
   async stats(userId) {
-    return (await this.#board?.find(userId)?.connection?.stats()) ?? null;
+    return (await this.#manager?.find(userId)?.connection?.stats()) ?? null;
   }
 
   #checkOpen() {
@@ -265,13 +266,13 @@ export class NetworkStore {
     }
   }
 
-  /** @returns {Switchboard} */
+  /** @returns {PeerManager} */
   #ready() {
     this.#checkOpen();
-    if (!this.#board) {
+    if (!this.#manager) {
       throw new StateError('call connectToSignaling() first');
     }
-    return this.#board;
+    return this.#manager;
   }
 
   /**
@@ -279,10 +280,10 @@ export class NetworkStore {
    *
    * @param {string} userId
    */
-  #link(userId) {
-    const board = this.#ready();
+  #peer(userId) {
+    const manager = this.#ready();
     engine(this.#setup.RTCPeerConnection);
-    return board.link(userId);
+    return manager.peer(userId);
   }
 
   // --- messages --------------------------------------------------------------------------------------------------------
@@ -301,7 +302,7 @@ export class NetworkStore {
   send(userId, message) {
     this.#ready();
     const [content, data] = encode(message);
-    return this.#link(userId).send(content, data);
+    return this.#peer(userId).send(content, data);
   }
 
   /**
@@ -316,7 +317,7 @@ export class NetworkStore {
   async drain(userId = null, options) {
     if (userId !== null) checkUserId(userId);
     const { timeout } = settings({ timeout: /** @type {number | null} */ (null) }, options);
-    const links = (this.#board?.links ?? []).filter((link) => userId === null || userId === link.userId);
+    const peers = (this.#manager?.peers ?? []).filter((peer) => userId === null || userId === peer.userId);
     let cancel = () => {};
     const late = new Promise((_, reject) => {
       if (timeout !== null) {
@@ -325,7 +326,7 @@ export class NetworkStore {
       }
     });
     // Of each peer the newest message: those before it have arrived by then, or fail with it.
-    await Promise.race([late, Promise.all(links.map((link) => link.conversation.last))]).finally(cancel);
+    await Promise.race([late, Promise.all(peers.map((peer) => peer.messages.last))]).finally(cancel);
   }
 
   /**
@@ -337,7 +338,7 @@ export class NetworkStore {
    * @returns {AsyncIterableIterator<Message, undefined, undefined>}
    */
   messages() {
-    return this.#mailbox.iterate((letter) => this.#read(letter));
+    return this.#mailbox.iterate((queued) => this.#read(queued));
   }
 
   /**
@@ -349,8 +350,8 @@ export class NetworkStore {
    */
   onMessage(callback) {
     checkType('callback', callback, 'function');
-    return this.#mailbox.onLetter((letter) => {
-      const message = this.#read(letter);
+    return this.#mailbox.onMessage((queued) => {
+      const message = this.#read(queued);
       if (message) {
         callback(message);
       }
@@ -358,14 +359,14 @@ export class NetworkStore {
   }
 
   /**
-   * @param {Letter} letter
+   * @param {QueuedMessage} queued
    * @returns {Message | null}
    */
   #read({ sender, content, data, sequence }) {
     try {
       return { sender, content: decode(content, data), sequence };
     } catch (error) {
-      this.#board?.unreadable(sender, violation(error));
+      this.#manager?.unreadable(sender, violation(error));
       return null;
     }
   }
@@ -381,7 +382,7 @@ export class NetworkStore {
    * @returns {Transfer}
    */
   sendFile(userId, file, options) {
-    return this.#ready().transfers.send(this.#link(userId), file, options);
+    return this.#ready().files.send(this.#peer(userId), file, options);
   }
 
   /**
@@ -403,7 +404,7 @@ export class NetworkStore {
    */
   call(userId, stream = null) {
     if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
-    return this.#ready().calls.call(this.#link(userId), stream);
+    return this.#ready().calls.call(this.#peer(userId), stream);
   }
 
   /**

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { SignalingClient } from '../../src/client/client.js';
 import { timers } from '../../src/client/timers.js';
 import { Identity } from '../../src/identity/keys.js';
-import { AWAY_SECONDS } from '../../src/store/calls.js';
+import { AWAY_SECONDS } from '../../src/store/calls/call.js';
 import { camera } from '../support/fake_media.js';
 import { scene, untilIt, untilPeer } from '../support/stores.js';
 

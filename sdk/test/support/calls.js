@@ -1,7 +1,7 @@
-/** Two ends of calls without a store: words between them cross as a test says, and tracks flow when it says so. */
+/** Two ends of calls without a store: messages between them cross as a test says, and tracks flow when it says so. */
 import { toBase64url } from '../../src/protocol/codec.js';
-import { Calls } from '../../src/store/calls.js';
-import { decodeControl, encodeControl } from '../../src/store/controls.js';
+import { CallService } from '../../src/store/calls/service.js';
+import { decodeControl, encodeControl } from '../../src/store/messages/control.js';
 import { Callbacks } from '../../src/client/callbacks.js';
 import { camera, FakeStream, FakeTrack } from './fake_media.js';
 import { FakeTimers } from './fake_timers.js';
@@ -9,14 +9,14 @@ import { FakeTimers } from './fake_timers.js';
 globalThis.MediaStream ??= /** @type {any} */ (FakeStream); // Node has none
 
 /**
- * One end: its calls, and what they see of the store. What is said waits until it is delivered, so that words can cross;
+ * One end: its calls, and what they see of the store. What is said waits until it is delivered, so that messages can cross;
  * the tracks of the other end come with `track`, as if that were the renegotiation.
  */
 export class End {
   /** @type {readonly string[] | null} */
   features = ['files', 'calls'];
   /** Whether something connects the two, or is about to. */
-  peer = true;
+  attached = true;
   /** @type {any} what is sent on the connection: null nothing, undefined not asked for yet */
   sending;
   /** @type {Uint8Array[]} */
@@ -27,7 +27,7 @@ export class End {
   /** @type {Error | null} why nothing can be said */
   refusal = null;
   onCall = new Callbacks();
-  /** @type {import('../../src/store/calls.js').Call[]} */
+  /** @type {import('../../src/store/calls/call.js').Call[]} */
   incoming = [];
   timers = new FakeTimers();
 
@@ -35,7 +35,7 @@ export class End {
   constructor(other, { answers = true } = {}) {
     this.other = other;
     const end = this;
-    this.way = {
+    this.peer = {
       userId: other,
       get features() {
         return end.features;
@@ -49,40 +49,40 @@ export class End {
         end.opened.push(other);
       },
       get connection() {
-        return end.peer ? { setTracks: (stream) => (end.sending = stream) } : null;
+        return end.attached ? { setTracks: (stream) => (end.sending = stream) } : null;
       },
-      caller: { reconsider: () => void this.changes++ },
+      dialer: { reconsider: () => void this.changes++ },
     };
     if (answers) {
       this.onCall.add((call) => this.incoming.push(call));
     }
     let next = 0;
-    this.calls = new Calls(this.onCall, {
+    this.calls = new CallService(this.onCall, {
       timers: this.timers,
       random: (size) => new Uint8Array(size).fill(++next, 1).fill(other.length, 0, 1),
     });
   }
 
-  /** What was said, in words; it is said no more. */
-  words() {
+  /** What was said since the last time. */
+  messages() {
     return this.said.splice(0).map((control) => decodeControl(control));
   }
 
-  /** @param {any} word */
-  hear(word) {
-    this.calls.received(this.way, decodeControl(encodeControl(word)));
+  /** @param {any} message */
+  hear(message) {
+    this.calls.received(this.peer, decodeControl(encodeControl(message)));
   }
 
   /** The connection is there, or there again. */
   connect(features = ['calls']) {
     this.features = features;
-    this.calls.connected(this.way, features);
+    this.calls.connected(this.peer, features);
   }
 
   /** @param {'audio' | 'video'} kind @param {FakeStream} [stream] */
   track(kind, stream) {
     const track = /** @type {any} */ (new FakeTrack(kind));
-    this.calls.trackReceived(this.way, track, /** @type {any} */ (stream ? [stream] : []));
+    this.calls.trackReceived(this.peer, track, /** @type {any} */ (stream ? [stream] : []));
     return track;
   }
 }
@@ -94,12 +94,12 @@ export function pair() {
   /** What both have said reaches the other, until there is silence. */
   const deliver = () => {
     for (;;) {
-      const [ours, theirs] = [alice.words(), bob.words()];
+      const [ours, theirs] = [alice.messages(), bob.messages()];
       if (ours.length + theirs.length === 0) {
         return;
       }
-      ours.forEach((word) => bob.hear(word));
-      theirs.forEach((word) => alice.hear(word));
+      ours.forEach((message) => bob.hear(message));
+      theirs.forEach((message) => alice.hear(message));
     }
   };
   return { alice, bob, deliver };
@@ -108,7 +108,7 @@ export function pair() {
 /** Two ends that are in a call, each sending sound and pictures, none of which has arrived yet. */
 export function talking() {
   const { alice, bob, deliver } = pair();
-  const call = alice.calls.call(alice.way, camera('audio', 'video'));
+  const call = alice.calls.call(alice.peer, camera('audio', 'video'));
   deliver();
   const [answered] = bob.incoming;
   answered.accept(camera('audio', 'video'));

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict';
 import { Callbacks } from '../../src/client/callbacks.js';
-import { decodeControl } from '../../src/store/controls.js';
-import { Transfers } from '../../src/store/transfer.js';
+import { decodeControl } from '../../src/store/messages/control.js';
+import { FileService } from '../../src/store/files/service.js';
 
 export const ID = 'AAECAwQFBgc';
 
@@ -22,13 +22,13 @@ export class Side {
   /** @type {Side | null} */
   other = null;
 
-  /** The way to the peer. */
-  way;
+  /** What the service sees of the peer. */
+  peer;
 
   constructor() {
     const side = this;
-    this.transfers = new Transfers(this.onFile);
-    this.way = {
+    this.transfers = new FileService(this.onFile);
+    this.peer = {
       userId: 'peer',
       get features() {
         return side.features;
@@ -42,7 +42,7 @@ export class Side {
         if (side.refusal) throw side.refusal;
         side.opened++;
       },
-      caller: { reconsider: () => void side.reconsidered++ },
+      dialer: { reconsider: () => void side.reconsidered++ },
     };
   }
 
@@ -51,7 +51,7 @@ export class Side {
     const { other } = this;
     while (other && this.sent.length) {
       const control = decodeControl(/** @type {any} */ (this.sent.shift()));
-      if (control) queueMicrotask(() => other.transfers.received(other.way, control));
+      if (control) queueMicrotask(() => other.transfers.received(other.peer, control));
     }
   }
 
@@ -62,7 +62,7 @@ export class Side {
 
   /** @param {any} control */
   hear(control) {
-    this.transfers.received(this.way, control);
+    this.transfers.received(this.peer, control);
   }
 
   /** @param {any[]} controls */

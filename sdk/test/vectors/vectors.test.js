@@ -7,7 +7,7 @@ import * as proofs from '../../src/identity/proofs.js';
 import { deviceProblem, join, sortsBefore, split, userIdProblem } from '../../src/protocol/addresses.js';
 import * as channel from '../../src/protocol/channel.js';
 import { decodeServerMessage, fromBase64, toBase64 } from '../../src/protocol/codec.js';
-import { checkFingerprint } from '../../src/store/keys.js';
+import { checkFingerprint } from '../../src/store/peers/pinning.js';
 import { fromHex, toHex, vectors } from '../support/vectors.js';
 
 // RFC 8410 section 7: what stands before the 32 bytes of an Ed25519 private key in PKCS #8.

@@ -1,0 +1,428 @@
+/**
+ * Calls between two users: they ring, are accepted or not, and then have sound and pictures on the connection that is
+ * there already.
+ *
+ * Rules of this module:
+ *
+ * - Who is called decides: no track of ours is sent, and none of theirs shown, before the call is accepted. What arrives
+ *   earlier is kept, since signaling may be faster than the message that accepts.
+ * - Everything that is said goes through control messages (`control`), which arrive once and in order over however many
+ *   connections. So a call does not notice a path that is lost and mended; its tracks go onto each new one. When nothing
+ *   is mended for `AWAY_SECONDS`, it has ended.
+ * - One call per peer; another offer of theirs is declined as busy. When both call each other at once, that is an answer:
+ *   the two offers are one call, which goes by either id, and who ends it takes back both.
+ * - Who ends a call says so, also when the other side is believed to be gone. What is said about a call that is not known
+ *   here is ignored.
+ *
+ * It does not know how tracks are negotiated, and never stops a track: camera and microphone are the application's.
+ */
+import { Callbacks } from '../../client/callbacks.js';
+import { FeatureMissing, PeerConnectionFailed, StateError } from '../../errors.js';
+import { clean } from '../../protocol/codec.js';
+import { bind } from '../../proxies.js';
+import { encodeControl } from '../messages/control.js';
+
+/** @import { AldisError } from '../../errors.js' */
+/** @import { CallOffer, CallMessage, ControlMessage } from '../messages/control.js' */
+/** @import { Peer } from '../peers/peer.js' */
+/** @import { CallService } from './service.js' */
+
+/** How long it rings, in seconds: some ten rings, as with telephones. */
+export const RING_SECONDS = 45;
+/**
+ * How long a call waits for a connection that was lost, in seconds: for a path to heal (15), and for another to be found.
+ * Nobody looks longer at a picture that stands still, while the camera is on and whoever else calls hears that it is busy.
+ */
+export const AWAY_SECONDS = 30;
+const FEATURE = 'calls';
+
+/**
+ * `ringing`: nobody has answered yet. `connecting`: it is accepted, nothing of the other side has come yet. `connected`:
+ * it has; also while the path is being mended. `ended`: for good, `reason` tells why.
+ *
+ * @typedef {'ringing' | 'connecting' | 'connected' | 'ended'} CallState
+ */
+
+/** @typedef {Map<MediaStreamTrack, MediaStream | undefined>} Tracks What somebody sends, and as part of what. */
+
+/**
+ * A call. Its properties are there to be read; `subscribe` tells when they change.
+ *
+ * What is for `CallService` alone is static, so that applications do not see it at their calls.
+ */
+export class Call {
+  /** @type {CallState} */
+  #state = 'ringing';
+  /** @type {string | null} */
+  #reason = null;
+  /** @type {AldisError | null} */
+  #error = null;
+  #id;
+  #localStream;
+  #remoteStream = new MediaStream();
+  #calls;
+  #peer;
+  /** @type {Callbacks<Call>} */
+  #watchers = new Callbacks();
+  /** @type {Set<string>} those that the other side knows it by; none before it was offered */
+  #ids = new Set();
+  /** Whether the other side sends something. */
+  #expects = false;
+  /** Whether the other side has been told that we send something. */
+  #promised;
+  /** Cancels the end of waiting: for an answer, or for a connection. */
+  #silence;
+
+  /**
+   * Made by `NetworkStore.call`, or given to the callback of `NetworkStore.onCall`.
+   *
+   * @param {CallService} calls
+   * @param {Peer} peer
+   * @param {Omit<CallOffer, 'type'>} offer
+   * @param {MediaStream | null} [stream] What is offered; none when it comes in.
+   */
+  constructor(calls, peer, { id, audio, video }, stream) {
+    this.#id = id;
+    /** The other user. */
+    this.userId = peer.userId;
+    /** @type {'in' | 'out'} */
+    this.direction = stream === undefined ? 'in' : 'out';
+    /** Whether the caller offers sound. */
+    this.audio = audio;
+    /** Whether the caller offers pictures. */
+    this.video = video;
+    this.#promised = !!stream && (audio || video);
+    this.#localStream = stream ?? null;
+    if (this.direction === 'in') this.#ids.add(id);
+    this.#calls = calls;
+    this.#peer = peer;
+    this.#silence = calls.timers.callLater(RING_SECONDS, () => Call.finish(this, 'no answer'));
+    bind(this, 'Call');
+    calls.open.set(peer, this);
+  }
+
+  // --- for the application -------------------------------------------------------------------------------------------
+
+  /** Its name between the two programs. */
+  get id() {
+    return this.#id;
+  }
+
+  /** How it stands. */
+  get state() {
+    return this.#state;
+  }
+
+  /**
+   * Why it has ended, in a few words, those of the other side where it has ended it (`declined`, `busy`, `no answer`,
+   * `ended`); null before.
+   */
+  get reason() {
+    return this.#reason;
+  }
+
+  /** The fault that has ended it; null when nobody is at fault. */
+  get error() {
+    return this.#error;
+  }
+
+  /** What we send; the application's own, which also stops its tracks when the call has ended. */
+  get localStream() {
+    return this.#localStream;
+  }
+
+  /** What the other side sends: one object for the whole call, in which tracks come and go. */
+  get remoteStream() {
+    return this.#remoteStream;
+  }
+
+  /**
+   * Take the call. Throws `StateError` when it is not ringing here (any more: stop the tracks then).
+   *
+   * @param {MediaStream | null} [stream] What the caller is to hear and see; null to only listen and look.
+   */
+  accept(stream = null) {
+    if (!rings(this, 'in')) throw new StateError('the call is not ringing here');
+    this.#localStream = stream;
+    this.#open(() => this.#say({ type: 'call-accept', id: this.id, ...mediaOf(stream) }));
+    this.#connect(this);
+  }
+
+  /**
+   * Refuse the call, or end it; the other side is told the reason. Nothing happens when it has ended already.
+   *
+   * @param {string} [reason] At most 200 characters.
+   */
+  decline(reason = 'declined') {
+    Call.finish(this, clean(reason));
+  }
+
+  /**
+   * End the call, or stop ringing; the other side is told the reason. Nothing happens when it has ended already.
+   *
+   * @param {string} [reason] At most 200 characters.
+   */
+  end(reason = 'ended') {
+    Call.finish(this, clean(reason));
+  }
+
+  /**
+   * Send another stream from now on, or the same one with other tracks. Throws `StateError` when the call has ended.
+   *
+   * @param {MediaStream | null} stream
+   */
+  replaceStream(stream) {
+    if (this.state === 'ended') throw new StateError('the call has ended');
+    this.#localStream = stream;
+    this.#send(stream);
+    this.#watchers.tell(this);
+  }
+
+  /**
+   * Have `run` called now, and at each change. Returns what ends it. Bound to its call, as `NetworkStore.subscribe`.
+   *
+   * @param {(call: Call) => void} run
+   * @returns {() => void}
+   */
+  subscribe(run) {
+    return this.#watchers.follow(run, this);
+  }
+
+  // --- for `CallService` ---------------------------------------------------------------------------------------------------
+
+  /**
+   * Have the peer called, and offer the call as soon as it is connected. Throws what comes of that.
+   *
+   * @param {Call} call
+   */
+  static begin(call) {
+    call.#open((features) => features && call.#offer(features));
+  }
+
+  /**
+   * The peer is connected, now or again.
+   *
+   * @param {Call} call
+   * @param {readonly string[]} features
+   */
+  static connected(call, features) {
+    if (call.state !== 'ringing') call.#silence();
+    if (call.#ids.size) {
+      call.#send(call.localStream);
+      Call.show(call); // without what has ended with the connection before
+    } else {
+      try {
+        call.#offer(features);
+      } catch (error) {
+        call.#fail(error);
+      }
+    }
+  }
+
+  /**
+   * The other side calls, too: both want this call, and it comes to the same conclusion, if it has heard of ours.
+   *
+   * @param {Call} call
+   * @param {CallOffer} offer
+   */
+  static meet(call, offer) {
+    if (call.#ids.size === 0) {
+      call.#id = offer.id;
+      attempt(call.#peer, { type: 'call-accept', id: call.id, ...mediaOf(call.localStream) });
+    }
+    call.#ids.add(offer.id);
+    call.#connect(offer);
+  }
+
+  /**
+   * Whether the other side knows the call by this id.
+   *
+   * @param {Call} call
+   * @param {string} id
+   */
+  static is(call, id) {
+    return call.#ids.has(id);
+  }
+
+  /**
+   * The other side has said something that may be about this call.
+   *
+   * @param {Call} call
+   * @param {ControlMessage} message
+   */
+  static heard(call, message) {
+    if (!call.#ids.has(message.id)) return;
+    if (message.type === 'call-accept') {
+      if (rings(call, 'out')) call.#connect(message);
+      else call.#hears(message);
+    } else if (message.type === 'call-decline' || message.type === 'call-end') {
+      call.#ids.delete(message.id);
+      Call.finish(call, clean(message.reason));
+    }
+  }
+
+  /**
+   * See `CallService.ended`.
+   *
+   * @param {Call} call
+   * @param {AldisError} error
+   * @param {boolean} restarted
+   */
+  static lost(call, error, restarted) {
+    if (call.#ids.size || !restarted) call.#fail(error);
+  }
+
+  /**
+   * Nothing gets through any more: the call ends unless it does again in time.
+   *
+   * @param {Call} call
+   */
+  static parted(call) {
+    if (call.state === 'ringing') return; // which has an end of its own
+    call.#silence();
+    call.#silence = call.#calls.timers.callLater(AWAY_SECONDS, () =>
+      call.#fail(new PeerConnectionFailed(call.userId, 'the connection was lost')),
+    );
+  }
+
+  /**
+   * End the call, and say so.
+   *
+   * @param {Call} call
+   * @param {string} reason
+   */
+  static finish(call, reason) {
+    if (call.state === 'ended') return;
+    const peer = call.#peer;
+    const type = rings(call, 'in') ? 'call-decline' : 'call-end';
+    call.#silence();
+    call.#promised = false;
+    call.#send(null);
+    call.#state = 'ended';
+    call.#reason = reason;
+    call.#calls.open.delete(peer);
+    for (const id of call.#ids) attempt(peer, { type, id, reason });
+    for (const track of call.#remoteStream.getTracks()) call.#remoteStream.removeTrack(track);
+    call.#changed();
+  }
+
+  /**
+   * Have the remote stream hold what the other side sends.
+   *
+   * @param {Call} call
+   */
+  static show(call) {
+    if (call.state === 'ringing') return;
+    const remoteStream = call.#remoteStream;
+    /** @type {Tracks} */
+    const tracks = call.#calls.tracks.get(call.#peer) ?? new Map();
+    for (const track of tracks.keys()) {
+      if (track.readyState === 'ended') tracks.delete(track);
+      else remoteStream.addTrack(track); // nothing happens for one that is there already
+    }
+    for (const track of remoteStream.getTracks()) {
+      if (!tracks.has(track)) remoteStream.removeTrack(track);
+    }
+    if (tracks.size || !call.#expects) call.#state = 'connected';
+    call.#changed();
+  }
+
+  // --- from ringing to the end ---------------------------------------------------------------------------------------
+
+  /**
+   * Have the peer called, and go on; the call has failed when that fails.
+   *
+   * @param {(features: readonly string[] | null) => void} goOn
+   */
+  #open(goOn) {
+    try {
+      this.#peer.call();
+      goOn(this.#peer.features);
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    }
+  }
+
+  /** @param {readonly string[]} features */
+  #offer(features) {
+    const { id, userId, audio, video } = this;
+    if (!features.includes(FEATURE)) throw new FeatureMissing(userId, FEATURE);
+    this.#say({ type: 'call-offer', id, audio, video });
+    this.#ids.add(id);
+  }
+
+  /**
+   * Both want the call.
+   *
+   * @param {{ audio: boolean, video: boolean }} theirs
+   */
+  #connect(theirs) {
+    this.#silence();
+    this.#state = 'connecting';
+    this.#send(this.localStream);
+    if (!this.#peer.features) Call.parted(this);
+    this.#hears(theirs);
+  }
+
+  /**
+   * What the other side sends is known, or has become known to be nothing.
+   *
+   * @param {{ audio: boolean, video: boolean }} theirs
+   */
+  #hears({ audio, video }) {
+    this.#expects = audio || video;
+    Call.show(this);
+  }
+
+  /** @param {unknown} error */
+  #fail(error) {
+    const fault = (this.#error = /** @type {AldisError} */ (error));
+    Call.finish(this, fault instanceof PeerConnectionFailed ? fault.reason : fault.message);
+  }
+
+  #changed() {
+    this.#watchers.tell(this);
+    this.#peer.dialer.reconsider();
+  }
+
+  /** @param {CallMessage} message */
+  #say(message) {
+    this.#peer.sendControl(encodeControl(message));
+  }
+
+  /** @param {MediaStream | null} stream */
+  #send(stream) {
+    if (this.state === 'ringing') return;
+    this.#peer.connection?.setTracks(stream);
+    const media = mediaOf(stream);
+    const sends = media.audio || media.video;
+    // Else the other side would wait for what does not come any more: a microphone that was unplugged while it rang.
+    if (this.#promised && !sends) attempt(this.#peer, { type: 'call-accept', id: this.id, ...media });
+    this.#promised = sends;
+  }
+}
+
+/**
+ * Say something that may as well not be said, when there is no way to.
+ *
+ * @param {Peer} peer
+ * @param {CallMessage} message
+ */
+export function attempt(peer, message) {
+  try {
+    peer.sendControl(encodeControl(message));
+  } catch {}
+}
+
+/**
+ * @param {Call} call
+ * @param {'in' | 'out'} direction
+ */
+export const rings = (call, direction) => call.state === 'ringing' && call.direction === direction;
+
+/** @param {MediaStream | null} stream */
+export const mediaOf = (stream) => ({
+  audio: !!stream?.getAudioTracks().length,
+  video: !!stream?.getVideoTracks().length,
+});

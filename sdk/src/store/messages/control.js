@@ -1,0 +1,133 @@
+/**
+ * What two stores say to each other beyond the messages of their applications: the bytes of control messages.
+ *
+ * A control message is `7B ...`, a JSON object with a `type` (at most 16 KiB), or `01 id:8 offset:u64 data`, a piece of
+ * a file with 1 byte to 64 KiB of data. What begins otherwise, or has another type, is of a later version and is
+ * ignored; what is of a known kind and cannot be read breaks the protocol. An id is 8 random bytes in base64url.
+ *
+ * Names and types come from a stranger: `safeName` and `safeMime` make of them what may be shown, and used as the name of
+ * a file. (For reasons see `clean` in `protocol/codec.js`.)
+ */
+import { view } from '../../protocol/channel.js';
+import { fromBase64url, fromUtf8, MAX_TEXT, toBase64url, toUtf8, visible } from '../../protocol/codec.js';
+import { check, flag, integer, shape, text, typed } from '../../protocol/shapes.js';
+
+/** @typedef {import('../../protocol/codec.js').Bytes} Bytes */
+
+/**
+ * @typedef {{ type: 'file-offer', id: string, name: string, size: number, mime: string }} FileOffer
+ * @typedef {{ type: 'file-accept', id: string }} FileAccept
+ * @typedef {{ type: 'file-decline', id: string, reason: string }} FileDecline
+ * @typedef {{ type: 'file-received', id: string, bytes: number }} FileReceived `bytes`: from the beginning on, written.
+ * @typedef {{ type: 'file-cancel', id: string, reason: string }} FileCancel
+ * @typedef {{ type: 'call-offer', id: string, audio: boolean, video: boolean }} CallOffer
+ * @typedef {{ type: 'call-accept', id: string, audio: boolean, video: boolean }} CallAccept
+ * @typedef {{ type: 'call-decline', id: string, reason: string }} CallDecline
+ * @typedef {{ type: 'call-end', id: string, reason: string }} CallEnd
+ * @typedef {FileOffer | FileAccept | FileDecline | FileReceived | FileCancel} FileMessage
+ * @typedef {CallOffer | CallAccept | CallDecline | CallEnd} CallMessage
+ * @typedef {{ type: 'piece', id: string, offset: number, data: Bytes }} Piece
+ * @typedef {FileMessage | CallMessage | Piece} ControlMessage
+ */
+
+/** The most data that a piece of a file has, in bytes. */
+export const MAX_PIECE = 64 * 1024;
+export const ID_BYTES = 8;
+const MAX_JSON = 16 * 1024;
+const HEAD = 1 + ID_BYTES + 8;
+
+const reason = text();
+const size = integer(0);
+/** @param {unknown} value */
+const id = (value) => toBase64url(fromBase64url(reason(value), ID_BYTES));
+const refusal = shape({ id, reason });
+const media = shape({ id, audio: flag, video: flag });
+const read = typed({
+  'file-offer': shape({ id, name: reason, size, mime: reason }),
+  'file-accept': shape({ id }),
+  'file-decline': refusal,
+  'file-received': shape({ id, bytes: size }),
+  'file-cancel': refusal,
+  'call-offer': media,
+  'call-accept': media,
+  'call-decline': refusal,
+  'call-end': refusal,
+});
+
+/**
+ * The bytes of a control message.
+ *
+ * @param {FileMessage | CallMessage} message
+ */
+export const encodeControl = (message) => toUtf8(JSON.stringify(message));
+
+/**
+ * The bytes of a piece of a file.
+ *
+ * @param {string} id
+ * @param {number} offset
+ * @param {Uint8Array} data
+ * @returns {Bytes}
+ */
+export function encodePiece(id, offset, data) {
+  const bytes = new Uint8Array(HEAD + data.length);
+  bytes.set([1, ...fromBase64url(id)]);
+  view(bytes).setBigUint64(1 + ID_BYTES, BigInt(offset));
+  bytes.set(data, HEAD);
+  return bytes;
+}
+
+/**
+ * Read a control message. null for one that this version does not know; throws `ProtocolViolation` for a broken one.
+ *
+ * @param {Bytes} bytes
+ * @returns {ControlMessage | null}
+ */
+export function decodeControl(bytes) {
+  const { length } = bytes;
+  if (bytes[0] === 1) {
+    check(length > HEAD && length <= HEAD + MAX_PIECE, 'a piece of a wrong size');
+    return {
+      type: 'piece',
+      id: toBase64url(bytes.subarray(1, 1 + ID_BYTES)),
+      // Beyond 2^53 it is not exact, and wrong in any case.
+      offset: Number(view(bytes).getBigUint64(1 + ID_BYTES)),
+      data: bytes.subarray(HEAD),
+    };
+  }
+  if (length && bytes[0] !== 0x7b) {
+    return null;
+  }
+  return /** @type {FileMessage | CallMessage | null} */ (read(length > MAX_JSON ? '' : fromUtf8(bytes)));
+}
+
+/** @param {string} text */
+const trim = (text) => text.replace(/^[\s.]+|[\s.]+$/g, '');
+
+/**
+ * The name of a file that may be used in any folder of any system: no path, nothing unseen, not hidden, no device of
+ * Windows, at most 200 bytes of UTF-8: file systems take 255, and something may be added. Never empty.
+ *
+ * @param {string} name
+ */
+export function safeName(name) {
+  // Looking at more than 1000 characters would cost its square.
+  const plain = trim(visible(name.replace(/^.*[/\\]/s, '').slice(0, 1000)).replace(/[<>:"|?*]/g, '_'))
+    // Devices of Windows, whatever their suffix.
+    .replace(/^((con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³])\s*(\.|$))/i, '_$1');
+  const [suffix = ''] = /(?<=.)\.[^.]{1,15}$/su.exec(plain) ?? [];
+  const stem = plain.slice(0, plain.length - suffix.length);
+  const cut = toUtf8(stem).subarray(0, MAX_TEXT - toUtf8(suffix).length);
+  // As a stream: a character that is cut in two is not there yet.
+  return trim(new TextDecoder().decode(cut, { stream: true }) + suffix) || 'file';
+}
+
+/**
+ * A media type without parameters, in lower case; `application/octet-stream` for what is none.
+ *
+ * @param {string} mime
+ */
+export function safeMime(mime) {
+  const plain = mime.replace(/;.*/s, '').trim().toLowerCase();
+  return /^[\w!#$&^.+-]{1,63}\/[\w!#$&^.+-]{1,63}$/.test(plain) ? plain : 'application/octet-stream';
+}

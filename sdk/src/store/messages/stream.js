@@ -1,0 +1,263 @@
+/**
+ * The messages between us and one peer: what `outbox` and `inbox` decide, carried out on a path.
+ *
+ * Rules of this module:
+ *
+ * - A path takes frames while it has room, and `pump` is called when it has room again. Today there is one, the direct
+ *   channel; what is here does not care, so the sealed relay can be another.
+ * - Acknowledgements go before messages, or two full paths would wait for each other.
+ * - Control messages (`control`) are numbered among the others and keep their place: none overtakes a message, and none
+ *   gets lost. One that is first in the inbox is taken at once, whether the application has room or not; one behind a
+ *   message that the application has no room for waits with it. They count in none of the application's queues, and have
+ *   a limit of their own.
+ * - Nothing here waits: everything happens within the calls of the path, the application and the mailbox.
+ *
+ * It does not know how a path comes about, nor when there should be one.
+ */
+import { DeliveryFailed, QueueFull } from '../../errors.js';
+import { VERSION, encodeAck } from '../../protocol/channel.js';
+import * as Content from '../../protocol/kinds.js';
+import { Delivery } from './delivery.js';
+import { Inbox } from './inbox.js';
+import { Outbox } from './outbox.js';
+
+/** @import { Timers } from '../../client/timers.js' */
+/** @import { AldisError } from '../../errors.js' */
+/** @import { Ack, Chunk, Hello, OurHello } from '../../protocol/channel.js' */
+/** @import { Bytes } from '../../protocol/codec.js' */
+/** @import { QueuedMessage } from './mailbox.js' */
+/** @import { StoreLimits } from '../state.js' */
+
+/**
+ * @typedef {object} Path A way to the peer.
+ * @property {(frame: Bytes) => boolean} sendFrame Take one frame; false when there is no way, or no room.
+ */
+
+/**
+ * @typedef {object} Recipient Where messages go that have arrived: `mailbox.Mailbox`.
+ * @property {boolean} hasRoom Whether `put` may be called.
+ * @property {(message: QueuedMessage) => void} put Take in a message.
+ */
+
+// One acknowledgement covers many messages: sending a frame costs a browser more than anything that is done here. It
+// waits for this many messages, or so many seconds, whatever comes first, or goes along when we send something ourselves.
+export const ACK_MESSAGES = 32;
+export const ACK_SECONDS = 0.02;
+// What this program can do beyond messages, as its HELLO says it.
+export const FEATURES = ['files', 'calls'];
+// Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
+// and acknowledges nothing, must not fill the memory with our answers.
+export const MAX_CONTROLS = 1024;
+
+/** What is said to and by one peer. */
+export class MessageStream {
+  #userId;
+  #seams;
+  #outbox;
+  #inbox = new Inbox();
+  /** @type {Map<number, Delivery>} */
+  #deliveries = new Map();
+  /** @type {Delivery | null} of the application's messages */
+  #last = null;
+  /** @type {(() => void) | null} cancels the acknowledgement that waits */
+  #acknowledging = null;
+
+  /**
+   * @param {string} userId
+   * @param {string} stream A random name, new for each peer.
+   * @param {object} seams
+   * @param {StoreLimits} seams.limits
+   * @param {Path} seams.path
+   * @param {Recipient} seams.recipient
+   * @param {(data: Bytes) => void} seams.control Is given each control message that arrives; it must not throw.
+   * @param {Timers} seams.timers
+   */
+  constructor(userId, stream, seams) {
+    this.#userId = userId;
+    this.#seams = seams;
+    this.#outbox = new Outbox(stream);
+  }
+
+  // --- sending ---------------------------------------------------------------------------------------------------
+
+  /** How many messages of the application the peer has not acknowledged yet. */
+  get queued() {
+    return this.#outbox.messages;
+  }
+
+  /** The delivery of the newest of these messages, or null; all others come before it, or fail with it. */
+  get last() {
+    return this.queued ? this.#last : null;
+  }
+
+  /**
+   * Queue a message, and send it when it is its turn.
+   *
+   * @param {number} content One of `Content`.
+   * @param {Bytes} data Not copied: nobody may change it any more.
+   * @returns {Delivery}
+   * @throws {QueueFull}
+   */
+  send(content, data) {
+    const { messages, size, controls } = this.#outbox;
+    const { queueMessages, queueSize } = this.#seams.limits;
+    const isControl = content === Content.CONTROL;
+    const [waiting, most] = isControl ? [controls, MAX_CONTROLS] : [messages, queueMessages];
+    if (waiting && (waiting >= most || (!isControl && size + data.length > queueSize))) {
+      throw new QueueFull(this.#userId, waiting, size);
+    }
+    const delivery = new Delivery(this.#userId, this.#outbox.put(content, data));
+    this.#deliveries.set(delivery.sequence, delivery);
+    if (!isControl) this.#last = delivery;
+    this.pump();
+    return delivery;
+  }
+
+  /**
+   * Give up all messages that are not acknowledged. Only while no channel is open.
+   *
+   * @param {string} reason
+   * @param {AldisError} error What is behind that.
+   */
+  fail(reason, error) {
+    this.#outbox.clear();
+    const deliveries = [...this.#deliveries.values()];
+    this.#deliveries.clear();
+    for (const delivery of deliveries) {
+      Delivery.end(delivery, new DeliveryFailed(this.#userId, delivery.sequence, reason, { cause: error }));
+    }
+  }
+
+  // --- the channel -----------------------------------------------------------------------------------------------
+
+  /**
+   * Our first frame on a new channel.
+   *
+   * @returns {OurHello}
+   */
+  hello() {
+    this.#outbox.helloSent();
+    return this.greeting();
+  }
+
+  /**
+   * A HELLO for a channel on which nothing will follow.
+   *
+   * @returns {OurHello}
+   */
+  greeting() {
+    return {
+      version: VERSION,
+      stream: this.#outbox.stream,
+      next: this.#outbox.acknowledged + 1,
+      features: FEATURES,
+      received: this.#inbox.position(),
+    };
+  }
+
+  /**
+   * A channel is open.
+   *
+   * @param {Hello} hello The other side's.
+   * @returns {boolean} Whether the other side is not the one that was there before (started anew, or another device):
+   *   what was under way between the two, beyond messages, is over.
+   * @throws {ProtocolViolation}
+   */
+  opened(hello) {
+    const before = this.#inbox.position();
+    this.#inbox.opened(hello);
+    this.#delivered(this.#outbox.opened(hello.received));
+    this.pump();
+    return before !== null && before.stream !== hello.stream;
+  }
+
+  /** The channel is gone. */
+  closed() {
+    this.#forgetTimer();
+    this.#outbox.closed();
+    this.#inbox.closed();
+  }
+
+  /**
+   * A frame has come.
+   *
+   * @param {Chunk | Ack} frame
+   * @throws {ProtocolViolation}
+   */
+  received(frame) {
+    if (frame.type === 'ack') {
+      this.#delivered(this.#outbox.acknowledge(frame.sequence));
+      this.pump();
+    } else {
+      this.#inbox.receive(frame);
+      this.handOver();
+    }
+  }
+
+  /** Send what is due and has room on the path. */
+  pump() {
+    if (!this.flush()) return;
+    for (let frame; (frame = this.#outbox.nextFrame()) && this.#seams.path.sendFrame(frame);) this.#outbox.sent();
+  }
+
+  /** @param {number[]} sequences */
+  #delivered(sequences) {
+    for (const sequence of sequences) {
+      const delivery = this.#deliveries.get(sequence);
+      if (delivery) Delivery.end(delivery, null);
+      this.#deliveries.delete(sequence);
+    }
+  }
+
+  // --- receiving -------------------------------------------------------------------------------------------------
+
+  /** Bytes that have arrived and are not handed over. */
+  get arriving() {
+    return this.#inbox.size;
+  }
+
+  /** Whether a whole message waits for room in the mailbox. */
+  get waiting() {
+    return this.#inbox.first !== undefined;
+  }
+
+  /** Give the application what has arrived, as far as it has room, and acknowledge that soon. */
+  handOver() {
+    const { recipient, control, timers } = this.#seams;
+    for (let first; (first = this.#inbox.first);) {
+      const { content, data, sequence } = first;
+      const isControl = content === Content.CONTROL;
+      if (!isControl && !recipient.hasRoom) break;
+      this.#inbox.take(); // first: a callback may lead back here
+      if (isControl) control(data);
+      else recipient.put({ sender: this.#userId, content, data, sequence });
+    }
+    const { unconfirmed } = this.#inbox;
+    if (unconfirmed >= ACK_MESSAGES) this.flush();
+    else if (unconfirmed) this.#acknowledging ??= timers.callLater(ACK_SECONDS, () => this.flush());
+  }
+
+  /** Forget what has arrived and is not handed over; it will come again. Only while no channel is open. */
+  letGo() {
+    this.#inbox.letGo();
+  }
+
+  /**
+   * Send the acknowledgement that is due.
+   *
+   * @returns {boolean} false when there was no room for it.
+   */
+  flush() {
+    this.#forgetTimer();
+    const { due } = this.#inbox;
+    if (due === null) return true;
+    if (!this.#seams.path.sendFrame(encodeAck(due))) return false;
+    this.#inbox.confirmed(due);
+    return true;
+  }
+
+  #forgetTimer() {
+    this.#acknowledging?.();
+    this.#acknowledging = null;
+  }
+}

@@ -1,0 +1,420 @@
+/**
+ * When to call one peer, and what came of it.
+ *
+ * A peer is *wanted* while the application has asked for it (`connectToPeer`) or messages wait for it. A wanted peer is
+ * called when it is online, again after growing pauses when that fails, and at once when it comes online. One that is
+ * not wanted is never called, but its own calls are answered.
+ *
+ * Rules of this module:
+ *
+ * - At most one attempt at a time; who asks meanwhile shares it.
+ * - Where the peer is known to be offline, nothing is tried: the server tells when that changes.
+ * - A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of
+ *   which the server says for good that it may not be asked.
+ * - A peer whose key has changed is not called before a person has accepted the new one.
+ * - A peer that refuses is not called again before the time that it names; one that refuses for good is left alone, as
+ *   after a goodbye. Who waits for it is told at once, and what is queued stays queued.
+ * - A promise cannot be cancelled: whoever goes on after an `await` looks first whether it is still the attempt.
+ *
+ * It does not know how a connection is made, nor what is sent on it.
+ */
+import {
+  AldisError,
+  PeerConnectionFailed,
+  PeerKeyChanged,
+  PeerOffline,
+  PeerRefused,
+  PeerUnknown,
+  RequestFailed,
+  SignalingError,
+  StateError,
+} from '../../errors.js';
+import { LONGEST_PAUSE } from '../../protocol/codes.js';
+
+/** A connection that has stood for so many seconds was no failure: the pauses begin small again. */
+export const SETTLED = 10;
+/** An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody. */
+export const CROSSED = 3;
+
+/**
+ * Whether one of the devices that are online `now`, newest first, has registered since `before`. If not, devices have
+ * left and nothing else: what is there now is what was there, in the same order, without some.
+ *
+ * @param {readonly string[]} before
+ * @param {readonly string[]} now
+ */
+export function registeredAnew(before, now) {
+  const rest = before.values();
+  const stayed = now.every((device) => {
+    for (let next = rest.next(); !next.done; next = rest.next()) {
+      if (next.value === device) {
+        return true;
+      }
+    }
+    return false;
+  });
+  return !stayed || before.length === now.length;
+}
+
+/**
+ * What a dialer works with: the peer's end of it, made by `peer.Peer`.
+ *
+ * @typedef {object} DialTarget
+ * @property {string} userId
+ * @property {boolean} wanted Whether there should be a connection.
+ * @property {number} queued How many messages wait for the peer.
+ * @property {boolean} watched Whether the server will tell when the peer comes online.
+ * @property {boolean} registered Whether the server can be asked.
+ * @property {import('../../peer/negotiation.js').PeerState} state How the connection stands now.
+ * @property {number | null} clockFrom When the turn of the attempt came; null while it waits for it.
+ * @property {() => Promise<void>} find Ask the server for the peer. Throws `SignalingError`, `PeerError`.
+ * @property {() => void} dial Start to connect, unless that is under way; the new state is told when it comes.
+ * @property {(reason: string) => void} hangUp End an attempt or a connection, for good.
+ * @property {unknown} blocked Why it must not be called at all, if anything.
+ * @property {(error: AldisError, forGood: boolean) => void} failed An attempt has failed; `forGood`: since the key has
+ *   changed.
+ */
+
+export class Dialer {
+  #target;
+  #backoff;
+  #timers;
+  #random;
+  /** @type {object | null} the attempt that is under way */
+  #task = null;
+  /** @type {(() => void) | null} cancels the timer of the next one */
+  #cancel = null;
+  /** @type {Set<(error: AldisError | null) => void>} */
+  #waiters = new Set();
+  /** @type {((error: AldisError | null) => void) | null} of the attempt that has been dialled */
+  #outcome = null;
+  /** @type {AldisError | null} what was wrong with an answer to it */
+  #refusal = null;
+  #failures = 0;
+  /** @type {number | null} */
+  #connectedAt = null;
+  #hushed = false;
+  #offline = false;
+
+  /**
+   * @param {DialTarget} target
+   * @param {import('../../client/backoff.js').Backoff} backoff
+   * @param {import('../../client/timers.js').Timers} timers
+   * @param {() => number} random Numbers evenly from 0 to 1.
+   */
+  constructor(target, backoff, timers, random) {
+    this.#target = target;
+    this.#backoff = backoff;
+    this.#timers = timers;
+    this.#random = random;
+  }
+
+  /**
+   * Wait until the peer is connected, calling it now. Throws `PeerError` when it fails, or takes too long. While the
+   * attempt waits for its turn, `seconds` do not run: they begin anew when it has it.
+   *
+   * @param {number} seconds
+   * @returns {Promise<void>}
+   */
+  connected(seconds) {
+    const target = this.#target;
+    if (this.#connectedAt !== null && target.state === 'connected') {
+      return Promise.resolve();
+    }
+    return new Promise((resolve, reject) => {
+      const end = (/** @type {AldisError | null} */ error) => {
+        cancel();
+        this.#waiters.delete(end);
+        error ? reject(error) : resolve();
+      };
+      let began = Infinity;
+      const late = () => {
+        const since = target.clockFrom;
+        // A peer that comes and goes has a new attempt each time. The waiter has one time-out.
+        began = Math.min(began, since ?? began);
+        const left = since === null ? seconds : began + seconds - this.#timers.time();
+        if (left > 0) {
+          cancel = this.#timers.callLater(left, late);
+          return;
+        }
+        const why = target.registered ? 'it was not there' : 'the server cannot be reached';
+        end(this.#refusal ?? this.#failure(`${why} after ${seconds} s`));
+      };
+      let cancel = this.#timers.callLater(seconds, late);
+      this.#waiters.add(end);
+      this.poke(true);
+    });
+  }
+
+  /**
+   * Something may have changed: call if it is time to.
+   *
+   * @param {boolean} [now] There is no reason to wait any more.
+   */
+  poke(now = false) {
+    if (now) {
+      this.#offline = this.#hushed = false;
+      this.#cancelTimer();
+    }
+    const { state } = this.#target;
+    if (this.#isDue && !this.#task && state !== 'connecting' && state !== 'connected') {
+      this.#call((this.#task = {}));
+    }
+  }
+
+  /** Whether it is to be called, now or later. */
+  get #isDue() {
+    const { wanted, registered, blocked } = this.#target;
+    return wanted && registered && !(blocked || this.#hushed || this.#offline || this.#cancel);
+  }
+
+  /** A message waits for the peer. */
+  queued() {
+    this.#hushed = false;
+    this.poke();
+  }
+
+  /**
+   * The server has said whether the peer is online.
+   *
+   * @param {boolean} online
+   * @param {boolean} anew A device of it has just registered. Else this may be how things have stood all along, so it
+   *   does not disturb a path that is being healed.
+   */
+  presenceChanged(online, anew) {
+    const target = this.#target;
+    const cameBack = online && (this.#offline || (anew && target.state === 'disconnected'));
+    this.#offline = !online;
+    if (cameBack) {
+      this.#failures = 0;
+      if (target.wanted && this.#underWay()) {
+        // That was meant for the peer as it was before: nobody will answer.
+        this.#stop('it has come back');
+      }
+    }
+    this.poke(cameBack);
+  }
+
+  /**
+   * The connection has come to another state.
+   *
+   * @param {import('../../peer/negotiation.js').PeerState} state
+   * @param {AldisError | null} error
+   */
+  stateChanged(state, error) {
+    if (state === 'connected') {
+      this.#connectedAt = this.#timers.time();
+      this.#hushed = false;
+      this.#refusal = null;
+      this.#cancelTimer();
+      this.#finish(null);
+    } else if (state !== 'connecting') {
+      this.#lost(state, error);
+    }
+  }
+
+  /**
+   * @param {string} state
+   * @param {AldisError | null} error
+   */
+  #lost(state, error) {
+    const since = this.#connectedAt;
+    this.#connectedAt = null;
+    if (since !== null && this.#timers.time() - since >= SETTLED) {
+      this.#failures = 0;
+    }
+    if (this.#outcome) {
+      // With an error, the attempt has failed beside a connection that may still come back.
+      if (state !== 'disconnected' || error) {
+        this.#settle(error ?? this.#failure('it has hung up'));
+      }
+      return;
+    }
+    if (state === 'closed' && since !== null && !this.#target.queued) {
+      this.#hushed = true;
+    }
+    this.#retry(this.#heed(error));
+  }
+
+  /**
+   * Do what a refusal of the peer asks for: call no more, or not within so many seconds.
+   *
+   * @param {unknown} error
+   */
+  #heed(error) {
+    if (!(error instanceof PeerRefused)) {
+      return 0;
+    }
+    this.#hushed ||= !error.temporary;
+    return error.retryAfter ?? 0;
+  }
+
+  /**
+   * An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why.
+   *
+   * @param {AldisError} error
+   */
+  refused(error) {
+    this.#refusal = error;
+  }
+
+  /** A person has accepted the peer's new key. */
+  accepted() {
+    this.#refusal = null;
+    this.poke(true);
+  }
+
+  /** Somebody has lost interest: end an attempt of ours that nobody wants any more, leave all else as it is. */
+  reconsider() {
+    if (!this.#target.wanted) {
+      if (this.#task) {
+        this.#stop('not wanted any more');
+      }
+      this.#cancelTimer();
+    }
+  }
+
+  /**
+   * End what is under way; who waits gets `error`.
+   *
+   * @param {AldisError} error
+   */
+  stop(error) {
+    this.#stop(error.message);
+    this.#finish(error);
+  }
+
+  // --- one attempt ---------------------------------------------------------------------------------------------------
+
+  /** @param {object} task */
+  async #call(task) {
+    /** @type {unknown} */
+    let error = null;
+    let found = false;
+    try {
+      await this.#target.find();
+      found = true;
+      if (this.#task === task) {
+        await this.#connect(task);
+      }
+    } catch (thrown) {
+      error = thrown;
+    }
+    if (this.#task !== task) {
+      return; // it was stopped meanwhile
+    }
+    this.#task = null;
+    if (error instanceof RequestFailed) {
+      this.#hushed = !error.temporary;
+      this.#ended(this.#failure(`the server refuses: ${error.message}`), found, error.retryAfter ?? 0);
+    } else if (error instanceof SignalingError || error instanceof StateError) {
+      this.#retry(); // who waits goes on waiting, as the server may come back in time
+    } else if (error instanceof AldisError) {
+      this.#ended(error, found, this.#heed(error));
+    } else if (error) {
+      console.error(error);
+      this.#ended(this.#failure('internal error, see the log'), found);
+    }
+  }
+
+  /**
+   * Dial, and wait for what comes of it. Throws `PeerError`.
+   *
+   * @param {object} task
+   */
+  async #connect(task) {
+    this.#refusal = null;
+    const began = this.#timers.time();
+    let error = await this.#attempt();
+    // One of the two has been restarted, perhaps, and the other has noticed by this very call; or the offer went to a
+    // connection that the server had to give up. Who waits should not have to know of that: once more, at once.
+    const crossed = !this.#refusal && this.#timers.time() - began < CROSSED;
+    if (error && !(error instanceof PeerRefused) && crossed && this.#waiters.size && this.#task === task) {
+      error = await this.#attempt();
+    }
+    if (error) {
+      throw this.#refusal ?? error; // what was wrong with the answer says more than that none came in time
+    }
+  }
+
+  /** @returns {Promise<AldisError | null> | null} */
+  #attempt() {
+    this.#target.dial();
+    return this.#target.state === 'connected' ? null : new Promise((resolve) => (this.#outcome = resolve));
+  }
+
+  /**
+   * Tell what came of the attempt, if anybody waits for that.
+   *
+   * @param {AldisError | null} error
+   */
+  #settle(error) {
+    this.#outcome?.(error);
+    this.#outcome = null;
+  }
+
+  /** @param {string} reason */
+  #failure(reason) {
+    return new PeerConnectionFailed(this.#target.userId, reason);
+  }
+
+  /**
+   * @param {AldisError} error
+   * @param {boolean} found Whether the server had nothing against the call.
+   * @param {number} [notBefore]
+   */
+  #ended(error, found, notBefore) {
+    if (this.#target.state === 'connected') {
+      return; // it has called us meanwhile, with the pinned key: whatever the server says, there it is
+    }
+    this.#offline = !found && this.#target.watched && (error instanceof PeerOffline || error instanceof PeerUnknown);
+    this.#target.failed(error, !found && error instanceof PeerKeyChanged);
+    this.#finish(error);
+    this.#retry(notBefore);
+  }
+
+  /** @param {AldisError | null} error */
+  #finish(error) {
+    if (!error) {
+      this.#settle(null);
+    }
+    for (const end of [...this.#waiters]) {
+      end(error);
+    }
+  }
+
+  /**
+   * Call again after a pause, which begins in `notBefore` seconds, if that makes sense. Not in exactly so many seconds:
+   * others were told the same at the same time. And whatever the server says, in at most `LONGEST_PAUSE` and the pause.
+   *
+   * @param {number} [notBefore]
+   */
+  #retry(notBefore = 0) {
+    if (!this.#isDue) {
+      return;
+    }
+    const pause = this.#backoff.delay(++this.#failures, this.#random());
+    this.#cancel = this.#timers.callLater(Math.min(notBefore, LONGEST_PAUSE) + pause, () => {
+      this.#cancel = null;
+      this.poke();
+    });
+  }
+
+  /** @param {string} reason */
+  #stop(reason) {
+    this.#cancelTimer();
+    this.#task = this.#outcome = null;
+    if (this.#underWay()) {
+      this.#target.hangUp(reason);
+    }
+  }
+
+  #underWay() {
+    return ['connecting', 'disconnected'].includes(this.#target.state);
+  }
+
+  #cancelTimer() {
+    this.#cancel?.();
+    this.#cancel = null;
+  }
+}

@@ -1,0 +1,417 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  FeatureMissing,
+  PeerConnectionFailed,
+  QueueFull,
+  StateError,
+  TransferFailed,
+  UsageError,
+} from '../../../src/errors.js';
+import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../../src/store/messages/control.js';
+import { MAX_OPEN } from '../../../src/store/files/service.js';
+import { CONFIRM, WINDOW } from '../../../src/store/files/transfer.js';
+import { ID, Side, pair, fileOf, settle, until, piece, offer, offered } from '../../support/transfers.js';
+
+// --- the two of them -----------------------------------------------------------------------------------------------
+
+for (const size of [0, 1, MAX_PIECE, MAX_PIECE + 1, CONFIRM, 3 * WINDOW + 12_345]) {
+  test(`a file of ${size} bytes arrives as it was`, async () => {
+    const [alice, bob] = pair();
+    const { bytes, file } = fileOf(size);
+    /** @type {any[]} */
+    const incoming = [];
+    bob.onFile.add((transfer) => {
+      incoming.push(transfer);
+      transfer.accept();
+    });
+    const transfer = alice.transfers.send(alice.peer, file);
+    /** @type {number[]} */
+    const progress = [];
+    transfer.subscribe(({ transferred }) => progress.push(transferred));
+    await transfer.finished;
+    const [received] = incoming;
+    await received.finished;
+    assert.deepEqual(new Uint8Array(await received.blob.arrayBuffer()), bytes);
+    assert.equal(received.blob.type, 'image/png');
+    for (const each of [transfer, received]) {
+      assert.equal(each.state, 'done');
+      assert.equal(each.error, null);
+      assert.equal(each.transferred, size);
+      assert.equal(each.name, 'a.png');
+      assert.equal(each.size, size);
+      assert.equal(each.mime, 'image/png');
+      assert.equal(each.userId, 'peer');
+    }
+    assert.equal(transfer.id, received.id);
+    assert.deepEqual([transfer.direction, received.direction, transfer.blob], ['out', 'in', null]);
+    assert.deepEqual(
+      progress,
+      [...progress].sort((one, other) => one - other),
+    );
+    assert.ok(!alice.transfers.busy(alice.peer) && !bob.transfers.busy(bob.peer));
+  });
+}
+
+test('a file goes into a stream as fast as that takes it, and is confirmed when it has', async () => {
+  const [alice, bob] = pair();
+  const { bytes, file } = fileOf(2 * WINDOW);
+  /** @type {Uint8Array[]} */
+  const written = [];
+  /** @type {(() => void)[]} */
+  const waiting = [];
+  let closed = false;
+  const sink = new WritableStream({
+    write: (part) =>
+      new Promise((resolve) => {
+        written.push(part);
+        waiting.push(() => resolve());
+      }),
+    close: () => void (closed = true),
+  });
+  bob.onFile.add((transfer) => transfer.accept({ sink }));
+  const transfer = alice.transfers.send(alice.peer, file);
+  await until(() => waiting.length === 1);
+  await settle();
+  assert.equal(transfer.transferred, 0);
+  assert.equal(waiting.length, 1);
+  while (transfer.state === 'running') {
+    waiting.shift()?.();
+    await settle();
+  }
+  await transfer.finished;
+  assert.ok(closed);
+  assert.deepEqual(new Uint8Array(await new Blob(/** @type {any} */ (written)).arrayBuffer()), bytes);
+});
+
+test('several files go one after the other', async () => {
+  const [alice, bob] = pair();
+  /** @type {any[]} */
+  const incoming = [];
+  bob.onFile.add((transfer) => incoming.push(transfer));
+  const files = Array.from({ length: 6 }, (_, index) => fileOf(700_000 + index));
+  const outgoing = files.map(({ file }) => alice.transfers.send(alice.peer, file));
+  await until(() => incoming.length === 6);
+  incoming.forEach((transfer) => transfer.accept());
+  await Promise.all(outgoing.map((transfer) => transfer.finished));
+  for (const [index, transfer] of incoming.entries()) {
+    assert.deepEqual(new Uint8Array(await transfer.blob.arrayBuffer()), files[index]?.bytes);
+  }
+});
+
+test('a file can be declined, with or without a reason', async () => {
+  for (const [reason, words] of /** @type {const} */ ([
+    ['not now', 'declined: not now'],
+    [undefined, 'declined'],
+  ])) {
+    const [alice, bob] = pair();
+    bob.onFile.add((transfer) => transfer.decline(reason));
+    const transfer = alice.transfers.send(alice.peer, fileOf(9).file);
+    await assert.rejects(transfer.finished, (error) => error instanceof TransferFailed && error.reason === words);
+    assert.equal(transfer.state, 'declined');
+    assert.equal(transfer.error?.userId, 'peer');
+  }
+});
+
+test('either side may cancel, before and while it runs', async () => {
+  for (const early of [true, false]) {
+    for (const sender of [true, false]) {
+      const [alice, bob] = pair();
+      /** @type {any[]} */
+      const incoming = [];
+      bob.onFile.add((transfer) => incoming.push(transfer));
+      const outgoing = alice.transfers.send(alice.peer, fileOf(2 * WINDOW).file);
+      await until(() => incoming.length === 1);
+      if (!early) {
+        let writes = 0;
+        // It never gets to the end.
+        const sink = new WritableStream({ write: () => new Promise((resolve) => ++writes < 10 && resolve(undefined)) });
+        incoming[0].accept({ sink });
+        await until(() => outgoing.transferred > 0);
+      }
+      const [one, other] = sender ? [outgoing, incoming[0]] : [incoming[0], outgoing];
+      one.cancel('enough');
+      assert.equal(one.error.reason, 'cancelled: enough');
+      await assert.rejects(other.finished, { reason: 'cancelled by the other side: enough' });
+      assert.deepEqual([one.state, other.state], ['cancelled', 'cancelled']);
+      one.cancel();
+      incoming[0].accept();
+      incoming[0].decline();
+      assert.equal(incoming[0].blob, null);
+    }
+  }
+});
+
+test('a reason that is no text is taken for one, and nobody waits for ever', async () => {
+  for (const reason of [null, undefined, 0, { x: 1 }]) {
+    const side = new Side();
+    const transfer = side.transfers.send(side.peer, fileOf(1).file);
+    transfer.cancel(/** @type {any} */ (reason));
+    await assert.rejects(transfer.finished, TransferFailed);
+    const { transfer: other } = offered(1);
+    other.decline(reason);
+    await assert.rejects(other.finished, TransferFailed);
+  }
+});
+
+test('who is called for a file alone need not be called any more when it is cancelled', () => {
+  const side = new Side();
+  side.features = null;
+  const transfer = side.transfers.send(side.peer, fileOf(1).file);
+  assert.deepEqual([side.transfers.busy(side.peer), side.reconsidered], [true, 0]);
+  transfer.cancel();
+  assert.deepEqual([side.transfers.busy(side.peer), side.reconsidered], [false, 1]);
+});
+
+test('a stream that fails ends the transfer at both ends, with its words', async () => {
+  const [alice, bob] = pair();
+  bob.onFile.add((transfer) =>
+    transfer.accept({ sink: new WritableStream({ write: () => Promise.reject(new Error('the disk is full')) }) }),
+  );
+  const outgoing = alice.transfers.send(alice.peer, fileOf(WINDOW).file);
+  await assert.rejects(outgoing.finished, {
+    reason: 'cancelled by the other side: the recipient cannot write it: the disk is full',
+  });
+});
+
+test('a stream is aborted when the file does not arrive, also while it takes its time', async () => {
+  const [alice, bob] = pair();
+  let aborted = null;
+  const sink = new WritableStream(
+    { write: () => new Promise(() => {}), abort: (reason) => void (aborted = reason) },
+    {},
+  );
+  const signalled = new Promise((resolve) => {
+    const stuck = new WritableStream({
+      write: (_, controller) => {
+        controller.signal.addEventListener('abort', () => resolve(null));
+        return new Promise(() => {});
+      },
+    });
+    bob.onFile.add((transfer) => transfer.accept({ sink: transfer.size === 5 ? sink : stuck }));
+  });
+  const first = alice.transfers.send(alice.peer, fileOf(WINDOW).file);
+  await until(() => first.state === 'running');
+  await settle();
+  first.cancel();
+  await signalled;
+  const second = alice.transfers.send(alice.peer, fileOf(5).file);
+  await until(() => second.state === 'running');
+  bob.transfers.ended(bob.peer, new PeerConnectionFailed('peer', 'gone'));
+  await until(() => second.state === 'cancelled');
+  assert.equal(aborted, null); // not before its write has ended, says the standard
+});
+
+test('a file that cannot be read any more is cancelled', async () => {
+  const [alice, bob] = pair();
+  bob.onFile.add((transfer) => transfer.accept());
+  const file = new File([new Uint8Array(10)], 'a');
+  file.slice = () => {
+    throw new DOMException('gone', 'NotReadableError');
+  };
+  const outgoing = alice.transfers.send(alice.peer, file);
+  await assert.rejects(outgoing.finished, { reason: 'the file has changed, or is gone' });
+  assert.equal(outgoing.state, 'failed');
+});
+
+// --- one of them ---------------------------------------------------------------------------------------------------
+
+test('an offer waits for the connection, and says what is on offer', async () => {
+  const side = new Side();
+  side.features = null;
+  const transfer = side.transfers.send(side.peer, new Blob(['hello'], { type: 'text/plain' }), { name: '../../x.txt' });
+  assert.equal(side.opened, 1);
+  assert.ok(side.transfers.busy(side.peer));
+  assert.ok(!side.transfers.busy({ ...side.peer }));
+  side.transfers.connected(side.peer, []);
+  assert.deepEqual(side.take(), []);
+  side.features = ['files', 'calls'];
+  side.transfers.connected(side.peer, side.features);
+  side.transfers.connected(side.peer, side.features);
+  assert.deepEqual(side.take(), [{ type: 'file-offer', id: transfer.id, name: 'x.txt', size: 5, mime: 'text/plain' }]);
+});
+
+test('what is cancelled while others are offered is not offered', () => {
+  const side = new Side();
+  side.features = null;
+  const [first, second] = [1, 2].map((size) => side.transfers.send(side.peer, fileOf(size).file));
+  first?.subscribe(({ state }) => state === 'failed' && second?.cancel());
+  side.features = ['files'];
+  side.refusal = new QueueFull('peer', 1, 1);
+  second?.subscribe(({ state }) => state === 'cancelled' && (side.refusal = null));
+  side.transfers.connected(side.peer);
+  assert.deepEqual([first?.state, second?.state], ['failed', 'cancelled']);
+  assert.deepEqual(
+    side.take().filter((message) => message?.id === second?.id),
+    [],
+  );
+});
+
+test('a peer whose program takes no files is told apart at once', async () => {
+  const side = new Side();
+  side.features = ['calls'];
+  const transfer = side.transfers.send(side.peer, fileOf(5).file);
+  assert.equal(transfer.state, 'failed');
+  await assert.rejects(transfer.finished, FeatureMissing);
+  assert.deepEqual(side.take(), []);
+});
+
+test('what cannot be offered is refused at once', () => {
+  const side = new Side();
+  assert.throws(() => side.transfers.send(side.peer, /** @type {any} */ ('text')), UsageError);
+  side.refusal = new StateError('closed');
+  assert.throws(() => side.transfers.send(side.peer, fileOf(5).file), StateError);
+  assert.ok(!side.transfers.busy(side.peer));
+});
+
+test('what cannot be said ends the transfer', async () => {
+  const { side, transfer } = offered(10);
+  side.refusal = new QueueFull('peer', 1, 1);
+  transfer.accept();
+  assert.equal(transfer.state, 'failed');
+  assert.match(transfer.error.message, /can be queued|waiting/);
+});
+
+test('without a callback files are declined', () => {
+  const side = new Side();
+  side.hear(offer);
+  assert.deepEqual(side.take(), [{ type: 'file-decline', id: ID, reason: 'no files here' }]);
+});
+
+test('only an offer of the other side can be accepted or declined, and only once', () => {
+  const side = new Side();
+  const outgoing = side.transfers.send(side.peer, fileOf(5).file);
+  assert.throws(() => outgoing.accept(), StateError);
+  assert.throws(() => outgoing.decline(), StateError);
+  const { transfer } = offered(5);
+  transfer.accept();
+  assert.throws(() => transfer.accept(), StateError);
+  assert.throws(() => transfer.decline(), StateError);
+});
+
+test('a failure that nobody asks for complains nowhere', async () => {
+  const { side, transfer } = offered(5);
+  void transfer.finished;
+  side.hear({ type: 'file-cancel', id: ID, reason: '' });
+  await settle();
+  assert.equal(transfer.error.reason, 'cancelled by the other side');
+  await assert.rejects(transfer.finished, TransferFailed);
+});
+
+test('a blob has a type only if nothing in it runs when it is opened', async () => {
+  for (const [mime, type] of [
+    ['image/jpeg', 'image/jpeg'],
+    ['video/mp4', 'video/mp4'],
+    ['text/plain', 'text/plain'],
+    ['text/html', ''],
+    ['image/svg+xml', ''],
+    ['application/pdf', ''],
+  ]) {
+    const side = new Side();
+    /** @type {any} */
+    let transfer;
+    side.onFile.add((each) => (transfer = each).accept());
+    side.hear({ ...offer, size: 0, mime });
+    await transfer.finished;
+    assert.equal(transfer.blob.type, type);
+    assert.equal(transfer.mime, mime);
+  }
+});
+
+test('the end of the stream ends what is under peer, and says so', () => {
+  const { side, transfer } = offered(10);
+  const outgoing = side.transfers.send(side.peer, fileOf(5).file);
+  side.take();
+  const fault = new PeerConnectionFailed('peer', 'it has hung up');
+  side.transfers.ended(side.peer, fault);
+  assert.deepEqual([transfer.state, outgoing.state], ['failed', 'failed']);
+  assert.deepEqual([transfer.error.cause, outgoing.error.cause], [fault, fault]);
+  assert.equal(transfer.error.reason, 'it has hung up');
+  assert.deepEqual(
+    side.take().map((message) => message?.type),
+    ['file-cancel', 'file-cancel'],
+  );
+});
+
+test('what was not offered yet can be offered to the one who has taken the place of the other', () => {
+  const side = new Side();
+  side.features = null;
+  const transfer = side.transfers.send(side.peer, fileOf(5).file);
+  side.transfers.ended(side.peer, new PeerConnectionFailed('peer', 'started anew'), true);
+  assert.equal(transfer.state, 'offered');
+  side.features = ['files'];
+  side.transfers.connected(side.peer, []);
+  side.transfers.ended(side.peer, new PeerConnectionFailed('peer', 'started anew'), true);
+  assert.equal(transfer.state, 'failed');
+});
+
+test('closing ends everything, and says nothing', () => {
+  const { side, transfer } = offered(10);
+  side.transfers.close();
+  assert.equal(transfer.error.reason, 'the store was closed');
+  assert.deepEqual(side.take(), []);
+});
+
+test('an offer too many fails alone', async () => {
+  const [alice, bob] = pair();
+  bob.onFile.add(() => {});
+  const all = Array.from({ length: MAX_OPEN + 1 }, () => alice.transfers.send(alice.peer, fileOf(1).file));
+  await assert.rejects(/** @type {any} */ (all.at(-1)).finished, { reason: 'declined: too many files' });
+  assert.ok(all.slice(0, MAX_OPEN).every(({ state }) => state === 'offered'));
+});
+
+test('many files that wait for a peer which takes none all fail', async () => {
+  const side = new Side();
+  side.features = null;
+  const all = Array.from({ length: 3000 }, () => side.transfers.send(side.peer, fileOf(1).file));
+  side.features = [];
+  side.transfers.connected(side.peer, []);
+  assert.ok(all.every((transfer) => transfer.error instanceof FeatureMissing));
+});
+
+test('a message of the application waits behind one window, however many files are accepted', async () => {
+  const side = new Side();
+  const all = Array.from({ length: 3 }, () => side.transfers.send(side.peer, fileOf(1.5 * WINDOW).file));
+  const [first, second, third] = all.map(({ id }) => id);
+  side.take();
+  /** What was sent meanwhile, by file. */
+  const sent = async () => {
+    for (let round = 0; round < 50; round++) await settle();
+    /** @type {Record<string, number>} */
+    const sizes = {};
+    for (const each of side.take()) {
+      if (each?.type === 'piece') sizes[each.id] = (sizes[each.id] ?? 0) + each.data.length;
+    }
+    return sizes;
+  };
+  all.forEach(({ id }) => side.hear({ type: 'file-accept', id }));
+  assert.deepEqual(await sent(), { [first]: WINDOW });
+  side.hear({ type: 'file-received', id: first, bytes: CONFIRM });
+  assert.deepEqual(await sent(), { [first]: CONFIRM });
+  side.hear({ type: 'file-received', id: first, bytes: WINDOW });
+  assert.deepEqual(await sent(), { [first]: 0.5 * WINDOW - CONFIRM });
+  side.hear({ type: 'file-received', id: first, bytes: 1.5 * WINDOW });
+  assert.deepEqual(await sent(), { [second]: WINDOW });
+  all[1].cancel();
+  assert.deepEqual(await sent(), { [third]: WINDOW });
+});
+
+test('a transfer whose messages are read from the wire works as well', () => {
+  const { side, transfer } = offered(2);
+  transfer.accept();
+  const bytes = [encodePiece(ID, 0, Uint8Array.of(1)), encodeControl({ type: 'file-cancel', id: ID, reason: 'x' })];
+  bytes.forEach((each) => side.hear(decodeControl(each)));
+  assert.equal(transfer.state, 'cancelled');
+});
+
+test('applications see of a transfer what is for them, and nothing else', () => {
+  const [alice] = pair();
+  const transfer = alice.transfers.send(alice.peer, fileOf(1).file);
+  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(transfer));
+  const told = ['state', 'transferred', 'error', 'blob'];
+  assert.deepEqual(methods, ['constructor', ...told, 'accept', 'decline', 'cancel', 'subscribe']);
+  assert.deepEqual(
+    Object.keys(transfer).sort().join(),
+    'blob,direction,error,finished,id,mime,name,size,state,transferred,userId',
+  );
+});

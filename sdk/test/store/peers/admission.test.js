@@ -1,0 +1,125 @@
+/** Who is let in. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConnectionLost, InvalidAddress, TooManyPeers } from '../../../src/errors.js';
+import { toBase64 } from '../../../src/protocol/codec.js';
+import { admit, MAX_REFUSALS, MAX_WAITING } from '../../../src/store/peers/admission.js';
+import { settle } from '../../support/fake_timers.js';
+
+const KEY = new Uint8Array(32).fill(1);
+const SLIP = 'accept has to answer true or false at once';
+const OTHER = new Uint8Array(32).fill(2);
+
+const offer = (key = KEY) => ({
+  type: 'offerReceived',
+  sender: 'bob/phone',
+  connection: 'c',
+  proof: key && { publicKey: toBase64(key), nonce: '', signature: '' },
+});
+const peerOf = (userId, fields = {}) => ({ userId, wanted: false, admitted: null, ...fields });
+
+function made(accept = null, peer = peerOf) {
+  const byes = [];
+  const client = {
+    userId: 'alice',
+    async sendBye(to, { connection, reason, code, retryAfter }) {
+      byes.push([to, connection, reason, code, retryAfter]);
+      throw new ConnectionLost('gone'); // which is nobody's business
+    },
+  };
+  return { byes, context: { client, setup: { accept }, peer } };
+}
+
+test('everybody is let in when nobody has said otherwise', () => {
+  const { byes, context } = made(null, (userId, stranger) => peerOf(userId, { stranger }));
+  const peer = admit(offer(), 'bob', undefined, context);
+  assert.deepEqual([peer.admitted, peer.stranger], [KEY, true]);
+  assert.deepEqual(byes, []);
+});
+
+test('the application is asked once for each key, and not about those whom it wants', () => {
+  const questions = [];
+  const peer = peerOf('bob');
+  const accept = (userId, key) => {
+    questions.push([userId, key]);
+    return true;
+  };
+  const { context } = made(accept, () => peer);
+  admit(offer(), 'bob', peer, context);
+  admit(offer(), 'bob', peer, context);
+  assert.deepEqual(questions, [['bob', KEY]]);
+  admit(offer(OTHER), 'bob', peer, context);
+  assert.deepEqual(questions, [
+    ['bob', KEY],
+    ['bob', OTHER],
+  ]);
+  admit(offer(), 'bob', peerOf('bob', { wanted: true }), context);
+  assert.equal(questions.length, 2);
+});
+
+test('who is not let in is told so; only true lets in, and a callback that throws nobody; a promise is a slip that is logged', async (t) => {
+  const log = t.mock.method(console, 'error', () => {});
+  const fails = () => {
+    throw new Error('oops');
+  };
+  for (const accept of [() => false, () => undefined, async () => false, async () => true, fails]) {
+    const { byes, context } = made(accept, () => assert.fail());
+    assert.equal(admit(offer(), 'bob', undefined, context), undefined);
+    assert.deepEqual(byes, [['bob/phone', 'c', 'not accepted', 'not-accepted', undefined]]);
+  }
+  assert.deepEqual(
+    log.mock.calls.map(({ arguments: [error] }) => error.message),
+    [SLIP, SLIP, 'oops'],
+  );
+  await settle();
+});
+
+test('who is too much is told so, and whose name breaks the rules', async () => {
+  for (const [error, told] of [
+    [new TooManyPeers(1), [['bob/phone', 'c', 'too many peers', 'too-many-peers', 30]]],
+    [new InvalidAddress('bob', 'it is'), [['bob/phone', 'c', 'the name breaks the rules', 'not-accepted', undefined]]],
+  ]) {
+    const { byes, context } = made(null, () => {
+      throw error;
+    });
+    assert.equal(admit(offer(), 'bob', undefined, context), undefined);
+    assert.deepEqual(byes, told);
+  }
+  await settle();
+});
+
+test('an offer without a key, or in our own name, is left to the check of proofs', () => {
+  const { byes, context } = made(() => assert.fail());
+  const peer = peerOf('bob');
+  assert.equal(admit(offer(null), 'bob', peer, context), peer);
+  assert.equal(admit(offer(null), 'bob', undefined, context), undefined);
+  assert.equal(admit(offer(), 'alice', undefined, context), undefined);
+  assert.deepEqual(
+    byes.map(([, , , code]) => code),
+    ['bad-proof', 'bad-proof'],
+  ); // nobody else would answer
+});
+
+test('a flood of offers does not become a flood of refusals', async () => {
+  const { byes, context } = made(
+    () => false,
+    () => assert.fail(),
+  );
+  for (let n = 0; n < 1000; n++) admit(offer(), 'bob', undefined, context);
+  assert.equal(byes.length, MAX_REFUSALS);
+  await settle();
+  assert.equal(byes.length, MAX_REFUSALS + 1); // the newest
+});
+
+test('callers who come all at once are all told, a few at a time, as far as there is room', async () => {
+  const { byes, context } = made(
+    () => false,
+    () => assert.fail(),
+  );
+  const most = MAX_REFUSALS + MAX_WAITING;
+  for (let n = 0; n <= most; n++) admit({ ...offer(), sender: `user${n}` }, `user${n}`, undefined, context);
+  assert.equal(byes.length, MAX_REFUSALS);
+  for (let rounds = 0; byes.length < most && rounds < 100; rounds++) await settle();
+  assert.deepEqual(new Set(byes.map(([to]) => to)).size, most);
+  assert.deepEqual(byes.at(-1), [`user${most - 1}`, 'c', 'not accepted', 'not-accepted', undefined]);
+});
