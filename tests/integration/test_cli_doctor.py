@@ -37,7 +37,7 @@ class LittleStun(asyncio.DatagramProtocol):
 @pytest.fixture
 async def stun() -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_address(LittleStun, local_addr=("127.0.0.1", 0))
+    transport, _ = await loop.create_datagram_endpoint(LittleStun, local_addr=("127.0.0.1", 0))
     yield f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
     transport.close()
 
