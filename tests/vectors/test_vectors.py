@@ -27,6 +27,7 @@ from aldis.protocol.codec import (
     from_base64,
     to_base64,
 )
+from aldis.protocol.frames import close_reason
 from aldis.store import controls
 
 FOLDER = Path(__file__).parent
@@ -158,6 +159,14 @@ def test_a_frame_of_a_server_is_a_message_or_unknown_or_an_error(vector: dict[st
         assert vector["unknown"]
     else:
         assert encode_text(message) == vector["encoded"]
+
+
+# --- WebSocket frames -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "kept"), vectors("frames")["closeReasons"], ids=len)
+def test_a_close_reason_is_cut_between_two_characters(text: str, kept: str) -> None:
+    assert close_reason(text) == kept.encode()
 
 
 # --- data channel ---------------------------------------------------------------------------------------------------

@@ -8,14 +8,12 @@
  * said, and some of those forbid to come back (`protocol/codes.js`).
  */
 import { ABNORMAL, GOING_AWAY } from '../protocol/codes.js';
+import { closeReason } from '../protocol/frames.js';
+import { PROTOCOL } from '../protocol/names.js';
 import { catchUp, timers } from './timers.js';
 
-// A platform fails a connection to a server that does not choose it (WHATWG WebSockets, "establish").
-const SUBPROTOCOL = 'aldis.v1';
 // Seconds. How long the other side has to answer a CLOSE frame before we go on without it.
 const CLOSE_TIMEOUT = 2;
-// Characters, of up to three bytes each: 123 bytes fit into a CLOSE frame (RFC 6455 section 5.5).
-const MAX_REASON = 40;
 // Bytes on their way out that the network has not taken. Who has so much to say to a server is not heard any more.
 const MOST_BACKLOG = 4 * 1024 * 1024;
 // Servers that are there without a network, too.
@@ -78,7 +76,8 @@ export function openTransport(url, { WebSocket, connectTimeout }, { opened, rece
   }
 
   try {
-    ws = new WebSocket(url, SUBPROTOCOL);
+    // A platform fails a connection to a server that does not choose it (WHATWG WebSockets, "establish").
+    ws = new WebSocket(url, PROTOCOL);
     ws.onopen = () => {
       if (over) return;
       cancelTimer();
@@ -109,7 +108,7 @@ export function openTransport(url, { WebSocket, connectTimeout }, { opened, rece
       } else if (!over) {
         cancelTimer();
         cancelTimer = timers.callLater(CLOSE_TIMEOUT, () => finish(ABNORMAL, ''));
-        ws?.close(code, reason.slice(0, MAX_REASON));
+        ws?.close(code, closeReason(reason));
       }
     },
   };

@@ -21,9 +21,10 @@
  * @import { Bytes } from './codec.js'
  */
 import { clean, fromUtf8, toUtf8 } from './codec.js';
+import { PROTOCOL } from './names.js';
 import { check, integer, list, nullable, parse, shape, text } from './shapes.js';
 
-export const LABEL = 'aldis.v1';
+export const LABEL = PROTOCOL;
 export const VERSION = 1;
 // RFC 8841 lets a peer that says nothing take 64 KiB; 16 KiB is what every stack takes unfragmented.
 export const MAX_FRAME = 64 * 1024;

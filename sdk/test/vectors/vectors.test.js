@@ -7,6 +7,7 @@ import * as proofs from '../../src/identity/proofs.js';
 import { deviceProblem, join, sortsBefore, split, userIdProblem } from '../../src/protocol/addresses.js';
 import * as channel from '../../src/protocol/channel.js';
 import { decodeServerMessage, fromBase64, toBase64 } from '../../src/protocol/codec.js';
+import { closeReason } from '../../src/protocol/frames.js';
 import { checkFingerprint } from '../../src/store/peers/pinning.js';
 import { fromHex, toHex, vectors } from '../support/vectors.js';
 
@@ -114,6 +115,14 @@ for (const vector of vectors('codec').server) {
     } else {
       assert.deepEqual(decodeServerMessage(vector.text), vector.unknown ? null : JSON.parse(vector.encoded));
     }
+  });
+}
+
+// --- WebSocket frames -------------------------------------------------------------------------------------------------
+
+for (const [text, kept] of vectors('frames').closeReasons) {
+  test(`a close reason of ${text.length} units is cut between two characters`, () => {
+    assert.equal(closeReason(text), kept);
   });
 }
 

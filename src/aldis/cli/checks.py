@@ -21,13 +21,14 @@ from aldis.cli.exits import ExitCode, exit_code_of, explain
 from aldis.cli.text import safe_line
 from aldis.client.address import ServerAddress, is_this_machine
 from aldis.client.client import SignalingClient
-from aldis.client.probe import SUBPROTOCOL, Probe
+from aldis.client.probe import Probe
 from aldis.errors import AldisError, ConfigError, EngineMissing, ServerUnreachable
 from aldis.identity.keys import Identity
 from aldis.peer.engine import Engine, EngineConfig, EngineRefused
 from aldis.peer.engines.catalog import ENGINES, load_engine
 from aldis.peer.selftest import Gathered, ask_stun, gather, loop_back
 from aldis.protocol.messages import IceServer
+from aldis.protocol.names import PROTOCOL
 
 _MAX_SKEW: Final = 30.0  # seconds; time-limited TURN credentials and certificates go wrong beyond some minutes
 _STUN_URL = re.compile(r"stun:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:?\[\]]+))(?::(?P<port>\d+))?$")  # RFC 7064
@@ -207,16 +208,16 @@ async def _reach(probe: Probe) -> AsyncIterator[Check]:
     except ServerUnreachable as error:
         yield _failed(step, error, _ADVICE[step])
         return
-    if upgrade.subprotocol != SUBPROTOCOL:
+    if upgrade.subprotocol != PROTOCOL:
         yield Check(
             step,
             Mark.FAIL,
-            f"upgraded, but the server does not speak {SUBPROTOCOL}",
+            f"upgraded, but the server does not speak {PROTOCOL}",
             "This is another kind of WebSocket server, or a much older one. Check host, port and path.",
             ExitCode.SERVER_UNREACHABLE,
         )
         return
-    yield Check(step, Mark.OK, f"upgraded, speaks {SUBPROTOCOL}")
+    yield Check(step, Mark.OK, f"upgraded, speaks {PROTOCOL}")
     if upgrade.date is not None:
         yield _clock(upgrade.date - time.time())
 

@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 
 from aldis.client.address import ServerAddress, misdirected
 from aldis.errors import ServerUnreachable, StateError
-from aldis.protocol.channel import LABEL
 from aldis.protocol.codec import to_base64
+from aldis.protocol.names import PROTOCOL
 
-SUBPROTOCOL: Final = LABEL  # the data channel and the WebSocket carry the same name and version
 _WEBSOCKET_GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _MAX_RESPONSE: Final = 16 * 1024  # an upgrade response has some 200 bytes; a page of another server may have more
 
@@ -113,7 +112,7 @@ class Probe:
             (
                 f"GET {self._target} HTTP/1.1\r\nHost: {self.server.server}\r\nUpgrade: websocket\r\n"
                 f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-                f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nUser-Agent: aldis-doctor\r\n\r\n"
+                f"Sec-WebSocket-Protocol: {PROTOCOL}\r\nUser-Agent: aldis-doctor\r\n\r\n"
             ).encode()
         )
         status, headers = await self._response(reader)

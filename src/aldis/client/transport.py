@@ -36,11 +36,11 @@ from picows import (
 from picows.url import WSParsedURL
 
 from aldis.client.address import ServerAddress, misdirected
-from aldis.client.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.errors import ServerUnreachable
 from aldis.protocol.codes import CloseCode
+from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close
+from aldis.protocol.names import PROTOCOL
 
-SUBPROTOCOL: Final = "aldis.v1"
 # Far above what a server relays (64 KiB by default), and a bound on what one can make us keep.
 MAX_MESSAGE: Final = 1024 * 1024
 # Messages that come before anybody listens: the server's first words, not a stream of them; all together they may be
@@ -247,10 +247,10 @@ async def open_transport(
 
     def accept(request: WSUpgradeRequest, response: WSUpgradeResponse) -> _Frames:
         chosen = response.headers.get("Sec-WebSocket-Protocol")
-        if chosen != SUBPROTOCOL:
+        if chosen != PROTOCOL:
             problem = (
                 "it is no Aldis server, or one for clients of the classic dialect only: it did not take the "
-                f"sub-protocol {SUBPROTOCOL}"
+                f"sub-protocol {PROTOCOL}"
             )
             raise ServerUnreachable(address.url, problem)
         return _Frames(max_message)
@@ -271,7 +271,7 @@ async def open_transport(
             accept,
             address.url,
             ssl_context=ssl_context,
-            extra_headers={"Host": address.server, "Sec-WebSocket-Protocol": SUBPROTOCOL},
+            extra_headers={"Host": address.server, "Sec-WebSocket-Protocol": PROTOCOL},
             # A redirection would change the host that is signed.
             max_redirects=0,
             max_frame_size=max_message,

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from aldis.hub.limits import FaultBudget
 from aldis.hub.resume import Replay
 from aldis.protocol.messages import Register, RequestId, SealKey
+from aldis.protocol.names import PROTOCOL
 
 # Room for the largest WebSocket header of a server (RFC 6455 section 5.2: 10 bytes; picows wants 14), so that a frame
 # can be sent from the buffer in which the message was encoded, without a copy.
@@ -23,7 +24,7 @@ class Dialect(Enum):
     """What a client speaks: `aldis.v1` when it offered that sub-protocol, else the classic dialect."""
 
     CLASSIC = "classic"
-    V1 = "aldis.v1"
+    V1 = PROTOCOL
 
 
 class Stage(Enum):

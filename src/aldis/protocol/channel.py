@@ -34,8 +34,9 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from aldis.errors import ProtocolViolation
+from aldis.protocol.names import PROTOCOL
 
-LABEL: Final = "aldis.v1"
+LABEL: Final = PROTOCOL
 VERSION: Final = 1
 # RFC 8841 lets a peer that says nothing take 64 KiB; the W3C examples use 16 KiB, which every stack takes unfragmented.
 MAX_FRAME: Final = 64 * 1024

@@ -32,10 +32,10 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in
 from aldis.errors import ConfigError
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
+from aldis.protocol.names import PROTOCOL
 from aldis.server.doorway import HANDSHAKE_TIMEOUT, Doorway
 from aldis.server.http import (
     MISDIRECTED,
-    SUBPROTOCOL,
     FrontDoor,
     Headers,
     PlainRequest,
@@ -69,7 +69,7 @@ READ_BUFFER: Final = 2048
 LISTEN_BACKLOG: Final = 4096
 # One response for all connections of a dialect: picows sets the accept key and sends it at once.
 _SWITCHING: Final = {
-    Dialect.V1: WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL}),
+    Dialect.V1: WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": PROTOCOL}),
     Dialect.CLASSIC: WSUpgradeResponse.create_101_response(),
 }
 

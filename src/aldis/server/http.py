@@ -32,9 +32,9 @@ from multidict import CIMultiDict
 
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
+from aldis.protocol.names import PROTOCOL
 from aldis.server.names import Arrival, Host, ServerNames, read_host
 
-SUBPROTOCOL: Final = "aldis.v1"
 WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws", b"/ws/"})
 # What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
 RETRY_AFTER: Final = 5
@@ -266,7 +266,7 @@ class FrontDoor:
         headers["Connection"] = "upgrade"
         headers["Upgrade"] = "websocket"
         offered = tokens(headers, "Sec-WebSocket-Protocol")
-        dialect = Dialect.V1 if SUBPROTOCOL in offered else Dialect.CLASSIC
+        dialect = Dialect.V1 if PROTOCOL in offered else Dialect.CLASSIC
         if own is None:
             return Upgrade(dialect, host.text, CloseCode.UNKNOWN_HOST)
         return Upgrade(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)

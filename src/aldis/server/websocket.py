@@ -30,6 +30,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Session
 from aldis.protocol.codes import CloseCode
+from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
 from aldis.server.http import Upgrade
 
 # What may wait for a slow reader: a second of heavy traffic to one client, and bounded for many of them.
@@ -41,12 +42,10 @@ FULL: Final = 256 * 1024
 CLOSE_TIMEOUT: Final = 5.0
 # Of so many relayed messages the time of one is taken: to take it costs a twentieth of what it measures.
 MEASURED_ONE_IN: Final = 16
-# RFC 6455 section 5.5: a control frame has at most 125 bytes, two of them the close code.
-_MAX_REASON: Final = 123
 # RFC 6455 section 7.4.2: the last of the private codes.
 _LAST_CODE: Final = 4999
 
-# What a browser is told that may not come in; in at most `_MAX_REASON` bytes.
+# What a browser is told that may not come in; in at most `frames.MAX_REASON` bytes.
 _REFUSALS: Final = {
     CloseCode.ORIGIN_NOT_ALLOWED: "origin not allowed",
     CloseCode.UNKNOWN_HOST: "not a name of this server; if it should be one, its operator has to add it to --names",
@@ -65,7 +64,7 @@ _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 class ClientConnection(WSListener):
     """One client's WebSocket. To picows it is a listener, to the hub a `Connection`."""
 
-    __slots__ = ("_clean", "_closing", "_connections", "_message", "_session", "_transport", "_upgrade", "full")
+    __slots__ = ("_assembler", "_clean", "_closing", "_connections", "_session", "_transport", "_upgrade", "full")
 
     def __init__(self, connections: Connections, upgrade: Upgrade) -> None:
         super().__init__()
@@ -73,8 +72,8 @@ class ClientConnection(WSListener):
         self._upgrade: Upgrade | None = upgrade
         self._transport: WSTransport | None = None
         self._session: Session | None = None
-        # The fragments of a message so far (RFC 6455 section 5.4).
-        self._message: bytearray | None = None
+        # There is one while a message comes in fragments: most connections never need it.
+        self._assembler: Assembler | None = None
         self._closing = False
         self._clean = False
         self.full = False
@@ -95,10 +94,9 @@ class ClientConnection(WSListener):
         if self._closing or self._transport is None:
             return
         self._closing = True
-        self._message = None
-        text = reason.encode()[:_MAX_REASON].decode(errors="ignore")
+        self._assembler = None
         # Its enumeration ends at 1014, but any code of the protocol passes.
-        self._transport.send_close(cast(WSCloseCode, code), text)
+        self._transport.send_close(cast(WSCloseCode, code), close_reason(reason))
         self._connections.closing(self)
 
     def _check_unsent(self) -> None:
@@ -148,7 +146,7 @@ class ClientConnection(WSListener):
             if (
                 frame.msg_type is _TEXT
                 and frame.fin
-                and self._message is None
+                and self._assembler is None
                 and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
             ):
                 try:
@@ -172,9 +170,7 @@ class ClientConnection(WSListener):
             self._refuse(CloseCode.PROTOCOL_ERROR, "reserved bits without an extension")  # RFC 6455 section 5.2
         elif kind is _CLOSE:
             self._closed_by_client(transport, frame)
-        elif kind is _BINARY:
-            self._refuse(CloseCode.UNSUPPORTED_DATA, "binary messages are not spoken here")
-        elif kind is _CONTINUATION or kind is _TEXT:
+        elif kind is _TEXT or kind is _CONTINUATION or kind is _BINARY:
             self._fragment(frame, now)
         else:
             if kind is _PING:
@@ -184,26 +180,17 @@ class ClientConnection(WSListener):
             self._heard(now)
 
     def _fragment(self, frame: WSFrame, now: float) -> None:
-        continued = frame.msg_type is _CONTINUATION
-        if continued == (self._message is None):
-            problem = "a continuation of nothing" if continued else "a message within a message"
-            self._refuse(CloseCode.PROTOCOL_ERROR, problem)  # RFC 6455 section 5.4
+        if self._assembler is None:
+            self._assembler = Assembler(self._connections.max_message_bytes)
+        try:
+            text = self._assembler.data(Opcode(frame.msg_type.value), frame.fin, frame.get_payload_as_bytes())
+        except BadFrame as bad:
+            self._refuse(bad.code, bad.reason)
             return
-        if self._message is None:
-            self._message = bytearray()
-        self._message += frame.get_payload_as_memoryview()
-        if len(self._message) > self._connections.max_message_bytes:
-            self._refuse(CloseCode.TOO_BIG, "message too big")
-            return
-        if not frame.fin:
+        if text is None:
             self._heard(now)
             return
-        message, self._message = self._message, None
-        try:
-            text = message.decode()
-        except UnicodeDecodeError:
-            self._refuse(CloseCode.INVALID_UTF8, "not UTF-8")
-            return
+        self._assembler = None
         self._connections.received(self._session, text, now)
 
     def _closed_by_client(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -211,7 +198,7 @@ class ClientConnection(WSListener):
         # A close without a code (picows: 0, RFC 6455: 1005) is what a browser's `close()` sends: on purpose as well.
         self._clean = code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
         self._closing = True
-        self._message = None
+        self._assembler = None
         # RFC 6455 section 5.5.1: the code is sent back. picows lets two kinds pass that nobody may send (section 7.4).
         reply = code or CloseCode.NORMAL
         if reply == CloseCode.ABNORMAL or reply > _LAST_CODE:
@@ -226,7 +213,7 @@ class ClientConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._closing = True
-        self._message = None
+        self._assembler = None
         self._connections.gone(self)
         session, self._session = self._session, None
         if session is not None:

@@ -22,6 +22,7 @@ from typing import Final, Protocol
 from aldis.errors import QueueFull
 from aldis.peer.transport import Timer, Timers
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, encode_ack
+from aldis.protocol.names import FILES
 from aldis.store.delivery import Delivery
 from aldis.store.feeds import Letter
 from aldis.store.inbox import Inbox
@@ -33,7 +34,7 @@ from aldis.store.state import StoreLimits
 ACK_MESSAGES: Final = 32
 ACK_SECONDS: Final = 0.02
 # What this program can do beyond messages, as its HELLO says it.
-FEATURES: Final = ("files",)
+FEATURES: Final = (FILES,)
 # Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
 # and acknowledges nothing, must not fill the memory with our answers.
 MAX_CONTROLS: Final = 1024

@@ -31,6 +31,7 @@ from aldis.errors import (
     StateError,
     TransferFailed,
 )
+from aldis.protocol.names import FILES
 from aldis.protocol.texts import clean
 from aldis.store import disk
 from aldis.store.controls import (
@@ -56,7 +57,6 @@ from aldis.store.parcels import MAX_OPEN, Incoming, Outgoing, share
 from aldis.store.tasks import Tasks
 from aldis.store.transfer import OPEN, Transfer, TransferState
 
-FEATURE: Final = "files"
 _READ_BYTES: Final = 4 * MAX_PIECE  # at a time: a thread for each piece would cost more than the reading
 _CLOSE_SECONDS: Final = 5.0  # for a disk to finish what it has begun
 
@@ -220,8 +220,8 @@ class Transfers:
             transfer = job.transfer
             if job.announced or not job.is_open():
                 continue
-            if FEATURE not in features:
-                self._end(job, TransferState.FAILED, FeatureMissing(user_id, FEATURE))
+            if FILES not in features:
+                self._end(job, TransferState.FAILED, FeatureMissing(user_id, FILES))
             elif announced < MAX_OPEN:
                 announced += 1
                 job.announced = True

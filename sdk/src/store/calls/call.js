@@ -19,6 +19,7 @@
 import { Callbacks } from '../../client/callbacks.js';
 import { FeatureMissing, PeerConnectionFailed, StateError } from '../../errors.js';
 import { clean } from '../../protocol/codec.js';
+import { CALLS } from '../../protocol/names.js';
 import { bind } from '../../proxies.js';
 import { encodeControl } from '../messages/control.js';
 
@@ -34,7 +35,6 @@ export const RING_SECONDS = 45;
  * Nobody looks longer at a picture that stands still, while the camera is on and whoever else calls hears that it is busy.
  */
 export const AWAY_SECONDS = 30;
-const FEATURE = 'calls';
 
 /**
  * `ringing`: nobody has answered yet. `connecting`: it is accepted, nothing of the other side has come yet. `connected`:
@@ -347,7 +347,7 @@ export class Call {
   /** @param {readonly string[]} features */
   #offer(features) {
     const { id, userId, audio, video } = this;
-    if (!features.includes(FEATURE)) throw new FeatureMissing(userId, FEATURE);
+    if (!features.includes(CALLS)) throw new FeatureMissing(userId, CALLS);
     this.#say({ type: 'call-offer', id, audio, video });
     this.#ids.add(id);
   }

@@ -18,6 +18,7 @@ import { Callbacks } from '../../client/callbacks.js';
 import { FeatureMissing, StateError, TransferFailed } from '../../errors.js';
 import { messageOf } from '../../peer/engine.js';
 import { clean } from '../../protocol/codec.js';
+import { FILES } from '../../protocol/names.js';
 import { bind } from '../../proxies.js';
 import { MAX_PIECE, encodeControl, encodePiece, safeMime, safeName } from '../messages/control.js';
 
@@ -32,7 +33,6 @@ import { MAX_PIECE, encodeControl, encodePiece, safeMime, safeName } from '../me
 export const WINDOW = 1024 * 1024;
 /** How many bytes more have to be written for another confirmation. */
 export const CONFIRM = 256 * 1024;
-const FEATURE = 'files';
 const MAX_UNWRITTEN = 1024; // pieces; honest ones fill the window with 16
 // What a browser shows without running anything that is in it. All else is bytes, whatever the sender says.
 const HARMLESS = /^(audio|video)\/|^image\/(?!svg)|^text\/plain$/;
@@ -188,11 +188,11 @@ export class Transfer {
   static offer(transfer, features) {
     const { id, userId, name, size, mime, state } = transfer;
     if (!transfer.#announced && state === 'offered') {
-      if (features.includes(FEATURE)) {
+      if (features.includes(FILES)) {
         transfer.#announced = true;
         transfer.#tell({ type: 'file-offer', id, name, size, mime });
       } else {
-        transfer.#end('failed', new FeatureMissing(userId, FEATURE));
+        transfer.#end('failed', new FeatureMissing(userId, FILES));
       }
     }
   }

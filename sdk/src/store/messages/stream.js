@@ -17,6 +17,7 @@
 import { DeliveryFailed, QueueFull } from '../../errors.js';
 import { VERSION, encodeAck } from '../../protocol/channel.js';
 import * as Content from '../../protocol/kinds.js';
+import { CALLS, FILES } from '../../protocol/names.js';
 import { Delivery } from './delivery.js';
 import { Inbox } from './inbox.js';
 import { Outbox } from './outbox.js';
@@ -44,7 +45,7 @@ import { Outbox } from './outbox.js';
 export const ACK_MESSAGES = 32;
 export const ACK_SECONDS = 0.02;
 // What this program can do beyond messages, as its HELLO says it.
-export const FEATURES = ['files', 'calls'];
+export const FEATURES = [FILES, CALLS];
 // Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
 // and acknowledges nothing, must not fill the memory with our answers.
 export const MAX_CONTROLS = 1024;

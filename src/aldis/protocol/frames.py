@@ -1,14 +1,18 @@
-"""From WebSocket frames to messages (RFC 6455 section 5.4).
+"""WebSocket frames: joining the fragments of a message, and what a CLOSE frame says (RFC 6455 sections 5.4 and 5.5).
 
-The WebSocket library hands out frames. This joins fragments, with a limit on the whole, and refuses what Aldis has no
-use for. Pure: it knows opcodes and bytes, no library.
+Server and client use it alike: the WebSocket library gives them frames. A message has a limit, is text in UTF-8, and is
+whole before anybody sees it. Pure: it knows opcodes and bytes, no library.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from aldis.protocol.codes import CloseCode
+
+# RFC 6455 section 5.5: a control frame has at most 125 bytes, two of them the close code.
+MAX_REASON: Final = 123
 
 
 class Opcode(IntEnum):
@@ -33,6 +37,8 @@ class BadFrame(Exception):
 
 class Assembler:
     """Joins the data frames of one connection. `limit` is the largest message, in bytes."""
+
+    __slots__ = ("_limit", "_parts")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -72,5 +78,5 @@ def read_close(payload: bytes) -> tuple[int, str]:
 
 
 def close_reason(text: str) -> bytes:
-    """A reason that fits into a CLOSE frame: 123 bytes at most (RFC 6455 section 5.5), cut between characters."""
-    return text.encode(errors="replace")[:123].decode(errors="ignore").encode()
+    """A reason that fits into a CLOSE frame: it is cut between two characters."""
+    return text.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.client.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.protocol.codes import CloseCode
+from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 
 
 def test_a_message_in_one_frame_is_that_message() -> None:
