@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
-from aldis.backends.base import Claim, Question
+from aldis.backends.base import ClaimBinding, Question
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Dialect, Session
 from aldis.hub.settings import HubSettings
@@ -63,7 +63,7 @@ class Bench:
             self.hub.received(session, frame.decode(), NOW)
             while self.questions:
                 question = self.questions.pop()
-                assert isinstance(question, Claim)
+                assert isinstance(question, ClaimBinding)
                 self.hub.answered(question, question.public_key, NOW)
             frame = dialect.reply(bytes(sink.last))
         assert dialect.registered

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aldis.backends.base import Claim, Directory, DirectoryUnavailable, Find, Rotate, answer
+from aldis.backends.base import ClaimBinding, Directory, DirectoryUnavailable, FindBinding, RotateBinding, answer
 from aldis.backends.memory import MemoryDirectory
 from aldis.backends.sqlite import SqliteDirectory
 
@@ -149,11 +149,11 @@ async def test_what_was_asked_before_closing_is_answered(directory: Directory) -
 
 
 async def test_a_question_of_the_hub_is_the_call_of_the_same_name(directory: Directory) -> None:
-    assert await answer(directory, Find(1, "alice")) is None
-    assert await answer(directory, Claim(2, "alice", KEY_A)) == KEY_A
-    assert await answer(directory, Find(3, "alice")) == KEY_A
-    assert await answer(directory, Rotate(4, "alice", KEY_B, KEY_C)) is False
-    assert await answer(directory, Rotate(5, "alice", KEY_A, KEY_C)) is True
+    assert await answer(directory, FindBinding(1, "alice")) is None
+    assert await answer(directory, ClaimBinding(2, "alice", KEY_A)) == KEY_A
+    assert await answer(directory, FindBinding(3, "alice")) == KEY_A
+    assert await answer(directory, RotateBinding(4, "alice", KEY_B, KEY_C)) is False
+    assert await answer(directory, RotateBinding(5, "alice", KEY_A, KEY_C)) is True
 
 
 KEYS = st.sampled_from([KEY_A, KEY_B, KEY_C])

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aldis.backends.base import Answer, Question
+from aldis.backends.base import DirectoryAnswer, Question
+from aldis.hub.name_queue import NameAccess, NameQueues
 from aldis.hub.sessions import Stage
-from aldis.hub.turns import Turn, Turns
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
@@ -216,7 +216,7 @@ class Chaos:
         self.rng = random.Random(seed)
         self.world = World(seed=seed, auth="open", resume_window=5.0, registration_seconds=1e9)
         self.world.directory_waits = True
-        self.answers: list[tuple[Question, Answer, bool]] = []
+        self.answers: list[tuple[Question, DirectoryAnswer, bool]] = []
         self.clients: list[Client] = []
         self.keys = [OLD, NEW, THIRD]
 
@@ -293,37 +293,37 @@ def test_after_all_answers_only_the_bound_key_is_registered(seed: int, steps: in
     chaos.settle()
     only_the_bound_key_is_registered(chaos.world)
     assert chaos.world.hub.pending == 0
-    assert not chaos.world.hub._desk._turns
+    assert not chaos.world.hub._lookups._queues
     assert not [client for client in chaos.clients if client.session.waiting], "nobody waits for ever"
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(Turn), st.booleans()), max_size=30), st.randoms(use_true_random=False))
-def test_turns_come_in_order_and_what_changes_a_binding_is_alone(
-    entries: list[tuple[Turn, bool]], rng: random.Random
+@given(st.lists(st.tuples(st.sampled_from(NameAccess), st.booleans()), max_size=30), st.randoms(use_true_random=False))
+def test_questions_about_a_name_start_in_order_and_one_that_changes_its_binding_runs_alone(
+    entries: list[tuple[NameAccess, bool]], rng: random.Random
 ) -> None:
-    turns = Turns()
+    queues = NameQueues()
     running: list[int] = []
     begun: list[int] = []
 
     def start(index: int) -> bool:
         kind, wanted = entries[index]
         if wanted:
-            assert all(entries[other][0] is kind is not Turn.ALONE for other in running)
+            assert all(entries[other][0] is kind is not NameAccess.ALONE for other in running)
             running.append(index)
         begun.append(index)
         return wanted
 
     for index, (kind, _) in enumerate(entries):
-        turns.take("alice", kind, lambda index=index: start(index))  # type: ignore[misc]
+        queues.put("alice", kind, lambda index=index: start(index))  # type: ignore[misc]
         if running and rng.random() < 0.4:
             running.pop(rng.randrange(len(running)))
-            turns.done("alice")
+            queues.done("alice")
     while running:
         running.pop(rng.randrange(len(running)))
-        turns.done("alice")
+        queues.done("alice")
     assert begun == list(range(len(entries)))
-    assert len(turns) == 0
+    assert len(queues) == 0
 
 
 async def test_a_server_releases_a_name_for_its_operator(tmp_path: Any) -> None:

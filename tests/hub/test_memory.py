@@ -162,7 +162,7 @@ def gone_while_classic(client: Client, name: str) -> None:
 
 @pytest.mark.parametrize("attack", [gone_while_challenged, gone_while_registered, gone_while_classic])
 def test_a_session_that_is_over_keeps_nothing_of_what_its_client_sent(attack: Callable[[Client, str], None]) -> None:
-    """It stands in the timetable until its next time-out: whoever comes and goes would fill the memory with them."""
+    """It stands in the timer queue until its next time-out: whoever comes and goes would fill the memory with them."""
     world = World(auth="open")
     clients = [world.connect(classic=attack is gone_while_classic) for _ in range(64)]
 

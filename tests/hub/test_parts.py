@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.hub.limits import FaultBudget
+from aldis.hub.limits import TokenBucket
 from aldis.hub.resume import Replay
 from aldis.hub.stats import Histogram
-from aldis.hub.timetable import Timetable
+from aldis.hub.timers import TimerQueue
 
 
 def test_a_fault_budget_allows_a_burst_and_drains_with_time() -> None:
-    budget = FaultBudget(2, 0.5, 0.0)
+    budget = TokenBucket(2, 0.5, 0.0)
     assert [budget.spend(0.0), budget.spend(0.0), budget.spend(0.0)] == [True, True, False]
     assert budget.spend(4.0)
 
@@ -34,10 +34,10 @@ def test_a_replay_gives_all_that_came_after_or_nothing(steps: list[tuple[str, in
 
 
 @given(st.lists(st.floats(0, 100), max_size=30), st.lists(st.floats(0, 5), max_size=60))
-def test_a_timetable_brings_each_thing_once_never_early_and_at_most_a_second_late(
+def test_a_timer_queue_brings_each_thing_once_never_early_and_at_most_a_second_late(
     whens: list[float], steps: list[float]
 ) -> None:
-    table: Timetable[int] = Timetable()
+    table: TimerQueue[int] = TimerQueue()
     for index, when in enumerate(whens):
         table.put(index, when)
     now, seen = 0.0, []
@@ -50,8 +50,8 @@ def test_a_timetable_brings_each_thing_once_never_early_and_at_most_a_second_lat
     assert sorted(seen) == list(range(len(whens)))
 
 
-def test_a_timetable_survives_a_long_pause() -> None:
-    table: Timetable[str] = Timetable()
+def test_a_timer_queue_survives_a_long_pause() -> None:
+    table: TimerQueue[str] = TimerQueue()
     assert table.due(5.0) == []
     table.put("a", 10.0)
     table.put("b", 1_000_000.0)

@@ -95,4 +95,4 @@ def test_a_thousand_sessions_relay_come_go_resume_and_leave_nothing_behind() -> 
     assert world.hub.stats.connections_now == 0
     assert world.hub.pending == 0
     assert not world.hub._presence._watchers, "no watch outlives its session"
-    assert not world.hub._timetable._buckets, "no session is still due"
+    assert not world.hub._timers._buckets, "no session is still due"

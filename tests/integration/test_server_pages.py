@@ -14,7 +14,7 @@ from weakref import finalize
 
 import pytest
 
-from aldis.server import endpoint
+from aldis.server import listener
 from aldis.server.app import SignalingServer
 from aldis.server.pages import Pages
 from support.certificates import make_certificates
@@ -52,7 +52,7 @@ async def test_a_browser_gets_the_page_and_asks_again_for_next_to_nothing(server
     status, again_headers, body = await http_get(server.port, again)
     assert (status, body, again_headers["etag"]) == (304, b"", headers["etag"])
     assert "content-length" not in again_headers
-    assert server._endpoint.requests == {"page": 1, "not-modified": 1}
+    assert server._listener.requests == {"page": 1, "not-modified": 1}
 
 
 async def test_every_file_is_served_as_it_is_in_the_package(server: SignalingServer) -> None:
@@ -179,7 +179,7 @@ async def test_a_request_may_come_in_pieces(server: SignalingServer) -> None:
 )
 async def test_anything_but_a_get_without_a_body_is_refused(server: SignalingServer, request_: bytes) -> None:
     assert (await answer(server, request_)).startswith(b"HTTP/1.1 400 ")
-    assert not server._endpoint.requests
+    assert not server._listener.requests
     await is_served(server)
 
 
@@ -203,8 +203,8 @@ async def test_headers_that_never_end_are_cut_off(server: SignalingServer) -> No
 def large(server: SignalingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that no socket's buffer holds, so that it waits for the client."""
     (tmp_path / "index.html").write_bytes(b"x" * 16 * 1024 * 1024)
-    (tmp_path / "small.txt").write_bytes(b"x" * endpoint.AT_ONCE)
-    monkeypatch.setattr(server._endpoint._door, "_site", Pages(tmp_path))
+    (tmp_path / "small.txt").write_bytes(b"x" * listener.AT_ONCE)
+    monkeypatch.setattr(server._listener._routes, "_site", Pages(tmp_path))
 
 
 async def ask_and_read_nothing(server: SignalingServer) -> socket.socket:
@@ -221,21 +221,21 @@ async def ask_and_read_nothing(server: SignalingServer) -> socket.socket:
 async def nothing_waits(server: SignalingServer) -> None:
     """Return when the server has let go of all replies."""
     async with asyncio.timeout(PATIENCE):
-        while server._endpoint._untaken:
+        while server._listener._untaken:
             gone = asyncio.Event()
-            finalize(next(iter(server._endpoint._untaken)), gone.set)
+            finalize(next(iter(server._listener._untaken)), gone.set)
             await gone.wait()
 
 
 async def test_replies_that_nobody_fetches_are_limited(
     server: SignalingServer, large: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "MAX_UNTAKEN", 3)
+    monkeypatch.setattr(listener, "MAX_UNTAKEN", 3)
     greedy = [await ask_and_read_nothing(server) for _ in range(3)]
     for _ in range(10):
         status, headers, _ = await http_get(server.port, PLAIN % b"/")
         assert (status, int(headers["retry-after"]) > 0) == (503, True)
-    assert (server._endpoint.requests["page"], server._endpoint.requests["busy"]) == (3, 10)
+    assert (server._listener.requests["page"], server._listener.requests["busy"]) == (3, 10)
     # What fits into the kernel's hands never waits, and what keeps a load balancer content is among it.
     for path in (b"/small.txt", b"/healthz"):
         assert (await http_get(server.port, PLAIN % path))[0] == 200
@@ -248,12 +248,12 @@ async def test_replies_that_nobody_fetches_are_limited(
 
 
 async def test_who_does_not_fetch_a_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(endpoint, "UNACKNOWLEDGED", 2.0)
+    monkeypatch.setattr(listener, "UNACKNOWLEDGED", 2.0)
     async with SignalingServer(config(names="h")) as server:
         (tmp_path / "index.html").write_bytes(b"x" * 16 * 1024 * 1024)
-        monkeypatch.setattr(server._endpoint._door, "_site", Pages(tmp_path))
+        monkeypatch.setattr(server._listener._routes, "_site", Pages(tmp_path))
         client = await ask_and_read_nothing(server)
-        assert len(server._endpoint._untaken) == 1
+        assert len(server._listener._untaken) == 1
         await nothing_waits(server)
         client.close()
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
-from aldis.server import app, doorway, websocket
+from aldis.server import app, http_connection, websocket
 from aldis.server.app import SignalingServer
 from support.certificates import make_certificates
 from support.patience import PATIENCE
@@ -236,7 +236,7 @@ async def test_a_client_that_comes_and_goes_leaves_nothing_behind(server: Signal
 
 
 async def test_one_that_connects_and_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorway, "HANDSHAKE_TIMEOUT", 0.1)
+    monkeypatch.setattr(http_connection, "HANDSHAKE_TIMEOUT", 0.1)
     async with SignalingServer(config()) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\n")
@@ -264,13 +264,13 @@ async def test_a_bug_in_the_hub_costs_one_connection_and_tells_the_client_nothin
     assert "a secret of the server" in caplog.text
 
 
-async def test_a_bug_in_the_front_door_is_a_500_that_says_nothing(
+async def test_a_bug_in_a_route_is_a_500_that_says_nothing(
     server: SignalingServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def decide(*arguments: object, **more: object) -> None:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(server._endpoint._door, "decide", decide)
+    monkeypatch.setattr(server._listener._routes, "decide", decide)
     status, _, body = await http_get(server.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     assert (status, body) == (500, b"")
     assert "a secret of the server" in caplog.text

@@ -317,7 +317,7 @@ def test_a_broken_message_of_the_server_is_a_violation(text: str, code: str) -> 
         m.Registered(False, "a"),
         m.Rotated("k", 2),
         m.DiscoverResponse("a", True, "k", [m.Device("main"), m.Device("phone", m.SealKey("k", "s"))], 3),
-        m.Presence("a", False),
+        m.PresenceMessage("a", False),
         m.Error("text", "rate-limited", True, 2.5, 4),
         m.Ack("x"),
         m.Pong(),

@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from aldis.backends.base import Claim, Find, Question
+from aldis.backends.base import ClaimBinding, FindBinding, Question
 from aldis.client.backoff import Backoff
 from aldis.client.effects import CloseTransport, Completed, Dial, Failed, Happened, Noted, Result, Send
 from aldis.client.events import SignalingEvent
@@ -80,9 +80,9 @@ class HubPair:
 
     def _look_up(self, question: Question) -> bytes | bool | None:
         match question:
-            case Claim():
+            case ClaimBinding():
                 return self.keys.setdefault(question.user_id, question.public_key)
-            case Find():
+            case FindBinding():
                 return self.keys.get(question.user_id)
         if self.keys.get(question.user_id) != question.old_key:
             return False

@@ -16,7 +16,7 @@ import json
 import random
 from typing import Any
 
-from aldis.backends.base import Claim, Find, Question, Release, Rotate
+from aldis.backends.base import ClaimBinding, FindBinding, Question, ReleaseBinding, RotateBinding
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Dialect, Session
 from aldis.hub.settings import HubSettings, IceSource
@@ -72,13 +72,13 @@ class World:
 
     def _look_up(self, question: Question) -> bytes | bool | None:
         match question:
-            case Claim():
+            case ClaimBinding():
                 return self.keys.setdefault(question.user_id, question.public_key)
-            case Find():
+            case FindBinding():
                 return self.keys.get(question.user_id)
-            case Release():
+            case ReleaseBinding():
                 return self.keys.pop(question.user_id, None) is not None
-            case Rotate():
+            case RotateBinding():
                 if self.keys.get(question.user_id) != question.old_key:
                     return False
                 self.keys[question.user_id] = question.new_key

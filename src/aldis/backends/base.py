@@ -1,8 +1,8 @@
 """What the hub needs kept outside itself: which key a user's name is bound to.
 
-The hub never waits. It asks a *question* (`Claim`, `Find`, `Rotate`, `Release`), and whoever runs the hub puts the
-question to a `Directory` and brings the outcome back as a call. A question carries a `token` of the hub's own, by which
-it finds the session that is waiting; nobody else looks at it.
+The hub never waits. It asks a `Question`, and whoever runs the hub puts the question to a `Directory` and brings the
+outcome back as a call. A question carries a `token` of the hub's own, by which the hub finds the session that is
+waiting; nobody else looks at it.
 
 Rules for a backend, checked for all of them by tests/contract/test_directory.py:
 
@@ -19,7 +19,7 @@ This module does not know who may ask what: proofs are checked by the hub before
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 from aldis.errors import RemoteError
 
@@ -33,26 +33,29 @@ class DirectoryUnavailable(RemoteError):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimBinding:
     """Whose name is this? Answered with the key that the name is bound to; binds it to `public_key` if it was free."""
 
+    kind: ClassVar[str] = "claim"
     token: int
     user_id: str
     public_key: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Find:
+class FindBinding:
     """Which key is the name bound to? Answered with the key, or None."""
 
+    kind: ClassVar[str] = "find"
     token: int
     user_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rotate:
+class RotateBinding:
     """Hand the name over from `old_key` to `new_key`. Answered with whether the name is bound to `new_key` now."""
 
+    kind: ClassVar[str] = "rotate"
     token: int
     user_id: str
     old_key: bytes
@@ -60,15 +63,16 @@ class Rotate:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleaseBinding:
     """End the binding, by the operator's word. Answered with whether there was one."""
 
+    kind: ClassVar[str] = "release"
     token: int
     user_id: str
 
 
-Question: TypeAlias = Claim | Find | Rotate | Release
-Answer: TypeAlias = bytes | bool | None
+Question: TypeAlias = ClaimBinding | FindBinding | RotateBinding | ReleaseBinding
+DirectoryAnswer: TypeAlias = bytes | bool | None
 
 
 class Directory(Protocol):
@@ -97,17 +101,17 @@ class Directory(Protocol):
         """Return when the directory can be read and written; raise `DirectoryUnavailable` with the reason if not."""
 
     async def close(self) -> None:
-        """Answer the calls that were made, let go of what is open. Calls made afterwards are refused."""
+        """DirectoryAnswer the calls that were made, let go of what is open. Calls made afterwards are refused."""
 
 
-async def answer(directory: Directory, question: Question) -> Answer:
+async def answer(directory: Directory, question: Question) -> DirectoryAnswer:
     """Put a hub's question to a directory."""
     match question:
-        case Claim():
+        case ClaimBinding():
             return await directory.claim(question.user_id, question.public_key)
-        case Find():
+        case FindBinding():
             return await directory.find(question.user_id)
-        case Rotate():
+        case RotateBinding():
             return await directory.rotate(question.user_id, question.old_key, question.new_key)
-        case Release():
+        case ReleaseBinding():
             return await directory.release(question.user_id)

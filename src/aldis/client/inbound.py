@@ -33,7 +33,7 @@ from aldis.protocol.texts import clean
 MAX_CONNECTION: Final = 128
 
 # All that counts for resume (docs/protocol.md, "Resume").
-Numbered: TypeAlias = m.Presence | m.Relayed
+Numbered: TypeAlias = m.PresenceMessage | m.Relayed
 
 
 class PeerFault(ProtocolViolation):
@@ -47,7 +47,7 @@ def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent
 
     Raises `PeerFault` when the sender is to blame, else `ProtocolViolation`.
     """
-    if isinstance(message, m.Presence):
+    if isinstance(message, m.PresenceMessage):
         return PresenceChanged(
             message.user_id,
             message.online,

@@ -404,7 +404,7 @@ class ClientMachine:
                 seconds = min(max(message.reconnect_in, 0.0), LONGEST_ABSENCE)
                 self._leave_at = now + seconds
                 self._tell(GoingAway(seconds))
-            case m.Presence() | m.Offer() | m.Answer() | m.IceCandidate() | m.Bye() | m.Relay():
+            case m.PresenceMessage() | m.Offer() | m.Answer() | m.IceCandidate() | m.Bye() | m.Relay():
                 self._numbered(message, size, now)
             case _:
                 self._replied(message, now)
@@ -416,7 +416,7 @@ class ClientMachine:
         try:
             event = event_of(message, self._requests.states)
             # A presence that was on its way when its watch ended concerns nobody.
-            if event is not None and (not isinstance(message, m.Presence) or message.user_id in self._watches):
+            if event is not None and (not isinstance(message, m.PresenceMessage) or message.user_id in self._watches):
                 self._tell(event)
         except PeerFault as fault:
             self._note(str(fault))

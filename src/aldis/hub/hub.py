@@ -17,16 +17,16 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
-from aldis.backends.base import Answer, Find, Question
-from aldis.hub.desk import Desk
-from aldis.hub.limits import FaultBudget
+from aldis.backends.base import DirectoryAnswer, FindBinding, Question
+from aldis.hub.limits import TokenBucket
+from aldis.hub.lookups import PendingLookups
+from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.registration import Registrar, devices_of, dialect_admitted
 from aldis.hub.sessions import Connection, Dialect, Session, Stage
 from aldis.hub.settings import HubSettings, IceSource, NoIceServers
 from aldis.hub.stats import HubStats
-from aldis.hub.timetable import Timetable
-from aldis.hub.voice import Voice
+from aldis.hub.timers import TimerQueue
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import (
@@ -78,20 +78,20 @@ class Hub:
         self._ice = ice or NoIceServers()
         self._random = random
         self._wall = wall
-        self._voice = Voice(self.stats)
-        self._desk = Desk(settings, ask)
+        self._outgoing = Outgoing(self.stats)
+        self._lookups = PendingLookups(settings, ask)
         self._presence = Presence()
         self._newest = self._presence.newest
         self._registrar = Registrar(
             settings,
-            voice=self._voice,
-            desk=self._desk,
+            outgoing=self._outgoing,
+            lookups=self._lookups,
             presence=self._presence,
             stats=self.stats,
             random=random,
             wall=wall,
         )
-        self._timetable: Timetable[Session] = Timetable()
+        self._timers: TimerQueue[Session] = TimerQueue()
         self._attached: set[Session] = set()
         self._draining = False
         self._handlers: dict[type[Struct], _Handler] = {
@@ -126,7 +126,7 @@ class Hub:
         if self._draining:
             self._registrar.end(session, CloseCode.GOING_AWAY, "this server is going away")
         else:
-            self._timetable.put(session, self._look_again(session))
+            self._timers.put(session, self._look_again(session))
         return session
 
     def received(self, session: Session, text: str, now: float) -> bool:
@@ -172,7 +172,7 @@ class Hub:
     def tick(self, now: float) -> None:
         """Time has passed: ping the silent, close the dead and the late, end what cannot be resumed any more."""
         self._registrar.look_up_doubtful()
-        due = self._timetable.due(now)
+        due = self._timers.due(now)
         due.reverse()
         try:
             # Sessions whose connections were lost together end together, and watch each other perhaps.
@@ -182,11 +182,11 @@ class Hub:
         finally:
             # A fault in one must not leave the others without a time-out.
             for session in due:
-                self._timetable.put(session, now)
+                self._timers.put(session, now)
 
-    def answered(self, question: Question, answer: Answer, now: float) -> None:
+    def answered(self, question: Question, answer: DirectoryAnswer, now: float) -> None:
         """The directory has answered."""
-        asked = self._desk.take(question)
+        asked = self._lookups.take(question)
         if asked is not None:
             session = asked.waiting
             if session is not None:
@@ -195,23 +195,23 @@ class Hub:
                 if session is not None or asked.always:
                     asked.then(answer, now)
             finally:
-                self._desk.done(asked)
+                self._lookups.done(asked)
             if session is not None:
                 self._go_on(session, now)
 
     def failed(self, question: Question, now: float) -> None:
         """The directory could not answer."""
-        asked = self._desk.take(question)
+        asked = self._lookups.take(question)
         if asked is not None:
             session = asked.waiting
             if session is not None:
                 session.waiting = False
                 self._registrar.not_admitted(session)
                 text = "the server cannot look up names now; try again in a moment"
-                self._voice.refuse(session, asked.kind, ErrorCode.INTERNAL, text, asked.re, retry_after=1.0)
+                self._outgoing.refuse(session, asked.kind, ErrorCode.INTERNAL, text, asked.re, retry_after=1.0)
             if asked.failed is not None:
                 asked.failed()
-            self._desk.done(asked)
+            self._lookups.done(asked)
             if session is not None:
                 self._go_on(session, now)
 
@@ -233,7 +233,7 @@ class Hub:
         for session in list(self._attached):
             if not session.classic:
                 share = int.from_bytes(self._random(2), "big") / 0xFFFF
-                self._voice.say(session, m.GoingAway(round(share * self.settings.drain_spread, 3)))
+                self._outgoing.send(session, m.GoingAway(round(share * self.settings.drain_spread, 3)))
             self._registrar.send_away(session, CloseCode.GOING_AWAY, "this server is going away")
 
     # --- what others may ask ----------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ class Hub:
     @property
     def pending(self) -> int:
         """How many questions the directory has not answered yet."""
-        return len(self._desk)
+        return len(self._lookups)
 
     @property
     def users_online(self) -> int:
@@ -260,14 +260,14 @@ class Hub:
             return False
         if session.classic and kind in _NOT_CLASSIC:
             return self._unreadable(session, DecodeFailed(ErrorCode.UNKNOWN_TYPE, ""), now)
-        refused = self._voice.refused
+        refused = self._outgoing.refused
         self._handlers[kind](session, message, now)
-        if self._voice.refused == refused:
+        if self._outgoing.refused == refused:
             self._tallies[kind].count += 1
         return False
 
     def _hold_back(self, session: Session, text: str) -> bool:
-        if not self._desk.hold_back(session, text):
+        if not self._lookups.hold_back(session, text):
             self._registrar.end(session, CloseCode.OVER_LIMITS, "too many messages before the reply to an earlier one")
         return False
 
@@ -277,7 +277,7 @@ class Hub:
                 if dialect_admitted(self.settings, session.dialect):
                     return True
                 text = "This server wants proof of every name: connect with the sub-protocol aldis.v1"
-                self._voice.refuse(session, _UNREADABLE, ErrorCode.UNAUTHORIZED, text)
+                self._outgoing.refuse(session, _UNREADABLE, ErrorCode.UNAUTHORIZED, text)
                 self._registrar.end(session, CloseCode.UNAUTHORIZED, "the sub-protocol aldis.v1 is required")
                 return False
             if kind in _NOT_CLASSIC:
@@ -285,22 +285,22 @@ class Hub:
         elif kind in _BEFORE_REGISTRATION:
             return True
         tag = self._tags[kind]
-        self._voice.refuse(session, tag, ErrorCode.NOT_REGISTERED, "Not registered: send register first", message.id)
+        self._outgoing.refuse(session, tag, ErrorCode.NOT_REGISTERED, "Not registered: send register first", message.id)
         return False
 
     def _unreadable(self, session: Session, failure: DecodeFailed, now: float) -> bool:
-        self._voice.refuse(session, _UNREADABLE, failure.code, failure.text, failure.re)
+        self._outgoing.refuse(session, _UNREADABLE, failure.code, failure.text, failure.re)
         if failure.code == ErrorCode.UNKNOWN_TYPE:
             return False  # perhaps a newer client: never a reason to disconnect
         if session.faults is None:
-            session.faults = FaultBudget(self.settings.invalid_burst, self.settings.invalid_per_second, now)
+            session.faults = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
         if not session.faults.spend(now):
             self._registrar.end(session, CloseCode.BAD_PROTOCOL, "too many invalid messages")
         return False
 
     def _go_on(self, session: Session, now: float) -> None:
         """Handle the frames that waited for an answer, until one of them needs another."""
-        while session.connection is not None and (text := self._desk.next(session)) is not None:
+        while session.connection is not None and (text := self._lookups.next(session)) is not None:
             self.received(session, text, now)
 
     # --- relaying ---------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ class Hub:
 
     def _empty(self, session: Session, message: m.Relayed, field: str) -> bool:
         kind = self._tags[type(message)]
-        self._voice.refuse(session, kind, ErrorCode.MISSING_FIELDS, f"missing or wrong: {field}", message.id)
+        self._outgoing.refuse(session, kind, ErrorCode.MISSING_FIELDS, f"missing or wrong: {field}", message.id)
         return False
 
     def _relay(self, session: Session, message: m.Relayed) -> bool:
@@ -329,21 +329,21 @@ class Hub:
             message.from_ = session.address
             message.id = UNSET
             if target.connection is not None:
-                self._voice.tell(target, message)
+                self._outgoing.send_numbered(target, message)
                 if re is not UNSET:
-                    self._voice.acknowledge(session, re)
+                    self._outgoing.acknowledge(session, re)
                 self._tallies[type(message)].count += 1
                 return True
             if self._keep(target, message, session, re):
                 self._tallies[type(message)].count += 1
                 return False
         kind = self._tags[type(message)]
-        self._voice.refuse(session, kind, ErrorCode.NOT_ONLINE, f"User {message.to} is not online", re)
+        self._outgoing.refuse(session, kind, ErrorCode.NOT_ONLINE, f"User {message.to} is not online", re)
         return False
 
     def _keep(self, target: Session, message: m.Relayed, sender: Session, re: m.RequestId | UnsetType) -> bool:
         """Keep a message for a detached session; its `ack` follows when the session is resumed, or an error."""
-        if not self._voice.tell(target, message):
+        if not self._outgoing.send_numbered(target, message):
             self._registrar.end(target, CloseCode.SESSION_LOST, "too much was missed")
             return False
         if re is not UNSET and not sender.classic:
@@ -358,25 +358,25 @@ class Hub:
         user_id = message.user_id
         problem = user_id_problem(user_id)
         if problem:
-            self._voice.refuse(session, "discover", ErrorCode.INVALID_FIELD, f"userId: {problem}", message.id)
+            self._outgoing.refuse(session, "discover", ErrorCode.INVALID_FIELD, f"userId: {problem}", message.id)
             return
         sessions = self._presence.devices(user_id)
         if session.classic:
             key = sessions[0].key if sessions else UNSET
-            self._voice.say(session, m.DiscoverResponse(user_id, bool(sessions), key))
+            self._outgoing.send(session, m.DiscoverResponse(user_id, bool(sessions), key))
         elif sessions:
             devices = devices_of(sessions)
-            self._voice.say(session, m.DiscoverResponse(user_id, True, sessions[0].key, devices, message.id))
+            self._outgoing.send(session, m.DiscoverResponse(user_id, True, sessions[0].key, devices, message.id))
         else:
 
-            def answered(answer: Answer, now: float) -> None:
+            def answered(answer: DirectoryAnswer, now: float) -> None:
                 # Somebody may have come online meanwhile, with a newer key perhaps than the directory had then.
                 sessions = self._presence.devices(user_id)
                 key = sessions[0].key if sessions else to_base64(answer) if isinstance(answer, bytes) else UNSET
                 devices = devices_of(sessions)
-                self._voice.say(session, m.DiscoverResponse(user_id, bool(devices), key, devices, message.id))
+                self._outgoing.send(session, m.DiscoverResponse(user_id, bool(devices), key, devices, message.id))
 
-            self._desk.put(session, "discover", message.id, lambda token: Find(token, user_id), answered)
+            self._lookups.ask(session, "discover", message.id, lambda token: FindBinding(token, user_id), answered)
 
     def _watch(self, session: Session, message: m.Watch, now: float) -> None:
         user_ids = self._checked(session, message, "watch")
@@ -385,7 +385,7 @@ class Hub:
         watches = session.watches if session.watches is not None else set()
         if len(watches) + sum(user_id not in watches for user_id in user_ids) > self.settings.max_watches:
             text = f"at most {self.settings.max_watches} names can be watched by one session"
-            self._voice.refuse(session, "watch", ErrorCode.TOO_LARGE, text, message.id)
+            self._outgoing.refuse(session, "watch", ErrorCode.TOO_LARGE, text, message.id)
             return
         session.watches = watches
         for user_id in user_ids:
@@ -405,7 +405,7 @@ class Hub:
             if session.untold is not None:
                 session.untold.pop(user_id, None)
             self._presence.unwatch(session, user_id)
-        self._voice.acknowledge(session, message.id)
+        self._outgoing.acknowledge(session, message.id)
 
     def _checked(self, session: Session, message: m.Watch | m.Unwatch, kind: str) -> list[str] | None:
         """The names of a message, each once and in order, or None after an error reply."""
@@ -416,20 +416,20 @@ class Hub:
             problem = next(filter(None, map(user_id_problem, message.user_ids)), None)
         if problem is None:
             return list(dict.fromkeys(message.user_ids))
-        self._voice.refuse(session, kind, ErrorCode.INVALID_FIELD, f"userIds: {problem}", message.id)
+        self._outgoing.refuse(session, kind, ErrorCode.INVALID_FIELD, f"userIds: {problem}", message.id)
         return None
 
     def _ice_servers(self, session: Session, message: m.IceServersRequest, now: float) -> None:
         servers, ttl = self._ice.servers(session.user_id, self._wall())
-        self._voice.say(session, m.IceServers(servers, ttl, UNSET if session.classic else message.id))
+        self._outgoing.send(session, m.IceServers(servers, ttl, UNSET if session.classic else message.id))
 
     def _received(self, session: Session, message: m.Received, now: float) -> None:
         if session.replay is not None and not session.replay.confirm(message.count):
             text = f"count: only {session.replay.count} messages have been sent"
-            self._voice.refuse(session, "received", ErrorCode.INVALID_FIELD, text, message.id)
+            self._outgoing.refuse(session, "received", ErrorCode.INVALID_FIELD, text, message.id)
 
     def _ping(self, session: Session, message: m.Ping, now: float) -> None:
-        self._voice.say(session, m.Pong(UNSET if session.classic else message.id))
+        self._outgoing.send(session, m.Pong(UNSET if session.classic else message.id))
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -441,7 +441,7 @@ class Hub:
         if session.stage is Stage.CLOSED:
             return
         session.heard = now
-        self._timetable.put(session, now + self.settings.resume_window)
+        self._timers.put(session, now + self.settings.resume_window)
 
     def _registration_due(self, session: Session) -> float | None:
         """When a session that has no name must have one; None when it need not: a classic client may only discover."""
@@ -458,7 +458,7 @@ class Hub:
         return when if due is None else min(when, due)
 
     def _look(self, session: Session, now: float) -> None:
-        """See what a session that is due needs. Each attached session is in the timetable exactly once."""
+        """See what a session that is due needs. Each attached session is in the timer queue exactly once."""
         if session.stage is Stage.CLOSED:
             return
         if session.stage is Stage.DETACHED:
@@ -478,12 +478,12 @@ class Hub:
         elif now - session.heard >= self.settings.ping_interval and session.connection is not None:
             session.pinged_at = now
             session.connection.ping()
-        self._timetable.put(session, self._look_again(session))
+        self._timers.put(session, self._look_again(session))
 
     def _give_up(self, session: Session, now: float) -> None:
         """No pong: the line is dead, though perhaps not the client, who may come back and resume."""
         if self._resumable(session):
-            self._voice.hang_up(session, CloseCode.NO_PONG, "no pong")
+            self._outgoing.close(session, CloseCode.NO_PONG, "no pong")
             self._detach(session, now)
         else:
             self._registrar.end(session, CloseCode.NO_PONG, "no pong")

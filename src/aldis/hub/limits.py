@@ -1,24 +1,27 @@
-"""How much wrong a client may do before it is sent away."""
+"""How often something may happen."""
 
 from __future__ import annotations
 
 
-class FaultBudget:
-    """A leaky bucket: `burst` faults at once, and `per_second` for ever.
+class TokenBucket:
+    """`burst` tokens at once, and `per_second` new ones.
 
     It has no clock; the caller says what time it is.
     """
 
-    __slots__ = ("_burst", "_level", "_per_second", "_since")
+    __slots__ = ("_burst", "_per_second", "_since", "_tokens")
 
     def __init__(self, burst: int, per_second: float, now: float) -> None:
         self._burst = burst
         self._per_second = per_second
-        self._level = 0.0
+        self._tokens = float(burst)
         self._since = now
 
     def spend(self, now: float) -> bool:
-        """Count one fault; False when that was one too many."""
-        self._level = max(0.0, self._level - (now - self._since) * self._per_second) + 1.0
+        """Take a token; False when there is none."""
+        self._tokens = min(self._burst, self._tokens + (now - self._since) * self._per_second)
         self._since = now
-        return self._level <= self._burst
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

@@ -17,17 +17,15 @@ from typing import TypeAlias
 
 from msgspec import UNSET, UnsetType
 
-from aldis.backends.base import Answer, Claim, Find, Question
-from aldis.backends.base import Release as ReleaseQuestion
-from aldis.backends.base import Rotate as RotateQuestion
-from aldis.hub.desk import Desk
+from aldis.backends.base import ClaimBinding, DirectoryAnswer, FindBinding, Question, ReleaseBinding, RotateBinding
+from aldis.hub.lookups import PendingLookups
+from aldis.hub.name_queue import NameAccess
+from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.resume import Replay
 from aldis.hub.sessions import Dialect, Session, Stage, WatchRequest
 from aldis.hub.settings import HubSettings
 from aldis.hub.stats import HubStats
-from aldis.hub.turns import Turn
-from aldis.hub.voice import Voice
 from aldis.identity import proofs
 from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 from aldis.protocol import messages as m
@@ -49,16 +47,16 @@ class Registrar:
         self,
         settings: HubSettings,
         *,
-        voice: Voice,
-        desk: Desk,
+        outgoing: Outgoing,
+        lookups: PendingLookups,
         presence: Presence,
         stats: HubStats,
         random: Callable[[int], bytes],
         wall: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._voice = voice
-        self._desk = desk
+        self._outgoing = outgoing
+        self._lookups = lookups
         self._presence = presence
         self._stats = stats
         self._random = random
@@ -92,7 +90,7 @@ class Registrar:
             session.nonce = self._random(proofs.NONCE_BYTES)
             session.nonce_expires = now + self._settings.challenge_seconds
             session.stage = Stage.CHALLENGED
-            self._voice.say(session, m.Challenge(to_base64(session.nonce), message.id))
+            self._outgoing.send(session, m.Challenge(to_base64(session.nonce), message.id))
 
     def _field_problem(self, message: m.Register) -> str | None:
         device = DEFAULT_DEVICE if message.device is UNSET else message.device
@@ -123,7 +121,7 @@ class Registrar:
         request = session.registering
         if session.stage is not Stage.CHALLENGED or request is None:
             text = "there is no challenge to sign: send register first"
-            self._voice.refuse(session, "prove", ErrorCode.BAD_SIGNATURE, text, message.id)
+            self._outgoing.refuse(session, "prove", ErrorCode.BAD_SIGNATURE, text, message.id)
             return
         if message.id is UNSET:
             message.id = request.id
@@ -157,7 +155,7 @@ class Registrar:
         session.stage = Stage.CLAIMING
         user_id = request.user_id
 
-        def answered(answer: Answer, then: float) -> None:
+        def answered(answer: DirectoryAnswer, then: float) -> None:
             if isinstance(answer, bytes):
                 # Another process may have changed the binding in the same directory.
                 self._bound(user_id, to_base64(answer))
@@ -172,7 +170,7 @@ class Registrar:
                 # Those whose connection was lost are gone by then.
                 wait = max(self._settings.resume_window, 1.0)
                 self._stats.registrations[ErrorCode.OVER_CAPACITY] += 1
-                self._voice.refuse(session, "prove", ErrorCode.OVER_CAPACITY, text, message.id, retry_after=wait)
+                self._outgoing.refuse(session, "prove", ErrorCode.OVER_CAPACITY, text, message.id, retry_after=wait)
             else:
                 self._admit(session, request, message, then)
 
@@ -182,9 +180,11 @@ class Registrar:
                 self._doubtful.setdefault(user_id, [])
 
         def question(token: int) -> Question:
-            return Claim(token, user_id, key)
+            return ClaimBinding(token, user_id, key)
 
-        self._desk.put_in_turn(user_id, Turn.CLAIM, session, "register", message.id, question, answered, failed)
+        self._lookups.ask_in_order(
+            user_id, NameAccess.CLAIM, session, "register", message.id, question, answered, failed
+        )
 
     def _has_no_room(self, user_id: str, request: m.Register) -> bool:
         device = DEFAULT_DEVICE if request.device is UNSET else request.device
@@ -203,7 +203,7 @@ class Registrar:
     def _refuse(self, session: Session, message: m.Register | m.Prove, code: str, text: str) -> None:
         self._stats.registrations[code] += 1
         kind = "register" if isinstance(message, m.Register) else "prove"
-        self._voice.refuse(session, kind, code, text, message.id)
+        self._outgoing.refuse(session, kind, code, text, message.id)
 
     # --- getting it -------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Registrar:
         outcome = "resumed" if resumed else "new" if old is None else "replaced"
         self._stats.registrations[outcome] += 1
         self._stats.handshake_seconds.observe(now - session.connected_at)
-        self._voice.say(
+        self._outgoing.send(
             session,
             m.Registered(
                 True,
@@ -242,7 +242,7 @@ class Registrar:
             ),
         )
         for one in missed or ():
-            self._voice.repeat(session, one)  # numbered when it was first told
+            self._outgoing.resend(session, one)  # numbered when it was first told
         changed = old is None or not resumed or old.seal_key != session.seal_key
         if old is not None:
             if resumed:
@@ -275,7 +275,7 @@ class Registrar:
         """The messages that waited for `old` have gone out on another connection: say so to their senders."""
         waiting, old.unacknowledged = old.unacknowledged, None
         for sender, re in waiting or ():
-            self._voice.acknowledge(sender, re)
+            self._outgoing.acknowledge(sender, re)
 
     def _text(self, size: int) -> str:
         return to_base64url(self._random(size))
@@ -290,14 +290,14 @@ class Registrar:
             self._refuse(session, message, ErrorCode.INVALID_FIELD, text)
             return
 
-        def answered(answer: Answer, now: float) -> None:
+        def answered(answer: DirectoryAnswer, now: float) -> None:
             holder = self._presence.find(message.user_id)
             other = holder if holder is not session else None
             bound = answer is not None
             if bound or (other is not None and (not other.classic or other.key != message.public_key)):
                 self.not_admitted(session)
                 self._stats.registrations[ErrorCode.KEY_MISMATCH] += 1
-                self._voice.say(session, m.Registered(False, message.user_id))
+                self._outgoing.send(session, m.Registered(False, message.user_id))
                 return
             if session.user_id and session.user_id != message.user_id:
                 self._leave(session)
@@ -309,17 +309,17 @@ class Registrar:
             self._presence.add(session)
             self._stats.registrations["new" if holder is None else "replaced"] += 1
             self._stats.handshake_seconds.observe(now - session.connected_at)
-            self._voice.say(session, m.Registered(True, message.user_id))
+            self._outgoing.send(session, m.Registered(True, message.user_id))
             if other is not None:
                 self.end(other, CloseCode.REPLACED, "replaced by a newer connection of the same address")
             if changed:
                 self.announce(session.user_id)
 
         def question(token: int) -> Question:
-            return Find(token, message.user_id)
+            return FindBinding(token, message.user_id)
 
         session.stage = Stage.CLAIMING
-        self._desk.put_in_turn(message.user_id, Turn.LOOK, session, "register", UNSET, question, answered)
+        self._lookups.ask_in_order(message.user_id, NameAccess.LOOK, session, "register", UNSET, question, answered)
 
     # --- changing the key -------------------------------------------------------------------------------------------
 
@@ -330,32 +330,32 @@ class Registrar:
             signature = from_base64(message.signature, SIGNATURE_BYTES)
         except ValueError as error:
             text = f"newPublicKey or signature: {error}"
-            self._voice.refuse(session, "rotate", ErrorCode.INVALID_FIELD, text, message.id)
+            self._outgoing.refuse(session, "rotate", ErrorCode.INVALID_FIELD, text, message.id)
             return
         if session.user_id in self._doubtful:
             text = "the server does not know yet what became of an earlier rotation; try again in a moment"
-            self._voice.refuse(session, "rotate", ErrorCode.INTERNAL, text, message.id, retry_after=1.0)
+            self._outgoing.refuse(session, "rotate", ErrorCode.INTERNAL, text, message.id, retry_after=1.0)
             return
         if message.new_public_key == session.key:
             # Repeated by a client that was not told of the outcome.
-            self._voice.say(session, m.Rotated(session.key, message.id))
+            self._outgoing.send(session, m.Rotated(session.key, message.id))
             return
         user_id, old_public_key = session.user_id, session.key
         old_key = from_base64(old_public_key)
         if not verify(old_key, signature, proofs.rotation(user_id, new_key)):
             text = "the rotation is not signed by the key that the name is bound to"
-            self._voice.refuse(session, "rotate", ErrorCode.BAD_SIGNATURE, text, message.id)
+            self._outgoing.refuse(session, "rotate", ErrorCode.BAD_SIGNATURE, text, message.id)
             return
 
-        def answered(answer: Answer, now: float) -> None:
+        def answered(answer: DirectoryAnswer, now: float) -> None:
             if answer is True:
                 self._hand_to(session, user_id, old_public_key, message.new_public_key)
                 self._bound(user_id, message.new_public_key)
-                self._voice.say(session, m.Rotated(message.new_public_key, message.id))
+                self._outgoing.send(session, m.Rotated(message.new_public_key, message.id))
                 self.announce(user_id)
             else:
                 text = f"the name {user_id} is bound to another key by now"
-                self._voice.refuse(session, "rotate", ErrorCode.KEY_MISMATCH, text, message.id)
+                self._outgoing.refuse(session, "rotate", ErrorCode.KEY_MISMATCH, text, message.id)
                 self._look_up(user_id, [])
 
         def failed() -> None:
@@ -363,14 +363,14 @@ class Registrar:
             self._doubtful.setdefault(user_id, []).append((session, old_public_key, message.new_public_key))
 
         def question(token: int) -> Question:
-            return RotateQuestion(token, user_id, old_key, new_key)
+            return RotateBinding(token, user_id, old_key, new_key)
 
-        self._desk.put_in_turn(user_id, Turn.ALONE, session, "rotate", message.id, question, answered, failed)
+        self._lookups.ask_in_order(user_id, NameAccess.ALONE, session, "rotate", message.id, question, answered, failed)
 
     def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
         """End the binding of a name by the operator's word; `then` gets the outcome, None when there was none."""
 
-        def answered(answer: Answer, now: float) -> None:
+        def answered(answer: DirectoryAnswer, now: float) -> None:
             self._bound(user_id, None)
             then(answer is True)
 
@@ -379,9 +379,9 @@ class Registrar:
             then(None)
 
         def question(token: int) -> Question:
-            return ReleaseQuestion(token, user_id)
+            return ReleaseBinding(token, user_id)
 
-        self._desk.put_in_turn(user_id, Turn.ALONE, None, "release", UNSET, question, answered, failed)
+        self._lookups.ask_in_order(user_id, NameAccess.ALONE, None, "release", UNSET, question, answered, failed)
 
     def look_up_doubtful(self) -> None:
         """Ask whose the names are of which the directory did not say what became of them. Called at each tick."""
@@ -392,7 +392,7 @@ class Registrar:
     def _look_up(self, user_id: str, heirs: list[_Heir]) -> None:
         """Find out which key a name is bound to, and act on that. `heirs` have asked for another one."""
 
-        def answered(answer: Answer, now: float) -> None:
+        def answered(answer: DirectoryAnswer, now: float) -> None:
             key = to_base64(answer) if isinstance(answer, bytes) else None
             for session, old_key, new_key in heirs:
                 if new_key == key:
@@ -404,9 +404,9 @@ class Registrar:
             self._doubtful.setdefault(user_id, []).extend(heirs)
 
         def question(token: int) -> Question:
-            return Find(token, user_id)
+            return FindBinding(token, user_id)
 
-        self._desk.put_in_turn(user_id, Turn.ALONE, None, "find", UNSET, question, answered, failed)
+        self._lookups.ask_in_order(user_id, NameAccess.ALONE, None, "find", UNSET, question, answered, failed)
 
     def _hand_to(self, session: Session, user_id: str, old_key: str, new_key: str) -> None:
         """The session that asked for a rotation has the new key, if it still has the name with the old one."""
@@ -432,7 +432,7 @@ class Registrar:
         self._leave(session)
         session.stage = Stage.OPEN
         session.connected_at = now  # from here on it has to register in time again
-        self._voice.say(session, m.Unregistered(UNSET if session.classic else message.id))
+        self._outgoing.send(session, m.Unregistered(UNSET if session.classic else message.id))
 
     def detach(self, session: Session) -> None:
         """The connection is lost; the name stays for the resume window."""
@@ -443,25 +443,25 @@ class Registrar:
         # What a full connection has not been told yet is missed like the rest.
         untold, session.untold = session.untold, None
         for one in untold or ():
-            if not isinstance(one, WatchRequest) and not self._voice.tell(session, self.presence_of(one)):
+            if not isinstance(one, WatchRequest) and not self._outgoing.send_numbered(session, self.presence_of(one)):
                 self.end(session, CloseCode.SESSION_LOST, "")
                 return
 
     def send_away(self, session: Session, code: CloseCode, reason: str) -> None:
         """Close the connection of a server that stops. Nobody is told: all are sent away, watchers too."""
-        self._voice.hang_up(session, code, reason)
-        self._desk.forget(session)
+        self._outgoing.close(session, code, reason)
+        self._lookups.forget(session)
         session.stage = Stage.CLOSED
 
     def end(self, session: Session, code: CloseCode, reason: str) -> None:
         """Close the connection, if there is one, and forget the session: it cannot be resumed."""
         if session.stage is Stage.CLOSED:
             return
-        self._voice.hang_up(session, code, reason)
-        self._desk.forget(session)
+        self._outgoing.close(session, code, reason)
+        self._lookups.forget(session)
         self._detached.pop(session, None)
         self._leave(session)
-        # The timetable has it until its next time-out: for so long it keeps nothing of what its client has sent.
+        # The timer queue has it until its next time-out: for so long it keeps nothing of what its client has sent.
         session.registering = session.faults = None
         session.stage = Stage.CLOSED
 
@@ -472,7 +472,7 @@ class Registrar:
         session.replay = session.seal_key = None
         waiting, session.unacknowledged = session.unacknowledged, None
         for sender, re in waiting or ():
-            self._voice.refuse(sender, "relay", ErrorCode.NOT_ONLINE, f"User {session.address} is not online", re)
+            self._outgoing.refuse(sender, "relay", ErrorCode.NOT_ONLINE, f"User {session.address} is not online", re)
         removed = self._presence.remove(session)
         user_id, session.user_id = session.user_id, ""
         session.key = ""
@@ -517,16 +517,16 @@ class Registrar:
         finally:
             self._holding = False
 
-    def _tell_presence(self, watchers: AbstractSet[Session], news: m.Presence) -> None:
-        frame = self._voice.frame(news)
+    def _tell_presence(self, watchers: AbstractSet[Session], news: m.PresenceMessage) -> None:
+        frame = self._outgoing.encode(news)
         for watcher in tuple(watchers):
             if watcher.connection is not None and watcher.connection.full:
                 if watcher.untold is None:
                     watcher.untold = {}
                 watcher.untold[news.user_id] = None
             elif watcher.classic:
-                self._voice.say(watcher, _for_classic(news))
-            elif not self._voice.tell_frame(watcher, frame):
+                self._outgoing.send(watcher, _for_classic(news))
+            elif not self._outgoing.send_numbered_frame(watcher, frame):
                 self.end(watcher, CloseCode.SESSION_LOST, "too much was missed")
 
     def tell_later(self, watcher: Session, user_ids: Iterable[str], re: m.RequestId | UnsetType) -> bool:
@@ -556,23 +556,23 @@ class Registrar:
             if one is None:
                 return
             if isinstance(one, WatchRequest):
-                self._voice.acknowledge(watcher, one.id)
+                self._outgoing.acknowledge(watcher, one.id)
             elif watcher.classic:
-                self._voice.say(watcher, _for_classic(self.presence_of(one)))
+                self._outgoing.send(watcher, _for_classic(self.presence_of(one)))
             else:
-                self._voice.tell(watcher, self.presence_of(one))
+                self._outgoing.send_numbered(watcher, self.presence_of(one))
 
-    def presence_of(self, user_id: str) -> m.Presence:
+    def presence_of(self, user_id: str) -> m.PresenceMessage:
         """How things stand with a name, as far as this process knows without asking."""
         sessions = self._presence.devices(user_id)
         if not sessions:
-            return m.Presence(user_id, False)
-        return m.Presence(user_id, True, sessions[0].key, devices_of(sessions))
+            return m.PresenceMessage(user_id, False)
+        return m.PresenceMessage(user_id, True, sessions[0].key, devices_of(sessions))
 
 
-def _for_classic(news: m.Presence) -> m.Presence:
+def _for_classic(news: m.PresenceMessage) -> m.PresenceMessage:
     """A `presence` without what the classic dialect does not know."""
-    return m.Presence(news.user_id, news.online, news.public_key)
+    return m.PresenceMessage(news.user_id, news.online, news.public_key)
 
 
 def devices_of(sessions: list[Session]) -> list[m.Device]:

@@ -10,7 +10,7 @@ from collections import deque
 from enum import Enum
 from typing import Final, Protocol
 
-from aldis.hub.limits import FaultBudget
+from aldis.hub.limits import TokenBucket
 from aldis.hub.resume import Replay
 from aldis.protocol.messages import Register, RequestId, SealKey
 from aldis.protocol.names import PROTOCOL
@@ -121,7 +121,7 @@ class Session:
         self.connected_at = now
         self.heard = now
         self.pinged_at = 0.0  # 0: no ping is unanswered
-        self.faults: FaultBudget | None = None
+        self.faults: TokenBucket | None = None
         self.bad_proofs = 0
         # While registering
         self.registering: Register | None = None

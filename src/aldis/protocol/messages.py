@@ -290,7 +290,7 @@ class DiscoverResponse(_Message, tag="discover-response", rename="camel"):
     re: RequestId | UnsetType = UNSET
 
 
-class Presence(_Message, tag="presence", rename="camel"):
+class PresenceMessage(_Message, tag="presence", rename="camel"):
     user_id: str
     online: bool
     public_key: str | UnsetType = UNSET
@@ -332,7 +332,7 @@ ServerMessage: TypeAlias = (
     | Registered
     | Rotated
     | DiscoverResponse
-    | Presence
+    | PresenceMessage
     | Error
     | Ack
     | Pong

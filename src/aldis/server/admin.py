@@ -14,7 +14,7 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from aldis.server.endpoint import address_error
+from aldis.server.listener import address_error
 from aldis.server.metrics import CONTENT_TYPE, Metrics
 
 # Seconds that a scrape under way may take when the server stops.

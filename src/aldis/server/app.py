@@ -29,12 +29,12 @@ from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
 from aldis.server.config import MEMORY, ServerConfig
-from aldis.server.endpoint import MAX_UNTAKEN, Endpoint
-from aldis.server.http import FrontDoor
+from aldis.server.listener import MAX_UNTAKEN, Listener
 from aldis.server.logs import FaultLog, configure, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.pages import Pages
+from aldis.server.routes import Routes
 from aldis.server.tls import certificate_names, server_context
 from aldis.server.turn import ConfiguredIceServers
 from aldis.server.websocket import Connections
@@ -77,14 +77,14 @@ class SignalingServer:
         self._connections = Connections(self.hub, max_message_bytes=config.max_message_bytes, fault=self._faults)
         self._pages = Pages.of_package() if config.web else None
         self._names = ServerNames(config.names, secure=config.tls_cert is not None)
-        door = FrontDoor(
+        routes = Routes(
             names=self._names,
             origins=config.origins,
             max_connections=config.max_connections,
             site=self._pages,
             base_path=config.base_path,
         )
-        self._endpoint = Endpoint(self._connections, door, log)
+        self._listener = Listener(self._connections, routes, log)
         self._directory: Directory | None = None
         self._directory_stats = DirectoryStats()
         self._directory_failing = False
@@ -151,14 +151,14 @@ class SignalingServer:
                     self.hub,
                     directory=self._directory_stats,
                     closes=self._connections.closes,
-                    requests=self._endpoint.requests,
+                    requests=self._listener.requests,
                     faults=lambda: self._faults.count,
                 )
                 admin = AdminSite(Metrics(collector), self.ready)
                 stack.push_async_callback(admin.close)
                 self._admin_port = await admin.listen(config.admin_host, config.admin_port)
-            stack.callback(self._endpoint.stop_accepting)
-            self._port = await self._endpoint.listen(config.host, config.port, context)
+            stack.callback(self._listener.stop_accepting)
+            self._port = await self._listener.listen(config.host, config.port, context)
             self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
             self._running = stack.pop_all()
         self._announce()
@@ -199,7 +199,7 @@ class SignalingServer:
     async def _stop(self, running: AsyncExitStack) -> None:
         began = monotonic()
         log.info("stopping", connections=len(self._connections))
-        self._endpoint.stop_accepting()
+        self._listener.stop_accepting()
         try:
             async with asyncio.timeout(self.config.drain_seconds):
                 # Half of the time for the directory: whoever waits for it gets a reply before a close.
@@ -295,7 +295,7 @@ class SignalingServer:
         task.add_done_callback(self._answers.discard)
 
     async def _answer(self, question: Question) -> None:
-        kind = type(question).__name__.lower()
+        kind = question.kind
         began = monotonic()
         try:
             found = await answer(self._opened(), question)

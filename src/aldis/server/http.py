@@ -1,24 +1,10 @@
-"""The front door: what the server says to an HTTP request on its public port, before anything is a WebSocket.
+"""HTTP as the public port speaks it: reading plain requests, writing replies. The paths are in `server.routes`.
 
-    GET /healthz                        200, for load balancers: this process is alive
-    GET / or /ws, with an upgrade       a WebSocket; /ws/ is the same
-    GET / or any other file's path      the page, where the server shows one (`server.pages`)
-    GET / or /ws, without either        426 and a sentence for whoever opened it in a browser
-    GET in HTTP/1.0                     505 and how to set up a proxy (`server.doorway` asks `is_old`)
-    anything else                       404
+Rules:
 
-Whatever `Host` names has to be this server (`server.names`), or the answer is 421. This keeps proofs for other servers
-out, and pages that make their own name lead here (DNS rebinding). Two answers are the same for all hosts: /healthz,
-since load balancers write there what they like, and the SDK, which is public, so that a program in a browser can tell
-its developer what is wrong.
-
-A path may begin with several slashes: where nginx has `location /a { proxy_pass http://server/; }`, /a/b comes as //b.
-
-It decides and says so in values; no socket is known here. Headers are put into the one shape that picows accepts.
-
-It also reads those requests after which a connection may go on to the next (`read_plain`), and writes the replies to
-them. It reads no others: where one message ends and the next begins is what attackers like to make two programs
-disagree on (RFC 9112 section 11.2), so only a request of which there is one reading is taken.
+* `read_plain` takes only a request of which there is one reading: where one message ends and the next begins is what
+  attackers like to make two programs disagree on (RFC 9112 section 11.2). All else is left to picows.
+* No socket is known here.
 """
 
 from __future__ import annotations
@@ -30,16 +16,10 @@ from typing import Final, Protocol
 
 from multidict import CIMultiDict
 
-from aldis.hub.sessions import Dialect
-from aldis.protocol.codes import CloseCode
-from aldis.protocol.names import PROTOCOL
-from aldis.server.names import Arrival, Host, ServerNames, read_host
+from aldis.server.names import Host, read_host
 
-WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws", b"/ws/"})
 # What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
 RETRY_AFTER: Final = 5
-# The outcome of a request whose host is not this server.
-MISDIRECTED: Final = "misdirected"
 # What ends the head of a request.
 END_OF_HEAD: Final = b"\r\n\r\n"
 # RFC 9112 section 3, in origin-form, and section 5, without what is obsolete; all of it ASCII that can be seen.
@@ -65,18 +45,6 @@ class Headers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Upgrade:
-    """The request becomes a WebSocket. `refusal` is a close code with which it ends at once.
-
-    `host` is what registration proofs have to name; with the refusal UNKNOWN_HOST, what the client has dialled.
-    """
-
-    dialect: Dialect
-    host: str
-    refusal: CloseCode | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
     """The request gets an HTTP answer. `outcome` is a word for the metrics."""
 
@@ -84,16 +52,6 @@ class Reply:
     body: bytes
     outcome: str
     headers: tuple[tuple[str, str], ...]
-
-
-class Site(Protocol):
-    """Files to be had by GET."""
-
-    def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
-        """What a GET of this path gets; None when there is nothing."""
-
-    def is_shared(self, path: bytes, /) -> bool:
-        """Whether this is for pages of other origins too, and the same whatever the host."""
 
 
 def plain(status: HTTPStatus, text: str, outcome: str, *headers: tuple[str, str]) -> Reply:
@@ -166,14 +124,6 @@ def host_of(headers: Headers) -> Host | None:
     return read_host(values[0]) if len(values) == 1 else None
 
 
-_NO_UPGRADE: Final = plain(
-    HTTPStatus.UPGRADE_REQUIRED,
-    "This is an Aldis signaling server. It speaks WebSocket: connect to this address with an Aldis client,\n"
-    "for example: aldis chat NAME --as ME --server URL\n",
-    "no-upgrade",
-    ("Upgrade", "websocket"),
-    ("Sec-WebSocket-Version", "13"),
-)
 # nginx before 1.29.7 speaks HTTP/1.0 to servers unless it is told otherwise.
 OLD_HTTP: Final = plain(
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
@@ -186,121 +136,3 @@ OLD_HTTP: Final = plain(
     '    proxy_set_header Connection "upgrade";\n',
     "old-http",
 )
-_NOT_FOUND: Final = plain(
-    HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
-)
-
-
-def misdirected(host: Host) -> Reply:
-    """The refusal of a host that is not this server; in words for whoever came here, and for the operator."""
-    text = (
-        f"This server does not go by the name {host.text}.\n"
-        "\n"
-        "If somebody sent you here, tell them. If it is your server, start it with this name:\n"
-        "\n"
-        f"    aldis serve --names {host.text}\n"
-        "\n"
-        "List there all names and addresses that people use, separated by commas: no others count then, not even\n"
-        "localhost. A proxy in front of it has to pass the Host header on.\n"
-    )
-    return plain(HTTPStatus.MISDIRECTED_REQUEST, text, MISDIRECTED)
-
-
-class FrontDoor:
-    """Decides on each request. `names` are the server's own host names, `origins` the allowed values of `Origin`.
-
-    `site` is what people are shown in a browser; without one, they are told that this is no place for them. `base_path`
-    is what a proxy leaves before each path, such as `/aldis`; paths without it are served as well.
-
-    `origins` is empty by default and then any web page may connect. That is safe here because nothing is granted by
-    cookie or address: who somebody is depends on a key that only its owner's page can use. Where it is not empty,
-    clients that are no browsers (they send no `Origin`) still get in, and a page from elsewhere is closed with 4502
-    after the upgrade, since a browser shows a page the close code and never the status of a refused handshake. For the
-    same reason a browser that takes this server for another one is closed with 4505, and other clients get 421.
-    """
-
-    def __init__(
-        self,
-        *,
-        names: ServerNames,
-        origins: tuple[str, ...] = (),
-        max_connections: int | None = None,
-        site: Site | None = None,
-        base_path: str = "",
-    ) -> None:
-        self._names = names
-        self._origins = frozenset(origin.lower() for origin in origins)
-        self._max_connections = max_connections
-        self._site = site
-        self._base_path = base_path.encode()
-
-    def decide(
-        self, path: bytes, headers: Headers, *, arrival: Arrival, connections: int, draining: bool
-    ) -> Upgrade | Reply:
-        """Say what becomes of a GET request, and put the headers of an upgrade into the shape that picows takes."""
-        path = self._without_base(path.partition(b"?")[0])
-        if path == b"/healthz":
-            return plain(HTTPStatus.OK, "ok\n", "healthz")
-        host = host_of(headers)
-        if host is None:
-            return plain(HTTPStatus.BAD_REQUEST, "The Host header is missing or not valid.\n", "bad-request")
-        own = self._names.own(host, arrival)
-        upgrade = (not path or path in WEBSOCKET_PATHS) and self._is_upgrade(headers)
-        if own is None and not (upgrade and headers.getall("Origin", [])) and not self._is_shared(path):
-            return misdirected(host)
-        if not path:
-            if not (upgrade or self._means_upgrade(headers)):
-                # What the page loads is relative to where it is, so its address has to end with a slash.
-                location = ("Location", f"{self._base_path.decode()}/")
-                return plain(HTTPStatus.PERMANENT_REDIRECT, "It is one slash further.\n", "redirected", location)
-            path = b"/"
-        if path not in WEBSOCKET_PATHS:
-            return self._show(path, headers) or _NOT_FOUND
-        if not upgrade:
-            return (None if self._means_upgrade(headers) else self._show(path, headers)) or _NO_UPGRADE
-        if draining:
-            return busy("This server is going away; try again in a moment.\n", "draining")
-        if self._max_connections is not None and connections >= self._max_connections:
-            return busy("This server has all the connections it can take; try again in a moment.\n", "full")
-        # Firefox sends `keep-alive, Upgrade`, as RFC 9110 section 7.6.1 allows; picows compares with one word.
-        headers["Connection"] = "upgrade"
-        headers["Upgrade"] = "websocket"
-        offered = tokens(headers, "Sec-WebSocket-Protocol")
-        dialect = Dialect.V1 if PROTOCOL in offered else Dialect.CLASSIC
-        if own is None:
-            return Upgrade(dialect, host.text, CloseCode.UNKNOWN_HOST)
-        return Upgrade(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)
-
-    def _without_base(self, path: bytes) -> bytes:
-        """The path as it is for a server at the root; empty for the base path without a slash at its end."""
-        rest = path.removeprefix(self._base_path) if self._base_path else path
-        if rest != path and not rest:
-            return b""
-        return b"/" + (rest if rest.startswith(b"/") else path).lstrip(b"/")
-
-    def _show(self, path: bytes, headers: Headers) -> Reply | None:
-        return None if self._site is None else self._site.reply(path, headers)
-
-    def _is_shared(self, path: bytes) -> bool:
-        return self._site is not None and self._site.is_shared(path)
-
-    @staticmethod
-    def _is_upgrade(headers: Headers) -> bool:
-        return (
-            "upgrade" in (token.lower() for token in tokens(headers, "Connection"))
-            and "websocket" in (token.lower() for token in tokens(headers, "Upgrade"))
-            and headers.getall("Sec-WebSocket-Version", []) == ["13"]
-        )
-
-    @staticmethod
-    def _means_upgrade(headers: Headers) -> bool:
-        """Whether a request that cannot become a WebSocket was meant to be one, and a page would be no answer to it.
-
-        A proxy that is not set up for WebSockets drops `Upgrade` (RFC 9110 section 7.6.1), but not the key.
-        """
-        upgrades = (token.lower() for token in tokens(headers, "Upgrade"))
-        return "websocket" in upgrades or bool(headers.getall("Sec-WebSocket-Key", []))
-
-    def _origin_allowed(self, headers: Headers) -> bool:
-        origins = headers.getall("Origin", [])
-        return not self._origins or not origins or all(origin.lower() in self._origins for origin in origins)

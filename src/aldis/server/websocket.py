@@ -12,7 +12,7 @@ Rules of this module:
 * Nothing that goes wrong in here may reach picows, which would tell the client.
 
 What picows does by itself: unmasked frames, unknown opcodes and bad lengths (1002), frames over the limit (1009). The
-port is `server.endpoint`'s business.
+port is `server.listener`'s business.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Session
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
-from aldis.server.http import Upgrade
+from aldis.server.routes import UpgradeRequest
 
 # What may wait for a slow reader: a second of heavy traffic to one client, and bounded for many of them.
 MAX_UNSENT: Final = 1024 * 1024
@@ -66,10 +66,10 @@ class ClientConnection(WSListener):
 
     __slots__ = ("_assembler", "_clean", "_closing", "_connections", "_session", "_transport", "_upgrade", "full")
 
-    def __init__(self, connections: Connections, upgrade: Upgrade) -> None:
+    def __init__(self, connections: Connections, upgrade: UpgradeRequest) -> None:
         super().__init__()
         self._connections = connections
-        self._upgrade: Upgrade | None = upgrade
+        self._upgrade: UpgradeRequest | None = upgrade
         self._transport: WSTransport | None = None
         self._session: Session | None = None
         # There is one while a message comes in fragments: most connections never need it.

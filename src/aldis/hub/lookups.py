@@ -2,7 +2,7 @@
 
 The rules: a session has at most one question open, and its later frames wait until that is answered. So a client may
 send all it has to say without waiting, gets its replies in order, and cannot make the directory do more than one thing
-for it at a time. And questions that decide who has a name take turns (`hub.turns`).
+for it at a time. And questions that decide who has a name wait in the queue of that name (`hub.name_queue`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TypeAlias
 
 from msgspec import UnsetType
 
-from aldis.backends.base import Answer, Question
+from aldis.backends.base import DirectoryAnswer, Question
+from aldis.hub.name_queue import NameAccess, NameQueues
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
-from aldis.hub.turns import Turn, Turns
 from aldis.protocol.messages import RequestId
 
-Continuation: TypeAlias = Callable[[Answer, float], None]
+Continuation: TypeAlias = Callable[[DirectoryAnswer, float], None]
 """What happens with the directory's answer: called with the answer and the time."""
 
 
@@ -35,7 +35,7 @@ class Asked:
     # For a question that may change a binding: the answer concerns the name, also when nobody waits for it any more.
     always: bool = False
     failed: Callable[[], None] | None = None
-    # The name at which it has its turn.
+    # The name in whose queue it is.
     name: str | None = None
 
     @property
@@ -45,7 +45,7 @@ class Asked:
         return session if session is not None and session.waiting else None
 
 
-class Desk:
+class PendingLookups:
     """Hands questions out through `ask` and finds the session again when the answer comes.
 
     Whoever gets a question must bring exactly one outcome, `Hub.answered` or `Hub.failed`, and never from within `ask`.
@@ -55,14 +55,14 @@ class Desk:
         self._settings = settings
         self._ask = ask
         self._open: dict[int, Asked] = {}
-        self._turns = Turns()
+        self._queues = NameQueues()
         self._token = 0
 
     def __len__(self) -> int:
-        """How many questions are open, or wait for their turn: each name with one that waits has one that is open."""
+        """How many questions are open. One that waits in the queue of its name has an open one before it."""
         return len(self._open)
 
-    def put(
+    def ask(
         self,
         session: Session,
         kind: str,
@@ -74,10 +74,10 @@ class Desk:
         session.waiting = True
         self._hand_out(question, Asked(session, kind, re, then))
 
-    def put_in_turn(
+    def ask_in_order(
         self,
         name: str,
-        turn: Turn,
+        access: NameAccess,
         session: Session | None,
         kind: str,
         re: RequestId | UnsetType,
@@ -85,23 +85,23 @@ class Desk:
         then: Continuation,
         failed: Callable[[], None] | None = None,
     ) -> None:
-        """Ask about who has a name, when it is its turn.
+        """Ask about who has a name, when the queue of the name allows it.
 
-        What changes a binding (`Turn.ALONE`) is asked whatever becomes of the session; in its place there may be None.
-        What may have changed one (also a claim) is acted on whatever becomes of the session: `then` is called also when
-        it has ended. `failed` is called when the directory could not answer.
+        A question that changes a binding (`NameAccess.ALONE`) is asked even when the session has ended; `session` may
+        be None. After one that may have changed a binding (also a claim) `then` is called even when the session has
+        ended. `failed` is called when the directory could not answer.
         """
-        asked = Asked(session, kind, re, then, turn is not Turn.LOOK, failed, name)
+        asked = Asked(session, kind, re, then, access is not NameAccess.LOOK, failed, name)
 
         def start() -> bool:
-            wanted = turn is Turn.ALONE or asked.waiting is not None
+            wanted = access is NameAccess.ALONE or asked.waiting is not None
             if wanted:
                 self._hand_out(question, asked)
             return wanted
 
         if session is not None:
             session.waiting = True
-        self._turns.take(name, turn, start)
+        self._queues.put(name, access, start)
 
     def _hand_out(self, question: Callable[[int], Question], asked: Asked) -> None:
         self._token += 1
@@ -115,7 +115,7 @@ class Desk:
     def done(self, asked: Asked) -> None:
         """An answer has been acted on: the next question about the name may be asked."""
         if asked.name is not None:
-            self._turns.done(asked.name)
+            self._queues.done(asked.name)
 
     def hold_back(self, session: Session, text: str) -> bool:
         """Keep a frame for later; False when the session has too many of them.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aldis.server import doorway, endpoint
+from aldis.server import http_connection, listener
 from aldis.server.app import SignalingServer
 from aldis.server.pages import Pages
 from support.certificates import make_certificates
@@ -96,7 +96,7 @@ async def test_a_connection_serves_one_request_after_the_other(server: Signaling
             (PLAIN % b"/").replace(b"\r\n\r\n", b"\r\nIf-None-Match: " + headers["etag"].encode() + b"\r\n\r\n")
         )
         assert (status, body) == (304, b"")
-    assert server._endpoint.requests == {"page": 3, "not-found": 1, "healthz": 1, "no-upgrade": 1, "not-modified": 1}
+    assert server._listener.requests == {"page": 3, "not-found": 1, "healthz": 1, "no-upgrade": 1, "not-modified": 1}
 
 
 async def test_requests_in_a_row_get_an_answer_each_in_their_order(server: SignalingServer) -> None:
@@ -112,7 +112,7 @@ async def test_requests_in_a_row_get_an_answer_each_in_their_order(server: Signa
 async def test_what_is_said_after_the_last_request_is_not_looked_at(server: SignalingServer) -> None:
     async with visit(server.port) as visitor:
         await visitor.ask(LAST % b"/healthz" + PLAIN % b"/")
-        assert server._endpoint.requests == {"healthz": 1}
+        assert server._listener.requests == {"healthz": 1}
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
@@ -179,22 +179,22 @@ async def test_nothing_is_answered_after_a_request_that_could_hold_another(
         visitor.writer.write(smuggler % len(hidden) + hidden)
         said = await visitor.rest()
         assert (said.count(b"HTTP/1.1 "), said.count(b"\r\nConnection: close\r\n")) == (1, 1)
-    assert not server._endpoint.requests["healthz"]
+    assert not server._listener.requests["healthz"]
 
 
 async def test_who_asks_nothing_more_is_let_go(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorway, "KEEP_ALIVE", 0.1)
+    monkeypatch.setattr(http_connection, "KEEP_ALIVE", 0.1)
     async with visit(server.port) as visitor:
         await visitor.ask(PLAIN % b"/healthz")
         visitor.writer.write(b"GET / HTTP/1.1\r\n")  # and no more
         assert await visitor.rest() == b""
-    assert not server._endpoint._opened
+    assert not server._listener._opened
 
 
 async def test_beyond_a_number_connections_are_closed_after_a_reply(
     server: SignalingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "MAX_KEPT", 2)
+    monkeypatch.setattr(listener, "MAX_KEPT", 2)
     async with visit(server.port) as one, visit(server.port) as two:
         for visitor in (one, two):
             assert "connection" not in (await visitor.ask(PLAIN % b"/"))[0][1]
@@ -208,13 +208,13 @@ async def test_a_server_that_stops_lets_its_visitors_go(server: SignalingServer)
         await late.ask(PLAIN % b"/")
         await server.stop()
         assert await visitor.rest() == await late.rest() == b""
-    assert not server._endpoint._opened
+    assert not server._listener._opened
 
 
 async def test_who_has_asked_nothing_yet_is_told_that_the_server_goes_away(server: SignalingServer) -> None:
     async with visit(server.port) as visitor:
         await http_get(server.port, LAST % b"/healthz")  # who comes later, and is served
-        server._endpoint.stop_accepting()
+        server._listener.stop_accepting()
         ((status, headers, _),) = await visitor.ask(PLAIN % b"/healthz")
         assert (status, headers["connection"]) == (200, "close")
         assert await visitor.rest() == b""
@@ -222,7 +222,7 @@ async def test_who_has_asked_nothing_yet_is_told_that_the_server_goes_away(serve
 
 async def test_who_asks_on_and_on_and_fetches_nothing_is_not_read(server: SignalingServer, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_bytes(b"x" * SIZE)
-    server._endpoint._door._site = Pages(tmp_path)
+    server._listener._routes._site = Pages(tmp_path)
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -232,12 +232,12 @@ async def test_who_asks_on_and_on_and_fetches_nothing_is_not_read(server: Signal
         await loop.sock_sendall(client, requests)
         async with await RawClient.connect(server.port) as witness:  # who comes after it, and is served
             assert await witness.request({"type": "ping"}) == {"type": "pong"}
-        assert 0 < server._endpoint.requests["page"] < 40
-        assert len(server._endpoint._untaken) == 1
+        assert 0 < server._listener.requests["page"] < 40
+        assert len(server._listener._untaken) == 1
         # Fetched, they go on: nothing that was asked for is lost.
         reader, writer = await asyncio.open_connection(sock=client)
         visitor = Visitor(reader, writer)
         replies = await visitor.ask(*[b""] * 50)
         assert {len(body) for _, _, body in replies} == {SIZE}
         writer.close()
-    assert server._endpoint.requests["page"] == 50
+    assert server._listener.requests["page"] == 50

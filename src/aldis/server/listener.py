@@ -1,10 +1,10 @@
-"""The public port: listening, and the way of a request through the front door to a connection or a reply.
+"""The public port: listening, and the way of a request through the front routes to a connection or a reply.
 
 Rules: nothing raised in here reaches picows, which would show its text to the client; what picows logs about clients is
 counted, and at most a debug line.
 
-A connection begins in a `server.doorway`, which answers plain requests; there may be several on a connection. What is
-none is picows's. What picows does by itself: it reads requests of at most 16 KiB and 128 headers within
+A connection begins as a `server.http_connection`, which answers plain requests; there may be several on a connection.
+Everything else goes to picows. What picows does by itself: it reads requests of at most 16 KiB and 128 headers within
 `HANDSHAKE_TIMEOUT`, refuses all but GET without a body in HTTP/1.1 (400), gives a reply `Connection: close`, and closes
 after it. What comes after such a request is not looked at.
 
@@ -33,19 +33,11 @@ from aldis.errors import ConfigError
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.names import PROTOCOL
-from aldis.server.doorway import HANDSHAKE_TIMEOUT, Doorway
-from aldis.server.http import (
-    MISDIRECTED,
-    FrontDoor,
-    Headers,
-    PlainRequest,
-    Reply,
-    Upgrade,
-    busy,
-    host_of,
-)
+from aldis.server.http import Headers, PlainRequest, Reply, busy, host_of
+from aldis.server.http_connection import HANDSHAKE_TIMEOUT, HttpConnection
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
+from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
 from aldis.server.websocket import ClientConnection, Connections
 
 # Seconds for which what we send may stay unacknowledged, before the kernel ends the connection (TCP_USER_TIMEOUT, in
@@ -54,8 +46,8 @@ UNACKNOWLEDGED: Final = 60
 # Replies that may wait for clients to fetch them: each holds a file descriptor, and what the kernel did not take of it.
 # It takes nearly all at once, so there are as many only when somebody means it.
 MAX_UNTAKEN: Final = 512
-# Connections in their doorways of which further ones are closed after a reply: what twenty browsers open, which only
-# saves them time.
+# HTTP connections that are kept after a reply; twenty browsers open as many. Beyond it a reply ends its connection,
+# which costs a browser some time and nothing else.
 MAX_KEPT: Final = 128
 # A reply of this size at most never waits: it fits into the smallest buffer that the kernel has (tcp(7), tcp_wmem).
 AT_ONCE: Final = 4096
@@ -112,18 +104,18 @@ class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
         self._connections.fault(error if isinstance(error, Exception) else RuntimeError(str(msg)))
 
 
-class Endpoint:
+class Listener:
     """The public port: lets in who may come in. Begin with `listen`, which returns the port."""
 
-    def __init__(self, connections: Connections, door: FrontDoor, log: Log) -> None:
+    def __init__(self, connections: Connections, routes: Routes, log: Log) -> None:
         # By outcome: requests that became no WebSocket.
         self.requests: Counter[str] = Counter()
         # Connections that have been given a large reply, which nobody knows to be fetched. They go when they are over.
-        self._untaken: WeakSet[Doorway | _Untaken] = WeakSet()
+        self._untaken: WeakSet[HttpConnection | _Untaken] = WeakSet()
         # Those that are no WebSocket yet, nor given to picows.
-        self._opened: set[Doorway] = set()
+        self._opened: set[HttpConnection] = set()
         self._connections = connections
-        self._door = door
+        self._routes = routes
         self._log = log
         self._picows_log = _PicowsLog(connections, log)
         self._misdirected = Throttle(1.0 / MISDIRECTED_PER_SECOND)
@@ -141,7 +133,11 @@ class Endpoint:
             # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for each
             # idle connection.
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: Doorway(self._opened, self._answer, self._picows), host, port, backlog=LISTEN_BACKLOG, **more
+                lambda: HttpConnection(self._opened, self._answer, self._picows),
+                host,
+                port,
+                backlog=LISTEN_BACKLOG,
+                **more,
             )
         except (OSError, ValueError) as error:  # ValueError: a host that is no name and no address
             raise address_error("", host, port, error) from error
@@ -155,8 +151,8 @@ class Endpoint:
         self._draining = True
         if self._server is not None:
             self._server.close()
-        for doorway in list(self._opened):
-            doorway.leave_unless_new()
+        for connection in list(self._opened):
+            connection.leave_unless_new()
 
     def _picows(self, arrival: Arrival) -> asyncio.BufferedProtocol:
         """What `picows.ws_create_server` makes for each connection; it does not give it away, so it is made here."""
@@ -176,29 +172,29 @@ class Endpoint:
             ),
         )
 
-    def _answer(self, doorway: Doorway, request: PlainRequest) -> tuple[Reply, bool] | None:
+    def _answer(self, connection: HttpConnection, request: PlainRequest) -> tuple[Reply, bool] | None:
         """The reply to a plain request, and whether the connection may be kept; None for what is picows's."""
-        decision = self._decide(doorway.arrival, request.path, request.headers)
-        if isinstance(decision, Upgrade):
+        decision = self._decide(connection.arrival, request.path, request.headers)
+        if isinstance(decision, UpgradeRequest):
             return None
         keep = not self._draining and len(self._opened) <= MAX_KEPT
-        return self._admit(decision, doorway), keep
+        return self._admit(decision, connection), keep
 
     def _enter(self, arrival: Arrival, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         decision = self._decide(arrival, request.path, request.headers)
-        if isinstance(decision, Upgrade):
+        if isinstance(decision, UpgradeRequest):
             listener = ClientConnection(self._connections, decision)
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
         untaken = _Untaken()
         response = _response(self._admit(decision, untaken))
         return WSUpgradeResponseWithListener(response, untaken if untaken in self._untaken else None)
 
-    def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> Upgrade | Reply:
+    def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> UpgradeRequest | Reply:
         try:
-            decision = self._door.decide(
+            decision = self._routes.decide(
                 path, headers, arrival=arrival, connections=len(self._connections), draining=self._draining
             )
-            if isinstance(decision, Upgrade):
+            if isinstance(decision, UpgradeRequest):
                 wrong = decision.refusal == CloseCode.UNKNOWN_HOST
             else:
                 wrong = decision.outcome == MISDIRECTED
@@ -220,7 +216,7 @@ class Endpoint:
             )
             self._log.warning(text, host=host.text, unlogged_before=unlogged)
 
-    def _admit(self, reply: Reply, taker: Doorway | _Untaken) -> Reply:
+    def _admit(self, reply: Reply, taker: HttpConnection | _Untaken) -> Reply:
         """The reply, or another one when there are too many that may wait for clients to fetch them."""
         if len(reply.body) > AT_ONCE and taker not in self._untaken:
             if len(self._untaken) >= MAX_UNTAKEN:

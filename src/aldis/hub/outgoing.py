@@ -1,4 +1,4 @@
-"""How the hub speaks to a client: encoding, numbering for resume, and the two dialects of errors.
+"""What goes out to clients: encoding, numbering for resume, and the two dialects of errors.
 
 Every message to a client goes through here. It decides nothing about who may say what.
 """
@@ -23,7 +23,7 @@ _CLASSIC_TEXTS: Final = {
 }
 
 
-class Voice:
+class Outgoing:
     """Sends messages to sessions. One buffer serves them all: a transport consumes a frame before `send` returns."""
 
     def __init__(self, stats: HubStats) -> None:
@@ -32,14 +32,14 @@ class Voice:
         # How many requests were refused so far: a caller sees by it whether its request was.
         self.refused = 0
 
-    def say(self, session: Session, message: Struct) -> None:
+    def send(self, session: Session, message: Struct) -> None:
         """Send a message that is not numbered: a reply, or news of this connection only."""
         connection = session.connection
         if connection is not None:
             encode_into(message, self._buffer, HEADROOM)
             connection.send(self._buffer)
 
-    def tell(self, session: Session, message: Struct) -> bool:
+    def send_numbered(self, session: Session, message: Struct) -> bool:
         """Send a numbered message, and keep it until it is confirmed.
 
         False when the session is detached and can keep no more: it cannot be resumed then.
@@ -55,19 +55,19 @@ class Voice:
         connection.send(buffer)
         return True
 
-    def frame(self, message: Struct) -> bytearray:
-        """Encode a message for `tell_frame`: once, however many sessions it is for."""
+    def encode(self, message: Struct) -> bytearray:
+        """Encode a message for `send_numbered_frame`: once, however many sessions it is for."""
         encode_into(message, self._buffer, HEADROOM)
         return self._buffer.copy()
 
-    def tell_frame(self, session: Session, frame: bytearray) -> bool:
-        """As `tell`, with a message that is encoded already. Sessions may share a frame."""
+    def send_numbered_frame(self, session: Session, frame: bytearray) -> bool:
+        """As `send_numbered`, with a message that is encoded already. Sessions may share a frame."""
         replay = session.replay
         kept = replay is None or replay.add(frame)
-        self.repeat(session, frame)
+        self.resend(session, frame)
         return kept or session.connection is not None
 
-    def repeat(self, session: Session, frame: bytearray) -> None:
+    def resend(self, session: Session, frame: bytearray) -> None:
         """Send a frame that is numbered and kept already."""
         connection = session.connection
         if connection is not None:
@@ -76,7 +76,7 @@ class Voice:
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
         """Send an `ack`, to a client that asked for one. Classic clients never do: an `id` means nothing there."""
         if re is not UNSET and not session.classic:
-            self.say(session, Ack(re))
+            self.send(session, Ack(re))
 
     def refuse(
         self,
@@ -92,11 +92,11 @@ class Voice:
         self.refused += 1
         self._stats.refused[kind, code] += 1
         if session.classic:
-            self.say(session, Error(_CLASSIC_TEXTS.get(code, text)))
+            self.send(session, Error(_CLASSIC_TEXTS.get(code, text)))
         else:
-            self.say(session, Error(text, code, code in TEMPORARY, retry_after, re))
+            self.send(session, Error(text, code, code in TEMPORARY, retry_after, re))
 
-    def hang_up(self, session: Session, code: CloseCode, reason: str) -> None:
+    def close(self, session: Session, code: CloseCode, reason: str) -> None:
         """Close the connection; from here on the session has none."""
         connection = session.connection
         if connection is not None:

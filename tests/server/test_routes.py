@@ -1,4 +1,4 @@
-"""The front door: what becomes of a request, decided without a socket."""
+"""The routes: what becomes of a request, decided without a socket."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from multidict import CIMultiDict
 
 from aldis.hub.sessions import Dialect
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import FrontDoor, Headers, PlainRequest, Reply, Site, Upgrade, plain, read_plain, write
+from aldis.server.http import Headers, PlainRequest, Reply, plain, read_plain, write
 from aldis.server.names import Arrival, ServerNames
+from aldis.server.routes import Routes, Site, UpgradeRequest
 
 # A server that listens at 192.0.2.1 and has no other name.
 ARRIVAL = Arrival("192.0.2.1", 8080)
 HOST = "192.0.2.1:8080"
 
 
-def front_door(
+def make_routes(
     *names: str, origins: tuple[str, ...] = (), max_connections: int | None = None, site: Site | None = None
-) -> FrontDoor:
-    return FrontDoor(names=ServerNames(names), origins=origins, max_connections=max_connections, site=site)
+) -> Routes:
+    return Routes(names=ServerNames(names), origins=origins, max_connections=max_connections, site=site)
 
 
 def headers(**fields: str) -> CIMultiDict[str]:
@@ -30,27 +31,27 @@ def headers(**fields: str) -> CIMultiDict[str]:
     return made
 
 
-def decide(door: FrontDoor, path: bytes = b"/", fields: CIMultiDict[str] | None = None) -> Upgrade | Reply:
+def decide(routes: Routes, path: bytes = b"/", fields: CIMultiDict[str] | None = None) -> UpgradeRequest | Reply:
     fields = headers() if fields is None else fields
-    return door.decide(path, fields, arrival=ARRIVAL, connections=0, draining=False)
+    return routes.decide(path, fields, arrival=ARRIVAL, connections=0, draining=False)
 
 
-def status(decision: Upgrade | Reply) -> HTTPStatus:
+def status(decision: UpgradeRequest | Reply) -> HTTPStatus:
     assert isinstance(decision, Reply)
     return decision.status
 
 
 def test_an_upgrade_is_let_in_as_classic_unless_it_offers_the_subprotocol() -> None:
-    door = front_door()
-    assert decide(door) == Upgrade(Dialect.CLASSIC, HOST)
-    assert decide(door, b"/ws", headers(Sec_WebSocket_Protocol="x, aldis.v1")) == Upgrade(Dialect.V1, HOST)
-    assert decide(door, b"/", headers(Sec_WebSocket_Protocol="ALDIS.V1")) == Upgrade(Dialect.CLASSIC, HOST)
+    routes = make_routes()
+    assert decide(routes) == UpgradeRequest(Dialect.CLASSIC, HOST)
+    assert decide(routes, b"/ws", headers(Sec_WebSocket_Protocol="x, aldis.v1")) == UpgradeRequest(Dialect.V1, HOST)
+    assert decide(routes, b"/", headers(Sec_WebSocket_Protocol="ALDIS.V1")) == UpgradeRequest(Dialect.CLASSIC, HOST)
 
 
 def test_headers_are_put_into_the_shape_that_picows_takes() -> None:
     fields = headers(Connection="keep-alive, Upgrade", Upgrade="WebSocket")
     fields.add("Connection", "other")
-    assert isinstance(decide(front_door(), b"/", fields), Upgrade)
+    assert isinstance(decide(make_routes(), b"/", fields), UpgradeRequest)
     assert (fields.getall("Connection"), fields["Upgrade"]) == (["upgrade"], "websocket")
 
 
@@ -65,7 +66,7 @@ def test_headers_are_put_into_the_shape_that_picows_takes() -> None:
     ],
 )
 def test_what_is_no_upgrade_is_told_to_upgrade(fields: CIMultiDict[str]) -> None:
-    assert status(decide(front_door(), b"/", fields)) == 426
+    assert status(decide(make_routes(), b"/", fields)) == 426
 
 
 class OnePage:
@@ -80,12 +81,12 @@ class OnePage:
 
 @pytest.mark.parametrize("fields", [CIMultiDict({"Host": HOST}), headers(Upgrade="h2c", Connection="Upgrade, HTTP2")])
 def test_with_a_site_browsers_get_its_files_and_upgrades_go_on(fields: CIMultiDict[str]) -> None:
-    door = front_door(site=OnePage())
+    routes = make_routes(site=OnePage())
     for path in (b"/", b"/?x=/page", b"/page", b"/page?"):
-        assert status(decide(door, path, fields)) == 200
-    assert status(decide(door, b"/ws", fields)) == 426
-    assert status(decide(door, b"/other", fields)) == 404
-    assert decide(door, b"/") == decide(door, b"/ws") == Upgrade(Dialect.CLASSIC, HOST)
+        assert status(decide(routes, path, fields)) == 200
+    assert status(decide(routes, b"/ws", fields)) == 426
+    assert status(decide(routes, b"/other", fields)) == 404
+    assert decide(routes, b"/") == decide(routes, b"/ws") == UpgradeRequest(Dialect.CLASSIC, HOST)
 
 
 @pytest.mark.parametrize(
@@ -98,12 +99,12 @@ def test_with_a_site_browsers_get_its_files_and_upgrades_go_on(fields: CIMultiDi
     ],
 )
 def test_a_websocket_that_cannot_be_gets_no_page_for_an_answer(fields: CIMultiDict[str]) -> None:
-    assert status(decide(front_door(site=OnePage()), b"/", fields)) == 426
+    assert status(decide(make_routes(site=OnePage()), b"/", fields)) == 426
 
 
 def test_other_paths_hold_nothing_and_healthz_says_ok() -> None:
-    assert status(decide(front_door(), b"/other")) == 404
-    assert status(decide(front_door(), b"/healthz", CIMultiDict())) == 200
+    assert status(decide(make_routes(), b"/other")) == 404
+    assert status(decide(make_routes(), b"/healthz", CIMultiDict())) == 200
 
 
 @pytest.mark.parametrize(
@@ -129,16 +130,16 @@ def test_other_paths_hold_nothing_and_healthz_says_ok() -> None:
     ],
 )
 def test_a_host_that_cannot_be_one_is_refused(host: str) -> None:
-    assert status(decide(front_door(), b"/", headers(Host=host))) == 400
+    assert status(decide(make_routes(), b"/", headers(Host=host))) == 400
 
 
 def test_the_host_is_taken_in_lower_case() -> None:
-    door = front_door("example.com:8080")
-    assert decide(door, b"/", headers(Host="Example.COM:8080")) == Upgrade(Dialect.CLASSIC, "example.com:8080")
+    routes = make_routes("example.com:8080")
+    assert decide(routes, b"/", headers(Host="Example.COM:8080")) == UpgradeRequest(Dialect.CLASSIC, "example.com:8080")
 
 
 def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None:
-    door = front_door(site=OnePage())
+    routes = make_routes(site=OnePage())
     other = CIMultiDict({"Host": "evil.example:8080"})
     for path, fields in (
         (b"/", headers(Host="evil.example:8080")),
@@ -147,7 +148,7 @@ def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None
         (b"/page", other),
         (b"/nothing", other),
     ):
-        reply = decide(door, path, fields)
+        reply = decide(routes, path, fields)
         assert isinstance(reply, Reply)
         assert (reply.status, reply.outcome) == (421, "misdirected")
         assert b"--names evil.example:8080\n" in reply.body
@@ -155,40 +156,40 @@ def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None
 
 def test_a_browser_that_dials_another_host_is_let_in_only_to_be_told() -> None:
     fields = headers(Host="evil.example:8080", Origin="https://evil.example:8080", Sec_WebSocket_Protocol="aldis.v1")
-    door = front_door(site=OnePage(), max_connections=1)
-    assert decide(door, b"/", fields) == Upgrade(Dialect.V1, "evil.example:8080", CloseCode.UNKNOWN_HOST)
-    assert status(door.decide(b"/", fields, arrival=ARRIVAL, connections=1, draining=False)) == 503
-    assert status(decide(door, b"/page", fields)) == 421
+    routes = make_routes(site=OnePage(), max_connections=1)
+    assert decide(routes, b"/", fields) == UpgradeRequest(Dialect.V1, "evil.example:8080", CloseCode.UNKNOWN_HOST)
+    assert status(routes.decide(b"/", fields, arrival=ARRIVAL, connections=1, draining=False)) == 503
+    assert status(decide(routes, b"/page", fields)) == 421
 
 
 def test_health_and_the_shared_sdk_are_there_for_every_host() -> None:
-    door = front_door(site=OnePage())
+    routes = make_routes(site=OnePage())
     for path in (b"/healthz", b"/sdk.js"):
-        assert status(decide(door, path, CIMultiDict({"Host": "evil.example"}))) == 200
+        assert status(decide(routes, path, CIMultiDict({"Host": "evil.example"}))) == 200
 
 
 def test_a_full_or_draining_server_says_when_to_come_back_and_healthz_still_answers() -> None:
-    door = front_door(max_connections=3)
+    routes = make_routes(max_connections=3)
     for connections, draining in ((3, False), (0, True)):
-        reply = door.decide(b"/", headers(), arrival=ARRIVAL, connections=connections, draining=draining)
+        reply = routes.decide(b"/", headers(), arrival=ARRIVAL, connections=connections, draining=draining)
         assert isinstance(reply, Reply)
         assert (reply.status, dict(reply.headers)["Retry-After"]) == (503, "5")
         assert (
-            status(door.decide(b"/healthz", headers(), arrival=ARRIVAL, connections=connections, draining=draining))
+            status(routes.decide(b"/healthz", headers(), arrival=ARRIVAL, connections=connections, draining=draining))
             == 200
         )
-    assert isinstance(door.decide(b"/", headers(), arrival=ARRIVAL, connections=2, draining=False), Upgrade)
+    assert isinstance(routes.decide(b"/", headers(), arrival=ARRIVAL, connections=2, draining=False), UpgradeRequest)
 
 
 def test_a_page_from_elsewhere_is_let_in_only_to_be_sent_away() -> None:
-    door = front_door(origins=("https://Good.example",))
-    assert decide(door) == Upgrade(Dialect.CLASSIC, HOST)
-    assert decide(door, b"/", headers(Origin="https://good.EXAMPLE")) == Upgrade(Dialect.CLASSIC, HOST)
-    refused = Upgrade(Dialect.CLASSIC, HOST, CloseCode.ORIGIN_NOT_ALLOWED)
-    assert decide(door, b"/", headers(Origin="https://evil.example")) == refused
+    routes = make_routes(origins=("https://Good.example",))
+    assert decide(routes) == UpgradeRequest(Dialect.CLASSIC, HOST)
+    assert decide(routes, b"/", headers(Origin="https://good.EXAMPLE")) == UpgradeRequest(Dialect.CLASSIC, HOST)
+    refused = UpgradeRequest(Dialect.CLASSIC, HOST, CloseCode.ORIGIN_NOT_ALLOWED)
+    assert decide(routes, b"/", headers(Origin="https://evil.example")) == refused
     both = headers(Origin="https://good.example")
     both.add("Origin", "https://evil.example")
-    assert decide(door, b"/", both) == refused
+    assert decide(routes, b"/", both) == refused
 
 
 # --- requests after which there may be others -------------------------------------------------------------------------
@@ -290,20 +291,20 @@ def test_an_empty_reply_says_so_and_what_has_not_changed_has_no_length() -> None
 
 @pytest.mark.parametrize("path", [b"/", b"/ws", b"/ws/", b"//", b"//ws", b"/?a=b", b"/ws/?a=b"])
 def test_a_websocket_is_at_the_root_and_at_ws_with_and_without_a_slash(path: bytes) -> None:
-    assert decide(front_door(), path) == Upgrade(Dialect.CLASSIC, HOST)
+    assert decide(make_routes(), path) == UpgradeRequest(Dialect.CLASSIC, HOST)
 
 
 def test_slashes_that_a_proxy_leaves_over_do_no_harm() -> None:
-    door = front_door(site=OnePage())
+    routes = make_routes(site=OnePage())
     plain_get = CIMultiDict({"Host": HOST})
-    assert [status(decide(door, path, plain_get)) for path in (b"//page", b"//", b"//other")] == [200, 200, 404]
-    assert status(decide(door, b"//healthz", plain_get)) == 200
+    assert [status(decide(routes, path, plain_get)) for path in (b"//page", b"//", b"//other")] == [200, 200, 404]
+    assert status(decide(routes, b"//healthz", plain_get)) == 200
 
 
 def test_what_a_proxy_leaves_before_the_path_is_taken_off() -> None:
-    door = FrontDoor(names=ServerNames(), site=OnePage(), base_path="/a/b")
+    routes = Routes(names=ServerNames(), site=OnePage(), base_path="/a/b")
     for path in (b"/a/b/", b"/a/b", b"/a/b/ws", b"/a/b/ws/", b"/", b"/ws"):
-        assert decide(door, path) == Upgrade(Dialect.CLASSIC, HOST)
+        assert decide(routes, path) == UpgradeRequest(Dialect.CLASSIC, HOST)
     plain_get = CIMultiDict({"Host": HOST})
     for path, expected in (
         (b"/a/b/", 200),
@@ -315,9 +316,9 @@ def test_what_a_proxy_leaves_before_the_path_is_taken_off() -> None:
         (b"/a/bc", 404),
         (b"/a", 404),
     ):
-        assert status(decide(door, path, plain_get)) == expected
-    reply = decide(door, b"/a/b?x", plain_get)
+        assert status(decide(routes, path, plain_get)) == expected
+    reply = decide(routes, b"/a/b?x", plain_get)
     assert isinstance(reply, Reply)
     assert (reply.status, dict(reply.headers)["Location"]) == (308, "/a/b/")
-    assert status(decide(door, b"/a/b", headers(Sec_WebSocket_Version="8"))) == 426
-    assert status(decide(door, b"/a/b", CIMultiDict({"Host": "evil.example"}))) == 421
+    assert status(decide(routes, b"/a/b", headers(Sec_WebSocket_Version="8"))) == 426
+    assert status(decide(routes, b"/a/b", CIMultiDict({"Host": "evil.example"}))) == 421

@@ -1,4 +1,4 @@
-"""The way in: a connection from its begin, until it is a WebSocket or over.
+"""An HTTP connection, until it becomes a WebSocket or ends.
 
 picows closes a connection after a plain reply. Over TLS each connection costs a browser three times the way there and
 back before the first byte, so a page of thirty files would be slow wherever the server is far. Therefore the requests
@@ -8,9 +8,8 @@ is picows's: it is given the connection and all bytes as they came, makes a WebS
 Rules:
 
 * In doubt it is picows's. A connection never comes back from there.
-* Further requests are looked at while less than `MAX_WAITING` of replies waits to be fetched: who asks on and on, and
-  fetches nothing, is not read any more.
-* Who says nothing for `KEEP_ALIVE` is closed, and so is who takes longer than `HANDSHAKE_TIMEOUT` to ask at all.
+* Stop reading a client that has `MAX_WAITING` bytes of unsent replies.
+* Close a connection that is idle for `KEEP_ALIVE`, or has no complete request after `HANDSHAKE_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ MAX_WAITING: Final = 16 * 1024
 _NOWHERE: Final = Arrival("", 0)
 
 
-class Doorway(asyncio.BufferedProtocol):
-    """One connection. `opened` holds all that are in their doorways.
+class HttpConnection(asyncio.BufferedProtocol):
+    """One connection. `opened` holds all that are open.
 
     `answer` gives the reply to a plain request, with whether the connection may be kept, or None to leave the request
     to picows. `picows` makes what takes a connection over from here.
@@ -44,8 +43,8 @@ class Doorway(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        opened: MutableSet[Doorway],
-        answer: Callable[[Doorway, PlainRequest], tuple[Reply, bool] | None],
+        opened: MutableSet[HttpConnection],
+        answer: Callable[[HttpConnection, PlainRequest], tuple[Reply, bool] | None],
         picows: Callable[[Arrival], asyncio.BufferedProtocol],
     ) -> None:
         self._opened = opened

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Timetable(Generic[T]):
+class TimerQueue(Generic[T]):
     """Things by the second in which they are due. Entries are not removed early: the caller skips what is over."""
 
     def __init__(self) -> None:
