@@ -44,10 +44,10 @@ ALDIS = Rules(
             "client.backoff",
             "peer.commands",
             "peer.negotiation",
-            "store.outbox",
-            "store.inbox",
-            "store.controls",
-            "store.parcels",
+            "store.messages.outbox",
+            "store.messages.inbox",
+            "store.messages.control",
+            "store.files.window",
         }
     ),
     outside=frozenset(
@@ -58,10 +58,12 @@ ALDIS = Rules(
         "webrtc": frozenset({"peer.engines.wrtc"}),
         "aiortc": frozenset({"peer.engines.aiortc"}),
         "aioice": frozenset({"peer.engines.aiortc", "peer.engines.aiortc_consent", "peer.engines.aiortc_ice"}),
-        # JSON on the wire is the codec's and the channel's; `store.content` reads and writes the application's values,
-        # the command line writes for other programs.
-        "json": frozenset({"store.content", "cli"}),
-        "msgspec.json": frozenset({"protocol.codec", "protocol.channel", "store.content", "store.controls"}),
+        # JSON on the wire is the codec's and the channel's; `store.messages.content` reads and writes those of
+        # the application, the command line writes for other programs.
+        "json": frozenset({"store.messages.content", "cli"}),
+        "msgspec.json": frozenset(
+            {"protocol.codec", "protocol.channel", "store.messages.content", "store.messages.control"}
+        ),
         # Base64 on the wire is the codec's; fingerprints are in base32.
         "base64": frozenset({"protocol.codec", "identity.keys"}),
         "binascii": frozenset({"protocol.codec"}),

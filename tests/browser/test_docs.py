@@ -13,7 +13,7 @@ from aiohttp import web
 from playwright.async_api import Dialog, FilePayload, Page, expect
 
 from aldis.errors import TransferFailed
-from aldis.store.transfer import Transfer
+from aldis.store.files.transfer import Transfer
 from browser.conftest import Arrive
 from support.browser import Person
 from support.patience import PATIENCE

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from aldis.store.transfer import Transfer
+from aldis.store.files.transfer import Transfer
 from support.browser import PATIENCE, Arrive
 from support.page_windows import points, window, windows
 from support.server_process import ServerProcess

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aldis.errors import TransferFailed
-from aldis.store.transfer import Transfer, TransferState
+from aldis.store.files.transfer import Transfer, TransferState
 from browser.conftest import IN_BOTH, Arrive
 from support.patience import PATIENCE
 from support.server_process import ServerProcess

@@ -13,7 +13,7 @@ from aldis.protocol import channel
 from aldis.protocol import messages as m
 from aldis.protocol.codec import DecodeFailed, decode_client_message, decode_server_message, encode_text
 from aldis.protocol.codes import TEMPORARY, CloseCode, ErrorCode, may_reconnect
-from aldis.store.controls import Piece, Word, decode_control, encode_control, encode_piece
+from aldis.store.messages.control import FileMessage, Piece, decode_control, encode_control, encode_piece
 from support.conversations import Conversation
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def test_control_messages_are_read_and_written_again_without_a_change(text: str)
 
 
 def test_every_control_message_has_a_row_in_the_table() -> None:
-    words = Word.__args__
+    words = FileMessage.__args__
     table = rows("Control messages")
     for word in words:
         assert table[word.__struct_config__.tag][0] == ", ".join(f"`{name}`" for name in word.__struct_fields__)

@@ -386,8 +386,8 @@ async def test_an_invitation_with_a_fingerprint_connects_to_that_key_and_to_no_o
 
 
 def alice_server(store: NetworkStore) -> str:
-    assert store._board is not None
-    return store._board.client.server
+    assert store._manager is not None
+    return store._manager.client.server
 
 
 async def test_an_invitation_keeps_other_keys_out_though_strangers_have_filled_the_store_meanwhile() -> None:

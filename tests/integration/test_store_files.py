@@ -14,10 +14,10 @@ import pytest
 
 from aldis.errors import PeerOffline, PeerUnknown, TransferFailed, UsageError
 from aldis.peer.connection import PeerState
-from aldis.store.parcels import WINDOW
+from aldis.store.files.transfer import Transfer, TransferState
+from aldis.store.files.window import WINDOW
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
-from aldis.store.transfer import Transfer, TransferState
 from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
 from support.store_program import StoreProcess
@@ -151,8 +151,8 @@ async def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
 
 async def lose_the_path(store: NetworkStore, user_id: str) -> None:
     """The engine's connection is gone, and nobody has said goodbye."""
-    assert store._board is not None
-    link = store._board.find(user_id)
+    assert store._manager is not None
+    link = store._manager.find(user_id)
     assert link is not None
     assert link._connection is not None
     transport = link._connection._current

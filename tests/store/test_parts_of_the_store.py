@@ -18,9 +18,9 @@ from aldis.identity.pins import MemoryPins
 from aldis.peer.transport import PeerTiming
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import Capabilities, Description, IceServer, Proof
-from aldis.store import ice
-from aldis.store.ice import IceKeeper
-from aldis.store.keys import DirectoryPins, claimed_key
+from aldis.store.peers import ice
+from aldis.store.peers.ice import IceServerCache
+from aldis.store.peers.pinning import DirectoryPins, claimed_key
 from aldis.store.state import PeerView, StoreLimits, StoreState
 from aldis.store.store import NetworkStore
 from aldis.store.tasks import Tasks
@@ -197,7 +197,7 @@ OFFER = OfferReceived("bob", Description("offer", "v=0"), "c", None, Capabilitie
 async def test_ice_servers_that_were_given_are_used_and_nobody_is_asked() -> None:
     refused: list[OfferReceived] = []
     client = Asked()
-    keeper = IceKeeper(client, [TURN], loopback=True)  # type: ignore[arg-type]
+    keeper = IceServerCache(client, [TURN], loopback=True)  # type: ignore[arg-type]
     assert keeper.hold_back(BYE, refused.append)
     await keeper.keep()
     assert await keeper.known() == [BYE]
@@ -210,7 +210,7 @@ async def test_ice_servers_are_asked_for_again_before_they_expire(monkeypatch: p
     monkeypatch.setattr(ice, "_RETRY_SECONDS", 0.0)
     later = IceServer(["turn:later.example"], "u", "c")
     client = Asked(ConnectionLost("gone"), IceServers((TURN,), 0), IceServers((later,), 3600))
-    keeper = IceKeeper(client, None, loopback=False)  # type: ignore[arg-type]
+    keeper = IceServerCache(client, None, loopback=False)  # type: ignore[arg-type]
     keeping = asyncio.create_task(keeper.keep())
     assert await keeper.known() == []
     await client.asked.wait()
@@ -221,7 +221,7 @@ async def test_ice_servers_are_asked_for_again_before_they_expire(monkeypatch: p
 
 async def test_what_comes_too_early_is_held_back_in_bounds() -> None:
     refused: list[OfferReceived] = []
-    keeper = IceKeeper(Asked(), [], loopback=False)  # type: ignore[arg-type]
+    keeper = IceServerCache(Asked(), [], loopback=False)  # type: ignore[arg-type]
     for _ in range(1000):
         assert keeper.hold_back(BYE, refused.append)
     assert keeper.hold_back(OFFER, refused.append)
@@ -248,7 +248,7 @@ def test_this_machine_is_known_by_its_names(host: str, here: bool) -> None:
 
 async def test_a_time_to_live_of_any_size_ends_the_wait_for_the_first_answer() -> None:
     client = Asked(IceServers((TURN,), 10**400))
-    keeper = IceKeeper(client, None, loopback=False)  # type: ignore[arg-type]
+    keeper = IceServerCache(client, None, loopback=False)  # type: ignore[arg-type]
     keeping = asyncio.create_task(keeper.keep())
     async with asyncio.timeout(PATIENCE):
         await keeper.known()
@@ -266,7 +266,7 @@ async def test_a_server_that_names_bad_ice_servers_makes_no_connection_impossibl
         IceServer([]),
         IceServer(["turn:e.example?transport=TCP"], "u", "c"),
     )
-    keeper = IceKeeper(Asked(IceServers(named, 3600)), None, loopback=False)  # type: ignore[arg-type]
+    keeper = IceServerCache(Asked(IceServers(named, 3600)), None, loopback=False)  # type: ignore[arg-type]
     keeping = asyncio.create_task(keeper.keep())
     async with asyncio.timeout(PATIENCE):
         await keeper.known()

@@ -15,11 +15,11 @@ MEASURED = (
     "client",
     "vectors",
     "peer/test_negotiation.py",
-    "store/test_outbox.py",
-    "store/test_inbox.py",
-    "store/test_controls.py",
-    "store/test_parcels.py",
-    "store/test_delivery_once.py",
+    "store/messages/test_outbox.py",
+    "store/messages/test_inbox.py",
+    "store/messages/test_control.py",
+    "store/files/test_window.py",
+    "store/messages/test_delivery_once.py",
 )
 
 

@@ -18,7 +18,7 @@ from aldis.peer.engine import EngineConfig, EngineConnection, EngineListener
 from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.messages import Capabilities
 from aldis.server.app import SignalingServer
-from aldis.store.content import Received
+from aldis.store.messages.content import Received
 from aldis.store.state import Message, PeerView, StoreState
 from aldis.store.store import NetworkStore
 from support.patience import PATIENCE

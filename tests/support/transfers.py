@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from aldis.errors import AldisError, TransferFailed
-from aldis.store.controls import Control, decode_control
-from aldis.store.delivery import Delivery
-from aldis.store.feeds import Callbacks
-from aldis.store.transfer import Transfer, TransferState
-from aldis.store.transfers import Transfers
+from aldis.store.files.service import FileService
+from aldis.store.files.transfer import Transfer, TransferState
+from aldis.store.messages.control import ControlMessage, decode_control
+from aldis.store.messages.delivery import Delivery
+from aldis.store.subscriptions import Callbacks
 from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
 
@@ -27,13 +27,13 @@ class Side:
 
     def __init__(self) -> None:
         self.on_file: Callbacks[Transfer] = Callbacks()
-        self.transfers = Transfers(self, self.on_file)
+        self.transfers = FileService(self, self.on_file)
         self.incoming: list[Transfer] = []
         self.other: Side | None = None
         self.known: list[str] | None = ["files"]
         self.refusal: AldisError | None = None
         self.opened = 0
-        self.said: list[Control] = []
+        self.said: list[ControlMessage] = []
         self.signal = Signal()
 
     # The route.
@@ -71,11 +71,11 @@ class Side:
 
         self.on_file.add(note)
 
-    def hear(self, *controls: Control) -> None:
+    def hear(self, *controls: ControlMessage) -> None:
         for control in controls:
             self.transfers.received("peer", control)
 
-    def take(self) -> list[Control]:
+    def take(self) -> list[ControlMessage]:
         said, self.said = self.said, []
         return said
 

@@ -28,7 +28,7 @@ from aldis.protocol.codec import (
     to_base64,
 )
 from aldis.protocol.frames import close_reason
-from aldis.store import controls
+from aldis.store.messages import control as controls
 
 FOLDER = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from aldis.cli.exits import ExitCode, complain
 from aldis.cli.pipes import LineReader, LineWriter
 from aldis.cli.talk import Talk, alongside
 from aldis.cli.text import as_json, as_text, safe_line
-from aldis.store.delivery import Delivery
+from aldis.store.messages.delivery import Delivery
 from aldis.store.state import Message
 
 # Messages under way: enough for a long fat path, and little enough to hold in memory while the peer is away.

@@ -23,9 +23,9 @@ from aldis.errors import (
     PeerUnknown,
 )
 from aldis.peer.connection import PeerState
+from aldis.store.files.transfer import Transfer
 from aldis.store.state import PeerView, StoreState
 from aldis.store.store import NetworkStore
-from aldis.store.transfer import Transfer
 
 _T = TypeVar("_T")
 

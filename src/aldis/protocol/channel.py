@@ -11,7 +11,7 @@ are big-endian.
     GOODBYE  06  UTF-8 text                                      an orderly end; the reason may be empty
 
 `flags`: bits 0 and 1 hold the kind of content (0 text, 1 bytes, 2 JSON, 3 control), bit 2 marks the last chunk of a
-message. Control messages go from store to store (files, calls; `store.controls`), and no application sees them.
+message. Control messages go from store to store (files, calls; `store.messages.control`), and no application sees them.
 `size` is that of the whole message, the same in each of its chunks. Chunks of one message follow each other without
 others in between; a message that the end of the channel cut short is sent again whole on the next one.
 
@@ -21,7 +21,7 @@ of the first message that it will send (`next`), and how far it has received the
 makes delivery exactly once possible across channels (docs/protocol.md, "Data channel").
 
 Frames of an unknown kind are skipped, so that a later version may add some. This module turns frames into bytes and
-back; what they mean is known to `peer.connection` (hello, heartbeat) and `store.outbox` (messages, acknowledgements).
+back; what they mean is known to `peer.connection` (hello, heartbeat) and `store.messages` (messages, acknowledgements).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VERSION: Final = 1
 # RFC 8841 lets a peer that says nothing take 64 KiB; the W3C examples use 16 KiB, which every stack takes unfragmented.
 MAX_FRAME: Final = 64 * 1024
 CHUNK: Final = 16 * 1024
-# What one message may have at most: it is held in memory whole at both ends. Files go in pieces (`store.transfers`).
+# What one message may have at most: it is held in memory whole at both ends. Files go in pieces (`store.files`).
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 # A reason is a line for a log.
 MAX_REASON: Final = 200

@@ -17,7 +17,7 @@ from aldis.identity.keys import fingerprint
 from aldis.peer.connection import PeerState
 from aldis.peer.engine import EngineStats
 from aldis.settings import check_count
-from aldis.store.content import Received
+from aldis.store.messages.content import Received
 
 # The share of the peers that strangers cannot fill: enough for the people that somebody knows, while a program that is
 # called by many has most of its places for them.

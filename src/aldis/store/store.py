@@ -8,8 +8,8 @@ Rules of this module:
 * Everything happens on the loop on which `connect_to_signaling` was called.
 * A fault of one peer, or of one callback, stays there.
 
-It is the face of the package and decides little: peers are the business of `switchboard`, messages that of
-`conversation` and `feeds`, calls that of `caller`, files that of `transfers`.
+It is the face of the package and decides little: `peers.manager` keeps the peers, `messages` carries messages,
+`peers.dialer` decides when to connect, and `files` sends files.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id
 from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import IceServer
 from aldis.settings import check_methods, check_seconds, check_type
-from aldis.store import content
-from aldis.store.content import Sendable
-from aldis.store.delivery import Delivery
-from aldis.store.feeds import Callbacks, Letter, Mailbox, StateFeed, States
-from aldis.store.keys import DirectoryPins
-from aldis.store.reception import Accept
+from aldis.store.files.transfer import Transfer
+from aldis.store.messages import content
+from aldis.store.messages.content import Sendable
+from aldis.store.messages.delivery import Delivery
+from aldis.store.messages.mailbox import Mailbox, QueuedMessage
+from aldis.store.peers.admission import Accept
+from aldis.store.peers.manager import PeerManager, Setup
+from aldis.store.peers.pinning import DirectoryPins
 from aldis.store.state import Message, PeerStats, StoreLimits, StoreState
-from aldis.store.switchboard import Setup, Switchboard
-from aldis.store.transfer import Transfer
+from aldis.store.subscriptions import Callbacks, StateFeed, States
 
 _log = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ class NetworkStore:
         )
         self._feed = StateFeed()
         most = self._setup.limits
-        self._mailbox = Mailbox(most.unread_messages, most.unread_size, emptier=self._mailbox_has_room)
-        self._board: Switchboard | None = None
+        self._mailbox = Mailbox(most.unread_messages, most.unread_size, on_room=self._mailbox_has_room)
+        self._manager: PeerManager | None = None
         self._closing: asyncio.Task[None] | None = None
 
     # --- the signaling server -------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ class NetworkStore:
         """
         if self._is_closed():
             raise StateError("the store is closed; make a new one")
-        if self._board is not None:
+        if self._manager is not None:
             raise StateError("the store is connected to a signaling server already")
         client = SignalingClient(
             url,
@@ -147,16 +148,16 @@ class NetworkStore:
             ca_file=ca_file,
             backoff=backoff,
         )
-        board = self._board = Switchboard(self._setup, client, self._mailbox, self._feed)
+        manager = self._manager = PeerManager(self._setup, client, self._mailbox, self._feed)
         try:
-            await board.start()
+            await manager.start()
         except BaseException as error:
             if self._is_closed():
                 if isinstance(error, AldisError):
                     raise StateError("the store was closed while it was connecting") from error
             else:
-                self._board = None
-                await board.close()
+                self._manager = None
+                await manager.close()
                 self._feed.publish(StoreState())
             raise
 
@@ -175,8 +176,8 @@ class NetworkStore:
         return self._closing is not None
 
     async def _close(self) -> None:
-        if self._board is not None:
-            await self._board.close()
+        if self._manager is not None:
+            await self._manager.close()
         self._mailbox.close()
         self._pins.close()
         self._feed.close()
@@ -209,14 +210,14 @@ class NetworkStore:
         """
         check_seconds("timeout", timeout, zero=True)
         required = None if fingerprint is None else check_fingerprint(fingerprint)
-        await self._ready().link(user_id).connect(timeout, required)
+        await self._ready().peer(user_id).connect(timeout, required)
 
     async def disconnect_from_peer(self, user_id: str) -> None:
         """Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we."""
-        link = None if self._board is None else self._board.find(user_id)
-        if link is not None:
+        peer = None if self._manager is None else self._manager.find(user_id)
+        if peer is not None:
             reason = "disconnect_from_peer was called"
-            await link.close("the other side has hung up", reason, PeerConnectionFailed(user_id, reason))
+            await peer.close("the other side has hung up", reason, PeerConnectionFailed(user_id, reason))
 
     def accept_key(self, user_id: str, public_key: bytes) -> None:
         """Trust this key of a peer (32 bytes) from now on, instead of any other.
@@ -225,13 +226,13 @@ class NetworkStore:
         stranger from taking the peer's place. Ends a connection that was made with another key. Raises `IdentityError`
         when the pins cannot be written; nothing has changed then.
         """
-        board = self._ready()
+        manager = self._ready()
         check_user_id(user_id)
         if not isinstance(public_key, bytes):
             raise UsageError(f"a public key is bytes, not {type(public_key).__name__}")
         if len(public_key) != PUBLIC_KEY_BYTES:
             raise UsageError(f"a public key has {PUBLIC_KEY_BYTES} bytes, not {len(public_key)}")
-        board.accept_key(user_id, public_key)
+        manager.accept_key(user_id, public_key)
 
     async def watch(self, *user_ids: str) -> None:
         """Have `state.peers[...].online` of these users told from now on, without connecting to them.
@@ -246,15 +247,15 @@ class NetworkStore:
 
     async def stats(self, user_id: str) -> PeerStats | None:
         """How the connection with a peer runs: its path, its traffic. None when there is none."""
-        link = self._ready().find(user_id)
-        return None if link is None else await link.stats()
+        peer = self._ready().find(user_id)
+        return None if peer is None else await peer.stats()
 
-    def _ready(self) -> Switchboard:
+    def _ready(self) -> PeerManager:
         if self._closing is not None:
             raise StateError("the store is closed")
-        if self._board is None:
+        if self._manager is None:
             raise StateError("connect_to_signaling comes first")
-        return self._board
+        return self._manager
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -265,22 +266,22 @@ class NetworkStore:
         returned to know when this one has, or ignore it. Raises `MessageTooLarge`, `QueueFull`, `UsageError` for what
         cannot be sent, `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `StateError`.
         """
-        board = self._ready()
+        manager = self._ready()
         kind, data = content.encode(message)
-        return board.link(user_id).send(kind, data)
+        return manager.peer(user_id).send(kind, data)
 
     async def drain(self, user_id: str | None = None, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Wait until all that was sent so far (to one peer, or to all) is acknowledged.
 
         Raises `DeliveryFailed` when a message will not be, `TimeoutError` after `timeout` seconds (None: never).
         """
-        links = () if self._board is None else self._board.links
+        peers = () if self._manager is None else self._manager.peers
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
         if user_id is not None:
             check_user_id(user_id)
         # Of each peer the newest message: those before it have arrived by then, or fail with it.
-        last = [link.conversation.last for link in links if user_id in (None, link.user_id)]
+        last = [peer.messages.last for peer in peers if user_id in (None, peer.user_id)]
         async with asyncio.timeout(timeout):
             for delivery in last:
                 if delivery is not None:
@@ -300,25 +301,25 @@ class NetworkStore:
         Returns what ends it. A callback that raises is logged, and the message counts as delivered.
         """
 
-        def read(letter: Letter) -> None:
+        def read(letter: QueuedMessage) -> None:
             message = self._read(letter)
             if message is not None:
                 callback(message)
 
-        return self._mailbox.on_letter(read)
+        return self._mailbox.on_message(read)
 
-    def _read(self, letter: Letter) -> Message | None:
+    def _read(self, letter: QueuedMessage) -> Message | None:
         try:
             return Message(letter.sender, content.decode(letter.content, letter.data), letter.sequence)
         except ProtocolViolation as error:
             _log.warning("a message of %s cannot be read: %s", letter.sender, error)
-            if self._board is not None:
-                self._board.unreadable(letter.sender, str(error))
+            if self._manager is not None:
+                self._manager.unreadable(letter.sender, str(error))
             return None
 
     def _mailbox_has_room(self) -> None:
-        if self._board is not None:
-            self._board.hand_over()
+        if self._manager is not None:
+            self._manager.hand_over()
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -332,7 +333,7 @@ class NetworkStore:
         `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `InvalidAddress`, `StateError`. What goes wrong
         later is told by the transfer.
         """
-        return await self._ready().transfers.send(user_id, Path(path), name)
+        return await self._ready().files.send(user_id, Path(path), name)
 
     def on_file(self, callback: Callable[[Transfer], None]) -> Callable[[], None]:
         """Have `callback`, which must not block, called with each file that is offered: it calls `accept` or `decline`
@@ -364,7 +365,7 @@ class NetworkStore:
 class _Messages:
     """The iterator of `messages()`."""
 
-    def __init__(self, mailbox: Mailbox, read: Callable[[Letter], Message | None]) -> None:
+    def __init__(self, mailbox: Mailbox, read: Callable[[QueuedMessage], Message | None]) -> None:
         self._mailbox = mailbox
         self._read = read
 

@@ -1,0 +1,1 @@
+"""Files between two stores."""

@@ -1,0 +1,153 @@
+"""One file on its way, as the application sees it.
+
+Rules: what it tells is what the service (`transfers`) has last said of it; what is asked of it is passed on to the
+service. An application need not ask what becomes of it, and a failure that nobody asks for complains nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Generator
+from enum import Enum
+from pathlib import Path
+from typing import Final, Protocol
+
+from aldis.errors import AldisError
+from aldis.store.subscriptions import Callbacks, call
+
+
+class Service(Protocol):
+    """What a transfer asks of `transfers.FileService`."""
+
+    def accept(self, transfer: Transfer, path: Path) -> None:
+        """See `Transfer.accept`."""
+
+    def decline(self, transfer: Transfer, reason: str) -> None:
+        """See `Transfer.decline`."""
+
+    def cancel(self, transfer: Transfer, reason: str) -> None:
+        """See `Transfer.cancel`."""
+
+
+class TransferState(Enum):
+    """How a transfer stands."""
+
+    OFFERED = "offered"
+    RUNNING = "running"
+    DONE = "done"
+    DECLINED = "declined"  # by the recipient
+    CANCELLED = "cancelled"  # by either side, on purpose, or because something failed at the other side
+    FAILED = "failed"  # something failed here, or the other side is gone
+
+
+OPEN: Final = (TransferState.OFFERED, TransferState.RUNNING)
+
+
+class Transfer:
+    """A file on its way to or from another user.
+
+    `await` it: it returns when the file is there, whole and written at the recipient, and raises `TransferFailed` (or
+    `FeatureMissing`) when it will not be. Cancelling the wait cancels nothing else; not awaiting is fine.
+
+    `id`: its name between the two programs. `user_id`: the other user. `direction`: `out` or `in`. `name`: that of
+    the file, safe to be used in a folder. `size` in bytes. `mime`: the type of the content, as the sender says.
+    """
+
+    def __init__(
+        self, service: Service, user_id: str, transfer_id: str, direction: str, name: str, size: int, mime: str
+    ) -> None:
+        self.id = transfer_id
+        self.user_id = user_id
+        self.direction = direction
+        self.name = name
+        self.size = size
+        self.mime = mime
+        self._service = service
+        self._state = TransferState.OFFERED
+        self._transferred = 0
+        self._error: AldisError | None = None
+        self._path: Path | None = None
+        self._callbacks: Callbacks[Transfer] = Callbacks()
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def state(self) -> TransferState:
+        """How it stands."""
+        return self._state
+
+    @property
+    def transferred(self) -> int:
+        """How many bytes the recipient has written."""
+        return self._transferred
+
+    @property
+    def error(self) -> AldisError | None:
+        """Why the file does not arrive; None as long as it may, and when it has."""
+        return self._error
+
+    @property
+    def path(self) -> Path | None:
+        """The file on this machine: that which is sent, or, once it is done, the one that was made."""
+        return self._path
+
+    def accept(self, path: Path | str | os.PathLike[str]) -> None:
+        """Take the file: `path` is that of the file to be made, which must not exist yet, or an existing folder, in
+        which it gets its own name, with a number where that is taken (`path` tells when it is done).
+
+        What goes wrong on the disk ends the transfer, at both ends. Nothing happens when the transfer is over already.
+        Raises `StateError` for a file of our own, or one that was accepted before.
+        """
+        self._service.accept(self, Path(path))
+
+    def decline(self, reason: str = "") -> None:
+        """Refuse the file; the sender is told the reason. Nothing happens when the transfer is over already.
+
+        Raises `StateError` for a file of our own, or one that was accepted before: `cancel` it.
+        """
+        self._service.decline(self, reason)
+
+    def cancel(self, reason: str = "") -> None:
+        """Give up, as sender or as recipient; the other side is told the reason. Nothing happens when the transfer is
+        over already."""
+        self._service.cancel(self, reason)
+
+    def subscribe(self, callback: Callable[[Transfer], None]) -> Callable[[], None]:
+        """Have `callback` called now, and at each change. Returns what ends it. What it raises is logged."""
+        unsubscribe = self._callbacks.add(callback)
+        call(callback, self)
+        return unsubscribe
+
+    def __await__(self) -> Generator[object, None, None]:
+        if self._state in OPEN:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            yield from waiter
+        if self._error is not None:
+            raise self._error
+
+    def __repr__(self) -> str:
+        way = "to" if self.direction == "out" else "from"
+        progress = f"{self._transferred} of {self.size} bytes"
+        return f"<Transfer of {self.name!r} {way} {self.user_id}: {self._state.value}, {progress}>"
+
+    # --- for the service --------------------------------------------------------------------------------------------
+
+    def move(
+        self,
+        state: TransferState,
+        *,
+        transferred: int | None = None,
+        error: AldisError | None = None,
+        path: Path | None,
+    ) -> None:
+        """Something has changed."""
+        self._state, self._error, self._path = state, error, path
+        if transferred is not None:
+            self._transferred = transferred
+        if state not in OPEN:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        self._callbacks.tell(self)

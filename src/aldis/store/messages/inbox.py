@@ -1,0 +1,180 @@
+"""The receiving half of exactly-once delivery: puts chunks together, drops what has come before, says what to confirm.
+
+Rules of this module:
+
+* A message has *arrived* when its last chunk is here, and is *handed over* when the application's queue has taken it
+  (`take`). Only what is handed over is acknowledged, so an application that does not read holds the sender back.
+* Where a stream stands outlives the channel: a message that comes again on the next one is skipped. Where our process
+  is new and the stream is not, it begins at what the sender's HELLO says; what came before went to another process,
+  or another device, and was acknowledged there.
+* Only so much is held for an application that does not read as the sender's window allows (`outbox`); who sends more
+  breaks the protocol.
+* What the other side sent may be wrong in any way; `ProtocolViolation` says how, and the channel has to end.
+
+Pure: no I/O, no clock. It does not know what a message means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from aldis.errors import ProtocolViolation
+from aldis.protocol.channel import MAX_MESSAGE, Chunk, Content, Hello, StreamPosition
+from aldis.store.messages.outbox import WINDOW_BYTES, WINDOW_MESSAGES
+
+# Each device and each run of the peer's program has a stream of its own. Only the last few can still have something
+# unacknowledged that was seen here; 16 is generous, and costs 2 KiB a peer.
+MAX_STREAMS: Final = 16
+MAX_STREAM_NAME: Final = 128  # characters; ours have 22
+MAX_SEQUENCE: Final = 2**63  # half of what the frame can carry: more than can be sent, and adding to it is safe
+
+
+@dataclass(slots=True)
+class _Stream:
+    arrived: int
+    handed_over: int
+
+
+@dataclass(slots=True)
+class _Partial:
+    sequence: int
+    content: Content
+    size: int
+    data: bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A whole message."""
+
+    sequence: int
+    content: Content
+    data: bytes
+
+
+class Inbox:
+    """All that comes from one peer."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, _Stream] = {}  # the one that was used last is the last one
+        self._name: str | None = None
+        self._stream = _Stream(0, 0)
+        self._partial: _Partial | None = None
+        self._held: deque[Arrived] = deque()  # arrived, not handed over
+        self._held_bytes = 0
+        self._open = False
+        self._confirmed = 0  # what the sender knows on this channel
+
+    # --- channels -------------------------------------------------------------------------------------------------
+
+    def position(self) -> StreamPosition | None:
+        """How far the other side's stream has been received, for our HELLO; None when none is known."""
+        return None if self._name is None else StreamPosition(self._name, self._stream.handed_over)
+
+    def opened(self, hello: Hello) -> None:
+        """A channel is open; `hello` is the other side's. Raises `ProtocolViolation` for one that cannot be used."""
+        if not 0 < len(hello.stream) <= MAX_STREAM_NAME:
+            raise ProtocolViolation("a HELLO whose stream has no name, or far too long a one")
+        if not 0 < hello.next <= MAX_SEQUENCE:
+            raise ProtocolViolation(f"a HELLO with {hello.next} as its first message")
+        self.closed()
+        if hello.stream != self._name:
+            # What the other stream's sender was never told has arrived is not ours to deliver: where that sender is
+            # still alive, on another device, it will send it again.
+            self.let_go()
+        before = hello.next - 1
+        stream = self._streams.pop(hello.stream, None) or _Stream(before, before)
+        self._streams[hello.stream] = stream
+        if len(self._streams) > MAX_STREAMS:
+            del self._streams[next(iter(self._streams))]
+        self._name, self._stream = hello.stream, stream
+        if stream.arrived < before:
+            # Acknowledged by another of our devices, or given up by the sender. What is held comes before that.
+            stream.arrived = before
+            if not self._held:
+                stream.handed_over = before
+        self._open = True
+        self._confirmed = before
+
+    def closed(self) -> None:
+        """The channel is gone; half a message is dropped: it will come again whole. Harmless when none is open."""
+        self._open = False
+        self._partial = None
+
+    def receive(self, chunk: Chunk) -> bool:
+        """Take in a chunk; True when a message has arrived by it. Raises `ProtocolViolation`."""
+        stream = self._stream
+        if not self._open:
+            raise ProtocolViolation("a message before the HELLO")
+        if chunk.sequence <= stream.arrived:
+            if chunk.last and chunk.sequence <= stream.handed_over:
+                # The sender does not know: say it again.
+                self._confirmed = min(self._confirmed, chunk.sequence - 1)
+            return False
+        if chunk.sequence != stream.arrived + 1:
+            raise ProtocolViolation(f"message {chunk.sequence} came where {stream.arrived + 1} was due")
+        partial = self._partial
+        if partial is None:
+            partial = self._partial = self._begin(chunk)
+        elif (chunk.content, chunk.size) != (partial.content, partial.size):
+            raise ProtocolViolation(f"the chunks of message {chunk.sequence} contradict each other")
+        partial.data += chunk.data
+        if len(partial.data) > partial.size or (chunk.last and len(partial.data) < partial.size):
+            raise ProtocolViolation(f"message {chunk.sequence} has another size than it says")
+        if not chunk.last:
+            if not chunk.data:
+                raise ProtocolViolation(f"an empty chunk within message {chunk.sequence}")
+            return False
+        self._partial = None
+        stream.arrived = chunk.sequence
+        self._held.append(Arrived(chunk.sequence, partial.content, bytes(partial.data)))
+        self._held_bytes += partial.size
+        return True
+
+    def _begin(self, chunk: Chunk) -> _Partial:
+        if chunk.size > MAX_MESSAGE:
+            raise ProtocolViolation(f"a message of {chunk.size} bytes; the limit is {MAX_MESSAGE}")
+        if len(self._held) >= WINDOW_MESSAGES or self._held_bytes >= WINDOW_BYTES:
+            raise ProtocolViolation("more messages than the window allows")
+        return _Partial(chunk.sequence, chunk.content, chunk.size, bytearray())
+
+    # --- handing over ---------------------------------------------------------------------------------------------
+
+    @property
+    def first(self) -> Arrived | None:
+        """The message that is to be handed over next."""
+        return self._held[0] if self._held else None
+
+    @property
+    def size(self) -> int:
+        """Bytes that are here and not handed over, of whole messages and of one that is still coming."""
+        return self._held_bytes + (len(self._partial.data) if self._partial is not None else 0)
+
+    def let_go(self) -> None:
+        """Forget what is not handed over; it will come again. Only while no channel is open."""
+        self._held.clear()
+        self._held_bytes = 0
+        self._stream.arrived = self._stream.handed_over
+
+    def take(self) -> None:
+        """The first message has been handed over."""
+        message = self._held.popleft()
+        self._held_bytes -= len(message.data)
+        # What was skipped at a channel's beginning (see `opened`) counts with the last one before it.
+        self._stream.handed_over = message.sequence if self._held else self._stream.arrived
+
+    @property
+    def due(self) -> int | None:
+        """What to acknowledge on this channel, or None when the sender knows already."""
+        return self._stream.handed_over if self.unconfirmed else None
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages the sender could be told of."""
+        return max(self._stream.handed_over - self._confirmed, 0) if self._open else 0
+
+    def confirmed(self, sequence: int) -> None:
+        """The acknowledgement of `sequence` has been sent."""
+        self._confirmed = max(self._confirmed, sequence)
