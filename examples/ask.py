@@ -15,8 +15,7 @@ from aldis import Identity, NetworkStore
 async def main(url: str, name: str, other: str, text: str, key: str | None = None) -> None:
     async with NetworkStore(Identity.load_or_create(key) if key else None) as store:
         await store.connect_to_signaling(url, name)
-        delivery = await store.send(other, text)
-        await delivery
+        await store.send(other, text)  # returns when it has arrived
         print(f"delivered to {other}, whose key is {store.state.peers[other].fingerprint}")
         answer = await anext(store.messages())
         print(f"{answer.sender}: {answer.content}")

@@ -19,7 +19,7 @@ async def main(url: str, name: str, key: str | None = None) -> None:
         print(f"{name} is here, with the key {store.identity.fingerprint}", flush=True)
         async for message in store.messages():
             print(f"{message.sender}: {message.content!r}", flush=True)
-            await store.send(message.sender, message.content)
+            store.send(message.sender, message.content)
 
 
 with suppress(KeyboardInterrupt):

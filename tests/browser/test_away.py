@@ -58,7 +58,7 @@ async def test_a_page_that_was_left_comes_back_by_the_back_button(
         await alice.page.evaluate(REMEMBER)
         await alice.page.goto("/icon.svg")
         await until_peer(bob, "alice", lambda view: view.state is PeerState.CLOSED, "the goodbye")
-        waiting = await bob.send("alice", "while you were away")
+        waiting = bob.send("alice", "while you were away")
         await alice.page.evaluate("history.back()")
         await waiting
         await (await alice.open("bob")).connected()
@@ -92,10 +92,10 @@ async def test_a_page_that_was_frozen_has_missed_nothing(arrive: Arrive, server:
         (alice,) = await tabs(arrive, "alice", quick=True)
         await bob.connect_to_peer("alice")
         await alice.sends("bob", "before")
-        await (await bob.send("alice", 0))
+        await bob.send("alice", 0)
         with frozen():
             await until_peer(bob, "alice", lambda view: view.state is not PeerState.CONNECTED, "the silence")
-            sent = [await bob.send("alice", number) for number in range(1, 20)]
+            sent = [bob.send("alice", number) for number in range(1, 20)]
         async with asyncio.timeout(40):
             await asyncio.gather(*sent)
         assert await alice.contents(20) == list(range(20))

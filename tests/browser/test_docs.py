@@ -238,7 +238,7 @@ async def test_the_page_of_the_projects_readme_greets_alice(
         message = await anext(alice.messages())
         assert (message.sender, message.content) == ("carol", {"hello": "world"})
         async with carol.page.expect_console_message(lambda line: line.text == "alice hello yourself"):
-            await alice.send("carol", "hello yourself")
+            alice.send("carol", "hello yourself")
 
 
 async def test_every_public_name_is_in_the_guide_and_every_name_in_the_readmes_table_is_public(

@@ -158,7 +158,7 @@ async def test_the_page_talks_to_a_python_program(
         (message,) = await read(bob, 1)
         assert (message.sender, message.content) == ("alice", "from the page")
         for content in ("from Python", {"temperature": 21}, b"12345"):
-            await (await bob.send("alice", content))
+            await bob.send("alice", content)
         await with_bob.heard("from Python", '"temperature": 21', "5 bytes of data")
         # It has no calls, and the page offers none.
         await expect(with_bob.button("Start a video call")).to_be_hidden()

@@ -213,7 +213,7 @@ async def test_a_changed_key_is_shown_and_nothing_goes_out_before_it_is_accepted
         await expect(with_bob.button("Send files")).to_be_disabled()
         await expect(with_bob.button("Connect now")).to_be_hidden()
         # Not if bob asks for it either: what he gets is no answer.
-        await bob.send("alice", "let me in")
+        bob.send("alice", "let me in")
         await until_peer(bob, "alice", lambda view: view.error is not None, "the refusal")
         assert bob.state.peers["alice"].connections == 0
         await expect(earlier).to_contain_text("not delivered")
@@ -313,7 +313,7 @@ async def test_an_invitation_outlives_a_reload_whatever_the_server_keeps_to_itse
     await bob.page.reload()
     await expect(bob.server).to_have_text("Server connected")
     async with stores(f"ws://127.0.0.1:{server.port}", "alice", timing=QUICK) as (forger,):
-        await forger.send("bob", "it is me, alice")
+        forger.send("bob", "it is me, alice")
         await until_peer(forger, "bob", lambda view: view.error is not None, "the refusal")
         assert forger.state.peers["bob"].connections == 0
         await bob.open("alice")

@@ -153,5 +153,5 @@ async def test_a_python_program_takes_no_calls_and_is_not_harmed_by_one(arrive: 
         assert await alice.get("store.state.peers.bob.features") == ["files"]
         await alice.sends("bob", "then let us write")
         assert await contents(bob, 1) == ["then let us write"]
-        await bob.send("alice", "gladly")
+        bob.send("alice", "gladly")
         assert await alice.contents(1) == ["gladly"]

@@ -79,7 +79,7 @@ async def test_a_tab_and_a_python_program_chat_both_ways(
         await alice.connected("bob")
         await until_state(bob, "alice", PeerState.CONNECTED)
         for value in VALUES:
-            await bob.send("alice", value)
+            bob.send("alice", value)
         await alice.sends("bob", *VALUES)
         assert await contents(bob, len(VALUES)) == VALUES
         assert await alice.contents(len(VALUES)) == VALUES
@@ -112,7 +112,7 @@ async def test_a_tab_and_a_python_program_that_call_each_other_at_once_end_with_
             bob.send("alice", "from bob"),
         )
         await alice.sends("bob", "last")
-        await (await bob.send("alice", "last"))
+        await bob.send("alice", "last")
         assert await alice.contents(2) == ["from bob", "last"]
         assert await contents(bob, 2) == ["from alice", "last"]
         assert await alice.get("store.state.peers.bob.connections") == bob.state.peers["alice"].connections == 1
@@ -145,7 +145,7 @@ async def test_a_thousand_messages_each_way_between_a_tab_and_python_arrive_once
         (alice,) = await tabs(arrive, "alice")
         sending = asyncio.create_task(alice.run(SEND_MANY, userId="bob", count=COUNT))
         for number in range(COUNT):
-            await bob.send("alice", number)
+            bob.send("alice", number)
         messages = await read(bob, COUNT)
         assert [(message.sequence, message.content) for message in messages] == [
             (number + 1, number) for number in range(COUNT)
@@ -185,7 +185,7 @@ async def test_a_mebibyte_in_one_message_arrives_whole_between_a_tab_and_python(
         assert isinstance(content, bytes)
         assert list(sha256(content).digest()) == digest
         data = os.urandom(1 << 20)
-        await (await bob.send("alice", data))
+        await bob.send("alice", data)
         assert await alice.run(READ_BYTES) == ["Uint8Array", len(data), list(sha256(data).digest())]
 
 
@@ -234,6 +234,6 @@ async def test_each_device_of_a_user_is_there(arrive: Arrive, server: ServerProc
         await second.sends("bob", "from the phone")
         (message,) = await read(bob, 1)
         assert (message.sender, message.content, message.sequence) == ("alice", "from the phone", 1)
-        await (await bob.send("alice", "to whom I hear"))
+        await bob.send("alice", "to whom I hear")
         assert await second.contents(1) == ["to whom I hear"]
         assert await desk.get("[store.state.signaling, got.length]") == ["connected", 0]

@@ -85,7 +85,7 @@ async def test_a_hidden_tab_acknowledges_and_answers_each_message_at_once(
         before = await ticks(alice)
         echo = bob.messages()
         for number in range(STEPS):
-            delivery = await bob.send("alice", number)
+            delivery = bob.send("alice", number)
             assert (await anext(echo)).content == number
             await delivery  # the tab has acknowledged it
         assert await ticks(alice) - before < FEW
@@ -101,7 +101,7 @@ async def test_a_hidden_tab_acknowledges_at_once_when_it_has_nothing_to_answer(
         await prove_slow(alice)
         before = await ticks(alice)
         for number in range(STEPS):
-            await (await bob.send("alice", number))
+            await bob.send("alice", number)
         assert await ticks(alice) - before < FEW
         await prove_slow(alice)
 
@@ -149,11 +149,11 @@ async def test_a_tab_that_was_frozen_goes_on_where_it_was(server: ServerProcess,
     ):
         await bob.connect_to_peer("alice")
         echo = bob.messages()
-        await bob.send("alice", "before")
+        bob.send("alice", "before")
         assert (await anext(echo)).content == "before"
         await alice.freeze()
         await until_state(bob, "alice", PeerState.DISCONNECTED)
-        await bob.send("alice", "meanwhile")
+        bob.send("alice", "meanwhile")
         await alice.resume()
         async with asyncio.timeout(PATIENCE):
             assert (await anext(echo)).content == "meanwhile"

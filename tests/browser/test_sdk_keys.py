@@ -110,7 +110,7 @@ async def test_a_key_that_was_made_to_be_taken_along_opens_the_same_name_in_pyth
     identity = Identity.load(path)
     assert identity.fingerprint == fingerprint
     async with stores(url(server), "alice", identity=identity) as (alice,), stores(url(server), "bob") as (bob,):
-        await bob.send("alice", "hello")
+        bob.send("alice", "hello")
         assert await contents(alice, 1) == ["hello"]
 
 

@@ -80,7 +80,7 @@ async def test_a_tab_that_is_reloaded_comes_back_under_its_name_with_its_key(
             (bob,) = await tabs(arrive, "bob")
             await bob.sends("alice", 1)
         else:
-            await (await carol.send("alice", 1))
+            await carol.send("alice", 1)
         assert await alice.contents(1) == [1]
         for run in range(2):
             await alice.open()  # which takes away the page that was there
@@ -90,7 +90,7 @@ async def test_a_tab_that_is_reloaded_comes_back_under_its_name_with_its_key(
             else:
                 await until_peer(carol, "alice", lambda view: view.state is PeerState.CLOSED, "the goodbye")
                 for number in (2, 3):
-                    await carol.send("alice", number)
+                    carol.send("alice", number)
             await alice.start("alice", keep=True)
             assert await alice.get("store.state.fingerprint") == key
             assert await alice.contents(2) == [2, 3]
@@ -128,7 +128,7 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
                 "for (let number = start; number < start + 100; number++) store.send('bob', number);", start=start
             )
             for number in range(start, start + 100):
-                await bob.send("alice", number)
+                bob.send("alice", number)
             await alice.connected("bob")
             await alice.run("wires.at(-1).close();")
         assert await got_by_bob == list(range(300))

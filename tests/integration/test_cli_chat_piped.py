@@ -267,7 +267,7 @@ async def test_no_message_can_forge_a_line_or_steer_the_terminal(server: Server,
         await bob.says("waiting")
         await store.connect_to_signaling(server.url, "mallory")
         for message in sent:
-            await store.send("bob", message)
+            store.send("bob", message)
         lines = [await bob.line() for _ in sent]
     if as_json:
         assert [json.loads(line) for line in lines] == [
@@ -310,5 +310,5 @@ async def test_a_file_is_declined_and_the_chat_goes_on(server: Server, tmp_path:
             await transfer
         assert caught.value.reason == "declined: aldis chat takes no files yet"
         await bob.says("alice would have sent the file photo.jpg; aldis chat takes no files yet")
-        await alice.send("bob", "never mind")
+        alice.send("bob", "never mind")
         assert await bob.line() == "alice: never mind"

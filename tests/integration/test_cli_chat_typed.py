@@ -98,8 +98,8 @@ async def test_no_message_steers_the_terminal(server: Server) -> None:
     async with sit(server, "mallory", "bob") as bob, NetworkStore(Identity.generate()) as store:
         await bob.shows("waiting")
         await store.connect_to_signaling(server.url, "mallory")
-        await store.send("bob", "\x1b[2J\x1b]0;owned\x07\x9b31mred\rgone\u202e")
-        await store.send("bob", "first\nalice: forged")
+        store.send("bob", "\x1b[2J\x1b]0;owned\x07\x9b31mred\rgone\u202e")
+        store.send("bob", "first\nalice: forged")
         await bob.shows("mallory: \\x1b[2J\\x1b]0;owned\\x07\\x9b31mred\\rgone\\u202e")
         await bob.shows("mallory: first")
         await bob.shows("         alice: forged")

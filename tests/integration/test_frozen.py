@@ -24,7 +24,7 @@ async def pair(url):
     async with NetworkStore() as alice, NetworkStore() as bob:
         await alice.connect_to_signaling(url, "alice")
         await bob.connect_to_signaling(url, "bob")
-        await (await alice.send("bob", "hello"))
+        await alice.send("bob", "hello")
         async for message in bob.messages():
             print(message.sender, message.content)
             break

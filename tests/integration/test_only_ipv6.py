@@ -23,7 +23,7 @@ async def main(engine):
         await alice.connect_to_signaling(url, "alice")
         await bob.connect_to_signaling(url, "bob")
         await alice.connect_to_peer("bob")
-        await alice.send("bob", "over ::1")
+        alice.send("bob", "over ::1")
         print((await anext(bob.messages())).content)
 
 asyncio.run(main(sys.argv[1]))

@@ -27,7 +27,7 @@ async def main(url):
     async with NetworkStore(engine="aiortc") as alice, NetworkStore(engine="aiortc") as bob:
         await alice.connect_to_signaling(url, "alice")
         await bob.connect_to_signaling(url, "bob")
-        await (await alice.send("bob", "hello"))
+        await alice.send("bob", "hello")
         async for message in bob.messages():
             print(message.sender, message.content)
             break

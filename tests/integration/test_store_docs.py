@@ -92,7 +92,7 @@ async def test_the_program_in_the_readme_runs_as_it_stands(tmp_path: Path) -> No
             async with asyncio.timeout(PATIENCE):
                 message = await anext(bob.messages())
                 assert (message.sender, message.content) == ("dave", {"hello": "world"})
-                await bob.send("dave", "hello yourself")
+                bob.send("dave", "hello yourself")
                 assert await dave.stdout.readline() == b"bob hello yourself\n"
         finally:
             dave.kill()

@@ -102,8 +102,8 @@ async def test_chat_goes_on_while_a_file_is_on_its_way(tmp_path: Path) -> None:
         transfer = await alice.send_file("bob", a_long_file(tmp_path))
         await Watched(transfer).until(WINDOW)
         for number in range(5):
-            await (await alice.send("bob", number))
-            await (await bob.send("alice", number))
+            await alice.send("bob", number)
+            await bob.send("alice", number)
         assert transfer.state is TransferState.RUNNING
         assert transfer.transferred < transfer.size
         assert await contents(bob, 5) == await contents(alice, 5) == list(range(5))
@@ -117,7 +117,7 @@ async def test_who_does_not_read_messages_can_still_be_sent_files(tmp_path: Path
     async with running_server() as server, stores(server.url, "alice", "bob", limits=limits) as (alice, bob):
         bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
         for number in range(2):
-            await alice.send("bob", number)
+            alice.send("bob", number)
         await arrives(await alice.send_file("bob", a_file(tmp_path, 3 * WINDOW)))
         assert await contents(bob, 2) == [0, 1]
 

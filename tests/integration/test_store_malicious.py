@@ -91,7 +91,7 @@ async def test_without_a_lie_they_connect(caller: str) -> None:
     async with scene(attacker=False) as it:
         first, second = (it.alice, it.bob) if caller == "alice" else (it.bob, it.alice)
         await first.connect_to_peer(second.state.user_id or "")
-        await first.send(second.state.user_id or "", "hello")
+        first.send(second.state.user_id or "", "hello")
         assert await contents(second, 1) == ["hello"]
 
 
@@ -193,7 +193,7 @@ async def test_an_offer_that_is_replayed_connects_nobody_and_does_not_disturb_a_
         await it.server.deliver(offer | {"connection": "another"})
         await it.server.deliver({"type": "bye", "from": "bob", "to": "alice", "connection": offer["connection"]})
         for number in range(10):
-            await it.bob.send("alice", number)
+            it.bob.send("alice", number)
         assert await contents(it.alice, 10) == list(range(10))
         states = {state for user, state in it.ever if user == "bob"}
         assert states == {PeerState.NEW, PeerState.CONNECTING, PeerState.CONNECTED}
@@ -221,7 +221,7 @@ async def test_an_old_offer_replayed_to_a_new_run_of_the_program_leads_nowhere()
 async def test_an_attacker_with_the_peers_name_is_told_by_the_directory() -> None:
     async with scene(attacker=True) as it:
         del it.server.keys["bob"]
-        queued = await it.alice.send("bob", "secret")
+        queued = it.alice.send("bob", "secret")
         error = await fails(it.alice, "bob", PeerKeyChanged)
         assert isinstance(error, PeerKeyChanged)
         assert error.offered == it.bob.identity.public_key
@@ -232,7 +232,7 @@ async def test_an_attacker_with_the_peers_name_is_told_by_the_directory() -> Non
 
 async def test_an_attacker_who_answers_with_a_key_of_its_own_is_refused_though_the_directory_lies() -> None:
     async with scene(attacker=True, timing=STEADY) as it:
-        queued = await it.alice.send("bob", "secret")
+        queued = it.alice.send("bob", "secret")
         await refuses(it, it.alice, "bob", PeerKeyChanged)
         assert not queued.done
         it.assert_never_connected()
@@ -255,7 +255,7 @@ async def test_an_attacker_who_answers_in_the_peers_key_without_having_it_is_ref
 async def test_an_attacker_who_calls_is_refused() -> None:
     async with scene(attacker=True) as it:
         await fails(it.bob, "alice")
-        await it.bob.send("alice", "I am bob")
+        it.bob.send("alice", "I am bob")
         assert isinstance(it.alice.state.peers["bob"].error, PeerKeyChanged)
         it.assert_never_connected()
 
@@ -296,7 +296,7 @@ async def test_lies_about_presence_and_garbage_harm_nothing() -> None:
             for name in ("eve", "e v e"):
                 offer = {"type": "offer", "from": name, "to": "alice", "offer": sdp, "connection": "c", "proof": proof}
                 await it.server.deliver(offer)
-        await it.bob.send("alice", "all is well")
+        it.bob.send("alice", "all is well")
         assert await contents(it.alice, 1) == ["all is well"]
         assert it.alice.state.peers["bob"].state is PeerState.CONNECTED
         assert it.alice.state.peers["bob"].online is False

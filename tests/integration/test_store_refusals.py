@@ -42,7 +42,7 @@ async def test_who_is_not_accepted_learns_so_and_keeps_what_waits() -> None:
         stores(server.url, "alice", accept=lambda user_id, public_key: False) as (alice,),
         stores(server.url, "bob") as (bob,),
     ):
-        await bob.send("alice", "let me in")
+        bob.send("alice", "let me in")
         view = await until_state(bob, "alice", PeerState.FAILED)
         assert isinstance(view.error, PeerRefused)
         error = await refusal(bob, "alice")
@@ -63,7 +63,7 @@ async def test_who_is_one_too_many_learns_so_and_when_to_come_back() -> None:
         await bob.connect_to_peer("alice")
         error = await refusal(carol, "alice")
         assert (error.code, error.temporary, error.retry_after) == ("too-many-peers", True, 30)
-        await bob.send("alice", "still here")
+        bob.send("alice", "still here")
         assert await contents(alice, 1) == ["still here"]
 
 
@@ -138,7 +138,7 @@ async def test_who_answers_an_offer_of_a_program_that_was_restarted_learns_that_
         events = bob.events()
         await bob.send_answer("alice", "v=0\r\n", connection="of before")
         bye = await anext(events)
-        await alice.send("bob", "hello")  # now there is an attempt with another name
+        alice.send("bob", "hello")  # now there is an attempt with another name
         offer = await anext(events)
         assert isinstance(offer, OfferReceived)
         await bob.send_answer("alice", "v=0\r\n", connection="of before, too")

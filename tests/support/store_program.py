@@ -100,7 +100,7 @@ async def _main(url: str, name: str, seed: str, engine: str) -> None:
         match json.loads(line):
             case ["send", to, value]:
                 sent += 1
-                spawn(delivered(await store.send(to, value), sent))
+                spawn(delivered(store.send(to, value), sent))
             case ["connect", to]:
                 await store.connect_to_peer(to)
                 _say("connected", to)

@@ -104,7 +104,7 @@ class Pipeline:
                 delivery, taken = under_way.popleft()
                 await self._talk.confirmed(delivery)
                 size -= taken
-            under_way.append((await self._talk.store.send(self._plan.peer, line), len(line)))
+            under_way.append((self._talk.store.send(self._plan.peer, line), len(line)))
             size += len(line)
             self._sent += 1
             while under_way and under_way[0][0].delivered:

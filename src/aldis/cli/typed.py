@@ -144,7 +144,7 @@ class Screen:
         if text != line:
             notice("what was typed is not UTF-8 throughout; what is not was replaced")
         try:
-            await self._talk.store.send(self._talk.plan.peer, text)
+            self._talk.store.send(self._talk.plan.peer, text)
         except AldisError as error:
             notice(f"not sent: {explain(error)}")
 

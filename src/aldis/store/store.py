@@ -259,11 +259,11 @@ class NetworkStore:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    async def send(self, user_id: str, message: Sendable) -> Delivery:
+    def send(self, user_id: str, message: Sendable) -> Delivery:
         """Queue a message for a peer: a str as text, bytes, or a JSON value (dict, list, number, bool, None).
 
-        Returns at once. Messages arrive once and in order, as soon as the peer can be reached; `await` what is
-        returned to know when this one has, or ignore it. Raises `MessageTooLarge`, `QueueFull`, `UsageError` for what
+        Returns at once. Messages arrive once and in order, as soon as the peer can be reached. Await the `Delivery` to
+        know when this one has arrived, or ignore it. Raises `MessageTooLarge`, `QueueFull`, `UsageError` for what
         cannot be sent, `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `StateError`.
         """
         manager = self._ready()
