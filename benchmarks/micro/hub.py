@@ -10,8 +10,9 @@ import gc
 import tracemalloc
 
 from aldis.backends.base import ClaimBinding, Question
+from aldis.hub.dialects import V1
 from aldis.hub.hub import Hub
-from aldis.hub.sessions import HEADROOM, Dialect, Session
+from aldis.hub.sessions import HEADROOM, Session
 from aldis.hub.settings import HubSettings
 from aldis.protocol import codec
 from aldis.protocol.messages import Received
@@ -57,7 +58,7 @@ class Bench:
     def register(self, dialect: Aldis) -> Session:
         dialect.url(int(HOST.partition(":")[2]))
         sink = Sink()
-        session = self.hub.connected(sink, dialect=Dialect.V1, host=HOST, remote="127.0.0.1", now=NOW)
+        session = self.hub.connected(sink, dialect=V1, host=HOST, now=NOW)
         frame = dialect.greeting()
         while frame is not None:
             self.hub.received(session, frame.decode(), NOW)

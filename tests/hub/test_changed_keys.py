@@ -30,7 +30,7 @@ def rotation(new: Identity = NEW, old: Identity = OLD, user_id: str = "alice") -
 def only_the_bound_key_is_registered(world: World) -> None:
     for session in world.hub._presence.sessions():
         bound = world.keys.get(session.user_id)
-        if session.classic:
+        if not session.dialect.proves:
             assert bound is None
         else:
             assert bound is not None

@@ -7,7 +7,7 @@ from http import HTTPStatus
 import pytest
 from multidict import CIMultiDict
 
-from aldis.hub.sessions import Dialect
+from aldis.hub.dialects import CLASSIC, V1
 from aldis.protocol.codes import CloseCode
 from aldis.server.http import Headers, PlainRequest, Reply, plain, read_plain, write
 from aldis.server.names import Arrival, ServerNames
@@ -43,9 +43,9 @@ def status(decision: UpgradeRequest | Reply) -> HTTPStatus:
 
 def test_an_upgrade_is_let_in_as_classic_unless_it_offers_the_subprotocol() -> None:
     routes = make_routes()
-    assert decide(routes) == UpgradeRequest(Dialect.CLASSIC, HOST)
-    assert decide(routes, b"/ws", headers(Sec_WebSocket_Protocol="x, aldis.v1")) == UpgradeRequest(Dialect.V1, HOST)
-    assert decide(routes, b"/", headers(Sec_WebSocket_Protocol="ALDIS.V1")) == UpgradeRequest(Dialect.CLASSIC, HOST)
+    assert decide(routes) == UpgradeRequest(CLASSIC, HOST)
+    assert decide(routes, b"/ws", headers(Sec_WebSocket_Protocol="x, aldis.v1")) == UpgradeRequest(V1, HOST)
+    assert decide(routes, b"/", headers(Sec_WebSocket_Protocol="ALDIS.V1")) == UpgradeRequest(CLASSIC, HOST)
 
 
 def test_headers_are_put_into_the_shape_that_picows_takes() -> None:
@@ -86,7 +86,7 @@ def test_with_a_site_browsers_get_its_files_and_upgrades_go_on(fields: CIMultiDi
         assert status(decide(routes, path, fields)) == 200
     assert status(decide(routes, b"/ws", fields)) == 426
     assert status(decide(routes, b"/other", fields)) == 404
-    assert decide(routes, b"/") == decide(routes, b"/ws") == UpgradeRequest(Dialect.CLASSIC, HOST)
+    assert decide(routes, b"/") == decide(routes, b"/ws") == UpgradeRequest(CLASSIC, HOST)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_host_that_cannot_be_one_is_refused(host: str) -> None:
 
 def test_the_host_is_taken_in_lower_case() -> None:
     routes = make_routes("example.com:8080")
-    assert decide(routes, b"/", headers(Host="Example.COM:8080")) == UpgradeRequest(Dialect.CLASSIC, "example.com:8080")
+    assert decide(routes, b"/", headers(Host="Example.COM:8080")) == UpgradeRequest(CLASSIC, "example.com:8080")
 
 
 def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None:
@@ -157,7 +157,7 @@ def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None
 def test_a_browser_that_dials_another_host_is_let_in_only_to_be_told() -> None:
     fields = headers(Host="evil.example:8080", Origin="https://evil.example:8080", Sec_WebSocket_Protocol="aldis.v1")
     routes = make_routes(site=OnePage(), max_connections=1)
-    assert decide(routes, b"/", fields) == UpgradeRequest(Dialect.V1, "evil.example:8080", CloseCode.UNKNOWN_HOST)
+    assert decide(routes, b"/", fields) == UpgradeRequest(V1, "evil.example:8080", CloseCode.UNKNOWN_HOST)
     assert status(routes.decide(b"/", fields, arrival=ARRIVAL, connections=1, draining=False)) == 503
     assert status(decide(routes, b"/page", fields)) == 421
 
@@ -183,9 +183,9 @@ def test_a_full_or_draining_server_says_when_to_come_back_and_healthz_still_answ
 
 def test_a_page_from_elsewhere_is_let_in_only_to_be_sent_away() -> None:
     routes = make_routes(origins=("https://Good.example",))
-    assert decide(routes) == UpgradeRequest(Dialect.CLASSIC, HOST)
-    assert decide(routes, b"/", headers(Origin="https://good.EXAMPLE")) == UpgradeRequest(Dialect.CLASSIC, HOST)
-    refused = UpgradeRequest(Dialect.CLASSIC, HOST, CloseCode.ORIGIN_NOT_ALLOWED)
+    assert decide(routes) == UpgradeRequest(CLASSIC, HOST)
+    assert decide(routes, b"/", headers(Origin="https://good.EXAMPLE")) == UpgradeRequest(CLASSIC, HOST)
+    refused = UpgradeRequest(CLASSIC, HOST, CloseCode.ORIGIN_NOT_ALLOWED)
     assert decide(routes, b"/", headers(Origin="https://evil.example")) == refused
     both = headers(Origin="https://good.example")
     both.add("Origin", "https://evil.example")
@@ -291,7 +291,7 @@ def test_an_empty_reply_says_so_and_what_has_not_changed_has_no_length() -> None
 
 @pytest.mark.parametrize("path", [b"/", b"/ws", b"/ws/", b"//", b"//ws", b"/?a=b", b"/ws/?a=b"])
 def test_a_websocket_is_at_the_root_and_at_ws_with_and_without_a_slash(path: bytes) -> None:
-    assert decide(make_routes(), path) == UpgradeRequest(Dialect.CLASSIC, HOST)
+    assert decide(make_routes(), path) == UpgradeRequest(CLASSIC, HOST)
 
 
 def test_slashes_that_a_proxy_leaves_over_do_no_harm() -> None:
@@ -304,7 +304,7 @@ def test_slashes_that_a_proxy_leaves_over_do_no_harm() -> None:
 def test_what_a_proxy_leaves_before_the_path_is_taken_off() -> None:
     routes = Routes(names=ServerNames(), site=OnePage(), base_path="/a/b")
     for path in (b"/a/b/", b"/a/b", b"/a/b/ws", b"/a/b/ws/", b"/", b"/ws"):
-        assert decide(routes, path) == UpgradeRequest(Dialect.CLASSIC, HOST)
+        assert decide(routes, path) == UpgradeRequest(CLASSIC, HOST)
     plain_get = CIMultiDict({"Host": HOST})
     for path, expected in (
         (b"/a/b/", 200),

@@ -38,8 +38,9 @@ from aldis.client.events import SignalingEvent
 from aldis.client.machine import ClientMachine, MachineSettings
 from aldis.client.phases import Phase
 from aldis.errors import AldisError
+from aldis.hub.dialects import V1
 from aldis.hub.hub import Hub
-from aldis.hub.sessions import HEADROOM, Dialect, Session
+from aldis.hub.sessions import HEADROOM, Session
 from aldis.hub.settings import HubSettings
 from aldis.identity.keys import Identity
 from support.machine_bench import HOST, identity_of
@@ -273,9 +274,7 @@ class _Line:
         self._pair = pair
         self._client = client
         self._hub = pair.hub
-        self._session: Session = self._hub.connected(
-            self, dialect=Dialect.V1, host=HOST, remote="192.0.2.1", now=pair.now
-        )
+        self._session: Session = self._hub.connected(self, dialect=V1, host=HOST, now=pair.now)
 
     # What the hub calls
 

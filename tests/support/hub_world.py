@@ -17,8 +17,9 @@ import random
 from typing import Any
 
 from aldis.backends.base import ClaimBinding, FindBinding, Question, ReleaseBinding, RotateBinding
+from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.hub import Hub
-from aldis.hub.sessions import HEADROOM, Dialect, Session
+from aldis.hub.sessions import HEADROOM, Session
 from aldis.hub.settings import HubSettings, IceSource
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
@@ -122,9 +123,8 @@ class Client:
         self.identity = identity_of("")
         self.session: Session = world.hub.connected(
             self,
-            dialect=Dialect.CLASSIC if classic else Dialect.V1,
+            dialect=CLASSIC if classic else V1,
             host=host,
-            remote="192.0.2.1",
             now=world.now,
         )
 

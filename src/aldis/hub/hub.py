@@ -18,12 +18,13 @@ from typing import Any, Final, TypeAlias
 from msgspec import UNSET, Struct, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, FindBinding, Question
+from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
-from aldis.hub.registration import Registrar, devices_of, dialect_admitted
-from aldis.hub.sessions import Connection, Dialect, Session, Stage
+from aldis.hub.registration import Registrar, devices_of
+from aldis.hub.sessions import Connection, Session, Stage
 from aldis.hub.settings import HubSettings, IceSource, NoIceServers
 from aldis.hub.stats import HubStats
 from aldis.hub.timers import TimerQueue
@@ -32,13 +33,12 @@ from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import (
     UNREADABLE,
     DecodeFailed,
-    decode_client_frame,
     is_object,
     is_object_or_null,
     to_base64,
-    why_not_client_message,
 )
 from aldis.protocol.codes import CloseCode, ErrorCode
+from aldis.protocol.names import PROTOCOL
 
 # Each handler takes the struct that it is registered for, which a type checker cannot follow through a table.
 _Handler: TypeAlias = Callable[[Session, Any, float], None]
@@ -46,12 +46,6 @@ _Relay: TypeAlias = Callable[[Session, Any], bool]
 
 # Looked up once: an enum's member costs more to reach than all the rest of a comparison.
 _REGISTERED: Final = Stage.REGISTERED
-
-# `aldis.v1` admits these before registration; the classic dialect adds `discover`.
-_BEFORE_REGISTRATION: Final = frozenset({m.Register, m.Prove, m.Ping})
-_CLASSIC_BEFORE_REGISTRATION: Final = frozenset({m.Register, m.Discover, m.Ping})
-# What the classic dialect has no word for: proofs, resume and rotation.
-_NOT_CLASSIC: Final = frozenset({m.Prove, m.Received, m.Rotate})
 
 # Decoding says which type a bad frame meant only in words; for counting they are one kind.
 _UNREADABLE: Final = "unreadable"
@@ -118,9 +112,9 @@ class Hub:
 
     # --- what the transport calls -----------------------------------------------------------------------------------
 
-    def connected(self, connection: Connection, *, dialect: Dialect, host: str, remote: str, now: float) -> Session:
+    def connected(self, connection: Connection, *, dialect: Dialect, host: str, now: float) -> Session:
         """A WebSocket connection has opened. `host` is what the client's registration proof has to name."""
-        session = Session(connection, dialect, host, remote, now)
+        session = Session(connection, dialect, host, now)
         self._attached.add(session)
         self.stats.connections_now = len(self._attached)
         if self._draining:
@@ -138,9 +132,9 @@ class Hub:
             return self._hold_back(session, text)
         # Relaying ends here, a few lines on: this is the path that decides what a server can carry.
         try:
-            message = decode_client_frame(text)
+            message = session.dialect.decode(text)
         except UNREADABLE:
-            return self._unreadable(session, why_not_client_message(text), now)
+            return self._unreadable(session, session.dialect.why_not(text), now)
         kind = type(message)
         if session.stage is _REGISTERED:
             relay = self._relays.get(kind)
@@ -231,7 +225,7 @@ class Hub:
                 if session.stage is Stage.DETACHED:
                     self._registrar.end(session, CloseCode.GOING_AWAY, "")
         for session in list(self._attached):
-            if not session.classic:
+            if m.GoingAway not in session.dialect.unsaid:
                 share = int.from_bytes(self._random(2), "big") / 0xFFFF
                 self._outgoing.send(session, m.GoingAway(round(share * self.settings.drain_spread, 3)))
             self._registrar.send_away(session, CloseCode.GOING_AWAY, "this server is going away")
@@ -258,8 +252,6 @@ class Hub:
         """Do what a client asks of the server itself; False, as for all that is not relayed."""
         if session.stage is not _REGISTERED and not self._admitted(session, kind, message):
             return False
-        if session.classic and kind in _NOT_CLASSIC:
-            return self._unreadable(session, DecodeFailed(ErrorCode.UNKNOWN_TYPE, ""), now)
         refused = self._outgoing.refused
         self._handlers[kind](session, message, now)
         if self._outgoing.refused == refused:
@@ -272,18 +264,13 @@ class Hub:
         return False
 
     def _admitted(self, session: Session, kind: type[Struct], message: m.ClientMessage) -> bool:
-        if session.classic:
-            if kind in _CLASSIC_BEFORE_REGISTRATION:
-                if dialect_admitted(self.settings, session.dialect):
-                    return True
-                text = "This server wants proof of every name: connect with the sub-protocol aldis.v1"
-                self._outgoing.refuse(session, _UNREADABLE, ErrorCode.UNAUTHORIZED, text)
-                self._registrar.end(session, CloseCode.UNAUTHORIZED, "the sub-protocol aldis.v1 is required")
-                return False
-            if kind in _NOT_CLASSIC:
-                return True  # answered as an unknown type
-        elif kind in _BEFORE_REGISTRATION:
-            return True
+        if session.dialect.admits(kind):
+            if session.dialect.proves or self.settings.auth == "open":
+                return True
+            text = f"This server wants proof of every name: connect with the sub-protocol {PROTOCOL}"
+            self._outgoing.refuse(session, _UNREADABLE, ErrorCode.UNAUTHORIZED, text)
+            self._registrar.end(session, CloseCode.UNAUTHORIZED, f"the sub-protocol {PROTOCOL} is required")
+            return False
         tag = self._tags[kind]
         self._outgoing.refuse(session, tag, ErrorCode.NOT_REGISTERED, "Not registered: send register first", message.id)
         return False
@@ -346,7 +333,7 @@ class Hub:
         if not self._outgoing.send_numbered(target, message):
             self._registrar.end(target, CloseCode.SESSION_LOST, "too much was missed")
             return False
-        if re is not UNSET and not sender.classic:
+        if re is not UNSET:
             if target.unacknowledged is None:
                 target.unacknowledged = []
             target.unacknowledged.append((sender, re))
@@ -361,12 +348,10 @@ class Hub:
             self._outgoing.refuse(session, "discover", ErrorCode.INVALID_FIELD, f"userId: {problem}", message.id)
             return
         sessions = self._presence.devices(user_id)
-        if session.classic:
+        if sessions or not session.dialect.proves:
             key = sessions[0].key if sessions else UNSET
-            self._outgoing.send(session, m.DiscoverResponse(user_id, bool(sessions), key))
-        elif sessions:
             devices = devices_of(sessions)
-            self._outgoing.send(session, m.DiscoverResponse(user_id, True, sessions[0].key, devices, message.id))
+            self._outgoing.send(session, m.DiscoverResponse(user_id, bool(sessions), key, devices, message.id))
         else:
 
             def answered(answer: DirectoryAnswer, now: float) -> None:
@@ -421,7 +406,7 @@ class Hub:
 
     def _ice_servers(self, session: Session, message: m.IceServersRequest, now: float) -> None:
         servers, ttl = self._ice.servers(session.user_id, self._wall())
-        self._outgoing.send(session, m.IceServers(servers, ttl, UNSET if session.classic else message.id))
+        self._outgoing.send(session, m.IceServers(servers, ttl, message.id))
 
     def _received(self, session: Session, message: m.Received, now: float) -> None:
         if session.replay is not None and not session.replay.confirm(message.count):
@@ -429,12 +414,12 @@ class Hub:
             self._outgoing.refuse(session, "received", ErrorCode.INVALID_FIELD, text, message.id)
 
     def _ping(self, session: Session, message: m.Ping, now: float) -> None:
-        self._outgoing.send(session, m.Pong(UNSET if session.classic else message.id))
+        self._outgoing.send(session, m.Pong(message.id))
 
     # --- time -------------------------------------------------------------------------------------------------------
 
     def _resumable(self, session: Session) -> bool:
-        return session.stage is Stage.REGISTERED and not session.classic and self.settings.resume_window > 0
+        return session.stage is Stage.REGISTERED and session.dialect.proves and self.settings.resume_window > 0
 
     def _detach(self, session: Session, now: float) -> None:
         self._registrar.detach(session)
@@ -444,8 +429,8 @@ class Hub:
         self._timers.put(session, now + self.settings.resume_window)
 
     def _registration_due(self, session: Session) -> float | None:
-        """When a session that has no name must have one; None when it need not: a classic client may only discover."""
-        if session.classic or session.stage is Stage.REGISTERED:
+        """When a session that has no name must have one; None when it need not."""
+        if not session.dialect.proves or session.stage is Stage.REGISTERED:
             return None
         return session.connected_at + self.settings.registration_seconds
 

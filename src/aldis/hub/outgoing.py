@@ -1,26 +1,17 @@
-"""What goes out to clients: encoding, numbering for resume, and the two dialects of errors.
+"""What goes out to clients: encoded in the dialect of each, and numbered for resume.
 
 Every message to a client goes through here. It decides nothing about who may say what.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 from msgspec import UNSET, Struct, UnsetType
 
+from aldis.hub.dialects import Dialect
 from aldis.hub.sessions import HEADROOM, Session
 from aldis.hub.stats import HubStats
-from aldis.protocol.codec import encode_into
-from aldis.protocol.codes import TEMPORARY, CloseCode, ErrorCode
+from aldis.protocol.codes import TEMPORARY, CloseCode
 from aldis.protocol.messages import Ack, Error, RequestId
-
-# Clients of the classic dialect compare these texts for equality.
-_CLASSIC_TEXTS: Final = {
-    ErrorCode.INVALID_MESSAGE: "Invalid message format",
-    ErrorCode.UNKNOWN_TYPE: "Unknown message type",
-    ErrorCode.MISSING_FIELDS: "Missing required fields",
-}
 
 
 class Outgoing:
@@ -36,7 +27,7 @@ class Outgoing:
         """Send a message that is not numbered: a reply, or news of this connection only."""
         connection = session.connection
         if connection is not None:
-            encode_into(message, self._buffer, HEADROOM)
+            session.dialect.encode(message, self._buffer, HEADROOM)
             connection.send(self._buffer)
 
     def send_numbered(self, session: Session, message: Struct) -> bool:
@@ -45,7 +36,7 @@ class Outgoing:
         False when the session is detached and can keep no more: it cannot be resumed then.
         """
         buffer = self._buffer
-        encode_into(message, buffer, HEADROOM)
+        session.dialect.encode(message, buffer, HEADROOM)
         replay = session.replay
         # With the headroom, so that a frame can be sent again as it is.
         kept = replay is None or replay.add(buffer.copy())
@@ -55,9 +46,9 @@ class Outgoing:
         connection.send(buffer)
         return True
 
-    def encode(self, message: Struct) -> bytearray:
+    def encode(self, message: Struct, dialect: Dialect) -> bytearray:
         """Encode a message for `send_numbered_frame`: once, however many sessions it is for."""
-        encode_into(message, self._buffer, HEADROOM)
+        dialect.encode(message, self._buffer, HEADROOM)
         return self._buffer.copy()
 
     def send_numbered_frame(self, session: Session, frame: bytearray) -> bool:
@@ -74,8 +65,8 @@ class Outgoing:
             connection.send(frame)
 
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
-        """Send an `ack`, to a client that asked for one. Classic clients never do: an `id` means nothing there."""
-        if re is not UNSET and not session.classic:
+        """Send an `ack`, to a client that asked for one."""
+        if re is not UNSET:
             self.send(session, Ack(re))
 
     def refuse(
@@ -91,10 +82,7 @@ class Outgoing:
         """Answer a request of the type `kind` with an error. `retry_after` is in seconds."""
         self.refused += 1
         self._stats.refused[kind, code] += 1
-        if session.classic:
-            self.send(session, Error(_CLASSIC_TEXTS.get(code, text)))
-        else:
-            self.send(session, Error(text, code, code in TEMPORARY, retry_after, re))
+        self.send(session, Error(text, code, code in TEMPORARY, retry_after, re))
 
     def close(self, session: Session, code: CloseCode, reason: str) -> None:
         """Close the connection; from here on the session has none."""

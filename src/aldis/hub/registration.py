@@ -18,12 +18,13 @@ from typing import TypeAlias
 from msgspec import UNSET, UnsetType
 
 from aldis.backends.base import ClaimBinding, DirectoryAnswer, FindBinding, Question, ReleaseBinding, RotateBinding
+from aldis.hub.dialects import Dialect
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.name_queue import NameAccess
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.resume import Replay
-from aldis.hub.sessions import Dialect, Session, Stage, WatchRequest
+from aldis.hub.sessions import Session, Stage, WatchRequest
 from aldis.hub.settings import HubSettings
 from aldis.hub.stats import HubStats
 from aldis.identity import proofs
@@ -77,8 +78,8 @@ class Registrar:
         problem = user_id_problem(message.user_id)
         if problem:
             self._refuse(session, message, ErrorCode.INVALID_FIELD, f"userId: {problem}")
-        elif session.classic:
-            self._register_classic(session, message)
+        elif not session.dialect.proves:
+            self._register_unproven(session, message)
         elif session.stage is Stage.REGISTERED:
             text = f"this connection is registered as {session.address}; unregister first"
             self._refuse(session, message, ErrorCode.ALREADY_REGISTERED, text)
@@ -148,7 +149,7 @@ class Registrar:
             if session.bad_proofs >= self._settings.bad_proofs:
                 self.end(session, CloseCode.UNAUTHORIZED, "too many bad signatures")
             return
-        if self._classic_holder(request.user_id):
+        if self._unproven_holder(request.user_id):
             text = f"the name {request.user_id} is held by a client that proves nothing, until that one leaves"
             self._refuse(session, message, ErrorCode.KEY_MISMATCH, text)
             return
@@ -192,8 +193,8 @@ class Registrar:
             return False  # it takes the place of that one
         return len(self._presence.devices(user_id)) >= self._settings.max_devices
 
-    def _classic_holder(self, user_id: str) -> bool:
-        return any(other.classic for other in self._presence.devices(user_id))
+    def _unproven_holder(self, user_id: str) -> bool:
+        return any(not other.dialect.proves for other in self._presence.devices(user_id))
 
     def not_admitted(self, session: Session) -> None:
         """A registration came to nothing: a classic client keeps the name it had before."""
@@ -280,9 +281,9 @@ class Registrar:
     def _text(self, size: int) -> str:
         return to_base64url(self._random(size))
 
-    # --- the classic dialect ----------------------------------------------------------------------------------------
+    # --- without a proof --------------------------------------------------------------------------------------------
 
-    def _register_classic(self, session: Session, message: m.Register) -> None:
+    def _register_unproven(self, session: Session, message: m.Register) -> None:
         """An unproven name: it lasts as long as its connection, and only where no key is bound to it."""
         if len(message.public_key.encode()) > m.MAX_CLASSIC_KEY:
             # Others are told of it, in each `presence`.
@@ -294,7 +295,7 @@ class Registrar:
             holder = self._presence.find(message.user_id)
             other = holder if holder is not session else None
             bound = answer is not None
-            if bound or (other is not None and (not other.classic or other.key != message.public_key)):
+            if bound or (other is not None and (other.dialect.proves or other.key != message.public_key)):
                 self.not_admitted(session)
                 self._stats.registrations[ErrorCode.KEY_MISMATCH] += 1
                 self._outgoing.send(session, m.Registered(False, message.user_id))
@@ -417,7 +418,7 @@ class Registrar:
     def _bound(self, user_id: str, key: str | None) -> None:
         """The directory says which key a name is bound to, None for none: who has it with another key ends."""
         for session in self._presence.devices(user_id):
-            if session.classic:
+            if not session.dialect.proves:
                 if key is not None:
                     self.end(session, CloseCode.REPLACED, "the owner of the name has registered")
             elif session.key != key:
@@ -432,7 +433,7 @@ class Registrar:
         self._leave(session)
         session.stage = Stage.OPEN
         session.connected_at = now  # from here on it has to register in time again
-        self._outgoing.send(session, m.Unregistered(UNSET if session.classic else message.id))
+        self._outgoing.send(session, m.Unregistered(message.id))
 
     def detach(self, session: Session) -> None:
         """The connection is lost; the name stays for the resume window."""
@@ -518,15 +519,17 @@ class Registrar:
             self._holding = False
 
     def _tell_presence(self, watchers: AbstractSet[Session], news: m.PresenceMessage) -> None:
-        frame = self._outgoing.encode(news)
+        frames: dict[Dialect, bytearray] = {}
         for watcher in tuple(watchers):
             if watcher.connection is not None and watcher.connection.full:
                 if watcher.untold is None:
                     watcher.untold = {}
                 watcher.untold[news.user_id] = None
-            elif watcher.classic:
-                self._outgoing.send(watcher, _for_classic(news))
-            elif not self._outgoing.send_numbered_frame(watcher, frame):
+                continue
+            frame = frames.get(watcher.dialect)
+            if frame is None:
+                frame = frames[watcher.dialect] = self._outgoing.encode(news, watcher.dialect)
+            if not self._outgoing.send_numbered_frame(watcher, frame):
                 self.end(watcher, CloseCode.SESSION_LOST, "too much was missed")
 
     def tell_later(self, watcher: Session, user_ids: Iterable[str], re: m.RequestId | UnsetType) -> bool:
@@ -557,8 +560,6 @@ class Registrar:
                 return
             if isinstance(one, WatchRequest):
                 self._outgoing.acknowledge(watcher, one.id)
-            elif watcher.classic:
-                self._outgoing.send(watcher, _for_classic(self.presence_of(one)))
             else:
                 self._outgoing.send_numbered(watcher, self.presence_of(one))
 
@@ -570,16 +571,6 @@ class Registrar:
         return m.PresenceMessage(user_id, True, sessions[0].key, devices_of(sessions))
 
 
-def _for_classic(news: m.PresenceMessage) -> m.PresenceMessage:
-    """A `presence` without what the classic dialect does not know."""
-    return m.PresenceMessage(news.user_id, news.online, news.public_key)
-
-
 def devices_of(sessions: list[Session]) -> list[m.Device]:
     """The `devices` of a user as they go over the wire, newest first."""
     return [m.Device(s.device, UNSET if s.seal_key is None else s.seal_key) for s in sessions]
-
-
-def dialect_admitted(settings: HubSettings, dialect: Dialect) -> bool:
-    """Tell whether clients of this dialect may register here."""
-    return dialect is Dialect.V1 or settings.auth == "open"

@@ -10,21 +10,14 @@ from collections import deque
 from enum import Enum
 from typing import Final, Protocol
 
+from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
 from aldis.hub.resume import Replay
 from aldis.protocol.messages import Register, RequestId, SealKey
-from aldis.protocol.names import PROTOCOL
 
 # Room for the largest WebSocket header of a server (RFC 6455 section 5.2: 10 bytes; picows wants 14), so that a frame
 # can be sent from the buffer in which the message was encoded, without a copy.
 HEADROOM: Final = 14
-
-
-class Dialect(Enum):
-    """What a client speaks: `aldis.v1` when it offered that sub-protocol, else the classic dialect."""
-
-    CLASSIC = "classic"
-    V1 = PROTOCOL
 
 
 class Stage(Enum):
@@ -85,7 +78,6 @@ class Session:
         "backlog",
         "backlog_bytes",
         "bad_proofs",
-        "classic",
         "connected_at",
         "connection",
         "device",
@@ -99,7 +91,6 @@ class Session:
         "nonce_expires",
         "pinged_at",
         "registering",
-        "remote",
         "replay",
         "seal_key",
         "secret",
@@ -111,12 +102,10 @@ class Session:
         "watches",
     )
 
-    def __init__(self, connection: Connection, dialect: Dialect, host: str, remote: str, now: float) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect, host: str, now: float) -> None:
         self.connection: Connection | None = connection
         self.dialect = dialect
-        self.classic = dialect is Dialect.CLASSIC
         self.host = host
-        self.remote = remote
         self.stage = Stage.OPEN
         self.connected_at = now
         self.heard = now

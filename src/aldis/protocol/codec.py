@@ -24,6 +24,7 @@ from aldis.protocol.codes import ErrorCode
 from aldis.protocol.messages import (
     Candidate,
     Capabilities,
+    ClassicMessage,
     ClientMessage,
     Description,
     Proof,
@@ -38,6 +39,7 @@ UNREADABLE: Final = (msgspec.DecodeError, RecursionError)
 
 # The annotations are needed because a type checker sees a union as no type of its own.
 _client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_classic_decoder: msgspec.json.Decoder[ClassicMessage] = msgspec.json.Decoder(ClassicMessage)
 _server_decoder: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
 _description_decoder = msgspec.json.Decoder(Description)
 _candidate_decoder: msgspec.json.Decoder[Candidate | None] = msgspec.json.Decoder(Candidate | None)
@@ -80,6 +82,7 @@ def _members(union: object) -> dict[str, type[Struct]]:
 
 
 _CLIENT_TYPES: Final = _members(ClientMessage)
+_CLASSIC_TYPES: Final = _members(ClassicMessage)
 _SERVER_TYPES: Final = _members(ServerMessage)
 _RELAYED_TYPES: Final = _members(Relayed)
 # Servers of this project write the type first.
@@ -93,6 +96,15 @@ decode_client_frame: Final = _client_decoder.decode
 def why_not_client_message(text: str) -> DecodeFailed:
     """The slow path: say with the documented code why a frame from a client is not a message."""
     return _why_not(text, _CLIENT_TYPES)
+
+
+decode_classic_frame: Final = _classic_decoder.decode
+"""As `decode_client_frame`, for the classic dialect."""
+
+
+def why_not_classic_message(text: str) -> DecodeFailed:
+    """As `why_not_client_message`, for the classic dialect."""
+    return _why_not(text, _CLASSIC_TYPES)
 
 
 def decode_client_message(text: str) -> ClientMessage:

@@ -255,6 +255,8 @@ Relayed: TypeAlias = Offer | Answer | IceCandidate | Bye | Relay
 ClientMessage: TypeAlias = (
     Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | Received | Ping | Unregister | Relayed
 )
+# What clients of the classic dialect may say.
+ClassicMessage: TypeAlias = Register | Discover | Watch | Unwatch | IceServersRequest | Ping | Unregister | Relayed
 
 
 # --- server to client -----------------------------------------------------------------------------------------------

@@ -30,9 +30,8 @@ from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeRe
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in its stub
 
 from aldis.errors import ConfigError
-from aldis.hub.sessions import Dialect
+from aldis.hub import dialects
 from aldis.protocol.codes import CloseCode
-from aldis.protocol.names import PROTOCOL
 from aldis.server.http import Headers, PlainRequest, Reply, busy, host_of
 from aldis.server.http_connection import HANDSHAKE_TIMEOUT, HttpConnection
 from aldis.server.logs import Log, Throttle
@@ -61,8 +60,10 @@ READ_BUFFER: Final = 2048
 LISTEN_BACKLOG: Final = 4096
 # One response for all connections of a dialect: picows sets the accept key and sends it at once.
 _SWITCHING: Final = {
-    Dialect.V1: WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": PROTOCOL}),
-    Dialect.CLASSIC: WSUpgradeResponse.create_101_response(),
+    dialect: WSUpgradeResponse.create_101_response(
+        None if dialect.subprotocol is None else {"Sec-WebSocket-Protocol": dialect.subprotocol}
+    )
+    for dialect in dialects.ALL
 }
 
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from aldis.hub.sessions import Dialect
+from aldis.hub import dialects
+from aldis.hub.dialects import Dialect
 from aldis.protocol.codes import CloseCode
-from aldis.protocol.names import PROTOCOL
 from aldis.server.http import Headers, Reply, busy, host_of, plain, tokens
 from aldis.server.names import Arrival, Host, ServerNames
 
@@ -144,7 +144,7 @@ class Routes:
         headers["Connection"] = "upgrade"
         headers["Upgrade"] = "websocket"
         offered = tokens(headers, "Sec-WebSocket-Protocol")
-        dialect = Dialect.V1 if PROTOCOL in offered else Dialect.CLASSIC
+        dialect = dialects.chosen(offered)
         if own is None:
             return UpgradeRequest(dialect, host.text, CloseCode.UNKNOWN_HOST)
         return UpgradeRequest(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)

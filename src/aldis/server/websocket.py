@@ -125,13 +125,9 @@ class ClientConnection(WSListener):
                 code = CloseCode.INTERNAL_ERROR if upgrade is None or upgrade.refusal is None else upgrade.refusal
                 self._refuse(code, _REFUSALS.get(code, "internal error"))
                 return
-            peer = underlying.get_extra_info("peername")
-            remote = peer[0] if peer else ""
             # Interned: thousands of connections share a few hosts.
             host = sys.intern(upgrade.host)
-            self._session = connections.hub.connected(
-                self, dialect=upgrade.dialect, host=host, remote=remote, now=monotonic()
-            )
+            self._session = connections.hub.connected(self, dialect=upgrade.dialect, host=host, now=monotonic())
         except Exception as error:  # noqa: BLE001 - a bug: it is logged, and costs this connection only
             self._fault(error)
 
