@@ -56,8 +56,15 @@ def _client() -> list[Transition]:
     return of_table(TABLE)
 
 
+def _session() -> list[Transition]:
+    from aldis.hub.stages import TABLE
+
+    return of_table(TABLE)
+
+
 DIAGRAMS: Final[dict[str, Diagram]] = {
     "client": Diagram("idle", _client, {"live": frozenset({"open", "registering", "proving", "registered"})}),
+    "session": Diagram("open", _session),
 }
 
 

@@ -103,7 +103,7 @@ def test_of_more_lost_clients_than_are_waited_for_the_first_is_given_up() -> Non
     assert [m["userId"] for m in bob.take()] == ["user2"]
     bob.lose(clean=True)
     world.pass_time(40)
-    assert not world.hub._registrar._detached
+    assert not world.hub._lifecycle._detached
 
 
 # --- sealing keys, tokens -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aldis.backends.base import DirectoryAnswer, Question
 from aldis.hub.name_queue import NameAccess, NameQueues
-from aldis.hub.sessions import Stage
+from aldis.hub.stages import Stage
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64

@@ -24,8 +24,8 @@ def watching_each_other(world: World, count: int, watched: int = 600) -> list[Cl
 def nothing_left(world: World) -> None:
     assert world.hub.users_online == 0
     assert world.hub.pending == 0
-    assert not world.hub._presence._watchers, "no watch outlives its session"
-    assert not world.hub._registrar._untold
+    assert not world.hub._watchers._watchers, "no watch outlives its session"
+    assert not world.hub._watchers._changed
 
 
 @pytest.mark.parametrize(("count", "watched"), [(600, 600), (2000, 150)])

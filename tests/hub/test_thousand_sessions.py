@@ -94,5 +94,5 @@ def test_a_thousand_sessions_relay_come_go_resume_and_leave_nothing_behind() -> 
     assert world.hub.users_online == 0
     assert world.hub.stats.connections_now == 0
     assert world.hub.pending == 0
-    assert not world.hub._presence._watchers, "no watch outlives its session"
-    assert not world.hub._timers._buckets, "no session is still due"
+    assert not world.hub._watchers._watchers, "no watch outlives its session"
+    assert not world.hub._lifecycle._timers._buckets, "no session is still due"

@@ -66,7 +66,7 @@ _WORDS: Final = {
 # on the disk, so it is worth keeping.
 _OF_ALL: Final = (_BUSY, _LOCKED, _FULL, _IOERR)
 
-Outcome: TypeAlias = "tuple[_Call, object, Exception | None]"
+_Settled: TypeAlias = "tuple[_Call, object, Exception | None]"
 
 
 class _NeedsWriting:
@@ -213,7 +213,7 @@ class SqliteDirectory:
         return await future
 
     @staticmethod
-    def _deliver(outcomes: list[Outcome]) -> None:
+    def _deliver(outcomes: list[_Settled]) -> None:
         for call, result, error in outcomes:
             if call.future.done():
                 continue  # whoever asked was cancelled
@@ -301,7 +301,7 @@ class SqliteDirectory:
             return DirectoryUnavailable(f"{self._path} {_WORDS.get(code, 'cannot be used')} ({error})")
         return error  # a bug, here or in the caller
 
-    def _answer(self, outcomes: list[Outcome]) -> None:
+    def _answer(self, outcomes: list[_Settled]) -> None:
         if outcomes:
             self._loop.call_soon_threadsafe(self._deliver, outcomes)
 

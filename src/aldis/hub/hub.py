@@ -13,39 +13,40 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, FindBinding, Question
+from aldis.hub.bindings import Bindings
 from aldis.hub.dialects import Dialect
+from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.limits import TokenBucket
 from aldis.hub.lookups import PendingLookups
+from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
-from aldis.hub.registration import Registrar, devices_of
-from aldis.hub.sessions import Connection, Session, Stage
+from aldis.hub.registration import Registrar
+from aldis.hub.router import LocalRouter, RouterFactory
+from aldis.hub.sessions import Connection, RelayResult, Session
 from aldis.hub.settings import HubSettings, IceSource, NoIceServers
+from aldis.hub.stages import Stage
 from aldis.hub.stats import HubStats
-from aldis.hub.timers import TimerQueue
+from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_id_problem
-from aldis.protocol.codec import (
-    UNREADABLE,
-    DecodeFailed,
-    is_object,
-    is_object_or_null,
-    to_base64,
-)
+from aldis.protocol.codec import UNREADABLE, is_object, is_object_or_null, to_base64
 from aldis.protocol.codes import CloseCode, ErrorCode
 from aldis.protocol.names import PROTOCOL
 
 # Each handler takes the struct that it is registered for, which a type checker cannot follow through a table.
-_Handler: TypeAlias = Callable[[Session, Any, float], None]
-_Relay: TypeAlias = Callable[[Session, Any], bool]
+_Handler: TypeAlias = Callable[[Session, Any, float], RequestOutcome]
+_Relay: TypeAlias = Callable[[Session, Any], RequestOutcome]
 
 # Looked up once: an enum's member costs more to reach than all the rest of a comparison.
 _REGISTERED: Final = Stage.REGISTERED
+_SENT: Final = RelayResult.SENT
 
 # Decoding says which type a bad frame meant only in words; for counting they are one kind.
 _UNREADABLE: Final = "unreadable"
@@ -64,6 +65,7 @@ class Hub:
         *,
         ask: Callable[[Question], None],
         ice: IceSource | None = None,
+        router: RouterFactory = LocalRouter,
         random: Callable[[int], bytes] = os.urandom,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -72,27 +74,35 @@ class Hub:
         self._ice = ice or NoIceServers()
         self._random = random
         self._wall = wall
-        self._outgoing = Outgoing(self.stats)
-        self._lookups = PendingLookups(settings, ask)
-        self._presence = Presence()
-        self._newest = self._presence.newest
-        self._registrar = Registrar(
+        self._outgoing = outgoing = Outgoing(self.stats)
+        self._lookups = lookups = PendingLookups(settings, ask)
+        self._presence = presence = Presence()
+        self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of, missed=self._missed)
+        self.router = router(presence, watchers, outgoing, missed=self._missed)
+        """Who is where."""
+        self._lifecycle = lifecycle = Lifecycle(
+            settings, outgoing=outgoing, lookups=lookups, presence=presence, watchers=watchers, router=self.router
+        )
+        self._bindings = bindings = Bindings(
+            outgoing=outgoing, lookups=lookups, presence=presence, router=self.router, lifecycle=lifecycle
+        )
+        registrar = Registrar(
             settings,
-            outgoing=self._outgoing,
-            lookups=self._lookups,
-            presence=self._presence,
+            outgoing=outgoing,
+            lookups=lookups,
+            presence=presence,
+            router=self.router,
+            lifecycle=lifecycle,
+            bindings=bindings,
             stats=self.stats,
             random=random,
             wall=wall,
         )
-        self._timers: TimerQueue[Session] = TimerQueue()
-        self._attached: set[Session] = set()
-        self._draining = False
         self._handlers: dict[type[Struct], _Handler] = {
-            m.Register: self._registrar.register,
-            m.Prove: self._registrar.prove,
-            m.Rotate: self._registrar.rotate,
-            m.Unregister: self._registrar.unregister,
+            m.Register: registrar.register,
+            m.Prove: registrar.prove,
+            m.Rotate: bindings.rotate,
+            m.Unregister: self._unregister,
             m.Discover: self._discover,
             m.Watch: self._watch,
             m.Unwatch: self._unwatch,
@@ -115,12 +125,8 @@ class Hub:
     def connected(self, connection: Connection, *, dialect: Dialect, host: str, now: float) -> Session:
         """A WebSocket connection has opened. `host` is what the client's registration proof has to name."""
         session = Session(connection, dialect, host, now)
-        self._attached.add(session)
-        self.stats.connections_now = len(self._attached)
-        if self._draining:
-            self._registrar.end(session, CloseCode.GOING_AWAY, "this server is going away")
-        else:
-            self._timers.put(session, self._look_again(session))
+        self._lifecycle.attach(session)
+        self.stats.connections_now = self._lifecycle.connections
         return session
 
     def received(self, session: Session, text: str, now: float) -> bool:
@@ -129,18 +135,29 @@ class Hub:
             return False  # the hub has hung up; what was still on its way is void
         session.heard = now
         if session.waiting:
-            return self._hold_back(session, text)
+            self._hold_back(session, text)
+            return False
         # Relaying ends here, a few lines on: this is the path that decides what a server can carry.
         try:
             message = session.dialect.decode(text)
         except UNREADABLE:
-            return self._unreadable(session, session.dialect.why_not(text), now)
+            self._unreadable(session, text, now)
+            return False
         kind = type(message)
+        re = message.id
         if session.stage is _REGISTERED:
             relay = self._relays.get(kind)
             if relay is not None:
-                return relay(session, message)
-        return self._request(session, kind, message, now)
+                outcome = relay(session, message)
+                if outcome is DONE:
+                    if re is not UNSET:
+                        self._outgoing.acknowledge(session, re)
+                    self._tallies[kind].count += 1
+                    return True
+                self._settle(session, self._tags[kind], re, outcome)
+                return False
+        self._request(session, kind, message, now)
+        return False
 
     def heard(self, session: Session, now: float) -> None:
         """Something else than a message has come: a ping or a pong."""
@@ -149,86 +166,62 @@ class Hub:
     def writable(self, session: Session) -> None:
         """The connection, which was full, has sent most of what waited."""
         if session.connection is not None:
-            self._registrar.tell_untold(session)
+            self._watchers.tell_untold(session)
 
     def lost(self, session: Session, now: float, *, clean: bool) -> None:
         """The transport is gone. `clean`: the client closed it on purpose (1000, 1001), so it will not resume."""
-        self._attached.discard(session)
-        self.stats.connections_now = len(self._attached)
-        if session.connection is None:
-            return
-        session.connection = None
-        if self._resumable(session) and not clean:
-            self._detach(session, now)
-        else:
-            self._registrar.end(session, CloseCode.NORMAL, "")
+        self._lifecycle.lost(session, now, clean=clean)
+        self.stats.connections_now = self._lifecycle.connections
 
     def tick(self, now: float) -> None:
         """Time has passed: ping the silent, close the dead and the late, end what cannot be resumed any more."""
-        self._registrar.look_up_doubtful()
-        due = self._timers.due(now)
-        due.reverse()
-        try:
-            # Sessions whose connections were lost together end together, and watch each other perhaps.
-            with self._registrar.holding_back():
-                while due:
-                    self._look(due.pop(), now)
-        finally:
-            # A fault in one must not leave the others without a time-out.
-            for session in due:
-                self._timers.put(session, now)
+        self._bindings.tick()
+        self._lifecycle.tick(now)
 
     def answered(self, question: Question, answer: DirectoryAnswer, now: float) -> None:
         """The directory has answered."""
         asked = self._lookups.take(question)
-        if asked is not None:
-            session = asked.waiting
-            if session is not None:
-                session.waiting = False
-            try:
-                if session is not None or asked.always:
-                    asked.then(answer, now)
-            finally:
-                self._lookups.done(asked)
-            if session is not None:
-                self._go_on(session, now)
+        if asked is None:
+            return
+        session = asked.waiting
+        if session is not None:
+            session.waiting = False
+        try:
+            if session is not None or asked.always:
+                outcome = asked.then(answer, now)
+                if outcome is not None and asked.session is not None:
+                    self._settle(asked.session, asked.kind, asked.re, outcome)
+        finally:
+            self._lookups.done(asked)
+        if session is not None:
+            self._go_on(session, now)
 
     def failed(self, question: Question, now: float) -> None:
         """The directory could not answer."""
         asked = self._lookups.take(question)
-        if asked is not None:
-            session = asked.waiting
-            if session is not None:
-                session.waiting = False
-                self._registrar.not_admitted(session)
-                text = "the server cannot look up names now; try again in a moment"
-                self._outgoing.refuse(session, asked.kind, ErrorCode.INTERNAL, text, asked.re, retry_after=1.0)
-            if asked.failed is not None:
-                asked.failed()
-            self._lookups.done(asked)
-            if session is not None:
-                self._go_on(session, now)
+        if asked is None:
+            return
+        session = asked.waiting
+        if asked.failed is not None:
+            asked.failed()
+        if session is not None:
+            session.waiting = False
+            text = "the server cannot look up names now; try again in a moment"
+            self._settle(session, asked.kind, asked.re, RequestRefused(ErrorCode.INTERNAL, text, retry_after=1.0))
+        self._lookups.done(asked)
+        if session is not None:
+            self._go_on(session, now)
 
     def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
         """End the binding of a name by the operator's word: whoever is registered with it ends (4501).
 
         `then` is called with whether there was a binding, or with None when the directory could not do it now.
         """
-        self._registrar.release(user_id, then)
+        self._bindings.release(user_id, then)
 
     def drain(self, now: float) -> None:
         """The server is about to stop: send everybody away, each to come back at a moment of its own."""
-        self._draining = True
-        # Nobody comes back to a detached session now. Only watchers with a connection are left to be told.
-        with self._registrar.holding_back():
-            for session in list(self._presence.sessions()):
-                if session.stage is Stage.DETACHED:
-                    self._registrar.end(session, CloseCode.GOING_AWAY, "")
-        for session in list(self._attached):
-            if m.GoingAway not in session.dialect.unsaid:
-                share = int.from_bytes(self._random(2), "big") / 0xFFFF
-                self._outgoing.send(session, m.GoingAway(round(share * self.settings.drain_spread, 3)))
-            self._registrar.send_away(session, CloseCode.GOING_AWAY, "this server is going away")
+        self._lifecycle.drain(self._random)
 
     # --- what others may ask ----------------------------------------------------------------------------------------
 
@@ -244,231 +237,183 @@ class Hub:
 
     def online(self, user_id: str) -> bool:
         """Tell whether a user is online."""
-        return self._presence.find(user_id) is not None
+        return self.router.locate(user_id).online
 
     # --- one message ------------------------------------------------------------------------------------------------
 
-    def _request(self, session: Session, kind: type[Struct], message: m.ClientMessage, now: float) -> bool:
-        """Do what a client asks of the server itself; False, as for all that is not relayed."""
-        if session.stage is not _REGISTERED and not self._admitted(session, kind, message):
-            return False
-        refused = self._outgoing.refused
-        self._handlers[kind](session, message, now)
-        if self._outgoing.refused == refused:
-            self._tallies[kind].count += 1
-        return False
+    def _request(self, session: Session, kind: type[Struct], message: m.ClientMessage, now: float) -> None:
+        """Do what a client asks of the server itself, or refuse it."""
+        re, tag = message.id, self._tags[kind]
+        if session.stage is not _REGISTERED:
+            if not session.dialect.admits(kind):
+                refused = RequestRefused(ErrorCode.NOT_REGISTERED, "Not registered: send register first")
+                self._settle(session, tag, re, refused)
+                return
+            if not session.dialect.proves and self.settings.auth != "open":
+                text = f"This server wants proof of every name: connect with the sub-protocol {PROTOCOL}"
+                close = (CloseCode.UNAUTHORIZED, f"the sub-protocol {PROTOCOL} is required")
+                refused = RequestRefused(ErrorCode.UNAUTHORIZED, text, close=close)
+                self._settle(session, _UNREADABLE, re, refused)
+                return
+        outcome = self._handlers[kind](session, message, now)
+        # A `prove` without an id is answered by that of its `register`.
+        self._settle(session, tag, message.id, outcome)
 
-    def _hold_back(self, session: Session, text: str) -> bool:
+    def _settle(self, session: Session, kind: str, re: m.RequestId | UnsetType, outcome: RequestOutcome) -> None:
+        """Count what became of a request, and answer it if it was refused."""
+        if outcome is DONE:
+            self.stats.handled[kind].count += 1
+        elif isinstance(outcome, RequestRefused):
+            self._outgoing.refuse(session, kind, outcome, re)
+            if outcome.close is not None:
+                self._lifecycle.end(session, *outcome.close)
+
+    def _unreadable(self, session: Session, text: str, now: float) -> None:
+        failure = session.dialect.why_not(text)
+        close = None
+        # An unknown type is perhaps that of a newer client: never a reason to disconnect.
+        if failure.code != ErrorCode.UNKNOWN_TYPE:
+            if session.faults is None:
+                session.faults = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
+            if not session.faults.spend(now):
+                close = (CloseCode.BAD_PROTOCOL, "too many invalid messages")
+        self._settle(session, _UNREADABLE, failure.re, RequestRefused(failure.code, failure.text, close=close))
+
+    def _hold_back(self, session: Session, text: str) -> None:
         if not self._lookups.hold_back(session, text):
-            self._registrar.end(session, CloseCode.OVER_LIMITS, "too many messages before the reply to an earlier one")
-        return False
-
-    def _admitted(self, session: Session, kind: type[Struct], message: m.ClientMessage) -> bool:
-        if session.dialect.admits(kind):
-            if session.dialect.proves or self.settings.auth == "open":
-                return True
-            text = f"This server wants proof of every name: connect with the sub-protocol {PROTOCOL}"
-            self._outgoing.refuse(session, _UNREADABLE, ErrorCode.UNAUTHORIZED, text)
-            self._registrar.end(session, CloseCode.UNAUTHORIZED, f"the sub-protocol {PROTOCOL} is required")
-            return False
-        tag = self._tags[kind]
-        self._outgoing.refuse(session, tag, ErrorCode.NOT_REGISTERED, "Not registered: send register first", message.id)
-        return False
-
-    def _unreadable(self, session: Session, failure: DecodeFailed, now: float) -> bool:
-        self._outgoing.refuse(session, _UNREADABLE, failure.code, failure.text, failure.re)
-        if failure.code == ErrorCode.UNKNOWN_TYPE:
-            return False  # perhaps a newer client: never a reason to disconnect
-        if session.faults is None:
-            session.faults = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
-        if not session.faults.spend(now):
-            self._registrar.end(session, CloseCode.BAD_PROTOCOL, "too many invalid messages")
-        return False
+            self._lifecycle.end(session, CloseCode.OVER_LIMITS, "too many messages before the reply to an earlier one")
 
     def _go_on(self, session: Session, now: float) -> None:
         """Handle the frames that waited for an answer, until one of them needs another."""
         while session.connection is not None and (text := self._lookups.next(session)) is not None:
             self.received(session, text, now)
 
+    def _missed(self, session: Session) -> None:
+        self._lifecycle.missed(session)
+
     # --- relaying ---------------------------------------------------------------------------------------------------
 
-    def _offer(self, session: Session, message: m.Offer) -> bool:
-        return self._relay(session, message) if is_object(message.offer) else self._empty(session, message, "offer")
+    def _offer(self, session: Session, message: m.Offer) -> RequestOutcome:
+        return self._relay(session, message) if is_object(message.offer) else _without("offer")
 
-    def _answer(self, session: Session, message: m.Answer) -> bool:
-        return self._relay(session, message) if is_object(message.answer) else self._empty(session, message, "answer")
+    def _answer(self, session: Session, message: m.Answer) -> RequestOutcome:
+        return self._relay(session, message) if is_object(message.answer) else _without("answer")
 
-    def _candidate(self, session: Session, message: m.IceCandidate) -> bool:
-        fits = is_object_or_null(message.candidate)
-        return self._relay(session, message) if fits else self._empty(session, message, "candidate")
+    def _candidate(self, session: Session, message: m.IceCandidate) -> RequestOutcome:
+        return self._relay(session, message) if is_object_or_null(message.candidate) else _without("candidate")
 
-    def _empty(self, session: Session, message: m.Relayed, field: str) -> bool:
-        kind = self._tags[type(message)]
-        self._outgoing.refuse(session, kind, ErrorCode.MISSING_FIELDS, f"missing or wrong: {field}", message.id)
-        return False
+    def _relay(self, session: Session, message: m.Relayed) -> RequestOutcome:
+        """Pass a message on to its address."""
+        done = partial(self._relayed, session, type(message), message.to, message.id)
+        message.from_ = session.address
+        message.id = UNSET
+        result = self.router.deliver(message, done)
+        if result is _SENT:
+            return DONE
+        return PENDING if result is RelayResult.PENDING else _absent(message.to)
 
-    def _relay(self, session: Session, message: m.Relayed) -> bool:
-        """Pass a message on; True when it went out."""
-        to = message.to
-        target = self._newest(to) or self._presence.find(to)
-        re = message.id
-        if target is not None:
-            message.from_ = session.address
-            message.id = UNSET
-            if target.connection is not None:
-                self._outgoing.send_numbered(target, message)
-                if re is not UNSET:
-                    self._outgoing.acknowledge(session, re)
-                self._tallies[type(message)].count += 1
-                return True
-            if self._keep(target, message, session, re):
-                self._tallies[type(message)].count += 1
-                return False
-        kind = self._tags[type(message)]
-        self._outgoing.refuse(session, kind, ErrorCode.NOT_ONLINE, f"User {message.to} is not online", re)
-        return False
-
-    def _keep(self, target: Session, message: m.Relayed, sender: Session, re: m.RequestId | UnsetType) -> bool:
-        """Keep a message for a detached session; its `ack` follows when the session is resumed, or an error."""
-        if not self._outgoing.send_numbered(target, message):
-            self._registrar.end(target, CloseCode.SESSION_LOST, "too much was missed")
-            return False
-        if re is not UNSET:
-            if target.unacknowledged is None:
-                target.unacknowledged = []
-            target.unacknowledged.append((sender, re))
-        return True
+    def _relayed(
+        self, session: Session, kind: type[Struct], to: str, re: m.RequestId | UnsetType, result: RelayResult
+    ) -> None:
+        """A message that was kept for its recipient has gone out, or the recipient has not come back."""
+        tag = self._tags[kind]
+        if result is _SENT:
+            self._outgoing.acknowledge(session, re)
+            self._settle(session, tag, re, DONE)
+        elif re is not UNSET:
+            self._settle(session, tag, re, _absent(to))
+        else:
+            self.stats.refused[tag, ErrorCode.NOT_ONLINE] += 1  # the sender has not asked to be told
 
     # --- other requests ---------------------------------------------------------------------------------------------
 
-    def _discover(self, session: Session, message: m.Discover, now: float) -> None:
+    def _unregister(self, session: Session, message: m.Unregister, now: float) -> RequestOutcome:
+        self._lifecycle.unregister(session, now)
+        self._outgoing.send(session, m.Unregistered(message.id))
+        return DONE
+
+    def _discover(self, session: Session, message: m.Discover, now: float) -> RequestOutcome:
         user_id = message.user_id
         problem = user_id_problem(user_id)
         if problem:
-            self._outgoing.refuse(session, "discover", ErrorCode.INVALID_FIELD, f"userId: {problem}", message.id)
-            return
-        sessions = self._presence.devices(user_id)
-        if sessions or not session.dialect.proves:
-            key = sessions[0].key if sessions else UNSET
-            devices = devices_of(sessions)
-            self._outgoing.send(session, m.DiscoverResponse(user_id, bool(sessions), key, devices, message.id))
-        else:
+            return RequestRefused(ErrorCode.INVALID_FIELD, f"userId: {problem}")
+        presence = self.router.locate(user_id)
+        if presence.online or not session.dialect.proves:
+            self._tell_found(session, presence, presence.public_key, message.id)
+            return DONE
 
-            def answered(answer: DirectoryAnswer, now: float) -> None:
-                # Somebody may have come online meanwhile, with a newer key perhaps than the directory had then.
-                sessions = self._presence.devices(user_id)
-                key = sessions[0].key if sessions else to_base64(answer) if isinstance(answer, bytes) else UNSET
-                devices = devices_of(sessions)
-                self._outgoing.send(session, m.DiscoverResponse(user_id, bool(devices), key, devices, message.id))
+        def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
+            # Somebody may have come online meanwhile, with a newer key perhaps than the directory had then.
+            presence = self.router.locate(user_id)
+            bound = to_base64(answer) if isinstance(answer, bytes) else UNSET
+            self._tell_found(session, presence, presence.public_key if presence.online else bound, message.id)
+            return DONE
 
-            self._lookups.ask(session, "discover", message.id, lambda token: FindBinding(token, user_id), answered)
+        def question(token: int) -> Question:
+            return FindBinding(token, user_id)
 
-    def _watch(self, session: Session, message: m.Watch, now: float) -> None:
-        user_ids = self._checked(session, message, "watch")
-        if user_ids is None:
-            return
-        watches = session.watches if session.watches is not None else set()
+        self._lookups.ask(question, answered, session=session, kind="discover", re=message.id)
+        return PENDING
+
+    def _tell_found(
+        self, session: Session, found: m.PresenceMessage, key: str | UnsetType, re: m.RequestId | UnsetType
+    ) -> None:
+        devices = [] if found.devices is UNSET else found.devices
+        self._outgoing.send(session, m.DiscoverResponse(found.user_id, found.online, key, devices, re))
+
+    def _watch(self, session: Session, message: m.Watch, now: float) -> RequestOutcome:
+        user_ids = _names(message.user_ids)
+        if isinstance(user_ids, RequestRefused):
+            return user_ids
+        watches = session.watches or ()
         if len(watches) + sum(user_id not in watches for user_id in user_ids) > self.settings.max_watches:
             text = f"at most {self.settings.max_watches} names can be watched by one session"
-            self._outgoing.refuse(session, "watch", ErrorCode.TOO_LARGE, text, message.id)
-            return
-        session.watches = watches
-        for user_id in user_ids:
-            watches.add(user_id)
-            self._presence.watch(session, user_id)
+            return RequestRefused(ErrorCode.TOO_LARGE, text)
         # A client may ask for more than it can read at once.
-        if not self._registrar.tell_later(session, user_ids, message.id):
-            self._registrar.end(session, CloseCode.OVER_LIMITS, "too many watches before the presence of earlier ones")
+        if not self._watchers.watch(session, user_ids, message.id):
+            reason = "too many watches before the presence of earlier ones"
+            self._lifecycle.end(session, CloseCode.OVER_LIMITS, reason)
+        return DONE
 
-    def _unwatch(self, session: Session, message: m.Unwatch, now: float) -> None:
-        user_ids = self._checked(session, message, "unwatch")
-        if user_ids is None:
-            return
-        for user_id in user_ids:
-            if session.watches is not None:
-                session.watches.discard(user_id)
-            if session.untold is not None:
-                session.untold.pop(user_id, None)
-            self._presence.unwatch(session, user_id)
+    def _unwatch(self, session: Session, message: m.Unwatch, now: float) -> RequestOutcome:
+        user_ids = _names(message.user_ids)
+        if isinstance(user_ids, RequestRefused):
+            return user_ids
+        self._watchers.unwatch(session, user_ids)
         self._outgoing.acknowledge(session, message.id)
+        return DONE
 
-    def _checked(self, session: Session, message: m.Watch | m.Unwatch, kind: str) -> list[str] | None:
-        """The names of a message, each once and in order, or None after an error reply."""
-        problem: str | None = None
-        if len(message.user_ids) > m.MAX_WATCHED_PER_MESSAGE:
-            problem = f"at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
-        else:
-            problem = next(filter(None, map(user_id_problem, message.user_ids)), None)
-        if problem is None:
-            return list(dict.fromkeys(message.user_ids))
-        self._outgoing.refuse(session, kind, ErrorCode.INVALID_FIELD, f"userIds: {problem}", message.id)
-        return None
-
-    def _ice_servers(self, session: Session, message: m.IceServersRequest, now: float) -> None:
+    def _ice_servers(self, session: Session, message: m.IceServersRequest, now: float) -> RequestOutcome:
         servers, ttl = self._ice.servers(session.user_id, self._wall())
         self._outgoing.send(session, m.IceServers(servers, ttl, message.id))
+        return DONE
 
-    def _received(self, session: Session, message: m.Received, now: float) -> None:
+    def _received(self, session: Session, message: m.Received, now: float) -> RequestOutcome:
         if session.replay is not None and not session.replay.confirm(message.count):
             text = f"count: only {session.replay.count} messages have been sent"
-            self._outgoing.refuse(session, "received", ErrorCode.INVALID_FIELD, text, message.id)
+            return RequestRefused(ErrorCode.INVALID_FIELD, text)
+        return DONE
 
-    def _ping(self, session: Session, message: m.Ping, now: float) -> None:
+    def _ping(self, session: Session, message: m.Ping, now: float) -> RequestOutcome:
         self._outgoing.send(session, m.Pong(message.id))
+        return DONE
 
-    # --- time -------------------------------------------------------------------------------------------------------
 
-    def _resumable(self, session: Session) -> bool:
-        return session.stage is Stage.REGISTERED and session.dialect.proves and self.settings.resume_window > 0
+def _without(field: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.MISSING_FIELDS, f"missing or wrong: {field}")
 
-    def _detach(self, session: Session, now: float) -> None:
-        self._registrar.detach(session)
-        if session.stage is Stage.CLOSED:
-            return
-        session.heard = now
-        self._timers.put(session, now + self.settings.resume_window)
 
-    def _registration_due(self, session: Session) -> float | None:
-        """When a session that has no name must have one; None when it need not."""
-        if not session.dialect.proves or session.stage is Stage.REGISTERED:
-            return None
-        return session.connected_at + self.settings.registration_seconds
+def _absent(address: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_ONLINE, f"User {address} is not online")
 
-    def _look_again(self, session: Session) -> float:
-        if session.pinged_at:
-            when = session.pinged_at + self.settings.pong_timeout
-        else:
-            when = session.heard + self.settings.ping_interval
-        due = self._registration_due(session)
-        return when if due is None else min(when, due)
 
-    def _look(self, session: Session, now: float) -> None:
-        """See what a session that is due needs. Each attached session is in the timer queue exactly once."""
-        if session.stage is Stage.CLOSED:
-            return
-        if session.stage is Stage.DETACHED:
-            if now - session.heard >= self.settings.resume_window:
-                self._registrar.end(session, CloseCode.SESSION_LOST, "")
-            return
-        due = self._registration_due(session)
-        if due is not None and now >= due:
-            self._registrar.end(session, CloseCode.REGISTRATION_TIMEOUT, "not registered in time")
-            return
-        if session.heard >= session.pinged_at:
-            session.pinged_at = 0.0
-        if session.pinged_at:
-            if now - session.pinged_at >= self.settings.pong_timeout:
-                self._give_up(session, now)
-                return
-        elif now - session.heard >= self.settings.ping_interval and session.connection is not None:
-            session.pinged_at = now
-            session.connection.ping()
-        self._timers.put(session, self._look_again(session))
-
-    def _give_up(self, session: Session, now: float) -> None:
-        """No pong: the line is dead, though perhaps not the client, who may come back and resume."""
-        if self._resumable(session):
-            self._outgoing.close(session, CloseCode.NO_PONG, "no pong")
-            self._detach(session, now)
-        else:
-            self._registrar.end(session, CloseCode.NO_PONG, "no pong")
+def _names(user_ids: list[str]) -> list[str] | RequestRefused:
+    """The names of a message, each once and in order."""
+    problem: str | None = None
+    if len(user_ids) > m.MAX_WATCHED_PER_MESSAGE:
+        problem = f"at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
+    else:
+        problem = next(filter(None, map(user_id_problem, user_ids)), None)
+    if problem is None:
+        return list(dict.fromkeys(user_ids))
+    return RequestRefused(ErrorCode.INVALID_FIELD, f"userIds: {problem}")

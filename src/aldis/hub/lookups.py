@@ -1,8 +1,8 @@
-"""The directory's questions and answers, and the order of each session's frames around them.
+"""The directory's questions that are open, and the order of each session's frames around them.
 
 The rules: a session has at most one question open, and its later frames wait until that is answered. So a client may
 send all it has to say without waiting, gets its replies in order, and cannot make the directory do more than one thing
-for it at a time. And questions that decide who has a name wait in the queue of that name (`hub.name_queue`).
+for it at a time. Questions that decide who has a name wait in the queue of that name (`hub.name_queue`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, Question
 from aldis.hub.name_queue import NameAccess, NameQueues
+from aldis.hub.outcomes import RequestOutcome
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
 from aldis.protocol.messages import RequestId
 
-Continuation: TypeAlias = Callable[[DirectoryAnswer, float], None]
-"""What happens with the directory's answer: called with the answer and the time."""
+Continuation: TypeAlias = Callable[[DirectoryAnswer, float], RequestOutcome | None]
+"""What happens with the directory's answer, at a time; returns what became of the request, None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,12 @@ class PendingLookups:
 
     def ask(
         self,
+        question: Callable[[int], Question],
+        then: Continuation,
+        *,
         session: Session,
         kind: str,
         re: RequestId | UnsetType,
-        question: Callable[[int], Question],
-        then: Continuation,
     ) -> None:
         """Ask on behalf of a session's request, at once; `question` makes the question for a token."""
         session.waiting = True
@@ -78,18 +80,19 @@ class PendingLookups:
         self,
         name: str,
         access: NameAccess,
-        session: Session | None,
-        kind: str,
-        re: RequestId | UnsetType,
         question: Callable[[int], Question],
         then: Continuation,
         failed: Callable[[], None] | None = None,
+        *,
+        session: Session | None = None,
+        kind: str = "",
+        re: RequestId | UnsetType = UNSET,
     ) -> None:
         """Ask about who has a name, when the queue of the name allows it.
 
-        A question that changes a binding (`NameAccess.ALONE`) is asked even when the session has ended; `session` may
-        be None. After one that may have changed a binding (also a claim) `then` is called even when the session has
-        ended. `failed` is called when the directory could not answer.
+        A question that changes a binding (`NameAccess.ALONE`) is asked even when the session has ended. After one that
+        may have changed a binding (also a claim) `then` is called even when the session has ended. `failed` is called
+        when the directory could not answer.
         """
         asked = Asked(session, kind, re, then, access is not NameAccess.LOOK, failed, name)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from aldis.hub.dialects import Dialect
+from aldis.hub.outcomes import RequestRefused
 from aldis.hub.sessions import HEADROOM, Session
 from aldis.hub.stats import HubStats
 from aldis.protocol.codes import TEMPORARY, CloseCode
@@ -20,8 +21,6 @@ class Outgoing:
     def __init__(self, stats: HubStats) -> None:
         self._stats = stats
         self._buffer = bytearray(HEADROOM)
-        # How many requests were refused so far: a caller sees by it whether its request was.
-        self.refused = 0
 
     def send(self, session: Session, message: Struct) -> None:
         """Send a message that is not numbered: a reply, or news of this connection only."""
@@ -69,20 +68,11 @@ class Outgoing:
         if re is not UNSET:
             self.send(session, Ack(re))
 
-    def refuse(
-        self,
-        session: Session,
-        kind: str,
-        code: str,
-        text: str,
-        re: RequestId | UnsetType = UNSET,
-        *,
-        retry_after: float | UnsetType = UNSET,
-    ) -> None:
-        """Answer a request of the type `kind` with an error. `retry_after` is in seconds."""
-        self.refused += 1
+    def refuse(self, session: Session, kind: str, refused: RequestRefused, re: RequestId | UnsetType) -> None:
+        """Answer a request of the type `kind` with an error."""
+        code = refused.code
         self._stats.refused[kind, code] += 1
-        self.send(session, Error(text, code, code in TEMPORARY, retry_after, re))
+        self.send(session, Error(refused.text, code, code in TEMPORARY, refused.retry_after, re))
 
     def close(self, session: Session, code: CloseCode, reason: str) -> None:
         """Close the connection; from here on the session has none."""

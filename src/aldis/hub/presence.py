@@ -1,22 +1,23 @@
-"""Who is online with which devices, and who wants to know.
+"""Who is online with which devices.
 
-It keeps the books and answers questions; the hub decides when somebody comes or goes, and tells the watchers.
+It keeps the books and answers questions; `hub.lifecycle` decides when somebody comes or goes, and `hub.watchers` tells
+those who want to know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
 from typing import Final
 
-from aldis.hub.sessions import Session
-from aldis.protocol.addresses import split
+from msgspec import UNSET
 
-_NOBODY: frozenset[Session] = frozenset()
+from aldis.hub.sessions import Session
+from aldis.protocol import messages as m
+from aldis.protocol.addresses import split
 
 
 class Presence:
-    """The users that are online, their sessions by device, and the watchers of each name (online or not)."""
+    """The users that are online, and their sessions by device."""
 
     def __init__(self) -> None:
         # Devices in the order of their registration: the newest is the last.
@@ -25,7 +26,6 @@ class Presence:
         self._newest: dict[str, Session] = {}
         self.newest: Final = self._newest.get
         """The newest session of a bare user id, or None; a look-up without a call of ours."""
-        self._watchers: dict[str, set[Session]] = {}
 
     def __len__(self) -> int:
         """How many users are online."""
@@ -52,6 +52,14 @@ class Presence:
         """The sessions of a user, newest first; empty when the user is offline."""
         return list(reversed(self._users.get(user_id, {}).values()))
 
+    def of(self, user_id: str) -> m.PresenceMessage:
+        """The presence of a user, as it goes over the wire."""
+        sessions = self.devices(user_id)
+        if not sessions:
+            return m.PresenceMessage(user_id, False)
+        devices = [m.Device(s.device, UNSET if s.seal_key is None else s.seal_key) for s in sessions]
+        return m.PresenceMessage(user_id, True, sessions[0].key, devices)
+
     def add(self, session: Session) -> None:
         """Enter a session under its name and device, as the newest, in place of the one that was there."""
         devices = self._users.setdefault(session.user_id, {})
@@ -71,24 +79,3 @@ class Presence:
             del self._users[session.user_id]
             del self._newest[session.user_id]
         return True
-
-    def watch(self, session: Session, user_id: str) -> None:
-        self._watchers.setdefault(user_id, set()).add(session)
-
-    def unwatch(self, session: Session, user_id: str) -> None:
-        watchers = self._watchers.get(user_id)
-        if watchers is not None:
-            watchers.discard(session)
-            if not watchers:
-                del self._watchers[user_id]
-
-    def unwatch_all(self, session: Session, user_ids: Iterable[str]) -> None:
-        """End all watches of a session, `user_ids`."""
-        for user_id in user_ids:  # for ten thousand of them: no call for each
-            watchers = self._watchers[user_id]
-            watchers.remove(session)
-            if not watchers:
-                del self._watchers[user_id]
-
-    def watchers(self, user_id: str) -> AbstractSet[Session]:
-        return self._watchers.get(user_id, _NOBODY)

@@ -1,42 +1,25 @@
 """A session: what the hub knows of one client, from its connection to the end of its resume window.
 
-Rules: a session is in exactly one `Stage`; only `hub.hub` moves it. `connection` is None once the transport is gone.
-This module decides nothing.
+Rules: a session is in exactly one `Stage`; only `hub.lifecycle` moves it. `connection` is None once the transport is
+gone. This module decides nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
+from collections.abc import Callable
+from enum import Enum, auto
 from typing import Final, Protocol
 
 from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
 from aldis.hub.resume import Replay
+from aldis.hub.stages import START
 from aldis.protocol.messages import Register, RequestId, SealKey
 
 # Room for the largest WebSocket header of a server (RFC 6455 section 5.2: 10 bytes; picows wants 14), so that a frame
 # can be sent from the buffer in which the message was encoded, without a copy.
 HEADROOM: Final = 14
-
-
-class Stage(Enum):
-    """How far a session has come.
-
-    OPEN        no name (again)                            -> CHALLENGED, CLAIMING (classic), CLOSED
-    CHALLENGED  has a nonce to sign                        -> CHALLENGED, CLAIMING, OPEN, CLOSED
-    CLAIMING    the directory is asked whose name it is    -> REGISTERED, OPEN, CLOSED
-    REGISTERED  has a name, and a connection               -> OPEN, DETACHED, CLOSED, CLAIMING (classic)
-    DETACHED    has a name, the connection is lost         -> CLOSED (resumed by another session, or too late)
-    CLOSED      over
-    """
-
-    OPEN = "open"
-    CHALLENGED = "challenged"
-    CLAIMING = "claiming"
-    REGISTERED = "registered"
-    DETACHED = "detached"
-    CLOSED = "closed"
 
 
 class Connection(Protocol):
@@ -59,6 +42,14 @@ class Connection(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close. `Hub.lost` follows exactly once, later, and never from within this call."""
+
+
+class RelayResult(Enum):
+    """What has become of a message to another user."""
+
+    SENT = auto()  # handed to its recipient's connection
+    ABSENT = auto()  # the recipient is not online, or has not come back in time
+    PENDING = auto()  # the recipient may come back; or another process is asked
 
 
 class WatchRequest:
@@ -95,7 +86,7 @@ class Session:
         "seal_key",
         "secret",
         "stage",
-        "unacknowledged",
+        "unsettled",
         "untold",
         "user_id",
         "waiting",
@@ -106,7 +97,7 @@ class Session:
         self.connection: Connection | None = connection
         self.dialect = dialect
         self.host = host
-        self.stage = Stage.OPEN
+        self.stage = START
         self.connected_at = now
         self.heard = now
         self.pinged_at = 0.0  # 0: no ping is unanswered
@@ -133,5 +124,5 @@ class Session:
         self.waiting = False
         self.backlog: deque[bytes] | None = None
         self.backlog_bytes = 0
-        # While detached: who waits to hear that a message has been handed over, by session and request.
-        self.unacknowledged: list[tuple[Session, RequestId]] | None = None
+        # While detached: for each message that is kept, what is to be called with what has become of it.
+        self.unsettled: list[Callable[[RelayResult], None]] | None = None

@@ -1,0 +1,154 @@
+"""Changes of the binding between a name and its key: rotation, release, and what other processes have changed.
+
+The rule: a session that is registered with another key than the name is bound to ends, also when the session that asked
+for the change has ended before the answer. A change whose outcome the directory did not tell is looked up until it is
+known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from aldis.backends.base import DirectoryAnswer, FindBinding, Question, ReleaseBinding, RotateBinding
+from aldis.hub.lifecycle import Lifecycle
+from aldis.hub.lookups import PendingLookups
+from aldis.hub.name_queue import NameAccess
+from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
+from aldis.hub.outgoing import Outgoing
+from aldis.hub.presence import Presence
+from aldis.hub.router import Router
+from aldis.hub.sessions import Session
+from aldis.identity import proofs
+from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
+from aldis.protocol import messages as m
+from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.codes import CloseCode, ErrorCode
+
+_Heir: TypeAlias = "tuple[Session, str, str]"
+"""A session that asked for a rotation, the old key, and the new one."""
+
+
+class Bindings:
+    """Keeps the registered sessions in step with the directory."""
+
+    def __init__(
+        self,
+        *,
+        outgoing: Outgoing,
+        lookups: PendingLookups,
+        presence: Presence,
+        router: Router,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._outgoing = outgoing
+        self._lookups = lookups
+        self._presence = presence
+        self._router = router
+        self._lifecycle = lifecycle
+        # Names of which the directory did not say what became of a change.
+        self._doubtful: dict[str, list[_Heir]] = {}
+
+    def rotate(self, session: Session, message: m.Rotate, now: float) -> RequestOutcome:
+        """Bind the name to a new key, by a signature of the old one."""
+        try:
+            new_key = from_base64(message.new_public_key, PUBLIC_KEY_BYTES)
+            signature = from_base64(message.signature, SIGNATURE_BYTES)
+        except ValueError as error:
+            return RequestRefused(ErrorCode.INVALID_FIELD, f"newPublicKey or signature: {error}")
+        if session.user_id in self._doubtful:
+            text = "the server does not know yet what became of an earlier rotation; try again in a moment"
+            return RequestRefused(ErrorCode.INTERNAL, text, retry_after=1.0)
+        if message.new_public_key == session.key:
+            # Repeated by a client that was not told of the outcome.
+            self._outgoing.send(session, m.Rotated(session.key, message.id))
+            return DONE
+        user_id, old_public_key = session.user_id, session.key
+        old_key = from_base64(old_public_key)
+        if not verify(old_key, signature, proofs.rotation(user_id, new_key)):
+            text = "the rotation is not signed by the key that the name is bound to"
+            return RequestRefused(ErrorCode.BAD_SIGNATURE, text)
+
+        def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
+            if answer is not True:
+                self._look_up(user_id, [])
+                return RequestRefused(ErrorCode.KEY_MISMATCH, f"the name {user_id} is bound to another key by now")
+            self._hand_to(session, user_id, old_public_key, message.new_public_key)
+            self.bound(user_id, message.new_public_key)
+            self._outgoing.send(session, m.Rotated(message.new_public_key, message.id))
+            self._router.publish(user_id)
+            return DONE
+
+        def failed() -> None:
+            # It may have taken effect all the same.
+            self._doubtful.setdefault(user_id, []).append((session, old_public_key, message.new_public_key))
+
+        def question(token: int) -> Question:
+            return RotateBinding(token, user_id, old_key, new_key)
+
+        self._lookups.ask_in_order(
+            user_id, NameAccess.ALONE, question, answered, failed, session=session, kind="rotate", re=message.id
+        )
+        return PENDING
+
+    def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
+        """End the binding of a name by the operator's word; `then` gets the outcome, None when there was none."""
+
+        def answered(answer: DirectoryAnswer, now: float) -> None:
+            self.bound(user_id, None)
+            then(answer is True)
+
+        def failed() -> None:
+            self.doubt(user_id)
+            then(None)
+
+        def question(token: int) -> Question:
+            return ReleaseBinding(token, user_id)
+
+        self._lookups.ask_in_order(user_id, NameAccess.ALONE, question, answered, failed)
+
+    def doubt(self, user_id: str) -> None:
+        """The directory did not say what became of a change: look it up at the next tick."""
+        self._doubtful.setdefault(user_id, [])
+
+    def tick(self) -> None:
+        """Ask whose the names are of which the directory did not say what became of them."""
+        doubtful, self._doubtful = self._doubtful, {}
+        for user_id, heirs in doubtful.items():
+            self._look_up(user_id, heirs)
+
+    def _look_up(self, user_id: str, heirs: list[_Heir]) -> None:
+        """Find out which key a name is bound to, and act on that. `heirs` have asked for another one."""
+
+        def answered(answer: DirectoryAnswer, now: float) -> None:
+            key = to_base64(answer) if isinstance(answer, bytes) else None
+            for session, old_key, new_key in heirs:
+                if new_key == key:
+                    self._hand_to(session, user_id, old_key, new_key)
+            self.bound(user_id, key)
+            self._router.publish(user_id)
+
+        def failed() -> None:
+            self._doubtful.setdefault(user_id, []).extend(heirs)
+
+        def question(token: int) -> Question:
+            return FindBinding(token, user_id)
+
+        self._lookups.ask_in_order(user_id, NameAccess.ALONE, question, answered, failed)
+
+    def _hand_to(self, session: Session, user_id: str, old_key: str, new_key: str) -> None:
+        """The session that asked for a rotation has the new key, if it still has the name with the old one."""
+        if session.user_id == user_id and session.key == old_key:
+            session.key = new_key
+            session.seal_key = None  # signed by the old key
+
+    def bound(self, user_id: str, key: str | None) -> None:
+        """The directory says which key a name is bound to, None for none: who has it with another key ends."""
+        for session in self._presence.devices(user_id):
+            if not session.dialect.proves:
+                if key is not None:
+                    self._lifecycle.end(session, CloseCode.REPLACED, "the owner of the name has registered")
+            elif session.key != key:
+                # The old key may have been stolen, which is what rotation is for: what it opened is closed.
+                reason = "the name was released" if key is None else "the key of this name was rotated"
+                self._lifecycle.end(session, CloseCode.UNAUTHORIZED, reason)

@@ -1,0 +1,240 @@
+"""The life of a session: it attaches, gets a name, is lost, resumed or replaced, and ends.
+
+`advance` is the only place that moves a session from stage to stage, along the table of `hub.stages`. It does not know
+who may have a name (`hub.registration`), nor what its messages mean.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from aldis.hub.lookups import PendingLookups
+from aldis.hub.outgoing import Outgoing
+from aldis.hub.presence import Presence
+from aldis.hub.router import Router
+from aldis.hub.sessions import RelayResult, Session
+from aldis.hub.settings import HubSettings
+from aldis.hub.stages import TABLE, Stage, StageEvent
+from aldis.hub.timers import TimerQueue
+from aldis.hub.watchers import Watchers
+from aldis.protocol import messages as m
+from aldis.protocol.codes import CloseCode
+
+
+def advance(session: Session, event: StageEvent) -> None:
+    """Move a session on; KeyError for an event that its stage does not have, which is a bug."""
+    session.stage = TABLE[session.stage][event]
+
+
+class Lifecycle:
+    """The sessions of one hub, from their connections to their ends."""
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        *,
+        outgoing: Outgoing,
+        lookups: PendingLookups,
+        presence: Presence,
+        watchers: Watchers,
+        router: Router,
+    ) -> None:
+        self._settings = settings
+        self._outgoing = outgoing
+        self._lookups = lookups
+        self._presence = presence
+        self._watchers = watchers
+        self._router = router
+        self._timers: TimerQueue[Session] = TimerQueue()
+        self._attached: set[Session] = set()
+        # In the order in which they were lost.
+        self._detached: OrderedDict[Session, None] = OrderedDict()
+        self._draining = False
+
+    @property
+    def connections(self) -> int:
+        """How many sessions have a connection."""
+        return len(self._attached)
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def attach(self, session: Session) -> None:
+        """A new session has a connection."""
+        self._attached.add(session)
+        if self._draining:
+            self.end(session, CloseCode.GOING_AWAY, "this server is going away")
+        else:
+            self._timers.put(session, self._next_look(session))
+
+    def lost(self, session: Session, now: float, *, clean: bool) -> None:
+        """The transport is gone. `clean`: the client closed it on purpose, so it will not resume."""
+        self._attached.discard(session)
+        if session.connection is None:
+            return
+        session.connection = None
+        if self._resumable(session) and not clean:
+            self._detach(session, now)
+        else:
+            self.end(session, CloseCode.NORMAL, "")
+
+    def drain(self, random: Callable[[int], bytes]) -> None:
+        """Send everybody away, each to come back at a moment of its own."""
+        self._draining = True
+        # Nobody comes back to a detached session now. Only watchers with a connection are left to be told.
+        with self._watchers.holding_back():
+            for session in list(self._detached):
+                self.end(session, CloseCode.GOING_AWAY, "")
+        for session in list(self._attached):
+            if m.GoingAway not in session.dialect.unsaid:
+                share = int.from_bytes(random(2), "big") / 0xFFFF
+                self._outgoing.send(session, m.GoingAway(round(share * self._settings.drain_spread, 3)))
+            # Nobody is told of the end: all are sent away, watchers too.
+            self._outgoing.close(session, CloseCode.GOING_AWAY, "this server is going away")
+            self._lookups.forget(session)
+            if session.stage is not Stage.CLOSED:
+                advance(session, StageEvent.ENDED)
+
+    # --- names ------------------------------------------------------------------------------------------------------
+
+    def enter(self, session: Session) -> None:
+        """A session has its name: enter it, in place of another one at that address."""
+        advance(session, StageEvent.ADMITTED)
+        self._presence.add(session)
+
+    def resume(self, session: Session, old: Session) -> None:
+        """Go on with the session `old` on another connection; `take_over` has to follow."""
+        session.id = old.id
+        session.secret = old.secret
+        session.replay, old.replay = old.replay, None
+        self._watchers.take_over(session, old)
+
+    def take_over(self, old: Session, *, resumed: bool) -> None:
+        """Another connection has the address of `old`, and perhaps its session: `old` ends."""
+        if resumed:
+            # The messages that waited for it have gone out on that connection.
+            self._settle(old, RelayResult.SENT)
+        self.end(
+            old,
+            CloseCode.REPLACED,
+            "replaced by a newer connection of the same address",
+            event=StageEvent.TAKEN_OVER,
+        )
+
+    def leave(self, session: Session) -> None:
+        """Take a session's name, watches and waiting messages off the books."""
+        self._watchers.unwatch_all(session)
+        session.replay = session.seal_key = None
+        self._settle(session, RelayResult.ABSENT)
+        removed = self._presence.remove(session)
+        user_id, session.user_id = session.user_id, ""
+        session.key = ""
+        if removed:
+            self._router.publish(user_id)
+
+    def unregister(self, session: Session, now: float) -> None:
+        """A session gives its name up; the connection stays."""
+        self.leave(session)
+        advance(session, StageEvent.UNREGISTERED)
+        session.connected_at = now  # from here on it has to register in time again
+
+    def end(self, session: Session, code: CloseCode, reason: str, *, event: StageEvent = StageEvent.ENDED) -> None:
+        """Close the connection, if there is one, and forget the session: it cannot be resumed."""
+        if session.stage is Stage.CLOSED:
+            return
+        self._outgoing.close(session, code, reason)
+        self._lookups.forget(session)
+        self._detached.pop(session, None)
+        self.leave(session)
+        # The timer queue has it until its next time-out: for so long it keeps nothing of what its client has sent.
+        session.registering = session.faults = None
+        advance(session, event)
+
+    def missed(self, session: Session) -> None:
+        """End a detached session that can keep no more of what it misses."""
+        self.end(session, CloseCode.SESSION_LOST, "too much was missed")
+
+    def _settle(self, session: Session, result: RelayResult) -> None:
+        """Say what has become of the messages that were kept for a session."""
+        unsettled, session.unsettled = session.unsettled, None
+        for done in unsettled or ():
+            done(result)
+
+    # --- lost connections -------------------------------------------------------------------------------------------
+
+    def _resumable(self, session: Session) -> bool:
+        return session.stage is Stage.REGISTERED and session.replay is not None and self._settings.resume_window > 0
+
+    def _detach(self, session: Session, now: float) -> None:
+        """The connection is lost; the name stays for the resume window."""
+        advance(session, StageEvent.DETACHED)
+        self._detached[session] = None
+        if len(self._detached) > self._settings.max_detached:
+            self.end(next(iter(self._detached)), CloseCode.SESSION_LOST, "")
+        # What a full connection has not been told yet is missed like the rest.
+        if not self._watchers.keep_untold(session):
+            self.missed(session)
+        if session.stage is not Stage.CLOSED:
+            session.heard = now
+            self._timers.put(session, now + self._settings.resume_window)
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Ping the silent, close the dead and the late, end what cannot be resumed any more."""
+        due = self._timers.due(now)
+        due.reverse()
+        try:
+            # Sessions whose connections were lost together end together, and watch each other perhaps.
+            with self._watchers.holding_back():
+                while due:
+                    self._look(due.pop(), now)
+        finally:
+            # A fault in one must not leave the others without a time-out.
+            for session in due:
+                self._timers.put(session, now)
+
+    def _registration_due(self, session: Session) -> float | None:
+        """When a session that has no name must have one; None when it need not."""
+        if not session.dialect.proves or session.stage is Stage.REGISTERED:
+            return None
+        return session.connected_at + self._settings.registration_seconds
+
+    def _next_look(self, session: Session) -> float:
+        if session.pinged_at:
+            when = session.pinged_at + self._settings.pong_timeout
+        else:
+            when = session.heard + self._settings.ping_interval
+        due = self._registration_due(session)
+        return when if due is None else min(when, due)
+
+    def _look(self, session: Session, now: float) -> None:
+        """See what a session that is due needs. Each attached session is in the timer queue exactly once."""
+        if session.stage is Stage.CLOSED:
+            return
+        if session.stage is Stage.DETACHED:
+            if now - session.heard >= self._settings.resume_window:
+                self.end(session, CloseCode.SESSION_LOST, "")
+            return
+        due = self._registration_due(session)
+        if due is not None and now >= due:
+            self.end(session, CloseCode.REGISTRATION_TIMEOUT, "not registered in time")
+            return
+        if session.heard >= session.pinged_at:
+            session.pinged_at = 0.0
+        if session.pinged_at:
+            if now - session.pinged_at >= self._settings.pong_timeout:
+                self._give_up(session, now)
+                return
+        elif now - session.heard >= self._settings.ping_interval and session.connection is not None:
+            session.pinged_at = now
+            session.connection.ping()
+        self._timers.put(session, self._next_look(session))
+
+    def _give_up(self, session: Session, now: float) -> None:
+        """No pong: the line is dead, though perhaps not the client, who may come back and resume."""
+        if self._resumable(session):
+            self._outgoing.close(session, CloseCode.NO_PONG, "no pong")
+            self._detach(session, now)
+        else:
+            self.end(session, CloseCode.NO_PONG, "no pong")

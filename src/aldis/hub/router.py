@@ -1,0 +1,77 @@
+"""The router: between the hub and who is where.
+
+The hub names addresses; the router knows which connection has each of them. `LocalRouter` is that of a single process.
+One for several processes has to pass tests/contract/test_router.py, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from aldis.hub.outgoing import Outgoing
+from aldis.hub.presence import Presence
+from aldis.hub.sessions import RelayResult, Session
+from aldis.hub.watchers import Watchers
+from aldis.protocol import messages as m
+
+_SENT: Final = RelayResult.SENT
+
+
+class Router(Protocol):
+    """Who is where. No call waits."""
+
+    def locate(self, user_id: str) -> m.PresenceMessage:
+        """Whether a user is online, with which key and devices, as far as this process knows."""
+
+    def deliver(self, message: m.Relayed, done: Callable[[RelayResult], None]) -> RelayResult:
+        """Hand a message to the session that has its address, `message.to`.
+
+        After PENDING `done` is called exactly once, later, with SENT or ABSENT; after SENT and ABSENT never. What one
+        sender sends to one address arrives in this order.
+        """
+
+    def publish(self, user_id: str) -> None:
+        """A user has come, gone or changed: tell those who watch it, wherever they are."""
+
+
+class RouterFactory(Protocol):
+    """Makes the router of a hub. `missed` ends a detached session that can keep no more."""
+
+    def __call__(
+        self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, missed: Callable[[Session], None]
+    ) -> Router: ...
+
+
+class LocalRouter:
+    """The router of a process that has all sessions; see `Router` for what each call does."""
+
+    def __init__(
+        self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, missed: Callable[[Session], None]
+    ) -> None:
+        self._presence = presence
+        self._newest = presence.newest
+        self._outgoing = outgoing
+        self._missed = missed
+        self._watchers = watchers
+
+    def locate(self, user_id: str) -> m.PresenceMessage:
+        return self._presence.of(user_id)
+
+    def deliver(self, message: m.Relayed, done: Callable[[RelayResult], None]) -> RelayResult:
+        target = self._newest(message.to) or self._presence.find(message.to)
+        if target is None:
+            return RelayResult.ABSENT
+        kept = self._outgoing.send_numbered(target, message)
+        if target.connection is not None:
+            return _SENT
+        if not kept:
+            self._missed(target)
+            return RelayResult.ABSENT
+        if target.unsettled is None:
+            target.unsettled = []
+        target.unsettled.append(done)
+        return RelayResult.PENDING
+
+    def publish(self, user_id: str) -> None:
+        self._watchers.announce(user_id)

@@ -1,0 +1,173 @@
+"""Who watches whom, and telling them: as fast as each of them reads, and each user once for changes that come together.
+
+It does not know who is online: it asks for the presence of a user when it has to tell it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+
+from msgspec import UNSET, UnsetType
+
+from aldis.hub.dialects import Dialect
+from aldis.hub.outgoing import Outgoing
+from aldis.hub.sessions import Session, WatchRequest
+from aldis.hub.settings import HubSettings
+from aldis.protocol import messages as m
+
+_NOBODY: frozenset[Session] = frozenset()
+
+
+class Watchers:
+    """The watchers of each name, online or not.
+
+    `presence_of` tells how things stand with a user. `missed` is called with a watcher that is detached and can keep no
+    more, so that it cannot be resumed.
+    """
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        outgoing: Outgoing,
+        *,
+        presence_of: Callable[[str], m.PresenceMessage],
+        missed: Callable[[Session], None],
+    ) -> None:
+        self._settings = settings
+        self._outgoing = outgoing
+        self._presence_of = presence_of
+        self._missed = missed
+        self._watchers: dict[str, set[Session]] = {}
+        # The names of which watchers have to be told, in order; and whether that waits for the end of something.
+        self._changed: deque[str] = deque()
+        self._holding = False
+
+    # --- who watches whom -------------------------------------------------------------------------------------------
+
+    def watch(self, session: Session, user_ids: list[str], re: m.RequestId | UnsetType) -> bool:
+        """Watch some names, and tell how things stand with each, then acknowledge.
+
+        False when the session asks for that too often without reading.
+        """
+        if session.watches is None:
+            session.watches = set()
+        for user_id in user_ids:
+            session.watches.add(user_id)
+            self._watchers.setdefault(user_id, set()).add(session)
+        untold = session.untold = session.untold or {}
+        untold.update(dict.fromkeys(user_ids))
+        if re is not UNSET:
+            untold[WatchRequest(re)] = None
+        self.tell_untold(session)
+        left = len(session.untold or ())
+        return left <= self._settings.max_watches + self._settings.backlog_messages
+
+    def unwatch(self, session: Session, user_ids: list[str]) -> None:
+        """End some watches."""
+        for user_id in user_ids:
+            if session.watches is not None and user_id in session.watches:
+                session.watches.remove(user_id)
+                self._drop((user_id,), session)
+            if session.untold is not None:
+                session.untold.pop(user_id, None)
+
+    def unwatch_all(self, session: Session) -> None:
+        """End all watches of a session."""
+        self._drop(session.watches or (), session)
+        session.watches = session.untold = None
+
+    def take_over(self, session: Session, old: Session) -> None:
+        """A session resumes another one: it has the watches of that."""
+        session.watches, old.watches = old.watches, None
+        for user_id in session.watches or ():
+            watchers = self._watchers[user_id]
+            watchers.remove(old)
+            watchers.add(session)
+
+    def _drop(self, user_ids: Iterable[str], session: Session) -> None:
+        for user_id in user_ids:  # for ten thousand of them: no call for each
+            watchers = self._watchers[user_id]
+            watchers.remove(session)
+            if not watchers:
+                del self._watchers[user_id]
+
+    # --- telling them -----------------------------------------------------------------------------------------------
+
+    def announce(self, user_id: str) -> None:
+        """Tell all who watch a name how things stand now.
+
+        A detached watcher that can keep no more ends by that, which has to be announced too. So the names stand in a
+        queue, which the outermost call empties: ends that cause each other cost no stack, however many there are.
+        """
+        if user_id in self._watchers:
+            self._changed.append(user_id)
+            if not self._holding:
+                self._tell_watchers()
+
+    @contextmanager
+    def holding_back(self) -> Iterator[None]:
+        """Announce at the end of the block what comes within it, each name once.
+
+        For sessions that end together: those that watch each other need not be told, and one `presence` stands for all
+        devices of a user.
+        """
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._changed = deque(dict.fromkeys(self._changed))
+            self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        self._holding = True
+        try:
+            while self._changed:
+                user_id = self._changed.popleft()
+                watchers = self._watchers.get(user_id, _NOBODY)
+                if watchers:
+                    self._tell(watchers, self._presence_of(user_id))
+        finally:
+            self._holding = False
+
+    def _tell(self, watchers: AbstractSet[Session], news: m.PresenceMessage) -> None:
+        frames: dict[Dialect, bytearray] = {}
+        for watcher in tuple(watchers):
+            if watcher.connection is not None and watcher.connection.full:
+                if watcher.untold is None:
+                    watcher.untold = {}
+                watcher.untold[news.user_id] = None
+                continue
+            frame = frames.get(watcher.dialect)
+            if frame is None:
+                frame = frames[watcher.dialect] = self._outgoing.encode(news, watcher.dialect)
+            if not self._outgoing.send_numbered_frame(watcher, frame):
+                self._missed(watcher)
+
+    def tell_untold(self, watcher: Session) -> None:
+        """Tell a connected watcher what it is still to be told, until its connection is full."""
+        if watcher.connection is not None and watcher.connection.full:
+            return
+        untold, watcher.untold = watcher.untold, None
+        rest = iter(untold or ())
+        while watcher.connection is not None:
+            if watcher.connection.full:
+                watcher.untold = dict.fromkeys(rest) or None
+                return
+            one = next(rest, None)
+            if one is None:
+                return
+            if isinstance(one, WatchRequest):
+                self._outgoing.acknowledge(watcher, one.id)
+            else:
+                self._outgoing.send_numbered(watcher, self._presence_of(one))
+
+    def keep_untold(self, watcher: Session) -> bool:
+        """Keep for a resume what a detached watcher has not been told; False when that is too much."""
+        untold, watcher.untold = watcher.untold, None
+        return all(
+            isinstance(one, WatchRequest) or self._outgoing.send_numbered(watcher, self._presence_of(one))
+            for one in untold or ()
+        )

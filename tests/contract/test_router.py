@@ -1,0 +1,202 @@
+"""What every router promises (aldis.hub.router), checked on each.
+
+A `Town` is a service of one or more hubs. A router for several processes adds a town of its own to `TOWNS`, in which
+the two people of a test are at different hubs; the tests stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+
+from aldis.hub.router import Router
+from aldis.hub.sessions import RelayResult
+from aldis.protocol import messages as m
+from support.hub_world import Client, World
+
+RESUME_WINDOW = 30.0
+KEPT = 4
+
+
+class Town(Protocol):
+    """A service, and the people who use it. `join` registers somebody at the next hub."""
+
+    def join(self, user_id: str, device: str = "main", **more: Any) -> Client: ...
+
+    def router_of(self, client: Client) -> Router:
+        """The router of the hub at which a client is."""
+
+    async def settle(self) -> None:
+        """Return when everything has arrived."""
+
+    def pass_time(self, seconds: float) -> None: ...
+
+
+class OneHub:
+    """All at one hub."""
+
+    def __init__(self) -> None:
+        self._world = World(resume_window=RESUME_WINDOW, resume_messages=KEPT)
+
+    def join(self, user_id: str, device: str = "main", **more: Any) -> Client:
+        return self._world.client(user_id, device=device, **more)
+
+    def router_of(self, client: Client) -> Router:
+        return client.world.hub.router
+
+    async def settle(self) -> None:
+        pass
+
+    def pass_time(self, seconds: float) -> None:
+        self._world.pass_time(seconds)
+
+
+TOWNS: dict[str, Callable[[], Town]] = {"local": OneHub}
+
+
+@pytest.fixture(params=TOWNS)
+def town(request: pytest.FixtureRequest) -> Town:
+    return TOWNS[request.param]()
+
+
+class Sender:
+    """Somebody who sends, and what became of each message; `results` has None for what is not known yet."""
+
+    def __init__(self, town: Town, user_id: str = "alice") -> None:
+        self._client = town.join(user_id)
+        self._router = town.router_of(self._client)
+        self.results: list[RelayResult | None] = []
+
+    def send(self, to: str, reason: str = "") -> None:
+        index = len(self.results)
+        self.results.append(None)
+
+        def done(result: RelayResult) -> None:
+            assert returned, "called from within deliver"
+            assert self.results[index] is None, "called twice"
+            assert result is not RelayResult.PENDING
+            self.results[index] = result
+
+        returned = False
+        result = self._router.deliver(m.Bye(to, "alice", reason=reason), done)
+        returned = True
+        if result is not RelayResult.PENDING:
+            self.results[index] = result
+
+
+def reasons(client: Client) -> list[str]:
+    """What has arrived: the reasons of byes, in order."""
+    return [message["reason"] for message in client.take() if message["type"] == "bye"]
+
+
+def come_back(town: Town, user_id: str, old: Client) -> Client:
+    client = town.join(user_id, resume=old.ticket(0))
+    assert client.registered is not None
+    assert client.registered["resumed"]
+    return client
+
+
+async def test_a_message_to_nobody_is_absent(town: Town) -> None:
+    alice = Sender(town)
+    for address in ("bob", "bob/phone", "alice/phone"):
+        alice.send(address)
+    await town.settle()
+    assert alice.results == [RelayResult.ABSENT] * 3
+
+
+async def test_a_message_reaches_the_device_of_its_address(town: Town) -> None:
+    alice = Sender(town)
+    phone, laptop = town.join("bob", "phone"), town.join("bob", "laptop")
+    for number, address in enumerate(("bob", "bob/phone", "bob/laptop", "bob/main")):
+        alice.send(address, str(number))
+    await town.settle()
+    assert alice.results == [*[RelayResult.SENT] * 3, RelayResult.ABSENT]
+    assert (reasons(phone), reasons(laptop)) == (["1"], ["0", "2"])
+
+
+async def test_messages_arrive_in_their_order_and_once(town: Town) -> None:
+    alice, bob = Sender(town), town.join("bob")
+    for number in range(100):
+        alice.send("bob", str(number))
+    await town.settle()
+    assert reasons(bob) == [str(number) for number in range(100)]
+    assert alice.results == [RelayResult.SENT] * 100
+
+
+async def test_what_comes_in_the_resume_window_is_known_when_the_recipient_is_back(town: Town) -> None:
+    alice, bob = Sender(town), town.join("bob")
+    bob.lose()
+    alice.send("bob", "1")
+    alice.send("bob/main", "2")
+    await town.settle()
+    assert alice.results == [None, None]
+    bob = come_back(town, "bob", bob)
+    alice.send("bob", "3")
+    await town.settle()
+    assert alice.results == [RelayResult.SENT] * 3
+
+
+async def test_a_recipient_who_does_not_come_back_is_absent(town: Town) -> None:
+    alice, bob = Sender(town), town.join("bob")
+    bob.lose()
+    alice.send("bob")
+    await town.settle()
+    town.pass_time(RESUME_WINDOW + 2)
+    await town.settle()
+    assert alice.results == [RelayResult.ABSENT]
+
+
+async def test_more_than_a_lost_recipient_can_keep_is_told_for_each_message(town: Town) -> None:
+    alice, bob = Sender(town), town.join("bob")
+    bob.lose()
+    for _ in range(KEPT + 1):
+        alice.send("bob")
+    await town.settle()
+    assert alice.results == [RelayResult.ABSENT] * (KEPT + 1)
+
+
+async def test_a_recipient_that_starts_anew_has_not_got_what_was_kept(town: Town) -> None:
+    alice, bob = Sender(town), town.join("bob")
+    bob.lose()
+    alice.send("bob")
+    again = town.join("bob")
+    await town.settle()
+    assert alice.results == [RelayResult.ABSENT]
+    assert reasons(again) == []
+
+
+async def test_locate_tells_the_devices_newest_first(town: Town) -> None:
+    alice = town.join("alice")
+    locate = town.router_of(alice).locate
+    assert locate("bob") == m.PresenceMessage("bob", False)
+    town.join("bob", "phone")
+    laptop = town.join("bob", "laptop")
+    await town.settle()
+    found = locate("bob")
+    assert found.online
+    assert found.public_key == locate("bob").public_key != locate("alice").public_key
+    assert found.devices == [m.Device("laptop"), m.Device("phone")]
+    laptop.lose()
+    await town.settle()
+    assert locate("bob").devices == [m.Device("laptop"), m.Device("phone")], "it may still resume"
+    town.pass_time(RESUME_WINDOW + 2)
+    await town.settle()
+    assert locate("bob").devices == [m.Device("phone")]
+
+
+async def test_publish_tells_each_watcher_once_how_things_stand(town: Town) -> None:
+    alice, carol, dave = town.join("alice"), town.join("carol"), town.join("dave")
+    bob = town.join("bob")
+    for watcher in (alice, carol):
+        watcher.send(type="watch", userIds=["bob"])
+    await town.settle()
+    for watcher in (alice, carol, dave):
+        watcher.take()
+    town.router_of(bob).publish("bob")
+    await town.settle()
+    (news,) = alice.take()
+    assert (news["type"], news["userId"], news["online"]) == ("presence", "bob", True)
+    assert carol.take() == [news]
+    assert dave.take() == []
