@@ -251,6 +251,33 @@ def test_silence_is_noticed_before_the_registration_too() -> None:
     assert bench.closed is not None
 
 
+def sleep(bench: Bench, seconds: float) -> None:
+    """Let time pass without a look at the clock, as in a process that is stopped; then look."""
+    bench.now += seconds
+    bench.do(lambda m, now: m.tick(now))
+
+
+def test_a_process_that_was_stopped_asks_first_since_the_answer_may_lie_unread() -> None:
+    bench = joined()
+    sleep(bench, 3600)
+    assert bench.take() == [{"type": "ping"}]
+    assert bench.closed is None
+    bench.say(type="pong")
+    bench.pass_time(20)
+    assert bench.closed is None
+
+
+def test_a_process_that_was_stopped_with_a_question_open_asks_once_more_and_then_goes() -> None:
+    bench = joined()
+    bench.pass_time(25)
+    sleep(bench, 3600)
+    assert bench.take() == [{"type": "ping"}, {"type": "ping"}]
+    assert bench.closed is None
+    sleep(bench, 3600)
+    assert bench.closed is not None
+    assert bench.closed[0] == 4003
+
+
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 

@@ -25,9 +25,9 @@ def joined() -> Bench:
 def left(bench: Bench) -> None:
     """The machine has closed the connection as broken, and comes back as after a lost one."""
     assert bench.closed is not None
-    assert bench.closed[0] == 1002
+    assert bench.closed[0] == 4000
     assert bench.phase is Phase.CLOSING
-    bench.lose(1002, "")  # the server answers the CLOSE frame with the same code, which is no verdict of its own
+    bench.lose(4000, "")  # the server answers the CLOSE frame with the same code, which is no verdict of its own
     gone = bench.events[-1]
     assert isinstance(gone, Disconnected)
     assert gone.retry_in is not None

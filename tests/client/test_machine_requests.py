@@ -12,6 +12,7 @@ from aldis.client.events import (
     IceServers,
     OfferReceived,
     PresenceChanged,
+    WatchEnded,
 )
 from aldis.client.machine import ClientMachine
 from aldis.client.phases import Phase
@@ -480,14 +481,34 @@ def test_watches_are_restored_when_the_session_is_not_resumed() -> None:
     assert bench.phase is Phase.REGISTERED
 
 
-def test_a_restored_watch_that_the_server_refuses_is_noted_and_nobody_is_told_of_a_request_they_did_not_make() -> None:
+def test_a_restored_watch_that_the_server_refuses_is_told_and_not_asked_for_again() -> None:
+    bench = joined()
+    (number,) = bench.do(lambda m, now: m.watch(["bob", "carol"], now))
+    bench.say(type="ack", re=number)
+    bench.reconnect(session="s2")
+    bench.take_events()
+    bench.say(type="error", message="too many", code="too-large", re=bench.sent[-1]["id"])
+    (ended,) = bench.take_events()
+    assert isinstance(ended, WatchEnded)
+    assert ended.user_ids == ("bob", "carol")
+    assert isinstance(ended.error, RequestFailed)
+    assert ended.error.code == "too-large"
+    assert bench.failures == {}  # nobody is told of a request that they did not make
+    bench.say(type="presence", userId="bob", online=True)
+    assert bench.take_events() == []
+    bench.forget()
+    bench.reconnect(session="s3")
+    assert [message["type"] for message in bench.take()] == ["register", "prove"]
+
+
+def test_a_restored_watch_whose_connection_is_lost_is_restored_with_the_next() -> None:
     bench = joined()
     (number,) = bench.do(lambda m, now: m.watch(["bob"], now))
     bench.say(type="ack", re=number)
     bench.reconnect(session="s2")
-    bench.say(type="error", message="no", code="rate-limited", re=bench.sent[-1]["id"])
-    assert bench.failures == {}
-    assert "rate-limited" in bench.notes[-1]
+    bench.reconnect(session="s3")
+    assert bench.sent[-1]["userIds"] == ["bob"]
+    assert not any(isinstance(event, WatchEnded) for event in bench.events)
 
 
 def test_watches_are_not_sent_again_when_the_session_goes_on() -> None:

@@ -15,6 +15,7 @@ from aldis.client.events import (
     PresenceChanged,
     Registered,
     Registration,
+    WatchEnded,
 )
 from aldis.errors import ConnectionClosed, RequestFailed
 from aldis.protocol import messages as m
@@ -322,3 +323,25 @@ def test_through_any_storm_each_message_that_was_acknowledged_arrives_once_and_i
         assert acknowledged <= set(arrived)
     say(alice, "bob", "the end")
     assert byes(bob) == ["the end"]
+
+
+def test_a_server_that_comes_back_with_room_for_fewer_watches_is_told_of() -> None:
+    pair = HubPair(max_watches=10)
+    alice = pair.client("alice")
+    names = tuple(f"user-{number}" for number in range(5))
+    for number in alice.do(lambda m, now: m.watch(names, now)):
+        assert number in alice.results
+    alice.take_events()
+    pair.restart(max_watches=3)
+    pair.pass_time(60)
+    (ended,) = (event for event in alice.take_events() if isinstance(event, WatchEnded))
+    assert ended.user_ids == names
+    assert isinstance(ended.error, RequestFailed)
+    assert ended.error.code == "too-large"
+    # What it has room for can be watched again, and comes back by itself from then on.
+    alice.do(lambda m, now: m.watch(names[:3], now))
+    pair.restart()
+    pair.pass_time(60)
+    events = alice.take_events()
+    assert not any(isinstance(event, WatchEnded) for event in events)
+    assert {event.user_id for event in events if isinstance(event, PresenceChanged)} == set(names[:3])

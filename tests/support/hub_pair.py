@@ -26,6 +26,7 @@ A client that has lost its line comes back by itself as time passes. The directo
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import deque
 from collections.abc import Callable
@@ -35,8 +36,9 @@ from aldis.backends.base import ClaimBinding, FindBinding, Question
 from aldis.client.backoff import Backoff
 from aldis.client.effects import CloseTransport, Completed, Dial, Failed, Happened, Noted, Result, Send
 from aldis.client.events import SignalingEvent
-from aldis.client.machine import ClientMachine, MachineSettings
+from aldis.client.machine import ClientMachine
 from aldis.client.phases import Phase
+from aldis.client.settings import MachineSettings
 from aldis.errors import AldisError
 from aldis.hub.dialects import V1
 from aldis.hub.hub import Hub
@@ -155,10 +157,11 @@ class HubPair:
         """The server is up (again)."""
         self.up = True
 
-    def restart(self) -> None:
-        """A graceful stop, as by SIGTERM, and a new hub at once."""
+    def restart(self, **settings: Any) -> None:
+        """A graceful stop, as by SIGTERM, and a new hub at once, with these settings changed."""
         self.hub.drain(self.now)
         self.deliver()
+        self._settings = dataclasses.replace(self._settings, **settings)
         self.hub = self._new_hub()
 
 

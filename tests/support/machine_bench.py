@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 from aldis.client.backoff import Backoff
 from aldis.client.effects import CloseTransport, Completed, Dial, Failed, Happened, Noted, Result, Send
 from aldis.client.events import Closed, SignalingEvent
-from aldis.client.machine import ClientMachine, MachineSettings
+from aldis.client.machine import ClientMachine
 from aldis.client.phases import ATTACHED, Phase
+from aldis.client.settings import MachineSettings
 from aldis.errors import AldisError
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64

@@ -4,7 +4,7 @@
  * After Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): the wait is drawn evenly from zero
  * to a ceiling that grows with each attempt, which spreads the clients of a server that restarts best.
  *
- * Pure: the random number is an argument, and who counts the attempts is who makes them.
+ * Pure: the random number is an argument.
  */
 import { settings } from './settings.js';
 
@@ -43,5 +43,55 @@ export class Backoff {
   delay(attempt, random) {
     // `first` of 0 by itself: later factors are Infinity, and 0 times that is NaN.
     return this.first && random * Math.min(this.most, this.first * this.factor ** (attempt - 1));
+  }
+}
+
+// Seconds. A connection that has been of use for so long ends the count of attempts. One that is lost sooner counts as a
+// failure, or a server that throws its clients out at once would be knocked at for ever.
+const SETTLED = 10;
+
+/** The attempts that one client makes in a row, and when the next one is due. Times are in seconds. */
+export class Retries {
+  /** How many attempts have been made since a connection last stood long enough; the one that is due included. */
+  attempts = 0;
+  /** When the next attempt is due. */
+  due = 0;
+  /** The server wants to be left alone until then. */
+  notBefore = 0;
+  #earliest = 0;
+  #backoff;
+
+  /** @param {Backoff} backoff */
+  constructor(backoff) {
+    this.#backoff = backoff;
+  }
+
+  /** A connection is gone that had been of use for so long. @param {number} seconds */
+  stood(seconds) {
+    if (seconds >= SETTLED) this.attempts = 0;
+  }
+
+  /**
+   * Set the time of the next attempt.
+   *
+   * @param {number} now
+   * @param {number} random Evenly from 0 to 1.
+   * @param {number} invited When the server has asked its clients to come back; Infinity when it has not. It has drawn
+   *   lots for them, so the first attempt is made just then; later ones wait as usual, or a server that goes away at once
+   *   would be knocked at for ever.
+   * @returns {number} How long it is until then.
+   */
+  schedule(now, random, invited) {
+    this.attempts++;
+    const isInvited = invited < Infinity;
+    this.#earliest = Math.max(now, isInvited ? invited : now, this.notBefore);
+    const pause = isInvited && this.attempts === 1 ? 0 : this.#backoff.delay(this.attempts, random);
+    this.due = Math.max(this.#earliest, now + pause);
+    return this.due - now;
+  }
+
+  /** There is a reason to try at once; what the server has asked for stands. */
+  hasten() {
+    this.due = this.#earliest;
   }
 }

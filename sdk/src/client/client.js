@@ -9,7 +9,7 @@
  * @import { BackoffOptions } from './backoff.js'
  * @import { Effect, Sign } from './effects.js'
  * @import { Discovery, IceServers, Registration, SignalingEvent, SignalingState } from './events.js'
- * @import { Request } from './machine.js'
+ * @import { Request } from './requests.js'
  * @import { Transport } from './transport.js'
  */
 import { ConfigError, EngineMissing, IdentityError, ServerUnreachable, StateError } from '../errors.js';
@@ -19,7 +19,7 @@ import { bind } from '../proxies.js';
 import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
 import { parseServerAddress } from './address.js';
-import { chunks, ClientMachine } from './machine.js';
+import { ClientMachine } from './machine.js';
 import { checkType, settings } from './settings.js';
 import { timers } from './timers.js';
 import { openTransport } from './transport.js';
@@ -183,18 +183,18 @@ export class SignalingClient {
 
   /**
    * Be told of the presence of users by `presenceChanged`: once now for each, and at every change. Watches are restored
-   * after a reconnection. Users are named to the server a hundred at a time; those of a hundred that it refuses are not
-   * watched, but for those that were before.
+   * after a reconnection; one that the server does not take over then is told by `watchEnded`. When this rejects, the users
+   * are not watched, but for those that were before.
    *
    * @param {string[]} userIds
    */
   async watch(...userIds) {
-    await Promise.all(chunks(userIds).map((userIds) => this.#ask({ type: 'watch', userIds })));
+    await Promise.all(this.#machine.chunks(userIds).map((userIds) => this.#ask({ type: 'watch', userIds })));
   }
 
   /** End watches; those that are not watched do no harm. @param {string[]} userIds */
   async unwatch(...userIds) {
-    await Promise.all(chunks(userIds).map((userIds) => this.#ask({ type: 'unwatch', userIds })));
+    await Promise.all(this.#machine.chunks(userIds).map((userIds) => this.#ask({ type: 'unwatch', userIds })));
   }
 
   /**
@@ -253,7 +253,7 @@ export class SignalingClient {
   /**
    * Make a request.
    *
-   * @param {Request} message
+   * @param {Request | { type: 'register' }} message
    * @param {Identity} [identity]
    * @returns {Promise<any>}
    */

@@ -62,6 +62,10 @@
  * The server is about to restart and asks to come back in `reconnectIn` seconds; the client will do so.
  * @typedef {{ type: 'goingAway', reconnectIn: number }} GoingAway
  *
+ * These users are not watched any more: the server did not take the watch over into a new session, for `error`. It may have
+ * been started anew with a smaller limit of watched names. Call `watch` again when there is room.
+ * @typedef {{ type: 'watchEnded', userIds: string[], error: AldisError }} WatchEnded
+ *
  * A watched user came, went, or changed devices; also told once at the start of a watch. `initial`: the server answers a
  * watch, ours or one that was restored with a new session. It says how things stand; nothing need have happened.
  * @typedef {{ type: 'presenceChanged', initial: boolean } & Discovery} PresenceChanged
@@ -89,6 +93,6 @@
 
 /** @typedef {OfferReceived | AnswerReceived | CandidateReceived | ByeReceived} PeerEvent From other users. */
 
-/** @typedef {Connected | Registered | Disconnected | Closed | GoingAway | PresenceChanged | PeerEvent} SignalingEvent */
+/** @typedef {Connected | Registered | Disconnected | Closed | GoingAway | WatchEnded | PresenceChanged | PeerEvent} SignalingEvent */
 
 export {};

@@ -8,7 +8,7 @@
  * @import { DiscoverResponse, ErrorMessage, Presence, Relayed, ServerMessage } from '../protocol/messages.js'
  * @import { Result } from './effects.js'
  * @import { Discovery, SignalingEvent } from './events.js'
- * @import { Request } from './machine.js'
+ * @import { Request } from './requests.js'
  */
 import { RequestFailed } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';

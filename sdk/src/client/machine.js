@@ -19,91 +19,32 @@
  * @import { AldisError } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'
  * @import { Bytes } from '../protocol/codec.js'
- * @import { Challenge, ClientMessage, ErrorMessage, Registered, ServerMessage } from '../protocol/messages.js'
- * @import { Backoff } from './backoff.js'
- * @import { Asker, Effect, Result } from './effects.js'
+ * @import { Challenge, ClientMessage, Registered, ServerMessage } from '../protocol/messages.js'
+ * @import { Asker, Effect } from './effects.js'
  * @import { SignalingEvent } from './events.js'
- * @import { Numbered } from './inbound.js'
+ * @import { Joining, MachineSettings } from './handshake.js'
+ * @import { Numbered, Reply } from './inbound.js'
  * @import { Phase, Step } from './phases.js'
+ * @import { Request } from './requests.js'
  */
-import { ConnectionClosed, ConnectionLost, MessageTooLarge, RequestTimeout, StateError } from '../errors.js';
-import * as proofs from '../identity/proofs.js';
+import { ConnectionClosed, ConnectionLost, RequestFailed, RequestTimeout, StateError } from '../errors.js';
 import { checkDevice, checkUserId } from '../protocol/addresses.js';
-import { decodeServerMessage, encodeClientMessage, fromBase64, toBase64, toUtf8 } from '../protocol/codec.js';
+import { decodeServerMessage, encodeClientMessage, toBase64 } from '../protocol/codec.js';
 import * as codes from '../protocol/codes.js';
 import { check, violation } from '../protocol/shapes.js';
+import { Retries } from './backoff.js';
+import { Handshake } from './handshake.js';
 import { eventOf, failureOf, resultOf } from './inbound.js';
+import { Keepalive, PATIENCE, SILENCE } from './keepalive.js';
 import { isLive, TABLE } from './phases.js';
+import { DEFAULT_MAX_MESSAGE, RequestBook } from './requests.js';
+import { ResumeCounter } from './resume.js';
+import { Watches } from './watches.js';
 
 // Characters. Far above what a server relays (64 KiB by default), and a bound on what one can make us work on.
 const LONGEST_RECEIVED = 1024 * 1024;
-// Bytes. What a server takes that has not said so; its own default.
-const LARGEST_SENT = 64 * 1024;
-// So many of the longest names always fit into one message.
-const MOST_WATCHES = 100;
-
-// Seconds. A browser does not show us WebSocket's pings, so after a silence the client asks with a `ping` of the
-// protocol; silence after that means that the connection is dead.
-const SILENCE = 25;
-const PATIENCE = 10;
-// A page that sleeps (closed lid, throttled tab) looks at its clock late, while the answer may lie unread beside it. So
-// a look that comes much too late asks once more; only the second silence counts.
-const LATE = 5;
-
-// The server keeps for a resumption what we have not confirmed, by default 256 messages and 256 KiB. An eighth of that
-// leaves room for what is on its way: each message weighs its characters and the share of one in 32.
-const MOST_UNCONFIRMED = 32 * 1024;
-const EACH = 1024;
-// Seconds. A trickle of messages is confirmed so long after the first of them.
-const CONFIRM_WITHIN = 2;
-
 // Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
 const LONGEST_ABSENCE = 300;
-// Seconds. Whatever a server says of its resume window: a request that nobody answers is let go of some day.
-const LONGEST_WINDOW = 120;
-// Lookups at a time: most of what a server keeps while it looks names up is left to what is said to peers.
-const MOST_LOOKUPS = 32;
-// Seconds. A registration that has lasted for so long ends the count of attempts. One that is lost sooner counts as a
-// failure, or a server that throws its clients out at once would be knocked at for ever.
-const SETTLED = 10;
-
-/** @typedef {Exclude<ClientMessage, { type: 'register' | 'prove' | 'received' }> | { type: 'register' }} Request */
-
-/**
- * A request without an answer.
- *
- * @typedef {object} Pending
- * @property {number} number Its `id`.
- * @property {Request} message
- * @property {string} text
- * @property {number} deadline
- * @property {number} turns How often it has been waited for up to the deadline.
- * @property {boolean} sent false: held until there is a registration.
- * @property {string[]} added Of a `watch`: the names that nobody had asked for before.
- * @property {Set<string>} [unstated] Of a `watch` that is sent: the names whose presence the server has not told yet. It
- *   tells one for each name before the `ack`.
- * @property {Asker | undefined} asker undefined: the machine itself has asked.
- *
- * @typedef {object} MachineSettings
- * @property {string} host What the `Host` header says, since that is what is signed.
- * @property {string} userId
- * @property {string} device
- * @property {string | null} [token]
- * @property {Backoff} backoff
- * @property {number} requestTimeout Seconds.
- */
-
-/**
- * User ids, each once, in lists that fit into one message.
- *
- * @param {Iterable<string>} userIds
- */
-export function chunks(userIds) {
-  const rest = [...new Set(userIds)];
-  const lists = [];
-  while (rest.length) lists.push(rest.splice(0, MOST_WATCHES));
-  return lists;
-}
 
 /**
  * One client for the whole of its life, over however many connections.
@@ -119,42 +60,19 @@ export class ClientMachine {
   /** @type {Effect[]} What is to be done, in this order; to be taken out by who does it. */
   effects = [];
 
-  #settings;
   #random;
-  /** @type {Identity | null} The key to register with; null before the first registration, and when that has failed. */
-  #identity = null;
-  /** @type {Map<unknown, Pending>} By number. As all wait equally long, their order is that of the deadlines too. */
-  #requests = new Map();
-  #lastNumber = 0;
-  /** How many `discover` have been sent and wait for their answers. */
-  #lookups = 0;
-  /** @type {Pending | null} The registration that is to be made or under way. */
-  #joining = null;
+  #handshake;
+  #watches = new Watches();
+  #requests;
+  #retries;
+  #resume = new ResumeCounter();
   /** @type {Bytes | undefined} What is being signed. Of two challenges with the same text each has its own object. */
   #signing;
-  /** @type {Set<string>} What the application wants to watch, in its order; restored with a new session. */
-  #watches = new Set();
-  /**
-   * With what to resume the session. Both sides count its relayed and presence messages; no number goes over the wire.
-   *
-   * @type {{ session: string, secret: string, received: number } | undefined}
-   */
-  #ticket;
-  #unconfirmed = 0;
-  #largestSent = LARGEST_SENT;
-  #keeps = 0;
-  #attempts = 0;
-  // When the next attempt is made, and how much sooner it may be.
-  #due = 0;
-  #earliest = 0;
-  // Of this connection: since when there is a registration; why we have hung up; when the server wants us to come back;
-  // when to look whether it still lives, and how often it was asked; when to confirm what has come.
+  // Of this connection: since when it has been of use; why we have hung up; when the server wants us to come back.
+  #keepalive = new Keepalive(0);
   #usefulFrom = Infinity;
   #hungUpBecause = '';
-  #comeBackAt = Infinity;
-  #lookAt = 0;
-  #asked = 0;
-  #confirmAt = Infinity;
+  #leaveAt = Infinity;
 
   /**
    * @param {MachineSettings} settings
@@ -163,8 +81,10 @@ export class ClientMachine {
   constructor(settings, random) {
     checkUserId(settings.userId);
     checkDevice(settings.device);
-    this.#settings = settings;
     this.#random = random;
+    this.#handshake = new Handshake(settings);
+    this.#requests = new RequestBook(settings.requestTimeout, this.#watches, this.effects);
+    this.#retries = new Retries(settings.backoff);
   }
 
   /** Throw the error that has ended the client, or `StateError` when it was closed on purpose. */
@@ -174,11 +94,11 @@ export class ClientMachine {
 
   /** When `tick` has to be called at the latest; Infinity when nothing is waited for. */
   get nextDeadline() {
-    const [first] = this.#requests.values();
     return Math.min(
-      first?.deadline ?? Infinity,
-      this.phase === 'waiting' ? this.#due : Infinity,
-      ...(isLive(this.phase) ? [this.#lookAt, this.#comeBackAt, this.#confirmAt] : []),
+      this.#requests.deadline,
+      this.phase === 'waiting' ? this.#retries.due : Infinity,
+      ...(isLive(this.phase) ? [this.#keepalive.deadline, this.#leaveAt] : []),
+      this.phase === 'registered' ? this.#resume.deadline : Infinity,
     );
   }
 
@@ -187,19 +107,21 @@ export class ClientMachine {
   /** A connection has been made: the first one, or the one that `dial` asked for. @param {number} now */
   connected(now) {
     this.#step('connected');
-    this.#heard(now);
-    this.#tell({ type: 'connected', attempt: this.#attempts || 1 });
-    this.#join(now);
+    this.#keepalive = new Keepalive(now);
+    this.#tell({ type: 'connected', attempt: this.#retries.attempts || 1 });
+    if (this.#handshake.wanted) this.#join(now);
+    else this.#usefulFrom = now;
   }
 
   /** A whole message has come. @param {number} now @param {unknown} text One that is none is the server's fault. */
   received(now, text) {
     if (!isLive(this.phase)) return;
-    this.#heard(now);
+    this.#keepalive.heard(now);
     try {
       check(typeof text === 'string' && text.length <= LONGEST_RECEIVED, 'no text, or too large');
       const message = decodeServerMessage(text);
       if (message) this.#handle(message, text.length, now);
+      this.#sendLookups(now);
     } catch (error) {
       // Pages cannot say 1002, which would be the code for it.
       this.#hangUp(codes.GOING_AWAY, `the server broke the protocol: ${violation(error)}`);
@@ -217,7 +139,7 @@ export class ClientMachine {
     if (message !== this.#signing || this.phase !== 'signing') return;
     this.#step('signed');
     // With the number of the registration: the two are one exchange, and so is what the answer refers to.
-    this.#send({ type: 'prove', signature: toBase64(signature), id: this.#joining?.number });
+    this.#send({ type: 'prove', signature: toBase64(signature), id: this.#handshake.joining?.request.number });
   }
 
   /**
@@ -231,59 +153,38 @@ export class ClientMachine {
     if (!TABLE[this.phase].lost) return;
     this.#step('lost');
     const why = this.#hungUpBecause || reason || `closed with code ${code}`;
-    if (code === codes.SESSION_LOST) this.#ticket = undefined;
+    if (code === codes.SESSION_LOST) this.#resume = new ResumeCounter();
     if (!codes.mayReconnect(code)) {
       this.#tell({ type: 'disconnected', reason: why, code, retryIn: null });
       this.end(now, new ConnectionClosed(code, reason));
       return;
     }
-    // What was asked on it will not be answered.
-    this.#failAll(new ConnectionLost(`connection lost: ${why}`), false);
-    if (now - this.#usefulFrom >= SETTLED) this.#attempts = 0;
-    this.#attempts++;
-    // Who invites its clients back has drawn lots for them, so the first attempt is made just then. Later ones wait as
-    // usual, or a server that always goes away at once would be hammered.
-    const invited = this.#comeBackAt < Infinity;
-    const pause = invited && this.#attempts === 1 ? 0 : this.#settings.backoff.delay(this.#attempts, this.#random());
-    this.#earliest = invited ? Math.max(now, this.#comeBackAt) : now;
-    this.#due = Math.max(this.#earliest, now + pause);
-    this.#usefulFrom = this.#comeBackAt = this.#confirmAt = Infinity;
+    this.#failSent(new ConnectionLost(`connection lost: ${why}`));
+    this.#retries.stood(now - this.#usefulFrom);
+    const retryIn = this.#retries.schedule(now, this.#random(), this.#leaveAt);
+    this.#usefulFrom = this.#leaveAt = Infinity;
     this.#hungUpBecause = '';
-    this.#tell({ type: 'disconnected', reason: why, code, retryIn: this.#due - now });
+    this.#tell({ type: 'disconnected', reason: why, code, retryIn });
   }
 
   /** The device has a network again: what waits need not, and what stands may stand on a line that is gone. @param {number} now */
   online(now) {
-    this.#due = this.#earliest; // what the server has asked for stands
-    if (isLive(this.phase) && !this.#asked) this.#askForLife(now);
+    this.#retries.hasten();
+    this.#keepalive.doubt(now);
     this.tick(now);
   }
 
   /** Time has passed. Calling it too often does no harm. @param {number} now */
   tick(now) {
-    const { requestTimeout } = this.#settings;
-    for (const request of this.#requests.values()) {
-      if (request.deadline > now) break;
-      const { type } = request.message;
-      const waited = requestTimeout * ++request.turns;
-      // The server keeps it for somebody whose connection is lost, and answers when they are back, or are not.
-      if (request.sent && 'to' in request.message && waited < requestTimeout + this.#keeps) {
-        request.deadline = now + requestTimeout;
-        this.#requests.delete(request.number);
-        this.#requests.set(request.number, request);
-        continue;
-      }
-      const error = new RequestTimeout(type, waited);
-      this.#complete(request, error);
-      // Nobody knows what the server makes of it, so the connection cannot be used for another try.
-      if (type === 'register') this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
-    }
-    if (this.phase === 'waiting' && now >= this.#due) {
+    this.#expire(now);
+    this.#sendLookups(now);
+    if (this.phase === 'waiting' && now >= this.#retries.due) {
       this.#step('due');
       this.effects.push({ type: 'dial' });
     } else if (isLive(this.phase)) {
       this.#keepAlive(now);
     }
+    if (this.phase === 'registered' && now >= this.#resume.deadline) this.#confirm();
   }
 
   // --- commands ----------------------------------------------------------------------------------------------------
@@ -293,7 +194,7 @@ export class ClientMachine {
    * server has handed it over. Of `register` the machine adds all but the type.
    *
    * @param {number} now
-   * @param {Request} message
+   * @param {Request | { type: 'register' }} message
    * @param {Asker} asker
    * @param {Identity} [identity] Of a registration: the key to prove.
    * @returns {number} Its `id`. Throws `StateError`, `MessageTooLarge` and `UsageError`.
@@ -301,16 +202,21 @@ export class ClientMachine {
   ask(now, message, asker, identity) {
     this.checkNotEnded();
     if (this.phase === 'idle') throw new StateError('call connect() first');
-    if (!identity === !this.#identity) throw new StateError(identity ? 'already registered' : 'call register() first');
-    const request = this.#enter(now, message, asker);
+    const { wanted } = this.#handshake;
+    if (!identity === !wanted) throw new StateError(identity ? 'already registered' : 'call register() first');
     if (identity) {
-      this.#identity = identity;
-      this.#joining = request;
+      const { request } = this.#registration(now, identity, asker);
       if (this.phase === 'open') this.#join(now);
-    } else if (this.phase === 'registered') {
-      this.#sendHeld();
+      return request.number;
     }
+    const request = this.#requests.add(now, /** @type {Request} */ (message), asker);
+    if (this.phase === 'registered' && this.#requests.mayGo(request)) this.#requests.send(now, request);
     return request.number;
+  }
+
+  /** User ids, each once, in lists that fit into one message. @param {Iterable<string>} userIds */
+  chunks(userIds) {
+    return this.#requests.chunks(userIds);
   }
 
   /**
@@ -321,67 +227,97 @@ export class ClientMachine {
    */
   end(now, error) {
     if (this.phase === 'ended') return;
+    // One that is being made ends, too.
+    const attached = isLive(this.phase) || 'connected' in TABLE[this.phase];
     this.#step('ended');
     this.error = error;
-    this.#failAll(error ?? new ConnectionLost('the client was closed'), true);
-    this.effects.push({ type: 'closeTransport', code: codes.NORMAL, reason: '' });
+    this.#handshake.joining = null;
+    for (const request of this.#requests.all) {
+      this.#requests.complete(request, error ?? new ConnectionLost('the client was closed'));
+    }
+    if (attached) this.effects.push({ type: 'closeTransport', code: codes.NORMAL, reason: '' });
     this.#tell({ type: 'closed', error });
   }
 
   // --- registration ------------------------------------------------------------------------------------------------
 
-  /** Ask for the name, for the first time or again, on a connection that has none. @param {number} now */
+  /** @param {number} now @param {Identity} identity @param {Asker} [asker] */
+  #registration(now, identity, asker) {
+    const message = this.#handshake.register(identity, this.#resume.ticket);
+    return (this.#handshake.joining = { request: this.#requests.add(now, message, asker), identity });
+  }
+
+  /** Ask for the name on a connection that has none: for the first time, or again. @param {number} now */
   #join(now) {
-    if (!this.#identity) return;
+    const { joining, identity } = this.#handshake;
+    const asked = joining ?? (identity && this.#registration(now, identity));
+    if (!asked) return;
     this.#step('asked');
-    const { userId, device, token } = this.#settings;
-    const { number: id } = (this.#joining ??= this.#enter(now, { type: 'register' }));
-    this.#joining.sent = true;
-    const publicKey = toBase64(this.#identity.publicKey);
-    this.#send({ type: 'register', userId, publicKey, device, token: token ?? undefined, resume: this.#ticket, id });
+    this.#requests.send(now, asked.request);
   }
 
   /** The registration that the server is busy with, if a message with this `re` belongs to it. @param {unknown} re */
   #joins(re) {
-    return (re ?? this.#joining?.number) === this.#joining?.number ? this.#joining : null;
+    const isBusy = 'refused' in TABLE[this.phase] && this.#handshake.belongs(re);
+    return isBusy ? this.#handshake.joining : null;
   }
 
   /** @param {Challenge} message */
-  #challenged({ nonce, re }) {
-    const { host, userId, device } = this.#settings;
-    const identity = this.#identity;
-    if (!identity || !this.#joins(re) || this.phase !== 'registering') return;
-    const message = (this.#signing = proofs.registration(host, fromBase64(nonce, proofs.NONCE_BYTES), userId, device));
+  #challenged(message) {
+    const joining = this.#joins(message.re);
+    if (!joining || this.phase !== 'registering') return;
+    const signed = (this.#signing = this.#handshake.signed(message));
     this.#step('challenged');
-    this.effects.push({ type: 'sign', identity, message });
+    this.effects.push({ type: 'sign', identity: joining.identity, message: signed });
   }
 
   /** @param {Registered} message @param {number} now */
-  #admitted({ type, success, userId, device, session = '', secret, resumed = false, limits, re }, now) {
-    const joining = this.#joins(re);
+  #admitted(message, now) {
+    const joining = this.#joins(message.re);
     if (!joining) return;
-    const settings = this.#settings;
-    const ticket = this.#ticket;
-    check(
-      this.phase === 'proving' &&
-        success && // false: the classic dialect's way to refuse
-        userId === settings.userId &&
-        (device ?? settings.device) === settings.device &&
-        (!resumed || ticket),
-      'registered as nobody asked for',
-    );
-    this.#step('admitted');
-    this.#usefulFrom = now;
-    this.#ticket = session && secret ? { session, secret, received: (resumed && ticket?.received) || 0 } : undefined;
-    this.#unconfirmed = 0; // what had come before was confirmed by the ticket
-    this.#largestSent = limits?.maxMessageBytes ?? LARGEST_SENT;
-    this.#keeps = Math.min(limits?.resumeWindow ?? 0, LONGEST_WINDOW);
-    this.#tell({ type, resumed });
-    this.#complete(joining, null, { session, resumed, limits: limits ?? null });
-    if (!resumed) {
-      for (const userIds of chunks(this.#watches)) this.#transmit(this.#enter(now, { type: 'watch', userIds }));
+    if (!message.success) {
+      // The classic dialect's way to refuse.
+      this.#notAdmitted(joining, new RequestFailed('key-mismatch', 'the server refused the name'), now);
+      return;
     }
-    this.#sendHeld();
+    check(this.phase === 'proving', 'registered without a proof');
+    this.#handshake.check(message);
+    this.#step('admitted');
+    this.#handshake.admitted(joining);
+    this.#usefulFrom = now;
+    const { type, session = '', secret = '', resumed = false, limits } = message;
+    this.#requests.maxMessage = limits?.maxMessageBytes ?? DEFAULT_MAX_MESSAGE;
+    this.#requests.allow(limits?.resumeWindow ?? 0);
+    this.#tell({ type, resumed });
+    this.#requests.complete(joining.request, null, { session, resumed, limits: limits ?? null });
+    if (resumed) {
+      this.#resume.resumed(session, secret);
+    } else {
+      this.#resume = new ResumeCounter(session, secret);
+      for (const userIds of this.chunks(this.#watches.all)) {
+        this.#requests.send(now, this.#requests.add(now, { type: 'watch', userIds }));
+      }
+    }
+    for (const request of this.#requests.all) {
+      if (!request.sent && this.#requests.mayGo(request)) this.#requests.send(now, request);
+    }
+  }
+
+  /** @param {Joining} joining @param {RequestFailed} failure @param {number} now */
+  #notAdmitted({ request }, failure, now) {
+    this.#step('refused');
+    this.#handshake.joining = null;
+    this.#requests.complete(request, failure);
+    if (request.asker) {
+      // The application asked, and is told; what was held for this registration has no hope either.
+      this.#usefulFrom = now;
+      this.#failNameless(failure);
+    } else if (failure.temporary) {
+      this.#retries.notBefore = now + Math.min(failure.retryAfter ?? 0, LONGEST_ABSENCE);
+      this.#hangUp(codes.GOING_AWAY, `refused for now: ${failure.message}`);
+    } else {
+      this.end(now, failure);
+    }
   }
 
   // --- messages of the server --------------------------------------------------------------------------------------
@@ -396,165 +332,87 @@ export class ClientMachine {
       this.#admitted(message, now);
     } else if (message.type === 'going-away') {
       const reconnectIn = Math.min(Math.max(message.reconnectIn, 0), LONGEST_ABSENCE);
-      this.#comeBackAt = now + reconnectIn;
+      this.#leaveAt = now + reconnectIn;
       this.#tell({ type: 'goingAway', reconnectIn });
     } else {
-      const request = this.#requests.get(message.re);
-      if (!request?.sent) return;
-      if (message.type === 'error') this.#refused(request, message, now);
-      else this.#complete(request, null, resultOf(request.message, message));
+      this.#answered(message, now);
     }
   }
 
   /** @param {Numbered} message @param {number} size @param {number} now */
   #numbered(message, size, now) {
     if (this.phase !== 'registered') return;
-    const event = eventOf(message, (userId) =>
-      [...this.#requests.values()].some(({ unstated }) => unstated?.delete(userId)),
-    );
+    const event = eventOf(message, (userId) => this.#watches.answers(userId));
     // A presence that was on its way when its watch ended concerns nobody.
     if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
     // What could not be used has been received all the same: both sides must come to the same number.
-    if (!this.#ticket) return;
-    this.#ticket.received++;
-    this.#unconfirmed += EACH + size;
-    this.#confirmAt = this.#unconfirmed < MOST_UNCONFIRMED ? Math.min(this.#confirmAt, now + CONFIRM_WITHIN) : now;
-    this.#confirm(now);
+    if (this.#resume.processed(size, now)) this.#confirm();
   }
 
-  /** Tell the server how much has come, if it is time. @param {number} now */
-  #confirm(now) {
-    if (!this.#ticket || now < this.#confirmAt) return;
-    this.#confirmAt = Infinity;
-    this.#unconfirmed = 0;
-    this.#send({ type: 'received', count: this.#ticket.received });
+  /** Tell the server how much has come. */
+  #confirm() {
+    this.#resume.confirmed();
+    this.#send({ type: 'received', count: this.#resume.count });
   }
 
-  /** @param {Pending} request @param {ErrorMessage} message @param {number} now */
-  #refused(request, message, now) {
-    const failure = failureOf(message);
-    const again = request === this.#joining && !request.asker;
-    if (request === this.#joining) this.#step('refused');
-    this.#complete(request, failure);
-    if (!again) return;
-    if (failure.temporary) {
-      if (failure.retryAfter) this.#comeBackAt = now + Math.min(failure.retryAfter, LONGEST_ABSENCE);
-      this.#hangUp(codes.GOING_AWAY, `refused for now: ${failure.message}`);
-    } else {
-      this.end(now, failure);
-    }
+  /** @param {Reply} message @param {number} now */
+  #answered(message, now) {
+    const { re } = message;
+    const joining = message.type === 'error' && re !== undefined && this.#joins(re);
+    const request = this.#requests.answeredBy(re);
+    if (joining) this.#notAdmitted(joining, failureOf(message), now);
+    else if (request && message.type === 'error') this.#requests.complete(request, failureOf(message));
+    else if (request) this.#requests.complete(request, null, resultOf(request.message, message));
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
 
-  /**
-   * Number a request and keep it until it has ended.
-   *
-   * @param {number} now
-   * @param {Request} message
-   * @param {Asker} [asker]
-   * @returns {Pending}
-   */
-  #enter(now, message, asker) {
-    const number = this.#lastNumber + 1;
-    const text = encodeClientMessage(/** @type {ClientMessage} */ ({ ...message, id: number }));
-    const size = toUtf8(text).length;
-    // A server would end the connection for it. The machine's own requests are not refused to itself.
-    if (asker && size > this.#largestSent) throw new MessageTooLarge(size, this.#largestSent);
-    this.#lastNumber = number;
-    const deadline = now + this.#settings.requestTimeout;
-    const request = /** @type {Pending} */ ({
-      number,
-      message,
-      text,
-      deadline,
-      turns: 0,
-      sent: false,
-      added: [],
-      asker,
-    });
-    this.#requests.set(number, request);
-    return request;
-  }
-
-  /** Send what waits, but few lookups at a time: the server keeps 256 requests meanwhile, or closes for good (4504). */
-  #sendHeld() {
-    for (const request of this.#requests.values()) {
-      if (!request.sent && (request.message.type !== 'discover' || this.#lookups < MOST_LOOKUPS))
-        this.#transmit(request);
+  /** @param {number} now */
+  #sendLookups(now) {
+    for (let request; this.phase === 'registered' && (request = this.#requests.nextLookup);) {
+      this.#requests.send(now, request);
     }
   }
 
-  /** @param {Pending} request */
-  #transmit(request) {
-    const { message, text } = request;
-    request.sent = true;
-    if (message.type === 'discover') this.#lookups++;
-    if (message.type === 'watch') {
-      request.added = message.userIds.filter((userId) => !this.#watches.has(userId));
-      request.unstated = new Set(message.userIds);
-      for (const userId of message.userIds) this.#watches.add(userId);
+  /** The connection is gone: what was asked on it will not be answered. @param {AldisError} error */
+  #failSent(error) {
+    for (const request of this.#requests.all) if (request.sent) this.#requests.complete(request, error);
+    if (this.#handshake.joining?.request.sent) {
+      this.#handshake.joining = null;
+      this.#failNameless(error);
     }
-    if (message.type === 'unwatch') for (const userId of message.userIds) this.#watches.delete(userId);
-    this.effects.push({ type: 'send', text });
   }
 
-  /**
-   * A request has ended.
-   *
-   * @param {Pending} request
-   * @param {AldisError | null} error
-   * @param {Result} [result]
-   */
-  #complete(request, error, result = null) {
-    const { number, added, asker } = request;
-    this.#requests.delete(number);
-    if (request.sent && request.message.type === 'discover') {
-      this.#lookups--;
-      if (this.phase === 'registered') this.#sendHeld();
-    }
-    if (error) for (const userId of added) this.#watches.delete(userId);
-    if (request === this.#joining) {
-      this.#joining = null;
-      // The application is told, and decides whether to try again; what is held waits for that.
-      if (error && asker) this.#identity = null;
-    }
-    if (asker) this.effects.push({ type: 'completed', asker, error, result });
+  /** A registration has come to nothing. Unless the client repeats it by itself, so has what was held for it. @param {AldisError} error */
+  #failNameless(error) {
+    if (!this.#handshake.identity) for (const request of this.#requests.all) this.#requests.complete(request, error);
   }
 
-  /** @param {AldisError} error @param {boolean} held Also those that were not sent. */
-  #failAll(error, held) {
-    for (const request of this.#requests.values()) if (held || request.sent) this.#complete(request, error);
+  /** @param {number} now */
+  #expire(now) {
+    for (const request of this.#requests.overdue(now)) {
+      const error = new RequestTimeout(request.message.type, request.seconds);
+      this.#requests.complete(request, error);
+      if (request === this.#handshake.joining?.request) {
+        this.#handshake.joining = null;
+        this.#failNameless(error);
+        // Nobody knows what the server makes of it, so the connection cannot be used for another try.
+        this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
+      }
+    }
   }
 
   // --- the connection ----------------------------------------------------------------------------------------------
 
-  /** Whatever comes counts as life. @param {number} now */
-  #heard(now) {
-    this.#asked = 0;
-    this.#lookAt = now + SILENCE;
-  }
-
-  /** @param {number} now */
-  #askForLife(now) {
-    this.#asked++;
-    this.#lookAt = now + PATIENCE;
-    this.#send({ type: 'ping' });
-  }
-
   /** @param {number} now */
   #keepAlive(now) {
-    this.#confirm(now);
-    const late = now - this.#lookAt;
-    if (now >= this.#comeBackAt) {
+    if (now >= this.#leaveAt) {
       this.#hangUp(codes.GOING_AWAY, 'the server is going away');
-    } else if (late >= 0) {
-      if (this.#asked > 1 || (this.#asked && late < LATE)) {
-        this.#hangUp(codes.NO_PONG, `silence for ${SILENCE + PATIENCE} s`);
-      } else {
-        this.#askForLife(now);
-      }
+      return;
     }
+    const verdict = this.#keepalive.look(now);
+    if (verdict === 'ask') this.#send({ type: 'ping' });
+    if (verdict === 'dead') this.#hangUp(codes.NO_PONG, `silence for ${SILENCE + PATIENCE} s`);
   }
 
   /**

@@ -253,7 +253,7 @@ test('a request in flight fails with the connection, and one made later waits', 
 
 test('a watch of many names takes several messages, and fails when one of them does', async (t) => {
   const { client, line } = await joined(t);
-  const names = Array.from({ length: 150 }, (_, index) => `user-${index}`);
+  const names = Array.from({ length: 1500 }, (_, index) => `user-${index}`);
   for (const refused of [false, true]) {
     const watching = client.watch(...names);
     const outcome = refused ? assert.rejects(watching, RequestFailed) : watching;

@@ -97,21 +97,22 @@ test('a refusal before the challenge is a refusal too, and so is one while the c
   }
 });
 
-test('what was held for a registration that is refused waits for the next, up to its time-out', () => {
-  for (const again of [true, false]) {
-    const [bench, number] = registering();
-    const held = bench.ask({ type: 'discover', userId: 'bob' });
-    bench.say(refusal('key-mismatch', number));
-    assert.equal(bench.takeOne().type, 'register');
-    assert.throws(() => bench.ask({ type: 'discover', userId: 'bob' }), /register\(\)/);
-    if (again) {
-      bench.register();
-      bench.admit();
-      assert.equal(bench.sent.at(-1).id, held);
-    }
-    bench.passTime(10);
-    assert.ok(bench.failures.get(held) instanceof RequestTimeout);
-  }
+test('what was held for a registration that is refused fails with it', () => {
+  const [bench, number] = registering();
+  const held = bench.ask({ type: 'discover', userId: 'bob' });
+  bench.say(refusal('key-mismatch', number));
+  assert.equal(bench.failures.get(held), bench.failures.get(number));
+  assert.equal(bench.takeOne().type, 'register');
+  assert.throws(() => bench.ask({ type: 'discover', userId: 'bob' }), /register\(\)/);
+});
+
+test('a name that is refused in the classic way is a key mismatch', () => {
+  const [bench, number] = registering();
+  bench.say({ ...CHALLENGE, re: number });
+  bench.sign();
+  bench.say({ type: 'registered', success: false, userId: 'alice' });
+  assert.equal(bench.failures.get(number).code, 'key-mismatch');
+  assert.equal(bench.phase, 'open');
 });
 
 test('what is asked during the registration is sent after it, in order', () => {
@@ -148,12 +149,12 @@ test('a connection that is lost during the registration fails it', () => {
   const held = bench.ask({ type: 'discover', userId: 'bob' });
   bench.lose();
   assert.ok(bench.failures.get(number) instanceof ConnectionLost);
+  assert.ok(bench.failures.get(held) instanceof ConnectionLost);
   bench.redial();
   assert.equal(bench.phase, 'open');
   bench.register();
   bench.admit();
   assert.equal(bench.phase, 'registered');
-  assert.equal(bench.sent.at(-1).id, held);
 });
 
 test('a registration that is asked for between connections is made on the next', () => {

@@ -30,8 +30,10 @@ from aldis.client.events import (
     SignalingEvent,
     SignalingState,
 )
-from aldis.client.machine import ClientMachine, MachineSettings
+from aldis.client.machine import ClientMachine
+from aldis.client.settings import MachineSettings
 from aldis.client.stream import EventStream
+from aldis.client.timers import Timer
 from aldis.client.transport import Transport, open_transport
 from aldis.errors import ConfigError, RequestTimeout, ServerUnreachable, StateError, UsageError
 from aldis.identity.keys import Identity
@@ -105,8 +107,7 @@ class SignalingClient:
         )
         self._transport: Transport | None = None
         self._dialing: asyncio.Task[None] | None = None
-        # The handle and the time that it is set for. uvloop's handle does not know its time when that is due already.
-        self._timer: tuple[asyncio.Handle, float] | None = None
+        self._timer = Timer(self._look_at_the_clock)
         self._futures: dict[int, asyncio.Future[Result]] = {}
         self._subscribers: dict[object, Callable[[SignalingEvent], None]] = {}
         # Weak: an iterator that nobody holds any more need not be fed.
@@ -176,9 +177,7 @@ class SignalingClient:
         """Leave the server and let go of everything. Can be called at any time and again; never raises."""
         self._machine.close()
         self._carry_out()
-        if self._timer is not None:
-            self._timer[0].cancel()
-            self._timer = None
+        self._timer.cancel()
         if self._dialing is not None:
             self._dialing.cancel()
             await asyncio.wait({self._dialing})
@@ -395,7 +394,7 @@ class SignalingClient:
                     self._do(effect)
         finally:
             self._carrying_out = False
-        self._set_timer()
+        self._timer.set(self._machine.next_deadline)
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -420,20 +419,7 @@ class SignalingClient:
             case Noted(text):
                 _logger.debug("%s", text)
 
-    def _set_timer(self) -> None:
-        deadline = self._machine.next_deadline
-        if self._timer is not None:
-            handle, set_for = self._timer
-            # One that comes too early only looks again; most deadlines move away before they are reached.
-            if deadline is not None and set_for <= deadline:
-                return
-            handle.cancel()
-            self._timer = None
-        if deadline is not None:
-            self._timer = (asyncio.get_running_loop().call_at(deadline, self._look_at_the_clock), deadline)
-
     def _look_at_the_clock(self) -> None:
-        self._timer = None
         self._machine.tick(self._now())
         self._carry_out()
 

@@ -111,6 +111,17 @@ class GoingAway:
     reconnect_in: float
 
 
+@dataclass(frozen=True, slots=True)
+class WatchEnded:
+    """These users are not watched any more: the server did not take the watch over into a new session, for `error`.
+
+    It may have been started anew with a smaller limit of watched names. Call `watch` again when there is room.
+    """
+
+    user_ids: tuple[str, ...]
+    error: AldisError
+
+
 # --- from other users -----------------------------------------------------------------------------------------------
 
 
@@ -182,6 +193,7 @@ SignalingEvent: TypeAlias = (
     | Disconnected
     | Closed
     | GoingAway
+    | WatchEnded
     | PresenceChanged
     | OfferReceived
     | AnswerReceived

@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from aldis.client.backoff import Backoff, Retries
-from aldis.client.effects import CloseTransport, Completed, Dial, Effect, Failed, Happened, Noted, Send
+from aldis.client.backoff import Retries
+from aldis.client.effects import CloseTransport, Dial, Effect, Happened, Noted, Send
 from aldis.client.events import (
     Closed,
     Connected,
@@ -38,11 +37,14 @@ from aldis.client.events import (
     SignalingEvent,
     SignalingState,
 )
+from aldis.client.handshake import Handshake, Joining
 from aldis.client.inbound import Numbered, PeerFault, event_of, failure_of
 from aldis.client.keepalive import PATIENCE, SILENCE, Keepalive, Verdict
 from aldis.client.phases import ATTACHED, LIVE, TABLE, Phase, Step, state_of
-from aldis.client.requests import DEFAULT_MAX_MESSAGE, Joining, Pending, Reply, Request, RequestBook
+from aldis.client.requests import DEFAULT_MAX_MESSAGE, Pending, Reply, Request, RequestBook
 from aldis.client.resume import ResumeCounter
+from aldis.client.settings import MachineSettings
+from aldis.client.watches import Watches
 from aldis.errors import (
     AldisError,
     ConnectionClosed,
@@ -57,23 +59,11 @@ from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import check_device, check_user_id, split
-from aldis.protocol.codec import NestedTooDeeply, decode_server_message, encode_text, from_base64, to_base64
+from aldis.protocol.codec import NestedTooDeeply, decode_server_message, encode_text, to_base64
 from aldis.protocol.codes import CloseCode, ErrorCode, may_reconnect
 
 # Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
 LONGEST_ABSENCE: Final = 300.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineSettings:
-    """`host` is what the `Host` header says, since that is what is signed. Times are in seconds."""
-
-    host: str
-    user_id: str
-    device: str = "main"
-    token: str | None = None
-    backoff: Backoff = field(default_factory=Backoff)
-    request_timeout: float = 10.0
 
 
 class ClientMachine:
@@ -91,17 +81,11 @@ class ClientMachine:
         self.phase = Phase.IDLE
         self.error: AldisError | None = None
         """Why the client has ended; None while it has not, or when it was closed on purpose."""
-        self.identity: Identity | None = None
-        """The key under which the client registers again; None before the first registration."""
         self._random = random
         self._effects: list[Effect] = []
-        self._requests = RequestBook(settings.request_timeout)
-        self._joining: Joining | None = None
-        # The new key of a rotation of which we do not know whether it has taken place.
-        self._spare: Identity | None = None
-        # What the application wants to watch, in its order; restored when a session could not be resumed.
-        self._watches: dict[str, None] = {}
-        self._ticket: tuple[str, str] | None = None
+        self._handshake = Handshake(settings)
+        self._watches = Watches()
+        self._requests = RequestBook(settings.request_timeout, self._watches, self._effects)
         self._resume = ResumeCounter()
         self._retries = Retries(settings.backoff)
         # Of this connection: when it became of use, why we have hung up, when the server wants us to come back.
@@ -118,6 +102,11 @@ class ClientMachine:
         return state_of(self.phase)
 
     @property
+    def identity(self) -> Identity | None:
+        """The key under which the client registers again; None before the first registration."""
+        return self._handshake.identity
+
+    @property
     def ended(self) -> bool:
         """Tell whether it is over for good."""
         return self.phase is Phase.ENDED
@@ -130,7 +119,8 @@ class ClientMachine:
 
     def take(self) -> list[Effect]:
         """What is to be done now, in this order; each effect is given out once."""
-        effects, self._effects = self._effects, []
+        effects = self._effects.copy()
+        self._effects.clear()
         return effects
 
     @property
@@ -156,7 +146,7 @@ class ClientMachine:
         self._keepalive = Keepalive(now)
         self._useful_from = self._hung_up_because = None
         self._tell(Connected(max(1, self._retries.attempts)))
-        if self._joining is not None or self.identity is not None:
+        if self._handshake.wanted:
             self._join(now)
         else:
             self._useful_from = now
@@ -177,7 +167,8 @@ class ClientMachine:
         except NestedTooDeeply:
             self._count(len(text), now)
         except ProtocolViolation as error:
-            self._hang_up(CloseCode.PROTOCOL_ERROR, f"the server broke the protocol: {error}")
+            # A browser cannot say 1002, which would be the code for it: so all clients say the same.
+            self._hang_up(CloseCode.GOING_AWAY, f"the server broke the protocol: {error}")
 
     def heard(self, now: float) -> None:
         """Something else than a message has come: a WebSocket ping or pong."""
@@ -187,15 +178,14 @@ class ClientMachine:
         """The connection is gone: closed by the server with `code` and `reason`, or broken (1006)."""
         if self.phase not in ATTACHED:
             return
-        by_server = self._hung_up_because is None
         why = self._hung_up_because or reason or f"the connection was closed with code {code}"
         if self._useful_from is not None:
             self._retries.stood(now - self._useful_from)
         self._step(Step.LOST)
         if code == CloseCode.SESSION_LOST:
-            self._ticket = None
-        # None of the codes that we close with ourselves is a final one above 4000: such a one has crossed ours.
-        if not may_reconnect(code) and (by_server or code >= CloseCode.GOING_AWAY):
+            self._resume = ResumeCounter()
+        # None of the codes that we close with ourselves is final: such a one has crossed ours.
+        if not may_reconnect(code):
             self._tell(Disconnected(why, code, None))
             self._end(ConnectionClosed(code, reason))
             return
@@ -225,12 +215,12 @@ class ClientMachine:
     def register(self, identity: Identity, now: float) -> int:
         """Ask for the name, with the proof of this key: `Registration`. `StateError` when there is one already."""
         self._check_connected()
-        if self.identity is not None or self._joining is not None:
+        if self._handshake.wanted:
             raise StateError("already registered: call unregister() first")
-        self._joining = self._registration(identity, now)
+        joining = self._registration(identity, now)
         if self.phase is Phase.OPEN:
             self._join(now)
-        return self._joining.request.number
+        return joining.request.number
 
     def discover(self, user_id: str, now: float) -> int:
         """Ask what the server knows of a user: `Discovery`."""
@@ -287,102 +277,78 @@ class ClientMachine:
     # --- registration -----------------------------------------------------------------------------------------------
 
     def _registration(self, identity: Identity, now: float, *, internal: bool = False) -> Joining:
-        resume: m.ResumeTicket | UnsetType = UNSET
-        if self._ticket is not None:
-            session, secret = self._ticket
-            resume = m.ResumeTicket(session, secret, self._resume.count)
-        message = m.Register(
-            self.settings.user_id,
-            to_base64(identity.public_key),
-            self.settings.device,
-            self.settings.token or UNSET,
-            resume=resume,
-        )
-        request = self._requests.add(message, now, identity=identity, internal=internal)
-        return Joining(request, identity, resume is not UNSET)
+        message = self._handshake.register(identity, self._resume.ticket)
+        joining = Joining(self._requests.add(message, now, identity=identity, internal=internal), identity)
+        self._handshake.joining = joining
+        return joining
 
     def _join(self, now: float) -> None:
         """Ask for the name on a connection that has none: for the first time, or again."""
-        if self._joining is None and self.identity is not None:
-            self._joining = self._registration(self.identity, now, internal=True)
-        if self._joining is not None:
+        joining = self._handshake.joining
+        if joining is None and self.identity is not None:
+            joining = self._registration(self.identity, now, internal=True)
+        if joining is not None:
             self._step(Step.ASKED)
-            self._transmit(self._joining.request, now)
+            self._transmit(joining.request, now)
 
     def _joins(self, re: m.RequestId | UnsetType) -> Joining | None:
         """The registration that the server is busy with, if a message with this `re` belongs to it."""
-        joining = self._joining
-        if joining is None or self.phase not in (Phase.REGISTERING, Phase.PROVING):
-            return None
-        return joining if re is UNSET or re == joining.request.number else None
+        busy = self.phase in (Phase.REGISTERING, Phase.PROVING) and self._handshake.belongs(re)
+        return self._handshake.joining if busy else None
 
     def _challenged(self, message: m.Challenge) -> None:
         joining = self._joins(message.re)
         if joining is None or self.phase is not Phase.REGISTERING:
             self._note("a challenge that was not asked for")
             return
-        try:
-            nonce = from_base64(message.nonce, proofs.NONCE_BYTES)
-        except ValueError as error:
-            raise ProtocolViolation(f"a challenge whose nonce is {error}") from None
-        settings = self.settings
-        signature = joining.identity.sign(proofs.registration(settings.host, nonce, settings.user_id, settings.device))
+        prove = self._handshake.prove(joining, message)
         self._step(Step.CHALLENGED)
-        # With the number of the registration: the two are one exchange, and so is what the answer refers to.
-        self._send(m.Prove(to_base64(signature), joining.request.number))
+        self._send(prove)
 
     def _admitted(self, message: m.Registered, now: float) -> None:
         joining = self._joins(message.re)
         if joining is None:
             self._note("a registration that was not asked for")
             return
-        if not message.success:
+        if not message.success:  # the classic dialect's way to refuse
             self._not_admitted(joining, RequestFailed(ErrorCode.KEY_MISMATCH, "the server refused the name"), now)
             return
-        device = self.settings.device if message.device is UNSET else message.device
-        resumed = message.resumed is True
         if self.phase is not Phase.PROVING:
             raise ProtocolViolation("registered without having asked for a proof")
-        if message.user_id != self.settings.user_id or device != self.settings.device:
-            raise ProtocolViolation(f"registered as {message.user_id[:128]!r}, device {device[:64]!r}")
-        if resumed and not joining.resuming:
-            raise ProtocolViolation("resumed a session that was not asked for")
+        self._handshake.check(joining, message)
         self._step(Step.ADMITTED)
-        self._requests.remove(joining.request)
-        self.identity = joining.identity
-        self._joining = self._spare = None
+        self._handshake.admitted(joining)
         self._useful_from = now
-        self._began(message, joining.request, resumed, now)
+        self._began(message, joining.request, now)
 
-    def _began(self, message: m.Registered, request: Pending, resumed: bool, now: float) -> None:
+    def _began(self, message: m.Registered, request: Pending, now: float) -> None:
         """A session has begun, or goes on."""
+        resumed = message.resumed is True
         session = "" if message.session is UNSET else message.session
+        secret = "" if message.secret is UNSET else message.secret
         limits = None if message.limits is UNSET else message.limits
-        self._ticket = (session, message.secret) if session and message.secret else None
         self._requests.max_message = DEFAULT_MAX_MESSAGE if limits is None else limits.max_message_bytes
         self._requests.allow(0.0 if limits is None else limits.resume_window)
         self._tell(Registered(resumed))
-        if not request.internal:
-            self._effects.append(Completed(request.number, Registration(session, resumed, limits)))
+        self._requests.complete(request, Registration(session, resumed, limits))
         if resumed:
-            self._resume.confirmed()  # by the ticket
+            self._resume.resumed(session, secret)
         else:
-            self._resume = ResumeCounter()
-            for chunk in list(self._requests.chunks(self._watches)):
+            self._resume = ResumeCounter(session, secret)
+            for chunk in self._requests.chunks(self._watches):
                 self._transmit(self._requests.add(m.Watch(chunk), now, internal=True), now)
         self._send_held(now)
 
     def _not_admitted(self, joining: Joining, failure: RequestFailed, now: float) -> None:
         self._step(Step.REFUSED)
-        self._joining = None
-        self._fail(joining.request, failure)
+        self._handshake.joining = None
+        self._requests.fail(joining.request, failure)
         if not joining.request.internal:
             # The application asked, and is told; what was held for this registration has no hope either.
             self._useful_from = now
             self._fail_nameless(failure)
-        elif failure.code == ErrorCode.KEY_MISMATCH and self._spare is not None:
+        elif failure.code == ErrorCode.KEY_MISMATCH and self._handshake.take_spare():
             # The rotation whose outcome we never heard of has taken place.
-            self.identity, self._spare = self._spare, None
             self._join(now)
         elif failure.temporary:
             self._retries.not_before = now + min(failure.retry_after or 0.0, LONGEST_ABSENCE)
@@ -414,7 +380,7 @@ class ClientMachine:
             self._note(f"a message of the type {message.__struct_config__.tag} outside of a registration")
             return
         try:
-            event = event_of(message, self._requests.states)
+            event = event_of(message, self._watches.answers)
             # A presence that was on its way when its watch ended concerns nobody.
             if event is not None and (not isinstance(message, m.PresenceMessage) or message.user_id in self._watches):
                 self._tell(event)
@@ -441,10 +407,8 @@ class ClientMachine:
             self._note(f"an error that answers nothing: {failure}")
             return
         if isinstance(request.message, m.Rotate) and not failure.temporary:
-            self._spare = None
-        if request.internal:
-            self._note(f"{request.name} was refused: {failure}")
-        self._fail(request, failure)
+            self._handshake.spare = None
+        self._requests.fail(request, failure)
 
     def _replied(self, message: Reply, now: float) -> None:
         request = self._requests.answered_by(message.re)
@@ -454,17 +418,15 @@ class ClientMachine:
             return
         result = request.result(message, now)
         if isinstance(message, m.Rotated):
-            self.identity, self._spare = request.identity, None
+            self._handshake.identity, self._handshake.spare = request.identity, None
         elif isinstance(message, m.Unregistered):
             self._left()
-        self._requests.remove(request)
-        if not request.internal:
-            self._effects.append(Completed(request.number, result))
+        self._requests.complete(request, result)
 
     def _left(self) -> None:
         if self.phase is Phase.REGISTERED:
             self._step(Step.LEFT)
-            self.identity = self._spare = self._ticket = None
+            self._handshake.left()
             self._watches.clear()
             self._resume = ResumeCounter()
 
@@ -477,7 +439,7 @@ class ClientMachine:
 
     def _check_named(self) -> None:
         self._check_connected()
-        if self.identity is None and self._joining is None:
+        if not self._handshake.wanted:
             raise StateError("not registered: call register() first")
 
     def _ask(self, message: Request, now: float, *, identity: Identity | None = None) -> int:
@@ -490,18 +452,8 @@ class ClientMachine:
 
     def _transmit(self, request: Pending, now: float) -> None:
         self._requests.send(request, now)
-        match request.message:
-            case m.Watch(user_ids=user_ids):
-                request.added = tuple(user_id for user_id in user_ids if user_id not in self._watches)
-                self._watches.update(dict.fromkeys(user_ids))
-            case m.Unwatch(user_ids=user_ids):
-                for user_id in user_ids:
-                    self._watches.pop(user_id, None)
-            case m.Rotate():
-                self._spare = request.identity
-            case _:
-                pass
-        self._effects.append(Send(request.text))
+        if isinstance(request.message, m.Rotate):
+            self._handshake.spare = request.identity
 
     def _send_held(self, now: float) -> None:
         for request in self._requests.held():
@@ -511,19 +463,13 @@ class ClientMachine:
         while self.phase is Phase.REGISTERED and (request := self._requests.next_lookup()) is not None:
             self._transmit(request, now)
 
-    def _fail(self, request: Pending, error: AldisError) -> None:
-        if self._requests.remove(request):
-            for user_id in request.added:
-                self._watches.pop(user_id, None)
-            if not request.internal:
-                self._effects.append(Failed(request.number, error))
-
     def _fail_sent(self, error: AldisError) -> None:
         """The connection is gone: what was asked on it will not be answered."""
         for request in self._requests.sent():
-            self._fail(request, error)
-        if self._joining is not None and self._joining.request.sent_at is not None:
-            self._joining = None
+            self._requests.fail(request, error)
+        joining = self._handshake.joining
+        if joining is not None and joining.request.sent_at is not None:
+            self._handshake.joining = None
             self._fail_nameless(error)
 
     def _fail_nameless(self, error: AldisError) -> None:
@@ -531,14 +477,14 @@ class ClientMachine:
         if self.identity is None:
             for request in self._requests.held():
                 if not isinstance(request.message, m.Ping):
-                    self._fail(request, error)
+                    self._requests.fail(request, error)
 
     def _expire(self, now: float) -> None:
         for request in self._requests.overdue(now):
             error = RequestTimeout(request.name, request.seconds)
-            self._fail(request, error)
-            if self._joining is not None and request is self._joining.request:
-                self._joining = None
+            self._requests.fail(request, error)
+            if self._handshake.joining is not None and request is self._handshake.joining.request:
+                self._handshake.joining = None
                 self._fail_nameless(error)
                 # Nobody knows what the server makes of it, so the connection cannot be used for another try.
                 self._hang_up(CloseCode.REGISTRATION_TIMEOUT, str(error))
@@ -577,9 +523,9 @@ class ClientMachine:
         attached = self.phase in LIVE
         self._step(Step.ENDED)
         self.error = error
-        self._joining = None
+        self._handshake.joining = None
         for request in self._requests.all():
-            self._fail(request, error or ConnectionLost("the client was closed"))
+            self._requests.fail(request, error or ConnectionLost("the client was closed"))
         if attached:
             self._effects.append(CloseTransport(CloseCode.NORMAL, ""))
         self._tell(Closed(error))

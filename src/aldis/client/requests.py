@@ -1,7 +1,8 @@
 """The book of requests that have no answer yet.
 
-It numbers and encodes them, knows which have been sent, finds the one that a reply belongs to and reads it, and says
-which have waited too long. What a request's end means for the client is known to `client.machine`.
+It numbers, encodes and sends them, finds the one that a reply belongs to and reads it, says which have waited too long,
+and ends each exactly once, with `Completed` or `Failed`. What a request's end means for the client is known to
+`client.machine`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ from typing import Final, TypeAlias
 
 from msgspec import UnsetType
 
-from aldis.client.effects import Result
-from aldis.client.events import IceServers
+from aldis.client.effects import Completed, Effect, Failed, Happened, Result, Send
+from aldis.client.events import IceServers, WatchEnded
 from aldis.client.inbound import discovery_of
-from aldis.errors import MessageTooLarge, ProtocolViolation, UsageError
+from aldis.client.watches import Watches
+from aldis.errors import (
+    AldisError,
+    MessageTooLarge,
+    ProtocolViolation,
+    RequestFailed,
+    RequestTimeout,
+    UsageError,
+)
 from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
 from aldis.protocol.codec import encode, raw, to_base64
@@ -88,31 +97,21 @@ class Pending:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """A registration under way: its request, the key that is to be proved, and whether a session is to be resumed."""
-
-    request: Pending
-    identity: Identity
-    resuming: bool
-
-
 class RequestBook:
     """All requests of one client that have no answer yet, in the order in which they were made."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, watches: Watches, effects: list[Effect]) -> None:
         self.timeout = timeout
         self.max_message = DEFAULT_MAX_MESSAGE
         """The largest message that the server takes, in bytes."""
+        self._watches = watches
+        self._effects = effects
         self._window = 0.0
         self._pending: dict[int, Pending] = {}
         # The same, once more: what the server answers at once, and what it answers when it has reached somebody else.
         # As all of one kind wait equally long, their order is that of the deadlines too.
         self._prompt: dict[int, Pending] = {}
         self._relayed: dict[int, Pending] = {}
-        # Of each `watch` that is sent: the names whose presence the server has not told yet. It tells one for each name
-        # before the `ack`.
-        self._unstated: dict[int, set[str]] = {}
         # Of `discover`: those that were sent, and those that wait until some of these are answered.
         self._lookups: set[int] = set()
         self._held_lookups: dict[int, Pending] = {}
@@ -155,19 +154,38 @@ class RequestBook:
 
     def send(self, pending: Pending, now: float) -> None:
         """It goes to the server now, which may have to wait for the recipient."""
+        self._effects.append(Send(pending.text))
+        pending.added = self._watches.sent(pending.message, pending.number)
         pending.sent_at = now
         if self._held_lookups.pop(pending.number, None) is not None:
             self._lookups.add(pending.number)
-        if isinstance(pending.message, m.Watch):
-            self._unstated[pending.number] = set(pending.message.user_ids)
         if isinstance(pending.message, m.Relayed):
             pending.seconds = self.timeout + self._window
             pending.deadline = now + pending.seconds
             self._relayed[pending.number] = self._prompt.pop(pending.number)
 
-    def remove(self, pending: Pending) -> bool:
+    def complete(self, pending: Pending, result: Result) -> None:
+        """It has its answer."""
+        if self._remove(pending) and not pending.internal:
+            self._effects.append(Completed(pending.number, result))
+
+    def fail(self, pending: Pending, error: AldisError) -> None:
+        """It will have no answer, or has been refused."""
+        if not self._remove(pending):
+            return
+        self._watches.drop(pending.added)
+        if not pending.internal:
+            self._effects.append(Failed(pending.number, error))
+        elif isinstance(pending.message, m.Watch) and isinstance(error, RequestFailed | RequestTimeout):
+            # The server does not take a watch over into a new session: the application thinks that it still watches.
+            user_ids = tuple(pending.message.user_ids)
+            self._watches.drop(user_ids)
+            self._effects.append(Happened(WatchEnded(user_ids, error)))
+
+    def _remove(self, pending: Pending) -> bool:
         """It has ended; False when it had before."""
-        for kind in (self._prompt, self._relayed, self._unstated, self._held_lookups):
+        self._watches.ended(pending.number)
+        for kind in (self._prompt, self._relayed, self._held_lookups):
             kind.pop(pending.number, None)
         self._lookups.discard(pending.number)
         return self._pending.pop(pending.number, None) is not None
@@ -176,14 +194,6 @@ class RequestBook:
         """The request that a message with this `re` answers; it must have been sent."""
         pending = self._pending.get(re) if isinstance(re, int) else None
         return pending if pending is not None and pending.sent_at is not None else None
-
-    def states(self, user_id: str) -> bool:
-        """A presence has come: whether it answers a `watch`. Each `watch` has one such answer for each name."""
-        for names in self._unstated.values():
-            if user_id in names:
-                names.remove(user_id)
-                return True
-        return False
 
     def sent(self) -> list[Pending]:
         """Those that wait for the server."""

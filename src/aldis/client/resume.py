@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import UNSET, UnsetType
+
+from aldis.protocol.messages import ResumeTicket
+
 # An eighth of what a server keeps by default, so that messages that are on their way fit beside them.
 MOST_MESSAGES: Final = 32
 MOST_CHARACTERS: Final = 32 * 1024
@@ -17,20 +21,41 @@ MOST_SECONDS: Final = 2.0
 
 
 class ResumeCounter:
-    """The count of one session, and whether it is time to tell the server."""
+    """The count of one session, and whether it is time to tell the server.
 
-    __slots__ = ("_characters", "_confirmed", "count", "deadline")
+    A session without a name or a secret cannot be resumed: nothing is counted.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_characters", "_confirmed", "_secret", "_session", "count", "deadline")
+
+    def __init__(self, session: str = "", secret: str = "") -> None:
         self.count = 0
         """How many numbered messages have been processed since the session began."""
         self.deadline: float | None = None
         """When the count has to be confirmed at the latest; None when there is nothing to confirm."""
         self._confirmed = 0
         self._characters = 0
+        self._session = session
+        self._secret = secret
+
+    @property
+    def ticket(self) -> ResumeTicket | UnsetType:
+        """What a registration shows to go on with this session; unset when that is not possible."""
+        return ResumeTicket(self._session, self._secret, self.count) if self._resumable else UNSET
+
+    @property
+    def _resumable(self) -> bool:
+        return bool(self._session and self._secret)
+
+    def resumed(self, session: str, secret: str) -> None:
+        """The session goes on on a new connection, to which the ticket has told the count."""
+        self._session, self._secret = session, secret
+        self.confirmed()
 
     def processed(self, size: int, now: float) -> bool:
         """One more has been processed, of `size` characters. Tells whether to confirm at once."""
+        if not self._resumable:
+            return False
         self.count += 1
         self._characters += size
         if self.deadline is None:

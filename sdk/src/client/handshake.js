@@ -1,0 +1,87 @@
+/**
+ * The registration of a name: `register`, `challenge`, `prove`, `registered` (docs/protocol.md, "Registration").
+ *
+ * It writes what is asked and what is signed, holds what the server says against what was asked, and knows the key to
+ * register with. What follows from a registration, and when to make one, is known to the machine.
+ *
+ * @import { Identity } from '../identity/keys.js'
+ * @import { Challenge, Registered } from '../protocol/messages.js'
+ * @import { Backoff } from './backoff.js'
+ * @import { Pending, Request } from './requests.js'
+ */
+import * as proofs from '../identity/proofs.js';
+import { fromBase64, toBase64 } from '../protocol/codec.js';
+import { check } from '../protocol/shapes.js';
+
+/**
+ * @typedef {object} MachineSettings
+ * @property {string} host What the `Host` header says, since that is what is signed.
+ * @property {string} userId
+ * @property {string} device
+ * @property {string | null} [token]
+ * @property {Backoff} backoff
+ * @property {number} requestTimeout Seconds.
+ *
+ * @typedef {object} Joining A registration that is to be made or under way.
+ * @property {Pending} request
+ * @property {Identity} identity The key that is to be proved.
+ */
+
+/** The registrations of one client. */
+export class Handshake {
+  /** @type {Identity | null} The key under which the client registers again; null before the first registration. */
+  identity = null;
+  /** @type {Joining | null} */
+  joining = null;
+  #settings;
+
+  /** @param {MachineSettings} settings */
+  constructor(settings) {
+    this.#settings = settings;
+  }
+
+  /** Whether a new connection has to be registered. */
+  get wanted() {
+    return !!(this.joining || this.identity);
+  }
+
+  /**
+   * The request for the name.
+   *
+   * @param {Identity} identity
+   * @param {{ session: string, secret: string, received: number } | undefined} resume
+   * @returns {Request}
+   */
+  register({ publicKey }, resume) {
+    const { userId, device, token } = this.#settings;
+    return { type: 'register', userId, publicKey: toBase64(publicKey), device, token: token ?? undefined, resume };
+  }
+
+  /** Whether a message with this `re` belongs to the registration that is under way. @param {unknown} re */
+  belongs(re) {
+    return !!this.joining && (re ?? this.joining.request.number) === this.joining.request.number;
+  }
+
+  /** What a challenge asks to be signed; throws `ProtocolViolation`. @param {Challenge} challenge */
+  signed({ nonce }) {
+    const { host, userId, device } = this.#settings;
+    return proofs.registration(host, fromBase64(nonce, proofs.NONCE_BYTES), userId, device);
+  }
+
+  /** Throws `ProtocolViolation` when the server has admitted somebody else than we asked for. @param {Registered} message */
+  check({ userId, device, resumed }) {
+    const asked = this.joining?.request.message;
+    check(
+      userId === this.#settings.userId &&
+        (device ?? this.#settings.device) === this.#settings.device &&
+        (!resumed || (asked?.type === 'register' && asked.resume)),
+      'registered as nobody asked for',
+    );
+  }
+
+  /** The name is ours, by this key. @param {Joining} joining */
+  admitted({ identity }) {
+    this.identity = identity;
+    this.joining = null;
+  }
+}

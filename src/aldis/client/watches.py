@@ -1,0 +1,65 @@
+"""Whose presence the application wants to hear of, over however many sessions.
+
+A resumed session still has its watches; a new one gets them again from here. Pure: it sees the requests that are sent
+and their ends, and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from aldis.protocol import messages as m
+
+
+class Watches:
+    """The watched users of one client, in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self._user_ids: dict[str, None] = {}
+        # Of each `watch` without an answer: the names whose presence the server has not told yet. It tells one for each
+        # name before the `ack`.
+        self._unstated: dict[int, set[str]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._user_ids))
+
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._user_ids
+
+    def sent(self, message: object, number: int) -> tuple[str, ...]:
+        """A request goes to the server; nothing happens unless it is a `watch` or an `unwatch`.
+
+        Returns the names that were not watched before.
+        """
+        added: tuple[str, ...] = ()
+        match message:
+            case m.Watch(user_ids=user_ids):
+                added = tuple(user_id for user_id in user_ids if user_id not in self._user_ids)
+                self._user_ids.update(dict.fromkeys(user_ids))
+                self._unstated[number] = set(user_ids)
+            case m.Unwatch(user_ids=user_ids):
+                self.drop(user_ids)
+            case _:
+                pass
+        return added
+
+    def answers(self, user_id: str) -> bool:
+        """A presence has come: whether it answers a `watch`. Each `watch` has one such answer for each name."""
+        for names in self._unstated.values():
+            if user_id in names:
+                names.remove(user_id)
+                return True
+        return False
+
+    def ended(self, number: int) -> None:
+        """A request has its answer, or will have none."""
+        self._unstated.pop(number, None)
+
+    def drop(self, user_ids: Iterable[str]) -> None:
+        """These users are not watched."""
+        for user_id in user_ids:
+            self._user_ids.pop(user_id, None)
+
+    def clear(self) -> None:
+        """Nobody is watched."""
+        self._user_ids.clear()
