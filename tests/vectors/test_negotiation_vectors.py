@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,11 @@ import pytest
 
 from aldis.peer.negotiation import Negotiation
 from aldis.protocol.messages import Candidate, Capabilities
+from support.vectors import camel, snake
 
 VECTORS = json.loads((Path(__file__).parent / "negotiation.json").read_text(encoding="utf-8"))["vectors"]
 CALLS = {name for name, value in vars(Negotiation).items() if callable(value) and not name.startswith("_")}
 BY_NAME = {"path_lost": "final", "attempt_ended": "orderly"}  # the last argument, which Python takes by its name
-
-
-def snake(name: str) -> str:
-    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
-
-
-def camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(other.capitalize() for other in others)
 
 
 def made(machine: dict[str, Any], vector: dict[str, Any]) -> Negotiation:
