@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from support.layers import MAX_LINES, Rules, check
 
 SOURCE = Path(__file__).parent.parent / "src"
+# One list for both languages; sdk/test/layers.test.js reads it too.
+PURITY = json.loads((Path(__file__).parent / "purity.json").read_text(encoding="utf-8"))
 
 ALDIS = Rules(
     layers={
@@ -32,28 +35,9 @@ ALDIS = Rules(
     },
     # The hub puts its questions in the words of `backends.base`, and knows no backend.
     sideways={"hub": frozenset({"backends.base"}), "settings": frozenset({"errors"})},
-    pure=frozenset(
-        {
-            "errors",
-            "settings",
-            "protocol",
-            "identity.proofs",
-            "hub",
-            "backends.base",
-            "client.machine",
-            "client.backoff",
-            "peer.commands",
-            "peer.negotiation",
-            "store.messages.outbox",
-            "store.messages.inbox",
-            "store.messages.control",
-            "store.files.window",
-        }
-    ),
-    outside=frozenset(
-        {"asyncio", "socket", "ssl", "select", "selectors", "threading", "queue", "subprocess", "sqlite3", "signal"}
-        | {"logging", "structlog", "picows", "uvloop", "aiohttp", "webrtc", "aiortc", "aioice"}
-    ),
+    pure=frozenset(name.rstrip("/").replace("/", ".") for name in PURITY["both"] + PURITY["python"]),
+    outside=frozenset(PURITY["forbidden"]["python"]),
+    exceptions=frozenset(name.replace("/", ".") for name in PURITY["exceptions"]),
     reserved={
         "webrtc": frozenset({"peer.engines.wrtc"}),
         "aiortc": frozenset({"peer.engines.aiortc"}),
@@ -76,6 +60,11 @@ def test_the_source_keeps_to_its_layers() -> None:
     assert check(SOURCE, "aldis", ALDIS) == []
 
 
+def test_every_pure_module_is_there() -> None:
+    paths = [SOURCE / "aldis" / name for name in PURITY["both"] + PURITY["python"]]
+    assert [path for path in paths if not (path.is_dir() or path.with_suffix(".py").is_file())] == []
+
+
 def test_importing_the_package_loads_no_webrtc_engine() -> None:
     script = (
         "import sys, aldis\n"
@@ -90,8 +79,9 @@ def test_importing_the_package_loads_no_webrtc_engine() -> None:
 SMALL = Rules(
     layers={"ground": 0, "left": 1, "right": 1, "top": 2},
     sideways={"left": frozenset({"right.door"})},
-    pure=frozenset({"ground"}),
-    outside=frozenset({"asyncio"}),
+    pure=frozenset({"ground", "top.clean"}),
+    outside=frozenset({"asyncio", "os.urandom"}),
+    exceptions=frozenset({"left.chair"}),
     reserved={"json": frozenset({"top.codec"}), "msgspec.json": frozenset({"top.codec"})},
 )
 
@@ -99,7 +89,7 @@ CLEAN = {
     "__init__.py": "from house.top.codec import read",
     "ground/__init__.py": "",
     "ground/stone.py": "import os",
-    "left/__init__.py": "",
+    "left/__init__.py": '"""Rooms."""',
     "left/room.py": "from house.ground import stone\nfrom house.right.door import Handle",
     "left/chair.py": "from .room import table",
     "right/__init__.py": "",
@@ -120,6 +110,11 @@ def problems(folder: Path, changes: dict[str, str]) -> list[str]:
 
 def test_a_clean_tree_has_no_problems(tmp_path: Path) -> None:
     assert problems(tmp_path, {}) == []
+
+
+def test_a_pure_module_may_import_pure_ones_and_exceptions(tmp_path: Path) -> None:
+    text = "from house.ground import stone\nfrom house.left.chair import seat"
+    assert problems(tmp_path, {"top/clean.py": text}) == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +150,10 @@ def test_a_clean_tree_has_no_problems(tmp_path: Path) -> None:
             "house.left.room:1 imports json.loads, which belongs into top.codec",
         ),
         ("left/room.py", "import msgspec\nmsgspec.json.decode", "house.left.room:2 imports msgspec.json"),
-        ("left/__init__.py", "x = 1", "house.left/__init__.py is not empty"),
+        ("ground/stone.py", "import os\nos.urandom(8)", "house.ground.stone:2 imports os.urandom, and is to be pure"),
+        ("ground/stone.py", "from os import urandom", "house.ground.stone:1 imports os.urandom, and is to be pure"),
+        ("top/clean.py", "from house.left import room", "house.top.clean:1 imports left.room, which is not pure"),
+        ("left/__init__.py", "x = 1", "house.left/__init__.py has more than a docstring"),
         ("left/room.py", "x = 1\n" * (MAX_LINES + 1), f"house.left.room has more than {MAX_LINES} lines"),
     ],
 )

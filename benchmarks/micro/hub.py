@@ -7,6 +7,8 @@ codec this shows what the rules cost: who the recipient is, numbering and keepin
 from __future__ import annotations
 
 import gc
+import os
+import time
 import tracemalloc
 
 from aldis.backends.base import ClaimBinding, Question
@@ -53,7 +55,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.questions: list[Question] = []
-        self.hub = Hub(HubSettings(), ask=self.questions.append)
+        self.hub = Hub(HubSettings(), ask=self.questions.append, random=os.urandom, wall=time.time)
 
     def register(self, dialect: Aldis) -> Session:
         dialect.url(int(HOST.partition(":")[2]))

@@ -20,7 +20,8 @@ class Rules:
 
     `layers` gives each sub-package (or top module) its height. An import may go down. Between different sub-packages of
     one layer it needs an entry in `sideways`: who -> what may be imported. `pure` names modules or sub-packages that
-    may import none of `outside` (sockets, event loops, engines). `reserved` says for a module from elsewhere which of
+    may import none of `outside` (clocks, randomness, sockets, event loops), and of ours only what is pure too or one of
+    the `exceptions`: so it holds for what they import indirectly. `reserved` says for a module from elsewhere which of
     ours may import it.
     """
 
@@ -28,6 +29,7 @@ class Rules:
     sideways: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pure: frozenset[str] = frozenset()
     outside: frozenset[str] = frozenset()
+    exceptions: frozenset[str] = frozenset()
     reserved: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -79,20 +81,22 @@ def check(source: Path, package: str, rules: Rules) -> list[str]:
         short = module.removeprefix(package).removeprefix(".")
         if len(text.splitlines()) > MAX_LINES:
             problems.append(f"{module} has more than {MAX_LINES} lines")
-        if is_package and short and text.strip():
-            problems.append(f"{module}/__init__.py is not empty")
+        tree = ast.parse(text)
+        if is_package and short and len(tree.body) > (ast.get_docstring(tree) is not None):
+            problems.append(f"{module}/__init__.py has more than a docstring")
         group = short.partition(".")[0]
         if short and group not in rules.layers:
             problems.append(f"{module} belongs to no layer")
             continue
         own = graph.setdefault(module, set())
-        for found in imports(ast.parse(text), module, is_package, known):
+        for found in imports(tree, module, is_package, known):
             if found.target == package or found.target.startswith(package + "."):
                 if found.target not in known:
                     problems.append(f"{module}:{found.line} imports {found.target}, which does not exist")
                     continue
                 own.add(found.target)
-                problem = _direction(short, found.target.removeprefix(package).removeprefix("."), rules)
+                target = found.target.removeprefix(package).removeprefix(".")
+                problem = _direction(short, target, rules) or _impure(short, target, rules)
             else:
                 problem = _foreign(short, found.target, rules)
             if problem:
@@ -116,6 +120,12 @@ def _direction(importer: str, target: str, rules: Rules) -> str | None:
         return f"imports {target}, which is above it"
     if rules.layers[other] == rules.layers[own] and not _within(target, rules.sideways.get(own, frozenset())):
         return f"imports {target}, which is beside it"
+    return None
+
+
+def _impure(importer: str, target: str, rules: Rules) -> str | None:
+    if _within(importer, rules.pure) and not _within(target, rules.pure | rules.exceptions):
+        return f"imports {target}, which is not pure"
     return None
 
 

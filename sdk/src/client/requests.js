@@ -46,7 +46,7 @@ export class RequestBook {
   #timeout;
   #watches;
   #effects;
-  #window = 0;
+  #resumeWindow = 0;
   /** @type {Map<unknown, Pending>} */
   #pending = new Map();
   // The same, once more: what the server answers at once, and what it answers when it has reached somebody else. As all of
@@ -76,7 +76,7 @@ export class RequestBook {
    * @param {number} resumeWindow
    */
   allow(resumeWindow) {
-    this.#window = Math.min(Math.max(resumeWindow, 0), LONGEST_WINDOW);
+    this.#resumeWindow = Math.min(Math.max(resumeWindow, 0), LONGEST_WINDOW);
   }
 
   /**
@@ -123,7 +123,7 @@ export class RequestBook {
     request.added = this.#watches.sent(message, number);
     if (this.#heldLookups.delete(number)) this.#lookups.add(number);
     if ('to' in message) {
-      request.seconds = this.#timeout + this.#window;
+      request.seconds = this.#timeout + this.#resumeWindow;
       request.deadline = now + request.seconds;
       this.#prompt.delete(number);
       this.#relayed.set(number, request);

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import ssl
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -103,7 +104,8 @@ class SignalingClient:
                 token=token,
                 backoff=backoff or Backoff(),
                 request_timeout=request_timeout,
-            )
+            ),
+            random=random.random,
         )
         self._transport: Transport | None = None
         self._dialing: asyncio.Task[None] | None = None

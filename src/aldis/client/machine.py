@@ -19,7 +19,6 @@ It does not know sockets, tasks, or what offers and answers mean.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -74,7 +73,7 @@ class ClientMachine:
     `take()`, and call `tick` at `next_deadline`. Not thread-safe.
     """
 
-    def __init__(self, settings: MachineSettings, *, random: Callable[[], float] = random.random) -> None:
+    def __init__(self, settings: MachineSettings, *, random: Callable[[], float]) -> None:
         check_user_id(settings.user_id)
         check_device(settings.device)
         self.settings = settings

@@ -10,8 +10,6 @@ other (their payloads pass unread).
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -64,10 +62,10 @@ class Hub:
         settings: HubSettings,
         *,
         ask: Callable[[Question], None],
+        random: Callable[[int], bytes],
+        wall: Callable[[], float],
         ice: IceSource | None = None,
         router: RouterFactory = LocalRouter,
-        random: Callable[[int], bytes] = os.urandom,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.stats = HubStats()

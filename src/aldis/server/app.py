@@ -14,6 +14,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -71,6 +72,8 @@ class SignalingServer:
                 pong_timeout=config.ping_interval,
             ),
             ask=self._ask,
+            random=os.urandom,
+            wall=time.time,
             ice=ConfiguredIceServers(config.stun, config.turn, config.turn_secret),
         )
         self._faults = FaultLog(log)
