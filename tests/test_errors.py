@@ -17,6 +17,7 @@ from aldis.errors import (
     FeatureMissing,
     FingerprintMismatch,
     InvalidAddress,
+    LimitReached,
     MessageTooLarge,
     PeerConnectionFailed,
     PeerError,
@@ -43,8 +44,11 @@ TREE = [
 
 
 @pytest.mark.parametrize("kind", TREE)
-def test_every_exception_is_a_local_misuse_or_a_remote_fault_and_never_both(kind: type[AldisError]) -> None:
-    assert issubclass(kind, UsageError) != issubclass(kind, RemoteError)
+def test_every_exception_is_a_misuse_a_limit_or_a_remote_fault_and_one_of_them_only(kind: type[AldisError]) -> None:
+    assert sum(issubclass(kind, branch) for branch in (UsageError, LimitReached, RemoteError)) == 1
+    # What is misused stays wrong, and what has no room gets some.
+    assert not (kind.temporary and issubclass(kind, UsageError))
+    assert kind.temporary or not issubclass(kind, LimitReached)
 
 
 EXAMPLES: list[tuple[AldisError, str, bool]] = [

@@ -78,11 +78,32 @@ export class MessageTooLarge extends UsageError {
   }
 }
 
-/** A message cannot be queued: too much is waiting for this peer already. */
-export class QueueFull extends UsageError {
+/** There is no WebRTC here (an old browser, one in which it is switched off, or no browser at all), or no WebSocket. */
+export class EngineMissing extends UsageError {
+  /**
+   * @param {string} engine
+   * @param {string} hint
+   */
+  constructor(engine, hint) {
+    super(`${engine} is missing here: ${hint}`);
+    /** @readonly */
+    this.engine = engine;
+    /** @readonly */
+    this.hint = hint;
+  }
+}
+
+/**
+ * A limit of this program leaves no room for the call now. The call is right and nobody else has failed: it works as soon
+ * as there is room. Wait (`drain`), use less, or set a larger limit.
+ */
+export class LimitReached extends AldisError {
   /** @override @readonly @type {boolean} */
   temporary = true;
+}
 
+/** A message cannot be queued: too much is waiting for this peer already. */
+export class QueueFull extends LimitReached {
   /**
    * @param {string} userId
    * @param {number} messages How many are waiting.
@@ -100,30 +121,12 @@ export class QueueFull extends UsageError {
 }
 
 /** Another peer would be more than the store may have at a time. */
-export class TooManyPeers extends UsageError {
-  /** @override @readonly @type {boolean} */
-  temporary = true;
-
+export class TooManyPeers extends LimitReached {
   /** @param {number} limit */
   constructor(limit) {
     super(`no more than ${limit} peers`);
     /** @readonly */
     this.limit = limit;
-  }
-}
-
-/** There is no WebRTC here (an old browser, one in which it is switched off, or no browser at all), or no WebSocket. */
-export class EngineMissing extends UsageError {
-  /**
-   * @param {string} engine
-   * @param {string} hint
-   */
-  constructor(engine, hint) {
-    super(`${engine} is missing here: ${hint}`);
-    /** @readonly */
-    this.engine = engine;
-    /** @readonly */
-    this.hint = hint;
   }
 }
 
@@ -392,9 +395,10 @@ for (const [name, type] of Object.entries({
   IdentityError,
   StateError,
   MessageTooLarge,
+  EngineMissing,
+  LimitReached,
   QueueFull,
   TooManyPeers,
-  EngineMissing,
   RemoteError,
   SignalingError,
   ServerUnreachable,

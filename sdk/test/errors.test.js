@@ -5,7 +5,7 @@ import { build } from 'esbuild';
 
 import * as errors from '../src/errors.js';
 
-const { AldisError, PeerError, RemoteError, UsageError } = errors;
+const { AldisError, LimitReached, PeerError, RemoteError, UsageError } = errors;
 
 /** One of each, made as the program makes them. */
 const MADE = {
@@ -34,14 +34,15 @@ const MADE = {
   FeatureMissing: new errors.FeatureMissing('bob', 'calls'),
   TransferFailed: new errors.TransferFailed('bob', 'a.txt', 'declined'),
 };
-const BRANCHES = ['AldisError', 'UsageError', 'RemoteError', 'SignalingError', 'PeerError'];
+const BRANCHES = ['AldisError', 'UsageError', 'LimitReached', 'RemoteError', 'SignalingError', 'PeerError'];
 
-test('every error of the module is in the tree, in one of its two branches, and has its name', () => {
+test('every error of the module is in the tree, in one of its three branches, and has its name', () => {
   assert.deepEqual(Object.keys(errors).sort(), [...BRANCHES, ...Object.keys(MADE)].sort());
   for (const [name, error] of Object.entries(MADE)) {
     assert.equal(error.name, name);
     assert(error instanceof Error && error instanceof AldisError);
-    assert.notEqual(error instanceof UsageError, error instanceof RemoteError, name);
+    assert.equal([UsageError, LimitReached, RemoteError].filter((kind) => error instanceof kind).length, 1, name);
+    assert(!(error.temporary && error instanceof UsageError), name);
     assert(error.stack?.startsWith(`${name}: `), error.stack);
     assert(error.message && !error.message.includes('undefined'), error.message);
   }

@@ -2,8 +2,8 @@
 
 Rules of this module:
 
-* Local misuse (`UsageError`) and faults that come from elsewhere (`RemoteError`) are different branches, so that a
-  caller can retry the one and must fix the other.
+* Local misuse (`UsageError`), a limit of this program (`LimitReached`) and faults that come from elsewhere
+  (`RemoteError`) are different branches: a caller fixes the first, makes room for the second, and can retry the third.
 * An exception carries data in attributes; its text is for people and may change between versions.
 * `temporary` says whether the same call may succeed later without anybody changing anything.
 """
@@ -62,31 +62,6 @@ class MessageTooLarge(UsageError):
         self.limit = limit
 
 
-class QueueFull(UsageError):
-    """A message cannot be queued: too much is waiting for this peer already.
-
-    Attributes: `user_id`, and what is waiting now: `messages`, and `size` in bytes.
-    """
-
-    temporary = True
-
-    def __init__(self, user_id: str, messages: int, size: int) -> None:
-        super().__init__(f"{messages} messages ({size} bytes) are waiting for {user_id}; no more can be queued")
-        self.user_id = user_id
-        self.messages = messages
-        self.size = size
-
-
-class TooManyPeers(UsageError):
-    """Another peer would be more than the store may have at a time. Attribute: `limit`."""
-
-    temporary = True
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the store has {limit} peers in use, and may not have more")
-        self.limit = limit
-
-
 class EngineMissing(UsageError):
     """The WebRTC engine that was asked for is not installed, or cannot be loaded.
 
@@ -97,6 +72,40 @@ class EngineMissing(UsageError):
         super().__init__(f"the WebRTC engine {engine!r} cannot be used: {hint}")
         self.engine = engine
         self.hint = hint
+
+
+# --- a limit of this program ----------------------------------------------------------------------------------------
+
+
+class LimitReached(AldisError):
+    """A limit of this program leaves no room for the call now.
+
+    The call is right and nobody else has failed: it works as soon as there is room. Wait (`NetworkStore.drain`), use
+    less, or set a larger limit.
+    """
+
+    temporary = True
+
+
+class QueueFull(LimitReached):
+    """A message cannot be queued: too much is waiting for this peer already.
+
+    Attributes: `user_id`, and what is waiting now: `messages`, and `size` in bytes.
+    """
+
+    def __init__(self, user_id: str, messages: int, size: int) -> None:
+        super().__init__(f"{messages} messages ({size} bytes) are waiting for {user_id}; no more can be queued")
+        self.user_id = user_id
+        self.messages = messages
+        self.size = size
+
+
+class TooManyPeers(LimitReached):
+    """Another peer would be more than the store may have at a time. Attribute: `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the store has {limit} peers in use, and may not have more")
+        self.limit = limit
 
 
 # --- faults from elsewhere ------------------------------------------------------------------------------------------

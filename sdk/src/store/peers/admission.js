@@ -103,7 +103,7 @@ export function admit(offer, userId, peer, context) {
     }
     if (answer) throw new TypeError('accept has to answer true or false at once');
   } catch (error) {
-    if (error instanceof UsageError && !(error instanceof TooManyPeers)) {
+    if (error instanceof UsageError) {
       refusal = ['the name breaks the rules', 'not-accepted']; // no honest server has admitted it
     } else if (!(error instanceof TooManyPeers)) {
       console.error(error);
