@@ -26,27 +26,34 @@ async def _wrtc() -> Callable[[], Awaitable[None]]:
     channel = offerer.create_data_channel("bench")
     channel.on("open", lambda event: _done(opened))
 
-    async def close() -> None:
-        for end in ends:
-            end.close()
-            end.off()
-
     async def pass_on() -> None:
-        while True:
+        left = len(ends)
+        while left:
             target, candidate = await arrived.get()
+            left -= candidate is None  # the last one of an end
             await target.add_ice_candidate(candidate)
 
     await offerer.set_local_description(await offerer.create_offer())
     await answerer.set_remote_description(_made(offerer))
     await answerer.set_local_description(await answerer.create_answer())
     await offerer.set_remote_description(_made(answerer))
+    # Also the candidates that come after the channel is open: each pair of them is checked as long as the connection
+    # lives, and that is most of what an idle connection costs.
     passing = asyncio.create_task(pass_on())
+
+    async def close() -> None:
+        passing.cancel()
+        await asyncio.wait([passing])
+        for end in ends:
+            end.close()
+            end.off()
+
     try:
         async with asyncio.timeout(PATIENCE):
             await opened
-    finally:
-        passing.cancel()
-        await asyncio.wait([passing])
+    except BaseException:
+        await close()
+        raise
     return close
 
 

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+import webrtc
+from benchmarks.mesh import bare
 from benchmarks.mesh import run as mesh
 
 from aldis.peer.slots import ANSWERS, CALLS
@@ -32,3 +34,22 @@ def test_an_end_that_is_not_connected_is_told_and_fails_the_run(capsys: pytest.C
 
 def test_the_bare_engine_makes_as_many_as_it_is_told() -> None:
     assert asyncio.run(mesh.run_bare(3, "wrtc")) > 0
+
+
+async def test_both_bare_ends_get_all_candidates_also_those_after_the_channel_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed: asyncio.Queue[webrtc.RTCIceCandidate | None] = asyncio.Queue()
+    add = webrtc.RTCPeerConnection.add_ice_candidate
+
+    async def watched(end: webrtc.RTCPeerConnection, candidate: webrtc.RTCIceCandidate | None = None) -> None:
+        await add(end, candidate)
+        passed.put_nowait(candidate)
+
+    monkeypatch.setattr(webrtc.RTCPeerConnection, "add_ice_candidate", watched)
+    close = await bare.connect_bare("wrtc")
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            while await passed.get() is not None:
+                pass  # `None` is the last of one end
+    await close()
