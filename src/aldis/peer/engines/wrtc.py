@@ -9,8 +9,7 @@ What had to be known about it (version 0.1.0):
 * Loopback addresses are a matter of the whole process, to be decided before its first connection.
 * It keeps what has handlers alive by itself, in one table for each loop, and reads all of the table at each handler
   that is added, each operation and each event. 60 stores that connected to each other spent three quarters of their
-  time there. So objects here are held by their owner instead, and stay out of the table (`_PeerConnection`,
-  `_DataChannel`).
+  time there. So objects here are held by their owner instead, and stay out of the table (`_Unlisted`).
 * A candidate with an empty text ends those of one media section (W3C section 4.8.1.3); `None` ends them all.
 """
 
@@ -20,7 +19,8 @@ import asyncio
 import ipaddress
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final, TypeVar
 
@@ -84,26 +84,44 @@ def _allow_loopback() -> None:
             ) from None
 
 
-class _PeerConnection(webrtc.RTCPeerConnection):
-    """wrtc's own, but kept alive by `_Connection` only."""
+class _Unlisted:
+    """For objects of wrtc that stay out of its table.
+
+    wrtc looks after each send and each event whether the object still belongs there, which is a quarter of what a small
+    message costs in Python. These never do.
+    """
 
     __slots__ = ()
 
     @staticmethod
     def _activity() -> str | None:
-        """Why wrtc should keep it alive: there is no reason."""
         return None
 
+    @staticmethod
+    def _changes_activity(name: str) -> bool:
+        del name
+        return False
 
-class _DataChannel(webrtc.RTCDataChannel):
+    @staticmethod
+    @contextmanager
+    def _changing() -> Generator[None, None, None]:
+        yield
+
+    @staticmethod
+    def _update(loop: asyncio.AbstractEventLoop | None = None) -> None:
+        del loop
+
+
+class _PeerConnection(_Unlisted, webrtc.RTCPeerConnection):
     """wrtc's own, but kept alive by `_Connection` only."""
 
     __slots__ = ()
 
-    @staticmethod
-    def _activity() -> str | None:
-        """Why wrtc should keep it alive: there is no reason."""
-        return None
+
+class _DataChannel(_Unlisted, webrtc.RTCDataChannel):
+    """wrtc's own, but kept alive by `_Connection` only."""
+
+    __slots__ = ()
 
 
 class _Connection:
