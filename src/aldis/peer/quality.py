@@ -51,6 +51,8 @@ class Quality:
         self._pinged_at: float | None = None
         self._yields = False  # the last PING was ours
         self._samples: deque[float] = deque(maxlen=_SAMPLES)
+        # Seconds: the median of the last measurements; None before the first. It is read more often than it changes.
+        self.round_trip_time: float | None = None
         self.heard_at = now
         self._alive_at: float | None = None
         self._asked_at: float | None = None  # when the first PING left after the last frame
@@ -110,11 +112,7 @@ class Quality:
         if sent is None:
             return
         self._samples.append(max(now - sent, 0.0))
-
-    @property
-    def round_trip_time(self) -> float | None:
-        """Seconds: the median of the last measurements; None before the first."""
-        return median(self._samples) if self._samples else None
+        self.round_trip_time = median(self._samples)
 
     def silent(self, now: float) -> bool:
         """Whether nothing has come through for too long."""
