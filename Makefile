@@ -21,11 +21,11 @@ TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chr
 NPM := npm --prefix sdk --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types sdk web screenshots bench fmt lock clean system
+.PHONY: help run test test-fast fast-python fast-sdk check lint types sdk web screenshots bench fmt lock clean system
 
 help: ## list what can be made
 	@echo "Aldis: two programs find each other by name and talk directly. make ..."
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 run: $(STAMPS)/run ## start a server on this machine (installs what it needs into .venv first)
 	@exec $(BIN)/aldis serve $(ARGS)
@@ -37,6 +37,19 @@ test: system check sdk ## lint, types, and all tests with coverage (installs wha
 	@rm -f .coverage .coverage.*
 	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 180 --cov --cov-report= $(ARGS)
 	$(BIN)/python tools/pure_coverage.py
+
+# Which tests are fast: tests/support/fast.py. The two halves run beside each other; of the SDK's, only the
+# summary shows, and the test that builds its package is left out.
+test-fast: system $(STAMPS)/dev $(STAMPS)/sdk ## all tests that need no browser and no WebRTC engine: about a minute
+	@$(MAKE) --no-print-directory -j2 fast-python fast-sdk
+
+fast-python:
+	@tools/netns.sh $(BIN)/python -m pytest -q --fast -n $(WORKERS) --dist worksteal $(ARGS)
+
+fast-sdk:
+	@mkdir -p build
+	@tools/netns.sh $(NPM) run test:fast > build/sdk-tests.txt 2>&1 || { cat build/sdk-tests.txt; exit 1; }
+	@echo "The SDK's tests pass:" $$(grep -o "tests [0-9]*$$" build/sdk-tests.txt)
 
 check: lint types ## lint and types alone
 

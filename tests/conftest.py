@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from coverage import Coverage
 from hypothesis import settings
 
+from support.fast import TESTS, NoEngines, is_fast
 from support.measured import is_measured
 
 # No deadline for a single example: on a busy machine of two cores it would measure the machine. The rest is as
 # Hypothesis has it: random on a developer's machine, the same examples every time where CI is set.
 settings.register_profile("aldis", settings.default, deadline=None)
+settings.register_profile("fast", settings.get_profile("aldis"), max_examples=20)
 settings.load_profile("aldis")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--fast`."""
+    parser.addoption("--fast", action="store_true", help="leave out what support/fast.py lists")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `--fast`, let no test load an engine, and try fewer examples of each property."""
+    if config.getoption("--fast"):
+        settings.load_profile("fast")
+        sys.meta_path.insert(0, NoEngines)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--fast`, do not even read the files of the other tests."""
+    slow = collection_path.is_relative_to(TESTS) and not is_fast(collection_path)
+    return True if slow and config.getoption("--fast") else None
 
 
 @pytest.hookimpl(wrapper=True)
