@@ -454,7 +454,7 @@ test('a callback may ask and close', async (t) => {
   client.subscribe((event) => {
     if (event.type !== 'goingAway') return;
     client.sendBye('bob').catch(() => {});
-    client.close();
+    void client.close();
   });
   line.say({ type: 'going-away', reconnectIn: 100 });
   assert.equal((await line.receive()).type, 'bye');

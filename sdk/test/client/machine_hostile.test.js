@@ -340,7 +340,8 @@ test('whatever the server says, the client keeps its promises', () => {
       else if (bench.signing.length && lot < 0.7) bench.sign();
       else if (lot < 0.8) command();
       else if (attached && lot < 0.85) bench.lose(pick([1000, 1006, 4000, 4005, 4001]));
-      else if (bench.phase === 'dialing') lot < 0.95 ? bench.connect() : bench.failToConnect();
+      else if (bench.phase === 'dialing' && lot < 0.95) bench.connect();
+      else if (bench.phase === 'dialing') bench.failToConnect();
       else bench.passTime(random() * 20);
     }
     // Whatever has happened: every request ends in the end.

@@ -16,7 +16,7 @@ class Page extends EventTarget {
   slept = 0;
   #ids = 0;
 
-  /** @param {typeof Atomics.waitAsync | undefined} [waitAsync] this browser's */
+  /** @param {typeof Atomics.waitAsync} [waitAsync] this browser's */
   timers(waitAsync = Atomics.waitAsync) {
     return timersOf({
       performance: { now: () => performance.now() + this.slept },

@@ -14,7 +14,7 @@ async function openFolder() {
   const root = await navigator.storage.getDirectory();
   const name = PREFIX + crypto.randomUUID();
   await new Promise((granted) => {
-    navigator.locks.request(name, () => (granted(null), new Promise(() => {})));
+    void navigator.locks.request(name, () => (granted(null), new Promise(() => {})));
   });
   for await (const other of root.keys()) {
     const remove = () => root.removeEntry(other, { recursive: true });

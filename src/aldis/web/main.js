@@ -133,7 +133,7 @@ function met(person) {
 /** Take a call, and go where it is. @param {boolean} video */
 function answer(video) {
   if (session.calling.person) openPerson(session.calling.person.name);
-  session.calling.answer(video);
+  void session.calling.answer(video);
 }
 
 /** Leave a conversation for the list. */
@@ -218,5 +218,5 @@ document.body.append(incoming.element);
 readAddress();
 state.returning = !state.blocked && tabName.get() !== null && state.invitation === null;
 draw();
-if (state.returning) begin(tabName.get() ?? '');
-else guessName().then(start.focus);
+if (state.returning) void begin(tabName.get() ?? '');
+else void guessName().then(start.focus);

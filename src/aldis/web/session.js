@@ -159,8 +159,8 @@ export class Session {
     const person = this.people.get(name);
     this.people.show(person);
     this.#watch(name);
-    if (invitation) this.#follow(person, invitation);
-    else if (person.presence !== 'connected') this.connect(person);
+    if (invitation) void this.#follow(person, invitation);
+    else if (person.presence !== 'connected') void this.connect(person);
   }
 
   /**
@@ -214,7 +214,7 @@ export class Session {
   #failed(person, error) {
     if (error instanceof FingerprintMismatch) person.mismatch = error;
     else person.failure = /** @type {AldisError} */ (error);
-    this.#compareKeys(person);
+    void this.#compareKeys(person);
     this.#changed();
   }
 
@@ -265,7 +265,7 @@ export class Session {
     const at = person.entries.indexOf(entry);
     if (at < 0) return; // pressed twice
     person.entries.splice(at, 1);
-    this.say(person, entry.whole);
+    void this.say(person, entry.whole);
   }
 
   /** @param {Person} person @param {Iterable<File>} files */
@@ -322,8 +322,8 @@ export class Session {
     if (view.state === 'connected') person.failure = null;
     if (view.fingerprint && view.fingerprint === person.mismatch?.expected)
       person.mismatch = null; // it is them after all
-    else if (view.online && !before?.online) this.connect(person); // they are back
-    this.#compareKeys(person);
+    else if (view.online && !before?.online) void this.connect(person); // they are back
+    void this.#compareKeys(person);
   }
 
   /** Have the fingerprints of a changed key ready. @param {Person} person */

@@ -143,7 +143,7 @@ export class Transfer {
       this.#writer = sink.getWriter();
       this.#change('running');
       this.#tell({ type: 'file-accept', id: this.id });
-      this.#write(0); // there may be nothing to wait for
+      void this.#write(0); // there may be nothing to wait for
     }
   }
 
@@ -218,7 +218,7 @@ export class Transfer {
         if (file && !transfer.#isRunning) {
           const before = [...transfer.#all].filter((other) => other.#file && other.#isRunning);
           transfer.#change('running');
-          transfer.#read(file, before);
+          void transfer.#read(file, before);
         }
         break;
       case 'file-received':
@@ -294,7 +294,7 @@ export class Transfer {
     if (this.#isFair(offset === this.#moved && end <= most && this.#unwritten < MAX_UNWRITTEN)) {
       this.#moved = end;
       this.#unwritten++;
-      this.#write(end, data);
+      void this.#write(end, data);
     }
   }
 

@@ -125,7 +125,8 @@ export class Dialer {
       const end = (/** @type {AldisError | null} */ error) => {
         cancel();
         this.#waiters.delete(end);
-        error ? reject(error) : resolve();
+        if (error) reject(error);
+        else resolve();
       };
       let began = Infinity;
       const late = () => {
@@ -158,7 +159,7 @@ export class Dialer {
     }
     const { state } = this.#target;
     if (this.#isDue && !this.#task && state !== 'connecting' && state !== 'connected') {
-      this.#call((this.#task = {}));
+      void this.#call((this.#task = {}));
     }
   }
 

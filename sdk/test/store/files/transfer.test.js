@@ -11,7 +11,7 @@ import {
 import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../../src/store/messages/control.js';
 import { MAX_OPEN } from '../../../src/store/files/service.js';
 import { CONFIRM, WINDOW } from '../../../src/store/files/transfer.js';
-import { ID, Side, pair, fileOf, settle, until, piece, offer, offered } from '../../support/transfers.js';
+import { ID, Side, pair, fileOf, settle, until, offer, offered } from '../../support/transfers.js';
 
 // --- the two of them -----------------------------------------------------------------------------------------------
 

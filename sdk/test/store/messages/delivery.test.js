@@ -9,7 +9,7 @@ const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 test('everybody who waits is told, and so is who asks later', async () => {
   const delivery = new Delivery('bob', 1);
-  const waiting = Promise.all([delivery, delivery.then(() => 'told'), (async () => await delivery)()]);
+  const waiting = Promise.all([delivery, delivery.then(() => 'told'), (async () => delivery)()]);
   await turn();
   assert.deepEqual([delivery.done, delivery.delivered], [false, false]);
   Delivery.end(delivery, null);

@@ -53,7 +53,7 @@ export function callStage(session, person, leave) {
       const focused = element.contains(document.activeElement);
       element.hidden = calling.person !== person || calling.incoming;
       if (element.hidden && focused) leave();
-      if (element.hidden && document.fullscreenElement === element) document.exitFullscreen();
+      if (element.hidden && document.fullscreenElement === element) void document.exitFullscreen();
       show(theirs, element.hidden ? null : (call?.remoteStream ?? null));
       show(ours, element.hidden ? null : calling.localStream);
       if (element.hidden) return;

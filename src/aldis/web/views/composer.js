@@ -57,7 +57,7 @@ export function composer(session, person, sent) {
   );
 
   function submit() {
-    if (field.value.trim()) session.say(person, field.value.trim());
+    if (field.value.trim()) void session.say(person, field.value.trim());
     field.value = '';
     grow();
     sent();
