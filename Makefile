@@ -86,9 +86,10 @@ COMPILE := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM
 	$(BIN)/pip-compile --no-config --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requirements/dev.in (newest: ARGS=--upgrade)
+lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requirements/*.in (newest: ARGS=--upgrade)
 	$(COMPILE) $(ARGS) --build-deps-for editable --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) $(ARGS) --extra aiortc --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+	$(COMPILE) $(ARGS) --output-file requirements/docs.txt requirements/docs.in
 
 clean: ## remove all that was made here, the environment too
 	rm -rf $(VENV) build dist benchmarks/load/relays/node_modules sdk/node_modules sdk/coverage sdk/types sdk/dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -118,6 +119,11 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(STAMPS)/run
+
+$(STAMPS)/docs: requirements/docs.txt $(STAMPS)/dev
+	@echo "Installing what the documentation site is built with into $(VENV) (once) ..."
+	@$(PIP) --require-hashes -r requirements/docs.txt
+	@touch $@
 
 $(STAMPS)/sdk: sdk/package.json sdk/package-lock.json | $(STAMPS)/venv
 	@tools/system-packages.sh node=nodejs npm=npm

@@ -59,14 +59,23 @@ def unnamed_extras(
 
 
 def test_there_are_locks_to_read() -> None:
-    assert {"run.txt", "dev.txt"} <= {path.name for path in locks()}
+    assert {"run.txt", "dev.txt", "docs.txt"} <= {path.name for path in locks()}
 
 
 @pytest.mark.parametrize("lock", locks(), ids=lambda path: path.name)
 def test_a_lock_names_each_extra_that_something_in_it_requires(lock: Path) -> None:
-    development = (ROOT / "requirements" / "dev.in").read_text().splitlines()
-    roots = [line for line in development if line and line[0] not in "#-"] if lock.name == "dev.txt" else []
+    asked = lock.with_suffix(".in")
+    roots = [line for line in asked.read_text().splitlines() if line and line[0] not in "#-"] if asked.exists() else []
     assert unnamed_extras(lock.read_text(), roots=roots) == []
+
+
+def test_the_locks_agree_on_what_both_pin() -> None:
+    """All are installed into one environment, one after the other."""
+    pins: dict[str, set[str]] = {}
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        for name, version in re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]+\])?==(\S+)", lock.read_text(), re.MULTILINE):
+            pins.setdefault(canonicalize_name(name), set()).add(version)
+    assert {name: versions for name, versions in pins.items() if len(versions) > 1} == {}
 
 
 def test_the_metadata_that_is_read_is_there() -> None:
