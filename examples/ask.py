@@ -18,7 +18,7 @@ async def main(url: str, name: str, other: str, text: str, key: str | None = Non
         await store.send(other, text)  # returns when it has arrived
         print(f"delivered to {other}, whose key is {store.state.peers[other].fingerprint}")
         answer = await anext(store.messages())
-        print(f"{answer.sender}: {answer.content}")
+        print(f"{answer.sender}: {answer.content!r}")
 
 
 asyncio.run(main(*sys.argv[1:]))

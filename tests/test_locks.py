@@ -8,7 +8,7 @@ what it pins.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -41,17 +41,17 @@ def unnamed_extras(
     """Requirements with an extra, of what the lock pins or of `roots`, which no line of the lock names."""
     pinned: dict[str, set[str]] = {}
     for match in _PINNED.finditer(lock):
-        extras = {canonicalize_name(extra) for extra in (match["extras"] or "").split(",") if extra}
-        pinned.setdefault(canonicalize_name(match["name"]), set()).update(extras)
-    asked = [("the project", text, frozenset[str]()) for text in roots]
+        named = {canonicalize_name(extra) for extra in (match["extras"] or "").split(",") if extra}
+        pinned.setdefault(canonicalize_name(match["name"]), set()).update(named)
+    asked: list[tuple[str, str, Set[str]]] = [("the project", text, frozenset()) for text in roots]
     asked += [(name, text, frozenset(extras)) for name, extras in pinned.items() for text in requirements_of(name)]
     problems = []
     for name, text, extras in asked:
         wanted = Requirement(text)
         # A requirement of an extra counts when the lock installs that extra.
         applies = wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in {"", *extras})
-        named = pinned.get(canonicalize_name(wanted.name), set())
-        if applies and not {canonicalize_name(extra) for extra in wanted.extras} <= named:
+        there = pinned.get(canonicalize_name(wanted.name), set())
+        if applies and not {canonicalize_name(extra) for extra in wanted.extras} <= there:
             problems.append(
                 f"{name} requires {text}, and no line pins {wanted.name}[{','.join(sorted(wanted.extras))}]"
             )

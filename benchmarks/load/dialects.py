@@ -86,7 +86,7 @@ class Minimal:
 
     def carries(self, text: bytes, sender: str) -> bool:
         message = json.loads(text)
-        return message["from"] == sender and message["offer"] == _description()
+        return bool(message["from"] == sender and message["offer"] == _description())
 
     def confirmation(self, count: int) -> bytes:
         raise NotImplementedError
@@ -123,7 +123,7 @@ class PeerJS:
 
     def carries(self, text: bytes, sender: str) -> bool:
         message = json.loads(text)
-        return message["src"] == sender and message["payload"]["sdp"] == _description()
+        return bool(message["src"] == sender and message["payload"]["sdp"] == _description())
 
     def confirmation(self, count: int) -> bytes:
         raise NotImplementedError
@@ -172,7 +172,7 @@ class Aldis:
 
     def carries(self, text: bytes, sender: str) -> bool:
         message = json.loads(text)
-        return message["from"] == sender and message["offer"] == _description()
+        return bool(message["from"] == sender and message["offer"] == _description())
 
     def confirmation(self, count: int) -> bytes:
         return codec.encode(Received(count=count))

@@ -29,7 +29,7 @@ from time import perf_counter
 from typing import Any
 
 import uvloop
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from benchmarks.load.dialects import DIALECTS, Dialect
 from benchmarks.load.process import busy_seconds, memory, processor_seconds
@@ -222,7 +222,7 @@ class Load:
         self.leaving = True
         for client in self.clients:
             assert client.transport is not None
-            client.transport.send_close(1000)
+            client.transport.send_close(WSCloseCode.OK)
             client.transport.disconnect()
         async with asyncio.timeout(PATIENCE):
             for client in self.clients:

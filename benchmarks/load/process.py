@@ -88,7 +88,7 @@ def running_on(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | float]:
     """What the numbers were taken on."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 
+from msgspec import UNSET
+
 from aldis.protocol import codec
-from aldis.protocol.messages import UNSET, Offer
+from aldis.protocol.messages import Offer
 from benchmarks.load.dialects import Aldis, AldisComplete
 from benchmarks.micro.timing import Case, time_all
 

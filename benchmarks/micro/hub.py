@@ -31,7 +31,7 @@ class Sink:
     full = False
 
     def __init__(self) -> None:
-        self.last = b""
+        self.last: bytes | bytearray = b""
 
     def send(self, frame: bytearray) -> None:
         self.last = frame[HEADROOM:]

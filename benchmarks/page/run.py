@@ -57,7 +57,7 @@ LINES: Final = {
 OURS: Final = "as it is"
 LEAST: Final = "one file"
 FLAGS: Final = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-PHONE: Final = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+PHONE: Final[dict[str, Any]] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
 # `aldis serve`, with the files of any folder.
 _SERVER: Final = """

@@ -16,7 +16,7 @@ def tcp(source: str, target: str, port: int, payload: bytes = b"") -> bytes:
 
 
 def internet_checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -25,7 +26,7 @@ REMEMBER = "window.kept = true; addEventListener('pageshow', ({ persisted }) => 
 @asynccontextmanager
 async def with_history(browsers: Browsers, server: ServerProcess, browser: str) -> AsyncIterator[Person]:
     """Somebody whose browser keeps pages that were left. It is a browser of its own: Playwright turns that off."""
-    options = {"ignore_default_args": ["--disable-back-forward-cache"]} if browser == "chromium" else {}
+    options: dict[str, Any] = {"ignore_default_args": ["--disable-back-forward-cache"]} if browser == "chromium" else {}
     async with await launch(browsers.playwright, browser, **options) as started:
         person = await Person.arrive(started, f"http://localhost:{server.port}")
         yield person

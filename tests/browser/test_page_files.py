@@ -90,8 +90,8 @@ async def test_nothing_is_left_of_a_file_that_is_not_taken_after_all(arrive: Arr
 
 
 async def test_without_such_a_folder_a_file_is_kept_in_memory(arrive: Arrive, tmp_path: Path) -> None:
-    async def arrive_without() -> Person:
-        person = await arrive()
+    async def arrive_without(browser: str | None = None) -> Person:
+        person = await arrive(browser)
         refuse = "() => Promise.reject(new DOMException('', 'SecurityError'))"
         await person.context.add_init_script(f"StorageManager.prototype.getDirectory = {refuse};")
         return person

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -20,7 +21,7 @@ from support.server_process import ServerProcess
 async def test_two_people_talk_on_a_page_at_a_sub_path(chromium: Browser, tmp_path: Path, way: str) -> None:
     port = free_port()
     base = f"http://localhost:{port}"
-    settings = {"base_path": "/aldis"} if way == "kept" else {}
+    settings: dict[str, Any] = {"base_path": "/aldis"} if way == "kept" else {}
     async with (
         ServerProcess(tmp_path, names=f"localhost:{port}", **settings) as server,
         nginx(tmp_path / "nginx", port, PASS + HOST + SUB_PATHS[way].format(server=server.port)),

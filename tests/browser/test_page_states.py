@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import pytest
 from playwright.async_api import Browser, Page
@@ -21,6 +21,10 @@ async (rules) => {
 }
 """
 COLOUR_RULES = ["color-contrast", "link-in-text-block"]
+SCHEMES: Final[tuple[tuple[Literal["light", "dark"], list[str] | None], ...]] = (
+    ("light", None),
+    ("dark", COLOUR_RULES),
+)
 # Whatever has more in it than fits, unless it says so by an ellipsis, or is a field that scrolls with the cursor.
 TOO_WIDE = """
 (width) => {
@@ -62,7 +66,7 @@ async def test_every_state_is_accessible_and_fits(chromium: Browser, kind: str, 
     async def look(state: str, page: Page) -> None:
         grounds = set()
         # The rest is the same in light and dark.
-        for scheme, rules in (("light", None), ("dark", COLOUR_RULES)):
+        for scheme, rules in SCHEMES:
             await page.emulate_media(color_scheme=scheme)
             grounds.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
             faults.extend((state, scheme, violation) for violation in await violations(page, rules))

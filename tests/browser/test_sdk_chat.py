@@ -10,6 +10,7 @@ from hashlib import sha256
 import pytest
 
 from aldis.peer.connection import PeerState
+from aldis.store.messages.content import Sendable
 from browser.conftest import IN_BOTH, Arrive
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
@@ -17,7 +18,7 @@ from support.stores import contents, read, stores, until_peer, until_state
 from support.tabs import Tab, tabs
 
 ENGINES = ("wrtc", "aiortc")
-VALUES = ["text", "", "\U0001f441 ü", {"json": [1, 2.5, None, True]}, [], 7, None]
+VALUES: list[Sendable] = ["text", "", "\U0001f441 ü", {"json": [1, 2.5, None, True]}, [], 7, None]
 SHA256 = "Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', DATA)))"
 
 

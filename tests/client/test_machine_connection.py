@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -431,14 +432,15 @@ def test_the_client_can_be_closed_in_every_phase_and_again(phase: Phase) -> None
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_every_call_of_the_transport_is_safe_in_every_phase(phase: Phase) -> None:
-    for call in (
+    calls: tuple[Callable[[Bench], object], ...] = (
         lambda b: b.say_text("{}"),
         lambda b: b.say(type="pong"),
         lambda b: b.do(lambda m, now: m.heard(now)),
         lambda b: b.do(lambda m, now: m.tick(now)),
         lambda b: b.fail_to_connect(),
         lambda b: b.lose(),
-    ):
+    )
+    for call in calls:
         call(in_phase(phase))
 
 

@@ -27,10 +27,10 @@ async def test_a_reader_that_waits_is_woken() -> None:
     assert not reading.done()
     stream.put(GoingAway(1))
     assert await reading == GoingAway(1)
-    reading = asyncio.create_task(anext(stream, None))
+    last = asyncio.create_task(anext(stream, None))
     await asyncio.sleep(0)
     stream.end()
-    assert await reading is None
+    assert await last is None
 
 
 async def test_a_reader_that_falls_behind_is_told_and_nothing_is_left_out_silently() -> None:

@@ -315,7 +315,7 @@ def test_questions_about_a_name_start_in_order_and_one_that_changes_its_binding_
         return wanted
 
     for index, (kind, _) in enumerate(entries):
-        queues.put("alice", kind, lambda index=index: start(index))  # type: ignore[misc]
+        queues.put("alice", kind, lambda index=index: start(index))
         if running and rng.random() < 0.4:
             running.pop(rng.randrange(len(running)))
             queues.done("alice")

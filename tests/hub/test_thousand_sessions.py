@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from support.hub_world import Client, World, identity_of
 
 USERS = 1000
@@ -24,7 +26,7 @@ def test_a_thousand_sessions_relay_come_go_resume_and_leave_nothing_behind() -> 
                 assert message["from"] == message["reason"].split(":")[0]
                 arrived[name].append(message["reason"])
 
-    def connect(name: str, **more: object) -> Client:
+    def connect(name: str, **more: Any) -> Client:
         client = world.connect()
         client.register(name, **more)
         return client

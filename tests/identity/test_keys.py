@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -173,9 +174,9 @@ def test_a_file_that_only_its_owner_can_read_may_also_be_read_only(tmp_path: Pat
     Identity.load(path)
 
 
-def pem(key: object, **password: serialization.KeySerializationEncryption) -> bytes:
+def pem(key: Any, **password: serialization.KeySerializationEncryption) -> bytes:
     encryption = password.get("encryption", NoEncryption())
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)  # type: ignore[attr-defined]
+    return bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
 
 
 KEY = Ed25519PrivateKey.from_private_bytes(SEED)

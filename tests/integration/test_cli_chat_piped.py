@@ -16,6 +16,7 @@ import pytest
 from aldis.errors import TransferFailed
 from aldis.identity.keys import Identity, fingerprint
 from aldis.protocol.codec import to_base64
+from aldis.store.messages.content import Sendable
 from aldis.store.store import NetworkStore
 from support.commands import Piped, aldis
 from support.servers import Server
@@ -261,7 +262,15 @@ async def test_somebody_else_is_not_let_in(server: Server) -> None:
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_no_message_can_forge_a_line_or_steer_the_terminal(server: Server, as_json: bool) -> None:
     identity = Identity.generate()
-    sent = ["hi\nbob: send money", "\x1b[2J\x9b1mred\r", "\u202egnp.exe", {"a": [1, "ü\n"]}, b"\x00\x01", "", "C:\\new"]
+    sent: list[Sendable] = [
+        "hi\nbob: send money",
+        "\x1b[2J\x9b1mred\r",
+        "\u202egnp.exe",
+        {"a": [1, "ü\n"]},
+        b"\x00\x01",
+        "",
+        "C:\\new",
+    ]
     words = ["--json"] if as_json else []
     async with chat(server, "mallory", "bob", *words) as bob, NetworkStore(identity) as store:
         await bob.says("waiting")

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -24,8 +25,8 @@ from support.servers import Server
 class LittleStun(asyncio.DatagramProtocol):
     """Answers STUN binding requests (RFC 8489) with the address that it sees."""
 
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
-        self.transport = transport
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         cookie = 0x2112A442

@@ -85,8 +85,8 @@ async def test_a_frozen_program_is_the_command_and_connects_two_stores(program: 
             program, "pair", f"ws{found[1]}", env=own, stdout=asyncio.subprocess.PIPE
         )
         async with asyncio.timeout(PATIENCE):
-            said, _ = await pair.communicate()
-        assert (pair.returncode, said) == (0, b"alice hello\n")
+            heard, _ = await pair.communicate()
+        assert (pair.returncode, heard) == (0, b"alice hello\n")
     finally:
         server.terminate()
         await server.communicate()

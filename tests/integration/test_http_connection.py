@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,7 +141,7 @@ async def test_a_connection_of_the_page_may_become_a_websocket(server: Signaling
 async def test_all_that_on_the_event_loop_of_a_real_server(tmp_path: Path, tls: bool) -> None:
     files = make_certificates(tmp_path)
     context = ssl.create_default_context(cafile=str(files.ca)) if tls else None
-    settings = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
+    settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
     async with ServerProcess(tmp_path, names="h", **settings) as server:
         async with visit(server.port, context) as visitor:
             for _ in range(3):

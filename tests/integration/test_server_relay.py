@@ -181,7 +181,12 @@ async def test_a_user_that_unregisters_is_offline_and_keeps_the_connection(serve
 
 async def test_ice_servers_come_with_credentials_of_their_own() -> None:
     config = ServerConfig(
-        port=0, admin_port=None, data=":memory:", stun="stun:s.example", turn="turn:t.example", turn_secret="secret"
+        port=0,
+        admin_port=None,
+        data=":memory:",
+        stun=("stun:s.example",),
+        turn=("turn:t.example",),
+        turn_secret="secret",
     )
     async with SignalingServer(config) as server, await RawClient.connect(server.port) as alice:
         await alice.register("alice")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ async def registers(url: str, name: str) -> None:
 @pytest.mark.parametrize("way", SUB_PATHS)
 async def test_clients_reach_a_server_at_a_sub_path_however_they_write_it(tmp_path: Path, way: str) -> None:
     port = free_port()
-    settings = {"base_path": "/aldis"} if way == "kept" else {}
+    settings: dict[str, Any] = {"base_path": "/aldis"} if way == "kept" else {}
     async with ServerProcess(tmp_path, names=f"127.0.0.1:{port},localhost:{port}", **settings) as server:
         async with nginx(tmp_path / "nginx", port, PASS + HOST + SUB_PATHS[way].format(server=server.port)):
             for number, path in enumerate(("aldis", "aldis/", "aldis/ws", "aldis/ws/")):

@@ -27,6 +27,7 @@ from aldis.errors import (
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerState
+from aldis.store.messages.content import Sendable
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
 from support.patience import PATIENCE
@@ -59,7 +60,7 @@ async def test_two_stores_chat_both_ways(first: str, second: str) -> None:
         await alice.connect_to_peer("bob")
         assert alice.state.peers["bob"].state is PeerState.CONNECTED
         await until_state(bob, "alice", PeerState.CONNECTED)
-        values = ["text", "", b"\x00bytes", b"", {"json": [1, 2.5, None, True]}, [], 7, None]
+        values: list[Sendable] = ["text", "", b"\x00bytes", b"", {"json": [1, 2.5, None, True]}, [], 7, None]
         for value in values:
             alice.send("bob", value)
             bob.send("alice", value)
@@ -257,7 +258,7 @@ async def test_leaving_fails_what_was_not_delivered_and_ends_the_iterators() -> 
     async with nothing_left_behind(), running_server() as server, stores(server.url, "alice") as (alice,):
         delivery = alice.send("bob", "never read")
         ignored = alice.send("bob", "never asked for")
-        waiting = asyncio.create_task(anext(alice.messages()))
+        waiting = asyncio.ensure_future(anext(alice.messages()))
         drained = asyncio.create_task(alice.drain())
         calling = asyncio.create_task(alice.connect_to_peer("bob"))
         states: list[SignalingState] = []

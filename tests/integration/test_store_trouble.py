@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from aldis.client.client import SignalingClient
-from aldis.client.events import SignalingEvent, SignalingState
+from aldis.client.events import (
+    AnswerReceived,
+    ByeReceived,
+    CandidateReceived,
+    OfferReceived,
+    SignalingEvent,
+    SignalingState,
+)
 from aldis.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -482,7 +489,7 @@ class Rogue:
         return self.peer
 
     def _event(self, event: SignalingEvent) -> None:
-        if hasattr(event, "sender"):
+        if isinstance(event, OfferReceived | AnswerReceived | CandidateReceived | ByeReceived):
             self.peer.receive(event)
 
     async def close(self) -> None:

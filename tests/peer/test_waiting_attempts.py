@@ -48,7 +48,9 @@ async def test_an_offer_waits_with_its_candidates_and_connects_when_its_turn_com
     busy = Busy()
     async with two(busy) as (link, alice, bob):
         alice.peer.connect()
-        await link.signal.until(lambda: None in [m.event.candidate for m in link.of(CandidateReceived)], "the last one")
+        await link.signal.until(
+            lambda: any(event.candidate is None for event in link.events(CandidateReceived)), "the last"
+        )
         for repeated in link.of(OfferReceived):  # as an impolite side does, and a server may
             link.deliver(repeated)
         assert link.of(AnswerReceived) == []
@@ -98,5 +100,5 @@ async def test_closing_tells_whoever_waits_for_an_answer() -> None:
         await link.until_sent(CandidateReceived, "alice")
         await bob.peer.close("the other side has left")
         await alice.until_state(PeerState.FAILED)
-        assert [m.event.reason for m in link.of(ByeReceived, "bob")] == ["the other side has left"]
+        assert [event.reason for event in link.events(ByeReceived, "bob")] == ["the other side has left"]
         assert busy.slots.answers.waiting == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from platformdirs import user_data_path
@@ -122,7 +123,8 @@ def test_a_value_that_cannot_be_used_names_setting_source_and_what_is_expected(
         ({}, {}, file, f"in {file} "),
         (None, {}, None, ""),
     ):
-        make = partial(ServerConfig, **{name: value}) if flags is None else partial(load_config, flags, environ, path)
+        wrong: dict[str, Any] = {name: value}
+        make = partial(ServerConfig, **wrong) if flags is None else partial(load_config, flags, environ, path)
         with pytest.raises(ConfigError) as raised:
             make()
         assert raised.value.setting == name
@@ -194,7 +196,7 @@ def test_the_secret_is_in_no_error_and_no_representation() -> None:
 def test_settings_cannot_be_changed_and_all_are_explained() -> None:
     config = ServerConfig()
     with pytest.raises(FrozenInstanceError):
-        config.port = 1  # type: ignore[misc]
+        config.port = 1
     assert [*SETTINGS, "warnings"] == [field.name for field in fields(ServerConfig)]
     for name in SETTINGS:
         assert help_of(name).endswith(".")
@@ -211,7 +213,7 @@ def test_a_base_path_is_read_without_its_last_slash_and_names_as_clients_send_th
     assert ServerConfig(names=("Bücher.example:443",)).names == ("xn--bcher-kva.example",)
     for setting in ({"base_path": "a"}, {"base_path": "//a"}, {"base_path": "/a b"}, {"names": ("a.example:99999",)}):
         with pytest.raises(ConfigError):
-            ServerConfig(**setting)  # type: ignore[arg-type]
+            ServerConfig(**setting)
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_the_key_that_a_proof_claims_is_read_or_not() -> None:
 def test_state_cannot_be_changed() -> None:
     state = StoreState(peers=StoreState().peers)
     with pytest.raises(FrozenInstanceError):
-        state.user_id = "x"  # type: ignore[misc]
+        state.user_id = "x"
     with pytest.raises(TypeError):
         state.peers["bob"] = PeerView("bob")  # type: ignore[index]
 

@@ -71,7 +71,7 @@ async def test_who_iterates_slowly_sees_the_newest_state_and_the_last_one() -> N
     feed.publish(A)
     feed.publish(B)
     assert await anext(states) == B
-    waiting = asyncio.create_task(anext(states))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(anext(states))
     await asyncio.sleep(0)
     assert not waiting.done()
     feed.publish(C)
@@ -85,7 +85,7 @@ async def test_waiting_for_a_state_can_be_cancelled() -> None:
     feed = StateFeed()
     states = States(feed)
     await anext(states)
-    waiting = asyncio.create_task(anext(states))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(anext(states))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait({waiting})
@@ -97,7 +97,7 @@ async def test_an_end_wakes_who_waits_for_a_state() -> None:
     feed = StateFeed()
     states = States(feed)
     await anext(states)
-    waiting = asyncio.create_task(anext(states))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(anext(states))
     await asyncio.sleep(0)
     feed.close()
     with pytest.raises(StopAsyncIteration):

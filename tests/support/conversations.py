@@ -117,8 +117,8 @@ class Conversation:
     def _match(self, name: str, expected: Any, said: Any) -> Any:
         """`expected` with its placeholders filled in from what was said where they are new."""
         if isinstance(expected, dict):
-            values = said if isinstance(said, dict) else {}
-            return {key: self._match(name, value, values.get(key)) for key, value in expected.items()}
+            fields = said if isinstance(said, dict) else {}
+            return {key: self._match(name, value, fields.get(key)) for key, value in expected.items()}
         if isinstance(expected, list):
             values = said if isinstance(said, list) else []
             padded = values + [None] * len(expected)

@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from aldis.backends.base import ClaimBinding, FindBinding, Question
+from aldis.backends.base import ClaimBinding, FindBinding, Question, RotateBinding
 from aldis.client.backoff import Backoff
 from aldis.client.effects import CloseTransport, Completed, Dial, Failed, Happened, Noted, Result, Send
 from aldis.client.events import SignalingEvent
@@ -87,6 +87,7 @@ class HubPair:
                 return self.keys.setdefault(question.user_id, question.public_key)
             case FindBinding():
                 return self.keys.get(question.user_id)
+        assert isinstance(question, RotateBinding)
         if self.keys.get(question.user_id) != question.old_key:
             return False
         self.keys[question.user_id] = question.new_key

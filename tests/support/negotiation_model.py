@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
-from aldis.peer import negotiation as n
+from aldis.peer import commands as n
 from aldis.peer.commands import Command
-from aldis.peer.negotiation import Negotiation, PeerState
+from aldis.peer.negotiation import _FRAGMENT, Negotiation, PeerState
 from aldis.protocol.messages import Candidate, Capabilities
 
 ATTEMPT, HEAL = 30.0, 15.0
@@ -144,7 +144,7 @@ class Half:
             case n.ApplyAnswer(_, _, sdp):
                 engine.remote = sdp
         if name in self.engines and not isinstance(command, n.AddCandidate):
-            fragment = n._FRAGMENT.findall(engine.local)
+            fragment = _FRAGMENT.findall(engine.local)
             candidate = Candidate("candidate", "0", 0, fragment[0] if fragment else None)
             self.do(self.machine.candidate_gathered(name, candidate))
 

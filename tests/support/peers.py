@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 # Before anything makes a wrtc connection; the other way (`allow_loopback`) comes too late once somebody has.
 os.environ["WRTC_ALLOW_LOOPBACK"] = "1"
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
-from aldis.errors import PeerError
+from aldis.errors import IdentityError, PeerError
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerConnection, PeerState, PeerTiming
@@ -230,6 +230,7 @@ class FakeTimers:
 # --- PeerConnections over a link in memory ----------------------------------------------------------------------------
 
 Message = OfferReceived | AnswerReceived | CandidateReceived | ByeReceived
+OneKind = TypeVar("OneKind", OfferReceived, AnswerReceived, CandidateReceived, ByeReceived)
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,10 @@ class Link:
     def of(self, kind: type[Message], sender: str | None = None) -> list[Passed]:
         """What has been sent of a kind."""
         return [m for m in self.passed if isinstance(m.event, kind) and sender in (None, m.sender)]
+
+    def events(self, kind: type[OneKind], sender: str | None = None) -> list[OneKind]:
+        """What has been sent of a kind, as the other side would get it."""
+        return [m.event for m in self.passed if isinstance(m.event, kind) and sender in (None, m.sender)]
 
 
 class Sender:
@@ -328,8 +333,8 @@ class Told:
     """What a `PeerListener` was told, in order."""
 
     states: list[PeerState] = field(default_factory=list)
-    errors: list[PeerError] = field(default_factory=list)
-    refusals: list[PeerError] = field(default_factory=list)
+    errors: list[PeerError | IdentityError] = field(default_factory=list)
+    refusals: list[PeerError | IdentityError] = field(default_factory=list)
     hellos: list[Hello] = field(default_factory=list)
     frames: list[Chunk | Ack] = field(default_factory=list)
     writable: int = 0
@@ -382,7 +387,7 @@ class Side:
     def receive(self, event: Message) -> None:
         self.peer.receive(event)
 
-    def state_changed(self, state: PeerState, error: PeerError | None) -> None:
+    def state_changed(self, state: PeerState, error: PeerError | IdentityError | None) -> None:
         assert state is not PeerState.CONNECTED or self.open, "connected without a channel"
         self.told.states.append(state)
         if error is not None:
@@ -410,7 +415,7 @@ class Side:
         self.told.writable += 1
         self.signal.changed()
 
-    def refused(self, error: PeerError) -> None:
+    def refused(self, error: PeerError | IdentityError) -> None:
         self.told.refusals.append(error)
         self.signal.changed()
 

@@ -257,7 +257,7 @@ def test_a_message_becomes_these_frames(vector: dict[str, Any]) -> None:
 CONTROLS = vectors("controls")
 
 
-def named(vectors: list[dict[str, Any]]) -> Any:
+def named(vectors: list[dict[str, Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("vector", vectors, ids=lambda vector: vector["name"])
 
 

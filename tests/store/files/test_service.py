@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -311,12 +312,13 @@ async def test_only_an_offer_of_the_other_side_can_be_accepted_or_declined_and_o
         side.hear(FileOffer(ID, "b", 5, ""))
         (incoming,) = side.incoming
         incoming.accept(tmp_path)
-        for wrong in (
+        misuses: tuple[Callable[[], object], ...] = (
             lambda: outgoing.accept(tmp_path),
             outgoing.decline,
             lambda: incoming.accept(tmp_path),
             incoming.decline,
-        ):
+        )
+        for wrong in misuses:
             with pytest.raises(StateError):
                 wrong()
         assert repr(incoming) == "<Transfer of 'b' from peer: running, 0 of 5 bytes>"

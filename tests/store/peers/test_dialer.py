@@ -60,7 +60,7 @@ class Target:
         return self.kept or self.queued > 0
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)  # type: ignore[arg-type]
+        task = asyncio.create_task(work, name=name)
         self.tasks.append(task)
         return task
 
