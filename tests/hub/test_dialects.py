@@ -32,7 +32,7 @@ def test_the_first_sub_protocol_that_is_known_chooses_the_dialect(offered: list[
 
 
 def test_each_dialect_admits_its_own_messages_before_a_registration() -> None:
-    kinds = [m.Register, m.Prove, m.Ping, m.Discover, m.Offer, m.Rotate]
+    kinds: list[type[Struct]] = [m.Register, m.Prove, m.Ping, m.Discover, m.Offer, m.Rotate]
     assert [kind for kind in kinds if V1.admits(kind)] == [m.Register, m.Prove, m.Ping]
     assert [kind for kind in kinds if CLASSIC.admits(kind)] == [m.Register, m.Ping, m.Discover]
 
