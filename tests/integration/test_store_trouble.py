@@ -37,7 +37,7 @@ from aldis.peer.engine import EngineConfig, EngineState
 from aldis.peer.engines.catalog import load_engine
 from aldis.peer.transport import PeerTransport
 from aldis.peer.trust import Trust
-from aldis.protocol.channel import Ack, Chunk, Content, Hello, encode_ack, encode_message
+from aldis.protocol.channel import MAX_MESSAGE, Ack, Chunk, Content, Hello, encode_ack, encode_message
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
 from support.patience import PATIENCE
@@ -507,8 +507,17 @@ class Rogue:
         self.signal.changed()
 
     def channel_closed(self) -> None: ...
-    def writable(self) -> None: ...
+    def writable(self) -> None:
+        self.signal.changed()
+
     def refused(self, error: object) -> None: ...
+
+    async def pour(self, frames: list[bytes]) -> None:
+        """Send as the channel has room, until all is sent or the connection has ended."""
+        for frame in frames:
+            await self.signal.until(
+                lambda frame=frame: self.peer.send_frame(frame) or self.state is not PeerState.CONNECTED, "room"
+            )
 
 
 @pytest.mark.parametrize(
@@ -547,24 +556,24 @@ async def test_a_peer_that_breaks_the_protocol_loses_its_connection_and_harms_no
 
 
 async def test_who_sends_more_than_there_is_room_for_is_cut_off_and_others_are_not() -> None:
-    limits = StoreLimits(arriving_size=600_000)
+    limits = StoreLimits(arriving_size=MAX_MESSAGE)
     async with (
         running_server() as server,
         stores(server.url, "alice", limits=limits) as (alice,),
         stores(server.url, "bob") as (bob,),
     ):
-        rogue = Rogue(server.url, "rogue")
+        rogues = [Rogue(server.url, name) for name in ("first", "second")]
         try:
-            peer = await rogue.call("alice")
-            big = encode_message(Content.BYTES, 1, bytes(2 * 1024 * 1024))
-            for frame in big[:-1]:
-                if not peer.send_frame(frame):
-                    break
-            await until_state(alice, "rogue", PeerState.FAILED)
+            for rogue in rogues:
+                await rogue.call("alice")
+                # Together more than there is room for, and neither ends its message.
+                await rogue.pour(encode_message(Content.BYTES, 1, bytes(MAX_MESSAGE * 2 // 3))[:-1])
+            await until_state(alice, "first", PeerState.FAILED)
             bob.send("alice", b"x" * 500_000)
             assert await contents(alice, 1) == [b"x" * 500_000]
         finally:
-            await rogue.close()
+            for rogue in rogues:
+                await rogue.close()
 
 
 async def test_an_offer_of_a_stranger_who_has_no_key_makes_no_peer() -> None:

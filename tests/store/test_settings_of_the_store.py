@@ -12,6 +12,7 @@ from aldis.errors import ConfigError, UsageError
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerTiming
+from aldis.protocol.channel import MAX_MESSAGE
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
 
@@ -51,6 +52,11 @@ def test_times_of_peer_connections_are_seconds(name: str) -> None:
 def test_limits_are_integers(name: str) -> None:
     for value in (float("nan"), float("inf"), 0, -1, True, "5", None, 1.5, 10**400):
         refused(lambda value=value: StoreLimits(**{name: value}), f"limits.{name}")
+
+
+def test_there_is_room_for_the_largest_message_while_it_arrives() -> None:
+    refused(lambda: StoreLimits(arriving_size=MAX_MESSAGE - 1), "limits.arriving_size")
+    assert StoreLimits(arriving_size=MAX_MESSAGE).arriving_size == MAX_MESSAGE
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, True, "5", 1e10])

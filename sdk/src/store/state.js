@@ -6,6 +6,7 @@
  * cannot be frozen in JavaScript: they are a copy.) It does not know how any of it comes about.
  */
 import { settings } from '../client/settings.js';
+import { MAX_MESSAGE } from '../protocol/channel.js';
 
 /** @import { SignalingState } from '../client/events.js' */
 /** @import { AldisError } from '../errors.js' */
@@ -66,7 +67,8 @@ import { settings } from '../client/settings.js';
  *   and the senders hold back. 1,000
  * @property {number} unreadSize The same in bytes. 32 MiB
  * @property {number} arrivingSize All that has arrived in part, or waits behind the unread messages, of all peers
- *   together; beyond it the channel with most of it is ended, and its peer sends again later. 128 MiB
+ *   together, at least the largest message (16 MiB); beyond it the channel with most of it is ended, and its peer sends
+ *   again later. 128 MiB
  */
 
 /** @type {Omit<StoreState, 'peers'>} */
@@ -83,12 +85,18 @@ const LIMITS = {
 };
 
 /**
- * The limits of a store: the defaults, with changes. Throws `ConfigError` for what is no whole number from 1 up.
+ * The limits of a store: the defaults, with changes. Throws `ConfigError` for what is no whole number from 1 up, and for
+ * an `arrivingSize` in which the largest message has no room: it would never arrive, nor anything behind it.
  *
  * @param {Partial<StoreLimits>} [changes]
  */
 export const storeLimits = (changes) =>
-  settings(LIMITS, changes, 'limits', (value) => Number.isInteger(value) && value >= 1);
+  settings(
+    LIMITS,
+    changes,
+    'limits',
+    (value, name) => Number.isInteger(value) && value >= (name === 'arrivingSize' ? MAX_MESSAGE : 1),
+  );
 
 /**
  * How a peer stands.

@@ -17,11 +17,12 @@ import { Identity } from '../../src/identity/keys.js';
 import { MemoryPins } from '../../src/identity/pins.js';
 import { PeerConnection } from '../../src/peer/connection.js';
 import { Trust } from '../../src/peer/trust.js';
-import { encodeAck, encodeMessage } from '../../src/protocol/channel.js';
+import { encodeAck, encodeMessage, MAX_MESSAGE } from '../../src/protocol/channel.js';
 import * as Content from '../../src/protocol/kinds.js';
 import { toBase64 } from '../../src/protocol/codec.js';
 import { camera } from '../support/fake_media.js';
 import { served, startServer } from '../support/server.js';
+import { until as untilTrue } from '../support/peers.js';
 import { contents, QUICK, take, until, untilIt, untilPeer, World } from '../support/stores.js';
 
 const unhandled = [];
@@ -415,8 +416,8 @@ test('the number of peers is limited, and those that are done make place', async
 });
 
 /** A registered user with a true connection, who sends what they like. */
-async function rogue(t, world, url) {
-  const client = new SignalingClient(url, 'rogue');
+async function rogue(t, world, url, name = 'rogue') {
+  const client = new SignalingClient(url, name);
   t.after(() => client.close());
   await client.connect();
   const identity = await Identity.generate();
@@ -425,9 +426,9 @@ async function rogue(t, world, url) {
   const opened = new Promise((resolve) => (connected = resolve));
   const peer = new PeerConnection({
     config: () => ({}),
-    local: 'rogue',
+    local: name,
     remote: 'alice',
-    trust: new Trust(identity, 'rogue', client.server, new MemoryPins()),
+    trust: new Trust(identity, name, client.server, new MemoryPins()),
     signaling: client,
     hello: () => ({ type: 'hello', version: 1, stream: 'rogue', next: 1, features: [], received: null }),
     timing: QUICK,
@@ -479,12 +480,16 @@ test('who sends more than there is room for is cut off, and others are not', asy
     world,
     stores: [bob],
   } = await scene(t, 'bob');
-  const alice = await world.join('alice', { limits: { arrivingSize: 600_000 } });
-  const peer = await rogue(t, world, server.url);
-  for (const frame of encodeMessage(Content.BYTES, 1, new Uint8Array(2 * 1024 * 1024)).slice(0, -1)) {
-    peer.sendFrame(frame);
+  const alice = await world.join('alice', { limits: { arrivingSize: MAX_MESSAGE } });
+  // Together more than there is room for, and neither ends its message.
+  const frames = encodeMessage(Content.BYTES, 1, new Uint8Array((MAX_MESSAGE * 2) / 3)).slice(0, -1);
+  for (const name of ['first', 'second']) {
+    const peer = await rogue(t, world, server.url, name);
+    for (const frame of frames) {
+      await untilTrue(() => peer.sendFrame(frame) || peer.state !== 'connected');
+    }
   }
-  await untilPeer(alice, 'rogue', ({ state }) => state === 'failed');
+  await untilPeer(alice, 'first', ({ state }) => state === 'failed');
   bob.send('alice', new Uint8Array(500_000));
   assert.equal((await contents(alice, 1))[0].length, 500_000);
 });

@@ -16,6 +16,7 @@ from aldis.errors import AldisError
 from aldis.identity.keys import fingerprint
 from aldis.peer.connection import PeerState
 from aldis.peer.engine import EngineStats
+from aldis.protocol.channel import MAX_MESSAGE
 from aldis.settings import check_count
 from aldis.store.messages.content import Received
 
@@ -114,8 +115,8 @@ class StoreLimits:
     written to (see `callers`). `queue_messages`, `queue_size`: what waits for one peer; a message of any size
     is taken when none is waiting. `unread_messages`, `unread_size`: what has arrived and waits for the application;
     beyond it nothing is acknowledged, and the senders hold back. `arriving_size`: all that has arrived in part, or
-    waits behind the unread messages, of all peers together; beyond it the channel with most of it is ended, and its
-    peer sends again later.
+    waits behind the unread messages, of all peers together, at least the largest message (16 MiB); beyond it the
+    channel with most of it is ended, and its peer sends again later.
     """
 
     peers: int = 256
@@ -132,4 +133,5 @@ class StoreLimits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            check_count(f"limits.{name}", getattr(self, name))
+            # With less room than that a large message would never arrive, nor anything behind it.
+            check_count(f"limits.{name}", getattr(self, name), MAX_MESSAGE if name == "arriving_size" else 1)
