@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from aldis.hub.router import Router
-from aldis.hub.sessions import RelayResult
+from aldis.hub.sessions import Receipt, RelayResult
 from aldis.protocol import messages as m
 from support.hub_world import Client, World
 
@@ -73,14 +73,16 @@ class Sender:
         index = len(self.results)
         self.results.append(None)
 
-        def done(result: RelayResult) -> None:
+        def done(receipt: Receipt, result: RelayResult) -> None:
+            assert receipt is given
             assert returned, "called from within deliver"
             assert self.results[index] is None, "called twice"
             assert result is not RelayResult.PENDING
             self.results[index] = result
 
         returned = False
-        result = self._router.deliver(m.Bye(to, "alice", reason=reason), done)
+        given: Receipt = (self._client.session, m.Bye, to, index)
+        result = self._router.deliver(m.Bye(to, "alice", reason=reason), given, done)
         returned = True
         if result is not RelayResult.PENDING:
             self.results[index] = result

@@ -11,7 +11,7 @@ other (their payloads pass unread).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
@@ -27,7 +27,7 @@ from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.registration import Registrar
 from aldis.hub.router import LocalRouter, RouterFactory
-from aldis.hub.sessions import Connection, RelayResult, Session
+from aldis.hub.sessions import Connection, Receipt, RelayResult, Session
 from aldis.hub.settings import HubSettings, IceSource, NoIceServers
 from aldis.hub.stages import Stage
 from aldis.hub.stats import HubStats
@@ -40,11 +40,21 @@ from aldis.protocol.names import PROTOCOL
 
 # Each handler takes the struct that it is registered for, which a type checker cannot follow through a table.
 _Handler: TypeAlias = Callable[[Session, Any, float], RequestOutcome]
-_Relay: TypeAlias = Callable[[Session, Any], RequestOutcome]
+_Payload: TypeAlias = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]
 
 # Looked up once: an enum's member costs more to reach than all the rest of a comparison.
 _REGISTERED: Final = Stage.REGISTERED
 _SENT: Final = RelayResult.SENT
+
+# The messages that are relayed: a field of each, how to get its value, and whether that value fits. What decoding has
+# checked already needs no look: a `to` is never empty.
+_PAYLOADS: Final[dict[type[Struct], _Payload]] = {
+    m.Offer: ("offer", attrgetter("offer"), is_object),
+    m.Answer: ("answer", attrgetter("answer"), is_object),
+    m.IceCandidate: ("candidate", attrgetter("candidate"), is_object_or_null),
+    m.Bye: ("to", attrgetter("to"), bool),
+    m.Relay: ("to", attrgetter("to"), bool),
+}
 
 # Decoding says which type a bad frame meant only in words; for counting they are one kind.
 _UNREADABLE: Final = "unreadable"
@@ -78,6 +88,9 @@ class Hub:
         self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of, missed=self._missed)
         self.router = router(presence, watchers, outgoing, missed=self._missed)
         """Who is where."""
+        # Used for each message, so kept at hand.
+        self._deliver = self.router.deliver
+        self._relayed = self._after_relay
         self._lifecycle = lifecycle = Lifecycle(
             settings, outgoing=outgoing, lookups=lookups, presence=presence, watchers=watchers, router=self.router
         )
@@ -108,14 +121,7 @@ class Hub:
             m.Received: self._received,
             m.Ping: self._ping,
         }
-        self._relays: dict[type[Struct], _Relay] = {
-            m.Offer: self._offer,
-            m.Answer: self._answer,
-            m.IceCandidate: self._candidate,
-            m.Bye: self._relay,
-            m.Relay: self._relay,
-        }
-        self._tags = {kind: str(kind.__struct_config__.tag) for kind in (*self._handlers, *self._relays)}
+        self._tags = {kind: str(kind.__struct_config__.tag) for kind in (*self._handlers, *_PAYLOADS)}
         self._tallies = {kind: self.stats.handled[tag] for kind, tag in self._tags.items()}
 
     # --- what the transport calls -----------------------------------------------------------------------------------
@@ -142,18 +148,10 @@ class Hub:
             self._unreadable(session, text, now)
             return False
         kind = type(message)
-        re = message.id
         if session.stage is _REGISTERED:
-            relay = self._relays.get(kind)
-            if relay is not None:
-                outcome = relay(session, message)
-                if outcome is DONE:
-                    if re is not UNSET:
-                        self._outgoing.acknowledge(session, re)
-                    self._tallies[kind].count += 1
-                    return True
-                self._settle(session, self._tags[kind], re, outcome)
-                return False
+            payload = _PAYLOADS.get(kind)
+            if payload is not None:
+                return self._relay(session, message, kind, payload)  # type: ignore[arg-type]  # by its kind
         self._request(session, kind, message, now)
         return False
 
@@ -291,29 +289,30 @@ class Hub:
 
     # --- relaying ---------------------------------------------------------------------------------------------------
 
-    def _offer(self, session: Session, message: m.Offer) -> RequestOutcome:
-        return self._relay(session, message) if is_object(message.offer) else _without("offer")
-
-    def _answer(self, session: Session, message: m.Answer) -> RequestOutcome:
-        return self._relay(session, message) if is_object(message.answer) else _without("answer")
-
-    def _candidate(self, session: Session, message: m.IceCandidate) -> RequestOutcome:
-        return self._relay(session, message) if is_object_or_null(message.candidate) else _without("candidate")
-
-    def _relay(self, session: Session, message: m.Relayed) -> RequestOutcome:
-        """Pass a message on to its address."""
-        done = partial(self._relayed, session, type(message), message.to, message.id)
+    def _relay(self, session: Session, message: m.Relayed, kind: type[Struct], payload: _Payload) -> bool:
+        """Pass a message on to its address; True when it went out."""
+        re = message.id
+        field, value_of, fits = payload
+        if not fits(value_of(message)):
+            text = f"missing or wrong: {field}"
+            self._settle(session, self._tags[kind], re, RequestRefused(ErrorCode.MISSING_FIELDS, text))
+            return False
+        to = message.to
         message.from_ = session.address
         message.id = UNSET
-        result = self.router.deliver(message, done)
+        result = self._deliver(message, (session, kind, to, re), self._relayed)
         if result is _SENT:
-            return DONE
-        return PENDING if result is RelayResult.PENDING else _absent(message.to)
+            if re is not UNSET:
+                self._outgoing.acknowledge(session, re)
+            self._tallies[kind].count += 1
+            return True
+        if result is RelayResult.ABSENT:
+            self._settle(session, self._tags[kind], re, _absent(to))
+        return False
 
-    def _relayed(
-        self, session: Session, kind: type[Struct], to: str, re: m.RequestId | UnsetType, result: RelayResult
-    ) -> None:
+    def _after_relay(self, receipt: Receipt, result: RelayResult) -> None:
         """A message that was kept for its recipient has gone out, or the recipient has not come back."""
+        session, kind, to, re = receipt
         tag = self._tags[kind]
         if result is _SENT:
             self._outgoing.acknowledge(session, re)
@@ -395,10 +394,6 @@ class Hub:
     def _ping(self, session: Session, message: m.Ping, now: float) -> RequestOutcome:
         self._outgoing.send(session, m.Pong(message.id))
         return DONE
-
-
-def _without(field: str) -> RequestRefused:
-    return RequestRefused(ErrorCode.MISSING_FIELDS, f"missing or wrong: {field}")
 
 
 def _absent(address: str) -> RequestRefused:

@@ -157,8 +157,8 @@ class Lifecycle:
     def _settle(self, session: Session, result: RelayResult) -> None:
         """Say what has become of the messages that were kept for a session."""
         unsettled, session.unsettled = session.unsettled, None
-        for done in unsettled or ():
-            done(result)
+        for receipt, done in unsettled or ():
+            done(receipt, result)
 
     # --- lost connections -------------------------------------------------------------------------------------------
 

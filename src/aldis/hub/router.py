@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
-from aldis.hub.sessions import RelayResult, Session
+from aldis.hub.sessions import Delivered, Receipt, RelayResult, Session
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 
@@ -24,11 +24,11 @@ class Router(Protocol):
     def locate(self, user_id: str) -> m.PresenceMessage:
         """Whether a user is online, with which key and devices, as far as this process knows."""
 
-    def deliver(self, message: m.Relayed, done: Callable[[RelayResult], None]) -> RelayResult:
+    def deliver(self, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
         """Hand a message to the session that has its address, `message.to`.
 
-        After PENDING `done` is called exactly once, later, with SENT or ABSENT; after SENT and ABSENT never. What one
-        sender sends to one address arrives in this order.
+        After PENDING `done(receipt, result)` is called exactly once, later, with SENT or ABSENT; after SENT and ABSENT
+        never. What one sender sends to one address arrives in this order.
         """
 
     def publish(self, user_id: str) -> None:
@@ -58,7 +58,7 @@ class LocalRouter:
     def locate(self, user_id: str) -> m.PresenceMessage:
         return self._presence.of(user_id)
 
-    def deliver(self, message: m.Relayed, done: Callable[[RelayResult], None]) -> RelayResult:
+    def deliver(self, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
         target = self._newest(message.to) or self._presence.find(message.to)
         if target is None:
             return RelayResult.ABSENT
@@ -70,7 +70,7 @@ class LocalRouter:
             return RelayResult.ABSENT
         if target.unsettled is None:
             target.unsettled = []
-        target.unsettled.append(done)
+        target.unsettled.append((receipt, done))
         return RelayResult.PENDING
 
     def publish(self, user_id: str) -> None:

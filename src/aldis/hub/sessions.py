@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
+
+from msgspec import Struct, UnsetType
 
 from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
@@ -50,6 +52,15 @@ class RelayResult(Enum):
     SENT = auto()  # handed to its recipient's connection
     ABSENT = auto()  # the recipient is not online, or has not come back in time
     PENDING = auto()  # the recipient may come back; or another process is asked
+
+
+Receipt: TypeAlias = "tuple[Session, type[Struct], str, RequestId | UnsetType]"
+"""A message to another user, as long as it matters what becomes of it: its sender, type, address and request id.
+
+Not the message itself, which would keep all of the text that it came in.
+"""
+Delivered: TypeAlias = Callable[[Receipt, RelayResult], None]
+"""What is called with what has become of a message."""
 
 
 class WatchRequest:
@@ -124,5 +135,5 @@ class Session:
         self.waiting = False
         self.backlog: deque[bytes] | None = None
         self.backlog_bytes = 0
-        # While detached: for each message that is kept, what is to be called with what has become of it.
-        self.unsettled: list[Callable[[RelayResult], None]] | None = None
+        # While detached: the messages that are kept for it, and what is to be called with what has become of each.
+        self.unsettled: list[tuple[Receipt, Delivered]] | None = None
