@@ -232,7 +232,9 @@ export class NetworkStore {
   }
 
   /**
-   * Have `state.peers` show whether users are online, without connecting to them. Rejects with `SignalingError`,
+   * Have `state.peers` show whether users are online, without connecting to them. A user leaves the state again, or has
+   * `online` null, when the server does not take the watch over into a new session: it may have been started anew with a
+   * smaller limit of watched names. Call this again when there is room. Rejects with `SignalingError`,
    * `InvalidAddress`, `StateError`.
    *
    * @param {string[]} userIds

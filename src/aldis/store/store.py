@@ -237,7 +237,9 @@ class NetworkStore:
     async def watch(self, *user_ids: str) -> None:
         """Have `state.peers[...].online` of these users told from now on, without connecting to them.
 
-        Returns when the server has said how it stands. Raises `SignalingError`, `InvalidAddress`, `StateError`.
+        A user leaves the state again, or has `online` None, when the server does not take the watch over into a new
+        session: it may have been started anew with a smaller limit of watched names. Call this again when there is
+        room. Returns when the server has said how it stands. Raises `SignalingError`, `InvalidAddress`, `StateError`.
         """
         await self._ready().observe(user_ids)
 

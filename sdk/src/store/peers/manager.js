@@ -413,6 +413,20 @@ export class PeerManager {
       case 'presenceChanged':
         this.find(event.userId)?.presenceChanged(event);
         return;
+      case 'watchEnded': {
+        const { userIds, error } = event;
+        console.warn(`the server does not tell of ${userIds.length} users any more: ${error.message}`);
+        this.#ignore(userIds);
+        for (const peer of userIds.map((userId) => this.find(userId))) {
+          if (peer) {
+            // It has to be asked from now on whether the peer is there.
+            Object.assign(peer, { watched: false, online: null, devices: [] });
+            peer.dialer.poke(true);
+            this.peerChanged(peer);
+          }
+        }
+        return;
+      }
       case 'offerReceived':
       case 'answerReceived':
       case 'candidateReceived':

@@ -33,6 +33,7 @@ from aldis.client.events import (
     Registered,
     SignalingEvent,
     SignalingState,
+    WatchEnded,
 )
 from aldis.errors import (
     AldisError,
@@ -312,6 +313,8 @@ class PeerManager:
                 if not self._ice.hold_back(event, self._too_early):
                     self._peer_event(event)
                 return
+            case WatchEnded():
+                self._watch_ended(event)
             case Registered():
                 self._signaling_error = None
                 if self._keeping is not None and not self._closed:
@@ -331,6 +334,14 @@ class PeerManager:
             case _:
                 pass
         self.publish()
+
+    def _watch_ended(self, event: WatchEnded) -> None:
+        _log.warning("the server does not tell of %d users any more: %s", len(event.user_ids), event.error)
+        self._unobserve(event.user_ids)
+        for user_id in event.user_ids:
+            peer = self._peers.get(user_id)
+            if peer is not None:
+                peer.watch_ended()
 
     def _too_early(self, offer: OfferReceived) -> None:
         self._admission.refuse(offer, "still starting", RefusalCode.RATE_LIMITED, _START_PAUSE)

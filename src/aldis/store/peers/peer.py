@@ -264,6 +264,13 @@ class Peer:
         self.dialer.presence_changed(event.online, anew=anew)
         self._changed()
 
+    def watch_ended(self) -> None:
+        """The server does not say any more whether the peer is online: it has to be asked."""
+        self.watched = False
+        self._online, self._devices = None, ()
+        self.dialer.poke(now=True)
+        self._changed()
+
     def accept(self, *, changed: bool) -> None:
         """The application has accepted a key; `changed` when another one was pinned before."""
         self._key = self._context.pinned(self.user_id)
