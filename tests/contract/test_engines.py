@@ -443,6 +443,19 @@ async def test_loopback_addresses_are_offered_only_when_asked_for(name: str) -> 
         await end.connection.close()
 
 
+async def test_wrtc_offers_one_loopback_address_where_there_are_two() -> None:
+    """Each pair of candidates more is checked as long as the connection lives. What happens where there is only ::1 is
+    in `integration/test_only_ipv6.py`."""
+    end = EngineEnd("wrtc", LOOPBACK)
+    end.connection.open_channel("aldis.v1")
+    await end.connection.offer()
+    await end.until(lambda: None in end.candidates, "the end of candidates")
+    lines = [each.candidate for each in end.candidates if each is not None]
+    assert any(" 127.0.0.1 " in line for line in lines)
+    assert not [line for line in lines if " ::1 " in line]
+    await end.connection.close()
+
+
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 

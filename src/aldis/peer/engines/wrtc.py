@@ -47,6 +47,7 @@ _T = TypeVar("_T")
 
 _MEDIA: Final = re.compile(r"^m=(audio|video)\b", re.MULTILINE)
 _ADDRESS_FIELD: Final = 4  # of a candidate's fields (RFC 8839 section 5.1)
+_IPV4: Final = 4
 
 
 class WrtcEngine:
@@ -130,6 +131,10 @@ class _Connection:
         self._listener = listener
         self._allow_loopback = config.allow_loopback
         self._relay_watch = RelayWatch(config)
+        self._has_loopback = False  # a candidate on 127.0.0.1 was told
+        # Candidates on ::1 lead to the same programs, and make an idle connection cost half as much again. So they are
+        # told only when all is gathered and there was none on 127.0.0.1.
+        self._second_loopback: list[Candidate] = []
         self._closed = False
         self._channels: set[_Channel] = set()  # until they are closed: nobody else need hold them
         native.on("icecandidate", self._on_candidate)
@@ -249,21 +254,28 @@ class _Connection:
         candidate = event.candidate
         if candidate is None:
             self._relay_watch.gathered()
+            second, self._second_loopback = self._second_loopback, []
+            if not self._has_loopback:
+                for each in second:
+                    self._listener.candidate_gathered(each)
             self._listener.candidate_gathered(None)
             return
         if not candidate.candidate:
             return  # the end of one section; that of all follows
         self._relay_watch.saw(candidate.candidate)
-        if not self._allow_loopback and _is_loopback(candidate.candidate):
-            return  # somebody else in this process has asked for loopback
-        self._listener.candidate_gathered(
-            Candidate(
-                candidate.candidate,
-                candidate.sdp_mid,
-                candidate.sdp_m_line_index,
-                candidate.username_fragment,
-            )
+        found = Candidate(
+            candidate.candidate,
+            candidate.sdp_mid,
+            candidate.sdp_m_line_index,
+            candidate.username_fragment,
         )
+        loopback = _loopback_version(candidate.candidate)
+        if loopback is None or (self._allow_loopback and loopback == _IPV4):
+            self._has_loopback |= loopback is not None
+            self._listener.candidate_gathered(found)
+        elif self._allow_loopback:
+            self._second_loopback.append(found)
+        # Otherwise somebody else in this process has asked for loopback.
 
     def _on_state(self, event: webrtc.Event) -> None:
         del event
@@ -331,12 +343,14 @@ class _Channel:
             listener.channel_closed()
 
 
-def _is_loopback(candidate: str) -> bool:
+def _loopback_version(candidate: str) -> int | None:
+    """The IP version of a candidate on a loopback address; None for any other candidate."""
     fields = candidate.split()
     try:
-        return ipaddress.ip_address(fields[_ADDRESS_FIELD]).is_loopback
+        address = ipaddress.ip_address(fields[_ADDRESS_FIELD])
     except (IndexError, ValueError):  # a `.local` name
-        return False
+        return None
+    return address.version if address.is_loopback else None
 
 
 def _path_end(entry: object) -> PathEnd | None:
