@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from aldis.peer.slots import MAX_WAIT, MAX_WAITING, SLOT_SECONDS, AttemptSlots, PeerSlots, Slot, SlotQueue
+from aldis.peer.slots import (
+    MAX_SLOT_SECONDS,
+    MAX_WAIT,
+    MAX_WAITING,
+    SLOT_SECONDS,
+    AttemptSlots,
+    PeerSlots,
+    Slot,
+    SlotQueue,
+)
 from support.peers import FakeTimers
 
 
@@ -59,6 +68,58 @@ def test_a_turn_that_is_not_released_ends_by_itself() -> None:
     assert attempts.came == ["alice-1", "bob-1"]
     attempts.release("alice-1", "alice-1")  # that it is released afterwards takes nothing from others
     assert attempts.queue.held == 1
+
+
+def held_at_once(takes: float, opens: bool, attempts: int = 200) -> int:
+    """How many attempts are under way at most, of many that all take so long."""
+    timers = FakeTimers()
+    queue = SlotQueue(2, timers)
+    under_way: set[int] = set()
+    most = 0
+
+    def start(number: int) -> None:
+        nonlocal most
+        under_way.add(number)
+        most = max(most, len(under_way))
+        timers.call_later(takes, lambda: end(number))
+
+    def end(number: int) -> None:
+        under_way.discard(number)
+        slots[number].release(opened=opens)
+
+    slots = [queue.ask(number, lambda number=number: start(number)) for number in range(attempts)]
+    for number in (0, 1):
+        start(number)
+    while under_way:
+        timers.advance(0.125)
+    return most
+
+
+def test_where_attempts_take_long_because_the_machine_is_busy_slots_last_as_long() -> None:
+    assert held_at_once(SLOT_SECONDS / 2, opens=True) == 2
+    assert held_at_once(3 * SLOT_SECONDS, opens=True) <= 2 * 4
+    timers = FakeTimers()
+    queue = SlotQueue(1, timers)
+    for _ in range(100):
+        slot = queue.ask("alice", lambda: None)
+        timers.advance(3 * SLOT_SECONDS)
+        slot.release(opened=True)
+        timers.advance(0)
+    queue.ask("alice", lambda: None)
+    timers.advance(5.9 * SLOT_SECONDS)
+    assert queue.held == 1
+    for _ in range(100):
+        slot = queue.ask("bob", lambda: None)
+        timers.advance(60)
+        slot.release(opened=True)
+        timers.advance(0)
+    queue.ask("bob", lambda: None)
+    timers.advance(MAX_SLOT_SECONDS)
+    assert queue.held == 0
+
+
+def test_attempts_that_fail_late_hold_up_nobody() -> None:
+    assert held_at_once(30.0, opens=False) >= 2 * 30 / SLOT_SECONDS - 2
 
 
 def test_who_leaves_the_queue_is_not_called() -> None:
@@ -147,7 +208,7 @@ def test_an_offer_that_crosses_our_call_is_taken_at_once() -> None:
     peer.slots.call()
     peer.slots.offered("one", "sdp")
     assert peer.log == ["call", "answer sdp"]
-    peer.slots.settled()
+    peer.slots.settled(opened=True)
     assert world.slots.calls.held == 0
 
 
@@ -214,6 +275,6 @@ def test_calls_that_are_asked_for_twice_are_one() -> None:
     world.free("calls")
     peer.slots.call()
     assert peer.log == ["call"]
-    peer.slots.settled()
+    peer.slots.settled(opened=True)
     peer.slots.call()
     assert peer.log == ["call", "call"]

@@ -7,8 +7,10 @@
  * Rules:
  * - Calls of ours and answers to calls of others have slots of their own. An answer never waits for a call of ours, so two
  *   pages that have given all their slots to calls of each other still answer.
- * - A slot ends when the attempt does, when its channel opens, or after `SLOT_SECONDS`: a peer that is far away or gone
- *   does not hold up others. The attempt itself goes on.
+ * - A slot ends when the attempt does, when its channel opens, or after some time (`SLOT_SECONDS`): a peer that is far
+ *   away or gone does not hold up others. The attempt itself goes on.
+ * - Where attempts take long because the machine is busy, slots last as long as those take, up to `MAX_SLOT_SECONDS`. Or
+ *   all would be under way together in the end, each making the others too late.
  * - Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
  *   newest.
  * - Whatever waits is bounded, and an offer that cannot wait, or has waited too long, is refused aloud.
@@ -25,6 +27,10 @@ export const CALLS = 8;
 export const ANSWERS = 8;
 /** On a quiet machine an attempt takes 0.02 s with a peer that is near, 1 s with one on the other side of the world. */
 export const SLOT_SECONDS = 1;
+export const MAX_SLOT_SECONDS = 8;
+// A slot lasts so many times as long as the attempts that succeeded lately; each of them counts for so much.
+const PATIENCE = 2;
+const SMOOTHING = 0.125;
 /** Offers that wait, of all peers together. Each has at most 64 KiB. */
 export const MAX_WAITING = 128;
 /** The other side gives its attempt 30 s, and has to find a path within them. */
@@ -34,13 +40,15 @@ export const MAX_WAIT = 10;
  * One attempt's slot, or its place in the queue.
  * @typedef {object} Slot
  * @property {boolean} held
- * @property {() => void} release let others have it, or leave the queue; idempotent
+ * @property {(opened?: boolean) => void} release let others have it, or leave the queue; idempotent. `opened`: the
+ *   attempt has succeeded
  */
 
 /** The slots of one kind. */
 export class SlotQueue {
   #limit;
   #timers;
+  #usual = 0; // seconds that an attempt takes
   #held = new Set();
   /** @type {Map<unknown, { take: () => void }[]>} by owner; the first one is next */
   #lines = new Map();
@@ -74,6 +82,7 @@ export class SlotQueue {
    */
   ask(owner, granted) {
     let cancel = () => {};
+    let since = NaN; // when it was taken, until it is released
     const end = () => {
       if (this.#held.delete(slot)) this.#nextSoon();
     };
@@ -82,10 +91,14 @@ export class SlotQueue {
       take: () => {
         slot.held = true;
         this.#held.add(slot);
-        cancel = this.#timers.callLater(SLOT_SECONDS, end);
+        since = this.#timers.time();
+        const seconds = Math.min(Math.max(SLOT_SECONDS, PATIENCE * this.#usual), MAX_SLOT_SECONDS);
+        cancel = this.#timers.callLater(seconds, end);
       },
       granted,
-      release: () => {
+      release: (opened = false) => {
+        if (opened && since) this.#usual += SMOOTHING * (this.#timers.time() - since - this.#usual);
+        since = NaN;
         cancel();
         end();
         const line = this.#lines.get(owner);
@@ -216,14 +229,17 @@ export class PeerSlots {
     if (this.keeps(name)) this.#drop();
   }
 
-  /** No attempt is under way any more: it failed, or its channel is open. */
-  settled() {
+  /**
+   * No attempt is under way any more: it failed, or its channel is open.
+   * @param {boolean} opened
+   */
+  settled(opened) {
     if (this.#call?.held) {
-      this.#call.release();
+      this.#call.release(opened);
       this.#call = null;
     }
     if (this.#answer?.held) {
-      this.#answer.release();
+      this.#answer.release(opened);
       this.#answer = null;
     }
   }

@@ -3,7 +3,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { AttemptSlots, MAX_WAIT, MAX_WAITING, PeerSlots, SLOT_SECONDS, SlotQueue } from '../../src/peer/slots.js';
+import {
+  AttemptSlots,
+  MAX_SLOT_SECONDS,
+  MAX_WAIT,
+  MAX_WAITING,
+  PeerSlots,
+  SLOT_SECONDS,
+  SlotQueue,
+} from '../../src/peer/slots.js';
 import { FakeTimers, settle } from '../support/fake_timers.js';
 
 /** A queue, and which slots have come. */
@@ -56,6 +64,29 @@ test('a slot that is not released ends by itself', async () => {
   assert.deepEqual(attempts.came, ['alice-1', 'bob-1']);
   await attempts.release('alice-1', 'alice-1'); // that it is released afterwards takes nothing from others
   assert.equal(attempts.queue.held, 1);
+});
+
+/** How long a slot lasts that nobody releases, after many attempts that took so long. */
+async function lasts(took, opened) {
+  const timers = new FakeTimers();
+  const queue = new SlotQueue(1, timers);
+  for (let number = 0; number < 100; number++) {
+    const slot = queue.ask('alice', () => {});
+    timers.advance(took);
+    slot.release(opened);
+    await settle();
+  }
+  queue.ask('bob', () => {});
+  let seconds = 0;
+  for (; queue.held; seconds += 0.25) timers.advance(0.25);
+  return seconds;
+}
+
+test('where attempts take long because the machine is busy, slots last as long, within limits', async () => {
+  assert.equal(await lasts(0.1, true), SLOT_SECONDS);
+  assert.equal(await lasts(3, true), 6);
+  assert.equal(await lasts(60, true), MAX_SLOT_SECONDS);
+  assert.equal(await lasts(30, false), SLOT_SECONDS); // those that failed were not busy
 });
 
 test('who leaves the queue is not called', async () => {
@@ -116,7 +147,7 @@ test('an offer that crosses our call is taken at once', async () => {
   world.peer.call();
   world.peer.offered('one', 'sdp');
   assert.deepEqual(world.log, ['call', 'answer one sdp']);
-  world.peer.settled();
+  world.peer.settled(true);
   assert.equal(world.slots.calls.held, 0);
 });
 

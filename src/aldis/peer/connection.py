@@ -335,7 +335,7 @@ class PeerConnection:
         finally:
             self._working = False
         if not self._machine.attempting:
-            self._slots.settled()
+            self._slots.settled(opened=self._machine.state is PeerState.CONNECTED)
         self._set_timer()
         self._note_state()
 

@@ -7,8 +7,10 @@ Rules:
 
 * Calls of ours and answers to calls of others have slots of their own. An answer never waits for a call of ours, so
   two programs that have given all their slots to calls of each other still answer.
-* A slot ends when the attempt does, when its channel opens, or after `SLOT_SECONDS`: a peer that is far away or gone
-  does not hold up others. The attempt itself goes on.
+* A slot ends when the attempt does, when its channel opens, or after some time (`SLOT_SECONDS`): a peer that is far
+  away or gone does not hold up others. The attempt itself goes on.
+* Where attempts take long because the machine is busy, slots last as long as those take, up to `MAX_SLOT_SECONDS`. Or
+  all would be under way together in the end, each making the others too late.
 * Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
   newest.
 * Whatever waits is bounded, and an offer that cannot wait, or has waited too long, is refused aloud: its sender may
@@ -35,6 +37,10 @@ CALLS: Final = 8
 ANSWERS: Final = 8
 # On a quiet machine an attempt with a peer that is near takes 0.02 s, with one on the other side of the world 1 s.
 SLOT_SECONDS: Final = 1.0
+MAX_SLOT_SECONDS: Final = 8.0
+# A slot lasts so many times as long as the attempts that succeeded lately; each of them counts for so much.
+_PATIENCE: Final = 2.0
+_SMOOTHING: Final = 0.125
 # Offers that wait, of all peers together. Each has at most 64 KiB.
 MAX_WAITING: Final = 128
 # The other side gives its attempt 30 s, and has to find a path within them. Not reached unless all slots run out.
@@ -46,6 +52,8 @@ class _Timer(Protocol):
 
 
 class _Timers(Protocol):
+    def time(self) -> float: ...
+
     def call_later(self, delay: float, callback: Callable[[], None], /) -> _Timer: ...
 
 
@@ -57,13 +65,14 @@ class Slot:
         self.owner: Final = owner
         self.granted: Final = granted
         self.timer: _Timer | None = None
+        self.since = 0.0  # when it was taken
         self._queue: SlotQueue | None = queue
 
-    def release(self) -> None:
-        """Let others have it, or leave the queue. Idempotent."""
+    def release(self, *, opened: bool = False) -> None:
+        """Let others have it, or leave the queue. Idempotent. `opened`: the attempt has succeeded."""
         queue, self._queue = self._queue, None
         if queue is not None:
-            queue.released(self)
+            queue.released(self, opened=opened)
 
 
 class SlotQueue:
@@ -73,6 +82,7 @@ class SlotQueue:
         self.most = 0  # that were held at once, for those who watch
         self._limit = limit
         self._timers = timers
+        self._usual = 0.0  # seconds that an attempt takes
         self._held: set[Slot] = set()
         self._waiting: OrderedDict[Hashable, deque[Slot]] = OrderedDict()  # by owner; the first one is next
         self._soon: _Timer | None = None
@@ -96,9 +106,11 @@ class SlotQueue:
             self._waiting.setdefault(owner, deque()).append(slot)
         return slot
 
-    def released(self, slot: Slot) -> None:
+    def released(self, slot: Slot, *, opened: bool) -> None:
         """For `Slot.release`."""
         if slot.held:
+            if opened:
+                self._usual += _SMOOTHING * (self._timers.time() - slot.since - self._usual)
             if slot.timer is not None:
                 slot.timer.cancel()
             self._end(slot)
@@ -112,7 +124,9 @@ class SlotQueue:
         slot.held = True
         self._held.add(slot)
         self.most = max(self.most, len(self._held))
-        slot.timer = self._timers.call_later(SLOT_SECONDS, lambda: self._end(slot))
+        slot.since = self._timers.time()
+        seconds = min(max(SLOT_SECONDS, _PATIENCE * self._usual), MAX_SLOT_SECONDS)
+        slot.timer = self._timers.call_later(seconds, lambda: self._end(slot))
 
     def _end(self, slot: Slot) -> None:
         self._held.discard(slot)
@@ -215,13 +229,13 @@ class PeerSlots(Generic[_T]):
         if self.keeps(name):
             self._drop_offer(None)
 
-    def settled(self) -> None:
+    def settled(self, *, opened: bool) -> None:
         """No attempt is under way any more: it failed, or its channel is open."""
         if self._call is not None and self._call.held:
-            self._call.release()
+            self._call.release(opened=opened)
             self._call = None
         if self._answer is not None and self._answer.held:
-            self._answer.release()
+            self._answer.release(opened=opened)
             self._answer = None
 
     def close(self, reason: str) -> None:
