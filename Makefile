@@ -21,7 +21,7 @@ TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chr
 NPM := npm --prefix sdk --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast fast-python fast-sdk check lint types sdk web screenshots bench fmt lock clean system
+.PHONY: help run test test-fast all-python all-sdk fast-python fast-sdk check lint types sdk web docs screenshots bench fmt lock clean system
 
 help: ## list what can be made
 	@echo "Aldis: two programs find each other by name and talk directly. make ..."
@@ -31,24 +31,29 @@ run: $(STAMPS)/run ## start a server on this machine (installs what it needs int
 	@exec $(BIN)/aldis serve $(ARGS)
 
 # Coverage is that of the pure layers by their own tests (tests/conftest.py). Measuring makes pure Python slower, and the
-# test processes share two cores: hence the longer time-out. Who has nothing left to do takes over half of what another
-# has before it (worksteal): when tests were dealt out in portions, one process got all those of the browser.
-test: system check sdk ## lint, types, and all tests with coverage (installs what they need first)
+# test processes share two cores: hence the longer time-out. A process with nothing left to do takes over half of what
+# another has before it (worksteal): when tests were dealt out in portions, one process got all those of the browser.
+# The SDK's tests and the documentation site are made beside them: most tests of Python wait most of their time.
+test: system check ## lint, types, all tests with coverage, and the documentation site (installs what they need first)
 	@rm -f .coverage .coverage.*
-	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 180 --cov --cov-report= $(ARGS)
+	@$(MAKE) --no-print-directory -j3 all-python all-sdk docs
 	$(BIN)/python tools/pure_coverage.py
+
+all-python:
+	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 180 --cov --cov-report= $(ARGS)
 
 # Which tests are fast: tests/support/fast.py. The two halves run beside each other; of the SDK's, only the
 # summary shows, and the test that builds its package is left out.
-test-fast: system $(STAMPS)/dev $(STAMPS)/sdk ## all tests that need no browser and no WebRTC engine: about a minute
+test-fast: system $(STAMPS)/docs $(STAMPS)/sdk ## all tests that need no browser and no WebRTC engine: about a minute
 	@$(MAKE) --no-print-directory -j2 fast-python fast-sdk
 
 fast-python:
 	@tools/netns.sh $(BIN)/python -m pytest -q --fast -n $(WORKERS) --dist worksteal $(ARGS)
 
-fast-sdk:
+all-sdk fast-sdk:
 	@mkdir -p build
-	@tools/netns.sh $(NPM) run test:fast > build/sdk-tests.txt 2>&1 || { cat build/sdk-tests.txt; exit 1; }
+	@tools/netns.sh $(NPM) run $(if $(filter fast-sdk,$@),test:fast,test) > build/sdk-tests.txt 2>&1 || \
+		{ cat build/sdk-tests.txt; exit 1; }
 	@echo "The SDK's tests pass:" $$(grep -o "tests [0-9]*$$" build/sdk-tests.txt)
 
 check: lint types ## lint and types alone
@@ -58,7 +63,7 @@ lint: $(STAMPS)/dev $(STAMPS)/sdk
 	$(BIN)/ruff format --check .
 	$(NPM) run lint
 
-types: $(STAMPS)/dev $(STAMPS)/sdk
+types: $(STAMPS)/docs $(STAMPS)/sdk
 	$(BIN)/mypy
 	$(NPM) run types
 
@@ -67,6 +72,12 @@ sdk: system $(STAMPS)/dev $(STAMPS)/sdk ## the unit tests of the browser SDK, wi
 
 web: $(STAMPS)/sdk ## build the browser SDK into the page's folder, src/aldis/web (needs node and npm)
 	$(NPM) run build
+
+# Broken links are failures (mkdocs.yml). NO_MKDOCS_2_WARNING: what the theme says about its own future at each build.
+docs: $(STAMPS)/docs $(STAMPS)/site ## build the documentation site: build/site/index.html
+	@node tools/site/reference.js
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The documentation site: build/site/index.html"
 
 screenshots: system web $(STAMPS)/dev ## take pictures of the page in every state: build/screenshots, and docs/images
 	tools/netns.sh $(BIN)/python tools/screenshots.py $(ARGS)
@@ -92,7 +103,7 @@ lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requir
 	$(COMPILE) $(ARGS) --output-file requirements/docs.txt requirements/docs.in
 
 clean: ## remove all that was made here, the environment too
-	rm -rf $(VENV) build dist benchmarks/load/relays/node_modules sdk/node_modules sdk/coverage sdk/types sdk/dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist benchmarks/load/relays/node_modules sdk/node_modules tools/site/node_modules sdk/coverage sdk/types sdk/dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyInstaller puts the shared library of Python into a frozen program; Debian has it in a package of its own.
@@ -123,6 +134,11 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
 $(STAMPS)/docs: requirements/docs.txt $(STAMPS)/dev
 	@echo "Installing what the documentation site is built with into $(VENV) (once) ..."
 	@$(PIP) --require-hashes -r requirements/docs.txt
+	@touch $@
+
+$(STAMPS)/site: tools/site/package.json tools/site/package-lock.json $(STAMPS)/sdk
+	@echo "Installing what the documentation site takes from npm into tools/site/node_modules (once) ..."
+	@cd tools/site && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(STAMPS)/sdk: sdk/package.json sdk/package-lock.json | $(STAMPS)/venv

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+] + sorted(ROOT.glob("docs/*.md"))
 # Where a document's paths begin: it may leave out what is the same for all of them.
 BASES = (ROOT, ROOT / "src", ROOT / "src" / "aldis", ROOT / "tests")
 # In code marks: something with a slash that ends like one of our files, or a folder of ours.
