@@ -39,6 +39,8 @@ class Sink:
     def ping(self) -> None:
         pass
 
+    pause_reading = resume_reading = ping
+
     def close(self, code: int, reason: str) -> None:
         raise AssertionError(f"the hub closed a connection: {code} {reason}")
 

@@ -107,16 +107,51 @@ def test_a_wide_text_that_waited_is_handled_as_it_came() -> None:
     assert bob.take_one()["reason"] == "é" + WIDE
 
 
-def test_a_frame_beyond_the_bytes_that_may_wait_ends_the_session() -> None:
+def test_a_client_is_not_read_when_more_bytes_wait_than_may() -> None:
     world = World(backlog_bytes=1000)
     alice = world.client("alice")
     world.directory_waits = True
     alice.send(type="discover", userId="nobody")
     alice.send_text(json.dumps({"type": "bye", "to": "bob", "reason": "é" * 400}, ensure_ascii=False))
-    assert alice.closed is None
+    assert alice.reading
     alice.send_text(json.dumps({"type": "bye", "to": "bob", "reason": "é" * 80}, ensure_ascii=False))
-    assert alice.closed is not None, "1,000 characters hold more than 1,000 bytes"
-    assert alice.closed[0] == 4504
+    assert not alice.reading, "1,000 characters hold more than 1,000 bytes"
+    world.answer()
+    assert [message["code"] for message in alice.take() if message["type"] == "error"] == ["not-online"] * 2
+
+
+def test_what_waits_costs_the_bytes_that_came_however_small_the_frames() -> None:
+    """One read of the socket may bring thousands of frames after the one that stops the reading."""
+    world = World()
+    clients = [world.client(f"client{number}") for number in range(SESSIONS)]
+    world.directory_waits = True
+    frames = 20_000
+    size = len('{"type":"ping"}')
+
+    def attack(client: Client) -> None:
+        client.send(type="discover", userId="nobody")
+        for _ in range(frames):
+            world.hub.received(client.session, '{"type":"ping"}', world.now)
+
+    assert growth(attack, world, clients) < 1.5 * frames * size
+
+
+def test_what_has_waited_is_let_go_of_while_more_comes() -> None:
+    world = World()
+    alice = world.client("alice")
+    world.directory_waits = True
+    text = json.dumps({"type": "discover", "userId": "nobody", "colour": "x" * 1000})
+    alice.send_text(text)
+    alice.send_text(text)
+
+    def attack(client: Client) -> None:
+        for _ in range(1000):
+            client.send_text(text)
+            world.hub.answered(world.questions.pop(), None, world.now)
+            client.take()
+
+    assert growth(attack, world, [alice]) < OVERHEAD
+    assert alice.reading
 
 
 @pytest.mark.parametrize("more", [{"token": PADDING + WIDE}, {"colour": PADDING}], ids=lambda more: next(iter(more)))

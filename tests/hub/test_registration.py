@@ -232,17 +232,66 @@ def test_frames_sent_while_the_directory_is_asked_are_answered_in_order_afterwar
     assert [m["type"] for m in alice.take()] == ["registered", "pong", "discover-response", "pong"]
 
 
-def test_a_client_that_pipelines_without_end_is_sent_away() -> None:
+def test_a_client_is_not_read_while_too_much_waits_for_a_reply_to_it() -> None:
     world = World(backlog_messages=10)
+    alice = world.client("alice")
     world.directory_waits = True
-    alice = world.connect()
-    alice.register("alice")
-    for _ in range(11):
-        alice.send(type="ping")
-    assert alice.closed is not None
-    assert alice.closed[0] == 4504
+    alice.send(type="discover", userId="nobody", id="first")
+    for number in range(10):
+        alice.send(type="ping", id=number)
+    assert alice.reading
+    for number in range(10, 13):  # what had been read before
+        alice.send(type="ping", id=number)
+    assert not alice.reading
     world.answer()
-    assert not world.hub.online("alice"), "the answer came for nobody"
+    assert alice.reading
+    assert [message["re"] for message in alice.take()] == ["first", *range(13)]
+    alice.send(type="ping", id=13)
+    assert alice.take_one()["re"] == 13
+
+
+def test_a_client_is_read_again_when_all_that_waited_has_been_handled_and_not_before() -> None:
+    world = World(backlog_messages=3)
+    alice = world.client("alice")
+    world.directory_waits = True
+    for number in range(8):
+        alice.send(type="discover", userId=f"nobody{number}", id=number)
+    for number in range(8):
+        assert not alice.reading
+        (question,) = world.questions
+        world.questions.clear()
+        world.hub.answered(question, None, world.now)
+        assert alice.take_one()["re"] == number
+    assert alice.reading
+
+
+def test_a_client_that_is_not_read_is_not_taken_for_dead() -> None:
+    world = World(backlog_messages=3)
+    alice, bob = world.client("alice"), world.client("bob")
+    world.directory_waits = True
+    for client in (alice, bob):
+        client.send(type="discover", userId="nobody")
+    for _ in range(4):
+        alice.send(type="ping")
+    world.pass_time(100)
+    assert bob.closed is not None, "it could have answered"
+    assert (alice.pings, alice.closed) == (0, None)
+    world.answer()
+    alice.take()
+    world.pass_time(21)
+    assert alice.pings == 1
+
+
+def test_a_client_that_is_not_read_can_be_sent_away() -> None:
+    world = World(backlog_messages=3)
+    alice = world.client("alice")
+    world.directory_waits = True
+    for _ in range(5):
+        alice.send(type="discover", userId="nobody")
+    world.hub.drain(world.now)
+    assert alice.closed == (4000, "this server is going away")
+    world.answer()
+    assert not alice.reading, "to read on is the transport's business"
 
 
 def test_a_client_that_leaves_while_the_directory_is_asked_is_not_admitted() -> None:

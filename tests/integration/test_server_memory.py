@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from aldis.backends.sqlite import FILE_NAME
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import MAX_DEVICES, MAX_SEAL_KEY
+from support.certificates import make_certificates
 from support.raw_websocket import TEXT, RawClient, encode_frame
 from support.server_process import ServerProcess
 
@@ -18,6 +24,10 @@ SESSIONS = 20
 MESSAGES = 60
 # What the kernel counts for the process beside what is kept: buffers of connections, pools of Python's allocator.
 MAX_GROWTH = 48 * 1024 * 1024
+# Requests that wait for a look-up: in all more than the kernel's buffers of both ends take.
+REQUESTS = 20_000
+REQUEST_SIZE = 2000
+MAX_WAITING = 8 * 1024 * 1024
 
 
 def resident(pid: int) -> int:
@@ -78,3 +88,42 @@ async def test_a_watcher_of_many_devices_gets_all_of_their_presence_and_is_not_c
                 replies.add(message["re"])
         assert told == set(names)
         assert replies == {*range(10), "last"}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_a_client_that_sends_on_while_a_name_is_looked_up_is_slowed_down_by_tcp(
+    tmp_path: Path, tls: bool
+) -> None:
+    """Another process holds the lock of the directory; 40 MB of requests come meanwhile, and all are answered."""
+    files = make_certificates(tmp_path)
+    settings = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
+    more: dict[str, Any] = {"context": files.client_context(), "server_hostname": "127.0.0.1"} if tls else {}
+    async with ServerProcess(tmp_path, **settings) as server:
+        async with await RawClient.connect(server.port, **more) as client:
+            await client.register("somebody")
+        before = resident(server.pid)
+        holder = sqlite3.connect(tmp_path / "data" / FILE_NAME, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        async with await RawClient.connect(server.port, **more) as client:
+            identity = Identity.generate()
+            register = {"type": "register", "userId": "alice", "publicKey": to_base64(identity.public_key)}
+            challenge = await client.request(register)
+            client.send({"type": "prove", "signature": client.sign(identity, challenge, "alice")})
+
+            async def send_on() -> None:
+                for number in range(REQUESTS):
+                    client.send({"type": "ping", "id": number, "colour": "x" * REQUEST_SIZE})
+                    await client.writer.drain()
+
+            sending = asyncio.create_task(send_on())
+            # Longer than all of it takes to send, and shorter than a server waits for the lock.
+            done, _ = await asyncio.wait([sending], timeout=2)
+            assert not done, "the server has read on"
+            grown = resident(server.pid) - before
+            holder.execute("ROLLBACK")
+            holder.close()
+            assert (await client.receive())["success"] is True
+            for number in range(REQUESTS):
+                assert await client.receive() == {"type": "pong", "re": number}
+            await sending
+        assert grown < MAX_WAITING, f"{grown} bytes"

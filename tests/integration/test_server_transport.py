@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from aldis.backends.sqlite import FILE_NAME
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
+from aldis.protocol.codec import to_base64
 from aldis.server import app, http_connection, websocket
 from aldis.server.app import SignalingServer
 from support.certificates import make_certificates
@@ -233,6 +237,39 @@ async def test_a_client_that_comes_and_goes_leaves_nothing_behind(server: Signal
     await until_lost(server)
     assert server.hub.stats.connections_now == 0
     assert not server._connections._closing
+
+
+async def test_a_client_that_is_not_read_can_still_be_closed_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers the close, and need not be cut off."""
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 3600.0)
+    paused = asyncio.Event()
+    pause = websocket.ClientConnection.pause_reading
+
+    def pause_reading(connection: websocket.ClientConnection) -> None:
+        pause(connection)
+        paused.set()
+
+    monkeypatch.setattr(websocket.ClientConnection, "pause_reading", pause_reading)
+    async with SignalingServer(config(data=str(tmp_path))) as server:
+        with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            async with await RawClient.connect(server.port) as client:
+                identity = Identity.generate()
+                register = {"type": "register", "userId": "alice", "publicKey": to_base64(identity.public_key)}
+                challenge = await client.request(register)
+                client.send({"type": "prove", "signature": client.sign(identity, challenge, "alice")})
+                for _ in range(300):
+                    client.send({"type": "ping"})
+                await client.writer.drain()
+                async with asyncio.timeout(PATIENCE):
+                    await paused.wait()
+                server.hub.drain(monotonic())
+                code, _ = await client.wait_closed()
+                assert code == 4000
+                await until_lost(server)
+            holder.execute("ROLLBACK")
 
 
 async def test_one_that_connects_and_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,6 +294,12 @@ class _Line:
         elif not self.dark:
             self._pair.send(lambda: self._arrive(text))
 
+    def pause_reading(self) -> None:
+        raise AssertionError("a client has sent too much at once")
+
+    def resume_reading(self) -> None:
+        raise AssertionError("was never paused")
+
     def ping(self) -> None:
         if not self.dark:
             self._pair.send(self._pinged)

@@ -117,6 +117,7 @@ class Client:
         self.inbox: list[dict[str, Any]] = []
         self.pings = 0
         self.full = False
+        self.reading = True
         self.closed: tuple[int, str] | None = None
         self.registered: dict[str, Any] | None = None
         self.host = host
@@ -135,6 +136,14 @@ class Client:
 
     def ping(self) -> None:
         self.pings += 1
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
 
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None, "closed twice"

@@ -14,8 +14,8 @@ import { encodeClientMessage, toUtf8 } from '../protocol/codec.js';
 
 // Bytes. What a server takes that has not said so; its own default.
 export const DEFAULT_MAX_MESSAGE = 64 * 1024;
-// A server looks names up one after the other for each client; it keeps 256 requests meanwhile, and ends the connection
-// of a client that sends more (4504), for good. So most of that is left to what is said to peers.
+// A server looks names up one after the other for each client. Meanwhile 256 requests may wait; with more, this version
+// stops reading, and earlier ones close the connection for good (4504). So most of that is left to messages to peers.
 const MOST_LOOKUPS = 32;
 // Seconds. Whatever a server says of its resume window: a request that nobody answers is let go of some day.
 const LONGEST_WINDOW = 120;

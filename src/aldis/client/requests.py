@@ -31,8 +31,8 @@ from aldis.protocol.codec import encode, raw, to_base64
 
 # What a server takes that has not said so yet; its own default.
 DEFAULT_MAX_MESSAGE: Final = 64 * 1024
-# A server looks names up one after the other for each client; it keeps 256 requests meanwhile, and ends the connection
-# of a client that sends more (4504), for good. So most of that is left to what is said to peers.
+# A server looks names up one after the other for each client. Meanwhile 256 requests may wait; with more, this version
+# stops reading, and earlier ones close the connection for good (4504). So most of that is left to messages to peers.
 MOST_LOOKUPS: Final = 32
 # Whatever a server says of its resume window: a request that nobody answers is let go of some day.
 _LONGEST_WINDOW: Final = 120.0

@@ -139,7 +139,7 @@ class Hub:
             return False  # the hub has hung up; what was still on its way is void
         session.heard = now
         if session.waiting:
-            self._hold_back(session, text)
+            self._lookups.hold_back(session, text)
             return False
         # Relaying ends here, a few lines on: this is the path that decides what a server can carry.
         try:
@@ -274,10 +274,6 @@ class Hub:
             if not session.faults.spend(now):
                 close = (CloseCode.BAD_PROTOCOL, "too many invalid messages")
         self._settle(session, _UNREADABLE, failure.re, RequestRefused(failure.code, failure.text, close=close))
-
-    def _hold_back(self, session: Session, text: str) -> None:
-        if not self._lookups.hold_back(session, text):
-            self._lifecycle.end(session, CloseCode.OVER_LIMITS, "too many messages before the reply to an earlier one")
 
     def _go_on(self, session: Session, now: float) -> None:
         """Handle the frames that waited for an answer, until one of them needs another."""

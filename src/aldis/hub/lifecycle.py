@@ -216,6 +216,8 @@ class Lifecycle:
             if now - session.heard >= self._settings.resume_window:
                 self.end(session, CloseCode.SESSION_LOST, "")
             return
+        if session.backlog is not None and session.backlog.paused:
+            session.heard = now  # it is not read, so its silence means nothing
         due = self._registration_due(session)
         if due is not None and now >= due:
             self.end(session, CloseCode.REGISTRATION_TIMEOUT, "not registered in time")

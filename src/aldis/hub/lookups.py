@@ -7,7 +7,6 @@ for it at a time. Questions that decide who has a name wait in the queue of that
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,6 +14,7 @@ from typing import TypeAlias
 from msgspec import UNSET, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, Question
+from aldis.hub.backlog import Backlog
 from aldis.hub.name_queue import NameAccess, NameQueues
 from aldis.hub.outcomes import RequestOutcome
 from aldis.hub.sessions import Session
@@ -120,34 +120,33 @@ class PendingLookups:
         if asked.name is not None:
             self._queues.done(asked.name)
 
-    def hold_back(self, session: Session, text: str) -> bool:
-        """Keep a frame for later; False when the session has too many of them.
+    def hold_back(self, session: Session, text: str) -> None:
+        """Keep a frame for later; stop reading the connection when enough of them wait.
 
-        It is kept in UTF-8, which has as many bytes as are counted: a str has up to four for each character.
+        What comes then is what had been read before: TCP holds the rest back, and so the sender.
         """
-        if session.backlog is None:
-            session.backlog = deque()
-        frame = text.encode()
-        session.backlog.append(frame)
-        session.backlog_bytes += len(frame)
-        return (
-            len(session.backlog) <= self._settings.backlog_messages
-            and session.backlog_bytes <= self._settings.backlog_bytes
-        )
+        backlog = session.backlog
+        if backlog is None:
+            backlog = session.backlog = Backlog()
+        backlog.append(text)
+        full = len(backlog) > self._settings.backlog_messages or backlog.size > self._settings.backlog_bytes
+        if full and not backlog.paused and session.connection is not None:
+            backlog.paused = True
+            session.connection.pause_reading()
 
     def next(self, session: Session) -> str | None:
         """The next frame that was held back; None while a question is open, and when there is no more."""
-        if session.backlog is None or session.waiting:
+        backlog = session.backlog
+        if backlog is None or session.waiting:
             return None
-        if not session.backlog:
+        text = backlog.pop()
+        if text is None:
             session.backlog = None
-            return None
-        frame = session.backlog.popleft()
-        session.backlog_bytes -= len(frame)
-        return frame.decode()
+            if backlog.paused and session.connection is not None:
+                session.connection.resume_reading()
+        return text
 
     def forget(self, session: Session) -> None:
         """The session is over: it waits for no answer any more."""
         session.waiting = False
         session.backlog = None
-        session.backlog_bytes = 0

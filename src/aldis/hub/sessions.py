@@ -6,13 +6,13 @@ gone. This module decides nothing.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct, UnsetType
 
+from aldis.hub.backlog import Backlog
 from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
 from aldis.hub.resume import Replay
@@ -41,6 +41,12 @@ class Connection(Protocol):
 
     def ping(self) -> None:
         """Send a WebSocket ping."""
+
+    def pause_reading(self) -> None:
+        """Stop reading, so that TCP slows the client. What has been read already still comes."""
+
+    def resume_reading(self) -> None:
+        """Read on. `close` does so by itself."""
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close. `Hub.lost` follows exactly once, later, and never from within this call."""
@@ -78,7 +84,6 @@ class Session:
     __slots__ = (
         "address",
         "backlog",
-        "backlog_bytes",
         "bad_proofs",
         "connected_at",
         "connection",
@@ -133,7 +138,6 @@ class Session:
         self.untold: dict[str | WatchRequest, None] | None = None
         # Whether the directory is asked on its behalf, and the frames that came meanwhile, in order.
         self.waiting = False
-        self.backlog: deque[bytes] | None = None
-        self.backlog_bytes = 0
+        self.backlog: Backlog | None = None
         # While detached: the messages that are kept for it, and what is to be called with what has become of each.
         self.unsettled: list[tuple[Receipt, Delivered]] | None = None

@@ -56,7 +56,7 @@ class HubSettings:
     # What is kept for a client that has not confirmed it: an ICE gathering is 10 to 30 messages for each peer.
     resume_messages: int = 256
     resume_bytes: int = 256 * 1024
-    # Frames of one session that wait while the directory answers: a client that pipelines more is not a client.
+    # Frames of one session that wait while the directory answers. With more, the hub stops reading the connection.
     backlog_messages: int = 256
     backlog_bytes: int = 512 * 1024
     # Unreadable messages: so many at once, and so many a second for ever, before the connection is closed.

@@ -90,10 +90,19 @@ class ClientConnection(WSListener):
         if self._transport is not None:
             self._transport.send_ping()
 
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.underlying_transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.underlying_transport.resume_reading()
+
     def close(self, code: int, reason: str) -> None:
         if self._closing or self._transport is None:
             return
         self._closing = True
+        self.resume_reading()  # for the client's own close
         self._assembler = None
         # Its enumeration ends at 1014, but any code of the protocol passes.
         self._transport.send_close(cast(WSCloseCode, code), close_reason(reason))
