@@ -96,7 +96,7 @@ async def test_a_client_that_sends_on_while_a_name_is_looked_up_is_slowed_down_b
 ) -> None:
     """Another process holds the lock of the directory; 40 MB of requests come meanwhile, and all are answered."""
     files = make_certificates(tmp_path)
-    settings = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
+    settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
     more: dict[str, Any] = {"context": files.client_context(), "server_hostname": "127.0.0.1"} if tls else {}
     async with ServerProcess(tmp_path, **settings) as server:
         async with await RawClient.connect(server.port, **more) as client:

@@ -126,6 +126,27 @@ async def test_a_proof_names_the_public_name_where_one_is_configured() -> None:
                 assert (await client.register(f"user-of-{sent}"))["success"] is True
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["::", "0::0"])
+async def test_a_server_on_all_ipv6_addresses_takes_ipv4_as_well(host: str, address: str) -> None:
+    async with SignalingServer(config(host=host, admin_host=host, admin_port=0)) as server:
+        dialled = f"[{address}]" if ":" in address else address
+        for name in (dialled, "localhost"):
+            async with await RawClient.connect(server.port, address=address, host=f"{name}:{server.port}") as client:
+                assert (await client.register(f"at {name}".replace(" ", "-")))["success"] is True
+        assert server.admin_port is not None
+        reader, writer = await asyncio.open_connection(address, server.admin_port)
+        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.read()).endswith(b"ok\n")
+        writer.close()
+
+
+async def test_a_port_that_is_taken_on_ipv4_alone_is_told_by_a_server_on_all_addresses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ConfigError, match="in use by another program"):
+        await SignalingServer(config(host="::", port=other.getsockname()[1])).start()
+
+
 async def test_ipv6_is_served(server: SignalingServer) -> None:
     async with SignalingServer(config(host="::1")) as server:
         assert server.url == f"ws://[::1]:{server.port}"

@@ -14,7 +14,7 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from aldis.server.listener import address_error
+from aldis.server.listener import address_error, dual_stack
 from aldis.server.metrics import CONTENT_TYPE, Metrics
 
 # Seconds that a scrape under way may take when the server stops.
@@ -45,7 +45,9 @@ class AdminSite:
         self._runner = web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            dual = dual_stack(host, port)
+            site = web.TCPSite(self._runner, host, port) if dual is None else web.SockSite(self._runner, dual)
+            await site.start()
         except (OSError, ValueError) as error:
             raise address_error("admin_", host, port, error) from error
         return cast(int, self._runner.addresses[0][1])

@@ -15,6 +15,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -210,7 +211,10 @@ def _host(value: object) -> str:
     text = _text(value)
     if len(text) > MAX_HOST or any(character.isspace() or character in "\0/" for character in text):
         raise _Expected("the address or the name of a network interface of this machine")
-    return text
+    try:
+        return str(ip_address(text))  # an IPv6 address has many spellings
+    except ValueError:
+        return text
 
 
 def _setting(default: T, read: Callable[[object], object], text: str, *, secret: bool = False) -> T:
@@ -226,7 +230,9 @@ class ServerConfig:
     `help_of(name)` says in a line what each is for. Times are in seconds, sizes in bytes.
     """
 
-    host: str = _setting("127.0.0.1", _host, "The address to listen on; 0.0.0.0 or :: for all.")
+    host: str = _setting(
+        "127.0.0.1", _host, "The address to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 and IPv4."
+    )
     port: int = _setting(8080, _integer(0, 65535), "The port to listen on; 0 takes a free one.")
     admin_host: str = _setting(
         "127.0.0.1", _host, "The address of the admin port; it has no password, so keep it local."

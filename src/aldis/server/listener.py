@@ -131,13 +131,14 @@ class Listener:
         if context is not None:
             more = {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
         try:
+            dual = dual_stack(host, port)
+            where: dict[str, Any] = {"host": host, "port": port} if dual is None else {"sock": dual}
             # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for each
             # idle connection.
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: HttpConnection(self._opened, self._answer, self._picows),
-                host,
-                port,
                 backlog=LISTEN_BACKLOG,
+                **where,
                 **more,
             )
         except (OSError, ValueError) as error:  # ValueError: a host that is no name and no address
@@ -243,6 +244,16 @@ def _response(reply: Reply) -> WSUpgradeResponse:
     # Each its own: picows adds to them.
     response.headers, response.body = CIMultiDict(reply.headers), reply.body
     return response
+
+
+def dual_stack(host: str, port: int) -> socket.socket | None:
+    """A socket on all addresses, IPv4 and IPv6, when `host` is `::`; None for every other host. Raises `OSError`.
+
+    Without it an event loop takes IPv6 alone there, which hardly anybody means.
+    """
+    if host != "::" or not socket.has_dualstack_ipv6():
+        return None
+    return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG)
 
 
 def address_error(prefix: str, host: str, port: int, error: OSError | ValueError) -> ConfigError:
