@@ -474,6 +474,31 @@ async def test_closing_under_a_running_operation_ends_it(name: str) -> None:
         await end.connection.close()
 
 
+async def test_an_aiortc_connection_that_waits_for_a_server_is_closed_at_once() -> None:
+    """A TURN server that says nothing is waited for 5 s otherwise, with all sockets open."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    class Silent(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            asked.set()
+
+    transport, _ = await loop.create_datagram_endpoint(Silent, local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    server = IceServer([f"turn:127.0.0.1:{port}"], "user", "password")
+    async with nothing_left_behind():
+        end = EngineEnd("aiortc", EngineConfig((server,), allow_loopback=True))
+        end.connection.open_channel("aldis.v1")
+        offering = asyncio.create_task(end.connection.offer())
+        await asked.wait()
+        before = loop.time()
+        await end.connection.close()
+        assert loop.time() - before < 2
+        await asyncio.wait([offering])
+        assert offering.exception() is None or isinstance(offering.exception(), EngineRefused)
+    transport.close()
+
+
 @each
 async def test_closing_an_unused_connection_is_fine(name: str) -> None:
     async with nothing_left_behind():

@@ -247,7 +247,8 @@ class _Connection:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        # What is running would open sockets behind the back of `close`. Gathering takes 5 s at the most.
+        # What is running would open sockets behind the back of `close`.
+        self._native.aldis_servers.stop()
         if self._operations:
             await asyncio.wait(self._operations)
         # The pump of a transport whose input broke it: its exception is to be had only here.

@@ -50,6 +50,14 @@ class Servers:
                     _log.info("%s is left out: aiortc has no TLS for STUN and no DTLS for TURN", url)
         self._turn.sort(key=lambda entry: _cost(entry[0]))
         del self._stun[_MAX_SERVERS:], self._turn[_MAX_SERVERS:]
+        self._asking: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End `gather` with what it has: nobody needs the rest."""
+        self._stopped = True
+        for task in self._asking:
+            task.cancel()
 
     async def gather(
         self,
@@ -67,7 +75,14 @@ class Servers:
             for protocol in agent._protocols
         ]
         relays = [_relay(agent, component, url, server, found) for url, server in self._turn]
-        await asyncio.gather(*races, _within(_GATHER_SECONDS, "TURN", relays))
+        races.append(_within(_GATHER_SECONDS, "TURN", relays))
+        self._asking = {asyncio.create_task(race) for race in races}
+        if self._stopped:
+            self.stop()
+        await asyncio.wait(self._asking)
+        for task in self._asking:
+            if not task.cancelled():
+                task.result()
         return found
 
 
