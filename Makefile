@@ -21,7 +21,7 @@ TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chr
 NPM := npm --prefix sdk --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast all-python all-sdk fast-python fast-sdk check lint types sdk web docs screenshots bench fmt lock clean system
+.PHONY: help run test test-fast all-python all-sdk fast-python fast-sdk check lint types sdk web docs release screenshots bench fmt lock clean system
 
 help: ## list what can be made
 	@echo "Aldis: two programs find each other by name and talk directly. make ..."
@@ -78,6 +78,9 @@ docs: $(STAMPS)/docs $(STAMPS)/site ## build the documentation site: build/site/
 	@node tools/site/reference.js
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "The documentation site: build/site/index.html"
+
+release: system $(STAMPS)/dev $(STAMPS)/sdk ## build what users download into dist, install each file and try it; no upload
+	$(BIN)/python tools/release.py $(ARGS)
 
 screenshots: system web $(STAMPS)/dev ## take pictures of the page in every state: build/screenshots, and docs/images
 	tools/netns.sh $(BIN)/python tools/screenshots.py $(ARGS)
