@@ -1,19 +1,20 @@
-"""Answers every message with the message. Run it, then examples/ask.py in another shell.
+"""Answers every message with the same message. Run it, then examples/ask.py in another shell:
 
 python examples/echo.py ws://127.0.0.1:8080 echo echo.pem
 
-The last argument is the file where its key is kept; it is made when there is none. A name belongs to the key that had
-it first: without a file the key is forgotten, and the next run needs another name.
+A name belongs to the key that used it first. Without a key file the key is forgotten, and the next run needs another
+name.
 """
 
+import argparse
 import asyncio
 import sys
 from contextlib import suppress
 
-from aldis import Identity, NetworkStore
+from aldis import AldisError, Identity, NetworkStore
 
 
-async def main(url: str, name: str, key: str | None = None) -> None:
+async def main(url: str, name: str, key: str | None) -> None:
     async with NetworkStore(Identity.load_or_create(key) if key else None) as store:
         await store.connect_to_signaling(url, name)
         print(f"{name} is here, with the key {store.identity.fingerprint}", flush=True)
@@ -22,5 +23,13 @@ async def main(url: str, name: str, key: str | None = None) -> None:
             store.send(message.sender, message.content)
 
 
-with suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+parser = argparse.ArgumentParser(description="Answer every message with the same message.")
+parser.add_argument("url", help="the server, such as ws://127.0.0.1:8080")
+parser.add_argument("name", help="our name there")
+parser.add_argument("key", nargs="?", help="the file that keeps our key; made when it does not exist")
+arguments = parser.parse_args()
+try:
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(arguments.url, arguments.name, arguments.key))
+except AldisError as error:
+    sys.exit(str(error))

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from aldis import NetworkStore
 from support.patience import PATIENCE
 from support.peers import nothing_left_behind
+from support.ports import free_port
 from support.stores import running_server
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,23 @@ async def test_the_example_programs_talk_to_each_other() -> None:
             echo.terminate()
             out, _ = await echo.communicate()
         assert "me: 'hello there'" in out.decode()
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_an_example_without_arguments_says_how_to_run_it(example: Path) -> None:
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"usage: {example.name} ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("echo.py", "echo"), ("ask.py", "me", "echo", "hello")], ids=lambda words: words[0])
+def test_an_example_without_a_server_says_so_in_one_line(words: tuple[str, ...]) -> None:
+    example, *rest = words
+    command = [sys.executable, str(ROOT / "examples" / example), f"ws://127.0.0.1:{free_port()}", *rest]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 async def test_the_program_in_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
