@@ -376,7 +376,7 @@ export class NetworkStore {
   // --- files and calls -------------------------------------------------------------------------------------------------
 
   /**
-   * Offer a file to a peer; it is sent once they accept it. Throws as `send` does.
+   * Offer a file to a peer; it is sent once they accept it. Throws as `send` does, and `UsageError` for what is no file.
    *
    * @param {string} userId
    * @param {Blob} file
@@ -384,7 +384,7 @@ export class NetworkStore {
    * @returns {Transfer}
    */
   sendFile(userId, file, options) {
-    return this.#ready().files.send(this.#peer(userId), file, options);
+    return this.#ready().services.files.send(this.#peer(userId), file, options);
   }
 
   /**
@@ -406,7 +406,7 @@ export class NetworkStore {
    */
   call(userId, stream = null) {
     if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
-    return this.#ready().calls.call(this.#peer(userId), stream);
+    return this.#ready().services.calls.call(this.#peer(userId), stream);
   }
 
   /**

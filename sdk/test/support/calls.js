@@ -51,7 +51,7 @@ export class End {
       get connection() {
         return end.attached ? { setTracks: (stream) => (end.sending = stream) } : null;
       },
-      dialer: { reconsider: () => void this.changes++ },
+      reconsider: () => void this.changes++,
     };
     if (answers) {
       this.onCall.add((call) => this.incoming.push(call));

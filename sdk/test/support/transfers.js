@@ -42,7 +42,7 @@ export class Side {
         if (side.refusal) throw side.refusal;
         side.opened++;
       },
-      dialer: { reconsider: () => void side.reconsidered++ },
+      reconsider: () => void side.reconsidered++,
     };
   }
 

@@ -383,7 +383,7 @@ export class Call {
 
   #changed() {
     this.#watchers.tell(this);
-    this.#peer.dialer.reconsider();
+    this.#peer.reconsider();
   }
 
   /** @param {CallMessage} message */

@@ -1,27 +1,35 @@
 /**
  * All transfers of one store: which files are on offer or under way with which peer.
  *
- * What a transfer does, and the rules, are in `transfer`.
+ * Rules of this module:
+ *
+ * - An offer goes out when the peer is connected, its program takes files, and fewer than `MAX_OPEN` are on offer. From then
+ *   on it ends when the other side is not the same program any more, or when either has taken leave.
+ * - What is said about a transfer that is not known here is ignored.
+ *
+ * How one transfer goes on is in `job`. It does not know connections, nor where the user wants to have a file.
  */
-import { UsageError } from '../../errors.js';
+import { settings } from '../../client/settings.js';
+import { FeatureMissing, UsageError } from '../../errors.js';
 import { randomBytes } from '../../peer/trust.js';
 import { toBase64url } from '../../protocol/codec.js';
+import { FILES } from '../../protocol/names.js';
 import { ID_BYTES } from '../messages/control.js';
-import { Transfer } from './transfer.js';
+import { Job } from './job.js';
+import { MAX_OPEN } from './window.js';
 
-/** @import { Callbacks } from '../../client/callbacks.js' */
-/** @import { AldisError } from '../../errors.js' */
-/** @import { ControlMessage, FileOffer } from '../messages/control.js' */
-/** @import { Peer } from '../peers/peer.js' */
+/**
+ * @import { Callbacks } from '../../client/callbacks.js'
+ * @import { AldisError } from '../../errors.js'
+ * @import { ControlMessage, FileOffer } from '../messages/control.js'
+ * @import { Peer } from '../peers/peer.js'
+ * @import { Transfer } from './transfer.js'
+ */
 
-/** How many files may be on offer or under way from one peer. */
-export const MAX_OPEN = 64;
-
-/** All transfers of one store. */
 export class FileService {
   #onFile;
-  /** @type {Map<Peer, Set<Transfer>>} those that are not over */
-  #open = new Map();
+  /** @type {Map<Peer, Set<Job>>} Those that are not over, in the order in which they were begun. */
+  #jobs = new Map();
 
   /**
    * @param {Callbacks<Transfer>} onFile They are told of what others offer; while there are none, offers are declined.
@@ -31,27 +39,26 @@ export class FileService {
   }
 
   /**
-   * Offer a file.
+   * Offer a file. Throws `UsageError` for what is no file, and what `Peer.call` throws.
    *
    * @param {Peer} peer
    * @param {Blob} file
    * @param {{ name?: string }} [options]
    * @returns {Transfer}
    */
-  send(peer, file, { name = /** @type {Partial<File>} */ (file).name ?? '' } = {}) {
-    if (!(file instanceof Blob)) {
-      throw new UsageError('no File or Blob');
-    }
+  send(peer, file, options) {
+    if (!(file instanceof Blob)) throw new UsageError('no File or Blob');
+    const { name } = settings({ name: /** @type {Partial<File>} */ (file).name ?? '' }, options);
     const { size, type: mime } = file;
-    const transfer = this.#add(peer, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
+    const job = this.#add(peer, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
     try {
       peer.call();
     } catch (error) {
-      transfer.cancel();
+      job.cancel();
       throw error;
     }
     this.connected(peer);
-    return transfer;
+    return job.transfer;
   }
 
   /**
@@ -61,18 +68,23 @@ export class FileService {
    * @param {Peer} peer
    */
   busy(peer) {
-    return this.#of(peer).some(({ direction, state }) => direction === 'out' || state === 'running');
+    return this.#of(peer).some((job) => job.file || job.isRunning);
   }
 
   /**
-   * The peer is connected, now or again: offer what waits for that.
+   * The peer is connected, now or again: offer what waits for that, as far as the other side takes it.
    *
    * @param {Peer} peer
    */
   connected(peer) {
     const { features } = peer;
-    if (features) {
-      this.#of(peer).forEach((transfer) => Transfer.offer(transfer, features));
+    if (!features) return;
+    const sending = this.#of(peer).filter(({ file }) => file);
+    let announced = sending.filter((job) => job.announced).length;
+    for (const job of sending) {
+      if (job.announced || job.isOver) continue;
+      if (!features.includes(FILES)) job.end('failed', new FeatureMissing(peer.userId, FILES));
+      else if (announced++ < MAX_OPEN) job.announce();
     }
   }
 
@@ -80,13 +92,12 @@ export class FileService {
    * What is under way with this user will not get any further.
    *
    * @param {Peer} peer
-   * @param {AldisError} error
+   * @param {AldisError & { reason?: string }} error
    * @param {boolean} [restarted] Somebody else has taken the peer's place, to whom what was not offered yet can be.
    */
   ended(peer, error, restarted) {
-    this.#of(peer).forEach((transfer) => Transfer.lost(transfer, error, restarted));
-    if (!this.#open.get(peer)?.size) {
-      this.#open.delete(peer);
+    for (const job of this.#of(peer)) {
+      if (job.announced || !restarted) job.fail(error.reason ?? error.message, error);
     }
   }
 
@@ -98,31 +109,27 @@ export class FileService {
    */
   received(peer, control) {
     const all = this.#of(peer);
-    const known = all.find(({ id }) => id === control.id);
+    const known = all.find(({ transfer }) => transfer.id === control.id);
     if (known) {
-      Transfer.hear(known, control);
+      known.received(control);
     } else if (control.type === 'file-offer') {
-      const transfer = this.#add(peer, control, null);
-      if (all.filter(({ direction }) => direction === 'in').length >= MAX_OPEN) {
-        transfer.decline('too many files');
-      } else if (this.#onFile.size) {
-        this.#onFile.tell(transfer);
-      } else {
-        transfer.decline('no files here');
-      }
+      const { transfer } = this.#add(peer, control, null);
+      if (all.filter(({ file }) => !file).length >= MAX_OPEN) transfer.decline('too many files');
+      else if (this.#onFile.size) this.#onFile.tell(transfer);
+      else transfer.decline('no files here');
     }
   }
 
   /** End everything. */
   close() {
-    for (const peer of this.#open.keys()) {
-      this.#of(peer).forEach(Transfer.close);
+    for (const peer of this.#jobs.keys()) {
+      for (const job of this.#of(peer)) job.giveUp('failed', 'the store was closed', '', null);
     }
   }
 
   /** @param {Peer} peer */
   #of(peer) {
-    return [...(this.#open.get(peer) ?? [])];
+    return [...(this.#jobs.get(peer) ?? [])];
   }
 
   /**
@@ -131,8 +138,18 @@ export class FileService {
    * @param {Blob | null} file
    */
   #add(peer, offer, file) {
-    const all = this.#open.get(peer) ?? new Set();
-    this.#open.set(peer, all);
-    return new Transfer(peer, all, offer, file);
+    const all = this.#jobs.get(peer) ?? new Set();
+    this.#jobs.set(peer, all);
+    return new Job(peer, offer, file, all, () => this.#ended(peer));
+  }
+
+  /** @param {Peer} peer A transfer with it is over. */
+  #ended(peer) {
+    const others = this.#of(peer);
+    if (!others.length) this.#jobs.delete(peer);
+    others.forEach(({ stir }) => stir()); // it may be their turn now
+    // Not from within: the end of one that is not offered would be the end of the next one.
+    if (others.some(({ announced }) => !announced)) queueMicrotask(() => this.connected(peer));
+    peer.reconsider();
   }
 }

@@ -13,14 +13,13 @@ import { Identity } from '../../identity/keys.js';
 import { PeerConnection } from '../../peer/connection.js';
 import { Trust } from '../../peer/trust.js';
 import { checkUserId, split } from '../../protocol/addresses.js';
-import { CallService } from '../calls/service.js';
 import { decodeControl } from '../messages/control.js';
 import { IceServerCache } from './ice.js';
 import { DirectoryPins, sameKey } from './pinning.js';
 import { Peer } from './peer.js';
 import { admit, refuse } from './admission.js';
 import { peerView, same, storeState } from '../state.js';
-import { FileService } from '../files/service.js';
+import { PeerServices } from '../services.js';
 
 /**
  * @import { Backoff } from '../../client/backoff.js'
@@ -32,20 +31,18 @@ import { FileService } from '../files/service.js';
  * @import { PeerTiming } from '../../peer/transport.js'
  * @import { OurHello } from '../../protocol/channel.js'
  * @import { Bytes } from '../../protocol/codec.js'
- * @import { Call } from '../calls/call.js'
  * @import { Mailbox } from '../messages/mailbox.js'
- * @import { Callbacks } from '../../client/callbacks.js'
  * @import { PeerContext } from './peer.js'
  * @import { StateFeed } from '../subscriptions.js'
  * @import { Accept } from './admission.js'
+ * @import { ServiceCallbacks } from '../services.js'
  * @import { StoreLimits } from '../state.js'
- * @import { Transfer } from '../files/transfer.js'
  */
 
 /**
  * What the application has chosen; see `NetworkStore`.
  *
- * @typedef {object} Setup
+ * @typedef {object} OwnSetup
  * @property {Identity | Promise<Identity>} [identity] Made, or waited for, when it is needed.
  * @property {Pins} pins
  * @property {readonly RTCIceServer[] | null} [iceServers]
@@ -56,9 +53,9 @@ import { FileService } from '../files/service.js';
  * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  * @property {Mailbox} mailbox
  * @property {StateFeed} feed
- * @property {Callbacks<Transfer>} onFile
- * @property {Callbacks<Call>} onCall
  */
+
+/** @typedef {OwnSetup & ServiceCallbacks} Setup */
 
 /** What a closed store says. */
 export const CLOSED = 'the store was closed';
@@ -106,9 +103,7 @@ export class PeerManager {
     this.pins = new DirectoryPins(setup.pins, client.server);
     this.ice = new IceServerCache(client, setup.iceServers, timers);
     this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
-    this.files = new FileService(setup.onFile);
-    this.calls = new CallService(setup.onCall);
-    this.services = [this.files, this.calls];
+    this.services = new PeerServices(setup);
   }
 
   /** Connect and register. Throws what the client throws, and `StateError` when it was closed meanwhile. */
@@ -153,7 +148,7 @@ export class PeerManager {
     this.#closed = true;
     globalThis.removeEventListener?.('pagehide', this.#pageGone);
     globalThis.removeEventListener?.('pageshow', this.#pageBack);
-    this.services.forEach((service) => service.close());
+    this.services.close();
     const error = new StateError(CLOSED);
     for (const peer of this.peers) {
       void peer.close('the other side has left', error.message, error);
@@ -522,7 +517,7 @@ export class PeerManager {
   controlReceived(peer, data) {
     const control = this.#closed ? null : decodeControl(data);
     if (control) {
-      this.services.forEach((service) => service.received(peer, control));
+      this.services.received(peer, control);
     }
   }
 }

@@ -23,20 +23,14 @@ import { checkFingerprint, sameKey } from './pinning.js';
  * @import { PeerState } from '../../peer/negotiation.js'
  * @import { Ack, Chunk, Hello, OurHello } from '../../protocol/channel.js'
  * @import { Bytes } from '../../protocol/codec.js'
- * @import { CallService } from '../calls/service.js'
  * @import { Recipient } from '../messages/stream.js'
  * @import { Delivery } from '../messages/delivery.js'
  * @import { Backoff } from '../../client/backoff.js'
  * @import { SignalingClient } from '../../client/client.js'
  * @import { PeerEvent } from '../../client/events.js'
+ * @import { PeerServices } from '../services.js'
  * @import { PeerView, StoreLimits } from '../state.js'
  */
-
-/** @typedef {{
- *   busy(peer: Peer): boolean,
- *   connected(peer: Peer, features: readonly string[]): void,
- *   ended(peer: Peer, error: AldisError, restarted?: boolean): void,
- * }} Service Files or calls: whether they need a connection, and what they are told. */
 
 /**
  * What a peer needs of the store that it belongs to.
@@ -52,11 +46,10 @@ import { checkFingerprint, sameKey } from './pinning.js';
  * @property {(userId: string, listener: PeerListener, hello: () => OurHello) => PeerConnection} connect Make a connection.
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  * @property {(peer: Peer) => void} peerChanged Something in `Peer.view` may have changed.
- * @property {readonly Service[]} services What goes on with peers beyond messages.
+ * @property {PeerServices} services What goes on with peers beyond messages.
  * @property {() => void} arrived A piece of a message has come.
  * @property {(peer: Peer, data: Bytes) => void} controlReceived The peer's store says something. Throws
  *   `ProtocolViolation`.
- * @property {CallService} calls
  */
 
 // Of what the peer's program says that it can do; this version knows of two things, with short names.
@@ -124,7 +117,7 @@ export class Peer {
 
   /** Whether there should be a connection. */
   get wanted() {
-    return this.kept || this.#asking > 0 || this.queued > 0 || this.#context.services.some((each) => each.busy(this));
+    return this.kept || this.#asking > 0 || this.queued > 0 || this.#context.services.busy(this);
   }
 
   /** Whether it may be forgotten to make place for another peer. */
@@ -225,6 +218,11 @@ export class Peer {
   call() {
     this.#check();
     this.dialer.queued();
+  }
+
+  /** What needed the peer is over, perhaps. */
+  reconsider() {
+    this.dialer.reconsider();
   }
 
   /**
@@ -459,7 +457,7 @@ export class Peer {
     } else {
       this.#error = error ?? this.#error;
       if (before === 'connected') {
-        this.#context.calls.parted(this);
+        this.#context.services.parted(this);
       }
     }
     // One that is said when nothing comes through any more is no farewell: who has lost the path, too, gives up first.
@@ -521,7 +519,7 @@ export class Peer {
    * @param {readonly MediaStream[]} streams
    */
   trackReceived(track, streams) {
-    this.#context.calls.trackReceived(this, track, streams);
+    this.#context.services.trackReceived(this, track, streams);
   }
 
   // --- the connection ------------------------------------------------------------------------------------------------
@@ -571,12 +569,12 @@ export class Peer {
    * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
    */
   #over(error, restarted) {
-    this.#context.services.forEach((service) => service.ended(this, error, restarted));
+    this.#context.services.ended(this, error, restarted);
   }
 
   /** What is sent gets through, now or again. */
   #getsThrough() {
-    this.#context.services.forEach((service) => service.connected(this, this.#features));
+    this.#context.services.connected(this, this.#features);
   }
 
   #changed() {

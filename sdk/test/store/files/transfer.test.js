@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  ConfigError,
   FeatureMissing,
   PeerConnectionFailed,
   QueueFull,
@@ -9,9 +10,8 @@ import {
   UsageError,
 } from '../../../src/errors.js';
 import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../../src/store/messages/control.js';
-import { MAX_OPEN } from '../../../src/store/files/service.js';
-import { CONFIRM, WINDOW } from '../../../src/store/files/transfer.js';
-import { ID, Side, pair, fileOf, settle, until, offer, offered } from '../../support/transfers.js';
+import { AT_ONCE, CONFIRM, MAX_OPEN, WINDOW } from '../../../src/store/files/window.js';
+import { ID, Side, pair, fileOf, settle, until, piece, offer, offered } from '../../support/transfers.js';
 
 // --- the two of them -----------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ test('a file goes into a stream as fast as that takes it, and is confirmed when 
   assert.deepEqual(new Uint8Array(await new Blob(/** @type {any} */ (written)).arrayBuffer()), bytes);
 });
 
-test('several files go one after the other', async () => {
+test('several files arrive as they were, side by side', async () => {
   const [alice, bob] = pair();
   /** @type {any[]} */
   const incoming = [];
@@ -272,6 +272,34 @@ test('what cannot be said ends the transfer', async () => {
   assert.match(transfer.error.message, /can be queued|waiting/);
 });
 
+test('options that cannot work are refused where they are given', () => {
+  const side = new Side();
+  const { file } = fileOf(5);
+  for (const options of [{ name: 5 }, { nme: 'x' }, 'x.txt']) {
+    assert.throws(() => side.transfers.send(side.peer, file, /** @type {any} */ (options)), ConfigError);
+  }
+  const { transfer } = offered(5);
+  const locked = new WritableStream();
+  locked.getWriter();
+  for (const options of [{ sink: {} }, { sink: locked }, { stream: new WritableStream() }]) {
+    assert.throws(() => transfer.accept(options), ConfigError);
+  }
+  assert.equal(transfer.state, 'offered');
+});
+
+test('what the recipient has written is told as it is written, and confirmed in larger steps', async () => {
+  const { side, transfer } = offered(2 * CONFIRM);
+  transfer.accept();
+  side.take();
+  side.hear(piece({ data: new Uint8Array(MAX_PIECE) }));
+  await settle();
+  assert.deepEqual([transfer.transferred, side.take()], [MAX_PIECE, []]);
+  for (const number of [1, 2, 3]) side.hear(piece({ offset: number * MAX_PIECE, data: new Uint8Array(MAX_PIECE) }));
+  await settle();
+  assert.equal(transfer.transferred, CONFIRM);
+  assert.deepEqual(side.take(), [{ type: 'file-received', id: ID, bytes: CONFIRM }]);
+});
+
 test('without a callback files are declined', () => {
   const side = new Side();
   side.hear(offer);
@@ -318,7 +346,7 @@ test('a blob has a type only if nothing in it runs when it is opened', async () 
   }
 });
 
-test('the end of the stream ends what is under peer, and says so', () => {
+test('the end of the stream ends what is under way, and says so', () => {
   const { side, transfer } = offered(10);
   const outgoing = side.transfers.send(side.peer, fileOf(5).file);
   side.take();
@@ -352,12 +380,18 @@ test('closing ends everything, and says nothing', () => {
   assert.deepEqual(side.take(), []);
 });
 
-test('an offer too many fails alone', async () => {
+test('an offer too many waits until another one is over', async () => {
   const [alice, bob] = pair();
-  bob.onFile.add(() => {});
+  /** @type {any[]} */
+  const incoming = [];
+  bob.onFile.add((transfer) => incoming.push(transfer));
   const all = Array.from({ length: MAX_OPEN + 1 }, () => alice.transfers.send(alice.peer, fileOf(1).file));
-  await assert.rejects(/** @type {any} */ (all.at(-1)).finished, { reason: 'declined: too many files' });
-  assert.ok(all.slice(0, MAX_OPEN).every(({ state }) => state === 'offered'));
+  await until(() => incoming.length === MAX_OPEN);
+  await settle();
+  assert.equal(incoming.length, MAX_OPEN);
+  all[3]?.cancel();
+  await until(() => incoming.length === MAX_OPEN + 1);
+  assert.equal(incoming.at(-1).id, all.at(-1)?.id);
 });
 
 test('many files that wait for a peer which takes none all fail', async () => {
@@ -371,29 +405,22 @@ test('many files that wait for a peer which takes none all fail', async () => {
 
 test('a message of the application waits behind one window, however many files are accepted', async () => {
   const side = new Side();
-  const all = Array.from({ length: 3 }, () => side.transfers.send(side.peer, fileOf(1.5 * WINDOW).file));
-  const [first, second, third] = all.map(({ id }) => id);
+  const all = Array.from({ length: AT_ONCE + 1 }, () => side.transfers.send(side.peer, fileOf(1.5 * WINDOW).file));
   side.take();
-  /** What was sent meanwhile, by file. */
+  /** What was sent meanwhile of each file. */
   const sent = async () => {
-    for (let round = 0; round < 50; round++) await settle();
-    /** @type {Record<string, number>} */
-    const sizes = {};
-    for (const each of side.take()) {
-      if (each?.type === 'piece') sizes[each.id] = (sizes[each.id] ?? 0) + each.data.length;
-    }
-    return sizes;
+    for (let round = 0; round < 200; round++) await settle();
+    const pieces = side.take().filter((each) => each?.type === 'piece');
+    return all.map(({ id }) => pieces.reduce((sum, each) => sum + (each?.id === id ? each?.data.length : 0), 0));
   };
   all.forEach(({ id }) => side.hear({ type: 'file-accept', id }));
-  assert.deepEqual(await sent(), { [first]: WINDOW });
-  side.hear({ type: 'file-received', id: first, bytes: CONFIRM });
-  assert.deepEqual(await sent(), { [first]: CONFIRM });
-  side.hear({ type: 'file-received', id: first, bytes: WINDOW });
-  assert.deepEqual(await sent(), { [first]: 0.5 * WINDOW - CONFIRM });
-  side.hear({ type: 'file-received', id: first, bytes: 1.5 * WINDOW });
-  assert.deepEqual(await sent(), { [second]: WINDOW });
-  all[1].cancel();
-  assert.deepEqual(await sent(), { [third]: WINDOW });
+  assert.deepEqual(await sent(), [CONFIRM, CONFIRM, CONFIRM, CONFIRM, 0]);
+  side.hear({ type: 'file-received', id: all[1]?.id, bytes: CONFIRM });
+  assert.deepEqual(await sent(), [0, CONFIRM, 0, 0, 0]);
+  all[0]?.cancel();
+  assert.deepEqual(await sent(), [0, 0, 0, 0, CONFIRM]);
+  all.slice(1, 4).forEach((each) => each.cancel());
+  assert.deepEqual(await sent(), [0, 0, 0, 0, WINDOW - CONFIRM]); // one that is alone has it all
 });
 
 test('a transfer whose messages are read from the wire works as well', () => {

@@ -4,8 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MAX_PIECE } from '../../../src/store/messages/control.js';
-import { MAX_OPEN } from '../../../src/store/files/service.js';
-import { CONFIRM, WINDOW } from '../../../src/store/files/transfer.js';
+import { CONFIRM, MAX_OPEN, WINDOW } from '../../../src/store/files/window.js';
 import { ID, Side, fileOf, settle, until, piece, offer, offered } from '../../support/transfers.js';
 
 for (const [what, size, controls] of /** @type {[string, number, any[]][]} */ ([

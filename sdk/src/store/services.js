@@ -1,0 +1,88 @@
+/**
+ * What goes on with peers beyond messages: files and calls.
+ *
+ * Rule: nothing else imports `files/` and `calls/`, so that they can be loaded when they are first used. It does not know
+ * what the two do.
+ */
+import { CallService } from './calls/service.js';
+import { FileService } from './files/service.js';
+
+/**
+ * @import { Callbacks } from '../client/callbacks.js'
+ * @import { AldisError } from '../errors.js'
+ * @import { Call } from './calls/call.js'
+ * @import { Transfer } from './files/transfer.js'
+ * @import { ControlMessage } from './messages/control.js'
+ * @import { Peer } from './peers/peer.js'
+ */
+
+/** @typedef {{ onFile: Callbacks<Transfer>, onCall: Callbacks<Call> }} ServiceCallbacks Those of the application. */
+
+export class PeerServices {
+  /** @param {ServiceCallbacks} callbacks */
+  constructor({ onFile, onCall }) {
+    this.files = new FileService(onFile);
+    this.calls = new CallService(onCall);
+  }
+
+  /** @param {Peer} peer Whether something is under way that needs a connection. */
+  busy(peer) {
+    return this.files.busy(peer) || this.calls.busy(peer);
+  }
+
+  /**
+   * What is sent gets through, now or again.
+   *
+   * @param {Peer} peer
+   * @param {readonly string[]} features What the peer's program can do.
+   */
+  connected(peer, features) {
+    this.files.connected(peer);
+    this.calls.connected(peer, features);
+  }
+
+  /** @param {Peer} peer Nothing gets through, for now. */
+  parted(peer) {
+    this.calls.parted(peer);
+  }
+
+  /**
+   * What is under way will not get any further.
+   *
+   * @param {Peer} peer
+   * @param {AldisError} error
+   * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
+   */
+  ended(peer, error, restarted) {
+    this.files.ended(peer, error, restarted);
+    this.calls.ended(peer, error, restarted);
+  }
+
+  /**
+   * The peer's store has said something.
+   *
+   * @param {Peer} peer
+   * @param {ControlMessage} control
+   */
+  received(peer, control) {
+    this.files.received(peer, control);
+    this.calls.received(peer, control);
+  }
+
+  /**
+   * The peer sends a track.
+   *
+   * @param {Peer} peer
+   * @param {MediaStreamTrack} track
+   * @param {readonly MediaStream[]} streams
+   */
+  trackReceived(peer, track, streams) {
+    this.calls.trackReceived(peer, track, streams);
+  }
+
+  /** End everything. */
+  close() {
+    this.files.close();
+    this.calls.close();
+  }
+}
