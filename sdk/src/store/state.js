@@ -71,6 +71,9 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  *   again later. 128 MiB
  */
 
+/** What a closed store says. */
+export const CLOSED = 'the store was closed';
+
 /** @type {Omit<StoreState, 'peers'>} */
 const START = { signaling: 'disconnected', signalingError: null, userId: null, server: null, fingerprint: null };
 

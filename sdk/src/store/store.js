@@ -27,9 +27,9 @@ import { violation } from '../protocol/shapes.js';
 import { bind } from '../proxies.js';
 import { decode, encode } from './messages/content.js';
 import { Mailbox } from './messages/mailbox.js';
-import { storeLimits, storeState } from './state.js';
+import { CLOSED, storeLimits, storeState } from './state.js';
 import { StateFeed } from './subscriptions.js';
-import { CLOSED, known, PeerManager } from './peers/manager.js';
+import { known, PeerManager } from './peers/manager.js';
 
 /**
  * @import { BackoffOptions } from '../client/backoff.js'
@@ -82,8 +82,7 @@ export class NetworkStore {
   #setup;
   #feed = new StateFeed(storeState({}));
   #mailbox;
-  /** @type {PeerManager | null} */
-  #manager = null;
+  #manager;
   /** @type {Promise<void> | null} */
   #closing = null;
 
@@ -102,7 +101,7 @@ export class NetworkStore {
     for (const name of /** @type {const} */ (['accept', 'RTCPeerConnection'])) {
       checkType(name, given[name] ?? Object, 'function');
     }
-    this.#mailbox = new Mailbox(limits, () => this.#manager?.handOver());
+    this.#mailbox = new Mailbox(limits, () => this.#manager.handOver());
     this.#setup = {
       ...given,
       pins,
@@ -117,6 +116,7 @@ export class NetworkStore {
       /** @type {Callbacks<Call>} */
       onCall: new Callbacks(),
     };
+    this.#manager = new PeerManager(this.#setup);
     bind(this, 'NetworkStore');
   }
 
@@ -143,18 +143,14 @@ export class NetworkStore {
    */
   async connectToSignaling(url, userId, options) {
     this.#checkOpen();
-    if (this.#manager) {
+    if (this.#manager.signaling) {
       throw new StateError('the store is connected already');
     }
     const client = new SignalingClient(url, checkUserId(userId), options);
-    const manager = (this.#manager = new PeerManager(this.#setup, client));
     try {
-      await manager.start();
+      await this.#manager.start(client);
     } catch (error) {
       this.#checkOpen();
-      this.#manager = null;
-      await manager.close();
-      this.#feed.publish(storeState({}));
       throw error;
     }
   }
@@ -175,7 +171,7 @@ export class NetworkStore {
   }
 
   async #close() {
-    await this.#manager?.close();
+    await this.#manager.close();
     this.#mailbox.close();
   }
 
@@ -200,6 +196,7 @@ export class NetworkStore {
       { timeout: 30, fingerprint: /** @type {string | null} */ (null) },
       options,
     );
+    this.#ready();
     await this.#peer(userId).connect(timeout, fingerprint);
   }
 
@@ -210,7 +207,7 @@ export class NetworkStore {
    */
   async disconnectFromPeer(userId) {
     const reason = 'hung up';
-    await this.#manager?.find(userId)?.close('it has hung up', reason, new PeerConnectionFailed(userId, reason));
+    await this.#manager.find(userId)?.close('it has hung up', reason, new PeerConnectionFailed(userId, reason));
   }
 
   /**
@@ -259,7 +256,7 @@ export class NetworkStore {
    * @returns {Promise<PeerStats | null>}
    */
   async stats(userId) {
-    return (await this.#manager?.find(userId)?.connection?.stats()) ?? null;
+    return (await this.#manager.find(userId)?.connection?.stats()) ?? null;
   }
 
   #checkOpen() {
@@ -271,7 +268,7 @@ export class NetworkStore {
   /** @returns {PeerManager} */
   #ready() {
     this.#checkOpen();
-    if (!this.#manager) {
+    if (!this.#manager.signaling) {
       throw new StateError('call connectToSignaling() first');
     }
     return this.#manager;
@@ -283,9 +280,8 @@ export class NetworkStore {
    * @param {string} userId
    */
   #peer(userId) {
-    const manager = this.#ready();
     engine(this.#setup.RTCPeerConnection);
-    return manager.peer(userId);
+    return this.#manager.peer(userId);
   }
 
   // --- messages --------------------------------------------------------------------------------------------------------
@@ -302,7 +298,7 @@ export class NetworkStore {
    * @returns {Delivery}
    */
   send(userId, message) {
-    this.#ready();
+    this.#checkOpen();
     const [content, data] = encode(message);
     return this.#peer(userId).send(content, data);
   }
@@ -319,7 +315,7 @@ export class NetworkStore {
   async drain(userId = null, options) {
     if (userId !== null) checkUserId(userId);
     const { timeout } = settings({ timeout: /** @type {number | null} */ (null) }, options);
-    const peers = (this.#manager?.peers ?? []).filter((peer) => userId === null || userId === peer.userId);
+    const peers = this.#manager.peers.filter((peer) => userId === null || userId === peer.userId);
     let cancel = () => {};
     const late = new Promise((_, reject) => {
       if (timeout !== null) {
@@ -368,7 +364,7 @@ export class NetworkStore {
     try {
       return { sender, content: decode(content, data), sequence };
     } catch (error) {
-      this.#manager?.unreadable(sender, violation(error));
+      this.#manager.unreadable(sender, violation(error));
       return null;
     }
   }

@@ -6,6 +6,7 @@ import { MemoryPins } from '../../src/identity/pins.js';
 import {
   ConfigError,
   DeliveryFailed,
+  EngineMissing,
   InvalidAddress,
   MessageTooLarge,
   PeerOffline,
@@ -80,10 +81,47 @@ test('what keeps a store from being connected is told, and it can be tried again
     return error.code === 'key-mismatch';
   });
   assert.deepEqual([store.state.signaling, store.state.userId], ['disconnected', null]);
-  assert.throws(() => store.send('x', ''), StateError);
+  assert.throws(() => store.call('x'), StateError);
   await store.connectToSignaling(server.url, 'emil');
   assert.equal(store.state.signaling, 'connected');
   assert.equal(there.state.signaling, 'connected');
+});
+
+test('what is sent before the first login arrives after it, whatever comes between', async (t) => {
+  const world = new World(t, server.url);
+  const store = world.make();
+  const first = store.send('hanna', 'one');
+  assert.throws(() => store.send('no name', ''), InvalidAddress);
+  await Promise.resolve();
+  assert.deepEqual([store.state.signaling, store.state.peers.hanna?.queued], ['disconnected', 1]);
+  await assert.rejects(store.connectToSignaling('ws://127.0.0.1:1', 'georg'), ServerUnreachable);
+  assert.deepEqual([store.state.userId, store.state.peers.hanna?.queued, first.done], [null, 1, false]);
+  const second = store.send('hanna', 'two');
+  const hanna = await world.join('hanna');
+  const connecting = store.connectToSignaling(server.url, 'georg');
+  const third = store.send('hanna', 'three');
+  await connecting;
+  assert.deepEqual(await contents(hanna, 3), ['one', 'two', 'three']);
+  await Promise.all([first, second, third]);
+  assert.equal(store.state.peers.hanna.queued, 0);
+});
+
+test('what was sent to our own name before it was ours fails', async (t) => {
+  const store = new World(t, server.url).make();
+  const delivery = store.send('jonas', 'to myself');
+  await store.connectToSignaling(server.url, 'jonas');
+  await assert.rejects(async () => delivery, { name: 'DeliveryFailed', reason: 'that is our own name' });
+  assert.deepEqual(Object.keys(store.state.peers), []);
+  assert.throws(() => store.send('jonas', ''), UsageError);
+});
+
+test('what waits for a login that never comes fails when the store is closed', async (t) => {
+  const store = new World(t, server.url).make();
+  const delivery = store.send('nobody-at-all', 'x');
+  const drained = assert.rejects(store.drain('nobody-at-all'), { name: 'DeliveryFailed' });
+  await store.disconnect();
+  await assert.rejects(async () => delivery, { reason: 'the store was closed' });
+  await drained;
 });
 
 test('a store that is closed while it connects says so', async (t) => {
@@ -105,9 +143,10 @@ test('a store that is not connected says so', async () => {
   ]) {
     await assert.rejects(call(), StateError);
   }
-  for (const call of [() => store.send('x', ''), () => store.sendFile('x', new Blob()), () => store.call('x')]) {
+  for (const call of [() => store.sendFile('x', new Blob()), () => store.call('x')]) {
     assert.throws(call, StateError);
   }
+  assert.throws(() => store.send('x', ''), EngineMissing); // which no server can help
   assert.equal(await store.stats('x'), null);
   await store.disconnectFromPeer('x');
   await store.drain();

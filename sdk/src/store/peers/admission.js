@@ -21,94 +21,96 @@ import { claimedKey, sameKey } from './pinning.js';
 
 /** @typedef {(userId: string, publicKey: Bytes) => boolean} Accept Whether to let somebody in. */
 
-/**
- * @typedef {object} AdmissionContext
- * @property {Pick<SignalingClient, 'userId' | 'sendBye'>} client
- * @property {{ accept?: Accept | null }} setup Everybody is let in without it.
- * @property {(userId: string, stranger: boolean) => Peer} peer A peer, made if need be. Throws `UsageError`, `TooManyPeers`.
- */
-
 export const MAX_REFUSALS = 64;
 /** Refusals that wait: all callers of a popular program may come at once, after a restart. */
 export const MAX_WAITING = 1024;
 // Seconds after which an offer that was refused may be made again.
 const PEERS_PAUSE = 30;
 
-/** @type {WeakMap<object, { busy: number, waiting: Map<string, () => Promise<void>> }>} by client; `busy` are on their way */
-const queues = new WeakMap();
+/** Decides about the offers that one client receives. */
+export class Admission {
+  #client;
+  #accept;
+  #peer;
+  #busy = 0; // refusals that are on their way
+  /** @type {Map<string, () => Promise<void>>} those that wait, by sender */
+  #waiting = new Map();
 
-/**
- * Tell who has made an offer, or an answer, that it is not taken: why, and in how many seconds another one may be. Whether it arrives is
- * all the same to us.
- *
- * @param {AdmissionContext['client']} client
- * @param {Pick<OfferReceived, 'sender' | 'connection'>} offer
- * @param {string} reason
- * @param {RefusalCode} [code]
- * @param {number} [retryAfter]
- */
-export function refuse(client, { sender, connection }, reason, code, retryAfter) {
-  const queue = queues.get(client) ?? { busy: 0, waiting: new Map() };
-  const { waiting } = queue;
-  queues.set(client, queue);
-  if (waiting.size < MAX_WAITING || waiting.has(sender)) {
-    waiting.set(sender, () => client.sendBye(sender, { connection, reason, code, retryAfter }));
+  /**
+   * @param {Pick<SignalingClient, 'userId' | 'sendBye'>} client
+   * @param {Accept | null | undefined} accept Everybody is let in without it.
+   * @param {(userId: string, stranger: boolean) => Peer} peer A peer, made if need be. Throws `UsageError`, `TooManyPeers`.
+   */
+  constructor(client, accept, peer) {
+    this.#client = client;
+    this.#accept = accept;
+    this.#peer = peer;
   }
-  const next = () => {
-    for (const [to, send] of waiting) {
-      if (queue.busy >= MAX_REFUSALS) return;
-      waiting.delete(to);
-      queue.busy++;
+
+  /**
+   * Tell who has made an offer, or an answer, that it is not taken: why, and in how many seconds another one may be. Whether
+   * it arrives is all the same to us.
+   *
+   * @param {Pick<OfferReceived, 'sender' | 'connection'>} offer
+   * @param {string} reason
+   * @param {RefusalCode} [code]
+   * @param {number} [retryAfter]
+   */
+  refuse({ sender, connection }, reason, code, retryAfter) {
+    if (this.#waiting.size < MAX_WAITING || this.#waiting.has(sender)) {
+      this.#waiting.set(sender, () => this.#client.sendBye(sender, { connection, reason, code, retryAfter }));
+    }
+    this.#sendNext();
+  }
+
+  #sendNext() {
+    for (const [to, send] of this.#waiting) {
+      if (this.#busy >= MAX_REFUSALS) return;
+      this.#waiting.delete(to);
+      this.#busy++;
       const done = () => {
-        queue.busy--;
-        next();
+        this.#busy--;
+        this.#sendNext();
       };
       send().then(done, done);
     }
-  };
-  next();
-}
+  }
 
-/**
- * The peer that an offer comes from; undefined when it is not let in.
- *
- * @param {OfferReceived} offer
- * @param {string} userId
- * @param {Peer | undefined} peer If it is known already.
- * @param {AdmissionContext} context
- * @returns {Peer | undefined}
- */
-export function admit(offer, userId, peer, context) {
-  const { client, setup } = context;
-  const key = claimedKey(offer.proof);
-  if (!key || userId === client.userId) {
-    if (!peer) {
-      refuse(client, offer, 'it carries no proof of a key', 'bad-proof', PROOF_PAUSE);
+  /**
+   * The peer that an offer comes from; undefined when it is not let in.
+   *
+   * @param {OfferReceived} offer
+   * @param {string} userId
+   * @param {Peer | undefined} peer If it is known already.
+   * @returns {Peer | undefined}
+   */
+  admit(offer, userId, peer) {
+    const key = claimedKey(offer.proof);
+    if (!key || userId === this.#client.userId) {
+      if (!peer) this.refuse(offer, 'it carries no proof of a key', 'bad-proof', PROOF_PAUSE);
+      return peer; // without one, or from ourselves, it will not pass the check
     }
-    return peer; // without one, or from ourselves, it will not pass the check
-  }
-  if (peer && (peer.wanted || (peer.admitted && sameKey(peer.admitted, key)))) {
-    return peer;
-  }
-  /** @type {[string, RefusalCode, number?]} */
-  let refusal = ['not accepted', 'not-accepted'];
-  try {
-    // Not what counts as true: a promise does, and whoever writes `async` by mistake would let everybody in.
-    const answer = !setup.accept || setup.accept(userId, key);
-    if (answer === true) {
-      refusal = ['too many peers', 'too-many-peers', PEERS_PAUSE];
-      peer = context.peer(userId, true);
-      peer.admitted = key;
-      return peer;
+    if (peer && (peer.wanted || (peer.admitted && sameKey(peer.admitted, key)))) return peer;
+    /** @type {[string, RefusalCode, number?]} */
+    let refusal = ['not accepted', 'not-accepted'];
+    try {
+      // Not what counts as true: a promise does, and whoever writes `async` by mistake would let everybody in.
+      const answer = !this.#accept || this.#accept(userId, key);
+      if (answer === true) {
+        refusal = ['too many peers', 'too-many-peers', PEERS_PAUSE];
+        const admitted = this.#peer(userId, true);
+        admitted.admitted = key;
+        return admitted;
+      }
+      if (answer) throw new TypeError('accept has to answer true or false at once');
+    } catch (error) {
+      if (error instanceof UsageError) {
+        refusal = ['the name breaks the rules', 'not-accepted']; // no honest server has admitted it
+      } else if (!(error instanceof TooManyPeers)) {
+        console.error(error);
+      }
     }
-    if (answer) throw new TypeError('accept has to answer true or false at once');
-  } catch (error) {
-    if (error instanceof UsageError) {
-      refusal = ['the name breaks the rules', 'not-accepted']; // no honest server has admitted it
-    } else if (!(error instanceof TooManyPeers)) {
-      console.error(error);
-    }
+    this.refuse(offer, ...refusal);
+    return undefined;
   }
-  refuse(client, offer, ...refusal);
-  return undefined;
 }

@@ -1,42 +1,37 @@
 /**
- * The peers of one user of one server: everything between the signaling client and them.
+ * The peers of one store: made and forgotten within the limits, and given what they need (`peer.PeerContext`).
  *
- * It turns what the server brings into calls of the peers, makes and forgets peers within the limits, gives them what
- * they need (`peer.PeerContext`), leads files and calls to those who know about them, and puts the state together.
- *
- * Rules: one client, one life; it begins with `start` and ends with `close`. A fault of one peer stays with that peer.
- * What the application sees of all this is `store.NetworkStore`.
+ * Rules: it lives as long as the store, with one login at most (`signaling`). So what is queued waits for the first one. A
+ * fault of one peer stays with that peer. What the application sees of all this is `store.NetworkStore`.
  */
 import { timers } from '../../client/timers.js';
-import { ConnectionLost, PeerConnectionFailed, StateError, TooManyPeers, UsageError } from '../../errors.js';
+import { PeerConnectionFailed, StateError, TooManyPeers, UsageError } from '../../errors.js';
 import { Identity } from '../../identity/keys.js';
-import { PeerConnection } from '../../peer/connection.js';
-import { Trust } from '../../peer/trust.js';
-import { checkUserId, split } from '../../protocol/addresses.js';
+import { checkUserId } from '../../protocol/addresses.js';
 import { decodeControl } from '../messages/control.js';
-import { IceServerCache } from './ice.js';
-import { DirectoryPins, sameKey } from './pinning.js';
-import { Peer } from './peer.js';
-import { admit, refuse } from './admission.js';
-import { peerView, same, storeState } from '../state.js';
 import { PeerServices } from '../services.js';
+import { CLOSED } from '../state.js';
+import { Peer } from './peer.js';
+import { DirectoryPins, sameKey } from './pinning.js';
+import { PeerPresence } from './presence.js';
+import { PeerSignaling } from './signaling.js';
+import { PeerViews } from './views.js';
 
 /**
  * @import { Backoff } from '../../client/backoff.js'
  * @import { SignalingClient } from '../../client/client.js'
- * @import { PeerEvent, SignalingEvent } from '../../client/events.js'
- * @import { AldisError } from '../../errors.js'
+ * @import { WatchEnded } from '../../client/events.js'
  * @import { Pins } from '../../identity/pins.js'
  * @import { PeerListener } from '../../peer/connection.js'
  * @import { PeerTiming } from '../../peer/transport.js'
  * @import { OurHello } from '../../protocol/channel.js'
  * @import { Bytes } from '../../protocol/codec.js'
  * @import { Mailbox } from '../messages/mailbox.js'
- * @import { PeerContext } from './peer.js'
- * @import { StateFeed } from '../subscriptions.js'
- * @import { Accept } from './admission.js'
  * @import { ServiceCallbacks } from '../services.js'
  * @import { StoreLimits } from '../state.js'
+ * @import { StateFeed } from '../subscriptions.js'
+ * @import { Accept } from './admission.js'
+ * @import { PeerContext } from './peer.js'
  */
 
 /**
@@ -57,8 +52,6 @@ import { PeerServices } from '../services.js';
 
 /** @typedef {OwnSetup & ServiceCallbacks} Setup */
 
-/** What a closed store says. */
-export const CLOSED = 'the store was closed';
 /**
  * The identity, if it is there already.
  *
@@ -69,57 +62,55 @@ export const known = (identity) => (identity instanceof Identity ? identity : nu
 // The share of the peers that strangers cannot fill: enough for the people that somebody knows, while a program that is
 // called by many has most of its places for them.
 const OF_WHICH_OURS = 4;
+const OURSELVES = 'that is our own name';
 const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartbeat is not faster
 
 /**
- * The peers of one user of one server.
- *
  * @implements {PeerContext}
  */
 export class PeerManager {
   timers = timers;
-  /** @type {AldisError | null} */
-  ended = null;
-  /** @type {Trust | undefined} there when there is a server */
-  #trust;
-  #unsubscribe;
+  /** @type {PeerSignaling | null} The login, also while it is tried. */
+  signaling = null;
   /** @type {Map<string, Peer>} */
   #peers = new Map();
-  /** @type {AldisError | null} */
-  #signalingError = null;
-  #publishingSoon = false;
+  #arriving = 0;
   #closed = false;
   #stopPulse = () => {};
   /** @type {Promise<void>} Goodbyes are on their way until then. */
   #leaving = Promise.resolve();
 
-  /**
-   * @param {Setup} setup
-   * @param {SignalingClient} client
-   */
-  constructor(setup, client) {
-    this.client = client;
+  /** @param {Setup} setup */
+  constructor(setup) {
     this.setup = setup;
-    this.pins = new DirectoryPins(setup.pins, client.server);
-    this.ice = new IceServerCache(client, setup.iceServers, timers);
-    this.#unsubscribe = client.subscribe((event) => this.#signalingEvent(event));
+    this.pins = new DirectoryPins(setup.pins);
     this.services = new PeerServices(setup);
+    this.views = new PeerViews(setup.feed, () => this.#server);
   }
 
-  /** Connect and register. Throws what the client throws, and `StateError` when it was closed meanwhile. */
-  async start() {
-    const { client, setup, pins } = this;
-    const identity = (setup.identity = await (setup.identity ?? Identity.generate()));
-    this.#trust = new Trust(identity, client.userId, client.server, pins);
-    this.#publish();
-    await client.connect();
-    await client.register(identity);
-    const heldBack = await this.ice.keep();
-    if (this.#closed) {
-      throw new StateError(CLOSED);
+  /**
+   * Connect and register. Throws what the client throws, and can be called again then; and `StateError` when it was closed
+   * meanwhile.
+   *
+   * @param {SignalingClient} client
+   */
+  async start(client) {
+    const signaling = (this.signaling = new PeerSignaling(client, this));
+    try {
+      const identity = (this.setup.identity = await (this.setup.identity ?? Identity.generate()));
+      this.pins.use(client.server);
+      this.peers.forEach((peer) => this.#loadPin(peer));
+      this.#forgetOurselves(client.userId);
+      await signaling.start(identity);
+    } catch (error) {
+      if (!this.#closed) {
+        this.signaling = null;
+        await signaling.close();
+        this.publish();
+      }
+      throw error;
     }
     this.#pulse();
-    heldBack.forEach((event) => this.#peerEvent(event));
     globalThis.addEventListener?.('pagehide', this.#pageGone);
     globalThis.addEventListener?.('pageshow', this.#pageBack);
   }
@@ -131,7 +122,7 @@ export class PeerManager {
    */
   #pageGone = (/** @type {PageTransitionEvent} */ { persisted }) => {
     if (persisted) {
-      this.peers.filter(({ connected }) => connected).forEach((peer) => peer.drop('the page was left', 'closed'));
+      this.peers.filter(({ path }) => path.connected).forEach((peer) => peer.drop('the page was left', 'closed'));
     } else {
       void this.close();
     }
@@ -148,17 +139,16 @@ export class PeerManager {
     this.#closed = true;
     globalThis.removeEventListener?.('pagehide', this.#pageGone);
     globalThis.removeEventListener?.('pageshow', this.#pageBack);
+    this.signaling?.stop();
     this.services.close();
     const error = new StateError(CLOSED);
     for (const peer of this.peers) {
       void peer.close('the other side has left', error.message, error);
     }
-    this.ice.close();
     this.#stopPulse();
     await this.#leaving; // a second or two at most
-    await this.client.close();
-    this.#unsubscribe();
-    this.#publish();
+    await this.signaling?.close();
+    this.publish();
   }
 
   // --- peers -------------------------------------------------------------------------------------------------------
@@ -201,8 +191,8 @@ export class PeerManager {
 
   /** @param {string} userId */
   #checkOther(userId) {
-    if (checkUserId(userId) === this.client.userId) {
-      throw new UsageError('that is our own name');
+    if (checkUserId(userId) === this.signaling?.client.userId) {
+      throw new UsageError(OURSELVES);
     }
   }
 
@@ -210,21 +200,34 @@ export class PeerManager {
    * A peer, made if need be: one that takes no place among the peers yet.
    *
    * @param {string} userId
-   * @param {Partial<Peer>} [facts]
+   * @param {PeerPresence} [presence]
    */
-  #meet(userId, facts) {
+  #meet(userId, presence = new PeerPresence(userId)) {
     let peer = this.find(userId);
     if (!peer) {
-      const made = (peer = Object.assign(new Peer(userId, this), facts));
-      this.#peers.set(userId, made);
-      this.peerChanged(made);
-      // Pins that cannot be read are told when a key has to be compared with them.
-      this.pins.load(userId).then(
-        () => this.peerChanged(made),
-        () => {},
-      );
+      peer = new Peer(userId, this, presence);
+      this.#peers.set(userId, peer);
+      this.views.add(peer);
+      this.#loadPin(peer);
     }
     return peer;
+  }
+
+  /** @param {Peer} peer */
+  #forget(peer) {
+    this.#peers.delete(peer.userId);
+    this.views.remove(peer);
+    this.pins.forget(peer.userId);
+  }
+
+  /** @param {Peer} peer */
+  #loadPin(peer) {
+    if (!this.signaling) return;
+    // Pins that cannot be read are told when a key has to be compared with them.
+    this.pins.load(peer.userId).then(
+      () => this.views.changed(peer),
+      () => {},
+    );
   }
 
   /**
@@ -256,16 +259,22 @@ export class PeerManager {
     if (!peer) {
       throw new TooManyPeers(limit);
     }
-    const { userId, shown, watched, online, devices } = peer;
+    const { userId, presence } = peer;
     void peer.close('forgotten', 'too many peers', new PeerConnectionFailed(userId, 'too many peers'));
-    this.#peers.delete(userId);
-    if (shown) {
-      this.#meet(userId, { shown, watched, online, devices });
-      return;
-    }
-    this.pins.forget(userId);
-    if (watched) {
+    this.#forget(peer);
+    if (presence.shown) {
+      this.#meet(userId, presence);
+    } else if (presence.watched) {
       this.client.unwatch(userId).catch(() => {}); // what comes of it nevertheless is not looked at
+    }
+  }
+
+  /** @param {string} userId Our name, to which something may have been sent before it was known. */
+  #forgetOurselves(userId) {
+    const peer = this.find(userId);
+    if (peer) {
+      void peer.close('', OURSELVES, new UsageError(OURSELVES));
+      this.#forget(peer);
     }
   }
 
@@ -276,16 +285,17 @@ export class PeerManager {
    */
   async watchAll(userIds) {
     userIds.forEach((userId) => this.#checkOther(userId));
-    const fresh = userIds.filter((userId) => !this.find(userId)?.shown);
+    const fresh = userIds.filter((userId) => !this.find(userId)?.presence.shown);
     // First: the server tells how they stand before it says that it will.
-    const peers = fresh.map((userId) => Object.assign(this.#meet(userId), { shown: true }));
+    const shown = fresh.map((userId) => this.#meet(userId).presence);
+    shown.forEach((presence) => (presence.shown = true));
     try {
       await this.client.watch(...fresh);
     } catch (error) {
       this.#ignore(fresh);
       throw error;
     }
-    peers.forEach((peer) => (peer.watched = true));
+    shown.forEach((presence) => (presence.watched = true));
   }
 
   /**
@@ -305,18 +315,28 @@ export class PeerManager {
   #ignore(userIds) {
     const unused = userIds.filter((userId) => {
       const peer = this.find(userId);
-      if (!peer?.shown) {
+      if (!peer?.presence.shown) {
         return false;
       }
-      peer.shown = false;
+      peer.presence.shown = false;
       if (!peer.known) {
-        this.#peers.delete(userId);
-        this.pins.forget(userId);
+        this.#forget(peer);
       }
       return !peer.known;
     });
-    this.#publish();
+    this.publish();
     return unused;
+  }
+
+  /**
+   * The server does not tell of some users any more.
+   *
+   * @param {WatchEnded} event
+   */
+  watchEnded({ userIds, error }) {
+    console.warn(`the server does not tell of ${userIds.length} users any more: ${error.message}`);
+    this.#ignore(userIds);
+    userIds.forEach((userId) => this.find(userId)?.watchEnded());
   }
 
   /**
@@ -356,125 +376,38 @@ export class PeerManager {
 
   // --- state -------------------------------------------------------------------------------------------------------
 
-  /** Tell how things stand. */
-  #publish() {
-    this.#publishingSoon = false;
-    const { feed, identity } = this.setup;
-    const { state, userId, server } = this.client;
-    const fingerprint = known(identity)?.fingerprint ?? null;
-    const peers = this.peers.flatMap(({ told }) => told ?? []);
-    const signalingError = this.#signalingError;
-    feed.publish(storeState({ signaling: state, signalingError, userId, server, fingerprint, peers }, feed.current));
+  /** How things stand with the server. */
+  get #server() {
+    if (!this.signaling) return {};
+    const { client, error: signalingError } = this.signaling;
+    const { state: signaling, userId, server } = client;
+    return { signaling, signalingError, userId, server, fingerprint: known(this.setup.identity)?.fingerprint ?? null };
+  }
+
+  publish() {
+    this.views.publish();
   }
 
   #pulse() {
     this.#stopPulse = timers.callLater(PULSE_SECONDS, () => {
-      for (const peer of this.peers) {
-        this.peerChanged(peer);
-      }
+      this.peers.forEach((peer) => this.views.counted(peer));
       this.#pulse();
     });
   }
 
-  /**
-   * Tell how things stand with one user, if that has changed.
-   *
-   * @param {Peer} peer
-   */
-  peerChanged(peer) {
-    const before = peer.told;
-    if (this.find(peer.userId) !== peer) {
-      return; // it was forgotten
-    }
-    const view = peerView(peer.view, before);
-    if (view === before) {
-      return;
-    }
-    peer.told = view;
-    if (!before || !same({ ...before, queued: view.queued }, view)) {
-      this.#publish();
-    } else if (!this.#publishingSoon) {
-      // Only a count has changed, as it does with every message: once for all that happens now is enough.
-      this.#publishingSoon = true;
-      queueMicrotask(() => this.#publishingSoon && this.#publish());
-    }
+  // --- for the peers (`peer.PeerContext`) --------------------------------------------------------------------------
+
+  /** The client; there is one where the server is asked. */
+  get client() {
+    return /** @type {PeerSignaling} */ (this.signaling).client;
   }
-
-  // --- what the server brings --------------------------------------------------------------------------------------
-
-  /** @param {SignalingEvent} event */
-  #signalingEvent(event) {
-    switch (event.type) {
-      case 'presenceChanged':
-        this.find(event.userId)?.presenceChanged(event);
-        return;
-      case 'watchEnded': {
-        const { userIds, error } = event;
-        console.warn(`the server does not tell of ${userIds.length} users any more: ${error.message}`);
-        this.#ignore(userIds);
-        for (const peer of userIds.map((userId) => this.find(userId))) {
-          if (peer) {
-            // It has to be asked from now on whether the peer is there.
-            Object.assign(peer, { watched: false, online: null, devices: [] });
-            peer.dialer.poke(true);
-            this.peerChanged(peer);
-          }
-        }
-        return;
-      }
-      case 'offerReceived':
-      case 'answerReceived':
-      case 'candidateReceived':
-      case 'byeReceived':
-        // Not before it is known through which servers to answer.
-        if (!this.ice.holdBack(event, (offer) => refuse(this.client, offer, 'still starting', 'rate-limited', 2))) {
-          this.#peerEvent(event);
-        }
-        return;
-      case 'registered':
-        this.#signalingError = null;
-        this.ice.renew();
-        this.peers.forEach((peer) => peer.dialer.poke(!event.resumed));
-        break;
-      case 'disconnected':
-        if (event.retryIn === null) {
-          return; // `closed` follows, and knows more
-        }
-        this.#signalingError = new ConnectionLost(event.reason);
-        break;
-      case 'closed': {
-        const { error } = event;
-        this.#signalingError = error;
-        if (error) {
-          this.ended = error;
-          this.peers.forEach((peer) => peer.signalingEnded(error));
-        }
-      }
-    }
-    this.#publish();
-  }
-
-  /** @param {PeerEvent} event */
-  #peerEvent(event) {
-    if (this.#closed) {
-      return;
-    }
-    const [userId] = split(event.sender);
-    const there = this.find(userId);
-    let peer = there?.known ? there : undefined; // else there is nothing that could be said to it
-    if (event.type === 'offerReceived') {
-      peer = admit(event, userId, peer, this);
-    }
-    if (!peer || peer.receive(event) === null) {
-      // To an offer of before this page was loaded, perhaps: whoever has answered it waits in vain.
-      if (event.type === 'answerReceived') refuse(this.client, event, 'this connection is over');
-    }
-  }
-
-  // --- for the peers (`peer.PeerContext`) ---------------------------------------------------------------------------------
 
   get registered() {
-    return this.client.state === 'connected' && !this.#closed;
+    return !!this.signaling?.registered;
+  }
+
+  get ended() {
+    return this.signaling?.ended ?? null;
   }
 
   /**
@@ -483,16 +416,7 @@ export class PeerManager {
    * @param {() => OurHello} hello
    */
   connect(userId, listener, hello) {
-    return new PeerConnection({
-      ...this.setup,
-      local: this.client.userId,
-      remote: userId,
-      trust: /** @type {Trust} */ (this.#trust),
-      signaling: this.client,
-      listener,
-      hello,
-      config: () => this.ice.config,
-    });
+    return /** @type {PeerSignaling} */ (this.signaling).connect(userId, listener, hello);
   }
 
   /** @param {Promise<void> | undefined} farewell */
@@ -500,11 +424,16 @@ export class PeerManager {
     return (this.#leaving = this.#leaving.then(() => farewell));
   }
 
-  arrived() {
-    const size = (/** @type {Peer} */ peer) => peer.messages.arriving;
+  /** @param {number} size */
+  arrived(size) {
+    // An estimate that is never too low; looked at closely only when it comes to the limit.
+    this.#arriving += size;
+    const { arrivingSize } = this.setup.limits;
+    if (this.#arriving <= arrivingSize) return;
     const { peers } = this;
-    if (peers.reduce((sum, peer) => sum + size(peer), 0) > this.setup.limits.arrivingSize) {
-      const [most] = peers.sort((one, other) => size(other) - size(one));
+    this.#arriving = peers.reduce((sum, { messages }) => sum + messages.arriving, 0);
+    if (this.#arriving > arrivingSize) {
+      const [most] = peers.sort((one, other) => other.messages.arriving - one.messages.arriving);
       most?.drop('no room for what it sends');
       most?.messages.letGo();
     }

@@ -1,56 +1,55 @@
 /**
- * All that a store keeps of one peer: its messages, the dialer, and the connection when there is one.
+ * All that a store keeps of one peer: its messages, the dialer, the path, and what the server says of it.
  *
  * Rules of this module:
  *
- * - A peer outlives its connections. It listens to one at a time: what was let go of is not heard any more.
+ * - A peer outlives its connections (`path`), and the login.
  * - A peer that breaks the protocol loses the connection, and nothing else: what it has sent before stands.
  * - What a peer may ask of the store is in `PeerContext`; it knows of no other peer.
  */
-import { PeerConnectionFailed, PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed } from '../../errors.js';
+import { PeerConnectionFailed, PeerOffline, PeerUnknown } from '../../errors.js';
 import { randomBytes } from '../../peer/trust.js';
-import { DEFAULT_DEVICE, split } from '../../protocol/addresses.js';
 import { toBase64url } from '../../protocol/codec.js';
 import * as Content from '../../protocol/kinds.js';
 import { violation } from '../../protocol/shapes.js';
-import { Dialer, registeredAnew } from './dialer.js';
 import { MessageStream } from '../messages/stream.js';
-import { checkFingerprint, sameKey } from './pinning.js';
+import { Dialer } from './dialer.js';
+import { DirectPath } from './path.js';
+import { checkFingerprint } from './pinning.js';
 
 /**
- * @import { AldisError, PeerError } from '../../errors.js'
- * @import { PeerConnection, PeerListener } from '../../peer/connection.js'
- * @import { PeerState } from '../../peer/negotiation.js'
- * @import { Ack, Chunk, Hello, OurHello } from '../../protocol/channel.js'
- * @import { Bytes } from '../../protocol/codec.js'
- * @import { Recipient } from '../messages/stream.js'
- * @import { Delivery } from '../messages/delivery.js'
  * @import { Backoff } from '../../client/backoff.js'
- * @import { SignalingClient } from '../../client/client.js'
- * @import { PeerEvent } from '../../client/events.js'
+ * @import { PeerEvent, PresenceChanged } from '../../client/events.js'
+ * @import { Timers } from '../../client/timers.js'
+ * @import { AldisError, PeerError } from '../../errors.js'
+ * @import { PeerListener } from '../../peer/connection.js'
+ * @import { PeerState } from '../../peer/negotiation.js'
+ * @import { Ack, Chunk, Hello } from '../../protocol/channel.js'
+ * @import { Bytes } from '../../protocol/codec.js'
+ * @import { Delivery } from '../messages/delivery.js'
+ * @import { Recipient } from '../messages/stream.js'
  * @import { PeerServices } from '../services.js'
  * @import { PeerView, StoreLimits } from '../state.js'
+ * @import { PathContext } from './path.js'
+ * @import { PeerPresence, PresenceContext } from './presence.js'
+ * @import { PeerViews } from './views.js'
  */
 
 /**
- * What a peer needs of the store that it belongs to.
- *
- * @typedef {object} PeerContext
+ * @typedef {object} OwnContext
  * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient }} setup How much may be kept, the pauses between
  *   calls, and where messages go.
- * @property {Pick<SignalingClient, 'watch' | 'discover'>} client
- * @property {import('../../client/timers.js').Timers} timers
- * @property {import('./pinning.js').DirectoryPins} pins
+ * @property {Timers} timers
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
- * @property {(userId: string, listener: PeerListener, hello: () => OurHello) => PeerConnection} connect Make a connection.
- * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
- * @property {(peer: Peer) => void} peerChanged Something in `Peer.view` may have changed.
+ * @property {PeerViews} views Is told when something in `Peer.view` may have changed.
  * @property {PeerServices} services What goes on with peers beyond messages.
- * @property {() => void} arrived A piece of a message has come.
+ * @property {(size: number) => void} arrived So many bytes of a message have come.
  * @property {(peer: Peer, data: Bytes) => void} controlReceived The peer's store says something. Throws
  *   `ProtocolViolation`.
  */
+
+/** @typedef {OwnContext & PathContext & PresenceContext} PeerContext What a peer needs of the store. */
 
 // Of what the peer's program says that it can do; this version knows of two things, with short names.
 const MAX_FEATURES = 16;
@@ -72,26 +71,14 @@ export class Peer {
   touched = 0; // when something happened here last
   known = false; // it is a peer, and takes the place of one
   stranger = true; // they have come by themselves: the application has neither called nor written
-  shown = false; // the application watches it
-  watched = false; // the server tells of it
-  /** @type {boolean | null} what the server says */
-  online = null;
-  /** @type {readonly string[]} those that are online, newest first */
-  devices = NOTHING;
-  /** @type {Readonly<PeerView> | null} how it stood when the application was told last */
-  told = null;
   #context;
   #asking = 0;
   /** @type {{ error?: AldisError }} until `close`: how those learn of it who wait for something else */
   #life = {};
-  /** @type {PeerState} */
-  #state = 'new';
   /** @type {AldisError | null} */
   #error = null;
   /** @type {AldisError | null} why nothing can be delivered before a person has accepted another key */
   blocked = null;
-  /** @type {PeerConnection | null} */
-  #connection = null;
   #connections = 0;
   /** @type {readonly string[]} what the peer's program can do, as it has said last */
   #features = [];
@@ -99,13 +86,16 @@ export class Peer {
   /**
    * @param {string} userId
    * @param {PeerContext} context
+   * @param {PeerPresence} presence
    */
-  constructor(userId, context) {
+  constructor(userId, context, presence) {
     this.userId = userId;
+    this.presence = presence;
     this.#context = context;
+    this.path = new DirectPath(this, context);
     this.messages = new MessageStream(userId, toBase64url(randomBytes(STREAM_BYTES)), {
       limits: context.setup.limits,
-      path: this,
+      path: this.path,
       recipient: context.setup.mailbox,
       control: (data) => this.#obey(() => context.controlReceived(this, data)),
       timers: context.timers,
@@ -122,7 +112,7 @@ export class Peer {
 
   /** Whether it may be forgotten to make place for another peer. */
   get idle() {
-    return !(this.connected || this.state === 'connecting' || this.wanted || this.messages.waiting);
+    return !(this.path.connected || this.state === 'connecting' || this.wanted || this.messages.waiting);
   }
 
   /** What the peer's program can do; null while nothing gets through to it. */
@@ -130,14 +120,9 @@ export class Peer {
     return this.state === 'connected' ? this.#features : null;
   }
 
-  /** Whether there is a connection, be it broken at the moment: it needs no server. */
-  get connected() {
-    return this.state === 'connected' || this.state === 'disconnected';
-  }
-
   /** What connects us, or is about to: what is not to be sent any more must be taken off it in any state. */
   get connection() {
-    return this.#connection;
+    return this.path.connection;
   }
 
   /**
@@ -146,16 +131,18 @@ export class Peer {
    * @returns {PeerView}
    */
   get view() {
+    const { connection, told: state } = this.path;
+    const isConnected = state === 'connected';
     return {
       userId: this.userId,
-      state: this.#state,
-      online: this.online,
-      roundTripTime: this.#state === 'connected' ? (this.#connection?.roundTripTime ?? null) : null,
+      state,
+      online: this.presence.online,
+      roundTripTime: isConnected ? (connection?.roundTripTime ?? null) : null,
       ...this.#context.pins.known(this.userId),
       queued: this.queued,
       error: this.#error,
       connections: this.#connections,
-      features: this.#state === 'connected' ? this.#features : NOTHING,
+      features: isConnected ? this.#features : NOTHING,
     };
   }
 
@@ -210,7 +197,7 @@ export class Peer {
     if (this.state !== 'connected') {
       this.dialer.queued();
     }
-    this.#changed();
+    this.#counted();
     return delivery;
   }
 
@@ -236,28 +223,35 @@ export class Peer {
   }
 
   /**
-   * Take in what the peer says through the server; null when it is meant for a connection that is gone.
+   * Take in what the peer says through the server; false when it is meant for a connection that is gone.
+   *
    * @param {PeerEvent} event
    */
   receive(event) {
-    const known = event.type === 'answerReceived' ? this.#connection?.knows(event.connection) : this.#connection;
-    if (event.type !== 'offerReceived' && !known) {
-      return null;
+    const { connection } = this.path;
+    const isKnown = event.type === 'answerReceived' ? connection?.knows(event.connection) : connection;
+    if (event.type !== 'offerReceived' && !isKnown) {
+      return false;
     }
-    // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
-    const [userId, device] = split(event.sender);
-    return this.#connect().receive({ ...event, sender: `${userId}/${device ?? DEFAULT_DEVICE}` });
+    void this.path.open().receive(event);
+    return true;
   }
 
   /**
    * The server has said whether the peer is online.
    *
-   * @param {import('../../client/events.js').PresenceChanged} event
+   * @param {PresenceChanged} event
    */
-  presenceChanged({ online, devices, initial }) {
-    const anew = !initial && registeredAnew(this.devices, devices);
-    Object.assign(this, { online, devices });
-    this.dialer.presenceChanged(online, anew);
+  presenceChanged(event) {
+    const anew = this.presence.changed(event);
+    this.dialer.presenceChanged(event.online, anew);
+    this.#changed();
+  }
+
+  /** The server tells nothing of the peer any more: it has to be asked from now on whether the peer is there. */
+  watchEnded() {
+    Object.assign(this.presence, { watched: false, online: null, devices: [] });
+    this.dialer.poke(true);
     this.#changed();
   }
 
@@ -286,7 +280,7 @@ export class Peer {
    */
   drop(reason, state = 'failed') {
     const error = new PeerConnectionFailed(this.userId, reason);
-    this.#release(reason, state);
+    this.path.release(reason, state);
     this.#error = state === 'failed' ? error : this.#error;
     this.#over(error); // the other side is told goodbye, which ends it there
     this.dialer.stateChanged(state, error);
@@ -316,10 +310,10 @@ export class Peer {
     this.#life = {};
     this.dialer.stop(error);
     this.messages.flush();
-    const connection = this.#detach();
+    const connection = this.path.detach();
     this.#fail(reason, error);
-    if (this.#state !== 'new') {
-      this.#state = 'closed';
+    if (this.path.told !== 'new') {
+      this.path.told = 'closed';
     }
     this.#error = this.blocked;
     this.#changed();
@@ -332,7 +326,7 @@ export class Peer {
    * @param {AldisError} error
    */
   signalingEnded(error) {
-    if (!this.connected) {
+    if (!this.path.connected) {
       this.dialer.stop(error);
       this.#fail(`the server is gone for good: ${error.message}`, error);
       this.#changed();
@@ -344,7 +338,7 @@ export class Peer {
       throw this.blocked;
     }
     const { ended } = this.#context;
-    if (ended && !this.connected) {
+    if (ended && !this.path.connected) {
       throw ended;
     }
   }
@@ -361,45 +355,29 @@ export class Peer {
     return this.#context.registered;
   }
 
+  /** Whether the server will tell when the peer comes online. */
+  get watched() {
+    return this.presence.watched;
+  }
+
   /** When the turn of the attempt came; null while it waits for it. Long ago when there is no attempt. */
   get clockFrom() {
-    return this.#connection ? this.#connection.clockFrom : 0;
+    return this.connection ? this.connection.clockFrom : 0;
   }
 
   /** How the connection stands now; what was told may be a moment older. */
   get state() {
-    return this.#connection?.state ?? this.#state;
+    return this.path.state;
   }
 
   /** Ask the server for the peer. Throws `SignalingError`, `PeerError`. */
-  async find() {
-    const { userId } = this;
-    if (!this.watched) {
-      try {
-        await this.#context.client.watch(userId);
-        this.watched = true;
-      } catch (error) {
-        if (!(error instanceof RequestFailed)) {
-          throw error;
-        } // else the server allows no more watches: it is asked at each attempt then
-      }
-    }
-    const { online, publicKey, devices } = await this.#context.client.discover(userId);
-    Object.assign(this, { online, devices });
-    if (publicKey) {
-      const standing = await this.#context.pins.expect(userId, publicKey);
-      if (!sameKey(standing, publicKey)) {
-        throw new PeerKeyChanged(userId, standing, publicKey);
-      }
-    }
-    if (!online) {
-      throw publicKey ? new PeerOffline(userId) : new PeerUnknown(userId);
-    }
+  find() {
+    return this.presence.find(this.#context);
   }
 
   /** Start to connect, unless that is under way. */
   dial() {
-    this.#connect().connect();
+    this.path.open().connect();
   }
 
   /**
@@ -408,8 +386,8 @@ export class Peer {
    * @param {string} reason
    */
   hangUp(reason) {
-    if (this.#connection) {
-      this.#release(reason, 'closed');
+    if (this.connection) {
+      this.path.release(reason, 'closed');
       this.#changed();
     }
   }
@@ -425,21 +403,10 @@ export class Peer {
     this.#error = error instanceof PeerOffline || error instanceof PeerUnknown ? null : error;
     if (forGood) {
       this.blocked = error;
-      this.#release('the key has changed', 'failed');
+      this.path.release('the key has changed', 'failed');
       this.#fail(error.message, error);
     }
     this.#changed();
-  }
-
-  // --- for the messages ----------------------------------------------------------------------------------------------
-
-  /**
-   * The direct path.
-   *
-   * @param {Bytes} frame
-   */
-  sendFrame(frame) {
-    return this.#connection?.sendFrame(frame) ?? false;
   }
 
   // --- what the connection tells (`PeerListener`) --------------------------------------------------------------------
@@ -449,8 +416,9 @@ export class Peer {
    * @param {PeerError | null} error
    */
   stateChanged(state, error) {
-    const before = this.#state;
-    this.#state = state;
+    const { path } = this;
+    const before = path.told;
+    path.told = state;
     if (state === 'connected') {
       this.#error = null;
       this.#getsThrough();
@@ -485,7 +453,7 @@ export class Peer {
         this.#over(new PeerConnectionFailed(this.userId, 'it was started anew'), true);
       }
     });
-    if (this.#state === 'connected') {
+    if (this.path.told === 'connected') {
       this.#getsThrough(); // in place of the connection before
       this.#changed();
     }
@@ -494,7 +462,9 @@ export class Peer {
   /** @param {Chunk | Ack} frame */
   frameReceived(frame) {
     this.#obey(() => this.messages.received(frame));
-    this.#context.arrived();
+    if (frame.type !== 'ack') {
+      this.#context.arrived(frame.data.length);
+    }
   }
 
   channelClosed() {
@@ -522,36 +492,7 @@ export class Peer {
     this.#context.services.trackReceived(this, track, streams);
   }
 
-  // --- the connection ------------------------------------------------------------------------------------------------
-
-  /** The connection, made if need be. */
-  #connect() {
-    const { messages } = this;
-    /** @type {PeerConnection} */
-    const connection = (this.#connection ??= this.#context.connect(this.userId, this, () =>
-      this.#connection === connection ? messages.hello() : messages.greeting(),
-    ));
-    return connection;
-  }
-
-  #detach() {
-    const connection = this.#connection;
-    this.#connection = null;
-    if (connection) {
-      connection.listener = null;
-    }
-    this.messages.closed();
-    return connection;
-  }
-
-  /**
-   * @param {string} reason
-   * @param {PeerState} state
-   */
-  #release(reason, state) {
-    void this.#context.leaving(this.#detach()?.close(reason));
-    this.#state = state;
-  }
+  // --- what comes of it ----------------------------------------------------------------------------------------------
 
   /**
    * @param {string} reason
@@ -578,8 +519,18 @@ export class Peer {
   }
 
   #changed() {
+    this.#touch();
+    this.#context.views.changed(this);
+  }
+
+  /** A message more, or less, waits. */
+  #counted() {
+    this.#touch();
+    this.#context.views.counted(this);
+  }
+
+  #touch() {
     this.touched = this.#context.timers.time();
-    this.#context.peerChanged(this);
   }
 
   /** @param {() => void} takeIn */
@@ -588,7 +539,7 @@ export class Peer {
     try {
       takeIn();
       if (this.queued !== before) {
-        this.#changed();
+        this.#counted();
       }
     } catch (error) {
       this.broke(violation(error));

@@ -39,11 +39,22 @@ export class DirectoryPins {
 
   /**
    * @param {Pins} pins
-   * @param {string} server
+   * @param {string} [server]
    */
-  constructor(pins, server) {
+  constructor(pins, server = '') {
     this.#pins = pins;
     this.#server = server;
+  }
+
+  /**
+   * Go on with the pins of this server; what was known is of another one.
+   *
+   * @param {string} server
+   */
+  use(server) {
+    this.#server = server;
+    this.#entries.clear();
+    this.#required.clear();
   }
 
   /** @param {string} userId */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConnectionLost, InvalidAddress, TooManyPeers } from '../../../src/errors.js';
 import { toBase64 } from '../../../src/protocol/codec.js';
-import { admit, MAX_REFUSALS, MAX_WAITING } from '../../../src/store/peers/admission.js';
+import { Admission, MAX_REFUSALS, MAX_WAITING } from '../../../src/store/peers/admission.js';
 import { settle } from '../../support/fake_timers.js';
 
 const KEY = new Uint8Array(32).fill(1);
@@ -27,12 +27,12 @@ function made(accept = null, peer = peerOf) {
       throw new ConnectionLost('gone'); // which is nobody's business
     },
   };
-  return { byes, context: { client, setup: { accept }, peer } };
+  return { byes, admission: new Admission(client, accept, peer) };
 }
 
 test('everybody is let in when nobody has said otherwise', () => {
-  const { byes, context } = made(null, (userId, stranger) => peerOf(userId, { stranger }));
-  const peer = admit(offer(), 'bob', undefined, context);
+  const { byes, admission } = made(null, (userId, stranger) => peerOf(userId, { stranger }));
+  const peer = admission.admit(offer(), 'bob', undefined);
   assert.deepEqual([peer.admitted, peer.stranger], [KEY, true]);
   assert.deepEqual(byes, []);
 });
@@ -44,16 +44,16 @@ test('the application is asked once for each key, and not about those whom it wa
     questions.push([userId, key]);
     return true;
   };
-  const { context } = made(accept, () => peer);
-  admit(offer(), 'bob', peer, context);
-  admit(offer(), 'bob', peer, context);
+  const { admission } = made(accept, () => peer);
+  admission.admit(offer(), 'bob', peer);
+  admission.admit(offer(), 'bob', peer);
   assert.deepEqual(questions, [['bob', KEY]]);
-  admit(offer(OTHER), 'bob', peer, context);
+  admission.admit(offer(OTHER), 'bob', peer);
   assert.deepEqual(questions, [
     ['bob', KEY],
     ['bob', OTHER],
   ]);
-  admit(offer(), 'bob', peerOf('bob', { wanted: true }), context);
+  admission.admit(offer(), 'bob', peerOf('bob', { wanted: true }));
   assert.equal(questions.length, 2);
 });
 
@@ -63,8 +63,8 @@ test('who is not let in is told so; only true lets in, and a callback that throw
     throw new Error('oops');
   };
   for (const accept of [() => false, () => undefined, async () => false, async () => true, fails]) {
-    const { byes, context } = made(accept, () => assert.fail());
-    assert.equal(admit(offer(), 'bob', undefined, context), undefined);
+    const { byes, admission } = made(accept, () => assert.fail());
+    assert.equal(admission.admit(offer(), 'bob', undefined), undefined);
     assert.deepEqual(byes, [['bob/phone', 'c', 'not accepted', 'not-accepted', undefined]]);
   }
   assert.deepEqual(
@@ -79,21 +79,21 @@ test('who is too much is told so, and whose name breaks the rules', async () => 
     [new TooManyPeers(1), [['bob/phone', 'c', 'too many peers', 'too-many-peers', 30]]],
     [new InvalidAddress('bob', 'it is'), [['bob/phone', 'c', 'the name breaks the rules', 'not-accepted', undefined]]],
   ]) {
-    const { byes, context } = made(null, () => {
+    const { byes, admission } = made(null, () => {
       throw error;
     });
-    assert.equal(admit(offer(), 'bob', undefined, context), undefined);
+    assert.equal(admission.admit(offer(), 'bob', undefined), undefined);
     assert.deepEqual(byes, told);
   }
   await settle();
 });
 
 test('an offer without a key, or in our own name, is left to the check of proofs', () => {
-  const { byes, context } = made(() => assert.fail());
+  const { byes, admission } = made(() => assert.fail());
   const peer = peerOf('bob');
-  assert.equal(admit(offer(null), 'bob', peer, context), peer);
-  assert.equal(admit(offer(null), 'bob', undefined, context), undefined);
-  assert.equal(admit(offer(), 'alice', undefined, context), undefined);
+  assert.equal(admission.admit(offer(null), 'bob', peer), peer);
+  assert.equal(admission.admit(offer(null), 'bob', undefined), undefined);
+  assert.equal(admission.admit(offer(), 'alice', undefined), undefined);
   assert.deepEqual(
     byes.map(([, , , code]) => code),
     ['bad-proof', 'bad-proof'],
@@ -101,23 +101,23 @@ test('an offer without a key, or in our own name, is left to the check of proofs
 });
 
 test('a flood of offers does not become a flood of refusals', async () => {
-  const { byes, context } = made(
+  const { byes, admission } = made(
     () => false,
     () => assert.fail(),
   );
-  for (let n = 0; n < 1000; n++) admit(offer(), 'bob', undefined, context);
+  for (let n = 0; n < 1000; n++) admission.admit(offer(), 'bob', undefined);
   assert.equal(byes.length, MAX_REFUSALS);
   await settle();
   assert.equal(byes.length, MAX_REFUSALS + 1); // the newest
 });
 
 test('callers who come all at once are all told, a few at a time, as far as there is room', async () => {
-  const { byes, context } = made(
+  const { byes, admission } = made(
     () => false,
     () => assert.fail(),
   );
   const most = MAX_REFUSALS + MAX_WAITING;
-  for (let n = 0; n <= most; n++) admit({ ...offer(), sender: `user${n}` }, `user${n}`, undefined, context);
+  for (let n = 0; n <= most; n++) admission.admit({ ...offer(), sender: `user${n}` }, `user${n}`, undefined);
   assert.equal(byes.length, MAX_REFUSALS);
   for (let rounds = 0; byes.length < most && rounds < 100; rounds++) await settle();
   assert.deepEqual(new Set(byes.map(([to]) => to)).size, most);

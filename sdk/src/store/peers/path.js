@@ -1,0 +1,97 @@
+/**
+ * The direct path to one peer: the connection that there is, or is in the making, and how it stands.
+ *
+ * Rules: a path outlives its connections. The peer hears of one at a time: of one that was let go of, it hears nothing more.
+ * It does not know when there should be a connection, nor what is sent on it.
+ */
+
+/**
+ * @import { PeerConnection, PeerListener } from '../../peer/connection.js'
+ * @import { PeerState } from '../../peer/negotiation.js'
+ * @import { OurHello } from '../../protocol/channel.js'
+ * @import { Bytes } from '../../protocol/codec.js'
+ * @import { MessageStream } from '../messages/stream.js'
+ */
+
+/**
+ * @typedef {object} PathContext What a path needs of the store.
+ * @property {(userId: string, listener: PeerListener, hello: () => OurHello) => PeerConnection} connect Make a connection.
+ * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
+ */
+
+/** @typedef {PeerListener & { userId: string, messages: MessageStream }} PathOwner The peer. */
+
+export class DirectPath {
+  /**
+   * What connects us, or is about to.
+   *
+   * @type {PeerConnection | null}
+   */
+  connection = null;
+  /**
+   * How it stood when the peer was told last.
+   *
+   * @type {PeerState}
+   */
+  told = 'new';
+  #owner;
+  #context;
+
+  /**
+   * @param {PathOwner} owner
+   * @param {PathContext} context
+   */
+  constructor(owner, context) {
+    this.#owner = owner;
+    this.#context = context;
+  }
+
+  /** How the connection stands now. */
+  get state() {
+    return this.connection?.state ?? this.told;
+  }
+
+  /** Whether there is a connection, be it broken at the moment: it needs no server. */
+  get connected() {
+    return this.state === 'connected' || this.state === 'disconnected';
+  }
+
+  /** The connection, made if need be. */
+  open() {
+    const { userId, messages } = this.#owner;
+    /** @type {PeerConnection} */
+    const connection = (this.connection ??= this.#context.connect(userId, this.#owner, () =>
+      this.connection === connection ? messages.hello() : messages.greeting(),
+    ));
+    return connection;
+  }
+
+  /**
+   * Take one frame; false when there is no connection, or no room.
+   *
+   * @param {Bytes} frame
+   */
+  sendFrame(frame) {
+    return this.connection?.sendFrame(frame) ?? false;
+  }
+
+  /** Let go of the connection, which is returned. */
+  detach() {
+    const { connection } = this;
+    this.connection = null;
+    if (connection) connection.listener = null;
+    this.#owner.messages.closed();
+    return connection;
+  }
+
+  /**
+   * End the connection.
+   *
+   * @param {string} reason
+   * @param {PeerState} state
+   */
+  release(reason, state) {
+    void this.#context.leaving(this.detach()?.close(reason));
+    this.told = state;
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * What the server says of one user: whether they are online, with which devices, and which key belongs to the name.
+ *
+ * It outlives the peer: whom the application watches is watched also when there is nothing else with them.
+ */
+import { PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed } from '../../errors.js';
+import { registeredAnew } from './dialer.js';
+import { sameKey } from './pinning.js';
+
+/**
+ * @import { SignalingClient } from '../../client/client.js'
+ * @import { PresenceChanged } from '../../client/events.js'
+ * @import { DirectoryPins } from './pinning.js'
+ */
+
+/**
+ * @typedef {object} PresenceContext What it needs of the store.
+ * @property {Pick<SignalingClient, 'watch' | 'discover'>} client
+ * @property {DirectoryPins} pins
+ */
+
+export class PeerPresence {
+  shown = false; // the application watches it
+  watched = false; // the server tells of it
+  /** @type {boolean | null} what the server says */
+  online = null;
+  /** @type {readonly string[]} those that are online, newest first */
+  devices = [];
+
+  /** @param {string} userId */
+  constructor(userId) {
+    this.userId = userId;
+  }
+
+  /**
+   * The server has told of a change.
+   *
+   * @param {PresenceChanged} event
+   * @returns {boolean} Whether a device has just registered.
+   */
+  changed({ online, devices, initial }) {
+    const anew = !initial && registeredAnew(this.devices, devices);
+    Object.assign(this, { online, devices });
+    return anew;
+  }
+
+  /**
+   * Ask the server for the user, and have presence told from now on. Throws `SignalingError`, `PeerError`.
+   *
+   * @param {PresenceContext} context
+   */
+  async find({ client, pins }) {
+    const { userId } = this;
+    if (!this.watched) {
+      try {
+        await client.watch(userId);
+        this.watched = true;
+      } catch (error) {
+        if (!(error instanceof RequestFailed)) throw error;
+        // Else the server allows no more watches: it is asked at each attempt then.
+      }
+    }
+    const { online, publicKey, devices } = await client.discover(userId);
+    Object.assign(this, { online, devices });
+    if (publicKey) {
+      const standing = await pins.expect(userId, publicKey);
+      if (!sameKey(standing, publicKey)) throw new PeerKeyChanged(userId, standing, publicKey);
+    }
+    if (!online) throw publicKey ? new PeerOffline(userId) : new PeerUnknown(userId);
+  }
+}
