@@ -230,8 +230,6 @@ async def test_a_server_that_is_not_there_is_told_and_the_store_can_try_again() 
 async def test_what_cannot_work_is_said_at_once() -> None:
     async with running_server() as server, new_store() as store:
         with pytest.raises(StateError):
-            store.send("bob", "x")
-        with pytest.raises(StateError):
             await store.connect_to_peer("bob")
         await store.connect_to_signaling(server.url, "alice")
         for user_id in ("", "bob/phone", "b ob", "alice"):
@@ -390,8 +388,8 @@ async def test_an_invitation_with_a_fingerprint_connects_to_that_key_and_to_no_o
 
 
 def alice_server(store: NetworkStore) -> str:
-    assert store._manager is not None
-    return store._manager.client.server
+    assert store._manager.signaling is not None
+    return store._manager.signaling.client.server
 
 
 async def test_an_invitation_keeps_other_keys_out_though_strangers_have_filled_the_store_meanwhile() -> None:

@@ -151,11 +151,10 @@ async def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
 
 async def lose_the_path(store: NetworkStore, user_id: str) -> None:
     """The engine's connection is gone, and nobody has said goodbye."""
-    assert store._manager is not None
-    link = store._manager.find(user_id)
-    assert link is not None
-    assert link._connection is not None
-    transport = link._connection._current
+    peer = store._manager.find(user_id)
+    assert peer is not None
+    assert peer.path.connection is not None
+    transport = peer.path.connection._current
     assert transport is not None
     await transport._connection.close()
 

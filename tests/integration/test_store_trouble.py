@@ -133,12 +133,10 @@ async def test_the_called_side_does_not_throw_away_a_path_that_is_being_healed()
 
 def transport_to(store: NetworkStore, user_id: str) -> PeerTransport:
     """The transport of a store's connection to a peer."""
-    board = store._manager
-    assert board is not None
-    link = board.find(user_id)
-    assert link is not None
-    assert link._connection is not None
-    (transport,) = link._connection._transports.values()
+    peer = store._manager.find(user_id)
+    assert peer is not None
+    assert peer.path.connection is not None
+    (transport,) = peer.path.connection._transports.values()
     return transport
 
 
@@ -263,7 +261,6 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
             if number % 100 == 50:
                 # Break it under their hands: the engine connection goes, and nobody says goodbye.
                 await until_state(alice, "bob", PeerState.CONNECTED)
-                assert alice._manager is not None
                 alice._manager.peer("bob").drop("broken by the test")
         assert [message.content for message in await to_bob] == list(range(count))
         numbers = [int.from_bytes(bytes(message.content)[-4:]) for message in await to_alice]  # type: ignore[arg-type]

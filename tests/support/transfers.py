@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from aldis.errors import AldisError, TransferFailed
+from aldis.store.files import disk
 from aldis.store.files.service import FileService
 from aldis.store.files.transfer import Transfer, TransferState
 from aldis.store.messages.control import ControlMessage, decode_control
@@ -22,12 +23,33 @@ from support.peers import Signal, nothing_left_behind
 ID = "AAECAwQFBgc"
 
 
+class End:
+    """One peer of a side."""
+
+    def __init__(self, side: Side, user_id: str) -> None:
+        self.side = side
+        self.user_id = user_id
+
+    @property
+    def features(self) -> list[str] | None:
+        return self.side.known
+
+    def send_control(self, data: bytes) -> Delivery:
+        return self.side.send_control(self.user_id, data)
+
+    def call(self) -> None:
+        self.side.opened += 1
+        if self.side.refusal is not None:
+            raise self.side.refusal
+
+
 class Side:
     """One store, to which the other one is `peer`."""
 
     def __init__(self) -> None:
         self.on_file: Callbacks[Transfer] = Callbacks()
-        self.transfers = FileService(self, self.on_file)
+        self.transfers = FileService(self.on_file)
+        self.ends: dict[str, End] = {}
         self.incoming: list[Transfer] = []
         self.other: Side | None = None
         self.known: list[str] | None = ["files"]
@@ -36,7 +58,14 @@ class Side:
         self.said: list[ControlMessage] = []
         self.signal = Signal()
 
-    # The route.
+    def end(self, user_id: str) -> End:
+        """The peer of that name."""
+        return self.ends.setdefault(user_id, End(self, user_id))
+
+    async def send(self, user_id: str, path: Path, name: str | None) -> Transfer:
+        """Offer a file, as the store does."""
+        found = await asyncio.to_thread(disk.look, path)
+        return self.transfers.offer(self.end(user_id), path, found, name)
 
     def send_control(self, user_id: str, data: bytes) -> Delivery:
         if self.refusal is not None:
@@ -47,18 +76,8 @@ class Side:
         self.signal.changed()
         other = self.other
         if other is not None:
-            asyncio.get_running_loop().call_soon(other.transfers.received, "peer", control)
+            asyncio.get_running_loop().call_soon(other.transfers.received, other.end("peer"), control)
         return Delivery(user_id, len(self.said))
-
-    def features(self, user_id: str) -> list[str] | None:
-        del user_id
-        return self.known
-
-    def open(self, user_id: str) -> None:
-        del user_id
-        self.opened += 1
-        if self.refusal is not None:
-            raise self.refusal
 
     # The test.
 
@@ -73,7 +92,7 @@ class Side:
 
     def hear(self, *controls: ControlMessage) -> None:
         for control in controls:
-            self.transfers.received("peer", control)
+            self.transfers.received(self.end("peer"), control)
 
     def take(self) -> list[ControlMessage]:
         said, self.said = self.said, []

@@ -111,6 +111,7 @@ class PeerConnection:
         self._working = False
         self._news: deque[Callable[[], None]] = deque()
         self._telling = False
+        self._silent = False
         self._told_outcome: negotiation.Outcome | None = None
         self._refusals = LateRefusals(
             self._machine, self._timers, lambda wanted, sender: self._do(wanted, sender=sender)
@@ -296,6 +297,10 @@ class PeerConnection:
         """Send one frame on the open channel. False when there is none, or no room: then `writable()` follows."""
         transport = self._current
         return transport is not None and transport.announced and transport.send_frame(frame)
+
+    def silence(self) -> None:
+        """The listener has let go of this connection: tell it nothing any more."""
+        self._silent = True
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye and release everything: sockets, tasks, timers. Idempotent.
@@ -514,7 +519,9 @@ class PeerConnection:
         self._telling = True
         try:
             while self._news:
-                self._news.popleft()()
+                tell = self._news.popleft()
+                if not self._silent:
+                    tell()
         finally:
             self._telling = False
             self._tell_soon()  # the rest, if a listener has raised

@@ -34,6 +34,7 @@ from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id
 from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import IceServer
 from aldis.settings import check_methods, check_seconds, check_type
+from aldis.store.files import disk
 from aldis.store.files.transfer import Transfer
 from aldis.store.messages import content
 from aldis.store.messages.content import Sendable
@@ -112,7 +113,7 @@ class NetworkStore:
         self._feed = StateFeed()
         most = self._setup.limits
         self._mailbox = Mailbox(most.unread_messages, most.unread_size, on_room=self._mailbox_has_room)
-        self._manager: PeerManager | None = None
+        self._manager = PeerManager(self._setup, self._mailbox, self._feed)
         self._closing: asyncio.Task[None] | None = None
 
     # --- the signaling server -------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ class NetworkStore:
         """
         if self._is_closed():
             raise StateError("the store is closed; make a new one")
-        if self._manager is not None:
+        if self._manager.signaling is not None:
             raise StateError("the store is connected to a signaling server already")
         client = SignalingClient(
             url,
@@ -148,17 +149,11 @@ class NetworkStore:
             ca_file=ca_file,
             backoff=backoff,
         )
-        manager = self._manager = PeerManager(self._setup, client, self._mailbox, self._feed)
         try:
-            await manager.start()
-        except BaseException as error:
+            await self._manager.start(client)
+        except AldisError as error:
             if self._is_closed():
-                if isinstance(error, AldisError):
-                    raise StateError("the store was closed while it was connecting") from error
-            else:
-                self._manager = None
-                await manager.close()
-                self._feed.publish(StoreState())
+                raise StateError("the store was closed while it was connecting") from error
             raise
 
     async def disconnect(self) -> None:
@@ -176,8 +171,7 @@ class NetworkStore:
         return self._closing is not None
 
     async def _close(self) -> None:
-        if self._manager is not None:
-            await self._manager.close()
+        await self._manager.close()
         self._mailbox.close()
         self._pins.close()
         self._feed.close()
@@ -214,7 +208,7 @@ class NetworkStore:
 
     async def disconnect_from_peer(self, user_id: str) -> None:
         """Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we."""
-        peer = None if self._manager is None else self._manager.find(user_id)
+        peer = self._manager.find(user_id)
         if peer is not None:
             reason = "disconnect_from_peer was called"
             await peer.close("the other side has hung up", reason, PeerConnectionFailed(user_id, reason))
@@ -241,34 +235,39 @@ class NetworkStore:
         session: it may have been started anew with a smaller limit of watched names. Call this again when there is
         room. Returns when the server has said how it stands. Raises `SignalingError`, `InvalidAddress`, `StateError`.
         """
-        await self._ready().observe(user_ids)
+        await self._ready().watch_all(user_ids)
 
     async def unwatch(self, *user_ids: str) -> None:
         """End that; users with whom nothing else is going on leave the state. Raises `SignalingError`, `StateError`."""
-        await self._ready().unobserve(user_ids)
+        await self._ready().unwatch_all(user_ids)
 
     async def stats(self, user_id: str) -> PeerStats | None:
         """How the connection with a peer runs: its path, its traffic. None when there is none."""
         peer = self._ready().find(user_id)
         return None if peer is None else await peer.stats()
 
-    def _ready(self) -> PeerManager:
+    def _open(self) -> PeerManager:
         if self._closing is not None:
             raise StateError("the store is closed")
-        if self._manager is None:
-            raise StateError("connect_to_signaling comes first")
         return self._manager
+
+    def _ready(self) -> PeerManager:
+        manager = self._open()
+        if manager.signaling is None:
+            raise StateError("connect_to_signaling comes first")
+        return manager
 
     # --- messages -------------------------------------------------------------------------------------------------
 
     def send(self, user_id: str, message: Sendable) -> Delivery:
         """Queue a message for a peer: a str as text, bytes, or a JSON value (dict, list, number, bool, None).
 
-        Returns at once. Messages arrive once and in order, as soon as the peer can be reached. Await the `Delivery` to
-        know when this one has arrived, or ignore it. Raises `MessageTooLarge`, `QueueFull`, `UsageError` for what
-        cannot be sent, `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `StateError`.
+        Returns at once, also before `connect_to_signaling`: the message waits for it then. Messages arrive once and in
+        order, as soon as the peer can be reached. Await the `Delivery` to know when this one has arrived, or ignore it.
+        Raises `MessageTooLarge`, `QueueFull`, `UsageError` for what cannot be sent, `PeerKeyChanged` until the new key
+        is accepted, `TooManyPeers`, `StateError`.
         """
-        manager = self._ready()
+        manager = self._open()
         kind, data = content.encode(message)
         return manager.peer(user_id).send(kind, data)
 
@@ -277,7 +276,7 @@ class NetworkStore:
 
         Raises `DeliveryFailed` when a message will not be, `TimeoutError` after `timeout` seconds (None: never).
         """
-        peers = () if self._manager is None else self._manager.peers
+        peers = self._manager.peers
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
         if user_id is not None:
@@ -315,13 +314,11 @@ class NetworkStore:
             return Message(letter.sender, content.decode(letter.content, letter.data), letter.sequence)
         except ProtocolViolation as error:
             _log.warning("a message of %s cannot be read: %s", letter.sender, error)
-            if self._manager is not None:
-                self._manager.unreadable(letter.sender, str(error))
+            self._manager.unreadable(letter.sender, str(error))
             return None
 
     def _mailbox_has_room(self) -> None:
-        if self._manager is not None:
-            self._manager.hand_over()
+        self._manager.hand_over()
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -335,7 +332,11 @@ class NetworkStore:
         `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `InvalidAddress`, `StateError`. What goes wrong
         later is told by the transfer.
         """
-        return await self._ready().files.send(user_id, Path(path), name)
+        self._open()
+        source = Path(path)
+        found = await asyncio.to_thread(disk.look, source)
+        manager = self._open()
+        return manager.services.files.offer(manager.peer(user_id), source, found, name)
 
     def on_file(self, callback: Callable[[Transfer], None]) -> Callable[[], None]:
         """Have `callback`, which must not block, called with each file that is offered: it calls `accept` or `decline`

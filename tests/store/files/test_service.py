@@ -35,7 +35,7 @@ async def test_a_file_arrives_as_it_was(tmp_path: Path, size: int) -> None:
         folder = a_folder(tmp_path)
         bob.take_files(lambda transfer: transfer.accept(folder))
         path = a_file(tmp_path, size)
-        outgoing = await alice.transfers.send("peer", path, None)
+        outgoing = await alice.send("peer", path, None)
         progress: list[int] = []
         outgoing.subscribe(lambda transfer: progress.append(transfer.transferred))
         await outgoing
@@ -51,14 +51,14 @@ async def test_a_file_arrives_as_it_was(tmp_path: Path, size: int) -> None:
             assert (each.name, each.size, each.user_id) == ("a.bin", size, "peer")
             assert each.mime == "application/octet-stream"
         assert progress == sorted(progress)
-        assert not alice.transfers.busy("peer")
-        assert not bob.transfers.busy("peer")
+        assert not alice.transfers.busy(alice.end("peer"))
+        assert not bob.transfers.busy(bob.end("peer"))
 
 
 async def test_a_file_may_go_under_another_name_and_to_a_place_of_its_own(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
         bob.take_files(lambda transfer: transfer.accept(str(tmp_path / "mine.txt")))
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 5), "../notes.txt")
+        outgoing = await alice.send("peer", a_file(tmp_path, 5), "../notes.txt")
         await outgoing
         assert (bob.incoming[0].name, bob.incoming[0].mime) == ("notes.txt", "application/octet-stream")
         assert (tmp_path / "mine.txt").stat().st_size == 5
@@ -69,7 +69,7 @@ async def test_several_files_go_at_once(tmp_path: Path) -> None:
         folder = a_folder(tmp_path)
         bob.take_files(lambda transfer: transfer.accept(folder))
         paths = [a_file(tmp_path, 600_000 + number, f"{number}.bin") for number in range(6)]
-        outgoing = [await alice.transfers.send("peer", path, None) for path in paths]
+        outgoing = [await alice.send("peer", path, None) for path in paths]
         for transfer in outgoing:
             await transfer
         for path in paths:
@@ -80,14 +80,14 @@ async def test_several_files_go_at_once(tmp_path: Path) -> None:
 async def test_a_file_can_be_declined(tmp_path: Path, reason: str, words: str) -> None:
     async with sides() as (alice, bob):
         bob.take_files(lambda transfer: transfer.decline(reason))
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await alice.send("peer", a_file(tmp_path, 5), None)
         await fails(outgoing, words, TransferState.DECLINED)
         await fails(bob.incoming[0], words, TransferState.DECLINED)
 
 
 async def test_without_a_callback_files_are_declined(tmp_path: Path) -> None:
     async with sides() as (alice, _):
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await alice.send("peer", a_file(tmp_path, 5), None)
         await fails(outgoing, "declined: this program takes no files", TransferState.DECLINED)
 
 
@@ -95,7 +95,7 @@ async def test_without_a_callback_files_are_declined(tmp_path: Path) -> None:
 async def test_either_side_may_cancel_before_it_runs(tmp_path: Path, by_sender: bool) -> None:
     async with sides() as (alice, bob):
         bob.take_files()
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await alice.send("peer", a_file(tmp_path, 5), None)
         await bob.heard(1)
         one, other = (outgoing, bob.incoming[0]) if by_sender else (bob.incoming[0], outgoing)
         one.cancel("enough")
@@ -113,7 +113,7 @@ async def test_either_side_may_cancel_in_the_middle_and_nothing_is_left(tmp_path
     async with sides() as (alice, bob):
         folder = a_folder(tmp_path)
         bob.take_files(lambda transfer: transfer.accept(folder))
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 30 * WINDOW), None)
+        outgoing = await alice.send("peer", a_file(tmp_path, 30 * WINDOW), None)
         await until(outgoing, lambda: outgoing.transferred > 0)
         incoming = bob.incoming[0]
         one, other = (outgoing, incoming) if by_sender else (incoming, outgoing)
@@ -127,7 +127,7 @@ async def test_either_side_may_cancel_in_the_middle_and_nothing_is_left(tmp_path
 async def test_waiting_may_be_given_up_and_not_asking_complains_nowhere(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
         bob.take_files()
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await alice.send("peer", a_file(tmp_path, 5), None)
         waiting = asyncio.ensure_future(outgoing)
         await bob.heard(1)
         waiting.cancel()
@@ -146,7 +146,7 @@ async def test_waiting_may_be_given_up_and_not_asking_complains_nowhere(tmp_path
 async def test_a_folder_that_is_not_there_fails_both_ends_in_plain_words(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
         bob.take_files(lambda transfer: transfer.accept(tmp_path / "none" / "a"))
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await alice.send("peer", a_file(tmp_path, 5), None)
         words = "the recipient cannot write it: no such file or directory"
         await fails(outgoing, f"cancelled by the other side: {words}", TransferState.CANCELLED)
         await fails(bob.incoming[0], words, TransferState.FAILED)
@@ -155,7 +155,7 @@ async def test_a_folder_that_is_not_there_fails_both_ends_in_plain_words(tmp_pat
 async def test_a_path_that_cannot_be_one_fails_both_ends(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
         bob.take_files(lambda transfer: transfer.accept("a\x00b"))
-        outgoing = await alice.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await alice.send("peer", a_file(tmp_path, 5), None)
         with pytest.raises(TransferFailed, match="cannot write"):
             await outgoing
 
@@ -165,7 +165,7 @@ async def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
         path = a_file(tmp_path, 5)
         bob.take_files(lambda transfer: transfer.accept(path))
         before = path.read_bytes()
-        outgoing = await alice.transfers.send("peer", path, None)
+        outgoing = await alice.send("peer", path, None)
         with pytest.raises(TransferFailed, match="file exists"):
             await outgoing
         assert path.read_bytes() == before
@@ -178,7 +178,7 @@ async def test_a_disk_without_room_fails_both_ends_before_anything_is_sent(tmp_p
         huge = tmp_path / "huge"
         with huge.open("wb") as file:
             file.truncate(2**43)  # without a block of it on the disk
-        outgoing = await alice.transfers.send("peer", huge, None)
+        outgoing = await alice.send("peer", huge, None)
         words = "the recipient cannot write it: no space left on device"
         await fails(outgoing, f"cancelled by the other side: {words}", TransferState.CANCELLED)
         await fails(bob.incoming[0], words, TransferState.FAILED)
@@ -193,7 +193,7 @@ async def test_a_disk_that_refuses_in_the_middle_leaves_nothing_half_written(tmp
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (CONFIRM + 1000, before[1]))
         try:
-            outgoing = await alice.transfers.send("peer", path, None)
+            outgoing = await alice.send("peer", path, None)
             with pytest.raises(TransferFailed, match="cannot write it: file too large"):
                 await outgoing
             await fails(bob.incoming[0], "the recipient cannot write it: file too large", TransferState.FAILED)
@@ -207,7 +207,7 @@ async def test_a_file_that_changes_before_it_is_sent_is_cancelled(tmp_path: Path
     async with sides() as (alice, bob):
         bob.take_files()
         path = a_file(tmp_path, 5)
-        outgoing = await alice.transfers.send("peer", path, None)
+        outgoing = await alice.send("peer", path, None)
         await bob.heard(1)
         path.write_bytes(b"something else")
         bob.incoming[0].accept(a_folder(tmp_path))
@@ -221,7 +221,7 @@ async def test_a_file_that_vanishes_while_it_is_sent_is_cancelled(tmp_path: Path
         bob.take_files(lambda transfer: transfer.accept(folder))
         folder = a_folder(tmp_path)
         path = a_file(tmp_path, 20 * WINDOW)
-        outgoing = await alice.transfers.send("peer", path, None)
+        outgoing = await alice.send("peer", path, None)
         await until(outgoing, lambda: outgoing.transferred > 0)
         path.unlink()
         await fails(outgoing, "the file was deleted while it was sent", TransferState.FAILED)
@@ -235,7 +235,7 @@ async def test_a_file_that_cannot_be_read_is_cancelled(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
         bob.take_files()
         path = a_file(tmp_path, 5)
-        outgoing = await alice.transfers.send("peer", path, None)
+        outgoing = await alice.send("peer", path, None)
         await bob.heard(1)
         path.unlink()
         path.symlink_to(path)  # a loop
@@ -250,28 +250,28 @@ async def test_a_file_that_cannot_be_read_is_cancelled(tmp_path: Path) -> None:
 async def test_what_cannot_be_offered_is_refused_at_once(tmp_path: Path) -> None:
     async with alone() as side:
         with pytest.raises(UsageError):
-            await side.transfers.send("peer", tmp_path, None)
+            await side.send("peer", tmp_path, None)
         side.refusal = PeerKeyChanged("peer", b"", b"")
         with pytest.raises(PeerKeyChanged):
-            await side.transfers.send("peer", a_file(tmp_path, 1), None)
-        assert not side.transfers.busy("peer")
+            await side.send("peer", a_file(tmp_path, 1), None)
+        assert not side.transfers.busy(side.end("peer"))
         await side.transfers.close()
         with pytest.raises(StateError):
-            await side.transfers.send("peer", a_file(tmp_path, 1), None)
+            await side.send("peer", a_file(tmp_path, 1), None)
 
 
 async def test_an_offer_waits_for_the_connection(tmp_path: Path) -> None:
     async with alone() as side:
         side.known = None
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5, "a.txt"), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 5, "a.txt"), None)
         assert side.opened == 1
-        assert side.transfers.busy("peer")
-        assert not side.transfers.busy("somebody else")
-        side.transfers.connected("peer")
+        assert side.transfers.busy(side.end("peer"))
+        assert not side.transfers.busy(side.end("somebody else"))
+        side.transfers.connected(side.end("peer"))
         assert side.take() == []
         side.known = ["calls", "files"]
-        side.transfers.connected("peer")
-        side.transfers.connected("peer")
+        side.transfers.connected(side.end("peer"))
+        side.transfers.connected(side.end("peer"))
         assert side.take() == [FileOffer(outgoing.id, "a.txt", 5, "text/plain")]
         assert repr(outgoing) == "<Transfer of 'a.txt' to peer: offered, 0 of 5 bytes>"
 
@@ -279,7 +279,7 @@ async def test_an_offer_waits_for_the_connection(tmp_path: Path) -> None:
 async def test_a_peer_whose_program_takes_no_files_is_told_apart_at_once(tmp_path: Path) -> None:
     async with alone() as side:
         side.known = ["calls"]
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 5), None)
         assert outgoing.state is TransferState.FAILED
         with pytest.raises(FeatureMissing):
             await outgoing
@@ -289,16 +289,16 @@ async def test_many_files_that_wait_for_a_peer_which_takes_none_all_fail(tmp_pat
     async with alone() as side:
         side.known = None
         path = a_file(tmp_path, 1)
-        waiting = [await side.transfers.send("peer", path, None) for _ in range(300)]
+        waiting = [await side.send("peer", path, None) for _ in range(300)]
         side.known = []
-        side.transfers.connected("peer")
+        side.transfers.connected(side.end("peer"))
         assert all(isinstance(transfer.error, FeatureMissing) for transfer in waiting)
 
 
 async def test_at_most_so_many_files_are_on_offer_and_the_others_wait_for_their_turn(tmp_path: Path) -> None:
     async with alone() as side:
         path = a_file(tmp_path, 1)
-        all_of_them = [await side.transfers.send("peer", path, None) for _ in range(MAX_OPEN + 3)]
+        all_of_them = [await side.send("peer", path, None) for _ in range(MAX_OPEN + 3)]
         assert len(side.take()) == MAX_OPEN
         side.hear(FileDecline(all_of_them[0].id, ""))
         await side.signal.until(lambda: bool(side.said), "another offer")
@@ -308,7 +308,7 @@ async def test_at_most_so_many_files_are_on_offer_and_the_others_wait_for_their_
 async def test_only_an_offer_of_the_other_side_can_be_accepted_or_declined_and_only_once(tmp_path: Path) -> None:
     async with alone() as side:
         side.take_files()
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 5), None)
         side.hear(FileOffer(ID, "b", 5, ""))
         (incoming,) = side.incoming
         incoming.accept(tmp_path)
@@ -362,10 +362,10 @@ async def test_an_id_that_comes_again_is_another_transfer(tmp_path: Path) -> Non
 async def test_the_end_of_the_stream_ends_what_is_under_way_and_says_so(tmp_path: Path) -> None:
     async with alone() as side:
         side.take_files()
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 5), None)
         side.hear(FileOffer(ID, "b", 5, ""))
         side.take()
-        side.transfers.over("peer", GONE)
+        side.transfers.ended(side.end("peer"), GONE)
         await fails(outgoing, "it is gone", TransferState.FAILED)
         await fails(side.incoming[0], "it is gone", TransferState.FAILED)
         assert side.take() == [FileCancel(outgoing.id, "it is gone"), FileCancel(ID, "it is gone")]
@@ -374,12 +374,12 @@ async def test_the_end_of_the_stream_ends_what_is_under_way_and_says_so(tmp_path
 async def test_what_was_not_offered_yet_can_be_offered_to_who_has_taken_the_place(tmp_path: Path) -> None:
     async with alone() as side:
         side.known = None
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
-        side.transfers.over("peer", GONE, restarted=True)
+        outgoing = await side.send("peer", a_file(tmp_path, 5), None)
+        side.transfers.ended(side.end("peer"), GONE, restarted=True)
         assert outgoing.state is TransferState.OFFERED
         side.known = ["files"]
-        side.transfers.connected("peer")
-        side.transfers.over("peer", StateError("closed"), restarted=True)
+        side.transfers.connected(side.end("peer"))
+        side.transfers.ended(side.end("peer"), StateError("closed"), restarted=True)
         await fails(outgoing, "closed", TransferState.FAILED)
 
 

@@ -68,7 +68,7 @@ async def test_data_before_the_file_was_accepted_ends_the_transfer() -> None:
 @pytest.mark.parametrize("count", [6, 2**53 - 1])
 async def test_a_confirmation_of_what_was_not_sent_ends_the_transfer(tmp_path: Path, count: int) -> None:
     async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 5), None)
         side.hear(FileAccept(outgoing.id))
         await side.signal.until(lambda: isinstance(side.said[-1], Piece), "the data")
         side.hear(FileReceived(outgoing.id, count))
@@ -78,7 +78,7 @@ async def test_a_confirmation_of_what_was_not_sent_ends_the_transfer(tmp_path: P
 
 async def test_a_confirmation_before_the_file_was_accepted_ends_the_transfer(tmp_path: Path) -> None:
     async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 0), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 0), None)
         side.hear(FileReceived(outgoing.id, 0))
         with pytest.raises(TransferFailed, match="before the file was accepted"):
             await outgoing
@@ -86,7 +86,7 @@ async def test_a_confirmation_before_the_file_was_accepted_ends_the_transfer(tmp
 
 async def test_a_recipient_that_confirms_nothing_gets_one_window(tmp_path: Path) -> None:
     async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 3 * WINDOW), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 3 * WINDOW), None)
         side.take()
         side.hear(FileAccept(outgoing.id))
         await side.signal.until(lambda: len(side.said) == WINDOW // MAX_PIECE, "one window")
@@ -99,9 +99,9 @@ async def test_what_is_said_of_an_unknown_transfer_or_twice_or_by_the_wrong_side
     async with alone() as side:
         side.take_files()
         side.known = None
-        waiting = await side.transfers.send("peer", a_file(tmp_path, 5), None)
+        waiting = await side.send("peer", a_file(tmp_path, 5), None)
         side.known = ["files"]
-        outgoing = await side.transfers.send("somebody else", a_file(tmp_path, 5), None)
+        outgoing = await side.send("somebody else", a_file(tmp_path, 5), None)
         side.hear(FileOffer(ID, "b", 5, ""))
         side.take()
         for number in (STRANGE, waiting.id, outgoing.id):  # unknown, not said yet, somebody else's
@@ -110,9 +110,9 @@ async def test_what_is_said_of_an_unknown_transfer_or_twice_or_by_the_wrong_side
                 Piece(number, 0, b"x"),
             )  # fmt: skip
         side.hear(FileAccept(ID), FileDecline(ID, ""), FileReceived(ID, 0), FileOffer(ID, "other", 99, ""))
-        side.transfers.received("somebody else", Piece(outgoing.id, 0, b"x"))
-        side.transfers.received("somebody else", FileAccept(outgoing.id))
-        side.transfers.received("somebody else", FileAccept(outgoing.id))
+        side.transfers.received(side.end("somebody else"), Piece(outgoing.id, 0, b"x"))
+        side.transfers.received(side.end("somebody else"), FileAccept(outgoing.id))
+        side.transfers.received(side.end("somebody else"), FileAccept(outgoing.id))
         assert [each.state.value for each in (waiting, outgoing, *side.incoming)] == ["offered", "running", "offered"]
         assert side.incoming[0].size == 5
         await side.signal.until(lambda: len(side.said) == 1, "the data, once")
@@ -128,7 +128,7 @@ async def test_thousands_of_offers_leave_64_open() -> None:
         declined = side.take()
         assert len(declined) == 3000 - MAX_OPEN
         assert all(isinstance(control, FileDecline) and "already" in control.reason for control in declined)
-        assert not side.transfers.busy("peer")
+        assert not side.transfers.busy(side.end("peer"))
 
 
 async def test_a_peer_that_cannot_be_answered_is_not_answered() -> None:
@@ -139,7 +139,7 @@ async def test_a_peer_that_cannot_be_answered_is_not_answered() -> None:
 
 async def test_reasons_of_strangers_are_lines_that_show_what_they_say(tmp_path: Path) -> None:
     async with alone() as side:
-        outgoing = await side.transfers.send("peer", a_file(tmp_path, 5), None)
+        outgoing = await side.send("peer", a_file(tmp_path, 5), None)
         side.hear(FileDecline(outgoing.id, "no\n\x1b[31m" + "x" * 999))
         assert isinstance(outgoing.error, TransferFailed)
         assert outgoing.error.reason.startswith("declined: no[31mxxx")

@@ -11,6 +11,7 @@ from aldis.client.events import OfferReceived
 from aldis.errors import ConnectionLost
 from aldis.protocol.messages import Capabilities, Description
 from aldis.store.peers.admission import MAX_REFUSALS, MAX_WAITING, Admission
+from aldis.store.peers.peer import Peer
 
 
 class Server:
@@ -22,7 +23,7 @@ class Server:
         self.byes: list[tuple[str, str | None, str | None]] = []
         self.takes = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.reception = Admission(self, None, self.spawn)  # type: ignore[arg-type]
+        self.admission = Admission(self, None, self.make, self.spawn)  # type: ignore[arg-type]
 
     async def send_bye(
         self, to: str, *, connection: str | None, reason: str, code: str | None, retry_after: float | None
@@ -31,6 +32,9 @@ class Server:
         await self.takes.wait()
         raise ConnectionLost("gone")  # which is nobody's business
 
+    def make(self, user_id: str) -> Peer:
+        raise AssertionError(f"{user_id} is only refused here")
+
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self.tasks.add(task)
@@ -38,7 +42,7 @@ class Server:
 
     def refuse(self, sender: str, connection: str) -> None:
         offer = OfferReceived(sender, Description("offer", ""), connection, None, Capabilities())
-        self.reception.refuse(offer, "busy", "busy", 5)
+        self.admission.refuse(offer, "busy", "busy", 5)
 
     async def settle(self) -> None:
         self.takes.set()

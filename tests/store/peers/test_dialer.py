@@ -47,7 +47,7 @@ class Target:
         self.dialled = 0
         self.hung_up: list[str] = []
         self.errors: list[AldisError] = []
-        self.blocks: list[PeerKeyChanged] = []
+        self.blocked: PeerKeyChanged | None = None
         self.hold: asyncio.Event | None = None
         self.timers = FakeTimers()
         self.tasks: list[asyncio.Task[None]] = []
@@ -80,11 +80,9 @@ class Target:
         self.hung_up.append(reason)
         self.state = PeerState.CLOSED
 
-    def blocked(self, error: PeerKeyChanged) -> None:
-        self.blocks.append(error)
-
-    def failed(self, error: AldisError) -> None:
+    def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
         self.errors.append(error)
+        self.blocked = self.blocked or key_changed
 
     async def becomes(self, state: PeerState, error: PeerError | None = None) -> None:
         """The connection comes to another state."""
@@ -476,11 +474,12 @@ async def test_a_changed_key_blocks_until_it_is_accepted() -> None:
     target = Target()
     target.found = [KEY_CHANGED]
     await target.poked()
-    assert target.blocks == [KEY_CHANGED]
+    assert target.blocked == KEY_CHANGED
     target.dialer.presence_changed(False, anew=False)
     target.dialer.presence_changed(True, anew=True)
     await target.wait(1000)
     assert target.asked == 1
+    target.blocked = None
     target.dialer.accepted()
     await settle()
     assert target.dialled == 1
@@ -496,7 +495,7 @@ async def test_whatever_the_server_says_a_peer_that_has_connected_meanwhile_is_t
         await waiting
         target.hold.set()
         await settle()
-        assert not target.blocks
+        assert target.blocked is None
         assert not target.errors
         assert target.dialled == 0
     target = Target()

@@ -61,16 +61,19 @@ _READ_BYTES: Final = 4 * MAX_PIECE  # at a time: a thread for each piece would c
 _CLOSE_SECONDS: Final = 5.0  # for a disk to finish what it has begun
 
 
-class Peers(Protocol):
-    """The way to the peers."""
+class FilePeer(Protocol):
+    """A peer, as files need it."""
 
-    def send_control(self, user_id: str, data: bytes) -> Delivery:
-        """Queue a control message. Raises `AldisError` when it cannot be."""
+    user_id: str
 
-    def features(self, user_id: str) -> Sequence[str] | None:
+    @property
+    def features(self) -> Sequence[str] | None:
         """What the peer's program can do; None while it is not connected."""
 
-    def open(self, user_id: str) -> None:
+    def send_control(self, data: bytes) -> Delivery:
+        """Queue a control message. Raises `AldisError` when it cannot be."""
+
+    def call(self) -> None:
         """Have the peer called, from now on for as long as `FileService.busy`. Raises `AldisError` where that is in
         vain."""
 
@@ -78,7 +81,8 @@ class Peers(Protocol):
 class _Job:
     """A transfer that is not over yet, and what is known of it besides."""
 
-    def __init__(self, transfer: Transfer, window: SendWindow | ReceiveWindow) -> None:
+    def __init__(self, peer: FilePeer, transfer: Transfer, window: SendWindow | ReceiveWindow) -> None:
+        self.peer = peer
         self.transfer = transfer
         self.window = window
         self.announced = False  # the offer has gone out, or come in
@@ -101,32 +105,31 @@ class _Job:
 class FileService:
     """All transfers of one store."""
 
-    def __init__(self, peers: Peers, on_file: Callbacks[Transfer]) -> None:
+    def __init__(self, on_file: Callbacks[Transfer]) -> None:
         """`on_file` are told of what others offer; while there are none, offers are declined."""
-        self._peers = peers
         self._on_file = on_file
-        self._jobs: dict[str, dict[str, _Job]] = {}  # by user and id, in the order in which they were begun
+        self._jobs: dict[FilePeer, dict[str, _Job]] = {}  # by peer and id, in the order in which they were begun
+        self._open: dict[Transfer, _Job] = {}  # the same
         self._tasks = Tasks()
         self._closed = False
 
     # --- for the application ----------------------------------------------------------------------------------------
 
-    async def send(self, user_id: str, path: Path, name: str | None) -> Transfer:
-        """Offer a file. Raises `UsageError` for one that cannot be read, and what `Peers.open` raises."""
-        found = await asyncio.to_thread(disk.look, path)
+    def offer(self, peer: FilePeer, path: Path, found: disk.Found, name: str | None) -> Transfer:
+        """Offer a file that was looked at (`disk.look`). Raises `StateError`, and what `FilePeer.call` raises."""
         if self._closed:
             raise StateError("the store was closed meanwhile")
         made, shown = new_id(os.urandom(ID_BYTES)), safe_name(name or path.name)
-        transfer = Transfer(self, user_id, made, "out", shown, found.size, safe_mime(found.mime))
+        transfer = Transfer(self, peer.user_id, made, "out", shown, found.size, safe_mime(found.mime))
         transfer.move(TransferState.OFFERED, path=path)
-        job = self._add(transfer, SendWindow(found.size))
+        job = self._add(peer, transfer, SendWindow(found.size))
         job.found = found
         try:
-            self._peers.open(user_id)
+            peer.call()
         except AldisError:
             self._remove(job)
             raise
-        self._announce(user_id)
+        self._announce(peer)
         return transfer
 
     def accept(self, transfer: Transfer, path: Path) -> None:
@@ -140,17 +143,17 @@ class FileService:
         """See `Transfer.decline`."""
         job = self._offered(transfer)
         if job is not None:
-            self._say(transfer.user_id, FileDecline(transfer.id, clean(reason)))
+            self._say(job.peer, FileDecline(transfer.id, clean(reason)))
             self._end(job, TransferState.DECLINED, _words("declined", reason))
 
     def cancel(self, transfer: Transfer, reason: str) -> None:
         """See `Transfer.cancel`."""
-        job = self._job_of(transfer)
+        job = self._open.get(transfer)
         if job is not None:
             self._give_up(job, TransferState.CANCELLED, _words("cancelled", reason), told=reason)
 
     def _offered(self, transfer: Transfer) -> _Job | None:
-        job = self._job_of(transfer)
+        job = self._open.get(transfer)
         if transfer.direction == "out":
             raise StateError("this file is our own: the other side accepts or declines it")
         if job is not None and job.is_running():
@@ -159,29 +162,29 @@ class FileService:
 
     # --- from the store ---------------------------------------------------------------------------------------------
 
-    def busy(self, user_id: str) -> bool:
-        """Whether a connection with this user is needed. An offer that nobody has answered needs none: else strangers
+    def busy(self, peer: FilePeer) -> bool:
+        """Whether a connection with this peer is needed. An offer that nobody has answered needs none: else strangers
         could make us call them."""
-        return any(job.is_running() or job.transfer.direction == "out" for job in self._of(user_id))
+        return any(job.is_running() or job.transfer.direction == "out" for job in self._of(peer))
 
-    def connected(self, user_id: str) -> None:
+    def connected(self, peer: FilePeer) -> None:
         """The peer is connected, now or again."""
-        self._announce(user_id)
+        self._announce(peer)
 
-    def over(self, user_id: str, error: AldisError, *, restarted: bool = False) -> None:
+    def ended(self, peer: FilePeer, error: AldisError, *, restarted: bool = False) -> None:
         """What is under way with this user will not get any further. With `restarted` somebody else has taken the
         peer's place, to whom what was not offered yet can be offered."""
         reason = error.reason if isinstance(error, PeerConnectionFailed) else str(error)
-        for job in self._of(user_id):
+        for job in self._of(peer):
             if job.announced or not restarted:
                 self._give_up(job, TransferState.FAILED, reason)
 
-    def received(self, user_id: str, control: ControlMessage) -> None:
+    def received(self, peer: FilePeer, control: ControlMessage) -> None:
         """The peer's store has said something."""
         if isinstance(control, FileOffer):
-            self._offer(user_id, control)
+            self._offered_by(peer, control)
             return
-        job = self._job(user_id, control.id)
+        job = self._job(peer, control.id)
         if job is None or not job.announced:
             return
         match control, job.window:
@@ -209,19 +212,19 @@ class FileService:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _announce(self, user_id: str) -> None:
+    def _announce(self, peer: FilePeer) -> None:
         """Offer what waits for that, as far as the other side will take it."""
-        features = self._peers.features(user_id)
+        features = peer.features
         if features is None:
             return
-        sending = [job for job in self._of(user_id) if job.transfer.direction == "out"]
+        sending = [job for job in self._of(peer) if job.transfer.direction == "out"]
         announced = sum(job.announced for job in sending)
         for job in sending:
             transfer = job.transfer
             if job.announced or not job.is_open():
                 continue
             if FILES not in features:
-                self._end(job, TransferState.FAILED, FeatureMissing(user_id, FILES))
+                self._end(job, TransferState.FAILED, FeatureMissing(peer.user_id, FILES))
             elif announced < MAX_OPEN:
                 announced += 1
                 job.announced = True
@@ -257,7 +260,7 @@ class FileService:
                 window.sent += len(piece)
 
     def _share(self, job: _Job) -> int:
-        running = [other for other in self._of(job.transfer.user_id) if other.is_running() and other.found is not None]
+        running = [other for other in self._of(job.peer) if other.is_running() and other.found is not None]
         return share(running.index(job), len(running)) if job in running else 0
 
     def _confirmed(self, job: _Job, window: SendWindow, count: int) -> None:
@@ -277,19 +280,19 @@ class FileService:
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
-    def _offer(self, user_id: str, offer: FileOffer) -> None:
-        jobs = self._of(user_id)
+    def _offered_by(self, peer: FilePeer, offer: FileOffer) -> None:
+        jobs = self._of(peer)
         if any(job.transfer.id == offer.id for job in jobs):
             return  # random ids do not meet by chance
         if not self._on_file:
-            self._say(user_id, FileDecline(offer.id, "this program takes no files"))
+            self._say(peer, FileDecline(offer.id, "this program takes no files"))
             return
         if sum(job.transfer.direction == "in" for job in jobs) >= MAX_OPEN:
-            self._say(user_id, FileDecline(offer.id, f"{MAX_OPEN} files are on offer or under way already"))
+            self._say(peer, FileDecline(offer.id, f"{MAX_OPEN} files are on offer or under way already"))
             return
         name, mime = safe_name(offer.name), safe_mime(offer.mime)
-        transfer = Transfer(self, user_id, offer.id, "in", name, offer.size, mime)
-        self._add(transfer, ReceiveWindow(offer.size)).announced = True
+        transfer = Transfer(self, peer.user_id, offer.id, "in", name, offer.size, mime)
+        self._add(peer, transfer, ReceiveWindow(offer.size)).announced = True
         self._on_file.tell(transfer)
 
     def _arrived(self, job: _Job, window: ReceiveWindow, piece: Piece) -> None:
@@ -335,39 +338,35 @@ class FileService:
     async def _finish(self, job: _Job, sink: disk.Sink) -> None:
         path = await asyncio.to_thread(sink.finish)
         if job.is_open():
-            self._say(job.transfer.user_id, FileReceived(job.transfer.id, job.transfer.size))
+            self._say(job.peer, FileReceived(job.transfer.id, job.transfer.size))
             self._end(job, TransferState.DONE, None, transferred=job.transfer.size, path=path)
         else:  # it was cancelled in this very moment, so it must not be there
             await asyncio.to_thread(path.unlink)
 
     # --- both -------------------------------------------------------------------------------------------------------
 
-    def _of(self, user_id: str) -> list[_Job]:
-        return list(self._jobs.get(user_id, {}).values())
+    def _of(self, peer: FilePeer) -> list[_Job]:
+        return list(self._jobs.get(peer, {}).values())
 
-    def _job(self, user_id: str, transfer_id: str) -> _Job | None:
-        return self._jobs.get(user_id, {}).get(transfer_id)
+    def _job(self, peer: FilePeer, transfer_id: str) -> _Job | None:
+        return self._jobs.get(peer, {}).get(transfer_id)
 
-    def _job_of(self, transfer: Transfer) -> _Job | None:
-        """None when it is over; another one may have got its id since."""
-        job = self._job(transfer.user_id, transfer.id)
-        return job if job is not None and job.transfer is transfer else None
-
-    def _add(self, transfer: Transfer, window: SendWindow | ReceiveWindow) -> _Job:
-        job = self._jobs.setdefault(transfer.user_id, {})[transfer.id] = _Job(transfer, window)
+    def _add(self, peer: FilePeer, transfer: Transfer, window: SendWindow | ReceiveWindow) -> _Job:
+        job = _Job(peer, transfer, window)
+        self._open[transfer] = self._jobs.setdefault(peer, {})[transfer.id] = job
         return job
 
-    def _say(self, user_id: str, message: FileMessage | bytes) -> AldisError | None:
+    def _say(self, peer: FilePeer, message: FileMessage | bytes) -> AldisError | None:
         """Say something; what keeps it from being said is returned."""
         try:
-            self._peers.send_control(user_id, message if isinstance(message, bytes) else encode_control(message))
+            peer.send_control(message if isinstance(message, bytes) else encode_control(message))
         except AldisError as error:
             return error
         return None
 
     def _tell(self, job: _Job, message: FileMessage | bytes) -> None:
         """Say something without which the transfer cannot go on."""
-        error = self._say(job.transfer.user_id, message)
+        error = self._say(job.peer, message)
         if error is not None:
             self._end(job, TransferState.FAILED, str(error))
 
@@ -378,7 +377,7 @@ class FileService:
         """End a transfer from this side, and say so; `told` is what the other side hears instead of `reason`."""
         if job.is_open():
             if job.announced:
-                self._say(job.transfer.user_id, FileCancel(job.transfer.id, clean(reason if told is None else told)))
+                self._say(job.peer, FileCancel(job.transfer.id, clean(reason if told is None else told)))
             self._end(job, state, reason)
 
     def _change(self, job: _Job, state: TransferState, *, transferred: int | None = None) -> None:
@@ -401,18 +400,18 @@ class FileService:
         transfer.move(state, transferred=transferred, error=error, path=path or transfer.path)
         job.arrived = bytearray()
         job.stirred.set()
-        for other in self._of(transfer.user_id):
+        for other in self._of(job.peer):
             other.stirred.set()  # it may be their turn now
-        asyncio.get_running_loop().call_soon(self._announce, transfer.user_id)
+        asyncio.get_running_loop().call_soon(self._announce, job.peer)
 
     def _remove(self, job: _Job) -> bool:
         """Forget a transfer; False when that was done before."""
-        jobs = self._jobs.get(job.transfer.user_id, {})
-        if jobs.get(job.transfer.id) is not job:
+        if self._open.pop(job.transfer, None) is None:
             return False
+        jobs = self._jobs[job.peer]
         del jobs[job.transfer.id]
         if not jobs:
-            del self._jobs[job.transfer.user_id]
+            del self._jobs[job.peer]
         return True
 
 

@@ -40,17 +40,20 @@ class Admission:
         self,
         client: SignalingClient,
         accept: Accept | None,
+        make: Callable[[str], Peer],
         spawn: Callable[[Coroutine[object, object, None], str], asyncio.Task[None]],
     ) -> None:
-        """`accept(user_id, public_key)`: whether to let somebody in; everybody when None."""
+        """`accept(user_id, public_key)`: whether to let somebody in; everybody when None. `make` returns the peer of a
+        user who calls, a new one if need be."""
         self._client = client
         self._accept = accept
+        self._make = make
         self._spawn = spawn
         self._refusing = 0  # how many refusals are on their way
         self._waiting: dict[str, Callable[[], Coroutine[object, object, None]]] = {}  # by sender, the oldest first
 
-    def admit(self, offer: OfferReceived, user_id: str, peer: Peer | None, make: Callable[[str], Peer]) -> Peer | None:
-        """The peer of a user who calls, made by `make` for a new one; None when they are not let in."""
+    def admit(self, offer: OfferReceived, user_id: str, peer: Peer | None) -> Peer | None:
+        """The peer of a user who calls, who may be known as `peer`; None when they are not let in."""
         key = claimed_key(offer.proof)
         if key is None or user_id == self._client.user_id:
             if peer is None:
@@ -62,7 +65,7 @@ class Admission:
             self.refuse(offer, "not accepted", RefusalCode.NOT_ACCEPTED)
             return None
         try:
-            peer = make(user_id)
+            peer = self._make(user_id)
         except TooManyPeers as error:
             _log.warning("a call from %s is refused: %s", user_id, error)
             self.refuse(offer, "too many peers", RefusalCode.TOO_MANY_PEERS, _PEERS_PAUSE)

@@ -83,6 +83,10 @@ class DialTarget(Protocol):
         """How the connection stands now."""
 
     @property
+    def blocked(self) -> PeerKeyChanged | None:
+        """The key has changed, and nobody has accepted the new one: the peer is not called."""
+
+    @property
     def clock_from(self) -> float | None:
         """When the turn of the attempt came (by the dialer's `timers`); None while it waits for it."""
 
@@ -96,11 +100,8 @@ class DialTarget(Protocol):
     def hang_up(self, reason: str) -> None:
         """End an attempt or a connection, for good."""
 
-    def blocked(self, error: PeerKeyChanged) -> None:
-        """The key has changed: nothing that waits can be delivered."""
-
-    def failed(self, error: AldisError) -> None:
-        """An attempt has failed."""
+    def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
+        """An attempt has failed. With `key_changed` nothing that waits can be delivered: the peer is `blocked`."""
 
 
 class Dialer:
@@ -128,7 +129,6 @@ class Dialer:
         self._refusal: Failure | None = None  # what was wrong with an answer to it
         self._failures = 0
         self._connected_at: float | None = None
-        self._blocked = False
         self._hushed = False
         self._offline = False
 
@@ -183,7 +183,7 @@ class Dialer:
         if (
             self._target.wanted
             and self._target.registered
-            and not (self._blocked or self._hushed or self._offline)
+            and not (self._target.blocked or self._hushed or self._offline)
             and self._task is None
             and self._timer is None
             and self._target.state not in (PeerState.CONNECTING, PeerState.CONNECTED)
@@ -250,7 +250,6 @@ class Dialer:
 
     def accepted(self) -> None:
         """A person has accepted the peer's new key."""
-        self._blocked = False
         self._refusal = None
         self.poke(now=True)
 
@@ -296,7 +295,7 @@ class Dialer:
             self._ended(error, offline=self._target.watched)
             return False
         except PeerKeyChanged as error:
-            self._ended(error, key_changed=True)
+            self._ended(error, key_changed=error)
             return False
         return True
 
@@ -335,16 +334,18 @@ class Dialer:
         return error if self._refusal is None else self._refusal
 
     def _ended(
-        self, error: AldisError, *, offline: bool = False, key_changed: bool = False, not_before: float | None = None
+        self,
+        error: AldisError,
+        *,
+        offline: bool = False,
+        key_changed: PeerKeyChanged | None = None,
+        not_before: float | None = None,
     ) -> None:
         self._task = None
         if self._target.state is PeerState.CONNECTED:
             return  # it has called us meanwhile, with the pinned key: whatever the server says, there it is
         self._offline = offline
-        self._blocked = key_changed
-        self._target.failed(error)
-        if isinstance(error, PeerKeyChanged) and key_changed:
-            self._target.blocked(error)
+        self._target.failed(error, key_changed=key_changed)
         self._finish(error)
         self._retry(not_before or 0.0)
 
@@ -369,7 +370,7 @@ class Dialer:
         Not in exactly so many seconds: others were told the same at the same time. And whatever the server says, in at
         most `LONGEST_PAUSE` seconds and the pause.
         """
-        if self._timer is not None or not self._target.wanted or self._offline or self._blocked or self._hushed:
+        if self._timer is not None or not self._target.wanted or self._target.blocked or self._offline or self._hushed:
             return
         self._failures += 1
         pause = min(not_before, LONGEST_PAUSE) + self._backoff.delay(self._failures, self._random())

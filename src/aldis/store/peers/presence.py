@@ -1,0 +1,72 @@
+"""What the server says of one user: whether they are online, with which devices, and which key belongs to the name.
+
+It outlives the peer: a user whom the application watches is watched also when there is nothing else with them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from aldis.client.events import Discovery, PresenceChanged
+from aldis.errors import PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed
+from aldis.store.peers.dialer import registered_anew
+
+_log = logging.getLogger(__name__)
+
+
+class Directory(Protocol):
+    """The server, and the keys that count."""
+
+    async def watch(self, user_id: str) -> None:
+        """Have presence told. Raises `SignalingError`."""
+
+    async def discover(self, user_id: str) -> Discovery:
+        """Ask the server for a user. Raises `SignalingError`."""
+
+    def expect(self, user_id: str, public_key: bytes) -> bytes:
+        """Note what the directory says; return the key that stands, which is the pinned one where there is one. Raises
+        `FingerprintMismatch`, `IdentityError`."""
+
+
+class PeerPresence:
+    """The presence of one user."""
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = user_id
+        self.shown = False  # the application watches the user
+        self.watched = False  # the server tells of each change
+        self.online: bool | None = None  # what the server says; None when it has not been asked or has not said
+        self.devices: tuple[str, ...] = ()  # those that are online, newest first
+
+    def changed(self, event: PresenceChanged) -> bool:
+        """The server has told of a change. Return whether a device has just registered."""
+        anew = not event.initial and registered_anew(self.devices, event.devices)
+        self.online, self.devices = event.online, event.devices
+        return anew
+
+    def watch_ended(self) -> None:
+        """The server does not tell of changes any more."""
+        self.watched = False
+        self.online, self.devices = None, ()
+
+    async def find(self, directory: Directory) -> None:
+        """Ask the server for the user, and have presence told from now on. Raises `SignalingError`, `PeerOffline`,
+        `PeerUnknown`, `PeerKeyChanged`, `FingerprintMismatch`, `IdentityError`."""
+        user_id = self.user_id
+        if not self.watched:
+            try:
+                await directory.watch(user_id)
+            except RequestFailed as error:
+                # The server allows no more watches: it is asked at each attempt then.
+                _log.debug("the presence of %s cannot be watched: %s", user_id, error)
+            else:
+                self.watched = True
+        found = await directory.discover(user_id)
+        self.online, self.devices = found.online, found.devices
+        if found.public_key is not None:
+            standing = directory.expect(user_id, found.public_key)
+            if standing != found.public_key:
+                raise PeerKeyChanged(user_id, standing, found.public_key)
+        if not found.online:
+            raise PeerOffline(user_id) if found.public_key is not None else PeerUnknown(user_id)

@@ -1,0 +1,224 @@
+"""One login: the signaling client, and what the server brings, led to the peers.
+
+Rules: one client, one life. An address is taken apart here, and nowhere behind it. Nobody is called, and no offer is
+answered, before it is known through which ICE servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from aldis.client.address import ServerAddress, is_this_machine
+from aldis.client.client import SignalingClient
+from aldis.client.events import (
+    AnswerReceived,
+    ByeReceived,
+    CandidateReceived,
+    Closed,
+    Disconnected,
+    OfferReceived,
+    PresenceChanged,
+    Registered,
+    SignalingEvent,
+    SignalingState,
+    WatchEnded,
+)
+from aldis.errors import AldisError, ConnectionLost, StateError
+from aldis.identity.keys import Identity
+from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
+from aldis.peer.engine import Engine
+from aldis.peer.trust import Trust
+from aldis.protocol.addresses import DEFAULT_DEVICE, split
+from aldis.protocol.channel import Hello
+from aldis.protocol.codes import RefusalCode
+from aldis.protocol.messages import IceServer
+from aldis.store.peers.admission import Accept, Admission
+from aldis.store.peers.ice import IceServerCache, PeerEvent
+from aldis.store.peers.peer import Peer
+from aldis.store.peers.pinning import DirectoryPins
+from aldis.store.tasks import Tasks
+
+_log = logging.getLogger(__name__)
+
+_START_PAUSE: Final = 2.0  # until those call again for whose offers there was no room at the start
+
+
+class LoginSetup(Protocol):
+    """What the application has chosen; see `NetworkStore`."""
+
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def pins(self) -> DirectoryPins: ...
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def ice_servers(self) -> tuple[IceServer, ...] | None: ...
+    @property
+    def allow_loopback(self) -> bool | None: ...
+    @property
+    def accept(self) -> Accept | None: ...
+    @property
+    def timing(self) -> PeerTiming | None: ...
+
+
+class SignalingContext(Protocol):
+    """The peers that are told."""
+
+    @property
+    def peers(self) -> Iterable[Peer]:
+        """All peers; a copy."""
+
+    def find(self, user_id: str) -> Peer | None:
+        """A peer or a watched user, if there is one."""
+
+    def peer(self, user_id: str, *, stranger: bool = False) -> Peer:
+        """A peer, made if need be. Raises `UsageError`, `TooManyPeers`."""
+
+    def watch_ended(self, user_ids: Iterable[str]) -> None:
+        """The server does not tell of these users any more."""
+
+    def publish(self) -> None:
+        """How things stand with the server has changed."""
+
+
+class PeerSignaling:
+    """The login of a store."""
+
+    def __init__(self, setup: LoginSetup, client: SignalingClient, context: SignalingContext) -> None:
+        self.client = client
+        self.error: AldisError | None = None  # what is wrong with the server
+        self.ended: AldisError | None = None  # why the server will never be there again
+        self._setup = setup
+        self._context = context
+        loopback = setup.allow_loopback
+        if loopback is None:
+            loopback = is_this_machine(ServerAddress.parse(client.url).host)
+        self._trust = Trust(setup.identity, client.user_id, client.server, setup.pins)
+        self._ice = IceServerCache(client, setup.ice_servers, loopback=loopback)
+        self._tasks = Tasks()
+        self._refusals = Tasks()
+        self._admission = Admission(
+            client, setup.accept, lambda user_id: context.peer(user_id, stranger=True), self._refusals.spawn
+        )
+        self._unsubscribe = client.subscribe(self._received)
+        self._keeping: asyncio.Task[None] | None = None  # of the ICE servers
+        self._started = False
+        self._closed = False
+
+    @property
+    def registered(self) -> bool:
+        """Whether the server can be asked."""
+        return self._started and not self._closed and self.client.state is SignalingState.CONNECTED
+
+    async def start(self) -> None:
+        """Connect and register. Raises what the client raises, and `StateError` when it was closed meanwhile."""
+        self._context.publish()
+        await self.client.connect()
+        await self.client.register(self._setup.identity)
+        self._check_open()
+        self._keep_ice_servers()
+        held_back = await self._ice.known()
+        self._check_open()
+        self._started = True
+        for event in held_back:
+            self._peer_event(event)
+        self._returned(resumed=False)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError("the store was closed meanwhile")
+
+    def stop(self) -> None:
+        """Call nobody and take in nothing any more."""
+        self._closed = True
+        self._ice.close()
+
+    async def close(self, seconds: float) -> None:
+        """Leave the server; refusals have `seconds` to get out."""
+        self.stop()
+        await self._tasks.cancel()
+        await self._refusals.finish(seconds)
+        await self.client.close()
+        self._unsubscribe()
+
+    def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
+        """Make a connection."""
+        return PeerConnection(
+            local=self.client.user_id,
+            remote=user_id,
+            engine=self._setup.engine,
+            config=lambda: self._ice.config,
+            trust=self._trust,
+            signaling=self.client,
+            listener=listener,
+            hello=hello,
+            timing=self._setup.timing,
+        )
+
+    def _keep_ice_servers(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+        self._keeping = self._tasks.spawn(self._ice.keep(), "keep the ICE servers")
+
+    def _received(self, event: SignalingEvent) -> None:
+        match event:
+            case PresenceChanged():
+                peer = self._context.find(event.user_id)
+                if peer is not None:
+                    peer.presence_changed(event)
+                return
+            case OfferReceived() | AnswerReceived() | CandidateReceived() | ByeReceived():
+                # Not before it is known through which servers to answer.
+                if not self._ice.hold_back(event, self._too_early):
+                    self._peer_event(event)
+                return
+            case WatchEnded():
+                _log.warning("the server does not tell of %d users any more: %s", len(event.user_ids), event.error)
+                self._context.watch_ended(event.user_ids)
+            case Registered():
+                self.error = None
+                if self._started and not self._closed:
+                    # A machine that has slept has expired credentials and a timer that slept as well; and the server
+                    # may name others now. Asked before anything else, it answers before a call can need them.
+                    self._keep_ice_servers()
+                    self._returned(resumed=event.resumed)
+            case Disconnected():
+                self.error = ConnectionLost(event.reason)
+            case Closed():
+                self.error = event.error
+                # A program that was never registered may try again, with what is queued.
+                if event.error is not None and self._started:
+                    self.ended = event.error
+                    for peer in self._context.peers:
+                        peer.signaling_ended(event.error)
+            case _:
+                pass
+        self._context.publish()
+
+    def _returned(self, *, resumed: bool) -> None:
+        for peer in self._context.peers:
+            peer.dialer.signaling_returned(resumed=resumed)
+
+    def _too_early(self, offer: OfferReceived) -> None:
+        self._admission.refuse(offer, "still starting", RefusalCode.RATE_LIMITED, _START_PAUSE)
+
+    def _peer_event(self, event: PeerEvent) -> None:
+        if self._closed:
+            return
+        user_id, device = split(event.sender)
+        peer = self._context.find(user_id)
+        if peer is not None and not peer.known:
+            peer = None  # somebody whom the application watches, and nothing else
+        if isinstance(event, OfferReceived):
+            peer = self._admission.admit(event, user_id, peer)
+        # A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
+        whole = event if device is not None else replace(event, sender=f"{user_id}/{DEFAULT_DEVICE}")
+        taken = peer is not None and peer.receive(whole)
+        if isinstance(event, AnswerReceived) and not taken:
+            # To an offer of before our program was started, perhaps: whoever has answered it waits in vain.
+            self._admission.refuse(event, "this connection is over")
