@@ -153,6 +153,15 @@ class Delivery(RuleBasedStateMachine):
         self.since[who] = 0
 
     @rule(who=st.integers(0, 1))
+    def restore_the_program(self, who: int) -> None:
+        """It ends, and another one goes on with all that it has saved."""
+        if self.connected:
+            self.lose_the_channel()
+        side = self.sides[who]
+        side.outbox = Outbox.restore(side.outbox.snapshot())
+        side.inbox = Inbox.restore(side.inbox.snapshot())
+
+    @rule(who=st.integers(0, 1))
     def give_up(self, who: int) -> None:
         """The sender is told that its unacknowledged messages will not arrive, and sends others later."""
         if self.connected:

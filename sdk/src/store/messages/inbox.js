@@ -14,6 +14,7 @@
  *
  * Pure: no I/O, no clock. It does not know what a message means.
  */
+import { UsageError } from '../../errors.js';
 import { MAX_MESSAGE } from '../../protocol/channel.js';
 import { check } from '../../protocol/shapes.js';
 import { WINDOW_BYTES, WINDOW_MESSAGES } from './outbox.js';
@@ -34,6 +35,12 @@ export const MAX_STREAMS = 16;
 // What is set aside for a message that has only begun: the sender's word for its size costs nothing.
 const FIRST_BYTES = 64 * 1024;
 
+/**
+ * How far each stream of the peer was handed over, in the order of their use: the last one is in use.
+ *
+ * @typedef {{ streams: StreamPosition[] }} InboxSnapshot
+ */
+
 /** All that comes from one peer. */
 export class Inbox {
   /** @type {{ name: string, arrived: number, handedOver: number }[]} */
@@ -46,6 +53,37 @@ export class Inbox {
   #heldBytes = 0;
   #open = false;
   #confirmed = 0; // what the sender knows on this channel
+
+  /**
+   * All that has to be kept for `restore`. What has arrived and was not handed over is not in it: it was not acknowledged,
+   * so it comes again.
+   *
+   * @returns {InboxSnapshot}
+   */
+  snapshot() {
+    return { streams: this.#streams.map(({ name, handedOver }) => ({ stream: name, sequence: handedOver })) };
+  }
+
+  /**
+   * The inbox as it was, without a channel.
+   *
+   * @param {InboxSnapshot} snapshot
+   * @throws {UsageError} for streams that cannot be.
+   */
+  static restore({ streams }) {
+    const names = new Set(streams.map(({ stream }) => stream));
+    if (
+      names.size < streams.length ||
+      names.size > MAX_STREAMS ||
+      streams.some((each) => !each.stream || !(each.sequence >= 0))
+    ) {
+      throw new UsageError('no snapshot of an inbox');
+    }
+    const inbox = new Inbox();
+    inbox.#streams = streams.map(({ stream: name, sequence }) => ({ name, arrived: sequence, handedOver: sequence }));
+    inbox.#stream = inbox.#streams.at(-1) ?? inbox.#stream;
+    return inbox;
+  }
 
   // --- channels --------------------------------------------------------------------------------------------------
 

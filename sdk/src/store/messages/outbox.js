@@ -14,6 +14,7 @@
  *
  * Pure: no I/O, no clock, no randomness. It does not know what a message means, nor who waits for its delivery.
  */
+import { UsageError } from '../../errors.js';
 import { encodeMessage } from '../../protocol/channel.js';
 import * as Content from '../../protocol/kinds.js';
 import { check } from '../../protocol/shapes.js';
@@ -25,6 +26,17 @@ import { check } from '../../protocol/shapes.js';
 // so they are part of the protocol and no settings.
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const WINDOW_MESSAGES = 1024;
+
+/**
+ * What an outbox has to know after a restart of the program. It is worth nothing any more when a message has been put in or
+ * sent after it: its number would be used twice.
+ *
+ * @typedef {object} OutboxSnapshot
+ * @property {string} stream
+ * @property {number} acknowledged
+ * @property {number} sent The newest message that was ever sent whole.
+ * @property {[content: number, data: Bytes][]} messages Those from number `acknowledged` + 1 on.
+ */
 
 /** All that is on its way to one peer. */
 export class Outbox {
@@ -48,6 +60,37 @@ export class Outbox {
   /** @param {string} stream A random name, new for each outbox. */
   constructor(stream) {
     this.stream = stream;
+  }
+
+  /**
+   * All that has to be kept for `restore`.
+   *
+   * @returns {OutboxSnapshot}
+   */
+  snapshot() {
+    const { stream, acknowledged } = this;
+    const messages = /** @type {OutboxSnapshot['messages']} */ (
+      [...this.#messages.values()].map(({ content, data }) => [content, data])
+    );
+    return { stream, acknowledged, sent: this.#sent, messages };
+  }
+
+  /**
+   * The outbox as it was, without a channel.
+   *
+   * @param {OutboxSnapshot} snapshot
+   * @throws {UsageError} for numbers that cannot be.
+   */
+  static restore({ stream, acknowledged, sent, messages }) {
+    if (!(acknowledged >= 0 && sent >= acknowledged && sent <= acknowledged + messages.length)) {
+      throw new UsageError('no snapshot of an outbox');
+    }
+    const outbox = new Outbox(stream);
+    outbox.acknowledged = acknowledged;
+    for (const [content, data] of messages) outbox.put(content, data);
+    outbox.#sent = sent;
+    outbox.closed();
+    return outbox;
   }
 
   // --- what is in it ---------------------------------------------------------------------------------------------

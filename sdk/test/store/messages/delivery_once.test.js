@@ -127,6 +127,14 @@ class World {
     this.since[who] = 0;
   }
 
+  /** It ends, and another one goes on with all that it has saved. */
+  restoreTheProgram(who) {
+    if (this.connected) this.loseTheChannel();
+    const side = this.sides[who];
+    side.outbox = Outbox.restore(side.outbox.snapshot());
+    side.inbox = Inbox.restore(side.inbox.snapshot());
+  }
+
   /** The sender is told that its unacknowledged messages will not arrive, and sends others later. */
   giveUp(who) {
     if (this.connected) this.loseTheChannel();
@@ -184,6 +192,7 @@ const actions = (world, random, who) => [
   () => world.sides[who].handOver(1 + random.below(4)),
   () => world.sides[who].acknowledge(),
   () => random.below(8) || world.restartTheProgram(who),
+  () => random.below(8) || world.restoreTheProgram(who),
   () => random.below(8) || world.giveUp(who),
 ];
 

@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from aldis.errors import ProtocolViolation
+from aldis.errors import ProtocolViolation, UsageError
 from aldis.protocol.channel import MAX_MESSAGE, Chunk, Content, Hello, StreamPosition
 from aldis.store.messages.outbox import WINDOW_BYTES, WINDOW_MESSAGES
 
@@ -54,6 +54,16 @@ class Arrived:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class InboxSnapshot:
+    """How far each stream of the peer was handed over, in the order of their use: the last one is in use.
+
+    What has arrived and was not handed over is not in it: it was not acknowledged, so it comes again.
+    """
+
+    streams: tuple[StreamPosition, ...]
+
+
 class Inbox:
     """All that comes from one peer."""
 
@@ -66,6 +76,24 @@ class Inbox:
         self._held_bytes = 0
         self._open = False
         self._confirmed = 0  # what the sender knows on this channel
+
+    def snapshot(self) -> InboxSnapshot:
+        """All that has to be kept for `restore`."""
+        return InboxSnapshot(tuple(StreamPosition(name, stream.handed_over) for name, stream in self._streams.items()))
+
+    @classmethod
+    def restore(cls, snapshot: InboxSnapshot) -> Inbox:
+        """The inbox as it was, without a channel. Raises `UsageError` for streams that cannot be."""
+        inbox = cls()
+        for position in snapshot.streams:
+            if not position.stream or position.sequence < 0 or position.stream in inbox._streams:
+                raise UsageError(f"no snapshot of an inbox: {position.sequence} of {position.stream!r}")
+            inbox._streams[position.stream] = _Stream(position.sequence, position.sequence)
+        if len(inbox._streams) > MAX_STREAMS:
+            raise UsageError(f"no snapshot of an inbox: {len(inbox._streams)} streams")
+        if inbox._streams:
+            inbox._name, inbox._stream = next(reversed(inbox._streams.items()))
+        return inbox
 
     # --- channels -------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from aldis.errors import ProtocolViolation
+from aldis.errors import ProtocolViolation, UsageError
 from aldis.protocol.channel import Content, StreamPosition, encode_message
 
 # On a path of 100 ms these allow 40 MB/s, and 10,000 small messages a second. The receiver counts on them
@@ -31,6 +31,20 @@ WINDOW_MESSAGES: Final = 1024
 class _Message:
     content: Content
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSnapshot:
+    """What an outbox has to know after a restart of the program.
+
+    `messages` are those from number `acknowledged` + 1 on. `sent` is the newest that was ever sent whole. A snapshot is
+    worth nothing any more when a message has been put in or sent after it: its number would be used twice.
+    """
+
+    stream: str
+    acknowledged: int
+    sent: int
+    messages: tuple[tuple[Content, bytes], ...]
 
 
 class Outbox:
@@ -50,6 +64,25 @@ class Outbox:
         self._frames: list[bytes] = []
         self._flying_bytes = 0
         self._sent = 0  # the newest message that was ever sent whole: nothing beyond it can be acknowledged
+
+    def snapshot(self) -> OutboxSnapshot:
+        """All that has to be kept for `restore`."""
+        messages = tuple((message.content, message.data) for message in self._messages.values())
+        return OutboxSnapshot(self.stream, self._acknowledged, self._sent, messages)
+
+    @classmethod
+    def restore(cls, snapshot: OutboxSnapshot) -> Outbox:
+        """The outbox as it was, without a channel. Raises `UsageError` for numbers that cannot be."""
+        newest = snapshot.acknowledged + len(snapshot.messages)
+        if not 0 <= snapshot.acknowledged <= snapshot.sent <= newest:
+            raise UsageError(f"no snapshot of an outbox: {snapshot.acknowledged}, {snapshot.sent}, {newest}")
+        outbox = cls(snapshot.stream)
+        outbox._acknowledged = outbox._last = snapshot.acknowledged
+        for content, data in snapshot.messages:
+            outbox.put(content, data)
+        outbox._sent = snapshot.sent
+        outbox.closed()
+        return outbox
 
     # --- what is in it --------------------------------------------------------------------------------------------
 
