@@ -29,7 +29,7 @@ from aldis.identity.keys import Identity
 from aldis.peer.clock import LoopClock
 from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
 from aldis.peer.engine import Engine
-from aldis.peer.transport import Timers
+from aldis.peer.transport import Timer, Timers
 from aldis.protocol.addresses import check_user_id
 from aldis.protocol.channel import Hello
 from aldis.protocol.messages import IceServer
@@ -85,7 +85,7 @@ class PeerManager:
         self._arriving = 0  # at least what all peers together hold of messages that are not handed over
         self._closed = False
         self._tasks = Tasks()  # of peers: calls, goodbyes
-        self._pulsing: asyncio.Task[None] | None = None
+        self._pulse_timer: Timer | None = None
 
     # --- the login ------------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class PeerManager:
                 await signaling.close(_CLOSE_SECONDS)
                 self.publish()
             raise
-        self._pulsing = self._tasks.spawn(self._pulse(), "look at the round-trip times")
+        self._pulse_soon()
 
     def _forget_ourselves(self, user_id: str) -> None:
         """Something may have been sent to our own name before it was known."""
@@ -122,8 +122,8 @@ class PeerManager:
             leaving = peer.close("the other side has left", "the store was closed", StateError("the store was closed"))
             self.spawn(leaving, f"leave {peer.user_id}")
         await self.services.close()
-        if self._pulsing is not None:
-            self._pulsing.cancel()
+        if self._pulse_timer is not None:
+            self._pulse_timer.cancel()
         await self._tasks.finish(_CLOSE_SECONDS)
         if self.signaling is not None:
             await self.signaling.close(_CLOSE_SECONDS)
@@ -289,13 +289,17 @@ class PeerManager:
         client = self.signaling.client
         return StoreState(client.state, self.signaling.error, client.user_id)
 
-    async def _pulse(self) -> None:
-        while True:
-            await asyncio.sleep(_PULSE_SECONDS)
-            for peer in self.peers:
-                # A view is not made for each peer each second: nearly all of them would be the same as before.
-                if self.views.round_trip_time(peer) != peer.round_trip_time:
-                    self.views.counted(peer)
+    def _pulse(self) -> None:
+        for peer in list(self.peers):
+            # A view is not made for each peer each second: nearly all of them would be the same as before.
+            if self.views.round_trip_time(peer) != peer.round_trip_time:
+                self.views.counted(peer)
+        self._pulse_soon()
+
+    def _pulse_soon(self) -> None:
+        # All stores of a process at the same moment: to wake up costs more than to look.
+        delay = _PULSE_SECONDS - self.timers.time() % _PULSE_SECONDS
+        self._pulse_timer = self.timers.call_later(delay, self._pulse)
 
     # --- for the peers (`peer.PeerContext`) -----------------------------------------------------------------------
 
