@@ -302,7 +302,6 @@ def test_after_all_answers_only_the_bound_key_is_registered(seed: int, steps: in
 def test_questions_about_a_name_start_in_order_and_one_that_changes_its_binding_runs_alone(
     entries: list[tuple[NameAccess, bool]], rng: random.Random
 ) -> None:
-    queues = NameQueues()
     running: list[int] = []
     begun: list[int] = []
 
@@ -314,8 +313,9 @@ def test_questions_about_a_name_start_in_order_and_one_that_changes_its_binding_
         begun.append(index)
         return wanted
 
+    queues = NameQueues(start)
     for index, (kind, _) in enumerate(entries):
-        queues.put("alice", kind, lambda index=index: start(index))
+        queues.put("alice", kind, index)
         if running and rng.random() < 0.4:
             running.pop(rng.randrange(len(running)))
             queues.done("alice")

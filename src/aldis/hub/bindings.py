@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from aldis.backends.base import DirectoryAnswer, FindBinding, Question, ReleaseBinding, RotateBinding
+from aldis.backends.base import DirectoryAnswer, FindBinding, ReleaseBinding, RotateBinding
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.name_queue import NameAccess
@@ -83,11 +83,9 @@ class Bindings:
             # It may have taken effect all the same.
             self._doubtful.setdefault(user_id, []).append((session, old_public_key, message.new_public_key))
 
-        def question(token: int) -> Question:
-            return RotateBinding(token, user_id, old_key, new_key)
-
-        self._lookups.ask_in_order(
-            user_id, NameAccess.ALONE, question, answered, failed, session=session, kind="rotate", re=message.id
+        question = RotateBinding(self._lookups.token(), user_id, old_key, new_key)
+        self._lookups.ask(
+            question, answered, failed, access=NameAccess.ALONE, session=session, kind="rotate", re=message.id
         )
         return PENDING
 
@@ -102,10 +100,8 @@ class Bindings:
             self.doubt(user_id)
             then(None)
 
-        def question(token: int) -> Question:
-            return ReleaseBinding(token, user_id)
-
-        self._lookups.ask_in_order(user_id, NameAccess.ALONE, question, answered, failed)
+        question = ReleaseBinding(self._lookups.token(), user_id)
+        self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
 
     def doubt(self, user_id: str) -> None:
         """The directory did not say what became of a change: look it up at the next tick."""
@@ -131,10 +127,8 @@ class Bindings:
         def failed() -> None:
             self._doubtful.setdefault(user_id, []).extend(heirs)
 
-        def question(token: int) -> Question:
-            return FindBinding(token, user_id)
-
-        self._lookups.ask_in_order(user_id, NameAccess.ALONE, question, answered, failed)
+        question = FindBinding(self._lookups.token(), user_id)
+        self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
 
     def _hand_to(self, session: Session, user_id: str, old_key: str, new_key: str) -> None:
         """The session that asked for a rotation has the new key, if it still has the name with the old one."""

@@ -342,9 +342,7 @@ class Hub:
             self._tell_found(session, presence, presence.public_key if presence.online else bound, message.id)
             return DONE
 
-        def question(token: int) -> Question:
-            return FindBinding(token, user_id)
-
+        question = FindBinding(self._lookups.token(), user_id)
         self._lookups.ask(question, answered, session=session, kind="discover", re=message.id)
         return PENDING
 

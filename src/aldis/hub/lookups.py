@@ -29,21 +29,26 @@ Continuation: TypeAlias = Callable[[DirectoryAnswer, float], RequestOutcome | No
 class Asked:
     """An open question: which request of which session it belongs to, and how that goes on."""
 
+    question: Question
+    then: Continuation
+    # What is called when the directory could not answer.
+    failed: Callable[[], None] | None
     session: Session | None
     kind: str
     re: RequestId | UnsetType
-    then: Continuation
-    # For a question that may change a binding: the answer concerns the name, also when nobody waits for it any more.
-    always: bool = False
-    failed: Callable[[], None] | None = None
-    # The name in whose queue it is.
-    name: str | None = None
+    # How the question uses the binding of its name; None for one that need not wait for others.
+    access: NameAccess | None
 
     @property
     def waiting(self) -> Session | None:
         """The session that waits for the answer, if one still does."""
         session = self.session
         return session if session is not None and session.waiting else None
+
+    @property
+    def always(self) -> bool:
+        """Whether the answer matters when nobody waits for it any more, because a binding may have changed."""
+        return self.access in (NameAccess.CLAIM, NameAccess.ALONE)
 
 
 class PendingLookups:
@@ -56,60 +61,49 @@ class PendingLookups:
         self._settings = settings
         self._ask = ask
         self._open: dict[int, Asked] = {}
-        self._queues = NameQueues()
+        self._queues: NameQueues[Asked] = NameQueues(self._start)
         self._token = 0
 
     def __len__(self) -> int:
         """How many questions are open. One that waits in the queue of its name has an open one before it."""
         return len(self._open)
 
+    def token(self) -> int:
+        """A token for a new question."""
+        self._token += 1
+        return self._token
+
     def ask(
         self,
-        question: Callable[[int], Question],
-        then: Continuation,
-        *,
-        session: Session,
-        kind: str,
-        re: RequestId | UnsetType,
-    ) -> None:
-        """Ask on behalf of a session's request, at once; `question` makes the question for a token."""
-        session.waiting = True
-        self._hand_out(question, Asked(session, kind, re, then))
-
-    def ask_in_order(
-        self,
-        name: str,
-        access: NameAccess,
-        question: Callable[[int], Question],
+        question: Question,
         then: Continuation,
         failed: Callable[[], None] | None = None,
         *,
+        access: NameAccess | None = None,
         session: Session | None = None,
         kind: str = "",
         re: RequestId | UnsetType = UNSET,
     ) -> None:
-        """Ask about who has a name, when the queue of the name allows it.
+        """Ask, on behalf of the request `re` of a session or of nobody.
 
-        A question that changes a binding (`NameAccess.ALONE`) is asked even when the session has ended. After one that
-        may have changed a binding (also a claim) `then` is called even when the session has ended. `failed` is called
-        when the directory could not answer.
+        A question with an `access` waits in the queue of its name. One that changes a binding (`NameAccess.ALONE`) is
+        asked even when the session has ended meanwhile; and after one that may have changed it (also a claim) `then` is
+        called even so. `failed` is called when the directory could not answer.
         """
-        asked = Asked(session, kind, re, then, access is not NameAccess.LOOK, failed, name)
-
-        def start() -> bool:
-            wanted = access is NameAccess.ALONE or asked.waiting is not None
-            if wanted:
-                self._hand_out(question, asked)
-            return wanted
-
         if session is not None:
             session.waiting = True
-        self._queues.put(name, access, start)
+        asked = Asked(question, then, failed, session, kind, re, access)
+        if access is None:
+            self._start(asked)
+        else:
+            self._queues.put(question.user_id, access, asked)
 
-    def _hand_out(self, question: Callable[[int], Question], asked: Asked) -> None:
-        self._token += 1
-        self._open[self._token] = asked
-        self._ask(question(self._token))
+    def _start(self, asked: Asked) -> bool:
+        if asked.access is not NameAccess.ALONE and asked.waiting is None:
+            return False
+        self._open[asked.question.token] = asked
+        self._ask(asked.question)
+        return True
 
     def take(self, question: Question) -> Asked | None:
         """Who asked what; None for a question that was not handed out, or was answered before."""
@@ -117,8 +111,8 @@ class PendingLookups:
 
     def done(self, asked: Asked) -> None:
         """An answer has been acted on: the next question about the name may be asked."""
-        if asked.name is not None:
-            self._queues.done(asked.name)
+        if asked.access is not None:
+            self._queues.done(asked.question.user_id)
 
     def hold_back(self, session: Session, text: str) -> None:
         """Keep a frame for later; stop reading the connection when enough of them wait.

@@ -9,7 +9,7 @@ and be asked for by many strangers.
     LOOK        LOOK
     ALONE       nothing
 
-It does not know questions: it starts what it is given, in the order in which it was given.
+It does not know what a question is: it starts what it is given, in that order.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from typing import TypeAlias
+from typing import Generic, TypeVar
 
-Start: TypeAlias = Callable[[], bool]
-"""Starts something; returns False when it is not wanted any more and nothing has started."""
+T = TypeVar("T")
 
 
 class NameAccess(Enum):
@@ -31,46 +30,50 @@ class NameAccess(Enum):
     ALONE = "alone"
 
 
-class _Queue:
+class _Queue(Generic[T]):
     __slots__ = ("access", "running", "waiting")
 
     def __init__(self) -> None:
         self.access = NameAccess.ALONE
         self.running = 0
-        self.waiting: deque[tuple[NameAccess, Start]] = deque()
+        self.waiting: deque[tuple[NameAccess, T]] = deque()
 
 
-class NameQueues:
-    """The queues of all names. The caller bounds what waits: a session waits for one question at most."""
+class NameQueues(Generic[T]):
+    """The queues of all names. The caller bounds what waits: a session waits for one question at most.
 
-    def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}
+    `start` starts a question; it returns False when that is not wanted any more and nothing has started.
+    """
+
+    def __init__(self, start: Callable[[T], bool]) -> None:
+        self._start = start
+        self._queues: dict[str, _Queue[T]] = {}
 
     def __len__(self) -> int:
         """How many names have a question that runs or waits."""
         return len(self._queues)
 
-    def put(self, name: str, access: NameAccess, start: Start) -> None:
-        """Call `start` when the name is free for it, which may be at once. Call `done` when what it started is over."""
+    def put(self, name: str, access: NameAccess, question: T) -> None:
+        """Start a question when the name is free for it, which may be at once. Call `done` when it is over."""
         entry = self._queues.get(name)
         if entry is None:
             entry = self._queues[name] = _Queue()
-        entry.waiting.append((access, start))
+        entry.waiting.append((access, question))
         self._start_next(name, entry)
 
     def done(self, name: str) -> None:
-        """Something that was started is over."""
+        """A question that was started is over."""
         entry = self._queues[name]
         entry.running -= 1
         self._start_next(name, entry)
 
-    def _start_next(self, name: str, entry: _Queue) -> None:
+    def _start_next(self, name: str, entry: _Queue[T]) -> None:
         while entry.waiting:
-            access, start = entry.waiting[0]
+            access, question = entry.waiting[0]
             if entry.running and (access is NameAccess.ALONE or access is not entry.access):
                 return
             entry.waiting.popleft()
-            if start():
+            if self._start(question):
                 entry.access = access
                 entry.running += 1
         if not entry.running:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from msgspec import UNSET, UnsetType
 
-from aldis.backends.base import ClaimBinding, DirectoryAnswer, FindBinding, Question
+from aldis.backends.base import ClaimBinding, DirectoryAnswer, FindBinding
 from aldis.hub.bindings import Bindings
 from aldis.hub.lifecycle import Lifecycle, advance
 from aldis.hub.lookups import PendingLookups
@@ -122,11 +122,9 @@ class Registrar:
             if self._presence.devices(user_id):
                 self._bindings.doubt(user_id)
 
-        def question(token: int) -> Question:
-            return ClaimBinding(token, user_id, key)
-
-        self._lookups.ask_in_order(
-            user_id, NameAccess.CLAIM, question, answered, failed, session=session, kind="prove", re=message.id
+        question = ClaimBinding(self._lookups.token(), user_id, key)
+        self._lookups.ask(
+            question, answered, failed, access=NameAccess.CLAIM, session=session, kind="prove", re=message.id
         )
         return PENDING
 
@@ -254,13 +252,9 @@ class Registrar:
             if session.stage is not Stage.CLOSED:
                 advance(session, StageEvent.REFUSED)
 
-        def question(token: int) -> Question:
-            return FindBinding(token, user_id)
-
         advance(session, StageEvent.CLAIMED)
-        self._lookups.ask_in_order(
-            user_id, NameAccess.LOOK, question, answered, failed, session=session, kind="register"
-        )
+        question = FindBinding(self._lookups.token(), user_id)
+        self._lookups.ask(question, answered, failed, access=NameAccess.LOOK, session=session, kind="register")
         return PENDING
 
     def _claimed_unproven(self, session: Session, message: m.Register, now: float, *, bound: bool) -> None:
