@@ -46,7 +46,7 @@ class Bindings:
         self._presence = presence
         self._router = router
         self._lifecycle = lifecycle
-        # Names of which the directory did not say what became of a change.
+        # Names whose last change has an unknown outcome, and the sessions that asked for a rotation.
         self._doubtful: dict[str, list[_Heir]] = {}
 
     def rotate(self, session: Session, message: m.Rotate, now: float) -> RequestOutcome:
@@ -108,7 +108,7 @@ class Bindings:
         self._doubtful.setdefault(user_id, [])
 
     def tick(self) -> None:
-        """Ask whose the names are of which the directory did not say what became of them."""
+        """Look up the names whose last change has an unknown outcome."""
         doubtful, self._doubtful = self._doubtful, {}
         for user_id, heirs in doubtful.items():
             self._look_up(user_id, heirs)
@@ -137,7 +137,7 @@ class Bindings:
             session.seal_key = None  # signed by the old key
 
     def bound(self, user_id: str, key: str | None) -> None:
-        """The directory says which key a name is bound to, None for none: who has it with another key ends."""
+        """End the sessions of a name that have another key than the directory's; `key` is None for a free name."""
         for session in self._presence.devices(user_id):
             if not session.dialect.proves:
                 if key is not None:

@@ -1,4 +1,4 @@
-"""The hub: the server's core, which knows who is connected, who they are, and what may pass between them.
+"""The hub: the server's core. It knows the connected clients and their names, and relays their messages.
 
 It is called and never waits: it has no socket, no event loop, no thread and no clock. Time comes as an argument
 (monotonic seconds), randomness and wall time as functions, the directory's answers as calls. That is why a thousand
@@ -56,7 +56,7 @@ _PAYLOADS: Final[dict[type[Struct], _Payload]] = {
     m.Relay: ("to", attrgetter("to"), bool),
 }
 
-# Decoding says which type a bad frame meant only in words; for counting they are one kind.
+# A bad frame has no type that could be counted.
 _UNREADABLE: Final = "unreadable"
 
 
@@ -136,7 +136,7 @@ class Hub:
     def received(self, session: Session, text: str, now: float) -> bool:
         """A text message has come, valid UTF-8 and within the size limit. True when it was relayed to somebody."""
         if session.connection is None:
-            return False  # the hub has hung up; what was still on its way is void
+            return False  # the hub has closed the connection; ignore what was still on its way
         session.heard = now
         if session.waiting:
             self._lookups.hold_back(session, text)

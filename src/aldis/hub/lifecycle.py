@@ -79,9 +79,9 @@ class Lifecycle:
             self.end(session, CloseCode.NORMAL, "")
 
     def drain(self, random: Callable[[int], bytes]) -> None:
-        """Send everybody away, each to come back at a moment of its own."""
+        """Close all connections, and tell each client when to come back."""
         self._draining = True
-        # Nobody comes back to a detached session now. Only watchers with a connection are left to be told.
+        # No client can resume a detached session any more. Tell the watchers that still have a connection.
         with self._watchers.holding_back():
             for session in list(self._detached):
                 self.end(session, CloseCode.GOING_AWAY, "")
@@ -89,7 +89,7 @@ class Lifecycle:
             if m.GoingAway not in session.dialect.unsaid:
                 share = int.from_bytes(random(2), "big") / 0xFFFF
                 self._outgoing.send(session, m.GoingAway(round(share * self._settings.drain_spread, 3)))
-            # Nobody is told of the end: all are sent away, watchers too.
+            # No watcher is told: all connections close.
             self._outgoing.close(session, CloseCode.GOING_AWAY, "this server is going away")
             self._lookups.forget(session)
             if session.stage is not Stage.CLOSED:
@@ -122,7 +122,7 @@ class Lifecycle:
         )
 
     def leave(self, session: Session) -> None:
-        """Take a session's name, watches and waiting messages off the books."""
+        """Remove a session's name, its watches and the messages that wait for it."""
         self._watchers.unwatch_all(session)
         session.replay = session.seal_key = None
         self._settle(session, RelayResult.ABSENT)
@@ -146,7 +146,7 @@ class Lifecycle:
         self._lookups.forget(session)
         self._detached.pop(session, None)
         self.leave(session)
-        # The timer queue has it until its next time-out: for so long it keeps nothing of what its client has sent.
+        # The session stays in the timer queue until its next time-out, without anything that its client has sent.
         session.registering = session.faults = None
         advance(session, event)
 
@@ -185,7 +185,7 @@ class Lifecycle:
         due = self._timers.due(now)
         due.reverse()
         try:
-            # Sessions whose connections were lost together end together, and watch each other perhaps.
+            # Sessions that were lost together end together, and may watch each other.
             with self._watchers.holding_back():
                 while due:
                     self._look(due.pop(), now)
@@ -234,7 +234,7 @@ class Lifecycle:
         self._timers.put(session, self._next_look(session))
 
     def _give_up(self, session: Session, now: float) -> None:
-        """No pong: the line is dead, though perhaps not the client, who may come back and resume."""
+        """No pong: the connection is dead. The client may still come back and resume."""
         if self._resumable(session):
             self._outgoing.close(session, CloseCode.NO_PONG, "no pong")
             self._detach(session, now)

@@ -106,7 +106,7 @@ class PendingLookups:
         return True
 
     def take(self, question: Question) -> Asked | None:
-        """Who asked what; None for a question that was not handed out, or was answered before."""
+        """Take a question out; None when it is not open, because it was answered before or never asked."""
         return self._open.pop(question.token, None)
 
     def done(self, asked: Asked) -> None:

@@ -1,6 +1,6 @@
 """What goes out to clients: encoded in the dialect of each, and numbered for resume.
 
-Every message to a client goes through here. It decides nothing about who may say what.
+Every message to a client goes through here. It does not decide what a client may say.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Who is online with which devices.
 
-It keeps the books and answers questions; `hub.lifecycle` decides when somebody comes or goes, and `hub.watchers` tells
-those who want to know.
+It only stores and answers: `hub.lifecycle` decides when a session comes or goes, and `hub.watchers` tells the watchers.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class Registrar:
         if self._has_no_room(request):
             advance(session, StageEvent.REFUSED)
             text = f"{self._settings.max_devices} devices of this user are online, which is all that there may be"
-            # Those whose connection was lost are gone by then.
+            # By then detached sessions have ended.
             wait = max(self._settings.resume_window, 1.0)
             return self._refused(ErrorCode.OVER_CAPACITY, text, retry_after=wait)
         self._admit(session, request, message, now)
@@ -224,8 +224,8 @@ class Registrar:
         if old is not None:
             self._lifecycle.take_over(old, resumed=resumed)
         if changed:
-            # Also when the name was online all the time: a session that does not go on is a program that was started
-            # anew, and who talks to it wants to know.
+            # Also when the name was online all the time: a new session means a program that has started anew, and its
+            # peers have to know.
             self._router.publish(session.user_id)
 
     def _count(self, outcome: str, session: Session, now: float) -> None:

@@ -1,4 +1,4 @@
-"""When to look at which session again.
+"""Which session has to be looked at when.
 
 Sessions stand in buckets of one second. To look at one costs the same whether there are ten sessions or a million,
 and hearing from a client costs nothing here: a session is looked at when it would have to be pinged had it been

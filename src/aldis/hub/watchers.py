@@ -1,4 +1,4 @@
-"""Who watches whom, and telling them: as fast as each of them reads, and each user once for changes that come together.
+"""Who watches whom. Each watcher gets presence as fast as it reads; changes that come together are told once.
 
 It does not know who is online: it asks for the presence of a user when it has to tell it.
 """
@@ -147,7 +147,7 @@ class Watchers:
                 self._missed(watcher)
 
     def tell_untold(self, watcher: Session) -> None:
-        """Tell a connected watcher what it is still to be told, until its connection is full."""
+        """Send a connected watcher the presence that it still has to get, until its connection is full."""
         if watcher.connection is not None and watcher.connection.full:
             return
         untold, watcher.untold = watcher.untold, None
@@ -165,7 +165,7 @@ class Watchers:
                 self._outgoing.send_numbered(watcher, self._presence_of(one))
 
     def keep_untold(self, watcher: Session) -> bool:
-        """Keep for a resume what a detached watcher has not been told; False when that is too much."""
+        """Keep for a resume the presence that a detached watcher has not got; False when that is too much."""
         untold, watcher.untold = watcher.untold, None
         return all(
             isinstance(one, WatchRequest) or self._outgoing.send_numbered(watcher, self._presence_of(one))

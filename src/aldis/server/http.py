@@ -2,8 +2,8 @@
 
 Rules:
 
-* `read_plain` takes only a request of which there is one reading: where one message ends and the next begins is what
-  attackers like to make two programs disagree on (RFC 9112 section 11.2). All else is left to picows.
+* `read_plain` takes only requests that every program reads in the same way: attackers try to make two programs disagree
+  on where a request ends (RFC 9112 section 11.2). It leaves all others to picows.
 * No socket is known here.
 """
 
@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from aldis.server.names import Host, read_host
 
-# What a refused client is asked to wait, in seconds; clients spread themselves by their own backoff.
+# Seconds that a refused client should wait. Clients add a random pause of their own.
 RETRY_AFTER: Final = 5
 # What ends the head of a request.
 END_OF_HEAD: Final = b"\r\n\r\n"
@@ -28,9 +28,9 @@ _OLD_REQUEST_LINE: Final = re.compile(rb"GET [!-~]+ HTTP/1\.0")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([!-~](?:[ -~\t]*[!-~])?)?[ \t]*")
 # As many as picows takes.
 MAX_HEADERS: Final = 128
-# With one of these a request has a body, or wants something else than a reply.
+# A request with one of these has a body, or asks for more than a reply.
 _NOT_PLAIN: Final = ("Content-Length", "Transfer-Encoding", "Expect", "Upgrade", "Sec-WebSocket-Key", "HTTP2-Settings")
-# What `Connection` may hold for a connection to go on, and for it to end.
+# The values of `Connection` in a plain request.
 _GOING_ON: Final = frozenset({"keep-alive", "close"})
 
 
@@ -65,13 +65,13 @@ def plain(status: HTTPStatus, text: str, outcome: str, *headers: tuple[str, str]
 
 
 def busy(text: str, outcome: str) -> Reply:
-    """A refusal for now."""
+    """A refusal that tells the client to come back."""
     return plain(HTTPStatus.SERVICE_UNAVAILABLE, text, outcome, ("Retry-After", str(RETRY_AFTER)))
 
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """A GET without a body, that asks for a reply and nothing else. `last`: its sender expects no other after it."""
+    """A GET without a body that asks for a reply only. `last`: the client wants the connection closed after it."""
 
     path: bytes
     headers: CIMultiDict[str]
@@ -99,7 +99,7 @@ def read_plain(head: bytes) -> PlainRequest | None:
 
 
 def write(reply: Reply, keep: float | None) -> bytes:
-    """A reply as bytes. `keep`: for how many seconds another request is waited for; None when there will be none."""
+    """A reply as bytes. `keep`: seconds that the server waits for another request; None to close."""
     headers = list(reply.headers)
     if reply.status != HTTPStatus.NOT_MODIFIED:  # which has no body, and would tell the length of another one
         headers.append(("Content-Length", str(len(reply.body))))

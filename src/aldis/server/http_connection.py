@@ -1,13 +1,13 @@
 """An HTTP connection, until it becomes a WebSocket or ends.
 
-picows closes a connection after a plain reply. Over TLS each connection costs a browser three times the way there and
-back before the first byte, so a page of thirty files would be slow wherever the server is far. Therefore the requests
-that can be nothing but a plain GET (`server.http.read_plain`) are answered here, one after the other. Everything else
-is picows's: it is given the connection and all bytes as they came, makes a WebSocket of it, or refuses it and closes.
+picows closes a connection after a plain reply. A new TLS connection costs a browser three round trips before the first
+byte, so a page of many files would be slow on a long line. So this module answers plain GET requests
+(`server.http.read_plain`), one after the other. It hands everything else to picows, with the connection and all bytes
+as they came: picows makes a WebSocket of it, or refuses it and closes.
 
 Rules:
 
-* In doubt it is picows's. A connection never comes back from there.
+* In doubt, picows gets the request. A connection never comes back from there.
 * Stop reading a client that has `MAX_WAITING` bytes of unsent replies.
 * Close a connection that is idle for `KEEP_ALIVE`, or has no complete request after `HANDSHAKE_TIMEOUT`.
 """
@@ -25,12 +25,12 @@ from aldis.server.names import Arrival
 HANDSHAKE_TIMEOUT: Final = 10.0
 # Seconds for the next request to come. A page asks for its files within one or two; and idle connections are few.
 KEEP_ALIVE: Final = 5.0
-# Bytes of a request that are looked at here: browsers send less than 1 KB, cookies of the same host apart.
+# Bytes of a request that this module reads. Browsers send less than 1 KB, apart from cookies of the same host.
 MAX_HEAD: Final = 4096
 # Bytes of replies: a page's files but for the largest fit in. TLS lets as much again wait, and more, beneath it.
 MAX_WAITING: Final = 16 * 1024
 
-# Of a connection that has no end here; no host fits it.
+# For a connection without a local address; no host fits it.
 _NOWHERE: Final = Arrival("", 0)
 
 
@@ -63,12 +63,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
-        """Let no other request in: close when the replies that are under way have been fetched."""
+        """Take no more requests: close when the client has read its replies."""
         if self._transport is not None:
             self._transport.close()
 
     def leave_unless_new(self) -> None:
-        """The server is going away: end, but for who has asked nothing yet, and will be told."""
+        """The server stops: end, unless the first request is still to come, which gets a reply that says so."""
         if self._answered:
             self.end()
 
@@ -112,7 +112,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Answer what has come, as far as that is possible now."""
+        """Answer the complete requests in the buffer."""
         while self._transport is not None and not self._transport.is_closing() and not self._stuck:
             head, end, rest = bytes(self._buffer[: self._filled]).partition(END_OF_HEAD)
             if not end and self._filled < MAX_HEAD:
@@ -135,7 +135,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._transport.close()
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
-        """It is picows's from here on, with all that has come."""
+        """Give the connection to picows, with all bytes that have come."""
         came = memoryview(self._buffer)[: self._filled]
         self._leave()
         transport.set_write_buffer_limits()

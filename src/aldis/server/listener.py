@@ -1,14 +1,14 @@
-"""The public port: listening, and the way of a request through the front routes to a connection or a reply.
+"""The public port: it listens, and gives each request its reply or its WebSocket.
 
-Rules: nothing raised in here reaches picows, which would show its text to the client; what picows logs about clients is
-counted, and at most a debug line.
+Rules: no exception of this module reaches picows, which would show its text to the client. What picows logs about
+clients is counted, and at most a debug line.
 
 A connection begins as a `server.http_connection`, which answers plain requests; there may be several on a connection.
 Everything else goes to picows. What picows does by itself: it reads requests of at most 16 KiB and 128 headers within
-`HANDSHAKE_TIMEOUT`, refuses all but GET without a body in HTTP/1.1 (400), gives a reply `Connection: close`, and closes
-after it. What comes after such a request is not looked at.
+`HANDSHAKE_TIMEOUT`, refuses all but GET without a body in HTTP/1.1 (400), replies with `Connection: close`, and
+closes. It ignores what follows such a request.
 
-Neither has a limit for how long a client may take to fetch its reply: that is ours (`UNACKNOWLEDGED`, `MAX_UNTAKEN`).
+Neither limits how long a client may take to read its reply: this module does (`UNACKNOWLEDGED`, `MAX_UNTAKEN`).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from aldis.server.names import Arrival
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
 from aldis.server.websocket import ClientConnection, Connections
 
-# Seconds for which what we send may stay unacknowledged, before the kernel ends the connection (TCP_USER_TIMEOUT, in
-# Linux). It is there for replies: of WebSockets, the hub's pings find those that are gone earlier.
+# The kernel ends a connection that leaves our data unacknowledged for so many seconds (TCP_USER_TIMEOUT, in Linux).
+# This is for HTTP replies: the hub's pings find a dead WebSocket earlier.
 UNACKNOWLEDGED: Final = 60
-# Replies that may wait for clients to fetch them: each holds a file descriptor, and what the kernel did not take of it.
-# It takes nearly all at once, so there are as many only when somebody means it.
+# Replies that wait for their clients to read them. Each holds a file descriptor, and the part that the kernel did not
+# take. The kernel takes nearly all at once, so only an attack makes so many.
 MAX_UNTAKEN: Final = 512
 # HTTP connections that are kept after a reply; twenty browsers open as many. Beyond it a reply ends its connection,
 # which costs a browser some time and nothing else.
@@ -52,9 +52,10 @@ MAX_KEPT: Final = 128
 AT_ONCE: Final = 4096
 # Log lines about requests for other hosts: one tells the operator what to do, and any client can cause a thousand.
 MISDIRECTED_PER_SECOND: Final = 0.1
-# Addresses of this machine at which connections arrive: it has few, but may listen on a whole network of them.
+# Addresses of this machine at which connections arrive. It has few, but it may listen on a whole network.
 MAX_ARRIVALS: Final = 64
-# picows's smallest. It grows to what a client sends; most send little, and this is most of what one costs.
+# The smallest that picows takes. It grows with what a client sends. Most clients send little, and then this is most of
+# what a connection costs.
 READ_BUFFER: Final = 2048
 # The SYN queue; the kernel has its own limit (net.core.somaxconn).
 LISTEN_BACKLOG: Final = 4096
@@ -68,7 +69,7 @@ _SWITCHING: Final = {
 
 
 class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
-    """What picows has to say, which is mostly what clients do wrong: counted, and a debug line.
+    """What picows logs, mostly mistakes of clients: counted, and a debug line.
 
     An adapter also keeps picows from making a `Logger` for each connection.
     """
@@ -106,21 +107,21 @@ class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Listener:
-    """The public port: lets in who may come in. Begin with `listen`, which returns the port."""
+    """The public port. Call `listen` first; it returns the port number."""
 
     def __init__(self, connections: Connections, routes: Routes, log: Log) -> None:
-        # By outcome: requests that became no WebSocket.
+        # Requests that became no WebSocket, by outcome.
         self.requests: Counter[str] = Counter()
-        # Connections that have been given a large reply, which nobody knows to be fetched. They go when they are over.
+        # Connections with a large reply that the client may not have read. A closed one leaves the set by itself.
         self._untaken: WeakSet[HttpConnection | _Untaken] = WeakSet()
-        # Those that are no WebSocket yet, nor given to picows.
+        # HTTP connections, until picows takes them over.
         self._opened: set[HttpConnection] = set()
         self._connections = connections
         self._routes = routes
         self._log = log
         self._picows_log = _PicowsLog(connections, log)
         self._misdirected = Throttle(1.0 / MISDIRECTED_PER_SECOND)
-        # By where a connection has arrived: what picows asks. One for all connections, not one for each.
+        # What picows calls, by the address of arrival: one function for all connections, not one for each.
         self._enter_at = lru_cache(maxsize=MAX_ARRIVALS)(lambda arrival: partial(self._enter, arrival))
         self._server: asyncio.Server | None = None
         self._draining = False
@@ -157,7 +158,7 @@ class Listener:
             connection.leave_unless_new()
 
     def _picows(self, arrival: Arrival) -> asyncio.BufferedProtocol:
-        """What `picows.ws_create_server` makes for each connection; it does not give it away, so it is made here."""
+        """Make what `picows.ws_create_server` makes for each connection; picows has no public function for it."""
         return cast(
             asyncio.BufferedProtocol,
             WSProtocol(
@@ -175,7 +176,7 @@ class Listener:
         )
 
     def _answer(self, connection: HttpConnection, request: PlainRequest) -> tuple[Reply, bool] | None:
-        """The reply to a plain request, and whether the connection may be kept; None for what is picows's."""
+        """The reply to a plain request, and whether to keep the connection; None to leave the request to picows."""
         decision = self._decide(connection.arrival, request.path, request.headers)
         if isinstance(decision, UpgradeRequest):
             return None
@@ -219,7 +220,7 @@ class Listener:
             self._log.warning(text, host=host.text, unlogged_before=unlogged)
 
     def _admit(self, reply: Reply, taker: HttpConnection | _Untaken) -> Reply:
-        """The reply, or another one when there are too many that may wait for clients to fetch them."""
+        """The reply, or a refusal when too many replies wait for their clients to read them."""
         if len(reply.body) > AT_ONCE and taker not in self._untaken:
             if len(self._untaken) >= MAX_UNTAKEN:
                 reply = busy("This server has too many replies under way; try again in a moment.\n", "busy")

@@ -7,14 +7,13 @@
     GET in HTTP/1.0                     505 and how to set up a proxy (`server.http_connection` asks `is_old`)
     anything else                       404
 
-Whatever `Host` names has to be this server (`server.names`), or the answer is 421. This keeps proofs for other servers
-out, and pages that make their own name lead here (DNS rebinding). Two answers are the same for all hosts: /healthz,
-since load balancers write there what they like, and the SDK, which is public, so that a program in a browser can tell
-its developer what is wrong.
+`Host` has to name this server (`server.names`), or the answer is 421. This refuses proofs for other servers, and pages
+that point their own name at this server (DNS rebinding). Two paths ignore the host: /healthz, because load balancers
+send any, and the SDK, which is public, so that a program in a browser can tell its developer what is wrong.
 
 A path may begin with several slashes: where nginx has `location /a { proxy_pass http://server/; }`, /a/b comes as //b.
 
-It decides and says so in values; no socket is known here. Headers are put into the one shape that picows accepts.
+It returns its decisions as values and knows no socket. It puts headers into the one form that picows accepts.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ class UpgradeRequest:
 
 
 class Site(Protocol):
-    """Files to be had by GET."""
+    """Files that clients can GET."""
 
     def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
         """What a GET of this path gets; None when there is nothing."""
 
     def is_shared(self, path: bytes, /) -> bool:
-        """Whether this is for pages of other origins too, and the same whatever the host."""
+        """Whether pages of other origins may load this file, under any host name."""
 
 
 _NO_UPGRADE: Final = plain(
@@ -70,7 +69,7 @@ _NOT_FOUND: Final = plain(
 
 
 def misdirected(host: Host) -> Reply:
-    """The refusal of a host that is not this server; in words for whoever came here, and for the operator."""
+    """The refusal of a host name that is not this server's; its text tells visitors and the operator what to do."""
     text = (
         f"This server does not go by the name {host.text}.\n"
         "\n"
@@ -150,7 +149,7 @@ class Routes:
         return UpgradeRequest(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)
 
     def _without_base(self, path: bytes) -> bytes:
-        """The path as it is for a server at the root; empty for the base path without a slash at its end."""
+        """The path without the base path; empty for the base path without a slash at its end."""
         rest = path.removeprefix(self._base_path) if self._base_path else path
         if rest != path and not rest:
             return b""

@@ -2,14 +2,14 @@
 
 Rules of this module:
 
-* A message is whole, valid UTF-8 and within the limit before the hub sees it. All else ends the connection with the
+* The hub gets whole messages of valid UTF-8 within the limit. All else ends the connection with the
   code of RFC 6455 section 7.4.1 (1002, 1003, 1007, 1009).
 * What a client does wrong is counted and at most a debug line: no client can fill the log.
-* One object a connection, without a task, timer or future of its own; whatever takes time is found by `tick`.
+* Each connection is one object, without a task, timer or future of its own; `tick` finds what takes too long.
 * A connection that is being closed is read on until the client has closed too (RFC 6455 section 7.1.1), because to
   close a socket with unread data makes the kernel throw away what was sent last, the close code with it. One that takes
   too long is aborted.
-* Nothing that goes wrong in here may reach picows, which would tell the client.
+* No exception of this module reaches picows, which would tell the client.
 
 What picows does by itself: unmasked frames, unknown opcodes and bad lengths (1002), frames over the limit (1009). The
 port is `server.listener`'s business.
@@ -35,17 +35,17 @@ from aldis.server.routes import UpgradeRequest
 
 # What may wait for a slow reader: a second of heavy traffic to one client, and bounded for many of them.
 MAX_UNSENT: Final = 1024 * 1024
-# With so much in waiting a connection is full, until a quarter of that is left: what can wait is not sent to it. So a
-# burst of presence that a client has asked for does not count as slow reading.
+# A connection with so much unsent data is full, until a quarter of it is left: the hub sends it nothing that can wait.
+# So a burst of presence that a client has asked for does not count as slow reading.
 FULL: Final = 256 * 1024
 # Seconds that a client has to answer a close, before the connection is aborted.
 CLOSE_TIMEOUT: Final = 5.0
-# Of so many relayed messages the time of one is taken: to take it costs a twentieth of what it measures.
+# The server measures the time of one relayed message in so many: measuring costs a twentieth of what it measures.
 MEASURED_ONE_IN: Final = 16
 # RFC 6455 section 7.4.2: the last of the private codes.
 _LAST_CODE: Final = 4999
 
-# What a browser is told that may not come in; in at most `frames.MAX_REASON` bytes.
+# Why a browser is refused, for its user; in at most `frames.MAX_REASON` bytes.
 _REFUSALS: Final = {
     CloseCode.ORIGIN_NOT_ALLOWED: "origin not allowed",
     CloseCode.UNKNOWN_HOST: "not a name of this server; if it should be one, its operator has to add it to --names",
@@ -57,7 +57,7 @@ _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
 
-# picows keeps each request for as long as its connection: with these in it, that costs nothing.
+# picows keeps each request for as long as its connection. These headers take the place of its own, and cost nothing.
 _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 
@@ -260,13 +260,13 @@ class Connections:
     def __init__(self, hub: Hub, *, max_message_bytes: int, fault: Callable[[Exception], None]) -> None:
         self.hub = hub
         self.max_message_bytes = max_message_bytes
-        # Where a bug goes.
+        # Takes unexpected exceptions.
         self.fault = fault
-        # By close code: connections that were closed here, not by the hub.
+        # Connections that this module closed, by close code. The hub counts its own.
         self.closes: Counter[int] = Counter()
         # Used for each message, so kept at hand.
         self.received: Callable[[Session | None, str, float], bool] = cast(Any, hub.received)
-        # Relayed messages since the last one whose time was taken; so the first one's is.
+        # Relayed messages since the last one that was measured. The first one is measured.
         self.unmeasured = MEASURED_ONE_IN - 1
         self._open: set[ClientConnection] = set()
         self._closing: dict[ClientConnection, float] = {}
