@@ -22,7 +22,7 @@ import { parseServerAddress } from './address.js';
 import { ClientMachine } from './machine.js';
 import { checkType, settings } from './settings.js';
 import { timers } from './timers.js';
-import { openTransport } from './transport.js';
+import { NO_ANSWER, openTransport } from './transport.js';
 
 // Bytes of a token: a server takes no more.
 const MAX_TOKEN = 4096;
@@ -146,7 +146,9 @@ export class SignalingClient {
     if (!this.#transportOptions.WebSocket) throw new EngineMissing('WebSocket', 'Node.js 22 has one');
     const reason = await this.#dial();
     this.#machine.checkNotEnded(); // it may have been closed meanwhile
-    if (reason !== null) throw new ServerUnreachable(this.url, reason);
+    if (reason !== null) {
+      throw new ServerUnreachable(this.url, await explained(this.url, reason));
+    }
     globalThis.addEventListener?.('online', this.#online);
   }
 
@@ -359,6 +361,17 @@ export class SignalingClient {
  */
 export function checkIdentity(identity) {
   if (!identity?.sign?.call || !identity.publicKey) throw new ConfigError('identity', 'not an Identity: await it');
+}
+
+/**
+ * The reason of a failed attempt, with what else can be found out. No browser loads what finds it out.
+ *
+ * @param {string} url
+ * @param {string} reason
+ */
+async function explained(url, reason) {
+  const isNode = /** @type {any} */ (globalThis).process?.versions?.node;
+  return isNode && reason === NO_ANSWER ? (await import('./explain.js')).explained(url, reason) : reason;
 }
 
 /**

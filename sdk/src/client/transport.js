@@ -18,7 +18,8 @@ const CLOSE_TIMEOUT = 2;
 const MOST_BACKLOG = 4 * 1024 * 1024;
 // Servers that are there without a network, too.
 const LOOPBACK = /\/\/(localhost|127\.|\[::1])/;
-const NO_ANSWER = 'no Aldis server answers there, or its certificate is not trusted';
+/** What is known of a server that has not opened a WebSocket. */
+export const NO_ANSWER = 'no Aldis server answers there, or its certificate is not trusted';
 
 /**
  * @typedef {object} TransportListener Who is told what comes.

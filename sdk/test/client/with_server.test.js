@@ -191,6 +191,19 @@ test('after kill -9 and a restart everything is as it was', async (t) => {
   assert.equal((await bob.events.until('byeReceived')).reason, 'here again');
 });
 
+test('a server that does not go by the name that was dialled says so', async (t) => {
+  const server = await served(t);
+  const proxy = await startProxy(server.port);
+  t.after(() => proxy.close());
+  const { client } = makeClient(t, proxy.url, 'alice');
+  await assert.rejects(client.connect(), {
+    name: 'ServerUnreachable',
+    reason:
+      `it does not go by the name ${client.server} (421); if this is the right server, its operator has to start it ` +
+      `with --names ${client.server}, and a proxy in front of it to pass Host on`,
+  });
+});
+
 test('a program ends by itself once its clients are closed, wherever they stood', async (t) => {
   const { url } = await served(t);
   const program = `
