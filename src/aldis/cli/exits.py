@@ -55,14 +55,14 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.FAULT: "something else failed",
     ExitCode.USAGE: "wrong usage, or a file that cannot be used",
     ExitCode.SERVER_UNREACHABLE: "the server cannot be reached",
-    ExitCode.REFUSED: "the server refused, mostly because the name has another key",
+    ExitCode.REFUSED: "the server refused, mostly because the name belongs to another key",
     ExitCode.PEER_OFFLINE: "the peer is unknown, or did not come online in time",
     ExitCode.KEY_CHANGED: "the peer's key has changed, or a proof was forged",
     ExitCode.CONNECTION_FAILED: "no direct connection to the peer could be made",
     ExitCode.NOT_DELIVERED: "the peer did not confirm every message in time",
     ExitCode.HANGUP: "ended by SIGHUP",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGINT)",
-    ExitCode.BROKEN_PIPE: "whoever read the output has gone away",
+    ExitCode.BROKEN_PIPE: "the reader of the output is gone",
     ExitCode.TERMINATED: "ended by SIGTERM",
 }
 
