@@ -64,7 +64,8 @@ def run_outbox(outbox: Outbox, step: list[Any]) -> tuple[Outbox, dict[str, Any]]
     came: dict[str, Any]
     if step[0] == "restore":
         taken = outbox.snapshot()
-        kept = [taken.stream, taken.acknowledged, taken.sent, [[c.value, _written(d)] for c, d in taken.messages]]
+        messages = [[content.value, _written(data)] for content, data in taken.messages]
+        kept: list[Any] = [taken.stream, taken.acknowledged, taken.sent, messages]
         outbox = Outbox.restore(OutboxSnapshot(*kept[:3], tuple((Content(c), _read(d)) for c, d in kept[3])))
         came = {"result": kept}
     else:
@@ -104,7 +105,7 @@ def run_inbox(inbox: Inbox, step: list[Any]) -> tuple[Inbox, dict[str, Any]]:
     """As `run_outbox`."""
     came: dict[str, Any]
     if step[0] == "restore":
-        kept = [[position.stream, position.sequence] for position in inbox.snapshot().streams]
+        kept: list[Any] = [[position.stream, position.sequence] for position in inbox.snapshot().streams]
         inbox = Inbox.restore(InboxSnapshot(tuple(StreamPosition(*each) for each in kept)))
         came = {"result": kept}
     else:
