@@ -19,7 +19,7 @@ import { keptNames } from './names.js';
  * What the whole SDK may weigh on the wire, gzipped, in bytes. 25,000 is the aim, and what is there is more: settings that
  * are looked at, and what closing, refusing and failing cost where others mean harm. This keeps it from growing.
  */
-export const MAX_SDK = 32_500;
+export const MAX_SDK = 35_000;
 
 const here = new URL('../', import.meta.url);
 const web = new URL('../src/aldis/web/', here);

@@ -66,7 +66,8 @@ def run_outbox(outbox: Outbox, step: list[Any]) -> tuple[Outbox, dict[str, Any]]
         taken = outbox.snapshot()
         messages = [[content.value, _written(data)] for content, data in taken.messages]
         kept: list[Any] = [taken.stream, taken.acknowledged, taken.sent, messages]
-        outbox = Outbox.restore(OutboxSnapshot(*kept[:3], tuple((Content(c), _read(d)) for c, d in kept[3])))
+        again = tuple((Content(content), _read(data)) for content, data in messages)
+        outbox = Outbox.restore(OutboxSnapshot(taken.stream, taken.acknowledged, taken.sent, again))
         came = {"result": kept}
     else:
         try:
