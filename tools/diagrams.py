@@ -62,9 +62,16 @@ def _session() -> list[Transition]:
     return of_table(TABLE)
 
 
+def _transfer() -> list[Transition]:
+    from aldis.store.files.transfer import TABLE
+
+    return of_table(TABLE)
+
+
 DIAGRAMS: Final[dict[str, Diagram]] = {
     "client": Diagram("idle", _client, {"live": frozenset({"open", "registering", "proving", "registered"})}),
     "session": Diagram("open", _session),
+    "transfer": Diagram("offered", _transfer),
 }
 
 

@@ -34,7 +34,7 @@ from aldis.errors import (
 from aldis.protocol.names import FILES
 from aldis.protocol.texts import clean
 from aldis.store.files import disk
-from aldis.store.files.transfer import OPEN, Transfer, TransferState
+from aldis.store.files.transfer import OPEN, Transfer, TransferState, TransferStep
 from aldis.store.files.window import MAX_OPEN, ReceiveWindow, SendWindow, share
 from aldis.store.messages.control import (
     ID_BYTES,
@@ -121,7 +121,7 @@ class FileService:
             raise StateError("the store was closed meanwhile")
         made, shown = new_id(os.urandom(ID_BYTES)), safe_name(name or path.name)
         transfer = Transfer(self, peer.user_id, made, "out", shown, found.size, safe_mime(found.mime))
-        transfer.move(TransferState.OFFERED, path=path)
+        transfer.offered(path)
         job = self._add(peer, transfer, SendWindow(found.size))
         job.found = found
         try:
@@ -136,7 +136,7 @@ class FileService:
         """See `Transfer.accept`."""
         job = self._offered(transfer)
         if job is not None and isinstance(job.window, ReceiveWindow):
-            transfer.move(TransferState.RUNNING, path=None)
+            transfer.move(TransferStep.ACCEPTED)
             self._tasks.spawn(self._write(job, job.window, path), f"write {transfer.name}")
 
     def decline(self, transfer: Transfer, reason: str) -> None:
@@ -144,13 +144,13 @@ class FileService:
         job = self._offered(transfer)
         if job is not None:
             self._say(job.peer, FileDecline(transfer.id, clean(reason)))
-            self._end(job, TransferState.DECLINED, _words("declined", reason))
+            self._end(job, TransferStep.DECLINED, _words("declined", reason))
 
     def cancel(self, transfer: Transfer, reason: str) -> None:
         """See `Transfer.cancel`."""
         job = self._open.get(transfer)
         if job is not None:
-            self._give_up(job, TransferState.CANCELLED, _words("cancelled", reason), told=reason)
+            self._give_up(job, TransferStep.CANCELLED, _words("cancelled", reason), told=reason)
 
     def _offered(self, transfer: Transfer) -> _Job | None:
         job = self._open.get(transfer)
@@ -177,7 +177,7 @@ class FileService:
         reason = error.reason if isinstance(error, PeerConnectionFailed) else str(error)
         for job in self._of(peer):
             if job.announced or not restarted:
-                self._give_up(job, TransferState.FAILED, reason)
+                self._give_up(job, TransferStep.FAILED, reason)
 
     def received(self, peer: FilePeer, control: ControlMessage) -> None:
         """The peer's store has said something."""
@@ -189,11 +189,11 @@ class FileService:
             return
         match control, job.window:
             case FileCancel(), _:
-                self._end(job, TransferState.CANCELLED, _words("cancelled by the other side", control.reason))
+                self._end(job, TransferStep.CANCELLED, _words("cancelled by the other side", control.reason))
             case FileDecline(), SendWindow():
-                self._end(job, TransferState.DECLINED, _words("declined", control.reason))
+                self._end(job, TransferStep.DECLINED, _words("declined", control.reason))
             case FileAccept(), SendWindow() as window if not job.is_running():
-                self._change(job, TransferState.RUNNING)
+                job.transfer.move(TransferStep.ACCEPTED)
                 self._tasks.spawn(self._read(job, window), f"read {job.transfer.name}")
             case FileReceived(), SendWindow() as window:
                 self._confirmed(job, window, control.bytes)
@@ -207,7 +207,7 @@ class FileService:
         self._closed = True
         for jobs in list(self._jobs.values()):
             for job in list(jobs.values()):
-                self._end(job, TransferState.FAILED, "the store was closed")
+                self._end(job, TransferStep.FAILED, "the store was closed")
         await self._tasks.finish(_CLOSE_SECONDS)
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class FileService:
             if job.announced or not job.is_open():
                 continue
             if FILES not in features:
-                self._end(job, TransferState.FAILED, FeatureMissing(peer.user_id, FILES))
+                self._end(job, TransferStep.FAILED, FeatureMissing(peer.user_id, FILES))
             elif announced < MAX_OPEN:
                 announced += 1
                 job.announced = True
@@ -241,9 +241,9 @@ class FileService:
             finally:
                 await asyncio.to_thread(source.close)
         except disk.SourceChanged as error:
-            self._give_up(job, TransferState.FAILED, str(error))
+            self._give_up(job, TransferStep.FAILED, str(error))
         except (OSError, ValueError) as error:
-            self._give_up(job, TransferState.FAILED, f"the sender cannot read it: {disk.in_words(error)}")
+            self._give_up(job, TransferStep.FAILED, f"the sender cannot read it: {disk.in_words(error)}")
 
     async def _send_all(self, job: _Job, window: SendWindow, source: disk.Source) -> None:
         while job.is_open() and window.sent < window.size:
@@ -273,10 +273,10 @@ class FileService:
             self._violated(job, str(error))
             return
         if whole:
-            self._end(job, TransferState.DONE, None, transferred=count)
+            self._end(job, TransferStep.COMPLETED, None, transferred=count)
         else:
             job.stirred.set()
-            self._change(job, TransferState.RUNNING, transferred=count)
+            job.transfer.progressed(count)
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class FileService:
             if job.is_open():
                 await self._finish(job, sink)
         except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-            self._give_up(job, TransferState.FAILED, f"the recipient cannot write it: {disk.in_words(error)}")
+            self._give_up(job, TransferStep.FAILED, f"the recipient cannot write it: {disk.in_words(error)}")
         finally:
             if sink is not None:
                 await asyncio.to_thread(sink.discard)
@@ -333,13 +333,13 @@ class FileService:
         if job.is_open() and due is not None:
             self._tell(job, FileReceived(job.transfer.id, due))
         if job.is_open() and size:
-            self._change(job, TransferState.RUNNING, transferred=window.written)
+            job.transfer.progressed(window.written)
 
     async def _finish(self, job: _Job, sink: disk.Sink) -> None:
         path = await asyncio.to_thread(sink.finish)
         if job.is_open():
             self._say(job.peer, FileReceived(job.transfer.id, job.transfer.size))
-            self._end(job, TransferState.DONE, None, transferred=job.transfer.size, path=path)
+            self._end(job, TransferStep.COMPLETED, None, transferred=job.transfer.size, path=path)
         else:  # it was cancelled in this very moment, so it must not be there
             await asyncio.to_thread(path.unlink)
 
@@ -368,25 +368,22 @@ class FileService:
         """Say something without which the transfer cannot go on."""
         error = self._say(job.peer, message)
         if error is not None:
-            self._end(job, TransferState.FAILED, str(error))
+            self._end(job, TransferStep.FAILED, str(error))
 
     def _violated(self, job: _Job, reason: str) -> None:
-        self._give_up(job, TransferState.FAILED, f"the other side breaks the protocol: {reason}")
+        self._give_up(job, TransferStep.FAILED, f"the other side breaks the protocol: {reason}")
 
-    def _give_up(self, job: _Job, state: TransferState, reason: str, *, told: str | None = None) -> None:
+    def _give_up(self, job: _Job, step: TransferStep, reason: str, *, told: str | None = None) -> None:
         """End a transfer from this side, and say so; `told` is what the other side hears instead of `reason`."""
         if job.is_open():
             if job.announced:
                 self._say(job.peer, FileCancel(job.transfer.id, clean(reason if told is None else told)))
-            self._end(job, state, reason)
-
-    def _change(self, job: _Job, state: TransferState, *, transferred: int | None = None) -> None:
-        job.transfer.move(state, transferred=transferred, path=job.transfer.path)
+            self._end(job, step, reason)
 
     def _end(
         self,
         job: _Job,
-        state: TransferState,
+        step: TransferStep,
         why: str | AldisError | None,
         *,
         transferred: int | None = None,
@@ -397,7 +394,7 @@ class FileService:
         if not self._remove(job):
             return
         error = TransferFailed(transfer.user_id, transfer.name, why) if isinstance(why, str) else why
-        transfer.move(state, transferred=transferred, error=error, path=path or transfer.path)
+        transfer.move(step, transferred=transferred, error=error, path=path)
         job.arrived = bytearray()
         job.stirred.set()
         for other in self._of(job.peer):

@@ -41,7 +41,36 @@ class TransferState(Enum):
     FAILED = "failed"  # something failed here, or the other side is gone
 
 
-OPEN: Final = (TransferState.OFFERED, TransferState.RUNNING)
+class TransferStep(Enum):
+    """What moves a transfer on."""
+
+    ACCEPTED = "accepted"
+    COMPLETED = "completed"  # the recipient has the file, whole and with its name
+    DECLINED = "declined"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+# docs/architecture.md draws it.
+TABLE: Final[dict[TransferState, dict[TransferStep, TransferState]]] = {
+    TransferState.OFFERED: {
+        TransferStep.ACCEPTED: TransferState.RUNNING,
+        TransferStep.DECLINED: TransferState.DECLINED,
+        TransferStep.CANCELLED: TransferState.CANCELLED,
+        TransferStep.FAILED: TransferState.FAILED,
+    },
+    TransferState.RUNNING: {
+        TransferStep.COMPLETED: TransferState.DONE,
+        TransferStep.DECLINED: TransferState.DECLINED,  # a recipient may think better of it
+        TransferStep.CANCELLED: TransferState.CANCELLED,
+        TransferStep.FAILED: TransferState.FAILED,
+    },
+    TransferState.DONE: {},
+    TransferState.DECLINED: {},
+    TransferState.CANCELLED: {},
+    TransferState.FAILED: {},
+}
+OPEN: Final = frozenset(state for state, steps in TABLE.items() if steps)
 
 
 class Transfer:
@@ -133,19 +162,30 @@ class Transfer:
 
     # --- for the service --------------------------------------------------------------------------------------------
 
+    def offered(self, path: Path) -> None:
+        """The file is our own."""
+        self._path = path
+
+    def progressed(self, transferred: int) -> None:
+        """So many bytes are at the recipient."""
+        self._transferred = transferred
+        self._callbacks.tell(self)
+
     def move(
         self,
-        state: TransferState,
+        step: TransferStep,
         *,
         transferred: int | None = None,
         error: AldisError | None = None,
-        path: Path | None,
+        path: Path | None = None,
     ) -> None:
-        """Something has changed."""
-        self._state, self._error, self._path = state, error, path
+        """Go on to the next state. Raises `KeyError` for a step that the table does not have."""
+        self._state, self._error = TABLE[self._state][step], error
+        if path is not None:
+            self._path = path
         if transferred is not None:
             self._transferred = transferred
-        if state not in OPEN:
+        if self._state not in OPEN:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 if not waiter.done():
