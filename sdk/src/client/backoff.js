@@ -47,7 +47,7 @@ export class Backoff {
 }
 
 // Seconds. A connection that has been of use for so long ends the count of attempts. One that is lost sooner counts as a
-// failure, or a server that throws its clients out at once would be knocked at for ever.
+// failure: a server that closes each connection at once is asked less and less often.
 const SETTLED = 10;
 
 /** The attempts that one client makes in a row, and when the next one is due. Times are in seconds. */
@@ -76,9 +76,8 @@ export class Retries {
    *
    * @param {number} now
    * @param {number} random Evenly from 0 to 1.
-   * @param {number} invited When the server has asked its clients to come back; Infinity when it has not. It has drawn
-   *   lots for them, so the first attempt is made just then; later ones wait as usual, or a server that goes away at once
-   *   would be knocked at for ever.
+   * @param {number} invited When the server has asked this client to come back; Infinity when it has not. It gives
+   *   each client a different time, so the first attempt is made exactly then. Later ones wait as usual.
    * @returns {number} How long it is until then.
    */
   schedule(now, random, invited) {

@@ -62,9 +62,9 @@ const MAX_TOKEN = 4096;
  *
  * After `connect` it stays connected: a lost connection is made again (`backoff` says when, and the browser's `online`
  * event at once), the name registered again, the session resumed if the server still has it, and watches restored if
- * not. Requests made meanwhile wait for that, up to their time-out. It ends by `close`, or by itself for good when the
- * server's close code forbids to come back or it refuses the name; then the event `closed` carries the error, and every
- * later call rejects with it.
+ * not. Requests made meanwhile wait for that, up to their time-out. It ends by `close`, or by itself when the
+ * server's close code forbids to come back, or when the server refuses the name. The event `closed` then carries the error,
+ * and every later call rejects with it.
  *
  * Requests reject with `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is
  * not known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
@@ -194,14 +194,14 @@ export class SignalingClient {
     await Promise.all(this.#machine.chunks(userIds).map((userIds) => this.#ask({ type: 'watch', userIds })));
   }
 
-  /** End watches; those that are not watched do no harm. @param {string[]} userIds */
+  /** End watches; users that are not watched are ignored. @param {string[]} userIds */
   async unwatch(...userIds) {
     await Promise.all(this.#machine.chunks(userIds).map((userIds) => this.#ask({ type: 'unwatch', userIds })));
   }
 
   /**
    * Send an offer to an address; resolves when the server has handed it over. Rejects with `RequestFailed` with the code
-   * `not-online` when there is nobody; the same goes for the other `send`s.
+   * `not-online` when the user is not online; so do the other `send` methods.
    *
    * @param {string} to
    * @param {string} sdp

@@ -1,5 +1,5 @@
 /**
- * What the machine wants done: commands to whoever owns it, in the order in which they are to be carried out. Types only.
+ * What the machine wants done: commands to its owner, in the order in which to carry them out. Types only.
  *
  * @import { AldisError } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'

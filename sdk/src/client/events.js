@@ -1,8 +1,8 @@
 /**
  * What a `SignalingClient` tells: its events, and the results of its requests. Types only.
  *
- * Rules: nobody changes these objects; names are past participles. Bytes are bytes: nothing has to be decoded by who
- * receives it. `sender` is an address as the server wrote it (`alice`, or `alice/phone` for another device than `main`),
+ * Rules: nobody changes these objects; names are past participles. Bytes are bytes: nothing has to be decoded any
+ * more. `sender` is an address as the server wrote it (`alice`, or `alice/phone` for another device than `main`),
  * proved to the server but not to us: what an offer or answer says is only to be believed after its `proof` has been
  * checked (`peer/trust.js`).
  *
@@ -12,7 +12,7 @@
  */
 
 /**
- * Where a client stands with its server: 'disconnected' (not yet started, or ended for good), 'connecting' (dialling,
+ * Where a client stands with its server: 'disconnected' (not started yet, or ended), 'connecting' (dialling,
  * waiting for the next attempt, or not registered yet), or 'connected' (registered).
  *
  * @typedef {'disconnected' | 'connecting' | 'connected'} SignalingState
@@ -33,7 +33,7 @@
  * @typedef {object} Discovery
  * @property {string} userId
  * @property {boolean} online
- * @property {Bytes | null} publicKey The 32 bytes that the name is bound to; null when nobody has ever proved a key.
+ * @property {Bytes | null} publicKey The 32 bytes that the name is bound to; null when no key was ever proved.
  * @property {string[]} devices The names of those that are online, newest first.
  */
 

@@ -120,7 +120,7 @@ export const failureOf = ({ code = 'internal', message, temporary = isTemporary(
   });
 
 /**
- * The key, or null when there is none, or none of ours: a classic client may register any string as its key.
+ * The key, or null without one. A classic client may register any string as its key; that is none for us.
  *
  * @param {string} [text]
  */

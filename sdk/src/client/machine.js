@@ -11,7 +11,7 @@
  * - A request ends exactly once: by its reply, by the server's error, by its time-out, by the loss of the connection that
  *   it was sent on, or by the end of the client. One that is made while there is no registration is held until there is.
  * - The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
- *   lost one; what is merely odd (a reply that nobody waits for) is passed over.
+ *   lost one. What is merely odd (a reply to no request) is ignored.
  * - `UsageError`s are thrown by the commands themselves, which then have changed nothing.
  *
  * It does not know sockets, promises, or what offers and answers mean.
@@ -43,7 +43,7 @@ import { Watches } from './watches.js';
 
 // Characters. Far above what a server relays (64 KiB by default), and a bound on what one can make us work on.
 const LONGEST_RECEIVED = 1024 * 1024;
-// Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
+// Seconds. A server that wants a client to stay away for longer has close codes for that.
 const LONGEST_ABSENCE = 300;
 
 /**
@@ -57,7 +57,7 @@ export class ClientMachine {
   phase = 'idle';
   /** @type {AldisError | null} Why the client has ended; null while it has not, or when it was closed on purpose. */
   error = null;
-  /** @type {Effect[]} What is to be done, in this order; to be taken out by who does it. */
+  /** @type {Effect[]} What is to be done, in this order; its owner takes them out. */
   effects = [];
 
   #random;
@@ -343,7 +343,7 @@ export class ClientMachine {
   #numbered(message, size, now) {
     if (this.phase !== 'registered') return;
     const event = eventOf(message, (userId) => this.#watches.answers(userId));
-    // A presence that was on its way when its watch ended concerns nobody.
+    // A presence that was on its way when its watch ended is not told.
     if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
     // What could not be used has been received all the same: both sides must come to the same number.
     if (this.#resume.processed(size, now)) this.#confirm();
@@ -396,7 +396,7 @@ export class ClientMachine {
       if (request === this.#handshake.joining?.request) {
         this.#handshake.joining = null;
         this.#failNameless(error);
-        // Nobody knows what the server makes of it, so the connection cannot be used for another try.
+        // The server may still admit us. So another try needs another connection.
         this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
       }
     }

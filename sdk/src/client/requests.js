@@ -17,7 +17,7 @@ export const DEFAULT_MAX_MESSAGE = 64 * 1024;
 // A server looks names up one after the other for each client. Meanwhile 256 requests may wait; with more, this version
 // stops reading, and earlier ones close the connection for good (4504). So most of that is left to messages to peers.
 const MOST_LOOKUPS = 32;
-// Seconds. Whatever a server says of its resume window: a request that nobody answers is let go of some day.
+// Seconds. The longest resume window that is believed: a request without an answer has to end some time.
 const LONGEST_WINDOW = 120;
 // Names in one `watch`, by the protocol; and bytes of its type, id, brackets and commas, generously.
 const MOST_WATCHED = 1000;
@@ -35,7 +35,7 @@ const WATCH_OVERHEAD = 128;
  * @property {number} seconds How long it is given.
  * @property {number} deadline
  * @property {boolean} sent false: held until there is a registration.
- * @property {string[]} added Of a `watch`: the names that nobody had asked for before.
+ * @property {string[]} added Of a `watch`: the names that were not watched before.
  * @property {Asker | undefined} asker undefined: the machine itself has asked.
  */
 

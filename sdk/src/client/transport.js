@@ -14,7 +14,7 @@ import { catchUp, timers } from './timers.js';
 
 // Seconds. How long the other side has to answer a CLOSE frame before we go on without it.
 const CLOSE_TIMEOUT = 2;
-// Bytes on their way out that the network has not taken. Who has so much to say to a server is not heard any more.
+// Bytes on their way out that the network has not taken. The connection is given up then.
 const MOST_BACKLOG = 4 * 1024 * 1024;
 // Servers that are there without a network, too.
 const LOOPBACK = /\/\/(localhost|127\.|\[::1])/;
@@ -22,7 +22,7 @@ const LOOPBACK = /\/\/(localhost|127\.|\[::1])/;
 export const NO_ANSWER = 'no Aldis server answers there, or its certificate is not trusted';
 
 /**
- * @typedef {object} TransportListener Who is told what comes.
+ * @typedef {object} TransportListener Receives what a transport brings.
  * @property {() => void} opened
  * @property {(data: unknown) => void} received A whole message, which should be a text.
  * @property {(code: number, reason: string) => void} ended It is over, or has never begun: with the server's close code,

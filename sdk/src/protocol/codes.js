@@ -28,7 +28,7 @@ export const isTemporary = (code) => ['rate-limited', 'over-capacity', 'timeout'
  *   | 'internal'} RefusalCode
  */
 
-/** Seconds. Nobody can silence us for longer by a `retryAfter`. */
+/** Seconds. The longest `retryAfter` that is heeded: the other side may make it up. */
 export const LONGEST_PAUSE = 300;
 
 // RFC 6455 section 7.4.1 below 4000; Aldis's own from 4000 (section 7.4.2).
@@ -57,8 +57,8 @@ export const UNKNOWN_HOST = 4505;
 /**
  * Whether a client may reconnect by itself after the connection was closed with `code`.
  *
- * 4000 to 4499 invite a reconnection, but for 4001: the newer connection of the same address would be replaced in turn,
- * for ever. 4500 and above, and the codes that say "this client speaks wrongly", wait for a person.
+ * 4000 to 4499 invite a reconnection, but for 4001: two programs with one address would replace each other for
+ * ever. 4500 and above, and the codes that say "this client speaks wrongly", need a person who changes something.
  *
  * @param {number} code
  */

@@ -1,4 +1,4 @@
-"""Where a server is: what a person writes, made into what is dialled and what is signed.
+"""The address of a server: reads what a person writes, and gives what is dialled and what is signed.
 
 Accepted are `ws://` and `wss://`, `http://` and `https://` (as people copy them from a browser), and a bare
 `host[:port]`, which means `wss://`, but `ws://` on this machine itself: nothing leaves it, and a server that is tried

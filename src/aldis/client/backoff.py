@@ -4,7 +4,7 @@ After Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 201
 to a ceiling that grows with each attempt. Of the variants compared there it has the least contention and the least
 work, which counts when a server restarts and all its clients come back at once.
 
-Pure: the random number is an argument, and who counts the attempts is `client.machine`.
+Pure: the random number and the time are arguments.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Backoff:
 
     The ceiling of attempt n (from 1) is `first * factor ** (n - 1)`, and never above `most`. After `attempts` attempts
     in a row the client gives up (None: never). A connection that has stood for `settled` starts the count anew: one
-    that is lost sooner counts as a failure, or a server that throws its clients out at once would be knocked at for
-    ever at the first ceiling. Raises `ConfigError` for values that make no sense.
+    that is lost sooner counts as a failure: a server that closes each connection at once is asked less and less often.
+    Raises `ConfigError` for values that make no sense.
     """
 
     first: float = 0.5
@@ -87,8 +87,8 @@ class Retries:
     def schedule(self, now: float, random: float, *, invited: float | None) -> float:
         """Set the time of the next attempt and return how long it is until then.
 
-        `invited`: when the server has asked its clients to come back. It has drawn lots for them, so the first attempt
-        is made just then; later ones wait as usual, or a server that goes away at once would be knocked at for ever.
+        `invited`: when the server has asked this client to come back. It gives each client a different time, so the
+        first attempt is made exactly then. Later ones wait as usual.
         """
         self.attempts += 1
         due = max(now if invited is None else invited, self.not_before, now)

@@ -56,9 +56,9 @@ class SignalingClient:
 
     After `connect` it stays connected: a lost connection is made again (`backoff` says when), the name registered
     again, the session resumed if the server still has it, and watches restored if not. Requests made meanwhile wait
-    for that, up to their time-out. It ends by `close`, or by itself for good when the server's close code forbids to
-    come back, refuses the name, or `backoff.attempts` are used up; then the event `Closed` carries the error, and every
-    later call raises it.
+    for that, up to their time-out. It ends by `close`, or by itself when the server's close code forbids to come back,
+    when the server refuses the name, or when `backoff.attempts` are used up. The event `Closed` then carries the error,
+    and every later call raises it.
 
     Requests raise `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is not
     known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
@@ -81,8 +81,8 @@ class SignalingClient:
 
         `url`: see `client.address` for its forms. `device` tells several connections of one user apart. `token`: what
         the server's operator asks for, if anything. `ca_file`: PEM certificates to trust instead of the system's;
-        `ssl_context`: the same in all freedom. Time-outs are in seconds, `connect_timeout` for each attempt. A
-        message to somebody whose connection is lost is given the server's resume window on top of `request_timeout`.
+        `ssl_context`: a TLS context of your own instead. Time-outs are in seconds, `connect_timeout` for each attempt.
+        A message to a user whose connection is lost is given the server's resume window on top of `request_timeout`.
         Raises `ConfigError` and `InvalidAddress`.
         """
         for name, seconds in (("request_timeout", request_timeout), ("connect_timeout", connect_timeout)):
@@ -112,7 +112,7 @@ class SignalingClient:
         self._timer = Timer(self._look_at_the_clock)
         self._futures: dict[int, asyncio.Future[Result]] = {}
         self._subscribers: dict[object, Callable[[SignalingEvent], None]] = {}
-        # Weak: an iterator that nobody holds any more need not be fed.
+        # Weak: an iterator that the program has dropped gets no more events.
         self._streams: WeakSet[EventStream] = WeakSet()
         self._carrying_out = False
 
@@ -190,7 +190,7 @@ class SignalingClient:
         try:
             await self.connect()
         except asyncio.CancelledError:
-            await self.close()  # the connection may have been made in the very moment; nobody else would close it
+            await self.close()  # the connection may be there already, and nothing else would close it
             raise
         return self
 
@@ -216,7 +216,7 @@ class SignalingClient:
         await self._done([self._machine.unregister(self._now())])
 
     async def rotate(self, new_identity: Identity) -> None:
-        """Bind the name to a new key, for good; the old one is worth nothing any more.
+        """Bind the name to a new key. The old key does not register any more.
 
         After `ConnectionLost` or `RequestTimeout` it is not known which of the keys is the right one. Keep both until
         the client is registered again, and look at `identity`.
@@ -239,7 +239,7 @@ class SignalingClient:
         await self._done(self._machine.watch(user_ids, self._now()))
 
     async def unwatch(self, *user_ids: str) -> None:
-        """End watches; those that are not watched do no harm."""
+        """End watches; users that are not watched are ignored."""
         await self._writable("unwatch")
         await self._done(self._machine.unwatch(user_ids, self._now()))
 
@@ -254,7 +254,7 @@ class SignalingClient:
     ) -> None:
         """Send an offer to an address, and wait until the server has handed it over.
 
-        Raises `RequestFailed` with the code `not-online` when there is nobody; the same goes for the other `send_`s.
+        Raises `RequestFailed` with the code `not-online` when the user is not online; so do the other `send_` methods.
         """
         offer = _raw(m.Description("offer", sdp))
         await self._relay(
@@ -329,7 +329,7 @@ class SignalingClient:
     def subscribe(self, callback: Callable[[SignalingEvent], None]) -> Callable[[], None]:
         """Have `callback` called with each event, on the loop; call what is returned to end that.
 
-        A callback must not block. What it raises is logged and does no harm to others.
+        A callback must not block. What it raises is logged; other callbacks are called all the same.
         """
         key = object()
         self._subscribers[key] = callback
@@ -440,7 +440,7 @@ class SignalingClient:
         except ServerUnreachable as error:
             self._machine.unreachable(self._now(), error.reason)
         except Exception:
-            # A fault of our own: it must be seen, and must not leave a client that waits for ever.
+            # A fault of our own: log it, and try again.
             _logger.exception("dialling failed because of an internal error")
             self._machine.unreachable(self._now(), "an internal error")
         finally:

@@ -1,4 +1,4 @@
-"""What the machine wants done: commands to whoever owns it, in the order in which they are to be carried out."""
+"""What the machine wants done: commands to its owner, in the order in which to carry them out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something odd that concerns nobody but who reads the log."""
+    """Something odd, for the log only."""
 
     text: str
 

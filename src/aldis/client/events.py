@@ -1,7 +1,7 @@
 """What a `SignalingClient` tells: its events, its state, and the results of its requests.
 
 Rules: everything here is frozen; names are past participles. Bytes are bytes and descriptions are structs: nothing has
-to be decoded by who receives it. `sender` is an address as the server wrote it (`alice`, or `alice/phone` for another
+to be decoded any more. `sender` is an address as the server wrote it (`alice`, or `alice/phone` for another
 device than `main`), proved to the server but not to us: what an offer or answer says is only to be believed after its
 `proof` has been checked (`peer.trust`).
 
@@ -21,7 +21,7 @@ from aldis.protocol.messages import Candidate, Capabilities, Description, IceSer
 class SignalingState(Enum):
     """Where a client stands with its server."""
 
-    DISCONNECTED = "disconnected"  # not yet started, or ended for good
+    DISCONNECTED = "disconnected"  # not started yet, or ended
     CONNECTING = "connecting"  # on the way: dialling, waiting for the next attempt, or not registered yet
     CONNECTED = "connected"  # registered
 
@@ -46,7 +46,7 @@ class Registration:
 class Discovery:
     """What the server knows of a user.
 
-    `public_key` is the 32 bytes that the name is bound to, None when nobody has ever proved a key for it. `devices`
+    `public_key` is the 32 bytes that the name is bound to, None when no key was ever proved for it. `devices`
     are the names of the online devices, newest first.
     """
 

@@ -93,7 +93,7 @@ def discovery_of(message: m.DiscoverResponse) -> Discovery:
 
 
 def failure_of(error: m.Error) -> RequestFailed:
-    """What an `error` reply means. A server that does not say whether it is temporary is taken by the code's word."""
+    """What an `error` reply means. When the server does not say whether it is temporary, the code decides."""
     code = ErrorCode.INTERNAL if error.code is UNSET else error.code
     temporary = code in TEMPORARY if error.temporary is UNSET else error.temporary
     retry_after = None if error.retry_after is UNSET else max(0.0, error.retry_after)
@@ -101,7 +101,7 @@ def failure_of(error: m.Error) -> RequestFailed:
 
 
 def public_key_of(text: str | UnsetType) -> bytes | None:
-    """The key, or None when there is none, or none of ours: a classic client may register any string as its key."""
+    """The key, or None without one. A classic client may register any string as its key; that is none for us."""
     if text is UNSET:
         return None
     try:

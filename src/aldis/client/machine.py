@@ -11,7 +11,7 @@ Rules:
   the loss of the connection that it was sent on, or by the end of the client. One that is made while there is no
   registration is held until there is one.
 * The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
-  lost one; what is merely odd (a reply that nobody waits for) is noted and passed over.
+  lost one. What is merely odd (a reply to no request) is noted and ignored.
 * `UsageError`s are raised by the commands themselves, which then have changed nothing.
 
 It does not know sockets, tasks, or what offers and answers mean.
@@ -61,7 +61,7 @@ from aldis.protocol.addresses import check_device, check_user_id, split
 from aldis.protocol.codec import NestedTooDeeply, decode_server_message, encode_text, to_base64
 from aldis.protocol.codes import CloseCode, ErrorCode, may_reconnect
 
-# Seconds. A server that asks to stay away for longer means "for ever", which it has close codes for.
+# Seconds. A server that wants a client to stay away for longer has close codes for that.
 LONGEST_ABSENCE: Final = 300.0
 
 
@@ -107,7 +107,7 @@ class ClientMachine:
 
     @property
     def ended(self) -> bool:
-        """Tell whether it is over for good."""
+        """Tell whether the client has ended."""
         return self.phase is Phase.ENDED
 
     def check_not_ended(self) -> None:
@@ -183,7 +183,7 @@ class ClientMachine:
         self._step(Step.LOST)
         if code == CloseCode.SESSION_LOST:
             self._resume = ResumeCounter()
-        # None of the codes that we close with ourselves is final: such a one has crossed ours.
+        # The client itself closes with no final code: this one is the server's.
         if not may_reconnect(code):
             self._tell(Disconnected(why, code, None))
             self._end(ConnectionClosed(code, reason))
@@ -380,7 +380,7 @@ class ClientMachine:
             return
         try:
             event = event_of(message, self._watches.answers)
-            # A presence that was on its way when its watch ended concerns nobody.
+            # A presence that was on its way when its watch ended is not told.
             if event is not None and (not isinstance(message, m.PresenceMessage) or message.user_id in self._watches):
                 self._tell(event)
         except PeerFault as fault:
@@ -413,7 +413,7 @@ class ClientMachine:
         request = self._requests.answered_by(message.re)
         if request is None:
             if message.re is not UNSET:
-                self._note(f"a reply that nobody waits for: {message.__struct_config__.tag}")
+                self._note(f"a reply to no request: {message.__struct_config__.tag}")
             return
         result = request.result(message, now)
         if isinstance(message, m.Rotated):
@@ -485,7 +485,7 @@ class ClientMachine:
             if self._handshake.joining is not None and request is self._handshake.joining.request:
                 self._handshake.joining = None
                 self._fail_nameless(error)
-                # Nobody knows what the server makes of it, so the connection cannot be used for another try.
+                # The server may still admit us. So another try needs another connection.
                 self._hang_up(CloseCode.REGISTRATION_TIMEOUT, str(error))
 
     # --- the connection ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ class Phase(Enum):
     REGISTERED = auto()  # has its name
     CLOSING = auto()  # we have hung up, and come back once the transport is gone
     WAITING = auto()  # no connection; the next attempt has its time
-    ENDED = auto()  # over for good
+    ENDED = auto()  # over
 
 
 class Step(Enum):
@@ -88,5 +88,5 @@ _STATES: Final = {
 
 
 def state_of(phase: Phase) -> SignalingState:
-    """What the phase is to somebody who only wants to know whether the client works."""
+    """The state that an application sees in this phase."""
     return _STATES.get(phase, SignalingState.CONNECTING)

@@ -1,7 +1,7 @@
-"""Reaching a server one stage after the other, for those who must find out which of them fails.
+"""Reach a server one step after the other, to find out which step fails.
 
 `SignalingClient` says that a server cannot be reached, and why in one line. A `Probe` takes the same way in steps
-(name, TCP, TLS, WebSocket), and each failure is worded for the person who has to mend it. It speaks no Aldis protocol
+(name, TCP, TLS, WebSocket), and each failure says what to do about it. It speaks no Aldis protocol
 beyond the upgrade, registers nothing, and leaves no trace but a line in the server's log.
 """
 

@@ -34,7 +34,7 @@ DEFAULT_MAX_MESSAGE: Final = 64 * 1024
 # A server looks names up one after the other for each client. Meanwhile 256 requests may wait; with more, this version
 # stops reading, and earlier ones close the connection for good (4504). So most of that is left to messages to peers.
 MOST_LOOKUPS: Final = 32
-# Whatever a server says of its resume window: a request that nobody answers is let go of some day.
+# Seconds. The longest resume window that is believed: a request without an answer has to end some time.
 _LONGEST_WINDOW: Final = 120.0
 # Type, id, brackets and commas of a `watch`, generously.
 _WATCH_OVERHEAD: Final = 128
@@ -63,13 +63,13 @@ class Pending:
     text: str
     deadline: float
     seconds: float  # that it is given before the deadline
-    # Nobody waits for the outcome: the machine itself has asked.
+    # The machine itself has asked: no `Completed` or `Failed`.
     internal: bool
     # The key that a registration or a rotation is about.
     identity: Identity | None
     # None: held until there is a registration.
     sent_at: float | None = None
-    # Of a `watch`: the names that nobody had asked for before.
+    # Of a `watch`: the names that were not watched before.
     added: tuple[str, ...] = ()
 
     @property

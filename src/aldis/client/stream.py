@@ -1,4 +1,4 @@
-"""Events for those who prefer `async for` to a callback."""
+"""Events for `async for`, instead of a callback."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ _logger = logging.getLogger("aldis.client")
 
 
 class TransportListener(Protocol):
-    """Who is told what comes."""
+    """Receives what a transport brings."""
 
     def text_received(self, text: str) -> None:
         """A whole message."""
@@ -131,7 +131,7 @@ class _Frames(WSListener):
         self._ws: WSTransport | None = None
         # How the connection ended, as soon as that is known; what comes after that is not listened to.
         self._end: tuple[int, str] | None = None
-        # Set once the connection is gone: what `transport_lost` is told, at `start` if nobody listened before.
+        # Set once the connection is gone: the arguments of `transport_lost`, for a listener that comes later.
         self._over: tuple[int, str] | None = None
         self._closing = False
         self._cut: asyncio.TimerHandle | None = None
@@ -326,7 +326,7 @@ async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], socket
 
 
 def _why(error: OSError | WSError | UnicodeError, address: ServerAddress) -> str:
-    """Why a server cannot be reached, in words for the person who has to mend it."""
+    """Why a server cannot be reached, in words for a person."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"its TLS certificate is not trusted: {error.verify_message}"

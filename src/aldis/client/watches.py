@@ -61,5 +61,5 @@ class Watches:
             self._user_ids.pop(user_id, None)
 
     def clear(self) -> None:
-        """Nobody is watched."""
+        """Watch no one any more."""
         self._user_ids.clear()

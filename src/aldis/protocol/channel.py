@@ -64,7 +64,7 @@ class Kind(IntEnum):
 
 
 class Content(IntEnum):
-    """What a message is made of: UTF-8 text, bytes, a JSON value, or a word from store to store."""
+    """What a message is made of: UTF-8 text, bytes, a JSON value, or a control message from store to store."""
 
     TEXT = 0
     BYTES = 1

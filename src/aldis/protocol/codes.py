@@ -51,7 +51,7 @@ class RefusalCode:
 FINAL_REFUSALS: Final = frozenset({RefusalCode.NOT_ACCEPTED})
 
 MAX_REFUSAL_CODE: Final = 64  # characters
-# Seconds. Nobody can silence us for longer by a `retryAfter`.
+# Seconds. The longest `retryAfter` that is heeded: the other side may make it up.
 LONGEST_PAUSE: Final = 300.0
 
 
@@ -88,8 +88,8 @@ _OWN_FINAL_FIRST = 4500
 def may_reconnect(code: int) -> bool:
     """Tell whether a client may reconnect by itself after the connection was closed with `code`.
 
-    4000 to 4499 invite a reconnection, but for 4001: the newer connection of the same address would be replaced in
-    turn, for ever. 4500 and above, and the codes that say "this client speaks wrongly", wait for a person.
+    4000 to 4499 invite a reconnection, but for 4001: two programs with one address would replace each other for ever.
+    4500 and above, and the codes that say "this client speaks wrongly", need a person who changes something.
     """
     if code >= _OWN_FIRST:
         return code < _OWN_FINAL_FIRST and code != CloseCode.REPLACED
