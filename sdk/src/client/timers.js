@@ -90,7 +90,7 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
 
   function callDue() {
     const now = performance.now();
-    for (const each of [...waiting]) {
+    for (const each of [...waiting].sort((one, other) => one.due - other.due)) {
       if (each.due <= now && waiting.has(each)) each.run();
     }
   }

@@ -69,6 +69,17 @@ test('a hidden page is called back although its timers stand still, each time in
   assert.equal(page.throttled.size, 0, 'nothing is called twice');
 });
 
+test('what is overdue together is called in the order of its time', () => {
+  const page = new Page();
+  const timers = page.timers();
+  const order = [];
+  const cancels = [0.9, 0.5, 0.7, 0.6].map((seconds) => timers.callLater(seconds, () => order.push(seconds)));
+  page.slept = 1000;
+  timers.catchUp();
+  cancels.forEach((cancel) => cancel());
+  assert.deepEqual(order, [0.5, 0.6, 0.7, 0.9]);
+});
+
 test('what waits already when the page is hidden is called back as well', async () => {
   const page = new Page();
   page.hidden = false;
