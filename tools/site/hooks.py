@@ -67,10 +67,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     listed = [page for page in (SDK_REFERENCE / "README.md").read_text("utf-8").split("](") if ".md)" in page]
     order = [page.partition(")")[0] for page in listed]
     rest = [page for page in order if page.startswith("classes/") and Path(page).stem not in FIRST]
+    types = [page for page in order if page.startswith(("interfaces/", "type-aliases/"))]
     menu: list[object] = [f"{SDK_PAGES}/index.md"]
     menu += [{name: f"{SDK_PAGES}/classes/{name}.md"} for name in FIRST]
     menu += [{"Functions": _menu([page for page in order if page.startswith("functions/")])}]
-    menu += [{"Errors": _menu(rest)}, {"Types": _menu([page for page in order if page.startswith("type-aliases/")])}]
+    menu += [{"Errors": _menu(rest)}, {"Types": _menu(types)}]
     for entry in config.nav or []:
         if isinstance(entry, dict) and "SDK reference" in entry:
             entry["SDK reference"] = menu
@@ -100,7 +101,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / origin)))
     for path in SDK_REFERENCE.rglob("*.md"):
         uri = f"{SDK_PAGES}/{path.relative_to(SDK_REFERENCE).as_posix().replace('README', 'index')}"
-        files.append(File.generated(config, uri, content=path.read_text("utf-8").replace("README.md", "index.md")))
+        content = path.read_text("utf-8").replace("README.md", "index.md")
+        if path == SDK_REFERENCE / "README.md":
+            content = content.replace("\n", "\n\nThe guide is [In the browser](../../browser.md).\n", 1)
+        files.append(File.generated(config, uri, content=content))
     _places.update({origin: uri for uri, origin in _origins.items()})
     for origin in list(_origins.values()):
         for match in _links((ROOT / origin).read_text("utf-8")):
