@@ -6,6 +6,7 @@ import pytest
 
 from aldis.peer.slots import (
     MAX_SLOT_SECONDS,
+    MAX_UNANSWERED,
     MAX_WAIT,
     MAX_WAITING,
     SLOT_SECONDS,
@@ -31,12 +32,22 @@ class Attempts:
         for name in names:
             slot = self.queue.ask(name.partition("-")[0], lambda name=name: self.came.append(name))
             self.slots[name] = slot
-            if slot.held:
+            if slot.granted:
                 self.came.append(name)
 
     def release(self, *names: str) -> None:
         for name in names:
             self.slots[name].release()
+        self.timers.advance(0)
+
+    def unanswered(self, *names: str) -> None:
+        for name in names:
+            self.slots[name].set_unanswered(True)
+        self.timers.advance(0)
+
+    def answered(self, *names: str) -> None:
+        for name in names:
+            self.slots[name].set_unanswered(False)
         self.timers.advance(0)
 
 
@@ -131,6 +142,35 @@ def test_who_leaves_the_queue_is_not_called() -> None:
     assert attempts.timers.waiting == 0
 
 
+def test_attempts_that_wait_for_an_answer_hold_up_nobody() -> None:
+    attempts = Attempts(1)
+    attempts.ask("alice-1", "alice-2", "alice-3")
+    attempts.unanswered("alice-1")
+    attempts.unanswered("alice-1")
+    assert attempts.came == ["alice-1", "alice-2"]
+    assert (attempts.queue.held, attempts.queue.unanswered) == (1, 1)
+    attempts.answered("alice-1")  # what has begun goes on, even beside another
+    attempts.release("alice-2")
+    assert attempts.came == ["alice-1", "alice-2"]
+    attempts.timers.advance(SLOT_SECONDS)  # counted from the answer
+    assert attempts.came == ["alice-1", "alice-2", "alice-3"]
+    attempts.answered("alice-1", "alice-3")  # too late, or never unanswered
+    assert (attempts.queue.held, attempts.queue.unanswered) == (1, 0)
+    attempts.release("alice-3")
+    assert attempts.timers.waiting == 0
+
+
+def test_only_so_many_attempts_wait_for_an_answer_and_none_for_ever() -> None:
+    attempts = Attempts(1)
+    names = [f"peer-{number}" for number in range(MAX_UNANSWERED + 2)]
+    attempts.ask(*names)
+    for name in names[:MAX_UNANSWERED]:
+        attempts.unanswered(name)
+    assert attempts.came == names[:MAX_UNANSWERED]
+    attempts.timers.advance(SLOT_SECONDS)
+    assert attempts.came == names[: MAX_UNANSWERED + 1]
+
+
 def test_a_fault_in_one_attempt_does_not_take_its_turn_along() -> None:
     timers = FakeTimers()
     queue = SlotQueue(1, timers)
@@ -199,6 +239,21 @@ def test_a_call_whose_turn_comes_while_an_offer_waits_answers_it() -> None:
     assert peer.log == ["answer sdp"]
     assert world.slots.answers.waiting == 0
     assert not peer.slots.keeps("one")
+
+
+def test_attempts_that_wait_for_an_answer_count_while_offers_of_others_wait_here() -> None:
+    world = World()
+    us, them = Peer(world.slots), Peer(world.slots, "them")
+    world.free("calls")
+    us.slots.call()
+    them.slots.offered("one", "1")
+    us.slots.set_unanswered(True)
+    them.slots.call()
+    world.timers.advance(0)
+    assert them.log == []
+    them.slots.withdrawn("one")
+    world.timers.advance(0)
+    assert them.log == ["call"]
 
 
 def test_an_offer_that_crosses_our_call_is_taken_at_once() -> None:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
 from aldis.peer.connection import PeerState
-from aldis.peer.slots import MAX_WAIT, AttemptSlots
+from aldis.peer.slots import CALLS, MAX_WAIT, AttemptSlots
+from support.patience import PATIENCE
 from support.peers import FakeTimers, Link, Side, connected, nothing_left_behind
 
 
@@ -102,3 +103,23 @@ async def test_closing_tells_whoever_waits_for_an_answer() -> None:
         await alice.until_state(PeerState.FAILED)
         assert [event.reason for event in link.events(ByeReceived, "bob")] == ["the other side has left"]
         assert busy.slots.answers.waiting == 0
+
+
+async def test_peers_that_never_answer_do_not_hold_up_those_that_do() -> None:
+    timers = FakeTimers()  # no slot ends by itself
+    slots = AttemptSlots(timers)
+    async with nothing_left_behind():
+        link, silent = Link(), Link()
+        silent.middle = lambda _: []
+        gone = [Side(silent, f"us-{number}", "gone", slots=slots) for number in range(3 * CALLS)]
+        alice, bob = Side(link, "alice", "bob", slots=slots), Side(link, "bob", "alice")
+        try:
+            for side in (*gone, alice):
+                side.peer.connect()
+            async with asyncio.timeout(PATIENCE):
+                while alice.peer.state is not PeerState.CONNECTED:
+                    timers.advance(0)
+                    await asyncio.sleep(0)
+            assert all(side.peer.state is PeerState.CONNECTING for side in gone)
+        finally:
+            await asyncio.gather(*(side.peer.close() for side in (*gone, alice, bob)))

@@ -391,7 +391,8 @@ export class PeerConnection {
     const machine = /** @type {Negotiation & Record<Input, (...values: unknown[]) => Command[]>} */ (this.#machine);
     for (const command of machine[call](...values)) this.#carryOut(command);
     const { deadline } = machine;
-    if (!machine.attempting) this.#slots.settled(machine.state === 'connected');
+    if (machine.attempting) this.#slots.setUnanswered(machine.unanswered);
+    else this.#slots.settled(machine.state === 'connected');
     this.#cancelDeadline();
     if (deadline < Infinity) {
       this.#cancelDeadline = this.#owner.timers.callLater(deadline - this.#now, () =>

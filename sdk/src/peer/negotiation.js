@@ -178,6 +178,11 @@ export class Negotiation {
     return this.#pending().length > 0;
   }
 
+  /** Whether all that is in the making waits for an answer of the other side. */
+  get unanswered() {
+    return this.#pending().every(({ phase }) => phase === 'offered');
+  }
+
   /** Whether `connect` would make a new connection. */
   get needsAttempt() {
     const { current } = this;

@@ -1,5 +1,5 @@
 /**
- * Attempts take turns: only a few peer connections are in the making at once, of all stores of a page.
+ * Attempts wait for slots: only a few peer connections are in the making at once, of all stores of a page.
  *
  * A connection costs a processor some 10 ms, so hundreds that start together make each other too late: all of them time
  * out, and nothing is connected. So an attempt waits for its slot, and its clock starts when it has it.
@@ -11,6 +11,8 @@
  *   away or gone does not hold up others. The attempt itself goes on.
  * - Where attempts take long because the machine is busy, slots last as long as those take, up to `MAX_SLOT_SECONDS`. Or
  *   all would be under way together in the end, each making the others too late.
+ * - An attempt that has sent its offer costs nothing until the answer comes, so it does not count meanwhile; there are at
+ *   most `MAX_UNANSWERED` of these. While offers of others wait here it does count: this page is too slow already.
  * - Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
  *   newest.
  * - Whatever waits is bounded, and an offer that cannot wait, or has waited too long, is refused aloud.
@@ -31,6 +33,8 @@ export const MAX_SLOT_SECONDS = 8;
 // A slot lasts so many times as long as the attempts that succeeded lately; each of them counts for so much.
 const PATIENCE = 2;
 const SMOOTHING = 0.125;
+/** Attempts of ours with a slot, those that wait for an answer too. Each has a few open sockets, and its peer may keep the offer waiting. */
+export const MAX_UNANSWERED = 64;
 /** Offers that wait, of all peers together. Each has at most 64 KiB. */
 export const MAX_WAITING = 128;
 /** The other side gives its attempt 30 s, and has to find a path within them. */
@@ -39,17 +43,22 @@ export const MAX_WAIT = 10;
 /**
  * One attempt's slot, or its place in the queue.
  * @typedef {object} Slot
- * @property {boolean} held
+ * @property {boolean} granted
  * @property {(opened?: boolean) => void} release let others have it, or leave the queue; idempotent. `opened`: the
  *   attempt has succeeded
+ * @property {(unanswered: boolean) => void} setUnanswered whether the attempt only waits for the other side's answer;
+ *   ignored unless it has the slot
  */
 
 /** The slots of one kind. */
 export class SlotQueue {
   #limit;
   #timers;
+  #busy;
+  #drained;
   #usual = 0; // seconds that an attempt takes
   #held = new Set();
+  #unanswered = new Set(); // had a slot, and wait for the other side
   /** @type {Map<unknown, { take: () => void }[]>} by owner; the first one is next */
   #lines = new Map();
   #soon = false;
@@ -57,62 +66,86 @@ export class SlotQueue {
   /**
    * @param {number} limit
    * @param {Timers} timers
+   * @param {object} [more]
+   * @param {() => boolean} [more.busy] whether attempts that wait for an answer count like the others
+   * @param {() => void} [more.drained] called when nobody waits any more
    */
-  constructor(limit, timers) {
+  constructor(limit, timers, { busy = () => false, drained = () => {} } = {}) {
     this.#limit = limit;
     this.#timers = timers;
+    this.#busy = busy;
+    this.#drained = drained;
   }
 
-  /** How many slots are taken now. */
+  /** How many attempts with a slot are at work now. */
   get held() {
     return this.#held.size;
   }
 
-  /** How many wait. */
+  /** How many attempts with a slot wait for an answer now. */
+  get unanswered() {
+    return this.#unanswered.size;
+  }
+
+  /** How many wait for a slot. */
   get waiting() {
     return [...this.#lines.values()].reduce((sum, line) => sum + line.length, 0);
   }
 
   /**
-   * A slot, which has come already if nobody waits. Otherwise `granted` is called later, not from within.
+   * A slot, granted at once if one is free and nobody waits. Otherwise `start` is called later, not from within.
    *
    * @param {unknown} owner
-   * @param {() => void} granted
+   * @param {() => void} start
    * @returns {Slot}
    */
-  ask(owner, granted) {
+  ask(owner, start) {
     let cancel = () => {};
-    let since = NaN; // when it was taken, until it is released
+    let since = NaN; // when it was taken, or the answer came; until it is released
     const end = () => {
-      if (this.#held.delete(slot)) this.#nextSoon();
+      if (this.#held.delete(slot) || this.#unanswered.delete(slot)) this.look();
+    };
+    const hold = () => {
+      cancel();
+      this.#held.add(slot);
+      since = this.#timers.time();
+      const seconds = Math.min(Math.max(SLOT_SECONDS, PATIENCE * this.#usual), MAX_SLOT_SECONDS);
+      cancel = this.#timers.callLater(seconds, end);
     };
     const slot = {
-      held: false,
+      granted: false,
       take: () => {
-        slot.held = true;
-        this.#held.add(slot);
-        since = this.#timers.time();
-        const seconds = Math.min(Math.max(SLOT_SECONDS, PATIENCE * this.#usual), MAX_SLOT_SECONDS);
-        cancel = this.#timers.callLater(seconds, end);
+        slot.granted = true;
+        hold();
       },
-      granted,
+      start,
       release: (opened = false) => {
         if (opened && since) this.#usual += SMOOTHING * (this.#timers.time() - since - this.#usual);
         since = NaN;
         cancel();
         end();
         const line = this.#lines.get(owner);
-        if (slot.held || !line?.includes(slot)) return;
+        if (slot.granted || !line?.includes(slot)) return;
         line.splice(line.indexOf(slot), 1);
         if (!line.length) this.#lines.delete(owner);
+        if (!this.#lines.size) this.#drained();
+      },
+      /** @param {boolean} unanswered */
+      setUnanswered: (unanswered) => {
+        if (unanswered && this.#held.delete(slot)) {
+          this.#unanswered.add(slot);
+          this.look();
+          // An answer takes the slot back even when others have got all: what has begun is finished first.
+        } else if (!unanswered && this.#unanswered.delete(slot)) hold();
       },
     };
-    if (this.held < this.#limit && !this.#lines.size) slot.take();
+    if (!this.#lines.size && this.#free) slot.take();
     else this.#lines.set(owner, [...(this.#lines.get(owner) ?? []), slot]);
     return slot;
   }
 
-  #nextSoon() {
+  /** Give slots to those that wait, soon, as far as some are free. */
+  look() {
     if (this.#soon || !this.#lines.size) return;
     this.#soon = true;
     // No timer: those of a hidden tab are throttled.
@@ -122,16 +155,22 @@ export class SlotQueue {
     });
   }
 
+  get #free() {
+    const all = this.held + this.unanswered;
+    return (this.#busy() ? all : this.held) < this.#limit && all < MAX_UNANSWERED;
+  }
+
   #next() {
     const [first] = this.#lines;
-    if (!first || this.held >= this.#limit) return;
+    if (!first || !this.#free) return;
     const [owner, line] = first;
-    const slot = /** @type {ReturnType<SlotQueue['ask']> & { take: () => void, granted: () => void }} */ (line.shift());
+    const slot = /** @type {ReturnType<SlotQueue['ask']> & { take: () => void, start: () => void }} */ (line.shift());
     this.#lines.delete(owner);
     if (line.length) this.#lines.set(owner, line); // behind all others
     slot.take();
-    this.#nextSoon(); // before the call, which may throw
-    slot.granted();
+    this.look(); // before the call, which may throw
+    if (!this.#lines.size) this.#drained();
+    slot.start();
   }
 }
 
@@ -144,8 +183,9 @@ export class AttemptSlots {
    */
   constructor(timers, calls = CALLS, answers = ANSWERS) {
     this.timers = timers;
-    this.calls = new SlotQueue(calls, timers);
-    this.answers = new SlotQueue(answers, timers);
+    this.answers = new SlotQueue(answers, timers, { drained: () => this.calls.look() });
+    // While offers of others wait here, this page is too slow already.
+    this.calls = new SlotQueue(calls, timers, { busy: () => this.answers.waiting > 0 });
   }
 }
 
@@ -181,7 +221,7 @@ export class PeerSlots {
 
   /** Whether a call of ours waits. */
   get calling() {
-    return this.#call?.held === false;
+    return this.#call?.granted === false;
   }
 
   /**
@@ -200,7 +240,7 @@ export class PeerSlots {
         this.#take(); // their call is there already: one of ours would cross it
       else this.#to.call();
     });
-    if (this.#call.held) this.#to.call();
+    if (this.#call.granted) this.#to.call();
   }
 
   /**
@@ -211,12 +251,12 @@ export class PeerSlots {
   offered(name, offer) {
     const { answers, timers } = this.#slots;
     this.#drop('replaced by a newer attempt');
-    if (this.#call?.held || this.#answer?.held) this.#to.answer(name, offer);
+    if (this.#call?.granted || this.#answer?.granted) this.#to.answer(name, offer);
     else if (answers.waiting >= MAX_WAITING) this.#to.refuse(name, offer, 'busy');
     else {
       this.#waits = { name, offer, cancel: () => {} };
       this.#answer = answers.ask(this.#owner, () => this.#take());
-      if (this.#answer.held) this.#take();
+      if (this.#answer.granted) this.#take();
       else this.#waits.cancel = timers.callLater(MAX_WAIT, () => this.#drop('busy'));
     }
   }
@@ -230,15 +270,23 @@ export class PeerSlots {
   }
 
   /**
+   * Whether the call of ours that is under way only waits for its answer.
+   * @param {boolean} unanswered
+   */
+  setUnanswered(unanswered) {
+    this.#call?.setUnanswered(unanswered);
+  }
+
+  /**
    * No attempt is under way any more: it failed, or its channel is open.
    * @param {boolean} opened
    */
   settled(opened) {
-    if (this.#call?.held) {
+    if (this.#call?.granted) {
       this.#call.release(opened);
       this.#call = null;
     }
-    if (this.#answer?.held) {
+    if (this.#answer?.granted) {
       this.#answer.release(opened);
       this.#answer = null;
     }
@@ -259,7 +307,7 @@ export class PeerSlots {
     const waits = this.#waits;
     this.#waits = null;
     waits?.cancel();
-    if (this.#answer?.held === false) {
+    if (this.#answer?.granted === false) {
       this.#answer.release();
       this.#answer = null;
     }

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import {
   AttemptSlots,
   MAX_SLOT_SECONDS,
+  MAX_UNANSWERED,
   MAX_WAIT,
   MAX_WAITING,
   PeerSlots,
@@ -28,7 +29,7 @@ class Attempts {
   ask(...names) {
     for (const name of names) {
       this.slots[name] = this.queue.ask(name.split('-')[0], () => this.came.push(name));
-      if (this.slots[name].held) this.came.push(name);
+      if (this.slots[name].granted) this.came.push(name);
     }
   }
 
@@ -98,6 +99,40 @@ test('who leaves the queue is not called', async () => {
   assert.equal(attempts.timers.waiting, 0);
 });
 
+test('attempts that wait for an answer hold up nobody', async () => {
+  const attempts = new Attempts(1);
+  attempts.ask('alice-1', 'alice-2', 'alice-3');
+  attempts.slots['alice-1'].setUnanswered(true);
+  attempts.slots['alice-1'].setUnanswered(true);
+  await settle();
+  assert.deepEqual(attempts.came, ['alice-1', 'alice-2']);
+  assert.deepEqual([attempts.queue.held, attempts.queue.unanswered], [1, 1]);
+  attempts.slots['alice-1'].setUnanswered(false); // what has begun goes on, even beside another
+  await attempts.release('alice-2');
+  assert.deepEqual(attempts.came, ['alice-1', 'alice-2']);
+  attempts.timers.advance(SLOT_SECONDS); // counted from the answer
+  await settle();
+  assert.deepEqual(attempts.came, ['alice-1', 'alice-2', 'alice-3']);
+  for (const name of ['alice-1', 'alice-3']) attempts.slots[name].setUnanswered(false); // too late, or never unanswered
+  assert.deepEqual([attempts.queue.held, attempts.queue.unanswered], [1, 0]);
+  await attempts.release('alice-3');
+  assert.equal(attempts.timers.waiting, 0);
+});
+
+test('only so many attempts wait for an answer, and none for ever', async () => {
+  const attempts = new Attempts(1);
+  const names = Array.from({ length: MAX_UNANSWERED + 2 }, (_, number) => `peer-${number}`);
+  attempts.ask(...names);
+  for (const name of names.slice(0, MAX_UNANSWERED)) {
+    attempts.slots[name].setUnanswered(true);
+    await settle();
+  }
+  assert.deepEqual(attempts.came, names.slice(0, MAX_UNANSWERED));
+  attempts.timers.advance(SLOT_SECONDS);
+  await settle();
+  assert.deepEqual(attempts.came, names.slice(0, MAX_UNANSWERED + 1));
+});
+
 /** Slots of which all are taken by others, until `free`; and the peer that is looked at. */
 class World {
   timers = new FakeTimers();
@@ -138,6 +173,22 @@ test('a call whose slot comes while an offer waits answers it', async () => {
   await world.free('calls');
   assert.deepEqual(world.log, ['answer one sdp']);
   assert.equal(world.slots.answers.waiting, 0);
+});
+
+test('attempts that wait for an answer count while offers of others wait here', async () => {
+  const world = new World();
+  const log = [];
+  const them = world.another('them', log);
+  await world.free('calls');
+  world.peer.call();
+  them.offered('one', '1');
+  world.peer.setUnanswered(true);
+  them.call();
+  await settle();
+  assert.deepEqual(log, []);
+  them.withdrawn('one');
+  await settle();
+  assert.deepEqual(log, ['call']);
 });
 
 test('an offer that crosses our call is taken at once', async () => {

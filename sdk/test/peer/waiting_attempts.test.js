@@ -1,7 +1,7 @@
 /** Attempts of PeerConnections that wait for their slot: few at once, and nothing is lost meanwhile. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { AttemptSlots, CALLS, MAX_WAIT, SLOT_SECONDS } from '../../src/peer/slots.js';
+import { AttemptSlots, CALLS, MAX_UNANSWERED, MAX_WAIT, SLOT_SECONDS } from '../../src/peer/slots.js';
 import { end, Link, pass, quiet, Side, until } from '../support/peers.js';
 
 /** alice, and bob whose slots are all taken by others until `free`. */
@@ -14,21 +14,37 @@ async function busy() {
   return { link, alice, bob, slots, timers: link.timers, free: () => others.forEach((slot) => slot.release()) };
 }
 
-test('a page that calls forty peers at once has few attempts under way', async () => {
+test('a page that calls a hundred peers at once has few attempts under way', async () => {
   const link = new Link();
   const slots = new AttemptSlots(link.timers);
   link.middle = () => []; // nobody answers
-  const names = Array.from({ length: 40 }, (_, number) => `peer-${number}`);
+  const names = Array.from({ length: 2 * MAX_UNANSWERED }, (_, number) => `peer-${number}`);
   const sides = await Promise.all(names.map((name) => Side.make(link, 'us', name, { slots })));
   for (const side of sides) side.peer.connect();
   await quiet();
-  assert.equal(link.of('offerReceived').length, CALLS);
+  assert.equal(link.of('offerReceived').length, MAX_UNANSWERED);
   assert(sides.every((side) => side.states.join() === 'connecting'));
   assert.deepEqual([...new Set(sides.map((side) => side.peer.clockFrom))], [1000, null]);
   await pass(link, SLOT_SECONDS);
-  assert.equal(link.of('offerReceived').length, 2 * CALLS);
+  assert.equal(link.of('offerReceived').length, 2 * MAX_UNANSWERED);
   await Promise.all(sides.map((side) => side.peer.close()).concat(pass(link, 1)));
   assert.deepEqual([slots.calls.waiting, slots.calls.held], [0, 0]);
+});
+
+test('peers that never answer do not hold up those that do', async () => {
+  const [link, silent] = [new Link(), new Link()];
+  silent.middle = () => [];
+  const slots = new AttemptSlots(link.timers);
+  const names = Array.from({ length: 3 * CALLS }, (_, number) => `us-${number}`);
+  const gone = await Promise.all(names.map((name) => Side.make(silent, name, 'gone', { slots })));
+  const alice = await Side.make(link, 'alice', 'bob', { slots });
+  const bob = await Side.make(link, 'bob', 'alice');
+  for (const side of [...gone, alice]) side.peer.connect();
+  await alice.until('connected'); // while no time passes
+  assert(gone.every((side) => side.peer.state === 'connecting'));
+  for (const side of gone) void side.peer.close();
+  await pass(silent, 1);
+  await end({ link, alice, bob });
 });
 
 test('an offer waits with its candidates, and connects when its slot comes', async () => {

@@ -339,7 +339,9 @@ class PeerConnection:
                 self._carry_out(self._todo.popleft(), offer, sender)
         finally:
             self._working = False
-        if not self._machine.attempting:
+        if self._machine.attempting:
+            self._slots.set_unanswered(self._machine.unanswered)
+        else:
             self._slots.settled(opened=self._machine.state is PeerState.CONNECTED)
         self._set_timer()
         self._note_state()

@@ -206,6 +206,11 @@ class Negotiation:
         return bool(self._pending())
 
     @property
+    def unanswered(self) -> bool:
+        """Whether all that is in the making waits for an answer of the other side."""
+        return all(attempt.phase is Phase.OFFERED for attempt in self._pending())
+
+    @property
     def needs_attempt(self) -> bool:
         """Whether `connect` would make a new connection."""
         current = self.current

@@ -1,4 +1,4 @@
-"""Attempts take turns: only a few peer connections are in the making at once, of all stores of an event loop.
+"""Attempts wait for slots: only a few peer connections are in the making at once, of all stores of an event loop.
 
 A connection costs a processor some 10 ms, so hundreds that start together make each other too late: all of them time
 out, and nothing is connected. So an attempt waits for its slot, and its clock starts when it has it.
@@ -11,6 +11,8 @@ Rules:
   away or gone does not hold up others. The attempt itself goes on.
 * Where attempts take long because the machine is busy, slots last as long as those take, up to `MAX_SLOT_SECONDS`. Or
   all would be under way together in the end, each making the others too late.
+* An attempt that has sent its offer costs nothing until the answer comes, so it does not count meanwhile; there are at
+  most `MAX_UNANSWERED` of these. While offers of others wait here it does count: this program is too slow already.
 * Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
   newest.
 * Whatever waits is bounded, and an offer that cannot wait, or has waited too long, is refused aloud: its sender may
@@ -41,31 +43,34 @@ MAX_SLOT_SECONDS: Final = 8.0
 # A slot lasts so many times as long as the attempts that succeeded lately; each of them counts for so much.
 _PATIENCE: Final = 2.0
 _SMOOTHING: Final = 0.125
+# Attempts of ours with a slot, also those that wait for an answer. Each has a few open sockets, and its peer may keep
+# the offer waiting.
+MAX_UNANSWERED: Final = 64
 # Offers that wait, of all peers together. Each has at most 64 KiB.
 MAX_WAITING: Final = 128
 # The other side gives its attempt 30 s, and has to find a path within them. Not reached unless all slots run out.
 MAX_WAIT: Final = 10.0
 
 
-class _Timer(Protocol):
+class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
-class _Timers(Protocol):
+class Timers(Protocol):
     def time(self) -> float: ...
 
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> _Timer: ...
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer: ...
 
 
 class Slot:
     """One attempt's slot, or its place in the queue. Ends by `release`."""
 
-    def __init__(self, queue: SlotQueue, owner: Hashable, granted: Callable[[], None]) -> None:
-        self.held = False
+    def __init__(self, queue: SlotQueue, owner: Hashable, start: Callable[[], None]) -> None:
+        self.granted = False
         self.owner: Final = owner
-        self.granted: Final = granted
-        self.timer: _Timer | None = None
-        self.since = 0.0  # when it was taken
+        self.start: Final = start
+        self.timer: Timer | None = None
+        self.since = 0.0  # when it was taken, or the answer came
         self._queue: SlotQueue | None = queue
 
     def release(self, *, opened: bool = False) -> None:
@@ -74,33 +79,56 @@ class Slot:
         if queue is not None:
             queue.released(self, opened=opened)
 
+    def set_unanswered(self, unanswered: bool) -> None:
+        """Whether the attempt only waits for the other side's answer. Ignored unless it has the slot."""
+        if self._queue is not None and self.granted:
+            self._queue.set_unanswered(self, unanswered)
+
 
 class SlotQueue:
     """The slots of one kind."""
 
-    def __init__(self, limit: int, timers: _Timers) -> None:
-        self.most = 0  # that were held at once, for those who watch
+    def __init__(
+        self,
+        limit: int,
+        timers: Timers,
+        *,
+        busy: Callable[[], bool] = lambda: False,
+        drained: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`busy` says whether attempts that wait for an answer count like the others. `drained` is called when nobody
+        waits any more."""
+        self.most = 0  # that were held at once, for tests and benchmarks
         self._limit = limit
         self._timers = timers
+        self._busy = busy
+        self._drained = drained
         self._usual = 0.0  # seconds that an attempt takes
         self._held: set[Slot] = set()
+        self._unanswered: set[Slot] = set()  # had a slot, and wait for the other side
         self._waiting: OrderedDict[Hashable, deque[Slot]] = OrderedDict()  # by owner; the first one is next
-        self._soon: _Timer | None = None
+        self._soon: Timer | None = None
 
     @property
     def held(self) -> int:
-        """How many slots are taken now."""
+        """How many attempts with a slot are at work now."""
         return len(self._held)
 
     @property
+    def unanswered(self) -> int:
+        """How many attempts with a slot wait for an answer now."""
+        return len(self._unanswered)
+
+    @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many wait for a slot."""
         return sum(map(len, self._waiting.values()))
 
-    def ask(self, owner: Hashable, granted: Callable[[], None]) -> Slot:
-        """A slot, which has come already if nobody waits. Otherwise `granted` is called later, not from within."""
-        slot = Slot(self, owner, granted)
-        if len(self._held) < self._limit and not self._waiting:
+    def ask(self, owner: Hashable, start: Callable[[], None]) -> Slot:
+        """A slot, granted at once if one is free and nobody waits. Otherwise `start` is called later, not from
+        within."""
+        slot = Slot(self, owner, start)
+        if not self._waiting and self._free():
             self._take(slot)
         else:
             self._waiting.setdefault(owner, deque()).append(slot)
@@ -108,7 +136,7 @@ class SlotQueue:
 
     def released(self, slot: Slot, *, opened: bool) -> None:
         """For `Slot.release`."""
-        if slot.held:
+        if slot.granted:
             if opened:
                 self._usual += _SMOOTHING * (self._timers.time() - slot.since - self._usual)
             if slot.timer is not None:
@@ -119,10 +147,38 @@ class SlotQueue:
         line.remove(slot)
         if not line:
             del self._waiting[slot.owner]
+            self._look_whether_drained()
+
+    def set_unanswered(self, slot: Slot, unanswered: bool) -> None:
+        """For `Slot.set_unanswered`. An answer takes the slot back even when others have got all: what has begun is
+        finished first."""
+        before, after = (self._held, self._unanswered) if unanswered else (self._unanswered, self._held)
+        if slot not in before:
+            return
+        before.discard(slot)
+        after.add(slot)
+        if unanswered:
+            self.look()
+            return
+        if slot.timer is not None:
+            slot.timer.cancel()
+        self._hold(slot)
+
+    def look(self) -> None:
+        """Give slots to those that wait, soon, as far as some are free."""
+        if self._waiting and self._soon is None:
+            self._soon = self._timers.call_later(0, self._next)
+
+    def _free(self) -> bool:
+        both = len(self._held) + len(self._unanswered)
+        return (both if self._busy() else len(self._held)) < self._limit and both < MAX_UNANSWERED
 
     def _take(self, slot: Slot) -> None:
-        slot.held = True
+        slot.granted = True
         self._held.add(slot)
+        self._hold(slot)
+
+    def _hold(self, slot: Slot) -> None:
         self.most = max(self.most, len(self._held))
         slot.since = self._timers.time()
         seconds = min(max(SLOT_SECONDS, _PATIENCE * self._usual), MAX_SLOT_SECONDS)
@@ -130,30 +186,37 @@ class SlotQueue:
 
     def _end(self, slot: Slot) -> None:
         self._held.discard(slot)
-        if self._waiting and self._soon is None:
-            self._soon = self._timers.call_later(0, self._next)
+        self._unanswered.discard(slot)
+        self.look()
 
     def _next(self) -> None:
         self._soon = None
-        while self._waiting and len(self._held) < self._limit:
+        while self._waiting and self._free():
             owner, line = self._waiting.popitem(last=False)
             slot = line.popleft()
             if line:
                 self._waiting[owner] = line  # behind all others
             self._take(slot)
             try:
-                slot.granted()
+                slot.start()
             except BaseException:
                 self._end(slot)  # the others still have their slots
                 raise
+        self._look_whether_drained()
+
+    def _look_whether_drained(self) -> None:
+        if not self._waiting:
+            self._drained()
 
 
 class AttemptSlots:
     """All slots of an event loop: `AttemptSlots.of(loop)`."""
 
-    def __init__(self, timers: _Timers, *, calls: int = CALLS, answers: int = ANSWERS) -> None:
-        self.calls: Final = SlotQueue(calls, timers)
-        self.answers: Final = SlotQueue(answers, timers)
+    def __init__(self, timers: Timers, *, calls: int = CALLS, answers: int = ANSWERS) -> None:
+        self.answers: Final = SlotQueue(answers, timers, drained=lambda: self.calls.look())
+        # While offers of others wait here, this program is too slow already, and the answers that it waits for may
+        # have to be made by itself.
+        self.calls: Final = SlotQueue(calls, timers, busy=lambda: self.answers.waiting > 0)
         self.timers: Final = timers
 
     @classmethod
@@ -190,12 +253,12 @@ class PeerSlots(Generic[_T]):
         self._call: Slot | None = None
         self._answer: Slot | None = None
         self._offer: tuple[str, _T] | None = None  # that waits
-        self._patience: _Timer | None = None
+        self._patience: Timer | None = None
 
     @property
     def calling(self) -> bool:
         """Whether a call of ours waits."""
-        return self._call is not None and not self._call.held
+        return self._call is not None and not self._call.granted
 
     def keeps(self, name: str) -> bool:
         """Whether the offer of that name waits."""
@@ -205,7 +268,7 @@ class PeerSlots(Generic[_T]):
         """Start a call of ours when its slot comes, unless one waits."""
         if self._call is None:
             self._call = self._slots.calls.ask(self._owner, self._call_granted)
-            if self._call.held:
+            if self._call.granted:
                 self._start_call()
 
     def offered(self, name: str, offer: _T) -> None:
@@ -219,7 +282,7 @@ class PeerSlots(Generic[_T]):
             return
         self._offer = (name, offer)
         self._answer = self._slots.answers.ask(self._owner, self._answer_granted)
-        if self._answer.held:
+        if self._answer.granted:
             self._answer_granted()
         else:
             self._patience = self._slots.timers.call_later(MAX_WAIT, lambda: self._drop_offer("busy"))
@@ -229,12 +292,17 @@ class PeerSlots(Generic[_T]):
         if self.keeps(name):
             self._drop_offer(None)
 
+    def set_unanswered(self, unanswered: bool) -> None:
+        """Whether the call of ours that is under way only waits for its answer."""
+        if self._call is not None:
+            self._call.set_unanswered(unanswered)
+
     def settled(self, *, opened: bool) -> None:
         """No attempt is under way any more: it failed, or its channel is open."""
-        if self._call is not None and self._call.held:
+        if self._call is not None and self._call.granted:
             self._call.release(opened=opened)
             self._call = None
-        if self._answer is not None and self._answer.held:
+        if self._answer is not None and self._answer.granted:
             self._answer.release(opened=opened)
             self._answer = None
 
@@ -247,7 +315,7 @@ class PeerSlots(Generic[_T]):
         self._call = self._answer = None
 
     def _has_slot(self) -> bool:
-        return any(slot is not None and slot.held for slot in (self._call, self._answer))
+        return any(slot is not None and slot.granted for slot in (self._call, self._answer))
 
     def _call_granted(self) -> None:
         if self._offer is not None:
@@ -260,7 +328,7 @@ class PeerSlots(Generic[_T]):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if self._answer is not None and not self._answer.held:
+        if self._answer is not None and not self._answer.granted:
             self._answer.release()
             self._answer = None
         if waited is not None:
