@@ -31,11 +31,21 @@ store.onCall((call) => {
   call.accept();
   // @ts-expect-error how it is done is not shown
   call.begin();
+  // @ts-expect-error it ends by end()
+  call.state = 'ended';
+  // @ts-expect-error it is the other user
+  call.userId = 'carol';
 });
 const transfer = store.sendFile('bob', new Blob(['text']));
 await transfer.finished;
 // @ts-expect-error how it is done is not shown
-transfer.hear();
+transfer.move();
+// @ts-expect-error it ends by cancel()
+transfer.state = 'cancelled';
+// @ts-expect-error the name is the sender's
+transfer.name = 'x';
+// @ts-expect-error a sink has a name
+transfer.accept(new WritableStream());
 await store.send('bob', 'x').catch((error) => error.sequence).finally(() => {});
 const { done, delivered } = store.send('bob', 'x');
 // @ts-expect-error how it is done is not shown

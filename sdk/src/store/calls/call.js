@@ -17,7 +17,7 @@
  * It does not know how tracks are negotiated, and never stops a track: camera and microphone are the application's.
  */
 import { Callbacks } from '../../client/callbacks.js';
-import { FeatureMissing, PeerConnectionFailed, StateError } from '../../errors.js';
+import { ConfigError, FeatureMissing, PeerConnectionFailed, StateError } from '../../errors.js';
 import { clean } from '../../protocol/codec.js';
 import { CALLS } from '../../protocol/names.js';
 import { bind } from '../../proxies.js';
@@ -51,6 +51,15 @@ export const AWAY_SECONDS = 30;
  * What is for `CallService` alone is static, so that applications do not see it at their calls.
  */
 export class Call {
+  // As fields, since TypeScript takes `@readonly` for no property that a constructor makes.
+  /** The other user. @readonly */
+  userId;
+  /** @readonly @type {'in' | 'out'} */
+  direction;
+  /** Whether the caller offers sound. @readonly */
+  audio;
+  /** Whether the caller offers pictures. @readonly */
+  video;
   /** @type {CallState} */
   #state = 'ringing';
   /** @type {string | null} */
@@ -83,13 +92,9 @@ export class Call {
    */
   constructor(calls, peer, { id, audio, video }, stream) {
     this.#id = id;
-    /** The other user. */
     this.userId = peer.userId;
-    /** @type {'in' | 'out'} */
     this.direction = stream === undefined ? 'in' : 'out';
-    /** Whether the caller offers sound. */
     this.audio = audio;
-    /** Whether the caller offers pictures. */
     this.video = video;
     this.#promised = !!stream && (audio || video);
     this.#localStream = stream ?? null;
@@ -137,11 +142,13 @@ export class Call {
   }
 
   /**
-   * Take the call. Throws `StateError` when it is not ringing here (any more: stop the tracks then).
+   * Take the call. Throws `StateError` when it is not ringing here (any more: stop the tracks then), and `ConfigError` for
+   * what is no stream.
    *
    * @param {MediaStream | null} [stream] What the caller is to hear and see; null to only listen and look.
    */
   accept(stream = null) {
+    checkStream(stream);
     if (!rings(this, 'in')) throw new StateError('the call is not ringing here');
     this.#localStream = stream;
     this.#open(() => this.#say({ type: 'call-accept', id: this.id, ...mediaOf(stream) }));
@@ -167,11 +174,13 @@ export class Call {
   }
 
   /**
-   * Send another stream from now on, or the same one with other tracks. Throws `StateError` when the call has ended.
+   * Send another stream from now on, or the same one with other tracks. Throws `StateError` when the call has ended, and
+   * `ConfigError` for what is no stream.
    *
    * @param {MediaStream | null} stream
    */
   replaceStream(stream) {
+    checkStream(stream);
     if (this.state === 'ended') throw new StateError('the call has ended');
     this.#localStream = stream;
     this.#send(stream);
@@ -420,6 +429,15 @@ export function attempt(peer, message) {
  * @param {'in' | 'out'} direction
  */
 export const rings = (call, direction) => call.state === 'ringing' && call.direction === direction;
+
+/**
+ * Throws `ConfigError` for what is no stream, such as the promise of one.
+ *
+ * @param {MediaStream | null} stream
+ */
+function checkStream(stream) {
+  if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
+}
 
 /** @param {MediaStream | null} stream */
 export const mediaOf = (stream) => ({

@@ -38,6 +38,26 @@ import { safeMime, safeName } from '../messages/control.js';
  * What is for `Job` alone is static, so that applications do not see it at their transfers.
  */
 export class Transfer {
+  // As fields, since TypeScript takes `@readonly` for no property that a constructor makes.
+  /** @readonly */
+  id;
+  /** @readonly */
+  userId;
+  /** @readonly */
+  direction;
+  /** @readonly */
+  name;
+  /** @readonly */
+  size;
+  /** @readonly */
+  mime;
+  /**
+   * Resolves when the file is whole and written; rejects with `error`, which nobody has to handle.
+   *
+   * @readonly
+   * @type {Promise<void>}
+   */
+  finished;
   /** @type {TransferState} */
   #state = 'offered';
   #transferred = 0;
@@ -56,24 +76,12 @@ export class Transfer {
    * @param {Omit<FileOffer, 'type'>} offer
    */
   constructor(owner, userId, direction, { id, name, size, mime }) {
-    /** @readonly */
     this.id = id;
-    /** @readonly */
     this.userId = userId;
-    /** @readonly */
     this.direction = direction;
-    /** @readonly */
     this.name = safeName(name);
-    /** @readonly */
     this.size = size;
-    /** @readonly */
     this.mime = safeMime(mime);
-    /**
-     * Resolves when the file is whole and written; rejects with `error`, which nobody has to handle.
-     *
-     * @readonly
-     * @type {Promise<void>}
-     */
     this.finished = new Promise((resolve, reject) => {
       this.#watchers.add(({ state, error }) => (error ? reject(error) : state === 'done' && resolve()));
     });

@@ -18,6 +18,10 @@ import { SELF } from '../../proxies.js';
  * @implements {PromiseLike<void>}
  */
 export class Delivery {
+  /** @readonly */
+  userId;
+  /** @readonly */
+  sequence;
   /** @type {DeliveryFailed | null | undefined} null: it has arrived. undefined: nobody knows yet. */
   #error;
   /** @type {Promise<void> | null} */
@@ -32,9 +36,7 @@ export class Delivery {
    * @param {number} sequence Its number among those sent to them.
    */
   constructor(userId, sequence) {
-    /** @readonly */
     this.userId = userId;
-    /** @readonly */
     this.sequence = sequence;
   }
 

@@ -409,6 +409,19 @@ test('messages about calls that are not known here, or from the wrong side, chan
   assert.deepEqual([stranger.messages(), stranger.changes], [[], 0]);
 });
 
+test('the promise of a stream is no stream', () => {
+  const { alice, bob, deliver } = pair();
+  const call = alice.calls.call(alice.peer, null);
+  deliver();
+  const [incoming] = bob.incoming;
+  const wrong = /** @type {any} */ (Promise.resolve(null));
+  const fault = { name: 'ConfigError', setting: 'stream' };
+  assert.throws(() => incoming.accept(wrong), fault);
+  assert.equal(incoming.state, 'ringing');
+  incoming.accept();
+  assert.throws(() => call.replaceStream(wrong), fault);
+});
+
 test('a caller cannot accept its own call for us', () => {
   const bob = new End('alice.');
   bob.hear({ type: 'call-offer', id: ID, audio: true, video: true });
