@@ -70,7 +70,7 @@ types: $(STAMPS)/docs $(STAMPS)/sdk
 sdk: system $(STAMPS)/dev $(STAMPS)/sdk ## the unit tests of the browser SDK, with coverage
 	tools/netns.sh $(NPM) test
 
-web: $(STAMPS)/sdk ## build the browser SDK into the page's folder, src/aldis/web (needs node and npm)
+web: $(STAMPS)/sdk ## build page and browser SDK into src/aldis/web (needs node and npm)
 	$(NPM) run build
 
 # Broken links are failures (mkdocs.yml). NO_MKDOCS_2_WARNING: what the theme says about its own future at each build.

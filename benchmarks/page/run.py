@@ -6,9 +6,9 @@ A real server with TLS, a real Chromium with the screen of a phone, and a line b
 (`line.py`). Usable is when the name can be typed in, by the browser's own clock, from the start of the navigation. The
 first visit is with an empty cache; the next is a reload, with the cache that it left.
 
-What is compared in each round: the page as it is served; the same page made into one script and one style sheet by
-esbuild, which is the least that it can cost; and, with `--beside NAME=FOLDER`, the page of another checkout. A ratio is
-taken within a round, and the median of all rounds counts.
+What is compared in each round: the page as it is served; the same page with all that it loads later in one script; and,
+with `--beside NAME=FOLDER`, the page of another checkout. A ratio is taken within a round, and the median of all rounds
+counts.
 
 It tells what it has found; it keeps nothing.
 """
@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import base64
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -101,17 +100,16 @@ class Load:
 
 
 def one_file(page: Path, folder: Path) -> Path:
-    """The page as a bundler makes it: one script and one style sheet, beside `index.html`."""
+    """All of the page in one script and one style sheet, beside `index.html`: nothing is loaded later."""
     folder.mkdir(parents=True)
-    index = (page / "index.html").read_text()
-    sheets = re.findall(r'<link rel="stylesheet" href="(.*?)" />', index)
-    (folder / "look.css").write_text("\n".join((page / sheet).read_text() for sheet in sheets))
     esbuild = ROOT / "sdk" / "node_modules" / ".bin" / "esbuild"
-    command = [esbuild, page / "main.js", "--bundle", "--format=esm", "--minify", f"--outfile={folder / 'main.js'}"]
-    subprocess.run([*map(str, command), "--log-level=error"], check=True)
-    index = re.sub(r'\s*<link rel="modulepreload".*?/>', "", index)
-    index = re.sub(r'\s*<link rel="stylesheet".*?/>', "", index)
-    (folder / "index.html").write_text(index.replace("</title>", '</title><link rel="stylesheet" href="look.css" />'))
+    for source in ("main.js", "look/look.css"):
+        options = ["--bundle", "--format=esm", "--minify", "--preserve-symlinks", "--log-level=error"]
+        command = [esbuild, page / source, *options, f"--outfile={folder / Path(source).name}"]
+        modules = {"NODE_PATH": str(ROOT / "sdk" / "node_modules")}
+        subprocess.run(list(map(str, command)), check=True, env={**os.environ, **modules})
+    index = (page / "index.html").read_text()
+    (folder / "index.html").write_text(index.replace('"look/look.css"', '"look.css"'))
     shutil.copy(page / "icon.svg", folder)
     return folder
 
@@ -174,9 +172,10 @@ async def measure(lines: Sequence[Line], rounds: int, slower: float, beside: dic
         files = make_certificates(Path(place), host=FAR)
         page = ROOT / "src" / "aldis" / "web"
         async with AsyncExitStack() as stack:
+            least = one_file(page / "src" / "page", Path(place) / "least" / "web")
             sites = [
                 await serve(stack, OURS, ROOT / "src", page, files),
-                await serve(stack, LEAST, ROOT / "src", one_file(page, Path(place) / "least" / "web"), files),
+                await serve(stack, LEAST, ROOT / "src", least, files),
             ]
             for name, folder in beside.items():
                 sites.append(await serve(stack, name, folder / "src", folder / "src" / "aldis" / "web", files))

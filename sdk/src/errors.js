@@ -135,6 +135,25 @@ export class TooManyPeers extends LimitReached {
 /** Something outside this program failed, refused or misbehaved. */
 export class RemoteError extends AldisError {}
 
+/**
+ * A part of the SDK that is loaded when it is first used did not come. Nothing is lost, and the call may be made again.
+ * Where the server was updated since the page was loaded, only a reload of the page helps.
+ */
+export class LoadFailed extends RemoteError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /**
+   * @param {string} part `files` or `calls`.
+   * @param {ErrorOptions} [options]
+   */
+  constructor(part, options) {
+    super(`cannot load the part for ${part}: try again, or reload the page if its server was updated`, options);
+    /** @readonly */
+    this.part = part;
+  }
+}
+
 /** Anything that goes wrong between this client and the signaling server. */
 export class SignalingError extends RemoteError {}
 
@@ -400,6 +419,7 @@ for (const [name, type] of Object.entries({
   QueueFull,
   TooManyPeers,
   RemoteError,
+  LoadFailed,
   SignalingError,
   ServerUnreachable,
   ConnectionLost,

@@ -32,6 +32,7 @@ const MADE = {
   PeerRefused: new errors.PeerRefused('bob', 'too many peers', 'too-many-peers', 30),
   DeliveryFailed: new errors.DeliveryFailed('bob', 7, 'gone'),
   FeatureMissing: new errors.FeatureMissing('bob', 'calls'),
+  LoadFailed: new errors.LoadFailed('files'),
   TransferFailed: new errors.TransferFailed('bob', 'a.txt', 'declined'),
 };
 const BRANCHES = ['AldisError', 'UsageError', 'LimitReached', 'RemoteError', 'SignalingError', 'PeerError'];
@@ -75,6 +76,7 @@ test('what may succeed later is temporary', () => {
       'PeerUnknown',
       'PeerConnectionFailed',
       'PeerRefused',
+      'LoadFailed',
     ],
   );
 });

@@ -142,7 +142,7 @@ for (const [way, wrap] of Object.entries(WAYS)) {
         });
       });
     let offered = some();
-    const sent = wrap(alice.sendFile(b, new Blob(['three words long']), { name: 'words.txt' }));
+    const sent = wrap(await alice.sendFile(b, new Blob(['three words long']), { name: 'words.txt' }));
     sent.subscribe(({ state, transferred }) => incoming.push(`${state} ${transferred}`));
     const got = await offered;
     assert.equal(got.name, 'words.txt');
@@ -153,11 +153,11 @@ for (const [way, wrap] of Object.entries(WAYS)) {
     assert.deepEqual(incoming, ['offered 0', 'running 0', 'done 16']);
     assert.equal(await got.blob?.size, 16);
     offered = some();
-    const declined = wrap(alice.sendFile(b, new Blob(['x'])));
+    const declined = wrap(await alice.sendFile(b, new Blob(['x'])));
     (await offered).decline('no');
     await assert.rejects(declined.finished, /declined: no/);
     assert.equal(declined.state, 'declined');
-    const cancelled = wrap(alice.sendFile(b, new Blob(['x'])));
+    const cancelled = wrap(await alice.sendFile(b, new Blob(['x'])));
     cancelled.cancel('no more');
     assert.match(cancelled.error.message, /no more/);
   });
@@ -166,7 +166,7 @@ for (const [way, wrap] of Object.entries(WAYS)) {
     const { alice, bob, b } = await pair(t);
     const ringing = new Promise((resolve) => bob.onCall((call) => resolve(wrap(call))));
     const states = [];
-    const call = wrap(alice.call(b, camera('audio')));
+    const call = wrap(await alice.call(b, camera('audio')));
     const stop = call.subscribe(({ state }) => states.push(state));
     const theirs = await ringing;
     assert.deepEqual([theirs.audio, theirs.video, theirs.id], [true, false, call.id]);
@@ -180,7 +180,7 @@ for (const [way, wrap] of Object.entries(WAYS)) {
     assert.deepEqual([call.state, call.reason, call.error], ['ended', 'enough', null]);
     assert.equal(states[0], 'ringing');
     assert.equal(theirs.state, 'ended');
-    const other = wrap(alice.call(b));
+    const other = wrap(await alice.call(b));
     other.decline('changed my mind');
     assert.equal(other.reason, 'changed my mind');
   });
@@ -218,7 +218,12 @@ test('frameworks leave our objects as they are: what is put in is what comes out
   const world = new World(t, server.url);
   const [a, b] = [`alice-${++users}`, `bob-${users}`];
   const [alice] = await Promise.all([world.join(a), world.join(b)]);
-  const objects = [...(await OURS()), alice.send(b, 'x'), alice.sendFile(b, new Blob(['x'])), alice.call(b)];
+  const objects = [
+    ...(await OURS()),
+    alice.send(b, 'x'),
+    await alice.sendFile(b, new Blob(['x'])),
+    await alice.call(b),
+  ];
   for (const object of objects) {
     for (const way of [
       'Vue, reactive',
@@ -237,7 +242,7 @@ test('a deep watch of Vue does not go into a store', async (t) => {
   const world = new World(t, server.url);
   const [a, b] = [`alice-${++users}`, `bob-${users}`];
   const [store] = await Promise.all([world.join(a), world.join(b)]);
-  const transfer = store.sendFile(b, new Blob(['x']));
+  const transfer = await store.sendFile(b, new Blob(['x']));
   const held = vue.reactive({ store, transfers: [transfer], deliveries: [store.send(b, 'hello')] });
   const watched = new Set();
   const stop = vue.watch(held, () => {}, { deep: true, onTrack: ({ target }) => watched.add(target) });
@@ -277,7 +282,7 @@ test('in a snapshot of Valtio things stand as they stood, and methods work', asy
   const [a, b] = [`alice-${++users}`, `bob-${users}`];
   const [store, other] = await Promise.all([world.join(a), world.join(b)]);
   other.onFile(() => {});
-  const held = proxy({ store, transfer: store.sendFile(b, new Blob(['x'])) });
+  const held = proxy({ store, transfer: await store.sendFile(b, new Blob(['x'])) });
   const before = snapshot(held);
   await before.store.send(b, 'hello');
   before.transfer.cancel('no more');

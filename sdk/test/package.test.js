@@ -36,7 +36,7 @@ store.onCall((call) => {
   // @ts-expect-error it is the other user
   call.userId = 'carol';
 });
-const transfer = store.sendFile('bob', new Blob(['text']));
+const transfer = await store.sendFile('bob', new Blob(['text']));
 await transfer.finished;
 // @ts-expect-error how it is done is not shown
 transfer.move();

@@ -1,149 +1,244 @@
 /**
- * Builds what the server serves and what npm gets, from `src/`:
+ * Builds what the server serves and what npm gets:
  *
- *     node tools/build.js            write the files, tell their sizes
+ *     node tools/build.js            write the files, print their sizes
  *     node tools/build.js --check    write nothing; exit with 1 when a file is not what this source makes
  *
- * The page of `aldis serve` is not built: it is served as it is written, in `src/aldis/web/`. Beside it go the SDK in one
- * minified file, `aldis.js`, and `qr.js`, the part of lean-qr that the page uses; both are committed, so that the wheel
- * is made without Node.
+ * From the SDK (`src/`) and the page (`src/aldis/web/src/page/`) it makes, in `src/aldis/web/`:
+ *
+ *     index.html        the page; it names what is in `assets/`
+ *     assets/*          its script, its style sheet, its icon, and the parts that it loads later
+ *     aldis.js          the SDK for other pages: a short module that exports what is in `sdk/`
+ *     sdk/*             the SDK: its core, and the parts that it loads later
+ *
+ * Names in `assets/` and `sdk/` contain a hash of the content, so browsers keep these files for good. Each has a source map
+ * that leads to the readable sources, which the server serves under `/src/`.
+ *
+ * The built files are committed: the server and its wheel need no Node. `test/build.test.js` fails when they are stale.
  */
-import { readFile, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
-import { minify } from 'terser';
-import { keptNames } from './names.js';
 
+const root = fileURLToPath(new URL('../', import.meta.url));
+/** The folder that the server serves. */
+export const WEB = path.resolve(root, '../src/aldis/web');
+const SDK = path.join(WEB, 'src/sdk/index.js');
+const PAGE = path.join(WEB, 'src/page/main.js');
+const LOOK = path.join(WEB, 'src/page/look/look.css');
+const ICON = path.join(WEB, 'src/page/icon.svg');
+const INDEX = path.join(WEB, 'src/page/index.html');
+/** Stands for the hash until the content is known. It is as long, so that source maps stay right. */
+const HASH = 'XXXXXXXX';
 /**
- * What the whole SDK may weigh on the wire, gzipped, in bytes. 25,000 is the aim, and what is there is more: settings that
- * are looked at, and what closing, refusing and failing cost where others mean harm. This keeps it from growing.
+ * A module that is loaded when it is first used. The name of its folder, or its own, becomes that of the built file. A
+ * function `(_again) => import(…)` can load it again under another URL.
  */
-export const MAX_SDK = 35_000;
-
-const here = new URL('../', import.meta.url);
-const web = new URL('../src/aldis/web/', here);
-
-// gzip finds what is alike when it is near: the modules go into the bundle in the order in which it is smallest, as far
-// as their imports allow. `tools/order.js` finds the order. A module that it does not know comes before the first that
-// imports it; so that order is never wrong, at worst it is not the best.
-const order = /** @type {string[]} */ (await json('tools/order.json'));
-
-/** @type {import('esbuild').BuildOptions} */
-export const SDK = {
-  stdin: {
-    contents: [...order.map((path) => `import './${path}';`), "export * from './src/index.js';"].join('\n'),
-    resolveDir: fileURLToPath(here),
-  },
-};
+const LATER = /(?:\((_again)\) => |(?<=await ))import\('(\.[^']*?([\w-]+)(?:\/service)?\.js)'\)/g;
 
 /**
- * The built files, in memory.
+ * A built file: its path below `WEB`, with `/`.
  *
- * @returns {Promise<{ url: URL, name: string, text: string, gzipped: number }[]>}
+ * @typedef {{ name: string, text: string }} Built
  */
+
+/** All files, sorted by name. @returns {Promise<Built[]>} */
 export async function built() {
-  const { version } = await json('package.json');
-  const qr = await json('node_modules/lean-qr/package.json');
-  const license = await readFile(new URL('node_modules/lean-qr/LICENSE', here), 'utf8');
+  return [...(await sdk()), ...(await page())].sort(byName);
+}
+
+/**
+ * The SDK. `aldis.js` keeps its name, so browsers ask for it at each visit. Therefore it is short, and only exports what a
+ * module with a hash in its name has. The parts that are loaded later import that module, too. So a page has one copy of
+ * the core, however it names `aldis.js`.
+ */
+async function sdk() {
+  const { version } = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8'));
+  const { entry, files } = hashed(await bundle('sdk', 'core', SDK));
   return [
-    await bundle('aldis.js', SDK, `/*! @aldis/client ${version}, Apache-2.0; made by "make web" */`, shortened()),
-    await bundle(
-      'qr.js',
-      {
-        stdin: {
-          contents: "export { generate } from 'lean-qr'; export { toSvg } from 'lean-qr/extras/svg';",
-          resolveDir: fileURLToPath(here),
-        },
-      },
-      `/*! lean-qr ${qr.version}, QR codes; the part that the page uses, made by "make web".\n\n${license.trim()}\n*/`,
-    ),
+    { name: 'aldis.js', text: `/*! @aldis/client ${version}, Apache-2.0 */\n${entry.replace('"./', '"./sdk/')}` },
+    ...files,
   ];
 }
 
-/**
- * What terser is to do with the SDK.
- *
- * @returns {import('terser').MinifyOptions}
- */
-export function shortened() {
-  const kept = new Set(Object.values(keptNames()).flatMap((names) => [...names]));
-  return {
-    // No getter of ours does anything but tell; and gzip likes functions that are called better than copies of them.
-    compress: { passes: 3, pure_getters: true, inline: 1 },
-    mangle: { properties: { reserved: [...kept], keep_quoted: 'strict', builtins: true } },
-  };
+/** The page. */
+async function page() {
+  const loader = /** @type {const} */ ({ '.svg': 'copy' });
+  const others = await compile({ entryPoints: [LOOK, ICON], entryNames: `assets/[name]-${HASH}`, loader });
+  const { files } = hashed([...(await bundle('assets', 'page', PAGE)), ...others]);
+  const index = await readFile(INDEX, 'utf8');
+  const text = index.replace(/(?<= (?:href|src)=")[^":]+(?=")/g, (source) => {
+    const { name, ext } = path.parse(source === 'main.js' ? 'page.js' : source);
+    const found = files.find((file) => file.name.startsWith(`assets/${name}-`) && file.name.endsWith(ext));
+    if (!found) throw new Error(`index.html names ${source}, which is not built`);
+    return found.name;
+  });
+  return [{ name: 'index.html', text }, ...files];
 }
 
 /**
- * A module with its export at its beginning, where it may stand as well. At the end its names would be too far from the
- * same ones of the errors for gzip to see them.
+ * Bundle a module into one file, `FOLDER/NAME-HASH.js`, and each module that is loaded later (`LATER`) into another one.
  *
- * @param {string} code
- */
-export const exportFirst = (code) => code.replace(/(.*)(export\{[^}]*\});$/s, '$2;$1');
-
-/**
+ * These are entry points, and esbuild puts what several entry points reach into chunks of their own. So that there is one
+ * such chunk and no more, each of them reaches the whole main module, which has been loaded before.
+ *
+ * @param {string} folder
  * @param {string} name
- * @param {import('esbuild').BuildOptions} entry
- * @param {string} banner
- * @param {import('terser').MinifyOptions} [options]
+ * @param {string} main
+ * @returns {Promise<Built[]>} Also `FOLDER/entry.js`: what the main module exports.
  */
-async function bundle(name, entry, banner, options) {
-  const code = await minified(entry, options);
-  const text = `${banner}\n${options ? exportFirst(code) : code}\n`;
-  return { url: new URL(name, web), name, text, gzipped: gzipSync(text, { level: 9 }).length };
+async function bundle(folder, name, main) {
+  /** @type {Map<string, string>} */
+  const later = new Map();
+  const find = loading(later);
+  await compile({ entryPoints: [main], entryNames: 'all', plugins: [find] });
+  const files = await compile({
+    entryPoints: [
+      { in: main, out: `${folder}/entry` },
+      ...Array.from(later, ([name, module]) => ({ in: `later:${module}`, out: `${folder}/${name}-${HASH}` })),
+    ],
+    splitting: true,
+    chunkNames: `${folder}/${name}-${HASH}`,
+    plugins: [find, reaching(main)],
+  });
+  const parts = files.filter((file) => file.name.endsWith('.js'));
+  if (parts.length !== later.size + 2)
+    throw new Error(`not one file of shared code: ${parts.map((file) => file.name)}`);
+  return files;
 }
 
 /**
- * One minified file of modules.
+ * Turn dynamic imports into those of the built files, and collect the modules. What `_again` holds becomes a part of the
+ * URL: Firefox does not ask a second time for a module that it did not get.
  *
- * @param {import('esbuild').BuildOptions} entry
- * @param {import('terser').MinifyOptions} [options]
+ * @param {Map<string, string>} later
+ * @returns {import('esbuild').Plugin}
  */
-export async function minified(entry, options) {
-  const result = await build({
-    legalComments: 'none',
-    ...entry,
+const loading = (later) => ({
+  name: 'loading',
+  setup({ onLoad }) {
+    onLoad({ filter: /\.js$/, namespace: 'file' }, async ({ path: file }) => {
+      const source = await readFile(file, 'utf8');
+      const contents = source.replace(LATER, (_, again, module, name) => {
+        later.set(name, path.join(path.dirname(file), module));
+        const url = `'./${name}-${HASH}.js'.concat(${again ?? "''"})`; // with `+`, esbuild would look for the file
+        return `${again ? `(${again}) => ` : ''}import(${url})`;
+      });
+      return { contents };
+    });
+  },
+});
+
+/**
+ * The entry points of modules that are loaded later.
+ *
+ * @param {string} main
+ * @returns {import('esbuild').Plugin}
+ */
+const reaching = (main) => ({
+  name: 'reaching',
+  setup({ onLoad, onResolve }) {
+    onResolve({ filter: /^later:/ }, ({ path: name }) => ({
+      path: path.relative(root, name.slice('later:'.length)),
+      namespace: 'later',
+    }));
+    onLoad({ filter: /./, namespace: 'later' }, ({ path: name }) => ({
+      contents: `import ${JSON.stringify(main)}; export * from ${JSON.stringify(path.join(root, name))};`,
+      resolveDir: root,
+    }));
+  },
+});
+
+/**
+ * @param {import('esbuild').BuildOptions} options
+ * @returns {Promise<Built[]>}
+ */
+async function compile(options) {
+  const { outputFiles } = await build({
     bundle: true,
     minify: true,
     format: 'esm',
     target: 'es2022',
     charset: 'utf8',
+    legalComments: 'inline',
+    sourcemap: 'linked',
+    sourcesContent: false,
+    preserveSymlinks: true,
+    absWorkingDir: root,
+    nodePaths: [path.join(root, 'node_modules')],
+    outdir: WEB,
     write: false,
     logLevel: 'error',
+    ...options,
   });
-  const [output] = /** @type {[import('esbuild').OutputFile]} */ (result.outputFiles);
-  // After esbuild's own minifier another one, which finds 3 % more.
-  const { code = '' } = await minify(output.text, { module: true, ecma: 2020, compress: { passes: 3 }, ...options });
-  return code;
+  const files = outputFiles ?? [];
+  return files.map((file) => ({ name: path.relative(WEB, file.path).replaceAll(path.sep, '/'), text: file.text }));
 }
 
-/** @param {string} path */
-async function json(path) {
-  return JSON.parse(await readFile(new URL(path, here), 'utf8'));
+/**
+ * Name the files of one folder by their content. All get the same hash: they name each other.
+ *
+ * @param {Built[]} files
+ */
+function hashed(files) {
+  const digest = createHash('sha256');
+  for (const { name, text } of [...files].sort(byName)) digest.update(`${name}\0${text}\0`);
+  const hash = digest.digest('hex').slice(0, HASH.length);
+  const named = files.map(({ name, text }) => ({ name: name.replace(HASH, hash), text: text.replaceAll(HASH, hash) }));
+  const entry = named.find(({ name }) => name.endsWith('/entry.js'))?.text ?? '';
+  return {
+    entry: entry.replace(/^\/\/# sourceMappingURL=.*\n/m, ''),
+    files: named.filter(({ name }) => !name.includes('/entry.')),
+  };
 }
 
-/** @param {URL} url */
-export async function current(url) {
-  try {
-    return await readFile(url, 'utf8');
-  } catch {
-    return null;
-  }
+/** @param {Built} one @param {Built} other */
+const byName = (one, other) => (one.name < other.name ? -1 : 1);
+
+/** The files that are there, sorted by name. @returns {Promise<Built[]>} */
+export async function current() {
+  const names = (await readdir(WEB, { recursive: true })).map((name) => name.replaceAll(path.sep, '/'));
+  const files = names.filter((name) => /^[^/]+\.|^(?:assets|sdk)\//.test(name)).sort();
+  return Promise.all(files.map(async (name) => ({ name, text: await readFile(path.join(WEB, name), 'utf8') })));
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const check = process.argv.includes('--check');
-  for (const file of await built()) {
-    const stale = (await current(file.url)) !== file.text;
-    if (!check && stale) {
-      await writeFile(file.url, file.text);
-    }
-    const state = !stale ? 'up to date' : check ? 'STALE: run "make web"' : 'written';
-    console.log(`${file.name.padEnd(10)}${file.text.length} bytes, ${file.gzipped} gzipped  ${state}`);
-    if ((check && stale) || (file.name === 'aldis.js' && file.gzipped > MAX_SDK)) {
+/**
+ * What differs, as sentences.
+ *
+ * @param {Built[]} files
+ * @param {Built[]} there
+ */
+export function stale(files, there) {
+  const before = new Map(there.map(({ name, text }) => [name, text]));
+  const after = new Set(files.map(({ name }) => name));
+  return [
+    ...files.filter(({ name, text }) => before.get(name) !== text).map(({ name }) => `${name} is not up to date`),
+    ...there.filter(({ name }) => !after.has(name)).map(({ name }) => `${name} is left over`),
+  ];
+}
+
+/** Bytes on the wire. @param {string} text */
+export const gzipped = (text) => gzipSync(text, { level: 9 }).length;
+
+async function main() {
+  const files = await built();
+  const there = await current();
+  if (process.argv.includes('--check')) {
+    for (const problem of stale(files, there)) {
+      console.error(`${problem}: run "make web"`);
       process.exitCode = 1;
     }
+    return;
+  }
+  for (const { name } of there) await rm(path.join(WEB, name));
+  for (const { name, text } of files) {
+    await mkdir(path.dirname(path.join(WEB, name)), { recursive: true });
+    await writeFile(path.join(WEB, name), text);
+    if (!name.endsWith('.map')) console.log(`${name.padEnd(28)}${text.length} bytes, ${gzipped(text)} gzipped`);
   }
 }
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();

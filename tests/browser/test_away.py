@@ -47,7 +47,7 @@ async def test_a_page_that_was_left_comes_back_by_the_back_button(
 
         # With no peer, Chromium keeps the page and closes its WebSocket. Firefox keeps no page that has one open.
         await alice.page.evaluate(REMEMBER)
-        await alice.page.goto("/icon.svg")
+        await alice.page.goto("/src/page/icon.svg")
         await alice.page.evaluate("history.back()")
         await expect(alice.server).to_have_text("Server connected")
         if browser == "chromium":
@@ -57,7 +57,7 @@ async def test_a_page_that_was_left_comes_back_by_the_back_button(
         with_bob = await (await alice.talk_to("bob")).connected()
         await with_bob.delivers("before")
         await alice.page.evaluate(REMEMBER)
-        await alice.page.goto("/icon.svg")
+        await alice.page.goto("/src/page/icon.svg")
         await until_peer(bob, "alice", lambda view: view.state is PeerState.CLOSED, "the goodbye")
         waiting = bob.send("alice", "while you were away")
         await alice.page.evaluate("history.back()")

@@ -75,7 +75,8 @@ async def test_nothing_is_left_of_a_file_that_is_not_taken_after_all(arrive: Arr
     bob = Window(await arrive())
     await bob.page.goto("/")
     states = await bob.page.evaluate("""async () => {
-      const [{ Session }, { sinkOnDisk }] = await Promise.all([import('/session.js'), import('/disk.js')]);
+      const [{ Session }, { sinkOnDisk }] = await Promise.all([
+        import('/src/page/session.js'), import('/src/page/disk.js')]);
       const transfer = { state: 'offered', accept: () => { throw new Error('it was taken back'); } };
       const taking = new Session(() => {}, () => {}).take({ taking: false, transfer });
       transfer.state = 'cancelled'; // while the disk opens

@@ -41,28 +41,27 @@ async def test_nothing_is_loaded_from_elsewhere(arrive: Arrive) -> None:
     alice.context.on("request", lambda request: asked.append(request.url))
     await alice.page.goto("/")
     await alice.page.get_by_label("Your name").fill("alice")
-    assert [url for url in asked if url.endswith("/aldis.js")]
+    assert [url for url in asked if "/assets/page-" in url]
     assert [url for url in asked if not url.startswith((alice.base + "/", "data:", "blob:"))] == []
 
 
 async def test_who_comes_back_asks_for_the_page_and_for_nothing_else(arrive: Arrive) -> None:
     alice = await arrive()
     asked = """performance.getEntriesByType('resource').filter((entry) => entry.transferSize > 0)
-        .map((entry) => new URL(entry.name).pathname.replace(/^[/]v-[0-9a-f]+/, ''))"""
+        .map((entry) => new URL(entry.name).pathname.replace(/-[0-9a-f]{8}[.]/, '.'))"""
     await alice.page.goto("/", wait_until="networkidle")
     first = await alice.page.evaluate(asked)
-    assert {"/look.css", "/main.js", "/aldis.js", "/views/welcome.js"} <= set(first)
-    assert len(first) == len(set(first))  # no file twice, under two paths
+    assert sorted(first) == ["/assets/icon.svg", "/assets/look.css", "/assets/page.js"]  # and each once
     for come_back in (alice.page.reload, lambda **how: alice.page.goto("/", **how)):
         await come_back(wait_until="networkidle")
         assert await alice.page.evaluate(asked) == []
         await expect(alice.page.get_by_label("Your name")).to_be_visible()
 
 
-async def test_a_page_whose_modules_do_not_come_says_what_to_do(arrive: Arrive) -> None:
+async def test_a_page_whose_script_does_not_come_says_what_to_do(arrive: Arrive) -> None:
     alice = await arrive()
-    alice.tolerate("Failed to load resource: net::ERR_FAILED .*/session.js")
-    await alice.context.route("**/session.js", lambda route: route.abort())
+    alice.tolerate("Failed to load resource: net::ERR_FAILED .*/page-")
+    await alice.context.route("**/assets/page-*.js", lambda route: route.abort())
     await alice.page.goto("/")
     await expect(alice.page.get_by_text("reload the page")).to_be_visible()
     await alice.context.unroute_all()
@@ -88,7 +87,8 @@ async def test_a_page_of_another_origin_can_import_the_sdk_and_nothing_else(
     names = await alice.page.evaluate(f"import('{alice.base}/aldis.js').then(Object.keys)")
     assert {"NetworkStore", "SignalingClient", "Identity"} <= set(names)
     alice.tolerate("main.js.*CORS policy|Failed to load resource.*main.js")
-    refused = await alice.page.evaluate(f"import('{alice.base}/main.js').then(() => 'imported', String)")
+    source = f"{alice.base}/src/page/main.js"
+    refused = await alice.page.evaluate(f"import('{source}').then(() => 'imported', String)")
     assert refused.startswith("TypeError")
 
 

@@ -20,7 +20,7 @@ async def there(arrive: Arrive) -> Person:
 
 
 CALL = """
-  const { Calling } = await import('/calling.js');
+  const { Calling } = await import('/src/page/calling.js');
   const calling = new Calling(() => {});
   const sent = [];
   const call = { state: 'connected', direction: 'out', replaceStream: (stream) => sent.push(stream) };
@@ -60,7 +60,7 @@ async def test_a_camera_that_is_unplugged_is_off_and_can_be_turned_on_again(arri
 
 async def test_what_is_wrong_in_an_invitation_or_in_memory_is_left_out(arrive: Arrive) -> None:
     alice = await there(arrive)
-    read = "(text) => import('/invitation.js').then(({ readInvitation }) => readInvitation(text))"
+    read = "(text) => import('/src/page/invitation.js').then(({ readInvitation }) => readInvitation(text))"
     assert await alice.page.evaluate(read, f"#bob~{FINGERPRINT}") == {"name": "bob", "fingerprint": FINGERPRINT}
     for name in ("not%20a%20name", "a%2Fb", "%00", "x" * 129, "%"):
         assert await alice.page.evaluate(read, f"#{name}~{FINGERPRINT}") == "damaged", name
@@ -68,7 +68,7 @@ async def test_what_is_wrong_in_an_invitation_or_in_memory_is_left_out(arrive: A
     async def kept(text: str) -> Any:
         return await alice.page.evaluate(
             """async (text) => {
-              const { People } = await import('/people.js');
+              const { People } = await import('/src/page/people.js');
               localStorage.setItem('aldis.people.alice', text);
               return new People('alice', () => {}).list.map(({ name, verified }) => [name, verified]);
             }""",
@@ -89,7 +89,7 @@ async def test_strangers_do_not_fill_the_list(arrive: Arrive) -> None:
     alice = await there(arrive)
     names = await alice.page.evaluate(
         """async (fingerprint) => {
-          const { People } = await import('/people.js');
+          const { People } = await import('/src/page/people.js');
           const people = new People('alice', () => {});
           people.verify(people.get('verified'), { fingerprint, how: 'compared' });
           people.get('answered').wrote('yes?');
@@ -109,7 +109,7 @@ async def test_strangers_do_not_fill_the_list(arrive: Arrive) -> None:
 async def test_what_somebody_says_is_kept_and_shown_within_bounds(arrive: Arrive) -> None:
     alice = await there(arrive)
     large, laid_out, most, files, resent = await alice.page.evaluate("""async () => {
-      const { Person } = await import('/person.js');
+      const { Person } = await import('/src/page/person.js');
       const heard = (content) => {
         const person = new Person('mallory');
         person.heard(content);
@@ -141,7 +141,7 @@ async def test_what_somebody_says_is_kept_and_shown_within_bounds(arrive: Arrive
 async def test_a_file_is_not_lost_by_what_is_said_after_it(arrive: Arrive) -> None:
     alice = await there(arrive)
     kept, unfinished, saved, entries = await alice.page.evaluate("""async () => {
-      const { Person } = await import('/person.js');
+      const { Person } = await import('/src/page/person.js');
       const person = new Person('mallory');
       person.file({ direction: 'in', state: 'done' });
       person.file({ direction: 'in', state: 'offered' });
@@ -162,7 +162,8 @@ async def test_a_file_is_not_lost_by_what_is_said_after_it(arrive: Arrive) -> No
 async def test_a_name_cannot_leave_its_isolation_from_the_words_beside_it(arrive: Arrive) -> None:
     alice = await there(arrive)
     written = await alice.page.evaluate("""async () => {
-      const [{ named, nameProblem }, { bdi }] = await Promise.all([import('/words.js'), import('/dom.js')]);
+      const [{ named, nameProblem }, { bdi }] = await Promise.all([
+        import('/src/page/words.js'), import('/src/page/dom.js')]);
       const name = 'bob\\u2069\\u202e\\u2066!';
       const long = `${'a'.repeat(60)}${'🦊'.repeat(60)}`;
       return [nameProblem(name), named(name), bdi(name).textContent, named('bob\\u05d0\\u2069'), named(long)];
@@ -173,7 +174,7 @@ async def test_a_name_cannot_leave_its_isolation_from_the_words_beside_it(arrive
 async def test_a_fingerprint_is_read_as_the_protocol_says(arrive: Arrive) -> None:
     alice = await there(arrive)
     spellings = json.loads((Path(__file__).parents[1] / "vectors/fingerprints.json").read_text("utf-8"))["spellings"]
-    read = """(texts) => import('/invitation.js').then(({ readFingerprint, readInvitation }) =>
+    read = """(texts) => import('/src/page/invitation.js').then(({ readFingerprint, readInvitation }) =>
       texts.map((text) => [readFingerprint(text), readInvitation(`#bob~${encodeURIComponent(text)}`)]))"""
     fingerprint = spellings["fingerprint"]
     for one, invitation in await alice.page.evaluate(read, spellings["read"]):
@@ -185,7 +186,8 @@ async def test_a_fingerprint_is_read_as_the_protocol_says(arrive: Arrive) -> Non
 async def test_strangers_ring_once_and_are_listed_from_then_on(arrive: Arrive) -> None:
     alice = await there(arrive)
     rings, notes, declined = await alice.page.evaluate("""async () => {
-      const [{ Calling }, { Person }] = await Promise.all([import('/calling.js'), import('/person.js')]);
+      const [{ Calling }, { Person }] = await Promise.all([
+        import('/src/page/calling.js'), import('/src/page/person.js')]);
       const calling = new Calling(() => {});
       const declined = [];
       // Whether a call rings; it is given up at once.
@@ -217,7 +219,8 @@ async def test_strangers_ring_once_and_are_listed_from_then_on(arrive: Arrive) -
 async def test_a_message_of_links_is_a_hundred_links_and_text(arrive: Arrive) -> None:
     alice = await there(arrive)
     show = """async (text) => {
-      const [{ Person }, { textEntry }] = await Promise.all([import('/person.js'), import('/views/entries.js')]);
+      const [{ Person }, { textEntry }] = await Promise.all([
+        import('/src/page/person.js'), import('/src/page/views/entries.js')]);
       const person = new Person('mallory');
       person.heard(text);
       const { element } = textEntry(person.entries[0], person, () => {});
@@ -242,7 +245,7 @@ async def test_no_word_of_a_server_is_taken_for_more_than_a_word(arrive: Arrive)
     for word in ("constructor", "toString", "__proto__", "hasOwnProperty"):
         titles = await alice.page.evaluate(
             """async (word) => {
-              const { explain } = await import('/words.js');
+              const { explain } = await import('/src/page/words.js');
               const names = ['RequestFailed', 'ConnectionClosed', word];
               const faults = names.map((name) => ({ name, code: word, message: 'no' }));
               faults.push({ name: 'DeliveryFailed', reason: 'no', cause: { name: word, message: 'no' } });
@@ -261,7 +264,7 @@ async def test_no_word_of_a_server_is_taken_for_more_than_a_word(arrive: Arrive)
 async def test_why_a_peer_refuses_is_told_in_words(arrive: Arrive) -> None:
     alice = await there(arrive)
     told = await alice.page.evaluate("""async () => {
-      const { explain } = await import('/words.js');
+      const { explain } = await import('/src/page/words.js');
       const codes = ['not-accepted', 'key-refused', 'bad-proof', 'too-many-peers', 'constructor'];
       return codes.map((code) => explain({ name: 'PeerRefused', userId: 'bob', code }).title);
     }""")
@@ -279,7 +282,7 @@ async def test_why_a_peer_refuses_is_told_in_words(arrive: Arrive) -> None:
 async def test_why_a_message_or_a_file_did_not_arrive_is_told_in_the_words_of_its_cause(arrive: Arrive) -> None:
     alice = await there(arrive)
     told = await alice.page.evaluate("""async () => {
-      const { explain } = await import('/words.js');
+      const { explain } = await import('/src/page/words.js');
       const cause = { name: 'ConnectionClosed', code: 4001, message: 'replaced by a newer connection' };
       const fault = { reason: 'the file is gone' };
       return ['DeliveryFailed', 'TransferFailed'].flatMap((name) => [
@@ -294,7 +297,7 @@ async def test_why_a_message_or_a_file_did_not_arrive_is_told_in_the_words_of_it
 async def test_a_key_is_accepted_only_as_it_was_seen(arrive: Arrive) -> None:
     alice = await there(arrive)
     kept = await alice.page.evaluate("""async () => {
-      const { Session } = await import('/session.js');
+      const { Session } = await import('/src/page/session.js');
       const session = new Session(() => {}, () => {});
       const bob = session.people.get('bob');
       const seen = { error: { offered: 'one' }, before: 'x', after: 'one' };

@@ -91,7 +91,7 @@ async def test_what_is_wrong_is_found(arrive: Arrive) -> None:
     assert await violations(alice.page) == []
     assert await alice.page.evaluate(TOO_WIDE, 360) == []
     await alice.page.evaluate("""() => {
-        const image = Object.assign(new Image(400, 20), { src: 'icon.svg' });
+        const image = Object.assign(new Image(400, 20), { src: '/src/page/icon.svg' });
         const pale = Object.assign(document.createElement('p'), { textContent: 'pale' });
         pale.style.color = '#d0d0d0';
         const word = Object.assign(document.createElement('p'), { textContent: 'w'.repeat(80) });

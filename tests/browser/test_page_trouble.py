@@ -116,14 +116,12 @@ async def test_who_changes_the_name_is_not_told_what_becomes_of_the_one_before(a
     alice = await window(arrive)
     # Goodbye takes as long as it may: the name before is still leaving while the next one is there.
     await alice.page.goto("/")
-    await alice.page.evaluate("""async () => {
-      const { name } = performance.getEntriesByType('resource').find(({ name }) => name.endsWith('/aldis.js'));
-      const { NetworkStore } = await import(name);
-      const { disconnect } = NetworkStore.prototype;
-      NetworkStore.prototype.disconnect = async function () {
-        await new Promise((leave) => { window.leave = leave; });
-        await disconnect.call(this);
-        window.left = true;
+    await alice.page.evaluate("""() => {
+      const { close } = WebSocket.prototype;
+      WebSocket.prototype.close = function (...reason) {
+        WebSocket.prototype.close = close;
+        this.addEventListener('close', () => setTimeout(() => { window.left = true; }));
+        window.leave = () => this.close(...reason);
       };
     }""")
     await alice.choose("alice")

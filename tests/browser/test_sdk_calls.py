@@ -20,7 +20,7 @@ store.onCall(async (call) => {
 """
 CALL = """
 window.camera ??= await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
-window.call = store.call(userId, camera);
+window.call = await store.call(userId, camera);
 call.subscribe(changed);
 """
 SHOW = """
@@ -133,7 +133,7 @@ async def test_two_who_call_each_other_at_once_are_in_one_call(arrive: Arrive) -
     # Whoever was quick enough to be heard first rings; who rings is answered.
     for tab, peer in ((alice, "bob"), (bob, "alice")):
         await tab.run(
-            "if (globalThis.other?.state === 'ringing') { window.call = store.call(peer, camera); }", peer=peer
+            "if (globalThis.other?.state === 'ringing') { window.call = await store.call(peer, camera); }", peer=peer
         )
     await see_each_other(alice, bob)
     await bob.run("call.end();")
@@ -145,7 +145,7 @@ async def test_a_python_program_takes_no_calls_and_is_not_harmed_by_one(arrive: 
     async with stores(f"ws://127.0.0.1:{server.port}", "bob") as (bob,):
         (alice,) = await tabs(arrive, "alice")
         # Not connected yet: it turns out when they are.
-        await alice.run("window.call = store.call('bob', null); call.subscribe(changed);")
+        await alice.run("window.call = await store.call('bob', null); call.subscribe(changed);")
         await alice.until("call.state === 'ended'")
         assert await alice.get("[call.error.name, call.error.feature]") == ["FeatureMissing", "calls"]
         error = await alice.fails("store.call('bob', null)")

@@ -22,7 +22,7 @@ _DIGEST = "Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', await
 SEND = f"""
 const blob = new Blob(Array.from({{ length: 49 }}, (_, index) =>
   crypto.getRandomValues(new Uint8Array(index ? 65536 : size % 65536))), {{ type: 'text/plain' }});
-const transfer = store.sendFile(userId, new File([blob], name, {{ type: blob.type }}));
+const transfer = await store.sendFile(userId, new File([blob], name, {{ type: blob.type }}));
 const seen = [];
 transfer.subscribe(({{ state, transferred }}) => seen.push([state, transferred]));
 // A message does not wait for the file.
@@ -110,7 +110,7 @@ async def test_a_file_that_nobody_takes_is_declined_and_one_under_way_can_be_can
     source.write_bytes(os.urandom(SIZE))
     async with stores(f"ws://127.0.0.1:{server.port}", "bob") as (bob,):
         (alice,) = await tabs(arrive, "alice")
-        error = await alice.fails("store.sendFile('bob', new Blob(['x']), { name: 'x' }).finished")
+        error = await alice.fails("(await store.sendFile('bob', new Blob(['x']), { name: 'x' })).finished")
         assert error["name"] == "TransferFailed"
         declined = await bob.send_file("alice", source)
         with pytest.raises(TransferFailed):

@@ -123,7 +123,7 @@ async def test_a_hidden_tab_takes_and_sends_files_at_once(
             bob.on_file(lambda transfer: transfer.accept(tmp_path / f"got-{transfer.id}"))
             await alice.run(f"""
               const file = new File([new Uint8Array({SIZE})], 'zeros');
-              for (let n = 0; n < {STEPS}; n++) await store.sendFile('bob', file).finished;
+              for (let n = 0; n < {STEPS}; n++) await (await store.sendFile('bob', file)).finished;
             """)
         assert await ticks(alice) - before < FEW
         await prove_slow(alice)

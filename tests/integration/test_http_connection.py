@@ -145,9 +145,9 @@ async def test_all_that_on_the_event_loop_of_a_real_server(tmp_path: Path, tls: 
     async with ServerProcess(tmp_path, names="h", **settings) as server:
         async with visit(server.port, context) as visitor:
             for _ in range(3):
-                ((status, _, body),) = await visitor.ask(PLAIN % b"/aldis.js")
+                ((status, _, body),) = await visitor.ask(PLAIN % b"/src/page/main.js")
                 assert (status, len(body) > 1000) == (200, True)
-            replies = await visitor.ask(*[PLAIN % b"/aldis.js"] * 20)
+            replies = await visitor.ask(*[PLAIN % b"/src/page/main.js"] * 20)
             assert {len(body) for _, _, body in replies} == {len(body)}
             visitor.writer.write(UPGRADE)
             await talk_of_websockets(visitor, server.port)

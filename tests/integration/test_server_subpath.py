@@ -39,7 +39,7 @@ async def test_clients_reach_a_server_at_a_sub_path_however_they_write_it(tmp_pa
             found = {check["check"]: check["mark"] for check in json.loads(told.stdout)["checks"]}
             assert (found["WebSocket"], found["registration"]) == ("ok", "ok"), told.stdout
             status, _, page = await http_get(port, f"GET /aldis/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-            assert (status, b'src="v-' in page) == (200, True)
+            assert (status, b'src="assets/page-' in page) == (200, True)
             if way == "kept":
                 status, headers, _ = await http_get(
                     port, f"GET /aldis HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()

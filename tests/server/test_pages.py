@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "tiny.css").write_bytes(b"a{}")
     (tmp_path / "picture.png").write_bytes(bytes(1000))
     (tmp_path / "icons" / "deep" / "a b.svg").write_bytes(b"<svg/>")
+    for name in ("assets/page-1.js", "sdk/core-1.js", "sdk/core-1.js.map", "src/page/main.js", "src/page/index.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(SCRIPT)
     for name in ("aldis.d.ts", "README.md", "LICENSE", ".hidden", "__init__.py"):
         (tmp_path / name).write_text("not for browsers")
     return tmp_path
@@ -44,9 +48,19 @@ def header(reply: Reply, name: str) -> str | None:
 
 def test_the_files_that_are_for_browsers_are_there_and_no_others(folder: Path) -> None:
     names = {b"/aldis.js", b"/main.js", b"/tiny.css", b"/picture.png", b"/icons/deep/a%20b.svg"}
-    paths = Pages(folder).paths
-    assert {path for path in paths if not path.startswith(b"/v-")} == {b"/", b"/index.html", *names}
-    assert {b"/" + path.partition(b"/v-")[2].partition(b"/")[2] for path in paths if path.startswith(b"/v-")} == names
+    built = {b"/assets/page-1.js", b"/sdk/core-1.js", b"/sdk/core-1.js.map"}
+    sources = {b"/src/page/main.js", b"/src/page/index.html"}
+    assert Pages(folder).paths == {b"/", b"/index.html", *names, *built, b"/src/", *sources}
+
+
+def test_people_find_the_sources(folder: Path) -> None:
+    pages = Pages(folder)
+    reply = get(pages, b"/src/")
+    assert reply.body.decode().split() == ["/src/page/index.html", "/src/page/main.js"]
+    assert header(reply, "Content-Type") == "text/plain; charset=utf-8"
+    # The page works at its own address only.
+    assert header(get(pages, b"/src/page/index.html"), "Content-Type") == "text/plain; charset=utf-8"
+    assert header(get(pages, b"/src/page/main.js"), "Content-Type") == "text/javascript; charset=utf-8"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +93,7 @@ def test_only_exact_paths_hold_anything(folder: Path, path: bytes) -> None:
 
 
 def test_browsers_find_the_icon_where_they_look_for_it(folder: Path) -> None:
-    (folder / "icon.svg").write_bytes(b"<svg/>")
+    (folder / "src" / "page" / "icon.svg").write_bytes(b"<svg/>")
     reply = get(Pages(folder), b"/favicon.ico")
     assert (reply.body, header(reply, "Content-Type")) == (b"<svg/>", "image/svg+xml; charset=utf-8")
 
@@ -100,6 +114,7 @@ def test_files_are_read_once(folder: Path) -> None:
         (b"/tiny.css", "text/css; charset=utf-8"),
         (b"/icons/deep/a%20b.svg", "image/svg+xml; charset=utf-8"),
         (b"/picture.png", "image/png"),
+        (b"/sdk/core-1.js.map", "application/json; charset=utf-8"),
     ],
 )
 def test_every_file_has_its_type(folder: Path, path: bytes, kind: str) -> None:
@@ -161,25 +176,14 @@ def test_a_tag_names_these_bytes_and_no_others(folder: Path) -> None:
     assert header(get(Pages(folder), b"/main.js"), "ETag") == header(get(pages, b"/main.js"), "ETag")
 
 
-def test_everything_is_to_be_asked_for_again_but_what_never_changes(folder: Path) -> None:
+def test_browsers_keep_what_has_a_hash_in_its_name_and_ask_again_for_all_else(folder: Path) -> None:
     pages = Pages(folder)
     for path in pages.paths:
         reply = get(pages, path)
-        caching = "max-age=31536000, immutable" if path.startswith(b"/v-") else "no-cache"
+        caching = "max-age=31536000, immutable" if path.startswith((b"/assets/", b"/sdk/")) else "no-cache"
         assert (header(reply, "Cache-Control"), header(reply, "Vary")) == (caching, "Accept-Encoding")
         again = get(pages, path, If_None_Match=str(header(reply, "ETag")))
         assert (again.status, header(again, "Cache-Control")) == (304, caching)
-
-
-def test_the_page_is_the_edition_and_its_files_are_as_they_are_written(folder: Path) -> None:
-    (folder / "index.html").write_bytes(b'<script type="module" src="main.js"></script>')
-    pages = Pages(folder)
-    page = get(pages, b"/").body
-    assert get(pages, b"/index.html").body == (folder / "index.html").read_bytes()
-    (script,) = re.findall(rb'<script type="module" src="(.*)"></script>', page)
-    assert get(pages, b"/" + script).body == get(pages, b"/main.js").body == SCRIPT
-    (folder / "main.js").write_bytes(b"another")
-    assert Pages(folder).reply(b"/" + script, CIMultiDict()) is None
 
 
 # --- what browsers are told to allow ----------------------------------------------------------------------------------
@@ -205,7 +209,8 @@ def test_the_sdk_alone_is_for_pages_of_other_origins(folder: Path) -> None:
     pages = Pages(folder)
     for path in pages.paths:
         reply = get(pages, path)
-        shared = path == b"/aldis.js"
+        shared = path in (b"/aldis.js", b"/sdk/core-1.js", b"/sdk/core-1.js.map")
+        assert pages.is_shared(path) == shared
         assert header(reply, "Access-Control-Allow-Origin") == ("*" if shared else None)
         assert header(reply, "Cross-Origin-Resource-Policy") == ("cross-origin" if shared else "same-origin")
         assert header(reply, "Cross-Origin-Opener-Policy") == (None if shared else "same-origin")
@@ -242,11 +247,44 @@ def test_without_the_folder_it_says_so_too(tmp_path: Path) -> None:
 # --- those of the package ---------------------------------------------------------------------------------------------
 
 
-def test_the_package_has_a_page() -> None:
-    pages = Pages.of_package()
-    assert pages.complete
-    assert b"<title>" in get(pages, b"/").body
+@pytest.fixture(scope="module")
+def package() -> Pages:
+    return Pages.of_package()
 
 
-def test_the_package_has_the_sdk() -> None:
-    assert get(Pages.of_package(), b"/aldis.js").body
+def names_in(text: bytes, pattern: bytes, folder: bytes = b"/") -> set[bytes]:
+    return {folder + name for name in re.findall(pattern, text)}
+
+
+def test_the_package_has_a_page_and_all_that_it_names(package: Pages) -> None:
+    assert package.complete
+    index = get(package, b"/").body
+    assert b"<title>" in index
+    named = names_in(index, rb' (?:href|src)="([^"]*)"')
+    assert {path.partition(b"-")[0] for path in named} == {b"/assets/icon", b"/assets/look", b"/assets/page"}
+    assert named <= package.paths
+
+
+def test_the_package_has_the_sdk_and_all_that_it_loads(package: Pages) -> None:
+    (core,) = names_in(get(package, b"/aldis.js").body, rb'from"\./(sdk/[^"]*)"')
+    assert core in package.paths
+    for folder in (b"/assets/", b"/sdk/"):
+        for path in package.paths:
+            if path.startswith(folder) and path.endswith(b".js"):
+                loaded = names_in(get(package, path).body, rb'(?:from|import\()"\./([^"]*)"', folder)
+                assert loaded <= package.paths
+
+
+def test_source_maps_lead_to_sources_that_are_there(package: Pages) -> None:
+    maps = [path for path in package.paths if path.endswith(b".map")]
+    assert len(maps) >= 3
+    for path in maps:
+        made = path.removesuffix(b".map")
+        assert get(package, made).body.rstrip(b"\n */").endswith(b"sourceMappingURL=" + path.rpartition(b"/")[2])
+        for source in json.loads(get(package, path).body)["sources"]:
+            assert "node_modules" in source or f"/{source.removeprefix('../')}".encode() in package.paths, source
+
+
+def test_the_style_sheet_names_nothing_that_it_would_have_to_load(package: Pages) -> None:
+    (look,) = (path for path in package.paths if path.startswith(b"/assets/look-") and path.endswith(b".css"))
+    assert not re.search(rb"url\(\s*['\"]?(?!data:)|@import", get(package, look).body)

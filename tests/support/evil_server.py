@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 
 Message = dict[str, Any]
 
-SDK = Path(__file__).parents[2] / "src" / "aldis" / "web" / "aldis.js"
+WEB = Path(__file__).parents[2] / "src" / "aldis" / "web"
 
 
 class EvilServer:
@@ -104,7 +104,7 @@ async def _page(_: web.Request) -> web.Response:
 
 
 async def _sdk(_: web.Request) -> web.FileResponse:
-    return web.FileResponse(SDK)
+    return web.FileResponse(WEB / "aldis.js")
 
 
 @asynccontextmanager
@@ -115,6 +115,7 @@ async def evil_server() -> AsyncIterator[EvilServer]:
     application.router.add_get("/", server.serve)
     application.router.add_get("/page", _page)
     application.router.add_get("/aldis.js", _sdk)
+    application.router.add_static("/sdk", WEB / "sdk")
     runner = web.AppRunner(application, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

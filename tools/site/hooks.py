@@ -33,7 +33,7 @@ PAGES: Final = {
     "sdk/README.md": "sdk.md",
 }
 ASSETS: Final = {
-    "src/aldis/web/icon.svg": "assets/icon.svg",
+    "src/aldis/web/src/page/icon.svg": "assets/icon.svg",
     "tools/site/site.css": "assets/site.css",
     "tools/site/node_modules/iframe-worker/shim/index.js": WORKER,
     "tools/site/node_modules/mermaid/dist/mermaid.min.js": MERMAID,

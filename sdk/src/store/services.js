@@ -1,11 +1,11 @@
 /**
  * What goes on with peers beyond messages: files and calls.
  *
- * Rule: nothing else imports `files/` and `calls/`, so that they can be loaded when they are first used. It does not know
- * what the two do.
+ * Rule: nothing else imports `files/` and `calls/`, because they are loaded when they are first used (`lazy`). It does not
+ * know what the two do.
  */
-import { CallService } from './calls/service.js';
-import { FileService } from './files/service.js';
+import { timers } from '../client/timers.js';
+import { LazyService, Part } from './lazy.js';
 
 /**
  * @import { Callbacks } from '../client/callbacks.js'
@@ -18,11 +18,17 @@ import { FileService } from './files/service.js';
 
 /** @typedef {{ onFile: Callbacks<Transfer>, onCall: Callbacks<Call> }} ServiceCallbacks Those of the application. */
 
+export const PARTS = {
+  files: new Part('files', (_again) => import('./files/service.js')),
+  calls: new Part('calls', (_again) => import('./calls/service.js')),
+};
+
 export class PeerServices {
   /** @param {ServiceCallbacks} callbacks */
   constructor({ onFile, onCall }) {
-    this.files = new FileService(onFile);
-    this.calls = new CallService(onCall);
+    const { files, calls } = PARTS;
+    this.files = new LazyService(files, ({ FileService }) => new FileService(onFile), 'file', onFile, timers);
+    this.calls = new LazyService(calls, ({ CallService }) => new CallService(onCall), 'call', onCall, timers);
   }
 
   /** @param {Peer} peer Whether something is under way that needs a connection. */
@@ -37,7 +43,7 @@ export class PeerServices {
    * @param {readonly string[]} features What the peer's program can do.
    */
   connected(peer, features) {
-    this.files.connected(peer);
+    this.files.connected(peer, features);
     this.calls.connected(peer, features);
   }
 

@@ -26,6 +26,7 @@ import { readServers } from '../protocol/ice.js';
 import { violation } from '../protocol/shapes.js';
 import { bind } from '../proxies.js';
 import { decode, encode } from './messages/content.js';
+import { PARTS } from './services.js';
 import { Mailbox } from './messages/mailbox.js';
 import { CLOSED, storeLimits, storeState } from './state.js';
 import { StateFeed } from './subscriptions.js';
@@ -372,15 +373,22 @@ export class NetworkStore {
   // --- files and calls -------------------------------------------------------------------------------------------------
 
   /**
-   * Offer a file to a peer; it is sent once they accept it. Throws as `send` does, and `UsageError` for what is no file.
+   * Offer a file to a peer; it is sent once they accept it. Returns when it is queued.
+   *
+   * Rejects with what `send` throws, `UsageError` for what is no file, and `LoadFailed` when the part of the SDK for files cannot be loaded; it may be
+   * called again then.
    *
    * @param {string} userId
    * @param {Blob} file
    * @param {{ name?: string }} [options] `name`: how to call it, when it is no `File` or has another name.
-   * @returns {Transfer}
+   * @returns {Promise<Transfer>}
    */
-  sendFile(userId, file, options) {
-    return this.#ready().services.files.send(this.#peer(userId), file, options);
+  async sendFile(userId, file, options) {
+    const { files } = this.#ready().services;
+    this.#peer(userId);
+    const service = await files.get();
+    this.#checkOpen();
+    return service.send(this.#peer(userId), file, options);
   }
 
   /**
@@ -390,19 +398,28 @@ export class NetworkStore {
    * @param {(transfer: Transfer) => void} callback
    */
   onFile(callback) {
-    return this.#setup.onFile.add(callback);
+    const remove = this.#setup.onFile.add(callback);
+    PARTS.files.load().catch(() => {}); // so that it is there when an offer comes; if it is not, it is tried again then
+    return remove;
   }
 
   /**
-   * Call a peer, who hears a ring first; sound and pictures flow once they accept. Throws as `send` does.
+   * Call a peer, who hears a ring first; sound and pictures flow once they accept. Returns when the call is queued.
+   *
+   * Rejects with what `send` throws, and with `LoadFailed` when the part of the SDK for calls cannot be loaded; it may be
+   * called again then.
    *
    * @param {string} userId
    * @param {MediaStream | null} [stream] What they are to hear and see; null to only listen and look.
-   * @returns {Call}
+   * @returns {Promise<Call>}
    */
-  call(userId, stream = null) {
+  async call(userId, stream = null) {
     if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
-    return this.#ready().services.calls.call(this.#peer(userId), stream);
+    const { calls } = this.#ready().services;
+    this.#peer(userId);
+    const service = await calls.get();
+    this.#checkOpen();
+    return service.call(this.#peer(userId), stream);
   }
 
   /**
@@ -412,7 +429,9 @@ export class NetworkStore {
    * @param {(call: Call) => void} callback
    */
   onCall(callback) {
-    return this.#setup.onCall.add(callback);
+    const remove = this.#setup.onCall.add(callback);
+    PARTS.calls.load().catch(() => {}); // as for files
+    return remove;
   }
 
   // --- state -----------------------------------------------------------------------------------------------------------

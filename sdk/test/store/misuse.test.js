@@ -106,9 +106,9 @@ test('a callback that is no function is refused where it is given', () => {
   }
 });
 
-test('what is no stream is not called with', () => {
+test('what is no stream is not called with', async () => {
   const store = new NetworkStore();
   for (const wrong of [{ audio: true }, Promise.resolve()]) {
-    assert.throws(() => store.call('bob', wrong), fault('stream', 'not a MediaStream: await it'));
+    await assert.rejects(store.call('bob', wrong), fault('stream', 'not a MediaStream: await it'));
   }
 });

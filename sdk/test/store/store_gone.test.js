@@ -11,7 +11,7 @@ import { scene, untilIt, untilPeer } from '../support/stores.js';
 /** A call of alice's that bob has taken. */
 async function talking(alice, bob) {
   bob.onCall((call) => call.accept(camera('audio')));
-  const call = alice.call('bob', camera('audio'));
+  const call = await alice.call('bob', camera('audio'));
   await untilIt(call, ({ state }) => state === 'connected');
   return call;
 }
@@ -42,7 +42,7 @@ test('a person who accepts another key ends the call and the file that were with
   } = await scene(t, {}, 'bob');
   const call = await talking(alice, bob);
   bob.onFile((transfer) => transfer.accept({ sink: new WritableStream({ write: () => new Promise(() => {}) }) }));
-  const file = alice.sendFile('bob', new File(['never written'], 'a'));
+  const file = await alice.sendFile('bob', new File(['never written'], 'a'));
   await untilIt(file, ({ state }) => state === 'running');
   await server.kill(); // nobody helps either of them to find that out
   await alice.acceptKey('bob', (await Identity.generate()).publicKey);
@@ -57,7 +57,7 @@ test('nobody goes on being called for a file that was cancelled', async (t) => {
   const called = new Promise((resolve) => silent.subscribe(({ type }) => type === 'offerReceived' && resolve()));
   await silent.connect();
   await silent.register(await Identity.generate());
-  const file = alice.sendFile('bob', new File(['x'], 'a'));
+  const file = await alice.sendFile('bob', new File(['x'], 'a'));
   await called;
   assert.equal(alice.state.peers.bob.state, 'connecting');
   file.cancel();

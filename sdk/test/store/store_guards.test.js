@@ -117,24 +117,23 @@ test('what a callback asks for while the store closes is refused, and closing co
     stores: [alice],
   } = await scene(t, {});
   const outcomes = [];
-  const again = (what) => {
+  const again = async (what) => {
     try {
       assert.ok(outcomes.length < 10, 'it goes on and on');
-      const it = what();
+      const it = await what();
       outcomes.push('taken');
       it.subscribe(({ state }) => ['failed', 'ended'].includes(state) && again(what));
     } catch (error) {
       outcomes.push(error.name);
     }
   };
-  again(() => alice.sendFile(`${a}-b`, new Blob(['x'])));
-  again(() => alice.call(`${a}-b`));
+  await Promise.all([again(() => alice.sendFile(`${a}-b`, new Blob(['x']))), again(() => alice.call(`${a}-b`))]);
   const seen = new Set();
-  alice.call(`${a}-c`).subscribe(({ state }) => state === 'ended' && seen.add(alice.disconnect()));
+  (await alice.call(`${a}-c`)).subscribe(({ state }) => state === 'ended' && seen.add(alice.disconnect()));
   const closing = alice.disconnect();
+  await closing;
   assert.deepEqual(outcomes, ['taken', 'taken', 'StateError', 'StateError']);
   assert.deepEqual([...seen, closing], [closing, alice.disconnect()]);
-  await closing;
 });
 
 // --- faults that are nobody's, and words of strangers ------------------------------------------------------------------

@@ -114,7 +114,7 @@ test('when the server shows us the door, what is connected goes on and the rest 
   const first = await world.join('alice', { identity });
   await first.connectToPeer('bob');
   const waiting = first.send('carol', 'never');
-  const file = first.sendFile('carol', new Blob(['never']));
+  const file = await first.sendFile('carol', new Blob(['never']));
   await untilPeer(first, 'carol', ({ online }) => online === false);
   await world.join('alice', { identity }); // the newest connection of a key wins
   const { signalingError } = await until(first, ({ signaling }) => signaling === 'disconnected');
@@ -178,8 +178,8 @@ test('files and calls with a peer that is started anew end, and are told why', a
   const first = await world.join('bob', { identity });
   const offered = new Promise((resolve) => first.onFile(resolve));
   const rung = new Promise((resolve) => first.onCall(resolve));
-  const file = alice.sendFile('bob', new Blob(['x']));
-  const call = alice.call('bob', camera('audio'));
+  const file = await alice.sendFile('bob', new Blob(['x']));
+  const call = await alice.call('bob', camera('audio'));
   await Promise.all([offered, rung]);
   world.network.open.forEach((connection) => connection.sever());
   const second = await world.join('bob', { identity });
@@ -248,7 +248,7 @@ test('a file gets to its end though the path is cut', async (t) => {
     stores: [alice, bob],
   } = await scene(t, 'alice', 'bob');
   const received = new Promise((resolve) => bob.onFile(resolve));
-  const file = alice.sendFile('bob', new Blob([new Uint8Array(5_000_000)]));
+  const file = await alice.sendFile('bob', new Blob([new Uint8Array(5_000_000)]));
   const transfer = await received;
   transfer.accept();
   await untilIt(transfer, ({ transferred }) => transferred > 0);
@@ -286,8 +286,8 @@ test('a key that has changed is refused until a person has accepted it', async (
   const changed = (error) => error instanceof PeerKeyChanged && error.offered.join() === eve.identity.publicKey.join();
   await assert.rejects(alice.connectToPeer('bob'), changed);
   assert.throws(() => alice.send('bob', 'secret'), changed);
-  assert.throws(() => alice.sendFile('bob', new Blob()), changed);
-  assert.throws(() => alice.call('bob'), changed);
+  await assert.rejects(alice.sendFile('bob', new Blob()), changed);
+  await assert.rejects(alice.call('bob'), changed);
   assert.equal(alice.state.peers.bob.fingerprint, bob.identity.fingerprint);
   assert.ok(changed(alice.state.peers.bob.error));
   await assert.rejects(eve.connectToPeer('alice', { timeout: 0.3 }), PeerConnectionFailed);

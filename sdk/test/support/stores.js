@@ -1,9 +1,13 @@
 /** Stores for tests: on a real server, with peer connections that need no network. */
+import { PARTS } from '../../src/store/services.js';
 import { NetworkStore } from '../../src/store/store.js';
 import { AT_ONCE } from './clients.js';
 import { FakeStream } from './fake_media.js';
 import { FakeNetwork } from './fake_rtc.js';
 import { served } from './server.js';
+
+// What is loaded when it is first used is for lazy.test.js; here it is there from the start.
+await Promise.all([PARTS.calls.load(), PARTS.files.load()]);
 
 // Node has none, and calls collect what they get in one.
 globalThis.MediaStream ??= /** @type {any} */ (FakeStream);

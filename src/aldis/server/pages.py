@@ -1,16 +1,21 @@
 """The page that the server shows at `/`, and the browser SDK: the files of the package's folder `web`, as replies.
 
-    GET /               index.html, as `server.edition` has made it ready
-    GET /v-DIGEST/NAME  what that loads; under this path it never changes
-    GET /NAME           the file of that name, as it is written; NAME may have folders in it. favicon.ico is the icon
+    GET /             index.html
+    GET /assets/NAME  what the page loads
+    GET /aldis.js     the browser SDK, for pages of other origins too
+    GET /sdk/NAME     what the SDK loads
+    GET /src/         the names of the sources of all that, for people
+    GET /src/NAME     such a source
+
+`sdk/tools/build.js` makes all but the sources. Names in `assets` and `sdk` contain a hash of the content.
 
 Rules of this module:
 
-* All files are read once, when the server starts, and compressed then. A request is a look-up of its exact path in a
-  table: it touches no file, and no path leads anywhere else.
-* What never changes is kept by browsers and not asked for again. All else is revalidated each time it is used
-  (`no-cache` with an `ETag`): a new version of the server is a new version of the page, all of it.
-* The page may do what it needs and nothing more (`_PAGE`). Only the SDK is there for pages of other origins.
+* All files are read once, when the server starts. A request is a look-up of its exact path in a table: it touches no
+  file, and no path leads anywhere else. A file is compressed when it is first asked for.
+* Browsers keep a file with a hash in its name, and do not ask for it again. They ask for every other file each time
+  they use it (`no-cache` with an `ETag`). So a new version of the server is a new version of the page, all of it.
+* The page may do what it needs and nothing more (`_PAGE`). Pages of other origins may import the SDK alone.
 
 It knows no socket, and not what is a WebSocket's request.
 """
@@ -20,6 +25,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
@@ -27,17 +33,24 @@ from importlib.resources.abc import Traversable
 from typing import Final
 from urllib.parse import quote
 
-from aldis.server.edition import INDEX, edition
 from aldis.server.http import Headers, Reply, plain, tokens
 
-ICON: Final = "icon.svg"
+INDEX: Final = "index.html"
 # What pages of other origins may import; CORS lets them read it.
 SHARED: Final = "aldis.js"
-# A file of another kind is none of the page's: it is for developers, and stays where it is.
+SHARED_FOLDER: Final = "sdk/"
+# Browsers ask for this beside a page that names no icon; without it their console shows a 404.
+FAVICON: Final = "favicon.ico"
+_ICON: Final = "src/page/icon.svg"
+_SOURCES: Final = "src/"
+# Names in these folders contain a hash of the content.
+_HASHED: Final = ("assets/", SHARED_FOLDER)
+# No file of another kind is served.
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
+    "map": "application/json; charset=utf-8",
     "svg": "image/svg+xml; charset=utf-8",
     "txt": "text/plain; charset=utf-8",
     "webmanifest": "application/manifest+json; charset=utf-8",
@@ -101,28 +114,45 @@ class _Form:
         return cls(body, tag, (*validated, ("Content-Type", kind), *coded), validated)
 
 
-@dataclass(frozen=True, slots=True)
 class _File:
-    plain: _Form
-    packed: _Form | None
+    """A file in the forms in which it is served. `packed` is None when compression does not make it smaller."""
+
+    def __init__(self, name: str, body: bytes) -> None:
+        self._body = body
+        # The page's source does not work where it is; it is there to be read.
+        is_text = name.startswith(_SOURCES) and not name.endswith((".js", ".css", ".svg"))
+        self._suffix = "txt" if is_text else _suffix(name)
+        caching = _LASTING if name.startswith(_HASHED) else _CHANGING
+        self._headers = (caching, *(_SHARED if _is_shared(name) else _PAGE))
+
+    @cached_property
+    def plain(self) -> _Form:
+        return _Form.of(self._body, _TYPES[self._suffix], self._headers)
+
+    @cached_property
+    def packed(self) -> _Form | None:
+        if self._suffix in _PACKED_TYPES:
+            return None
+        packed = gzip.compress(self._body, 9, mtime=0)
+        small = len(packed) < len(self._body)
+        return _Form.of(packed, _TYPES[self._suffix], self._headers, "gzip") if small else None
 
 
 class Pages:
     """The files of a folder, by the paths at which they are served."""
 
     def __init__(self, folder: Traversable) -> None:
-        written = dict(_read(folder))
-        self._files = {_path(name): _file(name, body, _CHANGING) for name, body in written.items()}
+        names = dict(_read(folder))
         # False when the installation is broken.
-        self.complete = INDEX in written
+        self.complete = INDEX in names
         if self.complete:
-            made = edition(written)
-            self._files[b"/"] = _file(INDEX, made.index, _CHANGING)
-            self._files |= {_path(name): _file(name, body, _LASTING) for name, body in made.files.items()}
-        # Browsers ask for it beside anything that names no icon; their console would show a 404.
-        icon = self._files.get(b"/" + ICON.encode())
-        if icon is not None:
-            self._files.setdefault(b"/favicon.ico", icon)
+            names[""] = names[INDEX]
+        sources = sorted(name for name in names if name.startswith(_SOURCES))
+        if sources:
+            names[_SOURCES] = _File(_SOURCES, "".join(f"/{name}\n" for name in sources).encode())
+        if _ICON in names:
+            names.setdefault(FAVICON, names[_ICON])
+        self._files = {_path(name): file for name, file in names.items()}
 
     @classmethod
     def of_package(cls) -> Pages:
@@ -135,8 +165,8 @@ class Pages:
         return frozenset(self._files)
 
     def is_shared(self, path: bytes) -> bool:
-        """Whether this is the SDK, which pages of other origins import."""
-        return path == _path(SHARED)
+        """Whether this belongs to the SDK, which pages of other origins import."""
+        return _is_shared(path.removeprefix(b"/").decode("latin-1"))
 
     def reply(self, path: bytes, headers: Headers) -> Reply | None:
         """What a GET of this path gets; None when there is nothing. `path` is without its query."""
@@ -145,20 +175,20 @@ class Pages:
             if path == b"/":
                 return plain(HTTPStatus.SERVICE_UNAVAILABLE, _MISSING, "page-missing")
             return None
-        form = file.packed if file.packed is not None and _accepts_gzip(headers) else file.plain
+        form = (file.packed if _accepts_gzip(headers) else None) or file.plain
         if _has(headers, form.tag):
             return Reply(HTTPStatus.NOT_MODIFIED, b"", "not-modified", form.validated)
         return Reply(HTTPStatus.OK, form.body, "page", form.headers)
 
 
-def _read(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+def _read(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, _File]]:
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _read(entry, f"{prefix}{entry.name}/")
         elif _suffix(entry.name) in _TYPES:
-            yield prefix + entry.name, entry.read_bytes()
+            yield prefix + entry.name, _File(prefix + entry.name, entry.read_bytes())
 
 
 def _path(name: str) -> bytes:
@@ -169,13 +199,8 @@ def _suffix(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _file(name: str, body: bytes, caching: tuple[str, str]) -> _File:
-    kind = _TYPES[_suffix(name)]
-    common = (caching, *(_SHARED if name == SHARED else _PAGE))
-    packed = body if _suffix(name) in _PACKED_TYPES else gzip.compress(body, 9, mtime=0)
-    return _File(
-        _Form.of(body, kind, common), _Form.of(packed, kind, common, "gzip") if len(packed) < len(body) else None
-    )
+def _is_shared(name: str) -> bool:
+    return name == SHARED or name.startswith(SHARED_FOLDER)
 
 
 def _accepts_gzip(headers: Headers) -> bool:

@@ -8,7 +8,7 @@ import { Callbacks } from '../../client/callbacks.js';
 import { settings } from '../../client/settings.js';
 import { ConfigError } from '../../errors.js';
 import { bind } from '../../proxies.js';
-import { safeMime, safeName } from '../messages/control.js';
+import { safeMime, safeName } from './names.js';
 
 /**
  * @import { AldisError } from '../../errors.js'

@@ -5,11 +5,11 @@
  * a file with 1 byte to 64 KiB of data. What begins otherwise, or has another type, is of a later version and is
  * ignored; what is of a known kind and cannot be read breaks the protocol. An id is 8 random bytes in base64url.
  *
- * Names and types come from a stranger: `safeName` and `safeMime` make of them what may be shown, and used as the name of
- * a file. (For reasons see `clean` in `protocol/codec.js`.)
+ * Names and types of files come from a stranger: `files/names.js` makes them safe. (For reasons see `clean` in
+ * `protocol/codec.js`.)
  */
 import { view } from '../../protocol/channel.js';
-import { fromBase64url, fromUtf8, MAX_TEXT, toBase64url, toUtf8, visible } from '../../protocol/codec.js';
+import { fromBase64url, fromUtf8, toBase64url, toUtf8 } from '../../protocol/codec.js';
 import { check, flag, integer, shape, text, typed } from '../../protocol/shapes.js';
 
 /** @typedef {import('../../protocol/codec.js').Bytes} Bytes */
@@ -99,35 +99,4 @@ export function decodeControl(bytes) {
     return null;
   }
   return /** @type {FileMessage | CallMessage | null} */ (read(length > MAX_JSON ? '' : fromUtf8(bytes)));
-}
-
-/** @param {string} text */
-const trim = (text) => text.replace(/^[\s.]+|[\s.]+$/g, '');
-
-/**
- * The name of a file that may be used in any folder of any system: no path, nothing unseen, not hidden, no device of
- * Windows, at most 200 bytes of UTF-8: file systems take 255, and something may be added. Never empty.
- *
- * @param {string} name
- */
-export function safeName(name) {
-  // Looking at more than 1000 characters would cost its square.
-  const plain = trim(visible(name.replace(/^.*[/\\]/s, '').slice(0, 1000)).replace(/[<>:"|?*]/g, '_'))
-    // Devices of Windows, whatever their suffix.
-    .replace(/^((con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³])\s*(\.|$))/i, '_$1');
-  const [suffix = ''] = /(?<=.)\.[^.]{1,15}$/su.exec(plain) ?? [];
-  const stem = plain.slice(0, plain.length - suffix.length);
-  const cut = toUtf8(stem).subarray(0, MAX_TEXT - toUtf8(suffix).length);
-  // As a stream: a character that is cut in two is not there yet.
-  return trim(new TextDecoder().decode(cut, { stream: true }) + suffix) || 'file';
-}
-
-/**
- * A media type without parameters, in lower case; `application/octet-stream` for what is none.
- *
- * @param {string} mime
- */
-export function safeMime(mime) {
-  const plain = mime.replace(/;.*/s, '').trim().toLowerCase();
-  return /^[\w!#$&^.+-]{1,63}\/[\w!#$&^.+-]{1,63}$/.test(plain) ? plain : 'application/octet-stream';
 }

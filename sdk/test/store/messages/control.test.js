@@ -1,14 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../../src/errors.js';
-import {
-  MAX_PIECE,
-  decodeControl,
-  encodeControl,
-  encodePiece,
-  safeMime,
-  safeName,
-} from '../../../src/store/messages/control.js';
+import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../../src/store/messages/control.js';
+import { safeMime, safeName } from '../../../src/store/files/names.js';
 import { fromHex, toHex, vectors } from '../../support/vectors.js';
 
 const { words, calls, read_only, pieces, ignored, refused, names, mimes } = vectors('controls');

@@ -5,9 +5,9 @@
  * Nothing a view does with it can fail: what goes wrong is kept beside what it concerns, for words.js to explain.
  */
 
-/** @import { AldisError, Call, PeerView, StoreState, Transfer } from './aldis.js' */
+/** @import { AldisError, Call, PeerView, StoreState, Transfer } from '../sdk/index.js' */
 /** @import { FileEntry, NewKey, Person, TextEntry } from './person.js' */
-import { fingerprint, FingerprintMismatch, Identity, IndexedDBPins, NetworkStore } from './aldis.js';
+import { fingerprint, FingerprintMismatch, Identity, IndexedDBPins, NetworkStore } from '../sdk/index.js';
 import { Calling } from './calling.js';
 import { sinkOnDisk } from './disk.js';
 import { People } from './people.js';
@@ -269,15 +269,16 @@ export class Session {
   }
 
   /** @param {Person} person @param {Iterable<File>} files */
-  sendFiles(person, files) {
-    for (const file of files) {
+  async sendFiles(person, files) {
+    // A copy: the list of a file input changes with the input.
+    for (const file of [...files]) {
       try {
-        this.#show(person, this.#need().sendFile(person.name, file));
+        this.#show(person, await this.#need().sendFile(person.name, file));
       } catch (error) {
         person.note(`${file.name}: ${explainShort(error)}`);
       }
+      this.#changed();
     }
-    this.#changed();
   }
 
   /** Take a file that is on offer. @param {FileEntry} entry */

@@ -4,7 +4,7 @@
  * Knows neither the SDK nor the screen. What is kept is bounded: the oldest goes first.
  */
 
-/** @import { AldisError, PeerStats, PeerView, Transfer } from './aldis.js' */
+/** @import { AldisError, PeerStats, PeerView, Transfer } from '../sdk/index.js' */
 /** @import { Fault } from './words.js' */
 import { bytes } from './words.js';
 

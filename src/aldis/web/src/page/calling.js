@@ -5,7 +5,7 @@
  * it, whatever way it ends. Knows of a call only what the SDK's `Call` tells; how calls are made is an argument.
  */
 
-/** @import { Call } from './aldis.js' */
+/** @import { Call } from '../sdk/index.js' */
 /** @import { Person } from './person.js' */
 import { openMedia, stopTracks, withCamera, without } from './media.js';
 import { callEnded, explainShort } from './words.js';
@@ -62,7 +62,7 @@ export class Calling {
    *
    * @param {Person} person
    * @param {boolean} video
-   * @param {(stream: MediaStream) => Call} dial
+   * @param {(stream: MediaStream) => Promise<Call>} dial
    */
   async start(person, video, dial) {
     if (this.busy) return;
@@ -72,7 +72,11 @@ export class Calling {
     this.#changed();
     const calls = this.#calls;
     try {
-      if (await this.#open(video)) this.#follow(dial(/** @type {MediaStream} */ (this.localStream)));
+      if (await this.#open(video)) {
+        const call = await dial(/** @type {MediaStream} */ (this.localStream));
+        if (calls === this.#calls) this.#follow(call);
+        else call.end(); // hung up meanwhile
+      }
     } catch (error) {
       if (calls !== this.#calls) return;
       const theirs = this.#crossing;

@@ -91,6 +91,10 @@ const EXPLANATIONS = {
       'It is tried again by itself in a while.',
     ],
   DeliveryFailed: (error) => ['It did not arrive', whyNot(error)],
+  LoadFailed: () => [
+    'A part of this page did not come from the server',
+    'Try again. If that does not help, reload the page: its server may have been updated.',
+  ],
   FeatureMissing: ({ userId, feature }) => [
     `${named(userId)} cannot take ${feature}`,
     feature === 'calls'

@@ -31,7 +31,7 @@ export function composer(session, person, sent) {
     onpaste: (/** @type {ClipboardEvent} */ event) => {
       if (!event.clipboardData?.files.length) return;
       event.preventDefault();
-      session.sendFiles(person, event.clipboardData.files);
+      void session.sendFiles(person, event.clipboardData.files);
     },
   });
   const picker = h('input', {
@@ -64,7 +64,7 @@ export function composer(session, person, sent) {
     field.focus();
   }
   function picked() {
-    session.sendFiles(person, picker.files ?? []);
+    void session.sendFiles(person, picker.files ?? []);
     picker.value = ''; // so that the same file can be chosen again
   }
   function grow() {

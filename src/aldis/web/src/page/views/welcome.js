@@ -9,8 +9,8 @@ import { fingerprintText, picture } from '../picture.js';
 import { explain, nameProblem } from '../words.js';
 import { complain } from './hint.js';
 
-// Beside the modules, wherever these are: the server gives them paths that never change.
-const ICON = new URL('../icon.svg', import.meta.url).href;
+// Its name has a hash in it, which index.html knows.
+const ICON = /** @type {HTMLLinkElement} */ (document.querySelector('link[rel="icon"]')).href;
 
 const USUAL = 'Others find you by this name. It stays yours as long as you use this browser.';
 

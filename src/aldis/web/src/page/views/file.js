@@ -5,7 +5,7 @@
  * pictures without a program in them are shown small. Addresses of blobs are released after use.
  */
 
-/** @import { Transfer, TransferFailed } from '../aldis.js' */
+/** @import { Transfer, TransferFailed } from '../../sdk/index.js' */
 /** @import { FileEntry, Person } from '../person.js' */
 /** @import { View } from '../dom.js' */
 import { bdi, fill, h, icon, setText } from '../dom.js';
