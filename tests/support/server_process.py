@@ -9,24 +9,40 @@ import signal
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from support.patience import PATIENCE
 from support.ports import free_port
 
-_PROGRAM = """
+# What the program of a server consists of: `serve` runs it, and ends the process.
+RUN = """
 import json, sys
 from aldis.errors import AldisError
 from aldis.server import app, websocket
 from aldis.server.config import load_config
-settings, close_timeout = map(json.loads, sys.argv[1:])
-websocket.CLOSE_TIMEOUT = close_timeout or websocket.CLOSE_TIMEOUT
-try:
-    sys.exit(app.run(load_config(settings, {}, None)))
-except AldisError as error:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(3)
+
+def serve(settings, close_timeout):
+    websocket.CLOSE_TIMEOUT = close_timeout or websocket.CLOSE_TIMEOUT
+    try:
+        sys.exit(app.run(load_config(settings, {}, None)))
+    except AldisError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(3)
 """
+_PROGRAM = f"{RUN}\nserve(*map(json.loads, sys.argv[1:]))"
+
+
+class Process(Protocol):
+    """What a server is run in."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stderr(self) -> asyncio.StreamReader | None: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def send_signal(self, number: int, /) -> None: ...
+    async def wait(self) -> int: ...
 
 
 class ServerProcess:
@@ -48,7 +64,7 @@ class ServerProcess:
         }
         self.port = 0
         self.admin_port = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._log: list[str] = []
         self._grown = asyncio.Condition()
         self._reading: asyncio.Task[None] | None = None
@@ -58,21 +74,24 @@ class ServerProcess:
         return self.process.pid
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> Process:
         assert self._process is not None
         return self._process
 
     async def start(self) -> None:
         """Start, and return when it serves; raises `AssertionError` with its log when it does not."""
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "default", "-c", _PROGRAM),
-            *(json.dumps(self.settings), json.dumps(self._close_timeout)),
-            stderr=asyncio.subprocess.PIPE,
-        )
+        self._process = await self._spawn()
         self._reading = asyncio.create_task(self._read_log())
         line = await self.wait_for_line("serving")
         self.port = int(line["url"].rpartition(":")[2])
         self.admin_port = int(line["admin"].rpartition(":")[2]) if line["admin"] else 0
+
+    async def _spawn(self) -> Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "default", "-c", _PROGRAM),
+            *(json.dumps(self.settings), json.dumps(self._close_timeout)),
+            stderr=asyncio.subprocess.PIPE,
+        )
 
     async def _read_log(self) -> None:
         assert self.process.stderr is not None
