@@ -59,6 +59,8 @@ _TYPES: Final = {
     "webp": "image/webp",
     "woff2": "font/woff2",
 }
+# Level 9 makes scripts smaller by 0.1 % and takes three times as long for source maps, which holds up everybody else.
+_LEVEL: Final = 6
 # Compressed already.
 _PACKED_TYPES: Final = frozenset({"png", "webp", "woff2"})
 # `'self'` covers the WebSocket of the same origin (CSP 3 section 6.7.2.8) in all browsers that have what the page needs
@@ -133,7 +135,7 @@ class _File:
     def packed(self) -> _Form | None:
         if self._suffix in _PACKED_TYPES:
             return None
-        packed = gzip.compress(self._body, 9, mtime=0)
+        packed = gzip.compress(self._body, _LEVEL, mtime=0)
         small = len(packed) < len(self._body)
         return _Form.of(packed, _TYPES[self._suffix], self._headers, "gzip") if small else None
 
