@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from aldis.server import http_connection, listener
 from aldis.server.app import SignalingServer
 from aldis.server.pages import Pages
+from aldis.server.tuning import Tuning
 from support.certificates import make_certificates
 from support.patience import PATIENCE
 from support.raw_websocket import RawClient, http_get, read_reply
@@ -183,20 +183,21 @@ async def test_nothing_is_answered_after_a_request_that_could_hold_another(
     assert not server._listener.requests["healthz"]
 
 
-async def test_who_asks_nothing_more_is_let_go(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "KEEP_ALIVE", 0.1)
-    async with visit(server.port) as visitor:
-        await visitor.ask(PLAIN % b"/healthz")
-        visitor.writer.write(b"GET / HTTP/1.1\r\n")  # and no more
-        assert await visitor.rest() == b""
-    assert not server._listener._opened
+async def test_an_idle_connection_is_closed() -> None:
+    async with SignalingServer(config(names="h"), tuning=Tuning(keep_alive=0.1)) as server:
+        async with visit(server.port) as visitor:
+            await visitor.ask(PLAIN % b"/healthz")
+            visitor.writer.write(b"GET / HTTP/1.1\r\n")  # and no more
+            assert await visitor.rest() == b""
+        assert not server._listener._opened
 
 
-async def test_beyond_a_number_connections_are_closed_after_a_reply(
-    server: SignalingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener, "MAX_KEPT", 2)
-    async with visit(server.port) as one, visit(server.port) as two:
+async def test_beyond_a_number_connections_are_closed_after_a_reply() -> None:
+    async with (
+        SignalingServer(config(names="h"), tuning=Tuning(max_kept=2)) as server,
+        visit(server.port) as one,
+        visit(server.port) as two,
+    ):
         for visitor in (one, two):
             assert "connection" not in (await visitor.ask(PLAIN % b"/"))[0][1]
         assert (await http_get(server.port, PLAIN % b"/"))[1]["connection"] == "close"

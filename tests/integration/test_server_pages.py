@@ -17,6 +17,7 @@ import pytest
 from aldis.server import listener
 from aldis.server.app import SignalingServer
 from aldis.server.pages import Pages
+from aldis.server.tuning import Tuning
 from support.certificates import make_certificates
 from support.patience import PATIENCE
 from support.raw_websocket import HandshakeRefused, RawClient, http_get
@@ -230,7 +231,7 @@ async def nothing_waits(server: SignalingServer) -> None:
 async def test_replies_that_nobody_fetches_are_limited(
     server: SignalingServer, large: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "MAX_UNTAKEN", 3)
+    monkeypatch.setattr(server._listener, "_tuning", Tuning(max_untaken=3))
     greedy = [await ask_and_read_nothing(server) for _ in range(3)]
     for _ in range(10):
         status, headers, _ = await http_get(server.port, PLAIN % b"/")
@@ -248,8 +249,7 @@ async def test_replies_that_nobody_fetches_are_limited(
 
 
 async def test_who_does_not_fetch_a_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(listener, "UNACKNOWLEDGED", 2.0)
-    async with SignalingServer(config(names="h")) as server:
+    async with SignalingServer(config(names="h"), tuning=Tuning(unacknowledged=2.0)) as server:
         (tmp_path / "index.html").write_bytes(b"x" * 16 * 1024 * 1024)
         monkeypatch.setattr(server._listener._routes, "_site", Pages(tmp_path))
         client = await ask_and_read_nothing(server)

@@ -18,8 +18,9 @@ from aldis.backends.sqlite import FILE_NAME
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
-from aldis.server import app, http_connection, websocket
+from aldis.server import websocket
 from aldis.server.app import SignalingServer
+from aldis.server.tuning import Tuning
 from support.certificates import make_certificates
 from support.patience import PATIENCE
 from support.raw_websocket import PING, HandshakeRefused, RawClient, encode_frame, http_get
@@ -195,17 +196,16 @@ async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(se
                 assert (await flood.request({**message, "id": 1}))["type"] == "ack"
         assert server.hub.stats.connections_now == 2
         # It does not answer the close, as it does not read.
-        server._connections.tick(monotonic() + websocket.CLOSE_TIMEOUT + 1)
+        server._connections.tick(monotonic() + Tuning().close_timeout + 1)
         assert (await flood.request({"type": "ping"})) == {"type": "pong"}
         assert server.hub.stats.connections_now == 1
         writer.transport.abort()
 
 
-async def test_a_half_open_connection_is_found_by_ping_and_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "TICK", 0.02)
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
+async def test_a_half_open_connection_is_found_by_ping_and_aborted() -> None:
+    tuning = Tuning(tick=0.02, close_timeout=0.1)
     async with (
-        SignalingServer(config(ping_interval=1, resume_window=0)) as server,
+        SignalingServer(config(ping_interval=1, resume_window=0), tuning=tuning) as server,
         await RawClient.connect(server.port) as bob,
         await RawClient.connect(server.port) as dead,
     ):
@@ -223,10 +223,9 @@ async def test_a_half_open_connection_is_found_by_ping_and_aborted(monkeypatch: 
         assert server.hub.stats.connections_now == 1
 
 
-async def test_a_client_that_does_not_answer_a_close_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "TICK", 0.02)
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
-    async with SignalingServer(config()) as server:
+async def test_a_client_that_does_not_answer_a_close_is_aborted() -> None:
+    tuning = Tuning(tick=0.02, close_timeout=0.1)
+    async with SignalingServer(config(), tuning=tuning) as server:
         async with await RawClient.connect(server.port) as client:
             client.send_frame(2, b"x")
             assert (await client.receive_frame()).close_code == 1003
@@ -264,7 +263,6 @@ async def test_a_client_that_is_not_read_can_still_be_closed_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answers the close, and need not be cut off."""
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 3600.0)
     paused = asyncio.Event()
     pause = websocket.ClientConnection.pause_reading
 
@@ -273,7 +271,7 @@ async def test_a_client_that_is_not_read_can_still_be_closed_in_order(
         paused.set()
 
     monkeypatch.setattr(websocket.ClientConnection, "pause_reading", pause_reading)
-    async with SignalingServer(config(data=str(tmp_path))) as server:
+    async with SignalingServer(config(data=str(tmp_path)), tuning=Tuning(close_timeout=3600.0)) as server:
         with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as holder:
             holder.execute("BEGIN IMMEDIATE")
             async with await RawClient.connect(server.port) as client:
@@ -293,9 +291,8 @@ async def test_a_client_that_is_not_read_can_still_be_closed_in_order(
             holder.execute("ROLLBACK")
 
 
-async def test_one_that_connects_and_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "HANDSHAKE_TIMEOUT", 0.1)
-    async with SignalingServer(config()) as server:
+async def test_one_that_connects_and_says_nothing_is_cut_off() -> None:
+    async with SignalingServer(config(), tuning=Tuning(handshake_timeout=0.1)) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\n")
         async with asyncio.timeout(PATIENCE):

@@ -41,7 +41,7 @@ while True:
             os.chdir(wanted["folder"])
             os.environ.clear()
             os.environ.update(wanted["environment"])
-            serve(wanted["settings"], wanted["close_timeout"])
+            serve(wanted["settings"], wanted["tuning"])
         os.close(descriptors[0])
     control.send(str(answer).encode())
 control.close()
@@ -92,11 +92,11 @@ class ServerTemplate:
         self._control.close()
         self._process.wait()
 
-    async def fork(self, settings: dict[str, Any], close_timeout: float | None) -> ForkedProcess:
+    async def fork(self, settings: dict[str, Any], tuning: dict[str, float]) -> ForkedProcess:
         """Start a server with these settings."""
         request = {
             "settings": settings,
-            "close_timeout": close_timeout,
+            "tuning": tuning,
             "folder": str(Path.cwd()),
             "environment": dict(os.environ),
         }
@@ -127,4 +127,4 @@ class ForkedServer(ServerProcess):
         self._template = template
 
     async def _spawn(self) -> ForkedProcess:
-        return await self._template.fork(self.settings, self._close_timeout)
+        return await self._template.fork(self.settings, self._tuning)

@@ -18,13 +18,13 @@ from support.ports import free_port
 RUN = """
 import json, sys
 from aldis.errors import AldisError
-from aldis.server import app, websocket
+from aldis.server import app
 from aldis.server.config import load_config
+from aldis.server.tuning import Tuning
 
-def serve(settings, close_timeout):
-    websocket.CLOSE_TIMEOUT = close_timeout or websocket.CLOSE_TIMEOUT
+def serve(settings, tuning):
     try:
-        sys.exit(app.run(load_config(settings, {}, None)))
+        sys.exit(app.run(load_config(settings, {}, None), tuning=Tuning(**tuning)))
     except AldisError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(3)
@@ -53,7 +53,7 @@ class ServerProcess:
     """
 
     def __init__(self, folder: Path, *, close_timeout: float | None = None, **settings: Any) -> None:
-        self._close_timeout = close_timeout
+        self._tuning = {} if close_timeout is None else {"close_timeout": close_timeout}
         self.settings = {
             "port": free_port(),
             "admin_port": "none",
@@ -89,7 +89,7 @@ class ServerProcess:
     async def _spawn(self) -> Process:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "default", "-c", _PROGRAM),
-            *(json.dumps(self.settings), json.dumps(self._close_timeout)),
+            *(json.dumps(self.settings), json.dumps(self._tuning)),
             stderr=asyncio.subprocess.PIPE,
         )
 

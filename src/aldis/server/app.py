@@ -30,23 +30,22 @@ from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
 from aldis.server.config import MEMORY, ServerConfig
-from aldis.server.listener import MAX_UNTAKEN, Listener
+from aldis.server.listener import Listener
 from aldis.server.logs import FaultLog, configure, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.pages import Pages
 from aldis.server.routes import Routes
 from aldis.server.tls import certificate_names, server_context
+from aldis.server.tuning import Tuning
 from aldis.server.turn import ConfiguredIceServers
 from aldis.server.websocket import Connections
 
-# The hub is told the time this often, in seconds: pings and time-outs need no better.
-TICK: Final = 1.0
 # Seconds after which a readiness probe calls the directory stuck; probes themselves give up after a few.
 READY_TIMEOUT: Final = 2.0
 # File descriptors that are not clients: the ports, the database, the admin port's connections, handshakes and replies
 # under way.
-SPARE_DESCRIPTORS: Final = 256 + MAX_UNTAKEN
+SPARE_DESCRIPTORS: Final = 256 + Tuning().max_untaken
 # The loop, the ports and the database take about 15; with less than this there is no room for clients.
 FEWEST_DESCRIPTORS: Final = 64
 
@@ -60,8 +59,9 @@ class SignalingServer:
     `DirectoryUnavailable` when the directory of names cannot be opened.
     """
 
-    def __init__(self, config: ServerConfig | None = None) -> None:
+    def __init__(self, config: ServerConfig | None = None, *, tuning: Tuning | None = None) -> None:
         self.config = config = config or ServerConfig()
+        self._tuning = tuning = tuning or Tuning()
         self.hub = Hub(
             HubSettings(
                 auth=config.auth,
@@ -77,7 +77,9 @@ class SignalingServer:
             ice=ConfiguredIceServers(config.stun, config.turn, config.turn_secret),
         )
         self._faults = FaultLog(log)
-        self._connections = Connections(self.hub, max_message_bytes=config.max_message_bytes, fault=self._faults)
+        self._connections = Connections(
+            self.hub, max_message_bytes=config.max_message_bytes, fault=self._faults, close_timeout=tuning.close_timeout
+        )
         self._pages = Pages.of_package() if config.web else None
         self._names = ServerNames(config.names, secure=config.tls_cert is not None)
         routes = Routes(
@@ -87,7 +89,7 @@ class SignalingServer:
             site=self._pages,
             base_path=config.base_path,
         )
-        self._listener = Listener(self._connections, routes, log)
+        self._listener = Listener(self._connections, routes, log, tuning)
         self._directory: Directory | None = None
         self._directory_stats = DirectoryStats()
         self._directory_failing = False
@@ -284,7 +286,7 @@ class SignalingServer:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._tuning.tick)
             now = monotonic()
             try:
                 self.hub.tick(now)
@@ -335,7 +337,12 @@ class SignalingServer:
 # --- as a program -----------------------------------------------------------------------------------------------------
 
 
-def run(config: ServerConfig, started: Callable[[SignalingServer], None] | None = None) -> int:
+def run(
+    config: ServerConfig,
+    started: Callable[[SignalingServer], None] | None = None,
+    *,
+    tuning: Tuning | None = None,
+) -> int:
     """Run a server in this process until SIGINT or SIGTERM; a second signal ends it at once. Returns an exit code.
 
     `started` is called once the server takes connections. Raises what starting raises (`ConfigError`,
@@ -346,10 +353,10 @@ def run(config: ServerConfig, started: Callable[[SignalingServer], None] | None 
         log.warning(warning)
     _raise_descriptor_limit(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, started))
+        return runner.run(_serve(config, started, tuning))
 
 
-async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None] | None) -> int:
+async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None] | None, tuning: Tuning | None) -> int:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
@@ -365,7 +372,7 @@ async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
             loop.add_signal_handler(number, on_signal, number)
-    async with SignalingServer(config) as server:
+    async with SignalingServer(config, tuning=tuning) as server:
         if started is not None:
             started(server)
         await asked.wait()

@@ -9,7 +9,7 @@ Rules:
 
 * In doubt, picows gets the request. A connection never comes back from there.
 * Stop reading a client that has `MAX_WAITING` bytes of unsent replies.
-* Close a connection that is idle for `KEEP_ALIVE`, or has no complete request after `HANDSHAKE_TIMEOUT`.
+* Close a connection that is idle for `Tuning.keep_alive`, or has no complete request after `handshake_timeout`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,8 @@ from typing import Final, cast
 
 from aldis.server.http import END_OF_HEAD, OLD_HTTP, PlainRequest, Reply, is_old, read_plain, write
 from aldis.server.names import Arrival
+from aldis.server.tuning import Tuning
 
-# Seconds that a client has to send its whole HTTP request, and to shake hands for TLS.
-HANDSHAKE_TIMEOUT: Final = 10.0
-# Seconds for the next request to come. A page asks for its files within one or two; and idle connections are few.
-KEEP_ALIVE: Final = 5.0
 # Bytes of a request that this module reads. Browsers send less than 1 KB, apart from cookies of the same host.
 MAX_HEAD: Final = 4096
 # Bytes of replies: a page's files but for the largest fit in. TLS lets as much again wait, and more, beneath it.
@@ -46,7 +43,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         opened: MutableSet[HttpConnection],
         answer: Callable[[HttpConnection, PlainRequest], tuple[Reply, bool] | None],
         picows: Callable[[Arrival], asyncio.BufferedProtocol],
+        tuning: Tuning,
     ) -> None:
+        self._tuning = tuning
         self._opened = opened
         self._answer = answer
         self._picows = picows
@@ -81,7 +80,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if sockname:  # nothing for a client that is gone already
             self.arrival = Arrival(*sockname[:2])
         self._transport.set_write_buffer_limits(high=MAX_WAITING)
-        self._wait(HANDSHAKE_TIMEOUT)
+        self._wait(self._tuning.handshake_timeout)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._leave()
@@ -106,7 +105,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._stuck = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-            self._wait(KEEP_ALIVE)
+            self._wait(self._tuning.keep_alive)
             self._go_on()
 
     # --- requests ---------------------------------------------------------------------------------------------------
@@ -129,8 +128,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._answered = True
             reply, keep = answered
             keep = keep and request is not None and not request.last
-            self._wait(KEEP_ALIVE)
-            self._transport.write(write(reply, KEEP_ALIVE if keep else None))
+            self._wait(self._tuning.keep_alive)
+            self._transport.write(write(reply, self._tuning.keep_alive if keep else None))
             if not keep:
                 self._transport.close()
 

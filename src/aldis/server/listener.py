@@ -5,10 +5,10 @@ clients is counted, and at most a debug line.
 
 A connection begins as a `server.http_connection`, which answers plain requests; there may be several on a connection.
 Everything else goes to picows. What picows does by itself: it reads requests of at most 16 KiB and 128 headers within
-`HANDSHAKE_TIMEOUT`, refuses all but GET without a body in HTTP/1.1 (400), replies with `Connection: close`, and
+`Tuning.handshake_timeout`, refuses all but GET without a body in HTTP/1.1 (400), replies with `Connection: close`, and
 closes. It ignores what follows such a request.
 
-Neither limits how long a client may take to read its reply: this module does (`UNACKNOWLEDGED`, `MAX_UNTAKEN`).
+Neither limits how long a client may take to read its reply: this module does (`unacknowledged`, `max_untaken`).
 """
 
 from __future__ import annotations
@@ -33,21 +33,13 @@ from aldis.errors import ConfigError
 from aldis.hub import dialects
 from aldis.protocol.codes import CloseCode
 from aldis.server.http import Headers, PlainRequest, Reply, busy, host_of
-from aldis.server.http_connection import HANDSHAKE_TIMEOUT, HttpConnection
+from aldis.server.http_connection import HttpConnection
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
+from aldis.server.tuning import Tuning
 from aldis.server.websocket import ClientConnection, Connections
 
-# The kernel ends a connection that leaves our data unacknowledged for so many seconds (TCP_USER_TIMEOUT, in Linux).
-# This is for HTTP replies: the hub's pings find a dead WebSocket earlier.
-UNACKNOWLEDGED: Final = 60
-# Replies that wait for their clients to read them. Each holds a file descriptor, and the part that the kernel did not
-# take. The kernel takes nearly all at once, so only an attack makes so many.
-MAX_UNTAKEN: Final = 512
-# HTTP connections that are kept after a reply; twenty browsers open as many. Beyond it a reply ends its connection,
-# which costs a browser some time and nothing else.
-MAX_KEPT: Final = 128
 # A reply of this size at most never waits: it fits into the smallest buffer that the kernel has (tcp(7), tcp_wmem).
 AT_ONCE: Final = 4096
 # Log lines about requests for other hosts: one tells the operator what to do, and any client can cause a thousand.
@@ -109,7 +101,8 @@ class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
 class Listener:
     """The public port. Call `listen` first; it returns the port number."""
 
-    def __init__(self, connections: Connections, routes: Routes, log: Log) -> None:
+    def __init__(self, connections: Connections, routes: Routes, log: Log, tuning: Tuning) -> None:
+        self._tuning = tuning
         # Requests that became no WebSocket, by outcome.
         self.requests: Counter[str] = Counter()
         # Connections with a large reply that the client may not have read. A closed one leaves the set by itself.
@@ -130,14 +123,14 @@ class Listener:
         """Listen, and return the port; raises `ConfigError` when that is not possible."""
         more: dict[str, Any] = {}
         if context is not None:
-            more = {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
+            more = {"ssl": context, "ssl_handshake_timeout": self._tuning.handshake_timeout}
         try:
             dual = dual_stack(host, port)
             where: dict[str, Any] = {"host": host, "port": port} if dual is None else {"sock": dual}
             # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for each
             # idle connection.
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: HttpConnection(self._opened, self._answer, self._picows),
+                lambda: HttpConnection(self._opened, self._answer, self._picows, self._tuning),
                 backlog=LISTEN_BACKLOG,
                 **where,
                 **more,
@@ -146,7 +139,9 @@ class Listener:
             raise address_error("", host, port, error) from error
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             for listening in self._server.sockets:  # accepted connections inherit it
-                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
+                listening.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._tuning.unacknowledged * 1000)
+                )
         return cast(int, self._server.sockets[0].getsockname()[1])
 
     def stop_accepting(self) -> None:
@@ -166,7 +161,7 @@ class Listener:
                 self._enter_at(arrival),
                 self._picows_log,
                 True,  # an exception of ours ends the connection
-                HANDSHAKE_TIMEOUT,
+                self._tuning.handshake_timeout,
                 *(False, 20, 20, WSAutoPingStrategy.PING_WHEN_IDLE),  # no pings: these are the hub's
                 False,  # no pongs: a ping is a sign of life, which the hub wants to hear of
                 self._connections.max_message_bytes,
@@ -180,7 +175,7 @@ class Listener:
         decision = self._decide(connection.arrival, request.path, request.headers)
         if isinstance(decision, UpgradeRequest):
             return None
-        keep = not self._draining and len(self._opened) <= MAX_KEPT
+        keep = not self._draining and len(self._opened) <= self._tuning.max_kept
         return self._admit(decision, connection), keep
 
     def _enter(self, arrival: Arrival, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
@@ -222,7 +217,7 @@ class Listener:
     def _admit(self, reply: Reply, taker: HttpConnection | _Untaken) -> Reply:
         """The reply, or a refusal when too many replies wait for their clients to read them."""
         if len(reply.body) > AT_ONCE and taker not in self._untaken:
-            if len(self._untaken) >= MAX_UNTAKEN:
+            if len(self._untaken) >= self._tuning.max_untaken:
                 reply = busy("This server has too many replies under way; try again in a moment.\n", "busy")
             else:
                 self._untaken.add(taker)

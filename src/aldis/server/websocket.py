@@ -38,8 +38,6 @@ MAX_UNSENT: Final = 1024 * 1024
 # A connection with so much unsent data is full, until a quarter of it is left: the hub sends it nothing that can wait.
 # So a burst of presence that a client has asked for does not count as slow reading.
 FULL: Final = 256 * 1024
-# Seconds that a client has to answer a close, before the connection is aborted.
-CLOSE_TIMEOUT: Final = 5.0
 # The server measures the time of one relayed message in so many: measuring costs a twentieth of what it measures.
 MEASURED_ONE_IN: Final = 16
 # RFC 6455 section 7.4.2: the last of the private codes.
@@ -257,7 +255,10 @@ class ClientConnection(WSListener):
 class Connections:
     """All open connections of one server, and what they share."""
 
-    def __init__(self, hub: Hub, *, max_message_bytes: int, fault: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, hub: Hub, *, max_message_bytes: int, fault: Callable[[Exception], None], close_timeout: float
+    ) -> None:
+        self._close_timeout = close_timeout
         self.hub = hub
         self.max_message_bytes = max_message_bytes
         # Takes unexpected exceptions.
@@ -290,7 +291,7 @@ class Connections:
     def closing(self, connection: ClientConnection) -> None:
         """A close has been sent, or received."""
         if connection in self._open:
-            self._closing.setdefault(connection, monotonic() + CLOSE_TIMEOUT)
+            self._closing.setdefault(connection, monotonic() + self._close_timeout)
 
     def gone(self, connection: ClientConnection) -> None:
         """A connection is over."""
