@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from multidict import CIMultiDict
 
-from aldis.server.http import Reply
+from aldis.server.http import HttpReply
 from aldis.server.pages import Pages
 
 HTML = b"<!doctype html><title>A page</title>" + b"<p>and so on</p>" * 100
@@ -34,13 +34,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def get(pages: Pages, path: bytes, **fields: str) -> Reply:
+def get(pages: Pages, path: bytes, **fields: str) -> HttpReply:
     reply = pages.reply(path, CIMultiDict({name.replace("_", "-"): value for name, value in fields.items()}))
     assert reply is not None
     return reply
 
 
-def header(reply: Reply, name: str) -> str | None:
+def header(reply: HttpReply, name: str) -> str | None:
     values = [value for key, value in reply.headers if key == name]
     assert len(values) <= 1
     return values[0] if values else None

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import Headers, PlainRequest, Reply, plain, read_plain, write
+from aldis.server.http import Headers, HttpReply, PlainRequest, plain, read_plain, write
 from aldis.server.names import Arrival, ServerNames
 from aldis.server.routes import Routes, Site, UpgradeRequest
 
@@ -31,13 +31,13 @@ def headers(**fields: str) -> CIMultiDict[str]:
     return made
 
 
-def decide(routes: Routes, path: bytes = b"/", fields: CIMultiDict[str] | None = None) -> UpgradeRequest | Reply:
+def decide(routes: Routes, path: bytes = b"/", fields: CIMultiDict[str] | None = None) -> UpgradeRequest | HttpReply:
     fields = headers() if fields is None else fields
     return routes.decide(path, fields, arrival=ARRIVAL, connections=0, draining=False)
 
 
-def status(decision: UpgradeRequest | Reply) -> HTTPStatus:
-    assert isinstance(decision, Reply)
+def status(decision: UpgradeRequest | HttpReply) -> HTTPStatus:
+    assert isinstance(decision, HttpReply)
     return decision.status
 
 
@@ -72,7 +72,7 @@ def test_what_is_no_upgrade_is_told_to_upgrade(fields: CIMultiDict[str]) -> None
 class OnePage:
     """A site with one page, at / and at /page."""
 
-    def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
+    def reply(self, path: bytes, headers: Headers, /) -> HttpReply | None:
         return plain(HTTPStatus.OK, "hello", "page") if path in (b"/", b"/page", b"/sdk.js") else None
 
     def is_shared(self, path: bytes, /) -> bool:
@@ -149,7 +149,7 @@ def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None
         (b"/nothing", other),
     ):
         reply = decide(routes, path, fields)
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, HttpReply)
         assert (reply.status, reply.outcome) == (421, "misdirected")
         assert b"--names evil.example:8080\n" in reply.body
 
@@ -172,7 +172,7 @@ def test_a_full_or_draining_server_says_when_to_come_back_and_healthz_still_answ
     routes = make_routes(max_connections=3)
     for connections, draining in ((3, False), (0, True)):
         reply = routes.decide(b"/", headers(), arrival=ARRIVAL, connections=connections, draining=draining)
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, HttpReply)
         assert (reply.status, dict(reply.headers)["Retry-After"]) == (503, "5")
         assert (
             status(routes.decide(b"/healthz", headers(), arrival=ARRIVAL, connections=connections, draining=draining))
@@ -282,7 +282,7 @@ def test_a_reply_tells_its_length_and_whether_another_request_is_waited_for() ->
 
 def test_an_empty_reply_says_so_and_what_has_not_changed_has_no_length() -> None:
     assert b"\r\nContent-Length: 0\r\n" in write(plain(HTTPStatus.OK, "", "page"), None)
-    unchanged = write(Reply(HTTPStatus.NOT_MODIFIED, b"", "not-modified", (("ETag", '"x"'),)), None)
+    unchanged = write(HttpReply(HTTPStatus.NOT_MODIFIED, b"", "not-modified", (("ETag", '"x"'),)), None)
     assert unchanged == b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nConnection: close\r\n\r\n'
 
 
@@ -318,7 +318,7 @@ def test_what_a_proxy_leaves_before_the_path_is_taken_off() -> None:
     ):
         assert status(decide(routes, path, plain_get)) == expected
     reply = decide(routes, b"/a/b?x", plain_get)
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, HttpReply)
     assert (reply.status, dict(reply.headers)["Location"]) == (308, "/a/b/")
     assert status(decide(routes, b"/a/b", headers(Sec_WebSocket_Version="8"))) == 426
     assert status(decide(routes, b"/a/b", CIMultiDict({"Host": "evil.example"}))) == 421

@@ -45,7 +45,7 @@ class Headers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """The request gets an HTTP answer. `outcome` is a word for the metrics."""
 
     status: HTTPStatus
@@ -54,17 +54,17 @@ class Reply:
     headers: tuple[tuple[str, str], ...]
 
 
-def plain(status: HTTPStatus, text: str, outcome: str, *headers: tuple[str, str]) -> Reply:
+def plain(status: HTTPStatus, text: str, outcome: str, *headers: tuple[str, str]) -> HttpReply:
     """A reply of one or two sentences."""
     always = (
         ("Content-Type", "text/plain; charset=utf-8"),
         ("X-Content-Type-Options", "nosniff"),
         ("Cache-Control", "no-store"),
     )
-    return Reply(status, text.encode(), outcome, (*headers, *always))
+    return HttpReply(status, text.encode(), outcome, (*headers, *always))
 
 
-def busy(text: str, outcome: str) -> Reply:
+def busy(text: str, outcome: str) -> HttpReply:
     """A refusal that tells the client to come back."""
     return plain(HTTPStatus.SERVICE_UNAVAILABLE, text, outcome, ("Retry-After", str(RETRY_AFTER)))
 
@@ -98,7 +98,7 @@ def read_plain(head: bytes) -> PlainRequest | None:
     return PlainRequest(request[1], headers, "close" in connection)
 
 
-def write(reply: Reply, keep: float | None) -> bytes:
+def write(reply: HttpReply, keep: float | None) -> bytes:
     """A reply as bytes. `keep`: seconds that the server waits for another request; None to close."""
     headers = list(reply.headers)
     if reply.status != HTTPStatus.NOT_MODIFIED:  # which has no body, and would tell the length of another one

@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Callable, MutableSet
 from typing import Final, cast
 
-from aldis.server.http import END_OF_HEAD, OLD_HTTP, PlainRequest, Reply, is_old, read_plain, write
+from aldis.server.http import END_OF_HEAD, OLD_HTTP, HttpReply, PlainRequest, is_old, read_plain, write
 from aldis.server.names import Arrival
 from aldis.server.tuning import Tuning
 
@@ -41,7 +41,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def __init__(
         self,
         opened: MutableSet[HttpConnection],
-        answer: Callable[[HttpConnection, PlainRequest], tuple[Reply, bool] | None],
+        answer: Callable[[HttpConnection, PlainRequest], tuple[HttpReply, bool] | None],
         picows: Callable[[Arrival], asyncio.BufferedProtocol],
         tuning: Tuning,
     ) -> None:

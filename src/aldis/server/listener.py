@@ -32,7 +32,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in
 from aldis.errors import ConfigError
 from aldis.hub import dialects
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import Headers, PlainRequest, Reply, busy, host_of
+from aldis.server.http import Headers, HttpReply, PlainRequest, busy, host_of
 from aldis.server.http_connection import HttpConnection
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
@@ -170,7 +170,7 @@ class Listener:
             ),
         )
 
-    def _answer(self, connection: HttpConnection, request: PlainRequest) -> tuple[Reply, bool] | None:
+    def _answer(self, connection: HttpConnection, request: PlainRequest) -> tuple[HttpReply, bool] | None:
         """The reply to a plain request, and whether to keep the connection; None to leave the request to picows."""
         decision = self._decide(connection.arrival, request.path, request.headers)
         if isinstance(decision, UpgradeRequest):
@@ -187,7 +187,7 @@ class Listener:
         response = _response(self._admit(decision, untaken))
         return WSUpgradeResponseWithListener(response, untaken if untaken in self._untaken else None)
 
-    def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> UpgradeRequest | Reply:
+    def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> UpgradeRequest | HttpReply:
         try:
             decision = self._routes.decide(
                 path, headers, arrival=arrival, connections=len(self._connections), draining=self._draining
@@ -201,7 +201,7 @@ class Listener:
             return decision
         except Exception as error:  # noqa: BLE001 - picows would show the text of the exception to the client
             self._connections.fault(error)
-            return Reply(HTTPStatus.INTERNAL_SERVER_ERROR, b"", "fault", ())
+            return HttpReply(HTTPStatus.INTERNAL_SERVER_ERROR, b"", "fault", ())
 
     def _tell_operator(self, headers: Headers) -> None:
         """Log that a request was for a host that is not this server, and what to do if it should be."""
@@ -214,7 +214,7 @@ class Listener:
             )
             self._log.warning(text, host=host.text, unlogged_before=unlogged)
 
-    def _admit(self, reply: Reply, taker: HttpConnection | _Untaken) -> Reply:
+    def _admit(self, reply: HttpReply, taker: HttpConnection | _Untaken) -> HttpReply:
         """The reply, or a refusal when too many replies wait for their clients to read them."""
         if len(reply.body) > AT_ONCE and taker not in self._untaken:
             if len(self._untaken) >= self._tuning.max_untaken:
@@ -234,7 +234,7 @@ class _Untaken(WSListener):
     resume_writing = pause_writing
 
 
-def _response(reply: Reply) -> WSUpgradeResponse:
+def _response(reply: HttpReply) -> WSUpgradeResponse:
     response = WSUpgradeResponse()
     response.version, response.status = b"HTTP/1.1", reply.status
     # Each its own: picows adds to them.

@@ -33,7 +33,7 @@ from importlib.resources.abc import Traversable
 from typing import Final
 from urllib.parse import quote
 
-from aldis.server.http import Headers, Reply, plain, tokens
+from aldis.server.http import Headers, HttpReply, plain, tokens
 
 INDEX: Final = "index.html"
 # What pages of other origins may import; CORS lets them read it.
@@ -170,7 +170,7 @@ class Pages:
         """Whether this belongs to the SDK, which pages of other origins import."""
         return _is_shared(path.removeprefix(b"/").decode("latin-1"))
 
-    def reply(self, path: bytes, headers: Headers) -> Reply | None:
+    def reply(self, path: bytes, headers: Headers) -> HttpReply | None:
         """What a GET of this path gets; None when there is nothing. `path` is without its query."""
         file = self._files.get(path)
         if file is None:
@@ -179,8 +179,8 @@ class Pages:
             return None
         form = (file.packed if _accepts_gzip(headers) else None) or file.plain
         if _has(headers, form.tag):
-            return Reply(HTTPStatus.NOT_MODIFIED, b"", "not-modified", form.validated)
-        return Reply(HTTPStatus.OK, form.body, "page", form.headers)
+            return HttpReply(HTTPStatus.NOT_MODIFIED, b"", "not-modified", form.validated)
+        return HttpReply(HTTPStatus.OK, form.body, "page", form.headers)
 
 
 def _read(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, _File]]:

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 from aldis.hub import dialects
 from aldis.hub.dialects import Dialect
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import Headers, Reply, busy, host_of, plain, tokens
+from aldis.server.http import Headers, HttpReply, busy, host_of, plain, tokens
 from aldis.server.names import Arrival, Host, ServerNames
 
 WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws", b"/ws/"})
@@ -48,7 +48,7 @@ class UpgradeRequest:
 class Site(Protocol):
     """Files that clients can GET."""
 
-    def reply(self, path: bytes, headers: Headers, /) -> Reply | None:
+    def reply(self, path: bytes, headers: Headers, /) -> HttpReply | None:
         """What a GET of this path gets; None when there is nothing."""
 
     def is_shared(self, path: bytes, /) -> bool:
@@ -68,7 +68,7 @@ _NOT_FOUND: Final = plain(
 )
 
 
-def misdirected(host: Host) -> Reply:
+def misdirected(host: Host) -> HttpReply:
     """The refusal of a host name that is not this server's; its text tells visitors and the operator what to do."""
     text = (
         f"This server does not go by the name {host.text}.\n"
@@ -113,7 +113,7 @@ class Routes:
 
     def decide(
         self, path: bytes, headers: Headers, *, arrival: Arrival, connections: int, draining: bool
-    ) -> UpgradeRequest | Reply:
+    ) -> UpgradeRequest | HttpReply:
         """Say what becomes of a GET request, and put the headers of an upgrade into the shape that picows takes."""
         path = self._without_base(path.partition(b"?")[0])
         if path == b"/healthz":
@@ -155,7 +155,7 @@ class Routes:
             return b""
         return b"/" + (rest if rest.startswith(b"/") else path).lstrip(b"/")
 
-    def _show(self, path: bytes, headers: Headers) -> Reply | None:
+    def _show(self, path: bytes, headers: Headers) -> HttpReply | None:
         return None if self._site is None else self._site.reply(path, headers)
 
     def _is_shared(self, path: bytes) -> bool:
