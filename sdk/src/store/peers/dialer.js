@@ -157,16 +157,29 @@ export class Dialer {
       this.#offline = this.#hushed = false;
       this.#cancelTimer();
     }
-    const { state } = this.#target;
-    if (this.#isDue && !this.#task && state !== 'connecting' && state !== 'connected') {
+    const { registered, state } = this.#target;
+    const isDue = registered && this.#isWelcome && !this.#cancel && !this.#task;
+    if (isDue && state !== 'connecting' && state !== 'connected') {
       void this.#call((this.#task = {}));
     }
   }
 
+  /**
+   * We are registered again.
+   *
+   * @param {boolean} resumed Nothing was missed. Otherwise a peer that was given up may be there.
+   */
+  signalingReturned(resumed) {
+    if (!resumed) {
+      this.#offline = this.#hushed = false;
+    }
+    this.poke(); // a pause that was asked for is kept
+  }
+
   /** Whether it is to be called, now or later. */
-  get #isDue() {
-    const { wanted, registered, blocked } = this.#target;
-    return wanted && registered && !(blocked || this.#hushed || this.#offline || this.#cancel);
+  get #isWelcome() {
+    const { wanted, blocked } = this.#target;
+    return wanted && !(blocked || this.#hushed || this.#offline);
   }
 
   /** A message waits for the peer. */
@@ -391,7 +404,7 @@ export class Dialer {
    * @param {number} [notBefore]
    */
   #retry(notBefore = 0) {
-    if (!this.#isDue) {
+    if (this.#cancel || !this.#isWelcome) {
       return;
     }
     const pause = this.#backoff.delay(++this.#failures, this.#random());

@@ -83,7 +83,7 @@ export class PeerSignaling {
     if (this.#closed) throw new StateError(CLOSED);
     this.started = true;
     heldBack.forEach((event) => this.#peerEvent(event));
-    this.#pokeAll(true);
+    this.#returned(false);
   }
 
   /** Call nobody and take in nothing any more. */
@@ -139,7 +139,7 @@ export class PeerSignaling {
       case 'registered':
         this.error = null;
         this.#ice.renew();
-        this.#pokeAll(!event.resumed);
+        this.#returned(event.resumed);
         break;
       case 'disconnected':
         if (event.retryIn === null) return; // `closed` follows, and knows more
@@ -158,9 +158,9 @@ export class PeerSignaling {
     this.#context.publish();
   }
 
-  /** @param {boolean} now */
-  #pokeAll(now) {
-    this.#context.peers.forEach((peer) => peer.dialer.poke(now));
+  /** @param {boolean} resumed */
+  #returned(resumed) {
+    this.#context.peers.forEach((peer) => peer.dialer.signalingReturned(resumed));
   }
 
   /** @param {PeerEvent} event */
