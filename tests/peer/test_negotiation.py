@@ -425,7 +425,9 @@ def test_a_bye_ends_an_attempt_and_only_questions_a_connection() -> None:
 def test_a_refusal_ends_an_attempt_with_its_code_and_time_and_harms_no_connection() -> None:
     m = offered(machine())
     assert m.bye_received(OUR_NAME, "", "rate-limited", 7.5) == [DropConnection(OUR_NAME)]
-    assert m.outcome == Refused(OUR_NAME, False, "the other side refuses: rate-limited", "rate-limited", 7.5)
+    assert m.outcome == Refused(
+        OUR_NAME, False, "the other side refuses: rate-limited", code="rate-limited", retry_after=7.5
+    )
     assert m.state is PeerState.FAILED
     assert connected(machine()).bye_received(OUR_NAME, "no", "not-accepted") == [Probe(OUR_NAME, "no")]
 

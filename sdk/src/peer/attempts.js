@@ -16,7 +16,7 @@
  *   | { type: 'makeAnswer' | 'applyAnswer', name: string, serial: number, sdp: string }
  *   | { type: 'sendOffer' | 'sendAnswer', name: string, serial: number, sdp: Signed }
  *   | { type: 'addCandidate' | 'sendCandidate', name: string, candidate: Candidate | null }
- *   | { type: 'sendBye' | 'probe', name: string, reason: string }
+ *   | { type: 'sendBye' | 'probe', name: string, reason: string, code?: string }
  *   | { type: 'refuse', name: string, reason: string, code: RefusalCode, retryAfter: number }
  *   | { type: 'dropConnection', name: string }} Command
  */
@@ -43,6 +43,13 @@
  * @property {(Candidate | null)[]} incoming before their description
  * @property {(Candidate | null)[]} outgoing before ours is on its way
  * @property {number} candidates
+ */
+
+/**
+ * How the last attempt ended: its name, whether on purpose, and why: in plain words, or what was thrown. `noPath`: because
+ * there was no path to the other side. A refusal also has a `code`, and maybe the number of seconds after which the other
+ * side may take another offer.
+ * @typedef {{ name: string, orderly: boolean, reason: unknown, noPath?: true, code?: string, retryAfter?: number | null }} Outcome
  */
 
 export const NEVER = Infinity;

@@ -37,8 +37,8 @@ import { linger, PeerTransport, TIMING } from './transport.js';
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Capabilities, Proof } from '../protocol/messages.js' */
 /** @import { EngineConfig, EngineStats } from './engine.js' */
-/** @import { Command } from './attempts.js' */
-/** @import { Input, Outcome, PeerState } from './negotiation.js' */
+/** @import { Command, Outcome } from './attempts.js' */
+/** @import { Input, PeerState } from './negotiation.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Trust } from './trust.js' */
 /** @import { AttemptSlots } from './slots.js' */
@@ -441,9 +441,9 @@ export class PeerConnection {
         queueMicrotask(() => this.#happened('operationFailed', name, 1, error));
       }
     } else if (type === 'sendBye') {
-      keep(
-        signaling.sendBye((transport ?? this.#origin).address, { connection: name, reason: command.reason || null }),
-      );
+      const { reason, code } = command;
+      const { address } = transport ?? this.#origin;
+      keep(signaling.sendBye(address, { connection: name, reason: reason || null, ...(code && { code }) }));
     } else if (type === 'refuse') {
       const { reason, code, retryAfter } = command;
       keep(signaling.sendBye(this.#refused ?? this.#origin.address, { connection: name, reason, code, retryAfter }));

@@ -21,6 +21,7 @@
 
 import { sortsBefore } from '../protocol/addresses.js';
 import { toBase64url } from '../protocol/codec.js';
+import { NO_PATH } from '../protocol/codes.js';
 import {
   answer,
   belongs,
@@ -44,7 +45,7 @@ import {
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Candidate, Capabilities } from '../protocol/messages.js' */
-/** @import { Attempt, Command } from './attempts.js' */
+/** @import { Attempt, Command, Outcome } from './attempts.js' */
 /** @import { Signed } from './trust.js' */
 
 /**
@@ -57,12 +58,6 @@ import {
  * - `failed`: this attempt, or this connection, is given up; the error says why. `connect()` makes another attempt.
  * - `closed`: ended on purpose: by the other side (as after `failed`), or by our own `close()`, for good.
  * @typedef {'new' | 'connecting' | 'connected' | 'disconnected' | 'failed' | 'closed'} PeerState
- */
-
-/**
- * How the last attempt ended: its name, whether on purpose, and why: in plain words, or what was thrown.
- * A refusal also has a `code`, and maybe the number of seconds after which the other side may take another offer.
- * @typedef {{ name: string, orderly: boolean, reason: unknown, code?: string, retryAfter?: number | null }} Outcome
  */
 
 /**
@@ -93,6 +88,8 @@ export const MAX_GONE_NAMES = 64;
 /** Each first offer makes the engine open sockets: a peer in its right mind makes one in `OFFER_WINDOW` seconds. */
 export const MAX_OFFERS = 10;
 export const OFFER_WINDOW = 10;
+/** Versions that do not know the code `NO_PATH` say so in these words. */
+const NO_PATH_REASONS = ['no path was found', 'it took too long'];
 /** Seconds: who has sent an offer that does not fit will hardly do better at once. */
 const BAD_OFFER_PAUSE = 10;
 /** Seconds after which a renegotiation is made again, doubled with each that nobody answers, four times at most. */
@@ -289,7 +286,7 @@ export class Negotiation {
     if (attempt?.phase !== 'offered') return [];
     if (attempt.fingerprints && !isOfSame(attempt, sdp)) {
       // The program there was started anew, and has never heard of this connection.
-      const commands = this.#end(attempt, 'the other side has been restarted', 'you have been restarted');
+      const commands = this.#end(attempt, 'the other side has been restarted', { bye: 'you have been restarted' });
       return this.#pending().length ? commands : [...commands, ...this.#offerAnew(now)];
     }
     attempt.phase = 'settled';
@@ -327,11 +324,12 @@ export class Negotiation {
   byeReceived(name, reason, code = null, retryAfter = null) {
     const attempt = this.#find(name);
     if (attempt?.opened) return [{ type: 'probe', name, reason }];
-    if (attempt && code) {
+    if (attempt && code && code !== NO_PATH) {
       this.outcome = { name, orderly: false, reason: `the other side refuses: ${reason || code}`, code, retryAfter };
       return this.#drop(attempt);
     }
-    return this.#end(attempt, 'the other side gave up' + (reason && `: ${reason}`));
+    const noPath = code === NO_PATH || NO_PATH_REASONS.includes(reason);
+    return this.#end(attempt, 'the other side gave up' + (reason && `: ${reason}`), { noPath });
   }
 
   // --- from the engine ---------------------------------------------------------------------------------------------
@@ -395,7 +393,7 @@ export class Negotiation {
   operationFailed(name, serial, reason) {
     const attempt = this.#find(name);
     if (attempt?.serial !== serial) return [];
-    if (!attempt.opened) return this.#end(attempt, reason, 'it could not be made');
+    if (!attempt.opened) return this.#end(attempt, reason, { bye: 'it could not be made' });
     // The connection stands. A restart may be tried again; a renegotiation is, at its deadline.
     if (isOffering(attempt) && !attempt.restart) attempt.wanted = true;
     else attempt.offerDeadline = NEVER;
@@ -441,7 +439,8 @@ export class Negotiation {
   pathLost(name, now, final) {
     const attempt = this.#find(name);
     if (!attempt || ((attempt.lost || !attempt.ready) && !final)) return [];
-    if (!attempt.ready) return this.#end(attempt, 'no path to the other side was found', 'no path was found');
+    if (!attempt.ready)
+      return this.#end(attempt, 'no path to the other side was found', { bye: 'no path was found', noPath: true });
     const canRestart = this.#canRestart(attempt);
     if (final && !canRestart) return this.#end(attempt, 'the path to the other side was lost');
     attempt.lost = true;
@@ -473,7 +472,7 @@ export class Negotiation {
   attemptEnded(name, reason, orderly) {
     const attempt = this.#find(name);
     // A goodbye in place of a HELLO is a refusal: the attempt has failed.
-    return this.#end(attempt, reason, undefined, orderly && attempt?.ready);
+    return this.#end(attempt, reason, { orderly: orderly && attempt?.ready });
   }
 
   /**
@@ -483,7 +482,7 @@ export class Negotiation {
    * @returns {Command[]}
    */
   abandon(name, reason) {
-    return this.#end(this.#find(name), reason, reason);
+    return this.#end(this.#find(name), reason, { bye: reason });
   }
 
   // --- time --------------------------------------------------------------------------------------------------------
@@ -504,7 +503,10 @@ export class Negotiation {
       }
       return attempt.deadline <= now
         ? // For an open connection a bye would be a farewell: who only lost the path says none.
-          this.#end(attempt, overdue(attempt, this.#setup), attempt.lost ? undefined : 'it took too long')
+          this.#end(attempt, overdue(attempt, this.#setup), {
+            bye: attempt.lost ? undefined : 'it took too long',
+            noPath: !attempt.opened && attempt.phase === 'settled',
+          })
         : this.#renegotiateIfDue(attempt, now);
     });
   }
@@ -567,27 +569,27 @@ export class Negotiation {
   /**
    * @param {Attempt} attempt
    * @param {string} [bye]
+   * @param {string} [code]
    * @returns {Command[]}
    */
-  #drop({ name }, bye) {
+  #drop({ name }, bye, code) {
     this.#attempts = this.#attempts.filter((attempt) => attempt.name !== name);
     this.#gone.add(name);
     limit(this.#gone, MAX_GONE_NAMES);
     /** @type {Command[]} */
-    const goodbye = bye === undefined ? [] : [{ type: 'sendBye', name, reason: bye }];
+    const goodbye = bye === undefined ? [] : [{ type: 'sendBye', name, reason: bye, ...(code && { code }) }];
     return [...goodbye, { type: 'dropConnection', name }];
   }
 
   /**
    * @param {Attempt | undefined} attempt
    * @param {unknown} reason
-   * @param {string} [bye]
-   * @param {boolean} [orderly]
+   * @param {{ bye?: string, orderly?: boolean, noPath?: boolean }} [more]
    * @returns {Command[]}
    */
-  #end(attempt, reason, bye, orderly = false) {
+  #end(attempt, reason, { bye, orderly = false, noPath = false } = {}) {
     if (!attempt) return [];
-    this.outcome = { name: attempt.name, orderly, reason };
-    return this.#drop(attempt, bye);
+    this.outcome = { name: attempt.name, orderly, reason, ...(noPath && { noPath }) };
+    return this.#drop(attempt, bye, noPath ? NO_PATH : undefined);
   }
 }

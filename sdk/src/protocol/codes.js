@@ -28,6 +28,9 @@ export const isTemporary = (code) => ['rate-limited', 'over-capacity', 'timeout'
  *   | 'internal'} RefusalCode
  */
 
+/** The `code` of a `bye` that ends an attempt, and is no refusal: it has found no path. */
+export const NO_PATH = 'no-path';
+
 /** Seconds. The longest `retryAfter` that is heeded: the other side may make it up. */
 export const LONGEST_PAUSE = 300;
 

@@ -308,6 +308,8 @@ for (const [relayed, reason] of [
     ours.become('failed');
     await alice.until('failed');
     assert.equal(alice.errors[0].message, `no direct connection to bob: ${reason}`);
+    await until(() => link.of('byeReceived').length === 1);
+    assert.equal(link.of('byeReceived')[0].code, 'no-path');
     await end(world);
   });
 }

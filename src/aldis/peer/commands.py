@@ -79,6 +79,7 @@ class SendCandidate:
 class SendBye:
     name: str
     reason: str
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,9 +353,9 @@ class PeerConnection:
                 self._create(name, open_channel=open_channel)
             case commands.DropConnection():
                 self._drop(transport)
-            case commands.SendBye(name, reason):
+            case commands.SendBye(name, reason, code):
                 to = (transport.address if transport is not None else sender) or self._remote
-                self._spawn(self._signaling.send_bye(to, connection=name, reason=reason or None), name, None)
+                self._spawn(self._signaling.send_bye(to, connection=name, reason=reason or None, code=code), name, None)
             case commands.Refuse(name, reason, code, retry_after):
                 refusing = self._signaling.send_bye(
                     sender or self._remote, connection=name, reason=reason, code=code, retry_after=retry_after
@@ -506,10 +506,8 @@ class PeerConnection:
                 temporary=outcome.code not in FINAL_REFUSALS,
                 retry_after=outcome.retry_after,
             )
-        reason = outcome.reason
-        if self._relay_missing and any(each in reason for each in negotiation.NO_PATH):
-            reason = f"{reason}; {self._relay_missing}"
-        return PeerConnectionFailed(self._remote, reason)
+        hint = f"; {self._relay_missing}" if self._relay_missing and outcome.no_path else ""
+        return PeerConnectionFailed(self._remote, outcome.reason + hint)
 
     def _tell_soon(self) -> None:
         if self._news:

@@ -45,12 +45,12 @@ from aldis.peer.commands import (
     SendOffer,
 )
 from aldis.protocol.codec import to_base64url
-from aldis.protocol.codes import RefusalCode
+from aldis.protocol.codes import NO_PATH, RefusalCode
 from aldis.protocol.messages import Candidate, Capabilities
 
 NAME_BYTES: Final = 16  # 128 random bits: no two connections in the world share a name
-# What stands in the reason of an attempt, ours or in a `bye` of theirs, that has found no path.
-NO_PATH: Final = ("no path", "it took too long")
+# Versions that do not know the code `NO_PATH` say so in these words.
+_NO_PATH_REASONS: Final = frozenset({"no path was found", "it took too long"})
 # Attempts beside an open connection. Two, because a late offer may stand beside the attempt that replaced it.
 MAX_ATTEMPTS: Final = 2
 # An ICE agent gathers a dozen candidates; each one taken costs checks towards an address of a stranger's choice.
@@ -100,19 +100,21 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the last attempt ended: its name, whether on purpose, and why in plain words."""
+    """How the last attempt ended: its name, whether on purpose, why in plain words, and whether that is because there
+    was no path to the other side."""
 
     name: str
     orderly: bool
     reason: str
+    no_path: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(Outcome):
     """The other side does not take our offer: a `RefusalCode`, and in how many seconds it may take another one."""
 
-    code: str
-    retry_after: float | None
+    code: str = ""
+    retry_after: float | None = None
 
 
 @dataclass(slots=True)
@@ -371,10 +373,13 @@ class Negotiation:
             return []
         if attempt.opened:
             return [Probe(name, reason)]
-        if code is not None:
-            self.outcome = Refused(name, False, f"the other side refuses: {reason or code}", code, retry_after)
+        if code not in (None, NO_PATH):
+            self.outcome = Refused(
+                name, False, f"the other side refuses: {reason or code}", code=code, retry_after=retry_after
+            )
             return self._drop(attempt, bye=None)
-        return self._end(attempt, f"the other side gave up: {reason}" if reason else "the other side gave up", bye=None)
+        why = f"the other side gave up: {reason}" if reason else "the other side gave up"
+        return self._end(attempt, why, bye=None, no_path=code is not None or reason in _NO_PATH_REASONS)
 
     # --- from the engine --------------------------------------------------------------------------------------------
 
@@ -448,7 +453,9 @@ class Negotiation:
         if attempt is None:
             return []
         if not attempt.ready:
-            return self._end(attempt, "no path to the other side was found", bye="no path was found") if final else []
+            if not final:
+                return []
+            return self._end(attempt, "no path to the other side was found", bye="no path was found", no_path=True)
         if attempt.lost and not final:
             return []
         can_restart = self._can_restart(attempt)
@@ -490,7 +497,9 @@ class Negotiation:
                     attempt.phase = Phase.SETTLED  # nobody has answered the restart; another may be tried
             if attempt.deadline is not None and attempt.deadline <= now:
                 # For an open connection a bye would be a farewell: who only lost the path says none.
-                commands += self._end(attempt, self._overdue(attempt), bye=None if attempt.lost else "it took too long")
+                bye = None if attempt.lost else "it took too long"
+                no_path = not attempt.opened and attempt.phase is Phase.SETTLED
+                commands += self._end(attempt, self._overdue(attempt), bye=bye, no_path=no_path)
         return commands
 
     def _overdue(self, attempt: Attempt) -> str:
@@ -523,15 +532,17 @@ class Negotiation:
         attempt.offer_deadline = now + self._heal_seconds
         return [MakeOffer(attempt.name, attempt.serial, restart=True)]
 
-    def _drop(self, attempt: Attempt, *, bye: str | None) -> list[Command]:
+    def _drop(self, attempt: Attempt, *, bye: str | None, code: str | None = None) -> list[Command]:
         del self._attempts[attempt.name]
         self._gone.append(attempt.name)
-        goodbye: list[Command] = [SendBye(attempt.name, bye)] if bye is not None else []
+        goodbye: list[Command] = [SendBye(attempt.name, bye, code)] if bye is not None else []
         return [*goodbye, DropConnection(attempt.name)]
 
-    def _end(self, attempt: Attempt, reason: str, *, bye: str | None, orderly: bool = False) -> list[Command]:
-        self.outcome = Outcome(attempt.name, orderly, reason)
-        return self._drop(attempt, bye=bye)
+    def _end(
+        self, attempt: Attempt, reason: str, *, bye: str | None, orderly: bool = False, no_path: bool = False
+    ) -> list[Command]:
+        self.outcome = Outcome(attempt.name, orderly, reason, no_path)
+        return self._drop(attempt, bye=bye, code=NO_PATH if no_path else None)
 
 
 def _fingerprints(sdp: str) -> frozenset[str]:

@@ -47,6 +47,9 @@ class RefusalCode:
     INTERNAL: Final = "internal"
 
 
+# The `code` of a `bye` that ends an attempt, and is no refusal: it has found no path.
+NO_PATH: Final = "no-path"
+
 # Calling again is of no use after these, until somebody has decided otherwise.
 FINAL_REFUSALS: Final = frozenset({RefusalCode.NOT_ACCEPTED})
 
