@@ -177,3 +177,14 @@ async def test_an_attempt_that_failed_for_want_of_a_relay_says_so(name: str, cre
                 assert isinstance(error, PeerConnectionFailed)
                 assert f"; no relay candidate from {url}: " in error.reason, error.reason
         await asyncio.gather(alice.peer.close(), bob.peer.close())
+
+
+def test_servers_beyond_those_that_aiortc_asks_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    most = aiortc_ice._MAX_SERVERS
+    urls = [f"{kind}:{number}.example" for kind in ("stun", "turn") for number in range(most)]
+    aiortc_ice.Servers([turn(*urls)])
+    assert caplog.text == ""
+    aiortc_ice.Servers([turn(*urls, "turn:one.more.example", "turn:another.example")])
+    assert (
+        f"of {most + 2} TURN servers, aiortc asks {most}; left out: turn:one.more.example, turn:another" in caplog.text
+    )

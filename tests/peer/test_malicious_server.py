@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
-from aldis.errors import PeerKeyChanged, ProofInvalid
+from aldis.errors import PeerKeyChanged, PeerRefused, ProofInvalid
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerState, PeerTiming
@@ -138,6 +138,11 @@ async def test_the_reason_of_a_failure_is_the_refused_answer_and_not_the_time_ou
         await alice.until_state(PeerState.FAILED)
         assert isinstance(alice.told.errors[-1], ProofInvalid)
         assert isinstance(alice.told.refusals[0], ProofInvalid)
+        await bob.until_state(PeerState.FAILED)  # bob is told as well, when the attempt is over
+        (bye,) = [message.event for message in link.of(ByeReceived, "alice")]
+        assert isinstance(bye, ByeReceived)
+        assert (bye.reason, bye.code) == ("the proof is not valid", "bad-proof")
+        assert [error.code for error in bob.told.errors if isinstance(error, PeerRefused)] == ["bad-proof"]
         await alice.peer.close()
         await bob.peer.close()
 

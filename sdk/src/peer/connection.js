@@ -119,6 +119,8 @@ export class PeerConnection {
   #clockFrom = 0;
   /** @type {Outcome | null} the last one that was looked at */
   #told = null;
+  /** @type {Map<string, AldisError>} by connection: what was wrong with the answer that came last */
+  #untrue = new Map();
   #relayMissing = ''; // of the transport that was dropped last
 
   /**
@@ -279,7 +281,8 @@ export class PeerConnection {
         if (this.#closing || machine.isOver(name)) return;
         const refusal = this.#refusal(error);
         this.#owner.tell('refused', refusal);
-        if (!answers) this.#answerLater(event, refusal);
+        if (answers) this.#untrue.set(name, refusal);
+        else this.#answerLater(event, refusal);
         // A better answer will not come: what is wrong is here.
         if (offer?.serial && refusal instanceof IdentityError) {
           this.#happened('operationFailed', name, offer.serial, refusal);
@@ -287,6 +290,7 @@ export class PeerConnection {
         return;
       }
       if (answers && transport?.ourOffer !== offer) return;
+      this.#untrue.delete(name);
     }
     const origin = { address: sender, proof: /** @type {Proof} */ (proof) };
     if (!answers && !this.#transports.has(name) && !machine.isOver(name)) {
@@ -441,18 +445,31 @@ export class PeerConnection {
         queueMicrotask(() => this.#happened('operationFailed', name, 1, error));
       }
     } else if (type === 'sendBye') {
-      const { reason, code } = command;
       const { address } = transport ?? this.#origin;
-      keep(signaling.sendBye(address, { connection: name, reason: reason || null, ...(code && { code }) }));
+      keep(signaling.sendBye(address, { connection: name, ...this.#farewell(command) }));
     } else if (type === 'refuse') {
       const { reason, code, retryAfter } = command;
       keep(signaling.sendBye(this.#refused ?? this.#origin.address, { connection: name, reason, code, retryAfter }));
     } else if (type === 'dropConnection') {
       this.#transports.delete(name);
+      this.#untrue.delete(name);
       this.#relayMissing = transport?.relayMissing ?? '';
       if (transport?.greeted) tell('channelClosed');
       if (transport) keep(transport.close());
     } else transport?.[type](/** @type {never} */ (command), this.#origin);
+  }
+
+  /**
+   * What a bye says. That an answer did not pass the check is told only when the attempt ends because of it: a true answer
+   * might have followed, and until then nothing in the name of the peer can end the attempt.
+   *
+   * @param {{ name: string, reason: string, code?: string }} bye
+   */
+  #farewell({ name, reason, code }) {
+    const untrue = this.#untrue.get(name);
+    if (!untrue || this.#machine.outcome?.name !== name) return { reason: reason || null, ...(code && { code }) };
+    const [why, refusal, retryAfter] = refusalOf(untrue);
+    return { reason: why, code: refusal, retryAfter };
   }
 
   #tellNow = () => {

@@ -58,6 +58,8 @@ test('a refused answer is told, and leaves the attempt to the true one', async (
   timers.advance(30);
   await alice.until('failed');
   assert.match(alice.errors[0].message, /no answer/);
+  const [bye] = link.of('byeReceived', 'alice'); // bob is told as well, when the attempt is over
+  assert.deepEqual([bye.reason, bye.code, bye.retryAfter], ['the proof is not valid', 'bad-proof', 60]);
   link.middle = (message) =>
     message.event.type === 'answerReceived'
       ? [{ ...message, event: { ...message.event, proof: null } }, message]

@@ -46,7 +46,7 @@ from aldis.peer.refusals import LateRefusals
 from aldis.peer.slots import AttemptSlots, PeerSlots
 from aldis.peer.transport import PeerTiming as PeerTiming
 from aldis.peer.transport import PeerTransport, Signed, Timer, Timers
-from aldis.peer.trust import Trust
+from aldis.peer.trust import Trust, refusal_of
 from aldis.protocol import addresses, channel
 from aldis.protocol.channel import Ack, Chunk, Hello
 from aldis.protocol.codes import FINAL_REFUSALS, ErrorCode, RefusalCode
@@ -54,6 +54,7 @@ from aldis.protocol.messages import Candidate
 
 _log = logging.getLogger(__name__)
 
+_UNTRUE: Final = (ProofInvalid, PeerKeyChanged, FingerprintMismatch, IdentityError)
 _BUSY_PAUSE: Final = 5.0  # seconds until there may be a slot for an offer that has waited in vain
 _SEND_SECONDS: Final = 1.0  # how long closing waits for the last messages to reach the server
 
@@ -224,7 +225,7 @@ class PeerConnection:
             return  # the one that is being answered, once more: signaling may repeat, and insisting peers do
         try:
             self._trust.check_offer(self._remote, name, event.description.sdp, event.proof)
-        except (ProofInvalid, PeerKeyChanged, FingerprintMismatch, IdentityError) as error:
+        except _UNTRUE as error:
             if not self._machine.is_over(name):  # a late repetition is no forgery
                 self._refuse(error)
                 self._refusals.add(name, event.sender, error)
@@ -353,9 +354,8 @@ class PeerConnection:
                 self._create(name, open_channel=open_channel)
             case commands.DropConnection():
                 self._drop(transport)
-            case commands.SendBye(name, reason, code):
-                to = (transport.address if transport is not None else sender) or self._remote
-                self._spawn(self._signaling.send_bye(to, connection=name, reason=reason or None, code=code), name, None)
+            case commands.SendBye():
+                self._send_bye(command, (transport.address if transport is not None else sender) or self._remote)
             case commands.Refuse(name, reason, code, retry_after):
                 refusing = self._signaling.send_bye(
                     sender or self._remote, connection=name, reason=reason, code=code, retry_after=retry_after
@@ -382,6 +382,16 @@ class PeerConnection:
                 self._spawn(self._signaling.send_ice_candidate(to, candidate, connection=name), name, None)
             case commands.Probe(_, reason):
                 transport.probe(reason)
+
+    def _send_bye(self, command: commands.SendBye, to: str) -> None:
+        name, reason, code, pause = command.name, command.reason, command.code, None
+        error, outcome = self._errors.get(name), self._machine.outcome
+        if isinstance(error, _UNTRUE) and outcome is not None and outcome.name == name:
+            # The attempt ends because the answer did not pass the check. That is told only now: a true answer might
+            # have followed, and until now nothing in the name of the peer could end the attempt.
+            reason, code, pause = refusal_of(error)
+        bye = self._signaling.send_bye(to, connection=name, reason=reason or None, code=code, retry_after=pause)
+        self._spawn(bye, name, None)
 
     def _create(self, name: str, *, open_channel: bool) -> None:
         try:

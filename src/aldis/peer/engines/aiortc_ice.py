@@ -49,6 +49,15 @@ class Servers:
                 else:
                     _log.info("%s is left out: aiortc has no TLS for STUN and no DTLS for TURN", url)
         self._turn.sort(key=lambda entry: _cost(entry[0]))
+        for kind, urls in (("STUN", self._stun), ("TURN", [url for url, _ in self._turn])):
+            if len(urls) > _MAX_SERVERS:
+                _log.warning(
+                    "of %d %s servers, aiortc asks %d; left out: %s",
+                    len(urls),
+                    kind,
+                    _MAX_SERVERS,
+                    ", ".join(map(str, urls[_MAX_SERVERS:])),
+                )
         del self._stun[_MAX_SERVERS:], self._turn[_MAX_SERVERS:]
         self._asking: set[asyncio.Task[None]] = set()
         self._stopped = False
