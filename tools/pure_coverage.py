@@ -32,6 +32,8 @@ PURE = (
     "client/watches.py",
     "peer/commands.py",
     "peer/negotiation.py",
+    "peer/quality.py",
+    "peer/session.py",
     "store/messages/outbox.py",
     "store/messages/inbox.py",
     "store/messages/control.py",

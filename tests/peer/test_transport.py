@@ -230,7 +230,6 @@ async def test_nothing_is_told_after_the_end() -> None:
     transport.channel_closed()
     transport.probe("again")
     transport.say_goodbye("late")
-    transport._beat()
     late = CardboardChannel()
     transport.channel_opened(late)
     assert late.channel_closed == 1

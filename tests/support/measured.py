@@ -15,6 +15,8 @@ MEASURED = (
     "client",
     "vectors",
     "peer/test_negotiation.py",
+    "peer/test_quality.py",
+    "peer/test_session.py",
     "store/messages/test_outbox.py",
     "store/messages/test_inbox.py",
     "store/messages/test_control.py",

@@ -185,7 +185,7 @@ export class PeerConnection {
 
   /** Seconds from a PING to its PONG, the median of the last few; null before the first one. */
   get roundTripTime() {
-    return this.#current?.quality.roundTripTime ?? null;
+    return this.#current?.roundTripTime ?? null;
   }
 
   /**

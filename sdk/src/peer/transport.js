@@ -1,6 +1,6 @@
 /**
- * One connection to the other side: an RTCPeerConnection and its channel, what is said about it through signaling, the
- * HELLOs, the heartbeat, the goodbye.
+ * One connection to the other side: an RTCPeerConnection, what is said about it through signaling, its channel, and the
+ * session over that.
  *
  * Rules:
  * - Each command of the negotiation machine but those that make and drop connections is carried out by the method of the
@@ -9,35 +9,26 @@
  *   One that was under way then stays pending for ever.
  * - Descriptions are signed before the machine is told that they are made, so that all that is to be sent can leave at
  *   once, and in its order.
- * - The first frame of each side is its HELLO, and there is one; anything else breaks the protocol. The side that has not
- *   made the channel sends its HELLO when the other's has come.
+ * - What comes through the channel, and its times, are the session's business: see `session.js`. The side that has not made
+ *   the channel says HELLO when the other's has come.
  * - What happens is told to `TransportOwner`; after `close` nothing is.
  *
  * It does not know that there may be other connections to the same peer.
  */
 
 import { catchUp } from '../client/timers.js';
-import {
-  decode,
-  encodeGoodbye,
-  encodeHello,
-  encodePing,
-  encodePong,
-  LABEL,
-  MAX_FRAME,
-  VERSION,
-} from '../protocol/channel.js';
-import { check, violation } from '../protocol/shapes.js';
+import { LABEL } from '../protocol/channel.js';
 import { apply, CAPABILITIES, configuration, configure, makeConnection, setTracks, statsOf } from './engine.js';
-import { Quality } from './quality.js';
+import { PeerSession } from './session.js';
 
 /** @import { Timers } from '../client/timers.js' */
-/** @import { Frame, OurHello } from '../protocol/channel.js' */
+/** @import { OurHello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Proof } from '../protocol/messages.js' */
 /** @import { PeerListener, SignalSender } from './connection.js' */
 /** @import { EngineConfig } from './engine.js' */
 /** @import { Happening, Told } from './negotiation.js' */
+/** @import { Path, SessionEvent } from './session.js' */
 /** @import { Signed, Trust } from './trust.js' */
 
 /**
@@ -96,9 +87,7 @@ export class PeerTransport {
   /** The nonces of the offer of theirs that has been taken last, and of our offer before `ourOffer`: what comes with one of
    *  these is a repetition or late, and no forgery. */
   formerNonces = ['', ''];
-  greeted = false; // their HELLO has come
-  #saidHello = false;
-  quality;
+  greeted = false; // HELLOs have been exchanged, and the owner knows
   #owner;
   #native;
   /** @type {Promise<void>} */
@@ -107,17 +96,17 @@ export class PeerTransport {
   #held = null;
   /** @type {RTCDataChannel | null} */
   #channel = null;
+  /** @type {PeerSession | null} once the channel is open */
+  #session = null;
   /** @type {Parameters<PeerListener['trackReceived']>[]} those that overtook the HELLO: signaling may be faster */
   #early = [];
-  #blocked = false; // a frame was refused for want of room
-  #lost = false;
+  #saidHello = false;
+  #lost = false; // before there is a session
   #closed = false;
   #relayed = false; // a TURN server has given us a candidate
   #lingers = false;
-  #beatDue = Infinity;
-  #cancelBeat = () => {};
-  /** @type {(() => void) | null} */
-  #cancelProbe = null;
+  #deadline = Infinity;
+  #cancelTimer = () => {};
 
   /**
    * Throws what `makeConnection` throws.
@@ -130,7 +119,6 @@ export class PeerTransport {
     const native = makeConnection(owner.config(), owner.RTCPeerConnection);
     this.name = name;
     this.address = owner.remote;
-    this.quality = new Quality(owner.timing.silence, owner.timing.heartbeat);
     this.#owner = owner;
     this.#native = native;
     native.onicecandidate = ({ candidate }) => {
@@ -142,7 +130,7 @@ export class PeerTransport {
     native.onconnectionstatechange = () => {
       const { connectionState: state } = native;
       const final = state === 'failed';
-      if (state === 'connected') this.#ping(); // if there is a channel, its PONG tells whether it works again
+      if (state === 'connected') this.#session?.ping(this.#now); // its PONG tells whether the channel works again
       if (final || state === 'disconnected') this.#pathLost(final);
     };
     native.onnegotiationneeded = this.#renegotiate;
@@ -256,10 +244,9 @@ export class PeerTransport {
    *
    * @param {{ reason: string }} command
    */
-  probe(command) {
-    if (this.#cancelProbe) return;
-    this.#ping();
-    this.#cancelProbe = this.#owner.timers.callLater(this.#owner.timing.probe, () => this.#left(command));
+  probe({ reason }) {
+    this.#session?.probe(reason, this.#now);
+    this.#setTimer();
   }
 
   // --- the RTCPeerConnection ---------------------------------------------------------------------------------------
@@ -320,6 +307,7 @@ export class PeerTransport {
   /** @param {boolean} final the browser has given up */
   #pathLost(final) {
     this.#lost = true;
+    this.#session?.lose();
     this.#happened('pathLost', this.#now, final);
   }
 
@@ -362,20 +350,22 @@ export class PeerTransport {
       return;
     }
     this.#channel = channel;
+    this.#session = new PeerSession(
+      pathOver(channel, () => this.#closed),
+      this.#now,
+      this.#owner.timing,
+    );
+    if (this.#lost) this.#session.lose();
     channel.bufferedAmountLowThreshold = BUFFER_LOW;
     channel.onbufferedamountlow = () => {
-      if (!this.#blocked) return;
-      this.#blocked = false; // before it is told: the listener may fill the buffer again
-      this.#tell('writable');
+      if (this.#session?.drained()) this.#tell('writable');
     };
     channel.onmessage = ({ data }) => {
-      this.#received(data);
+      if (this.#session && !this.#closed) this.#tellAll(this.#session.received(data, this.#now));
       catchUp(); // only now: a frame that has arrived is a sign of life
     };
     channel.onclose = () => this.#happened('attemptEnded', 'the other side closed the channel', false);
-    this.quality.heard(this.#now);
     this.#happened('channelOpened');
-    this.#owner.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
     // Chromium announces a channel of theirs as open before it can send, and then drops what is sent without a word. So
     // our HELLO waits for theirs, which proves that the channel is open.
     if (ours && !this.#closed) this.#greet();
@@ -383,53 +373,15 @@ export class PeerTransport {
 
   #greet() {
     this.#saidHello = true;
-    this.#send(encodeHello(this.#owner.hello()));
-    this.#beat();
+    this.#owner.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
+    if (this.#session && !this.#closed) this.#tellAll(this.#session.open(this.#owner.hello(), this.#now));
   }
 
-  /** @param {ArrayBuffer | string} data */
-  #received(data) {
-    if (this.#closed) return;
-    try {
-      check(typeof data !== 'string' && data.byteLength <= MAX_FRAME, 'a text message, or a frame too long');
-      this.#take(decode(new Uint8Array(data)));
-    } catch (error) {
-      const reason = `the other side broke the protocol: ${violation(error)}`;
-      this.sayGoodbye(reason);
-      this.#happened('abandon', reason);
-    }
-  }
+  // --- the session -------------------------------------------------------------------------------------------------
 
-  /** @param {Frame | null} frame */
-  #take(frame) {
-    const first = frame?.type === 'hello';
-    check(first !== this.greeted || frame?.type === 'goodbye', 'no HELLO, or a second HELLO');
-    this.#alive();
-    switch (frame?.type) {
-      case 'chunk':
-      case 'ack':
-        this.#tell('frameReceived', frame);
-        break;
-      case 'ping':
-        this.quality.pinged(frame.token);
-        // Who does not read must not fill our memory by asking; what is in the way is sign of life enough.
-        if (this.#hasRoom(0)) this.#send(encodePong(frame.token));
-        break;
-      case 'pong':
-        this.quality.ponged(frame.token, this.#now);
-        break;
-      case 'hello':
-        check(frame.version === VERSION, `it speaks version ${frame.version}, we speak ${VERSION}`);
-        if (!this.#saidHello) this.#greet();
-        this.greeted = true;
-        this.#tell('channelOpened', frame);
-        this.#happened('channelReady');
-        for (const track of this.#early) this.#tell('trackReceived', ...track);
-        if (this.#owner.stream) this.setTracks();
-        break;
-      case 'goodbye':
-        this.#left(frame);
-    }
+  /** Seconds from a PING to its PONG, the median of the last few; null before the first one. */
+  get roundTripTime() {
+    return this.#session?.roundTripTime ?? null;
   }
 
   /**
@@ -438,59 +390,55 @@ export class PeerTransport {
    * @param {Bytes} frame
    */
   sendFrame(frame) {
-    if (!this.greeted) return false;
-    const fits = this.#hasRoom(frame.length);
-    this.#blocked ||= !fits;
-    return fits && this.#send(frame);
+    return this.#session?.send(frame) ?? false;
   }
 
-  /** @param {number} bytes */
-  #hasRoom(bytes) {
-    return /** @type {RTCDataChannel} */ (this.#channel).bufferedAmount + bytes <= BUFFER_HIGH;
+  /** @param {SessionEvent[]} events */
+  #tellAll(events) {
+    this.#setTimer();
+    for (const event of events) if (!this.#closed) this.#tellOne(event);
   }
 
-  /** @param {Bytes} frame */
-  #send(frame) {
-    try {
-      this.#channel?.send(frame);
-      return true;
-    } catch {
-      return false; // it is closing, and will say so
+  /** @param {SessionEvent} event */
+  #tellOne(event) {
+    switch (event.type) {
+      case 'hello':
+        if (!this.#saidHello) this.#greet();
+        this.greeted = !this.#closed;
+        this.#tell('channelOpened', event);
+        this.#happened('channelReady');
+        for (const track of this.#early) this.#tell('trackReceived', ...track);
+        if (this.#owner.stream) this.setTracks();
+        break;
+      case 'pathLost':
+        this.#pathLost(false);
+        break;
+      case 'pathRestored':
+        this.#happened('pathRestored');
+        break;
+      case 'ended':
+        this.#happened('attemptEnded', event.reason, event.orderly);
+        break;
+      case 'violated':
+        this.sayGoodbye(event.reason);
+        this.#happened('abandon', event.reason);
+        break;
+      default:
+        this.#tell('frameReceived', event);
     }
   }
 
-  // --- the heartbeat -----------------------------------------------------------------------------------------------
-
-  #ping() {
-    if (this.#saidHello) this.#send(encodePing(this.quality.ping(this.#now)));
-  }
-
-  #beat() {
-    const { heartbeat } = this.#owner.timing;
-    const now = this.#now;
-    // It was this page that slept, or its machine. What has come meanwhile is about to be read.
-    if (now - this.#beatDue > heartbeat) this.quality.heard(now);
-    if (!this.quality.pingIn(now)) this.#ping();
-    const left = this.quality.silentIn(now);
-    const delay = Math.min(this.quality.pingIn(now), left || Infinity);
-    this.#beatDue = now + delay;
-    this.#cancelBeat = this.#owner.timers.callLater(delay, () => this.#beat());
-    if (!left) this.#pathLost(false);
-  }
-
-  #alive() {
-    this.quality.heard(this.#now);
-    this.#cancelProbe?.();
-    this.#cancelProbe = null;
-    if (this.#lost) {
-      this.#lost = false;
-      this.#happened('pathRestored');
+  #setTimer() {
+    const deadline = this.#session?.deadline ?? Infinity;
+    if (deadline === this.#deadline || this.#closed) return;
+    this.#deadline = deadline;
+    this.#cancelTimer();
+    if (deadline < Infinity) {
+      this.#cancelTimer = this.#owner.timers.callLater(Math.max(deadline - this.#now, 0), () => {
+        this.#deadline = Infinity;
+        if (this.#session) this.#tellAll(this.#session.tick(this.#now));
+      });
     }
-  }
-
-  /** @param {{ reason: string }} word the other side's last */
-  #left({ reason }) {
-    this.#happened('attemptEnded', reason || 'the other side has left', true);
   }
 
   // --- the end -----------------------------------------------------------------------------------------------------
@@ -501,16 +449,15 @@ export class PeerTransport {
    * @param {string} reason
    */
   sayGoodbye(reason) {
-    if (!this.#channel || this.#lost) return;
-    this.#lingers = this.#send(encodeGoodbye(reason));
+    if (!this.#channel || !this.#session || this.#session.lost) return;
+    this.#lingers = this.#session.goodbye(reason);
     this.#channel.close(); // after what is queued; the other side closes its end as soon as it has read it all
   }
 
   /** Release everything; after a goodbye not before the other side has closed the channel, or a short time. */
   async close() {
     this.#closed = true;
-    this.#cancelBeat();
-    this.#cancelProbe?.();
+    this.#cancelTimer();
     const channel = this.#channel;
     if (this.#lingers) await linger(this.#owner, new Promise((gone) => channel && (channel.onclose = gone)));
     this.#native.close();
@@ -520,6 +467,30 @@ export class PeerTransport {
     return this.#owner.timers.time();
   }
 }
+
+/**
+ * The channel as the path of a session.
+ *
+ * @param {RTCDataChannel} channel
+ * @param {() => boolean} isClosed
+ * @returns {Path}
+ */
+const pathOver = (channel, isClosed) => ({
+  get room() {
+    return BUFFER_HIGH - channel.bufferedAmount;
+  },
+  get closed() {
+    return isClosed();
+  },
+  send(frame) {
+    try {
+      channel.send(frame);
+      return true;
+    } catch {
+      return false; // it is closing, and will say so
+    }
+  },
+});
 
 /**
  * Wait for the last of something, but no longer than to linger.

@@ -196,7 +196,7 @@ test('another version of the channel protocol is refused in words', async () => 
   world.bob = await Side.make(world.link, 'bob', 'alice', { version: 2 });
   world.alice.peer.connect();
   await world.alice.until('failed');
-  assert.match(world.alice.errors[0].message, /it speaks version 2, we speak 1/);
+  assert.match(world.alice.errors[0].message, /it speaks version 2 of the channel protocol, we speak 1/);
   await end(world);
 });
 

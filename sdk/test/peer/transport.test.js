@@ -150,14 +150,14 @@ test('what the engine says of its state leads to its consequences', async () => 
 
 test('PINGs are answered and PONGs measured', async () => {
   const { transport, channel, timers } = opened();
-  assert.equal(transport.quality.roundTripTime, null);
+  assert.equal(transport.roundTripTime, null);
   channel.receive(encodePing(77n));
   assert.deepEqual(channel.frames, [{ type: 'pong', token: 77n }]);
   timers.advance(1.5);
   const { token } = channel.frames.at(-1);
   timers.advance(0.25);
   for (const each of [5n, token, token]) channel.receive(encodePong(each));
-  assert.equal(transport.quality.roundTripTime, 0.25);
+  assert.equal(transport.roundTripTime, 0.25);
   await transport.close();
 });
 
@@ -269,7 +269,7 @@ test('a goodbye, and a channel that closes, are told', async () => {
   channel.onclose({});
   assert.deepEqual(told, [
     ['attemptEnded', 'name', 'tired', true],
-    ['attemptEnded', 'name', 'the other side has left', true],
+    ['attemptEnded', 'name', 'the other side said goodbye', true],
     ['attemptEnded', 'name', 'the other side closed the channel', false],
   ]);
   await transport.close();
@@ -285,7 +285,7 @@ test('a probe is believed when nothing comes', async () => {
   assert.deepEqual(types(told.splice(0)), ['frameReceived']);
   for (const [reason, words] of [
     ['gone', 'gone'],
-    ['', 'the other side has left'],
+    ['', 'the other side ended the connection'],
   ]) {
     transport.probe({ reason });
     timers.advance(1.5);
@@ -361,7 +361,7 @@ test('what arrives is told or a violation, and never a crash', async () => {
 for (const [what, frames, reason] of [
   ['a text', ['text'], /text message/],
   ['an empty frame', [new Uint8Array()], /empty/],
-  ['a frame over the limit', [new Uint8Array(MAX_FRAME + 1).fill(2)], /too long/],
+  ['a frame over the limit', [new Uint8Array(MAX_FRAME + 1).fill(2)], /the limit is/],
   ['a second HELLO', [HELLO, HELLO], /second HELLO/],
   ['a message before the HELLO', [encodeAck(1)], /no HELLO/],
   ['an unknown frame before the HELLO', [new Uint8Array([77])], /no HELLO/],

@@ -47,7 +47,7 @@ from aldis.peer.slots import AttemptSlots, PeerSlots
 from aldis.peer.transport import PeerTiming as PeerTiming
 from aldis.peer.transport import PeerTransport, Signed, Timer, Timers
 from aldis.peer.trust import Trust, refusal_of
-from aldis.protocol import addresses, channel
+from aldis.protocol import addresses
 from aldis.protocol.channel import Ack, Chunk, Hello
 from aldis.protocol.codes import FINAL_REFUSALS, ErrorCode, RefusalCode
 from aldis.protocol.messages import Candidate
@@ -297,7 +297,7 @@ class PeerConnection:
     def send_frame(self, frame: bytes) -> bool:
         """Send one frame on the open channel. False when there is none, or no room: then `writable()` follows."""
         transport = self._current
-        return transport is not None and transport.announced and transport.send_frame(frame)
+        return transport is not None and transport.send_frame(frame)
 
     def silence(self) -> None:
         """The listener has let go of this connection: tell it nothing any more."""
@@ -410,7 +410,7 @@ class PeerConnection:
         del self._transports[transport.name]
         transport.stop()
         self._relay_missing = transport.relay_missing
-        if transport.announced:
+        if transport.greeted:
             self._news.append(self._listener.channel_closed)
         self._own(self._closings, transport.close(), f"aldis peer {transport.name} close")
 
@@ -452,7 +452,7 @@ class PeerConnection:
             if serial is None:
                 _log.debug("a message about %s was not delivered: %s", name, error)
                 return
-            if name in self._transports and not self._transports[name].announced:
+            if name in self._transports and not self._transports[name].greeted:
                 self._errors[name] = self._as_peer_error(error)
             self._do(self._machine.operation_failed(name, serial, str(error)))
             self._tell_soon()
@@ -559,22 +559,16 @@ class PeerConnection:
         return self._hello()
 
     def hello_received(self, transport: PeerTransport, hello: Hello) -> None:
-        if hello.version != channel.VERSION:
-            reason = f"it speaks version {hello.version} of the channel protocol, we speak {channel.VERSION}"
-            self._abandon(transport, reason)
-            return
-        transport.announced = True
         self._news.append(lambda: self._listener.channel_opened(hello))
         self._do(self._machine.channel_ready(transport.name))
         self._tell()
 
     def frame_received(self, transport: PeerTransport, frame: Chunk | Ack) -> None:
-        if transport.announced:
-            self._news.append(lambda: self._listener.frame_received(frame))
-            self._tell()
+        self._news.append(lambda: self._listener.frame_received(frame))
+        self._tell()
 
     def buffer_drained(self, transport: PeerTransport) -> None:
-        if transport.announced:
+        if transport.greeted:
             self._news.append(self._listener.writable)
             self._tell()
 
@@ -591,9 +585,6 @@ class PeerConnection:
         self._tell_soon()
 
     def violated(self, transport: PeerTransport, reason: str) -> None:
-        self._abandon(transport, f"the other side broke the protocol: {reason}")
-
-    def _abandon(self, transport: PeerTransport, reason: str) -> None:
         transport.say_goodbye(reason)
         self._do(self._machine.abandon(transport.name, reason))
         self._tell_soon()

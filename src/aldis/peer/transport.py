@@ -1,9 +1,9 @@
-"""One engine connection with its channel: the operations in order, the HELLOs, the heartbeat, the goodbye.
+"""One engine connection with its channel, and the session over it.
 
 Rules:
 
 * Operations on the engine run one after the other in one task, which `close` ends and awaits.
-* The first frame of each side is its HELLO, and there is one; anything else breaks the protocol.
+* What comes through the channel, and its times, are the session's business: see `session`.
 * What happens is told to the owner (`PeerConnection`), which decides; after `close` has been called nothing is.
 
 It does not know signaling, proofs, or that there may be other connections to the same peer.
@@ -17,12 +17,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from aldis.errors import ConfigError, ProtocolViolation, StateError
+from aldis.errors import ConfigError, StateError
 from aldis.peer.engine import Engine, EngineChannel, EngineConfig, EngineRefused, EngineState, EngineStats
-from aldis.peer.quality import Quality
+from aldis.peer.session import Ended, PathLost, PathRestored, PeerSession, SessionEvent, Violated
 from aldis.protocol import channel
 from aldis.protocol.messages import Candidate, Proof
-from aldis.protocol.texts import clean
 from aldis.settings import check_seconds
 
 _log = logging.getLogger(__name__)
@@ -107,7 +106,31 @@ class TransportOwner(Protocol):
         """The other side has gone; `orderly` when it said so."""
 
     def violated(self, transport: PeerTransport, reason: str) -> None:
-        """The other side broke the protocol."""
+        """The other side broke the protocol, or speaks another version of it."""
+
+
+class ChannelPath:
+    """The channel of an engine as the `Path` of a session."""
+
+    def __init__(self, channel_: EngineChannel) -> None:
+        self.closed = False
+        self._channel = channel_
+
+    @property
+    def room(self) -> int:
+        return BUFFER_HIGH - self._channel.buffered_amount
+
+    def send(self, frame: bytes) -> bool:
+        try:
+            self._channel.send(frame)
+        except StateError as error:
+            _log.debug("a frame was not sent: %s", error)  # its closing is on the way
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the channel after what is queued."""
+        self._channel.close()
 
 
 class PeerTransport:
@@ -128,8 +151,7 @@ class PeerTransport:
         self.address: str | None = None  # of the device at the other end, once it has said something
         self.our_offer: Signed | None = None
         self.their_offer: Signed | None = None
-        self.announced = False  # the owner has told its listener of the channel
-        self.blocked = False  # a frame was refused for want of room
+        self.greeted = False  # HELLOs have been exchanged, and the owner knows
         self._owner = owner
         self._timing = timing
         self._timers = timers
@@ -138,15 +160,13 @@ class PeerTransport:
         self._connection = engine.create(self._used, self)
         self._operations: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
-        self._channel: EngineChannel | None = None
+        self._path: ChannelPath | None = None
+        self._session: PeerSession | None = None  # once the channel is open
         self._channel_gone = asyncio.Event()
-        self._greeted = False  # their HELLO has come
-        self._quality: Quality | None = None
-        self._lost = False
+        self._lost = False  # before there is a session
         self._lingers = False
-        self._beat_timer: Timer | None = None
-        self._beat_due: float | None = None
-        self._probe_timer: Timer | None = None
+        self._deadline: float | None = None
+        self._timer: Timer | None = None
         self._closed = False
 
     # --- the engine's operations ------------------------------------------------------------------------------------
@@ -235,7 +255,7 @@ class PeerTransport:
     @property
     def relay_missing(self) -> str:
         """What the engine says when a path may be missing for want of a relay; empty once there was a path."""
-        return self._connection.relay_missing if self._channel is None else ""
+        return self._connection.relay_missing if self._session is None else ""
 
     # --- the engine's events ----------------------------------------------------------------------------------------
 
@@ -247,9 +267,12 @@ class PeerTransport:
             return
         match state:
             case EngineState.CONNECTED:
-                self._ping()  # if there is a channel, its PONG tells whether it works again
+                if self._session is not None:
+                    self._session.ping(self._timers.time())  # its PONG tells whether the channel works again
             case EngineState.DISCONNECTED | EngineState.FAILED:
                 self._lost = True
+                if self._session is not None:
+                    self._session.lose()
                 self._owner.path_lost(self, final=state is EngineState.FAILED)
             case EngineState.CLOSED:
                 self._owner.ended(self, "the other side closed the connection", orderly=False)
@@ -257,25 +280,30 @@ class PeerTransport:
                 pass
 
     def alive(self) -> None:
-        if self._quality is not None:
-            # A path that is lost needs a frame to come back: the program behind the engine may hang.
-            self._quality.alive(self._timers.time())
+        if self._session is not None:
+            self._session.alive(self._timers.time())
 
     def channel_opened(self, channel_: EngineChannel) -> None:
-        if self._closed or self._channel is not None or channel_.label != channel.LABEL:
+        if self._closed or self._session is not None or channel_.label != channel.LABEL:
             channel_.close()  # one channel is all there is
             return
-        self._channel = channel_
+        self._path = ChannelPath(channel_)
+        self._session = PeerSession(
+            self._path,
+            self._timers.time(),
+            silence=self._timing.silence,
+            heartbeat=self._timing.heartbeat,
+            probe=self._timing.probe,
+        )
+        if self._lost:
+            self._session.lose()
         channel_.listen(self, BUFFER_LOW)
-        self._quality = Quality(self._timers.time(), self._timing.silence, self._timing.heartbeat)
         hello = self._owner.channel_opened(self)
         if hello is not None and not self._closed:
-            self._send(channel.encode_hello(hello))
-            self._beat()
+            self._tell_all(self._session.open(hello, self._timers.time()))
 
     def buffer_drained(self) -> None:
-        if self.blocked:
-            self.blocked = False
+        if self._session is not None and self._session.drained():
             self._tell(lambda: self._owner.buffer_drained(self))
 
     def channel_closed(self) -> None:
@@ -283,124 +311,79 @@ class PeerTransport:
         self._tell(lambda: self._owner.ended(self, "the other side closed the channel", orderly=False))
 
     def message_received(self, data: bytes | str) -> None:
-        if self._closed:
-            return
-        try:
-            self._take(_read(data))
-        except ProtocolViolation as error:
-            self._owner.violated(self, str(error))
+        if self._session is not None and not self._closed:
+            self._tell_all(self._session.received(data, self._timers.time()))
 
-    def _take(self, frame: channel.Frame | None) -> None:
-        if not self._greeted and not isinstance(frame, channel.Hello | channel.Goodbye):
-            raise ProtocolViolation("the first frame is no HELLO")
-        self._heard()
-        match frame:
-            case channel.Chunk() | channel.Ack():
-                self._owner.frame_received(self, frame)
-            case channel.Ping(token):
-                if self._quality is not None:
-                    self._quality.pinged(token)
-                # Who takes nothing shall not make us keep answers; what is in the way is sign of life enough.
-                if self._channel is not None and self._channel.buffered_amount <= BUFFER_HIGH:
-                    self._send(channel.encode_pong(token))
-            case channel.Pong(token) if self._quality is not None:
-                self._quality.ponged(token, self._timers.time())
-            case channel.Hello() if self._greeted:
-                raise ProtocolViolation("a second HELLO")
-            case channel.Hello():
-                self._greeted = True
-                self._owner.hello_received(self, frame)
-            case channel.Goodbye(reason):
-                self._owner.ended(self, clean(reason) or "the other side said goodbye", orderly=True)
-            case _:
-                pass  # a kind of frame from the future
-
-    # --- frames out -------------------------------------------------------------------------------------------------
-
-    def send_frame(self, frame: bytes) -> bool:
-        """Send a frame of the store's if there is room for it."""
-        if self._channel is None or self._closed:
-            return False
-        if self._channel.buffered_amount + len(frame) > BUFFER_HIGH:
-            self.blocked = True
-            return False
-        return self._send(frame)
-
-    def _send(self, frame: bytes) -> bool:
-        if self._channel is None:
-            return False
-        try:
-            self._channel.send(frame)
-        except StateError as error:
-            _log.debug("a frame to %s was not sent: %s", self.name, error)  # its closing is on the way
-            return False
-        return True
-
-    # --- the heartbeat ----------------------------------------------------------------------------------------------
+    # --- the session ------------------------------------------------------------------------------------------------
 
     @property
     def round_trip_time(self) -> float | None:
         """Seconds, or None before the first PONG."""
-        return self._quality.round_trip_time if self._quality is not None else None
+        return self._session.round_trip_time if self._session is not None else None
 
-    def _ping(self) -> None:
-        if self._quality is not None:
-            self._send(channel.encode_ping(self._quality.ping(self._timers.time())))
-
-    def _beat(self) -> None:
-        if self._closed or self._quality is None:
-            return
-        now = self._timers.time()
-        if self._beat_due is not None and now - self._beat_due > self._timing.heartbeat:
-            # It was this program that slept, or its machine. What has come meanwhile is about to be read.
-            self._quality.heard(now)
-        if not self._quality.ping_in(now):
-            self._ping()
-        delay = self._quality.ping_in(now)
-        if not self._quality.silent(now):
-            delay = min(delay, self._quality.silent_in(now))
-        self._beat_due = now + delay
-        self._beat_timer = self._timers.call_later(delay, self._beat)
-        if self._quality.silent(now) and not self._lost:
-            self._lost = True
-            self._owner.path_lost(self, final=False)
-
-    def _heard(self) -> None:
-        if self._quality is not None:
-            self._quality.heard(self._timers.time())
-        if self._probe_timer is not None:
-            self._probe_timer.cancel()
-            self._probe_timer = None
-        if self._lost:
-            self._lost = False
-            self._owner.path_restored(self)
+    def send_frame(self, frame: bytes) -> bool:
+        """Send a frame of the store's if there is room for it."""
+        return self._session is not None and self._session.send(frame)
 
     def probe(self, reason: str) -> None:
         """Somebody says that this connection is over: believe it if nothing comes through soon."""
-        if self._probe_timer is None and not self._closed:
-            self._ping()
-            self._probe_timer = self._timers.call_later(self._timing.probe, lambda: self._probed(reason))
+        if self._session is not None and not self._closed:
+            self._session.probe(reason, self._timers.time())
+            self._set_timer()
 
-    def _probed(self, reason: str) -> None:
-        # This is a farewell: a tab that is closed often gets no GOODBYE through any more, but its bye.
-        self._tell(lambda: self._owner.ended(self, reason or "the other side ended the connection", orderly=True))
+    def _tell_all(self, events: list[SessionEvent]) -> None:
+        self._set_timer()
+        for event in events:
+            if self._closed:
+                return
+            match event:
+                case channel.Chunk() | channel.Ack():
+                    self._owner.frame_received(self, event)
+                case channel.Hello():
+                    self.greeted = True
+                    self._owner.hello_received(self, event)
+                case PathLost():
+                    self._owner.path_lost(self, final=False)
+                case PathRestored():
+                    self._owner.path_restored(self)
+                case Ended(reason, orderly):
+                    self._owner.ended(self, reason, orderly=orderly)
+                case Violated(reason):
+                    self._owner.violated(self, reason)
+
+    def _set_timer(self) -> None:
+        deadline = self._session.deadline if self._session is not None else None
+        if deadline == self._deadline or self._closed:
+            return
+        self._deadline = deadline
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._timers.call_later(max(deadline - self._timers.time(), 0.0), self._tick)
+
+    def _tick(self) -> None:
+        self._deadline = self._timer = None
+        if self._session is not None and not self._closed:
+            self._tell_all(self._session.tick(self._timers.time()))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def say_goodbye(self, reason: str) -> None:
         """Send GOODBYE as the last frame, if there is a channel that works; `close` will wait until it has arrived."""
-        if self._channel is None or self._closed or self._lost:
+        if self._session is None or self._path is None or self._closed or self._session.lost:
             return
-        self._lingers = self._send(channel.encode_goodbye(reason))
-        self._channel.close()  # after what is queued; the other side closes its end as soon as it has read it all
+        self._lingers = self._session.goodbye(reason)
+        self._path.close()  # after what is queued; the other side closes its end as soon as it has read it all
 
     def stop(self) -> None:
         """Nothing is told any more from here on. `close` is still due."""
         self._closed = True
-        for timer in (self._beat_timer, self._probe_timer):
-            if timer is not None:
-                timer.cancel()
-        self._beat_timer = self._probe_timer = None
+        if self._path is not None:
+            self._path.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def close(self) -> None:
         """Release everything; after a goodbye not before the other side has closed the channel, or a short time."""
@@ -421,11 +404,3 @@ class PeerTransport:
 def _report_fault(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         task.get_loop().call_exception_handler({"message": f"in {task.get_name()}", "exception": error, "task": task})
-
-
-def _read(data: bytes | str) -> channel.Frame | None:
-    if isinstance(data, str):
-        raise ProtocolViolation("a text message in place of a frame")
-    if len(data) > channel.MAX_FRAME:
-        raise ProtocolViolation(f"a frame of {len(data)} bytes; the limit is {channel.MAX_FRAME}")
-    return channel.decode(data)
