@@ -1,36 +1,23 @@
-"""How coverage is measured: by the tests of the pure layers alone, and what those do not run is an error."""
+"""How coverage is measured: by the tests of the pure layers alone, and what those do not run is an error.
+
+What comes of a whole run, `make test` judges at its end (tools/pure_coverage.py).
+"""
 
 from __future__ import annotations
 
-import inspect
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
-from coverage import CoverageData
 
-from aldis.protocol.texts import clean
-from aldis.server.config import help_of, load_config
 from support.measured import MEASURED, TESTS, is_measured
 
-BESIDES = "tests/server/test_config.py"  # runs `load_config`, and is no test of a pure layer
-
-
-def python(*words: str, data: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COVERAGE_FILE": str(data)}
-    command = [sys.executable, *words]
-    return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
-
-
-def was_run(data: CoverageData, function: Callable[..., object]) -> bool:
-    """Whether the last line of the function was."""
-    lines, first = inspect.getsourcelines(function)
-    ran = data.lines(inspect.getsourcefile(function) or "") or []
-    assert first in ran, "nobody was looking when the module was imported"
-    return first + len(lines) - 1 in ran
+_SPEC = importlib.util.spec_from_file_location("pure_coverage", TESTS.parent / "tools" / "pure_coverage.py")
+assert _SPEC
+assert _SPEC.loader
+pure_coverage = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(pure_coverage)
 
 
 @pytest.mark.parametrize("path", MEASURED)
@@ -39,20 +26,54 @@ def test_what_is_to_be_measured_is_there(path: str) -> None:
     assert is_measured(TESTS / path)
 
 
-@pytest.mark.timeout(180)  # a whole run of pytest, measured, and a report
-def test_only_the_tests_of_the_pure_layers_are_measured_and_one_without_its_tests_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "coverage"
-    words = ("-q", "-p", "no:cacheprovider", "--cov", "--cov-report=", BESIDES, "tests/protocol/test_texts.py")
-    tested = python("-m", "pytest", *words, data=path)
-    assert tested.returncode == 0, tested.stdout + tested.stderr
-    data = CoverageData(str(path))
-    data.read()
-    assert was_run(data, clean)
-    assert not was_run(data, load_config)
-    assert not was_run(data, help_of)
+def test_the_tests_of_a_server_are_not_measured() -> None:
+    assert not is_measured(TESTS / "server" / "test_config.py")
+    assert not is_measured(TESTS / "hubbub" / "test_hub.py")
 
-    # That is far from enough for the layers whose tests were not among them.
-    judged = python("tools/pure_coverage.py", data=path)
-    assert judged.returncode == 1, judged.stderr
-    assert "hub/" in judged.stdout
-    assert "below 95 %" in judged.stdout
+
+# --- the judge --------------------------------------------------------------------------------------------------------
+
+
+def summary(covered: int) -> dict[str, Any]:
+    numbers = {"num_statements": 100, "covered_lines": covered, "num_branches": 100, "covered_branches": covered}
+    return {"summary": numbers, "executed_lines": [1]}
+
+
+def whole() -> dict[str, dict[str, Any]]:
+    """A run in which everything was covered, and nothing else measured."""
+    files = {f"{layer}module.py" if layer.endswith("/") else layer: summary(100) for layer in pure_coverage.PURE}
+    return files | {pure_coverage.OTHER[0]: summary(0)}
+
+
+def faults(files: dict[str, dict[str, Any]]) -> list[str]:
+    return [line for line, good in pure_coverage.judge(files) if not good]
+
+
+def test_a_run_that_covers_everything_is_good() -> None:
+    assert faults(whole()) == []
+
+
+def test_a_layer_without_its_tests_is_an_error() -> None:
+    (fault,) = faults(whole() | {"hub/module.py": summary(94)})
+    assert fault.startswith("hub/")
+    assert "below 95 %" in fault
+
+
+@pytest.mark.parametrize("name", ["hub/module.py", pure_coverage.OTHER[0]])
+def test_what_has_moved_is_an_error(name: str) -> None:
+    files = whole()
+    del files[name]
+    (fault,) = faults(files)
+    assert "has it moved?" in fault
+
+
+def test_what_other_tests_have_run_is_an_error() -> None:
+    path, name = pure_coverage.OTHER
+    inside = pure_coverage.lines_of(pure_coverage.SOURCE / path, name)
+    (fault,) = faults(whole() | {path: summary(1) | {"executed_lines": [1, min(inside)]}})
+    assert "while other tests ran" in fault
+
+
+def test_lines_of_a_function_are_told_from_those_of_the_module(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("a = 1\n\n\nclass B:\n    c = 2\n\n    def d(self) -> int:\n        return 3\n")
+    assert pure_coverage.lines_of(tmp_path / "module.py", "d") == {8}

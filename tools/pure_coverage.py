@@ -6,16 +6,22 @@ The pure layers (no sockets, no event loop) can be tested completely and cheaply
 them at least `WANTED` percent of the statements and of the branches must have run, and in tests of their own: only
 those are measured (tests/conftest.py). The rest of the source has no figure, since what talks to sockets and engines is
 better judged by what its tests assert.
+
+It also checks that no other tests were measured: `OTHER` must not have run.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+SOURCE = Path(__file__).parents[1] / "src" / "aldis"
 
 WANTED = 95.0
 COUNTED = ("num_statements", "covered_lines", "num_branches", "covered_branches")
@@ -39,40 +45,58 @@ PURE = (
     "store/messages/control.py",
     "store/files/window.py",
 )
+# A function that is not pure, has tests of its own, and is called by the tests of every server.
+OTHER = ("server/config.py", "load_config")
 
 
 def measured() -> dict[str, dict[str, Any]]:
-    """The summary of each file under src/aldis, by its path there."""
+    """What coverage says of each file under src/aldis, by its path there."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "coverage.json"
         command = [sys.executable, "-m", "coverage", "json", "--quiet", "-o", str(report)]
         subprocess.run(command, check=True)
         files: dict[str, Any] = json.loads(report.read_text())["files"]
-    return {path.replace("\\", "/").partition("src/aldis/")[2]: data["summary"] for path, data in files.items()}
+    return {path.replace("\\", "/").partition("src/aldis/")[2]: data for path, data in files.items()}
 
 
 def percent(covered: int, total: int) -> float:
     return 100.0 * covered / total if total else 100.0
 
 
-def main() -> int:
-    files = measured()
-    failed = False
-    print(f"\n{'coverage of':<24}{'statements':>12}{'branches':>12}")
+def judge(files: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
+    """Lines of a table for what `measured` returns, and whether each is as it should be."""
+    yield f"{'coverage of':<24}{'statements':>12}{'branches':>12}", True
     for layer in PURE:
-        chosen = [numbers for path, numbers in files.items() if path.startswith(layer)]
+        chosen = [data["summary"] for path, data in files.items() if path.startswith(layer)]
         total = {key: sum(numbers[key] for numbers in chosen) for key in COUNTED}
         if not total["num_statements"]:
-            print(f"{layer:<24}  nothing was measured: has it moved?")
-            failed = True
+            yield f"{layer:<24}  nothing was measured: has it moved?", False
             continue
         statements = percent(total["covered_lines"], total["num_statements"])
         branches = percent(total["covered_branches"], total["num_branches"])
-        low = min(statements, branches) < WANTED
-        failed |= low
-        mark = f"  below {WANTED:g} %: see `coverage report -m`" if low else ""
-        print(f"{layer:<24}{statements:>11.1f}%{branches:>11.1f}%{mark}")
-    return int(failed)
+        high = min(statements, branches) >= WANTED
+        mark = "" if high else f"  below {WANTED:g} %: see `coverage report -m`"
+        yield f"{layer:<24}{statements:>11.1f}%{branches:>11.1f}%{mark}", high
+    path, name = OTHER
+    if path not in files:
+        yield f"{path:<24}  nothing was measured: has it moved?", False
+    elif lines_of(SOURCE / path, name) & set(files[path]["executed_lines"]):
+        yield f"{path:<24}  was measured while other tests ran (tests/conftest.py)", False
+
+
+def lines_of(path: Path, name: str) -> set[int]:
+    """The numbers of the lines that run when this function is called, and not when the module is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (function,) = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name)
+    return {line for part in function.body for line in range(part.lineno, (part.end_lineno or 0) + 1)}
+
+
+def main() -> int:
+    print()
+    judged = list(judge(measured()))
+    for line, _ in judged:
+        print(line)
+    return int(not all(good for _, good in judged))
 
 
 if __name__ == "__main__":

@@ -94,24 +94,3 @@ async def test_tls_is_served_and_noise_on_its_port_fills_no_log(tmp_path: Path) 
         assert await server.stop() == 0
         server.assert_clean_log()
         assert len(server.lines()) < 10
-
-
-async def test_an_idle_registered_connection_costs_at_most_ten_kilobytes(tmp_path: Path) -> None:
-    async def crowd(server: ServerProcess, first: int, number: int) -> list[RawClient]:
-        # A few at a time: what eight hundred registrations need at the same moment is not what the idle cost, and the
-        # allocator does not give it back in the time of a test.
-        clients: list[RawClient] = []
-        for start in range(first, first + number, 20):
-            group = [await RawClient.connect(server.port) for _ in range(20)]
-            await asyncio.gather(*(client.register(f"user{start + i}") for i, client in enumerate(group)))
-            clients += group
-        return clients
-
-    async with ServerProcess(tmp_path, log_level="info") as server:
-        clients = await crowd(server, 0, 100)  # what is needed once is there
-        before = resident_bytes(server.pid)
-        clients += await crowd(server, 100, 800)
-        each = (resident_bytes(server.pid) - before) / 800
-        for client in clients:
-            client.vanish()
-        assert each <= 10_000, each
