@@ -68,8 +68,15 @@ def _transfer() -> list[Transition]:
     return of_table(TABLE)
 
 
+def _negotiation() -> list[Transition]:
+    from aldis.peer.attempts import PHASES
+
+    return of_table(PHASES)
+
+
 DIAGRAMS: Final[dict[str, Diagram]] = {
     "client": Diagram("idle", _client, {"live": frozenset({"open", "registering", "proving", "registered"})}),
+    "negotiation": Diagram("new", _negotiation),
     "session": Diagram("open", _session),
     "transfer": Diagram("offered", _transfer),
 }

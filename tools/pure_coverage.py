@@ -36,6 +36,7 @@ PURE = (
     "client/requests.py",
     "client/resume.py",
     "client/watches.py",
+    "peer/attempts.py",
     "peer/commands.py",
     "peer/negotiation.py",
     "peer/quality.py",

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aldis.peer.attempts import Refused
 from aldis.peer.commands import (
     AddCandidate,
     ApplyAnswer,
@@ -21,7 +22,7 @@ from aldis.peer.commands import (
     SendCandidate,
     SendOffer,
 )
-from aldis.peer.negotiation import MAX_CANDIDATES, MAX_EARLY_NAMES, MAX_OFFERS, Negotiation, PeerState, Refused
+from aldis.peer.negotiation import MAX_CANDIDATES, MAX_EARLY_NAMES, MAX_OFFERS, Negotiation, PeerState
 from aldis.protocol.messages import Candidate, Capabilities
 from support.negotiation_model import ATTEMPT, HEAL, World
 

@@ -14,8 +14,9 @@ from functools import partial
 from itertools import count
 
 from aldis.peer import commands as n
+from aldis.peer.attempts import fragments
 from aldis.peer.commands import Command
-from aldis.peer.negotiation import _FRAGMENT, Negotiation, PeerState
+from aldis.peer.negotiation import Negotiation, PeerState
 from aldis.protocol.messages import Candidate, Capabilities
 
 ATTEMPT, HEAL = 30.0, 15.0
@@ -144,7 +145,7 @@ class Half:
             case n.ApplyAnswer(_, _, sdp):
                 engine.remote = sdp
         if name in self.engines and not isinstance(command, n.AddCandidate):
-            fragment = _FRAGMENT.findall(engine.local)
+            fragment = sorted(fragments(engine.local))
             candidate = Candidate("candidate", "0", 0, fragment[0] if fragment else None)
             self.do(self.machine.candidate_gathered(name, candidate))
 

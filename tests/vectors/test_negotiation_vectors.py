@@ -14,8 +14,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from aldis.peer.attempts import Outcome
 from aldis.peer.commands import SendBye
-from aldis.peer.negotiation import Negotiation, Outcome
+from aldis.peer.negotiation import Negotiation
 from aldis.protocol.messages import Candidate, Capabilities
 from support.vectors import camel, snake
 

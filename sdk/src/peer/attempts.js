@@ -26,7 +26,7 @@
  * answer; the engine is making our answer; both descriptions are with the engine, or on their way into it.
  * @typedef {object} Attempt
  * @property {string} name
- * @property {'offering' | 'offered' | 'answering' | 'settled'} [phase] none while all that is known are candidates
+ * @property {Phase} phase `new` while all that is known are candidates
  * @property {number} deadline when to give up: the attempt, or a path that is lost
  * @property {number} offerDeadline of an offer on an attempt that is open
  * @property {number} serial
@@ -52,6 +52,44 @@
  * @typedef {{ name: string, orderly: boolean, reason: unknown, noPath?: true, code?: string, retryAfter?: number | null }} Outcome
  */
 
+/**
+ * What happens to the descriptions of an attempt, as in `aldis.peer.attempts`. Only here: a renegotiation of ours that is
+ * under way is overtaken by a restart of ours, so `offer` also follows on `offering` and `offered`.
+ * @typedef {'new' | 'offering' | 'offered' | 'answering' | 'settled'} Phase
+ * @typedef {'offer' | 'offerMade' | 'answerReceived' | 'offerReceived' | 'answerMade' | 'failed' | 'expired'} Step
+ * @type {Record<Phase, Partial<Record<Step, Phase>>>}
+ */
+export const PHASES = {
+  new: { offer: 'offering', offerReceived: 'answering' },
+  offering: {
+    offer: 'offering',
+    offerMade: 'offered',
+    offerReceived: 'answering',
+    failed: 'settled',
+    expired: 'settled',
+  },
+  offered: {
+    offer: 'offering',
+    answerReceived: 'settled',
+    offerReceived: 'answering',
+    failed: 'settled',
+    expired: 'settled',
+  },
+  answering: { answerMade: 'settled', offerReceived: 'answering', failed: 'settled' },
+  settled: { offer: 'offering', offerMade: 'offered', offerReceived: 'answering', failed: 'settled' },
+};
+
+/**
+ * Take a step of `PHASES`.
+ * @param {Attempt} attempt
+ * @param {Step} step
+ */
+export function advance(attempt, step) {
+  const next = PHASES[attempt.phase][step];
+  if (!next) throw new Error(`no ${step} while ${attempt.phase}`);
+  attempt.phase = next;
+}
+
 export const NEVER = Infinity;
 
 /**
@@ -61,6 +99,7 @@ export const NEVER = Infinity;
 export function make(name) {
   return {
     name,
+    phase: 'new',
     deadline: NEVER,
     offerDeadline: NEVER,
     serial: 0,
@@ -106,7 +145,7 @@ export function over(name) {
  * @returns {Command[]}
  */
 export function offer(attempt, restart) {
-  attempt.phase = 'offering';
+  advance(attempt, 'offer');
   attempt.restart = restart;
   return [{ type: 'makeOffer', name: attempt.name, serial: ++attempt.serial, restart }];
 }
@@ -127,7 +166,7 @@ export function insist({ name, serial, made, phase }) {
  * @returns {Command[]}
  */
 export function answer(attempt, sdp, capabilities) {
-  attempt.phase = 'answering';
+  advance(attempt, 'offerReceived');
   return [
     { type: 'makeAnswer', name: attempt.name, serial: ++attempt.serial, sdp },
     ...described(attempt, sdp, capabilities),

@@ -23,6 +23,7 @@ import { sortsBefore } from '../protocol/addresses.js';
 import { toBase64url } from '../protocol/codec.js';
 import { NO_PATH } from '../protocol/codes.js';
 import {
+  advance,
   answer,
   belongs,
   create,
@@ -289,7 +290,7 @@ export class Negotiation {
       const commands = this.#end(attempt, 'the other side has been restarted', { bye: 'you have been restarted' });
       return this.#pending().length ? commands : [...commands, ...this.#offerAnew(now)];
     }
-    attempt.phase = 'settled';
+    advance(attempt, 'answerReceived');
     attempt.offerDeadline = NEVER;
     return [{ type: 'applyAnswer', name, serial: attempt.serial, sdp }, ...described(attempt, sdp, capabilities)];
   }
@@ -303,7 +304,7 @@ export class Negotiation {
   candidateReceived(name, candidate) {
     if (this.#closed || this.isOver(name)) return [];
     const attempt = this.#find(name) ?? this.#early.get(name) ?? make(name);
-    if (!attempt.phase) this.#early.set(name, attempt);
+    if (attempt.phase === 'new') this.#early.set(name, attempt);
     limit(this.#early, MAX_EARLY_NAMES);
     if (attempt.candidates++ >= MAX_CANDIDATES) return [];
     if (attempt.fingerprints && attempt.phase !== 'offered' && belongs(candidate, attempt)) {
@@ -341,7 +342,7 @@ export class Negotiation {
    * @param {Signed} made
    */
   offerMade(name, serial, made) {
-    return this.#made('sendOffer', name, serial, made, 'offered');
+    return this.#made('sendOffer', name, serial, made, 'offerMade');
   }
 
   /**
@@ -351,7 +352,7 @@ export class Negotiation {
    * @param {Signed} made
    */
   answerMade(name, serial, made) {
-    return this.#made('sendAnswer', name, serial, made, 'settled');
+    return this.#made('sendAnswer', name, serial, made, 'answerMade');
   }
 
   /**
@@ -359,13 +360,13 @@ export class Negotiation {
    * @param {string} name
    * @param {number} serial
    * @param {Signed} made
-   * @param {Attempt['phase']} phase
+   * @param {'offerMade' | 'answerMade'} step
    * @returns {Command[]}
    */
-  #made(type, name, serial, made, phase) {
+  #made(type, name, serial, made, step) {
     const attempt = this.#find(name);
     if (attempt?.serial !== serial) return [];
-    attempt.phase = phase;
+    advance(attempt, step);
     attempt.made = made;
     return [{ type, name, serial, sdp: made }, ...flush(attempt)];
   }
@@ -397,7 +398,7 @@ export class Negotiation {
     // The connection stands. A restart may be tried again; a renegotiation is, at its deadline.
     if (isOffering(attempt) && !attempt.restart) attempt.wanted = true;
     else attempt.offerDeadline = NEVER;
-    attempt.phase = 'settled';
+    advance(attempt, 'failed');
     return [];
   }
 
@@ -497,7 +498,7 @@ export class Negotiation {
       if (attempt.offerDeadline <= now) {
         attempt.offerDeadline = NEVER;
         if (isOffering(attempt)) {
-          attempt.phase = 'settled'; // nobody has answered; a restart may be tried again, a renegotiation is
+          advance(attempt, 'expired'); // nobody has answered; a restart may be tried again, a renegotiation is
           attempt.wanted ||= !attempt.restart;
         }
       }

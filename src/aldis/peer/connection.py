@@ -33,7 +33,8 @@ from aldis.errors import (
     RequestFailed,
     StateError,
 )
-from aldis.peer import commands, negotiation
+from aldis.peer import commands
+from aldis.peer.attempts import Outcome, Refused
 from aldis.peer.clock import LoopClock
 from aldis.peer.commands import Command
 from aldis.peer.engine import Engine, EngineConfig, EngineRefused, EngineStats
@@ -113,7 +114,7 @@ class PeerConnection:
         self._news: deque[Callable[[], None]] = deque()
         self._telling = False
         self._silent = False
-        self._told_outcome: negotiation.Outcome | None = None
+        self._told_outcome: Outcome | None = None
         self._refusals = LateRefusals(
             self._machine, self._timers, lambda wanted, sender: self._do(wanted, sender=sender)
         )
@@ -507,8 +508,8 @@ class PeerConnection:
         for name in [name for name in self._errors if name not in self._transports]:
             del self._errors[name]
 
-    def _failure(self, outcome: negotiation.Outcome) -> Failure:
-        if isinstance(outcome, negotiation.Refused):
+    def _failure(self, outcome: Outcome) -> Failure:
+        if isinstance(outcome, Refused):
             return PeerRefused(
                 self._remote,
                 outcome.reason,

@@ -22,13 +22,12 @@ It does not know engines, signatures (what is fed in here has been checked), cha
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from aldis.peer.attempts import Attempt, Outcome, Phase, Refused, Step
 from aldis.peer.commands import (
     AddCandidate,
     ApplyAnswer,
@@ -62,9 +61,6 @@ MAX_OFFERS: Final = 10
 OFFER_WINDOW: Final = 10.0  # seconds
 BAD_OFFER_PAUSE: Final = 10.0  # seconds: who has sent one that does not fit will hardly do better at once
 
-_FINGERPRINT: Final = re.compile(r"^a=fingerprint:(\S+ +\S+)\s*$", re.MULTILINE)
-_FRAGMENT: Final = re.compile(r"^a=ice-ufrag:(\S+)\s*$", re.MULTILINE)
-
 
 class PeerState(Enum):
     """How this user stands with one other user.
@@ -87,64 +83,6 @@ class PeerState(Enum):
     DISCONNECTED = "disconnected"
     FAILED = "failed"
     CLOSED = "closed"
-
-
-class Phase(Enum):
-    """Where an attempt stands with its descriptions."""
-
-    OFFERING = "offering"  # the engine is making our offer
-    OFFERED = "offered"  # our offer is on its way, or its answer
-    ANSWERING = "answering"  # the engine is making our answer
-    SETTLED = "settled"  # both descriptions are with the engine, or on their way into it
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the last attempt ended: its name, whether on purpose, why in plain words, and whether that is because there
-    was no path to the other side."""
-
-    name: str
-    orderly: bool
-    reason: str
-    no_path: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Refused(Outcome):
-    """The other side does not take our offer: a `RefusalCode`, and in how many seconds it may take another one."""
-
-    code: str = ""
-    retry_after: float | None = None
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One connection, as far as the negotiation goes."""
-
-    name: str
-    phase: Phase
-    deadline: float | None  # when to give up: the attempt, or a path that is lost
-    serial: int = 0
-    opened: bool = False  # its channel is open
-    ready: bool = False  # and HELLOs have been exchanged
-    lost: bool = False  # and nothing comes through
-    offer_sdp: str = ""
-    offer_deadline: float | None = None  # of a restart offer
-    capabilities: Capabilities = field(default_factory=Capabilities)  # the other side's
-    fingerprints: frozenset[str] = frozenset()  # of the other side's certificate; empty: no description yet
-    fragments: frozenset[str] = frozenset()
-    incoming: list[Candidate | None] = field(default_factory=list)  # before their description
-    outgoing: list[Candidate | None] = field(default_factory=list)  # before ours is on its way
-    candidates: int = 0
-
-    @property
-    def answered(self) -> bool:
-        """Whether there is a description of the other side, so that this is no first offer any more."""
-        return bool(self.fingerprints)
-
-    @property
-    def offering(self) -> bool:
-        return self.phase in (Phase.OFFERING, Phase.OFFERED)
 
 
 class Negotiation:
@@ -277,7 +215,7 @@ class Negotiation:
         attempts = self._pending()
         if len(attempts) >= MAX_ATTEMPTS:
             commands += self._drop(attempts[0], bye="replaced by a newer attempt")
-        attempt = Attempt(name, Phase.ANSWERING, now + self._attempt_seconds)
+        attempt = Attempt(name, now + self._attempt_seconds)
         attempt.incoming = self._early.pop(name, [])
         attempt.candidates = len(attempt.incoming)
         self._attempts[name] = attempt
@@ -286,7 +224,7 @@ class Negotiation:
 
     def _offer_again(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
         """An offer on a connection that exists: an ICE restart."""
-        if not attempt.answered or _fingerprints(sdp) != attempt.fingerprints:
+        if not (attempt.answered and attempt.is_of_same(sdp)):
             # An offer on top of our unanswered one, or with another certificate: not of a sane peer.
             return [Refuse(attempt.name, "it does not fit the connection", RefusalCode.INVALID_OFFER, BAD_OFFER_PAUSE)]
         if attempt.offering and not self.polite:
@@ -299,7 +237,7 @@ class Negotiation:
         return [SendOffer(attempt.name, attempt.serial, attempt.offer_sdp)] if attempt.phase is Phase.OFFERED else []
 
     def _answer(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
-        attempt.phase = Phase.ANSWERING
+        attempt.advance(Step.OFFER_RECEIVED)
         attempt.serial += 1
         commands: list[Command] = [MakeAnswer(attempt.name, attempt.serial, sdp)]
         return commands + self._described(attempt, sdp, capabilities)
@@ -311,24 +249,18 @@ class Negotiation:
         attempt = self._attempts.get(name)
         if attempt is None or attempt.phase is not Phase.OFFERED:
             return []
-        if attempt.answered and _fingerprints(sdp) != attempt.fingerprints:
+        if attempt.answered and not attempt.is_of_same(sdp):
             # We wanted to restart, and whoever answers has another certificate: the program there was started anew,
             # and has never heard of this connection.
             commands = self._end(attempt, "the other side has been restarted", bye="you have been restarted")
             return commands + (self._offer_anew(now) if not self._pending() else [])
-        attempt.phase = Phase.SETTLED
+        attempt.advance(Step.ANSWER_RECEIVED)
         attempt.offer_deadline = None
         commands = [ApplyAnswer(name, attempt.serial, sdp)]
         return commands + self._described(attempt, sdp, capabilities)
 
     def _described(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
-        """The other side's description is on its way to the engine: so may the candidates be that waited for it."""
-        attempt.capabilities = capabilities
-        attempt.fingerprints = _fingerprints(sdp) or frozenset({""})  # an engine refuses one without; see `answered`
-        attempt.fragments = frozenset(_FRAGMENT.findall(sdp))
-        attempt.candidates = 0
-        waiting, attempt.incoming = attempt.incoming, []
-        return [AddCandidate(attempt.name, candidate) for candidate in waiting if _belongs(candidate, attempt)]
+        return [AddCandidate(attempt.name, candidate) for candidate in attempt.described(sdp, capabilities)]
 
     def candidate_received(self, name: str, candidate: Candidate | None) -> list[Command]:
         """A candidate has arrived, from whomever: a forged one cannot complete the DTLS handshake."""
@@ -341,7 +273,7 @@ class Negotiation:
         if attempt.candidates >= MAX_CANDIDATES:
             return []
         attempt.candidates += 1
-        if not attempt.answered or attempt.phase is Phase.OFFERED or not _belongs(candidate, attempt):
+        if not attempt.answered or attempt.phase is Phase.OFFERED or not attempt.owns(candidate):
             attempt.incoming.append(candidate)
             return []
         return [AddCandidate(name, candidate)]
@@ -388,7 +320,7 @@ class Negotiation:
         attempt = self._attempts.get(name)
         if attempt is None or attempt.serial != serial:
             return []
-        attempt.phase = Phase.OFFERED
+        attempt.advance(Step.OFFER_MADE)
         attempt.offer_sdp = sdp
         commands: list[Command] = [SendOffer(name, serial, sdp)]
         return commands + self._flush_outgoing(attempt)
@@ -398,7 +330,7 @@ class Negotiation:
         attempt = self._attempts.get(name)
         if attempt is None or attempt.serial != serial:
             return []
-        attempt.phase = Phase.SETTLED
+        attempt.advance(Step.ANSWER_MADE)
         commands: list[Command] = [SendAnswer(name, serial, sdp)]
         return commands + self._flush_outgoing(attempt)
 
@@ -423,7 +355,7 @@ class Negotiation:
             return []
         if attempt.opened:
             # Only a restart can have failed; the path may still come back, and until the deadline others may be tried.
-            attempt.phase = Phase.SETTLED
+            attempt.advance(Step.FAILED)
             attempt.offer_deadline = None
             return []
         return self._end(attempt, reason, bye="it could not be made")
@@ -494,30 +426,21 @@ class Negotiation:
             if attempt.offer_deadline is not None and attempt.offer_deadline <= now:
                 attempt.offer_deadline = None
                 if attempt.offering:
-                    attempt.phase = Phase.SETTLED  # nobody has answered the restart; another may be tried
+                    attempt.advance(Step.EXPIRED)  # another restart may be tried
             if attempt.deadline is not None and attempt.deadline <= now:
                 # For an open connection a bye would be a farewell: who only lost the path says none.
                 bye = None if attempt.lost else "it took too long"
                 no_path = not attempt.opened and attempt.phase is Phase.SETTLED
-                commands += self._end(attempt, self._overdue(attempt), bye=bye, no_path=no_path)
+                why = attempt.overdue(self._attempt_seconds, self._heal_seconds)
+                commands += self._end(attempt, why, bye=bye, no_path=no_path)
         return commands
-
-    def _overdue(self, attempt: Attempt) -> str:
-        if attempt.lost:
-            return f"the path to the other side did not come back within {self._heal_seconds:g} s"
-        if attempt.opened:
-            return f"the channel opened, but no HELLO came within {self._attempt_seconds:g} s"
-        if attempt.phase is Phase.SETTLED:
-            return f"no path to the other side was found within {self._attempt_seconds:g} s"
-        if attempt.phase is Phase.OFFERED:
-            return f"no answer within {self._attempt_seconds:g} s"
-        return f"the WebRTC engine made no description within {self._attempt_seconds:g} s"
 
     # --- within -----------------------------------------------------------------------------------------------------
 
     def _offer_anew(self, now: float) -> list[Command]:
         name = to_base64url(self._random(NAME_BYTES))
-        attempt = Attempt(name, Phase.OFFERING, now + self._attempt_seconds, serial=1)
+        attempt = Attempt(name, now + self._attempt_seconds, serial=1)
+        attempt.advance(Step.OFFER)
         self._attempts[name] = attempt
         return [CreateConnection(name, open_channel=True), MakeOffer(name, attempt.serial, restart=False)]
 
@@ -527,7 +450,7 @@ class Negotiation:
     def _restart(self, attempt: Attempt, now: float) -> list[Command]:
         if attempt.phase is not Phase.SETTLED:
             return []  # one is under way, ours or theirs
-        attempt.phase = Phase.OFFERING
+        attempt.advance(Step.OFFER)
         attempt.serial += 1
         attempt.offer_deadline = now + self._heal_seconds
         return [MakeOffer(attempt.name, attempt.serial, restart=True)]
@@ -543,14 +466,3 @@ class Negotiation:
     ) -> list[Command]:
         self.outcome = Outcome(attempt.name, orderly, reason, no_path)
         return self._drop(attempt, bye=bye, code=NO_PATH if no_path else None)
-
-
-def _fingerprints(sdp: str) -> frozenset[str]:
-    return frozenset(each.lower() for each in _FINGERPRINT.findall(sdp))
-
-
-def _belongs(candidate: Candidate | None, attempt: Attempt) -> bool:
-    """Whether a candidate is one of the description that the engine has, and not of one that is still to come."""
-    if candidate is None or not isinstance(candidate.username_fragment, str) or not attempt.fragments:
-        return True
-    return candidate.username_fragment in attempt.fragments
