@@ -198,13 +198,12 @@ async def test_the_page_of_the_readme_says_what_is_wrong_with_a_name(
             ("", 'error: "": a name has 1 to 128 characters'),
         ):
             # What the page shows is in the console as well.
-            page = await join(
-                arrive, f"{address}/chat.html", name, "belongs to another", "1 to 128", "call connectToSignaling"
-            )
+            page = await join(arrive, f"{address}/chat.html", name, "belongs to another", "1 to 128")
             await expect(page.locator("#log")).to_contain_text(told)
+            # A message waits for the first login that succeeds.
             await say(page, "bob", "hello")
-            await expect(page.locator("#log")).to_contain_text("error: call connectToSignaling() first")
-            await expect(page.get_by_label("message")).to_have_value("hello")
+            await expect(page.locator("#log")).to_contain_text("me: hello")
+            await expect(page.get_by_label("message")).to_have_value("")
 
 
 async def test_whoever_reloads_the_page_of_the_readme_goes_on_under_the_same_name(
