@@ -22,6 +22,7 @@ import { clean } from '../../protocol/codec.js';
 import { CALLS } from '../../protocol/names.js';
 import { bind } from '../../proxies.js';
 import { encodeControl } from '../messages/control.js';
+import { RemoteTracks } from './tracks.js';
 
 /** @import { AldisError } from '../../errors.js' */
 /** @import { CallOffer, CallMessage, ControlMessage } from '../messages/control.js' */
@@ -42,8 +43,6 @@ export const AWAY_SECONDS = 30;
  *
  * @typedef {'ringing' | 'connecting' | 'connected' | 'ended'} CallState
  */
-
-/** @typedef {Map<MediaStreamTrack, MediaStream | undefined>} Tracks What somebody sends, and as part of what. */
 
 /**
  * A call. Its properties are there to be read; `subscribe` tells when they change.
@@ -311,7 +310,7 @@ export class Call {
     call.#reason = reason;
     call.#calls.open.delete(peer);
     for (const id of call.#ids) attempt(peer, { type, id, reason });
-    for (const track of call.#remoteStream.getTracks()) call.#remoteStream.removeTrack(track);
+    new RemoteTracks().show(call.#remoteStream); // none any more
     call.#changed();
   }
 
@@ -322,17 +321,8 @@ export class Call {
    */
   static show(call) {
     if (call.state === 'ringing') return;
-    const remoteStream = call.#remoteStream;
-    /** @type {Tracks} */
-    const tracks = call.#calls.tracks.get(call.#peer) ?? new Map();
-    for (const track of tracks.keys()) {
-      if (track.readyState === 'ended') tracks.delete(track);
-      else remoteStream.addTrack(track); // nothing happens for one that is there already
-    }
-    for (const track of remoteStream.getTracks()) {
-      if (!tracks.has(track)) remoteStream.removeTrack(track);
-    }
-    if (tracks.size || !call.#expects) call.#state = 'connected';
+    const hasTracks = (call.#calls.tracks.get(call.#peer) ?? new RemoteTracks()).show(call.#remoteStream);
+    if (hasTracks || !call.#expects) call.#state = 'connected';
     call.#changed();
   }
 

@@ -9,6 +9,7 @@ import { randomBytes } from '../../peer/trust.js';
 import { toBase64url } from '../../protocol/codec.js';
 import { ID_BYTES } from '../messages/control.js';
 import { attempt, Call, mediaOf, rings } from './call.js';
+import { RemoteTracks } from './tracks.js';
 
 /** @import { Callbacks } from '../../client/callbacks.js' */
 /** @import { Timers } from '../../client/timers.js' */
@@ -16,13 +17,12 @@ import { attempt, Call, mediaOf, rings } from './call.js';
 /** @import { Bytes } from '../../protocol/codec.js' */
 /** @import { ControlMessage } from '../messages/control.js' */
 /** @import { Peer } from '../peers/peer.js' */
-/** @import { Tracks } from './call.js' */
 
 /** All calls of one store. */
 export class CallService {
   /** @type {Map<Peer, Call>} Those that have not ended. */
   open = new Map();
-  /** @type {Map<Peer, Tracks>} */
+  /** @type {Map<Peer, RemoteTracks>} */
   tracks = new Map();
   #onCall;
   #random;
@@ -137,24 +137,13 @@ export class CallService {
    * @param {readonly MediaStream[]} streams Those that it belongs to there; one, or none.
    */
   trackReceived(peer, track, [stream]) {
-    /** @type {Tracks} */
-    const tracks = this.tracks.get(peer) ?? new Map();
+    const tracks = this.tracks.get(peer) ?? new RemoteTracks();
     this.tracks.set(peer, tracks);
-    // A new connection brings new tracks, and the end of the old ones is told by nobody.
-    for (const [other, its] of tracks) {
-      if (other !== track && other.kind === track.kind && its !== stream) tracks.delete(other);
-    }
-    tracks.set(track, stream);
     const show = () => {
       const call = this.open.get(peer);
       if (call) Call.show(call);
     };
-    const gone = () => {
-      if (tracks.get(track) === stream) tracks.delete(track);
-      show();
-    };
-    track.addEventListener('ended', gone);
-    stream?.addEventListener('removetrack', (event) => event.track === track && gone());
+    tracks.add(track, stream, show);
     show();
   }
 

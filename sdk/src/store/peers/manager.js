@@ -11,6 +11,7 @@ import { checkUserId } from '../../protocol/addresses.js';
 import { decodeControl } from '../messages/control.js';
 import { PeerServices } from '../services.js';
 import { CLOSED } from '../state.js';
+import { watchPage } from './page.js';
 import { Peer } from './peer.js';
 import { DirectoryPins, sameKey } from './pinning.js';
 import { PeerPresence } from './presence.js';
@@ -77,6 +78,7 @@ export class PeerManager {
   #arriving = 0;
   #closed = false;
   #stopPulse = () => {};
+  #ignorePage = () => {};
   /** @type {Promise<void>} Goodbyes are on their way until then. */
   #leaving = Promise.resolve();
 
@@ -111,34 +113,19 @@ export class PeerManager {
       throw error;
     }
     this.#pulse();
-    globalThis.addEventListener?.('pagehide', this.#pageGone);
-    globalThis.addEventListener?.('pageshow', this.#pageBack);
+    this.#ignorePage = watchPage({
+      frozen: () => {
+        this.peers.filter(({ path }) => path.connected).forEach((peer) => peer.drop('the page was left', 'closed'));
+      },
+      thawed: () => this.peers.forEach((peer) => peer.dialer.poke(true)),
+      gone: () => void this.close(),
+    });
   }
-
-  /**
-   * The page goes away: what is said at once still leaves. With `persisted` the browser may keep the page for the back
-   * button, frozen, and only where no RTCPeerConnection is open. So the peers are told goodbye in either case, and called
-   * again when the page comes back. Chromium closes the WebSocket of a page that it keeps; the client makes another then.
-   */
-  #pageGone = (/** @type {PageTransitionEvent} */ { persisted }) => {
-    if (persisted) {
-      this.peers.filter(({ path }) => path.connected).forEach((peer) => peer.drop('the page was left', 'closed'));
-    } else {
-      void this.close();
-    }
-  };
-
-  #pageBack = (/** @type {PageTransitionEvent} */ { persisted }) => {
-    if (persisted) {
-      this.peers.forEach((peer) => peer.dialer.poke(true));
-    }
-  };
 
   /** Say goodbye to all, and release everything. */
   async close() {
     this.#closed = true;
-    globalThis.removeEventListener?.('pagehide', this.#pageGone);
-    globalThis.removeEventListener?.('pageshow', this.#pageBack);
+    this.#ignorePage();
     this.signaling?.stop();
     this.services.close();
     const error = new StateError(CLOSED);

@@ -161,14 +161,7 @@ export class Peer {
       // Also an empty one: who means to require something must not end up with requiring nothing.
       if (fingerprint !== null) {
         const { pins, timers } = this.#context;
-        const began = timers.time();
-        const required = pins.require(this.userId, checkFingerprint(fingerprint));
-        await new Promise((resolve, reject) => {
-          const late = () =>
-            reject(new PeerConnectionFailed(this.userId, `the pins have not answered after ${seconds} s`));
-          required.finally(timers.callLater(seconds, late)).then(resolve, reject);
-        });
-        seconds = +(seconds - timers.time() + began).toFixed(1);
+        seconds = await pins.requireInTime(this.userId, checkFingerprint(fingerprint), seconds, timers);
         this.#check();
         if (life.error) {
           throw life.error;

@@ -12,13 +12,14 @@
  *
  * Everything is of one server. What is pinned is also kept here, for who cannot wait for an answer.
  */
-import { AldisError, FingerprintMismatch, IdentityError, UsageError } from '../../errors.js';
+import { AldisError, FingerprintMismatch, IdentityError, PeerConnectionFailed, UsageError } from '../../errors.js';
 import { fingerprint, PUBLIC_KEY_BYTES } from '../../identity/keys.js';
 import { fromBase64 } from '../../protocol/codec.js';
 
 /**
  * @typedef {import('../../protocol/codec.js').Bytes} Bytes
  * @typedef {import('../../identity/pins.js').Pins} Pins
+ * @typedef {import('../../client/timers.js').Timers} Timers
  * @typedef {{ publicKey: Bytes | null, fingerprint: string | null }} Known The pinned key of a user, if there is one.
  */
 
@@ -103,6 +104,26 @@ export class DirectoryPins {
       this.#required.set(userId, before);
       throw new FingerprintMismatch(userId, expected, pinned);
     }
+  }
+
+  /**
+   * The same, as long as somebody waits for it: the pins are the application's, and may never answer. Throws
+   * `PeerConnectionFailed` then.
+   *
+   * @param {string} userId
+   * @param {string} expected
+   * @param {number} seconds
+   * @param {Timers} timers
+   * @returns {Promise<number>} The seconds that are left.
+   */
+  async requireInTime(userId, expected, seconds, timers) {
+    const began = timers.time();
+    const required = this.require(userId, expected);
+    await new Promise((resolve, reject) => {
+      const late = () => reject(new PeerConnectionFailed(userId, `the pins have not answered after ${seconds} s`));
+      required.finally(timers.callLater(seconds, late)).then(resolve, reject);
+    });
+    return +(seconds - timers.time() + began).toFixed(1);
   }
 
   /**
