@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Final
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
@@ -44,6 +44,7 @@ from aldis.peer.listener import SignalSender as SignalSender
 from aldis.peer.negotiation import Negotiation
 from aldis.peer.negotiation import PeerState as PeerState  # the state is part of what this module offers
 from aldis.peer.refusals import LateRefusals
+from aldis.peer.signaling import Signaling
 from aldis.peer.slots import AttemptSlots, PeerSlots
 from aldis.peer.transport import PeerTiming as PeerTiming
 from aldis.peer.transport import PeerTransport, Signed, Timer, Timers
@@ -57,7 +58,6 @@ _log = logging.getLogger(__name__)
 
 _UNTRUE: Final = (ProofInvalid, PeerKeyChanged, FingerprintMismatch, IdentityError)
 _BUSY_PAUSE: Final = 5.0  # seconds until there may be a slot for an offer that has waited in vain
-_SEND_SECONDS: Final = 1.0  # how long closing waits for the last messages to reach the server
 
 
 class PeerConnection:
@@ -91,7 +91,7 @@ class PeerConnection:
         self._remote = remote
         self._engine = engine
         self._trust = trust
-        self._signaling = signaling
+        self._signaling = Signaling(signaling, engine.capabilities, self._undelivered)
         self._listener = listener
         self._hello = hello
         self._timing = timing or PeerTiming()
@@ -118,8 +118,6 @@ class PeerConnection:
         self._refusals = LateRefusals(
             self._machine, self._timers, lambda wanted, sender: self._do(wanted, sender=sender)
         )
-        self._sends: set[asyncio.Task[None]] = set()
-        self._closings: set[asyncio.Task[None]] = set()
         self._deadline: float | None = None
         self._deadline_timer: Timer | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -248,15 +246,8 @@ class PeerConnection:
 
     def _refuse_offer(self, name: str, offer: tuple[Signed, OfferReceived], reason: str) -> None:
         """The offer has not had its slot, and will not have it: its sender need not wait for a time-out."""
-        busy = reason == RefusalCode.BUSY
-        refusing = self._signaling.send_bye(
-            offer[1].sender,
-            connection=name,
-            reason=reason or None,
-            code=reason if busy else None,
-            retry_after=_BUSY_PAUSE if busy else None,
-        )
-        self._spawn(refusing, name, None)
+        busy = (reason, _BUSY_PAUSE) if reason == RefusalCode.BUSY else ()
+        self._signaling.send_bye(offer[1].sender, name, reason, *busy)
 
     def _receive_answer(self, name: str, event: AnswerReceived) -> None:
         transport = self._transports.get(name)
@@ -315,18 +306,11 @@ class PeerConnection:
             self._slots.close(reason)
             wanted = self._machine.close(reason)
             self._refusals.cancel()
-            self._closing = asyncio.create_task(self._finish(), name=f"aldis peer {self._remote} close")
+            self._closing = asyncio.create_task(self._signaling.finish(), name=f"aldis peer {self._remote} close")
             self._do(wanted)
             self._tell()
         # Shielded: whoever gives up waiting must not leave sockets open.
         await asyncio.shield(self._closing)
-
-    async def _finish(self) -> None:
-        if self._sends:
-            _, late = await asyncio.wait(self._sends, timeout=_SEND_SECONDS)
-            for task in late:
-                task.cancel()
-        await asyncio.gather(*self._sends, *self._closings, return_exceptions=True)
 
     # --- what the machine wants done --------------------------------------------------------------------------------
 
@@ -358,10 +342,7 @@ class PeerConnection:
             case commands.SendBye():
                 self._send_bye(command, (transport.address if transport is not None else sender) or self._remote)
             case commands.Refuse(name, reason, code, retry_after):
-                refusing = self._signaling.send_bye(
-                    sender or self._remote, connection=name, reason=reason, code=code, retry_after=retry_after
-                )
-                self._spawn(refusing, name, None)
+                self._signaling.send_bye(sender or self._remote, name, reason, code, retry_after)
             case _ if transport is None:
                 pass  # it could not be made
             case commands.MakeOffer(_, serial, restart):
@@ -380,7 +361,7 @@ class PeerConnection:
                 self._send_answer(transport, serial, sdp)
             case commands.SendCandidate(name, candidate):
                 to = transport.address or self._remote
-                self._spawn(self._signaling.send_ice_candidate(to, candidate, connection=name), name, None)
+                self._signaling.send_candidate(to, name, candidate)
             case commands.Probe(_, reason):
                 transport.probe(reason)
 
@@ -391,8 +372,7 @@ class PeerConnection:
             # The attempt ends because the answer did not pass the check. That is told only now: a true answer might
             # have followed, and until now nothing in the name of the peer could end the attempt.
             reason, code, pause = refusal_of(error)
-        bye = self._signaling.send_bye(to, connection=name, reason=reason or None, code=code, retry_after=pause)
-        self._spawn(bye, name, None)
+        self._signaling.send_bye(to, name, reason, code, pause)
 
     def _create(self, name: str, *, open_channel: bool) -> None:
         try:
@@ -413,19 +393,12 @@ class PeerConnection:
         self._relay_missing = transport.relay_missing
         if transport.greeted:
             self._news.append(self._listener.channel_closed)
-        self._own(self._closings, transport.close(), f"aldis peer {transport.name} close")
+        self._signaling.close_soon(transport.close(), transport.name)
 
     def _send_offer(self, transport: PeerTransport, serial: int, sdp: str) -> None:
         if transport.our_offer is None or transport.our_offer.sdp != sdp:
             transport.our_offer = Signed(sdp, self._trust.sign_offer(self._remote, transport.name, sdp), serial)
-        sending = self._signaling.send_offer(
-            transport.address or self._remote,
-            sdp,
-            connection=transport.name,
-            proof=transport.our_offer.proof,
-            capabilities=self._engine.capabilities,
-        )
-        self._spawn(sending, transport.name, serial)
+        self._signaling.send_offer(transport.address or self._remote, transport.name, transport.our_offer, serial)
 
     def _send_answer(self, transport: PeerTransport, serial: int, sdp: str) -> None:
         theirs = transport.their_offer
@@ -433,45 +406,19 @@ class PeerConnection:
         proof = self._trust.sign_answer(
             self._remote, transport.name, sdp, offer_sdp=theirs.sdp, nonce=theirs.proof.nonce
         )
-        sending = self._signaling.send_answer(
-            transport.address or self._remote,
-            sdp,
-            connection=transport.name,
-            proof=proof,
-            capabilities=self._engine.capabilities,
-        )
-        self._spawn(sending, transport.name, serial)
+        to = transport.address or self._remote
+        self._signaling.send_answer(to, transport.name, Signed(sdp, proof), serial)
 
-    def _spawn(self, sending: Coroutine[object, object, None], name: str, serial: int | None) -> None:
-        """Send a message in a task. Not one after the other: each would wait for the server's ack of the one before."""
-        self._own(self._sends, self._deliver(sending, name, serial), f"aldis peer {name} send")
-
-    async def _deliver(self, sending: Coroutine[object, object, None], name: str, serial: int | None) -> None:
-        try:
-            await sending
-        except AldisError as error:
-            if serial is None:
-                _log.debug("a message about %s was not delivered: %s", name, error)
-                return
-            if name in self._transports and not self._transports[name].greeted:
-                self._errors[name] = self._as_peer_error(error)
-            self._do(self._machine.operation_failed(name, serial, str(error)))
-            self._tell_soon()
+    def _undelivered(self, name: str, serial: int, error: AldisError) -> None:
+        if name in self._transports and not self._transports[name].greeted:
+            self._errors[name] = self._as_peer_error(error)
+        self._do(self._machine.operation_failed(name, serial, str(error)))
+        self._tell_soon()
 
     def _as_peer_error(self, error: AldisError) -> PeerError:
         if isinstance(error, RequestFailed) and error.code == ErrorCode.NOT_ONLINE:
             return PeerOffline(self._remote)
         return PeerConnectionFailed(self._remote, str(error))
-
-    def _own(self, tasks: set[asyncio.Task[None]], work: Coroutine[object, object, None], name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        tasks.add(task)
-        task.add_done_callback(lambda done: self._finished(tasks, done))
-
-    def _finished(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
-        tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._loop.call_exception_handler({"message": f"in {task.get_name()}", "exception": error, "task": task})
 
     # --- what has changed -------------------------------------------------------------------------------------------
 
