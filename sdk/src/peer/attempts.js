@@ -150,6 +150,51 @@ export function offer(attempt, restart) {
   return [{ type: 'makeOffer', name: attempt.name, serial: ++attempt.serial, restart }];
 }
 
+/** Seconds after which a renegotiation is made again, doubled with each that nobody answers, four times at most. */
+export const RENEGOTIATION = 5;
+
+/**
+ * Restart ICE, unless a restart is under way, ours or theirs.
+ * @param {Attempt} attempt
+ * @param {number} now
+ * @param {number} seconds for the answer to come
+ * @returns {Command[]}
+ */
+export function restart(attempt, now, seconds) {
+  if (attempt.phase !== 'settled') {
+    // A mere renegotiation of ours is overtaken, and made anew later.
+    if (!isOffering(attempt) || attempt.restart) return [];
+    attempt.wanted = true;
+  }
+  attempt.offerDeadline = now + seconds;
+  return offer(attempt, true);
+}
+
+/**
+ * @param {Attempt} attempt
+ * @param {number} now
+ * @returns {Command[]}
+ */
+export function renegotiateIfDue(attempt, now) {
+  if (!isDue(attempt)) return [];
+  attempt.wanted = false;
+  attempt.offerDeadline = now + RENEGOTIATION * 2 ** Math.min(attempt.tries++, 4);
+  return offer(attempt, false);
+}
+
+/**
+ * Give up an offer of ours that nobody has answered in time. A restart may be tried again, a renegotiation is.
+ * @param {Attempt} attempt
+ * @param {number} now
+ */
+export function expire(attempt, now) {
+  if (attempt.offerDeadline > now) return;
+  attempt.offerDeadline = NEVER;
+  if (!isOffering(attempt)) return;
+  advance(attempt, 'expired');
+  attempt.wanted ||= !attempt.restart;
+}
+
 /**
  * Our offer stands; unless it is still to come, say it again, for it may have been lost.
  * @param {Attempt} attempt

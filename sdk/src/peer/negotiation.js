@@ -28,6 +28,7 @@ import {
   belongs,
   create,
   described,
+  expire,
   flush,
   insist,
   isDue,
@@ -41,6 +42,8 @@ import {
   overdue,
   pauseOf,
   refuse,
+  renegotiateIfDue,
+  restart,
 } from './attempts.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
@@ -93,9 +96,6 @@ export const OFFER_WINDOW = 10;
 const NO_PATH_REASONS = ['no path was found', 'it took too long'];
 /** Seconds: who has sent an offer that does not fit will hardly do better at once. */
 const BAD_OFFER_PAUSE = 10;
-/** Seconds after which a renegotiation is made again, doubled with each that nobody answers, four times at most. */
-export const RENEGOTIATION = 5;
-
 /** All connections, made and in the making, between two users. */
 export class Negotiation {
   /** @type {boolean} */ polite;
@@ -197,7 +197,7 @@ export class Negotiation {
   connect(now) {
     const { current } = this;
     if (this.#closed || this.#pending().length || (current && !current.lost)) return [];
-    return current && this.#canRestart(current) ? this.#restart(current, now) : this.#offerAnew(now);
+    return current && this.#canRestart(current) ? restart(current, now, this.#setup.healSeconds) : this.#offerAnew(now);
   }
 
   /**
@@ -211,7 +211,7 @@ export class Negotiation {
     const attempt = this.#find(name);
     if (!attempt?.ready) return [];
     attempt.wanted = true;
-    return this.#renegotiateIfDue(attempt, now);
+    return renegotiateIfDue(attempt, now);
   }
 
   /**
@@ -446,7 +446,7 @@ export class Negotiation {
     if (final && !canRestart) return this.#end(attempt, 'the path to the other side was lost');
     attempt.lost = true;
     attempt.deadline = Math.min(attempt.deadline, now + this.#setup.healSeconds);
-    return canRestart ? this.#restart(attempt, now) : [];
+    return canRestart ? restart(attempt, now, this.#setup.healSeconds) : [];
   }
 
   /**
@@ -495,20 +495,14 @@ export class Negotiation {
    */
   tick(now) {
     return this.#attempts.flatMap((attempt) => {
-      if (attempt.offerDeadline <= now) {
-        attempt.offerDeadline = NEVER;
-        if (isOffering(attempt)) {
-          advance(attempt, 'expired'); // nobody has answered; a restart may be tried again, a renegotiation is
-          attempt.wanted ||= !attempt.restart;
-        }
-      }
+      expire(attempt, now);
       return attempt.deadline <= now
         ? // For an open connection a bye would be a farewell: who only lost the path says none.
           this.#end(attempt, overdue(attempt, this.#setup), {
             bye: attempt.lost ? undefined : 'it took too long',
             noPath: !attempt.opened && attempt.phase === 'settled',
           })
-        : this.#renegotiateIfDue(attempt, now);
+        : renegotiateIfDue(attempt, now);
     });
   }
 
@@ -538,33 +532,6 @@ export class Negotiation {
   /** @param {Attempt} attempt */
   #canRestart(attempt) {
     return this.#setup.capabilities.restart && attempt.capabilities?.restart;
-  }
-
-  /**
-   * @param {Attempt} attempt
-   * @param {number} now
-   * @returns {Command[]}
-   */
-  #restart(attempt, now) {
-    if (attempt.phase !== 'settled') {
-      // A restart is under way, ours or theirs. A mere renegotiation of ours is overtaken, and made anew later.
-      if (!isOffering(attempt) || attempt.restart) return [];
-      attempt.wanted = true;
-    }
-    attempt.offerDeadline = now + this.#setup.healSeconds;
-    return offer(attempt, true);
-  }
-
-  /**
-   * @param {Attempt} attempt
-   * @param {number} now
-   * @returns {Command[]}
-   */
-  #renegotiateIfDue(attempt, now) {
-    if (!isDue(attempt)) return [];
-    attempt.wanted = false;
-    attempt.offerDeadline = now + RENEGOTIATION * 2 ** Math.min(attempt.tries++, 4);
-    return offer(attempt, false);
   }
 
   /**

@@ -1,7 +1,8 @@
 /** The machine's own rules for renegotiation, then whole histories on a link that loses, repeats and reorders. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Negotiation, NAME_BYTES, RENEGOTIATION } from '../../src/peer/negotiation.js';
+import { RENEGOTIATION } from '../../src/peer/attempts.js';
+import { NAME_BYTES, Negotiation } from '../../src/peer/negotiation.js';
 import { generator } from '../support/generator.js';
 import { ATTEMPT, HEAL, World } from '../support/negotiation_model.js';
 
