@@ -49,6 +49,25 @@ async def test_a_thousand_messages_in_one_turn_of_the_loop_are_one_view_and_one_
     assert [state.peers["bob"].queued for state in told] == [1000]
 
 
+async def test_a_count_makes_one_state_and_not_another_in_the_next_turn() -> None:
+    made = 0
+
+    def server() -> StoreState:
+        nonlocal made
+        made += 1
+        return StoreState()
+
+    views = PeerViews(StateFeed(), server)
+    bob = Viewed()
+    views.add(bob)
+    made = 0
+    bob.queued += 1
+    views.counted(bob)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert made == 1
+
+
 async def test_a_change_is_told_at_once_and_takes_the_counts_along() -> None:
     views, told = watched()
     bob, carol = Viewed(), Viewed("carol")

@@ -67,10 +67,10 @@ class PeerViews:
 
     def publish(self) -> None:
         """Tell how things stand."""
-        self._publishing_soon = False
         counted, self._counted = self._counted, set()
         for user_id in counted:
             self._look(self._peers[user_id])
+        self._publishing_soon = False  # only now: what was looked at here needs no other state
         self._feed.publish(replace(self._server(), peers=MappingProxyType(dict(self._told))))
 
     def _publish_soon(self) -> None:
