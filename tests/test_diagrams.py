@@ -49,6 +49,22 @@ def test_what_a_group_has_in_common_starts_at_the_group() -> None:
     ]
 
 
+def test_what_each_state_has_in_common_starts_at_the_group_that_has_them_all() -> None:
+    lines = mermaid(Diagram("shut", lambda: DOOR, {"here": frozenset({"ajar", "shut"})})).splitlines()
+    assert lines == [
+        "stateDiagram-v2",
+        "    [*] --> shut",
+        "    state here {",
+        "        shut",
+        "        ajar",
+        "    }",
+        "    here --> gone : burnt",
+        "    shut --> ajar : opened",
+        "    ajar --> shut : shut, locked in",
+        "    gone --> [*]",
+    ]
+
+
 def test_a_group_of_unknown_states_is_refused() -> None:
     with pytest.raises(ValueError, match="shed"):
         mermaid(Diagram("shut", lambda: DOOR, {"outside": frozenset({"shed"})}))

@@ -78,7 +78,7 @@ DIAGRAMS: Final[dict[str, Diagram]] = {
     "client": Diagram("idle", _client, {"live": frozenset({"open", "registering", "proving", "registered"})}),
     "negotiation": Diagram("new", _negotiation),
     "session": Diagram("open", _session),
-    "transfer": Diagram("offered", _transfer),
+    "transfer": Diagram("offered", _transfer, {"open": frozenset({"offered", "running"})}),
 }
 
 
@@ -91,11 +91,14 @@ def mermaid(diagram: Diagram) -> str:
         if not members <= leaving.keys():
             raise ValueError(f"the group {group} has states that no transition has: {sorted(members - leaving.keys())}")
     ends = [state for state in states if not leaving[state]]
+    going_on = set(states).difference(ends)
     everywhere = [
         (event, other)
         for event, other in dict.fromkeys((event, other) for _, event, other in transitions)
-        if len(states) > 2 and all((event, other) in leaving[state] for state in states if state not in ends)
+        if len(states) > 2 and all((event, other) in leaving[state] for state in going_on)
     ]
+    if any(members >= going_on for members in diagram.groups.values()):
+        everywhere = []  # they start at that group
     lines = [f"[*] --> {_id(diagram.start)}"]
     lines += [f'state "{state}" as {_id(state)}' for state in states if _id(state) != state]
     drawn = {(one, event, other) for one, event, other in transitions if (event, other) in everywhere}
