@@ -62,6 +62,12 @@ def _session() -> list[Transition]:
     return of_table(TABLE)
 
 
+def _dialer() -> list[Transition]:
+    from aldis.store.peers.dialer import TABLE
+
+    return of_table(TABLE)
+
+
 def _transfer() -> list[Transition]:
     from aldis.store.files.transfer import TABLE
 
@@ -78,6 +84,7 @@ DIAGRAMS: Final[dict[str, Diagram]] = {
     "client": Diagram("idle", _client, {"live": frozenset({"open", "registering", "proving", "registered"})}),
     "negotiation": Diagram("new", _negotiation),
     "session": Diagram("open", _session),
+    "dialer": Diagram("idle", _dialer),
     "transfer": Diagram("offered", _transfer, {"open": frozenset({"offered", "running"})}),
 }
 

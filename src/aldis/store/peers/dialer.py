@@ -6,7 +6,8 @@ not wanted is never called, but its own calls are answered.
 
 Rules of this module:
 
-* At most one attempt at a time; who asks meanwhile shares it.
+* At most one attempt at a time; who asks meanwhile shares it. Never a call and a pause at once (`TABLE`, which
+  docs/architecture.md draws).
 * Where the peer is known to be offline, nothing is tried: the server tells when that changes.
 * A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of which
   the server says for good that it may not be asked.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from enum import Enum, auto
 from typing import Final, Protocol
 
 from aldis.client.backoff import Backoff
@@ -46,6 +48,32 @@ _log = logging.getLogger(__name__)
 SETTLED: Final = 10.0
 # An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody.
 CROSSED: Final = 3.0
+
+
+class DialPhase(Enum):
+    """What a dialer is about."""
+
+    IDLE = auto()  # connected, or left alone
+    CALLING = auto()  # asks the server for the peer, then connects
+    PAUSING = auto()  # calls again after a pause
+
+
+class DialEvent(Enum):
+    """What moves a dialer on."""
+
+    CALLED = auto()
+    ENDED = auto()  # the call, whatever came of it
+    GIVEN_UP = auto()  # nobody wants the call any more, or it was meant for the peer as it was before
+    PAUSED = auto()
+    DUE = auto()  # the pause is over
+    CUT_SHORT = auto()  # there is no reason to wait any more, or nobody waits
+
+
+TABLE: Final[dict[DialPhase, dict[DialEvent, DialPhase]]] = {
+    DialPhase.IDLE: {DialEvent.CALLED: DialPhase.CALLING, DialEvent.PAUSED: DialPhase.PAUSING},
+    DialPhase.CALLING: {DialEvent.ENDED: DialPhase.IDLE, DialEvent.GIVEN_UP: DialPhase.IDLE},
+    DialPhase.PAUSING: {DialEvent.DUE: DialPhase.IDLE, DialEvent.CUT_SHORT: DialPhase.IDLE},
+}
 
 
 def registered_anew(before: tuple[str, ...], now: tuple[str, ...]) -> bool:
@@ -122,8 +150,9 @@ class Dialer:
         self._timers = timers
         self._random = random
         self._spawn = spawn
-        self._task: asyncio.Task[None] | None = None
-        self._timer: Timer | None = None
+        self._phase = DialPhase.IDLE
+        self._task: asyncio.Task[None] | None = None  # while CALLING
+        self._timer: Timer | None = None  # while PAUSING
         self._waiters: set[asyncio.Future[AldisError | None]] = set()
         self._outcome: asyncio.Future[Failure | None] | None = None  # of the attempt that `_task` waits for
         self._refusal: Failure | None = None  # what was wrong with an answer to it
@@ -184,10 +213,10 @@ class Dialer:
             self._target.wanted
             and self._target.registered
             and not (self._target.blocked or self._hushed or self._offline)
-            and self._task is None
-            and self._timer is None
+            and self._phase is DialPhase.IDLE
             and self._target.state not in (PeerState.CONNECTING, PeerState.CONNECTED)
         ):
+            self._move(DialEvent.CALLED)
             self._task = self._spawn(self._call(), f"call {self._target.user_id}")
 
     def queued(self) -> None:
@@ -256,7 +285,7 @@ class Dialer:
     def reconsider(self) -> None:
         """Somebody has lost interest: end an attempt of ours that nobody wants any more, leave all else as it is."""
         if not self._target.wanted:
-            if self._task is not None:
+            if self._phase is DialPhase.CALLING:
                 self._stop("it is not wanted any more")
             self._cancel_timer()
 
@@ -271,7 +300,7 @@ class Dialer:
         try:
             if await self._found():
                 await self._connect()
-                self._task = None
+                self._move(DialEvent.ENDED)
         except RequestFailed as error:
             self._hushed = not error.temporary
             reason = f"the server refuses: {error.message}"
@@ -279,7 +308,7 @@ class Dialer:
         except (SignalingError, StateError) as error:
             # Who waits goes on waiting, as the server may come back in time.
             _log.debug("a call to %s was cut short: %s", self._target.user_id, error)
-            self._task = None
+            self._move(DialEvent.ENDED)
             self._retry()
         except AldisError as error:
             self._ended(error, not_before=self._heed(error))
@@ -341,7 +370,7 @@ class Dialer:
         key_changed: PeerKeyChanged | None = None,
         not_before: float | None = None,
     ) -> None:
-        self._task = None
+        self._move(DialEvent.ENDED)
         if self._target.state is PeerState.CONNECTED:
             return  # it has called us meanwhile, with the pinned key: whatever the server says, there it is
         self._offline = offline
@@ -370,25 +399,34 @@ class Dialer:
         Not in exactly so many seconds: others were told the same at the same time. And whatever the server says, in at
         most `LONGEST_PAUSE` seconds and the pause.
         """
-        if self._timer is not None or not self._target.wanted or self._target.blocked or self._offline or self._hushed:
+        if self._phase is not DialPhase.IDLE:
+            return  # the call goes on, or the pause
+        if not self._target.wanted or self._target.blocked or self._offline or self._hushed:
             return
+        self._move(DialEvent.PAUSED)
         self._failures += 1
         pause = min(not_before, LONGEST_PAUSE) + self._backoff.delay(self._failures, self._random())
         self._timer = self._timers.call_later(pause, self._due)
 
     def _due(self) -> None:
-        self._timer = None
+        self._move(DialEvent.DUE)
         self.poke()
 
     def _stop(self, reason: str) -> None:
         self._cancel_timer()
-        task, self._task, self._outcome = self._task, None, None
-        if task is not None:
-            task.cancel()
+        self._outcome = None
+        if self._phase is DialPhase.CALLING:
+            assert self._task is not None  # noqa: S101 - it is what calls
+            self._task.cancel()
+            self._move(DialEvent.GIVEN_UP)
         if self._target.state in (PeerState.CONNECTING, PeerState.DISCONNECTED):
             self._target.hang_up(reason)
 
     def _cancel_timer(self) -> None:
-        if self._timer is not None:
+        if self._phase is DialPhase.PAUSING:
+            assert self._timer is not None  # noqa: S101 - it is the pause
             self._timer.cancel()
-            self._timer = None
+            self._move(DialEvent.CUT_SHORT)
+
+    def _move(self, event: DialEvent) -> None:
+        self._phase = TABLE[self._phase][event]
