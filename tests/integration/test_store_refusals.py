@@ -11,7 +11,7 @@ import pytest
 
 from aldis.client.client import SignalingClient
 from aldis.client.events import ByeReceived, OfferReceived
-from aldis.errors import PeerRefused
+from aldis.errors import PeerKeyChanged, PeerRefused
 from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerState
@@ -78,6 +78,23 @@ async def test_whose_key_is_not_the_expected_one_learns_so() -> None:
         assert (error.code, error.temporary, error.retry_after) == ("key-refused", True, 30)
         alice.accept_key("bob", bob.identity.public_key)
         await bob.connect_to_peer("alice")
+
+
+async def test_a_call_that_is_under_way_ends_when_another_key_is_accepted() -> None:
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "alice") as (alice,),
+        SignalingClient(server.url, "bob") as silent,
+    ):
+        key = Identity.generate()
+        await silent.register(key)
+        alice.accept_key("bob", key.public_key)
+        calling = asyncio.create_task(alice.connect_to_peer("bob", timeout=2 * PATIENCE))
+        await until_state(alice, "bob", PeerState.CONNECTING)
+        alice.accept_key("bob", Identity.generate().public_key)
+        with pytest.raises(PeerKeyChanged):
+            await asyncio.wait_for(calling, PATIENCE)
 
 
 class Deaf:

@@ -485,6 +485,42 @@ async def test_a_changed_key_blocks_until_it_is_accepted() -> None:
     assert target.dialled == 1
 
 
+async def test_a_connection_that_is_lost_in_the_very_moment_in_which_it_opened_is_made_again() -> None:
+    target = await Target().poked()
+    target.state = PeerState.CONNECTED
+    target.dialer.state_changed(PeerState.CONNECTED, None)
+    target.state = PeerState.FAILED
+    target.dialer.state_changed(PeerState.FAILED, FAILED)
+    await settle()
+    await target.wait(0.5)
+    assert target.dialled == 2
+
+
+async def test_a_call_with_another_key_ends_when_the_new_one_is_accepted() -> None:
+    target = await Target().poked()
+    target.state = PeerState.CLOSED  # the peer has hung up
+    target.dialer.accepted(changed=True)
+    await settle()
+    assert target.tasks[0].cancelled()
+    assert (target.dialled, target.hung_up) == (2, [])
+
+
+async def test_no_pause_begins_while_a_call_is_under_way() -> None:
+    target = Target()
+    target.hold = asyncio.Event()
+    await target.poked()
+    await target.becomes(PeerState.FAILED, FAILED)  # a connection of theirs
+    await target.wait(0.4)
+    target.hold.set()
+    await settle()
+    assert (target.asked, target.dialled) == (1, 1)
+    await target.becomes(PeerState.FAILED, FAILED)
+    await target.wait(0.45)
+    assert target.asked == 1
+    await target.wait(0.1)
+    assert target.asked == 2
+
+
 async def test_whatever_the_server_says_a_peer_that_has_connected_meanwhile_is_there() -> None:
     for error in (KEY_CHANGED, OFFLINE):
         target = Target()

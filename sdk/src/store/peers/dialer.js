@@ -272,9 +272,16 @@ export class Dialer {
     this.#refusal = error;
   }
 
-  /** A person has accepted the peer's new key. */
-  accepted() {
+  /**
+   * A person has accepted the peer's key.
+   *
+   * @param {boolean} [changed] Another one was pinned: an attempt with that one is in vain.
+   */
+  accepted(changed = false) {
     this.#refusal = null;
+    if (changed) {
+      this.#stop('another key was accepted');
+    }
     this.poke(true);
   }
 
@@ -318,14 +325,18 @@ export class Dialer {
       return; // it was stopped meanwhile
     }
     this.#task = null;
-    if (error instanceof RequestFailed) {
+    if (!error) {
+      if (this.#target.state !== 'connected') {
+        this.#retry(); // it opened, and was lost in the same moment
+      }
+    } else if (error instanceof RequestFailed) {
       this.#hushed = !error.temporary;
       this.#ended(this.#failure(`the server refuses: ${error.message}`), found, error.retryAfter ?? 0);
     } else if (error instanceof SignalingError || error instanceof StateError) {
       this.#retry(); // who waits goes on waiting, as the server may come back in time
     } else if (error instanceof AldisError) {
       this.#ended(error, found, this.#heed(error));
-    } else if (error) {
+    } else {
       console.error(error);
       this.#ended(this.#failure('internal error, see the log'), found);
     }
@@ -404,7 +415,8 @@ export class Dialer {
    * @param {number} [notBefore]
    */
   #retry(notBefore = 0) {
-    if (this.#cancel || !this.#isWelcome) {
+    // Never a call and a pause at once.
+    if (this.#task || this.#cancel || !this.#isWelcome) {
       return;
     }
     const pause = this.#backoff.delay(++this.#failures, this.#random());

@@ -261,7 +261,7 @@ export class Peer {
       // Whoever has the new key knows nothing of it.
       this.#over(new PeerConnectionFailed(this.userId, reason), true);
     }
-    this.dialer.accepted();
+    this.dialer.accepted(changed);
     this.#changed();
   }
 

@@ -475,6 +475,31 @@ test('a changed key blocks until it is accepted', async () => {
   assert.equal(target.dialled, 1);
 });
 
+test('a call with another key ends when the new one is accepted', async () => {
+  const target = await new DialTarget().poked();
+  target.state = 'closed'; // the peer has hung up
+  target.dialer.accepted(true);
+  await settle();
+  assert.deepEqual([target.dialled, target.hungUp], [2, []]);
+});
+
+test('no pause begins while a call is under way', async () => {
+  const target = new DialTarget();
+  let release = () => {};
+  target.hold = new Promise((resolve) => (release = resolve));
+  await target.poked();
+  await target.becomes('failed', FAILED); // a connection of theirs
+  await target.wait(0.4);
+  release();
+  await settle();
+  assert.deepEqual([target.asked, target.dialled], [1, 1]);
+  await target.becomes('failed', FAILED);
+  await target.wait(0.45);
+  assert.equal(target.asked, 1);
+  await target.wait(0.1);
+  assert.equal(target.asked, 2);
+});
+
 test('whatever the server says, a peer that has connected meanwhile is there', async () => {
   for (const error of [KEY_CHANGED, OFFLINE, null]) {
     const target = new DialTarget();

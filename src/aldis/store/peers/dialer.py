@@ -264,9 +264,9 @@ class Dialer:
         if self._connected_at is not None and self._timers.time() - self._connected_at >= SETTLED:
             self._failures = 0
         was_connected, self._connected_at = self._connected_at is not None, None
-        if self._outcome is not None:
+        if self._outcome is not None and not self._outcome.done():
             # DISCONNECTED with an error: the attempt has failed beside a connection that may still come back.
-            if (state is not PeerState.DISCONNECTED or error is not None) and not self._outcome.done():
+            if state is not PeerState.DISCONNECTED or error is not None:
                 self._outcome.set_result(error or PeerConnectionFailed(self._target.user_id, "it has hung up"))
             return
         if state is PeerState.CLOSED and was_connected and not self._target.queued:
@@ -277,9 +277,11 @@ class Dialer:
         """An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why."""
         self._refusal = error
 
-    def accepted(self) -> None:
-        """A person has accepted the peer's new key."""
+    def accepted(self, *, changed: bool = False) -> None:
+        """A person has accepted the peer's key. When it has `changed`, an attempt with the other key is in vain."""
         self._refusal = None
+        if changed:
+            self._stop("another key was accepted")
         self.poke(now=True)
 
     def reconsider(self) -> None:
@@ -301,6 +303,8 @@ class Dialer:
             if await self._found():
                 await self._connect()
                 self._move(DialEvent.ENDED)
+                if self._target.state is not PeerState.CONNECTED:
+                    self._retry()  # it opened, and was lost in the same moment
         except RequestFailed as error:
             self._hushed = not error.temporary
             reason = f"the server refuses: {error.message}"

@@ -249,7 +249,7 @@ class Peer:
             self.hang_up(reason)
             # The owner of the new key knows nothing of what is under way.
             self._over(PeerConnectionFailed(self.user_id, reason), restarted=True)
-        self.dialer.accepted()
+        self.dialer.accepted(changed=changed)
         self._changed()
 
     def drop(self, reason: str) -> None:
