@@ -302,19 +302,19 @@ class NetworkStore:
         Returns what ends it. A callback that raises is logged, and the message counts as delivered.
         """
 
-        def read(letter: QueuedMessage) -> None:
-            message = self._read(letter)
+        def read(queued: QueuedMessage) -> None:
+            message = self._read(queued)
             if message is not None:
                 callback(message)
 
         return self._mailbox.on_message(read)
 
-    def _read(self, letter: QueuedMessage) -> Message | None:
+    def _read(self, queued: QueuedMessage) -> Message | None:
         try:
-            return Message(letter.sender, content.decode(letter.content, letter.data), letter.sequence)
+            return Message(queued.sender, content.decode(queued.content, queued.data), queued.sequence)
         except ProtocolViolation as error:
-            _log.warning("a message of %s cannot be read: %s", letter.sender, error)
-            self._manager.unreadable(letter.sender, str(error))
+            _log.warning("a message of %s cannot be read: %s", queued.sender, error)
+            self._manager.unreadable(queued.sender, str(error))
             return None
 
     def _mailbox_has_room(self) -> None:
@@ -376,8 +376,8 @@ class _Messages:
         return self
 
     async def __anext__(self) -> Message:
-        while (letter := await self._mailbox.next()) is not None:
-            message = self._read(letter)
+        while (queued := await self._mailbox.next()) is not None:
+            message = self._read(queued)
             if message is not None:
                 return message
         raise StopAsyncIteration

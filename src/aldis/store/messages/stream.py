@@ -2,10 +2,10 @@
 
 Rules of this module:
 
-* A path takes frames while it has room and says when it has room again. Today there is one, the direct channel; what
-  is here does not care, so the sealed relay can be another.
-* Acknowledgements go before messages, or two full routes would wait for each other.
-* Control messages (`controls`) are numbered among the others and keep their place, so that a message between two stores
+* A path takes frames while it has room, and says when it has room again. Today the direct channel is the only path.
+  Nothing here depends on that, so the sealed relay can be another.
+* Acknowledgements go before messages, or two full paths would wait for each other.
+* Control messages (`control`) are numbered among the others and keep their place, so that a message between two stores
   neither overtakes a message nor gets lost. One that is first in the inbox is taken at once, whether the application
   has room or not; one behind a message that the application has no room for waits with it. They count in none of
   the application's queues, and have a limit of their own.
@@ -35,8 +35,8 @@ ACK_MESSAGES: Final = 32
 ACK_SECONDS: Final = 0.02
 # What this program can do beyond messages, as its HELLO says it.
 FEATURES: Final = (FILES,)
-# Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
-# and acknowledges nothing, must not fill the memory with our answers.
+# Control messages that wait for one peer. 64 transfers need some 200. The limit keeps a peer that asks and never
+# acknowledges from filling the memory with our answers.
 MAX_CONTROLS: Final = 1024
 
 
@@ -48,7 +48,7 @@ class Path(Protocol):
 
 
 class Recipient(Protocol):
-    """Where messages go that have arrived: `feeds.Mailbox`."""
+    """Where messages go that have arrived: `mailbox.Mailbox`."""
 
     @property
     def has_room(self) -> bool:
