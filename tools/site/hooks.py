@@ -42,7 +42,7 @@ ASSETS: Final = {
 FIRST: Final = ("NetworkStore", "SignalingClient", "Identity", "IndexedDBPins", "MemoryPins", "Backoff")
 LANGUAGES: Final = {".css": "css", ".html": "html", ".js": "js", ".py": "python", ".toml": "toml", ".sh": "sh"}
 # Where the source files are that pages link to.
-SOURCES: Final = ("examples", "sdk/src", "src/aldis")
+SOURCES: Final = ("examples", "sdk/src", "sdk/tools", "src/aldis")
 # Code in a line, or the target of a link or an image.
 _LINK: Final = re.compile(r"(?P<code>`+[^`]+`+)|(?P<before>\]\(|\bsrc=\")(?P<target>[^)\s\"#]+)(?P<anchor>#[^)\s\"]*)?")
 # Words after the language of a code block, which tests read and this Markdown does not.
