@@ -1,8 +1,8 @@
 /**
- * What goes on with peers beyond messages: files and calls.
+ * Files and calls: what peers exchange beyond messages.
  *
- * Rule: nothing else imports `files/` and `calls/`, because they are loaded when they are first used (`lazy`). It does not
- * know what the two do.
+ * Rule: nothing else imports `files/` and `calls/`, because they are loaded when they are first used (`lazy`). It does
+ * not know what the two do.
  */
 import { timers } from '../client/timers.js';
 import { LazyService, Part } from './lazy.js';

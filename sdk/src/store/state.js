@@ -51,15 +51,16 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {string} sender
  * @property {Received} content
  * @property {number} sequence Counts the messages of one run of the sender's program to us, from 1; numbers of messages
- *   that were given up, that went to another device of ours, or that the programs exchange among themselves are missing.
+ *   that were given up, that went to another device of ours, or that the programs exchange among themselves are
+ *   missing.
  */
 
 /**
  * How much a store keeps at most; sizes in bytes.
  *
  * @typedef {object} StoreLimits
- * @property {number} peers Users at a time, so that one who comes under many names cannot fill the memory; those with
- *   whom nothing is going on make place for others. A quarter of them is kept for users whom the application itself has
+ * @property {number} peers Users at a time, so that one user with many names cannot fill the memory. Idle ones make
+ *   place for others. A quarter of the places is kept for users whom the application itself has
  *   called or written to. 256
  * @property {number} queueMessages What waits for one peer; a message of any size is taken when none is waiting. 10,000
  * @property {number} queueSize The same in bytes. 64 MiB
@@ -88,8 +89,8 @@ const LIMITS = {
 };
 
 /**
- * The limits of a store: the defaults, with changes. Throws `ConfigError` for what is no whole number from 1 up, and for
- * an `arrivingSize` in which the largest message has no room: it would never arrive, nor anything behind it.
+ * The limits of a store: the defaults, with changes. Throws `ConfigError` for what is no whole number from 1 up, and
+ * for an `arrivingSize` in which the largest message has no room: it would never arrive, nor anything behind it.
  *
  * @param {Partial<StoreLimits>} [changes]
  */
@@ -104,8 +105,8 @@ export const storeLimits = (changes) =>
 /**
  * How a peer stands.
  *
- * @param {PeerView} view Is changed and kept. `publicKey` and `fingerprint` belong together; `features` is the same array as
- *   long as it has not changed, and is frozen.
+ * @param {PeerView} view Is changed and kept. `publicKey` and `fingerprint` belong together; `features` is the same
+ *   array as long as it has not changed, and is frozen.
  * @param {Readonly<PeerView> | null} before How it stood; given back when nothing has changed.
  * @returns {Readonly<PeerView>}
  */

@@ -50,10 +50,11 @@ import { known, PeerManager } from './peers/manager.js';
 
 /**
  * @typedef {object} StoreOptions
- * @property {Identity | Promise<Identity>} [identity] Our key, or the promise of one: `connectToSignaling` waits for it. A
- *   fresh one when left out, so nobody will know us again.
+ * @property {Identity | Promise<Identity>} [identity] Our key, or the promise of one: `connectToSignaling` waits for
+ *   it. A fresh one when left out, so nobody will know us again.
  * @property {Pins} [pins] The keys of others; kept in memory when left out.
- * @property {readonly RTCIceServer[] | null} [iceServers] STUN and TURN servers; the signaling server is asked when null.
+ * @property {readonly RTCIceServer[] | null} [iceServers] STUN and TURN servers; the signaling server is asked when
+ *   null.
  * @property {Accept | null} [accept] Whether a user who calls is let in: only `true` lets in. Everybody is when null.
  * @property {Partial<StoreLimits>} [limits] How much is kept at most.
  * @property {BackoffOptions} [backoff] The pauses between calls to a peer.
@@ -132,8 +133,8 @@ export class NetworkStore {
    * Connect to the server at `url` and register as `userId`. A lost connection comes back by itself.
    *
    * Rejects with `ServerUnreachable`, `RequestFailed` (code `key-mismatch`: the name belongs to another key), what the
-   * promise of an identity rejects with, `UsageError` for arguments that cannot work, and `StateError` when the store is
-   * or was connected. After any other error than the last it may be called again.
+   * promise of an identity rejects with, `UsageError` for arguments that cannot work, and `StateError` when the store
+   * is or was connected. After any other error than the last it may be called again.
    *
    * @param {string} url `ws:`, `wss:`, `http:` or `https:`.
    * @param {string} userId
@@ -159,8 +160,8 @@ export class NetworkStore {
   /**
    * Say goodbye to all peers, leave the server, release everything. May be called again.
    *
-   * What has not been acknowledged fails with `DeliveryFailed` (wait with `drain` first); messages that have arrived can
-   * still be read.
+   * What has not been acknowledged fails with `DeliveryFailed` (wait with `drain` first); messages that have arrived
+   * can still be read.
    */
   disconnect() {
     if (!this.#closing) {
@@ -181,16 +182,16 @@ export class NetworkStore {
   /**
    * Returns when there is a direct connection to `userId`; from then on it is kept up, whatever happens to it.
    *
-   * Not needed before `send`, which connects by itself. Rejects with `PeerOffline`, `PeerUnknown` (nobody has this name),
-   * `PeerKeyChanged` (see `acceptKey`), `FingerprintMismatch`, `ProofInvalid`, `PeerConnectionFailed` with a reason, after
-   * at most `timeout` seconds; `IdentityError` when the pins cannot be read or written; `TooManyPeers`, `StateError`,
-   * `UsageError` for what is no name or no fingerprint, `EngineMissing` where there is no WebRTC.
+   * Not needed before `send`, which connects by itself. Rejects with `PeerOffline`, `PeerUnknown` (nobody has this
+   * name), `PeerKeyChanged` (see `acceptKey`), `FingerprintMismatch`, `ProofInvalid`, `PeerConnectionFailed` with a
+   * reason, after at most `timeout` seconds; `IdentityError` when the pins cannot be read or written; `TooManyPeers`,
+   * `StateError`, `UsageError` for what is no name or no fingerprint, `EngineMissing` where there is no WebRTC.
    *
    * @param {string} userId
    * @param {object} [options]
    * @param {number} [options.timeout] Seconds. 30
-   * @param {string | null} [options.fingerprint] From an invitation. Until a key is pinned, only one with this fingerprint
-   *   is taken for theirs, also after this call has failed.
+   * @param {string | null} [options.fingerprint] From an invitation. Until a key is pinned, only one with this
+   *   fingerprint is taken for theirs, also after this call has failed.
    */
   async connectToPeer(userId, options) {
     const { timeout, fingerprint } = settings(
@@ -214,8 +215,8 @@ export class NetworkStore {
   /**
    * Trust this key of a peer (32 bytes) from now on, instead of any other.
    *
-   * To be called only after a person has compared fingerprints by other means: it is the one thing that keeps a stranger
-   * from taking the peer's place. Ends a connection that was made with another key.
+   * To be called only after a person has compared fingerprints by other means: it is the one thing that keeps a
+   * stranger from taking the peer's place. Ends a connection that was made with another key.
    *
    * @param {string} userId
    * @param {Bytes} publicKey
@@ -231,8 +232,8 @@ export class NetworkStore {
 
   /**
    * Have `state.peers` show whether users are online, without connecting to them. A user leaves the state again, or has
-   * `online` null, when the server does not take the watch over into a new session: it may have been started anew with a
-   * smaller limit of watched names. Call this again when there is room. Rejects with `SignalingError`,
+   * `online` null, when the server does not take the watch over into a new session: it may have been started anew with
+   * a smaller limit of watched names. Call this again when there is room. Rejects with `SignalingError`,
    * `InvalidAddress`, `StateError`.
    *
    * @param {string[]} userIds
@@ -242,7 +243,7 @@ export class NetworkStore {
   }
 
   /**
-   * End what `watch` began. Those with whom there is more than that stay in `state.peers`.
+   * End what `watch` began. Users who are peers besides stay in `state.peers`.
    *
    * @param {string[]} userIds
    */
@@ -276,7 +277,7 @@ export class NetworkStore {
   }
 
   /**
-   * Who is to be connected; where that can never be, it is said at once.
+   * The peer that is to be connected. Throws `EngineMissing` where that can never be.
    *
    * @param {string} userId
    */
@@ -331,8 +332,8 @@ export class NetworkStore {
   /**
    * The messages that arrive, of all peers: `for await (const message of store.messages())`; ends after `disconnect()`.
    *
-   * Of several loops each gets a part. Who does not read holds the senders back: nothing is lost. Without a loop messages
-   * wait; while there is an `onMessage` callback they go there instead.
+   * Several loops share the messages. A program that does not read holds the senders back: nothing is lost. Without a
+   * loop messages wait; while there is an `onMessage` callback they go there instead.
    *
    * @returns {AsyncIterableIterator<Message, undefined, undefined>}
    */
@@ -341,8 +342,8 @@ export class NetworkStore {
   }
 
   /**
-   * Have each message handed to `callback` instead of to `messages()`. Returns what ends it. When a callback throws, that
-   * is logged, and the message counts as delivered.
+   * Have each message handed to `callback` instead of to `messages()`. Returns what ends it. When a callback throws,
+   * that is logged, and the message counts as delivered.
    *
    * @param {(message: Message) => void} callback
    * @returns {() => void}
@@ -375,8 +376,8 @@ export class NetworkStore {
   /**
    * Offer a file to a peer; it is sent once they accept it. Returns when it is queued.
    *
-   * Rejects with what `send` throws, `UsageError` for what is no file, and `LoadFailed` when the part of the SDK for files cannot be loaded; it may be
-   * called again then.
+   * Rejects with what `send` throws, `UsageError` for what is no file, and `LoadFailed` when the part of the SDK for
+   * files cannot be loaded; it may be called again then.
    *
    * @param {string} userId
    * @param {Blob} file
@@ -392,8 +393,8 @@ export class NetworkStore {
   }
 
   /**
-   * Have each file that is offered handed to `callback`, which calls `accept` or `decline` of it, then or later. Returns
-   * what ends it. Without a callback offers are declined.
+   * Have each file that is offered handed to `callback`, which calls `accept` or `decline` of it, then or later.
+   * Returns what ends it. Without a callback offers are declined.
    *
    * @param {(transfer: Transfer) => void} callback
    */
@@ -406,8 +407,8 @@ export class NetworkStore {
   /**
    * Call a peer, who hears a ring first; sound and pictures flow once they accept. Returns when the call is queued.
    *
-   * Rejects with what `send` throws, and with `LoadFailed` when the part of the SDK for calls cannot be loaded; it may be
-   * called again then.
+   * Rejects with what `send` throws, and with `LoadFailed` when the part of the SDK for calls cannot be loaded; it may
+   * be called again then.
    *
    * @param {string} userId
    * @param {MediaStream | null} [stream] What they are to hear and see; null to only listen and look.
@@ -442,8 +443,9 @@ export class NetworkStore {
   }
 
   /**
-   * Have `run` called now, and at each change. Returns what ends it. What it throws is logged. Bound to its store: it can
-   * be handed around, as Svelte (`$store`) and React (`useSyncExternalStore(store.subscribe, () => store.state)`) do.
+   * Have `run` called now, and at each change. Returns what ends it. What it throws is logged. Bound to its store: it
+   * can be handed around, as Svelte (`$store`) and React (`useSyncExternalStore(store.subscribe, () => store.state)`)
+   * do.
    *
    * Changes that only count queued messages may be told together.
    *

@@ -1,11 +1,12 @@
 /**
- * How a store's state reaches the application: callbacks that are told of each change, in order (`client/callbacks.js`).
+ * How a store's state reaches the application: callbacks that are told of each change, in order
+ * (`client/callbacks.js`).
  */
 import { Callbacks } from '../client/callbacks.js';
 
 /** @import { StoreState } from './state.js' */
 
-/** The state, and who wants to know of it. */
+/** The state, and its subscribers. */
 export class StateFeed {
   /** @type {Callbacks<Readonly<StoreState>>} */
   #callbacks = new Callbacks();

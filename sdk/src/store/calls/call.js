@@ -4,15 +4,15 @@
  *
  * Rules of this module:
  *
- * - Who is called decides: no track of ours is sent, and none of theirs shown, before the call is accepted. What arrives
- *   earlier is kept, since signaling may be faster than the message that accepts.
+ * - The user who is called decides: no track of ours is sent, and none of theirs shown, before the call is accepted.
+ *   What arrives earlier is kept, since signaling may be faster than the message that accepts.
  * - Everything that is said goes through control messages (`control`), which arrive once and in order over however many
- *   connections. So a call does not notice a path that is lost and mended; its tracks go onto each new one. When nothing
- *   is mended for `AWAY_SECONDS`, it has ended.
- * - One call per peer; another offer of theirs is declined as busy. When both call each other at once, that is an answer:
- *   the two offers are one call, which goes by either id, and who ends it takes back both.
- * - Who ends a call says so, also when the other side is believed to be gone. What is said about a call that is not known
- *   here is ignored.
+ *   connections. So a call does not notice a path that is lost and mended; its tracks go onto each new one. When
+ *   nothing is mended for `AWAY_SECONDS`, it has ended.
+ * - One call per peer; another offer of theirs is declined as busy. When both call each other at once, that is an
+ *   answer: the two offers are one call, which goes by either id. The side that ends it takes back both.
+ * - The side that ends a call says so, even if the other side seems to be gone. A message about an unknown call is
+ *   ignored.
  *
  * It does not know how tracks are negotiated, and never stops a track: camera and microphone are the application's.
  */
@@ -32,14 +32,15 @@ import { RemoteTracks } from './tracks.js';
 /** How long it rings, in seconds: some ten rings, as with telephones. */
 export const RING_SECONDS = 45;
 /**
- * How long a call waits for a connection that was lost, in seconds: for a path to heal (15), and for another to be found.
- * Nobody looks longer at a picture that stands still, while the camera is on and whoever else calls hears that it is busy.
+ * How long a call waits for a connection that was lost, in seconds: for a path to heal (15), and for another to be
+ * found. Nobody looks longer at a picture that stands still, while the camera is on and whoever else calls hears that
+ * it is busy.
  */
 export const AWAY_SECONDS = 30;
 
 /**
- * `ringing`: nobody has answered yet. `connecting`: it is accepted, nothing of the other side has come yet. `connected`:
- * it has; also while the path is being mended. `ended`: for good, `reason` tells why.
+ * `ringing`: nobody has answered yet. `connecting`: it is accepted, nothing of the other side has come yet.
+ * `connected`: it has; also while the path is being mended. `ended`: for good, `reason` tells why.
  *
  * @typedef {'ringing' | 'connecting' | 'connected' | 'ended'} CallState
  */
@@ -141,8 +142,8 @@ export class Call {
   }
 
   /**
-   * Take the call. Throws `StateError` when it is not ringing here (any more: stop the tracks then), and `ConfigError` for
-   * what is no stream.
+   * Take the call. Throws `StateError` when it is not ringing here (any more: stop the tracks then), and `ConfigError`
+   * for what is no stream.
    *
    * @param {MediaStream | null} [stream] What the caller is to hear and see; null to only listen and look.
    */
@@ -173,8 +174,8 @@ export class Call {
   }
 
   /**
-   * Send another stream from now on, or the same one with other tracks. Throws `StateError` when the call has ended, and
-   * `ConfigError` for what is no stream.
+   * Send another stream from now on, or the same one with other tracks. Throws `StateError` when the call has ended,
+   * and `ConfigError` for what is no stream.
    *
    * @param {MediaStream | null} stream
    */
@@ -281,7 +282,7 @@ export class Call {
   }
 
   /**
-   * Nothing gets through any more: the call ends unless it does again in time.
+   * The connection is lost: the call ends unless it comes back in time.
    *
    * @param {Call} call
    */
@@ -310,7 +311,7 @@ export class Call {
     call.#reason = reason;
     call.#calls.open.delete(peer);
     for (const id of call.#ids) attempt(peer, { type, id, reason });
-    new RemoteTracks().show(call.#remoteStream); // none any more
+    new RemoteTracks().show(call.#remoteStream); // none
     call.#changed();
   }
 

@@ -40,8 +40,8 @@ export class CallService {
   }
 
   /**
-   * Call somebody; or take their call, when they are calling. Throws `FeatureMissing`, `StateError` when there is a call
-   * with them already, and what `Peer.call` throws.
+   * Call somebody; or take their call, when they are calling. Throws `FeatureMissing`, `StateError` when there is a
+   * call with them already, and what `Peer.call` throws.
    *
    * @param {Peer} peer
    * @param {MediaStream | null} stream
@@ -64,8 +64,8 @@ export class CallService {
   // --- from the store ------------------------------------------------------------------------------------------------
 
   /**
-   * Whether a connection with this user is needed. A call that nobody has answered here needs none: else strangers could
-   * make us call them.
+   * Whether a connection with this user is needed. A call that nobody has answered here needs none: else strangers
+   * could make us call them.
    *
    * @param {Peer} peer
    */
@@ -86,7 +86,7 @@ export class CallService {
   }
 
   /**
-   * The peer is not connected any more, for now.
+   * The peer has lost its connection, for now.
    *
    * @param {Peer} peer
    */
@@ -96,8 +96,8 @@ export class CallService {
   }
 
   /**
-   * What is under way with this user will not get any further. With `restarted` somebody else has taken the peer's place,
-   * to whom can be offered what was not offered yet.
+   * What is under way with this user will not get any further. With `restarted` somebody else has taken the peer's
+   * place, and can be offered what was not offered yet.
    *
    * @param {Peer} peer
    * @param {AldisError} error

@@ -5,8 +5,8 @@
  *
  * - Everything that is said goes through control messages (`control`), which arrive once and in order over however many
  *   connections. So a transfer does not notice a path that is lost and mended, and nothing is ever sent twice.
- * - It ends once. Who ends it before its time says so (`file-cancel`), also when the other side is believed to be gone; so
- *   no end waits for one that has given up.
+ * - It ends once. The side that ends it early says so (`file-cancel`), even if the other side seems to be gone. So
+ *   neither side waits for one that has given up.
  * - A peer that breaks the rules of a transfer (a wrong offset, more than was offered or than the window allows, data
  *   before the file was accepted, a confirmation of what was not sent) loses the transfer, and nothing else.
  * - The arithmetic is that of `window`; `disk` reads and writes; `transfer` is what the application sees.

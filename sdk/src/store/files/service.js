@@ -3,11 +3,12 @@
  *
  * Rules of this module:
  *
- * - An offer goes out when the peer is connected, its program takes files, and fewer than `MAX_OPEN` are on offer. From then
- *   on it ends when the other side is not the same program any more, or when either has taken leave.
+ * - An offer goes out when the peer is connected, its program takes files, and fewer than `MAX_OPEN` are on offer. From
+ *   then on it ends when another program has taken the other side's place, or when either side says goodbye.
  * - What is said about a transfer that is not known here is ignored.
  *
- * How one transfer goes on is in `job`. It does not know connections, nor where the user wants to have a file.
+ * The course of one transfer is in `job`. This module does not know connections, nor where the user wants to have a
+ * file.
  */
 import { settings } from '../../client/settings.js';
 import { FeatureMissing, UsageError } from '../../errors.js';
@@ -93,7 +94,8 @@ export class FileService {
    *
    * @param {Peer} peer
    * @param {AldisError & { reason?: string }} error
-   * @param {boolean} [restarted] Somebody else has taken the peer's place, to whom what was not offered yet can be.
+   * @param {boolean} [restarted] Another program has taken the peer's place, and can be offered what was not offered
+   *   yet.
    */
   ended(peer, error, restarted) {
     for (const job of this.#of(peer)) {

@@ -11,7 +11,7 @@ import { SELF } from '../../proxies.js';
 
 /**
  * The delivery of one message. `await` it: it returns when the peer has acknowledged the message, and throws
- * `DeliveryFailed` when that will not happen any more.
+ * `DeliveryFailed` when that will not happen.
  *
  * What is for `MessageStream` alone is static, so that applications do not see it at their deliveries.
  *

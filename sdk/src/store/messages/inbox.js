@@ -8,8 +8,8 @@
  * - Where a stream stands outlives the channel: a message that comes again on the next one is skipped. Where our
  *   process is new and the stream is not, it begins at what the sender's HELLO says; what came before went to another
  *   process, or another device, and was acknowledged there.
- * - Only so much is held for an application that does not read as the sender's window allows (`outbox`); who sends more
- *   breaks the protocol.
+ * - Only so much is held for an application that does not read as the sender's window allows (`outbox`); a sender of
+ *   more breaks the protocol.
  * - What the other side sent may be wrong in any way; `ProtocolViolation` says how, and the channel has to end.
  *
  * Pure: no I/O, no clock. It does not know what a message means.
@@ -55,8 +55,8 @@ export class Inbox {
   #confirmed = 0; // what the sender knows on this channel
 
   /**
-   * All that has to be kept for `restore`. What has arrived and was not handed over is not in it: it was not acknowledged,
-   * so it comes again.
+   * All that has to be kept for `restore`. What has arrived and was not handed over is not in it: it was not
+   * acknowledged, so it comes again.
    *
    * @returns {InboxSnapshot}
    */

@@ -4,7 +4,7 @@
  * Rules of this module:
  *
  * - A callback that throws harms neither the store nor the other callbacks (`client/callbacks.js`).
- * - Messages are never dropped: who reads them slowly holds the senders back.
+ * - Messages are never dropped: a slow reader holds the senders back.
  */
 import { Callbacks } from '../../client/callbacks.js';
 
@@ -12,8 +12,8 @@ import { Callbacks } from '../../client/callbacks.js';
 /** @import { StoreLimits } from '../state.js' */
 
 /**
- * @typedef {object} QueuedMessage A message that waits for the application: still in bytes, since JSON takes many times the
- *   room once it is read.
+ * @typedef {object} QueuedMessage A message that waits for the application: still in bytes, since JSON takes many times
+ *   the room once it is read.
  * @property {string} sender
  * @property {number} content One of `Content`.
  * @property {Bytes} data
@@ -83,7 +83,7 @@ export class Mailbox {
 
   /**
    * An iterator over what `read` makes of the messages; those of which it makes null are passed over. Of several
-   * iterators each gets a part. It ends when the box is closed and empty. Whoever ends it (`break`) loses nothing: what
+   * iterators each gets a part. It ends when the box is closed and empty. Ending it (`break`) loses nothing: what
    * it has not been given stays in the box.
    *
    * @template M
@@ -143,7 +143,7 @@ export class Mailbox {
     reader?.resolve({ value, done: false });
   }
 
-  /** Those whose loop has ended wait for nothing any more, and nobody does once the box is closed and empty. */
+  /** Answer readers whose loop has ended, and all readers once the box is closed and empty. */
   #dismiss() {
     const over = this.#closed && !this.#messages.length;
     this.#readers = this.#readers.filter(({ loop, resolve }) => {
@@ -155,7 +155,7 @@ export class Mailbox {
 }
 
 /**
- * @typedef {object} Reader Who waits for one message.
+ * @typedef {object} Reader A loop that waits for one message.
  * @property {{ read: (message: QueuedMessage) => any, ended: boolean }} loop
  * @property {(result: IteratorResult<any, undefined>) => void} resolve
  */

@@ -28,8 +28,8 @@ export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const WINDOW_MESSAGES = 1024;
 
 /**
- * What an outbox has to know after a restart of the program. It is worth nothing any more when a message has been put in or
- * sent after it: its number would be used twice.
+ * What an outbox has to know after a restart of the program. It is worth nothing any more when a message has been put
+ * in or sent after it: its number would be used twice.
  *
  * @typedef {object} OutboxSnapshot
  * @property {string} stream
@@ -109,7 +109,7 @@ export class Outbox {
    * Add a message.
    *
    * @param {number} content One of `Content`.
-   * @param {Bytes} data Not copied: nobody may change it any more.
+   * @param {Bytes} data Not copied: nobody may change it from now on.
    * @returns {number} Its number.
    */
   put(content, data) {

@@ -8,8 +8,8 @@
  * - Acknowledgements go before messages, or two full paths would wait for each other.
  * - Control messages (`control`) are numbered among the others and keep their place: none overtakes a message, and none
  *   gets lost. One that is first in the inbox is taken at once, whether the application has room or not; one behind a
- *   message that the application has no room for waits with it. They count in none of the application's queues, and have
- *   a limit of their own.
+ *   message that the application has no room for waits with it. They count in none of the application's queues, and
+ *   have a limit of their own.
  * - Nothing here waits: everything happens within the calls of the path, the application and the mailbox.
  *
  * It does not know how a path comes about, nor when there should be one.
@@ -95,7 +95,7 @@ export class MessageStream {
    * Queue a message, and send it when it is its turn.
    *
    * @param {number} content One of `Content`.
-   * @param {Bytes} data Not copied: nobody may change it any more.
+   * @param {Bytes} data Not copied: nobody may change it from now on.
    * @returns {Delivery}
    * @throws {QueueFull}
    */

@@ -1,11 +1,11 @@
 /**
- * Who is let in: what happens to an offer before a peer comes of it.
+ * Whether a user who calls is let in: what happens to an offer before there is a peer.
  *
- * Rules: the application is asked once for each key with which somebody calls, and not at all for those whom it wants
- * itself. The key is the one that the offer claims; that the offer was made with it is checked by the connection
- * afterwards, so a claim alone opens nothing. Who is not let in is told so, since waiting would not help: once for each
- * offer, at most `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals. The others wait: one
- * of each sender, the newest.
+ * Rules: the application is asked once for each key that makes offers, and not at all for peers that it wants itself.
+ * The key is the one that the offer claims; that the offer was made with it is checked by the connection afterwards, so
+ * a claim alone opens nothing. A refused user is told so, since waiting would not help: once for each offer, at most
+ * `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals. The others wait: one of each
+ * sender, the newest.
  */
 import { TooManyPeers, UsageError } from '../../errors.js';
 import { PROOF_PAUSE } from '../../peer/trust.js';
@@ -39,7 +39,8 @@ export class Admission {
   /**
    * @param {Pick<SignalingClient, 'userId' | 'sendBye'>} client
    * @param {Accept | null | undefined} accept Everybody is let in without it.
-   * @param {(userId: string, stranger: boolean) => Peer} peer A peer, made if need be. Throws `UsageError`, `TooManyPeers`.
+   * @param {(userId: string, stranger: boolean) => Peer} peer A peer, made if need be. Throws `UsageError`,
+   *   `TooManyPeers`.
    */
   constructor(client, accept, peer) {
     this.#client = client;
@@ -48,8 +49,8 @@ export class Admission {
   }
 
   /**
-   * Tell who has made an offer, or an answer, that it is not taken: why, and in how many seconds another one may be. Whether
-   * it arrives is all the same to us.
+   * Tell the sender of an offer, or an answer, that it is not taken: why, and in how many seconds another one may be.
+   * Whether it arrives is all the same to us.
    *
    * @param {Pick<OfferReceived, 'sender' | 'connection'>} offer
    * @param {string} reason
@@ -94,7 +95,7 @@ export class Admission {
     /** @type {[string, RefusalCode, number?]} */
     let refusal = ['not accepted', 'not-accepted'];
     try {
-      // Not what counts as true: a promise does, and whoever writes `async` by mistake would let everybody in.
+      // Not what counts as true: a promise does, and an `async` by mistake would let everybody in.
       const answer = !this.#accept || this.#accept(userId, key);
       if (answer === true) {
         refusal = ['too many peers', 'too-many-peers', PEERS_PAUSE];

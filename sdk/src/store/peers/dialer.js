@@ -7,14 +7,14 @@
  *
  * Rules of this module:
  *
- * - At most one attempt at a time; who asks meanwhile shares it.
+ * - At most one attempt at a time. All callers of `connected` share it.
  * - Where the peer is known to be offline, nothing is tried: the server tells when that changes.
  * - A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of
  *   which the server says for good that it may not be asked.
  * - A peer whose key has changed is not called before a person has accepted the new one.
  * - A peer that refuses is not called again before the time that it names; one that refuses for good is left alone, as
- *   after a goodbye. Who waits for it is told at once, and what is queued stays queued.
- * - A promise cannot be cancelled: whoever goes on after an `await` looks first whether it is still the attempt.
+ *   after a goodbye. Callers that wait are told at once, and what is queued stays queued.
+ * - A promise cannot be cancelled: after an `await`, look first whether the attempt is still the current one.
  *
  * It does not know how a connection is made, nor what is sent on it.
  */
@@ -150,7 +150,7 @@ export class Dialer {
   /**
    * Something may have changed: call if it is time to.
    *
-   * @param {boolean} [now] There is no reason to wait any more.
+   * @param {boolean} [now] There is no reason to wait longer.
    */
   poke(now = false) {
     if (now) {
@@ -285,7 +285,7 @@ export class Dialer {
     this.poke(true);
   }
 
-  /** Somebody has lost interest: end an attempt of ours that nobody wants any more, leave all else as it is. */
+  /** The peer may be unwanted now: end an attempt of ours in that case, and leave all else as it is. */
   reconsider() {
     if (!this.#target.wanted) {
       if (this.#task) {
@@ -296,7 +296,7 @@ export class Dialer {
   }
 
   /**
-   * End what is under way; who waits gets `error`.
+   * End what is under way. Callers that wait get `error`.
    *
    * @param {AldisError} error
    */
@@ -333,7 +333,7 @@ export class Dialer {
       this.#hushed = !error.temporary;
       this.#ended(this.#failure(`the server refuses: ${error.message}`), found, error.retryAfter ?? 0);
     } else if (error instanceof SignalingError || error instanceof StateError) {
-      this.#retry(); // who waits goes on waiting, as the server may come back in time
+      this.#retry(); // callers go on waiting, as the server may come back in time
     } else if (error instanceof AldisError) {
       this.#ended(error, found, this.#heed(error));
     } else {
@@ -352,7 +352,7 @@ export class Dialer {
     const began = this.#timers.time();
     let error = await this.#attempt();
     // One of the two has been restarted, perhaps, and the other has noticed by this very call; or the offer went to a
-    // connection that the server had to give up. Who waits should not have to know of that: once more, at once.
+    // connection that the server had to give up. Callers should not have to know of that: try once more, at once.
     const crossed = !this.#refusal && this.#timers.time() - began < CROSSED;
     if (error && !(error instanceof PeerRefused) && crossed && this.#waiters.size && this.#task === task) {
       error = await this.#attempt();

@@ -1,8 +1,8 @@
 /**
  * The peers of one store: made and forgotten within the limits, and given what they need (`peer.PeerContext`).
  *
- * Rules: it lives as long as the store, with one login at most (`signaling`). So what is queued waits for the first one. A
- * fault of one peer stays with that peer. What the application sees of all this is `store.NetworkStore`.
+ * Rules: it lives as long as the store, with one login at most (`signaling`). So what is queued waits for the first
+ * one. A fault of one peer stays with that peer. What the application sees of all this is `store.NetworkStore`.
  */
 import { timers } from '../../client/timers.js';
 import { PeerConnectionFailed, StateError, TooManyPeers, UsageError } from '../../errors.js';
@@ -91,8 +91,8 @@ export class PeerManager {
   }
 
   /**
-   * Connect and register. Throws what the client throws, and can be called again then; and `StateError` when it was closed
-   * meanwhile.
+   * Connect and register. Throws what the client throws, and can be called again then; and `StateError` when it was
+   * closed meanwhile.
    *
    * @param {SignalingClient} client
    */
@@ -159,7 +159,7 @@ export class PeerManager {
    * it is being closed: a callback that calls again what has just ended would do so for ever.
    *
    * @param {string} userId
-   * @param {boolean} [stranger] It is they who want one.
+   * @param {boolean} [stranger] The user has called us.
    */
   peer(userId, stranger = false) {
     if (this.#closed) {
@@ -218,8 +218,8 @@ export class PeerManager {
   }
 
   /**
-   * See that there may be one more, if need be by forgetting one with whom nothing is going on: strangers first, as of each
-   * that is forgotten nobody knows any more which messages have arrived.
+   * See that there may be one more, if need be by forgetting an idle one: strangers first, since with a peer the record
+   * of the messages that have arrived is lost.
    *
    * @param {boolean} stranger
    */
@@ -295,7 +295,7 @@ export class PeerManager {
   }
 
   /**
-   * The application does not want to know any more; returns those of whom nobody does.
+   * The application has ended its watches; returns the users that nobody watches now.
    *
    * @param {string[]} userIds
    */
@@ -316,7 +316,7 @@ export class PeerManager {
   }
 
   /**
-   * The server does not tell of some users any more.
+   * The server has ended some watches.
    *
    * @param {WatchEnded} event
    */

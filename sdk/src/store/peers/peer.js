@@ -37,13 +37,13 @@ import { checkFingerprint } from './pinning.js';
 
 /**
  * @typedef {object} OwnContext
- * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient }} setup How much may be kept, the pauses between
- *   calls, and where messages go.
+ * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient }} setup How much may be kept, the pauses
+ *   between calls, and where messages go.
  * @property {Timers} timers
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
  * @property {PeerViews} views Is told when something in `Peer.view` may have changed.
- * @property {PeerServices} services What goes on with peers beyond messages.
+ * @property {PeerServices} services Files and calls.
  * @property {(size: number) => void} arrived So many bytes of a message have come.
  * @property {(peer: Peer, data: Bytes) => void} controlReceived The peer's store says something. Throws
  *   `ProtocolViolation`.
@@ -73,7 +73,7 @@ export class Peer {
   stranger = true; // they have come by themselves: the application has neither called nor written
   #context;
   #asking = 0;
-  /** @type {{ error?: AldisError }} until `close`: how those learn of it who wait for something else */
+  /** @type {{ error?: AldisError }} replaced by `close`: so pending calls learn of it */
   #life = {};
   /** @type {AldisError | null} */
   #error = null;
@@ -120,7 +120,7 @@ export class Peer {
     return this.state === 'connected' ? this.#features : null;
   }
 
-  /** What connects us, or is about to: what is not to be sent any more must be taken off it in any state. */
+  /** The connection, also one in the making: a track that is no longer sent must be taken off it in any state. */
   get connection() {
     return this.path.connection;
   }
@@ -147,8 +147,8 @@ export class Peer {
   }
 
   /**
-   * Returns when the peer is connected. Throws `PeerError`, `StateError`, why the server is gone for good, and `UsageError`
-   * for what is no fingerprint.
+   * Returns when the peer is connected. Throws `PeerError`, `StateError`, why the server is gone for good, and
+   * `UsageError` for what is no fingerprint.
    *
    * @param {number} seconds
    * @param {string | null} fingerprint That of the only key that will do.
@@ -158,7 +158,7 @@ export class Peer {
     this.#asking++;
     const life = this.#life;
     try {
-      // Also an empty one: who means to require something must not end up with requiring nothing.
+      // Also an empty one: a caller that means to require something must not require nothing by mistake.
       if (fingerprint !== null) {
         const { pins, timers } = this.#context;
         seconds = await pins.requireInTime(this.userId, checkFingerprint(fingerprint), seconds, timers);
@@ -241,7 +241,7 @@ export class Peer {
     this.#changed();
   }
 
-  /** The server tells nothing of the peer any more: it has to be asked from now on whether the peer is there. */
+  /** The server has ended the watch: from now on it has to be asked whether the peer is there. */
   watchEnded() {
     Object.assign(this.presence, { watched: false, online: null, devices: [] });
     this.dialer.poke(true);
@@ -258,7 +258,7 @@ export class Peer {
     if (changed) {
       const reason = 'another key was accepted';
       this.hangUp(reason);
-      // Whoever has the new key knows nothing of it.
+      // The owner of the new key knows nothing of what is under way.
       this.#over(new PeerConnectionFailed(this.userId, reason), true);
     }
     this.dialer.accepted(changed);
@@ -290,8 +290,8 @@ export class Peer {
   }
 
   /**
-   * End everything with this peer: it is told `farewell`, what waits for it fails for `reason`, who waits for a
-   * connection gets `error`. The peer can be used again. Done before it first waits, but for the connection's own end.
+   * End everything with this peer: it is told `farewell`, what waits for it fails for `reason`, callers that wait for a
+   * connection get `error`. The peer can be used again. Done before it first waits, but for the connection's own end.
    *
    * @param {string} farewell
    * @param {string} reason
@@ -421,7 +421,7 @@ export class Peer {
         this.#context.services.parted(this);
       }
     }
-    // One that is said when nothing comes through any more is no farewell: who has lost the path, too, gives up first.
+    // A goodbye that is said after the path was lost is no farewell: the peer has lost the path, too, and gave up first.
     if (state === 'closed' && before === 'connected') {
       this.#over(new PeerConnectionFailed(this.userId, 'it has hung up'));
     }

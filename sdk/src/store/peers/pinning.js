@@ -8,9 +8,9 @@
  * What the directory says is noted as long as the peer is known: strangers can make it many. What an invitation says
  * stands until a person accepts a key, or the store ends: nobody else makes it more, or less.
  *
- * Whatever `pins` throws is an `IdentityError` here: who asks must not have to know what an application keeps them in.
+ * Whatever `pins` throws is an `IdentityError` here: callers need not know what an application keeps them in.
  *
- * Everything is of one server. What is pinned is also kept here, for who cannot wait for an answer.
+ * Everything is of one server. What is pinned is also kept here, for callers that cannot wait for an answer.
  */
 import { AldisError, FingerprintMismatch, IdentityError, PeerConnectionFailed, UsageError } from '../../errors.js';
 import { fingerprint, PUBLIC_KEY_BYTES } from '../../identity/keys.js';
@@ -89,7 +89,7 @@ export class DirectoryPins {
   }
 
   /**
-   * Refuse every key with another fingerprint from now on. Throws `FingerprintMismatch` when such a one is pinned, and
+   * Refuse every key with another fingerprint from now on. Throws `FingerprintMismatch` when such a key is pinned, and
    * changes nothing then.
    *
    * @param {string} userId
@@ -172,7 +172,7 @@ export class DirectoryPins {
   }
 
   /**
-   * The peer is not known any more: let go of what the directory said.
+   * The peer was forgotten: let go of what the directory said.
    *
    * @param {string} userId
    */
@@ -246,9 +246,9 @@ export function claimedKey(proof) {
 }
 
 /**
- * A fingerprint as people write it, in the spelling of `fingerprint`: capitals count as small letters, and what people and
- * their programs put between the characters (white space, and whatever dash a word processor makes of a hyphen) may stand
- * anywhere, or nowhere. Throws `UsageError` for what is none.
+ * A fingerprint as people write it, in the spelling of `fingerprint`: capitals count as small letters, and what people
+ * and their programs put between the characters (white space, and whatever dash a word processor makes of a hyphen) may
+ * stand anywhere, or nowhere. Throws `UsageError` for what is none.
  *
  * @param {string} text
  */

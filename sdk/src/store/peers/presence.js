@@ -1,7 +1,7 @@
 /**
  * What the server says of one user: whether they are online, with which devices, and which key belongs to the name.
  *
- * It outlives the peer: whom the application watches is watched also when there is nothing else with them.
+ * It outlives the peer: a user can be watched and be no peer.
  */
 import { PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed } from '../../errors.js';
 import { registeredAnew } from './dialer.js';

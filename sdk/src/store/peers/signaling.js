@@ -31,8 +31,9 @@ import { IceServerCache } from './ice.js';
  * @property {DirectoryPins} pins
  * @property {readonly Peer[]} peers
  * @property {(userId: string) => Peer | undefined} find
- * @property {(userId: string, stranger: boolean) => Peer} peer A peer, made if need be. Throws `UsageError`, `TooManyPeers`.
- * @property {(event: WatchEnded) => void} watchEnded The server does not tell of some users any more.
+ * @property {(userId: string, stranger: boolean) => Peer} peer A peer, made if need be. Throws `UsageError`,
+ *   `TooManyPeers`.
+ * @property {(event: WatchEnded) => void} watchEnded The server has ended some watches.
  * @property {() => void} publish How things stand with the server has changed.
  */
 
@@ -86,7 +87,7 @@ export class PeerSignaling {
     this.#returned(false);
   }
 
-  /** Call nobody and take in nothing any more. */
+  /** Stop calling peers and taking in offers. */
   stop() {
     this.#closed = true;
     this.#ice.close();
@@ -148,7 +149,7 @@ export class PeerSignaling {
       case 'closed': {
         const { error } = event;
         this.error = error;
-        // Who was never registered may try again, with what is queued.
+        // A store that was never registered may try again, with what is queued.
         if (error && this.started) {
           this.ended = error;
           this.#context.peers.forEach((peer) => peer.signalingEnded(error));
@@ -173,7 +174,7 @@ export class PeerSignaling {
     // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
     const sender = `${userId}/${device ?? DEFAULT_DEVICE}`;
     if (!peer?.receive({ ...event, sender }) && event.type === 'answerReceived') {
-      // To an offer of before this page was loaded, perhaps: whoever has answered it waits in vain.
+      // Perhaps it answers an offer that was made before this page was loaded: its sender waits in vain.
       this.#admission.refuse(event, 'this connection is over');
     }
   }
