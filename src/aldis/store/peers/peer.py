@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from aldis.client.backoff import Backoff
@@ -380,17 +379,32 @@ class Peer:
         # What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
         known = [feature for feature in hello.features if len(feature) <= MAX_FEATURE]
         self._features = tuple(known[:MAX_FEATURES])
-        self._obey(lambda: self._begin(hello))
-
-    def _begin(self, hello: Hello) -> None:
-        if self.messages.opened(hello):
+        try:
+            restarted = self.messages.opened(hello)
+        except ProtocolViolation as error:
+            self.broke(str(error))
+            return
+        if restarted:
             reason = "the other side was started anew, or is another device"
             self._over(PeerConnectionFailed(self.user_id, reason), restarted=True)
+        if self.path.told is PeerState.CONNECTED:
+            # In place of the connection before: no other state follows that would tell it.
+            self._context.services.connected(self)
+            self._changed()
+        else:
+            self._counted()
 
     def frame_received(self, frame: Chunk | Ack) -> None:
-        self._obey(lambda: self.messages.received(frame))
+        before = self.messages.queued
+        try:
+            self.messages.received(frame)
+        except ProtocolViolation as error:
+            self.broke(str(error))
+            return
         if isinstance(frame, Chunk):
             self._context.arrived(len(frame.data))
+        if self.messages.queued != before:
+            self._counted()
 
     def channel_closed(self) -> None:
         self.messages.closed()
@@ -433,13 +447,3 @@ class Peer:
 
     def _touch(self) -> None:
         self.touched = self._context.timers.time()
-
-    def _obey(self, take_in: Callable[[], None]) -> None:
-        before = self.messages.queued
-        try:
-            take_in()
-        except ProtocolViolation as error:
-            self.broke(str(error))
-        else:
-            if self.messages.queued != before:
-                self._counted()
