@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 
 import pytest
 
-from aldis.client.backoff import Backoff
 from aldis.errors import (
-    AldisError,
     ConnectionLost,
     PeerConnectionFailed,
     PeerError,
@@ -22,8 +19,8 @@ from aldis.errors import (
     StateError,
 )
 from aldis.peer.connection import PeerState
-from aldis.store.peers.dialer import CROSSED, SETTLED, Dialer, registered_anew
-from support.peers import FakeTimers
+from aldis.store.peers.dialer import CROSSED, SETTLED, registered_anew
+from support.dial_target import DialTarget, settle
 
 OFFLINE, UNKNOWN = PeerOffline("bob"), PeerUnknown("bob")
 KEY_CHANGED = PeerKeyChanged("bob", b"1", b"2")
@@ -31,87 +28,8 @@ FAILED = PeerConnectionFailed("bob", "no path")
 FORGED = ProofInvalid("bob", "the signature is wrong")
 
 
-class Target:
-    """What a test says of the peer, and what the caller has done to it."""
-
-    def __init__(self) -> None:
-        self.user_id = "bob"
-        self.kept = True
-        self.queued = 0
-        self.watched = True
-        self.registered = True
-        self.state = PeerState.NEW
-        self.clock_from: float | None = 0.0
-        self.found: list[BaseException | None] = []  # what asking for the peer leads to; nothing wrong when empty
-        self.asked = 0
-        self.dialled = 0
-        self.hung_up: list[str] = []
-        self.errors: list[AldisError] = []
-        self.blocked: PeerKeyChanged | None = None
-        self.hold: asyncio.Event | None = None
-        self.timers = FakeTimers()
-        self.tasks: list[asyncio.Task[None]] = []
-        # Half of each ceiling: 0.5, 1, 2, 2...
-        backoff = Backoff(first=1, factor=2, most=4)
-        self.dialer = Dialer(self, backoff=backoff, timers=self.timers, random=lambda: 0.5, spawn=self.spawn)
-
-    @property
-    def wanted(self) -> bool:
-        return self.kept or self.queued > 0
-
-    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        self.tasks.append(task)
-        return task
-
-    async def find(self) -> None:
-        self.asked += 1
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.found and (error := self.found.pop(0)) is not None:
-            raise error
-
-    def dial(self) -> None:
-        self.dialled += 1
-        if self.state is not PeerState.CONNECTED:
-            self.state = PeerState.CONNECTING
-
-    def hang_up(self, reason: str) -> None:
-        self.hung_up.append(reason)
-        self.state = PeerState.CLOSED
-
-    def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
-        self.errors.append(error)
-        self.blocked = self.blocked or key_changed
-
-    async def becomes(self, state: PeerState, error: PeerError | None = None) -> None:
-        """The connection comes to another state."""
-        self.state = state
-        self.dialer.state_changed(state, error)
-        await settle()
-
-    async def poked(self) -> Target:
-        self.dialer.poke()
-        await settle()
-        return self
-
-    async def wait(self, seconds: float) -> None:
-        self.timers.advance(seconds)
-        await settle()
-
-    async def connect(self, seconds: float = 5.0) -> asyncio.Task[None]:
-        task = asyncio.create_task(self.dialer.connected(seconds))
-        await settle()
-        return task
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 async def test_a_wanted_peer_is_called_once() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.poked()
     assert (target.asked, target.dialled) == (1, 1)
     await target.becomes(PeerState.CONNECTED)
@@ -120,7 +38,7 @@ async def test_a_wanted_peer_is_called_once() -> None:
 
 
 async def test_a_peer_that_nobody_wants_is_not_called() -> None:
-    target = Target()
+    target = DialTarget()
     target.kept = False
     await target.poked()
     await target.becomes(PeerState.DISCONNECTED)
@@ -130,7 +48,7 @@ async def test_a_peer_that_nobody_wants_is_not_called() -> None:
 
 
 async def test_nobody_is_called_without_a_server_and_all_when_it_is_back() -> None:
-    target = Target()
+    target = DialTarget()
     target.registered = False
     await target.poked()
     assert target.asked == 0
@@ -142,7 +60,7 @@ async def test_nobody_is_called_without_a_server_and_all_when_it_is_back() -> No
 
 @pytest.mark.parametrize("error", [OFFLINE, UNKNOWN])
 async def test_a_peer_that_is_away_is_called_when_it_comes(error: PeerError) -> None:
-    target = Target()
+    target = DialTarget()
     target.found = [error]
     await target.poked()
     await target.wait(1000)
@@ -156,7 +74,7 @@ async def test_a_peer_that_is_away_is_called_when_it_comes(error: PeerError) -> 
 
 
 async def test_a_peer_that_cannot_be_watched_is_asked_for_again_and_again() -> None:
-    target = Target()
+    target = DialTarget()
     target.watched = False
     target.found = [OFFLINE, OFFLINE]
     await target.poked()
@@ -167,7 +85,7 @@ async def test_a_peer_that_cannot_be_watched_is_asked_for_again_and_again() -> N
 
 
 async def test_the_pauses_between_failures_grow_and_begin_small_after_a_connection_that_stood() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     for pause in (0.5, 1, 2, 2):
         dialled = target.dialled
         await target.becomes(PeerState.FAILED, FAILED)
@@ -185,7 +103,7 @@ async def test_the_pauses_between_failures_grow_and_begin_small_after_a_connecti
 
 
 async def test_a_path_that_heals_is_not_called() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.DISCONNECTED)
     await target.becomes(PeerState.CONNECTED)
@@ -194,7 +112,7 @@ async def test_a_path_that_heals_is_not_called() -> None:
 
 
 async def test_a_lost_path_is_replaced_by_a_call_that_its_healing_ends() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.DISCONNECTED)
     await target.wait(0.5)
@@ -206,7 +124,7 @@ async def test_a_lost_path_is_replaced_by_a_call_that_its_healing_ends() -> None
 
 
 async def test_a_peer_that_says_goodbye_is_left_alone_until_it_comes_back() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.CLOSED)
     target.dialer.presence_changed(True, anew=True)  # still, not again
@@ -219,7 +137,7 @@ async def test_a_peer_that_says_goodbye_is_left_alone_until_it_comes_back() -> N
 
 
 async def test_a_peer_that_says_goodbye_is_called_for_a_message() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.CLOSED)
     target.queued = 1
@@ -229,7 +147,7 @@ async def test_a_peer_that_says_goodbye_is_called_for_a_message() -> None:
 
 
 async def test_a_peer_that_hangs_up_while_messages_wait_is_called_again() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     target.queued = 1
     await target.becomes(PeerState.CLOSED)
@@ -238,7 +156,7 @@ async def test_a_peer_that_hangs_up_while_messages_wait_is_called_again() -> Non
 
 
 async def test_a_server_that_forgets_us_may_have_missed_a_return() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.CLOSED)
     target.dialer.signaling_returned(resumed=True)
@@ -250,7 +168,7 @@ async def test_a_server_that_forgets_us_may_have_missed_a_return() -> None:
 
 
 async def test_an_attempt_that_began_before_the_peer_came_back_is_replaced() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     waiting = await target.connect()
     target.dialer.presence_changed(False, anew=False)
     assert target.state is PeerState.CONNECTING
@@ -263,7 +181,7 @@ async def test_an_attempt_that_began_before_the_peer_came_back_is_replaced() -> 
 
 
 async def test_a_lost_path_is_replaced_at_once_when_the_server_has_news_of_the_peer() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.DISCONNECTED)
     target.dialer.presence_changed(True, anew=True)
@@ -272,7 +190,7 @@ async def test_a_lost_path_is_replaced_at_once_when_the_server_has_news_of_the_p
 
 
 async def test_a_path_that_is_being_healed_is_left_alone_when_the_server_only_says_how_things_stand() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.DISCONNECTED)
     target.dialer.presence_changed(True, anew=False)
@@ -305,11 +223,11 @@ def test_a_device_that_registers_is_told_from_one_that_leaves(before: str, now: 
 
 async def test_who_waits_gets_the_reason() -> None:
     for found, expected in (([OFFLINE], PeerOffline), ([UNKNOWN], PeerUnknown), ([KEY_CHANGED], PeerKeyChanged)):
-        target = Target()
+        target = DialTarget()
         target.found = list(found)
         with pytest.raises(expected):
             await target.dialer.connected(5)
-    target = Target()
+    target = DialTarget()
     waiting = [await target.connect(), await target.connect()]
     await target.wait(CROSSED)
     await target.becomes(PeerState.FAILED, FAILED)
@@ -320,13 +238,13 @@ async def test_who_waits_gets_the_reason() -> None:
 
 
 async def test_who_waits_for_a_connected_peer_does_not_wait() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
     await target.dialer.connected(0)
 
 
 async def test_a_connection_that_is_there_but_not_told_yet_is_waited_for() -> None:
-    target = Target()
+    target = DialTarget()
     target.state = PeerState.CONNECTED
     waiting = await target.connect()
     assert not waiting.done()
@@ -336,7 +254,7 @@ async def test_a_connection_that_is_there_but_not_told_yet_is_waited_for() -> No
 
 
 async def test_an_attempt_that_was_ended_at_once_is_made_once_more_for_who_waits() -> None:
-    target = Target()
+    target = DialTarget()
     waiting = await target.connect()
     await target.becomes(PeerState.FAILED, FAILED)
     assert target.dialled == 2
@@ -346,7 +264,7 @@ async def test_an_attempt_that_was_ended_at_once_is_made_once_more_for_who_waits
 
 
 async def test_a_peer_that_hangs_up_during_the_attempt_is_a_failure() -> None:
-    target = Target()
+    target = DialTarget()
     waiting = await target.connect()
     await target.becomes(PeerState.CLOSED)
     assert not waiting.done()
@@ -356,13 +274,13 @@ async def test_a_peer_that_hangs_up_during_the_attempt_is_a_failure() -> None:
 
 
 async def test_what_was_wrong_with_an_answer_is_why_an_attempt_failed_or_took_too_long() -> None:
-    target = Target()
+    target = DialTarget()
     waiting = await target.connect()
     target.dialer.refused(FORGED)
     await target.becomes(PeerState.FAILED, FAILED)
     with pytest.raises(ProofInvalid):
         await waiting
-    target = Target()
+    target = DialTarget()
     waiting = await target.connect(5)
     target.dialer.refused(FORGED)
     await target.wait(5)
@@ -372,7 +290,7 @@ async def test_what_was_wrong_with_an_answer_is_why_an_attempt_failed_or_took_to
 
 async def test_taking_too_long_is_told_with_what_is_known() -> None:
     for registered, words in ((True, "not there after 5 s"), (False, "server cannot be reached")):
-        target = Target()
+        target = DialTarget()
         target.registered = registered
         waiting = await target.connect(5)
         await target.wait(4.9)
@@ -383,7 +301,7 @@ async def test_taking_too_long_is_told_with_what_is_known() -> None:
 
 
 async def test_the_time_to_connect_begins_with_the_turn_of_the_attempt() -> None:
-    target = Target()
+    target = DialTarget()
     target.clock_from = None
     waiting = await target.connect(5)
     await target.wait(42)
@@ -397,7 +315,7 @@ async def test_the_time_to_connect_begins_with_the_turn_of_the_attempt() -> None
 
 async def test_losing_the_server_during_a_call_is_no_outcome() -> None:
     for error in (ConnectionLost("gone"), StateError("not connected")):
-        target = Target()
+        target = DialTarget()
         target.found = [error]
         waiting = await target.connect()
         assert not waiting.done()
@@ -408,7 +326,7 @@ async def test_losing_the_server_during_a_call_is_no_outcome() -> None:
 
 
 async def test_a_refusal_of_the_server_is_told_and_tried_again_only_if_it_may_pass_and_not_too_soon() -> None:
-    target = Target()
+    target = DialTarget()
     target.found = [RequestFailed("rate-limited", "too fast", temporary=True, retry_after=7)]
     waiting = await target.connect()
     with pytest.raises(PeerConnectionFailed, match="too fast"):
@@ -417,7 +335,7 @@ async def test_a_refusal_of_the_server_is_told_and_tried_again_only_if_it_may_pa
     assert target.asked == 1
     await target.wait(0.5)
     assert target.asked == 2
-    target = Target()
+    target = DialTarget()
     target.found = [RequestFailed("forbidden", "no")]
     await target.poked()
     await target.wait(1000)
@@ -425,7 +343,7 @@ async def test_a_refusal_of_the_server_is_told_and_tried_again_only_if_it_may_pa
 
 
 async def test_a_peer_that_refuses_for_now_is_called_again_when_it_says() -> None:
-    target = Target()
+    target = DialTarget()
     target.queued = 1
     waiting = await target.connect()
     await target.becomes(PeerState.FAILED, PeerRefused("bob", "too many peers", "too-many-peers", retry_after=30))
@@ -442,7 +360,7 @@ async def test_a_peer_that_refuses_for_now_is_called_again_when_it_says() -> Non
 
 
 async def test_a_peer_that_refuses_for_good_is_left_alone_until_there_is_a_reason() -> None:
-    target = Target()
+    target = DialTarget()
     target.queued = 1
     waiting = await target.connect()
     await target.becomes(PeerState.FAILED, PeerRefused("bob", "no", "not-accepted", temporary=False))
@@ -460,7 +378,7 @@ async def test_a_peer_that_refuses_for_good_is_left_alone_until_there_is_a_reaso
 
 
 async def test_a_refusal_of_a_call_that_nobody_waits_for_is_heeded_too() -> None:
-    target = Target()
+    target = DialTarget()
     target.kept = False
     target.queued = 1
     await target.becomes(PeerState.FAILED, PeerRefused("bob", "later", "rate-limited", retry_after=5))
@@ -471,7 +389,7 @@ async def test_a_refusal_of_a_call_that_nobody_waits_for_is_heeded_too() -> None
 
 
 async def test_a_changed_key_blocks_until_it_is_accepted() -> None:
-    target = Target()
+    target = DialTarget()
     target.found = [KEY_CHANGED]
     await target.poked()
     assert target.blocked == KEY_CHANGED
@@ -486,7 +404,7 @@ async def test_a_changed_key_blocks_until_it_is_accepted() -> None:
 
 
 async def test_a_connection_that_is_lost_in_the_very_moment_in_which_it_opened_is_made_again() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     target.state = PeerState.CONNECTED
     target.dialer.state_changed(PeerState.CONNECTED, None)
     target.state = PeerState.FAILED
@@ -497,7 +415,7 @@ async def test_a_connection_that_is_lost_in_the_very_moment_in_which_it_opened_i
 
 
 async def test_a_call_with_another_key_ends_when_the_new_one_is_accepted() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     target.state = PeerState.CLOSED  # the peer has hung up
     target.dialer.accepted(changed=True)
     await settle()
@@ -506,7 +424,7 @@ async def test_a_call_with_another_key_ends_when_the_new_one_is_accepted() -> No
 
 
 async def test_no_pause_begins_while_a_call_is_under_way() -> None:
-    target = Target()
+    target = DialTarget()
     target.hold = asyncio.Event()
     await target.poked()
     await target.becomes(PeerState.FAILED, FAILED)  # a connection of theirs
@@ -523,7 +441,7 @@ async def test_no_pause_begins_while_a_call_is_under_way() -> None:
 
 async def test_whatever_the_server_says_a_peer_that_has_connected_meanwhile_is_there() -> None:
     for error in (KEY_CHANGED, OFFLINE):
-        target = Target()
+        target = DialTarget()
         target.hold = asyncio.Event()
         target.found = [error]
         waiting = await target.connect()
@@ -534,7 +452,7 @@ async def test_whatever_the_server_says_a_peer_that_has_connected_meanwhile_is_t
         assert target.blocked is None
         assert not target.errors
         assert target.dialled == 0
-    target = Target()
+    target = DialTarget()
     target.hold = asyncio.Event()
     await target.poked()
     await target.becomes(PeerState.CONNECTED)
@@ -544,7 +462,7 @@ async def test_whatever_the_server_says_a_peer_that_has_connected_meanwhile_is_t
 
 
 async def test_an_attempt_ends_when_nobody_wants_it_any_more() -> None:
-    target = await Target().poked()
+    target = await DialTarget().poked()
     target.dialer.reconsider()
     assert not target.hung_up
     target.kept = False
@@ -557,7 +475,7 @@ async def test_an_attempt_ends_when_nobody_wants_it_any_more() -> None:
 
 
 async def test_stopping_tells_who_waits() -> None:
-    target = Target()
+    target = DialTarget()
     waiting = await target.connect()
     target.dialer.stop(StateError("the store is closed"))
     with pytest.raises(StateError):
@@ -568,7 +486,7 @@ async def test_stopping_tells_who_waits() -> None:
 
 
 async def test_a_fault_of_the_program_is_told_and_raised() -> None:
-    target = Target()
+    target = DialTarget()
     target.found = [ZeroDivisionError()]
     waiting = await target.connect()
     with pytest.raises(PeerConnectionFailed, match="internal error"):
@@ -580,7 +498,7 @@ async def test_a_fault_of_the_program_is_told_and_raised() -> None:
 
 
 async def test_an_error_that_is_none_of_the_known_ones_is_an_outcome() -> None:
-    target = Target()
+    target = DialTarget()
     target.found = [FORGED]
     waiting = await target.connect()
     with pytest.raises(ProofInvalid):
@@ -589,7 +507,7 @@ async def test_an_error_that_is_none_of_the_known_ones_is_an_outcome() -> None:
 
 async def test_a_refusal_beside_a_connection_that_is_lost_is_heard_at_once() -> None:
     """aiortc cannot restart ICE: a new connection is tried while the old one may still come back."""
-    target = Target()
+    target = DialTarget()
     await target.becomes(PeerState.CONNECTED)
     await target.becomes(PeerState.DISCONNECTED)
     task = await target.connect()
@@ -604,7 +522,7 @@ async def test_a_refusal_beside_a_connection_that_is_lost_is_heard_at_once() -> 
 
 
 async def test_a_peer_that_comes_and_goes_does_not_put_off_the_time_out_for_ever() -> None:
-    target = Target()
+    target = DialTarget()
     task = await target.connect(5.0)
     for _ in range(5):  # each time the attempt is made anew, and its clock with it
         await target.wait(2.0)
@@ -618,7 +536,7 @@ async def test_a_peer_that_comes_and_goes_does_not_put_off_the_time_out_for_ever
 
 
 async def test_no_server_silences_a_peer_for_longer_than_five_minutes() -> None:
-    target = Target()
+    target = DialTarget()
     target.found = [RequestFailed("rate-limited", "never", temporary=True, retry_after=1e308)]
     await target.poked()
     assert target.asked == 1
