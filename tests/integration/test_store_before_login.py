@@ -8,6 +8,7 @@ import pytest
 
 from aldis.errors import DeliveryFailed, RequestFailed, ServerUnreachable, StateError
 from aldis.identity.keys import Identity
+from aldis.identity.pins import MemoryPins
 from aldis.store.store import NetworkStore
 from support.patience import PATIENCE
 from support.peers import nothing_left_behind
@@ -48,6 +49,16 @@ async def test_a_login_that_fails_leaves_what_is_queued_for_the_next_one() -> No
         await alice.connect_to_signaling(server.url, "alice")
         assert await contents(bob, 1) == ["as soon as I am in"]
         await delivery
+
+
+async def test_a_login_that_fails_leaves_no_key_of_that_server_shown() -> None:
+    pins = MemoryPins()
+    pins.pin("127.0.0.1:9", "bob", bytes(32))
+    async with nothing_left_behind(), new_store(pins=pins) as alice:
+        alice.send("bob", "hello")
+        with pytest.raises(ServerUnreachable):
+            await alice.connect_to_signaling("ws://127.0.0.1:9", "alice")
+        await until_peer(alice, "bob", lambda view: view.public_key is None, "no key")
 
 
 async def test_a_store_that_ends_before_its_first_login_fails_what_it_has_queued() -> None:

@@ -106,6 +106,23 @@ test('what is sent before the first login arrives after it, whatever comes betwe
   assert.equal(store.state.peers.hanna.queued, 0);
 });
 
+test('pins are asked for the server that the store is with, and a login that fails leaves none of them', async (t) => {
+  const asked = new Set();
+  const find = async (server) => {
+    asked.add(server);
+    return new Uint8Array(32);
+  };
+  const pins = { find, pin: find, accept: async () => {} };
+  const store = new World(t, server.url).make({ pins, identity: Identity.generate() });
+  store.send('karl', 'before');
+  const connecting = store.connectToSignaling('ws://127.0.0.1:1', 'lars');
+  store.send('mia', 'while the identity is waited for');
+  await assert.rejects(connecting, ServerUnreachable);
+  assert.deepEqual([...asked], ['127.0.0.1:1']);
+  const { karl, mia } = store.state.peers;
+  assert.deepEqual([karl.fingerprint, mia.publicKey], [null, null]);
+});
+
 test('what was sent to our own name before it was ours fails', async (t) => {
   const store = new World(t, server.url).make();
   const delivery = store.send('jonas', 'to myself');

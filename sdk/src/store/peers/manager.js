@@ -98,9 +98,9 @@ export class PeerManager {
    */
   async start(client) {
     const signaling = (this.signaling = new PeerSignaling(client, this));
+    this.pins.use(client.server);
     try {
       const identity = (this.setup.identity = await (this.setup.identity ?? Identity.generate()));
-      this.pins.use(client.server);
       this.peers.forEach((peer) => this.#loadPin(peer));
       this.#forgetOurselves(client.userId);
       await signaling.start(identity);
@@ -108,6 +108,8 @@ export class PeerManager {
       if (!this.#closed) {
         this.signaling = null;
         await signaling.close();
+        this.pins.use(''); // no key of that server is shown from now on
+        this.peers.forEach((peer) => this.views.counted(peer));
         this.publish();
       }
       throw error;

@@ -85,7 +85,9 @@ export class DirectoryPins {
    * @returns {Promise<Bytes | null>}
    */
   async load(userId) {
-    return this.#learn(userId, await this.#ask((pins) => pins.find(this.#server, userId)));
+    const server = this.#server;
+    const publicKey = await this.#ask((pins) => pins.find(server, userId));
+    return server === this.#server ? this.#learn(userId, publicKey) : publicKey;
   }
 
   /**

@@ -102,6 +102,8 @@ class PeerManager:
             if not self._closed:
                 self.signaling = None
                 await signaling.close(_CLOSE_SECONDS)
+                for peer in self.peers:
+                    peer.load_pin()  # no key of that server is shown from now on
                 self.publish()
             raise
         self._pulse_soon()
