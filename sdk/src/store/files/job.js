@@ -1,5 +1,5 @@
 /**
- * One transfer that is not over: offered, accepted, sent in pieces, confirmed as they are written.
+ * One transfer that is not over (in Python a part of `files/service.py`): offered, accepted, sent in pieces, confirmed as they are written.
  *
  * Rules of this module:
  *
