@@ -1,5 +1,6 @@
 /**
- * One transfer that is not over (in Python a part of `files/service.py`): offered, accepted, sent in pieces, confirmed as they are written.
+ * One transfer that is not over: offered, accepted, sent in pieces, confirmed as they are written. In Python it is a part of
+ * `files/service.py`.
  *
  * Rules of this module:
  *
