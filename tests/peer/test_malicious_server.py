@@ -128,7 +128,7 @@ async def test_the_reason_of_a_failure_is_the_refused_answer_and_not_the_time_ou
         link = Link()
         mallory = Mallory(link)
         alice = Side(link, "alice", "bob", timing=SHORT)
-        bob = Side(link, "bob", "alice", timing=SHORT)
+        bob = Side(link, "bob", "alice")  # who hears of it long before his own time is up
         link.middle = lambda message: [
             Passed(message.sender, message.to, _swap_fingerprint(message.event, mallory))
             if isinstance(message.event, AnswerReceived)
