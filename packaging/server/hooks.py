@@ -15,6 +15,7 @@ ROOT = HERE.parents[1] if IN_TREE else HERE
 WHOLE = ROOT / ("pyproject.toml" if IN_TREE else "aldis.toml")
 GUIDE = ROOT / "docs" / "install.md"
 SOURCE = ROOT / "src" / "aldis"
+SDK = ROOT / "sdk" / "src"  # in the tree a link in the package leads there, which `rglob` does not follow
 
 
 class ServerMetadata(MetadataHookInterface):
@@ -37,6 +38,9 @@ class ServerFiles(BuildHookInterface):
         """Called by hatchling before it builds."""
         files = (path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         package = {path: path.relative_to(SOURCE.parent) for path in files if not path.name.endswith(".d.ts")}
+        if IN_TREE:
+            sources = (path for path in SDK.rglob("*") if path.is_file())
+            package |= {path: Path("aldis/web/src/sdk") / path.relative_to(SDK) for path in sources}
         if self.target_name == "sdist":
             package = {path: Path("src") / place for path, place in package.items()}
             package |= {WHOLE: Path("aldis.toml"), GUIDE: Path("docs/install.md")}
