@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import errno
 import fcntl
 import os
@@ -14,6 +15,8 @@ import sys
 import termios
 from collections.abc import Mapping
 from pathlib import Path
+
+import pyte
 
 from support.patience import PATIENCE
 
@@ -127,12 +130,19 @@ class Piped:
 
 
 class Typed:
-    """A command at a terminal of its own, 80 by 24. `seen` is all that it ever wrote, without what steers."""
+    """A command at a terminal of its own, 80 by 24.
+
+    `seen` is all that it ever wrote, without what steers. `screen` is what a person sees now: a program that draws only
+    what has changed does not write a line from its first letter to its last.
+    """
 
     def __init__(self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None) -> None:
         self._words = [*COMMAND, *map(str, words)]
         self._environment = environment(home, extra)
         self.raw = ""
+        self._screen = pyte.Screen(80, 24)
+        self._emulator = pyte.Stream(self._screen)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     async def __aenter__(self) -> Typed:
         self._terminal, self._inside = pty.openpty()
@@ -161,9 +171,12 @@ class Typed:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self._terminal)
-        if b"\x1b[6n" in data:
-            os.write(self._terminal, b"\x1b[1;1R")  # it asks where the cursor is, as prompt_toolkit does
-        self.raw += data.decode(errors="replace")
+        text = self._decoder.decode(data)
+        self.raw += text
+        self._emulator.feed(text)
+        if b"\x1b[6n" in data:  # it asks where the cursor is, as prompt_toolkit does
+            cursor = self._screen.cursor
+            os.write(self._terminal, f"\x1b[{cursor.y + 1};{cursor.x + 1}R".encode())
         self._grown.set()
 
     async def __aexit__(self, *_: object) -> None:
@@ -179,6 +192,11 @@ class Typed:
     def seen(self) -> str:
         return _CONTROLS.sub("", self.raw)
 
+    @property
+    def screen(self) -> str:
+        """The lines that the terminal shows now."""
+        return "\n".join(self._screen.display)
+
     def type(self, text: str | bytes) -> None:
         """Press keys."""
         os.write(self._terminal, text if isinstance(text, bytes) else text.encode())
@@ -188,19 +206,20 @@ class Typed:
         return bool(termios.tcgetattr(self._inside)[3] & termios.ECHO)
 
     async def shows(self, text: str | re.Pattern[str], *, after: int = 0) -> int:
-        """Wait until `text` has been shown beyond the position `after`; return the position behind it.
+        """Wait until `text` has been written beyond the position `after`, or stands on the screen; return the position
+        behind it.
 
         A blank may be missing where one was before: what stays as it was on the screen is not drawn again.
         """
         pattern = re.compile(re.escape(text).replace(r"\ ", " ?")) if isinstance(text, str) else text
         try:
             async with asyncio.timeout(PATIENCE):
-                while (found := pattern.search(self.seen, after)) is None:
+                while (found := pattern.search(self.seen, after)) is None and not pattern.search(self.screen):
                     self._grown.clear()
                     await self._grown.wait()
         except TimeoutError:
-            raise AssertionError(f"never showed {pattern.pattern!r}, but:\n{self.seen[-4000:]}") from None
-        return found.end()
+            raise AssertionError(f"never showed {pattern.pattern!r}, but:\n{self.screen}") from None
+        return len(self.seen) if found is None else found.end()
 
     async def end(self) -> int:
         """Wait for its end and return the exit code."""
