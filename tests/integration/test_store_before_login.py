@@ -45,6 +45,8 @@ async def test_a_login_that_fails_leaves_what_is_queued_for_the_next_one() -> No
             await alice.connect_to_signaling("ws://127.0.0.1:9", "alice")
         with pytest.raises(RequestFailed):
             await alice.connect_to_signaling(server.url, "taken")
+        with pytest.raises(RequestFailed):
+            await alice.connect_to_signaling(server.url, "bob")  # whose name it is to whom the message goes
         assert not delivery.done
         await alice.connect_to_signaling(server.url, "alice")
         assert await contents(bob, 1) == ["as soon as I am in"]

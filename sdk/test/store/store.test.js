@@ -132,6 +132,20 @@ test('what was sent to our own name before it was ours fails', async (t) => {
   assert.throws(() => store.send('jonas', ''), UsageError);
 });
 
+test('what was sent to a name that we tried to get and did not is still for its owner', async (t) => {
+  const world = new World(t, server.url);
+  const owner = await world.join('owner');
+  const store = world.make();
+  const delivery = store.send('owner', 'it is you');
+  await assert.rejects(() => store.connectToSignaling(server.url, 'owner'), { code: 'key-mismatch' });
+  await store.connectToSignaling(server.url, 'another');
+  await delivery;
+  for await (const { content } of owner.messages()) {
+    assert.equal(content, 'it is you');
+    break;
+  }
+});
+
 test('what waits for a login that never comes fails when the store is closed', async (t) => {
   const store = new World(t, server.url).make();
   const delivery = store.send('nobody-at-all', 'x');

@@ -102,7 +102,6 @@ export class PeerManager {
     try {
       const identity = (this.setup.identity = await (this.setup.identity ?? Identity.generate()));
       this.peers.forEach((peer) => this.#loadPin(peer));
-      this.#forgetOurselves(client.userId);
       await signaling.start(identity);
     } catch (error) {
       if (!this.#closed) {
@@ -258,12 +257,13 @@ export class PeerManager {
     }
   }
 
-  /** @param {string} userId Our name, to which something may have been sent before it was known. */
-  #forgetOurselves(userId) {
+  /** @param {string} userId Our name from now on, to which something may have been sent before it was ours. */
+  named(userId) {
     const peer = this.find(userId);
     if (peer) {
       void peer.close('', OURSELVES, new UsageError(OURSELVES));
       this.#forget(peer);
+      this.publish();
     }
   }
 

@@ -34,6 +34,7 @@ import { IceServerCache } from './ice.js';
  * @property {(userId: string, stranger: boolean) => Peer} peer A peer, made if need be. Throws `UsageError`,
  *   `TooManyPeers`.
  * @property {(event: WatchEnded) => void} watchEnded The server has ended some watches.
+ * @property {(userId: string) => void} named We have registered, under this name.
  * @property {() => void} publish How things stand with the server has changed.
  */
 
@@ -80,6 +81,7 @@ export class PeerSignaling {
     this.#context.publish();
     await client.connect();
     await client.register(identity);
+    this.#context.named(client.userId);
     const heldBack = await this.#ice.keep();
     if (this.#closed) throw new StateError(CLOSED);
     this.started = true;

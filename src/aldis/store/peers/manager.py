@@ -94,7 +94,6 @@ class PeerManager:
         was closed meanwhile."""
         signaling = self.signaling = PeerSignaling(self._setup, client, self)
         try:
-            self._forget_ourselves(client.user_id)
             for peer in self.peers:
                 peer.load_pin()
             await signaling.start()
@@ -108,12 +107,13 @@ class PeerManager:
             raise
         self._pulse_soon()
 
-    def _forget_ourselves(self, user_id: str) -> None:
-        """Something may have been sent to our own name before it was known."""
+    def named(self, user_id: str) -> None:
+        """We have this name. Something may have been sent to it before it was ours."""
         peer = self._peers.get(user_id)
         if peer is not None:
             self.spawn(peer.close("", _OURSELVES, UsageError(_OURSELVES)), f"leave {user_id}")
             self._forget(peer)
+            self.publish()
 
     async def close(self) -> None:
         """Say goodbye to all, and release everything. To be called once."""

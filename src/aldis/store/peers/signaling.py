@@ -82,6 +82,9 @@ class SignalingContext(Protocol):
     def watch_ended(self, user_ids: Iterable[str]) -> None:
         """The server does not tell of these users any more."""
 
+    def named(self, user_id: str) -> None:
+        """We have registered, under this name."""
+
     def publish(self) -> None:
         """How things stand with the server has changed."""
 
@@ -121,6 +124,7 @@ class PeerSignaling:
         await self.client.connect()
         await self.client.register(self._setup.identity)
         self._check_open()
+        self._context.named(self.client.user_id)
         self._keep_ice_servers()
         held_back = await self._ice.known()
         self._check_open()
