@@ -100,7 +100,8 @@ export function openTransport(url, { WebSocket, connectTimeout }, { opened, rece
   return {
     gone,
     send(text) {
-      ws?.send(text);
+      // On one that is closing it would do nothing, too, and browsers write an error to the console.
+      if (ws?.readyState === WebSocket.OPEN) ws.send(text);
       if ((ws?.bufferedAmount ?? 0) > MOST_BACKLOG) abort('the network takes nothing');
     },
     close(code, reason) {
