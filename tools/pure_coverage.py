@@ -42,6 +42,7 @@ PURE = (
     "peer/quality.py",
     "peer/session.py",
     "store/messages/outbox.py",
+    "store/peers/choice.py",
     "store/messages/inbox.py",
     "store/messages/control.py",
     "store/files/window.py",

@@ -43,6 +43,8 @@ def _outbox_step(outbox: Outbox, call: str, *arguments: Any) -> Any:
         case "clear", ():
             outbox.clear()
             return None
+        case "withdraw", (numbers,):
+            return [[content.value, _written(data)] for content, data in outbox.withdraw(numbers)]
         case "send", (most,):
             return _send(outbox, most)
     raise ValueError(f"an unknown step: {call}{arguments}")

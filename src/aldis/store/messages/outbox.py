@@ -7,6 +7,7 @@ Rules of this module:
 * On each channel our HELLO comes first (`hello_sent`), then the other side's (`opened`), then frames. Acknowledgements
   between the two belong to the channel before and are not counted: what our HELLO has promised to send stays here.
 * Control messages are numbered and sent with the others; only in what waits for the application they do not count.
+* A message that is taken back (`withdraw`) leaves a void behind when others come before it: their numbers stay.
 * At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES` or
   more are. So a peer that stops acknowledging holds the sender back, and has to keep no more than that in memory.
 
@@ -15,6 +16,7 @@ Pure: no I/O, no clock, no randomness. It does not know what a message means, no
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,12 +27,18 @@ from aldis.protocol.channel import Content, StreamPosition, encode_message
 # (`inbox.Inbox`), so they are part of the protocol and no settings.
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 WINDOW_MESSAGES: Final = 1024
+# A control message of a kind that no version knows, so every version ignores it.
+VOID: Final = b"\x00"
 
 
 @dataclass(frozen=True, slots=True)
 class _Message:
     content: Content
     data: bytes
+
+    @property
+    def is_void(self) -> bool:
+        return self.content is Content.CONTROL and self.data == VOID
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ class Outbox:
         self._last = 0  # the number of the newest message
         self._size = 0
         self._controls = 0
+        self._voids = 0
         self._open = False
         # On the current channel: the message that is next or being sent, what is left of its frames (the next one
         # last), and the size of those that are unacknowledged, itself included once begun.
@@ -99,7 +108,7 @@ class Outbox:
     @property
     def messages(self) -> int:
         """How many messages of the application are not acknowledged yet."""
-        return len(self._messages) - self._controls
+        return len(self._messages) - self._controls - self._voids
 
     @property
     def controls(self) -> int:
@@ -114,25 +123,51 @@ class Outbox:
     def put(self, content: Content, data: bytes) -> int:
         """Add a message; return its number."""
         self._last += 1
-        self._messages[self._last] = _Message(content, data)
-        self._count(content, len(data), 1)
+        message = self._messages[self._last] = _Message(content, data)
+        self._count(message, 1)
         return self._last
 
-    def _count(self, content: Content, size: int, change: int) -> None:
-        if content is Content.CONTROL:
+    def _count(self, message: _Message, change: int) -> None:
+        if message.is_void:
+            self._voids += change
+        elif message.content is Content.CONTROL:
             self._controls += change
         else:
-            self._size += size * change
+            self._size += len(message.data) * change
 
     def clear(self) -> range:
         """Give up all messages that are not acknowledged; return their numbers. Only while no channel is open."""
         given_up = range(self._acknowledged + 1, self._last + 1)
         self._messages.clear()
-        self._size = self._controls = 0
+        self._size = self._controls = self._voids = 0
         # For the peer they count as received from the next HELLO on, and it may say so.
         self._acknowledged = self._sent = self._last
         self.closed()
         return given_up
+
+    def withdraw(self, numbers: Collection[int]) -> list[tuple[Content, bytes]]:
+        """Take back messages that are not acknowledged, to send them elsewhere; return them in order. Only while no
+        channel is open.
+
+        The peer may have got them nevertheless. The others keep their numbers.
+        """
+        withdrawn = []
+        for number in sorted(numbers):
+            message = self._messages[number]
+            withdrawn.append((message.content, message.data))
+            self._count(message, -1)
+            self._messages[number] = _Message(Content.CONTROL, VOID)
+            self._voids += 1
+        if len(self._messages) == self._voids:
+            self.clear()
+        while self._voids and (first := self._messages[self._acknowledged + 1]).is_void:
+            self._count(first, -1)
+            del self._messages[self._acknowledged + 1]
+            # For the peer it counts as received from the next HELLO on, as in `clear`.
+            self._acknowledged += 1
+        self._sent = max(self._sent, self._acknowledged)
+        self.closed()
+        return withdrawn
 
     # --- channels -------------------------------------------------------------------------------------------------
 
@@ -195,10 +230,9 @@ class Outbox:
         newly = range(self._acknowledged + 1, sequence + 1)
         for number in newly:
             message = self._messages.pop(number)
-            size = len(message.data)
-            self._count(message.content, size, -1)
+            self._count(message, -1)
             if number < self._current or (number == self._current and self._frames):
-                self._flying_bytes -= size
+                self._flying_bytes -= len(message.data)
         self._acknowledged = max(self._acknowledged, sequence)
         if self._current <= self._acknowledged:
             # It was being sent again, and has arrived by the channel before: the peer skips what it has got of it.
