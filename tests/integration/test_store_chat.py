@@ -232,7 +232,7 @@ async def test_what_cannot_work_is_said_at_once() -> None:
         with pytest.raises(StateError):
             await store.connect_to_peer("bob")
         await store.connect_to_signaling(server.url, "alice")
-        for user_id in ("", "bob/phone", "b ob", "alice"):
+        for user_id in ("", "bob/", "bob/my phone", "b ob", "alice", "alice/phone"):
             with pytest.raises(UsageError):
                 store.send(user_id, "x")
             with pytest.raises(UsageError):

@@ -21,7 +21,7 @@ from aldis.store.store import NetworkStore
 from support.patience import PATIENCE
 from support.peers import Signal, nothing_left_behind
 from support.store_program import StoreProcess
-from support.stores import QUICK, contents, new_store, running_server, stores, until_peer, until_state
+from support.stores import QUICK, contents, device_of, new_store, running_server, stores, until_peer, until_state
 
 ENGINES = ("wrtc", "aiortc")
 SEED = bytes(range(32))
@@ -151,10 +151,9 @@ async def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
 
 async def lose_the_path(store: NetworkStore, user_id: str) -> None:
     """The engine's connection is gone, and nobody has said goodbye."""
-    peer = store._manager.find(user_id)
-    assert peer is not None
-    assert peer.path.connection is not None
-    transport = peer.path.connection._current
+    connection = device_of(store, user_id).path.connection
+    assert connection is not None
+    transport = connection._current
     assert transport is not None
     await transport._connection.close()
 

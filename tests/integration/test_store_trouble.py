@@ -49,6 +49,7 @@ from support.stores import (
     QUICK,
     CountingEngine,
     contents,
+    device_of,
     new_store,
     read,
     running_server,
@@ -133,10 +134,9 @@ async def test_the_called_side_does_not_throw_away_a_path_that_is_being_healed()
 
 def transport_to(store: NetworkStore, user_id: str) -> PeerTransport:
     """The transport of a store's connection to a peer."""
-    peer = store._manager.find(user_id)
-    assert peer is not None
-    assert peer.path.connection is not None
-    (transport,) = peer.path.connection._transports.values()
+    connection = device_of(store, user_id).path.connection
+    assert connection is not None
+    (transport,) = connection._transports.values()
     return transport
 
 
@@ -261,7 +261,7 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
             if number % 100 == 50:
                 # Break it under their hands: the engine connection goes, and nobody says goodbye.
                 await until_state(alice, "bob", PeerState.CONNECTED)
-                alice._manager.peer("bob").drop("broken by the test")
+                device_of(alice, "bob").drop("broken by the test")
         assert [message.content for message in await to_bob] == list(range(count))
         numbers = [int.from_bytes(bytes(message.content)[-4:]) for message in await to_alice]  # type: ignore[arg-type]
         assert numbers == list(range(count))

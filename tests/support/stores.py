@@ -16,9 +16,11 @@ from aldis.identity.keys import Identity
 from aldis.peer.connection import PeerState, PeerTiming
 from aldis.peer.engine import EngineConfig, EngineConnection, EngineListener
 from aldis.peer.engines.catalog import load_engine
+from aldis.protocol.addresses import DEFAULT_DEVICE, parse
 from aldis.protocol.messages import Capabilities
 from aldis.server.app import SignalingServer
 from aldis.store.messages.content import Received
+from aldis.store.peers.device import PeerDevice
 from aldis.store.state import Message, PeerView, StoreState
 from aldis.store.store import NetworkStore
 from support.patience import PATIENCE
@@ -45,12 +47,13 @@ def new_store(**options: Any) -> NetworkStore:
 
 @asynccontextmanager
 async def stores(url: str, *names: str, **options: Any) -> AsyncIterator[list[NetworkStore]]:
-    """A store for each name, connected to the server at `url`."""
+    """A store for each name or address, connected to the server at `url`."""
     async with AsyncExitStack() as stack:
         made = []
         for name in names:
             store = await stack.enter_async_context(new_store(**options))
-            await store.connect_to_signaling(url, name, backoff=SHORT)
+            user_id, device = parse(name)
+            await store.connect_to_signaling(url, user_id, device=device or DEFAULT_DEVICE, backoff=SHORT)
             made.append(store)
         yield made
 
@@ -100,6 +103,11 @@ async def read(store: NetworkStore, count: int, seconds: float = PATIENCE) -> li
 async def contents(store: NetworkStore, count: int, seconds: float = PATIENCE) -> list[Received]:
     """What the next messages say."""
     return [message.content for message in await read(store, count, seconds)]
+
+
+def device_of(store: NetworkStore, user_id: str) -> PeerDevice:
+    """A user's only device, or the one that messages go to."""
+    return store._manager.peer(user_id).device(None)
 
 
 def identities(*names: str) -> dict[str, Identity]:

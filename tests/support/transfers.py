@@ -29,6 +29,7 @@ class End:
     def __init__(self, side: Side, user_id: str) -> None:
         self.side = side
         self.user_id = user_id
+        self.name: str | None = "main"
 
     @property
     def features(self) -> list[str] | None:

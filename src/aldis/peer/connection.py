@@ -61,7 +61,7 @@ _BUSY_PAUSE: Final = 5.0  # seconds until there may be a slot for an offer that 
 
 
 class PeerConnection:
-    """The direct connection between `local` and `remote`, both user ids without device.
+    """The direct connection between `local` and one device of `remote`, both user ids without device.
 
     Make it within a running loop; feed it what signaling brings from that user (`receive`); start with `connect()` or
     wait for the other side's offer. End it with `await close()`.
@@ -78,6 +78,7 @@ class PeerConnection:
         signaling: SignalSender,
         listener: PeerListener,
         hello: Callable[[], Hello],
+        device: str | None = None,
         timing: PeerTiming | None = None,
         timers: Timers | None = None,
         slots: AttemptSlots | None = None,
@@ -85,10 +86,12 @@ class PeerConnection:
     ) -> None:
         """`config` is asked at each attempt and each ICE restart, since TURN credentials expire. `hello` is called once
         for each channel, when it has opened and the one before is gone; what it returns is sent as our first frame.
+        `device`: the one that is called; whichever registered last when None.
         `timers` and `slots` are those of the running loop unless a test brings its own."""
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._remote = remote
+        self._called = remote if device is None else f"{remote}/{device}"  # the address that offers go to
         self._engine = engine
         self._trust = trust
         self._signaling = Signaling(signaling, engine.capabilities, self._undelivered)
@@ -147,7 +150,7 @@ class PeerConnection:
     def address(self) -> str:
         """The address of the device that the current connection is with, or the bare user id when there is none."""
         transport = self._current
-        return (transport.address if transport is not None else None) or self._remote
+        return (transport.address if transport is not None else None) or self._called
 
     async def stats(self) -> EngineStats | None:
         """The path and the traffic of the current connection; None when there is none."""
@@ -340,9 +343,9 @@ class PeerConnection:
             case commands.DropConnection():
                 self._drop(transport)
             case commands.SendBye():
-                self._send_bye(command, (transport.address if transport is not None else sender) or self._remote)
+                self._send_bye(command, (transport.address if transport is not None else sender) or self._called)
             case commands.Refuse(name, reason, code, retry_after):
-                self._signaling.send_bye(sender or self._remote, name, reason, code, retry_after)
+                self._signaling.send_bye(sender or self._called, name, reason, code, retry_after)
             case _ if transport is None:
                 pass  # it could not be made
             case commands.MakeOffer(_, serial, restart):
@@ -360,7 +363,7 @@ class PeerConnection:
             case commands.SendAnswer(_, serial, sdp):
                 self._send_answer(transport, serial, sdp)
             case commands.SendCandidate(name, candidate):
-                to = transport.address or self._remote
+                to = transport.address or self._called
                 self._signaling.send_candidate(to, name, candidate)
             case commands.Probe(_, reason):
                 transport.probe(reason)
@@ -398,7 +401,7 @@ class PeerConnection:
     def _send_offer(self, transport: PeerTransport, serial: int, sdp: str) -> None:
         if transport.our_offer is None or transport.our_offer.sdp != sdp:
             transport.our_offer = Signed(sdp, self._trust.sign_offer(self._remote, transport.name, sdp), serial)
-        self._signaling.send_offer(transport.address or self._remote, transport.name, transport.our_offer, serial)
+        self._signaling.send_offer(transport.address or self._called, transport.name, transport.our_offer, serial)
 
     def _send_answer(self, transport: PeerTransport, serial: int, sdp: str) -> None:
         theirs = transport.their_offer
@@ -406,7 +409,7 @@ class PeerConnection:
         proof = self._trust.sign_answer(
             self._remote, transport.name, sdp, offer_sdp=theirs.sdp, nonce=theirs.proof.nonce
         )
-        to = transport.address or self._remote
+        to = transport.address or self._called
         self._signaling.send_answer(to, transport.name, Signed(sdp, proof), serial)
 
     def _undelivered(self, name: str, serial: int, error: AldisError) -> None:

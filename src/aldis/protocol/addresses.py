@@ -73,6 +73,14 @@ def split(address: str) -> tuple[str, str | None]:
     return user_id, (device if slash else None)
 
 
+def parse(address: object) -> tuple[str, str | None]:
+    """Split an address that an application gives; the device is None for a bare user id. Raises `InvalidAddress`."""
+    if not isinstance(address, str):
+        raise InvalidAddress(repr(address), "an address is a str")
+    user_id, device = split(address)
+    return check_user_id(user_id), None if device is None else check_device(device)
+
+
 def join(user_id: str, device: str) -> str:
     """The address of one device as the server writes it into `from`: bare for the default device."""
     return user_id if device == DEFAULT_DEVICE else f"{user_id}/{device}"

@@ -23,6 +23,14 @@ class PeerServices:
         """Whether something is under way that needs a connection."""
         return self.files.busy(peer)
 
+    def movable(self, peer: FilePeer) -> bool:
+        """Whether something waits that could as well be said to another device of the user."""
+        return self.files.movable(peer)
+
+    def moved(self, peer: FilePeer, other: FilePeer) -> None:
+        """A device is gone, and another one there: what could be said to any device is for the other one now."""
+        self.files.moved(peer, other)
+
     def connected(self, peer: FilePeer) -> None:
         """What is sent gets through, now or again."""
         self.files.connected(peer)

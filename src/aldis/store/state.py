@@ -26,13 +26,34 @@ _OF_WHICH_OURS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceView:
+    """How things stand with one device of another user; the fields are those of `PeerView`.
+
+    `online` is None while the server has not said which devices are online.
+    """
+
+    device: str
+    state: PeerState = PeerState.NEW
+    online: bool | None = None
+    round_trip_time: float | None = None
+    queued: int = 0
+    error: AldisError | None = None
+    connections: int = 0
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PeerView:
     """How things stand with one other user.
 
+    `devices`, by name: those that are online, the one that registered last first, then others that are connected or
+    have messages waiting. `state`, `round_trip_time`, `error` and `features` are those of the device that was heard
+    from last, or that the store calls.
+
     `online` is what the server says, None when it has not been asked or has not said. `round_trip_time` in seconds,
     None unless connected. `public_key` is the pinned key (32 bytes), None before the first contact. `queued` counts
-    the messages that the peer has not acknowledged yet. `error` says what went wrong last, until it goes right.
-    `connections` counts those that have opened so far, so reconnects are one less. `features` is what the peer's
+    the messages that are not acknowledged yet. `error` says what went wrong last, until it goes right. `connections`
+    counts those that have opened so far, so a device that reconnects counts again. `features` is what the peer's
     program can do beyond messages (`files`, `calls`), as it says; empty while not connected.
     """
 
@@ -45,6 +66,7 @@ class PeerView:
     error: AldisError | None = None
     connections: int = 0
     features: tuple[str, ...] = ()
+    devices: Mapping[str, DeviceView] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def fingerprint(self) -> str | None:
@@ -97,11 +119,13 @@ class StoreState:
 class Message:
     """A message that has arrived.
 
+    `sender` is the user, `device` the device of theirs: `send(f"{sender}/{device}", ...)` answers exactly this one.
     `sequence` counts the messages of one run of the sender's program to us, from 1; numbers of messages that were
     given up, or went to another device of ours, are missing.
     """
 
     sender: str
+    device: str
     content: Received
     sequence: int
 

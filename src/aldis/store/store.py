@@ -30,7 +30,7 @@ from aldis.identity.pins import MemoryPins, Pins
 from aldis.peer.connection import PeerTiming
 from aldis.peer.engine import Engine
 from aldis.peer.engines.catalog import load_engine
-from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id
+from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id, parse
 from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import IceServer
 from aldis.settings import check_methods, check_seconds, check_type
@@ -188,14 +188,15 @@ class NetworkStore:
 
     async def connect_to_peer(
         self,
-        user_id: str,
+        address: str,
         *,
         timeout: float = 30.0,  # noqa: ASYNC109 - the attempt is shared
         fingerprint: str | None = None,
     ) -> None:
-        """Return when there is a direct connection to `user_id`; from then on it is kept up, whatever happens to it.
+        """Return when there is a direct connection to a user; from then on it is kept up, whatever happens to it.
 
-        Not needed before `send`, which connects by itself. `fingerprint`, from an invitation for instance: no key with
+        `address`: `user`, so that one of the user's devices is called, or `user/device` for exactly that one. Not
+        needed before `send`, which connects by itself. `fingerprint`, from an invitation for instance: no key with
         another one will do, now or later, unless it is accepted (`accept_key`). Raises `PeerOffline`, `PeerUnknown`
         (nobody has this name), `PeerKeyChanged` (see `accept_key`), `FingerprintMismatch`, `ProofInvalid`,
         `PeerConnectionFailed` with a reason, after at most `timeout` seconds, in which the time does not count that the
@@ -204,14 +205,19 @@ class NetworkStore:
         """
         check_seconds("timeout", timeout, zero=True)
         required = None if fingerprint is None else check_fingerprint(fingerprint)
-        await self._ready().peer(user_id).connect(timeout, required)
+        user_id, device = parse(address)
+        await self._ready().peer(user_id).connect(device, timeout, required)
 
-    async def disconnect_from_peer(self, user_id: str) -> None:
-        """Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we."""
+    async def disconnect_from_peer(self, address: str) -> None:
+        """Say goodbye to all devices of a user, or to one (`user/device`). What they have not acknowledged fails. They
+        may call again, and so may we. Raises `InvalidAddress`."""
+        user_id, device = parse(address)
         peer = self._manager.find(user_id)
         if peer is not None:
             reason = "disconnect_from_peer was called"
-            await peer.close("the other side has hung up", reason, PeerConnectionFailed(user_id, reason))
+            error = PeerConnectionFailed(user_id, reason)
+            goodbyes = self._manager.leave(peer, "the other side has hung up", reason, error, device)
+            await asyncio.gather(*(asyncio.shield(goodbye) for goodbye in goodbyes))
 
     def accept_key(self, user_id: str, public_key: bytes) -> None:
         """Trust this key of a peer (32 bytes) from now on, instead of any other.
@@ -241,10 +247,12 @@ class NetworkStore:
         """End that; users with whom nothing else is going on leave the state. Raises `SignalingError`, `StateError`."""
         await self._ready().unwatch_all(user_ids)
 
-    async def stats(self, user_id: str) -> PeerStats | None:
-        """How the connection with a peer runs: its path, its traffic. None when there is none."""
+    async def stats(self, address: str) -> PeerStats | None:
+        """How the connection with a peer runs: its path, its traffic. None when there is none. `address`: `user`, for
+        the device that messages to the user go to, or `user/device`. Raises `InvalidAddress`, `StateError`."""
+        user_id, device = parse(address)
         peer = self._ready().find(user_id)
-        return None if peer is None else await peer.stats()
+        return None if peer is None else await peer.stats(device)
 
     def _open(self) -> PeerManager:
         if self._closing is not None:
@@ -259,8 +267,11 @@ class NetworkStore:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    def send(self, user_id: str, message: Sendable) -> Delivery:
+    def send(self, address: str, message: Sendable) -> Delivery:
         """Queue a message for a peer: a str as text, bytes, or a JSON value (dict, list, number, bool, None).
+
+        `address`: `user/device` for exactly this device. `user` for the device heard from last, else the one registered
+        last; the message moves to another one when that device is gone.
 
         Returns at once, also before `connect_to_signaling`: the message waits for it then. Messages arrive once and in
         order, as soon as the peer can be reached. Await the `Delivery` to know when this one has arrived, or ignore it.
@@ -268,8 +279,9 @@ class NetworkStore:
         is accepted, `TooManyPeers`, `StateError`.
         """
         manager = self._open()
+        user_id, device = parse(address)
         kind, data = content.encode(message)
-        return manager.peer(user_id).send(kind, data)
+        return manager.peer(user_id).send(device, kind, data)
 
     async def drain(self, user_id: str | None = None, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Wait until all that was sent so far (to one peer, or to all) is acknowledged.
@@ -281,8 +293,9 @@ class NetworkStore:
             check_seconds("timeout", timeout, zero=True)
         if user_id is not None:
             check_user_id(user_id)
-        # Of each peer the newest message: those before it have arrived by then, or fail with it.
-        last = [peer.messages.last for peer in peers if user_id in (None, peer.user_id)]
+        # Of each device the newest message: those before it have arrived by then, or fail with it.
+        devices = [device for peer in peers if user_id in (None, peer.user_id) for device in peer.devices]
+        last = [device.messages.last for device in devices]
         async with asyncio.timeout(timeout):
             for delivery in last:
                 if delivery is not None:
@@ -311,10 +324,11 @@ class NetworkStore:
 
     def _read(self, queued: QueuedMessage) -> Message | None:
         try:
-            return Message(queued.sender, content.decode(queued.content, queued.data), queued.sequence)
+            read = content.decode(queued.content, queued.data)
+            return Message(queued.sender, queued.device, read, queued.sequence)
         except ProtocolViolation as error:
-            _log.warning("a message of %s cannot be read: %s", queued.sender, error)
-            self._manager.unreadable(queued.sender, str(error))
+            _log.warning("a message of %s/%s cannot be read: %s", queued.sender, queued.device, error)
+            self._manager.unreadable(queued.sender, queued.device, str(error))
             return None
 
     def _mailbox_has_room(self) -> None:
@@ -323,9 +337,11 @@ class NetworkStore:
     # --- files ----------------------------------------------------------------------------------------------------
 
     async def send_file(
-        self, user_id: str, path: Path | str | os.PathLike[str], *, name: str | None = None
+        self, address: str, path: Path | str | os.PathLike[str], *, name: str | None = None
     ) -> Transfer:
         """Offer a file to a peer, under `name` or its own; it is sent when they have accepted it.
+
+        `address` as in `send`; a file that was offered to a device does not move to another one.
 
         Returns when the file has been looked at; `await` the transfer that is returned to know that it is there, or
         watch it with `subscribe`. Messages go on meanwhile. Raises `UsageError` for a file that cannot be read,
@@ -333,10 +349,12 @@ class NetworkStore:
         later is told by the transfer.
         """
         self._open()
+        user_id, device = parse(address)
         source = Path(path)
         found = await asyncio.to_thread(disk.look, source)
         manager = self._open()
-        return manager.services.files.offer(manager.peer(user_id), source, found, name)
+        recipient = manager.peer(user_id).device(device)
+        return manager.services.files.offer(recipient, source, found, name, addressed=device is not None)
 
     def on_file(self, callback: Callable[[Transfer], None]) -> Callable[[], None]:
         """Have `callback`, which must not block, called with each file that is offered: it calls `accept` or `decline`

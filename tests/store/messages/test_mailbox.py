@@ -12,7 +12,7 @@ from aldis.store.messages.mailbox import Mailbox, QueuedMessage
 
 
 def message(number: int, size: int = 1) -> QueuedMessage:
-    return QueuedMessage("bob", Content.BYTES, bytes(size), number)
+    return QueuedMessage("bob", "main", Content.BYTES, bytes(size), number)
 
 
 def box(messages: int = 3, size: int = 100) -> tuple[Mailbox, list[None]]:

@@ -41,8 +41,10 @@ class Side:
         self.timers = FakeTimers()
         self.controls: list[bytes] = []
         self.mailbox = Mailbox(self.limits.unread_messages, self.limits.unread_size, on_room=self.emptied)
+        self.user_id = name
+        self.name: str | None = "phone"
         self.talk = MessageStream(
-            name,
+            self,
             stream,
             limits=self.limits,
             path=self.path,
@@ -314,7 +316,7 @@ def test_a_control_message_may_be_answered_at_once() -> None:
         side.talk.send(Content.CONTROL, b"re: " + data)
 
     side.talk = MessageStream(
-        "bob",
+        side,
         "s",
         limits=side.limits,
         path=side.path,

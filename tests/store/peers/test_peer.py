@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from aldis.peer.connection import PeerState
 from aldis.protocol.channel import Ack, Chunk, Content, Hello
-from aldis.store.peers.peer import Peer
+from aldis.store.peers.device import PeerDevice
 from aldis.store.store import NetworkStore
 
 
-def connected(store: NetworkStore) -> Peer:
-    """A peer that is connected, as far as it was told."""
+def connected(store: NetworkStore) -> PeerDevice:
+    """A device that is connected, as far as it was told."""
     store.send("bob", "hello")
-    peer = store._manager.peer("bob")
+    peer = store._manager.peer("bob").device("phone")
     peer.channel_opened(Hello(1, "theirs", 1, ["files"]))
     peer.state_changed(PeerState.CONNECTED, None)
     return peer
@@ -20,7 +20,7 @@ def connected(store: NetworkStore) -> Peer:
 async def test_a_connection_in_place_of_another_is_told_at_once() -> None:
     async with NetworkStore() as store:
         peer = connected(store)
-        assert store.state.peers["bob"] == peer.view
+        assert store.state.peers["bob"].devices["phone"] == peer.view("phone", online=None)
         peer.channel_closed()
         peer.channel_opened(Hello(1, "theirs", 1, ["files", "calls"]))
         view = store.state.peers["bob"]

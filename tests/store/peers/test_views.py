@@ -24,6 +24,10 @@ class Viewed:
         self.looks += 1
         return PeerView(self.user_id, self.state, queued=self.queued)
 
+    @property
+    def round_trip_times(self) -> dict[str, float | None]:
+        return {}
+
 
 def watched() -> tuple[PeerViews, list[StoreState]]:
     """Views, and all states that are told."""

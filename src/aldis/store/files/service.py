@@ -1,4 +1,4 @@
-"""Files between two users: offered, accepted, sent in pieces, confirmed as they are written.
+"""Files between two devices: offered, accepted, sent in pieces, confirmed as they are written.
 
 Rules of this module:
 
@@ -62,9 +62,10 @@ _CLOSE_SECONDS: Final = 5.0  # for a disk to finish what it has begun
 
 
 class FilePeer(Protocol):
-    """A peer, as files need it."""
+    """A device of a peer, as files need it."""
 
     user_id: str
+    name: str | None  # of the device; None until it is known
 
     @property
     def features(self) -> Sequence[str] | None:
@@ -86,6 +87,7 @@ class _Job:
         self.transfer = transfer
         self.window = window
         self.announced = False  # the offer has gone out, or come in
+        self.addressed = True  # it is for this device and no other of the user
         self.found: disk.Found | None = None  # what is sent
         self.arrived = bytearray()  # what is not written yet
         self.stirred = asyncio.Event()  # there is something to do, or to end
@@ -115,15 +117,18 @@ class FileService:
 
     # --- for the application ----------------------------------------------------------------------------------------
 
-    def offer(self, peer: FilePeer, path: Path, found: disk.Found, name: str | None) -> Transfer:
-        """Offer a file that was looked at (`disk.look`). Raises `StateError`, and what `FilePeer.call` raises."""
+    def offer(
+        self, peer: FilePeer, path: Path, found: disk.Found, name: str | None, *, addressed: bool = True
+    ) -> Transfer:
+        """Offer a file that was looked at (`disk.look`); unless `addressed`, another device of the user will do as well
+        while this one has not heard of it. Raises `StateError`, and what `FilePeer.call` raises."""
         if self._closed:
             raise StateError("the store was closed meanwhile")
         made, shown = new_id(os.urandom(ID_BYTES)), safe_name(name or path.name)
         transfer = Transfer(self, peer.user_id, made, "out", shown, found.size, safe_mime(found.mime))
         transfer.offered(path)
         job = self._add(peer, transfer, SendWindow(found.size))
-        job.found = found
+        job.found, job.addressed = found, addressed
         try:
             peer.call()
         except AldisError:
@@ -166,6 +171,18 @@ class FileService:
         """Whether a connection with this peer is needed. An offer that nobody has answered needs none: else strangers
         could make us call them."""
         return any(job.is_running() or job.transfer.direction == "out" for job in self._of(peer))
+
+    def movable(self, peer: FilePeer) -> bool:
+        """Whether something was not offered yet, and is not for exactly this device."""
+        return any(_is_movable(job) for job in self._of(peer))
+
+    def moved(self, peer: FilePeer, other: FilePeer) -> None:
+        """Offer to the other device what was not offered to this one."""
+        for job in [job for job in self._of(peer) if _is_movable(job)]:
+            self._remove(job)
+            job.peer = other
+            self._open[job.transfer] = self._jobs.setdefault(other, {})[job.transfer.id] = job
+        self._announce(other)
 
     def connected(self, peer: FilePeer) -> None:
         """The peer is connected, now or again."""
@@ -228,6 +245,7 @@ class FileService:
             elif announced < MAX_OPEN:
                 announced += 1
                 job.announced = True
+                transfer.device = peer.name
                 self._tell(job, FileOffer(transfer.id, transfer.name, transfer.size, transfer.mime))
 
     async def _read(self, job: _Job, window: SendWindow) -> None:
@@ -292,6 +310,7 @@ class FileService:
             return
         name, mime = safe_name(offer.name), safe_mime(offer.mime)
         transfer = Transfer(self, peer.user_id, offer.id, "in", name, offer.size, mime)
+        transfer.device = peer.name
         self._add(peer, transfer, ReceiveWindow(offer.size)).announced = True
         self._on_file.tell(transfer)
 
@@ -410,6 +429,10 @@ class FileService:
         if not jobs:
             del self._jobs[job.peer]
         return True
+
+
+def _is_movable(job: _Job) -> bool:
+    return job.is_open() and not (job.announced or job.addressed)
 
 
 def _words(what: str, reason: str) -> str:

@@ -79,8 +79,9 @@ class Transfer:
     `await` it: it returns when the file is there, whole and written at the recipient, and raises `TransferFailed` (or
     `FeatureMissing`) when it will not be. Cancelling the wait cancels nothing else; not awaiting is fine.
 
-    `id`: its name between the two programs. `user_id`: the other user. `direction`: `out` or `in`. `name`: that of
-    the file, safe to be used in a folder. `size` in bytes. `mime`: the type of the content, as the sender says.
+    `id`: its name between the two programs. `user_id`: the other user, `device`: their device, None before the file was
+    offered to one. `direction`: `out` or `in`. `name`: that of the file, safe to be used in a folder. `size` in bytes.
+    `mime`: the type of the content, as the sender says.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Transfer:
     ) -> None:
         self.id = transfer_id
         self.user_id = user_id
+        self.device: str | None = None
         self.direction = direction
         self.name = name
         self.size = size

@@ -15,13 +15,15 @@ class Delivery:
     """The delivery of one message. `await` it: it returns when the peer has acknowledged the message, and raises
     `DeliveryFailed` when that will not happen any more. Cancelling the wait cancels nothing else.
 
-    `user_id` and `sequence` name the message: its recipient, and its number among those sent to them.
+    `user_id` and `device` say to whom the message was sent; the device is None when it was sent to the user. `sequence`
+    is its number among the messages to the device that it goes to. It changes when the message moves to another one.
     """
 
-    __slots__ = ("_done", "_reason", "_waiters", "sequence", "user_id")
+    __slots__ = ("_done", "_reason", "_waiters", "device", "sequence", "user_id")
 
-    def __init__(self, user_id: str, sequence: int) -> None:
+    def __init__(self, user_id: str, sequence: int, device: str | None = None) -> None:
         self.user_id = user_id
+        self.device = device
         self.sequence = sequence
         self._done = False
         self._reason: str | None = None

@@ -17,10 +17,11 @@ from aldis.store.subscriptions import Callbacks
 class QueuedMessage:
     """A message as it waits for the application: still in bytes, since JSON takes 20 times the room once it is read."""
 
-    __slots__ = ("content", "data", "sender", "sequence")
+    __slots__ = ("content", "data", "device", "sender", "sequence")
 
-    def __init__(self, sender: str, content: Content, data: bytes, sequence: int) -> None:
+    def __init__(self, sender: str, device: str, content: Content, data: bytes, sequence: int) -> None:
         self.sender = sender
+        self.device = device
         self.content = content
         self.data = data
         self.sequence = sequence

@@ -1,4 +1,4 @@
-"""The messages between us and one peer: what `outbox` and `inbox` decide, carried out on a path.
+"""The messages between us and one device of a peer: what `outbox` and `inbox` decide, carried out on a path.
 
 Rules of this module:
 
@@ -11,20 +11,23 @@ Rules of this module:
   the application's queues, and have a limit of their own.
 * Nothing here waits: everything happens within the calls of the path, the application and the mailbox.
 
+* Messages that were sent to the user, and not to this device, can be taken back and sent to another one (`withdraw`,
+  `take_over`).
+
 It does not know how a path comes about, nor when there should be one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from aldis.errors import QueueFull
 from aldis.peer.transport import Timer, Timers
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, encode_ack
 from aldis.protocol.names import FILES
 from aldis.store.messages.delivery import Delivery
-from aldis.store.messages.inbox import Inbox
+from aldis.store.messages.inbox import Arrived, Inbox
 from aldis.store.messages.mailbox import QueuedMessage
 from aldis.store.messages.outbox import Outbox
 from aldis.store.state import StoreLimits
@@ -58,12 +61,22 @@ class Recipient(Protocol):
         """Take in a message."""
 
 
+Withdrawn: TypeAlias = list[tuple[Delivery, Content, bytes]]
+
+
+class StreamOwner(Protocol):
+    """The device."""
+
+    user_id: str
+    name: str | None  # None until it is known; nothing comes from it before
+
+
 class MessageStream:
-    """What is said to and by one peer."""
+    """What is said to and by one device."""
 
     def __init__(
         self,
-        user_id: str,
+        owner: StreamOwner,
         stream: str,
         *,
         limits: StoreLimits,
@@ -73,7 +86,7 @@ class MessageStream:
         timers: Timers,
     ) -> None:
         """`control` is given each control message that arrives; it must not raise."""
-        self._user_id = user_id
+        self._owner = owner
         self._limits = limits
         self._path = path
         self._recipient = recipient
@@ -82,6 +95,7 @@ class MessageStream:
         self._outbox = Outbox(stream)
         self._inbox = Inbox()
         self._deliveries: dict[int, Delivery] = {}
+        self._movable: dict[int, None] = {}  # the numbers of those that are for any device of the user, in order
         self._last: Delivery | None = None  # of the application's messages
         self._acknowledging: Timer | None = None
 
@@ -93,12 +107,19 @@ class MessageStream:
         return self._outbox.messages
 
     @property
+    def their_stream(self) -> str | None:
+        """The stream of the program that was connected last; None before the first."""
+        position = self._inbox.position()
+        return None if position is None else position.stream
+
+    @property
     def last(self) -> Delivery | None:
         """The delivery of the newest of these messages; all others come before it, or fail with it."""
         return self._last if self.queued else None
 
-    def send(self, content: Content, data: bytes) -> Delivery:
-        """Queue a message, and send it when it is its turn. Raises `QueueFull`."""
+    def send(self, content: Content, data: bytes, *, addressed: bool = False) -> Delivery:
+        """Queue a message, and send it when it is its turn. `addressed`: it is for this device and no other. Raises
+        `QueueFull`."""
         waiting, size = self._outbox.messages, self._outbox.size
         if content is Content.CONTROL:
             waiting = self._outbox.controls
@@ -106,17 +127,44 @@ class MessageStream:
         else:
             full = waiting >= self._limits.queue_messages or size + len(data) > self._limits.queue_size
         if waiting and full:
-            raise QueueFull(self._user_id, waiting, size)
-        delivery = Delivery(self._user_id, self._outbox.put(content, data))
-        self._deliveries[delivery.sequence] = delivery
+            raise QueueFull(self._owner.user_id, waiting, size)
+        number = self._outbox.put(content, data)
+        delivery = Delivery(self._owner.user_id, number, self._owner.name if addressed else None)
+        self._deliveries[number] = delivery
         if content is not Content.CONTROL:
             self._last = delivery
+            if not addressed:
+                self._movable[number] = None
         self.pump()
         return delivery
+
+    @property
+    def movable(self) -> int:
+        """How many messages `withdraw` would take back."""
+        return len(self._movable)
+
+    def withdraw(self) -> Withdrawn:
+        """Take back all messages that are not acknowledged and were sent to the user. Only while no channel is open."""
+        numbers = list(self._movable)
+        contents = self._outbox.withdraw(numbers)
+        taken = [(self._deliveries.pop(number), *content) for number, content in zip(numbers, contents, strict=True)]
+        self._movable.clear()
+        left = [delivery for delivery in self._deliveries.values() if delivery.device is not None]
+        self._last = left[-1] if left else None
+        return taken
+
+    def take_over(self, withdrawn: Withdrawn) -> None:
+        """Send what was taken back from another device. The limits do not count: it was accepted before."""
+        for delivery, content, data in withdrawn:
+            delivery.sequence = number = self._outbox.put(content, data)
+            self._deliveries[number] = self._last = delivery
+            self._movable[number] = None
+        self.pump()
 
     def fail(self, reason: str) -> None:
         """Give up all messages that are not acknowledged. Only while no channel is open."""
         self._outbox.clear()
+        self._movable.clear()
         deliveries, self._deliveries = self._deliveries, {}
         for delivery in deliveries.values():
             delivery.fail(reason)
@@ -137,8 +185,8 @@ class MessageStream:
     def opened(self, hello: Hello) -> bool:
         """A channel is open; `hello` is the other side's. Raises `ProtocolViolation`.
 
-        True when the other side is not the one that was there before (started anew, or another device): what was
-        under way between the two, beyond messages, is over.
+        True when the other side is not the program that was there before: what was under way between the two, beyond
+        messages, is over.
         """
         before = self._inbox.position()
         self._inbox.opened(hello)
@@ -170,7 +218,10 @@ class MessageStream:
 
     def _delivered(self, sequences: range) -> None:
         for sequence in sequences:
-            self._deliveries.pop(sequence).succeed()
+            self._movable.pop(sequence, None)
+            delivery = self._deliveries.pop(sequence, None)
+            if delivery is not None:  # else a void
+                delivery.succeed()
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
@@ -193,11 +244,16 @@ class MessageStream:
             if first.content is Content.CONTROL:
                 self._control(first.data)
             else:
-                self._recipient.put(QueuedMessage(self._user_id, first.content, first.data, first.sequence))
+                self._put(first)
         if self._inbox.unconfirmed >= ACK_MESSAGES:
             self.flush()
         elif self._inbox.unconfirmed and self._acknowledging is None:
             self._acknowledging = self._timers.call_later(ACK_SECONDS, self._flush_later)
+
+    def _put(self, first: Arrived) -> None:
+        device = self._owner.name
+        assert device is not None  # a device that has sent something has said which one it is  # noqa: S101
+        self._recipient.put(QueuedMessage(self._owner.user_id, device, first.content, first.data, first.sequence))
 
     def let_go(self) -> None:
         """Forget what has arrived and is not handed over; it will come again. Only while no channel is open."""

@@ -68,7 +68,7 @@ class Admission:
             peer = self._make(user_id)
         except TooManyPeers as error:
             _log.warning("a call from %s is refused: %s", user_id, error)
-            self.refuse(offer, "too many peers", RefusalCode.TOO_MANY_PEERS, _PEERS_PAUSE)
+            self.refuse_for_room(offer)
             return None
         except UsageError as error:  # a name that breaks the rules: no honest server has admitted it
             _log.warning("a call is refused: %s", error)
@@ -89,6 +89,10 @@ class Admission:
         except Exception:  # noqa: BLE001 - whatever an application's callback raises is its own fault: nobody gets in
             _log.exception("the accept callback raised on %s", user_id)
             return False
+
+    def refuse_for_room(self, offer: OfferReceived) -> None:
+        """Tell a caller that there are too many peers, or too many devices of the user."""
+        self.refuse(offer, "too many peers", RefusalCode.TOO_MANY_PEERS, _PEERS_PAUSE)
 
     def refuse(
         self,

@@ -1,7 +1,7 @@
 """Which device of a user gets what is sent to the user.
 
-Rules: the device heard from last, as long as it is there; else the one that registered last. A device is gone when the
-server does not list it any more, because it has unregistered or lost its resume window, and it is not connected with us.
+Rules: the device heard from last, as long as it is there; else the one that registered last. A device is gone when it
+is not connected with us and the server does not list it any more: it has unregistered, or lost its resume window.
 
 Pure: no I/O, no clock. It does not know what is sent, nor how a device is reached.
 """

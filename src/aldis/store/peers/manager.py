@@ -37,6 +37,7 @@ from aldis.store.files.transfer import Transfer
 from aldis.store.messages.control import decode_control
 from aldis.store.messages.mailbox import Mailbox
 from aldis.store.peers.admission import Accept
+from aldis.store.peers.device import PeerDevice
 from aldis.store.peers.peer import Peer
 from aldis.store.peers.pinning import DirectoryPins
 from aldis.store.peers.presence import PeerPresence
@@ -111,7 +112,7 @@ class PeerManager:
         """We have this name. Something may have been sent to it before it was ours."""
         peer = self._peers.get(user_id)
         if peer is not None:
-            self.spawn(peer.close("", _OURSELVES, UsageError(_OURSELVES)), f"leave {user_id}")
+            self.leave(peer, "", _OURSELVES, UsageError(_OURSELVES))
             self._forget(peer)
             self.publish()
 
@@ -121,8 +122,7 @@ class PeerManager:
         if self.signaling is not None:
             self.signaling.stop()
         for peer in self._peers.values():
-            leaving = peer.close("the other side has left", "the store was closed", StateError("the store was closed"))
-            self.spawn(leaving, f"leave {peer.user_id}")
+            self.leave(peer, "the other side has left", "the store was closed", StateError("the store was closed"))
         await self.services.close()
         if self._pulse_timer is not None:
             self._pulse_timer.cancel()
@@ -130,6 +130,14 @@ class PeerManager:
         if self.signaling is not None:
             await self.signaling.close(_CLOSE_SECONDS)
         self.publish()
+
+    def leave(
+        self, peer: Peer, farewell: str, reason: str, error: AldisError, device: str | None = None
+    ) -> list[asyncio.Task[None]]:
+        """End everything with a peer, or a device of it: it is told `farewell`, what waits for it fails for `reason`,
+        and calls that wait get `error`. Returns the tasks that say goodbye."""
+        found = peer.devices if device is None else [each for each in peer.devices if each.name == device]
+        return [self.spawn(each.close(farewell, reason, error), f"leave {each.address}") for each in found]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -190,7 +198,7 @@ class PeerManager:
             raise TooManyPeers(limit)
         peer = min(idle, key=lambda peer: (not peer.stranger, peer.touched))
         peer.hang_up("forgotten")
-        self.services.ended(peer, PeerConnectionFailed(peer.user_id, "there are too many peers"))
+        peer.over(PeerConnectionFailed(peer.user_id, "there are too many peers"))
         self._forget(peer)
         presence = peer.presence
         if presence.shown:
@@ -269,15 +277,20 @@ class PeerManager:
 
     def hand_over(self) -> None:
         """The mailbox has room: give it what waits."""
-        for peer in self.peers:
-            if peer.messages.waiting:
-                peer.messages.hand_over()
+        for device in self._devices:
+            if device.messages.waiting:
+                device.messages.hand_over()
 
-    def unreadable(self, user_id: str, reason: str) -> None:
-        """A message of a peer is not what it says it is."""
+    @property
+    def _devices(self) -> list[PeerDevice]:
+        return [device for peer in self.peers for device in peer.devices]
+
+    def unreadable(self, user_id: str, device: str, reason: str) -> None:
+        """A message of a device is not what it says it is."""
         peer = self._peers.get(user_id)
-        if peer is not None and not self._closed:
-            peer.broke(reason)
+        found = None if peer is None else peer.find_device(device)
+        if found is not None and not self._closed:
+            found.broke(reason)
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -293,9 +306,7 @@ class PeerManager:
 
     def _pulse(self) -> None:
         for peer in list(self.peers):
-            # A view is not made for each peer each second: nearly all of them would be the same as before.
-            if self.views.round_trip_time(peer) != peer.round_trip_time:
-                self.views.counted(peer)
+            self.views.measured(peer)
         self._pulse_soon()
 
     def _pulse_soon(self) -> None:
@@ -345,10 +356,12 @@ class PeerManager:
             _log.warning("the key of %s is not shown: %s", user_id, error)
             return None
 
-    def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
+    def connection(
+        self, user_id: str, device: str | None, listener: PeerListener, hello: Callable[[], Hello]
+    ) -> PeerConnection:
         if self.signaling is None:
             raise StateError("connect_to_signaling comes first")
-        return self.signaling.connection(user_id, listener, hello)
+        return self.signaling.connection(user_id, device, listener, hello)
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         return self._tasks.spawn(work, name)
@@ -361,14 +374,16 @@ class PeerManager:
         self._arriving += size
         if self._arriving <= self.limits.arriving_size:
             return
-        self._arriving = sum(peer.messages.arriving for peer in self._peers.values())
+        devices = self._devices
+        self._arriving = sum(device.messages.arriving for device in devices)
         if self._arriving > self.limits.arriving_size:
-            peer = max(self._peers.values(), key=lambda peer: peer.messages.arriving)
-            self._arriving -= peer.messages.arriving
-            _log.warning("%s has sent more than there is room for", peer.user_id)
-            peer.let_go("it has sent more than there is room for; it will be sent again")
+            most = max(devices, key=lambda device: device.messages.arriving)
+            self._arriving -= most.messages.arriving
+            _log.warning("%s has sent more than there is room for", most.address)
+            most.let_go("it has sent more than there is room for; it will be sent again")
 
-    def control_received(self, peer: Peer, data: bytes) -> None:
+    def control_received(self, device: PeerDevice, data: bytes) -> None:
         control = None if self._closed else decode_control(data)
-        if control is not None and self._peers.get(peer.user_id) is peer:
-            self.services.received(peer, control)
+        peer = self._peers.get(device.user_id)
+        if control is not None and peer is not None and peer.find_device(device.name) is device:
+            self.services.received(device, control)

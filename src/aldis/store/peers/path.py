@@ -1,7 +1,7 @@
-"""The direct path to one peer: the connection that there is, or is in the making, and how it stands.
+"""The direct path to one device of a peer: the connection that there is, or is in the making, and how it stands.
 
-Rules: a path outlives its connections. The peer hears of one at a time, and nothing more of one that was let go of. It
-does not know when there should be a connection, nor what is sent on it.
+Rules: a path outlives its connections. The device hears of one at a time, and nothing more of one that was let go of.
+It does not know when there should be a connection, nor what is sent on it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from aldis.store.messages.stream import MessageStream
 class PathContext(Protocol):
     """What a path needs of the store."""
 
-    def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
-        """Make a connection."""
+    def connection(
+        self, user_id: str, device: str | None, listener: PeerListener, hello: Callable[[], Hello]
+    ) -> PeerConnection:
+        """Make a connection with a device, or whichever one registered last."""
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         """Start a task that the store owns."""
 
 
 class PathOwner(PeerListener, Protocol):
-    """The peer."""
+    """The device."""
 
     user_id: str
+    name: str | None
 
     @property
     def messages(self) -> MessageStream:
@@ -36,13 +39,13 @@ class PathOwner(PeerListener, Protocol):
 
 
 class DirectPath:
-    """What connects us with one peer."""
+    """What connects us with one device."""
 
     def __init__(self, owner: PathOwner, context: PathContext) -> None:
         self._owner = owner
         self._context = context
         self.connection: PeerConnection | None = None
-        self.told = PeerState.NEW  # how it stood when the peer was told last
+        self.told = PeerState.NEW  # how it stood when the device was told last
 
     @property
     def state(self) -> PeerState:
@@ -62,7 +65,8 @@ class DirectPath:
             def hello() -> Hello:
                 return messages.hello() if self.connection is connection else messages.greeting()
 
-            connection = self.connection = self._context.connection(self._owner.user_id, self._owner, hello)
+            owner = self._owner
+            connection = self.connection = self._context.connection(owner.user_id, owner.name, owner, hello)
         return self.connection
 
     def send_frame(self, frame: bytes) -> bool:

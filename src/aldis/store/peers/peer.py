@@ -1,83 +1,38 @@
-"""All that a store keeps of one peer: its messages, the dialer, the path, and what the server says of it.
+"""All that a store keeps of one peer, a user: its devices, the key, and what the server says of it.
 
 Rules of this module:
 
-* A peer outlives its connections (`path`), and the login.
-* A peer that breaks the protocol loses the connection, and nothing else: what it has sent before stands.
-* What a peer may ask of the store is in `PeerContext`; it knows of no other peer.
+* Each device has a session of its own (`device`), so two devices of one user do not disturb each other.
+* What is sent to the user goes to one device (`choice`). It moves to another one only when its own is gone, and never
+  when it was sent to exactly that device.
+* A peer outlives its connections, and the login. It knows of no other peer.
 """
 
 from __future__ import annotations
 
-import logging
-import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, Protocol
 
-from aldis.client.backoff import Backoff
-from aldis.client.events import (
-    AnswerReceived,
-    ByeReceived,
-    CandidateReceived,
-    OfferReceived,
-    PresenceChanged,
-)
-from aldis.errors import (
-    AldisError,
-    PeerConnectionFailed,
-    PeerKeyChanged,
-    PeerOffline,
-    PeerUnknown,
-    ProtocolViolation,
-)
-from aldis.peer.connection import Failure, PeerState
-from aldis.peer.transport import Timers
-from aldis.protocol.channel import Ack, Chunk, Content, Hello
+from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived, PresenceChanged
+from aldis.errors import AldisError, PeerConnectionFailed, PeerKeyChanged, PeerOffline, TooManyPeers
+from aldis.peer.connection import PeerState
+from aldis.protocol.channel import Content
 from aldis.store.messages.delivery import Delivery
-from aldis.store.messages.stream import MessageStream, Recipient
-from aldis.store.peers.dialer import Dialer
-from aldis.store.peers.path import DirectPath, PathContext
+from aldis.store.peers.choice import choose, gone
+from aldis.store.peers.device import DeviceContext, PeerDevice
 from aldis.store.peers.presence import Directory, PeerPresence
 from aldis.store.peers.views import PeerViews
-from aldis.store.services import PeerServices
-from aldis.store.state import PeerStats, PeerView, StoreLimits, peer_stats
+from aldis.store.state import DeviceView, PeerStats, PeerView
 
-_log = logging.getLogger(__name__)
-
-# Of what the peer's program says that it can do; this version knows of two things, with short names.
-MAX_FEATURES: Final = 16
-MAX_FEATURE: Final = 32
-_STREAM_BYTES: Final = 16
+# A user has at most 16 devices online. The others are those that have left, and may come back with the same program.
+MAX_DEVICES: Final = 32
 
 
-class PeerContext(PathContext, Directory, Protocol):
+class PeerContext(DeviceContext, Directory, Protocol):
     """What a peer needs of the store that it belongs to."""
 
     views: PeerViews  # is told when something in `Peer.view` may have changed
-    services: PeerServices  # what goes on with peers beyond messages
-
-    @property
-    def limits(self) -> StoreLimits:
-        """How much may be kept."""
-
-    @property
-    def backoff(self) -> Backoff:
-        """The pauses between calls."""
-
-    @property
-    def mailbox(self) -> Recipient:
-        """Where messages go."""
-
-    @property
-    def timers(self) -> Timers:
-        """Time."""
-
-    @property
-    def registered(self) -> bool:
-        """Whether the server can be asked."""
-
-    @property
-    def ended(self) -> AldisError | None:
-        """Why the server will never be there again, or None."""
 
     def require(self, user_id: str, fingerprint: str) -> None:
         """Refuse all keys with another fingerprint. Raises `FingerprintMismatch` when such a one is pinned, and
@@ -85,15 +40,6 @@ class PeerContext(PathContext, Directory, Protocol):
 
     def pinned(self, user_id: str) -> bytes | None:
         """The key that is pinned, to be shown; None, too, when that cannot be read."""
-
-    def random(self) -> float:
-        """A number evenly from 0 to 1."""
-
-    def arrived(self, size: int) -> None:
-        """So many bytes of a message have come."""
-
-    def control_received(self, peer: Peer, data: bytes) -> None:
-        """The peer's store says something. Raises `ProtocolViolation`."""
 
 
 class Peer:
@@ -104,344 +50,329 @@ class Peer:
         self.presence = presence
         self.known = False  # it is a peer, and takes the place of one; else a user whom the application watches
         self.stranger = True  # they have come by themselves: the application has neither called nor written
-        self.kept = False  # the application has asked for a connection, and had it
         self.admitted: bytes | None = None  # the key with which the application lets the peer in
         self.touched = 0.0  # when something happened here last
         self.blocked: PeerKeyChanged | None = None  # nothing is delivered before a person has accepted the new key
-        self._features: tuple[str, ...] = ()  # what the peer's program can do, as it has said last
         self._context = context
-        self._asking = 0
-        self._error: AldisError | None = None
         self._key = context.pinned(user_id)
-        self._connections = 0
-        self.path = DirectPath(self, context)
-        self.messages = MessageStream(
-            user_id,
-            secrets.token_urlsafe(_STREAM_BYTES),
-            limits=context.limits,
-            path=self.path,
-            recipient=context.mailbox,
-            control=self._control_received,
-            timers=context.timers,
-        )
-        self.dialer = Dialer(
-            self, backoff=context.backoff, timers=context.timers, random=context.random, spawn=context.spawn
-        )
+        self._connections = 0  # of all devices so far
+        self._heard = 0  # counts what was heard, to tell which device was heard from last
+        self._devices: dict[str, PeerDevice] = {}
+        self._nameless: PeerDevice | None = None  # the device to call, until it is known which one that is
+        self._current: PeerDevice | None = None  # the device that was chosen last
+        self._chosen = False  # whether `_current` is still the right one
+
+    # --- devices --------------------------------------------------------------------------------------------------
+
+    @property
+    def devices(self) -> list[PeerDevice]:
+        """All devices, also one whose name is not known yet."""
+        return [*self._devices.values(), *([] if self._nameless is None else [self._nameless])]
+
+    def device(self, name: str | None) -> PeerDevice:
+        """A device, made if need be; for None the one that gets what is sent to the user. Raises `TooManyPeers`."""
+        return self._target() if name is None else self._devices.get(name) or self._add(name)
+
+    def find_device(self, name: str | None) -> PeerDevice | None:
+        """A device, if there is one; for None the one that was chosen last for what is sent to the user."""
+        return self._current if name is None else self._devices.get(name)
+
+    def _target(self) -> PeerDevice:
+        if self._current is None or not self._chosen:
+            self._current = self._choose()
+            self._chosen = True
+        return self._current
+
+    def _choose(self) -> PeerDevice:
+        heard = sorted((device for device in self._devices.values() if device.heard), key=lambda each: -each.heard)
+        names = [device.name for device in heard if device.name is not None]
+        current = None if self._current is None else self._current.name
+        name = choose(names, self._listed, self._connected, current)
+        if name is None:
+            if self._nameless is None:
+                self._nameless = PeerDevice(None, self, self._context)
+            return self._nameless
+        try:
+            return self._meet(name)
+        except TooManyPeers:
+            if self._current is None:
+                raise
+            return self._current
+
+    def _meet(self, name: str) -> PeerDevice:
+        """A device that nobody has asked for by its name. So it may be the one that was meant by the user's."""
+        device = self._devices.get(name)
+        if device is None:
+            device = self._add(name, self._nameless)
+            self._nameless = None
+        return device
+
+    def _add(self, name: str, device: PeerDevice | None = None) -> PeerDevice:
+        if len(self._devices) >= MAX_DEVICES:
+            self._forget_one()
+        if device is None:
+            device = PeerDevice(name, self, self._context)
+        device.name = name
+        self._devices[name] = device
+        return device
+
+    def _forget_one(self) -> None:
+        """Forget a device that has left. Nothing says any more which of its messages have arrived."""
+        idle = [each for each in self._devices.values() if each.idle and each is not self._current]
+        if not idle:
+            raise TooManyPeers(MAX_DEVICES)
+        device = min(idle, key=lambda each: each.touched)
+        device.over(PeerConnectionFailed(self.user_id, "there are too many devices"))
+        assert device.name is not None  # it was in the table  # noqa: S101
+        del self._devices[device.name]
+
+    @property
+    def _listed(self) -> tuple[str, ...] | None:
+        """The devices that the server lists now; None while that is not known."""
+        presence = self.presence
+        return presence.devices if self._context.registered and presence.is_current else None
+
+    @property
+    def _connected(self) -> list[str]:
+        return [name for name, device in self._devices.items() if device.state is PeerState.CONNECTED]
+
+    def _is_gone(self, device: PeerDevice) -> bool:
+        return device.name is not None and gone(device.name, self._listed, self._connected)
+
+    def _settle(self, *, besides: PeerDevice | None = None) -> None:
+        """Move what waits for devices that are gone to one that is there."""
+        self._chosen = False
+        nameless = self._nameless
+        if nameless is not None and nameless is not besides:
+            target = self._target()  # the nameless one itself, which may have its name by now
+            if target is not nameless:
+                self._nameless = None
+                self._move(nameless, target)
+        for device in list(self._devices.values()):
+            if device is not besides and device.movable and self._is_gone(device):
+                target = self._target()
+                if target is not device and not self._is_gone(target):
+                    self._move(device, target)
+
+    def _move(self, device: PeerDevice, target: PeerDevice) -> None:
+        device.move_to(target)
+        self.counted()
 
     # --- for the store --------------------------------------------------------------------------------------------
 
     @property
     def wanted(self) -> bool:
         """Whether there should be a connection."""
-        return self.kept or self._asking > 0 or self.messages.queued > 0 or self._context.services.busy(self)
+        return any(device.wanted for device in self.devices)
 
     @property
     def idle(self) -> bool:
         """Whether it may be forgotten to make place for another peer."""
-        quiet = not (self.path.connected or self.state is PeerState.CONNECTING)
-        return quiet and not (self.wanted or self.messages.waiting)
+        return all(device.idle for device in self.devices)
 
     @property
-    def features(self) -> tuple[str, ...] | None:
-        """What the peer's program can do; None while nothing gets through to it."""
-        return self._features if self.state is PeerState.CONNECTED else None
+    def waiting(self) -> bool:
+        """Whether a whole message waits for room in the mailbox."""
+        return any(device.messages.waiting for device in self.devices)
 
     @property
-    def round_trip_time(self) -> float | None:
-        """Seconds, or None while the peer is not connected or nothing was measured."""
-        connection = self.path.connection if self.path.told is PeerState.CONNECTED else None
-        return None if connection is None else connection.round_trip_time
+    def round_trip_times(self) -> dict[str, float | None]:
+        """By device, in seconds."""
+        return {name: device.round_trip_time for name, device in self._devices.items()}
 
     @property
     def view(self) -> PeerView:
         """The peer as the application sees it."""
+        current = self._current
         return PeerView(
             user_id=self.user_id,
-            state=self.path.told,
+            state=PeerState.NEW if current is None else current.path.told,
             online=self.presence.online,
-            round_trip_time=self.round_trip_time,
+            round_trip_time=None if current is None else current.round_trip_time,
             public_key=self._key,
-            queued=self.messages.queued,
-            error=self._error,
+            queued=sum(device.messages.queued for device in self.devices),
+            error=self.blocked or (None if current is None else current.error),
             connections=self._connections,
-            features=self.features or (),
+            features=() if current is None else current.features or (),
+            devices=self._device_views(),
         )
+
+    def _device_views(self) -> Mapping[str, DeviceView]:
+        presence = self.presence
+        known = presence.online is not None
+        shown = [*presence.devices, *(name for name, device in self._devices.items() if device.shown)]
+        views = {}
+        for name in dict.fromkeys(shown):
+            online = name in presence.devices if known else None
+            device = self._devices.get(name)
+            views[name] = DeviceView(name, online=online) if device is None else device.view(name, online=online)
+        return MappingProxyType(views)
 
     def load_pin(self) -> None:
         """It is known now whose directory counts: show the key that is pinned there."""
         self._key = self._context.pinned(self.user_id)
         self._context.views.changed(self)
 
-    async def stats(self) -> PeerStats | None:
-        """The path and the traffic; None when there is no connection."""
-        connection = self.path.connection
-        found = None if connection is None else await connection.stats()
-        return None if connection is None or found is None else peer_stats(found, connection.round_trip_time)
+    async def stats(self, name: str | None) -> PeerStats | None:
+        """The path and the traffic of a device; None when there is no connection."""
+        device = self.find_device(name)
+        return None if device is None else await device.stats()
 
-    async def connect(self, seconds: float, fingerprint: str | None) -> None:
-        """Return when the peer is connected. Raises `PeerError`, `IdentityError`, `StateError`, and why the server is
-        gone for good."""
-        self._check()
-        self.stranger = False
+    async def connect(self, name: str | None, seconds: float, fingerprint: str | None) -> None:
+        """Return when the device is connected, or for None the one that the choice falls on. Raises `PeerError`,
+        `IdentityError`, `StateError`, `TooManyPeers`, and why the server is gone for good."""
+        device = self.device(name)
+        self.check(device)
+        self.contacted()
         if fingerprint is not None:
             self._context.require(self.user_id, fingerprint)
-        self._asking += 1
-        try:
-            await self.dialer.connected(seconds)
-            self.kept = True
-        finally:
-            self._asking -= 1
-            self.dialer.reconsider()
-            self._changed()
+        began = self._context.timers.time()
+        left = seconds
+        while True:
+            try:
+                return await device.connect(left, addressed=name is not None)
+            except PeerOffline:
+                before, device = device, self.device(name)
+                if device is before:
+                    raise
+                left = max(began + seconds - self._context.timers.time(), 0.0)
 
-    def send(self, content: Content, data: bytes) -> Delivery:
-        """Queue a message. Raises `QueueFull`, `PeerKeyChanged` until the new key is accepted, and why the server is
-        gone for good where it would be needed."""
-        self._check()
-        delivery = self.messages.send(content, data)
-        self.stranger = False
-        if self.state is not PeerState.CONNECTED:
-            self.dialer.queued()
-        self._counted()
-        return delivery
+    def send(self, name: str | None, content: Content, data: bytes) -> Delivery:
+        """Queue a message for a device, or for None the one that the choice falls on. Raises `QueueFull`,
+        `TooManyPeers`, `PeerKeyChanged` until the new key is accepted, and why the server is gone for good where it
+        would be needed."""
+        device = self.device(name)
+        self.check(device)
+        self.contacted()
+        return device.send(content, data, addressed=name is not None)
 
-    def send_control(self, data: bytes) -> Delivery:
-        """Queue a control message. Raises as `send` does; nobody is called for it."""
-        self._check()
-        return self.messages.send(Content.CONTROL, data)
-
-    def call(self) -> None:
-        """There is a new reason to be connected. Raises as `send` does."""
-        self._check()
-        self.stranger = False
-        if self.state is not PeerState.CONNECTED:
-            self.dialer.queued()
-
-    def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> bool:
-        """Take in what the peer says through the server; False when it is meant for a connection that is gone."""
-        connection = self.path.connection
-        if not isinstance(event, OfferReceived) and connection is None:
+    def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived, name: str) -> bool:
+        """Take in what a device says through the server; False when it is meant for a connection that is gone. Raises
+        `TooManyPeers` for an offer."""
+        device = self._meet(name) if isinstance(event, OfferReceived) else self._devices.get(name)
+        if device is None:
             return False
-        if isinstance(event, AnswerReceived) and connection is not None and not connection.knows(event.connection):
-            return False
-        self.path.open().receive(event)
-        return True
+        self._current = self._current or device
+        return device.receive(event)
 
     def presence_changed(self, event: PresenceChanged) -> None:
-        """The server has said whether the peer is online."""
+        """The server has said which devices are online."""
         anew = self.presence.changed(event)
-        self.dialer.presence_changed(event.online, anew=anew)
-        self._changed()
+        listed = self.presence.devices
+        newest = listed[0] if listed else None
+        for device in self.devices:
+            online = event.online if device.name is None else device.name in listed
+            device.dialer.presence_changed(online, anew=anew and device.name in (None, newest))
+        self._settle()
+        self.changed()
 
     def watch_ended(self) -> None:
-        """The server does not say any more whether the peer is online: it has to be asked."""
+        """The server does not say any more which devices are online: it has to be asked."""
         self.presence.watch_ended()
-        self.dialer.poke(now=True)
-        self._changed()
+        self._chosen = False
+        for device in self.devices:
+            device.dialer.poke(now=True)
+        self.changed()
+
+    def signaling_returned(self, *, resumed: bool) -> None:
+        """We are registered again. Unless `resumed`, something may have been missed."""
+        if not resumed:
+            self.presence.is_current = False
+        self._settle()
+        for device in self.devices:
+            device.dialer.signaling_returned(resumed=resumed)
 
     def accept(self, *, changed: bool) -> None:
         """The application has accepted a key; `changed` when another one was pinned before."""
         self._key = self._context.pinned(self.user_id)
-        self.blocked = self._error = None
-        if changed:
-            reason = "another key was accepted"
-            self.hang_up(reason)
-            # The owner of the new key knows nothing of what is under way.
-            self._over(PeerConnectionFailed(self.user_id, reason), restarted=True)
-        self.dialer.accepted(changed=changed)
-        self._changed()
+        self.blocked = None
+        for device in self.devices:
+            device.accepted(changed=changed)
+        self.changed()
 
-    def drop(self, reason: str) -> None:
-        """End the connection for a fault of the peer's, and call again later if it is wanted."""
-        error = PeerConnectionFailed(self.user_id, reason)
-        self.path.release(reason, PeerState.FAILED)
-        self._error = error
-        self._over(error)  # the other side is told goodbye, which ends it there
-        self.dialer.state_changed(PeerState.FAILED, error)
-        self._changed()
+    def hang_up(self, reason: str) -> None:
+        """End all attempts and connections, for good."""
+        for device in self.devices:
+            device.hang_up(reason)
 
-    def broke(self, problem: str) -> None:
-        """What the peer has said breaks the protocol."""
-        _log.warning("%s breaks the protocol: %s", self.user_id, problem)
-        self.drop(f"it breaks the protocol: {problem}")
-
-    def let_go(self, reason: str) -> None:
-        """End the connection, and forget what has arrived and is not handed over: it will come again."""
-        self.drop(reason)
-        self.messages.let_go()
-
-    async def close(self, farewell: str, reason: str, error: AldisError) -> None:
-        """End everything with this peer: it is told `farewell`, what waits for it fails for `reason`, who waits for a
-        connection gets `error`. The peer can be used again.
-
-        Done before it first waits, but for the connection's own end.
-        """
-        self.kept = False
-        self.dialer.stop(error)
-        self.messages.flush()
-        connection = self.path.detach()
-        self._fail(reason, error)
-        if self.path.told is not PeerState.NEW:
-            self.path.told = PeerState.CLOSED
-        self._error = self.blocked
-        self._changed()
-        if connection is not None:
-            await connection.close(farewell)
+    def over(self, error: AldisError) -> None:
+        """What is under way beyond messages will not get any further."""
+        for device in self.devices:
+            device.over(error)
 
     def signaling_ended(self, error: AldisError) -> None:
         """The server will never be there again: what needs it is over, what is connected goes on."""
-        if not self.path.connected:
-            self.dialer.stop(error)
-            self._fail(f"the signaling server is gone for good: {error}", error)
-            self._changed()
+        for device in self.devices:
+            device.signaling_ended(error)
 
-    def _check(self) -> None:
-        if self.blocked is not None:
-            raise PeerKeyChanged(self.user_id, self.blocked.pinned, self.blocked.offered)
-        ended = self._context.ended
-        if ended is not None and not self.path.connected:
-            raise ended
-
-    # --- for the dialer -------------------------------------------------------------------------------------------
-
-    @property
-    def queued(self) -> int:
-        """How many messages wait for the peer."""
-        return self.messages.queued
-
-    @property
-    def registered(self) -> bool:
-        """Whether the server can be asked."""
-        return self._context.registered
+    # --- for the devices (`device.DeviceOwner`) ---------------------------------------------------------------------
 
     @property
     def watched(self) -> bool:
-        """Whether the server will tell when the peer comes online."""
         return self.presence.watched
 
-    @property
-    def state(self) -> PeerState:
-        """How the connection stands now; what was told may be a moment older."""
-        return self.path.state
-
-    @property
-    def clock_from(self) -> float | None:
-        """When the turn of the attempt came; None while it waits for it. Long ago when there is no attempt."""
-        return 0.0 if self.path.connection is None else self.path.connection.clock_from
-
-    async def find(self) -> None:
-        """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`,
-        `IdentityError`."""
-        await self.presence.find(self._context)
-
-    def dial(self) -> None:
-        """Start to connect, unless that is under way."""
-        self.path.open().connect()
-
-    def hang_up(self, reason: str) -> None:
-        """End an attempt or a connection, for good."""
-        if self.path.connection is not None:
-            self.path.release(reason, PeerState.CLOSED)
-            self._changed()
-
-    def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
-        """An attempt has failed. With `key_changed` nothing that waits can be delivered."""
-        # That the peer is away is no fault: `online` says it.
-        self._error = None if isinstance(error, PeerOffline | PeerUnknown) else error
-        if key_changed is not None:
-            self.blocked = key_changed
-            self.path.release("the key has changed", PeerState.FAILED)
-            self._fail(str(error), error)
-        self._changed()
-
-    # --- what the connection tells (`peer.connection.PeerListener`) --------------------------------------------------
-
-    def state_changed(self, state: PeerState, error: Failure | None) -> None:
-        before, self.path.told = self.path.told, state
-        if state is PeerState.CONNECTED:
-            self._key = self._context.pinned(self.user_id)
-            self._error = None
-            self._context.services.connected(self)
-        elif error is not None:
-            self._error = error
-        if state is PeerState.CLOSED and before is PeerState.CONNECTED:
-            self._over(PeerConnectionFailed(self.user_id, "the other side has hung up"))
-        # What was told may be overtaken by a new attempt already; the dialer counts attempts.
-        if state is self.state:
-            self.dialer.state_changed(state, error)
+    def check(self, device: PeerDevice) -> None:
+        if self.blocked is not None:
+            raise PeerKeyChanged(self.user_id, self.blocked.pinned, self.blocked.offered)
         ended = self._context.ended
-        if ended is not None:
-            self.signaling_ended(ended)
-        self._changed()
+        if ended is not None and not device.path.connected:
+            raise ended
 
-    def channel_opened(self, hello: Hello) -> None:
+    def contacted(self) -> None:
+        self.stranger = False
+
+    async def find(self, device: PeerDevice) -> None:
+        await self.presence.find(self._context)
+        # Not the device that asks: its own dialer would be stopped in the midst of it. It is told by the error.
+        self._settle(besides=device)
+        if device.name is None:
+            self._meet(self.presence.devices[0])  # it takes this name, unless that is the name of another one
+        if device.name is None or self._is_gone(device):
+            raise PeerOffline(device.address)
+        self._forget_snapshot()
+
+    def connected(self, device: PeerDevice) -> None:
+        self._chosen = False
+        self._key = self._context.pinned(self.user_id)
+
+    def channel_opened(self) -> None:
         self._connections += 1
-        # What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
-        known = [feature for feature in hello.features if len(feature) <= MAX_FEATURE]
-        self._features = tuple(known[:MAX_FEATURES])
-        try:
-            restarted = self.messages.opened(hello)
-        except ProtocolViolation as error:
-            self.broke(str(error))
+
+    def heard(self, device: PeerDevice) -> None:
+        if device is self._current and device.heard == self._heard and self._chosen:
             return
-        if restarted:
-            reason = "the other side was started anew, or is another device"
-            self._over(PeerConnectionFailed(self.user_id, reason), restarted=True)
-        if self.path.told is PeerState.CONNECTED:
-            # In place of the connection before: no other state follows that would tell it.
-            self._context.services.connected(self)
-            self._changed()
-        else:
-            self._counted()
+        self._heard += 1
+        device.heard = self._heard
+        self._current, self._chosen = device, True
+        if self._nameless is not None:
+            self._settle()
+        self.changed()
 
-    def frame_received(self, frame: Chunk | Ack) -> None:
-        before = self.messages.queued
-        try:
-            self.messages.received(frame)
-        except ProtocolViolation as error:
-            self.broke(str(error))
+    def key_changed(self, device: PeerDevice, error: PeerKeyChanged) -> None:
+        if self._connected:
+            # A device that is connected has proved the pinned key, whatever the server says: it goes on.
+            device.give_up(error)
             return
-        if isinstance(frame, Chunk):
-            self._context.arrived(len(frame.data))
-        if self.messages.queued != before:
-            self._counted()
+        self.blocked = error
+        for each in self.devices:
+            if each is not device:
+                each.dialer.stop(error)
+            each.give_up(error)
 
-    def channel_closed(self) -> None:
-        self.messages.closed()
+    def lost(self) -> None:
+        self._settle()
+        self._forget_snapshot()
 
-    def writable(self) -> None:
-        self.messages.pump()
+    def _forget_snapshot(self) -> None:
+        """Unless the server tells of changes, what it has said is true only in the moment in which it was asked."""
+        if not self.presence.watched:
+            self.presence.is_current = False
 
-    def refused(self, error: Failure) -> None:
-        _log.warning("%s", error)
-        self.dialer.refused(error)
-        if self.state is not PeerState.CONNECTED:
-            self._error = error
-        self._changed()
-
-    # --- what comes of it -----------------------------------------------------------------------------------------
-
-    def _control_received(self, data: bytes) -> None:
-        try:
-            self._context.control_received(self, data)
-        except ProtocolViolation as error:
-            self.broke(str(error))
-
-    def _fail(self, reason: str, error: AldisError) -> None:
-        """Nothing that waits will be delivered."""
-        self.messages.fail(reason)
-        self._over(error)
-
-    def _over(self, error: AldisError, *, restarted: bool = False) -> None:
-        """What is under way beyond messages will not get any further."""
-        self._context.services.ended(self, error, restarted=restarted)
-
-    def _changed(self) -> None:
+    def changed(self) -> None:
         self._touch()
         self._context.views.changed(self)
 
-    def _counted(self) -> None:
-        """A message more, or less, waits."""
+    def counted(self) -> None:
         self._touch()
         self._context.views.counted(self)
 

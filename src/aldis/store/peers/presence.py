@@ -10,6 +10,7 @@ from typing import Protocol
 
 from aldis.client.events import Discovery, PresenceChanged
 from aldis.errors import PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed
+from aldis.protocol.addresses import DEFAULT_DEVICE
 from aldis.store.peers.dialer import registered_anew
 
 _log = logging.getLogger(__name__)
@@ -38,16 +39,22 @@ class PeerPresence:
         self.watched = False  # the server tells of each change
         self.online: bool | None = None  # what the server says; None when it has not been asked or has not said
         self.devices: tuple[str, ...] = ()  # those that are online, newest first
+        self.is_current = False  # the server has said so since we have registered
 
     def changed(self, event: PresenceChanged) -> bool:
         """The server has told of a change. Return whether a device has just registered."""
-        anew = not event.initial and registered_anew(self.devices, event.devices)
-        self.online, self.devices = event.online, event.devices
-        return anew
+        before = self.devices
+        self._told(event.online, event.devices)
+        return not event.initial and registered_anew(before, self.devices)
+
+    def _told(self, online: bool, devices: tuple[str, ...]) -> None:
+        # A server that lists no device of somebody who is online knows of one only, which is called so.
+        self.online, self.devices = online, devices or ((DEFAULT_DEVICE,) if online else ())
+        self.is_current = True
 
     def watch_ended(self) -> None:
         """The server does not tell of changes any more."""
-        self.watched = False
+        self.watched = self.is_current = False
         self.online, self.devices = None, ()
 
     async def find(self, directory: Directory) -> None:
@@ -63,7 +70,7 @@ class PeerPresence:
             else:
                 self.watched = True
         found = await directory.discover(user_id)
-        self.online, self.devices = found.online, found.devices
+        self._told(found.online, found.devices)
         if found.public_key is not None:
             standing = directory.expect(user_id, found.public_key)
             if standing != found.public_key:

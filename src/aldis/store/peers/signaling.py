@@ -27,7 +27,7 @@ from aldis.client.events import (
     SignalingState,
     WatchEnded,
 )
-from aldis.errors import AldisError, ConnectionLost, StateError
+from aldis.errors import AldisError, ConnectionLost, StateError, TooManyPeers
 from aldis.identity.keys import Identity
 from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming
 from aldis.peer.engine import Engine
@@ -150,11 +150,14 @@ class PeerSignaling:
         await self.client.close()
         self._unsubscribe()
 
-    def connection(self, user_id: str, listener: PeerListener, hello: Callable[[], Hello]) -> PeerConnection:
-        """Make a connection."""
+    def connection(
+        self, user_id: str, device: str | None, listener: PeerListener, hello: Callable[[], Hello]
+    ) -> PeerConnection:
+        """Make a connection with a device, or whichever one registered last."""
         return PeerConnection(
             local=self.client.user_id,
             remote=user_id,
+            device=device,
             engine=self._setup.engine,
             config=lambda: self._ice.config,
             trust=self._trust,
@@ -206,7 +209,7 @@ class PeerSignaling:
 
     def _returned(self, *, resumed: bool) -> None:
         for peer in self._context.peers:
-            peer.dialer.signaling_returned(resumed=resumed)
+            peer.signaling_returned(resumed=resumed)
 
     def _too_early(self, offer: OfferReceived) -> None:
         self._admission.refuse(offer, "still starting", RefusalCode.RATE_LIMITED, _START_PAUSE)
@@ -214,15 +217,21 @@ class PeerSignaling:
     def _peer_event(self, event: PeerEvent) -> None:
         if self._closed:
             return
+        # A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
         user_id, device = split(event.sender)
+        device = device or DEFAULT_DEVICE
         peer = self._context.find(user_id)
         if peer is not None and not peer.known:
             peer = None  # somebody whom the application watches, and nothing else
         if isinstance(event, OfferReceived):
             peer = self._admission.admit(event, user_id, peer)
-        # A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
-        whole = event if device is not None else replace(event, sender=f"{user_id}/{DEFAULT_DEVICE}")
-        taken = peer is not None and peer.receive(whole)
+        try:
+            taken = peer is not None and peer.receive(replace(event, sender=f"{user_id}/{device}"), device)
+        except TooManyPeers as error:
+            _log.warning("an offer from %s/%s is refused: %s", user_id, device, error)
+            if isinstance(event, OfferReceived):
+                self._admission.refuse_for_room(event)
+            return
         if isinstance(event, AnswerReceived) and not taken:
             # To an offer of before our program was started, perhaps: whoever has answered it waits in vain.
             self._admission.refuse(event, "this connection is over")

@@ -7,12 +7,12 @@ once for all that happens in one turn of the event loop. It does not know how an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
-from aldis.store.state import PeerView, StoreState
+from aldis.store.state import DeviceView, PeerView, StoreState
 from aldis.store.subscriptions import StateFeed
 
 
@@ -24,6 +24,10 @@ class Viewed(Protocol):
     @property
     def view(self) -> PeerView:
         """The peer as the application sees it now."""
+
+    @property
+    def round_trip_times(self) -> Mapping[str, float | None]:
+        """By device, in seconds."""
 
 
 class PeerViews:
@@ -49,10 +53,12 @@ class PeerViews:
         self._told.pop(peer.user_id, None)
         self._counted.discard(peer.user_id)
 
-    def round_trip_time(self, peer: Viewed) -> float | None:
-        """What was told last, in seconds."""
+    def measured(self, peer: Viewed) -> None:
+        """Round-trip times may have changed. Nearly all are the same as before, so no view is made for it."""
         told = self._told.get(peer.user_id)
-        return None if told is None else told.round_trip_time
+        devices = {} if told is None else told.devices
+        if any(seconds != _told_time(devices.get(name)) for name, seconds in peer.round_trip_times.items()):
+            self.counted(peer)
 
     def changed(self, peer: Viewed) -> None:
         """Something in the view of a peer may have changed; nobody looks at one that was forgotten."""
@@ -88,7 +94,16 @@ class PeerViews:
         if view == before:
             return False
         self._told[peer.user_id] = view
-        if before is None or replace(before, queued=view.queued, round_trip_time=view.round_trip_time) != view:
+        if before is None or _without_numbers(before) != _without_numbers(view):
             return True
         self._publish_soon()
         return False
+
+
+def _told_time(view: DeviceView | None) -> float | None:
+    return None if view is None else view.round_trip_time
+
+
+def _without_numbers(view: PeerView) -> PeerView:
+    devices = {name: replace(device, queued=0, round_trip_time=None) for name, device in view.devices.items()}
+    return replace(view, queued=0, round_trip_time=None, devices=devices)
