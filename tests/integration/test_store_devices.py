@@ -106,27 +106,29 @@ async def test_a_message_to_a_user_goes_to_the_device_that_registered_last_until
 
 
 async def test_messages_move_to_another_device_when_their_own_has_gone_and_not_those_that_were_addressed() -> None:
-    async with running_server() as server, stores(server.url, "alice", identity=ALICE) as (alice,):
-        async with devices(server.url, "phone", limits=ONE_MESSAGE) as (phone,):
-            first = alice.send("bob", "one")
-            await first  # the phone has it, and reads nothing
-            waiting = [alice.send("bob", "two"), alice.send("bob/phone", "for the phone"), alice.send("bob", "three")]
-            async with devices(server.url, "desk") as (desk,):
-                await until_peer(alice, "bob", lambda view: "desk" in view.devices)
-                assert alice.state.peers["bob"].queued == 3  # another device is no reason to move
-                await phone.disconnect()
-                assert await contents(desk, 2) == ["two", "three"]
-                await waiting[0]
-                await waiting[2]
-                assert not waiting[1].done
-                assert alice.state.peers["bob"].devices["phone"].queued == 1
-                with pytest.raises(PeerOffline):
-                    await alice.connect_to_peer("bob/phone")
-                await alice.connect_to_peer("bob")
-                async with devices(server.url, "phone") as (phone_again,):
-                    assert await contents(phone_again, 1) == ["for the phone"]
-                    await waiting[1]
-                    await alice.drain(timeout=PATIENCE)
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", identity=ALICE) as (alice,),
+        devices(server.url, "phone", limits=ONE_MESSAGE) as (phone,),
+    ):
+        await alice.send("bob", "one")  # the phone has it, and reads nothing
+        waiting = [alice.send("bob", "two"), alice.send("bob/phone", "for the phone"), alice.send("bob", "three")]
+        async with devices(server.url, "desk") as (desk,):
+            await until_peer(alice, "bob", lambda view: "desk" in view.devices)
+            assert alice.state.peers["bob"].queued == 3  # another device is no reason to move
+            await phone.disconnect()
+            assert await contents(desk, 2) == ["two", "three"]
+            await waiting[0]
+            await waiting[2]
+            assert not waiting[1].done
+            assert alice.state.peers["bob"].devices["phone"].queued == 1
+            with pytest.raises(PeerOffline):
+                await alice.connect_to_peer("bob/phone")
+            await alice.connect_to_peer("bob")
+            async with devices(server.url, "phone") as (phone_again,):
+                assert await contents(phone_again, 1) == ["for the phone"]
+                await waiting[1]
+                await alice.drain(timeout=PATIENCE)
 
 
 async def test_messages_of_a_device_that_has_gone_wait_for_whichever_comes_next() -> None:
