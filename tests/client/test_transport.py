@@ -46,11 +46,15 @@ class Ear:
 
 
 @asynccontextmanager
-async def connected(*, max_message: int = 1000) -> AsyncIterator[tuple[Line, Transport, Ear]]:
+async def connected(
+    *, max_message: int = 1000, close_timeout: float = 2.0
+) -> AsyncIterator[tuple[Line, Transport, Ear]]:
     """A transport and the server's end of it; afterwards nothing of it is left."""
     ear = Ear()
     async with ScriptedServer() as server:
-        transport = await open_transport(ServerAddress.parse(server.url), max_message=max_message)
+        transport = await open_transport(
+            ServerAddress.parse(server.url), max_message=max_message, close_timeout=close_timeout
+        )
         transport.start(ear)
         line = await server.accept()
         try:
@@ -242,9 +246,8 @@ async def test_our_own_close_waits_for_the_servers_and_reports_it() -> None:
         assert await ear.end() == (4000, "")
 
 
-async def test_a_server_that_does_not_answer_our_close_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aldis.client.transport._CLOSE_TIMEOUT", 0.05)
-    async with connected() as (line, transport, ear):
+async def test_a_server_that_does_not_answer_our_close_is_cut_off() -> None:
+    async with connected(close_timeout=0.05) as (line, transport, ear):
         transport.close(1000, "")
         transport.close(4000, "again")
         transport.send("after the close")

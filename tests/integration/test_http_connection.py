@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import aldis
 from aldis.server.app import SignalingServer
 from aldis.server.pages import Pages
 from aldis.server.tuning import Tuning
@@ -23,6 +24,7 @@ from support.settings import config
 
 PLAIN = b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+SDK = Path(aldis.__file__).parent / "web" / "aldis.js"
 SIZE = 256 * 1024  # of a page that few fit into the buffers of a socket
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -97,7 +99,7 @@ async def test_a_connection_serves_one_request_after_the_other(server: Signaling
             (PLAIN % b"/").replace(b"\r\n\r\n", b"\r\nIf-None-Match: " + headers["etag"].encode() + b"\r\n\r\n")
         )
         assert (status, body) == (304, b"")
-    assert server._listener.requests == {"page": 3, "not-found": 1, "healthz": 1, "no-upgrade": 1, "not-modified": 1}
+    assert server.listener.requests == {"page": 3, "not-found": 1, "healthz": 1, "no-upgrade": 1, "not-modified": 1}
 
 
 async def test_requests_in_a_row_get_an_answer_each_in_their_order(server: SignalingServer) -> None:
@@ -106,14 +108,14 @@ async def test_requests_in_a_row_get_an_answer_each_in_their_order(server: Signa
         replies = await visitor.ask(*(PLAIN % path for path in paths), LAST % b"/healthz")
         assert [status for status, _, _ in replies] == [200, 200, 404, 200] * 10 + [200]
         assert replies[-1][1]["connection"] == "close"
-        assert replies[3][2] == Pages.of_package()._files[b"/aldis.js"].plain.body
+        assert replies[3][2] == SDK.read_bytes()
         assert await visitor.rest() == b""
 
 
 async def test_what_is_said_after_the_last_request_is_not_looked_at(server: SignalingServer) -> None:
     async with visit(server.port) as visitor:
         await visitor.ask(LAST % b"/healthz" + PLAIN % b"/")
-        assert server._listener.requests == {"healthz": 1}
+        assert server.listener.requests == {"healthz": 1}
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
@@ -180,7 +182,7 @@ async def test_nothing_is_answered_after_a_request_that_could_hold_another(
         visitor.writer.write(smuggler % len(hidden) + hidden)
         said = await visitor.rest()
         assert (said.count(b"HTTP/1.1 "), said.count(b"\r\nConnection: close\r\n")) == (1, 1)
-    assert not server._listener.requests["healthz"]
+    assert not server.listener.requests["healthz"]
 
 
 async def test_an_idle_connection_is_closed() -> None:
@@ -189,7 +191,7 @@ async def test_an_idle_connection_is_closed() -> None:
             await visitor.ask(PLAIN % b"/healthz")
             visitor.writer.write(b"GET / HTTP/1.1\r\n")  # and no more
             assert await visitor.rest() == b""
-        assert not server._listener._opened
+        assert not server.listener.opened
 
 
 async def test_beyond_a_number_connections_are_closed_after_a_reply() -> None:
@@ -210,36 +212,36 @@ async def test_a_server_that_stops_lets_its_visitors_go(server: SignalingServer)
         await late.ask(PLAIN % b"/")
         await server.stop()
         assert await visitor.rest() == await late.rest() == b""
-    assert not server._listener._opened
+    assert not server.listener.opened
 
 
 async def test_who_has_asked_nothing_yet_is_told_that_the_server_goes_away(server: SignalingServer) -> None:
     async with visit(server.port) as visitor:
         await http_get(server.port, LAST % b"/healthz")  # who comes later, and is served
-        server._listener.stop_accepting()
+        server.listener.stop_accepting()
         ((status, headers, _),) = await visitor.ask(PLAIN % b"/healthz")
         assert (status, headers["connection"]) == (200, "close")
         assert await visitor.rest() == b""
 
 
-async def test_who_asks_on_and_on_and_fetches_nothing_is_not_read(server: SignalingServer, tmp_path: Path) -> None:
+async def test_who_asks_on_and_on_and_fetches_nothing_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_bytes(b"x" * SIZE)
-    server._listener._routes._site = Pages(tmp_path)
-    loop = asyncio.get_running_loop()
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.setblocking(False)
-        await loop.sock_connect(client, ("127.0.0.1", server.port))
-        requests = b"".join([PLAIN % b"/"] * 50)
-        await loop.sock_sendall(client, requests)
-        async with await RawClient.connect(server.port) as witness:  # who comes after it, and is served
-            assert await witness.request({"type": "ping"}) == {"type": "pong"}
-        assert 0 < server._listener.requests["page"] < 40
-        assert len(server._listener._untaken) == 1
-        # Fetched, they go on: nothing that was asked for is lost.
-        reader, writer = await asyncio.open_connection(sock=client)
-        visitor = Visitor(reader, writer)
-        replies = await visitor.ask(*[b""] * 50)
-        assert {len(body) for _, _, body in replies} == {SIZE}
-        writer.close()
-    assert server._listener.requests["page"] == 50
+    async with SignalingServer(config(names="h"), pages=Pages(tmp_path)) as server:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", server.port))
+            requests = b"".join([PLAIN % b"/"] * 50)
+            await loop.sock_sendall(client, requests)
+            async with await RawClient.connect(server.port) as witness:  # who comes after it, and is served
+                assert await witness.request({"type": "ping"}) == {"type": "pong"}
+            assert 0 < server.listener.requests["page"] < 40
+            assert len(server.listener.untaken) == 1
+            # Fetched, they go on: nothing that was asked for is lost.
+            reader, writer = await asyncio.open_connection(sock=client)
+            visitor = Visitor(reader, writer)
+            replies = await visitor.ask(*[b""] * 50)
+            assert {len(body) for _, _, body in replies} == {SIZE}
+            writer.close()
+        assert server.listener.requests["page"] == 50

@@ -191,7 +191,7 @@ async def test_a_connection_that_comes_while_the_server_stops_gets_no_name(tmp_p
         assert (await admin(server, "/readyz")) == (503, "not ready: it is stopping\n")
         late = RawClient(reader, writer, f"127.0.0.1:{server.port}")
         with pytest.raises(Exception, match="503"):
-            await late._shake_hands("/", "aldis.v1", {})
+            await late.shake_hands("/", "aldis.v1", {})
         writer.close()
         with pytest.raises(OSError, match=r"[Cc]onnect"):
             await RawClient.connect(server.port)

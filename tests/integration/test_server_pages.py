@@ -53,7 +53,7 @@ async def test_a_browser_gets_the_page_and_asks_again_for_next_to_nothing(server
     status, again_headers, body = await http_get(server.port, again)
     assert (status, body, again_headers["etag"]) == (304, b"", headers["etag"])
     assert "content-length" not in again_headers
-    assert server._listener.requests == {"page": 1, "not-modified": 1}
+    assert server.listener.requests == {"page": 1, "not-modified": 1}
 
 
 async def test_every_file_is_served_as_it_is_in_the_package(server: SignalingServer) -> None:
@@ -109,11 +109,8 @@ async def test_without_the_page_the_address_says_what_it_is_and_serves_nothing()
             assert await client.request({"type": "ping"}) == {"type": "pong"}
 
 
-async def test_a_broken_installation_still_serves_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("aldis.server.pages.files", lambda package: tmp_path)
-    async with SignalingServer(config(names="h")) as server:
+async def test_a_broken_installation_still_serves_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with SignalingServer(config(names="h"), pages=Pages(tmp_path / "nowhere")) as server:
         assert server.page_url is None
         status, _, body = await http_get(server.port, PLAIN % b"/")
         assert (status, b"missing" in body) == (503, True)
@@ -180,7 +177,7 @@ async def test_a_request_may_come_in_pieces(server: SignalingServer) -> None:
 )
 async def test_anything_but_a_get_without_a_body_is_refused(server: SignalingServer, request_: bytes) -> None:
     assert (await answer(server, request_)).startswith(b"HTTP/1.1 400 ")
-    assert not server._listener.requests
+    assert not server.listener.requests
     await is_served(server)
 
 
@@ -201,11 +198,11 @@ async def test_headers_that_never_end_are_cut_off(server: SignalingServer) -> No
 
 
 @pytest.fixture
-def large(server: SignalingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def large(tmp_path: Path) -> Pages:
     """A page that no socket's buffer holds, so that it waits for the client."""
     (tmp_path / "index.html").write_bytes(b"x" * 16 * 1024 * 1024)
     (tmp_path / "small.txt").write_bytes(b"x" * listener.AT_ONCE)
-    monkeypatch.setattr(server._listener._routes, "_site", Pages(tmp_path))
+    return Pages(tmp_path)
 
 
 async def ask_and_read_nothing(server: SignalingServer) -> socket.socket:
@@ -222,44 +219,41 @@ async def ask_and_read_nothing(server: SignalingServer) -> socket.socket:
 async def nothing_waits(server: SignalingServer) -> None:
     """Return when the server has let go of all replies."""
     async with asyncio.timeout(PATIENCE):
-        while server._listener._untaken:
+        while server.listener.untaken:
             gone = asyncio.Event()
-            finalize(next(iter(server._listener._untaken)), gone.set)
+            finalize(next(iter(server.listener.untaken)), gone.set)
             await gone.wait()
 
 
-async def test_replies_that_nobody_fetches_are_limited(
-    server: SignalingServer, large: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server._listener, "_tuning", Tuning(max_untaken=3))
-    greedy = [await ask_and_read_nothing(server) for _ in range(3)]
-    for _ in range(10):
-        status, headers, _ = await http_get(server.port, PLAIN % b"/")
-        assert (status, int(headers["retry-after"]) > 0) == (503, True)
-    assert (server._listener.requests["page"], server._listener.requests["busy"]) == (3, 10)
-    # What fits into the kernel's hands never waits, and what keeps a load balancer content is among it.
-    for path in (b"/small.txt", b"/healthz"):
-        assert (await http_get(server.port, PLAIN % path))[0] == 200
-    async with await RawClient.connect(server.port) as client:
-        assert await client.request({"type": "ping"}) == {"type": "pong"}
-    for one in greedy:
-        one.close()
-    await nothing_waits(server)
-    assert (await http_get(server.port, PLAIN % b"/"))[0] == 200
+async def test_replies_that_nobody_fetches_are_limited(large: Pages) -> None:
+    async with SignalingServer(config(names="h"), tuning=Tuning(max_untaken=3), pages=large) as server:
+        greedy = [await ask_and_read_nothing(server) for _ in range(3)]
+        for _ in range(10):
+            status, headers, _ = await http_get(server.port, PLAIN % b"/")
+            assert (status, int(headers["retry-after"]) > 0) == (503, True)
+        assert (server.listener.requests["page"], server.listener.requests["busy"]) == (3, 10)
+        # What fits into the kernel's hands never waits, and what keeps a load balancer content is among it.
+        for path in (b"/small.txt", b"/healthz"):
+            assert (await http_get(server.port, PLAIN % path))[0] == 200
+        async with await RawClient.connect(server.port) as client:
+            assert await client.request({"type": "ping"}) == {"type": "pong"}
+        for one in greedy:
+            one.close()
+        await nothing_waits(server)
+        assert (await http_get(server.port, PLAIN % b"/"))[0] == 200
 
 
-async def test_who_does_not_fetch_a_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    async with SignalingServer(config(names="h"), tuning=Tuning(unacknowledged=2.0)) as server:
-        (tmp_path / "index.html").write_bytes(b"x" * 16 * 1024 * 1024)
-        monkeypatch.setattr(server._listener._routes, "_site", Pages(tmp_path))
+async def test_who_does_not_fetch_a_reply_is_cut_off(large: Pages) -> None:
+    async with SignalingServer(config(names="h"), tuning=Tuning(unacknowledged=2.0), pages=large) as server:
         client = await ask_and_read_nothing(server)
-        assert len(server._listener._untaken) == 1
+        assert len(server.listener.untaken) == 1
         await nothing_waits(server)
         client.close()
 
 
-async def test_a_stop_does_not_wait_for_who_does_not_fetch_a_reply(server: SignalingServer, large: None) -> None:
-    client = await ask_and_read_nothing(server)
-    async with asyncio.timeout(PATIENCE):
-        await server.stop()
-    client.close()
+async def test_a_stop_does_not_wait_for_who_does_not_fetch_a_reply(large: Pages) -> None:
+    async with SignalingServer(config(names="h"), pages=large) as server:
+        client = await ask_and_read_nothing(server)
+        async with asyncio.timeout(PATIENCE):
+            await server.stop()
+        client.close()

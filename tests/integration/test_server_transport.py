@@ -20,6 +20,8 @@ from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
 from aldis.server import websocket
 from aldis.server.app import SignalingServer
+from aldis.server.http import Headers, HttpReply
+from aldis.server.pages import Pages
 from aldis.server.tuning import Tuning
 from support.certificates import make_certificates
 from support.patience import PATIENCE
@@ -177,7 +179,7 @@ async def test_an_address_that_is_not_of_this_machine_is_an_error_in_words(host:
 async def until_lost(server: SignalingServer) -> None:
     """Wait until the server has no connection."""
     async with asyncio.timeout(PATIENCE):
-        await server._connections.wait_until_empty()
+        await server.connections.wait_until_empty()
 
 
 async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(server: SignalingServer) -> None:
@@ -187,16 +189,16 @@ async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(se
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader, writer = await asyncio.open_connection(sock=slow, limit=1024)
         client = RawClient(reader, writer, f"127.0.0.1:{server.port}")
-        await client._shake_hands("/", "aldis.v1", {})
+        await client.shake_hands("/", "aldis.v1", {})
         await client.register("slow")
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         message = {"type": "relay", "to": "slow", "sealed": "x" * 60_000}
         async with asyncio.timeout(PATIENCE):
-            while not server._connections.closes[4002]:
+            while not server.connections.closes[4002]:
                 assert (await flood.request({**message, "id": 1}))["type"] == "ack"
         assert server.hub.stats.connections_now == 2
         # It does not answer the close, as it does not read.
-        server._connections.tick(monotonic() + Tuning().close_timeout + 1)
+        server.connections.tick(monotonic() + Tuning().close_timeout + 1)
         assert (await flood.request({"type": "ping"})) == {"type": "pong"}
         assert server.hub.stats.connections_now == 1
         writer.transport.abort()
@@ -256,7 +258,7 @@ async def test_a_client_that_comes_and_goes_leaves_nothing_behind(server: Signal
             client.vanish()
     await until_lost(server)
     assert server.hub.stats.connections_now == 0
-    assert not server._connections._closing
+    assert not server.connections.due
 
 
 async def test_a_client_that_is_not_read_can_still_be_closed_in_order(
@@ -311,22 +313,21 @@ async def test_a_bug_in_the_hub_costs_one_connection_and_tells_the_client_nothin
                 raise RuntimeError("a secret of the server")
             return server.hub.received(session, text, now)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(server._connections, "received", received)
+        monkeypatch.setattr(server.connections, "received", received)
         bad.send("break")
         assert await bad.wait_closed() == (1011, "internal error")
         assert await good.request({"type": "ping"}) == {"type": "pong"}
-    assert server._faults.count == 1
+    assert server.faults.count == 1
     assert "a secret of the server" in caplog.text
 
 
-async def test_a_bug_in_a_route_is_a_500_that_says_nothing(
-    server: SignalingServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def decide(*arguments: object, **more: object) -> None:
-        raise RuntimeError("a secret of the server")
+async def test_a_bug_in_a_route_is_a_500_that_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class BrokenPages(Pages):
+        def reply(self, path: bytes, headers: Headers) -> HttpReply | None:
+            raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(server._listener._routes, "decide", decide)
-    status, _, body = await http_get(server.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    async with SignalingServer(config(names="h"), pages=BrokenPages(tmp_path)) as server:
+        status, _, body = await http_get(server.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     assert (status, body) == (500, b"")
     assert "a secret of the server" in caplog.text
 
@@ -350,7 +351,7 @@ async def test_a_bug_in_the_hub_when_somebody_comes_or_goes_costs_that_one_only(
             # Its own reply tells that the server has seen the other one go.
             assert await witness.request({"type": "ping"}) == {"type": "pong"}
         assert await witness.request({"type": "ping"}) == {"type": "pong"}
-        assert server._faults.count == 2
+        assert server.faults.count == 2
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------

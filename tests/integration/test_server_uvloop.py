@@ -33,7 +33,7 @@ async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(tm
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
             slow = RawClient(reader, writer, f"127.0.0.1:{server.port}")
-            await slow._shake_hands("/", "aldis.v1", {})
+            await slow.shake_hands("/", "aldis.v1", {})
             await slow.register("slow")
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             before = resident_bytes(server.pid)

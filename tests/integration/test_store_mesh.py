@@ -6,10 +6,9 @@ import asyncio
 
 import pytest
 
-from aldis.peer import slots
 from aldis.peer.connection import PeerState
 from aldis.peer.engine import EngineChannel, EngineConfig, EngineConnection, EngineListener
-from aldis.peer.slots import ANSWERS, MAX_UNANSWERED
+from aldis.peer.slots import ANSWERS, MAX_UNANSWERED, AttemptSlots
 from support.stores import CountingEngine, new_store, running_server
 
 STORES = 12
@@ -37,11 +36,9 @@ class Watched(CountingEngine):
 
 
 @pytest.mark.parametrize("engine", ["wrtc", "aiortc"])
-async def test_stores_that_all_connect_at_once_take_turns_and_none_fails(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stores_that_all_connect_at_once_take_turns_and_none_fails(engine: str) -> None:
     # On a machine that has other work, an attempt takes longer than its slot, and then there are more at a time.
-    monkeypatch.setattr(slots, "SLOT_SECONDS", 60.0)
+    AttemptSlots.of(asyncio.get_running_loop(), seconds=60.0)
     watched = Watched(engine)
     names = [f"store-{number}" for number in range(STORES)]
     async with running_server() as server:

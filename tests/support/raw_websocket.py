@@ -144,13 +144,13 @@ class RawClient:
         reader, writer = await asyncio.open_connection(address, port, **more)
         client = cls(reader, writer, host or f"{address}:{port}")
         try:
-            await client._shake_hands(path, subprotocol, headers or {})
+            await client.shake_hands(path, subprotocol, headers or {})
         except BaseException:
             writer.close()
             raise
         return client
 
-    async def _shake_hands(self, path: str, subprotocol: str | None, headers: Mapping[str, str]) -> None:
+    async def shake_hands(self, path: str, subprotocol: str | None, headers: Mapping[str, str]) -> None:
         key = base64.b64encode(os.urandom(16)).decode()
         fields = {
             "Host": self.host,

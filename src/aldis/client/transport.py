@@ -120,8 +120,9 @@ class Transport:
 class _Frames(WSListener):
     """What picows calls: one connection's frames."""
 
-    def __init__(self, max_message: int) -> None:
+    def __init__(self, max_message: int, close_timeout: float) -> None:
         super().__init__()
+        self._close_timeout = close_timeout
         self.writable = asyncio.Event()
         self.writable.set()
         self._assembler = Assembler(max_message)
@@ -220,7 +221,7 @@ class _Frames(WSListener):
     def _cut_off_later(self) -> None:
         if self._cut is None and self._ws is not None:
             loop = asyncio.get_running_loop()
-            self._cut = loop.call_later(_CLOSE_TIMEOUT, self._ws.disconnect, False)
+            self._cut = loop.call_later(self._close_timeout, self._ws.disconnect, False)
 
     def ended(self, failure: str) -> None:
         """The connection is gone; `failure` is what picows has found wrong with it, if anything."""
@@ -239,8 +240,10 @@ async def open_transport(
     ssl_context: ssl.SSLContext | None = None,
     connect_timeout: float = 10.0,
     max_message: int = MAX_MESSAGE,
+    close_timeout: float = _CLOSE_TIMEOUT,
 ) -> Transport:
-    """Dial. `connect_timeout` is for all of it, in seconds: name, TCP, TLS and WebSocket.
+    """Dial. `connect_timeout` is for all of it, in seconds: name, TCP, TLS and WebSocket. `close_timeout` is for the
+    server's answer to a CLOSE frame.
 
     Raises `ServerUnreachable`, with a reason for people. When it is cancelled, nothing of the attempt is left behind.
     """
@@ -253,7 +256,7 @@ async def open_transport(
                 f"sub-protocol {PROTOCOL}"
             )
             raise ServerUnreachable(address.url, problem)
-        return _Frames(max_message)
+        return _Frames(max_message, close_timeout)
 
     sockets: list[socket.socket] = []
     loop = asyncio.get_running_loop()

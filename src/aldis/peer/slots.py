@@ -95,11 +95,13 @@ class SlotQueue:
         *,
         busy: Callable[[], bool] = lambda: False,
         drained: Callable[[], None] = lambda: None,
+        seconds: float = SLOT_SECONDS,
     ) -> None:
         """`busy` says whether attempts that wait for an answer count like the others. `drained` is called when nobody
-        waits any more."""
+        waits any more. `seconds` is how long a slot lasts on a quiet machine."""
         self.most = 0  # that were held at once, for tests and benchmarks
         self._limit = limit
+        self._seconds = seconds
         self._timers = timers
         self._busy = busy
         self._drained = drained
@@ -181,7 +183,7 @@ class SlotQueue:
     def _hold(self, slot: Slot) -> None:
         self.most = max(self.most, len(self._held))
         slot.since = self._timers.time()
-        seconds = min(max(SLOT_SECONDS, _PATIENCE * self._usual), MAX_SLOT_SECONDS)
+        seconds = min(max(self._seconds, _PATIENCE * self._usual), MAX_SLOT_SECONDS)
         slot.timer = self._timers.call_later(seconds, lambda: self._end(slot))
 
     def _end(self, slot: Slot) -> None:
@@ -212,19 +214,21 @@ class SlotQueue:
 class AttemptSlots:
     """All slots of an event loop: `AttemptSlots.of(loop)`."""
 
-    def __init__(self, timers: Timers, *, calls: int = CALLS, answers: int = ANSWERS) -> None:
-        self.answers: Final = SlotQueue(answers, timers, drained=lambda: self.calls.look())
+    def __init__(
+        self, timers: Timers, *, calls: int = CALLS, answers: int = ANSWERS, seconds: float = SLOT_SECONDS
+    ) -> None:
+        self.answers: Final = SlotQueue(answers, timers, drained=lambda: self.calls.look(), seconds=seconds)
         # While offers of others wait here, this program is too slow already, and the answers that it waits for may
         # have to be made by itself.
-        self.calls: Final = SlotQueue(calls, timers, busy=lambda: self.answers.waiting > 0)
+        self.calls: Final = SlotQueue(calls, timers, busy=lambda: self.answers.waiting > 0, seconds=seconds)
         self.timers: Final = timers
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> AttemptSlots:
-        """The slots of this loop, made when they are first asked for."""
+    def of(cls, loop: asyncio.AbstractEventLoop, *, seconds: float = SLOT_SECONDS) -> AttemptSlots:
+        """The slots of this loop, made when they are first asked for; what they last is then settled."""
         slots = _slots.get(loop)
         if slots is None:
-            slots = _slots[loop] = cls(LoopClock.of(loop))
+            slots = _slots[loop] = cls(LoopClock.of(loop), seconds=seconds)
         return slots
 
 

@@ -56,10 +56,12 @@ class SignalingServer:
     """One signaling server. `async with` starts and stops it; inside, `port`, `url` and `admin_port` tell where it is.
 
     Starting raises `ConfigError` for a port, certificate or other setting that cannot be used, and
-    `DirectoryUnavailable` when the directory of names cannot be opened.
+    `DirectoryUnavailable` when the directory of names cannot be opened. `pages` replaces those of the package.
     """
 
-    def __init__(self, config: ServerConfig | None = None, *, tuning: Tuning | None = None) -> None:
+    def __init__(
+        self, config: ServerConfig | None = None, *, tuning: Tuning | None = None, pages: Pages | None = None
+    ) -> None:
         self.config = config = config or ServerConfig()
         self._tuning = tuning = tuning or Tuning()
         self.hub = Hub(
@@ -76,11 +78,11 @@ class SignalingServer:
             wall=time.time,
             ice=ConfiguredIceServers(config.stun, config.turn, config.turn_secret),
         )
-        self._faults = FaultLog(log)
-        self._connections = Connections(
-            self.hub, max_message_bytes=config.max_message_bytes, fault=self._faults, close_timeout=tuning.close_timeout
+        self.faults = FaultLog(log)
+        self.connections = Connections(
+            self.hub, max_message_bytes=config.max_message_bytes, fault=self.faults, close_timeout=tuning.close_timeout
         )
-        self._pages = Pages.of_package() if config.web else None
+        self._pages = (pages or Pages.of_package()) if config.web else None
         self._names = ServerNames(config.names, secure=config.tls_cert is not None)
         routes = Routes(
             names=self._names,
@@ -89,7 +91,7 @@ class SignalingServer:
             site=self._pages,
             base_path=config.base_path,
         )
-        self._listener = Listener(self._connections, routes, log, tuning)
+        self.listener = Listener(self.connections, routes, log, tuning)
         self._directory: Directory | None = None
         self._directory_stats = DirectoryStats()
         self._directory_failing = False
@@ -155,15 +157,15 @@ class SignalingServer:
                 collector = ServerCollector(
                     self.hub,
                     directory=self._directory_stats,
-                    closes=self._connections.closes,
-                    requests=self._listener.requests,
-                    faults=lambda: self._faults.count,
+                    closes=self.connections.closes,
+                    requests=self.listener.requests,
+                    faults=lambda: self.faults.count,
                 )
                 admin = AdminSite(Metrics(collector), self.ready)
                 stack.push_async_callback(admin.close)
                 self._admin_port = await admin.listen(config.admin_host, config.admin_port)
-            stack.callback(self._listener.stop_accepting)
-            self._port = await self._listener.listen(config.host, config.port, context)
+            stack.callback(self.listener.stop_accepting)
+            self._port = await self.listener.listen(config.host, config.port, context)
             self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
             self._running = stack.pop_all()
         self._announce()
@@ -203,8 +205,8 @@ class SignalingServer:
 
     async def _stop(self, running: AsyncExitStack) -> None:
         began = monotonic()
-        log.info("stopping", connections=len(self._connections))
-        self._listener.stop_accepting()
+        log.info("stopping", connections=len(self.connections))
+        self.listener.stop_accepting()
         try:
             async with asyncio.timeout(self.config.drain_seconds):
                 # Half of the time for the directory: whoever waits for it gets a reply before a close.
@@ -214,12 +216,12 @@ class SignalingServer:
                             self._all_answered.clear()
                             await self._all_answered.wait()
                 self.hub.drain(monotonic())
-                await self._connections.wait_until_empty()
+                await self.connections.wait_until_empty()
         except TimeoutError:
-            log.warning("clients did not close in time", connections=len(self._connections))
+            log.warning("clients did not close in time", connections=len(self.connections))
         finally:
-            self._connections.abort()
-            await self._connections.wait_until_empty()
+            self.connections.abort()
+            await self.connections.wait_until_empty()
             if self._ticking is not None:
                 self._ticking.cancel()
                 with suppress(asyncio.CancelledError):
@@ -290,9 +292,9 @@ class SignalingServer:
             now = monotonic()
             try:
                 self.hub.tick(now)
-                self._connections.tick(now)
+                self.connections.tick(now)
             except Exception as error:  # noqa: BLE001 - a bug: it is logged, and must not end all time-outs
-                self._faults(error)
+                self.faults(error)
 
     def _ask(self, question: Question) -> None:
         task = asyncio.create_task(self._answer(question))
@@ -317,7 +319,7 @@ class SignalingServer:
         try:
             bring(monotonic())
         except Exception as error:  # noqa: BLE001 - as above
-            self._faults(error)
+            self.faults(error)
         if not self.hub.pending:
             self._all_answered.set()
 
@@ -328,7 +330,7 @@ class SignalingServer:
 
     def _directory_failed(self, error: Exception) -> None:
         if not isinstance(error, DirectoryUnavailable):
-            self._faults(error)
+            self.faults(error)
         elif not self._directory_failing:
             self._directory_failing = True
             log.error("the directory of names fails", reason=str(error))

@@ -106,9 +106,9 @@ class Listener:
         # Requests that became no WebSocket, by outcome.
         self.requests: Counter[str] = Counter()
         # Connections with a large reply that the client may not have read. A closed one leaves the set by itself.
-        self._untaken: WeakSet[HttpConnection | _Untaken] = WeakSet()
+        self.untaken: WeakSet[HttpConnection | _Untaken] = WeakSet()
         # HTTP connections, until picows takes them over.
-        self._opened: set[HttpConnection] = set()
+        self.opened: set[HttpConnection] = set()
         self._connections = connections
         self._routes = routes
         self._log = log
@@ -130,7 +130,7 @@ class Listener:
             # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for each
             # idle connection.
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: HttpConnection(self._opened, self._answer, self._picows, self._tuning),
+                lambda: HttpConnection(self.opened, self._answer, self._picows, self._tuning),
                 backlog=LISTEN_BACKLOG,
                 **where,
                 **more,
@@ -149,7 +149,7 @@ class Listener:
         self._draining = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self._opened):
+        for connection in list(self.opened):
             connection.leave_unless_new()
 
     def _picows(self, arrival: Arrival) -> asyncio.BufferedProtocol:
@@ -175,7 +175,7 @@ class Listener:
         decision = self._decide(connection.arrival, request.path, request.headers)
         if isinstance(decision, UpgradeRequest):
             return None
-        keep = not self._draining and len(self._opened) <= self._tuning.max_kept
+        keep = not self._draining and len(self.opened) <= self._tuning.max_kept
         return self._admit(decision, connection), keep
 
     def _enter(self, arrival: Arrival, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
@@ -185,7 +185,7 @@ class Listener:
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
         untaken = _Untaken()
         response = _response(self._admit(decision, untaken))
-        return WSUpgradeResponseWithListener(response, untaken if untaken in self._untaken else None)
+        return WSUpgradeResponseWithListener(response, untaken if untaken in self.untaken else None)
 
     def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> UpgradeRequest | HttpReply:
         try:
@@ -216,11 +216,11 @@ class Listener:
 
     def _admit(self, reply: HttpReply, taker: HttpConnection | _Untaken) -> HttpReply:
         """The reply, or a refusal when too many replies wait for their clients to read them."""
-        if len(reply.body) > AT_ONCE and taker not in self._untaken:
-            if len(self._untaken) >= self._tuning.max_untaken:
+        if len(reply.body) > AT_ONCE and taker not in self.untaken:
+            if len(self.untaken) >= self._tuning.max_untaken:
                 reply = busy("This server has too many replies under way; try again in a moment.\n", "busy")
             else:
-                self._untaken.add(taker)
+                self.untaken.add(taker)
         self.requests[reply.outcome] += 1
         return reply
 

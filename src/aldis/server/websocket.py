@@ -270,7 +270,8 @@ class Connections:
         # Relayed messages since the last one that was measured. The first one is measured.
         self.unmeasured = MEASURED_ONE_IN - 1
         self._open: set[ClientConnection] = set()
-        self._closing: dict[ClientConnection, float] = {}
+        # When to give up each connection that is being closed.
+        self.due: dict[ClientConnection, float] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -291,23 +292,23 @@ class Connections:
     def closing(self, connection: ClientConnection) -> None:
         """A close has been sent, or received."""
         if connection in self._open:
-            self._closing.setdefault(connection, monotonic() + self._close_timeout)
+            self.due.setdefault(connection, monotonic() + self._close_timeout)
 
     def gone(self, connection: ClientConnection) -> None:
         """A connection is over."""
         self._open.discard(connection)
-        self._closing.pop(connection, None)
+        self.due.pop(connection, None)
         if not self._open:
             self._empty.set()
 
     def tick(self, now: float) -> None:
         """Abort connections whose clients do not answer a close. To be called about once a second."""
         # In the order in which they began to close, so the first that is not due ends the search.
-        while self._closing:
-            connection, deadline = next(iter(self._closing.items()))
+        while self.due:
+            connection, deadline = next(iter(self.due.items()))
             if now < deadline:
                 return
-            del self._closing[connection]
+            del self.due[connection]
             connection.abort()
 
     async def wait_until_empty(self) -> None:
