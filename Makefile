@@ -20,6 +20,10 @@ TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chr
 # In the browser SDK: its tools by their own lock, and no script of any of them is run.
 NPM := npm --prefix sdk --silent
 
+# Where this is set, each test process rewrites and compiles all tests anew (5 s of processor time), and each server and
+# command that a test starts all of the source.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast all-python all-sdk fast-python fast-sdk check lint types sdk web docs release screenshots bench fmt lock clean system
 
