@@ -36,13 +36,14 @@ import { linger, PeerTransport, TIMING } from './transport.js';
 /** @import { Ack, Chunk, Hello, OurHello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Capabilities, Proof } from '../protocol/messages.js' */
-/** @import { EngineConfig, EngineStats } from './engine.js' */
+/** @import { EngineConfig } from './engine.js' */
 /** @import { Command, Outcome } from './attempts.js' */
 /** @import { Input, PeerState } from './negotiation.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
+/** @import { EngineStats } from './stats.js' */
 /** @import { Trust } from './trust.js' */
 /** @import { AttemptSlots } from './slots.js' */
-/** @import { Origin, PeerTiming, TransportOwner } from './transport.js' */
+/** @import { Origin, PeerTiming, PutTracks, TransportOwner } from './transport.js' */
 
 // What may wait to be checked: two connections with all their candidates. A server that sends more is up to no good.
 const MAX_WAITING = 512;
@@ -169,6 +170,7 @@ export class PeerConnection {
       ...options,
       timing,
       stream: null,
+      putTracks: async () => {},
       happened: /** @type {TransportOwner['happened']} */ (/** @type {unknown} */ (this.#happened)),
       tell: (what, ...values) => {
         this.#news.push([what, values]);
@@ -356,10 +358,11 @@ export class PeerConnection {
    * again when the stream has got other tracks.
    *
    * @param {MediaStream | null} stream
+   * @param {PutTracks} putTracks that of `media.js`, which is loaded with calls
    */
-  setTracks(stream) {
+  setTracks(stream, putTracks) {
     const transport = this.#current;
-    this.#owner.stream = stream;
+    Object.assign(this.#owner, { stream, putTracks });
     if (transport?.greeted) transport.setTracks();
   }
 

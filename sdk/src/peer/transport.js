@@ -18,7 +18,7 @@
 
 import { catchUp } from '../client/timers.js';
 import { LABEL } from '../protocol/channel.js';
-import { apply, CAPABILITIES, configuration, configure, makeConnection, setTracks, statsOf } from './engine.js';
+import { apply, CAPABILITIES, configuration, configure, makeConnection } from './engine.js';
 import { PeerSession } from './session.js';
 
 /** @import { Timers } from '../client/timers.js' */
@@ -30,6 +30,8 @@ import { PeerSession } from './session.js';
 /** @import { Happening, Told } from './negotiation.js' */
 /** @import { Path, SessionEvent } from './session.js' */
 /** @import { Signed, Trust } from './trust.js' */
+
+/** @typedef {(native: RTCPeerConnection, stream: MediaStream | null) => Promise<void>} PutTracks `media.putTracks` */
 
 /**
  * How much may wait in the browser, in bytes. Enough to keep a fast path busy while the page does something else, little
@@ -68,6 +70,7 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  * @property {Timers} timers
  * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  * @property {MediaStream | null} stream whose tracks are to be sent
+ * @property {PutTracks} putTracks what puts them onto a connection
  * @property {<Call extends Happening>(call: Call, name: string, ...values: Told<Call>) => void} happened tell the machine,
  *   and do what it wants
  * @property {<What extends keyof PeerListener>(what: What, ...values: Parameters<PeerListener[What]>) => void} tell tell
@@ -77,6 +80,13 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  */
 
 /** What an offer or answer has come with, once it has been checked. @typedef {{ address: string, proof: Proof }} Origin */
+
+/**
+ * What it is given becomes a part of the URL: Firefox never asks twice for a module that it did not get.
+ * @type {(again: string) => Promise<typeof import('./stats.js')>}
+ */
+const loadStats = (_again) => import('./stats.js');
+let failedLoads = 0;
 
 /** See the module. */
 export class PeerTransport {
@@ -254,15 +264,23 @@ export class PeerTransport {
   /** Send the tracks of `TransportOwner.stream` and no others. */
   setTracks() {
     this.#enqueue(async () => {
-      await setTracks(this.#native, this.#owner.stream);
+      await this.#owner.putTracks(this.#native, this.#owner.stream);
       // An offer of ours that never got its answer keeps the browser from asking.
       if (this.#held || this.#native.signalingState !== 'stable') this.#renegotiate();
     });
   }
 
-  /** What the browser tells of the path; null when there is none, or none any more. */
-  stats() {
-    return statsOf(this.#native).catch(() => null);
+  /** What the browser tells of the path; null when there is none, or none any more, or what reads it cannot be loaded. */
+  async stats() {
+    try {
+      const { statsOf } = await loadStats(failedLoads ? `?${failedLoads}` : '').catch((error) => {
+        failedLoads++;
+        throw error;
+      });
+      return await statsOf(this.#native);
+    } catch {
+      return null;
+    }
   }
 
   /** What may be why there was no path, to be added to a reason: no browser tells of a TURN server that refuses us. */

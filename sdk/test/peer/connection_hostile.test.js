@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { IdentityError, ProofInvalid } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
+import { putTracks } from '../../src/peer/media.js';
 import { camera } from '../support/fake_media.js';
 import { connected, end, pair, quiet, Side, until } from '../support/peers.js';
 
@@ -139,7 +140,7 @@ test('pins that cannot be written fail an attempt as soon as it is answered, and
   await alice.until('connected');
   await bob.until('connected');
   broken = true;
-  alice.peer.setTracks(camera('audio'));
+  alice.peer.setTracks(camera('audio'), putTracks);
   await until(() => alice.refusals.length === 2);
   await quiet();
   assert.equal(alice.peer.state, 'connected');

@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EngineMissing } from '../../src/errors.js';
-import { apply, configure, makeConnection, MAX_SDP, messageOf, setTracks, statsOf } from '../../src/peer/engine.js';
+import { apply, configure, makeConnection, MAX_SDP, messageOf } from '../../src/peer/engine.js';
+import { putTracks } from '../../src/peer/media.js';
+import { statsOf } from '../../src/peer/stats.js';
 import { FakeNetwork, FakeStream } from '../support/fake_rtc.js';
 
 const made = (config = {}) => makeConnection(config, new FakeNetwork().RTCPeerConnection);
@@ -52,7 +54,7 @@ test('a closed connection refuses everything', async () => {
   const native = made();
   native.close();
   await assert.rejects(statsOf(native), { name: 'InvalidStateError' });
-  await assert.rejects(setTracks(native, new FakeStream('audio')), { name: 'InvalidStateError' });
+  await assert.rejects(putTracks(native, new FakeStream('audio')), { name: 'InvalidStateError' });
 });
 
 const host = { candidateType: 'host', protocol: 'udp' };
@@ -132,10 +134,10 @@ for (const [what, counted, bytesSent, bytesReceived] of [
 
 test('a stopped section is not used again', async () => {
   const native = made();
-  await setTracks(native, new FakeStream('audio'));
+  await putTracks(native, new FakeStream('audio'));
   native.getTransceivers()[0].direction = 'stopped';
   native.getTransceivers()[0].sender.track = null;
-  await setTracks(native, new FakeStream('audio'));
+  await putTracks(native, new FakeStream('audio'));
   assert.equal(native.getTransceivers().filter(({ kind }) => kind === 'audio').length, 2);
 });
 

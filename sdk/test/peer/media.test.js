@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConnectionLost } from '../../src/errors.js';
+import { putTracks } from '../../src/peer/media.js';
 import { encodeAck } from '../../src/protocol/channel.js';
 import { FakeStream } from '../support/fake_rtc.js';
 import { connected, end, pair, pass, quiet, Side, until } from '../support/peers.js';
@@ -23,7 +24,7 @@ test('tracks go onto the open connection, and the other side is told of them', a
   const world = await connected();
   const { alice, bob, link, ours } = world;
   const stream = new FakeStream('audio', 'video');
-  alice.peer.setTracks(stream);
+  alice.peer.setTracks(stream, putTracks);
   await until(() => bob.tracks.length === 2);
   await quiet();
   assert.deepEqual(kinds(bob), ['audio', 'video']);
@@ -45,7 +46,7 @@ test('tracks go onto the open connection, and the other side is told of them', a
 test('tracks that are set before wait for the HELLOs', async () => {
   const world = await pair();
   const { alice, bob } = world;
-  alice.peer.setTracks(new FakeStream('video'));
+  alice.peer.setTracks(new FakeStream('video'), putTracks);
   alice.peer.connect();
   await until(() => bob.tracks.length === 1);
   assert.equal(alice.peer.state, 'connected');
@@ -56,9 +57,9 @@ test('tracks that are set before wait for the HELLOs', async () => {
 test('the other side sends on the same media sections', async () => {
   const world = await connected();
   const { alice, bob, ours, theirs } = world;
-  alice.peer.setTracks(new FakeStream('audio', 'video'));
+  alice.peer.setTracks(new FakeStream('audio', 'video'), putTracks);
   await until(() => bob.tracks.length === 2);
-  bob.peer.setTracks(new FakeStream('audio', 'video'));
+  bob.peer.setTracks(new FakeStream('audio', 'video'), putTracks);
   await until(() => alice.tracks.length === 2);
   await quiet();
   for (const each of [ours, theirs]) assert.deepEqual(directions(each), ['sendrecv', 'sendrecv']);
@@ -70,14 +71,14 @@ test('a track of the same kind takes the place of the other without renegotiatio
   const world = await connected();
   const { alice, bob, ours } = world;
   const stream = new FakeStream('audio', 'video');
-  alice.peer.setTracks(stream);
+  alice.peer.setTracks(stream, putTracks);
   await until(() => bob.tracks.length === 2);
   await quiet();
   const before = offers(world);
   const [audio] = stream.tracks;
   const other = new FakeStream('video');
   other.tracks.push(audio);
-  alice.peer.setTracks(other);
+  alice.peer.setTracks(other, putTracks);
   await quiet();
   assert.deepEqual(sending(ours), [audio, other.tracks[0]]);
   assert.equal(offers(world), before);
@@ -87,15 +88,15 @@ test('a track of the same kind takes the place of the other without renegotiatio
 test('taking tracks away stops sending, and they can come back on the same sections', async () => {
   const world = await connected();
   const { alice, bob, ours } = world;
-  alice.peer.setTracks(new FakeStream('audio', 'video'));
+  alice.peer.setTracks(new FakeStream('audio', 'video'), putTracks);
   await until(() => bob.tracks.length === 2);
-  alice.peer.setTracks(new FakeStream('audio'));
+  alice.peer.setTracks(new FakeStream('audio'), putTracks);
   await until(() => directions(ours)[1] === 'inactive');
   assert.equal(sending(ours).length, 1);
-  alice.peer.setTracks(null);
+  alice.peer.setTracks(null, putTracks);
   await until(() => directions(ours)[0] === 'inactive');
   assert.deepEqual(sending(ours), []);
-  alice.peer.setTracks(new FakeStream('audio', 'video'));
+  alice.peer.setTracks(new FakeStream('audio', 'video'), putTracks);
   await until(() => bob.tracks.length === 4);
   await quiet();
   assert.equal(ours.getTransceivers().length, 2);
@@ -106,12 +107,12 @@ test('taking tracks away stops sending, and they can come back on the same secti
 test('nothing is renegotiated when nothing changes', async () => {
   const world = await connected();
   const stream = new FakeStream('audio');
-  world.alice.peer.setTracks(stream);
+  world.alice.peer.setTracks(stream, putTracks);
   await until(() => world.bob.tracks.length === 1);
   await quiet();
   const before = offers(world);
-  world.alice.peer.setTracks(stream);
-  world.bob.peer.setTracks(null);
+  world.alice.peer.setTracks(stream, putTracks);
+  world.bob.peer.setTracks(null, putTracks);
   await quiet();
   assert.equal(offers(world), before);
   await end(world);
@@ -129,8 +130,8 @@ for (const [mine, theirs] of [
   test(`both adding tracks at once (${mine}; ${theirs}) get all of them across`, async () => {
     const world = await connected();
     const { alice, bob, ours } = world;
-    alice.peer.setTracks(new FakeStream(...mine));
-    bob.peer.setTracks(new FakeStream(...theirs));
+    alice.peer.setTracks(new FakeStream(...mine), putTracks);
+    bob.peer.setTracks(new FakeStream(...theirs), putTracks);
     await until(() => bob.tracks.length === mine.length && alice.tracks.length === theirs.length);
     await quiet();
     assert.deepEqual(kinds(bob).sort(), mine);
@@ -147,10 +148,10 @@ test('both hanging up at once, and then calling again, roll back nothing that ca
   const world = await connected();
   const { alice, bob } = world;
   for (const call of [1, 2, 3]) {
-    for (const side of [alice, bob]) side.peer.setTracks(new FakeStream('audio', 'video'));
+    for (const side of [alice, bob]) side.peer.setTracks(new FakeStream('audio', 'video'), putTracks);
     await until(() => bob.tracks.length === 2 * call && alice.tracks.length === 2 * call);
     await quiet();
-    for (const side of [alice, bob]) side.peer.setTracks(null);
+    for (const side of [alice, bob]) side.peer.setTracks(null, putTracks);
     await quiet();
     stable(world);
   }
@@ -165,7 +166,7 @@ test('a renegotiation that gets lost, or its answer, is made again and ends noth
   for (const type of ['offerReceived', 'answerReceived']) {
     const before = bob.tracks.length;
     link.middle = (message) => (message.event.type === type ? [] : [message]);
-    alice.peer.setTracks(new FakeStream('video'));
+    alice.peer.setTracks(new FakeStream('video'), putTracks);
     const sent = link.of(type).length;
     await until(() => link.of(type).length > sent);
     link.middle = (message) => [message];
@@ -173,7 +174,7 @@ test('a renegotiation that gets lost, or its answer, is made again and ends noth
     await until(() => bob.tracks.length > before);
     await quiet();
     stable(world);
-    alice.peer.setTracks(null);
+    alice.peer.setTracks(null, putTracks);
     await quiet();
   }
   assert.deepEqual(alice.states, ['connecting', 'connected']);
@@ -185,7 +186,7 @@ test('while the server is away a renegotiation is tried again and again', async 
   const world = await connected();
   const { alice, bob, link } = world;
   link.down = new ConnectionLost('the server is gone');
-  alice.peer.setTracks(new FakeStream('video'));
+  alice.peer.setTracks(new FakeStream('video'), putTracks);
   await quiet();
   await pass(world, 5 + 10 + 20);
   link.down = null;
@@ -205,7 +206,7 @@ test('tracks that change while an offer of ours hangs are not forgotten', async 
   ours.become('connected');
   await alice.until('connected');
   link.down = null;
-  alice.peer.setTracks(new FakeStream('video'));
+  alice.peer.setTracks(new FakeStream('video'), putTracks);
   await quiet();
   timers.advance(0);
   await until(() => bob.tracks.length === 1);
@@ -217,7 +218,7 @@ test('an ICE restart overtakes a renegotiation, and both get there', async () =>
   const world = await connected();
   const { alice, bob, link, ours, theirs, timers } = world;
   link.middle = () => [];
-  alice.peer.setTracks(new FakeStream('video'));
+  alice.peer.setTracks(new FakeStream('video'), putTracks);
   await until(() => offers(world) === 2);
   link.middle = (message) => [message];
   ours.sever();
@@ -237,7 +238,7 @@ test('an ICE restart overtakes a renegotiation, and both get there', async () =>
 test('on the next connection the tracks go out again', async () => {
   const world = await connected();
   const { link } = world;
-  world.alice.peer.setTracks(new FakeStream('audio', 'video'));
+  world.alice.peer.setTracks(new FakeStream('audio', 'video'), putTracks);
   await until(() => world.bob.tracks.length === 2);
   await world.bob.peer.close();
   await world.alice.until('closed');
@@ -250,7 +251,7 @@ test('on the next connection the tracks go out again', async () => {
 test('tracks that come before the HELLO are told after it', async () => {
   const world = await pair();
   const { alice, bob, link, network } = world;
-  bob.peer.setTracks(new FakeStream('video'));
+  bob.peer.setTracks(new FakeStream('video'), putTracks);
   alice.peer.connect();
   await until(() => network.open[1]?.channels[0]);
   // Bob's HELLO is held up in his buffer, while the server is quick.
@@ -295,7 +296,7 @@ test('an answer that turns tracks down, as a program without media gives it, har
     await native(description);
     for (const each of theirs.getTransceivers()) each.direction = 'inactive';
   };
-  alice.peer.setTracks(new FakeStream('audio'));
+  alice.peer.setTracks(new FakeStream('audio'), putTracks);
   await until(() => directions(ours)[0] === 'inactive');
   await quiet();
   assert.equal(offers(world), 2, 'and is not asked again');

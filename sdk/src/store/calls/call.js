@@ -19,6 +19,7 @@
 import { Callbacks } from '../../client/callbacks.js';
 import { ConfigError, FeatureMissing, PeerConnectionFailed, StateError } from '../../errors.js';
 import { clean } from '../../protocol/codec.js';
+import { putTracks } from '../../peer/media.js';
 import { CALLS } from '../../protocol/names.js';
 import { bind } from '../../proxies.js';
 import { encodeControl } from '../messages/control.js';
@@ -394,7 +395,7 @@ export class Call {
   /** @param {MediaStream | null} stream */
   #send(stream) {
     if (this.state === 'ringing') return;
-    this.#peer.connection?.setTracks(stream);
+    this.#peer.connection?.setTracks(stream, putTracks);
     const media = mediaOf(stream);
     const sends = media.audio || media.video;
     // Else the other side would wait for what does not come any more: a microphone that was unplugged while it rang.
