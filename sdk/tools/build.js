@@ -53,33 +53,24 @@ export async function built() {
 
 /**
  * The SDK. `aldis.js` keeps its name, so browsers ask for it at each visit. Therefore it is short, and only exports what a
- * module with a hash in its name has. The parts that are loaded later import that module, too. So a page has one copy of
+ * module with a hash in its name does. The parts that are loaded later import that module, too. So a page has one copy of
  * the core, however it names `aldis.js`.
  */
 async function sdk() {
   const { version } = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8'));
-  const { entry, files } = hashed(await bundle('sdk', 'core', SDK));
-  return [{ name: 'aldis.js', text: `/*! @aldis/client ${version}, Apache-2.0 */\n${passedOn(entry)}\n` }, ...files];
-}
-
-/**
- * The same entry point in one statement, which names everything once.
- *
- * @param {string} entry An import from one file, and an export of what it brings.
- */
-function passedOn(entry) {
-  const [, imports = '', file, exports = ''] = /^import\{(.*)\}from"\.\/(.*)";export\{(.*)\};/.exec(entry) ?? [];
-  const pairs = (/** @type {string} */ list) => list.split(',').map((each) => each.split(' as '));
-  const found = new Map(pairs(imports).map(([theirs, ours = theirs]) => [ours, theirs]));
-  const names = pairs(exports).map(([ours, name = ours]) => `${found.get(ours)} as ${name}`);
-  return `export{${names}}from"./sdk/${file}";`;
+  const files = hashed(await bundle('sdk', 'core', SDK));
+  const { name } = files.find((file) => file.name.startsWith('sdk/core-')) ?? {};
+  return [
+    { name: 'aldis.js', text: `/*! @aldis/client ${version}, Apache-2.0 */\nexport*from"./${name}";\n` },
+    ...files,
+  ];
 }
 
 /** The page. */
 async function page() {
   const loader = /** @type {const} */ ({ '.svg': 'copy' });
   const others = await compile({ entryPoints: [LOOK, ICON], entryNames: `assets/[name]-${HASH}`, loader });
-  const { files } = hashed([...(await bundle('assets', 'page', PAGE)), ...others]);
+  const files = hashed([...(await bundle('assets', 'page', PAGE)), ...others]);
   const index = await readFile(INDEX, 'utf8');
   const text = index.replace(/(?<= (?:href|src)=")[^":]+(?=")/g, (source) => {
     const { name, ext } = path.parse(source === 'main.js' ? 'page.js' : source);
@@ -99,7 +90,7 @@ async function page() {
  * @param {string} folder
  * @param {string} name
  * @param {string} main
- * @returns {Promise<Built[]>} Also `FOLDER/entry.js`: what the main module exports.
+ * @returns {Promise<Built[]>}
  */
 async function bundle(folder, name, main) {
   /** @type {Map<string, string>} */
@@ -113,13 +104,79 @@ async function bundle(folder, name, main) {
     ],
     splitting: true,
     chunkNames: `${folder}/${name}-${HASH}`,
+    minifyWhitespace: false, // Terser does it
     plugins: [find, reaching(main)],
   });
-  const parts = files.filter((file) => file.name.endsWith('.js'));
-  if (parts.length !== later.size + 2)
-    throw new Error(`not one file of shared code: ${parts.map((file) => file.name)}`);
-  return files;
+  const scripts = files.filter((file) => file.name.endsWith('.js'));
+  if (scripts.length !== later.size + 2)
+    throw new Error(`not one file of shared code: ${scripts.map((file) => file.name)}`);
+  const entry = `${folder}/entry.js`;
+  const names = publicNames(scripts.find((file) => file.name === entry)?.text ?? '');
+  const parts = scripts.filter((file) => file.name !== entry);
+  const made = parts.map(({ name: part, text }) => {
+    const renamed = part === `${folder}/${name}-${HASH}.js` ? exporting(text, names) : importing(text, names);
+    return smaller({ name: part, text: renamed }, mapOf(part, files));
+  });
+  return (await Promise.all(made)).flat();
 }
+
+/** @param {string} name @param {Built[]} files */
+const mapOf = (name, files) => files.find((file) => file.name === `${name}.map`)?.text ?? '';
+
+/**
+ * What stands between the braces of an import or export.
+ *
+ * @param {string} list
+ * @returns {[from: string, to: string][]}
+ */
+const pairs = (list) =>
+  Array.from(list.matchAll(/([\w$]+)(?: as ([\w$]+))?/g), ([, from = '', to = from]) => [from, to]);
+
+/**
+ * What the main module exports: the names, by those that esbuild has given to them.
+ *
+ * @param {string} entry What esbuild has made of it: an import from the shared code, and an export.
+ */
+function publicNames(entry) {
+  const [, imports = '', exports = ''] = /^import \{(.*?)\} from .*?^export \{(.*?)\};/ms.exec(entry) ?? [];
+  const given = new Map(pairs(imports).map(([short, local]) => [local, short]));
+  return new Map(pairs(exports).map(([local, name]) => [given.get(local) ?? '', name]));
+}
+
+/**
+ * The shared code exports by short names what the other files need. Have it export what is public by its name, so that
+ * `aldis.js` need only say `export *`; and the rest in one object, as the default, which `export *` passes over. What is
+ * public comes first in the file, where the names of the errors are: gzip looks back no further than 32 KiB.
+ *
+ * @param {string} text It keeps its lines, for the source map.
+ * @param {Map<string, string>} names
+ */
+function exporting(text, names) {
+  let first = '';
+  const rest = text.replace(/^export \{([^}]*)\};/m, (whole, list) => {
+    const [known, others] = parted(list, ([, short]) => names.has(short));
+    first = `export { ${known.map(([local, short]) => `${local} as ${names.get(short)}`)} }; `;
+    return `export default { ${others.map(([local, short]) => `${short}: ${local}`)} };${linesOf(whole)}`;
+  });
+  return first + rest;
+}
+
+/** The same for what imports from it. @param {string} text @param {Map<string, string>} names */
+const importing = (text, names) =>
+  text.replace(/^import \{([^}]*)\}(.*)/m, (whole, list, from) => {
+    const [known, others] = parted(list, ([short]) => names.has(short));
+    const given = known.map(([short, local]) => `${names.get(short)} as ${local}`);
+    return `import core, { ${given} }${from} const { ${others.map((pair) => pair.join(': '))} } = core;${linesOf(whole)}`;
+  });
+
+/** @param {string} list @param {(pair: [string, string]) => boolean} test */
+function parted(list, test) {
+  const all = pairs(list);
+  return /** @type {const} */ ([all.filter(test), all.filter((pair) => !test(pair))]);
+}
+
+/** As many empty lines. @param {string} text */
+const linesOf = (text) => text.replace(/.*/g, '');
 
 /**
  * Turn dynamic imports into those of the built files, and collect the modules. What `_again` holds becomes a part of the
@@ -170,7 +227,9 @@ const reaching = (main) => ({
 async function compile(options) {
   const { outputFiles } = await build({
     bundle: true,
-    minify: true,
+    minifyIdentifiers: true,
+    minifySyntax: true,
+    minifyWhitespace: true,
     format: 'esm',
     target: 'es2022',
     charset: 'utf8',
@@ -185,34 +244,24 @@ async function compile(options) {
     logLevel: 'error',
     ...options,
   });
-  const files = (outputFiles ?? []).map((file) => ({
-    name: path.relative(WEB, file.path).replaceAll(path.sep, '/'),
-    text: file.text,
-  }));
-  return (await Promise.all(files.map((file) => smaller(file, files)))).flat();
+  const files = outputFiles ?? [];
+  return files.map((file) => ({ name: path.relative(WEB, file.path).replaceAll(path.sep, '/'), text: file.text }));
 }
 
 /**
- * A script, with its source map, as Terser makes it from that of esbuild: 3 % smaller when compressed, since it puts
- * constants in their places, and reuses short names more. Other files stay as they are.
+ * A script as Terser makes it from that of esbuild, and its source map. Compressed it is 3 % smaller: Terser puts constants in
+ * their places, and reuses short names more.
  *
  * @param {Built} file
- * @param {Built[]} files
+ * @param {string} map
  * @returns {Promise<Built[]>}
  */
-async function smaller(file, files) {
-  const { name, text } = file;
-  const map = files.find((each) => each.name === `${name}.map`);
-  if (!name.endsWith('.js') || !map) return name.endsWith('.js.map') ? [] : [file];
-  const made = await minify(text, {
-    module: true,
-    ecma: 2020,
-    compress: { passes: 2 },
-    sourceMap: { content: map.text, url: path.posix.basename(map.name) },
-  });
+async function smaller({ name, text }, map) {
+  const sourceMap = { content: map, url: path.posix.basename(`${name}.map`) };
+  const made = await minify(text, { module: true, ecma: 2020, compress: { passes: 2 }, sourceMap });
   return [
     { name, text: `${made.code}\n` },
-    { name: map.name, text: String(made.map) },
+    { name: `${name}.map`, text: String(made.map) },
   ];
 }
 
@@ -225,12 +274,7 @@ function hashed(files) {
   const digest = createHash('sha256');
   for (const { name, text } of [...files].sort(byName)) digest.update(`${name}\0${text}\0`);
   const hash = digest.digest('hex').slice(0, HASH.length);
-  const named = files.map(({ name, text }) => ({ name: name.replace(HASH, hash), text: text.replaceAll(HASH, hash) }));
-  const entry = named.find(({ name }) => name.endsWith('/entry.js'))?.text ?? '';
-  return {
-    entry: entry.replace(/^\/\/# sourceMappingURL=.*\n/m, ''),
-    files: named.filter(({ name }) => !name.includes('/entry.')),
-  };
+  return files.map(({ name, text }) => ({ name: name.replace(HASH, hash), text: text.replaceAll(HASH, hash) }));
 }
 
 /** @param {Built} one @param {Built} other */
