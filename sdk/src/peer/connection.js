@@ -429,10 +429,7 @@ export class PeerConnection {
     if (outcome?.code) return new PeerRefused(remote, reason, outcome.code, outcome.retryAfter);
     return reason?.code === 'not-online'
       ? new PeerOffline(remote)
-      : new PeerConnectionFailed(
-          remote,
-          messageOf(reason) + (/no path|it took too long/.test(messageOf(reason)) ? this.#relayMissing : ''),
-        );
+      : new PeerConnectionFailed(remote, messageOf(reason) + (outcome?.noPath ? this.#relayMissing : ''));
   }
 
   /** @param {Command} command */

@@ -82,7 +82,7 @@ export function configure(config, Native, use) {
  * @param {EngineConfig} config
  * @returns {RTCConfiguration}
  */
-export const configuration = (config) => ({
+const configuration = (config) => ({
   // Tracks that come later share the path that the channel has found.
   bundlePolicy: 'max-bundle',
   ...config,

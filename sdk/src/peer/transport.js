@@ -18,7 +18,7 @@
 
 import { catchUp } from '../client/timers.js';
 import { LABEL } from '../protocol/channel.js';
-import { apply, CAPABILITIES, configuration, configure, makeConnection } from './engine.js';
+import { apply, CAPABILITIES, configure, makeConnection } from './engine.js';
 import { PeerSession } from './session.js';
 
 /** @import { Timers } from '../client/timers.js' */
@@ -285,7 +285,7 @@ export class PeerTransport {
 
   /** What may be why there was no path, to be added to a reason: no browser tells of a TURN server that refuses us. */
   get relayMissing() {
-    const servers = configuration(this.#owner.config()).iceServers ?? [];
+    const servers = this.#owner.config().iceServers ?? [];
     const urls = servers.flatMap((server) => server.urls).filter((url) => url.startsWith('turn'));
     return urls.length && !this.#relayed && !this.#channel
       ? `; no relay candidate from ${urls.join(', ')}: the server cannot be reached, or refuses the credentials`

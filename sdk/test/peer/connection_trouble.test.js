@@ -313,3 +313,18 @@ for (const [relayed, reason] of [
     await end(world);
   });
 }
+
+test('a bye with the code for no path, in whatever words, says that there is no relay', async () => {
+  const config = () => ({ iceServers: [{ urls: ['turn:a.example'], username: 'u', credential: 'c' }] });
+  const world = await pair({ config });
+  const { alice, link } = world;
+  link.middle = () => [];
+  alice.peer.connect();
+  await until(() => link.of('offerReceived').length === 1);
+  const [{ connection }] = link.of('offerReceived');
+  const bye = { reason: 'nothing came through', code: 'no-path', retryAfter: null };
+  alice.peer.receive({ type: 'byeReceived', sender: 'bob', connection, ...bye });
+  await alice.until('failed');
+  assert.match(alice.errors[0].message, /gave up: nothing came through; no relay candidate from turn:a\.example/);
+  await end(world);
+});
