@@ -9,8 +9,8 @@ import * as source from '../src/index.js';
 import { built, current, gzipped, stale } from '../tools/build.js';
 
 /** Bytes on the wire: what a page needs to send and receive messages, and all of the SDK. */
-const MAX_CORE = 32_400;
-const MAX_SDK = 38_500;
+const MAX_CORE = 32_200;
+const MAX_SDK = 38_850;
 
 const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));
@@ -45,11 +45,11 @@ test(`what sends and receives messages has at most ${MAX_CORE} bytes, all of the
 for (const folder of ['assets', 'sdk']) {
   test(`in ${folder} a part that is loaded later imports the one file that is there, and nothing else`, () => {
     const scripts = files.filter(({ name }) => name.startsWith(`${folder}/`) && name.endsWith('.js'));
-    const parts = scripts.filter(({ name }) => /\/(?:calls|explain|files|stats)-/.test(name));
+    const parts = scripts.filter(({ name }) => /\/(?:calls|explain|files|hidden|stats)-/.test(name));
     const [main, ...more] = scripts
       .filter((script) => !parts.includes(script))
       .map(({ name }) => path.posix.basename(name));
-    assert.deepEqual([parts.length, more], [4, []]);
+    assert.deepEqual([parts.length, more], [5, []]);
     const { text = '' } = scripts.find(({ name }) => name.endsWith(`/${main}`)) ?? {};
     const loaded = Array.from(
       text.matchAll(/import\("\.\/([^"]*)"\.concat\((?:\w+|"")\)\)/g),

@@ -5,14 +5,15 @@
  * Cancelling twice, or after the call, does no harm. `seconds` is a number, of any size; NaN is refused where it comes in.
  *
  * Browsers run the timers of a hidden page once a second, and some once a minute after five minutes. A hidden page is to
- * be as quick as a visible one, so it has a second clock there: `Atomics.waitAsync`, which Chromium does not slow down. It
- * needs no worker, so no content security policy stands in its way. Where it is slow (Firefox 153) or missing, `catchUp`
- * makes the network the clock: whatever arrives calls back what is overdue. And a pause that is only there to collect what
- * comes together ends at once, by a message to ourselves.
+ * be as quick as a visible one. So it gets a second clock, which is loaded when the page is hidden for the first time:
+ * `hidden.js`. Where that clock is slow or missing, `catchUp` makes the network the clock: whatever arrives calls back
+ * what is overdue.
  *
  * A callback that is very late means that the page was frozen or the machine asleep. What arrived meanwhile is not read
  * yet, so a time-out would blame a peer that has answered. Such a callback waits once more, for a moment.
  */
+
+/** @import { SecondClock } from './hidden.js' */
 
 /**
  * @typedef {object} Timers
@@ -21,16 +22,12 @@
  *   returns what cancels it.
  */
 
+/** What waits, until `due` in milliseconds of `performance.now()`. @typedef {{ due: number, run: () => void }} Waiting */
+
 /**
  * What the timers take from the platform; tests bring another.
  *
- * @typedef {Pick<typeof globalThis, 'performance' | 'setTimeout' | 'clearTimeout' | 'MessageChannel'> & {
- *   document?: Pick<Document, 'hidden' | 'addEventListener'>,
- *   Atomics?: {
- *     notify: (cell: Int32Array<SharedArrayBuffer>, index: number) => number,
- *     waitAsync?: (cell: Int32Array<SharedArrayBuffer>, index: number, value: number, timeout: number) => { value: any },
- *   },
- * }} Platform
+ * @typedef {Pick<typeof globalThis, 'performance' | 'setTimeout' | 'clearTimeout'> & { document?: { hidden: boolean } }} Platform
  */
 
 // All in milliseconds.
@@ -40,53 +37,13 @@ const LONGEST = 2 ** 31 - 1;
 const LATE = 2000;
 // How long a late callback waits for what has arrived to be read.
 const GRACE = 1000;
-// So short a pause is there to collect what comes together. Without a good second clock it is cut short instead of
-// becoming a second long.
-const SHORT = 50;
-// The second clock is good when it has ended so many short pauses in a row in time. One that rings once a second is in
-// time now and then.
-const PROOFS = 3;
 
-/**
- * @param {Platform} platform
- * @returns {Timers & { catchUp: () => void }}
- */
-export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel, document, Atomics }) {
-  /** @typedef {{ due: number, run: () => void }} Waiting */
+/** @param {Platform} platform */
+export function timersOf({ performance, setTimeout, clearTimeout, document }) {
   /** @type {Set<Waiting>} */
   const waiting = new Set();
-  /** What the second clock waits on; null where there is none. @type {Int32Array<SharedArrayBuffer> | null | undefined} */
-  let cell;
-  /** When it rings. */
-  let alarm = Infinity;
-  /** Whether what it waits for is a short pause. */
-  let short = false;
-  let proofs = 0;
-  let frozen = false;
-
-  /** Set the second clock, if it is needed and would ring too late. @param {number} due */
-  function setAlarm(due) {
-    if (!document?.hidden || frozen || due >= alarm) return;
-    if (cell === undefined) cell = makeCell();
-    if (!cell) return;
-    Atomics?.notify(cell, 0); // the wait before ends with 'ok'
-    alarm = due;
-    const delay = Math.max(due - performance.now(), 1);
-    short = delay <= SHORT;
-    void Atomics?.waitAsync?.(cell, 0, 0, delay).value.then(ring);
-  }
-
-  /** @param {'ok' | 'timed-out'} how */
-  function ring(how) {
-    if (how === 'ok') return;
-    if (short) proofs = performance.now() - alarm < SHORT ? proofs + 1 : 0;
-    alarm = Infinity;
-    if (frozen) return; // nothing that arrives is read either
-    callDue();
-    setNext();
-  }
-
-  const setNext = () => setAlarm(Math.min(...Array.from(waiting, ({ due }) => due)));
+  /** @type {SecondClock | undefined} */
+  let clock;
 
   function callDue() {
     const now = performance.now();
@@ -95,30 +52,10 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
     }
   }
 
-  /** Shared memory without SharedArrayBuffer, which pages get only from servers that isolate them. */
-  function makeCell() {
-    try {
-      const { buffer } = new WebAssembly.Memory({ shared: true, initial: 1, maximum: 1 });
-      return Atomics?.waitAsync
-        ? new Int32Array(/** @type {SharedArrayBuffer} */ (/** @type {unknown} */ (buffer)))
-        : null;
-    } catch {
-      return null;
-    }
-  }
-
-  /** @param {boolean} now */
-  const freeze = (now) => () => {
-    frozen = now;
-    setNext();
-  };
-  document?.addEventListener('visibilitychange', setNext);
-  document?.addEventListener('freeze', freeze(true));
-  document?.addEventListener('resume', freeze(false));
-
   return {
     time: () => performance.now() / 1000,
 
+    /** @type {Timers['callLater']} */
     callLater(seconds, callback) {
       /** @type {ReturnType<typeof setTimeout> | undefined} */
       let timer;
@@ -147,15 +84,7 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
           milliseconds > LONGEST
             ? setTimeout(() => wait(milliseconds - LONGEST), LONGEST)
             : setTimeout(each.run, milliseconds);
-        setAlarm(each.due);
-        if (document?.hidden && proofs < PROOFS && milliseconds <= SHORT) {
-          const { port1, port2 } = new MessageChannel();
-          port1.onmessage = () => {
-            port1.close();
-            if (waiting.has(each)) each.run();
-          };
-          port2.postMessage(0);
-        }
+        clock?.added(each, milliseconds);
       };
       const delay = Math.max(seconds * 1000, 0);
       wait(delay);
@@ -163,7 +92,12 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
     },
 
     catchUp() {
-      if (document?.hidden && proofs < PROOFS) callDue();
+      if (document?.hidden && !clock?.isGood) callDue();
+    },
+
+    /** Take a second clock, once. @param {(waiting: Set<Waiting>, callDue: () => void) => SecondClock} make */
+    use(make) {
+      clock ??= make(waiting, callDue);
     },
   };
 }
@@ -171,3 +105,23 @@ export function timersOf({ performance, setTimeout, clearTimeout, MessageChannel
 export const timers = timersOf(globalThis);
 /** The network has brought something, and it is dealt with: call back what browsers are late with. */
 export const { catchUp } = timers;
+
+/**
+ * What it is given becomes a part of the URL: Firefox never asks twice for a module that it did not get.
+ * @type {(again: string) => Promise<typeof import('./hidden.js')>}
+ */
+const load = (_again) => import('./hidden.js');
+let failures = 0;
+
+/** Until the second clock is there, and where it cannot be loaded, a hidden page is late by a second. */
+async function look() {
+  if (!globalThis.document?.hidden) return;
+  try {
+    const { secondClock } = await load(failures ? `?${failures}` : '');
+    timers.use((...about) => secondClock(globalThis, ...about));
+  } catch {
+    failures++;
+  }
+}
+globalThis.document?.addEventListener('visibilitychange', look);
+void look();
