@@ -9,6 +9,7 @@
  *   Acknowledgements between the two belong to the channel before and are not counted: what our HELLO has promised to
  *   send stays here.
  * - Control messages are numbered and sent with the others; only in what waits for the application they do not count.
+ * - A message that is taken back (`withdraw`) leaves a void behind when others come before it: their numbers stay.
  * - At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES`
  *   or more are. So a peer that stops acknowledging holds the sender back, and needs no more memory than that.
  *
@@ -27,6 +28,13 @@ import { check } from '../../protocol/shapes.js';
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const WINDOW_MESSAGES = 1024;
 
+/** @typedef {{ content: number, data: Bytes }} Queued A message without its number. */
+
+/** A control message of a kind that no version knows, so every version ignores it. */
+const VOID = { content: Content.CONTROL, data: new Uint8Array(1) };
+/** @param {Queued} message */
+const isVoid = ({ content, data }) => content === Content.CONTROL && data.length === 1 && !data[0];
+
 /**
  * What an outbox has to know after a restart of the program. It is worth nothing any more when a message has been put
  * in or sent after it: its number would be used twice.
@@ -40,7 +48,7 @@ export const WINDOW_MESSAGES = 1024;
 
 /** All that is on its way to one peer. */
 export class Outbox {
-  /** @type {Map<number, { content: number, data: Bytes }>} */
+  /** @type {Map<number, Queued>} */
   #messages = new Map(); // those not acknowledged yet, in order
   /** All messages up to this number have arrived. */
   acknowledged = 0;
@@ -48,6 +56,7 @@ export class Outbox {
   size = 0;
   /** How many control messages are not acknowledged yet. */
   controls = 0;
+  #voids = 0;
   #open = false;
   // On the current channel: the message that is next or being sent, what is left of its frames (the next one last), and
   // the size of those that are unacknowledged, itself included once begun.
@@ -102,7 +111,7 @@ export class Outbox {
 
   /** How many messages of the application are not acknowledged yet. */
   get messages() {
-    return this.#messages.size - this.controls;
+    return this.#messages.size - this.controls - this.#voids;
   }
 
   /**
@@ -113,8 +122,9 @@ export class Outbox {
    * @returns {number} Its number.
    */
   put(content, data) {
-    this.#messages.set(this.last + 1, { content, data });
-    this.#count(content, data.length, 1);
+    const message = { content, data };
+    this.#messages.set(this.last + 1, message);
+    this.#count(message, 1);
     return this.last;
   }
 
@@ -123,8 +133,36 @@ export class Outbox {
     // For the peer they count as received from the next HELLO on, and it may say so.
     this.acknowledged = this.#sent = this.last;
     this.#messages.clear();
-    this.size = this.controls = 0;
+    this.size = this.controls = this.#voids = 0;
     this.closed();
+  }
+
+  /**
+   * Take back messages that are not acknowledged, to send them elsewhere. Only while no channel is open. The peer may
+   * have got them nevertheless. The others keep their numbers.
+   *
+   * @param {readonly number[]} numbers In order.
+   * @returns {Queued[]}
+   */
+  withdraw(numbers) {
+    const withdrawn = numbers.map((number) => {
+      const message = /** @type {Queued} */ (this.#messages.get(number));
+      this.#messages.set(number, VOID);
+      this.#count(message, -1);
+      this.#count(VOID, 1);
+      return message;
+    });
+    if (this.#messages.size === this.#voids) this.clear();
+    for (const [number, message] of this.#messages) {
+      if (!isVoid(message)) break;
+      // For the peer it counts as received from the next HELLO on, as in `clear`.
+      this.acknowledged = number;
+      this.#messages.delete(number);
+      this.#count(message, -1);
+    }
+    this.#sent = Math.max(this.#sent, this.acknowledged);
+    this.closed();
+    return withdrawn;
   }
 
   // --- channels --------------------------------------------------------------------------------------------------
@@ -201,12 +239,13 @@ export class Outbox {
   #cover(sequence) {
     check(sequence <= this.#sent, 'an acknowledgement of what was not sent');
     const newly = [];
-    for (const [number, { content, data }] of this.#messages) {
+    for (const [number, message] of this.#messages) {
       if (number > sequence) break;
       this.acknowledged = number;
       this.#messages.delete(number);
-      this.#count(content, data.length, -1);
-      if (number < this.#current || (number === this.#current && this.#frames.length)) this.#flying -= data.length;
+      this.#count(message, -1);
+      const begun = number < this.#current || (number === this.#current && this.#frames.length);
+      if (begun) this.#flying -= message.data.length;
       newly.push(number);
     }
     // If it was being sent again, it has arrived by the channel before: the peer skips what it has got of it now.
@@ -221,12 +260,12 @@ export class Outbox {
   }
 
   /**
-   * @param {number} content
-   * @param {number} size
+   * @param {Queued} message
    * @param {1 | -1} change
    */
-  #count(content, size, change) {
-    if (content === Content.CONTROL) this.controls += change;
-    else this.size += size * change;
+  #count(message, change) {
+    if (isVoid(message)) this.#voids += change;
+    else if (message.content === Content.CONTROL) this.controls += change;
+    else this.size += message.data.length * change;
   }
 }

@@ -21,6 +21,7 @@ const OUTBOX = {
   closed: (outbox) => outbox.closed(),
   acknowledge: (outbox, sequence) => outbox.acknowledge(sequence),
   clear: (outbox) => outbox.clear(),
+  withdraw: (outbox, numbers) => outbox.withdraw(numbers).map(({ content, data }) => [content, written(data)]),
   send(outbox, most) {
     const frames = [];
     for (let frame; frames.length < most && (frame = outbox.nextFrame());) {
