@@ -5,6 +5,7 @@
  *
  * @typedef {import('./store/state.js').StoreState} StoreState
  * @typedef {import('./store/state.js').PeerView} PeerView
+ * @typedef {import('./store/state.js').DeviceView} DeviceView
  * @typedef {import('./store/state.js').Message} Message
  * @typedef {import('./store/store.js').StoreOptions} StoreOptions
  * @typedef {import('./store/state.js').StoreLimits} StoreLimits

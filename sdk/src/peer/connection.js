@@ -1,5 +1,5 @@
 /**
- * All that is direct between this user and one other user.
+ * All that is direct between this user and one device of another user.
  *
  * Owns the negotiation machine and the transports that it asks for; takes in what comes through signaling. Above it the store
  * sees one thing per peer: a state, frames in, frames out, tracks.
@@ -83,7 +83,7 @@ const REFUSAL_DELAY = 1; // second; see `#answerLater`
 /** @typedef {EngineStats & { roundTripTime: number | null }} PeerStats */
 
 /**
- * The direct connection between two users.
+ * The direct connection between a user and one device of another.
  *
  * Feed it what signaling brings from that user (`receive`); start with `connect()` or wait for the other side's offer.
  * `config` is asked at each attempt and ICE restart (TURN credentials expire). End it with `await close()`; with
@@ -128,6 +128,7 @@ export class PeerConnection {
    * @param {object} options
    * @param {string} options.local our user id, without device
    * @param {string} options.remote the other's
+   * @param {string | null} [options.device] the one that is called; whichever registered last when left out
    * @param {() => EngineConfig} options.config what to make connections with now
    * @param {Pick<Trust, 'check' | 'sign'>} options.trust
    * @param {SignalSender} options.signaling
@@ -142,7 +143,8 @@ export class PeerConnection {
   constructor(options) {
     const timing = { ...TIMING, ...options.timing };
     this.listener = options.listener;
-    this.#origin = /** @type {Origin} */ ({ address: options.remote });
+    const called = options.device ? `${options.remote}/${options.device}` : options.remote;
+    this.#origin = /** @type {Origin} */ ({ address: called });
     this.#machine = new Negotiation(options.local, options.remote, {
       capabilities: CAPABILITIES,
       random: randomBytes,
@@ -168,6 +170,7 @@ export class PeerConnection {
     this.#owner = {
       timers,
       ...options,
+      called,
       timing,
       stream: null,
       putTracks: async () => {},

@@ -62,6 +62,7 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  * What the transports of a `PeerConnection` share: what it was made with, and how they tell it.
  * @typedef {object} TransportOwner
  * @property {string} remote
+ * @property {string} called the address that offers go to
  * @property {Pick<Trust, 'check' | 'sign'>} trust
  * @property {SignalSender} signaling
  * @property {() => OurHello} hello
@@ -128,7 +129,7 @@ export class PeerTransport {
   constructor(name, openChannel, owner) {
     const native = makeConnection(owner.config(), owner.RTCPeerConnection);
     this.name = name;
-    this.address = owner.remote;
+    this.address = owner.called;
     this.#owner = owner;
     this.#native = native;
     native.onicecandidate = ({ candidate }) => {

@@ -68,6 +68,18 @@ export function split(address) {
 }
 
 /**
+ * Split an address that an application gives. Throws `InvalidAddress`.
+ *
+ * @param {string} address
+ * @returns {[userId: string, device: string | null]}
+ */
+export function parse(address) {
+  // The type is for programs without types, as above.
+  const [userId, device] = typeof address === 'string' ? split(address) : [address, null];
+  return [checkUserId(userId), device === null ? null : checkDevice(device)];
+}
+
+/**
  * The address of one device as the server writes it into `from`: bare for the default device.
  *
  * @param {string} userId

@@ -20,16 +20,18 @@ import { encodeControl } from './messages/control.js';
  * @import { Timers } from '../client/timers.js'
  * @import { AldisError } from '../errors.js'
  * @import { CallOffer, ControlMessage, FileOffer } from './messages/control.js'
- * @import { Peer } from './peers/peer.js'
+ * @import { PeerDevice } from './peers/device.js'
  */
 
 /** @typedef {{
- *   busy(peer: Peer): boolean,
- *   connected(peer: Peer, features: readonly string[]): void,
- *   parted?(peer: Peer): void,
- *   ended(peer: Peer, error: AldisError, restarted?: boolean): void,
- *   received(peer: Peer, control: ControlMessage): void,
- *   trackReceived?(peer: Peer, track: MediaStreamTrack, streams: readonly MediaStream[]): void,
+ *   busy(peer: PeerDevice): boolean,
+ *   movable(peer: PeerDevice): boolean,
+ *   moved(peer: PeerDevice, other: PeerDevice): void,
+ *   connected(peer: PeerDevice, features: readonly string[]): void,
+ *   parted?(peer: PeerDevice): void,
+ *   ended(peer: PeerDevice, error: AldisError, restarted?: boolean): void,
+ *   received(peer: PeerDevice, control: ControlMessage): void,
+ *   trackReceived?(peer: PeerDevice, track: MediaStreamTrack, streams: readonly MediaStream[]): void,
  *   close(): void,
  * }} Service What files and calls have in common. */
 
@@ -78,7 +80,7 @@ export class Part {
 /**
  * What is on its way: an offer that a peer has made before there was a service for it.
  *
- * @typedef {{ peer: Peer, offer: FileOffer | CallOffer }} Waiting
+ * @typedef {{ peer: PeerDevice, offer: FileOffer | CallOffer }} Waiting
  */
 
 /**
@@ -123,26 +125,39 @@ export class LazyService {
 
   // --- `Service` -----------------------------------------------------------------------------------------------------
 
-  /** @param {Peer} peer */
+  /** @param {PeerDevice} peer */
   busy(peer) {
     return this.#service?.busy(peer) ?? false;
   }
 
+  /** @param {PeerDevice} peer */
+  movable(peer) {
+    return this.#service?.movable(peer) ?? false;
+  }
+
   /**
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
+   * @param {PeerDevice} other
+   */
+  moved(peer, other) {
+    this.#service?.moved(peer, other);
+  }
+
+  /**
+   * @param {PeerDevice} peer
    * @param {readonly string[]} features
    */
   connected(peer, features) {
     this.#service?.connected(peer, features);
   }
 
-  /** @param {Peer} peer */
+  /** @param {PeerDevice} peer */
   parted(peer) {
     this.#service?.parted?.(peer);
   }
 
   /**
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {AldisError} error
    * @param {boolean} [restarted]
    */
@@ -154,7 +169,7 @@ export class LazyService {
   /**
    * Without a service there is no call that a track could belong to.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {MediaStreamTrack} track
    * @param {readonly MediaStream[]} streams
    */
@@ -163,7 +178,7 @@ export class LazyService {
   }
 
   /**
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {ControlMessage} control
    */
   received(peer, control) {

@@ -13,7 +13,7 @@ import { LazyService, Part } from './lazy.js';
  * @import { Call } from './calls/call.js'
  * @import { Transfer } from './files/transfer.js'
  * @import { ControlMessage } from './messages/control.js'
- * @import { Peer } from './peers/peer.js'
+ * @import { PeerDevice } from './peers/device.js'
  */
 
 /** @typedef {{ onFile: Callbacks<Transfer>, onCall: Callbacks<Call> }} ServiceCallbacks Those of the application. */
@@ -31,15 +31,31 @@ export class PeerServices {
     this.calls = new LazyService(calls, ({ CallService }) => new CallService(onCall), 'call', onCall, timers);
   }
 
-  /** @param {Peer} peer Whether something is under way that needs a connection. */
+  /** @param {PeerDevice} peer Whether something is under way that needs a connection. */
   busy(peer) {
     return this.files.busy(peer) || this.calls.busy(peer);
+  }
+
+  /** @param {PeerDevice} peer Whether something waits that could as well be said to another device of the user. */
+  movable(peer) {
+    return this.files.movable(peer) || this.calls.movable(peer);
+  }
+
+  /**
+   * A device is gone, and another one there: what could be said to any device is for the other one now.
+   *
+   * @param {PeerDevice} peer
+   * @param {PeerDevice} other
+   */
+  moved(peer, other) {
+    this.files.moved(peer, other);
+    this.calls.moved(peer, other);
   }
 
   /**
    * What is sent gets through, now or again.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {readonly string[]} features What the peer's program can do.
    */
   connected(peer, features) {
@@ -47,7 +63,7 @@ export class PeerServices {
     this.calls.connected(peer, features);
   }
 
-  /** @param {Peer} peer Nothing gets through, for now. */
+  /** @param {PeerDevice} peer Nothing gets through, for now. */
   parted(peer) {
     this.calls.parted(peer);
   }
@@ -55,7 +71,7 @@ export class PeerServices {
   /**
    * What is under way will not get any further.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {AldisError} error
    * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
    */
@@ -67,7 +83,7 @@ export class PeerServices {
   /**
    * The peer's store has said something.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {ControlMessage} control
    */
   received(peer, control) {
@@ -78,7 +94,7 @@ export class PeerServices {
   /**
    * The peer sends a track.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {MediaStreamTrack} track
    * @param {readonly MediaStream[]} streams
    */

@@ -15,7 +15,22 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
 /** @import { Received } from './messages/content.js' */
 
 /**
- * How things stand with one other user.
+ * How things stand with one device of another user; the properties are those of `PeerView`.
+ *
+ * @typedef {object} DeviceView
+ * @property {string} device
+ * @property {PeerState} state
+ * @property {boolean | null} online null while the server has not said which devices are online.
+ * @property {number | null} roundTripTime
+ * @property {number} queued
+ * @property {AldisError | null} error
+ * @property {number} connections
+ * @property {readonly string[]} features
+ */
+
+/**
+ * How things stand with one other user. `state`, `roundTripTime`, `error` and `features` are those of the device that
+ * was heard from last, or that the store calls.
  *
  * @typedef {object} PeerView
  * @property {string} userId
@@ -24,11 +39,14 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {number | null} roundTripTime Seconds; null unless connected.
  * @property {Bytes | null} publicKey The pinned key (32 bytes); null before the first contact.
  * @property {string | null} fingerprint The pinned key for people to compare.
- * @property {number} queued How many messages the peer has not acknowledged yet.
+ * @property {number} queued How many messages are not acknowledged yet.
  * @property {AldisError | null} error What went wrong last, until it goes right.
- * @property {number} connections How many direct connections have been opened so far; all but the first are reconnects.
+ * @property {number} connections How many direct connections have been opened so far; a device that reconnects counts
+ *   again.
  * @property {readonly string[]} features What the peer's program can do beyond messages (`files`, `calls`), as it says;
  *   empty while not connected.
+ * @property {Readonly<Record<string, Readonly<DeviceView>>>} devices By name: those that are online, the one that
+ *   registered last first, then others that are connected or have messages waiting. An object without a prototype.
  */
 
 /**
@@ -48,11 +66,11 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * A message that has arrived.
  *
  * @typedef {object} Message
- * @property {string} sender
+ * @property {string} sender The user.
+ * @property {string} device Their device: `send(`${sender}/${device}`, …)` answers exactly this one.
  * @property {Received} content
  * @property {number} sequence Counts the messages of one run of the sender's program to us, from 1; numbers of messages
- *   that were given up, that went to another device of ours, or that the programs exchange among themselves are
- *   missing.
+ *   that were given up, or that the programs exchange among themselves, are missing.
  */
 
 /**
@@ -62,7 +80,7 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {number} peers Users at a time, so that one user with many names cannot fill the memory. Idle ones make
  *   place for others. A quarter of the places is kept for users whom the application itself has
  *   called or written to. 256
- * @property {number} queueMessages What waits for one peer; a message of any size is taken when none is waiting. 10,000
+ * @property {number} queueMessages What waits for one device; a message of any size is taken when none is waiting. 10,000
  * @property {number} queueSize The same in bytes. 64 MiB
  * @property {number} unreadMessages What has arrived and waits for the application; beyond it nothing is acknowledged,
  *   and the senders hold back. 1,000
@@ -105,12 +123,19 @@ export const storeLimits = (changes) =>
 /**
  * How a peer stands.
  *
- * @param {PeerView} view Is changed and kept. `publicKey` and `fingerprint` belong together; `features` is the same
- *   array as long as it has not changed, and is frozen.
+ * @param {PeerView} view Is changed and kept, with its devices. `publicKey` and `fingerprint` belong together; `features`
+ *   is the same array as long as it has not changed, and is frozen.
  * @param {Readonly<PeerView> | null} before How it stood; given back when nothing has changed.
  * @returns {Readonly<PeerView>}
  */
 export function peerView(view, before) {
+  /** @type {Record<string, Readonly<DeviceView>>} */
+  const devices = Object.create(null);
+  for (const device of Object.values(view.devices)) {
+    Object.freeze(device.features);
+    devices[device.device] = settled(device, before?.devices[device.device]);
+  }
+  view.devices = settled(devices, before?.devices);
   Object.freeze(view.features);
   view.publicKey = before?.fingerprint === view.fingerprint ? before.publicKey : (view.publicKey?.slice() ?? null);
   return settled(view, before);
@@ -141,7 +166,7 @@ export function storeState(values, before = null) {
 const settled = (value, before) => (before && same(value, before) ? before : Object.freeze(value));
 
 /**
- * Whether two objects have the same parts.
+ * Whether two objects have the same parts, in the same order.
  *
  * @template {object} T
  * @param {T} one
@@ -149,5 +174,6 @@ const settled = (value, before) => (before && same(value, before) ? before : Obj
  */
 export function same(one, other) {
   const keys = /** @type {(keyof T)[]} */ (Object.keys(one));
-  return keys.length === Object.keys(other).length && keys.every((key) => one[key] === other[key]);
+  const others = Object.keys(other);
+  return keys.length === others.length && keys.every((key, at) => key === others[at] && one[key] === other[key]);
 }

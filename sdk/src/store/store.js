@@ -21,7 +21,7 @@ import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { engine } from '../peer/engine.js';
 import { TIMING } from '../peer/transport.js';
-import { checkUserId } from '../protocol/addresses.js';
+import { checkUserId, parse } from '../protocol/addresses.js';
 import { readServers } from '../protocol/ice.js';
 import { violation } from '../protocol/shapes.js';
 import { bind } from '../proxies.js';
@@ -44,6 +44,7 @@ import { known, PeerManager } from './peers/manager.js';
  * @import { Delivery } from './messages/delivery.js'
  * @import { QueuedMessage } from './messages/mailbox.js'
  * @import { Accept } from './peers/admission.js'
+ * @import { Peer } from './peers/peer.js'
  * @import { Message, StoreLimits, StoreState } from './state.js'
  * @import { Transfer } from './files/transfer.js'
  */
@@ -180,36 +181,40 @@ export class NetworkStore {
   // --- peers -----------------------------------------------------------------------------------------------------------
 
   /**
-   * Returns when there is a direct connection to `userId`; from then on it is kept up, whatever happens to it.
+   * Returns when there is a direct connection to a user; from then on it is kept up, whatever happens to it.
    *
    * Not needed before `send`, which connects by itself. Rejects with `PeerOffline`, `PeerUnknown` (nobody has this
    * name), `PeerKeyChanged` (see `acceptKey`), `FingerprintMismatch`, `ProofInvalid`, `PeerConnectionFailed` with a
    * reason, after at most `timeout` seconds; `IdentityError` when the pins cannot be read or written; `TooManyPeers`,
    * `StateError`, `UsageError` for what is no name or no fingerprint, `EngineMissing` where there is no WebRTC.
    *
-   * @param {string} userId
+   * @param {string} address `user`, so that one of their devices is called, or `user/device` for exactly that one.
    * @param {object} [options]
    * @param {number} [options.timeout] Seconds. 30
    * @param {string | null} [options.fingerprint] From an invitation. Until a key is pinned, only one with this
    *   fingerprint is taken for theirs, also after this call has failed.
    */
-  async connectToPeer(userId, options) {
+  async connectToPeer(address, options) {
     const { timeout, fingerprint } = settings(
       { timeout: 30, fingerprint: /** @type {string | null} */ (null) },
       options,
     );
     this.#ready();
-    await this.#peer(userId).connect(timeout, fingerprint);
+    const [peer, device] = this.#peer(address);
+    await peer.connect(device, timeout, fingerprint);
   }
 
   /**
-   * Say goodbye to one peer. What it has not acknowledged fails. It may call again, and so may we.
+   * Say goodbye to all devices of a user, or to one. What they have not acknowledged fails. They may call again, and so
+   * may we. Rejects with `InvalidAddress`.
    *
-   * @param {string} userId
+   * @param {string} address `user` or `user/device`
    */
-  async disconnectFromPeer(userId) {
+  async disconnectFromPeer(address) {
+    const [userId, device] = parse(address);
     const reason = 'hung up';
-    await this.#manager.find(userId)?.close('it has hung up', reason, new PeerConnectionFailed(userId, reason));
+    const error = new PeerConnectionFailed(userId, reason);
+    await this.#manager.find(userId)?.close('it has hung up', reason, error, device);
   }
 
   /**
@@ -252,13 +257,15 @@ export class NetworkStore {
   }
 
   /**
-   * How the connection to a peer runs, and what has gone over it; null when there is none.
+   * How the connection to a peer runs, and what has gone over it; null when there is none. Rejects with
+   * `InvalidAddress`.
    *
-   * @param {string} userId
+   * @param {string} address `user`, for the device that messages to the user go to, or `user/device`
    * @returns {Promise<PeerStats | null>}
    */
-  async stats(userId) {
-    return (await this.#manager.find(userId)?.connection?.stats()) ?? null;
+  async stats(address) {
+    const [userId, device] = parse(address);
+    return (await this.#manager.find(userId)?.findDevice(device)?.connection?.stats()) ?? null;
   }
 
   #checkOpen() {
@@ -277,13 +284,15 @@ export class NetworkStore {
   }
 
   /**
-   * The peer that is to be connected. Throws `EngineMissing` where that can never be.
+   * The peer that is to be connected, and the device if it has to be one. Throws `EngineMissing` where that can never be.
    *
-   * @param {string} userId
+   * @param {string} address
+   * @returns {[peer: Peer, device: string | null]}
    */
-  #peer(userId) {
+  #peer(address) {
     engine(this.#setup.RTCPeerConnection);
-    return this.#manager.peer(userId);
+    const [userId, device] = parse(address);
+    return [this.#manager.peer(userId), device];
   }
 
   // --- messages --------------------------------------------------------------------------------------------------------
@@ -295,18 +304,20 @@ export class NetworkStore {
    * know when this one has, or ignore it. Throws `MessageTooLarge`, `QueueFull`, `UsageError` for what cannot be sent,
    * `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `StateError`, `EngineMissing`.
    *
-   * @param {string} userId
+   * @param {string} address `user/device` for exactly this device; `user` for the device heard from last, else the one
+   *   that registered last. The message moves to another one when that device is gone.
    * @param {Sendable} message
    * @returns {Delivery}
    */
-  send(userId, message) {
+  send(address, message) {
     this.#checkOpen();
     const [content, data] = encode(message);
-    return this.#peer(userId).send(content, data);
+    const [peer, device] = this.#peer(address);
+    return peer.send(device, content, data);
   }
 
   /**
-   * Wait until all that was sent so far (to one peer, or to all) is acknowledged.
+   * Wait until all that was sent so far (to one user, or to all) is acknowledged.
    *
    * Rejects with `DeliveryFailed` when a message will not be, and with a `TimeoutError` (a `DOMException`) in the end.
    *
@@ -325,8 +336,9 @@ export class NetworkStore {
         cancel = timers.callLater(timeout, () => reject(new DOMException('the time is over', 'TimeoutError')));
       }
     });
-    // Of each peer the newest message: those before it have arrived by then, or fail with it.
-    await Promise.race([late, Promise.all(peers.map((peer) => peer.messages.last))]).finally(cancel);
+    // Of each device the newest messages: those before them have arrived by then, or fail with them.
+    const last = peers.flatMap(({ devices }) => devices.flatMap(({ messages }) => messages.last));
+    await Promise.race([late, Promise.all(last)]).finally(cancel);
   }
 
   /**
@@ -362,11 +374,11 @@ export class NetworkStore {
    * @param {QueuedMessage} queued
    * @returns {Message | null}
    */
-  #read({ sender, content, data, sequence }) {
+  #read({ sender, device, content, data, sequence }) {
     try {
-      return { sender, content: decode(content, data), sequence };
+      return { sender, device, content: decode(content, data), sequence };
     } catch (error) {
-      this.#manager.unreadable(sender, violation(error));
+      this.#manager.unreadable(sender, device, violation(error));
       return null;
     }
   }
@@ -379,17 +391,18 @@ export class NetworkStore {
    * Rejects with what `send` throws, `UsageError` for what is no file, and `LoadFailed` when the part of the SDK for
    * files cannot be loaded; it may be called again then.
    *
-   * @param {string} userId
+   * @param {string} address As in `send`; a file that was offered to a device does not move to another one.
    * @param {Blob} file
    * @param {{ name?: string }} [options] `name`: how to call it, when it is no `File` or has another name.
    * @returns {Promise<Transfer>}
    */
-  async sendFile(userId, file, options) {
+  async sendFile(address, file, options) {
     const { files } = this.#ready().services;
-    this.#peer(userId);
+    this.#peer(address);
     const service = await files.get();
     this.#checkOpen();
-    return service.send(this.#peer(userId), file, options);
+    const [peer, device] = this.#peer(address);
+    return service.send(peer.device(device), file, options, device !== null);
   }
 
   /**
@@ -410,17 +423,18 @@ export class NetworkStore {
    * Rejects with what `send` throws, and with `LoadFailed` when the part of the SDK for calls cannot be loaded; it may
    * be called again then.
    *
-   * @param {string} userId
+   * @param {string} address As in `send`; a call that was offered to a device does not move to another one.
    * @param {MediaStream | null} [stream] What they are to hear and see; null to only listen and look.
    * @returns {Promise<Call>}
    */
-  async call(userId, stream = null) {
+  async call(address, stream = null) {
     if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
     const { calls } = this.#ready().services;
-    this.#peer(userId);
+    this.#peer(address);
     const service = await calls.get();
     this.#checkOpen();
-    return service.call(this.#peer(userId), stream);
+    const [peer, device] = this.#peer(address);
+    return service.call(peer.device(device), stream, device !== null);
   }
 
   /**

@@ -58,6 +58,7 @@ function made(openChannel = false) {
   const transport = new PeerTransport('name', openChannel, {
     config: () => ({}),
     remote: 'them',
+    called: 'them',
     trust: { sign: async (...signed) => ({ ...proof, signed }) },
     signaling: {
       sendOffer: async (...sent) => note('sendOffer', ...sent),

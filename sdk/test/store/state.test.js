@@ -16,6 +16,7 @@ const STRANGER = {
   error: null,
   connections: 0,
   features: [],
+  devices: {},
 };
 
 /** How a peer stands, of whom nothing else is known. */
@@ -93,8 +94,9 @@ test('a peer may have the name of anything that an object has', () => {
   assert.equal({}.userId, undefined);
 });
 
-test('objects are the same when all their parts are', () => {
-  assert.ok(same({ a: 1, b: undefined }, { b: undefined, a: 1 }));
+test('objects are the same when all their parts are, in the same order', () => {
+  assert.ok(same({ a: 1, b: undefined }, { a: 1, b: undefined }));
+  assert.ok(!same({ a: 1, b: 2 }, { b: 2, a: 1 }));
   assert.ok(!same({ a: 1 }, { a: 1, b: 1 }));
 });
 

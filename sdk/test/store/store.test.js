@@ -203,7 +203,7 @@ test('messages arrive as they were sent, and who waits is told', async (t) => {
   const deliveries = sent.map((message) => alice.send(b, message));
   assert.deepEqual(
     await take(bob, 5),
-    sent.map((content, n) => ({ sender: a, content, sequence: n + 1 })),
+    sent.map((content, n) => ({ sender: a, device: 'main', content, sequence: n + 1 })),
   );
   await Promise.all(deliveries);
   assert.ok(deliveries.every(({ delivered }) => delivered));

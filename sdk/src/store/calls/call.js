@@ -9,7 +9,7 @@
  * - Everything that is said goes through control messages (`control`), which arrive once and in order over however many
  *   connections. So a call does not notice a path that is lost and mended; its tracks go onto each new one. When
  *   nothing is mended for `AWAY_SECONDS`, it has ended.
- * - One call per peer; another offer of theirs is declined as busy. When both call each other at once, that is an
+ * - One call per user, with one of their devices; another offer of theirs is declined as busy. When both call each other at once, that is an
  *   answer: the two offers are one call, which goes by either id. The side that ends it takes back both.
  * - The side that ends a call says so, even if the other side seems to be gone. A message about an unknown call is
  *   ignored.
@@ -27,7 +27,7 @@ import { RemoteTracks } from './tracks.js';
 
 /** @import { AldisError } from '../../errors.js' */
 /** @import { CallOffer, CallMessage, ControlMessage } from '../messages/control.js' */
-/** @import { Peer } from '../peers/peer.js' */
+/** @import { PeerDevice } from '../peers/device.js' */
 /** @import { CallService } from './service.js' */
 
 /** How long it rings, in seconds: some ten rings, as with telephones. */
@@ -72,6 +72,7 @@ export class Call {
   #remoteStream = new MediaStream();
   #calls;
   #peer;
+  #addressed;
   /** @type {Callbacks<Call>} */
   #watchers = new Callbacks();
   /** @type {Set<string>} those that the other side knows it by; none before it was offered */
@@ -87,11 +88,12 @@ export class Call {
    * Made by `NetworkStore.call`, or given to the callback of `NetworkStore.onCall`.
    *
    * @param {CallService} calls
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {Omit<CallOffer, 'type'>} offer
    * @param {MediaStream | null} [stream] What is offered; none when it comes in.
+   * @param {boolean} [addressed] It is for this device and no other of the user.
    */
-  constructor(calls, peer, { id, audio, video }, stream) {
+  constructor(calls, peer, { id, audio, video }, stream, addressed = true) {
     this.#id = id;
     this.userId = peer.userId;
     this.direction = stream === undefined ? 'in' : 'out';
@@ -102,9 +104,10 @@ export class Call {
     if (this.direction === 'in') this.#ids.add(id);
     this.#calls = calls;
     this.#peer = peer;
+    this.#addressed = addressed;
     this.#silence = calls.timers.callLater(RING_SECONDS, () => Call.finish(this, 'no answer'));
     bind(this, 'Call');
-    calls.open.set(peer, this);
+    calls.open.set(peer.userId, this);
   }
 
   // --- for the application -------------------------------------------------------------------------------------------
@@ -112,6 +115,11 @@ export class Call {
   /** Its name between the two programs. */
   get id() {
     return this.#id;
+  }
+
+  /** The other user's device. null while it is not known; it may change before it has heard of the call. */
+  get device() {
+    return this.#peer.name;
   }
 
   /** How it stands. */
@@ -207,6 +215,36 @@ export class Call {
    */
   static begin(call) {
     call.#open((features) => features && call.#offer(features));
+  }
+
+  /**
+   * Whether it is with this device.
+   *
+   * @param {Call} call
+   * @param {PeerDevice} peer
+   */
+  static isWith(call, peer) {
+    return call.#peer === peer;
+  }
+
+  /**
+   * Whether another device of the user will do as well.
+   *
+   * @param {Call} call
+   */
+  static movable(call) {
+    return !call.#addressed && !call.#ids.size;
+  }
+
+  /**
+   * It is for another device now.
+   *
+   * @param {Call} call
+   * @param {PeerDevice} peer
+   */
+  static move(call, peer) {
+    call.#peer = peer;
+    if (peer.features) Call.connected(call, peer.features);
   }
 
   /**
@@ -310,7 +348,7 @@ export class Call {
     call.#send(null);
     call.#state = 'ended';
     call.#reason = reason;
-    call.#calls.open.delete(peer);
+    call.#calls.open.delete(call.userId);
     for (const id of call.#ids) attempt(peer, { type, id, reason });
     new RemoteTracks().show(call.#remoteStream); // none
     call.#changed();
@@ -407,7 +445,7 @@ export class Call {
 /**
  * Say something that may as well not be said, when there is no way to.
  *
- * @param {Peer} peer
+ * @param {PeerDevice} peer
  * @param {CallMessage} message
  */
 export function attempt(peer, message) {

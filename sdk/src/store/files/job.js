@@ -25,7 +25,7 @@ import { ReceiveWindow, SendWindow, share } from './window.js';
  * @import { AldisError } from '../../errors.js'
  * @import { Bytes } from '../../protocol/codec.js'
  * @import { ControlMessage, FileMessage, FileOffer, Piece } from '../messages/control.js'
- * @import { Peer } from '../peers/peer.js'
+ * @import { PeerDevice } from '../peers/device.js'
  * @import { TransferState } from './transfer.js'
  */
 
@@ -34,7 +34,8 @@ export class Job {
   announced;
   /** Something has changed: what is sent can go on, perhaps. */
   stir = () => {};
-  #peer;
+  /** It is for this device and no other of the user. */
+  addressed = true;
   #all;
   #ended;
   #outgoing;
@@ -43,21 +44,26 @@ export class Job {
   #sink;
 
   /**
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {Omit<FileOffer, 'type'>} offer
    * @param {Blob | null} file What is sent; null when it is received.
    * @param {Set<Job>} all Those with this peer that are not over.
-   * @param {() => void} ended Is called at the end.
+   * @param {(peer: PeerDevice) => void} ended Is called at the end.
    */
   constructor(peer, offer, file, all, ended) {
     this.transfer = new Transfer(this, peer.userId, file ? 'out' : 'in', offer);
     this.file = file;
     this.announced = !file;
-    this.#peer = peer;
+    this.peer = peer;
     this.#all = all.add(this);
     this.#ended = ended;
     this.#outgoing = new SendWindow(offer.size);
     this.#incoming = new ReceiveWindow(offer.size);
+  }
+
+  /** The device that knows of it. */
+  get device() {
+    return this.announced ? this.peer.name : null;
   }
 
   get isRunning() {
@@ -66,6 +72,18 @@ export class Job {
 
   get isOver() {
     return !this.#all.has(this);
+  }
+
+  /**
+   * It is for another device now.
+   *
+   * @param {PeerDevice} peer
+   * @param {Set<Job>} all
+   */
+  move(peer, all) {
+    this.#all.delete(this);
+    this.#all = all.add(this);
+    this.peer = peer;
   }
 
   // --- for the application (`Transfer`) ------------------------------------------------------------------------------
@@ -225,7 +243,7 @@ export class Job {
    */
   #tell(message) {
     try {
-      this.#peer.sendControl(message instanceof Uint8Array ? message : encodeControl(message));
+      this.peer.sendControl(message instanceof Uint8Array ? message : encodeControl(message));
     } catch (error) {
       this.fail(/** @type {AldisError} */ (error).message, error);
     }
@@ -256,7 +274,7 @@ export class Job {
     const text = [what, reason].filter(Boolean).join(': ');
     if (this.end(state, new TransferFailed(userId, name, text, { cause })) && type && this.announced) {
       try {
-        this.#peer.sendControl(encodeControl({ type, id, reason }));
+        this.peer.sendControl(encodeControl({ type, id, reason }));
       } catch {} // it is over in either case
     }
   }
@@ -275,7 +293,7 @@ export class Job {
     if (error) this.#sink?.discard(error);
     Transfer.move(this.transfer, state, error, transferred, blob);
     this.stir();
-    this.#ended();
+    this.#ended(this.peer);
     return true;
   }
 }

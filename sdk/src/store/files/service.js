@@ -23,13 +23,13 @@ import { MAX_OPEN } from './window.js';
  * @import { Callbacks } from '../../client/callbacks.js'
  * @import { AldisError } from '../../errors.js'
  * @import { ControlMessage, FileOffer } from '../messages/control.js'
- * @import { Peer } from '../peers/peer.js'
+ * @import { PeerDevice } from '../peers/device.js'
  * @import { Transfer } from './transfer.js'
  */
 
 export class FileService {
   #onFile;
-  /** @type {Map<Peer, Set<Job>>} Those that are not over, in the order in which they were begun. */
+  /** @type {Map<PeerDevice, Set<Job>>} Those that are not over, in the order in which they were begun. */
   #jobs = new Map();
 
   /**
@@ -40,18 +40,20 @@ export class FileService {
   }
 
   /**
-   * Offer a file. Throws `UsageError` for what is no file, and what `Peer.call` throws.
+   * Offer a file. Throws `UsageError` for what is no file, and what `PeerDevice.call` throws.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {Blob} file
    * @param {{ name?: string }} [options]
+   * @param {boolean} [addressed] Else another device of the user will do as well, while this one has not heard of it.
    * @returns {Transfer}
    */
-  send(peer, file, options) {
+  send(peer, file, options, addressed = true) {
     if (!(file instanceof Blob)) throw new UsageError('no File or Blob');
     const { name } = settings({ name: /** @type {Partial<File>} */ (file).name ?? '' }, options);
     const { size, type: mime } = file;
     const job = this.#add(peer, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
+    job.addressed = addressed;
     try {
       peer.call();
     } catch (error) {
@@ -66,16 +68,33 @@ export class FileService {
    * Whether a connection with this user is needed. An offer that nobody has answered needs none: else strangers could
    * make us call them.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    */
   busy(peer) {
     return this.#of(peer).some((job) => job.file || job.isRunning);
   }
 
+  /** @param {PeerDevice} peer Whether something was not offered yet, and is not for exactly this device. */
+  movable(peer) {
+    return this.#of(peer).some(isMovable);
+  }
+
+  /**
+   * Offer to the other device what was not offered to this one.
+   *
+   * @param {PeerDevice} peer
+   * @param {PeerDevice} other
+   */
+  moved(peer, other) {
+    for (const job of this.#of(peer).filter(isMovable)) job.move(other, this.#all(other));
+    if (!this.#of(peer).length) this.#jobs.delete(peer);
+    this.connected(other);
+  }
+
   /**
    * The peer is connected, now or again: offer what waits for that, as far as the other side takes it.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    */
   connected(peer) {
     const { features } = peer;
@@ -92,7 +111,7 @@ export class FileService {
   /**
    * What is under way with this user will not get any further.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {AldisError & { reason?: string }} error
    * @param {boolean} [restarted] Another program has taken the peer's place, and can be offered what was not offered
    *   yet.
@@ -106,7 +125,7 @@ export class FileService {
   /**
    * The peer's store has said something.
    *
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {ControlMessage} control
    */
   received(peer, control) {
@@ -129,23 +148,28 @@ export class FileService {
     }
   }
 
-  /** @param {Peer} peer */
+  /** @param {PeerDevice} peer */
   #of(peer) {
     return [...(this.#jobs.get(peer) ?? [])];
   }
 
   /**
-   * @param {Peer} peer
+   * @param {PeerDevice} peer
    * @param {Omit<FileOffer, 'type'>} offer
    * @param {Blob | null} file
    */
   #add(peer, offer, file) {
-    const all = this.#jobs.get(peer) ?? new Set();
-    this.#jobs.set(peer, all);
-    return new Job(peer, offer, file, all, () => this.#ended(peer));
+    return new Job(peer, offer, file, this.#all(peer), (peer) => this.#ended(peer));
   }
 
-  /** @param {Peer} peer A transfer with it is over. */
+  /** @param {PeerDevice} peer */
+  #all(peer) {
+    const all = this.#jobs.get(peer) ?? new Set();
+    this.#jobs.set(peer, all);
+    return all;
+  }
+
+  /** @param {PeerDevice} peer A transfer with it is over. */
   #ended(peer) {
     const others = this.#of(peer);
     if (!others.length) this.#jobs.delete(peer);
@@ -155,3 +179,6 @@ export class FileService {
     peer.reconsider();
   }
 }
+
+/** @param {Job} job */
+const isMovable = ({ addressed, announced }) => !(addressed || announced);

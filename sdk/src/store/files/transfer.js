@@ -24,6 +24,7 @@ import { safeMime, safeName } from './names.js';
 
 /**
  * @typedef {object} TransferOwner What a transfer asks of its `job.Job`; see the methods of `Transfer`.
+ * @property {string | null} device
  * @property {(sink: WritableStream<Bytes> | undefined) => void} accept
  * @property {(reason: string) => void} decline
  * @property {(reason: string) => void} cancel
@@ -88,6 +89,11 @@ export class Transfer {
     this.finished.catch(() => {});
     this.#owner = owner;
     bind(this, 'Transfer');
+  }
+
+  /** The other user's device; null before the file was offered to one. */
+  get device() {
+    return this.#owner.device;
   }
 
   /** How it stands. */

@@ -20,7 +20,9 @@ import { SELF } from '../../proxies.js';
 export class Delivery {
   /** @readonly */
   userId;
-  /** @readonly */
+  /** The device that the message was sent to; null when it was sent to the user. @readonly */
+  device;
+  /** Its number among the messages to the device that it goes to; another one when it moves. @readonly */
   sequence;
   /** @type {DeliveryFailed | null | undefined} null: it has arrived. undefined: nobody knows yet. */
   #error;
@@ -33,10 +35,12 @@ export class Delivery {
 
   /**
    * @param {string} userId To whom the message goes.
-   * @param {number} sequence Its number among those sent to them.
+   * @param {number} sequence
+   * @param {string | null} [device]
    */
-  constructor(userId, sequence) {
+  constructor(userId, sequence, device = null) {
     this.userId = userId;
+    this.device = device;
     this.sequence = sequence;
   }
 

@@ -15,6 +15,7 @@ import { Callbacks } from '../../client/callbacks.js';
  * @typedef {object} QueuedMessage A message that waits for the application: still in bytes, since JSON takes many times
  *   the room once it is read.
  * @property {string} sender
+ * @property {string} device
  * @property {number} content One of `Content`.
  * @property {Bytes} data
  * @property {number} sequence

@@ -1,5 +1,5 @@
 /**
- * The messages between us and one peer: what `outbox` and `inbox` decide, carried out on a path.
+ * The messages between us and one device of a peer: what `outbox` and `inbox` decide, carried out on a path.
  *
  * Rules of this module:
  *
@@ -10,6 +10,8 @@
  *   gets lost. One that is first in the inbox is taken at once, whether the application has room or not; one behind a
  *   message that the application has no room for waits with it. They count in none of the application's queues, and
  *   have a limit of their own.
+ * - Messages that were sent to the user, and not to this device, can be taken back and sent to another one
+ *   (`withdraw`, `takeOver`).
  * - Nothing here waits: everything happens within the calls of the path, the application and the mailbox.
  *
  * It does not know how a path comes about, nor when there should be one.
@@ -27,6 +29,7 @@ import { Outbox } from './outbox.js';
 /** @import { Ack, Chunk, Hello, OurHello } from '../../protocol/channel.js' */
 /** @import { Bytes } from '../../protocol/codec.js' */
 /** @import { QueuedMessage } from './mailbox.js' */
+/** @import { Queued } from './outbox.js' */
 /** @import { StoreLimits } from '../state.js' */
 
 /**
@@ -50,22 +53,27 @@ export const FEATURES = [FILES, CALLS];
 // and acknowledges nothing, must not fill the memory with our answers.
 export const MAX_CONTROLS = 1024;
 
-/** What is said to and by one peer. */
+/** @typedef {[delivery: Delivery, message: Queued][]} Withdrawn Messages that were taken back. */
+/** @typedef {{ userId: string, name: string | null }} StreamOwner The device. */
+
+/** What is said to and by one device. */
 export class MessageStream {
-  #userId;
+  #owner;
   #seams;
   #outbox;
   #inbox = new Inbox();
   /** @type {Map<number, Delivery>} */
   #deliveries = new Map();
-  /** @type {Delivery | null} of the application's messages */
-  #last = null;
+  /** @type {Set<number>} those that are for any device of the user, in order */
+  #movable = new Set();
+  /** @type {Record<number, Delivery>} the newest of the application's messages: 0 for any device, 1 for this one */
+  #last = {};
   /** @type {(() => void) | null} cancels the acknowledgement that waits */
   #acknowledging = null;
 
   /**
-   * @param {string} userId
-   * @param {string} stream A random name, new for each peer.
+   * @param {StreamOwner} owner Its name is known when something comes from it.
+   * @param {string} stream A random name, new for each device.
    * @param {object} seams
    * @param {StoreLimits} seams.limits
    * @param {Path} seams.path
@@ -73,8 +81,8 @@ export class MessageStream {
    * @param {(data: Bytes) => void} seams.control Is given each control message that arrives; it must not throw.
    * @param {Timers} seams.timers
    */
-  constructor(userId, stream, seams) {
-    this.#userId = userId;
+  constructor(owner, stream, seams) {
+    this.#owner = owner;
     this.#seams = seams;
     this.#outbox = new Outbox(stream);
   }
@@ -86,9 +94,19 @@ export class MessageStream {
     return this.#outbox.messages;
   }
 
-  /** The delivery of the newest of these messages, or null; all others come before it, or fail with it. */
+  /** How many messages `withdraw` would take back. */
+  get movable() {
+    return this.#movable.size;
+  }
+
+  /** The stream of the program that was connected last. */
+  get theirStream() {
+    return this.#inbox.position()?.stream;
+  }
+
+  /** The deliveries of the newest of these messages; all others come before one of them, or fail with it. */
   get last() {
-    return this.queued ? this.#last : null;
+    return this.queued ? Object.values(this.#last) : [];
   }
 
   /**
@@ -96,22 +114,65 @@ export class MessageStream {
    *
    * @param {number} content One of `Content`.
    * @param {Bytes} data Not copied: nobody may change it from now on.
+   * @param {boolean} [addressed] It is for this device and no other.
    * @returns {Delivery}
    * @throws {QueueFull}
    */
-  send(content, data) {
+  send(content, data, addressed = false) {
     const { messages, size, controls } = this.#outbox;
     const { queueMessages, queueSize } = this.#seams.limits;
+    const { userId, name } = this.#owner;
     const isControl = content === Content.CONTROL;
     const [waiting, most] = isControl ? [controls, MAX_CONTROLS] : [messages, queueMessages];
     if (waiting && (waiting >= most || (!isControl && size + data.length > queueSize))) {
-      throw new QueueFull(this.#userId, waiting, size);
+      throw new QueueFull(userId, waiting, size);
     }
-    const delivery = new Delivery(this.#userId, this.#outbox.put(content, data));
-    this.#deliveries.set(delivery.sequence, delivery);
-    if (!isControl) this.#last = delivery;
+    const delivery = new Delivery(userId, this.#outbox.put(content, data), addressed ? name : null);
+    this.#queue(delivery, !isControl, addressed);
     this.pump();
     return delivery;
+  }
+
+  /**
+   * Take back all messages that are not acknowledged and were sent to the user. Only while no channel is open.
+   *
+   * @returns {Withdrawn}
+   */
+  withdraw() {
+    const numbers = [...this.#movable];
+    this.#movable.clear();
+    delete this.#last[0];
+    return this.#outbox.withdraw(numbers).map((message, index) => {
+      const number = /** @type {number} */ (numbers[index]);
+      const delivery = /** @type {Delivery} */ (this.#deliveries.get(number));
+      this.#deliveries.delete(number);
+      return [delivery, message];
+    });
+  }
+
+  /**
+   * Send what was taken back from another device. The limits do not count: it was accepted before.
+   *
+   * @param {Withdrawn} withdrawn
+   */
+  takeOver(withdrawn) {
+    for (const [delivery, { content, data }] of withdrawn) {
+      this.#queue(Object.assign(delivery, { sequence: this.#outbox.put(content, data) }), true, false);
+    }
+    this.pump();
+  }
+
+  /**
+   * @param {Delivery} delivery
+   * @param {boolean} counts It is a message of the application.
+   * @param {boolean} addressed
+   */
+  #queue(delivery, counts, addressed) {
+    const { sequence } = delivery;
+    this.#deliveries.set(sequence, delivery);
+    if (!counts) return;
+    this.#last[+addressed] = delivery;
+    if (!addressed) this.#movable.add(sequence);
   }
 
   /**
@@ -122,10 +183,12 @@ export class MessageStream {
    */
   fail(reason, error) {
     this.#outbox.clear();
+    this.#movable.clear();
+    this.#last = {};
     const deliveries = [...this.#deliveries.values()];
     this.#deliveries.clear();
     for (const delivery of deliveries) {
-      Delivery.end(delivery, new DeliveryFailed(this.#userId, delivery.sequence, reason, { cause: error }));
+      Delivery.end(delivery, new DeliveryFailed(this.#owner.userId, delivery.sequence, reason, { cause: error }));
     }
   }
 
@@ -160,8 +223,8 @@ export class MessageStream {
    * A channel is open.
    *
    * @param {Hello} hello The other side's.
-   * @returns {boolean} Whether the other side is not the one that was there before (started anew, or another device):
-   *   what was under way between the two, beyond messages, is over.
+   * @returns {boolean} Whether the other side is not the program that was there before: what was under way between the
+   *   two, beyond messages, is over.
    * @throws {ProtocolViolation}
    */
   opened(hello) {
@@ -205,8 +268,9 @@ export class MessageStream {
   #delivered(sequences) {
     for (const sequence of sequences) {
       const delivery = this.#deliveries.get(sequence);
-      if (delivery) Delivery.end(delivery, null);
+      if (delivery) Delivery.end(delivery, null); // else a void
       this.#deliveries.delete(sequence);
+      this.#movable.delete(sequence);
     }
   }
 
@@ -225,13 +289,15 @@ export class MessageStream {
   /** Give the application what has arrived, as far as it has room, and acknowledge that soon. */
   handOver() {
     const { recipient, control, timers } = this.#seams;
+    const { userId: sender, name } = this.#owner;
+    const device = /** @type {string} */ (name);
     for (let first; (first = this.#inbox.first);) {
       const { content, data, sequence } = first;
       const isControl = content === Content.CONTROL;
       if (!isControl && !recipient.hasRoom) break;
       this.#inbox.take(); // first: a callback may lead back here
       if (isControl) control(data);
-      else recipient.put({ sender: this.#userId, content, data, sequence });
+      else recipient.put({ sender, device, content, data, sequence });
     }
     const { unconfirmed } = this.#inbox;
     if (unconfirmed >= ACK_MESSAGES) this.flush();

@@ -24,8 +24,8 @@ import { claimedKey, sameKey } from './pinning.js';
 export const MAX_REFUSALS = 64;
 /** Refusals that wait: all callers of a popular program may come at once, after a restart. */
 export const MAX_WAITING = 1024;
-// Seconds after which an offer that was refused may be made again.
-const PEERS_PAUSE = 30;
+/** What a caller is told for whom, or for whose device, there is no place: it may call again in so many seconds. */
+export const TOO_MANY = /** @type {[string, RefusalCode, number]} */ (['too many peers', 'too-many-peers', 30]);
 
 /** Decides about the offers that one client receives. */
 export class Admission {
@@ -98,7 +98,7 @@ export class Admission {
       // Not what counts as true: a promise does, and an `async` by mistake would let everybody in.
       const answer = !this.#accept || this.#accept(userId, key);
       if (answer === true) {
-        refusal = ['too many peers', 'too-many-peers', PEERS_PAUSE];
+        refusal = TOO_MANY;
         const admitted = this.#peer(userId, true);
         admitted.admitted = key;
         return admitted;

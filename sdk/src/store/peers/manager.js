@@ -23,7 +23,6 @@ import { PeerViews } from './views.js';
  * @import { SignalingClient } from '../../client/client.js'
  * @import { WatchEnded } from '../../client/events.js'
  * @import { Pins } from '../../identity/pins.js'
- * @import { PeerListener } from '../../peer/connection.js'
  * @import { PeerTiming } from '../../peer/transport.js'
  * @import { OurHello } from '../../protocol/channel.js'
  * @import { Bytes } from '../../protocol/codec.js'
@@ -32,6 +31,8 @@ import { PeerViews } from './views.js';
  * @import { StoreLimits } from '../state.js'
  * @import { StateFeed } from '../subscriptions.js'
  * @import { Accept } from './admission.js'
+ * @import { PeerDevice } from './device.js'
+ * @import { Listening } from './path.js'
  * @import { PeerContext } from './peer.js'
  */
 
@@ -116,9 +117,11 @@ export class PeerManager {
     this.#pulse();
     this.#ignorePage = watchPage({
       frozen: () => {
-        this.peers.filter(({ path }) => path.connected).forEach((peer) => peer.drop('the page was left', 'closed'));
+        this.#devices
+          .filter(({ path }) => path.connected)
+          .forEach((device) => device.drop('the page was left', 'closed'));
       },
-      thawed: () => this.peers.forEach((peer) => peer.dialer.poke(true)),
+      thawed: () => this.#devices.forEach(({ dialer }) => dialer.poke(true)),
       gone: () => void this.close(),
     });
   }
@@ -144,6 +147,10 @@ export class PeerManager {
   /** All peers. */
   get peers() {
     return [...this.#peers.values()];
+  }
+
+  get #devices() {
+    return this.peers.flatMap(({ devices }) => devices);
   }
 
   /**
@@ -344,22 +351,23 @@ export class PeerManager {
 
   /** The mailbox has room: give it what waits. */
   handOver() {
-    for (const peer of this.peers) {
-      if (peer.messages.waiting) {
-        peer.messages.handOver();
+    for (const { messages } of this.#devices) {
+      if (messages.waiting) {
+        messages.handOver();
       }
     }
   }
 
   /**
-   * A message of a peer is not what it says it is.
+   * A message of a device is not what it says it is.
    *
    * @param {string} userId
+   * @param {string} device
    * @param {string} reason
    */
-  unreadable(userId, reason) {
+  unreadable(userId, device, reason) {
     if (!this.#closed) {
-      this.find(userId)?.broke(reason);
+      this.find(userId)?.findDevice(device)?.broke(reason);
     }
   }
 
@@ -400,12 +408,11 @@ export class PeerManager {
   }
 
   /**
-   * @param {string} userId
-   * @param {PeerListener} listener
+   * @param {Listening} device
    * @param {() => OurHello} hello
    */
-  connect(userId, listener, hello) {
-    return /** @type {PeerSignaling} */ (this.signaling).connect(userId, listener, hello);
+  connect(device, hello) {
+    return /** @type {PeerSignaling} */ (this.signaling).connect(device, hello);
   }
 
   /** @param {Promise<void> | undefined} farewell */
@@ -419,23 +426,23 @@ export class PeerManager {
     this.#arriving += size;
     const { arrivingSize } = this.setup.limits;
     if (this.#arriving <= arrivingSize) return;
-    const { peers } = this;
-    this.#arriving = peers.reduce((sum, { messages }) => sum + messages.arriving, 0);
+    const devices = this.#devices;
+    this.#arriving = devices.reduce((sum, { messages }) => sum + messages.arriving, 0);
     if (this.#arriving > arrivingSize) {
-      const [most] = peers.sort((one, other) => other.messages.arriving - one.messages.arriving);
+      const [most] = devices.sort((one, other) => other.messages.arriving - one.messages.arriving);
       most?.drop('no room for what it sends');
       most?.messages.letGo();
     }
   }
 
   /**
-   * @param {Peer} peer
+   * @param {PeerDevice} device
    * @param {Bytes} data
    */
-  controlReceived(peer, data) {
+  controlReceived(device, data) {
     const control = this.#closed ? null : decodeControl(data);
     if (control) {
-      this.services.received(peer, control);
+      this.services.received(device, control);
     }
   }
 }

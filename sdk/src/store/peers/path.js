@@ -1,8 +1,8 @@
 /**
- * The direct path to one peer: the connection that there is, or is in the making, and how it stands.
+ * The direct path to one device of a peer: the connection that there is, or is in the making, and how it stands.
  *
- * Rules: a path outlives its connections. The peer hears of one at a time: of one that was let go of, it hears nothing more.
- * It does not know when there should be a connection, nor what is sent on it.
+ * Rules: a path outlives its connections. The device hears of one at a time, and nothing more of one that was let go of. It
+ * does not know when there should be a connection, nor what is sent on it.
  */
 
 /**
@@ -15,11 +15,12 @@
 
 /**
  * @typedef {object} PathContext What a path needs of the store.
- * @property {(userId: string, listener: PeerListener, hello: () => OurHello) => PeerConnection} connect Make a connection.
+ * @property {(device: Listening, hello: () => OurHello) => PeerConnection} connect Make a connection.
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  */
 
-/** @typedef {PeerListener & { userId: string, messages: MessageStream }} PathOwner The peer. */
+/** @typedef {PeerListener & { userId: string, name: string | null }} Listening */
+/** @typedef {Listening & { messages: MessageStream }} PathOwner The device. */
 
 export class DirectPath {
   /**
@@ -29,7 +30,7 @@ export class DirectPath {
    */
   connection = null;
   /**
-   * How it stood when the peer was told last.
+   * How it stood when the device was told last.
    *
    * @type {PeerState}
    */
@@ -58,9 +59,9 @@ export class DirectPath {
 
   /** The connection, made if need be. */
   open() {
-    const { userId, messages } = this.#owner;
+    const { messages } = this.#owner;
     /** @type {PeerConnection} */
-    const connection = (this.connection ??= this.#context.connect(userId, this.#owner, () =>
+    const connection = (this.connection ??= this.#context.connect(this.#owner, () =>
       this.connection === connection ? messages.hello() : messages.greeting(),
     ));
     return connection;

@@ -1,87 +1,61 @@
 /**
- * All that a store keeps of one peer: its messages, the dialer, the path, and what the server says of it.
+ * All that a store keeps of one peer, a user: its devices, and what the server says of it.
  *
  * Rules of this module:
  *
- * - A peer outlives its connections (`path`), and the login.
- * - A peer that breaks the protocol loses the connection, and nothing else: what it has sent before stands.
- * - What a peer may ask of the store is in `PeerContext`; it knows of no other peer.
+ * - Each device has a session of its own (`device`), so two devices of one user do not disturb each other.
+ * - What is sent to the user goes to one device (`choice`). It moves to another one only when its own is gone, and never
+ *   when it was sent to exactly that device.
+ * - A peer outlives its connections, and the login. What it may ask of the store is in `PeerContext`; it knows of no
+ *   other peer.
  */
-import { PeerConnectionFailed, PeerOffline, PeerUnknown } from '../../errors.js';
-import { randomBytes } from '../../peer/trust.js';
-import { toBase64url } from '../../protocol/codec.js';
-import * as Content from '../../protocol/kinds.js';
-import { violation } from '../../protocol/shapes.js';
-import { MessageStream } from '../messages/stream.js';
-import { Dialer } from './dialer.js';
-import { DirectPath } from './path.js';
+import { PeerConnectionFailed, PeerOffline, TooManyPeers } from '../../errors.js';
+import { choose, gone } from './choice.js';
+import { deviceView, PeerDevice } from './device.js';
 import { checkFingerprint } from './pinning.js';
 
 /**
- * @import { Backoff } from '../../client/backoff.js'
  * @import { PeerEvent, PresenceChanged } from '../../client/events.js'
- * @import { Timers } from '../../client/timers.js'
- * @import { AldisError, PeerError } from '../../errors.js'
- * @import { PeerListener } from '../../peer/connection.js'
- * @import { PeerState } from '../../peer/negotiation.js'
- * @import { Ack, Chunk, Hello } from '../../protocol/channel.js'
+ * @import { AldisError } from '../../errors.js'
  * @import { Bytes } from '../../protocol/codec.js'
- * @import { Delivery } from '../messages/delivery.js'
- * @import { Recipient } from '../messages/stream.js'
- * @import { PeerServices } from '../services.js'
- * @import { PeerView, StoreLimits } from '../state.js'
- * @import { PathContext } from './path.js'
+ * @import { DeviceView, PeerView } from '../state.js'
+ * @import { DeviceContext, DeviceOwner } from './device.js'
  * @import { PeerPresence, PresenceContext } from './presence.js'
  * @import { PeerViews } from './views.js'
  */
 
-/**
- * @typedef {object} OwnContext
- * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient }} setup How much may be kept, the pauses
- *   between calls, and where messages go.
- * @property {Timers} timers
- * @property {boolean} registered Whether the server can be asked.
- * @property {AldisError | null} ended Why the server will never be there again, or null.
- * @property {PeerViews} views Is told when something in `Peer.view` may have changed.
- * @property {PeerServices} services Files and calls.
- * @property {(size: number) => void} arrived So many bytes of a message have come.
- * @property {(peer: Peer, data: Bytes) => void} controlReceived The peer's store says something. Throws
- *   `ProtocolViolation`.
- */
+/** @typedef {{ views: PeerViews }} OwnContext `views` is told when something in `Peer.view` may have changed. */
+/** @typedef {OwnContext & DeviceContext & PresenceContext} PeerContext What a peer needs of the store. */
 
-/** @typedef {OwnContext & PathContext & PresenceContext} PeerContext What a peer needs of the store. */
-
-// Of what the peer's program says that it can do; this version knows of two things, with short names.
-const MAX_FEATURES = 16;
-const MAX_FEATURE = 32;
-const STREAM_BYTES = 16;
-
-/** @type {readonly string[]} */
-const NOTHING = [];
+/** A user has at most 16 devices online. The others are those that have left, and may come back with the same program. */
+export const MAX_DEVICES = 32;
 
 /**
  * One peer, as long as the store knows it.
  *
- * @implements {PeerListener}
+ * @implements {DeviceOwner}
  */
 export class Peer {
-  kept = false; // the application has asked for a connection, and had it
   /** @type {Bytes | null} the key with which the application lets the peer in */
   admitted = null;
   touched = 0; // when something happened here last
   known = false; // it is a peer, and takes the place of one
   stranger = true; // they have come by themselves: the application has neither called nor written
+  /** @type {AldisError | null} why nothing can be delivered before a person has accepted another key */
+  blocked = null;
   #context;
   #asking = 0;
   /** @type {{ error?: AldisError }} replaced by `close`: so pending calls learn of it */
   #life = {};
-  /** @type {AldisError | null} */
-  #error = null;
-  /** @type {AldisError | null} why nothing can be delivered before a person has accepted another key */
-  blocked = null;
-  #connections = 0;
-  /** @type {readonly string[]} what the peer's program can do, as it has said last */
-  #features = [];
+  #connections = 0; // of all devices so far
+  #heard = 0; // counts what was heard, to tell which device was heard from last
+  /** @type {Map<string, PeerDevice>} */
+  #devices = new Map();
+  /** @type {PeerDevice | null} the device to call, until it is known which one that is */
+  #nameless = null;
+  /** @type {PeerDevice | null} the device that was chosen last */
+  #current = null;
+  #chosen = false; // whether `#current` is still the right one
 
   /**
    * @param {string} userId
@@ -92,37 +66,161 @@ export class Peer {
     this.userId = userId;
     this.presence = presence;
     this.#context = context;
-    this.path = new DirectPath(this, context);
-    this.messages = new MessageStream(userId, toBase64url(randomBytes(STREAM_BYTES)), {
-      limits: context.setup.limits,
-      path: this.path,
-      recipient: context.setup.mailbox,
-      control: (data) => this.#obey(() => context.controlReceived(this, data)),
-      timers: context.timers,
-    });
-    this.dialer = new Dialer(this, context.setup.backoff, context.timers, Math.random);
+  }
+
+  // --- devices -------------------------------------------------------------------------------------------------------
+
+  /** All devices, also one whose name is not known yet. */
+  get devices() {
+    const devices = [...this.#devices.values()];
+    return this.#nameless ? [...devices, this.#nameless] : devices;
+  }
+
+  /**
+   * A device, made if need be; for null the one that gets what is sent to the user. Throws `TooManyPeers`.
+   *
+   * @param {string | null} name
+   */
+  device(name) {
+    return name === null ? this.#target() : (this.#devices.get(name) ?? this.#add(name));
+  }
+
+  /**
+   * A device, if there is one; for null the one that was chosen last for what is sent to the user.
+   *
+   * @param {string | null} name
+   */
+  findDevice(name) {
+    return name === null ? this.#current : this.#devices.get(name);
+  }
+
+  #target() {
+    if (!this.#current || !this.#chosen) {
+      this.#current = this.#choose();
+      this.#chosen = true;
+    }
+    return this.#current;
+  }
+
+  #choose() {
+    const heard = [...this.#devices]
+      .filter(([, device]) => device.heard)
+      .sort(([, one], [, other]) => other.heard - one.heard);
+    const name = choose(
+      heard.map(([name]) => name),
+      this.#listed,
+      this.#connected,
+      this.#current?.name ?? null,
+    );
+    if (name === null) {
+      return (this.#nameless ??= new PeerDevice(null, this, this.#context));
+    }
+    try {
+      return this.#meet(name);
+    } catch (error) {
+      if (this.#current) return this.#current;
+      throw error;
+    }
+  }
+
+  /**
+   * A device that nobody has asked for by its name. So it may be the one that was meant by the user's.
+   *
+   * @param {string} name
+   */
+  #meet(name) {
+    let device = this.#devices.get(name);
+    if (!device) {
+      device = this.#add(name, this.#nameless);
+      this.#nameless = null;
+    }
+    return device;
+  }
+
+  /**
+   * @param {string} name
+   * @param {PeerDevice | null} [nameless]
+   */
+  #add(name, nameless) {
+    if (this.#devices.size >= MAX_DEVICES) {
+      this.#forgetOne();
+    }
+    const device = nameless ?? new PeerDevice(name, this, this.#context);
+    device.name = name;
+    this.#devices.set(name, device);
+    return device;
+  }
+
+  /** Forget a device that has left. Nothing says any more which of its messages have arrived. */
+  #forgetOne() {
+    const [oldest] = [...this.#devices]
+      .filter(([, device]) => device.idle && device !== this.#current)
+      .sort(([, one], [, other]) => one.touched - other.touched);
+    if (!oldest) {
+      throw new TooManyPeers(MAX_DEVICES);
+    }
+    const [name, device] = oldest;
+    this.#devices.delete(name);
+    const reason = 'too many devices';
+    void device.close('', reason, new PeerConnectionFailed(this.userId, reason));
+  }
+
+  /** The devices that the server lists now; null while that is not known. */
+  get #listed() {
+    const { presence } = this;
+    return this.#context.registered && presence.isCurrent ? presence.devices : null;
+  }
+
+  get #connected() {
+    return [...this.#devices].flatMap(([name, { state }]) => (state === 'connected' ? name : []));
+  }
+
+  /** @param {PeerDevice} device */
+  #isGone({ name }) {
+    return name !== null && gone(name, this.#listed, this.#connected);
+  }
+
+  /**
+   * Move what waits for devices that are gone to one that is there.
+   *
+   * @param {PeerDevice} [besides]
+   */
+  #settle(besides) {
+    this.#chosen = false;
+    const nameless = this.#nameless;
+    if (nameless && nameless !== besides) {
+      const target = this.#target(); // the nameless one itself, which may have its name by now
+      if (target !== nameless) {
+        this.#nameless = null;
+        this.#move(nameless, target);
+      }
+    }
+    for (const device of [...this.#devices.values()]) {
+      if (device === besides || !device.movable || !this.#isGone(device)) continue;
+      const target = this.#target();
+      if (target !== device && !this.#isGone(target)) this.#move(device, target);
+    }
+  }
+
+  /**
+   * @param {PeerDevice} device
+   * @param {PeerDevice} target
+   */
+  #move(device, target) {
+    device.moveTo(target);
+    this.counted();
   }
 
   // --- for the store -------------------------------------------------------------------------------------------------
 
   /** Whether there should be a connection. */
   get wanted() {
-    return this.kept || this.#asking > 0 || this.queued > 0 || this.#context.services.busy(this);
+    return this.#asking > 0 || this.devices.some(({ wanted }) => wanted);
   }
 
   /** Whether it may be forgotten to make place for another peer. */
   get idle() {
-    return !(this.path.connected || this.state === 'connecting' || this.wanted || this.messages.waiting);
-  }
-
-  /** What the peer's program can do; null while nothing gets through to it. */
-  get features() {
-    return this.state === 'connected' ? this.#features : null;
-  }
-
-  /** The connection, also one in the making: a track that is no longer sent must be taken off it in any state. */
-  get connection() {
-    return this.path.connection;
+    return !this.#asking && this.devices.every(({ idle }) => idle);
   }
 
   /**
@@ -131,121 +229,128 @@ export class Peer {
    * @returns {PeerView}
    */
   get view() {
-    const { connection, told: state } = this.path;
-    const isConnected = state === 'connected';
+    const { online, devices: listed } = this.presence;
+    const { state, roundTripTime, error, features } = this.#current?.view('', null) ?? deviceView('', null);
+    const shown = [...this.#devices].flatMap(([name, device]) => (device.shown ? name : []));
+    /** @type {Record<string, DeviceView>} */
+    const devices = Object.create(null);
+    for (const name of [...listed, ...shown]) {
+      const isOnline = online === null ? null : listed.includes(name);
+      devices[name] = this.#devices.get(name)?.view(name, isOnline) ?? deviceView(name, isOnline);
+    }
     return {
       userId: this.userId,
       state,
-      online: this.presence.online,
-      roundTripTime: isConnected ? (connection?.roundTripTime ?? null) : null,
+      online,
+      roundTripTime,
       ...this.#context.pins.known(this.userId),
-      queued: this.queued,
-      error: this.#error,
+      queued: this.devices.reduce((sum, { queued }) => sum + queued, 0),
+      error: this.blocked ?? error,
       connections: this.#connections,
-      features: isConnected ? this.#features : NOTHING,
+      features,
+      devices,
     };
   }
 
   /**
-   * Returns when the peer is connected. Throws `PeerError`, `StateError`, why the server is gone for good, and
-   * `UsageError` for what is no fingerprint.
+   * Returns when a device is connected, or for null the one that the choice falls on. Throws `PeerError`, `StateError`,
+   * `TooManyPeers`, why the server is gone for good, and `UsageError` for what is no fingerprint.
    *
+   * @param {string | null} name
    * @param {number} seconds
    * @param {string | null} fingerprint That of the only key that will do.
    */
-  async connect(seconds, fingerprint) {
-    this.#check();
+  async connect(name, seconds, fingerprint) {
+    let device = this.device(name);
+    this.check(device);
     this.#asking++;
     const life = this.#life;
+    const { pins, timers } = this.#context;
+    const until = timers.time() + seconds;
     try {
       // Also an empty one: a caller that means to require something must not require nothing by mistake.
       if (fingerprint !== null) {
-        const { pins, timers } = this.#context;
         seconds = await pins.requireInTime(this.userId, checkFingerprint(fingerprint), seconds, timers);
-        this.#check();
+        device = this.device(name);
+        this.check(device);
         if (life.error) {
           throw life.error;
         }
       }
-      await this.dialer.connected(seconds);
-      this.kept = true;
+      for (;;) {
+        const before = device;
+        try {
+          return await device.connect(seconds, name !== null);
+        } catch (error) {
+          if (!(error instanceof PeerOffline) || (device = this.device(name)) === before) throw error;
+          seconds = +Math.max(until - timers.time(), 0).toFixed(1); // it has moved
+        }
+      }
     } finally {
       this.#asking--;
-      this.dialer.reconsider();
-      this.#changed();
     }
   }
 
   /**
-   * Queue a message. Throws `QueueFull`, `PeerKeyChanged` until the new key is accepted, and why the server is gone for
-   * good where it would be needed.
+   * Queue a message for a device, or for null the one that the choice falls on. Throws `QueueFull`, `TooManyPeers`,
+   * `PeerKeyChanged` until the new key is accepted, and why the server is gone for good where it would be needed.
    *
+   * @param {string | null} name
    * @param {number} content One of `Content`.
    * @param {Bytes} data
-   * @returns {Delivery}
    */
-  send(content, data) {
-    this.#check();
-    const delivery = this.messages.send(content, data);
-    if (this.state !== 'connected') {
-      this.dialer.queued();
-    }
-    this.#counted();
-    return delivery;
-  }
-
-  /** Have the peer called, for as long as `PeerContext.busy`. Throws as `send` does. */
-  call() {
-    this.#check();
-    this.dialer.queued();
-  }
-
-  /** What needed the peer is over, perhaps. */
-  reconsider() {
-    this.dialer.reconsider();
+  send(name, content, data) {
+    const device = this.device(name);
+    this.check(device);
+    return device.send(content, data, name !== null);
   }
 
   /**
-   * Queue a control message. Throws as `send` does; nobody is called for it.
-   *
-   * @param {Bytes} data
-   */
-  sendControl(data) {
-    this.#check();
-    return this.messages.send(Content.CONTROL, data);
-  }
-
-  /**
-   * Take in what the peer says through the server; false when it is meant for a connection that is gone.
+   * Take in what a device says through the server; false when it is meant for a connection that is gone. Throws
+   * `TooManyPeers` for an offer.
    *
    * @param {PeerEvent} event
+   * @param {string} name
    */
-  receive(event) {
-    const { connection } = this.path;
-    const isKnown = event.type === 'answerReceived' ? connection?.knows(event.connection) : connection;
-    if (event.type !== 'offerReceived' && !isKnown) {
-      return false;
-    }
-    void this.path.open().receive(event);
-    return true;
+  receive(event, name) {
+    const device = event.type === 'offerReceived' ? this.#meet(name) : this.#devices.get(name);
+    this.#current ??= device ?? null; // what becomes of a call shows, also when nothing was heard from anybody yet
+    return device?.receive(event) ?? false;
   }
 
   /**
-   * The server has said whether the peer is online.
+   * The server has said which devices are online.
    *
    * @param {PresenceChanged} event
    */
   presenceChanged(event) {
+    const { online, devices } = event;
     const anew = this.presence.changed(event);
-    this.dialer.presenceChanged(event.online, anew);
-    this.#changed();
+    for (const { name, dialer } of this.devices) {
+      const isNewest = name === null || name === devices[0];
+      dialer.presenceChanged(name === null ? online : devices.includes(name), anew && isNewest);
+    }
+    this.#settle();
+    this.changed();
   }
 
   /** The server has ended the watch: from now on it has to be asked whether the peer is there. */
   watchEnded() {
-    Object.assign(this.presence, { watched: false, online: null, devices: [] });
-    this.dialer.poke(true);
-    this.#changed();
+    this.presence.watchEnded();
+    this.#chosen = false;
+    this.devices.forEach(({ dialer }) => dialer.poke(true));
+    this.changed();
+  }
+
+  /**
+   * We are registered again.
+   *
+   * @param {boolean} resumed Nothing was missed.
+   */
+  signalingReturned(resumed) {
+    this.presence.isCurrent &&= resumed;
+    this.#settle();
+    this.devices.forEach(({ dialer }) => dialer.signalingReturned(resumed));
   }
 
   /**
@@ -254,63 +359,26 @@ export class Peer {
    * @param {boolean} changed Another one was pinned before.
    */
   accept(changed) {
-    this.blocked = this.#error = null;
-    if (changed) {
-      const reason = 'another key was accepted';
-      this.hangUp(reason);
-      // The owner of the new key knows nothing of what is under way.
-      this.#over(new PeerConnectionFailed(this.userId, reason), true);
-    }
-    this.dialer.accepted(changed);
-    this.#changed();
+    this.blocked = null;
+    this.devices.forEach((device) => device.accepted(changed));
+    this.changed();
   }
 
   /**
-   * End the connection and what is under way on it, and call again later if it is wanted.
-   *
-   * @param {string} reason
-   * @param {'closed' | 'failed'} [state] It has failed by a fault of the peer's.
-   */
-  drop(reason, state = 'failed') {
-    const error = new PeerConnectionFailed(this.userId, reason);
-    this.path.release(reason, state);
-    this.#error = state === 'failed' ? error : this.#error;
-    this.#over(error); // the other side is told goodbye, which ends it there
-    this.dialer.stateChanged(state, error);
-    this.#changed();
-  }
-
-  /**
-   * What the peer has said breaks the protocol.
-   *
-   * @param {string} problem
-   */
-  broke(problem) {
-    this.drop(`it breaks the protocol: ${problem}`);
-  }
-
-  /**
-   * End everything with this peer: it is told `farewell`, what waits for it fails for `reason`, callers that wait for a
-   * connection get `error`. The peer can be used again. Done before it first waits, but for the connection's own end.
+   * End everything with this peer (`PeerDevice.close`), or with one device of it.
    *
    * @param {string} farewell
    * @param {string} reason
    * @param {AldisError} error
+   * @param {string | null} [name]
    */
-  async close(farewell, reason, error) {
-    this.kept = false;
-    this.#life.error = error;
-    this.#life = {};
-    this.dialer.stop(error);
-    this.messages.flush();
-    const connection = this.path.detach();
-    this.#fail(reason, error);
-    if (this.path.told !== 'new') {
-      this.path.told = 'closed';
+  async close(farewell, reason, error, name = null) {
+    if (name === null) {
+      this.#life.error = error;
+      this.#life = {};
     }
-    this.#error = this.blocked;
-    this.#changed();
-    await this.#context.leaving(connection?.close(farewell));
+    const devices = this.devices.filter((device) => name === null || device.name === name);
+    await Promise.all(devices.map((device) => device.close(farewell, reason, error)));
   }
 
   /**
@@ -319,223 +387,98 @@ export class Peer {
    * @param {AldisError} error
    */
   signalingEnded(error) {
-    if (!this.path.connected) {
-      this.dialer.stop(error);
-      this.#fail(`the server is gone for good: ${error.message}`, error);
-      this.#changed();
-    }
+    this.devices.forEach((device) => device.signalingEnded(error));
   }
 
-  #check() {
-    if (this.blocked) {
-      throw this.blocked;
-    }
-    const { ended } = this.#context;
-    if (ended && !this.path.connected) {
-      throw ended;
-    }
-  }
+  // --- for the devices (`DeviceOwner`) -------------------------------------------------------------------------------
 
-  // --- for the dialer ------------------------------------------------------------------------------------------------
-
-  /** How many messages wait for the peer. */
-  get queued() {
-    return this.messages.queued;
-  }
-
-  /** Whether the server can be asked. */
-  get registered() {
-    return this.#context.registered;
-  }
-
-  /** Whether the server will tell when the peer comes online. */
   get watched() {
     return this.presence.watched;
   }
 
-  /** When the turn of the attempt came; null while it waits for it. Long ago when there is no attempt. */
-  get clockFrom() {
-    return this.connection ? this.connection.clockFrom : 0;
-  }
-
-  /** How the connection stands now; what was told may be a moment older. */
-  get state() {
-    return this.path.state;
-  }
-
-  /** Ask the server for the peer. Throws `SignalingError`, `PeerError`. */
-  find() {
-    return this.presence.find(this.#context);
-  }
-
-  /** Start to connect, unless that is under way. */
-  dial() {
-    this.path.open().connect();
-  }
-
-  /**
-   * End an attempt or a connection, for good.
-   *
-   * @param {string} reason
-   */
-  hangUp(reason) {
-    if (this.connection) {
-      this.path.release(reason, 'closed');
-      this.#changed();
-    }
-  }
-
-  /**
-   * An attempt has failed.
-   *
-   * @param {AldisError} error
-   * @param {boolean} forGood The key has changed: nothing that waits can be delivered.
-   */
-  failed(error, forGood) {
-    // That the peer is away is no fault: `online` says it.
-    this.#error = error instanceof PeerOffline || error instanceof PeerUnknown ? null : error;
-    if (forGood) {
-      this.blocked = error;
-      this.path.release('the key has changed', 'failed');
-      this.#fail(error.message, error);
-    }
-    this.#changed();
-  }
-
-  // --- what the connection tells (`PeerListener`) --------------------------------------------------------------------
-
-  /**
-   * @param {PeerState} state
-   * @param {PeerError | null} error
-   */
-  stateChanged(state, error) {
-    const { path } = this;
-    const before = path.told;
-    path.told = state;
-    if (state === 'connected') {
-      this.#error = null;
-      this.#getsThrough();
-    } else {
-      this.#error = error ?? this.#error;
-      if (before === 'connected') {
-        this.#context.services.parted(this);
-      }
-    }
-    // A goodbye that is said after the path was lost is no farewell: the peer has lost the path, too, and gave up first.
-    if (state === 'closed' && before === 'connected') {
-      this.#over(new PeerConnectionFailed(this.userId, 'it has hung up'));
-    }
-    // What was told may be overtaken by a new attempt already; the dialer counts attempts.
-    if (state === this.state) {
-      this.dialer.stateChanged(state, error);
+  /** @param {PeerDevice} device */
+  check(device) {
+    if (this.blocked) {
+      throw this.blocked;
     }
     const { ended } = this.#context;
-    if (ended) {
-      this.signalingEnded(ended);
+    if (ended && !device.path.connected) {
+      throw ended;
     }
-    this.#changed();
   }
 
-  /** @param {Hello} hello */
-  channelOpened(hello) {
+  /** @param {PeerDevice} device */
+  async find(device) {
+    await this.presence.find(this.#context);
+    // Not the device that asks: its own dialer would be stopped in the midst of it. It is told by the error.
+    this.#settle(device);
+    if (device.name === null) {
+      this.#target(); // which may give it its name
+    }
+    if (device.name === null || this.#isGone(device)) {
+      throw new PeerOffline(device.address);
+    }
+    this.#forgetSnapshot();
+  }
+
+  channelOpened() {
     this.#connections++;
-    // What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
-    this.#features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
-    this.#obey(() => {
-      if (this.messages.opened(hello)) {
-        this.#over(new PeerConnectionFailed(this.userId, 'it was started anew'), true);
-      }
-    });
-    if (this.path.told === 'connected') {
-      this.#getsThrough(); // in place of the connection before
-      this.#changed();
+  }
+
+  /** @param {PeerDevice} device */
+  heard(device) {
+    if (device === this.#current && device.heard === this.#heard && this.#chosen) return;
+    device.heard = ++this.#heard;
+    this.#current = device;
+    this.#chosen = true;
+    if (this.#nameless) {
+      this.#settle();
     }
-  }
-
-  /** @param {Chunk | Ack} frame */
-  frameReceived(frame) {
-    this.#obey(() => this.messages.received(frame));
-    if (frame.type !== 'ack') {
-      this.#context.arrived(frame.data.length);
-    }
-  }
-
-  channelClosed() {
-    this.messages.closed();
-  }
-
-  writable() {
-    this.messages.pump();
-  }
-
-  /** @param {AldisError} error */
-  refused(error) {
-    this.dialer.refused(error);
-    if (this.state !== 'connected') {
-      this.#error = error;
-    }
-    this.#changed();
+    this.changed();
   }
 
   /**
-   * @param {MediaStreamTrack} track
-   * @param {readonly MediaStream[]} streams
-   */
-  trackReceived(track, streams) {
-    this.#context.services.trackReceived(this, track, streams);
-  }
-
-  // --- what comes of it ----------------------------------------------------------------------------------------------
-
-  /**
-   * @param {string} reason
+   * @param {PeerDevice} device
    * @param {AldisError} error
    */
-  #fail(reason, error) {
-    this.messages.fail(reason, error);
-    this.#over(error);
+  keyChanged(device, error) {
+    if (this.#connected.length) {
+      // A device that is connected has proved the pinned key, whatever the server says: it goes on.
+      device.giveUp(error);
+      return;
+    }
+    this.blocked = error;
+    for (const each of this.devices) {
+      if (each !== device) each.dialer.stop(error);
+      each.giveUp(error);
+    }
   }
 
-  /**
-   * What is under way beyond messages will not get any further.
-   *
-   * @param {AldisError} error
-   * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
-   */
-  #over(error, restarted) {
-    this.#context.services.ended(this, error, restarted);
+  connected() {
+    this.#chosen = false;
   }
 
-  /** What is sent gets through, now or again. */
-  #getsThrough() {
-    this.#context.services.connected(this, this.#features);
+  lost() {
+    this.#settle();
+    this.#forgetSnapshot();
   }
 
-  #changed() {
+  /** Unless the server tells of changes, what it has said is true only in the moment in which it was asked. */
+  #forgetSnapshot() {
+    this.presence.isCurrent &&= this.watched;
+  }
+
+  changed() {
     this.#touch();
     this.#context.views.changed(this);
   }
 
-  /** A message more, or less, waits. */
-  #counted() {
+  counted() {
     this.#touch();
     this.#context.views.counted(this);
   }
 
   #touch() {
     this.touched = this.#context.timers.time();
-  }
-
-  /** @param {() => void} takeIn */
-  #obey(takeIn) {
-    const before = this.queued;
-    try {
-      takeIn();
-      if (this.queued !== before) {
-        this.#counted();
-      }
-    } catch (error) {
-      this.broke(violation(error));
-    }
   }
 }

@@ -26,6 +26,7 @@ export class PeerPresence {
   online = null;
   /** @type {readonly string[]} those that are online, newest first */
   devices = [];
+  isCurrent = false; // the server has said so since we have registered
 
   /** @param {string} userId */
   constructor(userId) {
@@ -40,8 +41,13 @@ export class PeerPresence {
    */
   changed({ online, devices, initial }) {
     const anew = !initial && registeredAnew(this.devices, devices);
-    Object.assign(this, { online, devices });
+    Object.assign(this, { online, devices, isCurrent: true });
     return anew;
+  }
+
+  /** The server does not tell of changes any more. */
+  watchEnded() {
+    Object.assign(this, { online: null, devices: [], isCurrent: false, watched: false });
   }
 
   /**
@@ -61,7 +67,7 @@ export class PeerPresence {
       }
     }
     const { online, publicKey, devices } = await client.discover(userId);
-    Object.assign(this, { online, devices });
+    Object.assign(this, { online, devices, isCurrent: true });
     if (publicKey) {
       const standing = await pins.expect(userId, publicKey);
       if (!sameKey(standing, publicKey)) throw new PeerKeyChanged(userId, standing, publicKey);

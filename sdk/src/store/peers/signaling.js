@@ -5,12 +5,12 @@
  * answered, before it is known through which ICE servers.
  */
 import { timers } from '../../client/timers.js';
-import { ConnectionLost, StateError } from '../../errors.js';
+import { ConnectionLost, StateError, TooManyPeers } from '../../errors.js';
 import { PeerConnection } from '../../peer/connection.js';
 import { Trust } from '../../peer/trust.js';
 import { DEFAULT_DEVICE, split } from '../../protocol/addresses.js';
 import { CLOSED } from '../state.js';
-import { Admission } from './admission.js';
+import { Admission, TOO_MANY } from './admission.js';
 import { IceServerCache } from './ice.js';
 
 /**
@@ -18,10 +18,10 @@ import { IceServerCache } from './ice.js';
  * @import { PeerEvent, SignalingEvent, WatchEnded } from '../../client/events.js'
  * @import { AldisError } from '../../errors.js'
  * @import { Identity } from '../../identity/keys.js'
- * @import { PeerListener } from '../../peer/connection.js'
  * @import { OurHello } from '../../protocol/channel.js'
  * @import { Setup } from './manager.js'
  * @import { Peer } from './peer.js'
+ * @import { Listening } from './path.js'
  * @import { DirectoryPins } from './pinning.js'
  */
 
@@ -105,15 +105,15 @@ export class PeerSignaling {
   /**
    * Make a connection.
    *
-   * @param {string} userId
-   * @param {PeerListener} listener
+   * @param {Listening} listener The device.
    * @param {() => OurHello} hello
    */
-  connect(userId, listener, hello) {
+  connect(listener, hello) {
     return new PeerConnection({
       ...this.#context.setup,
       local: this.client.userId,
-      remote: userId,
+      remote: listener.userId,
+      device: listener.name,
       trust: /** @type {Trust} */ (this.#trust),
       signaling: this.client,
       listener,
@@ -163,21 +163,27 @@ export class PeerSignaling {
 
   /** @param {boolean} resumed */
   #returned(resumed) {
-    this.#context.peers.forEach((peer) => peer.dialer.signalingReturned(resumed));
+    this.#context.peers.forEach((peer) => peer.signalingReturned(resumed));
   }
 
   /** @param {PeerEvent} event */
   #peerEvent(event) {
     if (this.#closed) return;
+    // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
     const [userId, device] = split(event.sender);
+    const name = device ?? DEFAULT_DEVICE;
+    const sender = `${userId}/${name}`;
     const there = this.#context.find(userId);
     let peer = there?.known ? there : undefined; // else there is nothing that could be said to it
     if (event.type === 'offerReceived') peer = this.#admission.admit(event, userId, peer);
-    // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
-    const sender = `${userId}/${device ?? DEFAULT_DEVICE}`;
-    if (!peer?.receive({ ...event, sender }) && event.type === 'answerReceived') {
-      // Perhaps it answers an offer that was made before this page was loaded: its sender waits in vain.
-      this.#admission.refuse(event, 'this connection is over');
+    try {
+      if (!peer?.receive({ ...event, sender }, name) && event.type === 'answerReceived') {
+        // Perhaps it answers an offer that was made before this page was loaded: its sender waits in vain.
+        this.#admission.refuse(event, 'this connection is over');
+      }
+    } catch (error) {
+      if (!(error instanceof TooManyPeers)) throw error;
+      this.#admission.refuse(event, ...TOO_MANY);
     }
   }
 }

@@ -456,11 +456,11 @@ test('applications see of a call what is for them, and nothing else', () => {
   const end = new End('bobby');
   const call = end.calls.call(end.peer, null);
   const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(call));
-  const told = ['id', 'state', 'reason', 'error', 'localStream', 'remoteStream'];
+  const told = ['id', 'device', 'state', 'reason', 'error', 'localStream', 'remoteStream'];
   assert.deepEqual(methods, ['constructor', ...told, 'accept', 'decline', 'end', 'replaceStream', 'subscribe']);
   assert.deepEqual(
     Object.keys(call).sort().join(),
-    'audio,direction,error,id,localStream,reason,remoteStream,state,userId,video',
+    'audio,device,direction,error,id,localStream,reason,remoteStream,state,userId,video',
   );
 });
 

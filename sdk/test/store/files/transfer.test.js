@@ -435,10 +435,10 @@ test('applications see of a transfer what is for them, and nothing else', () => 
   const [alice] = pair();
   const transfer = alice.transfers.send(alice.peer, fileOf(1).file);
   const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(transfer));
-  const told = ['state', 'transferred', 'error', 'blob'];
+  const told = ['device', 'state', 'transferred', 'error', 'blob'];
   assert.deepEqual(methods, ['constructor', ...told, 'accept', 'decline', 'cancel', 'subscribe']);
   assert.deepEqual(
     Object.keys(transfer).sort().join(),
-    'blob,direction,error,finished,id,mime,name,size,state,transferred,userId',
+    'blob,device,direction,error,finished,id,mime,name,size,state,transferred,userId',
   );
 });

@@ -8,7 +8,7 @@ import { StateFeed } from '../../../src/store/subscriptions.js';
 /** A peer that counts how often its view is made. */
 class Viewed {
   made = 0;
-  facts = { state: 'connected', queued: 0, features: [] };
+  facts = { state: 'connected', queued: 0, features: [], devices: {} };
 
   constructor(userId) {
     this.userId = userId;
