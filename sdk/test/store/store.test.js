@@ -413,6 +413,8 @@ test('how the path runs is told', async (t) => {
     bytesReceived: 8,
   });
   assert.ok(roundTripTime === null || roundTripTime >= 0);
+  assert.ok(await alice.stats(`${b}/main`));
+  assert.equal(await alice.stats(`${b}/other`), null);
   assert.equal(await alice.stats('nobody'), null);
 });
 

@@ -362,7 +362,7 @@ export class PeerDevice {
   moveTo(other) {
     // Whoever waits for a connection goes on waiting for the other one (`Peer.connect`).
     this.dialer.stop(new PeerOffline(this.address));
-    this.path.release('it has gone', 'closed');
+    this.hangUp('it has gone');
     other.kept ||= this.kept;
     this.kept = false;
     other.messages.takeOver(this.messages.withdraw());

@@ -324,11 +324,11 @@ export class Peer {
    * @param {PresenceChanged} event
    */
   presenceChanged(event) {
-    const { online, devices } = event;
     const anew = this.presence.changed(event);
+    const { online, devices } = this.presence;
     for (const { name, dialer } of this.devices) {
       const isNewest = name === null || name === devices[0];
-      dialer.presenceChanged(name === null ? online : devices.includes(name), anew && isNewest);
+      dialer.presenceChanged(name === null ? !!online : devices.includes(name), anew && isNewest);
     }
     this.#settle();
     this.changed();
@@ -413,7 +413,7 @@ export class Peer {
     // Not the device that asks: its own dialer would be stopped in the midst of it. It is told by the error.
     this.#settle(device);
     if (device.name === null) {
-      this.#target(); // which may give it its name
+      this.#meet(/** @type {string} */ (this.presence.devices[0])); // it takes this name, unless another one has it
     }
     if (device.name === null || this.#isGone(device)) {
       throw new PeerOffline(device.address);

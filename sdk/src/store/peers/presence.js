@@ -4,6 +4,7 @@
  * It outlives the peer: a user can be watched and be no peer.
  */
 import { PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed } from '../../errors.js';
+import { DEFAULT_DEVICE } from '../../protocol/addresses.js';
 import { registeredAnew } from './dialer.js';
 import { sameKey } from './pinning.js';
 
@@ -40,9 +41,19 @@ export class PeerPresence {
    * @returns {boolean} Whether a device has just registered.
    */
   changed({ online, devices, initial }) {
-    const anew = !initial && registeredAnew(this.devices, devices);
+    const before = this.devices;
+    this.#told(online, devices);
+    return !initial && registeredAnew(before, this.devices);
+  }
+
+  /**
+   * @param {boolean} online
+   * @param {readonly string[]} listed
+   */
+  #told(online, listed) {
+    // A server that lists no device of somebody who is online knows of one only, which is called so.
+    const devices = online && !listed.length ? [DEFAULT_DEVICE] : listed;
     Object.assign(this, { online, devices, isCurrent: true });
-    return anew;
   }
 
   /** The server does not tell of changes any more. */
@@ -67,7 +78,7 @@ export class PeerPresence {
       }
     }
     const { online, publicKey, devices } = await client.discover(userId);
-    Object.assign(this, { online, devices, isCurrent: true });
+    this.#told(online, devices);
     if (publicKey) {
       const standing = await pins.expect(userId, publicKey);
       if (!sameKey(standing, publicKey)) throw new PeerKeyChanged(userId, standing, publicKey);

@@ -442,3 +442,27 @@ test('applications see of a transfer what is for them, and nothing else', () => 
     'blob,device,direction,error,finished,id,mime,name,size,state,transferred,userId',
   );
 });
+
+test('what was not offered yet moves to another device, unless it is for exactly this one', async () => {
+  const side = new Side();
+  side.features = null;
+  const addressed = side.transfers.send(side.peer, fileOf(1).file, {}, true);
+  const free = side.transfers.send(side.peer, fileOf(1).file, {}, false);
+  const said = [];
+  const laptop = { ...side.peer, name: 'laptop', features: ['files'], sendControl: (control) => said.push(control) };
+  assert.deepEqual([side.transfers.movable(side.peer), free.device], [true, null]);
+  side.transfers.moved(side.peer, laptop);
+  assert.deepEqual(
+    said.map((control) => decodeControl(control).id),
+    [free.id],
+  );
+  assert.deepEqual([free.device, addressed.device], ['laptop', null]);
+  assert.deepEqual([side.transfers.movable(side.peer), side.transfers.movable(laptop)], [false, false]);
+  assert.deepEqual([side.transfers.busy(side.peer), side.transfers.busy(laptop)], [true, true]);
+  addressed.cancel();
+  side.transfers.received(laptop, { type: 'file-decline', id: free.id, reason: '' });
+  assert.deepEqual(
+    [free.state, side.transfers.busy(side.peer), side.transfers.busy(laptop)],
+    ['declined', false, false],
+  );
+});
