@@ -11,7 +11,7 @@ const index = readFileSync(new URL('../src/index.js', import.meta.url), 'utf8');
 const types = Array.from(index.matchAll(/@typedef .*\} (\w+)$/gm), ([, name]) => name);
 
 const PROGRAM = `
-import { Identity, NetworkStore, PeerOffline, type PeerView, type Sendable } from '@aldis/client';
+import { Identity, NetworkStore, PeerOffline, type DeviceView, type PeerView, type Sendable } from '@aldis/client';
 import * as aldis from '@aldis/client';
 const store = new NetworkStore({ identity: await Identity.generate() });
 void new NetworkStore({ identity: Identity.generate() });
@@ -25,6 +25,8 @@ const stop: () => void = store.subscribe(({ peers }) => {
   const view: PeerView | undefined = peers['bob'];
   const seconds: number | null | undefined = view?.roundTripTime;
   void seconds;
+  const device: DeviceView | undefined = view?.devices['phone'];
+  void device?.online;
 });
 await store.send('bob', { hello: ['world', 1] });
 store.onCall((call) => {

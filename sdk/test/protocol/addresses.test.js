@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { InvalidAddress } from '../../src/errors.js';
-import { checkDevice, checkUserId, sortsBefore, userIdProblem } from '../../src/protocol/addresses.js';
+import { checkDevice, checkUserId, parse, sortsBefore, userIdProblem } from '../../src/protocol/addresses.js';
 import { generator } from '../support/generator.js';
 
 test('a valid name is given back, any other is refused with what is wrong', () => {
@@ -21,6 +21,14 @@ test('a valid name is given back, any other is refused with what is wrong', () =
 test('the name of a program without types is refused when it is none', () => {
   for (const value of [undefined, null, 7, ['alice']]) {
     assert.throws(() => checkUserId(/** @type {string} */ (value)), { name: 'InvalidAddress', problem: /a string/ });
+  }
+});
+
+test('an address of an application is a user, or one device of theirs', () => {
+  assert.deepEqual(parse('bob'), ['bob', null]);
+  assert.deepEqual(parse('bob/phone'), ['bob', 'phone']);
+  for (const address of ['', '/phone', 'bob/', 'bob/a b', 'bob/x/y', undefined, 7]) {
+    assert.throws(() => parse(/** @type {string} */ (address)), InvalidAddress);
   }
 });
 

@@ -21,7 +21,7 @@ export function connectionPanel(session, person, close) {
   const line = chart();
   const facts = h('dl', { class: 'facts' });
   const cells = new Map(
-    ['Path', 'Protocol', 'Sent', 'Received', 'Reconnects'].map((label) => [label, fact(facts, label)]),
+    ['Path', 'Protocol', 'Sent', 'Received', 'Reconnects', 'Devices'].map((label) => [label, fact(facts, label)]),
   );
   const keys = h('div', { class: 'keys' });
   const action = h('div', { class: 'actions' });
@@ -70,12 +70,15 @@ export function connectionPanel(session, person, close) {
     render() {
       const { stats, view } = person;
       const connected = person.presence === 'connected';
+      const devices = Object.values(view?.devices ?? {});
+      const firsts = Math.max(1, devices.filter(({ connections }) => connections).length);
       const values = {
         Path: connected ? (stats ? PATHS[stats.path] : '…') : 'not connected',
         Protocol: connected && stats ? stats.protocol.toUpperCase() : '–',
         Sent: connected && stats ? bytes(stats.bytesSent) : '–',
         Received: connected && stats ? bytes(stats.bytesReceived) : '–',
-        Reconnects: String(Math.max(0, (view?.connections ?? 0) - 1)),
+        Reconnects: String(Math.max(0, (view?.connections ?? 0) - firsts)),
+        Devices: devices.map(({ device }) => device).join(', ') || '–',
       };
       for (const [label, value] of Object.entries(values)) setText(/** @type {Node} */ (cells.get(label)), value ?? '');
       line.render(person.samples, performance.now() / 1000, connected);
