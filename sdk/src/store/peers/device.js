@@ -71,26 +71,19 @@ const MAX_FEATURES = 16;
 const MAX_FEATURE = 32;
 const STREAM_BYTES = 16;
 
-/** @type {readonly string[]} */
-const NOTHING = [];
-
 /**
- * How things stand with a device of which nothing is known but the name.
+ * How a device stands of which nothing is known.
  *
- * @param {string} device
- * @param {boolean | null} online
- * @returns {DeviceView}
+ * @type {Omit<DeviceView, 'device' | 'online'>}
  */
-export const deviceView = (device, online) => ({
-  device,
+export const UNKNOWN = {
   state: 'new',
-  online,
   roundTripTime: null,
   queued: 0,
   error: null,
   connections: 0,
-  features: NOTHING,
-});
+  features: [],
+};
 
 /**
  * One device of a peer, as long as the store knows it.
@@ -109,7 +102,7 @@ export class PeerDevice {
   #asking = 0;
   #connections = 0;
   /** @type {readonly string[]} what the device's program can do, as it has said last */
-  #features = NOTHING;
+  #features = UNKNOWN.features;
 
   /**
    * @param {string | null} name null: not known yet.
@@ -164,25 +157,17 @@ export class PeerDevice {
     return this.path.connection;
   }
 
-  /**
-   * The device as the application sees it.
-   *
-   * @param {string} name
-   * @param {boolean | null} online
-   * @returns {DeviceView}
-   */
-  view(name, online) {
+  /** The device as the application sees it. */
+  get view() {
     const { connection, told: state } = this.path;
     const isConnected = state === 'connected';
     return {
-      device: name,
       state,
-      online,
       roundTripTime: isConnected ? (connection?.roundTripTime ?? null) : null,
       queued: this.queued,
       error: this.error,
       connections: this.#connections,
-      features: isConnected ? this.#features : NOTHING,
+      features: isConnected ? this.#features : UNKNOWN.features,
     };
   }
 

@@ -11,7 +11,7 @@
  */
 import { PeerConnectionFailed, PeerOffline, TooManyPeers } from '../../errors.js';
 import { choose, gone } from './choice.js';
-import { deviceView, PeerDevice } from './device.js';
+import { PeerDevice, UNKNOWN } from './device.js';
 import { checkFingerprint } from './pinning.js';
 
 /**
@@ -230,13 +230,13 @@ export class Peer {
    */
   get view() {
     const { online, devices: listed } = this.presence;
-    const { state, roundTripTime, error, features } = this.#current?.view('', null) ?? deviceView('', null);
+    const { state, roundTripTime, error, features } = this.#current?.view ?? UNKNOWN;
     const shown = [...this.#devices].flatMap(([name, device]) => (device.shown ? name : []));
     /** @type {Record<string, DeviceView>} */
     const devices = Object.create(null);
     for (const name of [...listed, ...shown]) {
-      const isOnline = online === null ? null : listed.includes(name);
-      devices[name] = this.#devices.get(name)?.view(name, isOnline) ?? deviceView(name, isOnline);
+      const isOnline = online && listed.includes(name); // null while that is not known
+      devices[name] = { device: name, online: isOnline, ...(this.#devices.get(name)?.view ?? UNKNOWN) };
     }
     return {
       userId: this.userId,
