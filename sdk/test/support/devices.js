@@ -105,6 +105,7 @@ export class Scene {
   refusesWatch = false;
   asked = 0;
   moves = [];
+  onChange = () => {};
 
   constructor({ limits, services = {} } = {}) {
     const all = storeLimits(limits);
@@ -133,7 +134,7 @@ export class Scene {
           trackReceived: nothing,
           ...services,
         },
-        views: { changed: nothing, counted: nothing },
+        views: { changed: () => this.onChange(), counted: nothing },
         arrived: nothing,
         controlReceived: nothing,
         leaving: (farewell) => Promise.resolve(farewell),

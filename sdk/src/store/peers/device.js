@@ -345,12 +345,15 @@ export class PeerDevice {
    * @param {PeerDevice} other
    */
   moveTo(other) {
-    // Whoever waits for a connection goes on waiting for the other one (`Peer.connect`).
-    this.dialer.stop(new PeerOffline(this.address));
-    this.hangUp('it has gone');
+    // First what nobody is told of: a subscriber that sends a message must not put it before those that move.
+    if (this.connection) {
+      this.path.release('it has gone', 'closed');
+    }
+    other.messages.takeOver(this.messages.withdraw());
     other.kept ||= this.kept;
     this.kept = false;
-    other.messages.takeOver(this.messages.withdraw());
+    // Whoever waits for a connection goes on waiting for the other one (`Peer.connect`).
+    this.dialer.stop(new PeerOffline(this.address));
     this.#context.services.moved(this, other);
     other.dialer.queued();
   }

@@ -199,6 +199,18 @@ test('nothing moves while we are not registered, and what has to, when we are ag
   assert.deepEqual(laptop.take(), ['1 a']);
 });
 
+test('what a subscriber sends while messages move comes behind them', async () => {
+  const { scene, laptop, phone } = await both();
+  await scene.send('a');
+  phone.lose();
+  scene.onChange = () => {
+    scene.onChange = () => {};
+    scene.peer.send(null, 0, new TextEncoder().encode('b'));
+  };
+  await scene.presence('laptop');
+  assert.deepEqual(laptop.take(), ['1 a', '2 b']);
+});
+
 test('the limits of a queue do not count for what moves', async () => {
   const { scene, laptop, phone } = await both({ limits: { queueMessages: 1 } });
   await scene.send('a');
