@@ -94,7 +94,8 @@ class PeerWorld:
         self.registered = True
         self.ended: AldisError | None = None
         self.services = PeerServices(Callbacks[Transfer]())
-        self.views = PeerViews(StateFeed(), StoreState)
+        self.feed = StateFeed()
+        self.views = PeerViews(self.feed, StoreState)
         self.mailbox = Mailbox(100, 10**6, on_room=lambda: None)
         self.online: tuple[str, ...] = ()  # what the server lists
         self.watchable = True
@@ -104,6 +105,7 @@ class PeerWorld:
         self.tasks: list[asyncio.Task[None]] = []
         self.hold: asyncio.Event | None = None
         self.peer = Peer("bob", self, PeerPresence("bob"))
+        self.views.add(self.peer)
 
     # --- what the peer asks for -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from aldis.protocol.channel import Ack, Chunk, Content
 from aldis.store.files.disk import Found
 from aldis.store.messages.outbox import VOID
 from aldis.store.peers.peer import MAX_DEVICES
+from aldis.store.state import StoreState
 from support.dial_target import settle
 from support.peer_context import PeerWorld
 
@@ -66,7 +67,7 @@ async def test_a_call_that_waits_for_the_user_goes_on_with_the_device_that_is_th
     assert world.connections["phone"].closed == []  # it is told by a task
     await world.opens("desk")
     await call
-    assert world.connections["phone"].closed == ["bob/phone is not online"]
+    assert world.connections["phone"].closed == ["it has gone"]
     desk = world.peer.find_device("desk")
     assert desk is not None
     assert desk.kept
@@ -101,6 +102,26 @@ async def test_messages_move_in_order_with_their_deliveries_and_leave_voids_betw
     phone = await world.opens("phone", "stream of another run")
     assert phone.frames[0].endswith(b"only for the phone")
     assert [frame.endswith(VOID) for frame in phone.frames] == [False, True]
+
+
+async def test_what_a_subscriber_sends_while_messages_move_comes_after_them() -> None:
+    world = PeerWorld()
+    world.lists("phone")
+    world.send("one")
+    phone = await world.opens("phone")
+    phone.becomes(PeerState.DISCONNECTED)
+    told: list[PeerState] = []
+
+    def answer(state: StoreState) -> None:
+        told.append(state.peers["bob"].state)
+        if len(told) == 2:  # after the state of now: the first that is told of the move
+            world.send("two")
+
+    world.feed.subscribe(answer)
+    world.lists("desk")
+    assert len(told) > 1
+    desk = await world.opens("desk")
+    assert [frame[-3:] for frame in desk.frames] == [b"one", b"two"]
 
 
 async def test_nothing_moves_while_the_device_is_connected_or_listed_or_nobody_knows() -> None:

@@ -331,11 +331,13 @@ class PeerDevice:
 
     def move_to(self, other: PeerDevice) -> None:
         """This device is gone, and the other one there: hand over what is meant for the user."""
-        # Whoever waits for a connection goes on waiting for the other one (`Peer.connect`).
-        self.dialer.stop(PeerOffline(self.address))
-        self.hang_up("it has gone")
-        other.kept, self.kept = other.kept or self.kept, False
+        # First what nobody is told of: a subscriber that sends a message must not put it before those that move.
+        if self.path.connection is not None:
+            self.path.release("it has gone", PeerState.CLOSED)
         other.messages.take_over(self.messages.withdraw())
+        other.kept, self.kept = other.kept or self.kept, False
+        # A call that waits for a connection goes on waiting for the other one (`Peer.connect`).
+        self.dialer.stop(PeerOffline(self.address))
         self._context.services.moved(self, other)
         other.dialer.queued()
 
