@@ -1,2 +1,0 @@
-import"./page-7615d1e1.js";async function r(e,o){try{let i=AbortSignal.timeout(2e3),{status:t,body:s}=await fetch(e.replace(/^ws/,"http"),{redirect:"manual",signal:i});if(s?.cancel(),t===421){let{host:n}=new URL(e);return`it does not go by the name ${n} (421); if this is the right server, its operator has to start it with --names ${n}, and a proxy in front of it to pass Host on`}if(t>=400)return`${o} (a plain request is answered with ${t})`}catch{}return o}export{r as explained};
-//# sourceMappingURL=explain-7615d1e1.js.map
