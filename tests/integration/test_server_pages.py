@@ -27,6 +27,8 @@ from support.settings import config
 PLAIN = b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n"
 PACKED = b"GET %b HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip, br\r\n\r\n"
 
+OLD = b"GET / HTTP/1.0\r\nHost: h\r\nConnection: close\r\n\r\n"
+
 
 @pytest.fixture
 async def server() -> AsyncIterator[SignalingServer]:
@@ -155,9 +157,75 @@ async def test_a_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
         server.assert_clean_log()
 
 
-async def test_a_request_may_come_in_pieces(server: SignalingServer) -> None:
-    request = (PLAIN % b"/").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    assert (await answer(server, request[:9], request[9:20], request[20:])).startswith(b"HTTP/1.1 200 OK\r\n")
+@pytest.mark.parametrize("size", [1, 7, 30])
+@pytest.mark.parametrize(("request_", "status"), [(PLAIN % b"/", b"200 OK"), (OLD, b"505 HTTP Version Not Supported")])
+async def test_a_request_may_come_in_pieces(server: SignalingServer, request_: bytes, status: bytes, size: int) -> None:
+    pieces = [request_[start : start + size] for start in range(0, len(request_), size)]
+    assert (await answer(server, *pieces)).startswith(b"HTTP/1.1 " + status + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"",
+        b"Connection: close\r\n",
+        # Of an upgrade nginx leaves this, by default.
+        b"Connection: close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+        b"Cookie: " + b"x" * 1500 + b"\r\n",
+    ],
+    ids=lambda more: repr(more[:40]),
+)
+async def test_who_comes_through_a_proxy_of_http_1_0_is_told_how_to_set_that_up(
+    server: SignalingServer, more: bytes
+) -> None:
+    status, headers, body = await http_get(server.port, b"GET / HTTP/1.0\r\nHost: h\r\n" + more + b"\r\n")
+    assert (status, headers["connection"], int(headers["content-length"])) == (505, "close", len(body))
+    assert b"proxy_http_version 1.1" in body
+
+
+@pytest.mark.parametrize("request_", [b"GET /?%b HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nCookie: %b\r\n"])
+async def test_a_request_may_be_longer_than_what_is_read_at_first(server: SignalingServer, request_: bytes) -> None:
+    request = request_ % (b"x" * 3000) + b"Host: h\r\n\r\n"
+    assert (await answer(server, request)).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("request_", [b"GET /?%b HTTP/1.0\r\n", b"GET / HTTP/1.0\r\nCookie: %b\r\n"])
+async def test_a_long_request_of_http_1_0_is_refused(server: SignalingServer, request_: bytes) -> None:
+    with suppress(ConnectionError):  # what the server had not read when it closed makes a reset of it
+        said = await answer(server, request_ % (b"x" * 3000) + b"Host: h\r\n\r\n")
+        assert said.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 505 "))
+    await is_served(server)
+
+
+@pytest.mark.parametrize(
+    "smuggler",
+    [
+        b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /nothing HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n",
+        b"GET /nothing HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nX: %d\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX: \xff\r\nY: %d\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX: y\r\n folded: %d\r\n\r\n",
+    ],
+)
+async def test_a_connection_gets_one_reply(server: SignalingServer, smuggler: bytes) -> None:
+    """So no request can hide in another one."""
+    hidden = PLAIN % b"/healthz"
+    said = await answer(server, smuggler.replace(b"%d", b"%d" % len(hidden)) + hidden)
+    assert (said.count(b"HTTP/1.1 "), said.count(b"\r\nConnection: close\r\n")) == (1, 1)
+    assert not server.listener.requests["healthz"]
+
+
+async def test_who_asks_after_the_port_is_closed_still_gets_a_reply(server: SignalingServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await is_served(server)  # who comes later: so the server has accepted the first one
+    server.listener.stop_accepting()
+    writer.write(PLAIN % b"/healthz")
+    async with asyncio.timeout(PATIENCE):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+    writer.close()
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,7 @@ async def server() -> AsyncIterator[SignalingServer]:
 
 async def test_a_load_balancer_is_told_that_the_process_is_alive(server: SignalingServer) -> None:
     status, headers, body = await http_get(server.port, b"GET /healthz?probe=1 HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (status, body) == (200, b"ok\n")
-    assert "connection" not in headers
+    assert (status, headers["connection"], body) == (200, "close", b"ok\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/ws", "/?token=x", "/ws?x"])
@@ -293,10 +292,11 @@ async def test_a_client_that_is_not_read_can_still_be_closed_in_order(
             holder.execute("ROLLBACK")
 
 
-async def test_one_that_connects_and_says_nothing_is_cut_off() -> None:
+@pytest.mark.parametrize("said", [b"", b"GET", b"GET / HTTP/1.0\r\n", b"GET / HTTP/1.1\r\n"])
+async def test_one_that_connects_and_says_too_little_is_cut_off(said: bytes) -> None:
     async with SignalingServer(config(), tuning=Tuning(handshake_timeout=0.1)) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET / HTTP/1.1\r\n")
+        writer.write(said)
         async with asyncio.timeout(PATIENCE):
             assert await reader.read() == b""
         writer.close()

@@ -7,6 +7,9 @@ import socket
 import ssl
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from support.certificates import make_certificates
 from support.patience import PATIENCE
@@ -61,6 +64,21 @@ async def test_a_half_open_connection_is_found_by_ping_and_aborted(tmp_path: Pat
             assert (await dead.receive_frame()).opcode == PING
             assert (await dead.receive_frame()).close_code == 4003
             await dead.wait_over()
+        assert await server.stop() == 0
+        server.assert_clean_log()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_page_is_served_and_http_1_0_is_told_what_is_missing(tmp_path: Path, tls: bool) -> None:
+    files = make_certificates(tmp_path)
+    context = ssl.create_default_context(cafile=str(files.ca)) if tls else None
+    settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
+    async with ServerProcess(tmp_path, names="h", **settings) as server:
+        for version, expected in ((b"1.1", 200), (b"1.0", 505)):
+            request = b"GET /src/page/main.js HTTP/%b\r\nHost: h\r\n\r\n" % version
+            status, headers, body = await http_get(server.port, request, context)
+            assert (status, headers["connection"]) == (expected, "close")
+            assert int(headers["content-length"]) == len(body)
         assert await server.stop() == 0
         server.assert_clean_log()
 

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import Headers, HttpReply, PlainRequest, plain, read_plain, write
+from aldis.server.http import Headers, HttpReply, plain
 from aldis.server.names import Arrival, ServerNames
 from aldis.server.routes import Routes, Site, UpgradeRequest
 
@@ -190,100 +190,6 @@ def test_a_page_from_elsewhere_is_let_in_only_to_be_sent_away() -> None:
     both = headers(Origin="https://good.example")
     both.add("Origin", "https://evil.example")
     assert decide(routes, b"/", both) == refused
-
-
-# --- requests after which there may be others -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "read", "last"),
-    [
-        (b"", {}, False),
-        (b"Connection: keep-alive\r\n", {"Connection": "keep-alive"}, False),
-        (b"connection: Keep-Alive , close\r\n", {"Connection": "Keep-Alive , close"}, True),
-        (b"A:b c\td \t\r\nEmpty:\r\n", {"A": "b c\td", "Empty": ""}, False),
-        (b"X-Content-Length: 3\r\n", {"X-Content-Length": "3"}, False),
-        (b"".join(b"A%d:b\r\n" % number for number in range(127)), {f"A{number}": "b" for number in range(127)}, False),
-    ],
-)
-def test_a_plain_request_is_read(fields: bytes, read: dict[str, str], last: bool) -> None:
-    request = read_plain(b"GET /a?b=%20 HTTP/1.1\r\n" + fields + b"Host: h")
-    assert request == PlainRequest(b"/a?b=%20", CIMultiDict({**read, "Host": "h"}), last)
-
-
-@pytest.mark.parametrize(
-    "line", [b"HEAD /", b"POST /", b"get /", b"GET  /", b"GET", b"GET h", b"GET *", b"GET http://h/"]
-)
-def test_another_request_line_is_none_of_a_plain_request(line: bytes) -> None:
-    assert read_plain(line + b" HTTP/1.1\r\nHost: h") is None
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"",
-        b"GET / HTTP/1.0\r\nHost: h",
-        b"GET / HTTP/1.1",
-        b"GET / HTTP/1.1 \r\nHost: h",
-        b"\r\nGET / HTTP/1.1\r\nHost: h",
-        b"GET / HTTP/1.1\nHost: h",
-        b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h",
-        b"GET /\tx HTTP/1.1\r\nHost: h",
-        b"GET / HTTP/1.1\r\nHost: h" + b"\r\nA: b" * 128,
-    ],
-)
-def test_what_is_no_whole_request_of_its_time_is_not_plain(head: bytes) -> None:
-    assert read_plain(head) is None
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        b"Content-Length: 3",
-        b"Content-Length: 0",
-        b"content-length: +3",
-        b"Transfer-Encoding: chunked",
-        b"Transfer-Encoding: identity",
-        b"Expect: 100-continue",
-        b"Upgrade: websocket",
-        b"Upgrade: h2c",
-        b"Connection: Upgrade",
-        b"Connection: keep-alive, X-Mine",
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-        b"Host: another",
-        # Two programs may read these differently.
-        b"Content-Length : 3",
-        b" Content-Length: 3",
-        b"A: b\r\n Content-Length: 3",
-        b"A: b\r\n\tfolded",
-        b"A: b\nContent-Length: 3",
-        b"A: b\rContent-Length: 3",
-        b"A: b\x00c",
-        b"A: b\x0bc",
-        b"A: \xff",
-        b"A",
-        b": b",
-        b"A B: c",
-        b"\xc3\xa9: b",
-    ],
-)
-def test_in_doubt_a_request_is_not_plain(field: bytes) -> None:
-    assert read_plain(b"GET / HTTP/1.1\r\nHost: h\r\n" + field) is None
-    assert read_plain(b"GET / HTTP/1.1\r\n" + field + b"\r\nHost: h") is None
-
-
-def test_a_reply_tells_its_length_and_whether_another_request_is_waited_for() -> None:
-    reply = plain(HTTPStatus.OK, "hello", "page")
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
-    head += b"Cache-Control: no-store\r\nContent-Length: 5\r\n"
-    assert write(reply, 5.0) == head + b"Keep-Alive: timeout=5\r\n\r\nhello"
-    assert write(reply, None) == head + b"Connection: close\r\n\r\nhello"
-
-
-def test_an_empty_reply_says_so_and_what_has_not_changed_has_no_length() -> None:
-    assert b"\r\nContent-Length: 0\r\n" in write(plain(HTTPStatus.OK, "", "page"), None)
-    unchanged = write(HttpReply(HTTPStatus.NOT_MODIFIED, b"", "not-modified", (("ETag", '"x"'),)), None)
-    assert unchanged == b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nConnection: close\r\n\r\n'
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------

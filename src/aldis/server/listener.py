@@ -3,12 +3,12 @@
 Rules: no exception of this module reaches picows, which would show its text to the client. What picows logs about
 clients is counted, and at most a debug line.
 
-A connection begins as a `server.http_connection`, which answers plain requests; there may be several on a connection.
-Everything else goes to picows. What picows does by itself: it reads requests of at most 16 KiB and 128 headers within
-`Tuning.handshake_timeout`, refuses all but GET without a body in HTTP/1.1 (400), replies with `Connection: close`, and
-closes. It ignores what follows such a request.
+What picows does by itself: it reads requests of at most 16 KiB and 128 headers within `Tuning.handshake_timeout`,
+refuses all but GET without a body in HTTP/1.1 (400), replies with `Connection: close`, and closes. It ignores what
+follows such a request.
 
-Neither limits how long a client may take to read its reply: this module does (`unacknowledged`, `max_untaken`).
+What it does not do, and this module does: tell who comes in HTTP/1.0 how to set up a proxy (`_Opening`), and limit how
+long a client may take to read its reply (`unacknowledged`, `max_untaken`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import ssl
 import sys
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -32,8 +33,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in
 from aldis.errors import ConfigError
 from aldis.hub import dialects
 from aldis.protocol.codes import CloseCode
-from aldis.server.http import Headers, HttpReply, PlainRequest, busy, host_of
-from aldis.server.http_connection import HttpConnection
+from aldis.server.http import OLD_HTTP, Headers, HttpReply, busy, host_of, is_old
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
@@ -51,6 +51,8 @@ MAX_ARRIVALS: Final = 64
 READ_BUFFER: Final = 2048
 # The SYN queue; the kernel has its own limit (net.core.somaxconn).
 LISTEN_BACKLOG: Final = 4096
+# For a connection without a local address; no host fits it.
+_NOWHERE: Final = Arrival("", 0)
 # One response for all connections of a dialect: picows sets the accept key and sends it at once.
 _SWITCHING: Final = {
     dialect: WSUpgradeResponse.create_101_response(
@@ -106,9 +108,7 @@ class Listener:
         # Requests that became no WebSocket, by outcome.
         self.requests: Counter[str] = Counter()
         # Connections with a large reply that the client may not have read. A closed one leaves the set by itself.
-        self.untaken: WeakSet[HttpConnection | _Untaken] = WeakSet()
-        # HTTP connections, until picows takes them over.
-        self.opened: set[HttpConnection] = set()
+        self.untaken: WeakSet[_Untaken] = WeakSet()
         self._connections = connections
         self._routes = routes
         self._log = log
@@ -130,7 +130,7 @@ class Listener:
             # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for each
             # idle connection.
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: HttpConnection(self.opened, self._answer, self._picows, self._tuning),
+                lambda: _Opening(self._picows),
                 backlog=LISTEN_BACKLOG,
                 **where,
                 **more,
@@ -149,8 +149,6 @@ class Listener:
         self._draining = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self.opened):
-            connection.leave_unless_new()
 
     def _picows(self, arrival: Arrival) -> asyncio.BufferedProtocol:
         """Make what `picows.ws_create_server` makes for each connection; picows has no public function for it."""
@@ -170,22 +168,14 @@ class Listener:
             ),
         )
 
-    def _answer(self, connection: HttpConnection, request: PlainRequest) -> tuple[HttpReply, bool] | None:
-        """The reply to a plain request, and whether to keep the connection; None to leave the request to picows."""
-        decision = self._decide(connection.arrival, request.path, request.headers)
-        if isinstance(decision, UpgradeRequest):
-            return None
-        keep = not self._draining and len(self.opened) <= self._tuning.max_kept
-        return self._admit(decision, connection), keep
-
     def _enter(self, arrival: Arrival, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         decision = self._decide(arrival, request.path, request.headers)
         if isinstance(decision, UpgradeRequest):
             listener = ClientConnection(self._connections, decision)
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
-        untaken = _Untaken()
-        response = _response(self._admit(decision, untaken))
-        return WSUpgradeResponseWithListener(response, untaken if untaken in self.untaken else None)
+        reply, untaken = self._admit(decision)
+        self.requests[reply.outcome] += 1
+        return WSUpgradeResponseWithListener(_response(reply), untaken)
 
     def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> UpgradeRequest | HttpReply:
         try:
@@ -214,15 +204,53 @@ class Listener:
             )
             self._log.warning(text, host=host.text, unlogged_before=unlogged)
 
-    def _admit(self, reply: HttpReply, taker: HttpConnection | _Untaken) -> HttpReply:
-        """The reply, or a refusal when too many replies wait for their clients to read them."""
-        if len(reply.body) > AT_ONCE and taker not in self.untaken:
-            if len(self.untaken) >= self._tuning.max_untaken:
-                reply = busy("This server has too many replies under way; try again in a moment.\n", "busy")
-            else:
-                self.untaken.add(taker)
-        self.requests[reply.outcome] += 1
-        return reply
+    def _admit(self, reply: HttpReply) -> tuple[HttpReply, _Untaken | None]:
+        """The reply, with what holds its place if it is large; a refusal when too many wait for their clients."""
+        if len(reply.body) <= AT_ONCE:
+            return reply, None
+        if len(self.untaken) >= self._tuning.max_untaken:
+            return busy("This server has too many replies under way; try again in a moment.\n", "busy"), None
+        untaken = _Untaken()
+        self.untaken.add(untaken)
+        return reply, untaken
+
+
+class _Opening(asyncio.BufferedProtocol):
+    """A connection whose first line is still to come. Then picows has it, unless that line is in HTTP/1.0.
+
+    What comes is written to the buffer of picows, which hears of it when it takes over. Its time-out runs all along.
+    """
+
+    def __init__(self, picows: Callable[[Arrival], asyncio.BufferedProtocol]) -> None:
+        self._picows = picows
+        self._filled = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        sockname = transport.get_extra_info("sockname")  # nothing for a client that is gone already
+        self._protocol = self._picows(Arrival(*sockname[:2]) if sockname else _NOWHERE)
+        self._protocol.connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._protocol.connection_lost(error)
+
+    def get_buffer(self, size: int) -> memoryview:
+        self._buffer = cast(memoryview, self._protocol.get_buffer(size))
+        return self._buffer[self._filled :]
+
+    def buffer_updated(self, size: int) -> None:
+        self._filled += size
+        came = bytes(self._buffer[: self._filled])
+        line, end, _ = came.partition(b"\r\n")
+        is_full = self._filled == len(self._buffer)
+        if end and is_old(line):
+            # Not before all has come: a socket that is closed with unread data is reset, and the reply is lost.
+            if b"\r\n\r\n" in came or is_full:
+                self._transport.write(_OLD_HTTP)
+                self._transport.close()
+        elif end or is_full:
+            self._transport.set_protocol(self._protocol)
+            self._protocol.buffer_updated(self._filled)
 
 
 class _Untaken(WSListener):
@@ -240,6 +268,15 @@ def _response(reply: HttpReply) -> WSUpgradeResponse:
     # Each its own: picows adds to them.
     response.headers, response.body = CIMultiDict(reply.headers), reply.body
     return response
+
+
+def _closing(reply: HttpReply) -> bytes:
+    response = _response(reply)
+    response.headers["Connection"] = "close"  # as picows does
+    return bytes(response.to_bytes())
+
+
+_OLD_HTTP: Final = _closing(OLD_HTTP)
 
 
 def dual_stack(host: str, port: int) -> socket.socket | None:

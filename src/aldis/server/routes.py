@@ -4,7 +4,7 @@
     GET / or /ws, with an upgrade       a WebSocket; /ws/ is the same
     GET / or any other file's path      the page, where the server shows one (`server.pages`)
     GET / or /ws, without either        426 and a sentence for whoever opened it in a browser
-    GET in HTTP/1.0                     505 and how to set up a proxy (`server.http_connection` asks `is_old`)
+    GET in HTTP/1.0                     505 and how to set up a proxy (`server.listener` asks `is_old`)
     anything else                       404
 
 `Host` has to name this server (`server.names`), or the answer is 421. This refuses proofs for other servers, and pages

@@ -16,8 +16,6 @@ class Tuning:
     tick: float = 1.0
     # How long a client may take to send its whole HTTP request, and to shake hands for TLS.
     handshake_timeout: float = 10.0
-    # How long an HTTP connection waits for the next request. A page asks for its files within one or two.
-    keep_alive: float = 5.0
     # How long a client may take to answer a close, before its connection is aborted.
     close_timeout: float = 5.0
     # The kernel ends a connection that leaves our data unacknowledged for so long (TCP_USER_TIMEOUT, in Linux). This is
@@ -26,6 +24,3 @@ class Tuning:
     # Replies that wait for their clients to read them. Each holds a file descriptor, and the part that the kernel did
     # not take. The kernel takes nearly all at once, so only an attack makes so many.
     max_untaken: int = 512
-    # HTTP connections that are kept after a reply; twenty browsers open as many. Beyond it a reply ends its connection,
-    # which costs a browser some time and nothing else.
-    max_kept: int = 128
