@@ -1,7 +1,7 @@
-"""The frames of one session that wait while a question of it is open.
+"""The frames of one session that wait while the directory answers a question of this session.
 
-They stand one behind the other in a single buffer, each with its size before it. So they cost the bytes that came, also
-when a client sends thousands of tiny ones, and not an object each.
+A single buffer holds all frames, each behind its size. So thousands of tiny frames cost only their bytes, and no object
+for each.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ _SIZE: Final = 4
 
 
 class Backlog:
-    """A queue of texts. `paused` says whether its owner has stopped reading because of it."""
+    """A queue of texts. `paused` says whether the hub has stopped reading the session's connection because of it."""
 
     __slots__ = ("_buffer", "_count", "_start", "paused")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        # Where the first frame that is left begins.
+        # Where the first waiting frame begins.
         self._start = 0
         self._count = 0
         self.paused = False
 
     def __len__(self) -> int:
-        """How many frames wait."""
+        """The number of frames that wait."""
         return self._count
 
     @property
@@ -34,14 +34,14 @@ class Backlog:
         return len(self._buffer) - self._start
 
     def append(self, text: str) -> None:
-        """Put a text at the end. It is kept in UTF-8: a str has up to four bytes for each character."""
+        """Add a text at the end. It is kept in UTF-8, because a str takes up to four bytes for each character."""
         frame = text.encode()
         self._buffer += len(frame).to_bytes(_SIZE, "little")
         self._buffer += frame
         self._count += 1
 
     def pop(self) -> str | None:
-        """Take the first text out; None when there is none."""
+        """Take out the first text; None when the queue is empty."""
         if not self._count:
             return None
         self._count -= 1
@@ -50,7 +50,7 @@ class Backlog:
         text = self._buffer[begin:end].decode()
         self._start = end
         if 2 * self._start >= len(self._buffer):
-            # What is left is moved once for as many bytes as have gone.
+            # Move the rest only when as many bytes have gone, so that each byte is moved about once.
             del self._buffer[: self._start]
             self._start = 0
         return text

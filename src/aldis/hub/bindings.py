@@ -1,8 +1,8 @@
-"""Changes of the binding between a name and its key: rotation, release, and what other processes have changed.
+"""Changes of the binding between a name and its key: rotation, release, and changes by other processes.
 
-The rule: a session that is registered with another key than the name is bound to ends, also when the session that asked
-for the change has ended before the answer. A change whose outcome the directory did not tell is looked up until it is
-known.
+The rule: when a name gets another key, all sessions that registered with the old key end, also when the session that
+asked for the change has ended before the answer. If the directory does not report the outcome of a change, the name is
+looked up until the outcome is known.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Bindings:
             text = "the server does not know yet what became of an earlier rotation; try again in a moment"
             return RequestRefused(ErrorCode.INTERNAL, text, retry_after=1.0)
         if message.new_public_key == session.key:
-            # Repeated by a client that was not told of the outcome.
+            # A client repeats a rotation when it was not told the outcome.
             self._outgoing.send(session, m.Rotated(session.key, message.id))
             return DONE
         user_id, old_public_key = session.user_id, session.key
@@ -80,7 +80,7 @@ class Bindings:
             return DONE
 
         def failed() -> None:
-            # It may have taken effect all the same.
+            # The change may have taken effect.
             self._doubtful.setdefault(user_id, []).append((session, old_public_key, message.new_public_key))
 
         question = RotateBinding(self._lookups.token(), user_id, old_key, new_key)
@@ -90,7 +90,7 @@ class Bindings:
         return PENDING
 
     def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
-        """End the binding of a name by the operator's word; `then` gets the outcome, None when there was none."""
+        """End a binding for the operator. `then` gets whether there was one, or None when the outcome is unknown."""
 
         def answered(answer: DirectoryAnswer, now: float) -> None:
             self.bound(user_id, None)
@@ -104,7 +104,7 @@ class Bindings:
         self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
 
     def doubt(self, user_id: str) -> None:
-        """The directory did not say what became of a change: look it up at the next tick."""
+        """The outcome of a change is unknown: look the name up at the next tick."""
         self._doubtful.setdefault(user_id, [])
 
     def tick(self) -> None:
@@ -114,7 +114,7 @@ class Bindings:
             self._look_up(user_id, heirs)
 
     def _look_up(self, user_id: str, heirs: list[_Heir]) -> None:
-        """Find out which key a name is bound to, and act on that. `heirs` have asked for another one."""
+        """Look up the key that a name is bound to, and act on it. The `heirs` have asked for another key."""
 
         def answered(answer: DirectoryAnswer, now: float) -> None:
             key = to_base64(answer) if isinstance(answer, bytes) else None
@@ -131,18 +131,18 @@ class Bindings:
         self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
 
     def _hand_to(self, session: Session, user_id: str, old_key: str, new_key: str) -> None:
-        """The session that asked for a rotation has the new key, if it still has the name with the old one."""
+        """Give the new key to the session that asked for the rotation, if it still has the name with the old key."""
         if session.user_id == user_id and session.key == old_key:
             session.key = new_key
             session.seal_key = None  # signed by the old key
 
     def bound(self, user_id: str, key: str | None) -> None:
-        """End the sessions of a name that have another key than the directory's; `key` is None for a free name."""
+        """End the sessions of a name whose key differs from the directory's; `key` is None for a free name."""
         for session in self._presence.devices(user_id):
             if not session.dialect.proves:
                 if key is not None:
                     self._lifecycle.end(session, CloseCode.REPLACED, "the owner of the name has registered")
             elif session.key != key:
-                # The old key may have been stolen, which is what rotation is for: what it opened is closed.
+                # A rotation may mean that the old key was stolen, so close every connection that it opened.
                 reason = "the name was released" if key is None else "the key of this name was rotated"
                 self._lifecycle.end(session, CloseCode.UNAUTHORIZED, reason)

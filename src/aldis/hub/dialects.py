@@ -1,14 +1,15 @@
-"""The dialects that clients speak: how each is read and written, and what it admits.
+"""The dialects that clients speak: how the hub reads and writes each of them, and what each admits.
 
-A dialect is a value. The hub asks it instead of asking which one it is, so that a new one is one more value here:
+A dialect is a value. The hub calls its functions and does not ask which dialect it is, so a new dialect is one more
+value here:
 
-    decode      text to message; what the dialect does not know is `unknown-type`
+    decode      text to message; a type that the dialect does not have is `unknown-type`
     why_not     why a text could not be decoded
-    encode      message to bytes, without what the dialect does not know
+    encode      message to bytes, without fields that the dialect does not have
     admits      whether a message may come before a registration
-    proves      whether its names are proven by keys
+    proves      whether keys prove its names
 
-It does not know who says what and when: that is the hub's business.
+It does not know which client may send which message when; the hub decides that.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from aldis.protocol.codes import ErrorCode
 from aldis.protocol.names import PROTOCOL
 
 
-# Compared by identity: it is looked up for each presence and each upgrade.
+# Compared by identity, because each presence and each upgrade looks it up.
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Dialect:
-    """One dialect of the protocol. Its functions are fields, so that a call costs no more than the function does."""
+    """One dialect of the protocol. Its functions are fields, so that a call costs no more than the function itself."""
 
     name: str
     """For people and logs."""
     subprotocol: str | None
-    """The WebSocket sub-protocol that a client offers to speak it; None for the dialect of those that offer none."""
+    """The WebSocket sub-protocol that a client offers for it; None for the dialect of clients that offer none."""
     proves: bool
     """True: a key proves each name and is bound to it, sessions can be resumed, and a client has to register in time.
 
@@ -55,7 +56,7 @@ class Dialect:
     first: frozenset[type[Struct]]
     """The messages that are admitted before a registration."""
     unsaid: frozenset[type[Struct]] = frozenset()
-    """The messages of a server that its clients have no word for: they are not sent."""
+    """The server messages that the dialect does not have; they are not sent."""
 
     def admits(self, kind: type[Struct]) -> bool:
         """Whether a message of this type may come before a registration."""
@@ -74,7 +75,7 @@ _CLASSIC_TEXTS: Final = {
 
 
 def _decode_classic(text: str) -> m.ClientMessage:
-    """Read a message; an `id` means nothing in this dialect, so no reply repeats it and nothing is acknowledged."""
+    """Read a message, without its `id`: this dialect has none, so nothing repeats or acknowledges it."""
     message = decode_classic_frame(text)
     message.id = UNSET
     return message
@@ -119,7 +120,7 @@ CLASSIC: Final = Dialect(
     first=frozenset({m.Register, m.Discover, m.Ping}),
     unsaid=frozenset({m.GoingAway}),
 )
-"""The dialect of clients that exist already: no proofs, no resume, no rotation, no ids (docs/protocol.md)."""
+"""The dialect of clients older than `aldis.v1`: no proofs, resume, rotation or ids (docs/protocol.md)."""
 
 ALL: Final = (V1, CLASSIC)
 
@@ -127,5 +128,5 @@ _OFFERED: Final = {dialect.subprotocol: dialect for dialect in ALL}
 
 
 def chosen(offered: list[str]) -> Dialect:
-    """The dialect for a client that offers these sub-protocols; the first that is known counts."""
+    """The dialect for a client that offers these sub-protocols: the first known one."""
     return next((_OFFERED[name] for name in offered if name in _OFFERED), CLASSIC)

@@ -1,11 +1,11 @@
 """The hub: the server's core. It knows the connected clients and their names, and relays their messages.
 
-It is called and never waits: it has no socket, no event loop, no thread and no clock. Time comes as an argument
-(monotonic seconds), randomness and wall time as functions, the directory's answers as calls. That is why a thousand
-clients, a lost connection and an hour's time-out are tested in milliseconds.
+The hub never waits: it has no socket, no event loop, no thread and no clock. Its callers pass time as an argument (in
+monotonic seconds), randomness and wall time as functions, and the directory's answers as calls. So tests run a thousand
+clients, a lost connection or an hour's time-out in milliseconds.
 
-What it does not know: WebSocket frames (`server.websocket`), where keys are kept (`backends`), what peers say to each
-other (their payloads pass unread).
+It does not know WebSocket frames (`server.websocket`), where keys are kept (`backends`), or what peers say to each
+other: it passes their payloads on unread.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from aldis.protocol.codec import UNREADABLE, is_object, is_object_or_null, to_ba
 from aldis.protocol.codes import CloseCode, ErrorCode
 from aldis.protocol.names import PROTOCOL
 
-# Each handler takes the struct that it is registered for, which a type checker cannot follow through a table.
+# A type checker cannot follow through a table that each handler takes the struct for which it is registered.
 _Handler: TypeAlias = Callable[[Session, Any, float], RequestOutcome]
 _Payload: TypeAlias = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]
 
-# Looked up once: an enum's member costs more to reach than all the rest of a comparison.
+# Looked up once, because reaching a member of an enum costs more than the rest of a comparison.
 _REGISTERED: Final = Stage.REGISTERED
 _SENT: Final = RelayResult.SENT
 
-# The messages that are relayed: a field of each, how to get its value, and whether that value fits. What decoding has
-# checked already needs no look: a `to` is never empty.
+# The relayed messages: a field of each, how to get its value, and whether that value fits. Decoding has checked the
+# rest; a `to`, for example, is never empty.
 _PAYLOADS: Final[dict[type[Struct], _Payload]] = {
     m.Offer: ("offer", attrgetter("offer"), is_object),
     m.Answer: ("answer", attrgetter("answer"), is_object),
@@ -56,15 +56,15 @@ _PAYLOADS: Final[dict[type[Struct], _Payload]] = {
     m.Relay: ("to", attrgetter("to"), bool),
 }
 
-# A bad frame has no type that could be counted.
+# A bad frame has no type to count it by.
 _UNREADABLE: Final = "unreadable"
 
 
 class Hub:
     """The core of one server process.
 
-    `ask` takes the hub's questions to the directory. For each of them exactly one of `answered` and `failed` must be
-    called, later. A caller calls `tick` about once a second.
+    `ask` hands the hub's questions to the directory. For each question, call exactly one of `answered` and `failed`,
+    later. Call `tick` about once a second.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Hub:
         self._presence = presence = Presence()
         self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of, missed=self._missed)
         self.router = router(presence, watchers, outgoing, missed=self._missed)
-        """Who is where."""
-        # Used for each message, so kept at hand.
+        """The router: which connection has which address."""
+        # Kept here because every message uses it.
         self._deliver = self.router.deliver
         self._relayed = self._after_relay
         self._lifecycle = lifecycle = Lifecycle(
@@ -134,14 +134,14 @@ class Hub:
         return session
 
     def received(self, session: Session, text: str, now: float) -> bool:
-        """A text message has come, valid UTF-8 and within the size limit. True when it was relayed to somebody."""
+        """A text message has come, valid UTF-8 and within the size limit. True when the hub has relayed it."""
         if session.connection is None:
-            return False  # the hub has closed the connection; ignore what was still on its way
+            return False  # the hub has closed the connection; ignore frames that were on their way
         session.heard = now
         if session.waiting:
             self._lookups.hold_back(session, text)
             return False
-        # Relaying ends here, a few lines on: this is the path that decides what a server can carry.
+        # Relaying ends a few lines below: the speed of this path decides how many clients a server can carry.
         try:
             message = session.dialect.decode(text)
         except UNREADABLE:
@@ -156,21 +156,21 @@ class Hub:
         return False
 
     def heard(self, session: Session, now: float) -> None:
-        """Something else than a message has come: a ping or a pong."""
+        """A WebSocket ping or pong has come."""
         session.heard = now
 
     def writable(self, session: Session) -> None:
-        """The connection, which was full, has sent most of what waited."""
+        """A full connection has sent most of its waiting bytes."""
         if session.connection is not None:
             self._watchers.tell_untold(session)
 
     def lost(self, session: Session, now: float, *, clean: bool) -> None:
-        """The transport is gone. `clean`: the client closed it on purpose (1000, 1001), so it will not resume."""
+        """The connection is gone. `clean`: the client closed it on purpose (1000, 1001), so it will not resume."""
         self._lifecycle.lost(session, now, clean=clean)
         self.stats.connections_now = self._lifecycle.connections
 
     def tick(self, now: float) -> None:
-        """Time has passed: ping the silent, close the dead and the late, end what cannot be resumed any more."""
+        """Time has passed: ping silent clients, close dead or late connections, end sessions that cannot resume."""
         self._bindings.tick()
         self._lifecycle.tick(now)
 
@@ -209,36 +209,36 @@ class Hub:
             self._go_on(session, now)
 
     def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
-        """End the binding of a name by the operator's word: whoever is registered with it ends (4501).
+        """End a binding for the operator, and all sessions of the name (4501).
 
-        `then` is called with whether there was a binding, or with None when the directory could not do it now.
+        `then` is called with whether there was a binding, or with None when the directory cannot do it now.
         """
         self._bindings.release(user_id, then)
 
     def drain(self, now: float) -> None:
-        """The server is about to stop: send everybody away, each to come back at a moment of its own."""
+        """The server is about to stop: close all connections. Each client is told another moment to come back."""
         self._lifecycle.drain(self._random)
 
-    # --- what others may ask ----------------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
-        """How many questions the directory has not answered yet."""
+        """The number of questions that the directory has not answered yet."""
         return len(self._lookups)
 
     @property
     def users_online(self) -> int:
-        """How many users have at least one device online (or within its resume window)."""
+        """The number of users with at least one device online (or within its resume window)."""
         return len(self._presence)
 
     def online(self, user_id: str) -> bool:
-        """Tell whether a user is online."""
+        """Whether a user is online."""
         return self.router.locate(user_id).online
 
     # --- one message ------------------------------------------------------------------------------------------------
 
     def _request(self, session: Session, kind: type[Struct], message: m.ClientMessage, now: float) -> None:
-        """Do what a client asks of the server itself, or refuse it."""
+        """Handle or refuse a request to the server itself."""
         re, tag = message.id, self._tags[kind]
         if session.stage is not _REGISTERED:
             if not session.dialect.admits(kind):
@@ -252,11 +252,11 @@ class Hub:
                 self._settle(session, _UNREADABLE, re, refused)
                 return
         outcome = self._handlers[kind](session, message, now)
-        # A `prove` without an id is answered by that of its `register`.
+        # Answer a `prove` without an id with the id of its `register`.
         self._settle(session, tag, message.id, outcome)
 
     def _settle(self, session: Session, kind: str, re: m.RequestId | UnsetType, outcome: RequestOutcome) -> None:
-        """Count what became of a request, and answer it if it was refused."""
+        """Count the outcome of a request, and answer a refused one."""
         if outcome is DONE:
             self.stats.handled[kind].count += 1
         elif isinstance(outcome, RequestRefused):
@@ -267,7 +267,7 @@ class Hub:
     def _unreadable(self, session: Session, text: str, now: float) -> None:
         failure = session.dialect.why_not(text)
         close = None
-        # An unknown type is perhaps that of a newer client: never a reason to disconnect.
+        # A newer client may send an unknown type, so it is never a reason to disconnect.
         if failure.code != ErrorCode.UNKNOWN_TYPE:
             if session.faults is None:
                 session.faults = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
@@ -276,7 +276,7 @@ class Hub:
         self._settle(session, _UNREADABLE, failure.re, RequestRefused(failure.code, failure.text, close=close))
 
     def _go_on(self, session: Session, now: float) -> None:
-        """Handle the frames that waited for an answer, until one of them needs another."""
+        """Handle the frames that waited for an answer, until one of them has a question of its own."""
         while session.connection is not None and (text := self._lookups.next(session)) is not None:
             self.received(session, text, now)
 
@@ -286,7 +286,7 @@ class Hub:
     # --- relaying ---------------------------------------------------------------------------------------------------
 
     def _relay(self, session: Session, message: m.Relayed, kind: type[Struct], payload: _Payload) -> bool:
-        """Pass a message on to its address; True when it went out."""
+        """Relay a message to its address; True when it went out."""
         re = message.id
         field, value_of, fits = payload
         if not fits(value_of(message)):
@@ -307,7 +307,7 @@ class Hub:
         return False
 
     def _after_relay(self, receipt: Receipt, result: RelayResult) -> None:
-        """A message that was kept for its recipient has gone out, or the recipient has not come back."""
+        """A message that waited for its recipient has gone out, or the recipient has not come back."""
         session, kind, to, re = receipt
         tag = self._tags[kind]
         if result is _SENT:
@@ -316,7 +316,7 @@ class Hub:
         elif re is not UNSET:
             self._settle(session, tag, re, _absent(to))
         else:
-            self.stats.refused[tag, ErrorCode.NOT_ONLINE] += 1  # the sender has not asked to be told
+            self.stats.refused[tag, ErrorCode.NOT_ONLINE] += 1  # the sender did not ask for a reply
 
     # --- other requests ---------------------------------------------------------------------------------------------
 
@@ -336,7 +336,7 @@ class Hub:
             return DONE
 
         def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
-            # Somebody may have come online meanwhile, with a newer key perhaps than the directory had then.
+            # The user may have come online meanwhile, perhaps with a newer key than the directory had.
             presence = self.router.locate(user_id)
             bound = to_base64(answer) if isinstance(answer, bytes) else UNSET
             self._tell_found(session, presence, presence.public_key if presence.online else bound, message.id)
@@ -360,7 +360,7 @@ class Hub:
         if len(watches) + sum(user_id not in watches for user_id in user_ids) > self.settings.max_watches:
             text = f"at most {self.settings.max_watches} names can be watched by one session"
             return RequestRefused(ErrorCode.TOO_LARGE, text)
-        # A client may ask for more than it can read at once.
+        # The reply may be larger than what the client reads at once.
         if not self._watchers.watch(session, user_ids, message.id):
             reason = "too many watches before the presence of earlier ones"
             self._lifecycle.end(session, CloseCode.OVER_LIMITS, reason)
@@ -395,7 +395,7 @@ def _absent(address: str) -> RequestRefused:
 
 
 def _names(user_ids: list[str]) -> list[str] | RequestRefused:
-    """The names of a message, each once and in order."""
+    """The names of a message, without duplicates, in order."""
     problem: str | None = None
     if len(user_ids) > m.MAX_WATCHED_PER_MESSAGE:
         problem = f"at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"

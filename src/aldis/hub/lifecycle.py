@@ -1,7 +1,7 @@
 """The life of a session: it attaches, gets a name, is lost, resumed or replaced, and ends.
 
-`advance` is the only place that moves a session from stage to stage, along the table of `hub.stages`. It does not know
-who may have a name (`hub.registration`), nor what its messages mean.
+`advance` is the only function that changes a session's stage, by the table in `hub.stages`. This module does not know
+the rules for names (`hub.registration`) or the meaning of messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aldis.protocol.codes import CloseCode
 
 
 def advance(session: Session, event: StageEvent) -> None:
-    """Move a session on; KeyError for an event that its stage does not have, which is a bug."""
+    """Move a session to its next stage. KeyError, which is a bug, when its stage has no such event."""
     session.stage = TABLE[session.stage][event]
 
 
@@ -48,13 +48,13 @@ class Lifecycle:
         self._router = router
         self._timers: TimerQueue[Session] = TimerQueue()
         self._attached: set[Session] = set()
-        # In the order in which they were lost.
+        # In the order of their loss.
         self._detached: OrderedDict[Session, None] = OrderedDict()
         self._draining = False
 
     @property
     def connections(self) -> int:
-        """How many sessions have a connection."""
+        """The number of sessions with a connection."""
         return len(self._attached)
 
     # --- connections ------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Lifecycle:
             if m.GoingAway not in session.dialect.unsaid:
                 share = int.from_bytes(random(2), "big") / 0xFFFF
                 self._outgoing.send(session, m.GoingAway(round(share * self._settings.drain_spread, 3)))
-            # No watcher is told: all connections close.
+            # No watcher is told, because all connections close.
             self._outgoing.close(session, CloseCode.GOING_AWAY, "this server is going away")
             self._lookups.forget(session)
             if session.stage is not Stage.CLOSED:
@@ -98,21 +98,21 @@ class Lifecycle:
     # --- names ------------------------------------------------------------------------------------------------------
 
     def enter(self, session: Session) -> None:
-        """A session has its name: enter it, in place of another one at that address."""
+        """Enter a session under its name, in place of an older session at that address."""
         advance(session, StageEvent.ADMITTED)
         self._presence.add(session)
 
     def resume(self, session: Session, old: Session) -> None:
-        """Go on with the session `old` on another connection; `take_over` has to follow."""
+        """Continue the session `old` on another connection; call `take_over` next."""
         session.id = old.id
         session.secret = old.secret
         session.replay, old.replay = old.replay, None
         self._watchers.take_over(session, old)
 
     def take_over(self, old: Session, *, resumed: bool) -> None:
-        """Another connection has the address of `old`, and perhaps its session: `old` ends."""
+        """End `old`: another connection has its address, and perhaps its session."""
         if resumed:
-            # The messages that waited for it have gone out on that connection.
+            # The waiting messages have gone out on the new connection.
             self._settle(old, RelayResult.SENT)
         self.end(
             old,
@@ -133,10 +133,10 @@ class Lifecycle:
             self._router.publish(user_id)
 
     def unregister(self, session: Session, now: float) -> None:
-        """A session gives its name up; the connection stays."""
+        """Remove a session's name, and keep its connection."""
         self.leave(session)
         advance(session, StageEvent.UNREGISTERED)
-        session.connected_at = now  # from here on it has to register in time again
+        session.connected_at = now  # it has to register in time again
 
     def end(self, session: Session, code: CloseCode, reason: str, *, event: StageEvent = StageEvent.ENDED) -> None:
         """Close the connection, if there is one, and forget the session: it cannot be resumed."""
@@ -146,16 +146,16 @@ class Lifecycle:
         self._lookups.forget(session)
         self._detached.pop(session, None)
         self.leave(session)
-        # The session stays in the timer queue until its next time-out, without anything that its client has sent.
+        # The timer queue holds the session until its next time-out, without the client's data.
         session.registering = session.faults = None
         advance(session, event)
 
     def missed(self, session: Session) -> None:
-        """End a detached session that can keep no more of what it misses."""
+        """End a detached session whose replay buffer is full."""
         self.end(session, CloseCode.SESSION_LOST, "too much was missed")
 
     def _settle(self, session: Session, result: RelayResult) -> None:
-        """Say what has become of the messages that were kept for a session."""
+        """Report the result of the messages that waited for a session."""
         unsettled, session.unsettled = session.unsettled, None
         for receipt, done in unsettled or ():
             done(receipt, result)
@@ -166,12 +166,12 @@ class Lifecycle:
         return session.stage is Stage.REGISTERED and session.replay is not None and self._settings.resume_window > 0
 
     def _detach(self, session: Session, now: float) -> None:
-        """The connection is lost; the name stays for the resume window."""
+        """Detach a session whose connection is lost; it keeps its name for the resume window."""
         advance(session, StageEvent.DETACHED)
         self._detached[session] = None
         if len(self._detached) > self._settings.max_detached:
             self.end(next(iter(self._detached)), CloseCode.SESSION_LOST, "")
-        # What a full connection has not been told yet is missed like the rest.
+        # Presence that a full connection did not get is missed like the rest.
         if not self._watchers.keep_untold(session):
             self.missed(session)
         if session.stage is not Stage.CLOSED:
@@ -181,7 +181,7 @@ class Lifecycle:
     # --- time -------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Ping the silent, close the dead and the late, end what cannot be resumed any more."""
+        """Ping silent clients, close dead and late connections, end sessions that can no longer resume."""
         due = self._timers.due(now)
         due.reverse()
         try:
@@ -190,12 +190,12 @@ class Lifecycle:
                 while due:
                     self._look(due.pop(), now)
         finally:
-            # A fault in one must not leave the others without a time-out.
+            # A fault in one session must not take the time-outs from the others.
             for session in due:
                 self._timers.put(session, now)
 
     def _registration_due(self, session: Session) -> float | None:
-        """When a session that has no name must have one; None when it need not."""
+        """The time by which a session without a name must register; None when it need not."""
         if not session.dialect.proves or session.stage is Stage.REGISTERED:
             return None
         return session.connected_at + self._settings.registration_seconds
@@ -209,7 +209,7 @@ class Lifecycle:
         return when if due is None else min(when, due)
 
     def _look(self, session: Session, now: float) -> None:
-        """See what a session that is due needs. Each attached session is in the timer queue exactly once."""
+        """Do what a due session needs. Each attached session is in the timer queue exactly once."""
         if session.stage is Stage.CLOSED:
             return
         if session.stage is Stage.DETACHED:
@@ -217,7 +217,7 @@ class Lifecycle:
                 self.end(session, CloseCode.SESSION_LOST, "")
             return
         if session.backlog is not None and session.backlog.paused:
-            session.heard = now  # it is not read, so its silence means nothing
+            session.heard = now  # the server does not read it, so its silence means nothing
         due = self._registration_due(session)
         if due is not None and now >= due:
             self.end(session, CloseCode.REGISTRATION_TIMEOUT, "not registered in time")
@@ -234,7 +234,7 @@ class Lifecycle:
         self._timers.put(session, self._next_look(session))
 
     def _give_up(self, session: Session, now: float) -> None:
-        """No pong: the connection is dead. The client may still come back and resume."""
+        """No pong came, so the connection is dead. The client may still resume."""
         if self._resumable(session):
             self._outgoing.close(session, CloseCode.NO_PONG, "no pong")
             self._detach(session, now)

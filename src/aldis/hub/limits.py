@@ -1,4 +1,4 @@
-"""How often something may happen."""
+"""Limits on how often something may happen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 class TokenBucket:
     """`burst` tokens at once, and `per_second` new ones.
 
-    It has no clock; the caller says what time it is.
+    It has no clock: the caller passes the time.
     """
 
     __slots__ = ("_burst", "_per_second", "_since", "_tokens")
@@ -18,7 +18,7 @@ class TokenBucket:
         self._since = now
 
     def spend(self, now: float) -> bool:
-        """Take a token; False when there is none."""
+        """Take a token; False when no token is left."""
         self._tokens = min(self._burst, self._tokens + (now - self._since) * self._per_second)
         self._since = now
         if self._tokens < 1:

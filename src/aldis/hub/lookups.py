@@ -1,8 +1,8 @@
-"""The directory's questions that are open, and the order of each session's frames around them.
+"""The open questions to the directory, and the order of each session's frames around them.
 
-The rules: a session has at most one question open, and its later frames wait until that is answered. So a client may
-send all it has to say without waiting, gets its replies in order, and cannot make the directory do more than one thing
-for it at a time. Questions that decide who has a name wait in the queue of that name (`hub.name_queue`).
+The rules: a session has at most one open question, and its later frames wait for the answer. So a client may send
+requests without waiting, gets its replies in order, and cannot make the directory do more than one thing for it at a
+time. Questions that decide the owner of a name wait in the queue of that name (`hub.name_queue`).
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from aldis.hub.settings import HubSettings
 from aldis.protocol.messages import RequestId
 
 Continuation: TypeAlias = Callable[[DirectoryAnswer, float], RequestOutcome | None]
-"""What happens with the directory's answer, at a time; returns what became of the request, None where there is none."""
+"""Called with the directory's answer and the time; returns the outcome of the request, or None without a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An open question: which request of which session it belongs to, and how that goes on."""
+    """An open question: the session and request that it belongs to, and what to call with its answer."""
 
     question: Question
     then: Continuation
-    # What is called when the directory could not answer.
+    # Called when the directory could not answer.
     failed: Callable[[], None] | None
     session: Session | None
     kind: str
     re: RequestId | UnsetType
-    # How the question uses the binding of its name; None for one that need not wait for others.
+    # How the question uses the binding of its name; None when it need not wait for other questions.
     access: NameAccess | None
 
     @property
     def waiting(self) -> Session | None:
-        """The session that waits for the answer, if one still does."""
+        """The session that waits for the answer, if it still does."""
         session = self.session
         return session if session is not None and session.waiting else None
 
     @property
     def always(self) -> bool:
-        """Whether the answer matters when nobody waits for it any more, because a binding may have changed."""
+        """Whether the answer matters even when no session waits for it, because a binding may have changed."""
         return self.access in (NameAccess.CLAIM, NameAccess.ALONE)
 
 
 class PendingLookups:
-    """Hands questions out through `ask` and finds the session again when the answer comes.
+    """Hands questions out through `ask`, and finds the session when the answer comes.
 
-    Whoever gets a question must bring exactly one outcome, `Hub.answered` or `Hub.failed`, and never from within `ask`.
+    For each question, call exactly one of `Hub.answered` and `Hub.failed`, and never from within `ask`.
     """
 
     def __init__(self, settings: HubSettings, ask: Callable[[Question], None]) -> None:
@@ -65,7 +65,7 @@ class PendingLookups:
         self._token = 0
 
     def __len__(self) -> int:
-        """How many questions are open. One that waits in the queue of its name has an open one before it."""
+        """The number of open questions. A question that waits in the queue of its name counts with the open one before it."""
         return len(self._open)
 
     def token(self) -> int:
@@ -84,11 +84,11 @@ class PendingLookups:
         kind: str = "",
         re: RequestId | UnsetType = UNSET,
     ) -> None:
-        """Ask, on behalf of the request `re` of a session or of nobody.
+        """Ask the directory, for the request `re` of a session, or for no session.
 
-        A question with an `access` waits in the queue of its name. One that changes a binding (`NameAccess.ALONE`) is
-        asked even when the session has ended meanwhile; and after one that may have changed it (also a claim) `then` is
-        called even so. `failed` is called when the directory could not answer.
+        A question with an `access` waits in the queue of its name. A question that changes a binding
+        (`NameAccess.ALONE`) is asked even if the session ends meanwhile. After a question that may have changed one
+        (also a claim), `then` is called even so. `failed` is called when the directory could not answer.
         """
         if session is not None:
             session.waiting = True
@@ -106,18 +106,18 @@ class PendingLookups:
         return True
 
     def take(self, question: Question) -> Asked | None:
-        """Take a question out; None when it is not open, because it was answered before or never asked."""
+        """Take a question out; None when it is not open: it was answered before, or never asked."""
         return self._open.pop(question.token, None)
 
     def done(self, asked: Asked) -> None:
-        """An answer has been acted on: the next question about the name may be asked."""
+        """The answer has been handled: start the next question about the name."""
         if asked.access is not None:
             self._queues.done(asked.question.user_id)
 
     def hold_back(self, session: Session, text: str) -> None:
-        """Keep a frame for later; stop reading the connection when enough of them wait.
+        """Keep a frame for later, and stop reading the connection when enough frames wait.
 
-        What comes then is what had been read before: TCP holds the rest back, and so the sender.
+        Frames that were read before still come. TCP holds back the rest, and so the client.
         """
         backlog = session.backlog
         if backlog is None:
@@ -129,7 +129,7 @@ class PendingLookups:
             session.connection.pause_reading()
 
     def next(self, session: Session) -> str | None:
-        """The next frame that was held back; None while a question is open, and when there is no more."""
+        """The next frame that was held back; None while a question is open, and when no frame is left."""
         backlog = session.backlog
         if backlog is None or session.waiting:
             return None
@@ -141,6 +141,6 @@ class PendingLookups:
         return text
 
     def forget(self, session: Session) -> None:
-        """The session is over: it waits for no answer any more."""
+        """The session has ended: it no longer waits for an answer."""
         session.waiting = False
         session.backlog = None

@@ -1,15 +1,15 @@
-"""The queue of questions about each name: which of them the directory may be asked at the same time.
+"""The queue of questions about each name: which of them may run at the same time.
 
-Answers come in any order. So a question that changes a binding is asked alone: no answer about that name is older than
-its own. Questions that only read a binding, or make the first one, run together, since one name may have many devices
-and be asked for by many strangers.
+The directory answers in any order. So a question that changes a binding runs alone: then no answer about that name is
+older than its own. Questions that only read a binding, or make the first one, run together, because one name may have
+many devices, and many strangers may ask for it.
 
     access      runs together with
     CLAIM       CLAIM
     LOOK        LOOK
     ALONE       nothing
 
-It does not know what a question is: it starts what it is given, in that order.
+It does not know what a question is. It starts the questions in the order in which it got them.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class _Queue(Generic[T]):
 
 
 class NameQueues(Generic[T]):
-    """The queues of all names. The caller bounds what waits: a session waits for one question at most.
+    """The queues of all names. The caller limits what waits: a session waits for one question at most.
 
-    `start` starts a question; it returns False when that is not wanted any more and nothing has started.
+    `start` starts a question. It returns False when the question is no longer wanted and has not started.
     """
 
     def __init__(self, start: Callable[[T], bool]) -> None:
@@ -50,11 +50,11 @@ class NameQueues(Generic[T]):
         self._queues: dict[str, _Queue[T]] = {}
 
     def __len__(self) -> int:
-        """How many names have a question that runs or waits."""
+        """The number of names with a question that runs or waits."""
         return len(self._queues)
 
     def put(self, name: str, access: NameAccess, question: T) -> None:
-        """Start a question when the name is free for it, which may be at once. Call `done` when it is over."""
+        """Start a question when the name is free for it, perhaps at once. Call `done` when the question is over."""
         entry = self._queues.get(name)
         if entry is None:
             entry = self._queues[name] = _Queue()

@@ -1,6 +1,6 @@
-"""What became of a request: the value that each handler of the hub returns.
+"""The outcome of a request: the value that each handler of the hub returns.
 
-The hub answers and counts by it, in one place. A handler sends what it has to say on success itself.
+The hub answers and counts by it, in one place. After success, the handler itself sends the reply.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from aldis.protocol.codes import CloseCode
 
 
 class Progress(Enum):
-    """What became of a request that was not refused."""
+    """The outcome of a request that was not refused."""
 
     DONE = auto()
-    PENDING = auto()  # its outcome comes later, with the answer that it waits for
+    PENDING = auto()  # the outcome comes later, with the answer of the directory
 
 
 DONE: Final = Progress.DONE
@@ -27,7 +27,7 @@ PENDING: Final = Progress.PENDING
 
 @dataclass(frozen=True, slots=True)
 class RequestRefused:
-    """The request is answered with an error; with `close` the connection is closed after that.
+    """Answer the request with an error. With `close`, also close the connection.
 
     `retry_after` is in seconds. `close` is a close code and its reason.
     """

@@ -1,6 +1,6 @@
-"""What goes out to clients: encoded in the dialect of each, and numbered for resume.
+"""Messages to clients: encoded in the dialect of each client, and numbered for resume.
 
-Every message to a client goes through here. It does not decide what a client may say.
+Every message to a client goes through here. This module does not decide which messages are sent.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class Outgoing:
         self._buffer = bytearray(HEADROOM)
 
     def send(self, session: Session, message: Struct) -> None:
-        """Send a message that is not numbered: a reply, or news of this connection only."""
+        """Send a message without a number: a reply, or news about this connection only."""
         connection = session.connection
         if connection is not None:
             session.dialect.encode(message, self._buffer, HEADROOM)
             connection.send(self._buffer)
 
     def send_numbered(self, session: Session, message: Struct) -> bool:
-        """Send a numbered message, and keep it until it is confirmed.
+        """Send a numbered message, and keep it until the client confirms it.
 
-        False when the session is detached and can keep no more: it cannot be resumed then.
+        False when the session is detached and its replay buffer is full: then it cannot be resumed.
         """
         buffer = self._buffer
         session.dialect.encode(message, buffer, HEADROOM)
         replay = session.replay
-        # With the headroom, so that a frame can be sent again as it is.
+        # Keep the headroom, so that the frame can be sent again as it is.
         kept = replay is None or replay.add(buffer.copy())
         connection = session.connection
         if connection is None:
@@ -46,25 +46,25 @@ class Outgoing:
         return True
 
     def encode(self, message: Struct, dialect: Dialect) -> bytearray:
-        """Encode a message for `send_numbered_frame`: once, however many sessions it is for."""
+        """Encode a message once for `send_numbered_frame`, for any number of sessions."""
         dialect.encode(message, self._buffer, HEADROOM)
         return self._buffer.copy()
 
     def send_numbered_frame(self, session: Session, frame: bytearray) -> bool:
-        """As `send_numbered`, with a message that is encoded already. Sessions may share a frame."""
+        """Like `send_numbered`, with an encoded message. Sessions may share a frame."""
         replay = session.replay
         kept = replay is None or replay.add(frame)
         self.resend(session, frame)
         return kept or session.connection is not None
 
     def resend(self, session: Session, frame: bytearray) -> None:
-        """Send a frame that is numbered and kept already."""
+        """Send a frame again that is already numbered and kept."""
         connection = session.connection
         if connection is not None:
             connection.send(frame)
 
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
-        """Send an `ack`, to a client that asked for one."""
+        """Send an `ack` if the client asked for one."""
         if re is not UNSET:
             self.send(session, Ack(re))
 
@@ -75,7 +75,7 @@ class Outgoing:
         self.send(session, Error(refused.text, code, code in TEMPORARY, refused.retry_after, re))
 
     def close(self, session: Session, code: CloseCode, reason: str) -> None:
-        """Close the connection; from here on the session has none."""
+        """Close the connection; the session has none from then on."""
         connection = session.connection
         if connection is not None:
             session.connection = None

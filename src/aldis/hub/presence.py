@@ -1,6 +1,6 @@
-"""Who is online with which devices.
+"""The users that are online, and their devices.
 
-It only stores and answers: `hub.lifecycle` decides when a session comes or goes, and `hub.watchers` tells the watchers.
+This module only stores and answers. `hub.lifecycle` adds and removes sessions, and `hub.watchers` tells the watchers.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Presence:
     """The users that are online, and their sessions by device."""
 
     def __init__(self) -> None:
-        # Devices in the order of their registration: the newest is the last.
+        # Devices in the order of their registration: the newest is last.
         self._users: dict[str, dict[str, Session]] = {}
-        # The newest device of each user: most messages are addressed so, and one look-up finds their recipient.
+        # The newest device of each user: most messages go to a bare user id, and one look-up finds their recipient.
         self._newest: dict[str, Session] = {}
         self.newest: Final = self._newest.get
-        """The newest session of a bare user id, or None; a look-up without a call of ours."""
+        """The newest session of a user, or None. This is the dict's own method, to save a call."""
 
     def __len__(self) -> int:
-        """How many users are online."""
+        """The number of users that are online."""
         return len(self._users)
 
     def sessions(self) -> Iterable[Session]:
@@ -35,7 +35,7 @@ class Presence:
         return [session for devices in self._users.values() for session in devices.values()]
 
     def find(self, address: str) -> Session | None:
-        """The session of an address; for a bare user id, that of the device which registered last."""
+        """The session of an address. For a bare user id: the session of the device that registered last."""
         session = self._newest.get(address)
         if session is not None:
             return session
@@ -60,14 +60,14 @@ class Presence:
         return m.PresenceMessage(user_id, True, sessions[0].key, devices)
 
     def add(self, session: Session) -> None:
-        """Enter a session under its name and device, as the newest, in place of the one that was there."""
+        """Enter a session under its name and device, as the newest, in place of an older one."""
         devices = self._users.setdefault(session.user_id, {})
         devices.pop(session.device, None)
         devices[session.device] = session
         self._newest[session.user_id] = session
 
     def remove(self, session: Session) -> bool:
-        """Take a session out; False, and no change, when another one has its place by now."""
+        """Remove a session; False, and no change, when another session has its place by now."""
         devices = self._users.get(session.user_id)
         if devices is None or devices.get(session.device) is not session:
             return False

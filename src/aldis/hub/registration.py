@@ -2,9 +2,8 @@
 
     register -> challenge -> prove -> the directory says whose name it is -> registered
 
-This module holds all rules about who may have a name: the proof of the key, the durable binding, the newest connection
-of the same proven key wins, unproven names, resume. Changes of a binding are in `hub.bindings`. It does not know
-relaying.
+This module holds all rules for names: the proof of the key, the durable binding, the newest connection with the same
+proven key wins, unproven names, resume. Changes of a binding are in `hub.bindings`. It does not know relaying.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class Registrar:
         problem = _field_problem(message)
         if problem:
             return self._refused(ErrorCode.INVALID_FIELD, problem)
-        message.token = UNSET  # nothing reads it, so it is not kept until `prove`
+        message.token = UNSET  # not used yet, so do not keep it until `prove`
         session.registering = message
         session.nonce = self._random(proofs.NONCE_BYTES)
         session.nonce_expires = now + self._settings.challenge_seconds
@@ -98,7 +97,7 @@ class Registrar:
             return RequestRefused(ErrorCode.BAD_SIGNATURE, "there is no challenge to sign: send register first")
         if message.id is UNSET:
             message.id = request.id
-        nonce, session.nonce = session.nonce, b""  # single use, whatever comes of it
+        nonce, session.nonce = session.nonce, b""  # valid once, whatever the outcome
         key = from_base64(request.public_key)
         refused = self._proof_refused(session, request, message, key, nonce, now)
         if refused is not None:
@@ -112,13 +111,13 @@ class Registrar:
                 # Another process may have changed the binding in the same directory.
                 self._bindings.bound(user_id, to_base64(answer))
             if session.stage is not Stage.CLAIMING:
-                return None  # it has gone meanwhile
+                return None  # the session has ended meanwhile
             return self._claimed(session, request, message, then, own=answer == key)
 
         def failed() -> None:
             if session.stage is Stage.CLAIMING:
                 advance(session, StageEvent.REFUSED)
-            # It may have bound the name all the same, which somebody without a proof has taken meanwhile.
+            # It may have bound the name, which a session without a proof has taken meanwhile.
             if self._presence.devices(user_id):
                 self._bindings.doubt(user_id)
 
@@ -131,7 +130,7 @@ class Registrar:
     def _proof_refused(
         self, session: Session, request: m.Register, message: m.Prove, key: bytes, nonce: bytes, now: float
     ) -> RequestRefused | None:
-        """Why the proof of a challenge is not taken; None when it is right."""
+        """Why the proof of a challenge is refused; None when it is right."""
         if now > session.nonce_expires:
             return self._refused(ErrorCode.TIMEOUT, "the challenge has expired: send register again")
         try:
@@ -163,7 +162,7 @@ class Registrar:
         if self._has_no_room(request):
             advance(session, StageEvent.REFUSED)
             text = f"{self._settings.max_devices} devices of this user are online, which is all that there may be"
-            # By then detached sessions have ended.
+            # Detached sessions have ended by then.
             wait = max(self._settings.resume_window, 1.0)
             return self._refused(ErrorCode.OVER_CAPACITY, text, retry_after=wait)
         self._admit(session, request, message, now)
@@ -171,7 +170,7 @@ class Registrar:
 
     def _has_no_room(self, request: m.Register) -> bool:
         if self._presence.at(request.user_id, _device(request)) is not None:
-            return False  # it takes the place of that one
+            return False  # it replaces that session
         return len(self._presence.devices(request.user_id)) >= self._settings.max_devices
 
     def _refused(
@@ -185,7 +184,7 @@ class Registrar:
         self._stats.registrations[code] += 1
         return RequestRefused(code, text, retry_after, close)
 
-    # --- getting it -------------------------------------------------------------------------------------------------
+    # --- the name is given ------------------------------------------------------------------------------------------
 
     def _admit(self, session: Session, request: m.Register, message: m.Prove, now: float) -> None:
         session.user_id = request.user_id
@@ -220,11 +219,11 @@ class Registrar:
             ),
         )
         for one in missed or ():
-            self._outgoing.resend(session, one)  # numbered when it was first told
+            self._outgoing.resend(session, one)  # numbered when it was first sent
         if old is not None:
             self._lifecycle.take_over(old, resumed=resumed)
         if changed:
-            # Also when the name was online all the time: a new session means a program that has started anew, and its
+            # Also when the name was online all the time: a new session means that the program was restarted, and its
             # peers have to know.
             self._router.publish(session.user_id)
 
@@ -238,9 +237,9 @@ class Registrar:
     # --- without a proof --------------------------------------------------------------------------------------------
 
     def _register_unproven(self, session: Session, message: m.Register) -> RequestOutcome:
-        """An unproven name: it lasts as long as its connection, and only where no key is bound to it."""
+        """Claim a name without a proof. It lasts as long as its connection, and only if no key is bound to it."""
         if len(message.public_key.encode()) > m.MAX_CLASSIC_KEY:
-            # Others are told of it, in each `presence`.
+            # Each `presence` shows the key to others.
             return self._refused(ErrorCode.INVALID_FIELD, f"publicKey: more than {m.MAX_CLASSIC_KEY} bytes")
         user_id = message.user_id
 
@@ -286,7 +285,7 @@ def _device(request: m.Register) -> str:
 
 
 def _field_problem(message: m.Register) -> str | None:
-    """What is wrong with the fields of a `register`, its name apart."""
+    """What is wrong with the fields of a `register`, except its name."""
     device = _device(message)
     problem = device_problem(device)
     if problem:
@@ -312,7 +311,7 @@ def _field_problem(message: m.Register) -> str | None:
 
 
 def _missed(old: Session, request: m.Register) -> list[bytearray] | None:
-    """What a client that shows a ticket for the session `old` has not received; None when it cannot resume."""
+    """The messages that a client with a ticket for the session `old` has missed; None when it cannot resume."""
     ticket = request.resume
     if ticket is UNSET or old.replay is None or old.key != request.public_key or old.id != ticket.session:
         return None

@@ -1,7 +1,7 @@
-"""The router: between the hub and who is where.
+"""The router: it finds the connection of each address for the hub.
 
-The hub names addresses; the router knows which connection has each of them. `LocalRouter` is that of a single process.
-One for several processes has to pass tests/contract/test_router.py, too.
+The hub names addresses, and the router knows which connection has each of them. `LocalRouter` is for a single process.
+A router for several processes has to pass tests/contract/test_router.py, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SENT: Final = RelayResult.SENT
 
 
 class Router(Protocol):
-    """Who is where. No call waits."""
+    """Which connection has which address. No call waits."""
 
     def locate(self, user_id: str) -> m.PresenceMessage:
         """Whether a user is online, with which key and devices, as far as this process knows."""
@@ -27,16 +27,16 @@ class Router(Protocol):
     def deliver(self, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
         """Hand a message to the session that has its address, `message.to`.
 
-        After PENDING `done(receipt, result)` is called exactly once, later, with SENT or ABSENT; after SENT and ABSENT
-        never. What one sender sends to one address arrives in this order.
+        After PENDING, `done(receipt, result)` is called exactly once, later, with SENT or ABSENT. After SENT and ABSENT
+        it is never called. Messages from one sender to one address arrive in order.
         """
 
     def publish(self, user_id: str) -> None:
-        """A user has come, gone or changed: tell those who watch it, wherever they are."""
+        """A user has come, gone or changed: tell its watchers, wherever they are."""
 
 
 class RouterFactory(Protocol):
-    """Makes the router of a hub. `missed` ends a detached session that can keep no more."""
+    """Makes the router of a hub. `missed` ends a detached session whose replay buffer is full."""
 
     def __call__(
         self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, missed: Callable[[Session], None]
@@ -44,7 +44,7 @@ class RouterFactory(Protocol):
 
 
 class LocalRouter:
-    """The router of a process that has all sessions; see `Router` for what each call does."""
+    """The router of a process that has all sessions. See `Router` for each call."""
 
     def __init__(
         self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, missed: Callable[[Session], None]

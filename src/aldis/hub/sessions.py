@@ -1,7 +1,7 @@
 """A session: what the hub knows of one client, from its connection to the end of its resume window.
 
-Rules: a session is in exactly one `Stage`; only `hub.lifecycle` moves it. `connection` is None once the transport is
-gone. This module decides nothing.
+Rules: a session is in exactly one `Stage`, and only `hub.lifecycle` changes it. `connection` is None once the
+connection is gone. This module decides nothing.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from aldis.hub.resume import Replay
 from aldis.hub.stages import START
 from aldis.protocol.messages import Register, RequestId, SealKey
 
-# Room for the largest WebSocket header of a server (RFC 6455 section 5.2: 10 bytes; picows wants 14), so that a frame
-# can be sent from the buffer in which the message was encoded, without a copy.
+# Room for the largest WebSocket header of a server (RFC 6455 section 5.2: 10 bytes; picows needs 14). So a frame can be
+# sent from the buffer in which the message was encoded, without a copy.
 HEADROOM: Final = 14
 
 
 class Connection(Protocol):
     """What the hub needs of a transport. No method raises; after `close` the others do nothing.
 
-    `full`: so much waits to be sent that what can wait should. `Hub.writable` follows when it is not so any more, never
-    from within a call of the hub.
+    `full`: so many bytes wait that messages which can wait should not be sent now. `Hub.writable` is called when it is
+    no longer full, never from within a call of the hub.
     """
 
     full: bool
@@ -36,41 +36,41 @@ class Connection(Protocol):
     def send(self, frame: bytearray) -> None:
         """Send the message `frame[HEADROOM:]`; the bytes before it may be overwritten.
 
-        The frame is consumed before the call returns: the hub uses the buffer again.
+        The call uses up the frame before it returns, because the hub uses the buffer again.
         """
 
     def ping(self) -> None:
         """Send a WebSocket ping."""
 
     def pause_reading(self) -> None:
-        """Stop reading, so that TCP slows the client. What has been read already still comes."""
+        """Stop reading, so that TCP slows the client. Messages that were read already still come."""
 
     def resume_reading(self) -> None:
-        """Read on. `close` does so by itself."""
+        """Read again. `close` does this by itself."""
 
     def close(self, code: int, reason: str) -> None:
-        """Begin to close. `Hub.lost` follows exactly once, later, and never from within this call."""
+        """Start closing. `Hub.lost` is called exactly once, later, and never from within this call."""
 
 
 class RelayResult(Enum):
-    """What has become of a message to another user."""
+    """The result of relaying a message."""
 
-    SENT = auto()  # handed to its recipient's connection
+    SENT = auto()  # handed to the recipient's connection
     ABSENT = auto()  # the recipient is not online, or has not come back in time
-    PENDING = auto()  # the recipient may come back; or another process is asked
+    PENDING = auto()  # the recipient may come back, or the router asks another process
 
 
 Receipt: TypeAlias = "tuple[Session, type[Struct], str, RequestId | UnsetType]"
-"""A message to another user, as long as it matters what becomes of it: its sender, type, address and request id.
+"""A message to another user, while its result matters: its sender, type, address and request id.
 
-Not the message itself, which would keep all of the text that it came in.
+Not the message itself, which would keep the whole text that it came in.
 """
 Delivered: TypeAlias = Callable[[Receipt, RelayResult], None]
-"""What is called with what has become of a message."""
+"""Called with the result of relaying a message."""
 
 
 class WatchRequest:
-    """A `watch` whose `ack` is due: each is another one, whatever its id."""
+    """A `watch` whose `ack` is due. Each object is another request, also with the same id."""
 
     __slots__ = ("id",)
 
@@ -79,7 +79,7 @@ class WatchRequest:
 
 
 class Session:
-    """One client. All times are those that the hub was given."""
+    """One client. All times are those that the hub's callers passed."""
 
     __slots__ = (
         "address",
@@ -133,11 +133,11 @@ class Session:
         self.secret = ""
         self.replay: Replay | None = None
         self.watches: set[str] | None = None
-        # Watched names of which it is still to be told, when its connection is not full any more, and between them the
-        # requests that are acknowledged then.
+        # Watched names whose presence is not sent yet, because the connection was full. Between them stand the
+        # requests that are acknowledged at that point.
         self.untold: dict[str | WatchRequest, None] | None = None
-        # Whether the directory is asked on its behalf, and the frames that came meanwhile, in order.
+        # Whether a question of it is open, and the frames that came meanwhile, in order.
         self.waiting = False
         self.backlog: Backlog | None = None
-        # While detached: the messages that are kept for it, and what is to be called with what has become of each.
+        # While detached: the messages that wait for it, and what to call with the result of each.
         self.unsettled: list[tuple[Receipt, Delivered]] | None = None

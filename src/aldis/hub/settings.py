@@ -1,4 +1,4 @@
-"""What the hub can be told at its start, and why each number is what it is."""
+"""The settings of the hub, and the reason for each default."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from aldis.protocol.messages import MAX_DEVICES, IceServer
 
 
 class IceSource(Protocol):
-    """Where the STUN and TURN servers come from that clients ask for with `ice-servers`."""
+    """Supplies the STUN and TURN servers that clients request with `ice-servers`."""
 
     def servers(self, user_id: str, wall_time: float) -> tuple[list[IceServer], int]:
-        """The servers for one user, with credentials made now, and for how many seconds they hold.
+        """The servers for one user, with fresh credentials, and the seconds for which these are valid.
 
         `wall_time` is in seconds since 1970, UTC.
         """
 
 
 class NoIceServers:
-    """The default: nothing configured, so peers see each other only where no NAT is between them."""
+    """The default: no servers, so peers connect only where no NAT is between them."""
 
     def servers(self, user_id: str, wall_time: float) -> tuple[list[IceServer], int]:
         return [], 86_400
 
 
-# Bytes of a `presence` or `discover-response`: as many as a message of a client has, so that whatever can read the one
-# can read the other. MAX_DEVICES of the largest devices need three quarters of them.
+# Bytes of a `presence` or `discover-response`: the same as for a client's message, so that a program which can read the
+# one can read the other. MAX_DEVICES of the largest devices need three quarters of them.
 MAX_PRESENCE: Final = 64 * 1024
 
 
@@ -35,36 +35,36 @@ MAX_PRESENCE: Final = 64 * 1024
 class HubSettings:
     """All times are in seconds, all sizes in bytes."""
 
-    # `verify`: every client proves its key. `open`: classic clients, which cannot, are admitted beside them.
+    # `verify`: every client proves its key. `open`: classic clients, which cannot, are admitted too.
     auth: Literal["verify", "open"] = "verify"
-    # A large SDP with video is around 10 KiB; 64 KiB leaves room and bounds what one frame can cost.
+    # A large SDP with video is around 10 KiB. 64 KiB leaves room, and limits the cost of one frame.
     max_message_bytes: int = 64 * 1024
-    # At most MAX_DEVICES, or a `presence` might get beyond MAX_PRESENCE.
+    # At most MAX_DEVICES, or a `presence` might exceed MAX_PRESENCE.
     max_devices: int = MAX_DEVICES
-    # A person's address book, with room; each entry costs 400 bytes to 1 KiB here.
+    # Enough for a person's address book; each entry costs 400 bytes to 1 KiB here.
     max_watches: int = 10_000
-    # One round trip and a signature; generous for a phone on a bad line.
+    # One round trip and a signature; enough for a phone on a bad line.
     challenge_seconds: float = 30.0
     registration_seconds: float = 30.0
     # Most NATs and proxies forget an idle TCP connection after 60 s or more: two pings fit into that.
     ping_interval: float = 20.0
     pong_timeout: float = 20.0
-    # How long a lost client is waited for: a Wi-Fi to mobile switch takes a few seconds, a tunnel longer.
+    # How long a lost client may resume: a switch from Wi-Fi to mobile takes a few seconds, a tunnel longer.
     resume_window: float = 30.0
-    # Lost clients that are waited for: all that were connected may lose their network at once.
+    # Detached sessions: all connected clients may lose their network at once.
     max_detached: int = 10_000
-    # What is kept for a client that has not confirmed it: an ICE gathering is 10 to 30 messages for each peer.
+    # Unconfirmed messages that are kept for a client: ICE gathering sends 10 to 30 messages for each peer.
     resume_messages: int = 256
     resume_bytes: int = 256 * 1024
     # Frames of one session that wait while the directory answers. With more, the hub stops reading the connection.
     backlog_messages: int = 256
     backlog_bytes: int = 512 * 1024
-    # Unreadable messages: so many at once, and so many a second for ever, before the connection is closed.
+    # Unreadable messages before the connection is closed: so many at once, and so many a second without end.
     invalid_burst: int = 100
     invalid_per_second: float = 1.0
-    # A client that signs wrongly does so for a reason that trying again does not mend.
+    # A client that signs wrongly has a fault that another try does not mend.
     bad_proofs: int = 3
-    # Clients told to go away come back spread over this time, so that they do not all knock at once.
+    # When the server stops, clients come back spread over this time, so that they do not all connect at once.
     drain_spread: float = 5.0
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
-"""The stages of a session and every way from one to the next, in one table.
+"""The stages of a session, and all transitions between them, in one table.
 
-docs/architecture.md draws it. Only `hub.lifecycle` moves a session along it.
+docs/architecture.md draws the table. Only `hub.lifecycle` moves a session along it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ class Stage(Enum):
 
     OPEN = auto()  # no name
     CHALLENGED = auto()  # has a nonce to sign
-    CLAIMING = auto()  # the directory is asked whose name it is
+    CLAIMING = auto()  # the directory looks up the owner of the name
     REGISTERED = auto()  # has a name, and a connection
-    RECLAIMING = auto()  # has a name without a proof, and the directory is asked about another (or the same) one
+    RECLAIMING = auto()  # has a name without a proof, and the directory looks up another (or the same) name
     DETACHED = auto()  # has a name; the connection is lost, and another one may resume the session
     CLOSED = auto()  # over
 

@@ -1,6 +1,6 @@
-"""What the hub counts, in plain numbers that cost nothing to keep.
+"""The hub's counters, in plain numbers that are cheap to update.
 
-The hub adds; `server.metrics` reads and exports. Nothing in here knows of Prometheus.
+The hub adds; `server.metrics` reads and exports. This module knows nothing of Prometheus.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-# Seconds. Relaying takes microseconds in this process; the upper end shows a process that is starved.
+# Seconds. Relaying takes microseconds in this process; the upper bounds show a process without CPU time.
 RELAY_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0)
 # Seconds from the WebSocket connection to `registered`: round trips, a signature and a durable write.
 HANDSHAKE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Histogram:
-    """Counts of observations by upper bound, as Prometheus wants them.
+    """Counts of observations by upper bound, in the form that Prometheus needs.
 
-    `counts[i]` is the number of observations in `(bounds[i-1], bounds[i]]`; the last one is of those above all bounds.
+    `counts[i]` is the number of observations in `(bounds[i-1], bounds[i]]`; the last one counts those above all bounds.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -34,7 +34,7 @@ class Histogram:
 
 
 class Tally:
-    """How often one type of message was handled; a counter that costs one attribute."""
+    """The number of handled messages of one type; a counter that costs one attribute."""
 
     __slots__ = ("count",)
 
@@ -43,7 +43,7 @@ class Tally:
 
 
 class HubStats:
-    """The hub's counters; each only grows but for those called `now`."""
+    """The hub's counters. Each only grows, except those whose name has `now`."""
 
     __slots__ = (
         "closes",
@@ -58,20 +58,20 @@ class HubStats:
     def __init__(self) -> None:
         # Open WebSocket connections, registered or not.
         self.connections_now = 0
-        # By type: what was done as asked. Types come from the protocol, never from a client.
+        # Successful messages by type. Types come from the protocol, never from a client.
         self.handled: defaultdict[str, Tally] = defaultdict(Tally)
-        # By type and error code: what was not.
+        # Failed messages by type and error code.
         self.refused: Counter[tuple[str, str]] = Counter()
         # outcome: `new`, `replaced`, `resumed`, or the error code of a refusal.
         self.registrations: Counter[str] = Counter()
-        # close code: connections that the hub closed.
+        # Connections that the hub closed, by close code.
         self.closes: Counter[int] = Counter()
         self.relay_seconds = Histogram(RELAY_BUCKETS)
         self.handshake_seconds = Histogram(HANDSHAKE_BUCKETS)
 
     @property
     def messages(self) -> Counter[tuple[str, str]]:
-        """All messages by type and outcome: `ok` or an error code. Made when it is asked for."""
+        """All messages by type and outcome: `ok` or an error code. Computed at each call."""
         counts = Counter({(kind, "ok"): tally.count for kind, tally in self.handled.items()})
         counts.update(self.refused)
         return counts

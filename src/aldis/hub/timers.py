@@ -1,8 +1,8 @@
-"""Which session has to be looked at when.
+"""Which session is due when.
 
-Sessions stand in buckets of one second. To look at one costs the same whether there are ten sessions or a million,
-and hearing from a client costs nothing here: a session is looked at when it would have to be pinged had it been
-silent, and moved to a later bucket when it was not.
+Sessions stand in buckets of one second. The cost of a due session is the same with ten sessions and with a million, and
+a message from a client costs nothing here: a session comes up when it would need a ping had it been silent, and goes to
+a later bucket if it was not silent.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 class TimerQueue(Generic[T]):
-    """Things by the second in which they are due. Entries are not removed early: the caller skips what is over."""
+    """Things by the second in which they are due. Entries are not removed early: the caller skips old ones."""
 
     def __init__(self) -> None:
         self._buckets: defaultdict[int, list[T]] = defaultdict(list)
-        # The first second that has not been taken out yet; None before the first time.
+        # The first second that has not been taken out yet; None before the first call.
         self._next: int | None = None
 
     def put(self, thing: T, when: float) -> None:
         """Have `thing` come up at the first `due` at or after `when`."""
-        # Rounded up, so that nothing comes up early; never into a second that has been taken out already.
+        # Round up, so that nothing comes up early, and never into a second that has been taken out already.
         second = -int(-when // 1)
         if self._next is not None:
             second = max(second, self._next)
@@ -34,7 +34,7 @@ class TimerQueue(Generic[T]):
         things: list[T] = []
         last = int(now // 1)
         if self._next is None or last - self._next > len(self._buckets):
-            # The first time, or after a long pause: fewer buckets than seconds, so go through the buckets.
+            # On the first call, or after a long pause, there are fewer buckets than seconds: go through the buckets.
             for second in sorted(second for second in self._buckets if second <= last):
                 things += self._buckets.pop(second)
         else:

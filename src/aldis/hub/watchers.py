@@ -1,6 +1,6 @@
-"""Who watches whom. Each watcher gets presence as fast as it reads; changes that come together are told once.
+"""The watchers of each name. Each gets presence as fast as it reads; changes that come together are sent once.
 
-It does not know who is online: it asks for the presence of a user when it has to tell it.
+It does not know the state of a user: it asks for the presence when it has to send it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _NOBODY: frozenset[Session] = frozenset()
 class Watchers:
     """The watchers of each name, online or not.
 
-    `presence_of` tells how things stand with a user. `missed` is called with a watcher that is detached and can keep no
-    more, so that it cannot be resumed.
+    `presence_of` returns the presence of a user. `missed` is called with a detached watcher whose replay buffer is
+    full, so that it cannot be resumed.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class Watchers:
         self._presence_of = presence_of
         self._missed = missed
         self._watchers: dict[str, set[Session]] = {}
-        # The names of which watchers have to be told, in order; and whether that waits for the end of something.
+        # The names whose watchers have to be told, in order; and whether `holding_back` is active.
         self._changed: deque[str] = deque()
         self._holding = False
 
-    # --- who watches whom -------------------------------------------------------------------------------------------
+    # --- watches ----------------------------------------------------------------------------------------------------
 
     def watch(self, session: Session, user_ids: list[str], re: m.RequestId | UnsetType) -> bool:
-        """Watch some names, and tell how things stand with each, then acknowledge.
+        """Watch some names, send the presence of each, then acknowledge.
 
-        False when the session asks for that too often without reading.
+        False when the session has asked too often without reading.
         """
         if session.watches is None:
             session.watches = set()
@@ -80,7 +80,7 @@ class Watchers:
         session.watches = session.untold = None
 
     def take_over(self, session: Session, old: Session) -> None:
-        """A session resumes another one: it has the watches of that."""
+        """Give a session the watches of the one that it resumes."""
         session.watches, old.watches = old.watches, None
         for user_id in session.watches or ():
             watchers = self._watchers[user_id]
@@ -88,7 +88,7 @@ class Watchers:
             watchers.add(session)
 
     def _drop(self, user_ids: Iterable[str], session: Session) -> None:
-        for user_id in user_ids:  # for ten thousand of them: no call for each
+        for user_id in user_ids:  # there may be ten thousand, so make no call for each
             watchers = self._watchers[user_id]
             watchers.remove(session)
             if not watchers:
@@ -97,10 +97,10 @@ class Watchers:
     # --- telling them -----------------------------------------------------------------------------------------------
 
     def announce(self, user_id: str) -> None:
-        """Tell all who watch a name how things stand now.
+        """Send the presence of a user to all its watchers.
 
-        A detached watcher that can keep no more ends by that, which has to be announced too. So the names stand in a
-        queue, which the outermost call empties: ends that cause each other cost no stack, however many there are.
+        This may end a detached watcher whose replay buffer is full, and that end has to be announced too. So the names
+        stand in a queue that the outermost call empties: any number of ends that cause each other need no stack.
         """
         if user_id in self._watchers:
             self._changed.append(user_id)
@@ -109,9 +109,9 @@ class Watchers:
 
     @contextmanager
     def holding_back(self) -> Iterator[None]:
-        """Announce at the end of the block what comes within it, each name once.
+        """Announce each name that changes within the block once, at its end.
 
-        For sessions that end together: those that watch each other need not be told, and one `presence` stands for all
+        For sessions that end together: those that watch each other need not be told, and one `presence` covers all
         devices of a user.
         """
         self._holding = True
@@ -147,7 +147,7 @@ class Watchers:
                 self._missed(watcher)
 
     def tell_untold(self, watcher: Session) -> None:
-        """Send a connected watcher the presence that it still has to get, until its connection is full."""
+        """Send a connected watcher its pending presence, until its connection is full."""
         if watcher.connection is not None and watcher.connection.full:
             return
         untold, watcher.untold = watcher.untold, None
@@ -165,7 +165,7 @@ class Watchers:
                 self._outgoing.send_numbered(watcher, self._presence_of(one))
 
     def keep_untold(self, watcher: Session) -> bool:
-        """Keep for a resume the presence that a detached watcher has not got; False when that is too much."""
+        """Keep the pending presence of a detached watcher for its resume; False when that exceeds the limits."""
         untold, watcher.untold = watcher.untold, None
         return all(
             isinstance(one, WatchRequest) or self._outgoing.send_numbered(watcher, self._presence_of(one))
