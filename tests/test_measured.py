@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.measured import MEASURED, TESTS, is_measured
+from support.measured import LARGE, MEASURED, TESTS, is_measured
 
 _SPEC = importlib.util.spec_from_file_location("pure_coverage", TESTS.parent / "tools" / "pure_coverage.py")
 assert _SPEC
@@ -24,6 +24,12 @@ _SPEC.loader.exec_module(pure_coverage)
 def test_what_is_to_be_measured_is_there(path: str) -> None:
     assert (TESTS / path).exists()
     assert is_measured(TESTS / path)
+
+
+@pytest.mark.parametrize("path", LARGE)
+def test_a_large_test_is_there_and_is_not_measured(path: str) -> None:
+    assert (TESTS / path).exists()
+    assert not is_measured(TESTS / path)
 
 
 def test_the_tests_of_a_server_are_not_measured() -> None:
