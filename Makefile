@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 # Twice quiet: errors only. pip says a good deal else that nobody can act upon.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
-# Three test processes on the smallest machine that the tests are meant for, which has two cores: each waits about a
-# quarter of its time, for heartbeats and for time-outs to pass.
-WORKERS ?= 3
+# Four test processes on the smallest machine that the tests are meant for, which has two cores: each waits about half of
+# its time, for heartbeats and for time-outs to pass.
+WORKERS ?= 4
 # Extra arguments: make test ARGS="-k glare", make run ARGS="--port 9000".
 ARGS ?=
 
