@@ -9,8 +9,8 @@ import * as source from '../src/index.js';
 import { built, current, gzipped, stale } from '../tools/build.js';
 
 /** Bytes on the wire: what a page needs to send and receive messages, and all of the SDK. */
-const MAX_CORE = 32_200;
-const MAX_SDK = 38_850;
+const MAX_CORE = 34_250;
+const MAX_SDK = 41_200;
 
 const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));
@@ -51,10 +51,7 @@ for (const folder of ['assets', 'sdk']) {
       .map(({ name }) => path.posix.basename(name));
     assert.deepEqual([parts.length, more], [5, []]);
     const { text = '' } = scripts.find(({ name }) => name.endsWith(`/${main}`)) ?? {};
-    const loaded = Array.from(
-      text.matchAll(/import\("\.\/([^"]*)"\.concat\((?:\w+|"")\)\)/g),
-      ([, name]) => `${folder}/${name}`,
-    );
+    const loaded = Array.from(text.matchAll(/import\("\.\/([^"]*)"\.concat\(/g), ([, name]) => `${folder}/${name}`);
     assert.deepEqual(loaded.sort(), parts.map(({ name }) => name).sort());
     for (const { text } of parts) {
       assert.deepEqual(
