@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { BUFFER_HIGH } from '../../src/peer/transport.js';
 import { encodeAck, encodeMessage, MAX_FRAME } from '../../src/protocol/channel.js';
 import * as Content from '../../src/protocol/kinds.js';
-import { connected, end, pair, quiet, Side, until } from '../support/peers.js';
+import { connected, end, Link, pair, quiet, Side, until } from '../support/peers.js';
 
 const ack = (sequence) => ({ type: 'ack', sequence });
 
@@ -63,6 +63,19 @@ test('the round-trip time is measured by the heartbeat', async () => {
   const peer = world.alice.peer;
   await end(world);
   assert.equal(peer.roundTripTime, null);
+});
+
+test('an offer goes to the device that is called, and to whichever is there when none is named', async () => {
+  for (const device of [null, 'phone']) {
+    const link = new Link();
+    const alice = await Side.make(link, 'alice', 'bob', { device });
+    const bob = await Side.make(link, 'bob', 'alice');
+    alice.peer.connect();
+    await alice.until('connected');
+    const [offer] = link.passed;
+    assert.deepEqual([offer.event.type, offer.to], ['offerReceived', device ? 'bob/phone' : 'bob']);
+    await end({ link, alice, bob });
+  }
 });
 
 test('stats belong to the current connection', async () => {
