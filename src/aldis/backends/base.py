@@ -1,19 +1,19 @@
-"""What the hub needs kept outside itself: which key a user's name is bound to.
+"""The durable part of the hub: the key that each user's name is bound to.
 
-The hub never waits. It asks a `Question`, and whoever runs the hub puts the question to a `Directory` and brings the
-outcome back as a call. A question carries a `token` of the hub's own, by which the hub finds the session that is
-waiting; nobody else looks at it.
+The hub never waits. It asks a `Question`. The caller of the hub puts the question to a `Directory`, and brings the
+outcome back as a call. A question carries a `token` of the hub, by which the hub finds the waiting session. Nothing
+else reads the token.
 
-Rules for a backend, checked for all of them by tests/contract/test_directory.py:
+Rules for a backend, which tests/contract/test_directory.py checks for all of them:
 
 * A name is bound to at most one key at any time, and for ever, until `rotate` or `release`.
-* What a call has returned is durable: it survives the end of the process in whatever way, for as long as the backend
-  promises to keep anything at all (`memory` promises the life of the process, `sqlite` the file).
-* A call either takes effect as a whole or not at all. One that raises has taken effect or not, nobody knows; asking
-  again is always safe, since every call gives the same outcome when it is repeated.
-* Calls may overlap. Each sees the effect of every call that had returned before it was made.
+* When a call has returned, its effect is durable: it survives any end of the process, for as long as the backend
+  promises to keep data (`memory`: the life of the process; `sqlite`: the life of the file).
+* A call takes effect as a whole or not at all. After an exception, it is unknown which. The caller can always ask
+  again, because a repeated call gives the same outcome.
+* Calls may overlap. Each call sees the effects of every call that returned before it was made.
 
-This module does not know who may ask what: proofs are checked by the hub before it asks.
+This module does not check permissions: the hub checks proofs before it asks.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ KEY_BYTES: Final = 32  # an Ed25519 public key, RFC 8032 section 5.1.5
 
 
 class DirectoryUnavailable(RemoteError):
-    """The directory cannot answer now: locked, unreadable, full or broken. Its text is for the operator only."""
+    """The directory cannot answer now: it is locked, unreadable, full or broken. The text is for the operator only."""
 
     temporary = True
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimBinding:
-    """Whose name is this? Answered with the key that the name is bound to; binds it to `public_key` if it was free."""
+    """Binds the name to `public_key` if it is free. The answer is the key that the name is bound to."""
 
     kind: ClassVar[str] = "claim"
     token: int
@@ -44,7 +44,7 @@ class ClaimBinding:
 
 @dataclass(frozen=True, slots=True)
 class FindBinding:
-    """Which key is the name bound to? Answered with the key, or None."""
+    """Looks a name up. The answer is the key that it is bound to, or None."""
 
     kind: ClassVar[str] = "find"
     token: int
@@ -53,7 +53,7 @@ class FindBinding:
 
 @dataclass(frozen=True, slots=True)
 class RotateBinding:
-    """Hand the name over from `old_key` to `new_key`. Answered with whether the name is bound to `new_key` now."""
+    """Hands a name over from `old_key` to `new_key`. The answer: whether the name is bound to `new_key` now."""
 
     kind: ClassVar[str] = "rotate"
     token: int
@@ -64,7 +64,7 @@ class RotateBinding:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseBinding:
-    """End the binding, by the operator's word. Answered with whether there was one."""
+    """Ends a binding, for the operator. The answer: whether there was one."""
 
     kind: ClassVar[str] = "release"
     token: int
@@ -76,36 +76,36 @@ DirectoryAnswer: TypeAlias = bytes | bool | None
 
 
 class Directory(Protocol):
-    """Which key a name is bound to. Every call raises `DirectoryUnavailable` when it cannot be answered now."""
+    """The key that each name is bound to. Every call raises `DirectoryUnavailable` when it cannot be answered now."""
 
     async def claim(self, user_id: str, public_key: bytes) -> bytes:
-        """Bind a free name to `public_key`; return the key that the name is bound to now, the caller's or another.
+        """Bind a free name to `public_key`; return the key that the name is bound to now: this one or another.
 
-        Of two claims for one free name at once, one wins, and both get the winner's key. Returns after the binding is
-        durable, never before.
+        If two calls claim a free name at the same time, one wins, and both return the winner's key. It returns only
+        when the binding is durable.
         """
 
     async def find(self, user_id: str) -> bytes | None:
-        """The key that the name is bound to, or None. Binds nothing."""
+        """Return the key that the name is bound to, or None."""
 
     async def rotate(self, user_id: str, old_key: bytes, new_key: bytes) -> bool:
-        """Bind the name to `new_key` if it is bound to `old_key`; tell whether it is bound to `new_key` now.
+        """Bind the name to `new_key` if it is bound to `old_key`; return whether it is bound to `new_key` now.
 
-        False when the name is free or bound to a third key. Repeating a rotation that took effect gives True.
+        False when the name is free or bound to a third key. Repeating a successful rotation returns True.
         """
 
     async def release(self, user_id: str) -> bool:
-        """End the binding by the operator's word; tell whether there was one."""
+        """End the binding, for the operator; return whether there was one."""
 
     async def check(self) -> None:
-        """Return when the directory can be read and written; raise `DirectoryUnavailable` with the reason if not."""
+        """Return when the directory can be read and written. Raise `DirectoryUnavailable` with the reason if not."""
 
     async def close(self) -> None:
-        """DirectoryAnswer the calls that were made, let go of what is open. Calls made afterwards are refused."""
+        """Answer the calls that were made, then close what is open. Later calls are refused."""
 
 
 async def answer(directory: Directory, question: Question) -> DirectoryAnswer:
-    """Put a hub's question to a directory."""
+    """Put a question of the hub to a directory."""
     match question:
         case ClaimBinding():
             return await directory.claim(question.user_id, question.public_key)

@@ -1,4 +1,4 @@
-"""A directory that lives as long as the process: for tests, and for servers whose names need not outlive them."""
+"""A directory that lives as long as the process: for tests, and for servers whose names need not survive a restart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from aldis.backends.base import DirectoryUnavailable
 
 
 class MemoryDirectory:
-    """Bindings in a dictionary; see `base.Directory` for what each call promises."""
+    """Bindings in a dictionary; see `base.Directory` for each call."""
 
     def __init__(self) -> None:
         self._keys: dict[str, bytes] = {}

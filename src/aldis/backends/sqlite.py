@@ -1,17 +1,17 @@
-"""The directory in one SQLite file: what a server of its own needs, with nothing to install.
+"""The directory in one SQLite file, for a single server without other software.
 
 Rules:
 
-* One thread owns the database; the event loop never touches the disk. The thread takes all calls that wait, answers
-  what can be answered by reading, and puts the rest into one transaction: one sync of the disk binds as many names as
-  have come meanwhile, so registrations per second are not limited by syncs per second.
-* A call is answered after the commit that holds it (WAL with `synchronous=FULL`: after the sync), so what a client was
-  told survives `kill -9` and a power cut.
-* A binding is never invented: a file that has gone is an error, not an empty directory in which names are free again.
-* A fault fails the calls that met it and no others. Reading goes on while writing cannot (disk full, file locked), and
-  the next call tries again.
+* One thread owns the database, and the event loop never touches the disk. The thread takes all waiting calls, answers
+  those that need only reading, and puts the rest into one transaction. One disk sync then binds all names that have
+  come meanwhile, so the rate of syncs does not limit the rate of registrations.
+* A call is answered after its commit (WAL with `synchronous=FULL`: after the sync). So an answer to a client survives
+  `kill -9` and a power cut.
+* A binding is never invented: a missing file is an error, not an empty directory in which all names are free again.
+* A fault fails only the calls that met it. Reading works while writing cannot (disk full, file locked), and the next
+  call tries again.
 
-Several processes may use one file. The only cache is SQLite's own, which notices what other processes write.
+Several processes may use one file. The only cache is SQLite's own, which notices writes of other processes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from aldis.backends.base import KEY_BYTES, DirectoryUnavailable
 from aldis.errors import InvalidAddress
 
 FILE_NAME: Final = "names.sqlite3"
-# A process that holds the lock for longer is stuck, or is a person at a prompt; clients time out soon after.
+# Seconds. A process that holds the lock for longer is stuck, or is a person at a prompt; clients time out soon after.
 PATIENCE: Final = 5.0
-# Calls in one transaction: bounds how long the first of them waits for the last.
+# Calls in one transaction. This limits how long the first of them waits for the last.
 MAX_BATCH: Final = 1000
-# Kibibytes of pages that SQLite keeps: the bound of the read cache, about 100,000 names.
+# Kibibytes of pages that SQLite keeps: the size of the read cache, about 100,000 names.
 CACHE_KIB: Final = 8192
-# "ALDI": tells this file from other SQLite files (PRAGMA application_id).
+# "ALDI": marks our SQLite files (PRAGMA application_id).
 APPLICATION_ID: Final = 0x414C4449
 SCHEMA_VERSION: Final = 1
 
@@ -45,7 +45,7 @@ CREATE TABLE names (
     public_key BLOB NOT NULL CHECK (length(public_key) = {KEY_BYTES})
 ) WITHOUT ROWID
 """
-# One row that `check` writes after a failed write, to see whether the disk takes it now.
+# A row that `check` writes after a failed write, to see whether the disk accepts writes again.
 _PROBE_SCHEMA: Final = "CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), written INTEGER NOT NULL)"
 _PROBE: Final = "INSERT INTO probe VALUES (1, 1) ON CONFLICT DO UPDATE SET written = written + 1"
 _SELECT: Final = "SELECT public_key FROM names WHERE user_id = ?"
@@ -62,22 +62,22 @@ _WORDS: Final = {
     _CANTOPEN: "cannot be opened: it is missing, or this user may not read and write it",
     _NOTADB: "is not a directory of names, or is damaged: restore it from a copy, or move it away",
 }
-# Faults of the file as a whole, after which the open database is as good as before. To open it anew would need room
-# on the disk, so it is worth keeping.
+# Faults of the whole file, after which the open database still works. Keep it open, because opening it again would need
+# space on the disk.
 _OF_ALL: Final = (_BUSY, _LOCKED, _FULL, _IOERR)
 
 _Settled: TypeAlias = "tuple[_Call, object, Exception | None]"
 
 
 class _NeedsWriting:
-    """What reading gives when it cannot settle a call."""
+    """The result of reading when the call also needs a write."""
 
 
 _NEEDS_WRITING: Final = _NeedsWriting()
 
 
 class _Call:
-    """One call on its way through the thread: `read` settles it or leaves it to `write`."""
+    """One call on its way through the thread: `read` answers it, or leaves it to `write`."""
 
     __slots__ = ("future", "read", "write")
 
@@ -98,7 +98,7 @@ def _select(database: sqlite3.Connection, user_id: str) -> bytes | None:
 
 
 def _check_text(user_id: str) -> None:
-    # SQLite keeps UTF-8, which has no lone surrogates: such a text must not fail the calls that share its transaction.
+    # SQLite keeps UTF-8, which has no lone surrogates. Such a text must not fail the other calls in its transaction.
     try:
         user_id.encode()
     except UnicodeEncodeError:
@@ -106,7 +106,7 @@ def _check_text(user_id: str) -> None:
 
 
 class SqliteDirectory:
-    """Bindings in a SQLite file; see `base.Directory` for what each call promises. Made by `open`."""
+    """Bindings in a SQLite file; see `base.Directory` for each call. Call `open` to make one."""
 
     def __init__(self, path: Path, patience: float) -> None:
         self._path = path
@@ -115,18 +115,18 @@ class SqliteDirectory:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._closed = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        # Of the thread:
+        # Used by the thread only:
         self._database: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._write_failed = False
-        # A daemon, so that a program that forgets to close can end; nothing is lost, as only commits are answered.
+        # A daemon thread, so that a program that forgets to close can end. Nothing is lost: answers follow commits.
         self._thread = threading.Thread(target=self._run, name="aldis-directory", daemon=True)
 
     @classmethod
     async def open(cls, path: Path | str, *, patience: float = PATIENCE) -> SqliteDirectory:
-        """Open the file at `path`, or make it, with its folder; raises `DirectoryUnavailable` when that fails.
+        """Open the file at `path`, or make it and its folder. Raises `DirectoryUnavailable` when that fails.
 
-        `patience` is how long, in seconds, to wait for another process that holds the file's lock.
+        `patience` is how many seconds to wait for another process that holds the file's lock.
         """
         directory = cls(Path(path), patience)
         directory._thread.start()
@@ -137,7 +137,7 @@ class SqliteDirectory:
             raise
         return directory
 
-    # --- calls, on the event loop ----------------------------------------------------------------------------------
+    # --- on the event loop -----------------------------------------------------------------------------------------
 
     async def claim(self, user_id: str, public_key: bytes) -> bytes:
         _check_text(user_id)
@@ -188,7 +188,7 @@ class SqliteDirectory:
     async def check(self) -> None:
         def read(database: sqlite3.Connection) -> _NeedsWriting:
             _select(database, "")
-            return _NEEDS_WRITING  # for the write lock
+            return _NEEDS_WRITING  # to take the write lock
 
         def write(database: sqlite3.Connection) -> None:
             if self._write_failed:
@@ -216,13 +216,13 @@ class SqliteDirectory:
     def _deliver(outcomes: list[_Settled]) -> None:
         for call, result, error in outcomes:
             if call.future.done():
-                continue  # whoever asked was cancelled
+                continue  # the caller was cancelled
             if error is None:
                 call.future.set_result(result)
             else:
                 call.future.set_exception(error)
 
-    # --- the thread ------------------------------------------------------------------------------------------------
+    # --- on the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
@@ -233,7 +233,7 @@ class SqliteDirectory:
             self._loop.call_soon_threadsafe(self._stopped.set_result, None)
 
     def _take(self) -> list[_Call]:
-        """All calls that wait, at least one; an empty list when closed."""
+        """All waiting calls, at least one; an empty list when closed."""
         first = self._calls.get()
         if first is None:
             return []
@@ -244,7 +244,7 @@ class SqliteDirectory:
             except queue.Empty:
                 break
             if call is None:
-                self._calls.put(None)  # for the next round: what was asked before closing is answered first
+                self._calls.put(None)  # for the next round: calls from before the close are answered first
                 break
             batch.append(call)
         return batch
@@ -252,19 +252,19 @@ class SqliteDirectory:
     def _serve(self, batch: list[_Call]) -> None:
         unsettled = self._settle(batch, "BEGIN", lambda call, database: call.read(database))
         if unsettled:
-            # IMMEDIATE: a transaction that begins by reading cannot be upgraded once another process has written.
+            # IMMEDIATE: a transaction that starts with a read cannot be upgraded after a write by another process.
             self._settle(unsettled, "BEGIN IMMEDIATE", lambda call, database: call.write(database))
 
     def _settle(
         self, calls: list[_Call], begin: str, work: Callable[[_Call, sqlite3.Connection], object]
     ) -> list[_Call]:
-        """Do the work of all calls in one transaction and deliver; return those that need writing."""
+        """Run all calls in one transaction and deliver their results; return those that need a write."""
         try:
             database = self._connect()
             database.execute(begin)
             results = [work(call, database) for call in calls]
             database.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - raised in whoever made the call, and the thread lives on
+        except Exception as error:  # noqa: BLE001 - raised in the caller; the thread lives on
             return self._fail(calls, begin, work, error)
         if begin != "BEGIN":
             self._write_failed = False
@@ -279,12 +279,12 @@ class SqliteDirectory:
         work: Callable[[_Call, sqlite3.Connection], object],
         error: Exception,
     ) -> list[_Call]:
-        """Put a fault in words and deliver it, with the database left so that the next call can try again."""
+        """Put a fault into words and deliver it. The next call can try again with the database."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code not in _OF_ALL or not self._roll_back():
             self._drop()
         if len(calls) > 1 and code not in _OF_ALL and self._file is not None:
-            # It may be the fault of one of them, such as a damaged page: each on its own, then.
+            # One call may have caused the fault, for example by a damaged page: run each on its own.
             return [left for call in calls for left in self._settle([call], begin, work)]
         if begin != "BEGIN":
             self._write_failed = True
@@ -292,7 +292,7 @@ class SqliteDirectory:
         return []
 
     def _in_words(self, error: Exception, code: int) -> Exception:
-        """What the caller gets: an exception of its own, as each will have another traceback."""
+        """The exception for one caller: a new one for each, because each gets its own traceback."""
         if isinstance(error, DirectoryUnavailable):
             return DirectoryUnavailable(*error.args)
         if isinstance(error, OSError):
@@ -306,15 +306,15 @@ class SqliteDirectory:
             self._loop.call_soon_threadsafe(self._deliver, outcomes)
 
     def _connect(self) -> sqlite3.Connection:
-        """The open database; opens it when there is none, and makes the file the first time only."""
+        """The open database. Opens it if necessary, and makes the file only the first time."""
         if self._database is not None:
             if self._identity() == self._file:
                 return self._database
-            # Deleted or replaced under us: what is written there now would be gone at the next start.
+            # The file was deleted or replaced: what we write now would be lost at the next start.
             self._drop()
         if self._file is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Names are nobody else's business; SQLite gives its side files the same mode.
+            # Names are private; SQLite gives its side files the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         elif self._identity() != self._file:
             raise DirectoryUnavailable(

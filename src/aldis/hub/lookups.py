@@ -65,7 +65,7 @@ class PendingLookups:
         self._token = 0
 
     def __len__(self) -> int:
-        """The number of open questions. A question that waits in the queue of its name counts with the open one before it."""
+        """The number of open questions, without those that wait in the queue of their name."""
         return len(self._open)
 
     def token(self) -> int:

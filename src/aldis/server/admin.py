@@ -1,8 +1,8 @@
-"""The admin port, for the operator and the operator's machines; it has no password and belongs on loopback.
+"""The admin port, for the operator's tools. It has no password, so keep it on loopback.
 
-GET /healthz    200 as long as the process answers
-GET /readyz     200 when clients may be sent here, else 503 with the reason
-GET /metrics    for Prometheus
+GET /healthz    200 while the process answers
+GET /readyz     200 when the server is ready for clients, else 503 with the reason
+GET /metrics    metrics for Prometheus
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aldis.server.listener import address_error, dual_stack
 from aldis.server.metrics import CONTENT_TYPE, Metrics
 
-# Seconds that a scrape under way may take when the server stops.
+# Seconds that a running scrape may take when the server stops.
 SHUTDOWN_TIMEOUT: Final = 1.0
 
 
 def _no_bad_requests(record: logging.LogRecord) -> bool:
-    """Keep aiohttp's tracebacks of requests that are no HTTP out of the log: they are answered with 400."""
+    """Keep aiohttp's tracebacks of invalid HTTP out of the log: such requests get a 400."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class AdminSite:
-    """Serves the admin port. `ready` returns None, or why no client should be sent here."""
+    """Serves the admin port. `ready` returns None, or why the server is not ready for clients."""
 
     def __init__(self, metrics: Metrics, ready: Callable[[], Awaitable[str | None]]) -> None:
         self._metrics = metrics
@@ -35,7 +35,7 @@ class AdminSite:
         self._runner: web.AppRunner | None = None
 
     async def listen(self, host: str, port: int) -> int:
-        """Listen, and return the port; raises `ConfigError` when that is not possible."""
+        """Listen, and return the port. Raises `ConfigError` when the port cannot be opened."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)

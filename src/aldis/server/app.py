@@ -1,11 +1,12 @@
-"""A whole server: the hub, its directory, the two ports, the clock, and how all of it stops.
+"""A whole server: the hub, its directory, the two ports, the clock, and the orderly stop.
 
     async with SignalingServer(ServerConfig(port=0, data=":memory:")) as server:
         print(server.url)
         await server.serve_forever()
 
-To stop is: take no new connections, let the directory answer what was asked, tell clients when to come back and close
-(4000), read on until they have closed, then let go of the directory. All of that takes `drain_seconds` at most.
+Stopping takes `drain_seconds` at most. The server accepts no more connections, lets the directory answer the open
+questions, tells clients when to come back, closes with 4000, reads on until they have closed too, and closes the
+directory.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ from aldis.server.tuning import Tuning
 from aldis.server.turn import ConfiguredIceServers
 from aldis.server.websocket import Connections
 
-# Seconds after which a readiness probe calls the directory stuck; probes themselves give up after a few.
+# Seconds after which a readiness probe reports the directory as stuck. Probes themselves give up after a few seconds.
 READY_TIMEOUT: Final = 2.0
-# File descriptors that are not clients: the ports, the database, the admin port's connections, handshakes and replies
-# under way.
+# File descriptors that are not clients: the ports, the database, the admin port's connections, and the handshakes and
+# replies under way.
 SPARE_DESCRIPTORS: Final = 256 + Tuning().max_untaken
-# The loop, the ports and the database take about 15; with less than this there is no room for clients.
+# The loop, the ports and the database take about 15. With fewer than this, no client fits.
 FEWEST_DESCRIPTORS: Final = 64
 
 log = get_logger("aldis.server")
 
 
 class SignalingServer:
-    """One signaling server. `async with` starts and stops it; inside, `port`, `url` and `admin_port` tell where it is.
+    """One signaling server. `async with` starts and stops it. Inside, read `port`, `url` and `admin_port`.
 
     Starting raises `ConfigError` for a port, certificate or other setting that cannot be used, and
-    `DirectoryUnavailable` when the directory of names cannot be opened. `pages` replaces those of the package.
+    `DirectoryUnavailable` when the directory cannot be opened. `pages` replaces those of the package.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class SignalingServer:
         self._port = 0
         self._admin_port: int | None = None
 
-    # --- where it is ------------------------------------------------------------------------------------------------
+    # --- addresses --------------------------------------------------------------------------------------------------
 
     @property
     def port(self) -> int:
@@ -114,20 +115,20 @@ class SignalingServer:
 
     @property
     def admin_port(self) -> int | None:
-        """The admin port, or None when it is switched off."""
+        """The admin port; None when it is off."""
         return self._admin_port
 
     @property
     def url(self) -> str:
-        """The URL for clients on this machine; from elsewhere, with the machine's name in place of the address."""
+        """The URL for clients on this machine. Clients elsewhere need the machine's name in place of the address."""
         return self._url("ws")
 
     @property
     def page_url(self) -> str | None:
-        """The URL of the page for browsers on this machine, or None when there is no page."""
+        """The URL of the page for browsers on this machine; None when there is no page."""
         if self._pages is None or not self._pages.complete:
             return None
-        # By the name by which everybody calls it: for a browser it is another origin than 127.0.0.1, with other keys.
+        # Use `localhost`, as people do: for a browser, 127.0.0.1 is another origin, with other keys.
         return self._url("http").replace("http://127.0.0.1:", "http://localhost:") + "/"
 
     def _url(self, scheme: str) -> str:
@@ -138,7 +139,7 @@ class SignalingServer:
     # --- starting and stopping --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the directory and both ports, and begin to serve."""
+        """Open the directory and both ports, and start serving."""
         if self._running is not None:
             raise StateError("a server starts once")
         config = self.config
@@ -151,7 +152,8 @@ class SignalingServer:
             self._directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
             if config.admin_port is not None:
-                # Here, since it loads aiohttp, a third of what the start takes, and not every server has this port.
+                # Imported here: it loads aiohttp, which takes a third of the start time, and not every server has this
+                # port.
                 from aldis.server.admin import AdminSite
 
                 collector = ServerCollector(
@@ -188,14 +190,14 @@ class SignalingServer:
             )
 
     async def serve_forever(self) -> None:
-        """Wait until the server has been stopped by somebody else."""
+        """Wait until another task or a signal stops the server."""
         if self._running is None:
             raise StateError("the server has not been started")
         await self._stop_asked.wait()
         await self.stop()
 
     async def stop(self) -> None:
-        """Stop gracefully within `drain_seconds`; a second call waits for the first."""
+        """Stop gracefully within `drain_seconds`. A second call waits for the first."""
         if self._running is None:
             return
         self._stop_asked.set()
@@ -209,7 +211,7 @@ class SignalingServer:
         self.listener.stop_accepting()
         try:
             async with asyncio.timeout(self.config.drain_seconds):
-                # Half of the time for the directory: whoever waits for it gets a reply before a close.
+                # The directory gets half of the time, so that clients get its answers before the close.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.config.drain_seconds / 2):
                         while self.hub.pending:
@@ -244,14 +246,14 @@ class SignalingServer:
     ) -> None:
         await self.stop()
 
-    # --- what an operator may do --------------------------------------------------------------------------------------
+    # --- for the operator -------------------------------------------------------------------------------------------
 
     async def release(self, user_id: str) -> bool:
-        """End the binding of a name, whose owner has lost the key for instance; tell whether there was one.
+        """End the binding of a name, for example when its owner has lost the key. Returns whether there was one.
 
-        Connections that are registered with the name are closed (4501), and whoever registers next has it. Raises
-        `DirectoryUnavailable`. A release in the directory's file by another process is not noticed by this server
-        before somebody asks for the name.
+        Connections that are registered with the name are closed (4501), and the next client that registers the name
+        gets it. Raises `DirectoryUnavailable`. If another process releases a name in the directory's file, this server
+        learns of it when a client next asks for the name.
         """
         if self._running is None:
             raise StateError("the server has not been started")
@@ -271,10 +273,10 @@ class SignalingServer:
             raise DirectoryUnavailable("the directory could not release the name now")
         return outcome
 
-    # --- at work ----------------------------------------------------------------------------------------------------
+    # --- internal ---------------------------------------------------------------------------------------------------
 
     async def ready(self) -> str | None:
-        """None when clients may be sent here, or the reason why not."""
+        """Whether clients may be sent here: None, or the reason against it."""
         if self._stop_asked.is_set():
             return "it is stopping"
         try:
@@ -293,7 +295,7 @@ class SignalingServer:
             try:
                 self.hub.tick(now)
                 self.connections.tick(now)
-            except Exception as error:  # noqa: BLE001 - a bug: it is logged, and must not end all time-outs
+            except Exception as error:  # noqa: BLE001 - a bug: it is logged, and must not stop the time-outs
                 self.faults(error)
 
     def _ask(self, question: Question) -> None:
@@ -306,13 +308,13 @@ class SignalingServer:
         began = monotonic()
         try:
             found = await answer(self._opened(), question)
-        except Exception as error:  # noqa: BLE001 - what is no DirectoryUnavailable is a bug, and logged as one
+        except Exception as error:  # noqa: BLE001 - anything but DirectoryUnavailable is a bug, and logged as one
             self._directory_failed(error)
             self._directory_stats.failures[kind] += 1
             bring: Callable[[float], None] = partial(self.hub.failed, question)
         else:
             self._directory_stats.seconds[kind].observe(monotonic() - began)
-            if self._directory_failing and kind != "find":  # reading may go on while writing fails
+            if self._directory_failing and kind != "find":  # reading may work while writing fails
                 self._directory_failing = False
                 log.info("the directory of names answers again")
             bring = partial(self.hub.answered, question, found)
@@ -345,10 +347,10 @@ def run(
     *,
     tuning: Tuning | None = None,
 ) -> int:
-    """Run a server in this process until SIGINT or SIGTERM; a second signal ends it at once. Returns an exit code.
+    """Run a server in this process until SIGINT or SIGTERM. A second signal ends it at once. Returns an exit code.
 
-    `started` is called once the server takes connections. Raises what starting raises (`ConfigError`,
-    `DirectoryUnavailable`). Logs to stderr as configured.
+    `started` is called when the server accepts connections. Raises `ConfigError` and `DirectoryUnavailable` like
+    `SignalingServer.start`. Logs to stderr as configured.
     """
     configure(config.log_format, config.log_level)
     for warning in config.warnings:
@@ -366,7 +368,7 @@ async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None
         if asked.is_set():
             log.warning("stopped at once", signal=number.name)
             sys.stderr.flush()
-            # Nothing is lost by it: what clients were told is on the disk.
+            # Nothing is lost: everything that clients were told is on the disk.
             os._exit(128 + number)
         log.info("asked to stop; once more to stop at once", signal=number.name)
         asked.set()
@@ -385,14 +387,14 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
-        return None  # Windows has none
+        return None  # Windows has no limit
     return uvloop.Loop
 
 
 def _raise_descriptor_limit(config: ServerConfig) -> None:
-    """Take as many file descriptors as this user may have; say so when they are fewer than the connections.
+    """Raise the limit of file descriptors as far as this user may; warn when it is below the number of connections.
 
-    Raises `ConfigError` when they are too few to serve anybody.
+    Raises `ConfigError` when there are too few for any client.
     """
     try:
         import resource

@@ -1,10 +1,10 @@
-"""The settings of a server: what they are, what they may be, and where they come from.
+"""The settings of a server: their names, their valid values, and their sources.
 
-Flags win over environment variables (`ALDIS_PORT`), those over the TOML file, that over the defaults. A value that
-cannot be used is an error that names the setting, where it came from and what is expected; so is an unknown key in the
-file. An unknown `ALDIS_` variable is only a warning, since it may be meant for something else.
+Flags win over environment variables (`ALDIS_PORT`), these over the TOML file, and the file over the defaults. A value
+that cannot be used is an error that names the setting, its source and the expected value. An unknown key in the file is
+an error too. An unknown `ALDIS_` variable is only a warning, because another program may use it.
 
-This module reads one file, when it is told to; it opens no port and makes no directory.
+This module reads only the file that it is given. It opens no port and makes no directory.
 """
 
 # ruff: noqa: RUF009 - `_setting` makes a dataclass field
@@ -27,9 +27,9 @@ from aldis.settings import check_path
 
 MEMORY: Final = ":memory:"
 PREFIX: Final = "ALDIS_"
-# Variables of the other commands, and where the file is: not settings of a server, and no reason for a warning.
+# Variables of other commands, and the path of the file: they are no settings of a server, and cause no warning.
 _NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG"})
-# Of RFC 3986 section 3.3 what nobody has to quote.
+# The characters of RFC 3986 section 3.3 that never need quotes in a shell.
 _PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?")
 _WORDS: Final = {
     "true": True,
@@ -46,10 +46,10 @@ T = TypeVar("T")
 
 
 class _Expected(Exception):
-    """A value is not what it should be."""
+    """A value is not valid; the text says what is expected."""
 
 
-# --- readers: a text from outside or a Python value, to the value of the setting ------------------------------------
+# --- readers: from an outside text or a Python value to the value of the setting -----------------------------------
 
 
 def _choice(*words: str) -> Callable[[object], str]:
@@ -109,7 +109,7 @@ def _secret(value: object) -> str:
 def _utf8(text: str) -> str:
     try:
         text = decoded(text)
-        text.encode()  # a lone surrogate, which `decoded` leaves alone
+        text.encode()  # a lone surrogate, which `decoded` does not change
     except ValueError:
         raise _Expected("a text in UTF-8") from None
     return text
@@ -225,9 +225,9 @@ def _setting(default: T, read: Callable[[object], object], text: str, *, secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """All settings of one server. Values are checked here too: a `ConfigError` names the first that cannot be used.
+    """All settings of one server. The constructor checks them: a `ConfigError` names the first invalid one.
 
-    `help_of(name)` says in a line what each is for. Times are in seconds, sizes in bytes.
+    `help_of(name)` describes a setting in one line. Times are in seconds, sizes in bytes.
     """
 
     host: str = _setting(
@@ -281,7 +281,8 @@ class ServerConfig:
     max_connections: int = _setting(
         10_000, _integer(1, 10_000_000), "Connections beyond this number are refused with 503."
     )
-    # With the sender's address it goes to another client, of which ours take 1 MiB; as much may wait for a slow one.
+    # With the sender's address, a message goes to another client. Ours accept 1 MiB, and 1 MiB may wait for a slow
+    # client.
     max_message_bytes: int = _setting(
         64 * 1024, _integer(1024, 512 * 1024, " bytes"), "The largest message that a client may send."
     )
@@ -289,7 +290,7 @@ class ServerConfig:
         30.0, _seconds(0, 3600), "How long a client that lost its connection stays online, to come back."
     )
     ping_interval: float = _setting(20.0, _seconds(1, 3600), "How long a client may be silent before it is pinged.")
-    # Docker kills a container 10 s after it asked it to stop.
+    # Docker kills a container 10 s after it has asked it to stop.
     drain_seconds: float = _setting(8.0, _seconds(0, 3600), "How long a graceful stop may take.")
     tls_cert: Path | None = _setting(None, _file, "The certificate chain (PEM), to serve wss:// without a proxy.")
     tls_key: Path | None = _setting(None, _file, "The private key of the certificate (PEM).")
@@ -299,7 +300,7 @@ class ServerConfig:
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", _choice("debug", "info", "warning", "error"), "The least severe lines to log."
     )
-    # What `load_config` found worth saying, and was no error.
+    # Warnings that `load_config` found.
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -317,7 +318,7 @@ class ServerConfig:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two listening addresses cannot have the same port, as far as that is known without asking anybody."""
+    """Whether two listening addresses cannot use the same port, as far as the texts tell."""
     one, other = ("127.0.0.1" if host == "localhost" else host for host in (one, other))
     return one == other or any(host in ("0.0.0.0", "::", "*") for host in (one, other))  # noqa: S104
 
@@ -326,11 +327,11 @@ READERS: Final[dict[str, Callable[[object], Any]]] = {
     setting.name: setting.metadata["read"] for setting in fields(ServerConfig) if "read" in setting.metadata
 }
 SETTINGS: Final = tuple(READERS)
-"""The names of all settings, in the order of their documentation."""
+"""The names of all settings, in the order of the documentation."""
 
 
 def help_of(name: str) -> str:
-    """What a setting is for, in one line."""
+    """The purpose of a setting, in one line."""
     return next(str(setting.metadata["help"]) for setting in fields(ServerConfig) if setting.name == name)
 
 
@@ -343,7 +344,7 @@ def _read(name: str, read: Callable[[object], Any], value: object, source: str) 
 
 
 def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> ServerConfig:
-    """Put the settings together: flags over environment over the file over the defaults.
+    """Build the settings: flags over environment over file over defaults.
 
     `flags` holds settings by name (`admin_port`), None where the flag was not given. Raises `ConfigError`.
     """

@@ -1,8 +1,8 @@
-"""Logging: one line an event, on stderr, for a person (`console`) or a machine (`json`).
+"""Logging: one line for each event, on stderr, for a person (`console`) or a machine (`json`).
 
-Rules: modules log through `get_logger`, which hands on to the standard library's `logging`, so that a program that
-uses the server as a library gets its lines like any other's. Only the command line calls `configure`. What comes from
-outside cannot begin a new line or steer a terminal. What a client can cause at will is `debug` or throttled.
+Rules: modules log through `get_logger`, which uses the standard library's `logging`. So a program that uses the server
+as a library gets its log lines like any others. Only the command line calls `configure`. Text from outside cannot start
+a new line or control a terminal. Events that a client can cause at will are `debug` or throttled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 Log: TypeAlias = structlog.stdlib.BoundLogger
 
-# Tracebacks of faults of ours: the first tells what is wrong, and a client may know how to cause a thousand.
+# Tracebacks of our own faults: the first one is enough, and a client may be able to cause a thousand.
 FAULTS_PER_SECOND: Final = 1
 
 
@@ -34,7 +34,7 @@ def get_logger(name: str) -> Log:
 
 
 def escape_values(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Write control characters of all texts as escapes, so that a value is never more than a value."""
+    """Escape control characters in all texts, so that a value cannot look like anything else."""
     return {key: _escape(value) for key, value in event.items()}
 
 
@@ -45,10 +45,10 @@ def _escape(value: object) -> object:
 
 
 def configure(log_format: Literal["console", "json"], level: str) -> None:
-    """Send all logging of this process to stderr: `level` and above, one line each. For programs, not for libraries."""
+    """Send all logging of this process to stderr, one line each, from `level` up. For programs, not for libraries."""
     tail: list[Processor]
     if log_format == "json":
-        # Without the values of local variables: secrets and what users say to each other are among them.
+        # Without local variables, because they include secrets and what users say to each other.
         traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         tail = [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
     else:
@@ -76,7 +76,7 @@ def configure(log_format: Literal["console", "json"], level: str) -> None:
 
 
 class Throttle:
-    """Lets one event pass in `seconds`, and counts those that it has not let pass."""
+    """Lets one event pass in `seconds`, and counts the others."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
         self._seconds = seconds
@@ -85,7 +85,7 @@ class Throttle:
         self._stopped = 0
 
     def pass_now(self) -> int | None:
-        """How many were stopped since the last that has passed; None when this one may not pass."""
+        """The number of events dropped since the last one that passed; None when this one must not pass."""
         now = self._clock()
         if now < self._next:
             self._stopped += 1
@@ -96,7 +96,7 @@ class Throttle:
 
 
 class FaultLog:
-    """Logs unexpected exceptions with their traceback, at most `FAULTS_PER_SECOND`; counts them all."""
+    """Logs unexpected exceptions with their traceback, at most `FAULTS_PER_SECOND`, and counts all of them."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = monotonic) -> None:
         self._log = log
@@ -104,7 +104,7 @@ class FaultLog:
         self.count = 0
 
     def __call__(self, error: BaseException) -> None:
-        """Log and count one exception: a bug, here or in what we stand on."""
+        """Log and count one exception, which is a bug of ours or of a library."""
         self.count += 1
         unlogged = self._throttle.pass_now()
         if unlogged is not None:

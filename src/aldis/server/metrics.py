@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, read from plain counters when they are asked for and at no other time.
+"""Metrics for Prometheus, read from plain counters at each scrape.
 
-Label values come from the protocol and from this code, never from a client. The names are part of the interface: alert
-rules and dashboards stand on them.
+Label values come from the protocol and from this code, never from a client. The metric names are part of the interface:
+alert rules and dashboards depend on them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from aldis.hub.hub import Hub
 from aldis.hub.stats import Histogram
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-# Seconds. Reading takes tens of microseconds, a sync of a disk milliseconds, and a lock at most sqlite.PATIENCE.
+# Seconds. A read takes tens of microseconds, a disk sync milliseconds, and a lock at most sqlite.PATIENCE.
 _DIRECTORY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 _QUESTIONS: Final = ("claim", "find", "rotate", "release")
 
 
 class DirectoryStats:
-    """How long the directory takes to answer, and how often it fails, by kind of question."""
+    """How long the directory takes to answer, and how often it fails, by the kind of question."""
 
     def __init__(self) -> None:
         self.seconds = {question: Histogram(_DIRECTORY_BUCKETS) for question in _QUESTIONS}
@@ -33,7 +33,7 @@ class DirectoryStats:
 
 
 class ServerCollector(Collector):
-    """Everything that is counted in one server; the arguments are where it is counted."""
+    """Collects all counters of one server. The arguments are the objects that hold them."""
 
     def __init__(
         self,
@@ -134,10 +134,10 @@ def _histogram(name: str, text: str, labels: list[str], series: Mapping[tuple[st
 
 
 class Metrics:
-    """The metrics page of one server, with those of its process."""
+    """The metrics page of one server, with the metrics of its process."""
 
     def __init__(self, collector: Collector) -> None:
-        # A registry of its own: several servers may live in one process.
+        # A separate registry, because several servers may run in one process.
         self._registry = CollectorRegistry()
         self._registry.register(collector)
         ProcessCollector(registry=self._registry)

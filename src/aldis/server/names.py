@@ -1,17 +1,18 @@
-"""Which host names are this server's own, so that a proof made for another server is worth nothing here.
+"""The host names of this server, so that a proof made for another server is worthless here.
 
-A client signs the host that it has dialled, and says in `Host` which one that is. Another server that passes our
-challenge on to a client of its own has to send us its own name in `Host`, or the signature does not fit. So this server
-accepts a host only if it knows by itself that the name is its own. It never believes `X-Forwarded-Host` or `Forwarded`.
+A client signs the host that it has dialled, and names that host in `Host`. If another server passes our challenge on to
+one of its clients, that client signs the name of the other server. So this server accepts a host only if it knows by
+itself that the name is its own. It never trusts `X-Forwarded-Host` or `Forwarded`.
 
-* With names in the settings, those and no others.
-* Without: the literal address at which the connection has arrived; `localhost`, names under it and the unspecified
-  address (0.0.0.0), which all mean "this machine" to a client, when that is a loopback address; the names and addresses
-  in the server's certificate. The port is part of the name and has to be the one at which the connection has arrived,
-  because another port of the same machine may be somebody else's.
+* If the settings have names: these, and no others.
+* Otherwise: the literal address at which the connection arrived; if that is a loopback address, also `localhost`, names
+  under it and the unspecified addresses (0.0.0.0, ::), because clients use them for "this machine"; and the names and
+  addresses in the server's certificate. The port is part of the name. It has to be the port at which the connection
+  arrived, because another port of the machine may belong to another program.
 
-With names in the settings, a `Host` that has the address of arrival stands for the first of the names: proxies that do
-not pass `Host` on write there what they dial. This lets no other name in; the proof has to fit the first name.
+If the settings have names, a `Host` with the address of arrival stands for the first of them: a proxy that does not
+pass `Host` on writes the address there that it dials. This admits no other name, because the proof has to fit the first
+name.
 
 Pure: it knows no socket and no file.
 """
@@ -27,13 +28,13 @@ from typing import Final
 
 from aldis.protocol import hosts
 
-# RFC 1035 section 2.3.4: a host name has at most 255 octets; with brackets and a port.
+# RFC 1035 section 2.3.4: a host name has at most 255 octets; here with brackets and a port.
 MAX_HOST: Final = 263
-# RFC 3986 section 3.2.2, of which only what DNS names and addresses consist of; no user name, no empty port.
+# The part of RFC 3986 section 3.2.2 that DNS names and addresses need: no user name, no empty port.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*)(?::([1-9][0-9]{0,4}))?")
 _MAX_PORT: Final = 65535
 _PORT_DIGITS: Final = 5
-# Also those of browser extensions and apps, which have schemes of their own. No path, no user name.
+# Also the origins of browser extensions and apps, which have their own schemes. No path, no user name.
 _ORIGIN: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s/?#@]+)")
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
 _HTTP: Final = 80
@@ -42,7 +43,7 @@ _HTTPS: Final = 443
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """The server's own end of a connection, as `getsockname` tells it."""
+    """The server's end of a connection, from `getsockname`."""
 
     address: str
     port: int
@@ -50,7 +51,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host that can be dialled. `text` is all of it in lower case, `name` without the port and a final dot."""
+    """A host that can be dialled. `text` is the whole in lower case, `name` is without the port and a final dot."""
 
     text: str
     name: str
@@ -58,7 +59,7 @@ class Host:
 
 
 def read_host(text: str) -> Host | None:
-    """Read the value of a `Host` header; None when it cannot be one. The name has to be in ASCII (A-labels)."""
+    """Read the value of a `Host` header; None when it is not valid. The name has to be ASCII (A-labels)."""
     lower = text.lower()
     found = _HOST.fullmatch(lower) if len(text) <= MAX_HOST and text.isascii() else None
     if found is None:
@@ -72,9 +73,9 @@ def read_host(text: str) -> Host | None:
 
 
 def read_name(text: str) -> str | None:
-    """Read a name from the settings: `host` or `host:port`, as a client sends it; None when it cannot be one.
+    """Read a name from the settings: `host` or `host:port`, as a client sends it; None when it is not valid.
 
-    A name beyond ASCII becomes A-labels, the default ports of both schemes go: clients leave them out.
+    A name beyond ASCII becomes A-labels. Default ports of both schemes are removed, because clients leave them out.
     """
     name, colon, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "")
     try:
@@ -86,8 +87,8 @@ def read_name(text: str) -> str | None:
 
 
 def read_origin(text: str) -> str | None:
-    """Read an origin from the settings, into the spelling in which browsers send it (RFC 6454 section 6.2): lower case,
-    A-labels, without the scheme's own port; `null` stays. None when it cannot be one."""
+    """Read an origin from the settings, as browsers write it (RFC 6454 section 6.2): lower case, A-labels, without the
+    scheme's default port. `null` stays. None when it is not valid."""
     if text.lower() == "null":
         return "null"
     found = _ORIGIN.fullmatch(text)
@@ -111,7 +112,7 @@ def _without_default_port(host: Host) -> str:
 
 
 class ServerNames:
-    """The names of one server: `configured` as `read_name` gives them; `secure` tells whether its port speaks TLS."""
+    """The names of one server: `configured` come from `read_name`; `secure` says whether its port speaks TLS."""
 
     def __init__(self, configured: tuple[str, ...] = (), *, secure: bool = False) -> None:
         self._configured = configured
@@ -120,21 +121,21 @@ class ServerNames:
         self._default_port = _HTTPS if secure else _HTTP
 
     def certify(self, names: Iterable[str]) -> None:
-        """Take the names and addresses in the certificate that is in use from now on, in place of earlier ones."""
+        """Use the names and addresses of a new certificate, in place of the earlier ones."""
         names = tuple(names)
         self._certified = frozenset(name.lower().removesuffix(".") for name in names)
         self._addresses = frozenset(address for name in names if (address := _address(name)) is not None)
 
     def own(self, host: Host, arrival: Arrival) -> str | None:
-        """What a proof has to name when a client has dialled `host`; None when that is not this server."""
+        """The host that a proof has to name when a client has dialled `host`; None when that is another server."""
         if self._configured:
             plain = _without_default_port(host)
             if plain in self._configured:
-                # As the client has written it, but for a port that only a proxy writes.
+                # As the client has written it, without a port that only a proxy adds.
                 return host.text if host.port not in (_HTTP, _HTTPS) else plain
             return self._configured[0] if self._is_arrival(host, arrival) else None
         if self._is_arrival(host, arrival) or (self._port_fits(host, arrival) and self._is_certified(host.name)):
-            # The scheme's own port is left out by clients, whatever a proxy adds.
+            # Clients leave the scheme's default port out, even if a proxy adds it.
             return host.text if host.port != self._default_port else host.text.rpartition(":")[0]
         return None
 
@@ -149,20 +150,20 @@ class ServerNames:
             return False
         if host.name == "localhost" or host.name.endswith(".localhost"):  # RFC 6761 section 6.3
             return arrived.is_loopback
-        # Systems dial themselves when they are told to dial 0.0.0.0 or ::, as people do who gave that to `--host`.
+        # A system that dials 0.0.0.0 or :: reaches itself. People do that after `--host 0.0.0.0`.
         return dialled == arrived or (dialled is not None and dialled.is_unspecified and arrived.is_loopback)
 
     def _is_certified(self, name: str) -> bool:
         address = _address(name)
         if address is not None:
             return address in self._addresses
-        # RFC 9525 section 6.3: a wildcard is the whole first label, and stands for one.
+        # RFC 9525 section 6.3: a wildcard is the whole first label, and matches exactly one label.
         return name in self._certified or f"*.{name.partition('.')[2]}" in self._certified
 
 
 @lru_cache(maxsize=1024)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address, without brackets and scope. One that is mapped to IPv6 is IPv4 (RFC 4291 section 2.5.5.2)."""
+    """An address without brackets and scope. An IPv4-mapped IPv6 address counts as IPv4 (RFC 4291 section 2.5.5.2)."""
     try:
         address = ip_address(text.removeprefix("[").removesuffix("]").partition("%")[0])
     except ValueError:

@@ -1,23 +1,23 @@
-"""The page that the server shows at `/`, and the browser SDK: the files of the package's folder `web`, as replies.
+"""The page at `/` and the browser SDK: the files of the package's folder `web`, as HTTP replies.
 
     GET /             index.html
-    GET /assets/NAME  what the page loads
-    GET /aldis.js     the browser SDK, for pages of other origins too
-    GET /sdk/NAME     what the SDK loads
-    GET /src/         the names of the sources of all that, for people
-    GET /src/NAME     such a source
+    GET /assets/NAME  the files of the page
+    GET /aldis.js     the browser SDK, also for pages of other origins
+    GET /sdk/NAME     the files of the SDK
+    GET /src/         a list of all sources, for people
+    GET /src/NAME     one source
 
-`sdk/tools/build.js` makes all but the sources. Names in `assets` and `sdk` contain a hash of the content.
+`sdk/tools/build.js` makes everything except the sources. Names in `assets` and `sdk` contain a hash of the content.
 
 Rules of this module:
 
-* All files are read once, when the server starts. A request is a look-up of its exact path in a table: it touches no
-  file, and no path leads anywhere else. A file is compressed when it is first asked for.
+* The server reads all files once, when it starts. A request looks its exact path up in a table. It touches no file, so
+  no path leads outside. A file is compressed at its first request.
 * Browsers keep a file with a hash in its name, and do not ask for it again. They ask for every other file each time
-  they use it (`no-cache` with an `ETag`). So a new version of the server is a new version of the page, all of it.
-* The page may do what it needs and nothing more (`_PAGE`). Pages of other origins may import the SDK alone.
+  they use it (`no-cache` with an `ETag`). So a new version of the server always brings the whole new page.
+* The page may do what it needs and nothing more (`_PAGE`). Pages of other origins may only import the SDK.
 
-It knows no socket, and not what is a WebSocket's request.
+It does not know sockets, and does not decide whether a request is for a WebSocket.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from urllib.parse import quote
 from aldis.server.http import Headers, HttpReply, plain, tokens
 
 INDEX: Final = "index.html"
-# What pages of other origins may import; CORS lets them read it.
+# Files that pages of other origins may import; CORS lets these pages read them.
 SHARED: Final = "aldis.js"
 SHARED_FOLDER: Final = "sdk/"
-# Browsers ask for this beside a page that names no icon; without it their console shows a 404.
+# Browsers request this for a page that names no icon; without it, their console shows a 404.
 FAVICON: Final = "favicon.ico"
 _ICON: Final = "src/page/icon.svg"
 _SOURCES: Final = "src/"
 # Names in these folders contain a hash of the content.
 _HASHED: Final = ("assets/", SHARED_FOLDER)
-# No file of another kind is served.
+# Files of other kinds are not served.
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -59,9 +59,9 @@ _TYPES: Final = {
     "webp": "image/webp",
     "woff2": "font/woff2",
 }
-# Level 9 makes scripts smaller by 0.1 % and takes three times as long for source maps, which holds up everybody else.
+# Level 9 makes scripts smaller by 0.1 %, and takes three times as long for source maps, while other clients wait.
 _LEVEL: Final = 6
-# Compressed already.
+# These are compressed already.
 _PACKED_TYPES: Final = frozenset({"png", "webp", "woff2"})
 # `'self'` covers the WebSocket of the same origin (CSP 3 section 6.7.2.8) in all browsers that have what the page needs
 # (Ed25519 in WebCrypto): Chrome since 71, Safari since 16.
@@ -70,7 +70,7 @@ _POLICY: Final = (
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'"
 )
-# There is no Strict-Transport-Security: it would speak for everything else on this host name, which is not ours to do.
+# There is no Strict-Transport-Security: it would bind everything else on this host name, which is not ours.
 _ALL: Final = (
     ("Vary", "Accept-Encoding"),
     ("Content-Security-Policy", _POLICY),
@@ -86,8 +86,8 @@ _PAGE: Final = (
         "camera=(self), microphone=(self), display-capture=(self), geolocation=(), midi=(), payment=(), usb=()",
     ),
 )
-# Asked for again each time it is used; and for a year (RFC 9111 section 1.2.2) not even when a page is reloaded
-# (RFC 8246).
+# A browser revalidates the first at each use. It keeps the second for a year (RFC 9111 section 1.2.2), even when a page
+# is reloaded (RFC 8246).
 _CHANGING: Final = ("Cache-Control", "no-cache")
 _LASTING: Final = ("Cache-Control", "max-age=31536000, immutable")
 _SHARED: Final = (*_ALL, ("Access-Control-Allow-Origin", "*"), ("Cross-Origin-Resource-Policy", "cross-origin"))
@@ -100,7 +100,7 @@ _MISSING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A file in one content coding. `headers` go with 200 and `validated` with 304 (RFC 9110 section 15.4.5)."""
+    """A file in one content coding. `headers` go with a 200, `validated` with a 304 (RFC 9110 section 15.4.5)."""
 
     body: bytes
     tag: str
@@ -109,7 +109,7 @@ class _Form:
 
     @classmethod
     def of(cls, body: bytes, kind: str, common: tuple[tuple[str, str], ...], coding: str = "") -> _Form:
-        # A strong validator names these very bytes (RFC 9110 section 8.8.1), so each coding has its own.
+        # A strong validator names exactly these bytes (RFC 9110 section 8.8.1), so each coding has its own.
         tag = f'"{sha256(body).hexdigest()[:32]}"'
         validated = (*common, ("ETag", tag))
         coded = (("Content-Encoding", coding),) if coding else ()
@@ -117,11 +117,11 @@ class _Form:
 
 
 class _File:
-    """A file in the forms in which it is served. `packed` is None when compression does not make it smaller."""
+    """A file in the forms in which it is served. `packed` is None if compression does not make it smaller."""
 
     def __init__(self, name: str, body: bytes) -> None:
         self._body = body
-        # The page's source does not work where it is; it is there to be read.
+        # The sources of the page do not run from here; they are for reading.
         is_text = name.startswith(_SOURCES) and not name.endswith((".js", ".css", ".svg"))
         self._suffix = "txt" if is_text else _suffix(name)
         caching = _LASTING if name.startswith(_HASHED) else _CHANGING
@@ -141,11 +141,11 @@ class _File:
 
 
 class Pages:
-    """The files of a folder, by the paths at which they are served."""
+    """The files of a folder, by their URL paths."""
 
     def __init__(self, folder: Traversable) -> None:
         names = dict(_read(folder))
-        # False when the installation is broken.
+        # False when the installation is incomplete.
         self.complete = INDEX in names
         if self.complete:
             names[""] = names[INDEX]
@@ -158,20 +158,20 @@ class Pages:
 
     @classmethod
     def of_package(cls) -> Pages:
-        """Those of this package."""
+        """The files of this package."""
         return cls(files("aldis") / "web")
 
     @property
     def paths(self) -> frozenset[bytes]:
-        """All paths at which there is something."""
+        """All URL paths that have a file."""
         return frozenset(self._files)
 
     def is_shared(self, path: bytes) -> bool:
-        """Whether this belongs to the SDK, which pages of other origins import."""
+        """Whether the path belongs to the SDK, which pages of other origins import."""
         return _is_shared(path.removeprefix(b"/").decode("latin-1"))
 
     def reply(self, path: bytes, headers: Headers) -> HttpReply | None:
-        """What a GET of this path gets; None when there is nothing. `path` is without its query."""
+        """The reply to a GET of this path (without its query); None when there is no such file."""
         file = self._files.get(path)
         if file is None:
             if path == b"/":
@@ -212,10 +212,10 @@ def _accepts_gzip(headers: Headers) -> bool:
         coding, _, parameter = token.partition(";")
         weights[coding.strip().lower()] = parameter.replace(" ", "").lower()
     weight = weights.get("gzip", weights.get("*"))
-    # A weight of 0 in any of its spellings (section 12.4.2) is a no.
+    # A weight of 0, in any spelling (section 12.4.2), means "not accepted".
     return weight is not None and not (weight.startswith("q=0") and weight[3:].strip(".0") == "")
 
 
 def _has(headers: Headers, tag: str) -> bool:
-    """Whether the client has this form already: the weak comparison of RFC 9110 section 13.1.2."""
+    """Whether the client has this form already, by the weak comparison of RFC 9110 section 13.1.2."""
     return any(known == "*" or known.removeprefix("W/") == tag for known in tokens(headers, "If-None-Match"))

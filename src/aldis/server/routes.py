@@ -1,4 +1,4 @@
-"""The routes of the public port: what each HTTP request gets, before anything is a WebSocket.
+"""The routes of the public port: the reply to each HTTP request, or its upgrade to a WebSocket.
 
     GET /healthz                        200, for load balancers: this process is alive
     GET / or /ws, with an upgrade       a WebSocket; /ws/ is the same
@@ -7,13 +7,14 @@
     GET in HTTP/1.0                     505 and how to set up a proxy (`server.listener` asks `is_old`)
     anything else                       404
 
-`Host` has to name this server (`server.names`), or the answer is 421. This refuses proofs for other servers, and pages
-that point their own name at this server (DNS rebinding). Two paths ignore the host: /healthz, because load balancers
-send any, and the SDK, which is public, so that a program in a browser can tell its developer what is wrong.
+`Host` has to name this server (`server.names`), or the reply is 421. This refuses proofs for other servers, and pages
+that point their own name at this server (DNS rebinding). Two kinds of path ignore the host: /healthz, because load
+balancers send any, and the SDK. The SDK is public, and has to load so that it can tell a developer what is wrong.
 
-A path may begin with several slashes: where nginx has `location /a { proxy_pass http://server/; }`, /a/b comes as //b.
+A path may begin with several slashes: with nginx's `location /a { proxy_pass http://server/; }`, /a/b comes as //b.
 
-It returns its decisions as values and knows no socket. It puts headers into the one form that picows accepts.
+This module returns its decisions as values and knows no socket. It changes headers into the only form that picows
+accepts.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from aldis.server.http import Headers, HttpReply, busy, host_of, plain, tokens
 from aldis.server.names import Arrival, Host, ServerNames
 
 WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws", b"/ws/"})
-# The outcome of a request whose host is not this server.
+# The outcome of a request for a host that is not this server.
 MISDIRECTED: Final = "misdirected"
 
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """The request becomes a WebSocket. `refusal` is a close code with which it ends at once.
+    """The request becomes a WebSocket. `refusal` is a close code, with which the WebSocket ends at once.
 
-    `host` is what registration proofs have to name; with the refusal UNKNOWN_HOST, what the client has dialled.
+    `host` is the host that registration proofs have to name. With UNKNOWN_HOST, it is the host that the client dialled.
     """
 
     dialect: Dialect
@@ -49,7 +50,7 @@ class Site(Protocol):
     """Files that clients can GET."""
 
     def reply(self, path: bytes, headers: Headers, /) -> HttpReply | None:
-        """What a GET of this path gets; None when there is nothing."""
+        """The reply to a GET of this path; None when there is no such file."""
 
     def is_shared(self, path: bytes, /) -> bool:
         """Whether pages of other origins may load this file, under any host name."""
@@ -69,7 +70,7 @@ _NOT_FOUND: Final = plain(
 
 
 def misdirected(host: Host) -> HttpReply:
-    """The refusal of a host name that is not this server's; its text tells visitors and the operator what to do."""
+    """The refusal of an unknown host name. Its text tells visitors and the operator what to do."""
     text = (
         f"This server does not go by the name {host.text}.\n"
         "\n"
@@ -86,14 +87,14 @@ def misdirected(host: Host) -> HttpReply:
 class Routes:
     """Decides on each request. `names` are the server's own host names, `origins` the allowed values of `Origin`.
 
-    `site` is what people are shown in a browser; without one, they are told that this is no place for them. `base_path`
-    is what a proxy leaves before each path, such as `/aldis`; paths without it are served as well.
+    `site` serves the page for browsers. Without it, people get a short text instead. `base_path` is what a proxy leaves
+    before each path, such as `/aldis`. Paths without it are served too.
 
-    `origins` is empty by default and then any web page may connect. That is safe here because nothing is granted by
-    cookie or address: who somebody is depends on a key that only its owner's page can use. Where it is not empty,
-    clients that are no browsers (they send no `Origin`) still get in, and a page from elsewhere is closed with 4502
-    after the upgrade, since a browser shows a page the close code and never the status of a refused handshake. For the
-    same reason a browser that takes this server for another one is closed with 4505, and other clients get 421.
+    `origins` is empty by default: then any web page may connect. That is safe, because cookies and addresses grant
+    nothing: only a key proves an identity, and only its owner's page can use the key. With `origins`, clients that send
+    no `Origin`, so are not browsers, still get in. A page of another origin is closed with 4502 after the upgrade,
+    because a browser shows a page the close code, and never the status of a refused handshake. For the same reason, a
+    browser that dialled a wrong host is closed with 4505, and other clients get 421.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Routes:
     def decide(
         self, path: bytes, headers: Headers, *, arrival: Arrival, connections: int, draining: bool
     ) -> UpgradeRequest | HttpReply:
-        """Say what becomes of a GET request, and put the headers of an upgrade into the shape that picows takes."""
+        """Decide on a GET request, and change the headers of an upgrade into the form that picows accepts."""
         path = self._without_base(path.partition(b"?")[0])
         if path == b"/healthz":
             return plain(HTTPStatus.OK, "ok\n", "healthz")
@@ -127,7 +128,7 @@ class Routes:
             return misdirected(host)
         if not path:
             if not (upgrade or self._means_upgrade(headers)):
-                # What the page loads is relative to where it is, so its address has to end with a slash.
+                # The page loads its files relative to its own path, so that path has to end with a slash.
                 location = ("Location", f"{self._base_path.decode()}/")
                 return plain(HTTPStatus.PERMANENT_REDIRECT, "It is one slash further.\n", "redirected", location)
             path = b"/"
@@ -139,7 +140,7 @@ class Routes:
             return busy("This server is going away; try again in a moment.\n", "draining")
         if self._max_connections is not None and connections >= self._max_connections:
             return busy("This server has all the connections it can take; try again in a moment.\n", "full")
-        # Firefox sends `keep-alive, Upgrade`, as RFC 9110 section 7.6.1 allows; picows compares with one word.
+        # Firefox sends `keep-alive, Upgrade`, as RFC 9110 section 7.6.1 allows; picows compares with a single word.
         headers["Connection"] = "upgrade"
         headers["Upgrade"] = "websocket"
         offered = tokens(headers, "Sec-WebSocket-Protocol")
@@ -149,7 +150,7 @@ class Routes:
         return UpgradeRequest(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)
 
     def _without_base(self, path: bytes) -> bytes:
-        """The path without the base path; empty for the base path without a slash at its end."""
+        """The path without the base path; empty for the base path without its final slash."""
         rest = path.removeprefix(self._base_path) if self._base_path else path
         if rest != path and not rest:
             return b""
@@ -171,7 +172,7 @@ class Routes:
 
     @staticmethod
     def _means_upgrade(headers: Headers) -> bool:
-        """Whether a request that cannot become a WebSocket was meant to be one, and a page would be no answer to it.
+        """Whether a request was meant as an upgrade but cannot become one, so that a page would be a wrong reply.
 
         A proxy that is not set up for WebSockets drops `Upgrade` (RFC 9110 section 7.6.1), but not the key.
         """

@@ -14,20 +14,20 @@ _MAX_FILE: Final = 1024 * 1024  # bytes; a chain of ten certificates has 20 KB
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """The context of a server: TLS 1.2 or later (RFC 8996), no client certificates.
+    """The TLS context of a server: TLS 1.2 or later (RFC 8996), without client certificates.
 
-    `certificate` holds the server's certificate and those between it and the root, in this order. Raises `ConfigError`.
+    `certificate` holds the server's certificate, then the intermediate certificates. Raises `ConfigError`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])  # a browser would try HTTP/2, in which a WebSocket is something else
+    context.set_alpn_protocols(["http/1.1"])  # browsers would try HTTP/2, where WebSockets work differently
     if b"-----BEGIN CERTIFICATE-----" not in _read("tls_cert", certificate):
         raise ConfigError("tls_cert", f"{certificate} holds no certificate in PEM form")
     text = _read("tls_key", key)
     if b"PRIVATE KEY-----" not in text:
         raise ConfigError("tls_key", f"{key} holds no private key in PEM form")
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in text or b"Proc-Type: 4,ENCRYPTED" in text:
-        # OpenSSL would ask for the password at the terminal.
+        # OpenSSL would ask for the password on the terminal.
         raise ConfigError("tls_key", f"{key} is encrypted; `openssl pkey -in {key} -out FILE` takes the password off")
     try:
         context.load_cert_chain(certificate, key)
@@ -50,9 +50,9 @@ def _read(setting: str, path: Path) -> bytes:
 
 
 def certificate_names(certificate: Path) -> tuple[str, ...]:
-    """The DNS names and addresses for which the first certificate of a file is made (RFC 5280 section 4.2.1.6).
+    """The DNS names and addresses of the first certificate in a file (RFC 5280 section 4.2.1.6).
 
-    Raises `ConfigError` when the names cannot be read. The subject's common name is none (RFC 9525 section 6.3).
+    Raises `ConfigError` when they cannot be read. The subject's common name does not count (RFC 9525 section 6.3).
     """
     try:
         leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]

@@ -1,4 +1,4 @@
-"""Numbers of the server that are no settings, because no operator has had a reason to change one. Tests do.
+"""Constants of the server that are no settings: no operator has needed to change one, but tests do.
 
 Times are in seconds.
 """
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What `SignalingServer` and its ports go by, with the reason for each value."""
+    """The constants of `SignalingServer` and its ports, with the reason for each value."""
 
-    # How often the hub is told the time: pings and time-outs need no better.
+    # How often the hub gets the time. Pings and time-outs need no finer clock.
     tick: float = 1.0
-    # How long a client may take to send its whole HTTP request, and to shake hands for TLS.
+    # How long a client may take to send its whole HTTP request, and for the TLS handshake.
     handshake_timeout: float = 10.0
     # How long a client may take to answer a close, before its connection is aborted.
     close_timeout: float = 5.0
-    # The kernel ends a connection that leaves our data unacknowledged for so long (TCP_USER_TIMEOUT, in Linux). This is
-    # for HTTP replies: the hub's pings find a dead WebSocket earlier.
+    # The kernel ends a connection whose client does not acknowledge our data for so long (TCP_USER_TIMEOUT, on Linux).
+    # This is for HTTP replies: the hub's pings find a dead WebSocket earlier.
     unacknowledged: float = 60.0
-    # Replies that wait for their clients to read them. Each holds a file descriptor, and the part that the kernel did
-    # not take. The kernel takes nearly all at once, so only an attack makes so many.
+    # Replies that wait for their clients to read them. Each holds a file descriptor and the bytes that the kernel has
+    # not taken. The kernel nearly always takes all bytes at once, so only an attack reaches this limit.
     max_untaken: int = 512

@@ -1,18 +1,18 @@
-"""WebSocket: between picows, which reads and writes frames, and the hub, which takes and gives whole messages.
+"""WebSocket connections: picows reads and writes frames, and the hub takes and gives whole messages.
 
 Rules of this module:
 
-* The hub gets whole messages of valid UTF-8 within the limit. All else ends the connection with the
-  code of RFC 6455 section 7.4.1 (1002, 1003, 1007, 1009).
-* What a client does wrong is counted and at most a debug line: no client can fill the log.
-* Each connection is one object, without a task, timer or future of its own; `tick` finds what takes too long.
-* A connection that is being closed is read on until the client has closed too (RFC 6455 section 7.1.1), because to
-  close a socket with unread data makes the kernel throw away what was sent last, the close code with it. One that takes
-  too long is aborted.
-* No exception of this module reaches picows, which would tell the client.
+* The hub gets whole messages of valid UTF-8 within the size limit. Anything else ends the connection with the code of
+  RFC 6455 section 7.4.1 (1002, 1003, 1007, 1009).
+* A client's fault is counted, and logged as `debug` at most, so that no client can fill the log.
+* Each connection is one object, without a task, timer or future of its own. `tick` finds what takes too long.
+* A closing connection is read until the client has closed too (RFC 6455 section 7.1.1). If a socket is closed with
+  unread data, the kernel throws away what was sent last, and the close code with it. A connection that takes too long
+  is aborted.
+* No exception of this module reaches picows, because picows would tell the client.
 
-What picows does by itself: unmasked frames, unknown opcodes and bad lengths (1002), frames over the limit (1009). The
-port is `server.listener`'s business.
+picows handles these by itself: unmasked frames, unknown opcodes and bad lengths (1002), frames over the limit (1009).
+`server.listener` owns the port.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
 from aldis.server.routes import UpgradeRequest
 
-# What may wait for a slow reader: a second of heavy traffic to one client, and bounded for many of them.
+# Bytes that may wait for a slow client: a second of heavy traffic, and not too much for many clients.
 MAX_UNSENT: Final = 1024 * 1024
-# A connection with so much unsent data is full, until a quarter of it is left: the hub sends it nothing that can wait.
-# So a burst of presence that a client has asked for does not count as slow reading.
+# With this many unsent bytes a connection is full, until a quarter of them is left. The hub sends a full connection no
+# message that can wait. So a burst of presence that a client asked for does not count as slow reading.
 FULL: Final = 256 * 1024
-# The server measures the time of one relayed message in so many: measuring costs a twentieth of what it measures.
+# The server measures the time of one in so many relayed messages, because measuring costs a twentieth of relaying.
 MEASURED_ONE_IN: Final = 16
-# RFC 6455 section 7.4.2: the last of the private codes.
+# RFC 6455 section 7.4.2: the last private code.
 _LAST_CODE: Final = 4999
 
-# Why a browser is refused, for its user; in at most `frames.MAX_REASON` bytes.
+# Tells the user why a browser is refused, in at most `frames.MAX_REASON` bytes.
 _REFUSALS: Final = {
     CloseCode.ORIGIN_NOT_ALLOWED: "origin not allowed",
     CloseCode.UNKNOWN_HOST: "not a name of this server; if it should be one, its operator has to add it to --names",
@@ -55,12 +55,12 @@ _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
 
-# picows keeps each request for as long as its connection. These headers take the place of its own, and cost nothing.
+# picows keeps each request as long as its connection. These headers replace the request's own, to save memory.
 _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 
 class ClientConnection(WSListener):
-    """One client's WebSocket. To picows it is a listener, to the hub a `Connection`."""
+    """One client's WebSocket: a listener for picows, and a `Connection` for the hub."""
 
     __slots__ = ("_assembler", "_clean", "_closing", "_connections", "_session", "_transport", "_upgrade", "full")
 
@@ -70,16 +70,16 @@ class ClientConnection(WSListener):
         self._upgrade: UpgradeRequest | None = upgrade
         self._transport: WSTransport | None = None
         self._session: Session | None = None
-        # There is one while a message comes in fragments: most connections never need it.
+        # Only while a message comes in fragments; most connections never need it.
         self._assembler: Assembler | None = None
         self._closing = False
         self._clean = False
         self.full = False
 
-    # --- the hub's side ---------------------------------------------------------------------------------------------
+    # --- called by the hub ------------------------------------------------------------------------------------------
 
     def send(self, frame: bytearray) -> None:
-        # picows drops it when a close has been sent, or the connection is gone.
+        # picows drops the frame when a close has been sent, or the connection is gone.
         self._transport.send_reuse_external_bytearray(_TEXT, frame, HEADROOM)  # type: ignore[union-attr]
         if self.full:
             self._check_unsent()
@@ -100,9 +100,9 @@ class ClientConnection(WSListener):
         if self._closing or self._transport is None:
             return
         self._closing = True
-        self.resume_reading()  # for the client's own close
+        self.resume_reading()  # to receive the client's close
         self._assembler = None
-        # Its enumeration ends at 1014, but any code of the protocol passes.
+        # picows' enumeration ends at 1014, but picows sends any code of the protocol.
         self._transport.send_close(cast(WSCloseCode, code), close_reason(reason))
         self._connections.closing(self)
 
@@ -116,7 +116,7 @@ class ClientConnection(WSListener):
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
 
-    # --- picows' side -----------------------------------------------------------------------------------------------
+    # --- called by picows -------------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
@@ -132,14 +132,14 @@ class ClientConnection(WSListener):
                 code = CloseCode.INTERNAL_ERROR if upgrade is None or upgrade.refusal is None else upgrade.refusal
                 self._refuse(code, _REFUSALS.get(code, "internal error"))
                 return
-            # Interned: thousands of connections share a few hosts.
+            # Interned, because thousands of connections share a few hosts.
             host = sys.intern(upgrade.host)
             self._session = connections.hub.connected(self, dialect=upgrade.dialect, host=host, now=monotonic())
-        except Exception as error:  # noqa: BLE001 - a bug: it is logged, and costs this connection only
+        except Exception as error:  # noqa: BLE001 - a bug: it is logged, and ends this connection only
             self._fault(error)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if transport.is_close_frame_sent:  # by us or, for a broken frame, by picows, which goes on reading
+        if transport.is_close_frame_sent:  # by us, or by picows after a broken frame; picows then reads on
             if frame.msg_type is _CLOSE:
                 transport.disconnect()
             return
@@ -167,7 +167,7 @@ class ClientConnection(WSListener):
             self._fault(error)
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame, now: float) -> None:
-        """Everything but a whole text message."""
+        """Handle any frame except a whole text message."""
         kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._refuse(CloseCode.PROTOCOL_ERROR, "reserved bits without an extension")  # RFC 6455 section 5.2
@@ -198,11 +198,11 @@ class ClientConnection(WSListener):
 
     def _closed_by_client(self, transport: WSTransport, frame: WSFrame) -> None:
         code = cast(int, frame.get_close_code())
-        # A close without a code (picows: 0, RFC 6455: 1005) is what a browser's `close()` sends: on purpose as well.
+        # A browser's `close()` sends a close without a code (picows: 0, RFC 6455: 1005). It is on purpose as well.
         self._clean = code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
         self._closing = True
         self._assembler = None
-        # RFC 6455 section 5.5.1: the code is sent back. picows lets two kinds pass that nobody may send (section 7.4).
+        # RFC 6455 section 5.5.1: send the code back. picows accepts two kinds that are not allowed (section 7.4).
         reply = code or CloseCode.NORMAL
         if reply == CloseCode.ABNORMAL or reply > _LAST_CODE:
             reply = CloseCode.PROTOCOL_ERROR
@@ -230,7 +230,7 @@ class ClientConnection(WSListener):
 
     def resume_writing(self) -> None:
         self.full = False
-        # Later: TLS may come here from within a call of the hub.
+        # Later, because with TLS this may run within a call of the hub.
         asyncio.get_running_loop().call_soon(self._writable)
 
     def _writable(self) -> None:
@@ -241,19 +241,19 @@ class ClientConnection(WSListener):
                 self._fault(error)
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
-        """Close for a fault of the client's."""
+        """Close because of the client's fault."""
         if not self._closing:
             self._connections.closes[code] += 1
             self.close(code, reason)
 
     def _fault(self, error: Exception) -> None:
-        """Close for a fault of ours."""
+        """Close because of our own fault."""
         self._connections.fault(error)
         self._refuse(CloseCode.INTERNAL_ERROR, "internal error")
 
 
 class Connections:
-    """All open connections of one server, and what they share."""
+    """All open connections of one server, and the objects that they share."""
 
     def __init__(
         self, hub: Hub, *, max_message_bytes: int, fault: Callable[[Exception], None], close_timeout: float
@@ -261,13 +261,13 @@ class Connections:
         self._close_timeout = close_timeout
         self.hub = hub
         self.max_message_bytes = max_message_bytes
-        # Takes unexpected exceptions.
+        # Called with unexpected exceptions.
         self.fault = fault
-        # Connections that this module closed, by close code. The hub counts its own.
+        # Connections that this module closed, by close code. The hub counts those that it closes.
         self.closes: Counter[int] = Counter()
-        # Used for each message, so kept at hand.
+        # Kept here because every message uses it.
         self.received: Callable[[Session | None, str, float], bool] = cast(Any, hub.received)
-        # Relayed messages since the last one that was measured. The first one is measured.
+        # Relayed messages since the last measured one. The first one is measured.
         self.unmeasured = MEASURED_ONE_IN - 1
         self._open: set[ClientConnection] = set()
         # When to give up each connection that is being closed.
@@ -276,11 +276,11 @@ class Connections:
         self._empty.set()
 
     def __len__(self) -> int:
-        """How many WebSockets are open, those that are being closed among them."""
+        """The number of open WebSockets, including those that are closing."""
         return len(self._open)
 
     def measure(self, began: float) -> None:
-        """Count the time that a relayed message took, from when it was read."""
+        """Record the time of one relayed message. `began` is when it was read."""
         self.unmeasured = 0
         self.hub.stats.relay_seconds.observe(monotonic() - began)
 
@@ -290,20 +290,20 @@ class Connections:
         self._empty.clear()
 
     def closing(self, connection: ClientConnection) -> None:
-        """A close has been sent, or received."""
+        """A close has been sent or received."""
         if connection in self._open:
             self.due.setdefault(connection, monotonic() + self._close_timeout)
 
     def gone(self, connection: ClientConnection) -> None:
-        """A connection is over."""
+        """The connection is over."""
         self._open.discard(connection)
         self.due.pop(connection, None)
         if not self._open:
             self._empty.set()
 
     def tick(self, now: float) -> None:
-        """Abort connections whose clients do not answer a close. To be called about once a second."""
-        # In the order in which they began to close, so the first that is not due ends the search.
+        """Abort connections whose clients do not answer a close. Call this about once a second."""
+        # Ordered by the time of their close, so the first that is not due ends the search.
         while self.due:
             connection, deadline = next(iter(self.due.items()))
             if now < deadline:
