@@ -1,22 +1,22 @@
 /**
- * Where a server is: the URL that a developer writes, made into what is dialled and what is signed.
+ * The address of a server: the URL that a developer writes becomes the URL to dial and the host to sign.
  */
 import { ConfigError } from '../errors.js';
 import { isHost } from '../protocol/hosts.js';
 
 /**
  * @typedef {object} ServerAddress
- * @property {string} url What is dialled.
- * @property {string} server What the browser puts into the `Host` header: host and port in lower case, without the port
- *   when it is the scheme's own. A registration proof is made for it, and pins are kept by it.
+ * @property {string} url The URL to dial.
+ * @property {string} server The `Host` header that the browser sends: host and port in lower case, without the scheme's
+ *   default port. Registration proofs sign it, and pins are stored under it.
  */
 
 /**
- * Read `ws:`, `wss:`, `http:` or `https:`; the latter two mean the former. A path and a query are kept; a path that does
- * not end in `/ws` ends in a slash: a proxy would only redirect a WebSocket from /aldis to /aldis/.
+ * Read `ws:`, `wss:`, `http:` or `https:`; the latter two mean the former. Path and query are kept. A path that does
+ * not end in `/ws` gets a slash at its end, because a proxy would only redirect a WebSocket from /aldis to /aldis/.
  *
  * @param {string} text
- * @returns {ServerAddress} Throws `ConfigError` (a `UsageError`) when it is no address of a server.
+ * @returns {ServerAddress} Throws `ConfigError` (a `UsageError`) when it is not the address of a server.
  */
 export function parseServerAddress(text) {
   let problem = 'not http://, https://, ws:// or wss:// and a host';

@@ -1,8 +1,8 @@
 /**
  * How long to wait before the next attempt: exponential, with full jitter.
  *
- * After Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): the wait is drawn evenly from zero
- * to a ceiling that grows with each attempt, which spreads the clients of a server that restarts best.
+ * After Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): the wait is drawn evenly from
+ * zero to a ceiling that grows with each attempt. This spreads the clients of a server that restarts best.
  *
  * Pure: the random number is an argument.
  */
@@ -15,7 +15,7 @@ import { settings } from './settings.js';
  * @property {number} [most] The highest ceiling, in seconds. 30
  */
 
-/** The rule by which somebody tries again; times in seconds. */
+/** When to try again; times in seconds. */
 export class Backoff {
   /** @readonly */
   first = 0.5;
@@ -24,8 +24,9 @@ export class Backoff {
   /** @readonly */
   most = 30;
 
-  /** @param {BackoffOptions} [options] Also another `Backoff`. Throws `ConfigError` for what is no number from 0 up, and
-   *   for a `factor` below 1, with which the waits would shrink. */
+  /** @param {BackoffOptions} [options] Also another `Backoff`. Throws `ConfigError` for a value that is not a number
+   * from
+   *   0 up, and for a `factor` below 1, with which the waits would shrink. */
   constructor(options) {
     const defaults = /** @type {Required<BackoffOptions>} */ (this);
     Object.assign(
@@ -38,25 +39,25 @@ export class Backoff {
    * The wait before an attempt, in seconds.
    *
    * @param {number} attempt Counts from 1.
-   * @param {number} random Evenly from 0 to 1.
+   * @param {number} random Drawn evenly from 0 to 1.
    */
   delay(attempt, random) {
-    // `first` of 0 by itself: later factors are Infinity, and 0 times that is NaN.
+    // `first` of 0 is a special case: later factors are Infinity, and 0 times Infinity is NaN.
     return this.first && random * Math.min(this.most, this.first * this.factor ** (attempt - 1));
   }
 }
 
-// Seconds. A connection that has been of use for so long ends the count of attempts. One that is lost sooner counts as a
-// failure: a server that closes each connection at once is asked less and less often.
+// Seconds. A connection that was useful for so long resets the count of attempts. A connection that is lost sooner
+// counts as a failure, so a server that closes each connection at once is dialled less and less often.
 const SETTLED = 10;
 
-/** The attempts that one client makes in a row, and when the next one is due. Times are in seconds. */
+/** The attempts that one client makes in a row, and the time of the next one. Times are in seconds. */
 export class Retries {
-  /** How many attempts have been made since a connection last stood long enough; the one that is due included. */
+  /** The number of attempts since a connection last lasted long enough, including the next one. */
   attempts = 0;
   /** When the next attempt is due. */
   due = 0;
-  /** The server wants to be left alone until then. */
+  /** The time until which the server wants no connection. */
   notBefore = 0;
   #earliest = 0;
   #backoff;
@@ -66,7 +67,7 @@ export class Retries {
     this.#backoff = backoff;
   }
 
-  /** A connection is gone that had been of use for so long. @param {number} seconds */
+  /** A connection that was useful for so long is lost. @param {number} seconds */
   stood(seconds) {
     if (seconds >= SETTLED) this.attempts = 0;
   }
@@ -75,10 +76,11 @@ export class Retries {
    * Set the time of the next attempt.
    *
    * @param {number} now
-   * @param {number} random Evenly from 0 to 1.
-   * @param {number} invited When the server has asked this client to come back; Infinity when it has not. It gives
-   *   each client a different time, so the first attempt is made exactly then. Later ones wait as usual.
-   * @returns {number} How long it is until then.
+   * @param {number} random Drawn evenly from 0 to 1.
+   * @param {number} invited The time at which the server has asked this client to come back, or Infinity. Each client
+   * gets
+   *   a different time, so the first attempt is made exactly then. Later ones wait as usual.
+   * @returns {number} The seconds until then.
    */
   schedule(now, random, invited) {
     this.attempts++;
@@ -89,7 +91,7 @@ export class Retries {
     return this.due - now;
   }
 
-  /** There is a reason to try at once; what the server has asked for stands. */
+  /** Try at once, unless the server has asked for a later time. */
   hasten() {
     this.due = this.#earliest;
   }

@@ -1,13 +1,13 @@
 /**
  * The callbacks of an application.
  *
- * Rules: one that throws is reported as an uncaught error is, and harms nobody else. What is told is told in its order to
- * everybody, also what a callback sets off.
+ * Rules: the exception of a callback is reported like an uncaught error, and does not affect other callbacks. All
+ * callbacks get all values in the same order, also values that a callback causes.
  */
 import { checkType } from './settings.js';
 
 /**
- * Call a callback of the application; report what it throws.
+ * Call a callback of the application, and report its exception.
  *
  * @template T
  * @param {(value: T) => void} callback
@@ -32,16 +32,16 @@ export class Callbacks {
   /** @type {[{ callback: (value: T) => void }, T][]} */
   #untold = [];
 
-  /** How many there are. */
+  /** The number of callbacks. */
   get size() {
     return this.#entries.size;
   }
 
   /**
-   * Add a callback; the same one may be added twice. Throws `ConfigError` for what is no function.
+   * Add a callback; the same one may be added twice. Throws `ConfigError` when it is not a function.
    *
    * @param {(value: T) => void} callback
-   * @returns {() => void} Takes it away again; may be repeated.
+   * @returns {() => void} Removes the callback; may be called again.
    */
   add(callback) {
     checkType('callback', callback, 'function');
@@ -66,8 +66,8 @@ export class Callbacks {
   }
 
   /**
-   * Call all callbacks, in the order in which they were added. From within a callback: after the value that is told now
-   * has been told to all.
+   * Call all callbacks, in the order in which they were added. A call from within a callback takes effect after all
+   * have got the current value.
    *
    * @param {T} value
    */
@@ -76,7 +76,7 @@ export class Callbacks {
     for (const entry of this.#entries) this.#untold.push([entry, value]);
     if (telling) return;
     for (const [entry, each] of this.#untold) {
-      if (this.#entries.has(entry)) call(entry.callback, each); // another one may have taken it away
+      if (this.#entries.has(entry)) call(entry.callback, each); // another callback may have removed it
     }
     this.#untold = [];
   }

@@ -1,8 +1,8 @@
 /**
  * `SignalingClient`: a page's connection to a signaling server, kept alive.
  *
- * It runs a `ClientMachine`: gives it the time and what the transport brings, and carries out what it wants done. All
- * decisions are the machine's. It owns one transport and one timer; after `close` none of them is left.
+ * It runs a `ClientMachine`: it passes the time and the transport's input to the machine, and carries out the machine's
+ * effects. The machine makes all decisions. The client owns one transport and one timer; after `close` none is left.
  *
  * @import { Identity } from '../identity/keys.js'
  * @import { Candidate, Capabilities, Proof } from '../protocol/messages.js'
@@ -24,20 +24,20 @@ import { checkType, settings } from './settings.js';
 import { timers } from './timers.js';
 import { NO_ANSWER, openTransport } from './transport.js';
 
-// Bytes of a token: a server takes no more.
+// Bytes of a token: a server accepts no more.
 const MAX_TOKEN = 4096;
 
 /**
  * @typedef {object} ClientOptions
- * @property {string} [device] Tells several connections of one user apart. 'main'
+ * @property {string} [device] Names one of several devices of the user. 'main'
  * @property {string | null} [token] What the server's operator asks for, if anything.
  * @property {BackoffOptions} [backoff] When to try again after a lost connection.
  * @property {number} [requestTimeout] Seconds. 10
  * @property {number} [connectTimeout] Seconds for each attempt. 10
  * @property {typeof globalThis.WebSocket} [WebSocket]
  *
- * @typedef {'ask' | 'connected' | 'end' | 'lost' | 'online' | 'received' | 'signed' | 'tick'} Input What the machine is
- *   told.
+ * @typedef {'ask' | 'connected' | 'end' | 'lost' | 'online' | 'received' | 'signed' | 'tick'} Input The inputs of the
+ *   machine.
  *
  * @typedef {object} DescriptionOptions
  * @property {string | null} [connection] The name of the peer connection.
@@ -46,28 +46,28 @@ const MAX_TOKEN = 4096;
  */
 
 /**
- * What comes after the time.
+ * The arguments after the time.
  *
  * @template {Input} Call
  * @typedef {Parameters<ClientMachine[Call]> extends [number, ...infer Rest] ? Rest : never} Told
  */
 
 /**
- * A user's (or one of their devices') connection to a signaling server.
+ * The signaling connection of a user, or of one device of a user.
  *
  *     const client = new SignalingClient('wss://signal.example', 'alice');
  *     await client.connect();
  *     await client.register(identity);
  *     const found = await client.discover('bob');
  *
- * After `connect` it stays connected: a lost connection is made again (`backoff` says when, and the browser's `online`
- * event at once), the name registered again, the session resumed if the server still has it, and watches restored if
- * not. Requests made meanwhile wait for that, up to their time-out. It ends by `close`, or by itself when the
- * server's close code forbids to come back, or when the server refuses the name. The event `closed` then carries the error,
- * and every later call rejects with it.
+ * After `connect` it stays connected. When a connection is lost, it dials again (`backoff` says when, and the browser's
+ * `online` event at once), registers the name again, and resumes the session if the server still has it, or else
+ * restores the watches. Requests made meanwhile wait for that, up to their time-out. The client ends by `close`. It
+ * ends by itself when the server's close code forbids reconnecting, or when the server refuses the name. Then the event
+ * `closed` carries the error, and every later call rejects with it.
  *
  * Requests reject with `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is
- * not known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
+ * unknown whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
  */
 export class SignalingClient {
   #machine;
@@ -80,7 +80,7 @@ export class SignalingClient {
   #cancelTimer = () => {};
 
   /**
-   * Nothing is connected yet: call `connect`.
+   * Make a client that is not connected: call `connect` next.
    *
    * @param {string} url `ws:`, `wss:`, `http:` or `https:`; the latter two mean the former.
    * @param {string} userId
@@ -104,15 +104,15 @@ export class SignalingClient {
         throw new ConfigError('token', 'too long, or no Unicode');
     }
     const { url: dialled, server } = parseServerAddress(url);
-    /** The server's URL, as it is dialled. @readonly */
+    /** The server's URL, as the client dials it. @readonly */
     this.url = dialled;
-    /** The server's name: host and port as in the `Host` header, lower case. Pins are kept by it. @readonly */
+    /** The server's name: host and port as in the `Host` header, lower case. Pins are stored under it. @readonly */
     this.server = server;
     /** The name to register. @readonly */
     this.userId = userId;
     /** The device to register the name for. @readonly */
     this.device = device;
-    /** User id and device, as the server writes it into what it relays for us. @readonly */
+    /** User id and device, as the server writes them into `from`. @readonly */
     this.address = join(userId, device);
     this.#machine = new ClientMachine(
       { host: server, userId, device, token, backoff: new Backoff(backoff), requestTimeout },
@@ -123,7 +123,7 @@ export class SignalingClient {
   }
 
   /**
-   * Where the client stands: 'disconnected' (not started, or ended), 'connecting', or 'connected' (registered).
+   * The state: 'disconnected' (not started, or ended), 'connecting', or 'connected' (registered).
    *
    * @returns {SignalingState}
    */
@@ -134,9 +134,9 @@ export class SignalingClient {
   }
 
   /**
-   * Make the first connection; call `register` next, soon: servers do not keep nameless connections. Rejects with
-   * `ServerUnreachable` (it may be called again then), with `StateError` when it was called already, and with
-   * `EngineMissing` where there is no WebSocket.
+   * Make the first connection. Call `register` next, and soon: servers close connections without a name. Rejects with
+   * `ServerUnreachable` (then you may call it again), with `StateError` when it was called already, and with
+   * `EngineMissing` when the platform has no WebSocket.
    *
    * @returns {Promise<void>}
    */
@@ -152,7 +152,7 @@ export class SignalingClient {
     globalThis.addEventListener?.('online', this.#online);
   }
 
-  /** Leave the server and let go of everything. Can be called at any time and again; never rejects. */
+  /** Leave the server and free all resources. Can be called at any time, and repeatedly; never rejects. */
   async close() {
     this.#tell('end', null);
     await this.#transport?.gone;
@@ -161,9 +161,9 @@ export class SignalingClient {
   // --- requests ----------------------------------------------------------------------------------------------------
 
   /**
-   * Register the name with the proof of this key. The first key that is ever proved for a name is bound to it. Rejects
-   * with `RequestFailed`, whose `code` is `key-mismatch` when the name belongs to another key, and `unauthorized` when
-   * the server wants another token.
+   * Register the name, with a proof of this key. The first key that is proved for a name is bound to it. Rejects with
+   * `RequestFailed`. Its `code` is `key-mismatch` when the name belongs to another key, and `unauthorized` when the
+   * server wants another token.
    *
    * @param {Identity} identity
    * @returns {Promise<Registration>}
@@ -174,7 +174,7 @@ export class SignalingClient {
   }
 
   /**
-   * Ask what the server knows of a user: whether they are online, their key, their devices.
+   * Ask the server about a user: whether they are online, their key, their devices.
    *
    * @param {string} userId
    * @returns {Promise<Discovery>}
@@ -184,9 +184,9 @@ export class SignalingClient {
   }
 
   /**
-   * Be told of the presence of users by `presenceChanged`: once now for each, and at every change. Watches are restored
-   * after a reconnection; one that the server does not take over then is told by `watchEnded`. When this rejects, the users
-   * are not watched, but for those that were before.
+   * Get the presence of users as `presenceChanged` events: one now for each user, and one at every change. Watches are
+   * restored after a reconnection; when the server then refuses one, `watchEnded` follows. When this rejects, the users
+   * are not watched, except those that were watched before.
    *
    * @param {string[]} userIds
    */
@@ -194,14 +194,14 @@ export class SignalingClient {
     await Promise.all(this.#machine.chunks(userIds).map((userIds) => this.#ask({ type: 'watch', userIds })));
   }
 
-  /** End watches; users that are not watched are ignored. @param {string[]} userIds */
+  /** End watches. Users that are not watched are ignored. @param {string[]} userIds */
   async unwatch(...userIds) {
     await Promise.all(this.#machine.chunks(userIds).map((userIds) => this.#ask({ type: 'unwatch', userIds })));
   }
 
   /**
-   * Send an offer to an address; resolves when the server has handed it over. Rejects with `RequestFailed` with the code
-   * `not-online` when the user is not online; so do the other `send` methods.
+   * Send an offer to an address; resolves when the server has handed it over. Rejects with `RequestFailed` with the
+   * code `not-online` when the user is not online, like the other `send` methods.
    *
    * @param {string} to
    * @param {string} sdp
@@ -213,7 +213,7 @@ export class SignalingClient {
   }
 
   /**
-   * Send an answer to the address that an offer came from.
+   * Send an answer to the address of the offer's sender.
    *
    * @param {string} to
    * @param {string} sdp
@@ -225,7 +225,7 @@ export class SignalingClient {
   }
 
   /**
-   * Send an ICE candidate; null says that there will be no more.
+   * Send an ICE candidate; null means that there are no more.
    *
    * @param {string} to
    * @param {Candidate | null} candidate
@@ -237,7 +237,7 @@ export class SignalingClient {
   }
 
   /**
-   * Say that a peer connection is over; with a `code` that an offer is refused, see `ByeReceived`.
+   * End a peer connection; with a `code`, refuse an offer (see `ByeReceived`).
    *
    * @param {string} to
    * @param {{ connection?: string | null, reason?: string | null, code?: string | null, retryAfter?: number | null }} [options]
@@ -247,7 +247,7 @@ export class SignalingClient {
     return this.#ask({ type: 'bye', to, ...given(options) });
   }
 
-  /** Ask for STUN and TURN servers; ask again before `ttl` is over. @returns {Promise<IceServers>} */
+  /** Ask for STUN and TURN servers. Ask again before `ttl` is over. @returns {Promise<IceServers>} */
   iceServers() {
     return this.#ask({ type: 'ice-servers' });
   }
@@ -268,8 +268,8 @@ export class SignalingClient {
   // --- events ------------------------------------------------------------------------------------------------------
 
   /**
-   * Have `callback` called with each event; call what is returned to end that. What a callback throws is logged and does
-   * no harm to others.
+   * Call `callback` with each event. Call the returned function to end that. The exceptions of a callback are logged,
+   * and do not affect other callbacks.
    *
    * @param {(event: SignalingEvent) => void} callback
    * @returns {() => void}
@@ -283,7 +283,7 @@ export class SignalingClient {
   #online = () => this.#tell('online');
   #tick = () => this.#tell('tick');
 
-  /** Make a connection; resolves when that has been tried: why it has failed, or null. @returns {Promise<string | null>} */
+  /** Connect; resolves after the attempt: null, or why it has failed. @returns {Promise<string | null>} */
   #dial() {
     return new Promise((resolve) => {
       this.#transport = openTransport(this.url, this.#transportOptions, {
@@ -302,12 +302,12 @@ export class SignalingClient {
   }
 
   /**
-   * Tell the machine something, and do what it wants done. A callback may lead back here; then the outer call does the
-   * rest.
+   * Pass an input to the machine, and carry out its effects. A callback may lead back here; then the outer call does
+   * the rest.
    *
    * @template {Input} Call
    * @param {Call} call
-   * @param {Told<Call>} values What comes after the time.
+   * @param {Told<Call>} values The arguments after the time.
    */
   #tell(call, ...values) {
     const machine = /** @type {ClientMachine & Record<Input, (now: number, ...values: unknown[]) => void>} */ (
@@ -348,14 +348,14 @@ export class SignalingClient {
       const signature = await identity.sign(message);
       this.#tell('signed', message, signature);
     } catch (error) {
-      // A key that cannot sign is of no use, now or later.
+      // A key that cannot sign is useless, now and later.
       this.#tell('end', new IdentityError(String(error)));
     }
   }
 }
 
 /**
- * Throws `ConfigError` for what cannot sign.
+ * Throws `ConfigError` when it cannot sign.
  *
  * @param {Identity | undefined} identity
  */
@@ -364,7 +364,7 @@ export function checkIdentity(identity) {
 }
 
 /**
- * The reason of a failed attempt, with what else can be found out. No browser loads what finds it out.
+ * The reason of a failed attempt, with all that can be found out. Browsers never load the module that does so.
  *
  * @param {string} url
  * @param {string} reason
@@ -375,7 +375,7 @@ async function explained(url, reason) {
 }
 
 /**
- * What was given of a message's optional fields.
+ * The optional fields of a message that were given.
  *
  * @template {object} T
  * @param {T | undefined} options

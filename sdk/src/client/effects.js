@@ -1,5 +1,5 @@
 /**
- * What the machine wants done: commands to its owner, in the order in which to carry them out. Types only.
+ * The effects of the machine: commands for its owner, to carry out in their order. Types only.
  *
  * @import { AldisError } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'
@@ -9,26 +9,26 @@
 
 /** @typedef {Registration | Discovery | IceServers | null} Result */
 
-/** @typedef {{ resolve: (result: any) => void, reject: (error: AldisError) => void }} Asker Who waits for a request's end. */
+/** @typedef {{ resolve: (result: any) => void, reject: (error: AldisError) => void }} Asker The caller of a request. */
 
 /**
  * Send one text message.
  * @typedef {{ type: 'send', text: string }} Send
  *
- * Have the message signed; `ClientMachine.signed` or `end` has to follow.
+ * Sign the message. Then call `ClientMachine.signed` or `end`.
  * @typedef {{ type: 'sign', identity: Identity, message: Bytes }} Sign
  *
- * Close the connection; at the end of the client also one that is being made, if there is any. `ClientMachine.lost` has
- * to follow, once, when the transport is gone.
+ * Close the connection; at the end of the client also one that is being made. When the transport is gone, call
+ * `ClientMachine.lost`, once.
  * @typedef {{ type: 'closeTransport', code: number, reason: string }} CloseTransport
  *
- * Make a new connection. `ClientMachine.connected` or `lost` has to follow, once.
+ * Make a new connection. Then call `ClientMachine.connected` or `lost`, once.
  * @typedef {{ type: 'dial' }} Dial
  *
- * This asker's request has its result, or will have none, for the reason `error`.
+ * The request of this asker has its result, or has failed with `error`.
  * @typedef {{ type: 'completed', asker: Asker, error: AldisError | null, result: Result }} Completed
  *
- * Tell the application.
+ * Give the application an event.
  * @typedef {{ type: 'happened', event: SignalingEvent }} Happened
  */
 

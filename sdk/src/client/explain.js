@@ -1,17 +1,17 @@
 /**
- * Why a server does not open a WebSocket, where the platform keeps the status of its answer to itself.
+ * Finds out why a server does not open a WebSocket, when the platform does not report the status of its reply.
  *
- * Node's WebSocket tells nothing of an answer other than 101; a plain request to the same address does. Browsers show a
- * page neither of the two, so the server opens the WebSocket for them and closes it with 4505. Python's transport sees the
- * status, and has no such module.
+ * Node's WebSocket reports nothing about a reply other than 101, but a plain request to the same address does. In
+ * browsers a page sees neither, so the server opens the WebSocket for them and closes it with 4505. Python's transport
+ * sees the status, so it has no such module.
  */
 
-// Seconds. How long an explanation may take, on top of the attempt that has failed.
+// Seconds that an explanation may take, after the failed attempt.
 const PATIENCE = 2;
 const MISDIRECTED = 421; // RFC 9110 section 15.5.20
 
 /**
- * The reason of a failed attempt, with what a plain request tells in addition.
+ * The reason of a failed attempt, with what a plain request reports.
  *
  * @param {string} url Of the WebSocket.
  * @param {string} reason
@@ -30,7 +30,7 @@ export async function explained(url, reason) {
     }
     if (status >= 400) return `${reason} (a plain request is answered with ${status})`;
   } catch {
-    // It is not there for a plain request either.
+    // A plain request does not reach the server either.
   }
   return reason;
 }

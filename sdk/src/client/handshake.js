@@ -1,8 +1,8 @@
 /**
  * The registration of a name: `register`, `challenge`, `prove`, `registered` (docs/protocol.md, "Registration").
  *
- * It writes what is asked and what is signed, holds what the server says against what was asked, and knows the key to
- * register with. What follows from a registration, and when to make one, is known to the machine.
+ * It writes the request and the bytes to sign, checks the server's answers, and knows the key to register with. The
+ * machine decides when to register, and what follows.
  *
  * @import { Identity } from '../identity/keys.js'
  * @import { Challenge, Registered } from '../protocol/messages.js'
@@ -15,16 +15,16 @@ import { check } from '../protocol/shapes.js';
 
 /**
  * @typedef {object} MachineSettings
- * @property {string} host What the `Host` header says, since that is what is signed.
+ * @property {string} host The text of the `Host` header, because the proof signs it.
  * @property {string} userId
  * @property {string} device
  * @property {string | null} [token]
  * @property {Backoff} backoff
  * @property {number} requestTimeout Seconds.
  *
- * @typedef {object} Joining A registration that is to be made or under way.
+ * @typedef {object} Joining A registration that is planned or under way.
  * @property {Pending} request
- * @property {Identity} identity The key that is to be proved.
+ * @property {Identity} identity The key to prove.
  */
 
 /** The registrations of one client. */
@@ -62,13 +62,13 @@ export class Handshake {
     return !!this.joining && (re ?? this.joining.request.number) === this.joining.request.number;
   }
 
-  /** What a challenge asks to be signed; throws `ProtocolViolation`. @param {Challenge} challenge */
+  /** The bytes that a challenge asks to sign; throws `ProtocolViolation`. @param {Challenge} challenge */
   signed({ nonce }) {
     const { host, userId, device } = this.#settings;
     return proofs.registration(host, fromBase64(nonce, proofs.NONCE_BYTES), userId, device);
   }
 
-  /** Throws `ProtocolViolation` when the server has admitted somebody else than we asked for. @param {Registered} message */
+  /** Throws `ProtocolViolation` when the server has registered another name than ours. @param {Registered} message */
   check({ userId, device, resumed }) {
     const asked = this.joining?.request.message;
     check(
@@ -79,7 +79,7 @@ export class Handshake {
     );
   }
 
-  /** The name is ours, by this key. @param {Joining} joining */
+  /** The server has registered the name with this key. @param {Joining} joining */
   admitted({ identity }) {
     this.identity = identity;
     this.joining = null;

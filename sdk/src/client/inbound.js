@@ -1,9 +1,10 @@
 /**
- * From the messages of a server to what a client tells: events and results.
+ * From the messages of a server to the events and results of a client.
  *
- * Pure functions. Two kinds of fault meet here and must not be confused: what the *server* has written (a sender's
- * address, a reply) is the server's responsibility, and `ProtocolViolation` ends the connection to it; what a *peer* has
- * put into a relayed message is passed on by every server unread, and a fault in it only drops that message.
+ * Pure functions. Two kinds of fault must be kept apart. The server is responsible for what it writes itself (a
+ * sender's address, a reply): a fault there is a `ProtocolViolation`, which ends the connection. A *peer* is
+ * responsible for what it puts into a relayed message, which every server passes on unread: a fault there only drops
+ * that message.
  *
  * @import { DiscoverResponse, ErrorMessage, Presence, Relayed, ServerMessage } from '../protocol/messages.js'
  * @import { Result } from './effects.js'
@@ -17,21 +18,21 @@ import { clean, fromBase64, readCandidate, readCapabilities, readDescription, re
 import { isTemporary, LONGEST_PAUSE } from '../protocol/codes.js';
 import { check } from '../protocol/shapes.js';
 
-// Characters of a connection's name, which is kept while candidates wait for their offer; ours have 22.
+// Characters of a connection's name, which is kept while candidates wait for their offer. Our own names have 22.
 const MAX_CONNECTION = 128;
 
-// The newest ones; no server of this project has more of one user.
+// The newest devices; no server of this project has more of one user.
 const MAX_DEVICES = 16;
 
-/** @typedef {Presence | Relayed} Numbered All that counts for resume. */
+/** @typedef {Presence | Relayed} Numbered The messages that count for resume. */
 /** @typedef {Extract<ServerMessage, { re?: unknown }>} Reply */
 
 /**
- * The event that a numbered message stands for; null for what this version does not use, or what a peer has garbled.
+ * The event for a numbered message; null for a message that this version does not use, or with a peer's fault.
  *
  * @param {Numbered} message
  * @param {(userId: string) => boolean} states Whether a presence of a user answers a `watch`.
- * @returns {SignalingEvent | null} Throws `ProtocolViolation` when the server is to blame.
+ * @returns {SignalingEvent | null} Throws `ProtocolViolation` when the server is at fault.
  */
 export function eventOf(message, states) {
   if (message.type === 'presence') {
@@ -72,7 +73,7 @@ export function eventOf(message, states) {
 }
 
 /**
- * What a reply says, which must be one to this request; throws `ProtocolViolation`.
+ * The result in a reply to this request; throws `ProtocolViolation` when it does not fit.
  *
  * @param {Request} request
  * @param {Reply} reply
@@ -91,7 +92,7 @@ export function resultOf(request, reply) {
 }
 
 /**
- * What a `discover-response` or a `presence` says.
+ * The content of a `discover-response` or a `presence`.
  *
  * @param {DiscoverResponse | Presence} message
  * @returns {Discovery}
@@ -103,13 +104,13 @@ const discoveryOf = ({ userId, online, publicKey, devices = [] }) => ({
   devices: devices.slice(0, MAX_DEVICES).map(({ device }) => device),
 });
 
-// What to do about it, where the server cannot know.
+// What to do about an error, when the server cannot know it.
 const HINTS = /** @type {Record<string, string>} */ ({
   'key-mismatch': ': choose another, or keep your key (Identity.loadOrCreate)',
 });
 
 /**
- * What an `error` reply means. A server that does not say whether it is temporary is taken by the code's word.
+ * The exception for an `error` reply. If the server does not say whether it is temporary, the code decides.
  *
  * @param {ErrorMessage} error
  */
@@ -120,7 +121,7 @@ export const failureOf = ({ code = 'internal', message, temporary = isTemporary(
   });
 
 /**
- * The key, or null without one. A classic client may register any string as its key; that is none for us.
+ * The key, or null. A classic client may register any string as its key; such a string gives null.
  *
  * @param {string} [text]
  */

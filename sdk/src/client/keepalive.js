@@ -1,11 +1,11 @@
 /**
- * Is there still somebody at the other end? (docs/protocol.md, "Heartbeat")
+ * Detects a dead connection to the server (docs/protocol.md, "Heartbeat").
  *
- * A browser does not show us WebSocket's pings, so after a silence the client asks with a `ping` of the protocol; silence
- * after that means that the connection is dead.
+ * A browser does not show WebSocket pings to a page. So after a silence the client sends the protocol's `ping`. If the
+ * silence goes on, the connection is dead.
  *
- * A page that sleeps (closed lid, throttled tab) looks at its clock late, while the answer may lie unread beside it. So a
- * look that comes `LATE` seconds after its time asks once more; only the second silence counts.
+ * A page that sleeps (closed lid, throttled tab) looks at its clock late, while the answer may be waiting unread. So if
+ * a look comes `LATE` seconds after its time, the client asks once more, and only the second silence counts.
  */
 
 // Seconds.
@@ -13,7 +13,7 @@ export const SILENCE = 25;
 export const PATIENCE = 10;
 const LATE = 5;
 
-/** The silence on one connection; times are in seconds. */
+/** Measures the silence on one connection; times are in seconds. */
 export class Keepalive {
   /** When to look again. */
   deadline = 0;
@@ -31,7 +31,7 @@ export class Keepalive {
   }
 
   /**
-   * Say what to do; 'ask' is said once for each silence, and once more after a late look.
+   * Return what to do: 'ask' comes once for each silence, and once more after a late look.
    *
    * @param {number} now
    * @returns {'wait' | 'ask' | 'dead'}
@@ -45,7 +45,7 @@ export class Keepalive {
     return 'ask';
   }
 
-  /** There is a reason to ask at the next look, unless that is done already. @param {number} now */
+  /** Ask at the next look, unless that was done already. @param {number} now */
   doubt(now) {
     if (!this.#asked) this.deadline = now;
   }

@@ -1,20 +1,22 @@
 /**
  * A signaling client without the network: registration, requests, resume, reconnection.
  *
- * It is called and never waits. Time (monotonic seconds) and randomness are arguments; what it wants done comes out as
- * `effects`, to be carried out in their order after every call. So an hour of lost connections is tested in milliseconds,
- * without a socket and without a promise.
+ * It never waits. Time (monotonic seconds) and randomness are arguments. `effects` lists what its owner has to do:
+ * carry them out in their order after every call. So tests run an hour of lost connections in milliseconds, without a
+ * socket and without a promise.
  *
  * Rules:
  *
  * - The phase changes in `#step` only, by the table in `client/phases.js`.
- * - A request ends exactly once: by its reply, by the server's error, by its time-out, by the loss of the connection that
- *   it was sent on, or by the end of the client. One that is made while there is no registration is held until there is.
- * - The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
- *   lost one. What is merely odd (a reply to no request) is ignored.
- * - `UsageError`s are thrown by the commands themselves, which then have changed nothing.
+ * - A request ends exactly once: by its reply, by the server's error, by its time-out, by the loss of its connection,
+ * or by
+ *   the end of the client. A request that is made without a registration waits for one.
+ * - The server is not trusted. An invalid message is a `ProtocolViolation`: it ends the connection, which then counts
+ * as
+ *   lost. A message that is only unexpected (a reply without a request) is ignored.
+ * - The commands themselves throw `UsageError`s, and then change nothing.
  *
- * It does not know sockets, promises, or what offers and answers mean.
+ * It does not know sockets, promises, or the meaning of offers and answers.
  *
  * @import { AldisError } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'
@@ -41,23 +43,23 @@ import { DEFAULT_MAX_MESSAGE, RequestBook } from './requests.js';
 import { ResumeCounter } from './resume.js';
 import { Watches } from './watches.js';
 
-// Characters. Far above what a server relays (64 KiB by default), and a bound on what one can make us work on.
+// Characters. Far above what a server relays (64 KiB by default); limits what a server can make us work on.
 const LONGEST_RECEIVED = 1024 * 1024;
-// Seconds. A server that wants a client to stay away for longer has close codes for that.
+// Seconds. A server that wants a client to stay away for longer uses a close code.
 const LONGEST_ABSENCE = 300;
 
 /**
- * One client for the whole of its life, over however many connections.
+ * One client for its whole life, over any number of connections.
  *
- * Inputs are `connected`, `received`, `signed`, `lost`, `online` and `tick`; commands are `ask` and `end`. After each call
- * carry out the `effects`, and call `tick` at `nextDeadline`.
+ * Inputs are `connected`, `received`, `signed`, `lost`, `online` and `tick`; commands are `ask` and `end`. After each
+ * call carry out the `effects`, and call `tick` at `nextDeadline`.
  */
 export class ClientMachine {
   /** @type {Phase} */
   phase = 'idle';
-  /** @type {AldisError | null} Why the client has ended; null while it has not, or when it was closed on purpose. */
+  /** @type {AldisError | null} Why the client has ended; null before that, and when it was closed on purpose. */
   error = null;
-  /** @type {Effect[]} What is to be done, in this order; its owner takes them out. */
+  /** @type {Effect[]} What to carry out, in this order; the owner takes them out. */
   effects = [];
 
   #random;
@@ -66,9 +68,9 @@ export class ClientMachine {
   #requests;
   #retries;
   #resume = new ResumeCounter();
-  /** @type {Bytes | undefined} What is being signed. Of two challenges with the same text each has its own object. */
+  /** @type {Bytes | undefined} The bytes being signed: a new object for each challenge, also with the same text. */
   #signing;
-  // Of this connection: since when it has been of use; why we have hung up; when the server wants us to come back.
+  // For this connection: when it became useful; why we have closed it; when the server wants us to come back.
   #keepalive = new Keepalive(0);
   #usefulFrom = Infinity;
   #hungUpBecause = '';
@@ -76,7 +78,7 @@ export class ClientMachine {
 
   /**
    * @param {MachineSettings} settings
-   * @param {() => number} random Evenly from 0 to 1.
+   * @param {() => number} random Drawn evenly from 0 to 1.
    */
   constructor(settings, random) {
     checkUserId(settings.userId);
@@ -87,12 +89,12 @@ export class ClientMachine {
     this.#retries = new Retries(settings.backoff);
   }
 
-  /** Throw the error that has ended the client, or `StateError` when it was closed on purpose. */
+  /** Throw the error that ended the client, or `StateError` when it was closed on purpose. */
   checkNotEnded() {
     if (this.phase === 'ended') throw this.error ?? new StateError('the client was closed');
   }
 
-  /** When `tick` has to be called at the latest; Infinity when nothing is waited for. */
+  /** The latest time to call `tick`; Infinity when nothing is due. */
   get nextDeadline() {
     return Math.min(
       this.#requests.deadline,
@@ -104,7 +106,7 @@ export class ClientMachine {
 
   // --- inputs ------------------------------------------------------------------------------------------------------
 
-  /** A connection has been made: the first one, or the one that `dial` asked for. @param {number} now */
+  /** A connection is open: the first one, or the one that `dial` asked for. @param {number} now */
   connected(now) {
     this.#step('connected');
     this.#keepalive = new Keepalive(now);
@@ -113,7 +115,7 @@ export class ClientMachine {
     else this.#usefulFrom = now;
   }
 
-  /** A whole message has come. @param {number} now @param {unknown} text One that is none is the server's fault. */
+  /** A whole message has come. @param {number} now @param {unknown} text Anything but a text is the server's fault. */
   received(now, text) {
     if (!isLive(this.phase)) return;
     this.#keepalive.heard(now);
@@ -123,22 +125,22 @@ export class ClientMachine {
       if (message) this.#handle(message, text.length, now);
       this.#sendLookups(now);
     } catch (error) {
-      // Pages cannot say 1002, which would be the code for it.
+      // The right code would be 1002, but pages cannot send it.
       this.#hangUp(codes.GOING_AWAY, `the server broke the protocol: ${violation(error)}`);
     }
   }
 
   /**
-   * The signature that `sign` asked for is there.
+   * The signature for a `sign` effect.
    *
    * @param {number} now
-   * @param {Bytes} message The object that was to be signed; one that is not waited for any more is passed over.
+   * @param {Bytes} message The object that was to be signed; ignored when it is not waited for any more.
    * @param {Bytes} signature
    */
   signed(now, message, signature) {
     if (message !== this.#signing || this.phase !== 'signing') return;
     this.#step('signed');
-    // With the number of the registration: the two are one exchange, and so is what the answer refers to.
+    // With the `id` of the registration: both requests are one exchange, and the answer refers to it.
     this.#send({ type: 'prove', signature: toBase64(signature), id: this.#handshake.joining?.request.number });
   }
 
@@ -167,14 +169,14 @@ export class ClientMachine {
     this.#tell({ type: 'disconnected', reason: why, code, retryIn });
   }
 
-  /** The device has a network again: what waits need not, and what stands may stand on a line that is gone. @param {number} now */
+  /** The device has a network again: dial now, and check an open connection. @param {number} now */
   online(now) {
     this.#retries.hasten();
     this.#keepalive.doubt(now);
     this.tick(now);
   }
 
-  /** Time has passed. Calling it too often does no harm. @param {number} now */
+  /** Time has passed. Extra calls do no harm. @param {number} now */
   tick(now) {
     this.#expire(now);
     this.#sendLookups(now);
@@ -190,14 +192,14 @@ export class ClientMachine {
   // --- commands ----------------------------------------------------------------------------------------------------
 
   /**
-   * Make a request: it is sent now, or held until there is a registration. One to another user is completed when the
-   * server has handed it over. Of `register` the machine adds all but the type.
+   * Make a request: send it now, or hold it until there is a registration. A message to another user is completed when
+   * the server has handed it over. For `register`, the machine adds everything except the type.
    *
    * @param {number} now
    * @param {Request | { type: 'register' }} message
    * @param {Asker} asker
-   * @param {Identity} [identity] Of a registration: the key to prove.
-   * @returns {number} Its `id`. Throws `StateError`, `MessageTooLarge` and `UsageError`.
+   * @param {Identity} [identity] For a registration: the key to prove.
+   * @returns {number} The request's `id`. Throws `StateError`, `MessageTooLarge` and `UsageError`.
    */
   ask(now, message, asker, identity) {
     this.checkNotEnded();
@@ -214,20 +216,21 @@ export class ClientMachine {
     return request.number;
   }
 
-  /** User ids, each once, in lists that fit into one message. @param {Iterable<string>} userIds */
+  /** User ids without duplicates, in lists that fit into one message. @param {Iterable<string>} userIds */
   chunks(userIds) {
     return this.#requests.chunks(userIds);
   }
 
   /**
-   * End it, on purpose or for an error: no reconnection, and `closed` is the last event. Harmless when it has ended.
+   * End the client, on purpose or for an error: no reconnection, and `closed` is the last event. Harmless after the
+   * end.
    *
    * @param {number} now
    * @param {AldisError | null} error
    */
   end(now, error) {
     if (this.phase === 'ended') return;
-    // One that is being made ends, too.
+    // This also ends a connection that is being made.
     const attached = isLive(this.phase) || 'connected' in TABLE[this.phase];
     this.#step('ended');
     this.error = error;
@@ -247,7 +250,7 @@ export class ClientMachine {
     return (this.#handshake.joining = { request: this.#requests.add(now, message, asker), identity });
   }
 
-  /** Ask for the name on a connection that has none: for the first time, or again. @param {number} now */
+  /** Register the name on this connection, for the first time or again. @param {number} now */
   #join(now) {
     const { joining, identity } = this.#handshake;
     const asked = joining ?? (identity && this.#registration(now, identity));
@@ -256,7 +259,7 @@ export class ClientMachine {
     this.#requests.send(now, asked.request);
   }
 
-  /** The registration that the server is busy with, if a message with this `re` belongs to it. @param {unknown} re */
+  /** The registration in progress, if a message with this `re` belongs to it. @param {unknown} re */
   #joins(re) {
     const isBusy = 'refused' in TABLE[this.phase] && this.#handshake.belongs(re);
     return isBusy ? this.#handshake.joining : null;
@@ -276,7 +279,7 @@ export class ClientMachine {
     const joining = this.#joins(message.re);
     if (!joining) return;
     if (!message.success) {
-      // The classic dialect's way to refuse.
+      // A refusal in the classic dialect.
       this.#notAdmitted(joining, new RequestFailed('key-mismatch', 'the server refused the name'), now);
       return;
     }
@@ -309,7 +312,7 @@ export class ClientMachine {
     this.#handshake.joining = null;
     this.#requests.complete(request, failure);
     if (request.asker) {
-      // The application asked, and is told; what was held for this registration has no hope either.
+      // The application made this request, and gets its error; requests that waited for the registration fail too.
       this.#usefulFrom = now;
       this.#failNameless(failure);
     } else if (failure.temporary) {
@@ -343,13 +346,13 @@ export class ClientMachine {
   #numbered(message, size, now) {
     if (this.phase !== 'registered') return;
     const event = eventOf(message, (userId) => this.#watches.answers(userId));
-    // A presence that was on its way when its watch ended is not told.
+    // Drop a presence that was on its way when its watch ended.
     if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
-    // What could not be used has been received all the same: both sides must come to the same number.
+    // Count unusable messages too, because both sides must have the same count.
     if (this.#resume.processed(size, now)) this.#confirm();
   }
 
-  /** Tell the server how much has come. */
+  /** Confirm to the server how many messages have come. */
   #confirm() {
     this.#resume.confirmed();
     this.#send({ type: 'received', count: this.#resume.count });
@@ -374,7 +377,7 @@ export class ClientMachine {
     }
   }
 
-  /** The connection is gone: what was asked on it will not be answered. @param {AldisError} error */
+  /** The connection is lost: fail the requests that were sent on it. @param {AldisError} error */
   #failSent(error) {
     for (const request of this.#requests.all) if (request.sent) this.#requests.complete(request, error);
     if (this.#handshake.joining?.request.sent) {
@@ -383,7 +386,7 @@ export class ClientMachine {
     }
   }
 
-  /** A registration has come to nothing. Unless the client repeats it by itself, so has what was held for it. @param {AldisError} error */
+  /** A registration has failed. Unless the client repeats it, fail the requests that wait for it. @param {AldisError} error */
   #failNameless(error) {
     if (!this.#handshake.identity) for (const request of this.#requests.all) this.#requests.complete(request, error);
   }
@@ -396,7 +399,7 @@ export class ClientMachine {
       if (request === this.#handshake.joining?.request) {
         this.#handshake.joining = null;
         this.#failNameless(error);
-        // The server may still admit us. So another try needs another connection.
+        // The server may still register us on this connection, so another try needs another connection.
         this.#hangUp(codes.REGISTRATION_TIMEOUT, error.message);
       }
     }
@@ -416,7 +419,8 @@ export class ClientMachine {
   }
 
   /**
-   * End this connection, if there is one, to come back with another. Not with 1000 or 1001: the server would let us go.
+   * Close this connection, if there is one, and reconnect later. Not with 1000 or 1001: the server would end the
+   * session.
    *
    * @param {number} code
    * @param {string} reason

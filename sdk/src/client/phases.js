@@ -1,8 +1,8 @@
 /**
- * The phases of a client and every way from one to the next, in one table.
+ * The phases of a client and all transitions between them, in one table.
  *
- * docs/architecture.md draws it. A registered client that loses its connection goes from waiting to registered again by
- * itself. Signing is a phase of its own, since WebCrypto takes its time.
+ * docs/architecture.md draws the table. A registered client that loses its connection goes from waiting back to
+ * registered by itself. Signing is a phase of its own, because WebCrypto is asynchronous.
  */
 
 /**
@@ -27,5 +27,5 @@ export const TABLE = {
   ended: {},
 };
 
-/** A transport is there, and what it brings is listened to. @param {Phase} phase */
+/** A transport is open, and its input is handled. @param {Phase} phase */
 export const isLive = (phase) => 'hungUp' in TABLE[phase];

@@ -1,8 +1,8 @@
 /**
- * The book of requests that have no answer yet.
+ * The requests that have no answer yet.
  *
- * It numbers, encodes and sends them, finds the one that a reply belongs to, says which have waited too long, and ends
- * each exactly once, with `completed`. What a request's end means for the client is known to the machine.
+ * This module numbers, encodes and sends them, finds the request of a reply, reports those that are overdue, and ends
+ * each exactly once, with `completed`. The machine knows what the end of a request means.
  *
  * @import { AldisError } from '../errors.js'
  * @import { ClientMessage } from '../protocol/messages.js'
@@ -12,14 +12,14 @@
 import { MessageTooLarge, RequestFailed, RequestTimeout } from '../errors.js';
 import { encodeClientMessage, toUtf8 } from '../protocol/codec.js';
 
-// Bytes. What a server takes that has not said so; its own default.
+// Bytes. The largest message while the server has not told its limit; a server's default.
 export const DEFAULT_MAX_MESSAGE = 64 * 1024;
-// A server looks names up one after the other for each client. Meanwhile 256 requests may wait; with more, this version
-// stops reading, and earlier ones close the connection for good (4504). So most of that is left to messages to peers.
+// A server looks names up one after the other for each client. Meanwhile 256 requests may wait. With more, this version
+// stops reading, and earlier versions close the connection for good (4504). So leave most of that to messages to peers.
 const MOST_LOOKUPS = 32;
-// Seconds. The longest resume window that is believed: a request without an answer has to end some time.
+// Seconds. A longer resume window of a server is cut to this, because a request without an answer has to end some time.
 const LONGEST_WINDOW = 120;
-// Names in one `watch`, by the protocol; and bytes of its type, id, brackets and commas, generously.
+// Names in one `watch`, by the protocol; and bytes of its type, id, brackets and commas, rounded up.
 const MOST_WATCHED = 1000;
 const WATCH_OVERHEAD = 128;
 
@@ -32,16 +32,16 @@ const WATCH_OVERHEAD = 128;
  * @property {number} number Its `id`.
  * @property {Request} message
  * @property {string} text
- * @property {number} seconds How long it is given.
+ * @property {number} seconds Its time from sending to the deadline.
  * @property {number} deadline
- * @property {boolean} sent false: held until there is a registration.
- * @property {string[]} added Of a `watch`: the names that were not watched before.
- * @property {Asker | undefined} asker undefined: the machine itself has asked.
+ * @property {boolean} sent false while it waits for a registration.
+ * @property {string[]} added For a `watch`: the names that were not watched before.
+ * @property {Asker | undefined} asker undefined for the machine's own requests.
  */
 
-/** All requests of one client that have no answer yet, in the order in which they were made. */
+/** All requests of one client without an answer, in the order in which they were made. */
 export class RequestBook {
-  /** The largest message that the server takes, in bytes. */
+  /** The largest message that the server accepts, in bytes. */
   maxMessage = DEFAULT_MAX_MESSAGE;
   #timeout;
   #watches;
@@ -49,13 +49,13 @@ export class RequestBook {
   #resumeWindow = 0;
   /** @type {Map<unknown, Pending>} */
   #pending = new Map();
-  // The same, once more: what the server answers at once, and what it answers when it has reached somebody else. As all of
-  // one kind wait equally long, their order is that of the deadlines too.
+  // The same requests in two groups: the server answers the first at once, and the second when it has reached another
+  // user. All requests of a group wait equally long, so their order is that of the deadlines too.
   /** @type {Map<number, Pending>} */
   #prompt = new Map();
   /** @type {Map<number, Pending>} */
   #relayed = new Map();
-  // Of `discover`: those that were sent, and those that wait until some of these are answered.
+  // `discover` requests: those that were sent, and those that wait for answers to them.
   /** @type {Set<number>} */
   #lookups = new Set();
   /** @type {Map<number, Pending>} */
@@ -70,8 +70,8 @@ export class RequestBook {
   }
 
   /**
-   * The server keeps a message for so many seconds for somebody whose connection is lost, and answers only then
-   * (docs/protocol.md, "Resume"). Until it has said so, it is taken not to.
+   * Set how many seconds the server keeps a message for a user whose connection is lost: it answers only then
+   * (docs/protocol.md, "Resume"). Before this call, the value is 0.
    *
    * @param {number} resumeWindow
    */
@@ -80,8 +80,8 @@ export class RequestBook {
   }
 
   /**
-   * Enter a request, with a number that becomes its `id`. Throws `MessageTooLarge` (a server would end the connection for
-   * it) and `UsageError` for text that is no UTF-8; nothing is entered then.
+   * Enter a request, with a number that becomes its `id`. Throws `MessageTooLarge` (the server would end the
+   * connection) and `UsageError` for text that is not UTF-8. Then nothing is entered.
    *
    * @param {number} now
    * @param {Request} message
@@ -92,7 +92,7 @@ export class RequestBook {
     const number = this.#last + 1;
     const text = encodeClientMessage({ ...message, id: number });
     const size = toUtf8(text).length;
-    // The machine's own requests are not refused to itself.
+    // The machine's own requests are never refused.
     if (asker && size > this.maxMessage) throw new MessageTooLarge(size, this.maxMessage);
     this.#last = number;
     const seconds = this.#timeout;
@@ -104,18 +104,18 @@ export class RequestBook {
     return request;
   }
 
-  /** Whether it may be sent now, as far as others are concerned that were sent. @param {Pending} request */
+  /** Whether the number of requests on their way allows this one to be sent now. @param {Pending} request */
   mayGo({ message }) {
     return message.type !== 'discover' || this.#lookups.size < MOST_LOOKUPS;
   }
 
-  /** The first `discover` that waits and may be sent now. */
+  /** The first waiting `discover` that may be sent now. */
   get nextLookup() {
     const [first] = this.#heldLookups.values();
     return first && this.mayGo(first) ? first : null;
   }
 
-  /** It goes to the server now, which may have to wait for the recipient. @param {number} now @param {Pending} request */
+  /** Send a request. The server may have to wait for the recipient. @param {number} now @param {Pending} request */
   send(now, request) {
     const { number, message, text } = request;
     this.#effects.push({ type: 'send', text });
@@ -131,7 +131,7 @@ export class RequestBook {
   }
 
   /**
-   * It has ended: it has its answer or, with an error, will have none or has been refused.
+   * End a request, with its result or with an error.
    *
    * @param {Pending} request
    * @param {AldisError | null} error
@@ -146,25 +146,25 @@ export class RequestBook {
     if (asker) {
       this.#effects.push({ type: 'completed', asker, error, result });
     } else if (message.type === 'watch' && (error instanceof RequestFailed || error instanceof RequestTimeout)) {
-      // The server does not take a watch over into a new session: the application thinks that it still watches.
+      // The server did not restore a watch in a new session, while the application thinks that it still watches.
       const { userIds } = message;
       this.#watches.drop(userIds);
       this.#effects.push({ type: 'happened', event: { type: 'watchEnded', userIds, error } });
     }
   }
 
-  /** The request that a message with this `re` answers; it must have been sent. @param {unknown} re */
+  /** The sent request that a message with this `re` answers. @param {unknown} re */
   answeredBy(re) {
     const request = this.#pending.get(re);
     return request?.sent ? request : null;
   }
 
-  /** Every one of them. */
+  /** All requests. */
   get all() {
     return [...this.#pending.values()];
   }
 
-  /** Those that have waited too long. @param {number} now */
+  /** The requests whose deadline has passed. @param {number} now */
   overdue(now) {
     const found = [];
     for (const kind of [this.#prompt, this.#relayed]) {
@@ -176,7 +176,7 @@ export class RequestBook {
     return found;
   }
 
-  /** When the first of them has waited too long. */
+  /** The earliest deadline. */
   get deadline() {
     const [prompt] = this.#prompt.values();
     const [relayed] = this.#relayed.values();
@@ -184,7 +184,7 @@ export class RequestBook {
   }
 
   /**
-   * User ids, each once, in lists that fit into one message.
+   * User ids without duplicates, in lists that fit into one message.
    *
    * @param {Iterable<string>} userIds
    */

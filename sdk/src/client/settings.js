@@ -1,6 +1,6 @@
 /**
- * Options and settings: the defaults, with changes that are looked at. A slip in a program is told where it was made, and
- * not passed over, nor found out by what comes of it.
+ * Options and settings: the defaults with checked changes. A mistake in a program throws where it was made, so that it
+ * is neither ignored nor found only by its effects.
  */
 import { ConfigError } from '../errors.js';
 
@@ -9,20 +9,20 @@ import { ConfigError } from '../errors.js';
  *
  * @param {string} name
  * @param {unknown} value
- * @param {string} type As `typeof` says it.
+ * @param {string} type The name that `typeof` gives.
  */
 export function checkType(name, value, type) {
   if (typeof value !== type) throw new ConfigError(name, `not of type ${type}`);
 }
 
 /**
- * The defaults, with changes; undefined is none. Throws `ConfigError` for a name that is not among the defaults, for a value
+ * The defaults, with changes; undefined changes nothing. Throws `ConfigError` for a name without a default, for a value
  * of another type than a default that is not null or undefined, and for a number that is not finite or does not fit.
  *
  * @template {object} T
  * @param {T} defaults
  * @param {Partial<T> | undefined} changes
- * @param {string} [what] Those are settings of; none for the options of a call.
+ * @param {string} [what] The thing that has these settings; omitted for the options of a call.
  * @param {(value: number, name: string) => boolean} [fits]
  * @returns {Readonly<T>}
  */

@@ -1,16 +1,16 @@
 /**
- * Time as an argument: the clock and the timers that everything above `protocol/` is given, and the real ones.
+ * Time as an argument: the clock and the timers for everything above `protocol/`, and the real ones.
  *
  * Rules: seconds everywhere, monotonic. `callLater` never calls back at once, also not for a time that has passed.
- * Cancelling twice, or after the call, does no harm. `seconds` is a number, of any size; NaN is refused where it comes in.
+ * Cancelling twice, or after the call, does no harm. `seconds` is a number of any size; callers refuse NaN.
  *
- * Browsers run the timers of a hidden page once a second, and some once a minute after five minutes. A hidden page is to
- * be as quick as a visible one. So it gets a second clock, which is loaded when the page is hidden for the first time:
- * `hidden.js`. Where that clock is slow or missing, `catchUp` makes the network the clock: whatever arrives calls back
+ * Browsers run the timers of a hidden page once a second, and some once a minute after five minutes. A hidden page should
+ * be as quick as a visible one. So it has a second clock, which is loaded when the page is hidden for the first time:
+ * `hidden.js`. Where that clock is slow or missing, `catchUp` makes the network the clock: each input calls back
  * what is overdue.
  *
  * A callback that is very late means that the page was frozen or the machine asleep. What arrived meanwhile is not read
- * yet, so a time-out would blame a peer that has answered. Such a callback waits once more, for a moment.
+ * yet, so a time-out would blame a peer that has answered. So such a callback waits once more, for a moment.
  */
 
 /** @import { SecondClock } from './hidden.js' */
@@ -18,24 +18,24 @@
 /**
  * @typedef {object} Timers
  * @property {() => number} time Monotonic seconds since an arbitrary moment.
- * @property {(seconds: number, callback: () => void) => () => void} callLater Call back once, after so many seconds;
- *   returns what cancels it.
+ * @property {(seconds: number, callback: () => void) => () => void} callLater Call back once, after so many seconds.
+ *   Returns a function that cancels it.
  */
 
 /** What waits, until `due` in milliseconds of `performance.now()`. @typedef {{ due: number, run: () => void }} Waiting */
 
 /**
- * What the timers take from the platform; tests bring another.
+ * What the timers use of the platform; tests pass another one.
  *
  * @typedef {Pick<typeof globalThis, 'performance' | 'setTimeout' | 'clearTimeout'> & { document?: { hidden: boolean } }} Platform
  */
 
 // All in milliseconds.
-// What setTimeout can wait at most: beyond 31 bits it would call back at once.
+// The longest time for setTimeout: beyond 31 bits it would call back at once.
 const LONGEST = 2 ** 31 - 1;
 // More than the second by which browsers delay the timers of a hidden page.
 const LATE = 2000;
-// How long a late callback waits for what has arrived to be read.
+// How long a late callback waits, so that arrived data is read first.
 const GRACE = 1000;
 
 /** @param {Platform} platform */
@@ -103,7 +103,7 @@ export function timersOf({ performance, setTimeout, clearTimeout, document }) {
 }
 
 export const timers = timersOf(globalThis);
-/** The network has brought something, and it is dealt with: call back what browsers are late with. */
+/** The network has brought something, which has been handled: call back what browsers are late with. */
 export const { catchUp } = timers;
 
 /**

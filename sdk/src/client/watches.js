@@ -1,18 +1,18 @@
 /**
- * Whose presence the application wants to hear of, over however many sessions.
+ * The users that the application watches, over any number of sessions.
  *
- * A resumed session still has its watches; a new one gets them again from here. Pure: it sees the requests that are sent
- * and their ends, and sends nothing.
+ * A resumed session still has its watches; a new session gets them again from here. Pure: it sees the requests that are
+ * sent and how they end, and sends nothing.
  */
 
 /** @import { Request } from './requests.js' */
 
-/** The watched users of one client, in the order in which they were asked for. */
+/** The watched users of one client, in the order of the requests. */
 export class Watches {
   /** @type {Set<string>} */
   #userIds = new Set();
   /**
-   * Of each `watch` without an answer: the names whose presence the server has not told yet. It tells one for each name
+   * For each `watch` without an answer: the names whose presence has not come yet. The server sends one for each name
    * before the `ack`.
    *
    * @type {Map<number, Set<string>>}
@@ -30,7 +30,7 @@ export class Watches {
   }
 
   /**
-   * A request goes to the server; nothing happens unless it is a `watch` or an `unwatch`.
+   * Note a request that goes to the server; only `watch` and `unwatch` matter.
    *
    * @param {Request} message
    * @param {number} number
@@ -46,17 +46,17 @@ export class Watches {
     return added;
   }
 
-  /** A presence has come: whether it answers a `watch`. Each `watch` has one such answer for each name. @param {string} userId */
+  /** Whether this presence answers a `watch`. Each `watch` has one such answer for each name. @param {string} userId */
   answers(userId) {
     return [...this.#unstated.values()].some((names) => names.delete(userId));
   }
 
-  /** A request has its answer, or will have none. @param {number} number */
+  /** A request has ended, with or without an answer. @param {number} number */
   ended(number) {
     this.#unstated.delete(number);
   }
 
-  /** These users are not watched. @param {string[]} userIds */
+  /** Remove these users from the watches. @param {string[]} userIds */
   drop(userIds) {
     for (const userId of userIds) this.#userIds.delete(userId);
   }

@@ -1,8 +1,8 @@
-"""The address of a server: reads what a person writes, and gives what is dialled and what is signed.
+"""The address of a server: the text that a person writes becomes the URL to dial and the host to sign.
 
-Accepted are `ws://` and `wss://`, `http://` and `https://` (as people copy them from a browser), and a bare
-`host[:port]`, which means `wss://`, but `ws://` on this machine itself: nothing leaves it, and a server that is tried
-out there has no certificate. A path and a query are kept; a path that does not end in `/ws` ends in a slash. Hosts are
+Accepted are `ws://` and `wss://`, `http://` and `https://` (as copied from a browser), and a bare `host[:port]`. The
+bare form means `wss://`; on this machine it means `ws://`, because nothing leaves the machine, and a server on trial
+there has no certificate. Path and query are kept. A path that does not end in `/ws` gets a slash at its end. Hosts are
 read as browsers read them (`protocol.hosts`).
 """
 
@@ -20,7 +20,8 @@ from aldis.protocol.hosts import read_host
 
 _SECURE: Final = {"ws": False, "wss": True, "http": False, "https": True}
 _DEFAULT_PORTS: Final = {False: 80, True: 443}
-# What may stand unquoted in a path and a query (RFC 3986 sections 3.3 and 3.4), and what is quoted already.
+# Characters that need no quoting in a path and a query (RFC 3986 sections 3.3 and 3.4), and `%` for those quoted
+# already.
 _UNQUOTED: Final = "/?%:@!$&'()*+,;=~"
 _HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
 
@@ -29,8 +30,8 @@ _HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
 class ServerAddress:
     """A server to dial.
 
-    `url` is what is dialled. `server` is the text of the `Host` header: host and port, lower case, the port left out
-    when it is the scheme's own. It is also what a registration proof is made for, and the server's name for pins.
+    `url` is the URL to dial. `server` is the text of the `Host` header: host and port in lower case, without the
+    scheme's default port. Registration proofs sign it, and pins are stored under it.
     """
 
     url: str
@@ -41,10 +42,10 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read what a person wrote. Raises `ConfigError` (a `UsageError`) when it is no address of a server."""
+        """Read what a person wrote. Raises `ConfigError` (a `UsageError`) when it is not the address of a server."""
         if not isinstance(text, str):
             raise ConfigError("url", f"{text!r} is not a str")
-        # urlsplit would drop some of these silently, and they have no business in a header.
+        # urlsplit would drop some of these silently, and they must not get into a header.
         if any(character.isspace() or unicodedata.category(character) in ("Cc", "Cs") for character in text):
             raise ConfigError("url", f"{text!r} contains white space or a control character")
         try:
@@ -73,14 +74,14 @@ class ServerAddress:
 
 
 def _folder(path: str) -> str:
-    """The path to dial: /aldis/ for /aldis, from which a proxy would only redirect. /ws is no folder."""
+    """The path to dial: /aldis/ for /aldis, from which a proxy would only redirect. /ws gets no slash."""
     return path if path.endswith(("/", "/ws")) else f"{path}/"
 
 
 def _host(text: str, parts: SplitResult) -> tuple[str, str]:
-    """The host to dial, and the same as it stands in a URL: IPv6 addresses in brackets."""
-    # Not `parts.hostname`: it is in lower case as Python makes it, with a final sigma where browsers have none, and
-    # without what stands before or behind brackets.
+    """The host to dial, and the same host as a URL has it: IPv6 addresses in brackets."""
+    # Not `parts.hostname`: Python lower-cases it differently from browsers (final sigma), and drops text before or
+    # after brackets.
     found = _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2])
     try:
         literal = read_host(found[1] if found is not None else "")
@@ -90,7 +91,7 @@ def _host(text: str, parts: SplitResult) -> tuple[str, str]:
 
 
 def misdirected(address: ServerAddress) -> str:
-    """What a server means that answers 421 (RFC 9110 section 15.5.20), and what its operator can do."""
+    """Explain the reply 421 (RFC 9110 section 15.5.20), and what the operator can do."""
     return (
         f"it does not go by the name {address.server} (421); if this is the right server, "
         f"its operator has to start it with --names {address.server}, and a proxy in front of it to pass Host on"
@@ -98,7 +99,7 @@ def misdirected(address: ServerAddress) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Tell whether a host name or address means the machine that we run on, without asking anybody."""
+    """Whether a host name or address means this machine. Makes no DNS query."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
         return True
     try:

@@ -2,7 +2,7 @@
 
 After Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): the wait is drawn evenly from zero
 to a ceiling that grows with each attempt. Of the variants compared there it has the least contention and the least
-work, which counts when a server restarts and all its clients come back at once.
+work. That matters when a server restarts and all its clients come back at once.
 
 Pure: the random number and the time are arguments.
 """
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from aldis.errors import ConfigError
 from aldis.settings import check_count, check_number, check_seconds
 
-# A larger factor is no other rule: the second wait has the highest ceiling already.
+# A larger factor changes nothing: the second wait has the highest ceiling already.
 _LARGEST_FACTOR = 1e300
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The rule by which a client reconnects; times in seconds.
+    """When a client reconnects; times in seconds.
 
-    The ceiling of attempt n (from 1) is `first * factor ** (n - 1)`, and never above `most`. After `attempts` attempts
-    in a row the client gives up (None: never). A connection that has stood for `settled` starts the count anew: one
-    that is lost sooner counts as a failure: a server that closes each connection at once is asked less and less often.
+    The ceiling of attempt n (from 1) is `first * factor ** (n - 1)`, and at most `most`. After `attempts` attempts in a
+    row the client gives up (None: never). A connection that lasts for `settled` resets the count. A connection that is
+    lost sooner counts as a failure, so a server that closes each connection at once is dialled less and less often.
     Raises `ConfigError` for values that make no sense.
     """
 
@@ -52,43 +52,43 @@ class Backoff:
             return self.most
 
     def delay(self, attempt: int, random: float) -> float:
-        """The wait before attempt `attempt`; `random` is evenly from 0 to 1."""
+        """The wait before attempt `attempt`. `random` is drawn evenly from 0 to 1."""
         return random * self.ceiling(attempt)
 
     def exhausted(self, made: int) -> bool:
-        """Tell whether `made` attempts are all there may be."""
+        """Whether `made` attempts are all that are allowed."""
         return self.attempts is not None and made >= self.attempts
 
 
 class Retries:
-    """The attempts that one client makes in a row, and when the next one is due. Times are in seconds."""
+    """The attempts that one client makes in a row, and the time of the next one. Times are in seconds."""
 
     __slots__ = ("_backoff", "attempts", "due", "not_before")
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
         self.attempts = 0
-        """How many attempts have been made since a connection last stood long enough; the one that is due included."""
+        """The number of attempts since a connection last lasted long enough, including the next one."""
         self.due = 0.0
         """When the next attempt is due."""
         self.not_before = 0.0
-        """The server wants to be left alone until then."""
+        """The time until which the server wants no connection."""
 
     def stood(self, seconds: float) -> None:
-        """A connection is gone that had been of use for so long."""
+        """A connection that was useful for so long is lost."""
         if seconds >= self._backoff.settled:
             self.attempts = 0
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether there may be no further attempt."""
+        """Whether no further attempt is allowed."""
         return self._backoff.exhausted(self.attempts)
 
     def schedule(self, now: float, random: float, *, invited: float | None) -> float:
-        """Set the time of the next attempt and return how long it is until then.
+        """Set the time of the next attempt, and return the seconds until then.
 
-        `invited`: when the server has asked this client to come back. It gives each client a different time, so the
-        first attempt is made exactly then. Later ones wait as usual.
+        `invited` is the time at which the server has asked this client to come back. Each client gets a different time,
+        so the first attempt is made exactly then. Later ones wait as usual.
         """
         self.attempts += 1
         due = max(now if invited is None else invited, self.not_before, now)

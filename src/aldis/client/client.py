@@ -1,9 +1,9 @@
 """`SignalingClient`: a program's connection to a signaling server, kept alive.
 
-It runs a `ClientMachine` on an event loop: gives it the time and what the transport brings, carries out what it wants
-done, and turns its numbered requests into coroutines. All decisions are the machine's. It owns one transport, at most
-one task that dials, and one timer; `close` waits until all of them are gone. Not thread-safe: all calls and callbacks
-are on the loop on which `connect` was called.
+It runs a `ClientMachine` on an event loop: it passes the time and the transport's input to the machine, carries out the
+machine's effects, and turns its numbered requests into coroutines. The machine makes all decisions. The client owns one
+transport, at most one task that dials, and one timer; `close` waits until all of them are gone. Not thread-safe: all
+calls and callbacks run on the loop on which `connect` was called.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ _T = TypeVar("_T")
 
 
 class SignalingClient:
-    """A user's (or one of their devices') connection to a signaling server.
+    """The signaling connection of a user, or of one device of a user.
 
         async with SignalingClient("wss://signal.example", "alice") as client:
             await client.register(identity)
             found = await client.discover("bob")
 
-    After `connect` it stays connected: a lost connection is made again (`backoff` says when), the name registered
-    again, the session resumed if the server still has it, and watches restored if not. Requests made meanwhile wait
-    for that, up to their time-out. It ends by `close`, or by itself when the server's close code forbids to come back,
-    when the server refuses the name, or when `backoff.attempts` are used up. The event `Closed` then carries the error,
-    and every later call raises it.
+    After `connect` it stays connected. When a connection is lost, it dials again (`backoff` says when), registers the
+    name again, and resumes the session if the server still has it, or else restores the watches. Requests made
+    meanwhile wait for that, up to their time-out. The client ends by `close`. It ends by itself when the server's close
+    code forbids reconnecting, when the server refuses the name, or when `backoff.attempts` are used up. Then the event
+    `Closed` carries the error, and every later call raises it.
 
-    Requests raise `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is not
-    known whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
+    Requests raise `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is
+    unknown whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class SignalingClient:
         request_timeout: float = 10.0,
         connect_timeout: float = 10.0,
     ) -> None:
-        """Nothing is connected yet: call `connect`, or use `async with`.
+        """Make a client that is not connected: call `connect` next, or use `async with`.
 
-        `url`: see `client.address` for its forms. `device` tells several connections of one user apart. `token`: what
-        the server's operator asks for, if anything. `ca_file`: PEM certificates to trust instead of the system's;
-        `ssl_context`: a TLS context of your own instead. Time-outs are in seconds, `connect_timeout` for each attempt.
-        A message to a user whose connection is lost is given the server's resume window on top of `request_timeout`.
-        Raises `ConfigError` and `InvalidAddress`.
+        For the forms of `url` see `client.address`. `device` names one of several devices of the user. `token` is what
+        the server's operator asks for, if anything. `ca_file` has PEM certificates to trust instead of the system's;
+        `ssl_context` is a TLS context of your own instead. Time-outs are in seconds, `connect_timeout` for each
+        attempt. A message to a user whose connection is lost gets the server's resume window on top of
+        `request_timeout`. Raises `ConfigError` and `InvalidAddress`.
         """
         for name, seconds in (("request_timeout", request_timeout), ("connect_timeout", connect_timeout)):
             check_seconds(name, seconds)
@@ -112,27 +112,27 @@ class SignalingClient:
         self._timer = Timer(self._look_at_the_clock)
         self._futures: dict[int, asyncio.Future[Result]] = {}
         self._subscribers: dict[object, Callable[[SignalingEvent], None]] = {}
-        # Weak: an iterator that the program has dropped gets no more events.
+        # Weak references: an iterator that the program has dropped gets no more events.
         self._streams: WeakSet[EventStream] = WeakSet()
         self._carrying_out = False
 
-    # --- what it is -------------------------------------------------------------------------------------------------
+    # --- properties -------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> SignalingState:
-        """Where the client stands; `CONNECTED` means registered."""
+        """The state of the client; `CONNECTED` means registered."""
         if self._dialing is not None and not self._machine.ended:
             return SignalingState.CONNECTING
         return self._machine.state
 
     @property
     def url(self) -> str:
-        """The server's URL, as it is dialled."""
+        """The server's URL, as the client dials it."""
         return self._server_address.url
 
     @property
     def server(self) -> str:
-        """The server's name: host and port as in the `Host` header, lower case. Pins are kept by it."""
+        """The server's name: host and port as in the `Host` header, lower case. Pins are stored under it."""
         return self._server_address.server
 
     @property
@@ -147,20 +147,20 @@ class SignalingClient:
 
     @property
     def address(self) -> str:
-        """User id and device, as the server writes it into what it relays for us."""
+        """User id and device, as the server writes them into `from`."""
         return join(self.user_id, self.device)
 
     @property
     def identity(self) -> Identity | None:
-        """The key that is registered, and will be again after a reconnection; None before `register`."""
+        """The key to register with, also after a reconnection; None before `register`."""
         return self._machine.identity
 
     # --- connection -------------------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Make the first connection; call `register` next, soon: servers do not keep nameless connections.
+        """Make the first connection. Call `register` next, and soon: servers close connections without a name.
 
-        Raises `ServerUnreachable` (it may be called again then), `StateError` when it is connected already.
+        Raises `ServerUnreachable` (then you may call it again), and `StateError` when it is connected already.
         """
         self._machine.check_not_ended()
         if self.state is not SignalingState.DISCONNECTED:
@@ -176,7 +176,7 @@ class SignalingClient:
             self._dialing = None
 
     async def close(self) -> None:
-        """Leave the server and let go of everything. Can be called at any time and again; never raises."""
+        """Leave the server and free all resources. Can be called at any time, and repeatedly; never raises."""
         self._machine.close()
         self._carry_out()
         self._timer.cancel()
@@ -190,7 +190,7 @@ class SignalingClient:
         try:
             await self.connect()
         except asyncio.CancelledError:
-            await self.close()  # the connection may be there already, and nothing else would close it
+            await self.close()  # the connection may be open already, and nothing else would close it
             raise
         return self
 
@@ -202,44 +202,44 @@ class SignalingClient:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def register(self, identity: Identity) -> Registration:
-        """Register the name with the proof of this key.
+        """Register the name, with a proof of this key.
 
-        The first key that is ever proved for a name is bound to it. Raises `RequestFailed`, whose `code` is
-        `key-mismatch` when the name belongs to another key, and `unauthorized` when the server wants another token.
+        The first key that is proved for a name is bound to it. Raises `RequestFailed`. Its `code` is `key-mismatch`
+        when the name belongs to another key, and `unauthorized` when the server wants another token.
         """
         await self._writable("register")
         return await self._result(self._machine.register(identity, self._now()), Registration)
 
     async def unregister(self) -> None:
-        """Give the name up; others see us go. The connection stays, for another `register`."""
+        """Give the name up; others see the user go offline. The connection stays, for another `register`."""
         await self._writable("unregister")
         await self._done([self._machine.unregister(self._now())])
 
     async def rotate(self, new_identity: Identity) -> None:
-        """Bind the name to a new key. The old key does not register any more.
+        """Bind the name to a new key. The old key cannot register any more.
 
-        After `ConnectionLost` or `RequestTimeout` it is not known which of the keys is the right one. Keep both until
-        the client is registered again, and look at `identity`.
+        After `ConnectionLost` or `RequestTimeout` it is unknown which key is right. Keep both until the client is
+        registered again, then read `identity`.
         """
         await self._writable("rotate")
         await self._done([self._machine.rotate(new_identity, self._now())])
 
     async def discover(self, user_id: str) -> Discovery:
-        """Ask what the server knows of a user: whether they are online, their key, their devices."""
+        """Ask the server about a user: whether they are online, their key, their devices."""
         await self._writable("discover")
         return await self._result(self._machine.discover(user_id, self._now()), Discovery)
 
     async def watch(self, *user_ids: str) -> None:
-        """Be told of the presence of users by `PresenceChanged`: once now for each, and at every change.
+        """Get the presence of users as `PresenceChanged` events: one now for each user, and one at every change.
 
-        Watches are restored after a reconnection. When this raises, the users it named are not watched, but for those
-        that were before.
+        Watches are restored after a reconnection. If this raises, the named users are not watched, except those that
+        were watched before.
         """
         await self._writable("watch")
         await self._done(self._machine.watch(user_ids, self._now()))
 
     async def unwatch(self, *user_ids: str) -> None:
-        """End watches; users that are not watched are ignored."""
+        """End watches. Users that are not watched are ignored."""
         await self._writable("unwatch")
         await self._done(self._machine.unwatch(user_ids, self._now()))
 
@@ -254,7 +254,7 @@ class SignalingClient:
     ) -> None:
         """Send an offer to an address, and wait until the server has handed it over.
 
-        Raises `RequestFailed` with the code `not-online` when the user is not online; so do the other `send_` methods.
+        Raises `RequestFailed` with the code `not-online` when the user is not online, like the other `send_` methods.
         """
         offer = _raw(m.Description("offer", sdp))
         await self._relay(
@@ -276,7 +276,7 @@ class SignalingClient:
         proof: m.Proof | None = None,
         capabilities: m.Capabilities | None = None,
     ) -> None:
-        """Send an answer to the address that an offer came from."""
+        """Send an answer to the address of the offer's sender."""
         answer = _raw(m.Description("answer", sdp))
         await self._relay(
             m.Answer(
@@ -291,7 +291,7 @@ class SignalingClient:
     async def send_ice_candidate(
         self, to: str, candidate: m.Candidate | None, *, connection: str | None = None
     ) -> None:
-        """Send an ICE candidate; None says that there will be no more."""
+        """Send an ICE candidate; None means that there are no more."""
         await self._relay(m.IceCandidate(to, _raw(candidate), connection=_or_unset(connection)))
 
     async def send_bye(
@@ -303,7 +303,7 @@ class SignalingClient:
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Say that a peer connection is over; with a `code` that an offer is refused, see `ByeReceived`."""
+        """End a peer connection; with a `code`, refuse an offer (see `ByeReceived`)."""
         await self._relay(
             m.Bye(
                 to,
@@ -315,7 +315,7 @@ class SignalingClient:
         )
 
     async def ice_servers(self) -> IceServers:
-        """Ask for STUN and TURN servers; ask again before `ttl` is over."""
+        """Ask for STUN and TURN servers. Ask again before `ttl` is over."""
         await self._writable("ice-servers")
         return await self._result(self._machine.ice_servers(self._now()), IceServers)
 
@@ -327,9 +327,9 @@ class SignalingClient:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[SignalingEvent], None]) -> Callable[[], None]:
-        """Have `callback` called with each event, on the loop; call what is returned to end that.
+        """Call `callback` with each event, on the loop. Call the returned function to end that.
 
-        A callback must not block. What it raises is logged; other callbacks are called all the same.
+        A callback must not block. Its exceptions are logged, and do not affect other callbacks.
         """
         key = object()
         self._subscribers[key] = callback
@@ -340,10 +340,10 @@ class SignalingClient:
         return unsubscribe
 
     def events(self) -> EventStream:
-        """An async iterator over the events from this call on, which ends after `Closed`.
+        """An async iterator over all events from now on; it ends after `Closed`.
 
-        A reader that falls a thousand events behind gets `StateError`, since an iterator that is not read must not
-        grow without bound, and one that leaves out an offer would be worse.
+        A reader that falls a thousand events behind gets `StateError`: an iterator that nobody reads must not grow
+        without bound, and silently leaving out an offer would be worse.
         """
         stream = EventStream()
         if self._machine.ended:
@@ -355,7 +355,7 @@ class SignalingClient:
     def _publish(self, event: SignalingEvent) -> None:
         for key, callback in list(self._subscribers.items()):
             if key not in self._subscribers:
-                continue  # another callback has ended this one's subscription
+                continue  # another callback has ended this subscription
             try:
                 callback(event)
             except Exception:
@@ -386,7 +386,7 @@ class SignalingClient:
         return asyncio.get_running_loop().time()
 
     def _carry_out(self) -> None:
-        """Do what the machine wants done. A callback may lead back here; then the outer call does the rest."""
+        """Carry out the machine's effects. A callback may lead back here; then the outer call does the rest."""
         if self._carrying_out:
             return
         self._carrying_out = True
@@ -440,7 +440,7 @@ class SignalingClient:
         except ServerUnreachable as error:
             self._machine.unreachable(self._now(), error.reason)
         except Exception:
-            # A fault of our own: log it, and try again.
+            # A fault of our own: log it, and dial again later.
             _logger.exception("dialling failed because of an internal error")
             self._machine.unreachable(self._now(), "an internal error")
         finally:
@@ -450,7 +450,7 @@ class SignalingClient:
     # --- requests and futures ---------------------------------------------------------------------------------------
 
     async def _writable(self, request: str) -> None:
-        """Wait until the network takes what is on its way already, so that senders are slowed to its pace."""
+        """Wait until the network has taken what was sent, so that senders slow down to its pace."""
         transport = self._transport
         if transport is None:
             return
@@ -471,7 +471,7 @@ class SignalingClient:
         return future
 
     async def _done(self, numbers: Iterable[int]) -> None:
-        """Wait for requests that have no result; raise the first error once all have ended."""
+        """Wait for requests without a result; raise the first error when all have ended."""
         futures = [self._future(number) for number in numbers]
         self._carry_out()
         for outcome in await asyncio.gather(*futures, return_exceptions=True):
@@ -488,7 +488,7 @@ class SignalingClient:
 
 
 def _check_token(token: object) -> None:
-    # An error shows no part of it: it is a secret.
+    # The token is a secret, so the error shows no part of it.
     if not isinstance(token, str):
         raise ConfigError("token", f"it is no text, but {type(token).__name__}")
     try:
@@ -502,7 +502,7 @@ def _check_token(token: object) -> None:
 def _tls(
     address: ServerAddress, context: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None
 ) -> ssl.SSLContext | None:
-    """What TLS is to be done with. A wrong `ca_file` is told even where the URL needs none."""
+    """The TLS context. A wrong `ca_file` raises even if the URL needs no TLS."""
     if context is not None and ca_file is not None:
         raise ConfigError("ca_file", "pass either ssl_context or ca_file")
     if ca_file is not None:

@@ -1,4 +1,4 @@
-"""What the machine wants done: commands to its owner, in the order in which to carry them out."""
+"""The effects of the machine: commands for its owner, to carry out in their order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class CloseTransport:
-    """Close the connection. `ClientMachine.lost` has to follow, once, when the transport is gone."""
+    """Close the connection. When the transport is gone, call `ClientMachine.lost`, once."""
 
     code: int
     reason: str
@@ -28,7 +28,7 @@ class CloseTransport:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Make a new connection. `ClientMachine.connected` or `unreachable` has to follow, once."""
+    """Make a new connection. Then call `ClientMachine.connected` or `unreachable`, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """Tell the application."""
+    """Give the application an event."""
 
     event: SignalingEvent
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something odd, for the log only."""
+    """Something unexpected, for the log only."""
 
     text: str
 

@@ -1,11 +1,11 @@
-"""What a `SignalingClient` tells: its events, its state, and the results of its requests.
+"""The events of a `SignalingClient`, its state, and the results of its requests.
 
-Rules: everything here is frozen; names are past participles. Bytes are bytes and descriptions are structs: nothing has
-to be decoded any more. `sender` is an address as the server wrote it (`alice`, or `alice/phone` for another
-device than `main`), proved to the server but not to us: what an offer or answer says is only to be believed after its
-`proof` has been checked (`peer.trust`).
+Rules: everything here is frozen, and names are past participles. Values are decoded: bytes are bytes, and descriptions
+are structs. `sender` is an address as the server wrote it (`alice`, or `alice/phone` for a device other than `main`).
+The sender has proved it to the server but not to us: do not trust an offer or answer before its `proof` has been
+checked (`peer.trust`).
 
-Imported by the layers above, so it imports nothing of this package.
+The layers above import this module, so it imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from aldis.protocol.messages import Candidate, Capabilities, Description, IceSer
 
 
 class SignalingState(Enum):
-    """Where a client stands with its server."""
+    """The state of the connection to the server."""
 
     DISCONNECTED = "disconnected"  # not started yet, or ended
-    CONNECTING = "connecting"  # on the way: dialling, waiting for the next attempt, or not registered yet
+    CONNECTING = "connecting"  # dialling, waiting for the next attempt, or not registered yet
     CONNECTED = "connected"  # registered
 
 
@@ -31,10 +31,10 @@ class SignalingState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The server has taken us in.
+    """The server has registered the name.
 
-    `session` is the server's name of the session (for its log and ours). `resumed`: the session of an earlier
-    connection goes on, nothing was missed. `limits`: what the server accepts, None when it does not say.
+    `session` is the server's name of the session, for the logs. `resumed`: the session of an earlier connection goes
+    on, and nothing was missed. `limits` are the server's limits, None when it does not tell them.
     """
 
     session: str
@@ -44,10 +44,10 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What the server knows of a user.
+    """The server's knowledge of a user.
 
-    `public_key` is the 32 bytes that the name is bound to, None when no key was ever proved for it. `devices`
-    are the names of the online devices, newest first.
+    `public_key` is the 32 bytes that the name is bound to, None when no key was ever proved for it. `devices` are the
+    names of the online devices, newest first.
     """
 
     user_id: str
@@ -58,7 +58,7 @@ class Discovery:
 
 @dataclass(frozen=True, slots=True)
 class IceServers:
-    """STUN and TURN servers to use, and for how many seconds (`ttl`) the credentials hold."""
+    """STUN and TURN servers, and for how many seconds (`ttl`) their credentials are valid."""
 
     ice_servers: tuple[IceServer, ...]
     ttl: int
@@ -79,17 +79,17 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The server has taken us in. Unless `resumed`, messages may have been missed while we were away."""
+    """The server has registered the name. Unless `resumed`, messages may have been missed."""
 
     resumed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection ended, or an attempt to make one failed.
+    """The connection has ended, or an attempt to connect has failed.
 
-    `code` is the WebSocket close code, 1006 when there was none. The next attempt comes in `retry_in` seconds; None
-    when there will be none (`Closed` follows).
+    `code` is the WebSocket close code, 1006 without one. The next attempt comes in `retry_in` seconds; None when there
+    is no further attempt (`Closed` follows).
     """
 
     reason: str
@@ -99,23 +99,23 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The last event. `error` tells why the client gave up; None when it was closed on purpose."""
+    """The last event. `error` is why the client gave up; None when it was closed on purpose."""
 
     error: AldisError | None
 
 
 @dataclass(frozen=True, slots=True)
 class GoingAway:
-    """The server is about to restart and asks to come back in `reconnect_in` seconds; the client will do so."""
+    """The server is about to restart. The client comes back in `reconnect_in` seconds, as the server asks."""
 
     reconnect_in: float
 
 
 @dataclass(frozen=True, slots=True)
 class WatchEnded:
-    """These users are not watched any more: the server did not take the watch over into a new session, for `error`.
+    """These users are not watched any more: the server refused the watch in a new session, for `error`.
 
-    It may have been started anew with a smaller limit of watched names. Call `watch` again when there is room.
+    The server may have restarted with a smaller limit of watched names. Call `watch` again when there is room.
     """
 
     user_ids: tuple[str, ...]
@@ -127,10 +127,10 @@ class WatchEnded:
 
 @dataclass(frozen=True, slots=True)
 class PresenceChanged:
-    """A watched user came, went, or changed devices; also told once at the start of a watch. Fields as `Discovery`.
+    """A watched user came, went, or changed devices; also sent once at the start of a watch. Fields as in `Discovery`.
 
-    `initial`: the server answers a watch, ours or one that was restored with a new session. It says how things stand;
-    nothing need have happened.
+    `initial`: the server answers a watch, a new one or one restored in a new session. It reports the current state;
+    perhaps nothing has changed.
     """
 
     user_id: str
@@ -142,7 +142,7 @@ class PresenceChanged:
 
 @dataclass(frozen=True, slots=True)
 class OfferReceived:
-    """Somebody wants a peer connection, or wants to renegotiate the one named `connection`."""
+    """A user wants a peer connection, or wants to renegotiate the one named `connection`."""
 
     sender: str
     description: Description
@@ -153,7 +153,7 @@ class OfferReceived:
 
 @dataclass(frozen=True, slots=True)
 class AnswerReceived:
-    """Somebody answers an offer."""
+    """A user answers an offer."""
 
     sender: str
     description: Description
@@ -164,7 +164,7 @@ class AnswerReceived:
 
 @dataclass(frozen=True, slots=True)
 class CandidateReceived:
-    """An ICE candidate of the other side; None says that there will be no more."""
+    """An ICE candidate of the other side; None means that there are no more."""
 
     sender: str
     candidate: Candidate | None
@@ -175,9 +175,9 @@ class CandidateReceived:
 class ByeReceived:
     """The other side has ended the peer connection, or refuses an offer.
 
-    `reason` is a line for people, without what is not seen. A refusal has a `code` (`protocol.codes.RefusalCode`, or
-    one of a later version), and may say after how many seconds another offer makes sense: `retry_after`, at most
-    `LONGEST_PAUSE`. Each is None when they gave none.
+    `reason` is a line for people, without invisible characters. A refusal has a `code` (`protocol.codes.RefusalCode`,
+    or one of a later version). `retry_after` says after how many seconds another offer makes sense, at most
+    `LONGEST_PAUSE`. Each is None when it was not given.
     """
 
     sender: str

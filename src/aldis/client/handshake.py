@@ -1,7 +1,7 @@
 """The registration of a name: `register`, `challenge`, `prove`, `registered` (docs/protocol.md, "Registration").
 
-It writes our two messages, holds what the server says against what was asked, and knows the key to register with. What
-follows from a registration, and when to make one, is known to `client.machine`.
+It writes the two messages of the client, checks the server's answers, and knows the key to register with.
+`client.machine` decides when to register, and what follows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from aldis.protocol.codec import from_base64, to_base64
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """A registration that is to be made or under way: its request, and the key that is to be proved."""
+    """A registration that is planned or under way: its request, and the key to prove."""
 
     request: Pending
     identity: Identity
 
     @property
     def resuming(self) -> bool:
-        """Tell whether it asks to go on with an earlier session."""
+        """Whether it asks to resume an earlier session."""
         return isinstance(self.request.message, m.Register) and self.request.message.resume is not UNSET
 
 
@@ -39,13 +39,13 @@ class Handshake:
         self.identity: Identity | None = None
         """The key under which the client registers again; None before the first registration."""
         self.spare: Identity | None = None
-        """The new key of a rotation of which we do not know whether it has taken place."""
+        """The new key of a rotation with an unknown outcome."""
         self.joining: Joining | None = None
         self._settings = settings
 
     @property
     def wanted(self) -> bool:
-        """Tell whether a new connection has to be registered."""
+        """Whether a new connection has to be registered."""
         return self.joining is not None or self.identity is not None
 
     def register(self, identity: Identity, resume: m.ResumeTicket | UnsetType) -> m.Register:
@@ -56,22 +56,22 @@ class Handshake:
         )
 
     def belongs(self, re: m.RequestId | UnsetType) -> bool:
-        """Tell whether a message with this `re` belongs to the registration that is under way."""
+        """Whether a message with this `re` belongs to the registration that is under way."""
         return self.joining is not None and (re is UNSET or re == self.joining.request.number)
 
     def prove(self, joining: Joining, challenge: m.Challenge) -> m.Prove:
-        """The answer to a challenge. Raises `ProtocolViolation` when that is none."""
+        """The answer to a challenge. Raises `ProtocolViolation` when the challenge is not valid."""
         try:
             nonce = from_base64(challenge.nonce, proofs.NONCE_BYTES)
         except ValueError as error:
             raise ProtocolViolation(f"a challenge whose nonce is {error}") from None
         settings = self._settings
         signature = joining.identity.sign(proofs.registration(settings.host, nonce, settings.user_id, settings.device))
-        # With the number of the registration: the two are one exchange, and so is what the answer refers to.
+        # With the `id` of the registration: both requests are one exchange, and the answer refers to it.
         return m.Prove(to_base64(signature), joining.request.number)
 
     def check(self, joining: Joining, message: m.Registered) -> None:
-        """Raise `ProtocolViolation` when the server has admitted somebody else than we asked for."""
+        """Raise `ProtocolViolation` when the server has registered another name than the requested one."""
         settings = self._settings
         device = settings.device if message.device is UNSET else message.device
         if message.user_id != settings.user_id or device != settings.device:
@@ -80,12 +80,12 @@ class Handshake:
             raise ProtocolViolation("resumed a session that was not asked for")
 
     def admitted(self, joining: Joining) -> None:
-        """The name is ours, by this key."""
+        """The server has registered the name with this key."""
         self.identity = joining.identity
         self.joining = self.spare = None
 
     def take_spare(self) -> bool:
-        """The key is refused: try that of a rotation of unknown outcome. False when there is none."""
+        """The key is refused: try the key of a rotation with an unknown outcome. False when there is no such key."""
         if self.spare is None:
             return False
         self.identity, self.spare = self.spare, None

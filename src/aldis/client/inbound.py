@@ -1,8 +1,8 @@
-"""From the messages of a server to what a client tells: events and results.
+"""From the messages of a server to the events and results of a client.
 
-Pure functions. Two kinds of fault meet here and must not be confused: what the *server* has written (a sender's
-address, a reply) is the server's responsibility, and `ProtocolViolation` ends the connection to it; what a *peer* has
-put into a relayed message is passed on by every server unread, and `PeerFault` only drops that message.
+Pure functions. Two kinds of fault must be kept apart. The server is responsible for what it writes itself (a sender's
+address, a reply): a fault there is a `ProtocolViolation`, which ends the connection. A *peer* is responsible for what
+it puts into a relayed message, which every server passes on unread: a `PeerFault` only drops that message.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from aldis.protocol.codec import from_base64, read_candidate, read_capabilities,
 from aldis.protocol.codes import LONGEST_PAUSE, TEMPORARY, ErrorCode
 from aldis.protocol.texts import clean
 
-# docs/protocol.md, "What is signed"; ours have 22.
+# docs/protocol.md, "What is signed". Our own names have 22.
 MAX_CONNECTION: Final = 128
 
-# All that counts for resume (docs/protocol.md, "Resume").
+# The messages that count for resume (docs/protocol.md, "Resume").
 Numbered: TypeAlias = m.PresenceMessage | m.Relayed
 
 
 class PeerFault(ProtocolViolation):
-    """Another user sent something that cannot be read."""
+    """Another user has sent something that cannot be read."""
 
 
 def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent | None:
-    """The event that a numbered message stands for; None for what this version does not use.
+    """The event for a numbered message; None for a message that this version does not use.
 
-    `states(user_id)` tells whether a presence answers a `watch`.
+    `states(user_id)` returns whether a presence answers a `watch`.
 
-    Raises `PeerFault` when the sender is to blame, else `ProtocolViolation`.
+    Raises `PeerFault` when the sender is at fault, else `ProtocolViolation`.
     """
     if isinstance(message, m.PresenceMessage):
         return PresenceChanged(
@@ -88,12 +88,12 @@ def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent
 
 
 def discovery_of(message: m.DiscoverResponse) -> Discovery:
-    """What a `discover-response` says."""
+    """The content of a `discover-response`."""
     return Discovery(message.user_id, message.online, public_key_of(message.public_key), device_names(message.devices))
 
 
 def failure_of(error: m.Error) -> RequestFailed:
-    """What an `error` reply means. When the server does not say whether it is temporary, the code decides."""
+    """The exception for an `error` reply. If the server does not say whether it is temporary, the code decides."""
     code = ErrorCode.INTERNAL if error.code is UNSET else error.code
     temporary = code in TEMPORARY if error.temporary is UNSET else error.temporary
     retry_after = None if error.retry_after is UNSET else max(0.0, error.retry_after)
@@ -101,7 +101,7 @@ def failure_of(error: m.Error) -> RequestFailed:
 
 
 def public_key_of(text: str | UnsetType) -> bytes | None:
-    """The key, or None without one. A classic client may register any string as its key; that is none for us."""
+    """The key, or None. A classic client may register any string as its key; such a string gives None."""
     if text is UNSET:
         return None
     try:
@@ -111,7 +111,7 @@ def public_key_of(text: str | UnsetType) -> bytes | None:
 
 
 def device_names(devices: Iterable[m.Device] | UnsetType) -> tuple[str, ...]:
-    """The names of the newest devices, in the order of the server: no server of this project has more of them."""
+    """The names of the newest devices, in the server's order. No server of this project sends more of them."""
     return () if devices is UNSET else tuple(device.device for device in devices)[: m.MAX_DEVICES]
 
 
@@ -126,7 +126,7 @@ def _sender(address: str | UnsetType) -> str:
 
 
 def _connection(text: str | UnsetType) -> str | None:
-    """The name of a connection, which is kept while candidates wait for their offer: so it has an end."""
+    """The name of a connection. Its length is limited, because it is kept while candidates wait for their offer."""
     if text is UNSET:
         return None
     if len(text) > MAX_CONNECTION:
@@ -135,7 +135,7 @@ def _connection(text: str | UnsetType) -> str | None:
 
 
 def _line(text: str | UnsetType) -> str | None:
-    """What a stranger has written for people; it ends up in the texts of errors. None when nothing is left of it."""
+    """A stranger's text for people, made safe for the text of an error. None when nothing is left of it."""
     return None if text is UNSET else clean(text) or None
 
 

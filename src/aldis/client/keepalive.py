@@ -1,10 +1,10 @@
-"""Is there still somebody at the other end? (docs/protocol.md, "Heartbeat")
+"""Detects a dead connection to the server (docs/protocol.md, "Heartbeat").
 
-Whatever comes counts as life, WebSocket pings of the server included. After a silence the client asks with a `ping` of
-the protocol (a browser could not send one of WebSocket's); silence after that means that the connection is dead.
+Any input is a sign of life, also the server's WebSocket pings. After a silence the client sends the protocol's `ping`
+(a browser cannot send a WebSocket ping). If the silence goes on, the connection is dead.
 
-A process that was stopped, or a machine that slept, looks at its clock late, while the answer may lie unread beside it.
-So a look that comes `LATE` seconds after its time asks once more; only the second silence counts.
+A process that was stopped, or a machine that slept, looks at its clock late, while the answer may be waiting unread. So
+if a look comes `LATE` seconds after its time, the client asks once more, and only the second silence counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-# Seconds. A server pings every 20 s, so a healthy connection is never asked.
+# Seconds. A server pings every 20 s, so the client never has to ask on a healthy connection.
 SILENCE: Final = 25.0
 PATIENCE: Final = 10.0
 LATE: Final = 5.0
@@ -27,7 +27,7 @@ class Verdict(Enum):
 
 
 class Keepalive:
-    """The silence on one connection; times are in seconds."""
+    """Measures the silence on one connection; times are in seconds."""
 
     __slots__ = ("_asked", "deadline")
 
@@ -42,7 +42,7 @@ class Keepalive:
         self.deadline = now + SILENCE
 
     def look(self, now: float) -> Verdict:
-        """Say what to do; `ASK` is said once for each silence, and once more after a late look."""
+        """Return what to do. `ASK` comes once for each silence, and once more after a late look."""
         late = now - self.deadline
         if late < 0:
             return Verdict.WAIT

@@ -1,20 +1,19 @@
 """A signaling client without the network: registration, requests, resume, reconnection.
 
-It is called and never waits. Time (monotonic seconds) and randomness are arguments; what it wants done comes out of
-`take()` as a list of effects, to be asked for after every call. So an hour of lost connections is tested in
-milliseconds, and the same machine runs on asyncio (`client.client`), against a hub in one thread, or on anything else.
+It never waits. Time (monotonic seconds) and randomness are arguments. `take()` returns the effects, as a list; call it
+after every other call. So tests run an hour of lost connections in milliseconds, and the same machine runs on asyncio
+(`client.client`), against a hub in one thread, or on anything else.
 
 Rules:
 
 * The phase changes in `_step` only, by the table in `client.phases`.
 * A request ends exactly once, with `Completed` or `Failed`: by its reply, by the server's error, by its time-out, by
-  the loss of the connection that it was sent on, or by the end of the client. One that is made while there is no
-  registration is held until there is one.
-* The server is not trusted. What it may not say is a `ProtocolViolation`, which ends the connection and counts as a
-  lost one. What is merely odd (a reply to no request) is noted and ignored.
-* `UsageError`s are raised by the commands themselves, which then have changed nothing.
+  the loss of its connection, or by the end of the client. A request that is made without a registration waits for one.
+* The server is not trusted. An invalid message is a `ProtocolViolation`: it ends the connection, which then counts as
+  lost. A message that is only unexpected (a reply without a request) is noted and ignored.
+* The commands themselves raise `UsageError`s, and then change nothing.
 
-It does not know sockets, tasks, or what offers and answers mean.
+It does not know sockets, tasks, or the meaning of offers and answers.
 """
 
 from __future__ import annotations
@@ -61,16 +60,16 @@ from aldis.protocol.addresses import check_device, check_user_id, split
 from aldis.protocol.codec import NestedTooDeeply, decode_server_message, encode_text, to_base64
 from aldis.protocol.codes import CloseCode, ErrorCode, may_reconnect
 
-# Seconds. A server that wants a client to stay away for longer has close codes for that.
+# Seconds. A server that wants a client to stay away for longer uses a close code.
 LONGEST_ABSENCE: Final = 300.0
 
 
 class ClientMachine:
-    """One client for the whole of its life, over however many connections.
+    """One client for its whole life, over any number of connections.
 
-    Inputs are `connected`, `received`, `heard`, `lost`, `unreachable` and `tick`; commands are `close`, `register` and
-    the other requests, which return the number by which `Completed` and `Failed` name them. After each call carry out
-    `take()`, and call `tick` at `next_deadline`. Not thread-safe.
+    Inputs are `connected`, `received`, `heard`, `lost`, `unreachable` and `tick`. Commands are `close`, `register` and
+    the other requests. A request returns a number, which `Completed` and `Failed` repeat. After each call carry out the
+    effects from `take()`, and call `tick` at `next_deadline`. Not thread-safe.
     """
 
     def __init__(self, settings: MachineSettings, *, random: Callable[[], float]) -> None:
@@ -79,7 +78,7 @@ class ClientMachine:
         self.settings = settings
         self.phase = Phase.IDLE
         self.error: AldisError | None = None
-        """Why the client has ended; None while it has not, or when it was closed on purpose."""
+        """Why the client has ended; None before that, and when it was closed on purpose."""
         self._random = random
         self._effects: list[Effect] = []
         self._handshake = Handshake(settings)
@@ -87,44 +86,44 @@ class ClientMachine:
         self._requests = RequestBook(settings.request_timeout, self._watches, self._effects)
         self._resume = ResumeCounter()
         self._retries = Retries(settings.backoff)
-        # Of this connection: when it became of use, why we have hung up, when the server wants us to come back.
+        # For this connection: when it became useful, why we have closed it, when the server wants us to come back.
         self._keepalive = Keepalive(0.0)
         self._useful_from: float | None = None
         self._hung_up_because: str | None = None
         self._leave_at: float | None = None
 
-    # --- what it says -----------------------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> SignalingState:
-        """Where the client stands, in three words."""
+        """The state for the application."""
         return state_of(self.phase)
 
     @property
     def identity(self) -> Identity | None:
-        """The key under which the client registers again; None before the first registration."""
+        """The key to register with again; None before the first registration."""
         return self._handshake.identity
 
     @property
     def ended(self) -> bool:
-        """Tell whether the client has ended."""
+        """Whether the client has ended."""
         return self.phase is Phase.ENDED
 
     def check_not_ended(self) -> None:
-        """Raise the error that has ended the client, or `StateError` when it was closed on purpose."""
+        """Raise the error that ended the client, or `StateError` when it was closed on purpose."""
         if self.ended:
-            # Each time without the places where it was raised before, or they would add up.
+            # Drop the traceback of earlier raises, which would grow each time.
             raise StateError("this client is closed") if self.error is None else self.error.with_traceback(None)
 
     def take(self) -> list[Effect]:
-        """What is to be done now, in this order; each effect is given out once."""
+        """The effects to carry out now, in this order. Each is returned once."""
         effects = self._effects.copy()
         self._effects.clear()
         return effects
 
     @property
     def next_deadline(self) -> float | None:
-        """When `tick` has to be called at the latest; None when nothing is waited for."""
+        """The latest time to call `tick`; None when nothing is due."""
         deadlines = [self._requests.deadline]
         if self.phase is Phase.WAITING:
             deadlines.append(self._retries.due)
@@ -137,7 +136,7 @@ class ClientMachine:
     # --- inputs: the transport --------------------------------------------------------------------------------------
 
     def connected(self, now: float) -> None:
-        """A connection has been made: the first one, or the one that `Dial` asked for."""
+        """A connection is open: the first one, or the one that `Dial` asked for."""
         if self.phase is Phase.ENDED:
             self._effects.append(CloseTransport(CloseCode.NORMAL, ""))
             return
@@ -166,11 +165,11 @@ class ClientMachine:
         except NestedTooDeeply:
             self._count(len(text), now)
         except ProtocolViolation as error:
-            # A browser cannot say 1002, which would be the code for it: so all clients say the same.
+            # The right code would be 1002, but browsers cannot send it, so all clients send the same code.
             self._hang_up(CloseCode.GOING_AWAY, f"the server broke the protocol: {error}")
 
     def heard(self, now: float) -> None:
-        """Something else than a message has come: a WebSocket ping or pong."""
+        """A WebSocket ping or pong has come."""
         self._keepalive.heard(now)
 
     def lost(self, now: float, code: int, reason: str) -> None:
@@ -183,7 +182,7 @@ class ClientMachine:
         self._step(Step.LOST)
         if code == CloseCode.SESSION_LOST:
             self._resume = ResumeCounter()
-        # The client itself closes with no final code: this one is the server's.
+        # The client itself never closes with a final code, so this one is the server's.
         if not may_reconnect(code):
             self._tell(Disconnected(why, code, None))
             self._end(ConnectionClosed(code, reason))
@@ -192,13 +191,13 @@ class ClientMachine:
         self._retry(now, why, code)
 
     def unreachable(self, now: float, reason: str) -> None:
-        """The connection that `Dial` asked for could not be made."""
+        """The connection that `Dial` asked for has failed."""
         if self.phase is Phase.DIALING:
             self._step(Step.LOST)
             self._retry(now, reason, CloseCode.ABNORMAL)
 
     def tick(self, now: float) -> None:
-        """Time has passed. Calling it too often does no harm."""
+        """Time has passed. Extra calls do no harm."""
         self._expire(now)
         self._send_lookups(now)
         if self.phase is Phase.WAITING and now >= self._retries.due:
@@ -212,7 +211,7 @@ class ClientMachine:
     # --- commands ---------------------------------------------------------------------------------------------------
 
     def register(self, identity: Identity, now: float) -> int:
-        """Ask for the name, with the proof of this key: `Registration`. `StateError` when there is one already."""
+        """Register the name with this key: `Registration`. `StateError` when it is registered already."""
         self._check_connected()
         if self._handshake.wanted:
             raise StateError("already registered: call unregister() first")
@@ -222,21 +221,21 @@ class ClientMachine:
         return joining.request.number
 
     def discover(self, user_id: str, now: float) -> int:
-        """Ask what the server knows of a user: `Discovery`."""
+        """Ask the server about a user; the result is a `Discovery`."""
         return self._ask(m.Discover(check_user_id(user_id)), now)
 
     def watch(self, user_ids: Iterable[str], now: float) -> list[int]:
-        """Ask for the presence of users, now and at each change; the requests that this takes, with no results."""
+        """Watch users: their presence comes now and at each change. Returns the requests, which have no result."""
         chunks = list(self._requests.chunks(map(check_user_id, user_ids)))
         return [self._ask(m.Watch(chunk), now) for chunk in chunks]
 
     def unwatch(self, user_ids: Iterable[str], now: float) -> list[int]:
-        """End watches; the requests that this takes."""
+        """End watches. Returns the requests for it."""
         chunks = list(self._requests.chunks(map(check_user_id, user_ids)))
         return [self._ask(m.Unwatch(chunk), now) for chunk in chunks]
 
     def relay(self, message: m.Offer | m.Answer | m.IceCandidate | m.Bye, now: float) -> int:
-        """Send a message to another user; completed when the server has handed it over."""
+        """Send a message to another user; it is completed when the server has handed it over."""
         user_id, device = split(message.to)
         check_user_id(user_id)
         if device is not None:
@@ -244,11 +243,11 @@ class ClientMachine:
         return self._ask(message, now)
 
     def ice_servers(self, now: float) -> int:
-        """Ask for STUN and TURN servers: `IceServers`."""
+        """Ask for STUN and TURN servers; the result is an `IceServers`."""
         return self._ask(m.IceServersRequest(), now)
 
     def rotate(self, identity: Identity, now: float) -> int:
-        """Hand the name over to a new key, which is registered with from then on."""
+        """Hand the name over to a new key, and register with that from then on."""
         self._check_named()
         if self.identity is None:
             raise StateError("not registered yet: wait for register() first")
@@ -261,7 +260,7 @@ class ClientMachine:
         return self._ask(m.Unregister(), now)
 
     def ping(self, now: float) -> int:
-        """Measure a round trip to the server: seconds. Needs no registration."""
+        """Measure the round trip to the server; the result is in seconds. Needs no registration."""
         self._check_connected()
         request = self._requests.add(m.Ping(), now)
         if self.phase in LIVE:
@@ -269,7 +268,7 @@ class ClientMachine:
         return request.number
 
     def close(self) -> None:
-        """End it on purpose: no reconnection, and `Closed(None)` is the last event. Harmless when it has ended."""
+        """End the client on purpose: no reconnection, and `Closed(None)` is the last event. Harmless after the end."""
         if self.phase is not Phase.ENDED:
             self._end(None)
 
@@ -282,7 +281,7 @@ class ClientMachine:
         return joining
 
     def _join(self, now: float) -> None:
-        """Ask for the name on a connection that has none: for the first time, or again."""
+        """Register the name on this connection, for the first time or again."""
         joining = self._handshake.joining
         if joining is None and self.identity is not None:
             joining = self._registration(self.identity, now, internal=True)
@@ -291,7 +290,7 @@ class ClientMachine:
             self._transmit(joining.request, now)
 
     def _joins(self, re: m.RequestId | UnsetType) -> Joining | None:
-        """The registration that the server is busy with, if a message with this `re` belongs to it."""
+        """The registration in progress, if a message with this `re` belongs to it."""
         busy = self.phase in (Phase.REGISTERING, Phase.PROVING) and self._handshake.belongs(re)
         return self._handshake.joining if busy else None
 
@@ -309,7 +308,7 @@ class ClientMachine:
         if joining is None:
             self._note("a registration that was not asked for")
             return
-        if not message.success:  # the classic dialect's way to refuse
+        if not message.success:  # a refusal in the classic dialect
             self._not_admitted(joining, RequestFailed(ErrorCode.KEY_MISMATCH, "the server refused the name"), now)
             return
         if self.phase is not Phase.PROVING:
@@ -321,7 +320,7 @@ class ClientMachine:
         self._began(message, joining.request, now)
 
     def _began(self, message: m.Registered, request: Pending, now: float) -> None:
-        """A session has begun, or goes on."""
+        """A session has started or has been resumed."""
         resumed = message.resumed is True
         session = "" if message.session is UNSET else message.session
         secret = "" if message.secret is UNSET else message.secret
@@ -343,11 +342,11 @@ class ClientMachine:
         self._handshake.joining = None
         self._requests.fail(joining.request, failure)
         if not joining.request.internal:
-            # The application asked, and is told; what was held for this registration has no hope either.
+            # The application made this request, and gets its error; requests that waited for the registration fail too.
             self._useful_from = now
             self._fail_nameless(failure)
         elif failure.code == ErrorCode.KEY_MISMATCH and self._handshake.take_spare():
-            # The rotation whose outcome we never heard of has taken place.
+            # The rotation with the unknown outcome has taken effect.
             self._join(now)
         elif failure.temporary:
             self._retries.not_before = now + min(failure.retry_after or 0.0, LONGEST_ABSENCE)
@@ -380,7 +379,7 @@ class ClientMachine:
             return
         try:
             event = event_of(message, self._watches.answers)
-            # A presence that was on its way when its watch ended is not told.
+            # Drop a presence that was on its way when its watch ended.
             if event is not None and (not isinstance(message, m.PresenceMessage) or message.user_id in self._watches):
                 self._tell(event)
         except PeerFault as fault:
@@ -388,7 +387,7 @@ class ClientMachine:
         self._count(size, now)
 
     def _count(self, size: int, now: float) -> None:
-        if self._resume.processed(size, now):  # also what we cannot use, or a resumed session would bring it again
+        if self._resume.processed(size, now):  # also unusable ones, or a resumed session would repeat them
             self._confirm()
 
     def _confirm(self) -> None:
@@ -442,7 +441,7 @@ class ClientMachine:
             raise StateError("not registered: call register() first")
 
     def _ask(self, message: Request, now: float, *, identity: Identity | None = None) -> int:
-        """Make a request that needs a registration: it is sent now, or held until there is one."""
+        """Make a request that needs a registration: send it now, or hold it until there is one."""
         self._check_named()
         request = self._requests.add(message, now, identity=identity)
         if self.phase is Phase.REGISTERED and self._requests.may_go(request):
@@ -463,7 +462,7 @@ class ClientMachine:
             self._transmit(request, now)
 
     def _fail_sent(self, error: AldisError) -> None:
-        """The connection is gone: what was asked on it will not be answered."""
+        """The connection is lost: fail the requests that were sent on it."""
         for request in self._requests.sent():
             self._requests.fail(request, error)
         joining = self._handshake.joining
@@ -472,7 +471,7 @@ class ClientMachine:
             self._fail_nameless(error)
 
     def _fail_nameless(self, error: AldisError) -> None:
-        """A registration has come to nothing. Unless the client repeats it by itself, so has what was held for it."""
+        """A registration has failed. Unless the client repeats it, fail the requests that wait for it."""
         if self.identity is None:
             for request in self._requests.held():
                 if not isinstance(request.message, m.Ping):
@@ -485,7 +484,7 @@ class ClientMachine:
             if self._handshake.joining is not None and request is self._handshake.joining.request:
                 self._handshake.joining = None
                 self._fail_nameless(error)
-                # The server may still admit us. So another try needs another connection.
+                # The server may still register us on this connection, so another try needs another connection.
                 self._hang_up(CloseCode.REGISTRATION_TIMEOUT, str(error))
 
     # --- the connection ---------------------------------------------------------------------------------------------
@@ -503,7 +502,7 @@ class ClientMachine:
                 pass
 
     def _hang_up(self, code: CloseCode, reason: str) -> None:
-        """End this connection, to come back with another. Not with 1000 or 1001: the server would let us go."""
+        """Close this connection, and reconnect later. Not with 1000 or 1001: the server would end the session."""
         if self.phase in LIVE:
             self._hung_up_because = reason
             self._step(Step.HUNG_UP)

@@ -1,7 +1,7 @@
-"""The phases of a client and every way from one to the next, in one table.
+"""The phases of a client and all transitions between them, in one table.
 
-docs/architecture.md draws it. A registered client that loses its connection goes from WAITING to REGISTERED again by
-itself.
+docs/architecture.md draws the table. A registered client that loses its connection goes from WAITING back to REGISTERED
+by itself.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from aldis.client.events import SignalingState
 
 
 class Phase(Enum):
-    """Where a client stands."""
+    """The phase of a client."""
 
-    IDLE = auto()  # nothing has been tried, or the very first attempt failed
-    DIALING = auto()  # a new connection is being made
+    IDLE = auto()  # not started, or the very first attempt failed
+    DIALING = auto()  # makes a new connection
     OPEN = auto()  # connected, without a name
     REGISTERING = auto()  # has asked for a name, waits for the challenge
-    PROVING = auto()  # has signed the challenge, waits to be let in
+    PROVING = auto()  # has signed the challenge, waits for `registered`
     REGISTERED = auto()  # has its name
-    CLOSING = auto()  # we have hung up, and come back once the transport is gone
-    WAITING = auto()  # no connection; the next attempt has its time
+    CLOSING = auto()  # has closed the connection; reconnects when the transport is gone
+    WAITING = auto()  # no connection; waits for the time of the next attempt
     ENDED = auto()  # over
 
 
 class Step(Enum):
-    """What moves a client on."""
+    """What moves a client to its next phase."""
 
     CONNECTED = auto()
     ASKED = auto()
@@ -75,9 +75,9 @@ TABLE: Final[dict[Phase, dict[Step, Phase]]] = {
     Phase.ENDED: {},
 }
 
-# A transport is there, and what it brings is listened to.
+# A transport is open, and its input is handled.
 LIVE: Final = frozenset({Phase.OPEN, Phase.REGISTERING, Phase.PROVING, Phase.REGISTERED})
-# A transport is there, perhaps on its way out.
+# A transport is open, or closing.
 ATTACHED: Final = LIVE | {Phase.CLOSING}
 
 _STATES: Final = {
@@ -88,5 +88,5 @@ _STATES: Final = {
 
 
 def state_of(phase: Phase) -> SignalingState:
-    """The state that an application sees in this phase."""
+    """The state that the application sees in this phase."""
     return _STATES.get(phase, SignalingState.CONNECTING)

@@ -1,8 +1,8 @@
-"""Reach a server one step after the other, to find out which step fails.
+"""Connect to a server step by step, to find out which step fails.
 
-`SignalingClient` says that a server cannot be reached, and why in one line. A `Probe` takes the same way in steps
-(name, TCP, TLS, WebSocket), and each failure says what to do about it. It speaks no Aldis protocol
-beyond the upgrade, registers nothing, and leaves no trace but a line in the server's log.
+`SignalingClient` reports in one line why it cannot reach a server. A `Probe` goes the same way in steps (name, TCP,
+TLS, WebSocket), and each failure says what to do about it. It speaks no Aldis protocol beyond the upgrade, registers
+nothing, and leaves no trace except a line in the server's log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_RESPONSE: Final = 16 * 1024  # an upgrade response has some 200 bytes; a pa
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReply:
-    """How the server took the WebSocket upgrade. `subprotocol` is None when it chose none, `date` (seconds since
+    """The server's reply to the WebSocket upgrade. `subprotocol` is None when it chose none, `date` (seconds since
     1970) when it sent no `Date` header."""
 
     subprotocol: str | None
@@ -36,10 +36,10 @@ class UpgradeReply:
 
 
 class Probe:
-    """One attempt, to be made in the order `resolve`, `connect`, `secure` (for wss), `upgrade`, `close`.
+    """One attempt. Call `resolve`, `connect`, `secure` (for wss), `upgrade` and `close`, in this order.
 
-    Each step raises `ServerUnreachable` with a reason in plain words, and `TimeoutError` never: `timeout` seconds are
-    given to each.
+    Each step may take `timeout` seconds. It raises `ServerUnreachable` with a reason in plain words, and never
+    `TimeoutError`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Probe:
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def resolve(self) -> list[str]:
-        """The addresses behind the host name."""
+        """The addresses of the host name."""
         try:
             async with asyncio.timeout(self._timeout):
                 found = await asyncio.get_running_loop().getaddrinfo(
@@ -69,7 +69,7 @@ class Probe:
         return self._addresses
 
     async def connect(self) -> str:
-        """Open a TCP connection to the first address that takes one; return that address."""
+        """Open a TCP connection to the first address that accepts one; return that address."""
         reasons: list[str] = []
         for address in self._addresses:
             try:
@@ -85,7 +85,7 @@ class Probe:
         raise self._failed("; ".join(reasons) or "no address")
 
     async def secure(self) -> str:
-        """Make it TLS and check the certificate; return the version, such as `TLSv1.3`."""
+        """Start TLS and check the certificate; return the TLS version, such as `TLSv1.3`."""
         _, writer = self._streams
         context = self._ssl_context or ssl.create_default_context()
         try:
@@ -105,7 +105,7 @@ class Probe:
         return (tls.version() if tls else None) or "TLS"
 
     async def upgrade(self) -> UpgradeReply:
-        """Ask for a WebSocket with the sub-protocol of Aldis (RFC 6455 section 4.1), and look at the answer."""
+        """Request a WebSocket with the sub-protocol of Aldis (RFC 6455 section 4.1), and return the reply."""
         reader, writer = self._streams
         key = to_base64(os.urandom(16))
         writer.write(
@@ -145,7 +145,7 @@ class Probe:
         return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
 
     async def close(self) -> None:
-        """Let go of the connection. Idempotent."""
+        """Close the connection. Idempotent."""
         if self._connection is not None:
             self._connection[1].transport.abort()
             self._connection = None

@@ -1,8 +1,7 @@
-"""The book of requests that have no answer yet.
+"""The requests that have no answer yet.
 
-It numbers, encodes and sends them, finds the one that a reply belongs to and reads it, says which have waited too long,
-and ends each exactly once, with `Completed` or `Failed`. What a request's end means for the client is known to
-`client.machine`.
+This module numbers, encodes and sends them, finds the request of a reply, reports those that are overdue, and ends each
+exactly once, with `Completed` or `Failed`. `client.machine` knows what the end of a request means.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
 from aldis.protocol.codec import encode, raw, to_base64
 
-# What a server takes that has not said so yet; its own default.
+# The largest message while the server has not told its limit; a server's default.
 DEFAULT_MAX_MESSAGE: Final = 64 * 1024
-# A server looks names up one after the other for each client. Meanwhile 256 requests may wait; with more, this version
-# stops reading, and earlier ones close the connection for good (4504). So most of that is left to messages to peers.
+# A server looks names up one after the other for each client. Meanwhile 256 requests may wait. With more, this version
+# stops reading, and earlier versions close the connection for good (4504). So leave most of that to messages to peers.
 MOST_LOOKUPS: Final = 32
-# Seconds. The longest resume window that is believed: a request without an answer has to end some time.
+# Seconds. A longer resume window of a server is cut to this, because a request without an answer has to end some time.
 _LONGEST_WINDOW: Final = 120.0
-# Type, id, brackets and commas of a `watch`, generously.
+# Type, id, brackets and commas of a `watch`, rounded up.
 _WATCH_OVERHEAD: Final = 128
 
 Request: TypeAlias = (
@@ -44,7 +43,7 @@ Request: TypeAlias = (
 )
 Reply: TypeAlias = m.Ack | m.DiscoverResponse | m.IceServers | m.Pong | m.Rotated | m.Unregistered
 
-# What may answer each request, other than `error`. Relayed messages, `watch` and `unwatch` get an `ack`.
+# The possible replies to each request, except `error`. Relayed messages, `watch` and `unwatch` get an `ack`.
 _REPLIES: Final[dict[type[Request], type[Reply]]] = {
     m.Discover: m.DiscoverResponse,
     m.IceServersRequest: m.IceServers,
@@ -62,24 +61,24 @@ class Pending:
     message: Request
     text: str
     deadline: float
-    seconds: float  # that it is given before the deadline
-    # The machine itself has asked: no `Completed` or `Failed`.
+    seconds: float  # its time from sending to the deadline
+    # The machine's own request, without `Completed` or `Failed`.
     internal: bool
-    # The key that a registration or a rotation is about.
+    # The key of a registration or a rotation.
     identity: Identity | None
-    # None: held until there is a registration.
+    # None while it waits for a registration.
     sent_at: float | None = None
-    # Of a `watch`: the names that were not watched before.
+    # For a `watch`: the names that were not watched before.
     added: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The request as the protocol calls it."""
+        """The type of the request in the protocol."""
         return str(self.message.__struct_config__.tag)
 
     def result(self, reply: Reply, now: float) -> Result:
-        """What the reply says; `ProtocolViolation` when it is not one to this request."""
-        # A registration is no plain request: it ends with `registered` (the machine's business) or an `error`.
+        """The result in a reply; `ProtocolViolation` when the reply does not fit this request."""
+        # A registration ends with `registered`, which the machine handles, or with an `error`.
         if isinstance(self.message, m.Register) or type(reply) is not _REPLIES.get(type(self.message), m.Ack):
             raise ProtocolViolation(f"{reply.__struct_config__.tag} as the reply to {self.name}")
         match reply:
@@ -98,35 +97,35 @@ class Pending:
 
 
 class RequestBook:
-    """All requests of one client that have no answer yet, in the order in which they were made."""
+    """All requests of one client without an answer, in the order in which they were made."""
 
     def __init__(self, timeout: float, watches: Watches, effects: list[Effect]) -> None:
         self.timeout = timeout
         self.max_message = DEFAULT_MAX_MESSAGE
-        """The largest message that the server takes, in bytes."""
+        """The largest message that the server accepts, in bytes."""
         self._watches = watches
         self._effects = effects
         self._window = 0.0
         self._pending: dict[int, Pending] = {}
-        # The same, once more: what the server answers at once, and what it answers when it has reached somebody else.
-        # As all of one kind wait equally long, their order is that of the deadlines too.
+        # The same requests in two groups: the server answers the first at once, and the second when it has reached
+        # another user. All requests of a group wait equally long, so their order is that of the deadlines too.
         self._prompt: dict[int, Pending] = {}
         self._relayed: dict[int, Pending] = {}
-        # Of `discover`: those that were sent, and those that wait until some of these are answered.
+        # `discover` requests: those that were sent, and those that wait for answers to them.
         self._lookups: set[int] = set()
         self._held_lookups: dict[int, Pending] = {}
         self._last = 0
 
     def allow(self, resume_window: float) -> None:
-        """The server keeps a message for so many seconds for somebody whose connection is lost, and answers only then
-        (docs/protocol.md, "Resume"). Until it has said so, it is taken not to."""
+        """Set how many seconds the server keeps a message for a user whose connection is lost: it answers only then
+        (docs/protocol.md, "Resume"). Before this call, the value is 0."""
         self._window = min(max(resume_window, 0.0), _LONGEST_WINDOW)
 
     def add(self, message: Request, now: float, *, identity: Identity | None = None, internal: bool = False) -> Pending:
         """Enter a request, with a number that becomes its `id`.
 
-        Raises `MessageTooLarge` (a server would end the connection for it) and `UsageError` for text that is no UTF-8;
-        nothing is entered then.
+        Raises `MessageTooLarge` (the server would end the connection) and `UsageError` for text that is not UTF-8. Then
+        nothing is entered.
         """
         number = self._last + 1
         message.id = number
@@ -144,16 +143,16 @@ class RequestBook:
         return pending
 
     def may_go(self, pending: Pending) -> bool:
-        """Tell whether it may be sent now, as far as others are concerned that were sent."""
+        """Whether the number of requests on their way allows this one to be sent now."""
         return not isinstance(pending.message, m.Discover) or len(self._lookups) < MOST_LOOKUPS
 
     def next_lookup(self) -> Pending | None:
-        """The first `discover` that waits and may be sent now."""
+        """The first waiting `discover` that may be sent now."""
         first = next(iter(self._held_lookups.values()), None)
         return first if first is not None and self.may_go(first) else None
 
     def send(self, pending: Pending, now: float) -> None:
-        """It goes to the server now, which may have to wait for the recipient."""
+        """Send a request. The server may have to wait for the recipient."""
         self._effects.append(Send(pending.text))
         pending.added = self._watches.sent(pending.message, pending.number)
         pending.sent_at = now
@@ -165,25 +164,25 @@ class RequestBook:
             self._relayed[pending.number] = self._prompt.pop(pending.number)
 
     def complete(self, pending: Pending, result: Result) -> None:
-        """It has its answer."""
+        """End a request with its result."""
         if self._remove(pending) and not pending.internal:
             self._effects.append(Completed(pending.number, result))
 
     def fail(self, pending: Pending, error: AldisError) -> None:
-        """It will have no answer, or has been refused."""
+        """End a request without a result."""
         if not self._remove(pending):
             return
         self._watches.drop(pending.added)
         if not pending.internal:
             self._effects.append(Failed(pending.number, error))
         elif isinstance(pending.message, m.Watch) and isinstance(error, RequestFailed | RequestTimeout):
-            # The server does not take a watch over into a new session: the application thinks that it still watches.
+            # The server did not restore a watch in a new session, while the application thinks that it still watches.
             user_ids = tuple(pending.message.user_ids)
             self._watches.drop(user_ids)
             self._effects.append(Happened(WatchEnded(user_ids, error)))
 
     def _remove(self, pending: Pending) -> bool:
-        """It has ended; False when it had before."""
+        """Remove an ended request; False when it had ended before."""
         self._watches.ended(pending.number)
         for kind in (self._prompt, self._relayed, self._held_lookups):
             kind.pop(pending.number, None)
@@ -191,26 +190,26 @@ class RequestBook:
         return self._pending.pop(pending.number, None) is not None
 
     def answered_by(self, re: m.RequestId | UnsetType) -> Pending | None:
-        """The request that a message with this `re` answers; it must have been sent."""
+        """The sent request that a message with this `re` answers."""
         pending = self._pending.get(re) if isinstance(re, int) else None
         return pending if pending is not None and pending.sent_at is not None else None
 
     def sent(self) -> list[Pending]:
-        """Those that wait for the server."""
+        """The requests that wait for the server."""
         return [pending for pending in self._pending.values() if pending.sent_at is not None]
 
     def held(self) -> Iterator[Pending]:
-        """Those that wait for a registration, as long as they may be sent."""
+        """The requests that wait for a registration and may be sent then."""
         for pending in self.all():
             if pending.sent_at is None and self.may_go(pending):
                 yield pending
 
     def all(self) -> list[Pending]:
-        """Every one of them."""
+        """All requests."""
         return list(self._pending.values())
 
     def overdue(self, now: float) -> list[Pending]:
-        """Those that have waited too long."""
+        """The requests whose deadline has passed."""
         found: list[Pending] = []
         for kind in (self._prompt, self._relayed):
             for pending in kind.values():
@@ -221,12 +220,12 @@ class RequestBook:
 
     @property
     def deadline(self) -> float | None:
-        """When the first of them has waited too long."""
+        """The earliest deadline."""
         first = (next(iter(kind.values()), None) for kind in (self._prompt, self._relayed))
         return min((pending.deadline for pending in first if pending is not None), default=None)
 
     def chunks(self, user_ids: Iterable[str]) -> Iterator[list[str]]:
-        """User ids, each once, in lists that fit into one message."""
+        """User ids without duplicates, in lists that fit into one message."""
         chunk: list[str] = []
         room = self.max_message - _WATCH_OVERHEAD
         for user_id in dict.fromkeys(user_ids):

@@ -1,8 +1,8 @@
-"""Counting what the server has sent, so that a lost connection can be resumed (docs/protocol.md, "Resume").
+"""Counts what the server has sent, so that a lost connection can be resumed (docs/protocol.md, "Resume").
 
-Both sides count the relayed and presence messages of a session; no number goes over the wire. The server keeps what
-the client has not confirmed, within bounds. So confirming seldom costs little, as long as it is often enough for those
-bounds: the defaults of a server are 256 messages and 256 KiB.
+Both sides count the relayed and presence messages of a session; no number goes over the wire. The server keeps what the
+client has not confirmed, within limits: by default 256 messages and 256 KiB. So the client may confirm seldom, if it
+stays within these limits.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from msgspec import UNSET, UnsetType
 
 from aldis.protocol.messages import ResumeTicket
 
-# An eighth of what a server keeps by default, so that messages that are on their way fit beside them.
+# An eighth of what a server keeps by default, so that there is room for messages that are on their way.
 MOST_MESSAGES: Final = 32
 MOST_CHARACTERS: Final = 32 * 1024
-# A trickle of messages is confirmed this many seconds after the first of them.
+# Seconds after the first of a few messages at which they are confirmed.
 MOST_SECONDS: Final = 2.0
 
 
 class ResumeCounter:
-    """The count of one session, and whether it is time to tell the server.
+    """The count of one session, and when to tell it to the server.
 
-    A session without a name or a secret cannot be resumed: nothing is counted.
+    A session without a name or a secret cannot be resumed, so nothing is counted.
     """
 
     __slots__ = ("_characters", "_confirmed", "_secret", "_session", "count", "deadline")
 
     def __init__(self, session: str = "", secret: str = "") -> None:
         self.count = 0
-        """How many numbered messages have been processed since the session began."""
+        """The number of numbered messages that were processed in this session."""
         self.deadline: float | None = None
-        """When the count has to be confirmed at the latest; None when there is nothing to confirm."""
+        """The latest time to confirm the count; None when there is nothing to confirm."""
         self._confirmed = 0
         self._characters = 0
         self._session = session
@@ -40,7 +40,7 @@ class ResumeCounter:
 
     @property
     def ticket(self) -> ResumeTicket | UnsetType:
-        """What a registration shows to go on with this session; unset when that is not possible."""
+        """What a registration shows to resume this session; unset when that is not possible."""
         return ResumeTicket(self._session, self._secret, self.count) if self._resumable else UNSET
 
     @property
@@ -48,12 +48,12 @@ class ResumeCounter:
         return bool(self._session and self._secret)
 
     def resumed(self, session: str, secret: str) -> None:
-        """The session goes on on a new connection, to which the ticket has told the count."""
+        """The session goes on on a new connection; the ticket has confirmed the count."""
         self._session, self._secret = session, secret
         self.confirmed()
 
     def processed(self, size: int, now: float) -> bool:
-        """One more has been processed, of `size` characters. Tells whether to confirm at once."""
+        """Count a processed message of `size` characters. Returns whether to confirm at once."""
         if not self._resumable:
             return False
         self.count += 1
@@ -63,7 +63,7 @@ class ResumeCounter:
         return self.count - self._confirmed >= MOST_MESSAGES or self._characters >= MOST_CHARACTERS
 
     def confirmed(self) -> None:
-        """The server has been told `count`: by a `received`, or by the ticket of a resumed session."""
+        """The server knows `count`, from a `received` or from the ticket of a resumed session."""
         self._confirmed = self.count
         self._characters = 0
         self.deadline = None

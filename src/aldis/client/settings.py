@@ -1,4 +1,4 @@
-"""What a client is told of itself and its server."""
+"""The settings of a client machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aldis.client.backoff import Backoff
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSettings:
-    """`host` is what the `Host` header says, since that is what is signed. Times are in seconds."""
+    """`host` is the text of the `Host` header, because the proof signs it. Times are in seconds."""
 
     host: str
     user_id: str

@@ -10,19 +10,19 @@ from typing import Final
 from aldis.client.events import AnswerReceived, OfferReceived, SignalingEvent
 from aldis.errors import StateError
 
-# A reader that is this far behind does not read.
+# A reader that is this far behind does not read at all.
 LIMIT: Final = 1000
-# Bytes of the descriptions in the events that wait; all else in an event is short. An offer has some KiB, so a reader
-# meets the other limit first, unless a server or peer makes them as long as it can.
+# Bytes of the descriptions in the events that wait; everything else in an event is short. An offer has some KiB, so a
+# reader reaches the other limit first, unless a server or peer makes descriptions as long as it can.
 BYTES: Final = 16 * 1024 * 1024
 
 
 class EventStream:
-    """An async iterator over events from the moment it was made; it ends after `Closed`.
+    """An async iterator over all events since its creation; it ends after `Closed`.
 
-    It never holds more than `limit` events, nor descriptions of more than `size` bytes in them. When its reader falls
-    further behind, leaving out some of them silently would be worse than stopping: what is kept is dropped, and the
-    reader gets `StateError` once; then it ends.
+    It never holds more than `limit` events, or more than `size` bytes of descriptions in them. When its reader falls
+    further behind, it drops all waiting events, raises `StateError` once, and ends. Silently leaving out some events
+    would be worse.
     """
 
     def __init__(self, limit: int = LIMIT, size: int = BYTES) -> None:
@@ -34,7 +34,7 @@ class EventStream:
         self._changed = asyncio.Event()
 
     def put(self, event: SignalingEvent) -> None:
-        """Add an event; nothing happens after the end."""
+        """Add an event; does nothing after the end."""
         if self._ended:
             return
         self._room -= _size(event)
@@ -46,7 +46,7 @@ class EventStream:
         self._changed.set()
 
     def end(self) -> None:
-        """There will be no more."""
+        """End the iteration."""
         self._ended = True
         self._changed.set()
 
@@ -71,5 +71,5 @@ class EventStream:
 
 
 def _size(event: SignalingEvent) -> int:
-    """The bytes of memory that the long part of an event takes."""
+    """The memory for the long part of an event, in bytes."""
     return sys.getsizeof(event.description.sdp) if isinstance(event, OfferReceived | AnswerReceived) else 0

@@ -1,8 +1,8 @@
-"""The timer of a client, which does not take its own lateness for the server's.
+"""The timer of a client, which does not mistake its own lateness for the server's.
 
-A process that was stopped, or whose event loop is busy, looks at its clock late, and has perhaps not read yet what
-arrived meanwhile: uvloop calls timers before it reads. A time-out would then blame a server that has answered. So a
-timer that is very late waits once more, for a moment (docs/architecture.md, "Late timers").
+A process that was stopped, or whose event loop is busy, looks at its clock late. It may not have read yet what has
+arrived, because uvloop calls timers before it reads. A time-out would then blame a server that has answered. So a timer
+that is very late waits once more, for a moment (docs/architecture.md, "Late timers").
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-# Seconds. As in the SDK: more than the second by which browsers delay the timers of a hidden page.
+# Seconds. The same as in the SDK: more than the second by which browsers delay the timers of a hidden page.
 LATE: Final = 2.0
-# Seconds. How long a late timer waits for what has arrived to be read.
+# Seconds. How long a late timer waits, so that arrived data is read first.
 GRACE: Final = 1.0
 
 
 class Timer:
-    """Calls back at a time of the running loop, which can be moved."""
+    """Calls back at a time of the running loop. The time can be changed."""
 
     __slots__ = ("_callback", "_due", "_excused", "_handle")
 
@@ -29,9 +29,9 @@ class Timer:
         self._excused = False
 
     def set(self, due: float | None) -> None:
-        """Call back at this time at the latest; None: not at all. It may call back too early, never too late."""
+        """Call back at this time at the latest; None: never. It may call back too early, but never too late."""
         if self._handle is not None:
-            # Most deadlines move away before they are reached: the timer that is set will do.
+            # Most deadlines move to a later time before they are reached, so the timer that is set will do.
             if due is not None and self._due <= due:
                 return
             self.cancel()
@@ -39,7 +39,7 @@ class Timer:
             self._start(due)
 
     def cancel(self) -> None:
-        """Not call back. Idempotent."""
+        """Cancel the call. Idempotent."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -1,10 +1,10 @@
 """One WebSocket connection to a server, on picows.
 
-It dials, checks that an Aldis server answered, turns frames into messages, answers pings and CLOSE frames, and tells
-exactly once how it ended. It knows nothing of what the messages say.
+It dials, checks that an Aldis server answers, turns frames into messages, answers pings and CLOSE frames, and reports
+exactly once how the connection ended. It does not know what the messages mean.
 
-Faults of the server end the connection with a close code of RFC 6455 and are reported as 1006 with the reason in words,
-since a code that is reported is what the *server* said, and some of those forbid to come back (`protocol.codes`).
+A fault of the server ends the connection with a close code of RFC 6455, and is reported as 1006 with the reason in
+words. A reported code would count as sent by the *server*, and some codes forbid reconnecting (`protocol.codes`).
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.protocol.names import PROTOCOL
 
-# Far above what a server relays (64 KiB by default), and a bound on what one can make us keep.
+# Far above what a server relays (64 KiB by default); limits what a server can make us keep.
 MAX_MESSAGE: Final = 1024 * 1024
-# Messages that come before anybody listens: the server's first words, not a stream of them; all together they may be
-# as long as one message.
+# Messages that may come before `start`: the server's first words, not a stream of them. Together they may be as long as
+# one message.
 _MAX_EARLY: Final = 64
-# Seconds. How long the other side has to answer a CLOSE frame before the connection is cut.
+# Seconds in which the other side has to answer a CLOSE frame, before the connection is cut.
 _CLOSE_TIMEOUT: Final = 2.0
 # Seconds. RFC 8305 section 8 recommends 250 ms between attempts on several addresses.
 _ATTEMPT_DELAY: Final = 0.25
-# From here on close codes are the applications' (RFC 6455 section 7.4.2).
+# Close codes from here on belong to applications (RFC 6455 section 7.4.2).
 _FIRST_FREE_CODE: Final = 3000
 # Signaling messages are small; picows grows the buffer when it has to.
 _READ_BUFFER: Final = 4 * 1024
@@ -59,20 +59,20 @@ _logger = logging.getLogger("aldis.client")
 
 
 class TransportListener(Protocol):
-    """Receives what a transport brings."""
+    """Receives the input of a transport."""
 
     def text_received(self, text: str) -> None:
         """A whole message."""
 
     def life_shown(self) -> None:
-        """A WebSocket ping or pong: no message, but somebody is there."""
+        """A WebSocket ping or pong has come: a sign of life."""
 
     def transport_lost(self, code: int, reason: str) -> None:
-        """It is over: with the server's close code, or 1006. Called exactly once, and last."""
+        """The connection is gone: the server's close code, or 1006. Called exactly once, and last."""
 
 
 class _QuietLog(logging.LoggerAdapter[logging.Logger]):
-    """What picows reports as errors is a server's fault or a lost line, of which the application hears otherwise."""
+    """Silences picows: its errors are a server's fault or a lost connection, which the application learns otherwise."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         super().log(min(level, logging.DEBUG), msg, *args, **kwargs)
@@ -82,7 +82,7 @@ class _QuietLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Transport:
-    """An open connection. Made by `open_transport`; `start` has to be called once, at once."""
+    """An open connection, made by `open_transport`. Call `start` once, at once."""
 
     def __init__(self, ws: WSTransport, frames: _Frames) -> None:
         self._ws = ws
@@ -90,19 +90,19 @@ class Transport:
         self._task = asyncio.get_running_loop().create_task(self._watch(), name="aldis transport")
 
     def start(self, listener: TransportListener) -> None:
-        """Deliver to `listener` what has come so far, and from now on what comes."""
+        """Pass all input to `listener`, starting with what has come so far."""
         self._frames.start(listener)
 
     def send(self, text: str) -> None:
-        """Send a message. Never waits and never raises; after the end it does nothing."""
+        """Send a message. Never waits and never raises; does nothing after the end."""
         self._ws.send(WSMsgType.TEXT, text)
 
     def close(self, code: int, reason: str) -> None:
-        """Begin to close; `transport_lost` follows. Calling it again does nothing."""
+        """Start closing; `transport_lost` follows. Does nothing when repeated."""
         self._frames.close(code, reason)
 
     async def writable(self) -> None:
-        """Wait while more is on its way out than the network takes. Returns too when the connection ends."""
+        """Wait while the network has not taken what was sent. Returns also when the connection ends."""
         await self._frames.writable.wait()
 
     async def wait_closed(self) -> None:
@@ -110,7 +110,7 @@ class Transport:
         await asyncio.shield(self._task)
 
     async def _watch(self) -> None:
-        # With `return_exceptions`, as this waits for the end whatever it was; cancelling it still cancels.
+        # `return_exceptions`, because this waits for any kind of end. Cancelling this call still works.
         (failure,) = await asyncio.gather(self._ws.wait_disconnected(), return_exceptions=True)
         if isinstance(failure, Exception) and not isinstance(failure, WSError):
             _logger.error("the connection was closed because of an internal error", exc_info=failure)
@@ -118,7 +118,7 @@ class Transport:
 
 
 class _Frames(WSListener):
-    """What picows calls: one connection's frames."""
+    """The listener that picows calls, for the frames of one connection."""
 
     def __init__(self, max_message: int, close_timeout: float) -> None:
         super().__init__()
@@ -130,9 +130,9 @@ class _Frames(WSListener):
         self._early: list[str] = []
         self._early_room = max_message
         self._ws: WSTransport | None = None
-        # How the connection ended, as soon as that is known; what comes after that is not listened to.
+        # How the connection ended, once that is known; later input is ignored.
         self._end: tuple[int, str] | None = None
-        # Set once the connection is gone: the arguments of `transport_lost`, for a listener that comes later.
+        # The arguments of `transport_lost` once the connection is gone, for a listener that starts later.
         self._over: tuple[int, str] | None = None
         self._closing = False
         self._cut: asyncio.TimerHandle | None = None
@@ -158,7 +158,7 @@ class _Frames(WSListener):
         except BadFrame as bad:
             self._end = (CloseCode.ABNORMAL, f"the server broke the protocol: {bad.reason}")
             self.close(bad.code, bad.reason)
-            # "Fail the WebSocket connection" (RFC 6455 section 7.1.7): what it answers does not matter any more.
+            # "Fail the WebSocket connection" (RFC 6455 section 7.1.7): the server's answer does not matter any more.
             transport.disconnect()
 
     def pause_writing(self) -> None:
@@ -171,12 +171,12 @@ class _Frames(WSListener):
 
     def _frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            # RFC 6455 section 5.2: no extension was negotiated.
+            # RFC 6455 section 5.2: these bits need an extension, and none was negotiated.
             raise BadFrame(CloseCode.PROTOCOL_ERROR, "a reserved bit is set")
         payload = frame.get_payload_as_bytes()
         match opcode := Opcode(frame.msg_type.value):
             case Opcode.PING:
-                # A server that pings without reading gets no answer: the pongs would pile up here.
+                # A server that pings without reading gets no pongs, because they would pile up here.
                 if self.writable.is_set():
                     transport.send_pong(payload)
                 self._life()
@@ -205,9 +205,9 @@ class _Frames(WSListener):
         if not self._closing:
             self._closing = True
             code, _ = self._end or (CloseCode.NO_STATUS, "")
-            # Not all that can be received may be sent (RFC 6455 section 7.4).
+            # Some codes can be received but not sent (RFC 6455 section 7.4).
             transport.send_close(WSCloseCode(code if code >= _FIRST_FREE_CODE else CloseCode.NORMAL))
-        # What is still to be sent goes out; a server that does not take it is not waited for.
+        # Waiting bytes still go out, but do not wait for a server that does not take them.
         transport.disconnect()
         self._cut_off_later()
 
@@ -224,7 +224,7 @@ class _Frames(WSListener):
             self._cut = loop.call_later(self._close_timeout, self._ws.disconnect, False)
 
     def ended(self, failure: str) -> None:
-        """The connection is gone; `failure` is what picows has found wrong with it, if anything."""
+        """The connection is gone; `failure` is the fault that picows found, if any."""
         self.writable.set()
         if self._cut is not None:
             self._cut.cancel()
@@ -242,10 +242,10 @@ async def open_transport(
     max_message: int = MAX_MESSAGE,
     close_timeout: float = _CLOSE_TIMEOUT,
 ) -> Transport:
-    """Dial. `connect_timeout` is for all of it, in seconds: name, TCP, TLS and WebSocket. `close_timeout` is for the
-    server's answer to a CLOSE frame.
+    """Connect to a server. `connect_timeout` is for all steps together, in seconds: name, TCP, TLS and WebSocket.
+    `close_timeout` is for the server's answer to a CLOSE frame.
 
-    Raises `ServerUnreachable`, with a reason for people. When it is cancelled, nothing of the attempt is left behind.
+    Raises `ServerUnreachable`, with a reason for people. A cancelled call leaves nothing behind.
     """
 
     def accept(request: WSUpgradeRequest, response: WSUpgradeResponse) -> _Frames:
@@ -275,15 +275,15 @@ async def open_transport(
             address.url,
             ssl_context=ssl_context,
             extra_headers={"Host": address.server, "Sec-WebSocket-Protocol": PROTOCOL},
-            # A redirection would change the host that is signed.
+            # A redirect would change the signed host.
             max_redirects=0,
             max_frame_size=max_message,
-            # Pings count as life, so they have to come through to us.
+            # Pings are signs of life, so picows has to pass them to us.
             enable_auto_pong=False,
             websocket_handshake_timeout=None,
             read_buffer_init_size=_READ_BUFFER,
-            # aiofastnet 1.2 reports a class instead of an exception to the event loop when a server hangs up during
-            # the TLS handshake, which ends in a traceback on the terminal; a client does not need its speed.
+            # aiofastnet 1.2 gives the event loop a class instead of an exception when a server hangs up during the TLS
+            # handshake. That prints a traceback on the terminal. A client does not need the speed of aiofastnet.
             use_aiofastnet=False,
             socket_factory=make_socket,
             logger_name=_QuietLog(_logger),
@@ -294,11 +294,11 @@ async def open_transport(
     try:
         await asyncio.wait({dialing}, timeout=connect_timeout)
         if not dialing.done():
-            # A server without TLS waits for the end of a request that it takes our first bytes for.
+            # A server without TLS takes our first bytes for a request, and waits for the rest of it.
             hint = "; is it a ws:// server?" if sockets and address.secure else ""
             raise ServerUnreachable(address.url, f"no answer within {connect_timeout:g} s{hint}")
         ws, frames = dialing.result()
-        if not isinstance(frames, _Frames):  # what picows says when the connection ended before the upgrade
+        if not isinstance(frames, _Frames):  # picows does this when the connection ended before the upgrade
             raise ServerUnreachable(address.url, "the server closed the connection instead of answering")
         transport = Transport(ws, frames)
         return transport
@@ -310,10 +310,10 @@ async def open_transport(
 
 
 async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], sockets: list[socket.socket]) -> None:
-    """End an attempt that is not wanted any more, and wait until it has ended.
+    """End an attempt that is not needed any more, and wait until it has ended.
 
-    A cancelled `ws_connect` would leave its connection open if it is waiting for the answer to the upgrade; it ends by
-    itself when the connection does. (Closing the socket under an event loop would be wrong; shutting it down is not.)
+    A cancelled `ws_connect` that waits for the answer to the upgrade would leave its connection open. It ends by itself
+    when the connection does. (Closing the socket under an event loop would be wrong; shutting it down is not.)
     """
     if not dialing.done() and not sockets:
         dialing.cancel()
@@ -329,7 +329,7 @@ async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], socket
 
 
 def _why(error: OSError | WSError | UnicodeError, address: ServerAddress) -> str:
-    """Why a server cannot be reached, in words for a person."""
+    """Why a server cannot be reached, in words for people."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"its TLS certificate is not trusted: {error.verify_message}"

@@ -1,7 +1,7 @@
-"""Whose presence the application wants to hear of, over however many sessions.
+"""The users that the application watches, over any number of sessions.
 
-A resumed session still has its watches; a new one gets them again from here. Pure: it sees the requests that are sent
-and their ends, and sends nothing.
+A resumed session still has its watches; a new session gets them again from here. Pure: it sees the requests that are
+sent and how they end, and sends nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from aldis.protocol import messages as m
 
 
 class Watches:
-    """The watched users of one client, in the order in which they were asked for."""
+    """The watched users of one client, in the order of the requests."""
 
     def __init__(self) -> None:
         self._user_ids: dict[str, None] = {}
-        # Of each `watch` without an answer: the names whose presence the server has not told yet. It tells one for each
+        # For each `watch` without an answer: the names whose presence has not come yet. The server sends one for each
         # name before the `ack`.
         self._unstated: dict[int, set[str]] = {}
 
@@ -27,7 +27,7 @@ class Watches:
         return user_id in self._user_ids
 
     def sent(self, message: object, number: int) -> tuple[str, ...]:
-        """A request goes to the server; nothing happens unless it is a `watch` or an `unwatch`.
+        """Note a request that goes to the server; only `watch` and `unwatch` matter.
 
         Returns the names that were not watched before.
         """
@@ -44,7 +44,7 @@ class Watches:
         return added
 
     def answers(self, user_id: str) -> bool:
-        """A presence has come: whether it answers a `watch`. Each `watch` has one such answer for each name."""
+        """Whether this presence answers a `watch`. Each `watch` has one such answer for each name."""
         for names in self._unstated.values():
             if user_id in names:
                 names.remove(user_id)
@@ -52,14 +52,14 @@ class Watches:
         return False
 
     def ended(self, number: int) -> None:
-        """A request has its answer, or will have none."""
+        """A request has ended, with or without an answer."""
         self._unstated.pop(number, None)
 
     def drop(self, user_ids: Iterable[str]) -> None:
-        """These users are not watched."""
+        """Remove these users from the watches."""
         for user_id in user_ids:
             self._user_ids.pop(user_id, None)
 
     def clear(self) -> None:
-        """Watch no one any more."""
+        """Remove all watches."""
         self._user_ids.clear()
