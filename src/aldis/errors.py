@@ -2,26 +2,26 @@
 
 Rules of this module:
 
-* Local misuse (`UsageError`), a limit of this program (`LimitReached`) and faults that come from elsewhere
-  (`RemoteError`) are different branches: a caller fixes the first, makes room for the second, and can retry the third.
-* An exception carries data in attributes; its text is for people and may change between versions.
-* `temporary` says whether the same call may succeed later without anybody changing anything.
+* Three branches differ in what a caller does: correct the call after a local misuse (`UsageError`), make room after a
+  limit of this program (`LimitReached`), and perhaps try again after a fault from elsewhere (`RemoteError`).
+* An exception carries data in attributes. Its text is for people and may change between versions.
+* `temporary` says whether the same call may succeed later without any other change.
 """
 
 from __future__ import annotations
 
 
 class AldisError(Exception):
-    """The root of the tree: catch it to catch everything that Aldis raises on purpose."""
+    """The root of the tree: catch it to catch every exception that Aldis raises on purpose."""
 
     temporary: bool = False
 
 
-# --- local misuse: the calling program or its configuration is wrong -----------------------------------------------
+# --- local misuse: a mistake in the calling program or its configuration --------------------------------------------
 
 
 class UsageError(AldisError):
-    """The call cannot work as it was made, whatever the network does."""
+    """The call cannot work with these arguments or in this state, whatever the network does."""
 
 
 class ConfigError(UsageError):
@@ -34,7 +34,7 @@ class ConfigError(UsageError):
 
 
 class InvalidAddress(UsageError):
-    """A user id or a device name breaks the rules of an address."""
+    """A user id or a device name is not valid in an address."""
 
     def __init__(self, value: str, problem: str) -> None:
         super().__init__(f"{value!r} is not a valid address: {problem}")
@@ -47,11 +47,11 @@ class IdentityError(UsageError):
 
 
 class StateError(UsageError):
-    """The object is not in a state in which this call makes sense (closed, not connected, already registered)."""
+    """The object's state does not allow this call (closed, not connected, already registered)."""
 
 
 class MessageTooLarge(UsageError):
-    """A message is larger than what may be sent in one piece.
+    """A message is too large to send.
 
     Attributes: `size` and `limit`, both in bytes.
     """
@@ -63,7 +63,7 @@ class MessageTooLarge(UsageError):
 
 
 class EngineMissing(UsageError):
-    """The WebRTC engine that was asked for is not installed, or cannot be loaded.
+    """The requested WebRTC engine is not installed, or cannot be loaded.
 
     Attributes: `engine`, its name, and `hint`: what is wrong, and the command that installs it.
     """
@@ -80,17 +80,17 @@ class EngineMissing(UsageError):
 class LimitReached(AldisError):
     """A limit of this program leaves no room for the call now.
 
-    The call is right and nobody else has failed: it works as soon as there is room. Wait (`NetworkStore.drain`), use
-    less, or set a larger limit.
+    The call is correct, and works as soon as there is room. Wait (`NetworkStore.drain`), use less, or set a larger
+    limit.
     """
 
     temporary = True
 
 
 class QueueFull(LimitReached):
-    """A message cannot be queued: too much is waiting for this peer already.
+    """A message cannot be queued, because too much is waiting for this peer.
 
-    Attributes: `user_id`, and what is waiting now: `messages`, and `size` in bytes.
+    Attributes: `user_id`, and what waits now: `messages`, and `size` in bytes.
     """
 
     def __init__(self, user_id: str, messages: int, size: int) -> None:
@@ -101,7 +101,7 @@ class QueueFull(LimitReached):
 
 
 class TooManyPeers(LimitReached):
-    """Another peer would be more than the store may have at a time. Attribute: `limit`."""
+    """The store has as many peers as it may have at a time. Attribute: `limit`."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the store has {limit} peers in use, and may not have more")
@@ -116,11 +116,11 @@ class RemoteError(AldisError):
 
 
 class SignalingError(RemoteError):
-    """Anything that goes wrong between this client and the signaling server."""
+    """A failure between this client and the signaling server."""
 
 
 class ServerUnreachable(SignalingError):
-    """No WebSocket connection to the server could be made."""
+    """The client could not open a WebSocket connection to the server."""
 
     temporary = True
 
@@ -137,7 +137,7 @@ class ConnectionLost(SignalingError):
 
 
 class RequestTimeout(SignalingError):
-    """The server did not reply in time. Attribute: `seconds`, how long was waited."""
+    """The server did not reply in time. Attribute: `seconds`, the time-out."""
 
     temporary = True
 
@@ -183,11 +183,11 @@ class ReconnectGaveUp(SignalingError):
 
 
 class ProtocolViolation(RemoteError):
-    """The other side sent something that the protocol does not allow."""
+    """The other side has sent something that the protocol does not allow."""
 
 
 class PeerError(RemoteError):
-    """Anything that goes wrong with one peer. Attribute: `user_id`."""
+    """A failure with one peer. Attribute: `user_id`."""
 
     def __init__(self, user_id: str, message: str) -> None:
         super().__init__(message)
@@ -195,7 +195,7 @@ class PeerError(RemoteError):
 
 
 class PeerOffline(PeerError):
-    """The peer is known to the server, and not online now."""
+    """The server knows the peer, but the peer is not online now."""
 
     temporary = True
 
@@ -204,7 +204,7 @@ class PeerOffline(PeerError):
 
 
 class PeerUnknown(PeerError):
-    """Nobody has ever registered this name with the server."""
+    """No client has ever registered this name with the server."""
 
     temporary = True
 
@@ -213,10 +213,10 @@ class PeerUnknown(PeerError):
 
 
 class PeerKeyChanged(PeerError):
-    """The peer presents another key than the pinned one: a new device of theirs, or somebody else.
+    """The peer's key differs from the pinned key: a new device of theirs, or another person.
 
-    Attributes: `pinned` and `offered`, the two public keys (32 bytes each). Call `NetworkStore.accept_key` only after
-    comparing fingerprints with the peer by other means.
+    Attributes: `pinned` and `offered`, the two public keys (32 bytes each). Compare fingerprints with the peer by other
+    means before you call `NetworkStore.accept_key`.
     """
 
     def __init__(self, user_id: str, pinned: bytes, offered: bytes) -> None:
@@ -226,7 +226,7 @@ class PeerKeyChanged(PeerError):
 
 
 class FingerprintMismatch(PeerError):
-    """The peer's key is not the one that was asked for, by an invitation for instance. Nothing was pinned.
+    """The peer's key is not the expected one, for example from an invitation. Nothing was pinned.
 
     Attributes: `expected` and `offered`, two fingerprints as people compare them.
     """
@@ -238,7 +238,7 @@ class FingerprintMismatch(PeerError):
 
 
 class FeatureMissing(PeerError):
-    """The program of the peer cannot do what was asked. Attribute: `feature`, such as `files` or `calls`."""
+    """The peer's program does not support the request. Attribute: `feature`, such as `files` or `calls`."""
 
     def __init__(self, user_id: str, feature: str) -> None:
         super().__init__(user_id, f"the program of {user_id} does not know {feature}")
@@ -246,7 +246,7 @@ class FeatureMissing(PeerError):
 
 
 class ProofInvalid(PeerError):
-    """An offer or answer in the peer's name carries no valid signature of theirs: it was forged or altered."""
+    """An offer or answer in the peer's name has no valid signature of theirs: it was forged or altered."""
 
     def __init__(self, user_id: str, problem: str) -> None:
         super().__init__(user_id, f"a message in the name of {user_id} was refused: {problem}")
@@ -254,7 +254,7 @@ class ProofInvalid(PeerError):
 
 
 class PeerConnectionFailed(PeerError):
-    """No direct connection to the peer could be made. Attribute: `reason`, in plain words."""
+    """The direct connection to the peer has failed. Attribute: `reason`, in plain words."""
 
     temporary = True
 
@@ -266,8 +266,8 @@ class PeerConnectionFailed(PeerError):
 class PeerRefused(PeerConnectionFailed):
     """The other side refuses to connect.
 
-    Attributes: `code` (see docs/protocol.md, "Refusals"), `temporary`, and `retry_after`: another attempt makes sense
-    after so many seconds, or None.
+    Attributes: `code` (see docs/protocol.md, "Refusals"), `temporary`, and `retry_after`: the seconds after which
+    another attempt makes sense, or None.
     """
 
     def __init__(
@@ -280,7 +280,7 @@ class PeerRefused(PeerConnectionFailed):
 
 
 class DeliveryFailed(PeerError):
-    """A message will not be delivered any more. Attribute: `sequence`, the message's number towards this peer."""
+    """A message will never be delivered. Attribute: `sequence`, the message's number towards this peer."""
 
     def __init__(self, user_id: str, sequence: int, reason: str) -> None:
         super().__init__(user_id, f"message {sequence} to {user_id} was not delivered: {reason}")
@@ -289,7 +289,7 @@ class DeliveryFailed(PeerError):
 
 
 class TransferFailed(PeerError):
-    """A file will not arrive: refused, cancelled by either side, or something went wrong.
+    """A file will not arrive: it was refused or cancelled, or the transfer failed.
 
     Attributes: `file`, its name, and `reason`, in plain words.
     """

@@ -1,7 +1,7 @@
-"""Ed25519 identity keys: made, kept in a file, used to sign, shown to people.
+"""Ed25519 identity keys: make them, keep them in a file, sign with them, show them to people.
 
-Rules: a private key leaves this module only into a file that nobody else may read. Verification says yes or no and
-never why, so that no caller can tell an attacker more.
+Rules: a private key leaves this module only into a file that no other user may read. Verification returns yes or no and
+never the reason, so that no caller can tell an attacker more.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from aldis.settings import check_path
 
 PUBLIC_KEY_BYTES: Final = 32  # RFC 8032 section 5.1.5
 SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
-_FINGERPRINT_BYTES: Final = 20  # 160 bits: a second key with the same fingerprint is out of reach
+_FINGERPRINT_BYTES: Final = 20  # 160 bits: nobody can make a second key with the same fingerprint
 _FINGERPRINT: Final = re.compile(r"[A-Za-z2-7]{32}")
-# What people and their programs put between the characters: white space, and whatever dash a word processor makes of
-# a hyphen (U+2010 to U+2015, U+2212). Named one by one, since languages differ in what they take for white space.
+# Characters that people and programs put in between: white space, and the dashes that word processors put in place of a
+# hyphen (U+2010 to U+2015, U+2212). Listed one by one, because languages differ in their definition of white space.
 _BETWEEN: Final = re.compile(r"[ \t\r\n\u00a0\u2010-\u2015\u2212-]+")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Identity:
-    """An Ed25519 key pair: who a program is, towards servers and peers alike.
+    """An Ed25519 key pair, which identifies a program to servers and peers.
 
-    Make one with `generate()`, keep it with `save(path)`, get it back with `load(path)`.
+    Make one with `generate()`, keep it with `save(path)`, read it with `load(path)`.
     """
 
     __slots__ = ("_private", "public_key")
@@ -60,11 +60,11 @@ class Identity:
     def load(cls, path: Path | str) -> Identity:
         """Read an identity from a PEM file (PKCS #8, RFC 5958).
 
-        Raises `IdentityError` when the file is missing, is no Ed25519 key, or may be read by other users.
+        Raises `IdentityError` when the file is missing, is not an Ed25519 key, or may be read by other users.
         """
         path = check_path("path", path)
         try:
-            # From the open file, not by name: what is checked is what is read.
+            # Check the open file and not its name, so that the checked file is the file that is read.
             with path.open("rb") as file:
                 if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & _OTHERS:
                     raise IdentityError(f"{path} can be read by other users; run: chmod 600 {path}")
@@ -81,28 +81,28 @@ class Identity:
 
     @classmethod
     def load_or_create(cls, path: Path | str) -> Identity:
-        """Read the identity at `path`, or make one and keep it there. Safe when two processes do so at once."""
+        """Read the identity at `path`, or make one and keep it there. Two processes may call this at the same time."""
         path = check_path("path", path)
-        # Not Path.exists, which raises what it cannot tell (a name too long, a folder that is closed to us).
+        # Not Path.exists, which raises when it cannot tell (a name too long, a folder that we may not read).
         if not os.path.exists(path):
             try:
                 identity = cls.generate()
                 identity.save(path)
                 return identity
             except FileExistsError:
-                pass  # another process was faster: its key is the one
+                pass  # another process was faster; use its key
         return cls.load(path)
 
     def save(self, path: Path | str) -> None:
-        """Write the key as an unencrypted PEM file that only its owner can read; folders are made as needed.
+        """Write the key as an unencrypted PEM file that only its owner can read. Makes missing folders.
 
-        Never overwrites: raises `FileExistsError` when there is a file already, `IdentityError` when it cannot write.
+        Never overwrites: raises `FileExistsError` when the file exists, `IdentityError` when it cannot be written.
         """
         path = check_path("path", path)
         data = self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        # Written beside and linked into place, so that no reader ever sees half a key.
+        # Write it under another name and link it into place, so that no reader ever sees half a key.
         draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class Identity:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the folder's entries on disk: a key that proved a name must not be gone after a power cut."""
+    """Flush the folder's entries to disk: a key that has proved a name must survive a power cut."""
     if os.name != "posix":  # pragma: no cover - elsewhere a folder cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -146,7 +146,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
-    """Tell whether `signature` is that of `message` under `public_key`. Never raises for bad input."""
+    """Whether `signature` is the signature of `message` under `public_key`. Never raises for bad input."""
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -168,10 +168,10 @@ def _in_groups(text: str) -> str:
 
 
 def check_fingerprint(text: str) -> str:
-    """A fingerprint as people write it, in the spelling of `fingerprint`.
+    """Return a fingerprint that a person has entered in the spelling of `fingerprint`.
 
-    Capitals count as small letters; hyphens, other dashes and white space may stand anywhere, or nowhere. What is left
-    must be 32 characters of base32. Raises `UsageError` for what is not: no key would ever have it.
+    Capitals count as small letters; hyphens, other dashes and white space may stand anywhere or be missing. The rest
+    must be 32 characters of base32. Raises `UsageError` otherwise, because no key can have that fingerprint.
     """
     if not isinstance(text, str):
         raise UsageError(f"{text!r} is no fingerprint: it is no str")

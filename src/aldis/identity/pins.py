@@ -1,10 +1,11 @@
-"""Which key belongs to which peer: trust on first use.
+"""The pinned key of each peer: trust on first use.
 
-A pin says: the user `user_id` of the server `server` has the key `public_key`. The first key seen is kept; another one
-is refused until the user accepts it. Pins are by server, since two servers may know two people by one name.
+A pin says: the user `user_id` of the server `server` has the key `public_key`. The first key of a user is pinned.
+Another key is refused until a person accepts it. Pins are separate for each server, because two servers may know two
+people by one name.
 
-A pin is never let go of to make room for another: who comes under many names could have that of somebody else
-forgotten so, and take their place at what would look like a first contact.
+A pin is never dropped to make room for another. Otherwise a stranger with many names could push out the pin of another
+user, and then take that user's place as if it were a first contact.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, Protocol
 from aldis.errors import IdentityError
 from aldis.settings import check_count, check_path
 
-# About 4 MB. Strangers who call make pins, too, so there has to be an end to it.
+# About 4 MB. There has to be a limit, because strangers who call make pins too.
 MAX_IN_MEMORY: Final = 10_000
 
 _SCHEMA = """
@@ -29,29 +30,29 @@ CREATE TABLE IF NOT EXISTS pins (
 
 
 class Pins(Protocol):
-    """Where pins are kept. `server` is the host and port of the server's URL, lower case.
+    """A store of pins. `server` is the host and port of the server's URL, lower case.
 
-    What cannot be read or written is an `IdentityError`; a store takes whatever else is raised for one.
+    When pins cannot be read or written, it raises `IdentityError`; callers treat any other exception like one.
     """
 
     def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
-        """Pin `public_key` unless a key is pinned already; return the key that is pinned now."""
+        """Pin `public_key` unless a key is pinned; return the key that is pinned now."""
 
     def find(self, server: str, user_id: str) -> bytes | None:
         """The pinned key, or None."""
 
     def accept(self, server: str, user_id: str, public_key: bytes) -> None:
-        """Replace the pin: a person has decided that this key is right."""
+        """Replace the pin, after a person has decided that this key is right."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 class MemoryPins:
     """Pins that live as long as the process.
 
-    With `limit` of them no further peer is pinned: `pin` raises `IdentityError`, so there is no connection to somebody
-    new. Those who are known stay so, and what a person accepts is always taken.
+    At `limit` pins, `pin` raises `IdentityError` for another peer, so no new peer can connect. Known peers are not
+    affected, and `accept` always works.
     """
 
     def __init__(self, *, limit: int = MAX_IN_MEMORY) -> None:
@@ -79,17 +80,17 @@ class MemoryPins:
 
 
 class FilePins:
-    """Pins in a SQLite file, shared by all processes of a user. Every call is one small transaction."""
+    """Pins in a SQLite file, which all processes of a user share. Every call is one small transaction."""
 
     def __init__(self, path: Path | str) -> None:
-        """Open or make the file; raises `IdentityError` when that is not possible, `ConfigError` when it is no path."""
+        """Open or make the file. Raises `IdentityError` when that fails, `ConfigError` when `path` is not a path."""
         self._path = check_path("path", path)
         self._lock = threading.Lock()
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # A process that holds the file for longer than 5 s is stuck; better an error than a silent hang.
+            # A process that holds the file for longer than 5 s is stuck: raise an error, rather than hang silently.
             self._database = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            # Not in WAL mode: the change to it does not wait for other processes, and so few writes need no speed.
+            # Not WAL mode: switching to it does not wait for other processes, and these few writes need no speed.
             try:
                 self._database.execute(_SCHEMA)
             except sqlite3.Error:
@@ -106,7 +107,8 @@ class FilePins:
             raise IdentityError(f"cannot use the pinned keys in {self._path}: {error}") from error
 
     def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
-        # ON CONFLICT with a no-op update makes RETURNING give the row that stands, in one atomic statement.
+        # ON CONFLICT with an update that changes nothing makes RETURNING return the existing row, in one atomic
+        # statement.
         rows = self._run(
             "INSERT INTO pins VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET public_key = public_key RETURNING public_key",
             server,

@@ -13,11 +13,11 @@ from typing import Final
 
 from aldis.errors import InvalidAddress
 
-MAX_USER_ID: Final = 128  # characters; fits an e-mail address (RFC 5321: 254 at most, in practice far below)
+MAX_USER_ID: Final = 128  # enough for an e-mail address (RFC 5321: 254 at most, in practice far less)
 MAX_DEVICE: Final = 64
 DEFAULT_DEVICE: Final = "main"
 
-# What is plainly valid; the rest is looked at character by character, to say what is wrong with it.
+# Certainly valid names. Others are checked character by character, to say what is wrong.
 _USER_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 _DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Cc: control characters; Cs: lone surrogates, which UTF-8 cannot carry.
@@ -25,7 +25,7 @@ _FORBIDDEN_CATEGORIES = ("Cc", "Cs")
 
 
 def user_id_problem(user_id: object) -> str | None:
-    """Say in words what is wrong with a user id, or None when it is valid."""
+    """What is wrong with a user id, in words; None when it is valid."""
     if not isinstance(user_id, str):
         return "a name is a str"
     if _USER_ID.fullmatch(user_id):
@@ -45,14 +45,14 @@ def user_id_problem(user_id: object) -> str | None:
 
 
 def device_problem(device: object) -> str | None:
-    """Say in words what is wrong with a device name, or None when it is valid."""
+    """What is wrong with a device name, in words; None when it is valid."""
     if isinstance(device, str) and _DEVICE.fullmatch(device):
         return None
     return f"a device name has 1 to {MAX_DEVICE} of A-Z a-z 0-9 . _ -"
 
 
 def check_user_id(user_id: str) -> str:
-    """Return `user_id`; raise `InvalidAddress` when it breaks the rules."""
+    """Return `user_id`; raise `InvalidAddress` when it is not valid."""
     problem = user_id_problem(user_id)
     if problem:
         raise InvalidAddress(user_id, problem)
@@ -60,7 +60,7 @@ def check_user_id(user_id: str) -> str:
 
 
 def check_device(device: str) -> str:
-    """Return `device`; raise `InvalidAddress` when it breaks the rules."""
+    """Return `device`; raise `InvalidAddress` when it is not valid."""
     problem = device_problem(device)
     if problem:
         raise InvalidAddress(device, problem)
@@ -68,7 +68,7 @@ def check_device(device: str) -> str:
 
 
 def split(address: str) -> tuple[str, str | None]:
-    """Split an address into user id and device; the device is None for a bare user id. Nothing is validated."""
+    """Split an address into user id and device. The device is None for a bare user id. Does not validate."""
     user_id, slash, device = address.partition("/")
     return user_id, (device if slash else None)
 
@@ -82,5 +82,5 @@ def parse(address: object) -> tuple[str, str | None]:
 
 
 def join(user_id: str, device: str) -> str:
-    """The address of one device as the server writes it into `from`: bare for the default device."""
+    """The address of one device as the server writes it into `from`: without the default device."""
     return user_id if device == DEFAULT_DEVICE else f"{user_id}/{device}"

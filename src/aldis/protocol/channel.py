@@ -1,4 +1,4 @@
-"""The frames inside the data channel: what two peers say to each other once they are connected directly.
+"""The frames inside the data channel, which two directly connected peers exchange.
 
 One reliable, ordered channel with the label `aldis.v1` carries binary messages, each of them one frame. All integers
 are big-endian.
@@ -12,16 +12,16 @@ are big-endian.
 
 `flags`: bits 0 and 1 hold the kind of content (0 text, 1 bytes, 2 JSON, 3 control), bit 2 marks the last chunk of a
 message. Control messages go from store to store (files, calls; `store.messages.control`), and no application sees them.
-`size` is that of the whole message, the same in each of its chunks. Chunks of one message follow each other without
-others in between; a message that the end of the channel cut short is sent again whole on the next one.
+`size` is the size of the whole message, the same in each of its chunks. Chunks of one message follow each other without
+chunks of others in between. A message that was cut off by the end of the channel is sent again whole on the next one.
 
-Sequence numbers count the messages of one *stream*: all that one store has sent to one peer, over however many
-channels. A stream has a random name. Each HELLO tells the name of the stream that the sender will continue, the number
-of the first message that it will send (`next`), and how far it has received the other side's stream. That is what
-makes delivery exactly once possible across channels (docs/protocol.md, "Data channel").
+Sequence numbers count the messages of one *stream*: all messages from one store to one peer, over any number of
+channels. A stream has a random name. Each HELLO gives the name of the stream that the sender continues, the number of
+its next message (`next`), and how far it has received the other side's stream. This makes delivery exactly once
+possible across channels (docs/protocol.md, "Data channel").
 
-Frames of an unknown kind are skipped, so that a later version may add some. This module turns frames into bytes and
-back; what they mean is known to `peer.connection` (hello, heartbeat) and `store.messages` (messages, acknowledgements).
+A receiver skips frames of an unknown kind, so that a later version may add some. This module turns frames into bytes
+and back. `peer.session` (HELLO, heartbeat) and `store.messages` (messages, acknowledgements) know what they mean.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ from aldis.protocol.names import PROTOCOL
 
 LABEL: Final = PROTOCOL
 VERSION: Final = 1
-# RFC 8841 lets a peer that says nothing take 64 KiB; the W3C examples use 16 KiB, which every stack takes unfragmented.
+# By RFC 8841 a peer that says nothing accepts 64 KiB. The W3C examples use 16 KiB, which every stack accepts
+# unfragmented.
 MAX_FRAME: Final = 64 * 1024
 CHUNK: Final = 16 * 1024
-# What one message may have at most: it is held in memory whole at both ends. Files go in pieces (`store.files`).
+# The largest message, because both ends hold it in memory whole. Files go in pieces (`store.files`).
 MAX_MESSAGE: Final = 16 * 1024 * 1024
-# A reason is a line for a log.
+# Bytes of a reason, which is one line of a log.
 MAX_REASON: Final = 200
 
 _LAST: Final = 0b100
@@ -64,7 +65,7 @@ class Kind(IntEnum):
 
 
 class Content(IntEnum):
-    """What a message is made of: UTF-8 text, bytes, a JSON value, or a control message from store to store."""
+    """The content of a message: UTF-8 text, bytes, a JSON value, or a control message from store to store."""
 
     TEXT = 0
     BYTES = 1
@@ -72,7 +73,7 @@ class Content(IntEnum):
     CONTROL = 3
 
 
-# Numbers are u64 in the binary frames; JSON carries them exactly up to this only, which no stream reaches.
+# Numbers are u64 in the binary frames. JSON carries them exactly only up to this, which no stream reaches.
 _MAX_SEQUENCE: Final = 2**53 - 1
 _StreamName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
@@ -87,8 +88,8 @@ class StreamPosition(msgspec.Struct, gc=False):
 class Hello(msgspec.Struct, gc=False):
     """The first frame of each side.
 
-    `stream` names the sender's stream, `next` is the number of the first message it will send on this channel, and
-    `received` tells how far the other side's stream has arrived here (absent: nothing known of any).
+    `stream` is the name of the sender's stream, and `next` the number of the first message that it will send on this
+    channel. `received` says how far the other side's stream has arrived here (absent: none is known).
     """
 
     version: int
@@ -155,7 +156,7 @@ def encode_pong(token: int) -> bytes:
 
 
 def encode_goodbye(reason: str = "") -> bytes:
-    """The bytes of a GOODBYE frame; a reason beyond 200 bytes is cut, between two characters."""
+    """The bytes of a GOODBYE frame. A reason longer than 200 bytes is cut between two characters."""
     cut = reason.encode()[:MAX_REASON].decode(errors="ignore")
     return bytes((Kind.GOODBYE,)) + cut.encode()
 

@@ -1,9 +1,9 @@
 """The only place where JSON is read or written.
 
-Decoding has a fast path (one typed decode) and, when that fails, a slow path which finds out why, so that the answer
-names the error that docs/protocol.md promises. Both take text that is known to be valid UTF-8: the WebSocket layer
-checks that first, because `Raw` fields are passed on unread, and one client's bad bytes must not end another's
-connection (a browser closes on invalid UTF-8, RFC 6455 section 8.1).
+Decoding has a fast path (one typed decode). If that fails, a slow path finds out why, so that the answer has the error
+code that docs/protocol.md promises. Both take valid UTF-8. The WebSocket layer checks that first: `Raw` fields are
+passed on unread, and one client's bad bytes must not end another's connection (a browser closes on invalid UTF-8, RFC
+6455 section 8.1).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from aldis.protocol.messages import (
     ServerMessage,
 )
 
-# RFC 8259 section 9 allows a parser to limit depth; msgspec raises RecursionError at the interpreter's limit.
+# RFC 8259 section 9 lets a parser limit the depth; msgspec raises RecursionError at the interpreter's limit.
 UNREADABLE: Final = (msgspec.DecodeError, RecursionError)
-"""What decoding raises for a frame that is not a message."""
+"""The exceptions of decoding for a frame that is not a message."""
 
-# The annotations are needed because a type checker sees a union as no type of its own.
+# Annotated, because a type checker does not see a union as a type of its own.
 _client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _classic_decoder: msgspec.json.Decoder[ClassicMessage] = msgspec.json.Decoder(ClassicMessage)
 _server_decoder: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
@@ -74,7 +74,7 @@ class DecodeFailed(ProtocolViolation):
 
 
 class NestedTooDeeply(DecodeFailed):
-    """What another user has sent is nested deeper than we can read. The server, which could, is not to blame."""
+    """The JSON is nested deeper than we can read. Another user wrote it, and the server could read it."""
 
 
 def _members(union: object) -> dict[str, type[Struct]]:
@@ -94,21 +94,21 @@ decode_client_frame: Final = _client_decoder.decode
 
 
 def why_not_client_message(text: str) -> DecodeFailed:
-    """The slow path: say with the documented code why a frame from a client is not a message."""
+    """The slow path: why a client's frame is not a message, with the documented code."""
     return _why_not(text, _CLIENT_TYPES)
 
 
 decode_classic_frame: Final = _classic_decoder.decode
-"""As `decode_client_frame`, for the classic dialect."""
+"""Like `decode_client_frame`, for the classic dialect."""
 
 
 def why_not_classic_message(text: str) -> DecodeFailed:
-    """As `why_not_client_message`, for the classic dialect."""
+    """Like `why_not_client_message`, for the classic dialect."""
     return _why_not(text, _CLASSIC_TYPES)
 
 
 def decode_client_message(text: str) -> ClientMessage:
-    """Read one frame from a client; raise `DecodeFailed` with the documented code when it is not a message."""
+    """Read one frame from a client. Raises `DecodeFailed` with the documented code when it is not a message."""
     try:
         return decode_client_frame(text)
     except UNREADABLE:
@@ -118,8 +118,8 @@ def decode_client_message(text: str) -> ClientMessage:
 def decode_server_message(text: str) -> ServerMessage | None:
     """Read one frame from a server. None for a `type` that this version does not know; `DecodeFailed` for bad JSON.
 
-    How deep JSON may be nested depends on the stack that is left, here and in the server: one that relays a frame may
-    have had more of it. That is `NestedTooDeeply`.
+    The possible depth of JSON depends on the stack that is left, here and in the server. A server that relays a frame
+    may have had more of it; then this raises `NestedTooDeeply`.
     """
     try:
         return _server_decoder.decode(text)
@@ -150,14 +150,14 @@ def raw(value: object) -> Raw:
 
 
 def is_object(value: Raw) -> bool:
-    """Tell whether an opaque field holds a JSON object with something in it, without parsing it."""
-    # Nearly every message ends here: this is the cheapest look into an opaque buffer that there is.
+    """Whether an opaque field holds a JSON object that is not empty, without parsing it."""
+    # Nearly every message ends here: this is the cheapest look into an opaque buffer.
     if len(value) > 2 and _first_two(value)[0] == _BRACE_AND_QUOTE:
         return True
     view = memoryview(value)
     if not view or view[0] != _OPENING_BRACE:
         return False
-    # The JSON is well-formed (it was skipped over by the decoder), so there is a closing brace to stop at.
+    # The decoder has skipped over the JSON, so it is well-formed and has a closing brace.
     position = 1
     while view[position] in _JSON_SPACE:
         position += 1
@@ -165,12 +165,12 @@ def is_object(value: Raw) -> bool:
 
 
 def is_object_or_null(value: Raw) -> bool:
-    """As `is_object`, or the JSON `null`."""
+    """Like `is_object`, or the JSON `null`."""
     return is_object(value) or bytes(value) == b"null"
 
 
 def read_description(value: Raw) -> Description:
-    """Parse an `offer` or `answer` field; raise `ProtocolViolation` when it is none."""
+    """Parse an `offer` or `answer` field. Raises `ProtocolViolation` when it is not valid."""
     try:
         return _description_decoder.decode(value)
     except UNREADABLE as error:
@@ -178,7 +178,7 @@ def read_description(value: Raw) -> Description:
 
 
 def read_candidate(value: Raw) -> Candidate | None:
-    """Parse a `candidate` field: None stands for the end of candidates. Raises `ProtocolViolation`."""
+    """Parse a `candidate` field; None is the end of candidates. Raises `ProtocolViolation` when it is not valid."""
     try:
         return _candidate_decoder.decode(value)
     except UNREADABLE as error:
@@ -186,7 +186,7 @@ def read_candidate(value: Raw) -> Candidate | None:
 
 
 def read_proof(value: Raw) -> Proof:
-    """Parse a `proof` field; raise `ProtocolViolation` when it is none."""
+    """Parse a `proof` field. Raises `ProtocolViolation` when it is not valid."""
     try:
         return _proof_decoder.decode(value)
     except UNREADABLE as error:
@@ -194,7 +194,7 @@ def read_proof(value: Raw) -> Proof:
 
 
 def read_capabilities(value: Raw | UnsetType) -> Capabilities:
-    """Parse a `capabilities` field. What is absent or unreadable means "can do all", as for a peer that sends none."""
+    """Parse a `capabilities` field. An absent or unreadable field means that the peer can do everything."""
     if value is UNSET:
         return Capabilities()
     try:
@@ -209,12 +209,12 @@ def to_base64(data: bytes) -> str:
 
 
 def to_base64url(data: bytes) -> str:
-    """Base64url without padding (RFC 4648 section 5): for names that are made up of random bytes."""
+    """Base64url without padding (RFC 4648 section 5), for random names."""
     return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def from_base64(text: str, size: int | None = None) -> bytes:
-    """Read standard base64; raise ValueError when it is not strict, or not of `size` bytes."""
+    """Read standard base64. Raises ValueError when it is not strict, or does not have `size` bytes."""
     try:
         data = b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -228,10 +228,9 @@ def from_base64(text: str, size: int | None = None) -> bytes:
 
 
 def _why_not(text: str, types: dict[str, type[Struct]]) -> DecodeFailed:
-    """Find out why a frame is not a message of the union. Slow, and only run for frames that are wrong.
+    """Find out why a frame is not a message of the union. Slow, and only for frames that are wrong.
 
-    Fields are read one by one, so that nothing in an unknown field (a number of a million digits) is held against the
-    message.
+    It reads the fields one by one, so that an unknown field (a number of a million digits) is never the reason.
     """
     try:
         fields = _fields_decoder.decode(text)
@@ -254,7 +253,7 @@ def _why_not(text: str, types: dict[str, type[Struct]]) -> DecodeFailed:
 
 @cache
 def _field_decoders(struct: type[Struct]) -> dict[str, tuple[bool, msgspec.json.Decoder[object]]]:
-    """By the name on the wire: whether a field is required, and what reads it."""
+    """By the name on the wire: whether a field is required, and its decoder."""
     fields = msgspec.structs.fields(struct)
     return {field.encode_name: (field.required, msgspec.json.Decoder(field.type)) for field in fields}
 
@@ -278,7 +277,7 @@ def _which_field(struct: type[Struct], fields: dict[str, Raw], re: RequestId | U
 
 
 def _right_type(decoder: msgspec.json.Decoder[object], value: Raw) -> bool:
-    """Tell whether a value that breaks a limit (too long, too large) has the right type and is not empty."""
+    """Whether a value that exceeds a limit (too long, too large) has the right type and is not empty."""
     plain = typing.get_args(decoder.type)[0] if typing.get_origin(decoder.type) is typing.Annotated else decoder.type
     try:
         return bool(msgspec.json.decode(value, type=plain))

@@ -1,6 +1,6 @@
-"""The error codes and close codes of the wire protocol (docs/protocol.md), and what a client may do about each.
+"""The error codes and close codes of the wire protocol (docs/protocol.md), and how a client may react to each.
 
-This module knows the numbers and words only; which situation leads to which code is the hub's business.
+This module knows only the numbers and words; the hub knows which situation leads to which code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class ErrorCode:
-    """The `code` of an `error` message. Plain strings, so that an unknown one from a newer server is no crash."""
+    """The `code` of an `error` message. Plain strings, so that a client accepts an unknown one of a newer server."""
 
     INVALID_MESSAGE: Final = "invalid-message"
     UNKNOWN_TYPE: Final = "unknown-type"
@@ -35,7 +35,7 @@ TEMPORARY: Final = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.OVER_CAPACITY, E
 
 
 class RefusalCode:
-    """The `code` of a `bye` that refuses an offer. Plain strings, as those of errors."""
+    """The `code` of a `bye` that refuses an offer. Plain strings, like the error codes."""
 
     NOT_ACCEPTED: Final = "not-accepted"
     TOO_MANY_PEERS: Final = "too-many-peers"
@@ -47,14 +47,14 @@ class RefusalCode:
     INTERNAL: Final = "internal"
 
 
-# The `code` of a `bye` that ends an attempt, and is no refusal: it has found no path.
+# The `code` of a `bye` that ends an attempt because it found no path; this is no refusal.
 NO_PATH: Final = "no-path"
 
-# Calling again is of no use after these, until somebody has decided otherwise.
+# After these, calling again is useless until a person has decided otherwise.
 FINAL_REFUSALS: Final = frozenset({RefusalCode.NOT_ACCEPTED})
 
 MAX_REFUSAL_CODE: Final = 64  # characters
-# Seconds. The longest `retryAfter` that is heeded: the other side may make it up.
+# Seconds. A longer `retryAfter` is cut to this, because the other side may make it up.
 LONGEST_PAUSE: Final = 300.0
 
 
@@ -89,10 +89,10 @@ _OWN_FINAL_FIRST = 4500
 
 
 def may_reconnect(code: int) -> bool:
-    """Tell whether a client may reconnect by itself after the connection was closed with `code`.
+    """Whether a client may reconnect by itself after the connection was closed with `code`.
 
-    4000 to 4499 invite a reconnection, but for 4001: two programs with one address would replace each other for ever.
-    4500 and above, and the codes that say "this client speaks wrongly", need a person who changes something.
+    After 4000 to 4499 it may, except after 4001: two programs with one address would replace each other for ever. After
+    4500 and above, and after the codes for a violation of the protocol, a person has to change something first.
     """
     if code >= _OWN_FIRST:
         return code < _OWN_FINAL_FIRST and code != CloseCode.REPLACED

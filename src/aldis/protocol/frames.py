@@ -1,7 +1,7 @@
-"""WebSocket frames: joining the fragments of a message, and what a CLOSE frame says (RFC 6455 sections 5.4 and 5.5).
+"""WebSocket frames: join the fragments of a message, and read a CLOSE frame (RFC 6455 sections 5.4 and 5.5).
 
-Server and client use it alike: the WebSocket library gives them frames. A message has a limit, is text in UTF-8, and is
-whole before anybody sees it. Pure: it knows opcodes and bytes, no library.
+Server and client share this module, and get frames from the WebSocket library. It returns a message only when it is
+whole, within the limit, and text in UTF-8. Pure: it knows opcodes and bytes, no library.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Opcode(IntEnum):
 
 
 class BadFrame(Exception):
-    """A frame that may not be. Attributes: `code`, the close code that it is answered with, and `reason`."""
+    """A frame that is not allowed. Attributes: `code`, the close code to answer it with, and `reason`."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(reason)
@@ -42,13 +42,14 @@ class Assembler:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # One buffer: a list of fragments would hold an object for each, of which a server can make a million.
+        # One buffer, because a list would hold one object for each fragment, and the other side can send a million
+        # fragments.
         self._parts: bytearray | None = None
 
     def data(self, opcode: Opcode, final: bool, payload: bytes) -> str | None:
-        """Take a TEXT, BINARY or CONTINUATION frame; the text of the message that it ends, or None.
+        """Take a TEXT, BINARY or CONTINUATION frame. Return the text if the frame ends a message, else None.
 
-        Raises `BadFrame`, after which the connection has to be closed.
+        Raises `BadFrame`; then close the connection.
         """
         if opcode is Opcode.BINARY:
             raise BadFrame(CloseCode.UNSUPPORTED_DATA, "a binary frame")
@@ -71,12 +72,12 @@ class Assembler:
 
 
 def read_close(payload: bytes) -> tuple[int, str]:
-    """Code and reason of a CLOSE frame's payload (RFC 6455 section 5.5.1); 1005 stands for an empty one."""
+    """The code and reason in a CLOSE frame's payload (RFC 6455 section 5.5.1); 1005 for an empty payload."""
     if len(payload) < 2:
         return CloseCode.NO_STATUS, ""
     return int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
 
 
 def close_reason(text: str) -> bytes:
-    """A reason that fits into a CLOSE frame: it is cut between two characters."""
+    """A reason for a CLOSE frame, cut between two characters if it is too long."""
     return text.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()

@@ -1,9 +1,9 @@
-"""Host names as browsers read them, so that a Python program and a page have one name for one server.
+"""Host names as browsers read them, so that a Python program and a page use the same name for a server.
 
 The reference is the host parser of the WHATWG URL Standard (section 3.5) for `ws:` and `wss:`: percent-decoding, then
-UTS 46 without transitional processing (the package `idna`), then numbers as IPv4 addresses. On top of it both
-implementations refuse what no resolver takes: empty or long labels, and characters other than letters, digits, `-` and
-`_`. Vectors: `tests/vectors/hosts.json`.
+UTS 46 without transitional processing (the package `idna`), then numbers as IPv4 addresses. In addition, both
+implementations refuse names that no resolver accepts: empty or long labels, and characters other than letters, digits,
+`-` and `_`. Vectors: `tests/vectors/hosts.json`.
 
 Pure: nothing is resolved.
 """
@@ -20,7 +20,7 @@ import idna
 
 _LABEL: Final = re.compile(r"[a-z0-9_-]{1,63}")  # RFC 1035 section 2.3.4, and `_` as in names of services
 _MAX_NAME: Final = 253  # characters, without a dot at the end
-_MAX_TEXT: Final = 2048  # characters that are looked at: each may be written as up to twelve (%F0%9F%92%A9)
+_MAX_TEXT: Final = 2048  # characters of input; each may be written as up to twelve (%F0%9F%92%A9)
 _PREFIX: Final = "xn--"
 _JOINERS: Final = "\u200c\u200d"
 
@@ -65,7 +65,7 @@ def _decoded(label: str) -> str:
     if not label.startswith(_PREFIX):
         return label
     decoded = label.removeprefix(_PREFIX).encode("ascii").decode("punycode")
-    # What is written in Punycode has to be what our own encoding makes of it.
+    # A label in Punycode has to be exactly what our own encoding produces.
     if decoded.isascii() or idna.uts46_remap(decoded, std3_rules=False, transitional=False) != decoded:
         raise UnicodeError
     return decoded
@@ -91,7 +91,7 @@ def _ends_in_number(name: str) -> bool:
 
 
 def _ipv4(name: str) -> str:
-    """127.1, 0x7f.1 and 2130706433 are 127.0.0.1, as every browser reads them (WHATWG URL, "IPv4 parser")."""
+    """Read 127.1, 0x7f.1 and 2130706433 as 127.0.0.1, like every browser (WHATWG URL, "IPv4 parser")."""
     try:
         *first, last = [_number(part) for part in name.removesuffix(".").split(".")]
     except ValueError:
@@ -111,7 +111,7 @@ def _number(part: str) -> int:
 
 
 def _ipv6(text: str) -> str:
-    """Shortened as in RFC 5952, the IPv4 notation left out: Python 3.13 would write it, browsers do not."""
+    """Shortened as in RFC 5952, without the IPv4 notation, which Python 3.13 would write and browsers do not."""
     try:
         address = ipaddress.IPv6Address(text)
     except ValueError:

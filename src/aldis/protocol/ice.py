@@ -1,10 +1,10 @@
-"""STUN and TURN servers as people and vendors write them, made into what every engine and browser takes.
+"""STUN and TURN servers as people and vendors write them, changed into the form that every engine and browser accepts.
 
-Taken is what browsers take (W3C WebRTC section 4.4.1.5, RFC 7064, RFC 7065), and two things that only some of them do:
-`?transport=udp` on a `stun:` URL, which vendors hand out and which says nothing new, and `url` for `urls`. Everything
-else is refused with a reason, before a connection is made with it. Vectors: `tests/vectors/ice.json`.
+Accepted is what browsers accept (W3C WebRTC section 4.4.1.5, RFC 7064, RFC 7065), and two things that only some of them
+accept: `?transport=udp` on a `stun:` URL, which vendors hand out and which changes nothing, and `url` for `urls`.
+Everything else is refused with a reason, before a connection uses it. Vectors: `tests/vectors/ice.json`.
 
-Pure: no server is asked whether it is there.
+Pure: it contacts no server.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _URL: Final = re.compile(
 )
 _MAX_URL: Final = 1024  # characters; a host name has 253
 _MAX_PORT: Final = 65535
-_MAX_USERNAME: Final = 509  # bytes; more is refused by libwebrtc (RFC 8489 section 14.3: less than 513)
+_MAX_USERNAME: Final = 509  # bytes; libwebrtc refuses more (RFC 8489 section 14.3: less than 513)
 
 
 @dataclass(frozen=True, slots=True)
 class IceUrl:
-    """One URL, read. `transport` is how the server is reached, None where the URL leaves it to the scheme."""
+    """The parts of one URL. `transport` is None if the URL leaves it to the scheme."""
 
     scheme: str
     host: str
@@ -43,7 +43,7 @@ class IceUrl:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port to dial; the port of the scheme when there is none (RFC 7065 section 3.2)."""
+        """Host and port to dial; the scheme's port if the URL has none (RFC 7065 section 3.2)."""
         return self.host.strip("[]"), self.port or (5349 if self.scheme.endswith("s") else 3478)
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ def read_url(text: str) -> IceUrl:
     if scheme.startswith("stun") and transport is not None:
         if transport != {"stun": "udp", "stuns": "tcp"}[scheme]:
             raise ValueError(f"{scheme}: does not go over {transport}")
-        transport = None  # it is said by the scheme already, and some browsers refuse it
+        transport = None  # the scheme says it already, and some browsers refuse it
     return IceUrl(scheme, read_host(match["host"]), port, transport)
 
 
@@ -102,7 +102,7 @@ def _named(url: str) -> IceUrl:
 
 
 def read_servers(entries: object) -> tuple[IceServer, ...]:
-    """Read the servers that a program was given. Raises `ConfigError`, which names the entry and its problem."""
+    """Read the servers that a program has configured. Raises `ConfigError`, which names the entry and its problem."""
     if not isinstance(entries, list | tuple):
         raise ConfigError("ice_servers", "not a list of servers")
     servers = []
@@ -115,7 +115,7 @@ def read_servers(entries: object) -> tuple[IceServer, ...]:
 
 
 def usable_servers(entries: Iterable[IceServer]) -> tuple[tuple[IceServer, ...], list[str]]:
-    """What can be used of the servers that somebody else named, and a line for each URL that cannot."""
+    """The usable servers of those that the other side named, and a line of text for each unusable URL."""
     servers, problems = [], []
     for entry in entries:
         urls = []

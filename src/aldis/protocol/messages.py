@@ -1,15 +1,15 @@
-"""The messages of the wire protocol as msgspec structs, one class a `type`.
+"""The messages of the wire protocol as msgspec structs, one class for each `type`.
 
 Rules of this module:
 
-* A struct is what the JSON says and nothing more; defaults are `UNSET`, which is left out on the wire.
+* A struct has the fields of the JSON and nothing more. Defaults are `UNSET`, which is left out on the wire.
 * What peers say to each other (`offer`, `answer`, `candidate`, `proof`, `capabilities`) stays `Raw`: the server
   relays it without parsing it, and the peers parse it with `codec`.
 * Relayed messages are one class for both directions: the server fills `from_`, clears `id`, and encodes the same
   object again ("as sent, with `from`, without `id`").
 * No field has the name of a Python keyword: `from` on the wire is `from_` here.
 
-It does not know who may send what and when: that is the hub's business.
+It does not know which side may send which message when; the hub decides that.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from aldis.protocol.codes import MAX_REFUSAL_CODE
 
 MAX_WATCHED_PER_MESSAGE: Final = 1000
 MAX_ID_LENGTH: Final = 64
-# Integers beyond this lose digits in a browser (ECMA-262, Number.MAX_SAFE_INTEGER).
+# Browsers lose digits of integers beyond this (ECMA-262, Number.MAX_SAFE_INTEGER).
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
-# Devices of one user that are online: some phones, computers and tabs. All of them stand in each `presence`.
+# Online devices of one user: some phones, computers and tabs. Each `presence` lists all of them.
 MAX_DEVICES: Final = 16
 # Bytes of a sealing key: a hybrid of X25519 and ML-KEM-768 has 1,216, ML-KEM-1024 has 1,568.
 MAX_SEAL_KEY: Final = 2 * 1024
@@ -38,16 +38,16 @@ RequestId: TypeAlias = (
     Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 )
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
-# What a server makes up to name a session; ours have 22 and 43 characters.
+# The server's random names of a session; ours have 22 and 43 characters.
 MAX_TICKET_TEXT: Final = 128
 TicketText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_TICKET_TEXT)]
-# A user id and a device with the slash between them; the exact rules are checked where a name is registered.
+# A user id and a device with the slash between them. Registration checks the exact rules.
 AddressText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=193)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 
 
 class _Message(Struct, tag_field="type", gc=False):
-    """Common to all: the tag is the wire's `type`. Without cycles, so the garbage collector need not look at them."""
+    """The base of all messages: the tag is the wire's `type`. No cycles, so the garbage collector can skip them."""
 
 
 class _Request(_Message):
@@ -65,7 +65,7 @@ class SealKey(Struct, rename="camel", gc=False):
 
 
 class ResumeTicket(Struct, gc=False):
-    """What a client shows to resume a session: how many numbered messages of it were `received`."""
+    """Shown by a client to resume a session: `received` is how many numbered messages it has received."""
 
     session: TicketText
     secret: TicketText
@@ -135,7 +135,7 @@ class IceServer(Struct, omit_defaults=True, gc=False):
 
 
 class Limits(Struct, rename="camel", gc=False):
-    """What the server accepts: sizes in bytes, times in seconds."""
+    """The server's limits: sizes in bytes, times in seconds."""
 
     max_message_bytes: int
     max_watches: int
@@ -233,7 +233,7 @@ class IceCandidate(_Request, tag="ice-candidate", rename={"from_": "from"}):
 
 
 class Bye(_Request, tag="bye", rename={"from_": "from", "retry_after": "retryAfter"}):
-    """With a `code` (a `RefusalCode`) it refuses an offer; another one makes sense after `retry_after` seconds."""
+    """With a `code` (a `RefusalCode`) it refuses an offer; another offer makes sense after `retry_after` seconds."""
 
     to: AddressText
     from_: str | UnsetType = UNSET
@@ -255,7 +255,7 @@ Relayed: TypeAlias = Offer | Answer | IceCandidate | Bye | Relay
 ClientMessage: TypeAlias = (
     Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | Received | Ping | Unregister | Relayed
 )
-# What clients of the classic dialect may say.
+# The messages of clients of the classic dialect.
 ClassicMessage: TypeAlias = Register | Discover | Watch | Unwatch | IceServersRequest | Ping | Unregister | Relayed
 
 

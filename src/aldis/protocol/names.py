@@ -1,4 +1,4 @@
-"""Names on the wire that more than one module says."""
+"""Names on the wire that several modules use."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Final
 PROTOCOL: Final = "aldis.v1"
 """The sub-protocol of the WebSocket, and the label of the data channel: one version for both."""
 
-# What a HELLO says that a program can do (docs/protocol.md, "Data channel"). Calls are in browsers only.
+# The features of a program in its HELLO (docs/protocol.md, "Data channel"). Only browsers have calls.
 FILES: Final = "files"
