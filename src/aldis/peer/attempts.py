@@ -1,8 +1,8 @@
-"""One connection, as far as the negotiation goes: the small steps of `negotiation`, and how an attempt ends.
+"""One connection in the negotiation: the small steps of `negotiation`, and how an attempt ends.
 
-`PHASES` is the table of what happens to its descriptions; nothing else changes a phase. docs/architecture.md draws it.
+`PHASES` is the table of the phases; nothing else changes a phase. docs/architecture.md draws it.
 
-Rules: nothing here decides whose offer stands or which connection is the one; nothing here knows the time.
+Rules: nothing here decides which offer stands or which connection is current, and nothing here knows the time.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _FRAGMENT: Final = re.compile(r"^a=ice-ufrag:(\S+)\s*$", re.MULTILINE)
 
 
 class Phase(Enum):
-    """Where an attempt stands with its descriptions."""
+    """The phase of an attempt's descriptions."""
 
     NEW = "new"
     OFFERING = "offering"  # the engine is making our offer
-    OFFERED = "offered"  # our offer is on its way, or its answer
+    OFFERED = "offered"  # our offer was sent, and its answer has not come
     ANSWERING = "answering"  # the engine is making our answer
-    SETTLED = "settled"  # both descriptions are with the engine, or on their way into it
+    SETTLED = "settled"  # the engine has both descriptions, or is taking them
 
 
 class Step(Enum):
@@ -35,10 +35,10 @@ class Step(Enum):
     OFFER = "offer"  # we offer: for the first time, or to restart ICE
     OFFER_MADE = "offer made"
     ANSWER_RECEIVED = "answer received"
-    OFFER_RECEIVED = "offer received"  # and it stands
+    OFFER_RECEIVED = "offer received"  # and we take it
     ANSWER_MADE = "answer made"
-    FAILED = "failed"  # the engine or the server refuses a description, on a connection that is open
-    EXPIRED = "expired"  # nobody has answered our offer
+    FAILED = "failed"  # the engine or the server refuses a description of an open connection
+    EXPIRED = "expired"  # no answer to our offer has come
 
 
 PHASES: Final[Mapping[Phase, Mapping[Step, Phase]]] = {
@@ -71,8 +71,8 @@ PHASES: Final[Mapping[Phase, Mapping[Step, Phase]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the last attempt ended: its name, whether on purpose, why in plain words, and whether that is because there
-    was no path to the other side."""
+    """How the last attempt ended: its name, whether on purpose, why in plain words, and whether there was no path to
+    the other side."""
 
     name: str
     orderly: bool
@@ -82,7 +82,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Refused(Outcome):
-    """The other side does not take our offer: a `RefusalCode`, and in how many seconds it may take another one."""
+    """The other side has refused our offer: a `RefusalCode`, and in how many seconds it may take another offer."""
 
     code: str = ""
     retry_after: float | None = None
@@ -90,15 +90,15 @@ class Refused(Outcome):
 
 @dataclass(slots=True)
 class Attempt:
-    """One connection, as far as the negotiation goes."""
+    """One connection, as the negotiation sees it."""
 
     name: str
-    deadline: float | None  # when to give up: the attempt, or a path that is lost
+    deadline: float | None  # when to give up: the attempt, or a lost path
     phase: Phase = Phase.NEW
     serial: int = 0
     opened: bool = False  # its channel is open
     ready: bool = False  # and HELLOs have been exchanged
-    lost: bool = False  # and nothing comes through
+    lost: bool = False  # and nothing arrives
     offer_sdp: str = ""
     offer_deadline: float | None = None  # of a restart offer
     capabilities: Capabilities = field(default_factory=Capabilities)  # the other side's
@@ -110,7 +110,7 @@ class Attempt:
 
     @property
     def answered(self) -> bool:
-        """Whether there is a description of the other side, so that this is no first offer any more."""
+        """Whether the other side's description has come, so that an offer of ours is no longer a first offer."""
         return bool(self.fingerprints)
 
     @property
@@ -122,7 +122,7 @@ class Attempt:
         self.phase = PHASES[self.phase][step]
 
     def described(self, sdp: str, capabilities: Capabilities) -> list[Candidate | None]:
-        """The other side's description is on its way to the engine: return the candidates that waited for it."""
+        """Note that the engine gets the other side's description; return the candidates that waited for it."""
         self.capabilities = capabilities
         self.fingerprints = fingerprints(sdp) or frozenset({""})  # an engine refuses one without; see `answered`
         self.fragments = fragments(sdp)
@@ -131,17 +131,17 @@ class Attempt:
         return [candidate for candidate in waiting if self.owns(candidate)]
 
     def is_of_same(self, sdp: str) -> bool:
-        """Whether a description is of the program that the other side's first one was of, by its certificate."""
+        """Whether a description has the certificate of the other side's first one, so is from the same program."""
         return fingerprints(sdp) == self.fingerprints
 
     def owns(self, candidate: Candidate | None) -> bool:
-        """Whether a candidate is one of the description that the engine has, and not of one that is still to come."""
+        """Whether a candidate belongs to the engine's description, and not to a later one."""
         if candidate is None or not isinstance(candidate.username_fragment, str) or not self.fragments:
             return True
         return candidate.username_fragment in self.fragments
 
     def overdue(self, attempt_seconds: float, heal_seconds: float) -> str:
-        """Why the attempt, or its path that is lost, is given up at its deadline."""
+        """Why the attempt or the lost path is given up at its deadline."""
         if self.lost:
             return f"the path to the other side did not come back within {heal_seconds:g} s"
         if self.opened:
@@ -154,10 +154,10 @@ class Attempt:
 
 
 def fingerprints(sdp: str) -> frozenset[str]:
-    """The certificates that a description names."""
+    """The certificate fingerprints in a description."""
     return frozenset(each.lower() for each in _FINGERPRINT.findall(sdp))
 
 
 def fragments(sdp: str) -> frozenset[str]:
-    """The ICE user names of a description: its candidates name one of them."""
+    """The ICE user names of a description; each of its candidates names one of them."""
     return frozenset(_FRAGMENT.findall(sdp))

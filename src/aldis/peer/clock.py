@@ -1,10 +1,10 @@
 """The clock of peer connections: it stands still while the event loop does.
 
-A loop that is busy, or a process that was stopped, reads late what has arrived long ago. That is our own fault and not
-the peer's. So a time-out counts the time in which the loop ran: between two ticks the clock advances by `TICK` and a
-little more at the most, however late the second tick comes.
+A busy loop, or a process that was stopped, reads late what arrived long ago. That is our own fault and not the peer's.
+So a time-out counts only the time in which the loop ran: between two ticks the clock advances by little more than
+`TICK`, however late the second tick comes.
 
-All timers of a loop share one timer of asyncio, and those that are due at nearly the same time are called together: a
+All alarms of a loop share one timer of asyncio, and alarms that are due at nearly the same time ring together. So a
 hundred idle connections wake the process a few times a second, not a few hundred times.
 """
 
@@ -18,18 +18,18 @@ from itertools import count
 from typing import Final
 from weakref import WeakKeyDictionary, ref
 
-# How often the clock looks whether the loop is late. The least time-out in use is three times as long.
+# How often the clock checks whether the loop is late. The shortest time-out in use is three times as long.
 TICK: Final = 0.25
-# A loop that is late by so much is only busy: no time-out need be longer for it.
+# A loop that is late by less than this is only busy, and no time-out need be longer for it.
 _LATE: Final = 0.05
-# Timers of `_LONG` seconds or more are due at multiples of `_GRID`, so that many are due together. A power of two has
-# exact sums.
+# Timers of `_LONG` seconds or more are due at multiples of `_GRID`, so that many are due together. Sums of a power of
+# two are exact.
 _GRID: Final = 1 / 16
 _LONG: Final = 2.0
 
 
 class Alarm:
-    """A call that is due later."""
+    """A call at a later time."""
 
     __slots__ = ("_clock", "callback", "waits")
 
@@ -39,28 +39,28 @@ class Alarm:
         self._clock = clock
 
     def cancel(self) -> None:
-        """Not call it. Idempotent."""
+        """Cancel the call. Idempotent."""
         if self.callback is not None:
             self.callback = None
             if self.waits:
                 self._clock.cancelled()
 
     def ring(self) -> None:
-        """Call it, unless it was cancelled a moment ago."""
+        """Make the call, unless it was cancelled a moment ago."""
         callback, self.callback = self.callback, None
         if callback is not None:
             callback()
 
 
 class LoopClock:
-    """See the module. `LoopClock.of(loop)` is the one of a loop."""
+    """The clock of one event loop, see the module. Get it with `LoopClock.of(loop)`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop_ref = ref(loop)  # weak, or the table of clocks would keep the loop
         self._ticked = loop.time()  # the loop's time of the last tick
         self._time = self._ticked  # ours, then
         self._alarms: list[tuple[float, int, Alarm]] = []  # a heap
-        self._numbers = count()  # so that alarms which are due together come in their order
+        self._numbers = count()  # so that alarms which are due together ring in order
         self._dead = 0  # cancelled alarms in the heap
         self._handle: asyncio.TimerHandle | asyncio.Handle | None = None
         self._wakes_at = math.inf  # by the loop's time
@@ -69,24 +69,24 @@ class LoopClock:
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
         loop = self._loop_ref()
-        assert loop is not None  # it is what calls  # noqa: S101
+        assert loop is not None  # this runs on a loop  # noqa: S101
         return loop
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> LoopClock:
-        """The clock of this loop, made when it is first asked for."""
+        """The clock of this loop, made at the first call."""
         clock = _clocks.get(loop)
         if clock is None:
             clock = _clocks[loop] = cls(loop)
         return clock
 
     def time(self) -> float:
-        """Monotonic seconds, without those in which the loop stood still while somebody waited."""
+        """Monotonic seconds, without the time in which the loop stood still while alarms waited."""
         passed = self._loop.time() - self._ticked
         return self._time + (min(passed, TICK + _LATE) if self._handle is not None or self._running else passed)
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Alarm:
-        """Call `callback` in `delay` seconds; from two seconds on up to a sixteenth of a second later."""
+        """Call `callback` in `delay` seconds; from two seconds up, as much as a sixteenth of a second later."""
         now = self.time()
         if self._handle is None and not self._running:
             self._time, self._ticked = now, self._loop.time()
@@ -99,7 +99,7 @@ class LoopClock:
         return alarm
 
     def cancelled(self) -> None:
-        """One of the alarms will not be called."""
+        """Note that an alarm was cancelled."""
         self._dead += 1
         if self._dead > len(self._alarms) // 2:
             self._alarms = [entry for entry in self._alarms if entry[2].callback is not None]
@@ -132,7 +132,7 @@ class LoopClock:
                 if alarm.callback is None:
                     self._dead -= 1
                 else:
-                    # Each as a call of its own: one that raises leaves the others alone.
+                    # Each is a separate call, so that an exception in one does not affect the others.
                     self._loop.call_soon(alarm.ring)
         finally:
             self._running = False

@@ -1,4 +1,4 @@
-"""What a `peer.negotiation.Negotiation` wants done: values, to be carried out in order."""
+"""The commands of a `peer.negotiation.Negotiation`: values, to carry out in order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MakeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ApplyAnswer:
-    """Hand the other side's answer to the engine; `operation_failed` follows if it refuses."""
+    """Give the engine the other side's answer; `operation_failed` follows if the engine refuses it."""
 
     name: str
     serial: int
@@ -45,7 +45,7 @@ class ApplyAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AddCandidate:
-    """Hand a candidate of the other side to the engine; if it refuses, nothing is lost."""
+    """Give the engine a candidate of the other side; if the engine refuses it, nothing is lost."""
 
     name: str
     candidate: Candidate | None
@@ -84,7 +84,7 @@ class SendBye:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Say that an offer is not taken: a `RefusalCode`, and in how many seconds another one may be."""
+    """Refuse an offer: a `RefusalCode`, and in how many seconds another offer may come."""
 
     name: str
     reason: str
@@ -94,7 +94,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Find out soon whether the open channel still works: somebody says that it is over."""
+    """Check soon whether the open channel still works: a message says that it is over."""
 
     name: str
     reason: str
@@ -102,7 +102,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class DropConnection:
-    """Close the engine connection, and forget all that was to be done with it."""
+    """Close the engine connection, and forget everything planned for it."""
 
     name: str
 

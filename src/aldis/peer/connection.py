@@ -1,12 +1,12 @@
-"""All that is direct between this user and one other user.
+"""The direct connection between this user and one other user.
 
-Owns the negotiation machine and the transports (an engine connection, its channel and heartbeat each) that it asks for;
-sends and takes in what goes through signaling. Above it the store sees one thing per peer: a state, frames in, frames
-out.
+Owns the negotiation machine and the transports that it asks for (each an engine connection with its channel and
+heartbeat). Sends and receives signaling messages. The store above it sees one object for each peer: a state, frames in,
+frames out.
 
-Rules: offers and answers are checked (`trust`) before the machine sees them; one that does not pass changes nothing.
-Everything happens on the loop on which the object was made. It does not know what the frames of messages mean, nor
-when another attempt is due: that is the store's business.
+Rules: offers and answers are checked (`trust`) before the machine sees them; a message that fails the check changes
+nothing. Everything happens on the loop on which the object was made. It does not know what the frames of messages mean,
+or when the next attempt is due; the store decides that.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ from aldis.protocol.messages import Candidate
 _log = logging.getLogger(__name__)
 
 _UNTRUE: Final = (ProofInvalid, PeerKeyChanged, FingerprintMismatch, IdentityError)
-_BUSY_PAUSE: Final = 5.0  # seconds until there may be a slot for an offer that has waited in vain
+_BUSY_PAUSE: Final = 5.0  # seconds until there may be a slot for an offer that has waited too long
 
 
 class PeerConnection:
     """The direct connection between `local` and one device of `remote`, both user ids without device.
 
-    Make it within a running loop; feed it what signaling brings from that user (`receive`); start with `connect()` or
-    wait for the other side's offer. End it with `await close()`.
+    Make it on a running loop. Pass it the signaling messages of that user (`receive`). Call `connect()`, or wait for
+    the other side's offer. End it with `await close()`.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class PeerConnection:
         slots: AttemptSlots | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`config` is asked at each attempt and each ICE restart, since TURN credentials expire. `hello` is called once
-        for each channel, when it has opened and the one before is gone; what it returns is sent as our first frame.
-        `device`: the one that is called; whichever registered last when None.
-        `timers` and `slots` are those of the running loop unless a test brings its own."""
+        """`config` is called at each attempt and each ICE restart, because TURN credentials expire. `hello` is called
+        once for each channel, when the channel has opened and the one before is gone; its result is sent as our first
+        frame. `device` is the device to call; None is the one that registered last. `timers` and `slots` default to
+        those of the running loop; tests pass their own."""
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._remote = remote
@@ -108,7 +108,7 @@ class PeerConnection:
             heal_seconds=self._timing.heal,
         )
         self._transports: dict[str, PeerTransport] = {}
-        # By connection: a better reason than the machine's, where there is one.
+        # By connection name: a better reason than the machine's, if there is one.
         self._errors: dict[str, Failure] = {}
         self._relay_missing = ""  # of the connection that was dropped last
         self._state = PeerState.NEW
@@ -133,11 +133,11 @@ class PeerConnection:
             refuse=self._refuse_offer,
         )
 
-    # --- what others want to know -----------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> PeerState:
-        """How things stand now."""
+        """The current state."""
         return self._state
 
     @property
@@ -148,16 +148,16 @@ class PeerConnection:
 
     @property
     def address(self) -> str:
-        """The address of the device that the current connection is with, or the bare user id when there is none."""
+        """The address of the device at the other end; the bare user id without a connection."""
         transport = self._current
         return (transport.address if transport is not None else None) or self._called
 
     async def stats(self) -> EngineStats | None:
-        """The path and the traffic of the current connection; None when there is none."""
+        """The path and the traffic of the current connection; None without one."""
         transport = self._current
         try:
             return await transport.stats() if transport is not None else None
-        except EngineRefused:  # it has gone meanwhile
+        except EngineRefused:  # the connection has ended meanwhile
             return None
 
     @property
@@ -168,10 +168,10 @@ class PeerConnection:
     # --- from the owner ---------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. It
-        waits for its slot while other attempts of this process are under way (`clock_from`).
+        """Start an attempt, unless one is under way or the peer is connected. The listener hears the outcome. The
+        attempt waits for its slot while other attempts of this process are under way (`clock_from`).
 
-        While DISCONNECTED it restarts ICE, or makes a new connection beside the old one. Raises `StateError` after
+        While DISCONNECTED, this restarts ICE, or makes a new connection beside the old one. Raises `StateError` after
         `close()`.
         """
         if self._closing is not None:
@@ -190,15 +190,15 @@ class PeerConnection:
 
     @property
     def clock_from(self) -> float | None:
-        """When the slot of the last call of ours came; None while one waits: its clock has not begun."""
+        """When our last call got its slot; None while a call waits, because its time has not started."""
         return None if self._slots.calling else self._clock_from
 
     def knows(self, name: str | None) -> bool:
-        """Whether there is a connection of that name, or was one not long ago."""
+        """Whether there is a connection of that name, or was one recently."""
         return name is not None and (name in self._transports or self._machine.is_over(name))
 
     def receive(self, event: OfferReceived | AnswerReceived | CandidateReceived | ByeReceived) -> None:
-        """Take in a message from the peer; never raises for what it says. Ignored after `close()`."""
+        """Handle a message from the peer; never raises for its content. Does nothing after `close()`."""
         if self._closing is not None or addresses.split(event.sender)[0] != self._remote:
             return
         name = event.connection
@@ -224,7 +224,7 @@ class PeerConnection:
             transport.their_offer.proof.nonce if transport is not None and transport.their_offer is not None else None
         )
         if self._slots.keeps(name) or (event.proof is not None and event.proof.nonce == known):
-            return  # the one that is being answered, once more: signaling may repeat, and insisting peers do
+            return  # a repetition of the offer that is being answered: signaling may repeat, and peers that insist do
         try:
             self._trust.check_offer(self._remote, name, event.description.sdp, event.proof)
         except _UNTRUE as error:
@@ -248,13 +248,13 @@ class PeerConnection:
         self._tell_soon()
 
     def _refuse_offer(self, name: str, offer: tuple[Signed, OfferReceived], reason: str) -> None:
-        """The offer has not had its slot, and will not have it: its sender need not wait for a time-out."""
+        """Refuse an offer that will get no slot, so that its sender need not wait for a time-out."""
         busy = (reason, _BUSY_PAUSE) if reason == RefusalCode.BUSY else ()
         self._signaling.send_bye(offer[1].sender, name, reason, *busy)
 
     def _receive_answer(self, name: str, event: AnswerReceived) -> None:
         transport = self._transports.get(name)
-        if self._machine.is_over(name):  # whoever answers it waits in vain; nothing depends on whether they are true
+        if self._machine.is_over(name):  # its answer is useless, so need not be checked
             now = self._timers.time()
             self._do(self._machine.answer_received(name, "", event.capabilities, now), sender=event.sender)
             return
@@ -275,7 +275,7 @@ class PeerConnection:
             self._refuse(error)
             return
         except IdentityError as error:
-            # A better answer will not come: what is wrong is here.
+            # A better answer will not come, because the fault is on our side.
             self._errors[name] = error
             self._refuse(error)
             if ours.serial is not None:
@@ -290,18 +290,19 @@ class PeerConnection:
         self._news.append(lambda: self._listener.refused(error))
 
     def send_frame(self, frame: bytes) -> bool:
-        """Send one frame on the open channel. False when there is none, or no room: then `writable()` follows."""
+        """Send one frame on the open channel. False without a channel or without room; then `writable()` follows."""
         transport = self._current
         return transport is not None and transport.send_frame(frame)
 
     def silence(self) -> None:
-        """The listener has let go of this connection: tell it nothing any more."""
+        """Call the listener no more: it has dropped this connection."""
         self._silent = True
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye and release everything: sockets, tasks, timers. Idempotent.
 
-        Returns when it is done; `channel_closed` and `state_changed(CLOSED)` are told before it first waits.
+        Returns when all is released. The listener hears `channel_closed` and `state_changed(CLOSED)` before the first
+        wait.
         """
         if self._closing is None:
             if self._current is not None:
@@ -312,13 +313,13 @@ class PeerConnection:
             self._closing = asyncio.create_task(self._signaling.finish(), name=f"aldis peer {self._remote} close")
             self._do(wanted)
             self._tell()
-        # Shielded: whoever gives up waiting must not leave sockets open.
+        # Shielded: a caller that gives up waiting must not leave sockets open.
         await asyncio.shield(self._closing)
 
-    # --- what the machine wants done --------------------------------------------------------------------------------
+    # --- commands of the machine ------------------------------------------------------------------------------------
 
     def _do(self, wanted: list[Command], *, offer: Signed | None = None, sender: str | None = None) -> None:
-        """Carry out commands and what follows from them, then see what has changed."""
+        """Carry out commands and what follows from them, then report what has changed."""
         self._todo.extend(wanted)
         if self._working:
             return
@@ -372,8 +373,8 @@ class PeerConnection:
         name, reason, code, pause = command.name, command.reason, command.code, None
         error, outcome = self._errors.get(name), self._machine.outcome
         if isinstance(error, _UNTRUE) and outcome is not None and outcome.name == name:
-            # The attempt ends because the answer did not pass the check. That is told only now: a true answer might
-            # have followed, and until now nothing in the name of the peer could end the attempt.
+            # The attempt ends because its answer failed the check. Report that only now: a true answer might have
+            # followed, and until now no message in the peer's name could end the attempt.
             reason, code, pause = refusal_of(error)
         self._signaling.send_bye(to, name, reason, code, pause)
 
@@ -405,7 +406,7 @@ class PeerConnection:
 
     def _send_answer(self, transport: PeerTransport, serial: int, sdp: str) -> None:
         theirs = transport.their_offer
-        assert theirs is not None  # an answer is made to a checked offer only  # noqa: S101
+        assert theirs is not None  # we answer only a checked offer  # noqa: S101
         proof = self._trust.sign_answer(
             self._remote, transport.name, sdp, offer_sdp=theirs.sdp, nonce=theirs.proof.nonce
         )
@@ -423,7 +424,7 @@ class PeerConnection:
             return PeerOffline(self._remote)
         return PeerConnectionFailed(self._remote, str(error))
 
-    # --- what has changed -------------------------------------------------------------------------------------------
+    # --- reporting changes ------------------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
         deadline = self._machine.deadline
@@ -445,12 +446,12 @@ class PeerConnection:
         state, outcome = self._machine.state, self._machine.outcome
         if self._slots.calling and state in (PeerState.NEW, PeerState.FAILED, PeerState.CLOSED):
             state = PeerState.CONNECTING
-        # An attempt that fails at once leaves the state as it was; who has asked for it still wants to know.
+        # An attempt that fails at once leaves the state as it was, but the caller of `connect` still has to know.
         news = outcome is not self._told_outcome
         if state is not self._state or (news and state in (PeerState.FAILED, PeerState.CLOSED)):
             self._state = state
             error: Failure | None = None
-            # DISCONNECTED: an attempt beside the connection that is lost has failed.
+            # DISCONNECTED: an attempt beside the lost connection has failed.
             if outcome is not None and (state is PeerState.FAILED or (news and state is PeerState.DISCONNECTED)):
                 error = self._errors.get(outcome.name) or self._failure(outcome)
             self._news.append(lambda: self._listener.state_changed(state, error))
@@ -506,7 +507,7 @@ class PeerConnection:
 
     def channel_opened(self, transport: PeerTransport) -> Hello:
         self._do(self._machine.channel_opened(transport.name))
-        self._tell()  # that the channel before is gone, so that the HELLO starts where it ended
+        self._tell()  # the end of the channel before, so that the HELLO starts where it ended
         return self._hello()
 
     def hello_received(self, transport: PeerTransport, hello: Hello) -> None:

@@ -1,4 +1,4 @@
-"""What a `connection.PeerConnection` works with: who is told what happens, and who sends what it says."""
+"""What a `connection.PeerConnection` needs: a listener for its events, and a sender for its messages."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from aldis.peer.negotiation import PeerState
 from aldis.protocol.channel import Ack, Chunk, Hello
 from aldis.protocol.messages import Candidate, Capabilities, Proof
 
-# Why there is no connection: what the peer or the path to it is to blame for, or pins that cannot be read or written.
+# The reasons of a failure: a fault of the peer or of the path, or pins that cannot be read or written.
 Failure: TypeAlias = PeerError | IdentityError
 
 
 class PeerListener(Protocol):
-    """What the owner of a `PeerConnection` is told, on the loop, never from within one of its own calls but `close`.
+    """Receives the events of a `PeerConnection`, on the loop, and never from within its calls, except `close`.
 
-    `channel_opened` and `channel_closed` alternate, beginning with `channel_opened`; `frame_received` comes between
-    the two only. `state_changed(CONNECTED)` follows `channel_opened`.
+    `channel_opened` and `channel_closed` alternate, starting with `channel_opened`. `frame_received` comes only between
+    the two. `state_changed(CONNECTED)` follows `channel_opened`.
     """
 
     def state_changed(self, state: PeerState, error: Failure | None) -> None:
-        """The state has changed. `error` says why for FAILED, and for DISCONNECTED why an attempt to replace the lost
-        connection has failed, if there was one. It is None for all others."""
+        """The state has changed. `error` is the reason for FAILED. For DISCONNECTED it is why an attempt to replace the
+        lost connection has failed, if there was one. For all other states it is None."""
 
     def channel_opened(self, hello: Hello) -> None:
         """A channel is open; `hello` is the other side's. Frames can be sent from now on."""
@@ -34,22 +34,22 @@ class PeerListener(Protocol):
         """The channel is gone; what was sent on it may or may not have arrived."""
 
     def writable(self) -> None:
-        """After `send_frame` has returned False: the buffer of the open channel has room again."""
+        """The open channel has room again, after `send_frame` has returned False."""
 
     def refused(self, error: Failure) -> None:
-        """An offer or answer in the peer's name did not pass the check, and has changed nothing.
+        """An offer or answer in the peer's name failed the check, and has changed nothing.
 
-        Either somebody forges messages (`ProofInvalid`), or the peer has a new key, which a person may accept
-        (`PeerKeyChanged`), or not the one that was asked for (`FingerprintMismatch`); or the pinned keys cannot be read
-        or written, so that nothing can be checked (`IdentityError`): a fault of ours, and nobody's forgery.
+        Either the message is forged (`ProofInvalid`), or the peer has a new key, which a person may accept
+        (`PeerKeyChanged`), or not the expected key (`FingerprintMismatch`). With `IdentityError`, the pinned keys
+        cannot be read or written, so nothing can be checked: a fault on our side, and no forgery.
         """
 
 
 class SignalSender(Protocol):
-    """How messages reach the other side: the `send_*` of `SignalingClient`.
+    """Sends messages to the other side: the `send_*` methods of `SignalingClient`.
 
     Each raises `SignalingError` when the message did not reach the other side's connection. They are started in the
-    order in which the messages should arrive; nothing breaks when they do not.
+    order in which the messages should arrive; another order does no harm.
     """
 
     async def send_offer(

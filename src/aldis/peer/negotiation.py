@@ -1,23 +1,23 @@
-"""Who offers, who answers, and which of several connections to one peer is the one: a machine without I/O.
+"""Decides which side offers and answers, and which of several connections to one peer is current; without I/O.
 
 Rules:
 
-* Calls tell what has happened, with the time where it matters; what they return is what has to be done, in order.
-  Results of what was done come back as calls again. Time and randomness are arguments.
-* Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection per first offer: of two peers
-  the one whose user id sorts first by UTF-8 bytes is polite. When two first offers cross, the impolite side's stands
-  and is sent once more, since the crossing may mean that it was lost. The polite side throws its attempt away and
+* Calls report what has happened, with the time if it matters. They return what to do, in order. The results of that
+  come back as calls again. Time and randomness are arguments.
+* Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection for each first offer. The
+  polite side is the one whose user id sorts first by UTF-8 bytes. When two first offers cross, the offer of the
+  impolite side stands, and is sent once more, because it may have been lost. The polite side drops its attempt and
   answers on a fresh connection, so that no engine has to roll back.
-* `connection` names a connection (an `Attempt` here). An ICE restart keeps the name, a replacement takes a new one.
-  Messages for names that are not ours are dropped; candidates for a name not heard of are kept for a while, since they
-  may have overtaken their offer.
-* Make before break: a new attempt lives beside what there is, and only when its channel opens does it take over.
-  An open channel proves the other side's key (DTLS), a signed offer may be an old one that the server kept. So what
-  the server repeats, reorders or makes up costs an attempt at most, never a connection that works. For the same reason
-  a `bye` that comes through the server ends an attempt, but makes an open connection only be looked at (`Probe`).
+* `connection` names a connection (an `Attempt` here). An ICE restart keeps the name; a replacement takes a new one.
+  Messages for unknown names are dropped, but candidates for an unknown name are kept for a while, because they may
+  arrive before their offer.
+* Make before break: a new attempt lives beside the current connection, and replaces it only when its channel opens.
+  An open channel proves the other side's key (DTLS), while a signed offer may be an old one that the server kept. So
+  what the server repeats, reorders or forges costs an attempt at most, never a connection that works. For the same
+  reason a `bye` through the server ends an attempt, but only starts a check (`Probe`) of an open connection.
 * Nothing waits for ever: every attempt, every lost path and every restart offer has a deadline (`deadline`, `tick`).
 
-It does not know engines, signatures (what is fed in here has been checked), channels' contents or addresses.
+It does not know engines, signatures (its input has been checked), the contents of channels, or addresses.
 """
 
 from __future__ import annotations
@@ -47,32 +47,33 @@ from aldis.protocol.codec import to_base64url
 from aldis.protocol.codes import NO_PATH, RefusalCode
 from aldis.protocol.messages import Candidate, Capabilities
 
-NAME_BYTES: Final = 16  # 128 random bits: no two connections in the world share a name
-# Versions that do not know the code `NO_PATH` say so in these words.
+NAME_BYTES: Final = 16  # 128 random bits, so no two connections share a name
+# Versions without the code `NO_PATH` use these words.
 _NO_PATH_REASONS: Final = frozenset({"no path was found", "it took too long"})
-# Attempts beside an open connection. Two, because a late offer may stand beside the attempt that replaced it.
+# Attempts beside an open connection. Two, because a late offer may come beside the attempt that replaced it.
 MAX_ATTEMPTS: Final = 2
-# An ICE agent gathers a dozen candidates; each one taken costs checks towards an address of a stranger's choice.
+# An ICE agent gathers a dozen candidates. Each accepted one costs checks towards an address that a stranger chooses.
 MAX_CANDIDATES: Final = 128
 MAX_EARLY_NAMES: Final = 4
 MAX_GONE_NAMES: Final = 64
-# Each first offer makes the engine open sockets: a peer in its right mind makes one in seconds.
+# Each first offer makes the engine open sockets. A correct peer makes one in seconds.
 MAX_OFFERS: Final = 10
 OFFER_WINDOW: Final = 10.0  # seconds
-BAD_OFFER_PAUSE: Final = 10.0  # seconds: who has sent one that does not fit will hardly do better at once
+BAD_OFFER_PAUSE: Final = 10.0  # seconds: a peer that has sent a bad offer will hardly send a better one at once
 
 
 class PeerState(Enum):
-    """How this user stands with one other user.
+    """The state of this user's connection to one other user.
 
     NEW           nothing has been tried yet
     CONNECTING    an attempt is under way, ours or the other side's
     CONNECTED     the channel is open and HELLOs have been exchanged
-    DISCONNECTED  was connected, and nothing comes through any more. Both sides try to heal it where their engines
-                  can; otherwise it waits for the path to come back. `connect()` makes a new connection beside it.
+    DISCONNECTED  was connected, and nothing arrives any more. Both sides try to repair the path if their engines can;
+                  otherwise they wait for the path to come back. `connect()` makes a new connection beside it.
                   Ends in CONNECTED, FAILED or CLOSED.
-    FAILED        this attempt, or this connection, is given up; the error says why. `connect()` makes another attempt,
-                  and an offer of the other side is answered.
+    FAILED        the attempt or the connection is given up; the error says why. `connect()` makes another attempt, and
+    an
+                  offer of the other side is answered.
     CLOSED        ended on purpose. By the other side: `connect()` and its offers work as after FAILED. By our own
                   `close()`: for good.
     """
@@ -86,7 +87,7 @@ class PeerState(Enum):
 
 
 class Negotiation:
-    """All connections, made and in the making, between `local` and `remote` (user ids without device)."""
+    """All connections between `local` and `remote` (user ids without device), open ones and attempts."""
 
     def __init__(
         self,
@@ -111,11 +112,11 @@ class Negotiation:
         self._refusals: deque[float] = deque(maxlen=MAX_OFFERS)
         self._closed = False
 
-    # --- what others want to know -----------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> PeerState:
-        """What all of it amounts to."""
+        """The state of all connections together."""
         if self._closed:
             return PeerState.CLOSED
         current = self.current
@@ -142,12 +143,12 @@ class Negotiation:
 
     @property
     def attempting(self) -> bool:
-        """Whether a connection is in the making: its channel is not open yet."""
+        """Whether there is an attempt whose channel is not open yet."""
         return bool(self._pending())
 
     @property
     def unanswered(self) -> bool:
-        """Whether all that is in the making waits for an answer of the other side."""
+        """Whether all attempts wait for an answer of the other side."""
         return all(attempt.phase is Phase.OFFERED for attempt in self._pending())
 
     @property
@@ -158,12 +159,12 @@ class Negotiation:
         return none and not (self._closed or self._pending())
 
     def awaits_answer(self, name: str) -> bool:
-        """Whether an answer for this name would be of use; if not, nobody need check it."""
+        """Whether an answer for this name would be used; if not, it need not be checked."""
         attempt = self._attempts.get(name)
         return attempt is not None and attempt.phase is Phase.OFFERED
 
     def is_over(self, name: str) -> bool:
-        """Whether there was an attempt of that name, not long ago."""
+        """Whether there was an attempt of that name recently."""
         return name in self._gone
 
     def _pending(self) -> list[Attempt]:
@@ -172,7 +173,7 @@ class Negotiation:
     # --- from the owner ---------------------------------------------------------------------------------------------
 
     def connect(self, now: float) -> list[Command]:
-        """Start an attempt or a restart, unless something is under way or works already."""
+        """Start an attempt or a restart, unless one is under way or the connection works."""
         current = self.current
         if self._closed or self._pending():
             return []
@@ -184,7 +185,7 @@ class Negotiation:
         return self._offer_anew(now)
 
     def close(self, reason: str) -> list[Command]:
-        """The end; whatever is told afterwards leads to nothing."""
+        """End everything for good; later calls have no effect."""
         commands: list[Command] = []
         for attempt in list(self._attempts.values()):
             commands += self._drop(attempt, bye=reason)
@@ -223,9 +224,9 @@ class Negotiation:
         return commands + self._answer(attempt, sdp, capabilities)
 
     def _offer_again(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
-        """An offer on a connection that exists: an ICE restart."""
+        """Handle an offer on an existing connection: an ICE restart."""
         if not (attempt.answered and attempt.is_of_same(sdp)):
-            # An offer on top of our unanswered one, or with another certificate: not of a sane peer.
+            # A correct peer does not offer on top of our unanswered offer, or with another certificate.
             return [Refuse(attempt.name, "it does not fit the connection", RefusalCode.INVALID_OFFER, BAD_OFFER_PAUSE)]
         if attempt.offering and not self.polite:
             return self._insist(attempt)
@@ -233,7 +234,7 @@ class Negotiation:
         return self._answer(attempt, sdp, capabilities)
 
     def _insist(self, attempt: Attempt) -> list[Command]:
-        """Our offer stands; unless it is still to come, say it again, for it may have been lost."""
+        """Send our offer again, because it stands and may have been lost; nothing while it is still being made."""
         return [SendOffer(attempt.name, attempt.serial, attempt.offer_sdp)] if attempt.phase is Phase.OFFERED else []
 
     def _answer(self, attempt: Attempt, sdp: str, capabilities: Capabilities) -> list[Command]:
@@ -243,15 +244,15 @@ class Negotiation:
         return commands + self._described(attempt, sdp, capabilities)
 
     def answer_received(self, name: str, sdp: str, capabilities: Capabilities, now: float) -> list[Command]:
-        """A proven answer has arrived; one for a connection that is over need not be proven."""
+        """A proven answer has arrived. An answer for a connection that is over need not be proven."""
         if name in self._gone and not self._closed:
             return [SendBye(name, "this connection is over")]
         attempt = self._attempts.get(name)
         if attempt is None or attempt.phase is not Phase.OFFERED:
             return []
         if attempt.answered and not attempt.is_of_same(sdp):
-            # We wanted to restart, and whoever answers has another certificate: the program there was started anew,
-            # and has never heard of this connection.
+            # The answer to our restart has another certificate: the program there was restarted, and does not know this
+            # connection.
             commands = self._end(attempt, "the other side has been restarted", bye="you have been restarted")
             return commands + (self._offer_anew(now) if not self._pending() else [])
         attempt.advance(Step.ANSWER_RECEIVED)
@@ -263,7 +264,7 @@ class Negotiation:
         return [AddCandidate(attempt.name, candidate) for candidate in attempt.described(sdp, capabilities)]
 
     def candidate_received(self, name: str, candidate: Candidate | None) -> list[Command]:
-        """A candidate has arrived, from whomever: a forged one cannot complete the DTLS handshake."""
+        """A candidate has arrived. It need not be proven, because a forged one cannot complete the DTLS handshake."""
         if self._closed or name in self._gone:
             return []
         attempt = self._attempts.get(name)
@@ -286,8 +287,8 @@ class Negotiation:
             self._early.popitem(last=False)
 
     def refuse(self, name: str, reason: str, code: str, retry_after: float, now: float) -> list[Command]:
-        """An offer has not passed the check: tell so. Not where it would end an attempt that is under way here, since
-        who sends nonsense in its name need not be the peer; and not more often than offers are taken."""
+        """Refuse an offer that failed the check. Not if that would end an attempt under way here, because the sender
+        need not be the peer; and not more often than offers are accepted."""
         if self._closed or name in self._attempts or name in self._gone:
             return []
         if len(self._refusals) == MAX_OFFERS and now - self._refusals[0] < OFFER_WINDOW:
@@ -298,8 +299,8 @@ class Negotiation:
     def bye_received(
         self, name: str, reason: str, code: str | None = None, retry_after: float | None = None
     ) -> list[Command]:
-        """The other side says, or the server says that it says, that a connection is over, or that it takes no offer
-        now (`code`)."""
+        """The other side (or the server, which may lie) says that a connection is over, or that it refuses an offer now
+        (`code`)."""
         attempt = self._attempts.get(name)
         if attempt is None:
             return []
@@ -339,7 +340,7 @@ class Negotiation:
         return [SendCandidate(attempt.name, candidate) for candidate in outgoing]
 
     def candidate_gathered(self, name: str, candidate: Candidate | None) -> list[Command]:
-        """The engine has a candidate for the other side; it must not overtake its description."""
+        """The engine has a candidate for the other side; it is sent after its description."""
         attempt = self._attempts.get(name)
         if attempt is None:
             return []
@@ -349,19 +350,19 @@ class Negotiation:
         return [SendCandidate(name, candidate)]
 
     def operation_failed(self, name: str, serial: int, reason: str) -> list[Command]:
-        """The engine has refused to offer, answer or accept, or the description could not be sent."""
+        """The engine has failed to offer, answer or accept, or the description could not be sent."""
         attempt = self._attempts.get(name)
         if attempt is None or attempt.serial != serial:
             return []
         if attempt.opened:
-            # Only a restart can have failed; the path may still come back, and until the deadline others may be tried.
+            # Only a restart can have failed. The path may come back, and others may be tried until the deadline.
             attempt.advance(Step.FAILED)
             attempt.offer_deadline = None
             return []
         return self._end(attempt, reason, bye="it could not be made")
 
     def channel_opened(self, name: str) -> list[Command]:
-        """The channel of an attempt is open: it is the one from now on, and all others go."""
+        """The channel of an attempt is open: this connection is the current one, and all others end."""
         attempt = self._attempts.get(name)
         if attempt is None:
             return []
@@ -380,7 +381,7 @@ class Negotiation:
         return []
 
     def path_lost(self, name: str, now: float, *, final: bool) -> list[Command]:
-        """Nothing comes through any more. `final`: the engine says that without a restart nothing will."""
+        """Nothing arrives any more. `final`: the engine says that only a restart can help."""
         attempt = self._attempts.get(name)
         if attempt is None:
             return []
@@ -399,7 +400,7 @@ class Negotiation:
         return self._restart(attempt, now) if can_restart else []
 
     def path_restored(self, name: str) -> list[Command]:
-        """Something comes through again."""
+        """Data arrives again."""
         attempt = self._attempts.get(name)
         if attempt is not None and attempt.lost:
             attempt.lost = False
@@ -407,20 +408,20 @@ class Negotiation:
         return []
 
     def attempt_ended(self, name: str, reason: str, *, orderly: bool) -> list[Command]:
-        """The other side has closed its end; `orderly` when it has said goodbye on the channel."""
+        """The other side has closed its end; `orderly` after a GOODBYE on the channel."""
         attempt = self._attempts.get(name)
-        # A goodbye in place of a HELLO is a refusal: the attempt has failed.
+        # A GOODBYE in place of a HELLO is a refusal, so the attempt has failed.
         return self._end(attempt, reason, bye=None, orderly=orderly and attempt.ready) if attempt is not None else []
 
     def abandon(self, name: str, reason: str) -> list[Command]:
-        """The other side misbehaves: end this attempt."""
+        """The other side breaks the protocol: end this attempt."""
         attempt = self._attempts.get(name)
         return self._end(attempt, reason, bye=reason) if attempt is not None else []
 
     # --- time -------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Command]:
-        """Look at the deadlines; to be called when `deadline` has come."""
+        """Handle the deadlines; call this when `deadline` has come."""
         commands: list[Command] = []
         for attempt in list(self._attempts.values()):
             if attempt.offer_deadline is not None and attempt.offer_deadline <= now:
@@ -428,14 +429,14 @@ class Negotiation:
                 if attempt.offering:
                     attempt.advance(Step.EXPIRED)  # another restart may be tried
             if attempt.deadline is not None and attempt.deadline <= now:
-                # For an open connection a bye would be a farewell: who only lost the path says none.
+                # A bye can end an open connection, so send none when only its path is lost.
                 bye = None if attempt.lost else "it took too long"
                 no_path = not attempt.opened and attempt.phase is Phase.SETTLED
                 why = attempt.overdue(self._attempt_seconds, self._heal_seconds)
                 commands += self._end(attempt, why, bye=bye, no_path=no_path)
         return commands
 
-    # --- within -----------------------------------------------------------------------------------------------------
+    # --- internal ---------------------------------------------------------------------------------------------------
 
     def _offer_anew(self, now: float) -> list[Command]:
         name = to_base64url(self._random(NAME_BYTES))
@@ -449,7 +450,7 @@ class Negotiation:
 
     def _restart(self, attempt: Attempt, now: float) -> list[Command]:
         if attempt.phase is not Phase.SETTLED:
-            return []  # one is under way, ours or theirs
+            return []  # one of either side is under way
         attempt.advance(Step.OFFER)
         attempt.serial += 1
         attempt.offer_deadline = now + self._heal_seconds

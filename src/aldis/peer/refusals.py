@@ -1,7 +1,7 @@
-"""Tells who has made an offer that it has not passed the check.
+"""Refuses offers that failed the check, after a delay.
 
 Not at once: a server may have sent a forged copy ahead of the true offer, and a refusal of the copy would end the
-attempt. Until the time has come the true one has a connection here, and `Negotiation.refuse` refuses nothing then.
+attempt. After the delay the true offer has a connection here, and then `Negotiation.refuse` refuses nothing.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ DELAY: Final = 1.0  # seconds
 
 
 class LateRefusals:
-    """The refusals of one peer's offers that are not told yet."""
+    """The refusals that one peer has not got yet."""
 
     def __init__(self, machine: Negotiation, timers: Timers, tell: Callable[[list[Command], str], None]) -> None:
-        """`tell` carries out commands with regard to the sender of an offer."""
+        """`tell` carries out commands, addressed to the sender of an offer."""
         self._machine = machine
         self._timers = timers
         self._tell = tell
         self._waiting: set[Timer] = set()
 
     def add(self, name: str, sender: str, error: PeerError | IdentityError) -> None:
-        """The offer of that name and sender has not passed the check. More than are ever told are not kept."""
+        """Refuse this offer later. Keeps no more refusals than will ever be sent."""
 
         def due() -> None:
             self._waiting.discard(timer)
@@ -40,7 +40,7 @@ class LateRefusals:
             self._waiting.add(timer)
 
     def cancel(self) -> None:
-        """Nobody is to be told any more."""
+        """Cancel all refusals."""
         for timer in self._waiting:
             timer.cancel()
         self._waiting.clear()

@@ -1,7 +1,7 @@
-"""What a WebRTC engine can do on this machine: answers from a STUN server, candidates, a data channel to itself.
+"""What a WebRTC engine can do on this machine: get answers from a STUN server, candidates, a channel to itself.
 
-For those who must find out why no direct connection comes about (`aldis doctor`). It uses the engine through its seam
-alone, so it tests what a real connection would use, and no server that it was not given.
+`aldis doctor` uses it to find out why a direct connection fails. It uses the engine only through its seam, so it tests
+what a real connection would use, and contacts only the servers that it is given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BINDING_SUCCESS: Final = 0x0101
 _MAGIC_COOKIE: Final = 0x2112A442
 _XOR_MAPPED_ADDRESS: Final = 0x0020
 _IPV4_LENGTH: Final = 8
-# RFC 8489 section 6.2.1 doubles from 0.5 s; a person waits, so fewer.
+# RFC 8489 section 6.2.1 doubles from 0.5 s. A person waits here, so this makes fewer attempts.
 _STUN_RETRY: Final = 0.5  # seconds
 _LABEL: Final = "aldis.selftest"
 _PIECE: Final = b"x" * 1024
@@ -36,12 +36,12 @@ class Gathered:
     """The candidates of one engine, by kind (`host`, `srflx`, `relay`): `address:port/protocol` each."""
 
     by_kind: dict[str, list[str]]
-    finished: bool  # False: the time was up before the engine had looked everywhere
+    finished: bool  # False: the time ran out before the engine had finished
 
 
 @dataclass(frozen=True, slots=True)
 class LoopedBack:
-    """Two connections of one engine talked to each other. Times in seconds."""
+    """Two connections of one engine have exchanged data. Times in seconds."""
 
     open_seconds: float
     round_trip: float
@@ -50,7 +50,7 @@ class LoopedBack:
 async def ask_stun(host: str, port: int, within: float = 3.0) -> str:
     """Send STUN binding requests (RFC 8489) over UDP; return the `address:port` that the server sees.
 
-    Raises `TimeoutError` when no answer comes `within` so many seconds, `OSError` when none can.
+    Raises `TimeoutError` when no answer comes `within` so many seconds, `OSError` when the network fails.
     """
     loop = asyncio.get_running_loop()
     transaction = os.urandom(12)
@@ -113,7 +113,7 @@ def _unmask(value: bytes, transaction: bytes) -> str:
 
 @dataclass(slots=True)
 class _Side:
-    """One end of the self-test: hears what its engine connection tells."""
+    """One end of the self-test, the listener of its engine connection."""
 
     candidates: list[Candidate] = field(default_factory=list)
     gathered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -133,7 +133,7 @@ class _Side:
             self.pass_on(candidate)
 
     def alive(self) -> None:
-        """Nothing to do: the test is over soon."""
+        """Does nothing, because the test is over soon."""
 
     def state_changed(self, state: EngineState) -> None:
         if state is EngineState.FAILED:
@@ -157,9 +157,9 @@ class _Side:
 
 
 async def gather(engine: Engine, config: EngineConfig, within: float = 10.0) -> Gathered:
-    """Let the engine look for candidates with the given ICE servers, for at most `within` seconds.
+    """Gather candidates with the given ICE servers, for at most `within` seconds.
 
-    Raises `EngineRefused` when it cannot at all.
+    Raises `EngineRefused` when the engine cannot gather.
     """
     side = _Side()
     connection = engine.create(config, side)
@@ -186,7 +186,7 @@ def _sort_in(line: str, by_kind: dict[str, list[str]]) -> None:
     """Read a candidate (RFC 8839 section 5.1): foundation, component, transport, priority, address, port, typ, kind."""
     words = line.split()
     if len(words) < 8 or words[6] != "typ" or " tcptype active" in line:
-        return  # an active TCP candidate is no place where one can be reached (RFC 6544 section 4.5)
+        return  # nobody can connect to an active TCP candidate (RFC 6544 section 4.5)
     address = f"[{words[4]}]" if ":" in words[4] else words[4]
     where = f"{address}:{words[5]}/{words[2].lower()}"
     known = by_kind.setdefault(words[7], [])
@@ -197,7 +197,7 @@ def _sort_in(line: str, by_kind: dict[str, list[str]]) -> None:
 async def loop_back(engine: Engine, config: EngineConfig, within: float = 15.0) -> LoopedBack:
     """Connect the engine to itself and send a kilobyte there and back.
 
-    Raises `EngineRefused` when it cannot, `TimeoutError` when it has not done so `within` so many seconds.
+    Raises `EngineRefused` when that fails, `TimeoutError` when it takes more than `within` seconds.
     """
     caller, callee = _Side(), _Side(echoes=True)
     start = time.perf_counter()
@@ -217,7 +217,7 @@ async def loop_back(engine: Engine, config: EngineConfig, within: float = 15.0) 
 
 
 async def _introduce(near: EngineConnection, caller: _Side, far: EngineConnection, callee: _Side) -> EngineChannel:
-    """Offer, answer and candidates by hand, in the place of a signaling server; returns the caller's open channel."""
+    """Exchange offer, answer and candidates without a server; return the caller's open channel."""
     to_far: asyncio.Queue[Candidate | None] = asyncio.Queue()
     to_near: asyncio.Queue[Candidate | None] = asyncio.Queue()
     caller.pass_on, callee.pass_on = to_far.put_nowait, to_near.put_nowait

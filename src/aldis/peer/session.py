@@ -1,15 +1,15 @@
-"""One session with the program at the other end: HELLO, heartbeat and GOODBYE, over whatever carries its frames.
+"""One session with the program at the other end: HELLO, heartbeat and GOODBYE, over any path.
 
 Rules:
 
-* It does no I/O. Frames leave through the `Path` that it is given; calls tell what has happened, with the time, and
-  return what comes of it, in order. When `deadline` has come, `tick` is due.
-* The first frame of each side is its HELLO, and there is one. Anything else breaks the protocol, and so does a HELLO
-  with another version.
-* Every frame is a sign of life. Messages and acknowledgements are handed on unread.
-* PINGs leave only after our HELLO.
+* It does no I/O. It sends frames through its `Path`. Calls report what has happened, with the time, and return the
+  events, in order. Call `tick` when `deadline` has come.
+* The first frame of each side is its only HELLO. Anything else breaks the protocol, and so does a HELLO with another
+  version.
+* Every frame is a sign of life. Messages and acknowledgements are passed on unread.
+* PINGs are sent only after our HELLO.
 
-It does not know what the path is, nor who else may have one to the same peer.
+It does not know what the path is, or whether there are other paths to the same peer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from aldis.protocol.texts import clean
 
 
 class Path(Protocol):
-    """What carries the frames of a session, whole and in order."""
+    """Carries the frames of a session, whole and in order."""
 
     @property
     def room(self) -> int:
-        """How many bytes should be sent now at most; less than 0 when too much waits already."""
+        """How many bytes may be sent now; less than 0 when too much waits already."""
 
     @property
     def closed(self) -> bool:
@@ -41,17 +41,17 @@ class Path(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PathLost:
-    """Nothing has come through for too long."""
+    """Nothing has arrived for too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathRestored:
-    """Something comes through again."""
+    """Data arrives again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The other side has gone; `orderly` when it said so."""
+    """The other side has closed the session; `orderly` after a GOODBYE."""
 
     reason: str
     orderly: bool
@@ -59,12 +59,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Violated:
-    """The other side broke the protocol, or speaks another version of it."""
+    """The other side has broken the protocol, or uses another version of it."""
 
     reason: str
 
 
-# A HELLO is told once, before any other frame.
+# A HELLO is reported once, before any other frame.
 SessionEvent: TypeAlias = Hello | Chunk | Ack | PathLost | PathRestored | Ended | Violated
 
 
@@ -72,20 +72,20 @@ class PeerSession:
     """See the module."""
 
     def __init__(self, path: Path, now: float, *, silence: float, heartbeat: float, probe: float) -> None:
-        """`silence`, `heartbeat` and `probe` are those of `PeerTiming`, in seconds."""
+        """For `silence`, `heartbeat` and `probe` see `PeerTiming`; in seconds."""
         self.greeted = False  # their HELLO has come, and its version is ours
-        self.lost = False  # nothing comes through
+        self.lost = False  # nothing arrives
         self._path: Final = path
         self._heartbeat: Final = heartbeat
         self._probe_seconds: Final = probe
         self._quality: Final = Quality(now, silence, heartbeat)
         self._open = False  # our HELLO has left
-        self._blocked = False  # a frame was refused for want of room
+        self._blocked = False  # a frame was refused, because there was no room
         self._beat_at: float | None = None
         self._probe_at: float | None = None
         self._probe_reason = ""
 
-    # --- what others want to know -----------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------------
 
     @property
     def round_trip_time(self) -> float | None:
@@ -94,7 +94,7 @@ class PeerSession:
 
     @property
     def deadline(self) -> float | None:
-        """When `tick` is due; None while nothing is waited for."""
+        """When `tick` is due; None when nothing is due."""
         if self._probe_at is None or self._beat_at is None:
             return self._beat_at if self._probe_at is None else self._probe_at
         return min(self._beat_at, self._probe_at)
@@ -102,14 +102,14 @@ class PeerSession:
     # --- from this side ---------------------------------------------------------------------------------------------
 
     def open(self, hello: Hello, now: float) -> list[SessionEvent]:
-        """Say HELLO; the heartbeat starts."""
+        """Send HELLO; the heartbeat starts."""
         self._path.send(channel.encode_hello(hello))
         self._open = True
         return self._beat(now)
 
     def send(self, frame: bytes) -> bool:
-        """Send a frame of the store's if HELLOs have been exchanged and there is room for it. If there is none,
-        `drained` will say when."""
+        """Send a frame of the store. False before HELLOs are exchanged and when there is no room; then `drained` will
+        report when there is."""
         if not (self.greeted and self._open) or self._path.closed:
             return False
         if len(frame) > self._path.room:
@@ -118,11 +118,11 @@ class PeerSession:
         return self._path.send(frame)
 
     def goodbye(self, reason: str) -> bool:
-        """Say GOODBYE as the last frame, unless nothing comes through. Whether it is on its way."""
+        """Send GOODBYE as the last frame, unless the path is lost. Returns whether it was sent."""
         return not (self.lost or self._path.closed) and self._path.send(channel.encode_goodbye(reason))
 
     def probe(self, reason: str, now: float) -> None:
-        """Somebody says that this session is over: it is, for that reason, if nothing comes through soon."""
+        """A message says that this session is over. End it for that reason if nothing arrives soon."""
         if self._probe_at is None:
             self.ping(now)
             self._probe_at = now + self._probe_seconds
@@ -131,26 +131,26 @@ class PeerSession:
     # --- from the path ----------------------------------------------------------------------------------------------
 
     def ping(self, now: float) -> None:
-        """Ask for a sign of life: the path may work again."""
+        """Ask for a sign of life, because the path may work again."""
         if self._open:
             self._path.send(channel.encode_ping(self._quality.ping(now)))
 
     def alive(self, now: float) -> None:
-        """The path has a sign of life of the other side that is no frame. A path that is lost needs a frame to come
-        back: the program at the other end may hang."""
+        """The path reports a sign of life of the other side that is no frame. Only a frame ends the state of a lost
+        path, because the program at the other end may hang."""
         self._quality.alive(now)
 
     def lose(self) -> None:
-        """The path itself says that nothing comes through."""
+        """The path itself reports that nothing arrives."""
         self.lost = True
 
     def drained(self) -> bool:
-        """There is room again: whether anybody waits for it."""
+        """There is room again; returns whether a frame was refused before."""
         blocked, self._blocked = self._blocked, False
         return blocked
 
     def received(self, data: bytes | str, now: float) -> list[SessionEvent]:
-        """A message has come through. Never raises for what it is."""
+        """A message has arrived. Never raises for its content."""
         try:
             frame = self._read(data)
             events = self._heard(now)
@@ -175,7 +175,7 @@ class PeerSession:
                 events.append(frame)
             case channel.Ping(token):
                 self._quality.pinged(token)
-                # Who takes nothing shall not make us keep answers; what is in the way is sign of life enough.
+                # Keep no answers for a side that reads nothing; the bytes that wait for it show enough life.
                 if self._path.room >= 0:
                     self._path.send(channel.encode_pong(token))
             case channel.Pong(token):
@@ -191,7 +191,7 @@ class PeerSession:
             case channel.Goodbye(reason):
                 events.append(Ended(clean(reason) or "the other side said goodbye", orderly=True))
             case _:
-                pass  # a kind of frame from the future
+                pass  # a frame of a later version
 
     def _heard(self, now: float) -> list[SessionEvent]:
         self._quality.heard(now)
@@ -204,15 +204,15 @@ class PeerSession:
     # --- time -------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[SessionEvent]:
-        """Look at the deadlines; to be called when `deadline` has come."""
+        """Handle the deadlines; call this when `deadline` has come."""
         if self._probe_at is not None and self._probe_at <= now:
             self._probe_at = None
-            # This is a farewell: a tab that is closed often gets no GOODBYE through any more, but its bye.
+            # This is a farewell: a tab that closes often cannot send its GOODBYE any more, but its bye arrives.
             return [Ended(self._probe_reason or "the other side ended the connection", orderly=True)]
         if self._beat_at is None or self._beat_at > now:
             return []
         if now - self._beat_at > self._heartbeat:
-            # It was this program that slept, or its machine. What has come meanwhile is about to be read.
+            # This program or its machine slept. What has come meanwhile will be read next.
             self._quality.heard(now)
         return self._beat(now)
 

@@ -1,13 +1,12 @@
-"""What one peer connection sends to the other side through signaling.
+"""Sends the signaling messages of one peer connection to the other side.
 
 Rules:
 
-* Each message is sent by a task of its own: one after the other, each would wait for the server's answer to the one
-  before.
-* A description that does not reach the other side is told (`failed`). What else does not is no loss.
+* Each message has its own task. One after the other, each would wait for the server's answer to the one before.
+* A description that does not reach the other side is reported (`failed`). The loss of other messages does no harm.
 * `finish` waits for all of them.
 
-It does not know whether a message is right: that is decided before.
+It does not check messages; that has been done before.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Signaling:
     def __init__(
         self, sender: SignalSender, capabilities: Capabilities, failed: Callable[[str, int, AldisError], None]
     ) -> None:
-        """`failed(name, serial, error)`: the description with that serial did not reach the other side."""
+        """`failed(name, serial, error)` is called when the description of that serial did not reach the other side."""
         self._sender = sender
         self._capabilities = capabilities
         self._failed = failed
@@ -61,16 +60,16 @@ class Signaling:
     def send_bye(
         self, to: str, name: str, reason: str | None, code: str | None = None, retry_after: float | None = None
     ) -> None:
-        """Say that a connection is over, or that an offer is not taken."""
+        """End a connection, or refuse an offer."""
         bye = self._sender.send_bye(to, connection=name, reason=reason or None, code=code, retry_after=retry_after)
         self._send(bye, name, None)
 
     def close_soon(self, closing: Coroutine[object, object, None], name: str) -> None:
-        """Have a connection closed by a task that `finish` waits for."""
+        """Close a connection in a task that `finish` waits for."""
         self._own(self._closings, closing, f"aldis peer {name} close")
 
     async def finish(self) -> None:
-        """Wait for all that has been started; for messages to the server not for long."""
+        """Wait for everything that was started; for messages to the server not for long."""
         if self._sends:
             _, late = await asyncio.wait(self._sends, timeout=_SEND_SECONDS)
             for task in late:

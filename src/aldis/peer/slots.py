@@ -1,22 +1,21 @@
-"""Attempts wait for slots: only a few peer connections are in the making at once, of all stores of an event loop.
+"""Slots for attempts: only a few peer connections of an event loop are being made at the same time.
 
-A connection costs a processor some 10 ms, so hundreds that start together make each other too late: all of them time
-out, and nothing is connected. So an attempt waits for its slot, and its clock starts when it has it.
+A new connection costs a processor some 10 ms. Hundreds that start together delay each other until all time out, and no
+peer is connected. So an attempt waits for a slot, and its time starts when it gets the slot.
 
 Rules:
 
-* Calls of ours and answers to calls of others have slots of their own. An answer never waits for a call of ours, so
-  two programs that have given all their slots to calls of each other still answer.
-* A slot ends when the attempt does, when its channel opens, or after some time (`SLOT_SECONDS`): a peer that is far
-  away or gone does not hold up others. The attempt itself goes on.
-* Where attempts take long because the machine is busy, slots last as long as those take, up to `MAX_SLOT_SECONDS`. Or
-  all would be under way together in the end, each making the others too late.
-* An attempt that has sent its offer costs nothing until the answer comes, so it does not count meanwhile; there are at
-  most `MAX_UNANSWERED` of these. While offers of others wait here it does count: this program is too slow already.
-* Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
-  newest.
-* Whatever waits is bounded, and an offer that cannot wait, or has waited too long, is refused aloud: its sender may
-  come back, and does not wait for a time-out.
+* Our calls and our answers have separate slots. An answer never waits for a call, so two programs that have used all
+  their slots for calls to each other still answer.
+* A slot ends with the attempt, when its channel opens, or after some time (`SLOT_SECONDS`). So a peer that is far away
+  or gone does not delay others. The attempt itself goes on.
+* When attempts take long because the machine is busy, slots last as long as the attempts, up to `MAX_SLOT_SECONDS`.
+  Otherwise all attempts would be under way together in the end, and delay each other.
+* An attempt that has sent its offer costs nothing until the answer comes, so it does not count meanwhile, up to
+  `MAX_UNANSWERED`. It does count while offers of others wait here, because then this program is too slow already.
+* Calls are fair between their owners (`owner`), however many an owner wants. For each peer one offer waits, the newest.
+* Every queue is bounded. An offer that cannot wait, or has waited too long, gets a refusal, so that its sender need not
+  wait for a time-out and may come back.
 
 It does not know what a connection is, or how one is made.
 """
@@ -33,22 +32,22 @@ from aldis.peer.clock import LoopClock
 
 _T = TypeVar("_T")
 
-# How many calls of ours, and how many answers, may be in the making at once. On two cores more are not faster, and
-# each more makes all of them slower; fewer would leave processors idle while a peer is waited for.
+# How many calls, and how many answers, may be under way at once. On two cores, more are not faster, and delay each
+# other. Fewer would leave processors idle while a peer is waited for.
 CALLS: Final = 8
 ANSWERS: Final = 8
-# On a quiet machine an attempt with a peer that is near takes 0.02 s, with one on the other side of the world 1 s.
+# On a quiet machine an attempt takes 0.02 s with a near peer, and 1 s with a peer on the other side of the world.
 SLOT_SECONDS: Final = 1.0
 MAX_SLOT_SECONDS: Final = 8.0
-# A slot lasts so many times as long as the attempts that succeeded lately; each of them counts for so much.
+# A slot lasts so many times as long as recent successful attempts; each new one has this weight.
 _PATIENCE: Final = 2.0
 _SMOOTHING: Final = 0.125
-# Attempts of ours with a slot, also those that wait for an answer. Each has a few open sockets, and its peer may keep
+# Our attempts with a slot, including those that wait for an answer. Each has a few open sockets, and its peer may keep
 # the offer waiting.
 MAX_UNANSWERED: Final = 64
-# Offers that wait, of all peers together. Each has at most 64 KiB.
+# Waiting offers of all peers together. Each has at most 64 KiB.
 MAX_WAITING: Final = 128
-# The other side gives its attempt 30 s, and has to find a path within them. Not reached unless all slots run out.
+# The other side gives its attempt 30 s, in which it also has to find a path. Only reached when all slots are in use.
 MAX_WAIT: Final = 10.0
 
 
@@ -63,24 +62,24 @@ class Timers(Protocol):
 
 
 class Slot:
-    """One attempt's slot, or its place in the queue. Ends by `release`."""
+    """One attempt's slot, or its place in the queue. End it with `release`."""
 
     def __init__(self, queue: SlotQueue, owner: Hashable, start: Callable[[], None]) -> None:
         self.granted = False
         self.owner: Final = owner
         self.start: Final = start
         self.timer: Timer | None = None
-        self.since = 0.0  # when it was taken, or the answer came
+        self.since = 0.0  # when it was granted, or when the answer came
         self._queue: SlotQueue | None = queue
 
     def release(self, *, opened: bool = False) -> None:
-        """Let others have it, or leave the queue. Idempotent. `opened`: the attempt has succeeded."""
+        """Free the slot, or leave the queue. Idempotent. `opened`: the attempt has succeeded."""
         queue, self._queue = self._queue, None
         if queue is not None:
             queue.released(self, opened=opened)
 
     def set_unanswered(self, unanswered: bool) -> None:
-        """Whether the attempt only waits for the other side's answer. Ignored unless it has the slot."""
+        """Set whether the attempt only waits for the other side's answer. Ignored unless it has the slot."""
         if self._queue is not None and self.granted:
             self._queue.set_unanswered(self, unanswered)
 
@@ -97,15 +96,15 @@ class SlotQueue:
         drained: Callable[[], None] = lambda: None,
         seconds: float = SLOT_SECONDS,
     ) -> None:
-        """`busy` says whether attempts that wait for an answer count like the others. `drained` is called when nobody
-        waits any more. `seconds` is how long a slot lasts on a quiet machine."""
-        self.most = 0  # that were held at once, for tests and benchmarks
+        """`busy` returns whether attempts that wait for an answer count like the others. `drained` is called when
+        nothing waits any more. `seconds` is how long a slot lasts on a quiet machine."""
+        self.most = 0  # the most slots held at once, for tests and benchmarks
         self._limit = limit
         self._seconds = seconds
         self._timers = timers
         self._busy = busy
         self._drained = drained
-        self._usual = 0.0  # seconds that an attempt takes
+        self._usual = 0.0  # seconds that an attempt usually takes
         self._held: set[Slot] = set()
         self._unanswered: set[Slot] = set()  # had a slot, and wait for the other side
         self._waiting: OrderedDict[Hashable, deque[Slot]] = OrderedDict()  # by owner; the first one is next
@@ -113,22 +112,22 @@ class SlotQueue:
 
     @property
     def held(self) -> int:
-        """How many attempts with a slot are at work now."""
+        """The number of attempts with a slot that are at work now."""
         return len(self._held)
 
     @property
     def unanswered(self) -> int:
-        """How many attempts with a slot wait for an answer now."""
+        """The number of attempts with a slot that wait for an answer now."""
         return len(self._unanswered)
 
     @property
     def waiting(self) -> int:
-        """How many wait for a slot."""
+        """The number of attempts that wait for a slot."""
         return sum(map(len, self._waiting.values()))
 
     def ask(self, owner: Hashable, start: Callable[[], None]) -> Slot:
-        """A slot, granted at once if one is free and nobody waits. Otherwise `start` is called later, not from
-        within."""
+        """Return a slot. It is granted at once if one is free and nothing waits. Otherwise `start` is called later,
+        never from within this call."""
         slot = Slot(self, owner, start)
         if not self._waiting and self._free():
             self._take(slot)
@@ -137,7 +136,7 @@ class SlotQueue:
         return slot
 
     def released(self, slot: Slot, *, opened: bool) -> None:
-        """For `Slot.release`."""
+        """Called by `Slot.release`."""
         if slot.granted:
             if opened:
                 self._usual += _SMOOTHING * (self._timers.time() - slot.since - self._usual)
@@ -152,8 +151,8 @@ class SlotQueue:
             self._look_whether_drained()
 
     def set_unanswered(self, slot: Slot, unanswered: bool) -> None:
-        """For `Slot.set_unanswered`. An answer takes the slot back even when others have got all: what has begun is
-        finished first."""
+        """Called by `Slot.set_unanswered`. After an answer, the attempt takes its slot back even if all are in use, to
+        finish first what was started."""
         before, after = (self._held, self._unanswered) if unanswered else (self._unanswered, self._held)
         if slot not in before:
             return
@@ -167,7 +166,7 @@ class SlotQueue:
         self._hold(slot)
 
     def look(self) -> None:
-        """Give slots to those that wait, soon, as far as some are free."""
+        """Grant free slots to waiting attempts, soon."""
         if self._waiting and self._soon is None:
             self._soon = self._timers.call_later(0, self._next)
 
@@ -212,20 +211,20 @@ class SlotQueue:
 
 
 class AttemptSlots:
-    """All slots of an event loop: `AttemptSlots.of(loop)`."""
+    """All slots of an event loop. Get them with `AttemptSlots.of(loop)`."""
 
     def __init__(
         self, timers: Timers, *, calls: int = CALLS, answers: int = ANSWERS, seconds: float = SLOT_SECONDS
     ) -> None:
         self.answers: Final = SlotQueue(answers, timers, drained=lambda: self.calls.look(), seconds=seconds)
-        # While offers of others wait here, this program is too slow already, and the answers that it waits for may
-        # have to be made by itself.
+        # While offers of others wait here, this program is too slow already. The answers that it waits for may be its
+        # own work.
         self.calls: Final = SlotQueue(calls, timers, busy=lambda: self.answers.waiting > 0, seconds=seconds)
         self.timers: Final = timers
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop, *, seconds: float = SLOT_SECONDS) -> AttemptSlots:
-        """The slots of this loop, made when they are first asked for; what they last is then settled."""
+        """The slots of this loop, made at the first call, which also sets `seconds`."""
         slots = _slots.get(loop)
         if slots is None:
             slots = _slots[loop] = cls(LoopClock.of(loop), seconds=seconds)
@@ -236,7 +235,7 @@ _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, AttemptSlots] = WeakKeyDict
 
 
 class PeerSlots(Generic[_T]):
-    """What waits between us and one peer: a call of ours, an offer of theirs, each at most once."""
+    """What waits between us and one peer: at most one call of ours, and at most one offer of theirs."""
 
     def __init__(
         self,
@@ -247,8 +246,8 @@ class PeerSlots(Generic[_T]):
         answer: Callable[[_T], None],
         refuse: Callable[[str, _T, str], None],
     ) -> None:
-        """`call` and `answer` start the attempt, at once or when its slot has come. `refuse(name, offer, reason)` tells
-        the other side that its offer is not answered."""
+        """`call` and `answer` start the attempt when its slot is granted, perhaps at once. `refuse(name, offer,
+        reason)` tells the other side that its offer is not answered."""
         self._slots = slots
         self._owner = owner
         self._start_call = call
@@ -256,12 +255,12 @@ class PeerSlots(Generic[_T]):
         self._refuse = refuse
         self._call: Slot | None = None
         self._answer: Slot | None = None
-        self._offer: tuple[str, _T] | None = None  # that waits
+        self._offer: tuple[str, _T] | None = None  # the waiting offer
         self._patience: Timer | None = None
 
     @property
     def calling(self) -> bool:
-        """Whether a call of ours waits."""
+        """Whether a call waits."""
         return self._call is not None and not self._call.granted
 
     def keeps(self, name: str) -> bool:
@@ -269,14 +268,14 @@ class PeerSlots(Generic[_T]):
         return self._offer is not None and self._offer[0] == name
 
     def call(self) -> None:
-        """Start a call of ours when its slot comes, unless one waits."""
+        """Start a call when its slot is granted, unless one waits already."""
         if self._call is None:
             self._call = self._slots.calls.ask(self._owner, self._call_granted)
             if self._call.granted:
                 self._start_call()
 
     def offered(self, name: str, offer: _T) -> None:
-        """An offer of theirs that starts an attempt: answer it when its slot comes."""
+        """Answer an offer that starts an attempt, when its slot is granted."""
         self._drop_offer("replaced by a newer attempt")
         if self._has_slot():
             self._start_answer(offer)
@@ -292,12 +291,12 @@ class PeerSlots(Generic[_T]):
             self._patience = self._slots.timers.call_later(MAX_WAIT, lambda: self._drop_offer("busy"))
 
     def withdrawn(self, name: str) -> None:
-        """The other side has given that attempt up."""
+        """The other side has ended that attempt."""
         if self.keeps(name):
             self._drop_offer(None)
 
     def set_unanswered(self, unanswered: bool) -> None:
-        """Whether the call of ours that is under way only waits for its answer."""
+        """Set whether our current call only waits for its answer."""
         if self._call is not None:
             self._call.set_unanswered(unanswered)
 
@@ -311,7 +310,7 @@ class PeerSlots(Generic[_T]):
             self._answer = None
 
     def close(self, reason: str) -> None:
-        """Nothing is started any more."""
+        """Start nothing any more."""
         self._drop_offer(reason)
         for slot in (self._call, self._answer):
             if slot is not None:
@@ -323,7 +322,7 @@ class PeerSlots(Generic[_T]):
 
     def _call_granted(self) -> None:
         if self._offer is not None:
-            self._answer_granted()  # their call is there already: one of ours would cross it
+            self._answer_granted()  # their call is here already, and ours would cross it
         else:
             self._start_call()
 

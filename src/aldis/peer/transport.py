@@ -3,10 +3,10 @@
 Rules:
 
 * Operations on the engine run one after the other in one task, which `close` ends and awaits.
-* What comes through the channel, and its times, are the session's business: see `session`.
-* What happens is told to the owner (`PeerConnection`), which decides; after `close` has been called nothing is.
+* The session handles the channel's input and its times: see `session`.
+* Events go to the owner (`PeerConnection`), which decides. After the call of `close` there are none.
 
-It does not know signaling, proofs, or that there may be other connections to the same peer.
+It does not know signaling, proofs, or other connections to the same peer.
 """
 
 from __future__ import annotations
@@ -26,22 +26,21 @@ from aldis.settings import check_seconds
 
 _log = logging.getLogger(__name__)
 
-# How much may wait in the engine. Enough to keep a fast path busy while the loop does something else, little enough
-# that a slow one does not hold up PINGs for long; libwebrtc itself refuses beyond 16 MiB.
+# Bytes that may wait in the engine: enough to keep a fast path busy while the loop is busy, and little enough that a
+# slow path does not delay PINGs for long. libwebrtc itself refuses more than 16 MiB.
 BUFFER_HIGH: Final = 1024 * 1024
 BUFFER_LOW: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PeerTiming:
-    """How long things may take, all in seconds. Raises `ConfigError` for what is no number above 0, or
+    """How long things may take, all in seconds. Raises `ConfigError` for a value that is not a number above 0, or is
     more than `settings.LONGEST_SECONDS`.
 
-    `attempt`: from the offer to HELLOs exchanged. `heal`: from the loss of an established path to its return, be it
-    by itself or by an ICE restart. `heartbeat`: between PINGs at least, see `quality`. `silence`: without any frame
-    or other sign of life of the engine, after which the path counts as lost. `probe`: how soon something has to arrive
-    after a `bye` that came through the server, which may be lying. `linger`: how long closing waits for the other side
-    to have got the goodbye.
+    `attempt`: from the offer to the exchange of HELLOs. `heal`: from the loss of an established path to its return, by
+    itself or by an ICE restart. `heartbeat`: the least time between PINGs, see `quality`. `silence`: without any frame
+    or other sign of life, after which the path counts as lost. `probe`: how soon something has to arrive after a `bye`
+    through the server, which may be false. `linger`: how long closing waits until the other side has the GOODBYE.
     """
 
     attempt: float = 30.0
@@ -57,13 +56,13 @@ class PeerTiming:
 
 
 class Timer(Protocol):
-    """A call that is due later."""
+    """A call at a later time."""
 
     def cancel(self) -> None: ...
 
 
 class Timers(Protocol):
-    """Time: an asyncio loop is one, a test's fake clock is another."""
+    """A source of time: an asyncio loop, or a fake clock in a test."""
 
     def time(self) -> float:
         """Monotonic seconds."""
@@ -74,8 +73,8 @@ class Timers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A description of ours and its proof, or one of theirs and the proof that has been checked; `serial` is that of
-    the operation in which an offer of ours was made."""
+    """Our description and its proof, or their description and its checked proof. `serial` is the number of the
+    operation that made our offer."""
 
     sdp: str
     proof: Proof
@@ -83,7 +82,7 @@ class Signed:
 
 
 class TransportOwner(Protocol):
-    """What is told of a transport, always with the transport itself."""
+    """Receives the events of a transport; the first argument is the transport itself."""
 
     def offer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None: ...
     def answer_made(self, transport: PeerTransport, serial: int, sdp: str) -> None: ...
@@ -91,22 +90,22 @@ class TransportOwner(Protocol):
     def candidate_gathered(self, transport: PeerTransport, candidate: Candidate | None) -> None: ...
 
     def channel_opened(self, transport: PeerTransport) -> channel.Hello | None:
-        """The channel is open: what is returned is sent as our HELLO."""
+        """The channel is open. The result is sent as our HELLO."""
 
     def hello_received(self, transport: PeerTransport, hello: channel.Hello) -> None: ...
     def frame_received(self, transport: PeerTransport, frame: channel.Chunk | channel.Ack) -> None: ...
     def buffer_drained(self, transport: PeerTransport) -> None: ...
 
     def path_lost(self, transport: PeerTransport, *, final: bool) -> None:
-        """Nothing comes through; `final` when the engine has given up."""
+        """Nothing arrives; `final` when the engine has given up."""
 
     def path_restored(self, transport: PeerTransport) -> None: ...
 
     def ended(self, transport: PeerTransport, reason: str, *, orderly: bool) -> None:
-        """The other side has gone; `orderly` when it said so."""
+        """The other side has closed the connection; `orderly` after a GOODBYE."""
 
     def violated(self, transport: PeerTransport, reason: str) -> None:
-        """The other side broke the protocol, or speaks another version of it."""
+        """The other side has broken the protocol, or uses another version of it."""
 
 
 class ChannelPath:
@@ -124,17 +123,17 @@ class ChannelPath:
         try:
             self._channel.send(frame)
         except StateError as error:
-            _log.debug("a frame was not sent: %s", error)  # its closing is on the way
+            _log.debug("a frame was not sent: %s", error)  # its close event follows
             return False
         return True
 
     def close(self) -> None:
-        """Close the channel after what is queued."""
+        """Close the channel after sending what is queued."""
         self._channel.close()
 
 
 class PeerTransport:
-    """See the module. An `EngineListener` and a `ChannelListener`."""
+    """An engine connection and its session, see the module. It is an `EngineListener` and a `ChannelListener`."""
 
     def __init__(
         self,
@@ -145,13 +144,13 @@ class PeerTransport:
         timing: PeerTiming,
         timers: Timers,
     ) -> None:
-        """`config` is asked now, and for each ICE restart. Raises `ConfigError` when the engine cannot use the
+        """`config` is called now, and at each ICE restart. Raises `ConfigError` when the engine cannot use the
         configuration."""
         self.name: Final = name
-        self.address: str | None = None  # of the device at the other end, once it has said something
+        self.address: str | None = None  # of the device at the other end, after its first message
         self.our_offer: Signed | None = None
         self.their_offer: Signed | None = None
-        self.greeted = False  # HELLOs have been exchanged, and the owner knows
+        self.greeted = False  # HELLOs are exchanged, and the owner knows
         self._owner = owner
         self._timing = timing
         self._timers = timers
@@ -172,7 +171,7 @@ class PeerTransport:
     # --- the engine's operations ------------------------------------------------------------------------------------
 
     def open_channel(self) -> None:
-        """Make the channel, as the first offerer."""
+        """Make the channel, as the side that offers first."""
         self._connection.open_channel(channel.LABEL)
 
     def offer(self, serial: int, *, restart: bool) -> None:
@@ -190,7 +189,7 @@ class PeerTransport:
 
     def answer(self, serial: int, offer_sdp: str) -> None:
         async def operation() -> None:
-            self._renew()  # with an ICE restart of theirs we gather anew as well
+            self._renew()  # after their ICE restart we gather again too
             try:
                 sdp = await self._connection.answer(offer_sdp)
             except EngineRefused as error:
@@ -219,14 +218,14 @@ class PeerTransport:
         self._enqueue(operation)
 
     def _renew(self) -> None:
-        """Have what is gathered next gathered with the servers and credentials of now."""
+        """Use current servers and credentials for the next gathering."""
         config = self._config()
         if config == self._used:
             return
         try:
             self._connection.renew(config)
         except ConfigError as error:
-            # Those of before may still do, and without a restart there is no hope.
+            # The earlier ones may still work, and without a restart there is no hope.
             _log.warning("%s goes on with the ICE servers that it has: %s", self.name, error)
         else:
             self._used = config
@@ -249,12 +248,12 @@ class PeerTransport:
             callback()
 
     async def stats(self) -> EngineStats:
-        """What the engine tells of the path."""
+        """The engine's statistics of the path."""
         return await self._connection.stats()
 
     @property
     def relay_missing(self) -> str:
-        """What the engine says when a path may be missing for want of a relay; empty once there was a path."""
+        """The engine's text when a path may be missing because there is no relay; empty once there was a path."""
         return self._connection.relay_missing if self._session is None else ""
 
     # --- the engine's events ----------------------------------------------------------------------------------------
@@ -268,7 +267,7 @@ class PeerTransport:
         match state:
             case EngineState.CONNECTED:
                 if self._session is not None:
-                    self._session.ping(self._timers.time())  # its PONG tells whether the channel works again
+                    self._session.ping(self._timers.time())  # its PONG shows whether the channel works again
             case EngineState.DISCONNECTED | EngineState.FAILED:
                 self._lost = True
                 if self._session is not None:
@@ -285,7 +284,7 @@ class PeerTransport:
 
     def channel_opened(self, channel_: EngineChannel) -> None:
         if self._closed or self._session is not None or channel_.label != channel.LABEL:
-            channel_.close()  # one channel is all there is
+            channel_.close()  # only one channel is allowed
             return
         self._path = ChannelPath(channel_)
         self._session = PeerSession(
@@ -322,11 +321,11 @@ class PeerTransport:
         return self._session.round_trip_time if self._session is not None else None
 
     def send_frame(self, frame: bytes) -> bool:
-        """Send a frame of the store's if there is room for it."""
+        """Send a frame of the store if there is room for it."""
         return self._session is not None and self._session.send(frame)
 
     def probe(self, reason: str) -> None:
-        """Somebody says that this connection is over: believe it if nothing comes through soon."""
+        """A message says that this connection is over. Believe it if nothing arrives soon."""
         if self._session is not None and not self._closed:
             self._session.probe(reason, self._timers.time())
             self._set_timer()
@@ -370,14 +369,14 @@ class PeerTransport:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def say_goodbye(self, reason: str) -> None:
-        """Send GOODBYE as the last frame, if there is a channel that works; `close` will wait until it has arrived."""
+        """Send GOODBYE as the last frame if the channel works; `close` waits until it has arrived."""
         if self._session is None or self._path is None or self._closed or self._session.lost:
             return
         self._lingers = self._session.goodbye(reason)
-        self._path.close()  # after what is queued; the other side closes its end as soon as it has read it all
+        self._path.close()  # after sending what is queued; the other side closes its end when it has read everything
 
     def stop(self) -> None:
-        """Nothing is told any more from here on. `close` is still due."""
+        """Stop all events. Call `close` later."""
         self._closed = True
         if self._path is not None:
             self._path.closed = True
@@ -386,7 +385,7 @@ class PeerTransport:
             self._timer = None
 
     async def close(self) -> None:
-        """Release everything; after a goodbye not before the other side has closed the channel, or a short time."""
+        """Release everything. After a GOODBYE, first wait a short time for the other side to close the channel."""
         self.stop()
         try:
             if self._worker is not None:

@@ -1,22 +1,21 @@
-"""Signs our offers and answers, checks those of others: the server that carries them is not trusted.
+"""Signs our offers and answers, and checks those of others: the server that carries them is not trusted.
 
 Rules:
 
-* What is signed is exactly the text that goes to the engine. It carries the fingerprint of the DTLS certificate, so a
-  channel that opens leads to whoever holds the identity key.
-* A key is pinned at its first use, and only after its signature has proved to be right; another one is refused until
-  a person accepts it (`identity.pins`).
-* An offer's nonce is taken once. Nonces are remembered for a peer only when the peer itself has signed them, so nobody
-  but the peer can push its own out of the memory, and the number of peers is bounded by dropping the one that has
-  offered least recently.
+* The signed text is exactly the text for the engine. It carries the fingerprint of the DTLS certificate, so an open
+  channel leads to the owner of the identity key.
+* A key is pinned at its first use, and only after a correct signature. Another key is refused until a person accepts it
+  (`identity.pins`).
+* An offer's nonce is accepted once. A nonce is remembered only if the peer itself has signed it, so only the peer can
+  push its own nonces out of the memory. The number of peers is bounded: the peer whose last offer is oldest goes first.
 
-A proof carries no time, so an offer from before this program started, or one that has been pushed out, would pass a
-second time. That gives nothing to who replays it: the answer to it is signed for that one offer, the DTLS handshake
-fails without the private key of the certificate that the old offer names, and `negotiation` lets no attempt touch a
-working connection before its own channel is open. What remains is an attempt that fails after its time-out; a server
-that wants that has simpler means.
+A proof has no time. So an offer from before this program started, or one whose nonce was pushed out, would pass a
+second time. An attacker gains nothing by such a replay: the answer is signed for that one offer, the DTLS handshake
+fails without the private key of the offer's old certificate, and `negotiation` lets no attempt touch a working
+connection before its own channel is open. Only a failed attempt with a time-out is left, which a server can have more
+simply.
 
-It does not know whether an offer or answer is wanted now: that is `negotiation`'s business.
+It does not know whether an offer or answer is wanted now; `negotiation` decides that.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ from aldis.protocol.codec import from_base64, to_base64
 from aldis.protocol.codes import RefusalCode
 from aldis.protocol.messages import Proof
 
-MAX_NONCES: Final = 256  # for each peer; an attempt every half minute makes that two hours
+MAX_NONCES: Final = 256  # for each peer; with an attempt every half minute, two hours
 MAX_PEERS: Final = 1024  # 32 MiB with every memory full
 
-# Seconds after which an offer that has not passed the check may be made again. A person has to accept a key first.
+# Seconds until a refused offer may be made again. A person may have to accept a key first.
 KEY_PAUSE: Final = 30.0
 PROOF_PAUSE: Final = 60.0
 INTERNAL_PAUSE: Final = 10.0
 
 
 class Trust:
-    """What one user of one server signs and believes."""
+    """The signatures and checks of one user of one server."""
 
     def __init__(
         self, identity: Identity, user_id: str, server: str, pins: Pins, *, random: Callable[[int], bytes] = os.urandom
     ) -> None:
-        """`server` is the host and port by which pins are kept; `user_id` our own, without device."""
+        """`server` is the host and port for the pins; `user_id` is our own, without device."""
         self._identity = identity
         self._user_id = user_id
         self._server = server
@@ -58,12 +57,12 @@ class Trust:
         self._nonces: OrderedDict[str, OrderedDict[bytes, None]] = OrderedDict()
 
     def sign_offer(self, remote: str, connection: str, sdp: str) -> Proof:
-        """The proof of an offer to the user `remote`, with a nonce of its own."""
+        """The proof of an offer to the user `remote`, with a new nonce."""
         nonce = self._random(proofs.NONCE_BYTES)
         return self._proof(nonce, proofs.offer(self._user_id, remote, connection, nonce, sdp))
 
     def sign_answer(self, remote: str, connection: str, sdp: str, *, offer_sdp: str, nonce: str) -> Proof:
-        """The proof of an answer to an offer that has been checked; `nonce` is that of the offer's proof."""
+        """The proof of an answer to a checked offer; `nonce` is the nonce of the offer's proof."""
         raw = from_base64(nonce, proofs.NONCE_BYTES)
         return self._proof(raw, proofs.answer(self._user_id, remote, connection, raw, sdp, offer_sdp))
 
@@ -75,9 +74,9 @@ class Trust:
         )
 
     def check_offer(self, remote: str, connection: str | None, sdp: str, proof: Proof | None) -> None:
-        """Return if the user `remote` has made this offer to us, and it has not been taken before.
+        """Return if the user `remote` has made this offer to us, and the offer is new.
 
-        Raises `ProofInvalid`, or `PeerKeyChanged` or `FingerprintMismatch` when all is right but the key.
+        Raises `ProofInvalid`, or `PeerKeyChanged` or `FingerprintMismatch` when only the key is wrong.
         """
         name = self._named(remote, connection)
         key, nonce, signature = self._read(remote, proof)
@@ -91,7 +90,7 @@ class Trust:
     ) -> None:
         """Return if the user `remote` has made this answer to the offer that we have signed with `nonce`.
 
-        Raises `ProofInvalid`, or `PeerKeyChanged` or `FingerprintMismatch` when all is right but the key.
+        Raises `ProofInvalid`, or `PeerKeyChanged` or `FingerprintMismatch` when only the key is wrong.
         """
         name = self._named(remote, connection)
         key, answered, signature = self._read(remote, proof)
@@ -136,7 +135,7 @@ class Trust:
 
 
 def refusal_of(error: PeerError | IdentityError) -> tuple[str, str, float]:
-    """What is told of an offer that has not passed the check: reason, code, seconds. Nothing about our pins."""
+    """The refusal for an offer that failed the check: reason, code, seconds. It reveals nothing about our pins."""
     if isinstance(error, PeerKeyChanged | FingerprintMismatch):
         return "another key is expected of you", RefusalCode.KEY_REFUSED, KEY_PAUSE
     if isinstance(error, IdentityError):

@@ -1,20 +1,21 @@
-"""The engine on `aiortc`: WebRTC in Python, for machines that `wrtc` has no wheel for, and to be tested against.
+"""The engine on `aiortc`: WebRTC in Python, for machines without a wheel of `wrtc`, and as a second engine in tests.
 
-What had to be known about it (aiortc 1.16, aioice 0.13):
+Properties of aiortc 1.16 and aioice 0.13:
 
 * It does not trickle: `setLocalDescription` gathers first (up to 2 s when no STUN server answers, 5 s for TURN) and
   writes the candidates into the description. It takes the other side's candidates one by one, but only after their
   description. It cannot restart ICE.
-* Without a configuration it asks a public STUN server; so it always gets one, if only an empty one.
-* It emits its events from within the calls that cause them, and a handler that raises breaks the transport. Here they
-  are passed on by `call_soon`: each on its own, in order, errors to the loop's handler.
-* It starts tasks and forgets them. The two places where that loses exceptions or outlives `close()` are overridden in
-  `_PeerConnection`, by their mangled names, on our own objects only: nobody else's aiortc or aioice changes.
+* Without a configuration it uses a public STUN server, so it always gets a configuration, perhaps an empty one.
+* It emits events from within the calls that cause them, and an exception in a handler breaks the transport. So this
+  module passes them on with `call_soon`: each on its own, in order, with errors to the loop's handler.
+* It starts tasks and forgets them. In two places that loses exceptions, or the task outlives `close()`.
+  `_PeerConnection` overrides these by their mangled names, only on our own objects, so that aiortc and aioice do not
+  change for others.
 * Closing it while it gathers leaves sockets open, so `close` waits for that first.
-* Where a connection has gone, sending raises in such a forgotten task. A datagram that cannot be sent is a lost
-  datagram; SCTP has timers for that.
-* aioice gathers all addresses but 127.0.0.1 and ::1, and has no option for it. See `_with_loopback`.
-* Its consent checks (RFC 7675) are at random times, and nobody is told of them. See `aiortc_consent`.
+* After the loss of a connection, sending raises in such a forgotten task. A datagram that cannot be sent counts as
+  lost; SCTP has timers for that.
+* aioice gathers all addresses except 127.0.0.1 and ::1, and has no option for it. See `_with_loopback`.
+* Its consent checks (RFC 7675) come at random times, and it does not report them. See `aiortc_consent`.
 * It asks one STUN and one TURN server only, the first of each kind. See `aiortc_ice`.
 """
 
@@ -54,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 2.0  # closing sends a few datagrams; longer than this nobody answers
 _CANDIDATE_PREFIX: Final = "candidate:"
-_LOOPBACK: Final = ("127.0.0.1", "::1")  # one that this machine does not have is passed over
+_LOOPBACK: Final = ("127.0.0.1", "::1")  # a missing one is skipped
 
 
 class AiortcEngine:
@@ -68,7 +69,7 @@ class AiortcEngine:
 
 
 class _PeerConnection(aiortc.RTCPeerConnection):
-    """aiortc's own, with its forgotten tasks owned and loopback where it is wanted."""
+    """aiortc's own class, but its forgotten tasks have an owner, and loopback is possible."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class _PeerConnection(aiortc.RTCPeerConnection):
         connect_failed: Callable[[Exception], None],
         alive: Callable[[], None],
     ) -> None:
-        super().__init__(aiortc.RTCConfiguration(iceServers=[]))  # ours are asked by `Servers`
+        super().__init__(aiortc.RTCConfiguration(iceServers=[]))  # `Servers` asks ours
         self.aldis_servers = servers
         self.aldis_allow_loopback = allow_loopback
         self.aldis_connect_failed = connect_failed
@@ -91,7 +92,7 @@ class _PeerConnection(aiortc.RTCPeerConnection):
         self.aldis_tasks.add(task)
         try:
             await getattr(super(), "_RTCPeerConnection__connect")()  # noqa: B009 - a name that mypy does not know
-        except Exception as error:  # whatever a hostile description led it to  # noqa: BLE001
+        except Exception as error:  # caused by a hostile description  # noqa: BLE001
             self.aldis_connect_failed(error)
         finally:
             self.aldis_tasks.discard(task)
@@ -122,15 +123,15 @@ async def _send_if_possible(send: Callable[[bytes], Awaitable[None]], data: byte
 async def _with_loopback(
     gather: Callable[..., Coroutine[Any, Any, list[Any]]], *, component: int, addresses: list[str], **options: Any
 ) -> list[Any]:
-    """aioice's method of one agent, given the loopback addresses beside those that it has found itself."""
+    """aioice's method of one agent, with the loopback addresses added to those that it has found."""
     return await gather(component=component, addresses=[*addresses, *_LOOPBACK], **options)
 
 
 def _abandon(agent: Any) -> list[asyncio.Task[Any]]:
-    """Close the sockets that an agent has still open, and return the tasks that wait for them.
+    """Close the sockets that an agent still has open, and return the tasks that wait for them.
 
-    A TURN server that is gone does not confirm that its allocation is given back: aioice would ask for 39 s, with the
-    socket open, and would not come to the sockets behind it.
+    A TURN server that is gone does not confirm the release of its allocation. aioice would ask for 39 s with the socket
+    open, and would not close the sockets after it.
     """
     waiting = []
     for protocol in agent._protocols:
@@ -143,13 +144,13 @@ def _abandon(agent: Any) -> list[asyncio.Task[Any]]:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take a result that nobody waits for any more."""
+    """Retrieve a result that nothing waits for any more."""
     if not task.cancelled():
         task.exception()
 
 
 def _set(target: object, name: str, value: object) -> None:
-    setattr(target, name, value)  # a method of one instance; as an assignment mypy would refuse it
+    setattr(target, name, value)  # a method of one instance; mypy would refuse an assignment
 
 
 class _Connection:
@@ -174,7 +175,7 @@ class _Connection:
             raise StateError(f"cannot make a channel: {error}") from error
 
     def renew(self, config: EngineConfig) -> None:
-        """Nothing: it gathers once, when it makes its first description, and cannot restart ICE."""
+        """Does nothing: aiortc gathers once, for its first description, and cannot restart ICE."""
 
     async def offer(self, *, restart_ice: bool = False) -> str:
         if restart_ice:
@@ -192,7 +193,8 @@ class _Connection:
     async def _answer(self, offer_sdp: str) -> str:
         await self._native.setRemoteDescription(aiortc.RTCSessionDescription(offer_sdp, "offer"))
         for transceiver in self._native.getTransceivers():
-            # Nothing here plays audio or video, so none should be sent; aiortc would keep it all in memory.
+            # Nothing here plays audio or video, so the other side should send none; aiortc would keep all of it in
+            # memory.
             transceiver.direction = "inactive"
         await self._native.setLocalDescription(await self._native.createAnswer())
         return self._local_sdp()
@@ -208,7 +210,7 @@ class _Connection:
         await self._run(self._native.setRemoteDescription(aiortc.RTCSessionDescription(answer_sdp, "answer")))
 
     async def add_candidate(self, candidate: Candidate | None) -> None:
-        # An empty text ends the candidates of one section (W3C section 4.8.1.3). There is one section here.
+        # An empty text ends the candidates of one section (W3C section 4.8.1.3). There is only one section here.
         if candidate is None or not candidate.candidate:
             await self._run(self._native.addIceCandidate(None))
             return
@@ -243,26 +245,26 @@ class _Connection:
         self._closed = True
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="aiortc close")
-        # Shielded: whoever gives up waiting must not leave sockets open.
+        # Shielded: a caller that gives up waiting must not leave sockets open.
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        # What is running would open sockets behind the back of `close`.
+        # A running operation would open more sockets during `close`.
         self._native.aldis_servers.stop()
         if self._operations:
             await asyncio.wait(self._operations)
-        # The pump of a transport whose input broke it: its exception is to be had only here.
+        # The pump of a transport that was broken by its input: only here can its exception be retrieved.
         pumps = [transport._task for transport in self._native.aldis_transports if transport._task is not None]
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._native.close()
                 for transport in self._native.aldis_transports:
-                    # Those of an attempt that failed in the middle are known to nobody else.
+                    # Nothing else knows those of an attempt that failed halfway.
                     await transport.stop()
                     await transport.transport.stop()
         except TimeoutError:
             _log.warning("aiortc did not close within %g s", _CLOSE_SECONDS)
-        except Exception as error:  # noqa: BLE001 - its state may be anything after a hostile description
+        except Exception as error:  # noqa: BLE001 - after a hostile description its state may be anything
             _log.warning("aiortc did not close cleanly: %r", error)
         tasks = [*self._native.aldis_tasks, *pumps]
         for transport in self._native.aldis_transports:
@@ -272,7 +274,7 @@ class _Connection:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
-        # In a task of its own: aioice, cancelled while it gathers, would leave the sockets open that it has so far.
+        # In a separate task: if aioice is cancelled while it gathers, it leaves its sockets open.
         task = self._loop.create_task(operation)
         self._operations.add(task)
         task.add_done_callback(self._operations.discard)
@@ -281,13 +283,13 @@ class _Connection:
         except asyncio.CancelledError:
             task.add_done_callback(_retrieve)
             raise
-        except Exception as error:  # aiortc parses by regular expressions, assertions and int(): anything can come
+        except Exception as error:  # aiortc parses with regexes, assertions and int(), so anything is possible
             raise EngineRefused(f"aiortc: {type(error).__name__}: {error}") from error
 
     # --- events -----------------------------------------------------------------------------------------------------
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Pass an event on, in a call of its own, unless the connection is closed by then."""
+        """Pass an event on, in a separate call, unless the connection is closed by then."""
         self._loop.call_soon(self._unless_closed, callback)
 
     def _unless_closed(self, callback: Callable[[], None]) -> None:
@@ -316,7 +318,7 @@ class _Connection:
 
 
 class _Channel:
-    """One data channel, from its making on."""
+    """One data channel, from its creation."""
 
     def __init__(self, native: aiortc.RTCDataChannel, owner: _Connection) -> None:
         self._native = native

@@ -1,12 +1,12 @@
-"""STUN and TURN for the aiortc engine: all servers of the list, where aioice would ask only the first of each kind.
+"""STUN and TURN for the aiortc engine: all servers of the list, while aioice would ask only the first of each kind.
 
 The servers of a kind are tried as RFC 8305 tries addresses: the next one starts when one has failed, or `_STAGGER`
-seconds after the one before it, and the first that answers ends that. TURN by UDP comes first, then by TCP, then by
-TLS: each costs more than the one before and passes through more. So behind a firewall that drops UDP a relay is found
-a fraction of a second later, and a dead server, or one that refuses the credentials, is replaced.
+seconds after the one before it, and the first answer ends the race. TURN over UDP comes first, then over TCP, then over
+TLS: each costs more than the one before, and passes more firewalls. So behind a firewall that drops UDP, a relay is
+found a fraction of a second later, and a server that is dead or refuses the credentials is replaced.
 
-All of it takes at most `_GATHER_SECONDS`, STUN at most `_STUN_SECONDS`: aiortc does not trickle, and its description
-waits for this. Without an answer from STUN most peers can still be reached, so it is waited for less long than a relay.
+Gathering takes at most `_GATHER_SECONDS`, STUN at most `_STUN_SECONDS`, because aiortc does not trickle and its
+description waits for this. Most peers can be reached without STUN, so it gets less time than a relay.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from aldis.protocol.messages import IceServer
 _log = logging.getLogger(__name__)
 
 _STAGGER: Final = 0.25  # seconds; RFC 8305 section 8
-_GATHER_SECONDS: Final = 5.0  # as aioice itself waits
+_GATHER_SECONDS: Final = 5.0  # the same as in aioice
 _STUN_SECONDS: Final = 2.0  # for a request and two repetitions (RFC 8489 section 6.2.1) and an answer
-_MAX_SERVERS: Final = 16  # of each kind; a list that is longer is a mistake, and each costs a socket
+_MAX_SERVERS: Final = 16  # of each kind; a longer list is a mistake, and each server costs a socket
 
 _Attempt = Callable[[], Coroutine[Any, Any, None]]
 
@@ -63,7 +63,7 @@ class Servers:
         self._stopped = False
 
     def stop(self) -> None:
-        """End `gather` with what it has: nobody needs the rest."""
+        """End `gather` with what it has, because the rest is not needed."""
         self._stopped = True
         for task in self._asking:
             task.cancel()
@@ -77,7 +77,7 @@ class Servers:
         addresses: list[str],
         **options: Any,
     ) -> list[Candidate]:
-        """In place of aioice's `get_component_candidates`, which is `gather_hosts` and finds the rest no more."""
+        """Replaces aioice's `get_component_candidates`, which is `gather_hosts` now and does no more."""
         found = await gather_hosts(component=component, addresses=addresses, **options)
         races = [
             _within(_STUN_SECONDS, "STUN", [_reflexive(protocol, url, found) for url in self._stun])
@@ -103,7 +103,7 @@ def _cost(url: IceUrl) -> int:
 
 def _reflexive(protocol: ice.StunProtocol, url: IceUrl, found: list[Candidate]) -> _Attempt:
     async def attempt() -> None:
-        if ipaddress.ip_address(protocol.local_candidate.host).version == 4:  # as aioice: it asks by IPv4 only
+        if ipaddress.ip_address(protocol.local_candidate.host).version == 4:  # as in aioice, which asks by IPv4 only
             candidate, _ = await ice.server_reflexive_candidate(protocol, url.address)
             found.append(candidate)
 
@@ -122,7 +122,7 @@ def _relay(agent: ice.Connection, component: int, url: IceUrl, server: IceServer
             turn_ssl=url.scheme == "turns",
             turn_transport="udp" if _cost(url) == 0 else "tcp",
         )
-        # Without a wait in between: an allocation that nobody knows of would never be released.
+        # No await in between: an allocation that no object holds would never be released.
         agent._protocols.append(protocol)
         found.append(candidate)
 
@@ -159,7 +159,7 @@ async def _race(attempts: Sequence[_Attempt]) -> None:
                 running.add(asyncio.create_task(waiting.popleft()()))
             pause = _STAGGER if waiting else None
             done, running = await asyncio.wait(running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            won = any([task.exception() is None for task in done])  # noqa: C419 - each exception has to be taken
+            won = any([task.exception() is None for task in done])  # noqa: C419 - each exception has to be retrieved
     finally:
         for task in running:
             task.cancel()

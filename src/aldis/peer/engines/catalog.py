@@ -1,7 +1,7 @@
-"""Which WebRTC engines there are, by name.
+"""The WebRTC engines, by name.
 
-Each is imported when it is asked for and not before: a program that uses one does not load the other, and one that only
-runs a server loads none.
+An engine is imported only when it is requested: a program that uses one does not load the other, and a program that
+only runs a server loads none.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ ENGINES: Final = ("wrtc", "aiortc")
 
 
 def load_engine(name: str) -> Engine:
-    """The engine called `name` (`wrtc` or `aiortc`), imported now and not before.
+    """Import and return the engine called `name` (`wrtc` or `aiortc`).
 
-    Raises `EngineMissing` when it is not installed or cannot be loaded, `ConfigError` when there is none of that name.
+    Raises `EngineMissing` when it is not installed or cannot be loaded, `ConfigError` for an unknown name.
     """
     try:
         match name:

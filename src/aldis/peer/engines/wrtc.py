@@ -1,15 +1,15 @@
-"""The engine on `wrtc`: libwebrtc, the code inside Chromium, with the W3C interface in Python (`import webrtc`).
+"""The engine on `wrtc`: libwebrtc, the WebRTC code of Chromium, with the W3C interface in Python (`import webrtc`).
 
-What had to be known about it (version 0.1.0):
+Properties of version 0.1.0:
 
-* Handlers run on the loop from which they were registered, each as a call of its own, and never after `close()`.
-* Its coroutines raise `CancelledError` when the connection is closed under them, though nobody cancelled the task.
-* When the other side goes away properly, its channel closes but the connection stays `connected` until ICE notices.
-  After `failed` no channel is ever told to be closed. The owner has to draw its conclusions (`peer.connection`).
-* Loopback addresses are a matter of the whole process, to be decided before its first connection.
-* It keeps what has handlers alive by itself, in one table for each loop, and reads all of the table at each handler
-  that is added, each operation and each event. 60 stores that connected to each other spent three quarters of their
-  time there. So objects here are held by their owner instead, and stay out of the table (`_Unlisted`).
+* Handlers run on the loop on which they were registered, each as a separate call, and never after `close()`.
+* Its coroutines raise `CancelledError` when the connection is closed under them, although the task was not cancelled.
+* When the other side closes properly, its channel closes, but the connection stays `connected` until ICE notices.
+  After `failed`, channels get no `close` event. The owner has to handle both (`peer.connection`).
+* Loopback addresses are a setting of the whole process, to be set before its first connection.
+* It keeps objects with handlers alive in one table for each loop, and reads the whole table when a handler is added,
+  and at each operation and each event. 60 stores that connected to each other spent three quarters of their time there.
+  So here the owner holds the objects, and they stay out of the table (`_Unlisted`).
 * A candidate with an empty text ends those of one media section (W3C section 4.8.1.3); `None` ends them all.
 """
 
@@ -72,12 +72,12 @@ def _configuration(given: tuple[IceServer, ...]) -> webrtc.RTCConfiguration:
     return webrtc.RTCConfiguration(ice_servers=servers)
 
 
-@cache  # once it is allowed it stays so, and asking again after the first connection is an error
+@cache  # once allowed, it stays allowed; asking again after the first connection is an error
 def _allow_loopback() -> None:
     try:
         webrtc.allow_loopback()
     except webrtc.InvalidStateError:
-        # The environment variable says the same before anything else can be first.
+        # The environment variable has the same effect earlier than any connection.
         if os.environ.get("WRTC_ALLOW_LOOPBACK") != "1":
             raise ConfigError(
                 "allow_loopback",
@@ -88,8 +88,8 @@ def _allow_loopback() -> None:
 class _Unlisted:
     """For objects of wrtc that stay out of its table.
 
-    wrtc looks after each send and each event whether the object still belongs there, which is a quarter of what a small
-    message costs in Python. These never do.
+    After each send and each event, wrtc checks whether the object still belongs in the table. That is a quarter of the
+    cost of a small message in Python, and these objects never belong there.
     """
 
     __slots__ = ()
@@ -114,13 +114,13 @@ class _Unlisted:
 
 
 class _PeerConnection(_Unlisted, webrtc.RTCPeerConnection):
-    """wrtc's own, but kept alive by `_Connection` only."""
+    """wrtc's own class, but only `_Connection` keeps it alive."""
 
     __slots__ = ()
 
 
 class _DataChannel(_Unlisted, webrtc.RTCDataChannel):
-    """wrtc's own, but kept alive by `_Connection` only."""
+    """wrtc's own class, but only `_Connection` keeps it alive."""
 
     __slots__ = ()
 
@@ -131,12 +131,12 @@ class _Connection:
         self._listener = listener
         self._allow_loopback = config.allow_loopback
         self._relay_watch = RelayWatch(config)
-        self._has_loopback = False  # a candidate on 127.0.0.1 was told
+        self._has_loopback = False  # a candidate on 127.0.0.1 was reported
         # Candidates on ::1 lead to the same programs, and make an idle connection cost half as much again. So they are
-        # told only when all is gathered and there was none on 127.0.0.1.
+        # reported only at the end of gathering, and only if there was none on 127.0.0.1.
         self._second_loopback: list[Candidate] = []
         self._closed = False
-        self._channels: set[_Channel] = set()  # until they are closed: nobody else need hold them
+        self._channels: set[_Channel] = set()  # until they are closed, because the caller need not hold them
         native.on("icecandidate", self._on_candidate)
         native.on("connectionstatechange", self._on_state)
         native.on("datachannel", self._on_channel)
@@ -151,7 +151,7 @@ class _Connection:
         self._add_channel(native)
 
     def _add_channel(self, native: webrtc.RTCDataChannel) -> None:
-        # wrtc makes channels itself, and has no other way to say of which class.
+        # wrtc makes channels itself, and has no other way to set their class.
         native.__class__ = _DataChannel
         self._channels.add(_Channel(native, self._listener, self._channels.discard))
 
@@ -160,7 +160,7 @@ class _Connection:
         try:
             self._native.set_configuration(_configuration(servers))
         except webrtc.InvalidStateError:
-            return  # the connection is closed: the next call on it will say so
+            return  # the connection is closed: the next call on it will raise
         except (webrtc.RTCException, ValueError, TypeError) as error:
             raise ConfigError("ice_servers", str(error)) from error
         self._relay_watch = RelayWatch(config)
@@ -179,10 +179,11 @@ class _Connection:
 
     async def _answer(self, offer_sdp: str) -> str:
         await self._native.set_remote_description(webrtc.RTCSessionDescriptionInit("offer", offer_sdp))
-        # Most offers have no media, and the call waits for a thread of libwebrtc, which is busy when many connect.
+        # Most offers have no media, and this call waits for a thread of libwebrtc, which is busy when many peers
+        # connect.
         if _MEDIA.search(offer_sdp):
             for transceiver in self._native.get_transceivers():
-                # Nothing here plays audio or video, so none should be sent.
+                # Nothing here plays audio or video, so the other side should send none.
                 transceiver.direction = webrtc.RTCRtpTransceiverDirection.inactive
         answer = await self._native.create_answer()
         await self._native.set_local_description(answer)
@@ -213,7 +214,7 @@ class _Connection:
         for entry in report.values():
             if isinstance(entry, webrtc.RTCTransportStats):
                 pair_id = entry.selected_candidate_pair_id
-                # Not those of the pair, which begin anew whenever ICE finds a better one.
+                # Not the numbers of the pair, which restart whenever ICE finds a better one.
                 sent, received = entry.bytes_sent, entry.bytes_received
         pair = report.get(pair_id) if pair_id else None
         if isinstance(pair, webrtc.RTCIceCandidatePairStats):
@@ -245,7 +246,7 @@ class _Connection:
             if self._closed and task is not None and not task.cancelling():
                 raise EngineRefused("the connection was closed") from None
             raise
-        except Exception as error:  # libwebrtc's own, and whatever its wrapper makes of hostile input
+        except Exception as error:  # libwebrtc's own, and those of its wrapper after hostile input
             raise EngineRefused(f"wrtc: {str(error) or type(error).__name__}") from error
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ class _Connection:
             self._listener.candidate_gathered(None)
             return
         if not candidate.candidate:
-            return  # the end of one section; that of all follows
+            return  # the end of one section; the end of all sections follows
         self._relay_watch.saw(candidate.candidate)
         found = Candidate(
             candidate.candidate,
@@ -275,13 +276,13 @@ class _Connection:
             self._listener.candidate_gathered(found)
         elif self._allow_loopback:
             self._second_loopback.append(found)
-        # Otherwise somebody else in this process has asked for loopback.
+        # Otherwise another part of this process has enabled loopback.
 
     def _on_state(self, event: webrtc.Event) -> None:
         del event
         state = EngineState(self._native.connection_state.value)
         if state is EngineState.FAILED:
-            self._relay_watch.gathered()  # a TURN server that does not answer is waited for much longer
+            self._relay_watch.gathered()  # a TURN server that does not answer would take much longer
         self._listener.state_changed(state)
 
     def _on_channel(self, event: webrtc.RTCDataChannelEvent) -> None:
@@ -289,7 +290,7 @@ class _Connection:
 
 
 class _Channel:
-    """One data channel, from its making on."""
+    """One data channel, from its creation."""
 
     def __init__(
         self, native: webrtc.RTCDataChannel, owner: EngineListener, closed: Callable[[_Channel], None]
@@ -344,7 +345,7 @@ class _Channel:
 
 
 def _loopback_version(candidate: str) -> int | None:
-    """The IP version of a candidate on a loopback address; None for any other candidate."""
+    """The IP version of a candidate on a loopback address; None for other candidates."""
     fields = candidate.split()
     try:
         address = ipaddress.ip_address(fields[_ADDRESS_FIELD])
