@@ -1,4 +1,4 @@
-"""`aldis chat`: its arguments, its signals, and how it ends. What happens in between is `typed.py` or `piped.py`."""
+"""`aldis chat`: its arguments, its signals, and its end. `typed.py` or `piped.py` runs the conversation."""
 
 from __future__ import annotations
 
@@ -38,16 +38,18 @@ if TYPE_CHECKING:
 _TEXT: Final = """\
 Talk to NAME, directly and privately. Either of you may start first.
 
-At a terminal: type a line and press Enter; what NAME says appears above. The
-bar at the bottom tells how things stand. Ctrl-D leaves, once all is delivered.
+At a terminal: type a line and press Enter. The messages of NAME appear above,
+and the bar at the bottom shows the state of the connection. Ctrl-D leaves when
+all messages are delivered.
 
-In a pipeline (input or output is no terminal): each line of the input is sent,
-and each message that arrives is printed as `NAME: text`, in which line ends and
-control characters are written as escapes such as \\n; --json prints all of it
-exactly. At the end of the input NAME must confirm everything, then it leaves.
+In a pipeline (input or output is not a terminal): the command sends each line
+of the input, and prints each arriving message as `NAME: text`. Line ends and
+control characters in the text become escapes such as \\n; --json prints the
+exact text. At the end of the input the command waits until NAME has confirmed
+all messages, then leaves.
 
-A name belongs to a key, made on first use. The key of a peer is remembered at
-the first meeting; if it is another one later, nothing is said to them."""
+A name belongs to a key, which is made on first use. The command remembers the
+key of NAME when you first connect. If the key changes later, nothing is sent."""
 
 _EXAMPLES: Final = """\
   aldis chat bob --as alice
@@ -63,7 +65,7 @@ _WAIT: Final = 60.0  # seconds: time to walk over to the other terminal
 
 
 class Arguments(argparse.Namespace):
-    """What `aldis chat` takes."""
+    """The arguments of `aldis chat`."""
 
     name: str
     me: str
@@ -86,7 +88,7 @@ def run(words: Sequence[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(words, Arguments())
     if arguments.name == arguments.me:
-        parser.error(f"NAME and --as are both {arguments.me!r}: that would be talking to oneself")
+        parser.error(f"NAME and --as are both {arguments.me!r}: take another name for yourself")
     import asyncio
 
     from aldis.cli.logs import log_to_stderr  # --help needs none of these
@@ -98,39 +100,39 @@ def run(words: Sequence[str]) -> int:
 def _parser() -> Parser:
     codes = [code for code in MEANINGS if code is not ExitCode.BROKEN_PIPE]
     parser = Parser("aldis chat", "NAME --as ME [options]", _TEXT, examples=_EXAMPLES, codes=codes)
-    parser.argument("name", "Whom to talk to.", convert=user_name)
+    parser.argument("name", "The name of the peer.", convert=user_name)
     add = parser.options.add_argument
     add("--as", dest="me", metavar="ME", type=user_name, required=True, help="Your own name.")
     add_server(parser)
     add_key(parser)
     add_data(parser)
     add_ca_file(parser)
-    add("--device", metavar="NAME", type=device_name, default="main", help="Which of your devices this is [main].")
+    add("--device", metavar="NAME", type=device_name, default="main", help="The name of this device of yours [main].")
     add("--no-wait", dest="wait", action="store_false", help="Fail at once when NAME is not online.")
     add(
         "--timeout",
         metavar="SECS",
         type=seconds,
-        help="How long to wait for NAME to come (in a pipeline), and to confirm what was sent; 0 is for ever "
-        "[60, or for ever with --listen].",
+        help="How long to wait until NAME comes (in a pipeline), and until NAME has confirmed all messages; 0 means "
+        "no limit [60; no limit with --listen].",
     )
     add("-l", "--listen", action="store_true", help="In a pipeline, stay after the end of the input until NAME leaves.")
-    add("-k", "--keep-listening", action="store_true", help="The same, and stay when NAME leaves too.")
+    add("-k", "--keep-listening", action="store_true", help="Like --listen, but also stay when NAME leaves.")
     add("--json", action="store_true", help="Print messages as JSON lines: from, and text, base64 or json.")
     add(
         "--engine",
         metavar="NAME",
         choices=("wrtc", "aiortc"),
         default="wrtc",
-        help="wrtc or aiortc, for WebRTC [wrtc].",
+        help="The WebRTC engine: wrtc or aiortc [wrtc].",
     )
-    add("-v", "--verbose", action="store_true", help="Tell more on stderr, with what happens inside.")
+    add("-v", "--verbose", action="store_true", help="Log more on stderr.")
     parser.add_help_option()
     return parser
 
 
 async def _run(arguments: Arguments) -> int:
-    """Talk, until it ends by itself or a signal ends it."""
+    """Run the conversation until it ends by itself or by a signal."""
     import asyncio
     import signal
     from contextlib import suppress
@@ -141,11 +143,11 @@ async def _run(arguments: Arguments) -> int:
 
     def stop(number: signal.Signals) -> None:
         if stopped_by:
-            os._exit(128 + number)  # asked twice: no more goodbyes
+            os._exit(128 + number)  # the second signal: end at once
         stopped_by.append(number)
         talking.cancel()
 
-    with suppress(NotImplementedError, AttributeError):  # Windows: asyncio.run cancels us on Ctrl-C, there is no more
+    with suppress(NotImplementedError, AttributeError):  # Windows: asyncio.run cancels us on Ctrl-C, which is enough
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop, number)
     await asyncio.wait([talking])
@@ -171,7 +173,7 @@ async def _talk(arguments: Arguments) -> ExitCode:
 
 
 async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCode:
-    """Register, and talk in the form that suits where we stand."""
+    """Register, and run the conversation for a terminal or a pipeline."""
     import asyncio
 
     from aldis.cli.talk import Plan, Talk
@@ -189,7 +191,7 @@ async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCod
         keep_listening=arguments.keep_listening,
         json=arguments.json,
     )
-    # Only the peer is let in: this is a conversation between two.
+    # Admit only this peer, because the conversation has two sides.
     store = NetworkStore(
         identity, pins=pins, engine=arguments.engine, accept=lambda user_id, _: user_id == arguments.name
     )
@@ -217,13 +219,13 @@ async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCod
 
 
 def _tell_undelivered(talk: Talk) -> None:
-    """Who interrupts should know what is lost by it."""
+    """Report after an interrupt which messages are lost."""
     if talk.view.queued:
         complain(f"not delivered: {talk.view.queued} message{'s' * (talk.view.queued > 1)}")
 
 
 def _at_terminal() -> bool:
-    """Whether a person sits here who can be given a line editor."""
+    """Whether both streams are a terminal, so that a person can use a line editor."""
     streams = (sys.stdin, sys.stdout)
     return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
 

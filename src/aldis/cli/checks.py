@@ -1,8 +1,8 @@
-"""What `aldis doctor` looks at, in the order in which a connection needs it.
+"""The checks of `aldis doctor`, in the order in which a connection needs them.
 
-Rules: one check is one fact, told in words for a person who did not build this; one that fails says what to do. A
-check that makes no sense after an earlier failure is left out. Nothing outside is asked that the server did not name.
-What a step finds out for those after it is kept by the `Examination`; what it gives are checks and nothing else.
+Rules: one check is one fact, in words for users; a failed check says what to do. A check that makes no sense after an
+earlier failure is left out. The checks contact only hosts that the server named. `Examination` keeps the findings that
+later steps need; it returns checks and nothing else.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from aldis.protocol.names import PROTOCOL
 _MAX_SKEW: Final = 30.0  # seconds; time-limited TURN credentials and certificates go wrong beyond some minutes
 _STUN_URL = re.compile(r"stun:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:?\[\]]+))(?::(?P<port>\d+))?$")  # RFC 7064
 _STUN_PORT: Final = 3478
-# For one step of an engine: aioice alone waits 5 s for a STUN server that does not answer.
+# For one step of an engine: aioice alone waits 5 s for a silent STUN server.
 _ENGINE_SECONDS: Final = 15.0
-_DEVICE: Final = "doctor"  # a device of its own, so that a chat of the same name is not replaced
+_DEVICE: Final = "doctor"  # a separate device, so that a chat of the same name is not replaced
 
 
 class Mark(Enum):
-    """How a check ended."""
+    """The result of a check."""
 
     OK = "ok"
     NOTE = "note"  # nothing is wrong, but good to know
-    WARN = "warn"  # works, or may work, and not as well as it could
+    WARN = "warn"  # works, or may work, but not as well as it could
     FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. `code` is the exit code when it is a failure, and the first one."""
+    """One line of the report. `code` is the exit code if this is the first failure."""
 
     name: str
     mark: Mark
@@ -67,7 +67,7 @@ def _failed(name: str, error: AldisError, advice: str = "") -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Whom the doctor looks at, and as whom it registers."""
+    """What to examine, and as which user."""
 
     server: ServerAddress
     user_id: str
@@ -77,15 +77,15 @@ class Patient:
 
 
 class Examination:
-    """One look at a server and at this machine, in three steps: `server`, `stun`, `engines`."""
+    """One examination of a server and of this machine, in three steps: `server`, `stun`, `engines`."""
 
     def __init__(self, patient: Patient) -> None:
-        """Nothing is asked yet."""
+        """Contacts nothing yet."""
         self._patient = patient
-        self._ice_servers: tuple[IceServer, ...] = ()  # that the server has named, without those found silent
+        self._ice_servers: tuple[IceServer, ...] = ()  # those of the server, without silent ones
 
     async def server(self) -> AsyncIterator[Check]:
-        """The way to the server and into it, and which ICE servers it names."""
+        """Reach the server, register, and get its ICE servers."""
         patient = self._patient
         probe = Probe(patient.server, ssl_context=_tls(patient.ca_file), timeout=patient.timeout)
         try:
@@ -118,7 +118,7 @@ class Examination:
             await client.close()
 
     async def stun(self) -> AsyncIterator[Check]:
-        """Whether each STUN server answers, and as whom it sees us."""
+        """For each STUN server: whether it answers, and the address that it sees."""
         for url in _stun_urls(self._ice_servers):
             match = _STUN_URL.match(url)
             if match is None:
@@ -135,19 +135,19 @@ class Examination:
             else:
                 yield Check("STUN", Mark.OK, f"{safe_line(url)} sees this machine as {seen}")
                 continue
-            # An engine would wait for it in vain.
+            # An engine would only wait for it.
             self._ice_servers = _without(url, self._ice_servers)
             yield Check(
                 "STUN",
                 Mark.WARN,
                 f"{safe_line(url)}: {reason}",
-                "UDP may be blocked here, or the STUN server is down; across networks a TURN server is needed then.",
+                "UDP may be blocked here, or the STUN server is down. Then peers in other networks need a TURN server.",
             )
 
     async def engines(self) -> AsyncIterator[Check]:
-        """For each WebRTC engine: what it can gather, and whether it opens a data channel to itself."""
+        """For each WebRTC engine: what it gathers, and whether it opens a data channel to itself."""
         servers = self._ice_servers
-        # As `aldis chat` does: with a server on this machine, the peers are here too.
+        # As in `aldis chat`: with a server on this machine, the peers are here too.
         config = EngineConfig(ice_servers=servers, allow_loopback=is_this_machine(self._patient.server.host))
         found: dict[str, Engine | EngineMissing] = {}
         for name in ENGINES:
@@ -168,7 +168,7 @@ class Examination:
 
 
 def _missing(error: EngineMissing, usable: int) -> Check:
-    """An engine that is not there. One of them has to be; the first is the one that is used when none is named."""
+    """An engine that is not installed. One engine is necessary; the first one is the default."""
     text, _, advice = error.hint.partition("; ")
     text = text.removeprefix("it is ")
     if usable and error.engine != ENGINES[0]:
@@ -183,7 +183,7 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext | None:
         return None
     try:
         return ssl.create_default_context(cafile=str(ca_file))
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise ConfigError("ca_file", f"{ca_file} holds no certificates in PEM: {error.strerror or error}") from None
 
 
@@ -229,7 +229,7 @@ def _resolved(host: str, addresses: list[str]) -> str:
 _ADVICE: Final = {
     "address": "Check the spelling, and that this machine has a name server.",
     "port": "Check that the server runs, listens on that address (--host) and port, and that no firewall is between.",
-    "TLS": "Use the name that is in the certificate; for one of your own making, --ca-file names its authority.",
+    "TLS": "Use the name in the certificate. For a certificate of your own, give its authority with --ca-file.",
     "WebSocket": "Check host, port and path; a proxy in between must pass the Host header and WebSocket upgrades on.",
 }
 
@@ -240,7 +240,7 @@ def _plain(probe: Probe) -> Check:
     return Check(
         "TLS",
         Mark.WARN,
-        "not used: whoever is on the way can see who talks to whom (not what they say)",
+        "not used: the network can see which users talk to each other (not what they say)",
         "Put the server behind TLS and use wss://.",
     )
 
@@ -253,7 +253,7 @@ def _clock(skew: float) -> Check:
         "clock",
         Mark.WARN,
         f"{abs(skew):.0f} s {way} the server's",
-        "Set it (NTP): TURN credentials are good for a time.",
+        "Set it (NTP): TURN credentials expire.",
     )
 
 
@@ -266,18 +266,18 @@ def _named(servers: tuple[IceServer, ...], server: ServerAddress) -> Check:
     return Check(
         "ICE servers",
         Mark.WARN,
-        "the server names none: peers reach each other within one network, hardly across two",
+        "the server names none: peers in one network reach each other, peers in two networks hardly",
         "The operator of the server can name STUN and TURN servers: `aldis serve --help`.",
     )
 
 
 def _stun_urls(servers: tuple[IceServer, ...]) -> list[str]:
-    """Each once, in the order of the server."""
+    """The STUN URLs without duplicates, in the server's order."""
     return list(dict.fromkeys(url for server in servers for url in server.urls if url.startswith("stun:")))
 
 
 def _without(silent: str, servers: tuple[IceServer, ...]) -> tuple[IceServer, ...]:
-    """The servers without one URL; who has no other is left out."""
+    """The servers without one URL; a server that has no other URL is left out."""
     heard = ([url for url in server.urls if url != silent] for server in servers)
     return tuple(
         IceServer(urls, server.username, server.credential) for server, urls in zip(servers, heard, strict=True) if urls
@@ -307,7 +307,7 @@ def _candidates(name: str, gathered: Gathered, servers: tuple[IceServer, ...]) -
 
 async def _data_channel(name: str, engine: Engine, config: EngineConfig) -> Check:
     title = f"{name} channel"
-    # Without ICE servers: two ends on one machine need none, and one that does not answer would only delay.
+    # Without ICE servers: two ends on one machine need none, and a silent one would only delay.
     own = EngineConfig(allow_loopback=config.allow_loopback)
     try:
         result = await loop_back(engine, own, within=_ENGINE_SECONDS)
@@ -317,7 +317,7 @@ async def _data_channel(name: str, engine: Engine, config: EngineConfig) -> Chec
             title,
             Mark.FAIL,
             f"a data channel from this machine to itself: {safe_line(reason)}",
-            "A firewall on this machine that blocks UDP to itself, or no network, is the usual cause.",
+            "The usual cause is a firewall on this machine that blocks UDP to itself, or no network.",
             ExitCode.CONNECTION_FAILED,
         )
     opened, round_trip = result.open_seconds * 1000, result.round_trip * 1000

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from aldis.cli.checks import Check, Patient
 
 _TEXT: Final = """\
-Say in plain words what works between this machine and a server, step by step:
-the server is reached, a name can be registered, its STUN servers answer, which
-addresses the WebRTC engines can offer to a peer, and whether a data channel
-opens. What does not work says what to do about it.
+Check step by step what works between this machine and a server: reach the
+server, register a name, ask its STUN servers, gather the addresses that the
+WebRTC engines can offer to a peer, and open a data channel. For each problem,
+say in plain words what to do about it.
 
-A name is registered for the purpose, `doctor-` and some letters, the same each
-time; --as takes one of yours, whose key must be here. Only the server itself,
-and STUN and TURN servers that it names, are asked anything."""
+The command registers a name for this, `doctor-` and some letters, the same each
+time. With --as it takes one of your names, whose key must be on this machine.
+It contacts only the server, and the STUN and TURN servers that the server
+names."""
 
 _EXAMPLES: Final = """\
   aldis doctor
@@ -49,7 +50,7 @@ _SIGNS: Final = {
 
 
 class Arguments(argparse.Namespace):
-    """What `aldis doctor` takes."""
+    """The arguments of `aldis doctor`."""
 
     server: ServerAddress
     name: str | None
@@ -78,12 +79,12 @@ def run(words: Sequence[str]) -> int:
     parser.add_help_option()
     arguments = parser.parse_args(words, Arguments())
     if not arguments.timeout:
-        parser.error("--timeout 0 would leave no time for an answer")
-    import asyncio  # --help needs none
+        parser.error("--timeout must be more than 0 seconds")
+    import asyncio  # --help does not need it
 
     from aldis.cli.logs import log_to_stderr
 
-    log_to_stderr(verbose=False)  # the report says all that the log would
+    log_to_stderr(verbose=False)  # the report has all that the log would say
 
     try:
         return asyncio.run(_examine(arguments))
@@ -118,20 +119,20 @@ def _patient(arguments: Arguments) -> Patient:
 
     home = Home(arguments.data)
     if arguments.name is None:
-        # One name for all time: each name that is registered stays with its key, on the server's disk.
+        # Always the same name, because the server keeps each registered name and its key for good.
         identity = home.doctor_identity(arguments.key)
         name = f"doctor-{identity.fingerprint[:9]}"
     else:
         name = arguments.name
         path = arguments.key or home.key_path(name)
-        if not os.path.exists(path):  # not Path.exists, which raises for a folder that is closed to us
+        if not os.path.exists(path):  # not Path.exists, which raises for a folder that we may not read
             raise IdentityError(f"there is no key for {name} here ({path}), so its name cannot be proved")
         identity = Identity.load(path)
     return Patient(arguments.server, name, identity, arguments.ca_file, arguments.timeout)
 
 
 class PlainReport:
-    """Prints each check as soon as it is known: a mark, what it is about, what was found, what to do."""
+    """Prints each check as soon as it is known: a mark, its subject, the finding, and what to do."""
 
     def __init__(self, server: str) -> None:
         self._section = ""
@@ -149,7 +150,7 @@ class PlainReport:
         sign = pretty if self._unicode else f"{ascii_only:2}"
         if self._color:
             sign = f"\x1b[{color}m{sign}\x1b[0m"
-        # Long addresses are not broken: a line that is too long can still be copied.
+        # Do not break long addresses: a line that is too long can still be copied.
         lines = textwrap.wrap(check.text, _WIDTH - _NAME_WIDTH - 4, break_long_words=False, break_on_hyphens=False)
         print(f"  {sign} {check.name:{_NAME_WIDTH}}{lines[0] if lines else ''}")
         indent = " " * (_NAME_WIDTH + 4)

@@ -1,7 +1,7 @@
-"""What the exit codes of `aldis` mean, and how an exception becomes one line for a person and a code for a script.
+"""The exit codes of `aldis`, and how an exception becomes a text for people and a code for scripts.
 
-Rules: a code keeps its meaning for ever, because scripts stand on it; docs/cli.md holds the same table, and a test
-compares the two. Every text that may hold something from outside is made safe before it is printed.
+Rules: a code never changes its meaning, because scripts depend on it. docs/cli.md has the same table, and a test
+compares the two. Every text that may come from outside is made safe before it is printed.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def exit_code_of(error: AldisError) -> ExitCode:
 
 
 def explain(error: AldisError) -> str:
-    """What went wrong and, where something helps, what to do: one to three lines, safe to print."""
+    """What went wrong and, if possible, what to do: one to three lines, safe to print."""
     text = safe_line(str(error))
     hint = _hint(error)
     return f"{text}\n  {hint}" if hint else text
@@ -99,18 +99,18 @@ def _hint(error: AldisError) -> str | None:
     match error:
         case RequestFailed(code=ErrorCode.KEY_MISMATCH):
             return (
-                "This name belongs to somebody else on that server, or your key file is another one now.\n"
-                "  Take another name with --as, or point --key at the key with which the name was first used."
+                "On this server the name belongs to another key: another user has it, or your key file has changed.\n"
+                "  Take another name with --as, or give the key that first used the name with --key."
             )
         case RequestFailed(code=ErrorCode.BAD_SIGNATURE):
             return (
-                "If a proxy stands before the server, it has to pass the Host header on, and the server needs the\n"
-                "  name that you dial in its --names."
+                "If there is a proxy in front of the server, it has to pass the Host header on, and the server's\n"
+                "  --names have to include the name that you dial."
             )
         case RequestFailed(code=ErrorCode.RATE_LIMITED, retry_after=float() as seconds):
             return f"Try again in {seconds:.0f} s."
         case RequestFailed(code=ErrorCode.OVER_CAPACITY, retry_after=float() as seconds):
-            return f"End one of them, or try again in {seconds:.0f} s: those that are lost are gone by then."
+            return f"End one of them, or try again in {seconds:.0f} s: lost connections have ended by then."
         case ConnectionClosed(code=CloseCode.REPLACED):
             return (
                 "The same name has connected again, with the same key, from another place.\n"
@@ -119,20 +119,20 @@ def _hint(error: AldisError) -> str | None:
         case DirectoryUnavailable():
             return "--data (or ALDIS_DATA) names another directory; `--data :memory:` keeps nothing."
         case ServerUnreachable():
-            return "Is the server running, and is the address right? `aldis doctor --server URL` looks closer."
+            return "Is the server running, and is the address right? `aldis doctor --server URL` finds out more."
         case _:
             return None
 
 
 def complain(text: str) -> None:
-    """Print a diagnostic on stderr; what cannot be written there is lost, since there is nowhere else to say it."""
-    if sys.stderr is None:  # closed by who started us; print would take standard output instead
+    """Print a diagnostic on stderr. If that fails, the text is lost, because there is no other place for it."""
+    if sys.stderr is None:  # the parent process has closed it; print would use standard output
         return
     with suppress(OSError):
         print(f"aldis: {text}", file=sys.stderr, flush=True)
 
 
 def report(error: AldisError) -> ExitCode:
-    """Say on stderr what went wrong, and return the exit code."""
+    """Report an error on stderr, and return its exit code."""
     complain(explain(error))
     return exit_code_of(error)

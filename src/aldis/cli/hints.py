@@ -1,4 +1,4 @@
-"""Commands that are shown to be typed: they work as they stand, from where this process was started."""
+"""Commands in messages: the user can type them as they are, in the place where this process was started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def typed(*words: str) -> str:
 
 
 def _program() -> list[str]:
-    """How to call this very program: `aldis` where a shell would find it, else as it was called now."""
+    """How to call this program: `aldis` if a shell finds it, else as it was called now."""
     called = Path(sys.argv[0])
     if called.name == "aldis":
         found = shutil.which("aldis")
@@ -23,6 +23,6 @@ def _program() -> list[str]:
             return ["aldis"]
         if called.exists():
             return [shlex.quote(sys.argv[0])]
-    if getattr(sys, "frozen", False):  # PyInstaller: the program is no interpreter
+    if getattr(sys, "frozen", False):  # PyInstaller: sys.executable is not an interpreter
         return [shlex.quote(sys.executable)]
     return [shlex.quote(sys.executable), "-m", "aldis"]

@@ -1,11 +1,11 @@
-"""Where the command line keeps what it must remember: identity keys by name, pinned keys of peers, refused keys.
+"""The data directory of the command line: identity keys by name, pinned keys of peers, refused keys.
 
-    DIR/keys/alice@example.com.pem      one identity per name, readable by its owner only
-    DIR/pins.sqlite                     which key belongs to which peer on which server
-    DIR/refused/<server>/<name>         the key that a peer last presented in place of the pinned one
+DIR/keys/alice@example.com.pem      one identity per name, readable by its owner only
+DIR/pins.sqlite                     the pinned key of each peer on each server
+DIR/refused/<server>/<name>         the key that a peer last presented in place of the pinned one
 
-Rules: a name never chooses a path, only a file name; what a file name cannot carry is quoted. Nothing is made before
-it is needed.
+Rules: a name only determines a file name, never a path. Characters that a file name cannot have are quoted. Nothing is
+made before it is needed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from aldis.protocol.addresses import check_user_id
 MEMORY: Final = ":memory:"
 _ADVICE: Final = "--data or ALDIS_DATA names another directory"
 _SUFFIX: Final = ".pem"
-# File systems take 255 bytes in a name. A longer one is cut, and told apart by a digest of the whole.
+# File systems allow 255 bytes in a name. A longer one is cut, and ends with a digest of the whole.
 _LONGEST: Final = 200
 _KEPT: Final = 120
 
 
 def file_name(name: str) -> str:
-    """A file name for a user id or a host: readable where it can be, the same for the same name, never a path."""
-    quoted = quote(name, safe="@+").replace("~", "%7E")  # the tilde marks what was cut
+    """The file name for a user id or a host: readable if possible, always the same, never a path."""
+    quoted = quote(name, safe="@+").replace("~", "%7E")  # the tilde marks a name that was cut
     if quoted.startswith("."):
         quoted = "%2E" + quoted[1:]
     if len(quoted) > _LONGEST:
@@ -44,28 +44,28 @@ def file_name(name: str) -> str:
 
 
 class Home:
-    """The data directory. `:memory:` keeps nothing: each run is a new identity that trusts whom it meets."""
+    """The data directory. `:memory:` keeps nothing: each run has a new identity and pins keys only for itself."""
 
     def __init__(self, directory: str | None = None) -> None:
-        """Take `directory`, or the platform's directory for a user's data when it is None or empty."""
+        """Use `directory`, or the platform's directory for user data when it is None or empty."""
         self.forgets = directory == MEMORY
         self._given = directory
 
     @cached_property
     def _directory(self) -> Path:
-        """Looked for when it is needed, as not every user has a home, and not every command needs one.
+        """The directory, determined when needed: not every user has a home, and not every command needs one.
 
-        Raises `ConfigError` when there is none.
+        Raises `ConfigError` when there is no such directory.
         """
         return expand(self._given) if self._given else data_directory()
 
     def key_path(self, name: str) -> Path:
-        """The file of the identity `name`; raises `InvalidAddress` when that cannot be a name."""
+        """The file of the identity `name`. Raises `InvalidAddress` when `name` is not valid."""
         return self._keys / (file_name(check_user_id(name)) + _SUFFIX)
 
     @property
     def doctor_key(self) -> Path:
-        """The key of the name that `aldis doctor` registers; outside `keys`, where it could be somebody's."""
+        """The key of the name that `aldis doctor` registers. It is outside `keys`, where it could be a user's key."""
         return self._directory / "doctor.pem"
 
     @property
@@ -73,7 +73,7 @@ class Home:
         return self._directory / "keys"
 
     def names(self) -> list[tuple[str, Path]]:
-        """All names that have a key here, with their files, sorted. A name too long for a file name is shown cut."""
+        """All names with a key here, and their files, sorted. A name too long for a file name is shown cut."""
         try:
             files = sorted(path for path in self._keys.iterdir() if path.suffix == _SUFFIX and path.name[0] != ".")
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class Home:
         if self.forgets and key is None:
             return Identity.generate(), None, True
         path = key or self.key_path(name)
-        made = not os.path.exists(path)  # not Path.exists, which raises for a folder that is closed to us
+        made = not os.path.exists(path)  # not Path.exists, which raises for a folder that we may not read
         with self.with_advice(key):
             return Identity.load_or_create(path), path, made
 
@@ -111,7 +111,7 @@ class Home:
 
     @contextmanager
     def with_advice(self, key: Path | None = None) -> Iterator[None]:
-        """Who has not chosen the directory that cannot be used is told how to choose one."""
+        """Add to an error that another directory can be chosen, if the user has not chosen one."""
         try:
             yield
         except IdentityError as error:
@@ -126,7 +126,7 @@ class Home:
         path = self._refused(server, user_id)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Whole or not at all: written beside, then put in place.
+            # Write it beside and move it into place, so that it is whole or absent.
             draft = path.with_name(f".{path.name}.{os.getpid()}")
             draft.write_bytes(public_key)
             draft.replace(path)
@@ -145,7 +145,7 @@ class Home:
         return data if len(data) == PUBLIC_KEY_BYTES else None
 
     def forget_refused(self, server: str, user_id: str) -> None:
-        """The key was accepted, or another one: nothing is refused any more."""
+        """Forget the refused key, because a key was accepted."""
         path = self._refused(server, user_id)
         try:
             path.unlink(missing_ok=True)
@@ -160,6 +160,6 @@ class Home:
         return self._directory / "refused" / file_name(server) / file_name(check_user_id(user_id))
 
     def require_disk(self) -> None:
-        """Raise `UsageError` when nothing is kept here: for commands whose whole purpose is to keep something."""
+        """Raise `UsageError` for `:memory:`: for commands whose only purpose is to keep something."""
         if self.forgets:
             raise UsageError("--data :memory: keeps nothing; this command needs a directory")

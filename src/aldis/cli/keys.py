@@ -24,18 +24,17 @@ Usage: aldis keys COMMAND [options]
 
 Make, show and compare identity keys.
 
-A name belongs to the key that registered it first, and to no other after that.
-`aldis chat` makes a key for a name on first use, so these commands are for
-looking at keys, for comparing fingerprints, and for accepting the new key of a
-peer. A key file is the name: keep it to yourself, and take it along to a new
-machine.
+A name belongs for good to the key that registered it first. `aldis chat` makes
+a key for a name on first use. Use these commands to look at keys, to compare
+fingerprints, and to accept the new key of a peer. The key file is the only
+proof that a name is yours: keep it secret, and copy it to a new machine.
 
 Commands
-  new          Make a key; an existing one is never overwritten.
-  show         Show a key; without a name, all names that have one here.
-  fingerprint  Print the fingerprint of a key of yours, and nothing else.
-  peer         Print the fingerprint that this machine knows for a peer.
-  trust        Accept the key of a peer, in place of the one known so far.
+  new          Make a key. Never overwrites an existing one.
+  show         Show a key; without a name, all names with a key here.
+  fingerprint  Print the fingerprint of your key, and nothing else.
+  peer         Print the fingerprint of the known key of a peer.
+  trust        Accept a new key of a peer, in place of the known one.
 
 Options
   -h, --help   Show this text; `aldis keys COMMAND --help` tells more.
@@ -52,7 +51,7 @@ Exit codes
 
 
 class Arguments(argparse.Namespace):
-    """What the commands here take."""
+    """The arguments of these commands."""
 
     name: str | None
     key: Path | None
@@ -83,12 +82,12 @@ def run(arguments: Sequence[str]) -> int:
     return commands[word](rest)
 
 
-# --- one's own keys ---------------------------------------------------------------------------------------------------
+# --- the user's own keys ----------------------------------------------------------------------------------------------
 
 
 def _own(command: str, text: str, examples: str) -> Parser:
     parser = Parser(f"aldis keys {command}", "NAME [options]", text, examples=examples)
-    parser.argument("name", "Whose key; not needed with --key.", convert=user_name, optional=True)
+    parser.argument("name", "The owner of the key; not needed with --key.", convert=user_name, optional=True)
     add_key(parser)
     add_data(parser)
     parser.add_help_option()
@@ -99,7 +98,7 @@ def _path(parser: Parser, arguments: Arguments) -> Path:
     if arguments.key is not None:
         return arguments.key
     if arguments.name is None:
-        parser.error("say whose key: a NAME, or --key FILE")
+        parser.error("give a NAME, or --key FILE")
     home = Home(arguments.data)
     home.require_disk()
     return home.key_path(arguments.name)
@@ -108,7 +107,7 @@ def _path(parser: Parser, arguments: Arguments) -> Path:
 def _new(words: Sequence[str]) -> int:
     parser = _own(
         "new",
-        "Make a new key and show it. An existing one is never overwritten.",
+        "Make a new key and show it. Never overwrites an existing one.",
         "  aldis keys new alice\n  aldis keys new alice@example.com --data ~/work\n  aldis keys new --key alice.pem",
     )
     arguments = parser.parse_args(words, Arguments())
@@ -126,7 +125,7 @@ def _new(words: Sequence[str]) -> int:
 def _show(words: Sequence[str]) -> int:
     parser = _own(
         "show",
-        "Show a key: its file, its public half and its fingerprint.\nWithout a name: all names that have a key here.",
+        "Show a key: its file, its public key and its fingerprint.\nWithout a name: all names with a key here.",
         "  aldis keys show\n  aldis keys show alice\n  aldis keys show --key alice.pem",
     )
     arguments = parser.parse_args(words, Arguments())
@@ -140,7 +139,7 @@ def _show(words: Sequence[str]) -> int:
 def _fingerprint(words: Sequence[str]) -> int:
     parser = _own(
         "fingerprint",
-        "Print the fingerprint of a key of yours and nothing else: to read aloud, or for\na script.",
+        "Print the fingerprint of your key and nothing else: to read aloud, or for a\nscript.",
         "  aldis keys fingerprint alice",
     )
     arguments = parser.parse_args(words, Arguments())
@@ -180,8 +179,8 @@ def _peer(words: Sequence[str]) -> int:
     parser = Parser(
         "aldis keys peer",
         "NAME [options]",
-        "Print the fingerprint that this machine knows for a peer: that of the first key\n"
-        "it met, or of the one that you have trusted since.",
+        "Print the fingerprint of the key that this machine knows for a peer: the first\n"
+        "key, or the one that you have accepted since.",
         examples="  aldis keys peer bob\n  aldis keys peer bob --server wss://example.com",
     )
     parser.argument("name", "The peer.", convert=user_name)
@@ -207,10 +206,10 @@ def _trust(words: Sequence[str]) -> int:
     parser = Parser(
         "aldis keys trust",
         "NAME (--fingerprint TEXT | --public-key KEY) [options]",
-        "Accept the key of a peer, in place of the one known so far.\n\n"
-        "Do it only after the peer has told you the fingerprint by another way, on the\n"
-        "phone or face to face. Whoever stands between you two, the server included, can\n"
-        "show you a key of their own, but none that has the fingerprint you heard.",
+        "Accept a new key of a peer, in place of the known one.\n\n"
+        "Do this only after the peer has told you the fingerprint in another way, on the\n"
+        "phone or face to face. An attacker between you, or the server, can show you\n"
+        "another key, but not one with the fingerprint that you heard.",
         examples="  aldis keys trust bob --fingerprint k3ul-7q2a-...-x4wd\n"
         "      after `aldis chat` has refused bob's new key\n"
         "  aldis keys trust bob --public-key vPpqJmXlPXsY...s2g=\n"
@@ -226,7 +225,7 @@ def _trust(words: Sequence[str]) -> int:
     parser.add_help_option()
     arguments = parser.parse_args(words, Arguments())
     if arguments.fingerprint is None and arguments.public_key is None:
-        parser.error("say which key: --fingerprint TEXT, or --public-key KEY")
+        parser.error("give --fingerprint TEXT or --public-key KEY")
     home = Home(arguments.data)
     home.require_disk()
     host, name = arguments.server.server, str(arguments.name)
@@ -242,7 +241,7 @@ def _trust(words: Sequence[str]) -> int:
 
 
 def _meant(arguments: Arguments, name: str, host: str, refused: bytes | None) -> bytes:
-    """The key that the arguments of `trust` mean; raises `IdentityError` when there is none, or another one."""
+    """The key for `trust`. Raises `IdentityError` when there is no such key, or when it differs from the arguments."""
     if arguments.public_key is not None:
         try:
             key = from_base64(arguments.public_key, PUBLIC_KEY_BYTES)

@@ -1,7 +1,7 @@
-"""The log of a command that people look at: on standard error, one line each, and mostly silent.
+"""The log of a command for people: on standard error, one line for each record, and mostly silent.
 
-Rules: without `--verbose` only errors of Aldis itself are shown, and tracebacks only to those who asked for them with
-ALDIS_DEBUG=1. Standard output is never written to, whatever a library is used to.
+Rules: without `--verbose` it shows only errors of Aldis itself, and tracebacks only with ALDIS_DEBUG=1. Nothing is
+written to standard output, not even by a library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aldis.cli.text import safe_line
 
 
 class _Lines(logging.Handler):
-    """Writes each record as a diagnostic; to whatever standard error is at that moment, as an editor may replace it."""
+    """Writes each record as a diagnostic, to the current standard error, which an editor may replace."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _Lines(logging.Handler):
 
 
 def _as_arguments(logger: object, method: str, event: EventDict) -> tuple[tuple[str], dict[str, object]]:
-    """What a structured event is to the standard library: `event key=value ...`."""
+    """A structured event for the standard library: `event key=value ...`."""
     exc_info = event.pop("exc_info", None)
     text = " ".join([str(event.pop("event", "")), *(f"{key}={value}" for key, value in event.items())])
     return (text.replace("%", "%%"),), {"exc_info": exc_info}
@@ -44,7 +44,7 @@ def log_to_stderr(*, verbose: bool) -> None:
     root = logging.getLogger()
     root.handlers = [_Lines()]
     root.setLevel(logging.WARNING if verbose else logging.CRITICAL)
-    # What asyncio and others find worth an error, such as a failed handshake, is told as an exception too.
+    # Errors of asyncio and other libraries, such as a failed handshake, also come as exceptions.
     logging.getLogger("aldis").setLevel(logging.DEBUG if verbose else logging.ERROR)
     logging.captureWarnings(True)
     structlog.configure(

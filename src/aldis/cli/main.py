@@ -1,9 +1,8 @@
-"""The entry point of the `aldis` command: finds the command, runs it, and turns whatever comes out into an exit code.
+"""The entry point of the `aldis` command: it finds the command, runs it, and turns any outcome into an exit code.
 
-Rules: nobody ever sees a traceback, unless they ask for one with ALDIS_DEBUG=1. A command's module is imported when it
-is run, and imports what is slow only where it needs it, so that `--help` and `aldis keys` answer at once (a test holds
-them to it). This module imports nothing of Aldis before `main` runs, so that Ctrl-C in the first tenth of a second is
-met here too.
+Rules: no user sees a traceback without ALDIS_DEBUG=1. A command's module is imported when it runs, and imports slow
+modules only where it needs them, so that `--help` and `aldis keys` answer at once (a test checks that). This module
+imports nothing of Aldis before `main` runs, so that Ctrl-C in the first tenth of a second is handled here too.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import Final
 
-# name: (module, what `aldis --help` says)
+# name: (module, text for `aldis --help`)
 _COMMANDS: Final = {
     "serve": ("aldis.cli.serve", "Run a signaling server."),
-    "chat": ("aldis.cli.chat", "Talk to somebody: typed at a terminal, or through pipes."),
+    "chat": ("aldis.cli.chat", "Talk to a peer, at a terminal or through pipes."),
     "keys": ("aldis.cli.keys", "Make, show and compare identity keys; accept a peer's new one."),
-    "doctor": ("aldis.cli.doctor", "Say what works between here and a server, and what to do if not."),
+    "doctor": ("aldis.cli.doctor", "Check the way to a server, and say what to do about problems."),
 }
 
-# What a write to a file or a terminal can fail with, and a socket does not (write(2)).
+# Errors of a write to a file or a terminal that a socket does not have (write(2)).
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _HELP: Final = f"""\
@@ -33,9 +32,9 @@ Usage: aldis COMMAND [options]
 
 Two programs, anywhere, find each other by name and talk directly and privately.
 
-A server introduces the two; what they then say goes over a WebRTC data channel
-from one to the other, encrypted end to end. The server cannot read it, and it
-cannot pass itself off as either of them.
+A server introduces the two. What they then say goes directly from one to the
+other, over a WebRTC data channel, encrypted end to end. The server cannot read
+it, and cannot pretend to be one of them.
 
 Commands
 {chr(10).join(f"  {name:<9} {text}" for name, (_, text) in _COMMANDS.items())}
@@ -57,19 +56,19 @@ def main() -> None:
         _fill_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
+                stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
         if isinstance(sys.stdin, TextIOWrapper) and lookup(sys.stdin.encoding).name == "ascii":
-            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # the terminal mostly knows better
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # the terminal usually knows better
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        # Python would complain once more when it flushes at exit; there is nobody left to read it.
+        # Python would complain again when it flushes at exit, but nothing reads the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
     except _OutputFailed as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        with suppress(OSError):  # standard error is on the same disk
+        with suppress(OSError):  # standard error may be on the same disk
             print(f"aldis: cannot write the output: {error}", file=sys.stderr)
         code = 1
     finally:
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def _let_go_of_full_stderr() -> None:
-    """Forget what standard error does not take: else Python tries again at exit, and turns the exit code into 120."""
+    """Drop what standard error does not take. Otherwise Python tries again at exit, with the exit code 120."""
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
@@ -87,9 +86,9 @@ def _let_go_of_full_stderr() -> None:
 
 
 def _fill_closed_streams() -> None:
-    """Put the null device where standard input, output or error were closed by the program that started us.
+    """Open the null device for each of standard input, output and error that the parent process has closed.
 
-    Else the next file or socket that is opened gets the number of the closed stream: a library that prints to standard
+    Otherwise the next opened file or socket gets the number of the closed stream, and a library that prints to standard
     error would write into the database.
     """
     for number in range(3):
@@ -104,7 +103,7 @@ def _fill_closed_streams() -> None:
 
 
 class _OutputFailed(Exception):
-    """Standard output takes no more: its disk is full, or gone."""
+    """Standard output cannot be written: its disk is full, or it is gone."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -125,14 +124,14 @@ def run(arguments: Sequence[str]) -> int:
         return report(error)
     except BrokenPipeError:
         raise
-    except Exception as error:  # the last place that can tell a person; nothing goes on after it
+    except Exception as error:  # the last place that can report it; nothing goes on after it
         if isinstance(error, OSError) and error.errno in _FULL:
             raise _OutputFailed(error.strerror) from None
         if debug:
             raise
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             complain("too many open files; raise the limit of this process: `ulimit -n 1024`, or more")
-            sys.unraisablehook = lambda _: None  # an event loop that was half made complains when it is let go of
+            sys.unraisablehook = lambda _: None  # a half-made event loop complains when it is freed
             return 1
         complain(
             f"this is a fault in Aldis: {type(error).__name__}: {safe_line(str(error))}\n"

@@ -1,7 +1,7 @@
 """Options that several commands share, and the readers of their values.
 
-Rules: a value that cannot be used is told with the option's name, before anything has been done; so every reader
-raises `ArgumentTypeError`.
+Rules: an error names the option and comes before the command has done anything. So every reader raises
+`ArgumentTypeError`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def add_data(parser: Parser) -> None:
 def add_key(parser: Parser) -> None:
     """Declare `--key`, in the attribute `key`: a path or None."""
     parser.options.add_argument(
-        "--key", metavar="FILE", type=key_file, help="Use this key file, instead of the one kept for the name."
+        "--key", metavar="FILE", type=key_file, help="Use this key file, and not the one kept for the name."
     )
 
 
@@ -59,8 +59,8 @@ def add_ca_file(parser: Parser) -> None:
         metavar="FILE",
         type=authorities,
         default=os.environ.get("ALDIS_CA_FILE") or None,
-        help="Trust the certificate authorities in this PEM file [$ALDIS_CA_FILE]: for wss:// with a certificate of "
-        "your own.",
+        help="Trust the certificate authorities in this PEM file [$ALDIS_CA_FILE], for wss:// with your own "
+        "certificate.",
     )
 
 
@@ -87,14 +87,14 @@ def authorities(text: str) -> Path:
 
 
 def key_file(text: str) -> Path:
-    """The path of a key file, which need not be there; for `type=`."""
+    """The path of a key file, which need not exist; for `type=`."""
     if not text:
-        raise ArgumentTypeError("an empty text is no file")
+        raise ArgumentTypeError("an empty text is not a file")
     return Path(text)
 
 
 def utf8(text: str) -> str:
-    """What was typed, also where the locale has no such letters; for `type=`."""
+    """The typed text, also if the locale has no such letters; for `type=`."""
     try:
         return decoded(text)
     except ValueError as error:
@@ -134,7 +134,7 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= LONGEST_SECONDS:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
 

@@ -1,7 +1,7 @@
-"""The argument parser of all commands: the standard library's, with help that is laid out to be read.
+"""The argument parser of all commands: the standard library's, with readable help.
 
-Rules: help fits 80 columns, begins with what the command does, and ends with examples and exit codes; a wrong argument
-gets one line on stderr and where to read on. argparse and nothing on top of it, because a command line is started
+Rules: help fits into 80 columns, starts with what the command does, and ends with examples and exit codes. A wrong
+argument gives one line on stderr and a pointer to the help. It uses plain argparse, because a command line is started
 often and should answer at once.
 """
 
@@ -28,7 +28,7 @@ _HEADING = re.compile(r"^(?:Usage:|[A-Z][^\n]*(?=\n  ))", re.MULTILINE)
 
 
 class Parser(argparse.ArgumentParser):
-    """One command. `examples` are lines as they would be typed, `codes` the exit codes that it can end with."""
+    """One command. `examples` are lines as a person types them, `codes` are its possible exit codes."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class Parser(argparse.ArgumentParser):
             description=text.strip("\n"),
             epilog="\n\n".join(f"{title}\n{body}" for title, body in sections),
             formatter_class=_Layout,
-            allow_abbrev=False,  # an abbreviation that works today would be ambiguous tomorrow
+            allow_abbrev=False,  # an abbreviation that works today could be ambiguous tomorrow
             add_help=False,
         )
-        self.color = False  # Python 3.14 colours in its own way
+        self.color = False  # Python 3.14 adds colours of its own
         self._arguments = self.add_argument_group("Arguments")
         self._options = self.add_argument_group("Options")
 
@@ -62,20 +62,20 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def options(self) -> argparse._ArgumentGroup:
-        """Where options are declared, in the order in which help shows them."""
+        """The group of options; help shows them in this order."""
         return self._options
 
     def add_help_option(self) -> None:
-        """Declare `--help`: last, since whoever reads it knows it."""
+        """Declare `--help`. Last, because readers of the help know it already."""
         self._options.add_argument("-h", "--help", action="help", help="Show this text.")
 
     def error(self, message: str) -> NoReturn:
-        """One line, where to read on, exit code 2."""
+        """Print one line and a pointer to the help; exit with code 2."""
         complain(f"{message.removeprefix('argument ')}\n  `{self.prog} --help` explains.")
         sys.exit(ExitCode.USAGE)
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
-        """Print the help on stdout, with bold headings where they can be shown; or plain into `file`."""
+        """Print the help on stdout, with bold headings if possible; or plain into `file`."""
         if file is None:
             print_help(self.format_help())
         else:
@@ -87,7 +87,7 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=_HELP_COLUMN, width=min(_WIDTH, shutil.get_terminal_size().columns))
 
     def add_usage(self, usage: str | None, actions: object, groups: object, prefix: str | None = None) -> None:
-        super().add_usage(usage, (), (), prefix="Usage: ")  # always written by hand, so of no interest: the actions
+        super().add_usage(usage, (), (), prefix="Usage: ")  # usage is always written by hand, so it needs no actions
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         # `-s, --server URL`, and not `-s URL, --server URL`
@@ -105,7 +105,7 @@ def print_help(text: str, file: IO[str] | None = None) -> None:
     """Print help, with bold headings on a terminal that can show them."""
     stream = file or sys.stdout
     if file is sys.stderr:
-        with suppress(OSError):  # it is full: there is nowhere else to say it
+        with suppress(OSError):  # it is full, and there is no other place to say so
             _print_help(text, stream)
     else:
         _print_help(text, stream)
@@ -118,7 +118,7 @@ def _print_help(text: str, stream: IO[str]) -> None:
 
 
 def unknown_command(command: str, word: str, known: Iterable[str]) -> ExitCode:
-    """Say that `word` is no command of `command`, and which one may have been meant."""
+    """Report that `word` is no command of `command`, and suggest a similar one."""
     close = difflib.get_close_matches(word, list(known), n=1)
     guess = f" Did you mean `{command} {close[0]}`?" if close else ""
     complain(f"there is no command `{command} {word}`.{guess}\n  `{command} --help` lists them.")

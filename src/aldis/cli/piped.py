@@ -1,7 +1,8 @@
-"""`aldis chat` in a pipeline: each line in is a message out, each message that arrives is a line out.
+"""`aldis chat` in a pipeline: it sends each input line as a message, and prints each arriving message as a line.
 
-Rules: standard output carries messages and nothing else, each written at once, as `NAME: text` or as JSON. Input is
-read no faster than the peer confirms it. Who ends first, and with which exit code, is docs/cli.md, "In a pipeline".
+Rules: standard output has messages and nothing else, each written at once, as `NAME: text` or as JSON. Input is read
+only as fast as the peer confirms messages. docs/cli.md, "In a pipeline", says which side ends first, and with which
+exit code.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from aldis.cli.text import as_json, as_text, safe_line
 from aldis.store.messages.delivery import Delivery
 from aldis.store.state import Message
 
-# Messages under way: enough for a long fat path, and little enough to hold in memory while the peer is away.
+# Messages under way: enough for a long, fast path, and few enough to keep in memory while the peer is away.
 _WINDOW_MESSAGES: Final = 1000
 _WINDOW_SIZE: Final = 4 * 1024 * 1024  # characters
-_FLUSH: Final = 2.0  # seconds for writing out what has arrived, once we were told to stop
+_FLUSH: Final = 2.0  # seconds for writing what has arrived, after a signal
 
 
 class Pipeline:
-    """The conversation between standard input and output and the peer."""
+    """The conversation of standard input and output with the peer."""
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
@@ -34,7 +35,7 @@ class Pipeline:
         self._writer = LineWriter(sys.stdout.fileno()) if sys.stdout else None
 
     async def run(self) -> ExitCode:
-        """Talk until the input has ended and is delivered, and the peer has left if that is to be waited for."""
+        """Run until the input has ended and is delivered, and, with --listen, until the peer has left."""
         printing = asyncio.create_task(self._print_messages())
         try:
             code = await alongside(
@@ -50,7 +51,7 @@ class Pipeline:
         return code
 
     async def _leave(self, printing: asyncio.Task[None], limit: float | None) -> None:
-        """Say goodbye, and write out what the peer has been told we have."""
+        """Say goodbye, and write all messages that were confirmed to the peer."""
         self._talk.close()
         await self._talk.store.disconnect()
         done, _ = await asyncio.wait([printing], timeout=limit)
@@ -61,7 +62,7 @@ class Pipeline:
             printing.result()
 
     async def _watch(self, printing: asyncio.Task[None]) -> None:
-        """Raise what goes wrong with the output."""
+        """Raise the errors of the output."""
         await asyncio.wait([printing])
         printing.result()
 
@@ -92,13 +93,13 @@ class Pipeline:
 
     async def _send_lines(self) -> None:
         if sys.stdin is None:
-            return  # closed by who started us
+            return  # the parent process has closed it
         lines = LineReader(sys.stdin.fileno())
         under_way: deque[tuple[Delivery, int]] = deque()
         size = 0
         async for line in lines:
             if lines.replaced:
-                complain("the input is not UTF-8 throughout; what is not was replaced")
+                complain("the input had bytes that are not UTF-8; they were replaced")
                 lines.replaced = False
             while under_way and (len(under_way) >= _WINDOW_MESSAGES or size + len(line) > _WINDOW_SIZE):
                 delivery, taken = under_way.popleft()

@@ -1,10 +1,10 @@
-"""Standard input and output as pipes, without the event loop ever waiting for them.
+"""Standard input and output as pipes, without blocking the event loop.
 
-Each is served by a thread of its own, because a pipe may be slow for hours, a file cannot be waited for by an event
-loop, and the heartbeat of a data channel must go on meanwhile. The threads are daemons that touch the file descriptor
-only: one that is stuck in `read` for ever does not keep the process from ending.
+A pipe may be slow for hours, an event loop cannot wait for a file, and the heartbeat of a data channel must go on
+meanwhile. So each of the two has its own thread. The threads are daemons and touch only the file descriptor: a thread
+that hangs in `read` does not keep the process from ending.
 
-Rules: input is held back when nobody takes it; output is written line by line, at once.
+Rules: input is held back while nothing takes it. Output is written line by line, at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from aldis.errors import MessageTooLarge
 from aldis.protocol.channel import MAX_MESSAGE
 
 _READ: Final = 64 * 1024  # the size of a pipe's buffer on Linux (pipe(7))
-_AHEAD: Final = 2  # reads that may wait to be taken
+_AHEAD: Final = 2  # reads that may wait
 
 
 class LineReader:
-    """The lines of a file descriptor, as an async iterator of text without line ends. The last needs none.
+    """The lines of a file descriptor, as an async iterator of text without line ends. The last line needs no line end.
 
-    Bytes that are not UTF-8 become U+FFFD; `replaced` says whether that has happened. Raises `MessageTooLarge` for a
-    line that could not be sent in one message.
+    Bytes that are not UTF-8 become U+FFFD; then `replaced` is true. Raises `MessageTooLarge` for a line that is too
+    long for one message.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -81,7 +81,7 @@ class LineReader:
             self.replaced = True
             return line.decode(errors="replace")
 
-    # --- in the thread ----------------------------------------------------------------------------------------------
+    # --- on the thread ----------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         data = b"-"
@@ -91,17 +91,17 @@ class LineReader:
             try:
                 self._loop.call_soon_threadsafe(self._take, data)
             except RuntimeError:
-                return  # the loop is closed: nobody wants any more
+                return  # the loop is closed, so nothing takes the lines
 
     def _read_some(self) -> bytes:
         try:
             while True:
                 with suppress(BlockingIOError):
                     return os.read(self._descriptor, _READ)
-                # Somebody who shares the terminal or pipe has made it non-blocking.
+                # Another process with the same terminal or pipe has made it non-blocking.
                 select.select([self._descriptor], [], [])
         except OSError:
-            return b""  # hung up, which is an end too
+            return b""  # a hang-up is an end too
 
     def _take(self, data: bytes) -> None:
         self._reads.append(data)
@@ -118,12 +118,12 @@ class LineWriter:
         threading.Thread(target=self._work, name="aldis-stdout", daemon=True).start()
 
     async def write(self, line: str) -> None:
-        """Write `line` and a line end; returns when it is written. Raises `OSError`, mostly `BrokenPipeError`."""
+        """Write `line` and a line end; returns when they are written. Raises `OSError`, usually `BrokenPipeError`."""
         done: asyncio.Future[None] = self._loop.create_future()
         self._jobs.put(((line + "\n").encode(), done))
         await done
 
-    # --- in the thread ----------------------------------------------------------------------------------------------
+    # --- on the thread ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while True:
@@ -136,7 +136,7 @@ class LineWriter:
             try:
                 self._loop.call_soon_threadsafe(_finish, done, error)
             except RuntimeError:
-                return  # the loop is closed: nobody waits for it
+                return  # the loop is closed, so nothing waits
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)

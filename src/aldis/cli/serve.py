@@ -1,4 +1,4 @@
-"""`aldis serve`: the settings as flags, and what a person is told when the server listens."""
+"""`aldis serve`: the settings as options, and the text for people when the server listens."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ if TYPE_CHECKING:
     from aldis.server.app import SignalingServer
 
 _TEXT: Final = """\
-Run a signaling server: it knows names and their keys, tells who is online, and
-introduces two programs to each other. What they say then does not pass through
-it. It stops on Ctrl-C or SIGTERM, telling its clients to come back.
+Run a signaling server. It keeps names and their keys, reports which users are
+online, and introduces two programs to each other. What they then say does not
+pass through it. On Ctrl-C or SIGTERM it tells its clients when to come back,
+and stops.
 
-Every setting can also be given as an environment variable (ALDIS_PORT=8080) or
-in a TOML file (port = 8080) named by --config. An option wins over a variable,
-and that over the file."""
+Each setting can also be an environment variable (ALDIS_PORT=8080) or a line in
+a TOML file (port = 8080; --config names the file). An option wins over a
+variable, and a variable over the file."""
 
 _EXAMPLES: Final = """\
   aldis serve
-      for this machine alone: a page at http://localhost:8080/, and ws://
+      for this machine only: a page at http://localhost:8080/, and ws://
   aldis serve --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem
-      for all the world; or put a proxy with TLS before it
+      for everyone; or put a proxy with TLS in front of it
   aldis serve --data :memory: --port 0 --admin-port none
       for a test: keeps nothing, takes a free port
   aldis serve --config /etc/aldis.toml --log-format json"""
 
 _SWITCH: Final = ""
-# How help shows the settings: the heading, and for each what stands for its value.
+# The settings in the help: the heading, and the name of each value.
 _LAYOUT: Final[dict[str, dict[str, str]]] = {
     "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR", "web": _SWITCH},
-    "TLS, and who may connect": {
+    "TLS and admission": {
         "tls_cert": "FILE",
         "tls_key": "FILE",
         "names": "HOST,...",
@@ -65,7 +66,7 @@ _ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not liste
 
 
 class Arguments(argparse.Namespace):
-    """What `aldis serve` takes beside the settings."""
+    """The arguments of `aldis serve` other than the settings."""
 
     config: Path | None
 
@@ -79,9 +80,9 @@ def run(words: Sequence[str]) -> int:
     flags = {name: getattr(arguments, name) for name in names}
     config = load_config(flags, os.environ, arguments.config)
 
-    from aldis.server.app import run as serve  # takes a while, and --help needs none of it
+    from aldis.server.app import run as serve  # slow to import, and --help does not need it
 
-    # Who reads a log in JSON is a machine.
+    # A log in JSON is for machines.
     return serve(config, _welcome if config.log_format == "console" else None)
 
 
@@ -107,7 +108,7 @@ def _declare(parser: Parser) -> list[str]:
 
 
 def _help(name: str) -> str:
-    """What a setting is for, and what it is when nobody sets it."""
+    """The purpose of a setting, and its default."""
     text = help_of(name).replace("%", "%%")  # argparse formats it
     default = _DEFAULTS.get(name) or ServerConfig.__dataclass_fields__[name].default
     if default in (None, "", ()):
@@ -117,7 +118,7 @@ def _help(name: str) -> str:
 
 
 def _welcome(server: SignalingServer) -> None:
-    """Say where the server listens and what to do next, in addresses and commands that work as they are."""
+    """Print where the server listens and what to do next, with addresses and commands that work as they are."""
     url = _dialled(server)
     where = [] if url == DEFAULT_SERVER else ["--server", url]
     lines = [
@@ -134,17 +135,17 @@ def _welcome(server: SignalingServer) -> None:
 
 
 def _dialled(server: SignalingServer) -> str:
-    """What clients dial: with names in the settings only the first of these can be right."""
+    """The address that clients dial. With names in the settings, only the first name can be right."""
     config = server.config
     if not config.names:
         return server.url
-    # Without TLS here, another port than ours is that of a proxy, which has it.
+    # Without TLS here, a port that differs from ours is the port of a proxy with TLS.
     plain = config.tls_cert is None and config.names[0].endswith(f":{server.port}")
     return f"{'ws' if plain else 'wss'}://{config.names[0]}{config.base_path and config.base_path + '/'}"
 
 
 def _for_browsers(server: SignalingServer) -> list[str]:
-    """Where the page is, and who will not get it to work."""
+    """Where the page is, and where it will not work."""
     page = server.page_url
     if page is None:
         return []
@@ -154,13 +155,13 @@ def _for_browsers(server: SignalingServer) -> list[str]:
     if config.tls_cert is not None or is_this_machine(config.host):
         return [f"Open {page} in a browser.\n"]
     # W3C Secure Contexts, section 3.1: a page over plain HTTP from another machine has no WebCrypto and no camera.
-    only = "Browsers give keys and cameras to https:// and localhost pages only: for others, --tls-cert and --tls-key."
+    only = "Browsers allow keys and cameras only on https:// and localhost: elsewhere, use --tls-cert, --tls-key."
     where = f"Open {page} in a browser" if config.host in _ANY_ADDRESS else f"The page is at {page}"
     return [f"{where}.", f"{only}\n"]
 
 
 def _from_elsewhere(server: SignalingServer) -> list[str]:
-    """The address for other machines, when the server listens for them on all of its own."""
+    """The address for other machines, when the server listens on all addresses."""
     config = server.config
     if config.names:
         return [f"It is dialled as {_dialled(server)}, on this machine too."]
@@ -172,8 +173,8 @@ def _from_elsewhere(server: SignalingServer) -> list[str]:
 
 
 def _own_address() -> str | None:
-    """The address of this machine in its network; None when it is in none."""
-    # A UDP socket that is only connected sends nothing; TEST-NET-2 (RFC 5737) is in no network of ours.
+    """The address of this machine in its network; None without a network."""
+    # Connecting a UDP socket sends nothing. TEST-NET-2 (RFC 5737) is in no network of ours.
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("198.51.100.1", 9))
         return str(probe.getsockname()[0])

@@ -1,7 +1,7 @@
-"""A conversation with one peer as both forms of `aldis chat` need it: meet, keep an eye on things, tell, leave.
+"""A conversation with one peer, for both forms of `aldis chat`: connect, watch the state, report, leave.
 
-Rules: what happens is told in words through `tell`, each thing once; what ends the conversation is raised. It knows
-neither a terminal nor pipes.
+Rules: it reports each event once, in words, through `tell`; it raises what ends the conversation. It knows neither
+terminals nor pipes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from aldis.store.store import NetworkStore
 
 _T = TypeVar("_T")
 
-_ATTEMPT: Final = 30.0  # seconds for one attempt to connect: ICE has found a way by then, or finds none
-_PAUSE: Final = 2.0  # seconds between two of them
+_ATTEMPT: Final = 30.0  # seconds for one attempt: by then ICE has found a path, or finds none
+_PAUSE: Final = 2.0  # seconds between two attempts
 _NO_FILES: Final = "aldis chat takes no files yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `aldis chat` was asked to do. `timeout` in seconds, None for no limit. `first_contact`: no key of the peer's
-    is known yet."""
+    """The arguments of `aldis chat`. `timeout` is in seconds, None for no limit. `first_contact`: no key of the peer is
+    known yet."""
 
     me: str
     peer: str
@@ -51,17 +51,17 @@ class Plan:
 
 
 class Talk:
-    """One peer of one store, which is registered already."""
+    """A conversation with one peer of a registered store."""
 
     def __init__(self, store: NetworkStore, plan: Plan, tell: Callable[[str], None], *, chatty: bool) -> None:
-        """`chatty`: also tell what is as it should be."""
+        """`chatty`: also report what works."""
         self.store = store
         self.plan = plan
         self.view = PeerView(plan.peer)
         self.state = StoreState()
         self.met = False  # there was a connection
-        self.left = False  # and the peer has ended it since
-        self.problem: PeerError = PeerOffline(plan.peer)  # why there was none yet
+        self.left = False  # the peer has ended the connection
+        self.problem: PeerError = PeerOffline(plan.peer)  # why there was no connection yet
         self._tell = tell
         self._name = safe_line(plan.peer)
         self._chatty = chatty
@@ -73,7 +73,7 @@ class Talk:
         self._stop_declining = store.on_file(self._decline)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching the store."""
         self._unsubscribe()
         self._stop_declining()
 
@@ -82,7 +82,7 @@ class Talk:
         if transfer.user_id == self.plan.peer:
             self._tell(f"{self._name} would have sent the file {safe_line(transfer.name)}; {_NO_FILES}")
 
-    # --- what happens -------------------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------------------
 
     def _note(self, state: StoreState) -> None:
         old, self.state = self.state, state
@@ -117,7 +117,7 @@ class Talk:
                 self._waiting_told = True
                 self._tell_trouble(f"the connection to {self._name} is interrupted")
             case PeerState.FAILED if view.error is not None and not isinstance(view.error, PeerKeyChanged):
-                # Without waiting the first failure is the end, and told as such.
+                # Without waiting, the first failure ends the conversation, and is reported there.
                 if self.met or self.plan.wait:
                     self._waiting_told = True
                     self._tell_trouble(f"{safe_line(str(view.error))}; trying again")
@@ -125,8 +125,8 @@ class Talk:
                 pass
 
     def _is_goodbye(self, old: PeerState, view: PeerView) -> bool:
-        """Whether the peer has ended the connection, and not the store, which lets go of a dead one when the peer has
-        come back online."""
+        """Whether the peer has ended the connection. (The store itself drops a dead connection when the peer comes back
+        online.)"""
         return old is PeerState.CONNECTED or (old is PeerState.DISCONNECTED and view.online is not True)
 
     def _tell_trouble(self, text: str) -> None:
@@ -135,7 +135,7 @@ class Talk:
             self._tell(text)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds. Raises what ends every conversation: the server has shown us the door."""
+        """Wait until the condition holds. Raises when the server has closed the session for good."""
         while not condition():
             if self.state.signaling is SignalingState.DISCONNECTED and self.state.signaling_error is not None:
                 raise self.state.signaling_error
@@ -146,12 +146,12 @@ class Talk:
         """Never returns; raises when the server has ended the session for good."""
         await self.until(lambda: False)
 
-    # --- meeting ------------------------------------------------------------------------------------------------------
+    # --- connecting ---------------------------------------------------------------------------------------------------
 
     async def meet(self, limit: float | None) -> None:
-        """Return when the peer is connected; waits for them to come online if that is the plan.
+        """Return when the peer is connected. Waits for the peer to come online if the plan says so.
 
-        Raises `PeerError`: after `limit` seconds (None: never), or at once when there is no waiting.
+        Raises `PeerError` after `limit` seconds (None: never), or at once without waiting.
         """
         self._limit = limit
         try:
@@ -193,7 +193,7 @@ class Talk:
         self._tell(f"{why}; waiting" + ("" if self._limit is None else f" for up to {self._limit:g} s"))
 
     async def until_left(self) -> None:
-        """Return when the peer, once met, has said goodbye. Raises `PeerConnectionFailed` when they vanish."""
+        """Return when the peer has said goodbye. Raises `PeerConnectionFailed` when the peer vanishes."""
         away = (PeerState.FAILED, PeerState.DISCONNECTED, PeerState.CLOSED)
         await self.until(
             lambda: self.left or (self.met and self.view.state in away and self.view.online is False),
@@ -204,7 +204,7 @@ class Talk:
     # --- leaving ------------------------------------------------------------------------------------------------------
 
     async def delivered(self) -> bool:
-        """Wait until the peer has confirmed every message, within the plan's time-out; say whether they have.
+        """Wait until the peer has confirmed every message, within the plan's time-out; return whether it has.
 
         Raises `PeerKeyChanged` and `DeliveryFailed`.
         """
@@ -215,7 +215,7 @@ class Talk:
         return True
 
     async def confirmed(self, delivery: Awaitable[None]) -> None:
-        """Wait for a delivery. Raises `DeliveryFailed`, or the reason where that is one that a person must act on."""
+        """Wait for a delivery. Raises `DeliveryFailed`, or its cause if a person has to act on that."""
         try:
             await delivery
         except DeliveryFailed:
@@ -225,9 +225,9 @@ class Talk:
 
 
 async def alongside(main: Coroutine[object, object, _T], *others: Coroutine[object, object, object]) -> _T:
-    """Run `main` and return its result; `others` run meanwhile, and are cancelled after it.
+    """Run `main` and return its result. Meanwhile run `others`, and cancel them after it.
 
-    When one of them raises, `main` is cancelled and that is raised instead; one that merely returns is no event.
+    When one of the others raises, cancel `main` and raise that instead. When one returns, nothing happens.
     """
     task = asyncio.ensure_future(main)
     beside = [asyncio.ensure_future(other) for other in others]

@@ -1,9 +1,9 @@
-"""How text that others wrote is shown: nothing in it may steer the terminal, or look like a line that it is not.
+"""Shows text of others safely: nothing in it may control the terminal, or look like another line.
 
-Rules: what comes from a peer or a server goes through `safe_line` or `safe_block` before it is printed anywhere, be it
-a terminal or a pipe, since what is piped today is looked at in a terminal tomorrow. What would act instead of being
-seen is written as an escape, `\\n` or `\\x1b`. A backslash stays as it is, so that ordinary text is not changed; who
-needs every message exactly takes the JSON form.
+Rules: text from a peer or a server goes through `safe_line` or `safe_block` before it is printed, to a terminal or to a
+pipe, because piped text may be shown in a terminal later. Characters that act and are not seen are written as escapes,
+such as `\\n` or `\\x1b`. A backslash stays as it is, so that ordinary text does not change. For the exact messages, use
+the JSON form.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final, TypeAlias
 
 from aldis.protocol.codec import to_base64
 
-Content: TypeAlias = object  # str, bytes, or what JSON can hold
+Content: TypeAlias = object  # str, bytes, or a JSON value
 
-# C0 without tab, DEL, C1; line and paragraph separator, which some programs take for line ends; the embeddings,
-# overrides and isolates of bidirectional text, which can show a line in another order than it has (CVE-2021-42574);
-# lone surrogates, which no encoding can write.
+# C0 without tab, DEL, C1. Line and paragraph separators, which some programs take for line ends. The embeddings,
+# overrides and isolates of bidirectional text, which can show a line in another order than it has (CVE-2021-42574).
+# Lone surrogates, which no encoding can write.
 _ACTING = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r"}
-# A terminal is for reading: more than some pages of one message would push everything else away.
+# A longer message would push everything else off the terminal.
 MAX_SHOWN: Final = 4000  # characters
 _SHOWN_BYTES: Final = 16
 
@@ -33,15 +33,15 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def safe_line(text: str) -> str:
-    """`text` as one line in which nothing acts: line ends and control characters are written as escapes."""
+    """`text` as one line in which nothing acts: line ends and control characters become escapes."""
     return _ACTING.sub(_escape, text)
 
 
 def safe_block(text: str) -> str:
-    """`text` with its line ends kept, as lines in which nothing acts, for a reader at a terminal.
+    """`text` as several lines in which nothing acts, for a reader at a terminal. Keeps the line ends.
 
-    Whoever prints it indents the further lines, so that none looks like a new message. Tabs become blanks, as their
-    width depends on where they stand. Text beyond `MAX_SHOWN` characters is cut, and the cut is told.
+    The caller indents all lines after the first, so that none looks like a new message. Tabs become blanks, because
+    their width depends on their column. Text beyond `MAX_SHOWN` characters is cut, and a note says so.
     """
     more = len(text) - MAX_SHOWN
     if more > 0:
@@ -53,7 +53,7 @@ def safe_block(text: str) -> str:
 
 
 def as_text(content: Content) -> str:
-    """A message in words: text as it is, a JSON value as compact JSON, bytes as their number and beginning in hex.
+    """A message in words: text as it is, JSON as compact JSON, bytes as their number and their first ones in hex.
 
     The result is not safe to print yet.
     """

@@ -1,7 +1,7 @@
-"""`aldis chat` at a terminal: a line editor, the conversation above it, and how things stand below it.
+"""`aldis chat` at a terminal: a line editor, with the conversation above it and the state below it.
 
-Rules: nothing that arrives may disturb the line being typed, or steer the terminal. The toolbar tells the state, the
-lines above it what has changed.
+Rules: no input may disturb the line that is being typed, or control the terminal. The toolbar shows the state, and the
+lines above it show changes.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _STYLE: Final = Style.from_dict(
         "notice": "fg:ansigray italic",
     }
 )
-_REFRESH: Final = 1.0  # seconds; the round-trip time changes without an event that would be worth one
+_REFRESH: Final = 1.0  # seconds; the round-trip time changes without an event
 _LONGEST_NAME: Final = 24  # columns
-_NARROWEST: Final = 20  # columns; below it a message would be a tower of letters
+_NARROWEST: Final = 20  # columns; in less than this a message would have a letter in each row
 
 
 def shorten(name: str, columns: int = _LONGEST_NAME) -> str:
-    """A name in at most so many columns of a terminal."""
+    """Cut a name to this many columns of a terminal."""
     name = safe_line(name)
     if get_cwidth(name) <= columns:
         return name
@@ -55,15 +55,15 @@ def shorten(name: str, columns: int = _LONGEST_NAME) -> str:
 
 
 def notice(text: str) -> None:
-    """Say something that neither of the two has said."""
+    """Print a text that neither of the two has written."""
     _print("class:notice", "", f"  {text}", indent=2)
 
 
 def _print(style: str, label: str, text: str, *, indent: int) -> None:
-    """Print `text` behind `label`, which has the style; without a label the text has it.
+    """Print `text` after `label`, which has the style; without a label the text has it.
 
-    Folded here and not by the terminal, which would begin the next row at the margin: there a message could be made to
-    look like another one.
+    Fold it here. The terminal would start the next row at the margin, where a message could be made to look like
+    another one.
     """
     width = max(get_app_session().output.get_size().columns - indent, _NARROWEST)
     folded = ("\n" + " " * indent).join(row for line in text.split("\n") for row in fold(line, width))
@@ -71,7 +71,7 @@ def _print(style: str, label: str, text: str, *, indent: int) -> None:
 
 
 def fold(line: str, width: int) -> list[str]:
-    """Break a line into rows of at most `width` columns, at blanks where there are some."""
+    """Break a line into rows of at most `width` columns, at blanks if possible."""
     rows, start, blank, columns = [], 0, 0, 0
     for position, character in enumerate(line):
         size = get_cwidth(character)
@@ -106,7 +106,7 @@ class Screen:
         )
 
     async def run(self) -> ExitCode:
-        """Talk until the person leaves."""
+        """Run the conversation until the person leaves."""
         with patch_stdout(raw=True):
             if not self._talk.plan.wait:
                 await self._talk.meet(None)
@@ -120,14 +120,14 @@ class Screen:
                 self._talk.close()
 
     async def _type(self) -> ExitCode:
-        # Also between one line and the next the terminal takes keys as they come: none is echoed twice, none is lost.
+        # Keep raw mode between two lines too: then no key is echoed twice, and none is lost.
         with self._keyboard.raw_mode():
             interrupted = await self._lines()
-        # From here on Ctrl-C is a signal again: there is no editor that would read it.
+        # From here on Ctrl-C is a signal again, because no editor reads it.
         return ExitCode.INTERRUPTED if interrupted else await self._leave()
 
     async def _lines(self) -> bool:
-        """Send line after line until Ctrl-D; True when it was Ctrl-C."""
+        """Send line after line until Ctrl-D or Ctrl-C; True when it was Ctrl-C."""
         while True:
             try:
                 line = await self._editor.prompt_async(handle_sigint=False)
@@ -139,10 +139,10 @@ class Screen:
                 await self._send(line)
 
     async def _send(self, line: str) -> None:
-        # prompt_toolkit hands on bytes that are not UTF-8 as surrogates (PEP 383), which no message can hold.
+        # prompt_toolkit returns bytes that are not UTF-8 as surrogates (PEP 383), which a message cannot contain.
         text = line.encode(errors="surrogateescape").decode(errors="replace")
         if text != line:
-            notice("what was typed is not UTF-8 throughout; what is not was replaced")
+            notice("the line had bytes that are not UTF-8; they were replaced")
         try:
             self._talk.store.send(self._talk.plan.peer, text)
         except AldisError as error:
@@ -219,7 +219,7 @@ def _messages(number: int) -> str:
 
 
 def _bindings() -> KeyBindings:
-    """Ctrl-C empties the line first, as in a shell, and leaves when it is empty."""
+    """Ctrl-C first empties the line, as in a shell. On an empty line it leaves."""
     bindings = KeyBindings()
 
     @bindings.add("c-c")
@@ -233,10 +233,10 @@ def _bindings() -> KeyBindings:
 
 
 def _keyboard() -> Input:
-    """The terminal's keys, taken raw all the time.
+    """The terminal's input, always in raw mode.
 
-    To print above the prompt, prompt_toolkit hands the terminal back to its line discipline for a moment. A Ctrl-D that
-    is pressed just then is an end of file which nobody reads, and gone. We only print there, and need nothing of that.
+    To print above the prompt, prompt_toolkit switches the terminal to cooked mode for a moment. If Ctrl-D is pressed
+    just then, the end of file is lost. We only print there, and do not need cooked mode.
     """
     keyboard = create_input()
     keyboard.cooked_mode = nullcontext  # type: ignore[method-assign]

@@ -244,9 +244,9 @@ class ServerConfig:
         "verify", _choice("verify", "open"), "verify: every client proves its key. open: classic clients too, unproven."
     )
     data: str = _setting(
-        "", lambda value: value if value == "" else _data(value), "The directory that keeps whose name is whose."
+        "", lambda value: value if value == "" else _data(value), "The directory for the names and their keys."
     )
-    web: bool = _setting(True, _switch, "Show a page at /, on which people talk to each other in their browsers.")
+    web: bool = _setting(True, _switch, "Show a page at /, on which people can talk in their browsers.")
     names: tuple[str, ...] = _setting(
         (),
         _names,
@@ -256,12 +256,12 @@ class ServerConfig:
     base_path: str = _setting(
         "",
         _base_path,
-        "The path that a proxy passes on before each path, such as /aldis; not needed if it takes it off.",
+        "The path that a proxy leaves before each path, such as /aldis; not needed if the proxy removes it.",
     )
     origins: tuple[str, ...] = _setting(
         (),
         _origins,
-        "The web pages that may connect, by origin; default: all, since keys and not cookies say who somebody is.",
+        "The web pages that may connect, by origin; default: all (safe: keys identify users, not cookies).",
     )
     stun: tuple[str, ...] = _setting(
         (), _ice_urls("stun", "a URL such as stun:stun.example.com:3478"), "STUN servers to tell clients of."
@@ -274,7 +274,7 @@ class ServerConfig:
     turn_secret: str = _setting(
         "",
         _secret,
-        "The secret shared with the TURN servers (coturn: static-auth-secret); on a command line others can read it.",
+        "The secret shared with the TURN servers (coturn: static-auth-secret); other users can read a command line.",
         secret=True,
     )
     # One connection costs about 10 KB here and one file descriptor.
@@ -287,7 +287,7 @@ class ServerConfig:
         64 * 1024, _integer(1024, 512 * 1024, " bytes"), "The largest message that a client may send."
     )
     resume_window: float = _setting(
-        30.0, _seconds(0, 3600), "How long a client that lost its connection stays online, to come back."
+        30.0, _seconds(0, 3600), "How long a client that has lost its connection stays online, so that it can resume."
     )
     ping_interval: float = _setting(20.0, _seconds(1, 3600), "How long a client may be silent before it is pinged.")
     # Docker kills a container 10 s after it has asked it to stop.
@@ -298,7 +298,7 @@ class ServerConfig:
         "console", _choice("console", "json"), "console for people, json for machines."
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "info", _choice("debug", "info", "warning", "error"), "The least severe lines to log."
+        "info", _choice("debug", "info", "warning", "error"), "The lowest level to log."
     )
     # Warnings that `load_config` found.
     warnings: tuple[str, ...] = ()
