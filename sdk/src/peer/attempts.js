@@ -1,7 +1,7 @@
 /**
- * One connection, as far as the negotiation goes, and the commands that go with it: the small steps of `negotiation`.
+ * One connection in the negotiation, and its commands: the small steps of `negotiation`.
  *
- * Rules: nothing here decides whose offer stands or which connection is the one; nothing here knows the time.
+ * Rules: nothing here decides which offer stands or which connection is current, and nothing here knows the time.
  */
 
 /** @import { RefusalCode } from '../protocol/codes.js' */
@@ -9,8 +9,8 @@
 /** @import { Signed } from './trust.js' */
 
 /**
- * What has to be done. `makeOffer`, `makeAnswer`, `applyAnswer`, `sendOffer` and `sendAnswer` are answered by a call with
- * the same `serial`: what was made, or `operationFailed`. What was made comes back as it was told, to be sent.
+ * A command. For `makeOffer`, `makeAnswer`, `applyAnswer`, `sendOffer` and `sendAnswer` a call with the same `serial`
+ * follows: the result, or `operationFailed`. A result comes back as it was given, to be sent.
  * @typedef {{ type: 'createConnection', name: string, openChannel: boolean }
  *   | { type: 'makeOffer', name: string, serial: number, restart: boolean }
  *   | { type: 'makeAnswer' | 'applyAnswer', name: string, serial: number, sdp: string }
@@ -22,23 +22,23 @@
  */
 
 /**
- * One connection, as far as the negotiation goes. `phase`: the engine is making our offer; it is on its way, or its
- * answer; the engine is making our answer; both descriptions are with the engine, or on their way into it.
+ * One connection, as the negotiation sees it. `phase`: the engine is making our offer; the offer was sent; the engine
+ * is making our answer; the engine has both descriptions, or is taking them.
  * @typedef {object} Attempt
  * @property {string} name
- * @property {Phase} phase `new` while all that is known are candidates
- * @property {number} deadline when to give up: the attempt, or a path that is lost
- * @property {number} offerDeadline of an offer on an attempt that is open
+ * @property {Phase} phase `new` while only candidates have come
+ * @property {number} deadline when to give up: the attempt, or a lost path
+ * @property {number} offerDeadline of an offer on an open connection
  * @property {number} serial
  * @property {boolean} [opened] its channel is open
  * @property {boolean} [ready] and HELLOs have been exchanged
- * @property {boolean} [lost] and nothing comes through
+ * @property {boolean} [lost] and nothing arrives
  * @property {Signed} [made] our latest description
  * @property {boolean} [restart] whether our latest offer is an ICE restart
- * @property {boolean} [wanted] a renegotiation is due as soon as it can be made
+ * @property {boolean} [wanted] a renegotiation is due as soon as it is possible
  * @property {number} tries renegotiations since one was answered
  * @property {Capabilities} [capabilities] the other side's
- * @property {string} [fingerprints] of the other side's certificates; none: no description of theirs yet
+ * @property {string} [fingerprints] of the other side's certificates; absent before their first description
  * @property {string[]} fragments
  * @property {(Candidate | null)[]} incoming before their description
  * @property {(Candidate | null)[]} outgoing before ours is on its way
@@ -46,15 +46,15 @@
  */
 
 /**
- * How the last attempt ended: its name, whether on purpose, and why: in plain words, or what was thrown. `noPath`: because
- * there was no path to the other side. A refusal also has a `code`, and maybe the number of seconds after which the other
- * side may take another offer.
+ * How the last attempt ended: its name, whether on purpose, and why (in words, or the exception). `noPath`: there was
+ * no path to the other side. A refusal also has a `code`, and maybe the number of seconds after which the other side
+ * may take another offer.
  * @typedef {{ name: string, orderly: boolean, reason: unknown, noPath?: true, code?: string, retryAfter?: number | null }} Outcome
  */
 
 /**
- * What happens to the descriptions of an attempt, as in `aldis.peer.attempts`. Only here: a renegotiation of ours that is
- * under way is overtaken by a restart of ours, so `offer` also follows on `offering` and `offered`.
+ * The phases of an attempt's descriptions, as in `aldis.peer.attempts`. Only here, `offer` also follows on `offering`
+ * and `offered`, because a restart of ours replaces our pending renegotiation.
  * @typedef {'new' | 'offering' | 'offered' | 'answering' | 'settled'} Phase
  * @typedef {'offer' | 'offerMade' | 'answerReceived' | 'offerReceived' | 'answerMade' | 'failed' | 'expired'} Step
  * @type {Record<Phase, Partial<Record<Step, Phase>>>}
@@ -131,7 +131,7 @@ export function create(name, openChannel) {
 }
 
 /**
- * To whom something is of use no more: the other side has missed it.
+ * Tell the other side that a connection is over, because it has missed that.
  * @param {string} name
  * @returns {Command[]}
  */
@@ -150,7 +150,7 @@ export function offer(attempt, restart) {
   return [{ type: 'makeOffer', name: attempt.name, serial: ++attempt.serial, restart }];
 }
 
-/** Seconds after which a renegotiation is made again, doubled with each that nobody answers, four times at most. */
+/** Seconds after which a renegotiation is repeated; doubled after each one without an answer, four times at most. */
 export const RENEGOTIATION = 5;
 
 /**
@@ -162,7 +162,7 @@ export const RENEGOTIATION = 5;
  */
 export function restart(attempt, now, seconds) {
   if (attempt.phase !== 'settled') {
-    // A mere renegotiation of ours is overtaken, and made anew later.
+    // A restart replaces our pending renegotiation, which is made again later.
     if (!isOffering(attempt) || attempt.restart) return [];
     attempt.wanted = true;
   }
@@ -183,7 +183,7 @@ export function renegotiateIfDue(attempt, now) {
 }
 
 /**
- * Give up an offer of ours that nobody has answered in time. A restart may be tried again, a renegotiation is.
+ * Give up an offer of ours without an answer. A restart may be tried again; a renegotiation is always repeated.
  * @param {Attempt} attempt
  * @param {number} now
  */
@@ -196,7 +196,7 @@ export function expire(attempt, now) {
 }
 
 /**
- * Our offer stands; unless it is still to come, say it again, for it may have been lost.
+ * Send our offer again, because it stands and may have been lost; nothing while it is still being made.
  * @param {Attempt} attempt
  * @returns {Command[]}
  */
@@ -219,7 +219,7 @@ export function answer(attempt, sdp, capabilities) {
 }
 
 /**
- * The other side's description is on its way to the engine: so may the candidates be that waited for it.
+ * Note that the engine gets the other side's description; release the candidates that waited for it.
  * @param {Attempt} attempt
  * @param {string} sdp
  * @param {Capabilities} capabilities
@@ -228,7 +228,7 @@ export function answer(attempt, sdp, capabilities) {
 export function described(attempt, sdp, capabilities) {
   const waiting = attempt.incoming;
   attempt.capabilities = capabilities;
-  attempt.fingerprints = fingerprints(sdp) || 'none'; // an engine refuses one without, and it is like no other
+  attempt.fingerprints = fingerprints(sdp) || 'none'; // an engine refuses one without, and it equals no other
   attempt.fragments = captured(sdp, /^a=ice-ufrag:(\S+)\s*$/gm);
   attempt.candidates = attempt.tries = 0;
   attempt.incoming = [];
@@ -246,7 +246,7 @@ export function flush(attempt) {
 }
 
 /**
- * Whether a description is of the program that the other side's first one was of, by its certificate.
+ * Whether a description has the certificate of the other side's first one, so is from the same program.
  * @param {Attempt} attempt
  * @param {string} sdp
  */
@@ -255,7 +255,7 @@ export function isOfSame(attempt, sdp) {
 }
 
 /**
- * The fingerprints in a description, in one text that is the same for the same certificates.
+ * The fingerprints in a description, as one text that is the same for the same certificates.
  * @param {string} sdp
  */
 function fingerprints(sdp) {
@@ -272,7 +272,7 @@ function captured(sdp, pattern) {
 }
 
 /**
- * Whether a candidate is one of the description that the engine has, and not of one that is still to come.
+ * Whether a candidate belongs to the engine's description, and not to a later one.
  * @param {Candidate | null} candidate
  * @param {Attempt} attempt
  */
@@ -282,7 +282,7 @@ export function belongs(candidate, { fragments }) {
 }
 
 /**
- * Why an attempt, or a path that is lost, is given up at its deadline.
+ * Why an attempt or a lost path is given up at its deadline.
  * @param {Attempt} attempt
  * @param {{ attemptSeconds: number, healSeconds: number }} setup
  */
@@ -300,7 +300,7 @@ export function overdue({ lost, opened, phase }, { attemptSeconds, healSeconds }
 }
 
 /**
- * Forget the oldest of a set or map that has become larger than it may.
+ * Remove the oldest entry of a set or map that is too large.
  * @template Key
  * @param {Set<Key> | Map<Key, unknown>} all
  * @param {number} size
@@ -320,10 +320,10 @@ export function limit(all, size) {
 export const refuse = (name, reason, code, retryAfter) => [{ type: 'refuse', name, reason, code, retryAfter }];
 
 /**
- * In how many seconds something may happen once more that may happen `most` times in so many seconds; 0: now, and that is
- * noted in `times`.
+ * The seconds until an event may happen again that is allowed `most` times in so many seconds. 0 means now, and adds
+ * the event to `times`.
  *
- * @param {number[]} times when it has happened
+ * @param {number[]} times when the event has happened
  * @param {number} now
  * @param {number} most
  * @param {number} seconds

@@ -1,17 +1,18 @@
 /**
- * All that is direct between this user and one device of another user.
+ * The direct connection between this user and one device of another user.
  *
- * Owns the negotiation machine and the transports that it asks for; takes in what comes through signaling. Above it the store
- * sees one thing per peer: a state, frames in, frames out, tracks.
+ * Owns the negotiation machine and the transports that it asks for, and handles signaling messages. The store above it
+ * sees one object for each peer: a state, frames in, frames out, tracks.
  *
  * Rules:
- * - Offers and answers are checked (`trust`) before the machine sees them; one that does not pass changes nothing.
- * - Checking waits for WebCrypto. What comes through signaling is therefore taken in one after the other; after each wait
- *   it is asked whether it still matters.
- * - Tracks belong to the peer, not to a connection: they go onto each one when its channel is open.
+ * - Offers and answers are checked (`trust`) before the machine sees them; a message that fails the check changes
+ * nothing.
+ * - The check waits for WebCrypto. So signaling messages are handled one after the other, and after each wait it is
+ *   checked again whether the message still matters.
+ * - Tracks belong to the peer, not to a connection: each connection gets them when its channel is open.
  *
- * It does not know what the frames of messages mean, nor when another attempt is due: that is the store's business. Nor
- * does it remember what it has refused: who is told (`refused`) knows better why an attempt has failed.
+ * It does not know what the frames of messages mean, or when the next attempt is due; the store decides that. It does
+ * not remember what it has refused: the listener (`refused`) knows better why an attempt has failed.
  */
 
 import { timers } from '../client/timers.js';
@@ -45,33 +46,35 @@ import { linger, PeerTransport, TIMING } from './transport.js';
 /** @import { AttemptSlots } from './slots.js' */
 /** @import { Origin, PeerTiming, PutTracks, TransportOwner } from './transport.js' */
 
-// What may wait to be checked: two connections with all their candidates. A server that sends more is up to no good.
+// Messages that may wait for the check: two connections with all their candidates. A correct server does not send more.
 const MAX_WAITING = 512;
 const BUSY_PAUSE = 5; // seconds
 const REFUSAL_DELAY = 1; // second; see `#answerLater`
 
 /**
- * What the owner of a `PeerConnection` is told, never from within one of its own calls but `close`.
+ * Receives the events of a `PeerConnection`, never from within its own calls, except `close`.
  *
- * `channelOpened` and `channelClosed` alternate, beginning with `channelOpened`; `frameReceived` and `trackReceived` come
- * between the two only. `stateChanged('connected')` follows `channelOpened`.
+ * `channelOpened` and `channelClosed` alternate, starting with `channelOpened`. `frameReceived` and `trackReceived`
+ * come only between the two. `stateChanged('connected')` follows `channelOpened`.
  * @typedef {object} PeerListener
- * @property {(state: PeerState, error: PeerError | null) => void} stateChanged `error` says why: for `failed`, and for
+ * @property {(state: PeerState, error: PeerError | null) => void} stateChanged `error` is the reason for `failed`, and
+ * for
  *   `disconnected` when an attempt beside the lost connection has failed
  * @property {(hello: Hello) => void} channelOpened `hello` is the other side's; frames can be sent from now on
  * @property {(frame: Chunk | Ack) => void} frameReceived
  * @property {() => void} channelClosed what was sent on it may or may not have arrived
- * @property {() => void} writable after `sendFrame` has returned false: there is room again
- * @property {(error: AldisError) => void} refused an offer or answer in the peer's name did not pass the check, and has
- *   changed nothing: forged (`ProofInvalid`), of another key (`PeerKeyChanged`, `FingerprintMismatch`), or the pins could
- *   not be read or written (`IdentityError`)
+ * @property {() => void} writable the channel has room again, after `sendFrame` has returned false
+ * @property {(error: AldisError) => void} refused an offer or answer in the peer's name failed the check, and has
+ * changed
+ *   nothing: it is forged (`ProofInvalid`), or has another key (`PeerKeyChanged`, `FingerprintMismatch`), or the pins
+ *   cannot be read or written (`IdentityError`)
  * @property {(track: MediaStreamTrack, streams: readonly MediaStream[]) => void} trackReceived the peer sends a track
  */
 
 /** @typedef {{ connection: string, proof: Proof, capabilities: Capabilities }} DescriptionOptions */
 /**
- * How messages reach the other side: that much of `SignalingClient`. Each rejects when the message did not reach the
- * other side's connection. They are called in the order in which the messages should arrive.
+ * Sends messages to the other side: a part of `SignalingClient`. Each call rejects when the message did not reach the
+ * other side's connection. The calls come in the order in which the messages should arrive.
  * @typedef {object} SignalSender
  * @property {(to: string, sdp: string, options: DescriptionOptions) => Promise<unknown>} sendOffer
  * @property {(to: string, sdp: string, options: DescriptionOptions) => Promise<unknown>} sendAnswer
@@ -85,32 +88,32 @@ const REFUSAL_DELAY = 1; // second; see `#answerLater`
 /**
  * The direct connection between a user and one device of another.
  *
- * Feed it what signaling brings from that user (`receive`); start with `connect()` or wait for the other side's offer.
- * `config` is asked at each attempt and ICE restart (TURN credentials expire). End it with `await close()`; with
- * `listener = null` nothing is told any more.
+ * Pass it the signaling messages of that user (`receive`). Call `connect()`, or wait for the other side's offer.
+ * `config` is called at each attempt and ICE restart (TURN credentials expire). End it with `await close()`. With
+ * `listener = null` there are no more events.
  */
 export class PeerConnection {
-  /** How things stand now. @type {PeerState} */
+  /** The current state. @type {PeerState} */
   state = 'new';
-  /** @type {PeerListener | null} null: nobody wants to know any more */
+  /** @type {PeerListener | null} null: no more events are wanted */
   listener;
   /** @type {TransportOwner} */
   #owner;
   #machine;
   /** @type {Map<string, PeerTransport>} */
   #transports = new Map();
-  /** @type {[what: keyof PeerListener, values: any[]][]} what the listener has not been told yet */
+  /** @type {[what: keyof PeerListener, values: any[]][]} events that the listener has not got yet */
   #news = [];
   /** @type {Promise<unknown>} */
   #inputs = Promise.resolve();
   #waiting = 0;
-  /** @type {Set<() => void>} cancel the refusals that are to be told */
+  /** @type {Set<() => void>} cancel the refusals that were not sent yet */
   #refusals = new Set();
-  /** @type {string | null} who has made the offer that is being refused; null: the one that has passed the check last */
+  /** @type {string | null} the sender of the offer that is being refused; null: the sender that last passed the check */
   #refused = null;
-  /** @type {Origin} of the description that has passed the check last */
+  /** @type {Origin} of the description that last passed the check */
   #origin;
-  /** @type {Promise<void>} what is on its way to the server, and the transports that are closing */
+  /** @type {Promise<void>} messages on their way to the server, and closing transports */
   #leaving = Promise.resolve();
   #cancelDeadline = () => {};
   /** @type {Promise<void> | null} */
@@ -118,9 +121,9 @@ export class PeerConnection {
   /** @type {PeerSlots<{ origin: Origin, sdp: string, capabilities: Capabilities }>} */
   #slots;
   #clockFrom = 0;
-  /** @type {Outcome | null} the last one that was looked at */
+  /** @type {Outcome | null} the last one that was reported */
   #told = null;
-  /** @type {Map<string, AldisError>} by connection: what was wrong with the answer that came last */
+  /** @type {Map<string, AldisError>} by connection: what was wrong with the last answer */
   #untrue = new Map();
   #relayMissing = ''; // of the transport that was dropped last
 
@@ -128,16 +131,17 @@ export class PeerConnection {
    * @param {object} options
    * @param {string} options.local our user id, without device
    * @param {string} options.remote the other's
-   * @param {string | null} [options.device] the one that is called; whichever registered last when left out
-   * @param {() => EngineConfig} options.config what to make connections with now
+   * @param {string | null} [options.device] the device to call; default: the one that registered last
+   * @param {() => EngineConfig} options.config the current configuration for connections
    * @param {Pick<Trust, 'check' | 'sign'>} options.trust
    * @param {SignalSender} options.signaling
    * @param {PeerListener} options.listener
-   * @param {() => OurHello} options.hello called once for each channel, when it has opened and the one before is gone; what
-   *   it returns is sent as our first frame
+   * @param {() => OurHello} options.hello called once for each channel, when it has opened and the one before is gone;
+   * its
+   *   result is sent as our first frame
    * @param {Partial<PeerTiming>} [options.timing]
    * @param {Timers} [options.timers]
-   * @param {AttemptSlots} [options.slots] those of the page unless a test brings its own
+   * @param {AttemptSlots} [options.slots] default: those of the page; tests pass their own
    * @param {typeof globalThis.RTCPeerConnection} [options.RTCPeerConnection]
    */
   constructor(options) {
@@ -160,7 +164,7 @@ export class PeerConnection {
         this.#origin = origin;
         this.#happened('offerReceived', name, sdp, capabilities, this.#now);
       },
-      // Its sender need not wait for a time-out.
+      // Tell the sender, so that it need not wait for a time-out.
       refuse: (name, { origin }, reason) => {
         const { signaling, keep } = this.#owner;
         const refusal = reason === 'busy' ? { code: 'busy', retryAfter: BUSY_PAUSE } : {};
@@ -177,16 +181,16 @@ export class PeerConnection {
       happened: /** @type {TransportOwner['happened']} */ (/** @type {unknown} */ (this.#happened)),
       tell: (what, ...values) => {
         this.#news.push([what, values]);
-        queueMicrotask(this.#tellNow); // one for each: should a listener throw, the next goes on
+        queueMicrotask(this.#tellNow); // one for each, so that the next goes on if a listener throws
       },
       tellNow: this.#tellNow,
       keep: (sending) => {
-        this.#leaving = Promise.allSettled([this.#leaving, sending]).then(() => {}); // so that a long chain keeps nothing
+        this.#leaving = Promise.allSettled([this.#leaving, sending]).then(() => {}); // a new promise, so that a long chain keeps nothing
       },
     };
   }
 
-  // --- what others want to know ------------------------------------------------------------------------------------
+  // --- queries -----------------------------------------------------------------------------------------------------
 
   /** Seconds from a PING to its PONG, the median of the last few; null before the first one. */
   get roundTripTime() {
@@ -194,7 +198,7 @@ export class PeerConnection {
   }
 
   /**
-   * The path and the traffic of the current connection; null when there is none.
+   * The path and the traffic of the current connection; null without one.
    *
    * @returns {Promise<PeerStats | null>}
    */
@@ -210,9 +214,9 @@ export class PeerConnection {
   // --- from the owner ----------------------------------------------------------------------------------------------
 
   /**
-   * Start an attempt, unless one is under way or the peer is connected. The outcome is told to the listener. It waits for
-   * its slot while other attempts of this page are under way (`clockFrom`). While disconnected it restarts ICE. Ignored
-   * after `close()`.
+   * Start an attempt, unless one is under way or the peer is connected. The listener hears the outcome. The attempt
+   * waits for its slot while other attempts of this page are under way (`clockFrom`). While disconnected, this restarts
+   * ICE. Does nothing after `close()`.
    */
   connect() {
     if (this.#machine.needsAttempt) this.#slots.call();
@@ -220,13 +224,13 @@ export class PeerConnection {
     this.#note();
   }
 
-  /** When the slot of the last call of ours came; null while one waits: its clock has not begun. */
+  /** When our last call got its slot; null while a call waits, because its time has not started. */
   get clockFrom() {
     return this.#slots.calling ? null : this.#clockFrom;
   }
 
   /**
-   * Whether there is a connection of that name, or was one not long ago.
+   * Whether there is a connection of that name, or was one recently.
    *
    * @param {string | null} name
    */
@@ -235,7 +239,7 @@ export class PeerConnection {
   }
 
   /**
-   * Take in a message from the peer: who it is from, the owner has seen to. Never throws for what it says. Ignored after
+   * Handle a message from the peer; the owner has checked its sender. Never throws for its content. Does nothing after
    * `close()`.
    *
    * @param {PeerEvent} event
@@ -255,7 +259,7 @@ export class PeerConnection {
 
   /** @param {PeerEvent} event */
   async #take(event) {
-    const name = event.connection ?? ''; // which no connection has
+    const name = event.connection ?? ''; // no connection has this name
     if (event.type === 'candidateReceived') this.#happened(event.type, name, event.candidate);
     else if (event.type === 'byeReceived') {
       this.#slots.withdrawn(name);
@@ -274,10 +278,10 @@ export class PeerConnection {
     const transport = this.#transports.get(name);
     const answers = type === 'answerReceived';
     const offer = answers ? transport?.ourOffer : null;
-    // Whoever answers what is over waits in vain; nothing depends on whether they are true.
+    // An answer to a connection that is over is useless, so it need not be checked.
     if (!answers || !machine.isOver(name)) {
       if (answers && name && !machine.awaitsAnswer(name)) return;
-      if (this.#slots.keeps(name)) return; // once more
+      if (this.#slots.keeps(name)) return; // a repetition
       if (proof && transport?.formerNonces.includes(proof.nonce)) return;
       try {
         await this.#owner.trust.check(this.#owner.remote, name, sdp, proof, offer);
@@ -288,7 +292,7 @@ export class PeerConnection {
         this.#owner.tell('refused', refusal);
         if (answers) this.#untrue.set(name, refusal);
         else this.#answerLater(event, refusal);
-        // A better answer will not come: what is wrong is here.
+        // A better answer will not come, because the fault is on our side.
         if (offer?.serial && refusal instanceof IdentityError) {
           this.#happened('operationFailed', name, offer.serial, refusal);
         }
@@ -307,8 +311,8 @@ export class PeerConnection {
   }
 
   /**
-   * Tell who has made an offer that it is refused. Not at once: a server may have sent a forged copy ahead of the true
-   * offer, which must not end the attempt.
+   * Refuse an offer, after a delay: a server may have sent a forged copy ahead of the true offer, and the copy must not
+   * end the attempt.
    *
    * @param {OfferReceived | AnswerReceived} event
    * @param {AldisError} error
@@ -337,8 +341,8 @@ export class PeerConnection {
   }
 
   /**
-   * What was wrong with a description. A proof that cannot be read is a forged one; what else is not of ours comes from
-   * the pins of the application, and is nobody's forgery.
+   * What was wrong with a description. A proof that cannot be read counts as forged. Exceptions that are not ours come
+   * from the application's pins, and mean no forgery.
    *
    * @param {unknown} error
    */
@@ -348,7 +352,7 @@ export class PeerConnection {
   }
 
   /**
-   * Send one frame on the open channel. False when there is none, or no room: then `writable()` follows.
+   * Send one frame on the open channel. False without a channel or without room; then `writable()` follows.
    *
    * @param {Bytes} frame
    */
@@ -357,8 +361,8 @@ export class PeerConnection {
   }
 
   /**
-   * Send the tracks of this stream and no others, on the connection of now and on all later ones; null for none. Call it
-   * again when the stream has got other tracks.
+   * Send the tracks of this stream and no others, on the current connection and all later ones; null for none. Call it
+   * again when the stream's tracks have changed.
    *
    * @param {MediaStream | null} stream
    * @param {PutTracks} putTracks that of `media.js`, which is loaded with calls
@@ -372,7 +376,7 @@ export class PeerConnection {
   /**
    * Say goodbye and release everything. Idempotent.
    *
-   * Resolves when it is done; `channelClosed` and `stateChanged('closed')` are told before it returns.
+   * Resolves when all is released. The listener hears `channelClosed` and `stateChanged('closed')` before this returns.
    *
    * @param {string} [reason]
    */
@@ -388,10 +392,10 @@ export class PeerConnection {
     return this.#closing;
   }
 
-  // --- what the machine wants done ---------------------------------------------------------------------------------
+  // --- commands of the machine -------------------------------------------------------------------------------------
 
   /**
-   * Tell the machine what has happened, do what it wants, and see what has changed.
+   * Pass an input to the machine, carry out its commands, and report what has changed.
    *
    * @template {Input} Call
    * @param {Call} call
@@ -419,12 +423,12 @@ export class PeerConnection {
     this.#told = outcome;
     if (state === this.state) return;
     this.state = state;
-    // Disconnected: an attempt beside the connection that is lost has failed.
+    // Disconnected: an attempt beside the lost connection has failed.
     const why = state === 'failed' || (news && state === 'disconnected');
     this.#owner.tell('stateChanged', state, why ? this.#failure(outcome) : null);
   }
 
-  /** @param {Outcome | null} outcome whose reason is a text, or what was thrown */
+  /** @param {Outcome | null} outcome its reason is a text, or an exception */
   #failure(outcome) {
     const { remote } = this.#owner;
     /** @type {any} */
@@ -444,7 +448,7 @@ export class PeerConnection {
       try {
         this.#transports.set(name, new PeerTransport(name, command.openChannel, this.#owner));
       } catch (error) {
-        // The first thing that it is asked for, which has the serial 1, cannot be done.
+        // Its first command, which has the serial 1, cannot be carried out.
         queueMicrotask(() => this.#happened('operationFailed', name, 1, error));
       }
     } else if (type === 'sendBye') {
@@ -463,8 +467,8 @@ export class PeerConnection {
   }
 
   /**
-   * What a bye says. That an answer did not pass the check is told only when the attempt ends because of it: a true answer
-   * might have followed, and until then nothing in the name of the peer can end the attempt.
+   * The content of a bye. That an answer failed the check is reported only when the attempt ends because of it: a true
+   * answer might have followed, and until then no message in the peer's name can end the attempt.
    *
    * @param {{ name: string, reason: string, code?: string }} bye
    */

@@ -1,10 +1,11 @@
 /**
- * What Aldis asks of an RTCPeerConnection beyond its own methods; `PeerTransport` holds one.
+ * What Aldis needs of an RTCPeerConnection beyond its own methods; `PeerTransport` holds one.
  *
  * Rules:
  * - Nothing here knows of signaling, users, proofs or frames.
- * - No STUN or TURN server is used that was not given.
- * - Descriptions from outside are hostile until proven otherwise: whatever the browser makes of them, the call rejects and
+ * - It uses only the STUN and TURN servers that it was given.
+ * - Descriptions from outside are hostile until proven otherwise: whatever the browser does with them, the call rejects
+ * and
  *   the connection can be closed.
  *
  * Sections cited are those of https://www.w3.org/TR/webrtc/.
@@ -16,18 +17,18 @@ import { check } from '../protocol/shapes.js';
 /** @import { Capabilities, IceServer } from '../protocol/messages.js' */
 
 /**
- * What a connection is made with; everything but the servers goes to the browser as it is.
+ * The configuration of a connection; the browser gets everything but the servers as it is.
  * @typedef {Omit<RTCConfiguration, 'iceServers'> & { iceServers?: readonly (IceServer | RTCIceServer)[] }} EngineConfig
  */
 
 /** @type {Capabilities} */
 export const CAPABILITIES = { trickle: true, restart: true };
 
-/** A parser is not written for gigabytes: what a signaling frame can carry at most, in characters. */
+/** The most characters that a signaling frame can carry; SDP parsers are not made for gigabytes. */
 export const MAX_SDP = 64 * 1024;
 
 /**
- * What makes connections: that of the browser, or what was brought along. Throws `EngineMissing` where there is no WebRTC.
+ * The class for connections: the browser's, or the given one. Throws `EngineMissing` when the platform has no WebRTC.
  *
  * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  */
@@ -37,7 +38,7 @@ export function engine(RTCPeerConnection = globalThis.RTCPeerConnection) {
 }
 
 /**
- * A connection. Throws `EngineMissing`, and what the browser throws for a configuration that it refuses.
+ * Make a connection. Throws `EngineMissing`, and the browser's exception for a configuration that it refuses.
  *
  * @param {EngineConfig} config
  * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
@@ -48,13 +49,13 @@ export function makeConnection(config, RTCPeerConnection) {
 }
 
 /**
- * Have a configuration used. For one URL that it does not take, a browser refuses all; Firefox does so for `stuns:` and for
- * ports that it blocks. Those URLs are left out then, with a warning.
+ * Use a configuration. A browser refuses all of it for one URL that it does not accept; Firefox does so for `stuns:`
+ * and for ports that it blocks. Such URLs are left out then, with a warning.
  *
  * @template Result
  * @param {EngineConfig} config
  * @param {typeof RTCPeerConnection} Native the class of the connection
- * @param {(configuration: RTCConfiguration) => Result} use which throws when it is refused
+ * @param {(configuration: RTCConfiguration) => Result} use throws when the configuration is refused
  */
 export function configure(config, Native, use) {
   const all = configuration(config);
@@ -77,16 +78,16 @@ export function configure(config, Native, use) {
 }
 
 /**
- * What the browser is told.
+ * The configuration for the browser.
  *
  * @param {EngineConfig} config
  * @returns {RTCConfiguration}
  */
 const configuration = (config) => ({
-  // Tracks that come later share the path that the channel has found.
+  // Later tracks share the path of the channel.
   bundlePolicy: 'max-bundle',
   ...config,
-  // The browser would take null for the text "null".
+  // The browser would convert null to the text "null".
   iceServers: JSON.parse(JSON.stringify(config.iceServers ?? [], (_, value) => value ?? undefined)),
 });
 
@@ -99,12 +100,12 @@ const configuration = (config) => ({
  */
 export async function apply(native, type, sdp) {
   check(
-    // Without the one there is no channel, without the other nobody knows whom it leads to.
+    // The first is necessary for a channel, the second for the peer's identity.
     sdp.length <= MAX_SDP && /^m=application /m.test(sdp) && /^a=fingerprint:/m.test(sdp),
     'a description too long, or without channel or fingerprint',
   );
   await native.setRemoteDescription({ type, sdp });
 }
 
-/** @param {any} error whatever was thrown, or the text that says why */
+/** @param {any} error an exception, or the text that says why */
 export const messageOf = (error) => error?.message || String(error);

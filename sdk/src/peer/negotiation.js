@@ -1,22 +1,29 @@
 /**
- * Who offers, who answers, and which of several connections to one peer is the one: a machine without I/O.
+ * Decides which side offers and answers, and which of several connections to one peer is current; without I/O.
  *
  * Rules:
- * - Calls tell what has happened, with the time (seconds) where it matters; what they return is what has to be done, in
- *   order. Results come back as calls again. Time and randomness are arguments.
- * - Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection per first offer: of two peers
- *   the one whose user id sorts first by UTF-8 bytes is polite. When two first offers cross, the impolite side's stands
- *   and is sent once more; the polite side answers it on a fresh connection.
- * - `connection` names a connection (an attempt here). ICE restarts and renegotiations keep the name, a replacement takes a
- *   new one. Messages for other names are dropped; candidates for a name not heard of are kept for a while.
- * - Make before break: a new attempt lives beside what there is, and takes over only when its channel opens. So what the
- *   server repeats, reorders or makes up costs an attempt at most, never a connection that works; and a `bye` that comes
- *   through the server makes an open connection only be looked at (`probe`).
- * - Nothing waits for ever (`deadline`, `tick`). A renegotiation that is not answered is made again, ever more seldom; it
- *   ends nothing.
+ * - Calls report what has happened, with the time (seconds) if it matters. They return what to do, in order. Results
+ * come
+ *   back as calls again. Time and randomness are arguments.
+ * - Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection for each first offer. The
+ * polite
+ *   side is the one whose user id sorts first by UTF-8 bytes. When two first offers cross, the offer of the impolite
+ * side
+ *   stands, and is sent once more; the polite side answers it on a fresh connection.
+ * - `connection` names a connection (an attempt here). ICE restarts and renegotiations keep the name; a replacement
+ * takes a
+ *   new one. Messages for unknown names are dropped, but candidates for an unknown name are kept for a while.
+ * - Make before break: a new attempt lives beside the current connection, and replaces it only when its channel opens.
+ * So
+ *   what the server repeats, reorders or forges costs an attempt at most, never a connection that works. A `bye`
+ * through
+ *   the server only starts a check (`probe`) of an open connection.
+ * - Nothing waits for ever (`deadline`, `tick`). A renegotiation without an answer is repeated, ever more seldom; it
+ * ends
+ *   nothing.
  *
- * It does not know engines, signatures (what is fed in here has been checked), channels' contents or addresses.
- * `tests/vectors/negotiation.json` holds it to the Python machine; `renegotiate` exists here only.
+ * It does not know engines, signatures (its input has been checked), the contents of channels, or addresses.
+ * `tests/vectors/negotiation.json` checks it against the Python machine; `renegotiate` exists only here.
  */
 
 import { sortsBefore } from '../protocol/addresses.js';
@@ -53,50 +60,50 @@ import {
 /** @import { Signed } from './trust.js' */
 
 /**
- * How this user stands with one other user.
+ * The state of this user's connection to one other user.
  *
  * - `new`: nothing has been tried yet.
  * - `connecting`: an attempt is under way, ours or the other side's.
  * - `connected`: the channel is open and HELLOs have been exchanged.
- * - `disconnected`: was connected, and nothing comes through any more. Heals by itself, by an ICE restart, or ends.
- * - `failed`: this attempt, or this connection, is given up; the error says why. `connect()` makes another attempt.
+ * - `disconnected`: was connected, and nothing arrives any more. Recovers by itself or by an ICE restart, or ends.
+ * - `failed`: the attempt or the connection is given up; the error says why. `connect()` makes another attempt.
  * - `closed`: ended on purpose: by the other side (as after `failed`), or by our own `close()`, for good.
  * @typedef {'new' | 'connecting' | 'connected' | 'disconnected' | 'failed' | 'closed'} PeerState
  */
 
 /**
- * What a connection tells of itself, by its name. (A union over two lines comes out of tsc broken.)
+ * The events of a connection, by its name. (tsc breaks a union over two lines.)
  * @typedef {'offerMade' | 'answerMade' | 'candidateGathered' | 'operationFailed' | 'renegotiate'} Described
  * @typedef {'channelOpened' | 'channelReady' | 'pathLost' | 'pathRestored' | 'attemptEnded' | 'abandon'} Lived
  * @typedef {Described | Lived} Happening
  */
 
 /**
- * What comes after the name.
+ * The arguments after the name.
  * @template {Happening} Call
  * @typedef {Parameters<Negotiation[Call]> extends [string, ...infer Rest] ? Rest : never} Told
  */
 
 /**
- * All that the machine is told.
+ * All inputs of the machine.
  * @typedef {'offerReceived' | 'answerReceived' | 'candidateReceived' | 'byeReceived'} Received
  * @typedef {Happening | Received | 'connect' | 'close' | 'refuse' | 'tick'} Input
  */
 
-/** 128 random bits: no two connections in the world share a name. */
+/** 128 random bits, so no two connections share a name. */
 export const NAME_BYTES = 16;
-/** An ICE agent gathers a dozen candidates; each one taken costs checks towards an address of a stranger's choice. */
+/** An ICE agent gathers a dozen candidates. Each accepted one costs checks towards an address that a stranger chooses. */
 export const MAX_CANDIDATES = 128;
 export const MAX_EARLY_NAMES = 4;
 export const MAX_GONE_NAMES = 64;
-/** Each first offer makes the engine open sockets: a peer in its right mind makes one in `OFFER_WINDOW` seconds. */
+/** Each first offer makes the engine open sockets. A correct peer makes one in `OFFER_WINDOW` seconds. */
 export const MAX_OFFERS = 10;
 export const OFFER_WINDOW = 10;
-/** Versions that do not know the code `NO_PATH` say so in these words. */
+/** Versions without the code `NO_PATH` use these words. */
 const NO_PATH_REASONS = ['no path was found', 'it took too long'];
-/** Seconds: who has sent an offer that does not fit will hardly do better at once. */
+/** Seconds: a peer that has sent a bad offer will hardly send a better one at once. */
 const BAD_OFFER_PAUSE = 10;
-/** All connections, made and in the making, between two users. */
+/** All connections between two users, open ones and attempts. */
 export class Negotiation {
   /** @type {boolean} */ polite;
   /** @type {Outcome | null} */ outcome = null;
@@ -122,9 +129,9 @@ export class Negotiation {
     this.#setup = setup;
   }
 
-  // --- what others want to know ------------------------------------------------------------------------------------
+  // --- queries -----------------------------------------------------------------------------------------------------
 
-  /** @returns {PeerState} what all of it amounts to */
+  /** @returns {PeerState} the state of all connections together */
   get state() {
     if (this.#closed) return 'closed';
     if (this.#attempts.some((attempt) => attempt.ready && !attempt.lost)) return 'connected';
@@ -139,7 +146,7 @@ export class Negotiation {
     return this.#attempts.find((attempt) => attempt.opened);
   }
 
-  /** When `tick` is due; `NEVER` when nothing is waited for. */
+  /** When `tick` is due; `NEVER` when nothing is due. */
   get deadline() {
     return Math.min(
       ...this.#attempts.map((attempt) => (isDue(attempt) ? 0 : Math.min(attempt.deadline, attempt.offerDeadline))),
@@ -147,7 +154,7 @@ export class Negotiation {
   }
 
   /**
-   * Whether an answer for this name would be of use; if not, nobody need check it.
+   * Whether an answer for this name would be used; if not, it need not be checked.
    * @param {string} name
    */
   awaitsAnswer(name) {
@@ -155,7 +162,7 @@ export class Negotiation {
   }
 
   /**
-   * Whether there was an attempt of that name, not long ago.
+   * Whether there was an attempt of that name recently.
    * @param {string} name
    */
   isOver(name) {
@@ -171,12 +178,12 @@ export class Negotiation {
     return this.#attempts.filter((attempt) => !attempt.opened);
   }
 
-  /** Whether a connection is in the making: its channel is not open yet. */
+  /** Whether there is an attempt whose channel is not open yet. */
   get attempting() {
     return this.#pending().length > 0;
   }
 
-  /** Whether all that is in the making waits for an answer of the other side. */
+  /** Whether all attempts wait for an answer of the other side. */
   get unanswered() {
     return this.#pending().every(({ phase }) => phase === 'offered');
   }
@@ -190,7 +197,7 @@ export class Negotiation {
   // --- from the owner ----------------------------------------------------------------------------------------------
 
   /**
-   * Start an attempt or a restart, unless something is under way or works already.
+   * Start an attempt or a restart, unless something is under way or the connection works.
    * @param {number} now
    * @returns {Command[]}
    */
@@ -201,8 +208,8 @@ export class Negotiation {
   }
 
   /**
-   * What is sent on an open connection has changed (tracks): it takes another offer. Now or as soon as it can be made.
-   * Ignored before HELLOs have been exchanged: the first offer comes by itself.
+   * The tracks on an open connection have changed, so it needs another offer, now or as soon as possible. Ignored
+   * before HELLOs are exchanged, because the first offer comes by itself.
    * @param {string} name
    * @param {number} now
    * @returns {Command[]}
@@ -215,7 +222,7 @@ export class Negotiation {
   }
 
   /**
-   * The end; whatever is told afterwards leads to nothing.
+   * End everything for good; later calls have no effect.
    * @param {string} reason
    * @returns {Command[]}
    */
@@ -238,28 +245,28 @@ export class Negotiation {
     if (this.#closed) return [];
     if (this.isOver(name)) return over(name);
     const known = this.#find(name);
-    // An offer on top of our unanswered first one, or with another certificate, is not of a sane peer.
+    // A correct peer does not offer on top of our unanswered first offer, or with another certificate.
     if (known && !isOfSame(known, sdp)) {
       return refuse(name, 'it does not fit the connection', 'invalid-offer', BAD_OFFER_PAUSE);
     }
     const ours = (known ? [known] : this.#pending().filter((each) => !each.fingerprints)).find(isOffering);
     if (ours && !this.polite) return insist(ours);
     if (known) {
-      known.offerDeadline = NEVER; // of ours, which the engine drops; if it is still needed, the engine says so
+      known.offerDeadline = NEVER; // the engine drops our offer; if it is still needed, the engine says so
       return answer(known, sdp, capabilities);
     }
     const pause = pauseOf(this.#offers, now, MAX_OFFERS, OFFER_WINDOW);
     if (pause) return refuse(name, 'too many offers', 'rate-limited', pause);
     const commands = ours ? this.#drop(ours) : [];
     const [oldest, another] = this.#pending();
-    // Two beside an open connection, because a late offer may stand beside the attempt that replaced it.
+    // Two beside an open connection, because a late offer may come beside the attempt that replaced it.
     if (oldest && another) commands.push(...this.#drop(oldest, 'replaced by a newer attempt'));
     return [...commands, create(name, false), ...answer(this.#add(name, now), sdp, capabilities)];
   }
 
   /**
-   * An offer has not passed the check: tell so. Not where it would end an attempt that is under way here, since who sends
-   * nonsense in its name need not be the peer; and not more often than offers are taken.
+   * Refuse an offer that failed the check. Not if that would end an attempt under way here, because the sender need not
+   * be the peer; and not more often than offers are accepted.
    * @param {string} name
    * @param {string} reason
    * @param {RefusalCode} code
@@ -274,7 +281,7 @@ export class Negotiation {
   }
 
   /**
-   * A proven answer has arrived; one for a connection that is over need not be proven.
+   * A proven answer has arrived. An answer for a connection that is over need not be proven.
    * @param {string} name
    * @param {string} sdp
    * @param {Capabilities} capabilities
@@ -286,7 +293,7 @@ export class Negotiation {
     const attempt = this.#find(name);
     if (attempt?.phase !== 'offered') return [];
     if (attempt.fingerprints && !isOfSame(attempt, sdp)) {
-      // The program there was started anew, and has never heard of this connection.
+      // The program there was restarted, and does not know this connection.
       const commands = this.#end(attempt, 'the other side has been restarted', { bye: 'you have been restarted' });
       return this.#pending().length ? commands : [...commands, ...this.#offerAnew(now)];
     }
@@ -296,7 +303,7 @@ export class Negotiation {
   }
 
   /**
-   * A candidate has arrived, from whomever: a forged one cannot complete the DTLS handshake.
+   * A candidate has arrived. It need not be proven, because a forged one cannot complete the DTLS handshake.
    * @param {string} name
    * @param {Candidate | null} candidate
    * @returns {Command[]}
@@ -315,7 +322,7 @@ export class Negotiation {
   }
 
   /**
-   * The other side says, or the server says that it says, that a connection is over, or that it takes no offer now.
+   * The other side (or the server, which may lie) says that a connection is over, or that it refuses an offer now.
    * @param {string} name
    * @param {string} reason
    * @param {string | null} [code]
@@ -372,7 +379,7 @@ export class Negotiation {
   }
 
   /**
-   * The engine has a candidate for the other side; it must not overtake its description.
+   * The engine has a candidate for the other side; it is sent after its description.
    * @param {string} name
    * @param {Candidate | null} candidate
    * @returns {Command[]}
@@ -385,7 +392,7 @@ export class Negotiation {
   }
 
   /**
-   * The engine has refused to offer, answer or accept, or the description could not be sent.
+   * The engine has failed to offer, answer or accept, or the description could not be sent.
    * @param {string} name
    * @param {number} serial
    * @param {unknown} reason
@@ -395,7 +402,7 @@ export class Negotiation {
     const attempt = this.#find(name);
     if (attempt?.serial !== serial) return [];
     if (!attempt.opened) return this.#end(attempt, reason, { bye: 'it could not be made' });
-    // The connection stands. A restart may be tried again; a renegotiation is, at its deadline.
+    // The connection stands. A restart may be tried again; a renegotiation is repeated at its deadline.
     if (isOffering(attempt) && !attempt.restart) attempt.wanted = true;
     else attempt.offerDeadline = NEVER;
     advance(attempt, 'failed');
@@ -403,7 +410,7 @@ export class Negotiation {
   }
 
   /**
-   * The channel of an attempt is open: it is the one from now on, and all others go.
+   * The channel of an attempt is open: this connection is the current one, and all others end.
    * @param {string} name
    * @returns {Command[]}
    */
@@ -431,7 +438,7 @@ export class Negotiation {
   }
 
   /**
-   * Nothing comes through any more. `final`: the engine says that without a restart nothing will.
+   * Nothing arrives any more. `final`: the engine says that only a restart can help.
    * @param {string} name
    * @param {number} now
    * @param {boolean} final
@@ -450,7 +457,7 @@ export class Negotiation {
   }
 
   /**
-   * Something comes through again.
+   * Data arrives again.
    * @param {string} name
    * @returns {Command[]}
    */
@@ -464,7 +471,7 @@ export class Negotiation {
   }
 
   /**
-   * The other side has closed its end; `orderly` when it has said goodbye on the channel.
+   * The other side has closed its end; `orderly` after a GOODBYE on the channel.
    * @param {string} name
    * @param {string} reason
    * @param {boolean} orderly
@@ -472,12 +479,12 @@ export class Negotiation {
    */
   attemptEnded(name, reason, orderly) {
     const attempt = this.#find(name);
-    // A goodbye in place of a HELLO is a refusal: the attempt has failed.
+    // A GOODBYE in place of a HELLO is a refusal, so the attempt has failed.
     return this.#end(attempt, reason, { orderly: orderly && attempt?.ready });
   }
 
   /**
-   * The other side misbehaves: end this attempt.
+   * The other side breaks the protocol: end this attempt.
    * @param {string} name
    * @param {string} reason
    * @returns {Command[]}
@@ -489,7 +496,7 @@ export class Negotiation {
   // --- time --------------------------------------------------------------------------------------------------------
 
   /**
-   * Look at the deadlines; to be called when `deadline` has come.
+   * Handle the deadlines; call this when `deadline` has come.
    * @param {number} now
    * @returns {Command[]}
    */
@@ -497,7 +504,7 @@ export class Negotiation {
     return this.#attempts.flatMap((attempt) => {
       expire(attempt, now);
       return attempt.deadline <= now
-        ? // For an open connection a bye would be a farewell: who only lost the path says none.
+        ? // A bye can end an open connection, so send none when only its path is lost.
           this.#end(attempt, overdue(attempt, this.#setup), {
             bye: attempt.lost ? undefined : 'it took too long',
             noPath: !attempt.opened && attempt.phase === 'settled',
@@ -506,7 +513,7 @@ export class Negotiation {
     });
   }
 
-  // --- within ------------------------------------------------------------------------------------------------------
+  // --- internal ----------------------------------------------------------------------------------------------------
 
   /**
    * @param {string} name

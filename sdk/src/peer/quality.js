@@ -1,36 +1,36 @@
 /**
- * How well a path works: its round-trip time, and whether anything comes through at all. Pure: time is an argument.
+ * The quality of a path: its round-trip time, and whether anything arrives. Pure: time is an argument.
  *
- * A PING's token is the sender's clock in microseconds, and its PONG brings it back. Any frame counts as a sign of life,
- * so that a heavy transfer, behind which PONGs queue up, does not look like a dead path.
+ * A PING's token is the sender's clock in microseconds, and its PONG returns it. Any frame is a sign of life, so a
+ * heavy transfer, behind which PONGs queue up, does not look like a dead path.
  *
- * A PING costs both engines as much as a message. So one is sent only when nothing has come for a while, as late as leaves
- * time to send it once more before the path counts as lost. A PING and its PONG are a sign of life for both sides, and the
- * two take turns: whoever has sent the last PING leaves the next one to the other.
+ * A PING costs both engines as much as a message. So a side sends one only after a silence, as late as possible while a
+ * second try still fits before the path counts as lost. A PING and its PONG are a sign of life for both sides, and the
+ * sides take turns: the side that has sent the last PING leaves the next one to the other.
  */
 
 import { limit } from './attempts.js';
 
-// A median of few forgets a slow start at once, and is not led astray by a single late PONG. (The smoothing of RFC 6298
-// is made for a sample every round trip.)
+// A median of few samples forgets a slow start at once, and a single late PONG does not change it. (The smoothing of
+// RFC 6298 is for one sample in each round trip.)
 const SAMPLES = 5;
 const MICROSECONDS = 1e6;
 const MAX_OUTSTANDING = 16; // PINGs without a PONG; by then the path counts as lost
 
-// Of the time after which a path counts as lost: what is left for a PING, to be sent again when it gets lost, and for its
-// PONG. Beside these, so many round trips.
+// The share of the time until a path counts as lost that is left for a PING, for its repetition when it gets lost, and
+// for its PONG. Added to it are so many round trips.
 const RESERVE = 0.25;
 const ROUND_TRIPS = 3;
-const YIELD = 0.4; // by so many seconds the other side goes first with a PING
-const REFRESH = 10; // so often the round-trip time is measured, in seconds, also where there is no other reason for a PING
+const YIELD = 0.4; // seconds for which the other side may send the next PING first
+const REFRESH = 10; // seconds; the interval at which the round-trip time is measured, even if no PING would be due
 
-/** The signs of life of one channel. All times in seconds. */
+/** Tracks the signs of life of one channel. All times in seconds. */
 export class Quality {
   #silence;
   #heardAt = 0;
   /** @type {number[]} */
   #samples = [];
-  /** @type {Set<bigint>} the tokens of the PINGs that nobody has answered yet */
+  /** @type {Set<bigint>} the tokens of the PINGs without an answer */
   #outstanding = new Set();
   #heartbeat;
   #pingedAt = -Infinity;
@@ -38,7 +38,7 @@ export class Quality {
 
   /**
    * @param {number} silence without any frame, after which the path counts as lost
-   * @param {number} [heartbeat] between PINGs at least
+   * @param {number} [heartbeat] the least time between PINGs
    */
   constructor(silence, heartbeat = 1.5) {
     this.#silence = silence;
@@ -46,7 +46,7 @@ export class Quality {
   }
 
   /**
-   * The token of the PING that is sent now.
+   * The token for a PING that is sent now.
    *
    * @param {number} now
    */
@@ -69,7 +69,7 @@ export class Quality {
   }
 
   /**
-   * A PING has arrived: the next one is ours. Of two that cross, the one with the larger token does not count, or they
+   * A PING has arrived: the next one is ours. When two cross, the one with the larger token does not count, or they
    * would cross for ever.
    *
    * @param {bigint} token
@@ -80,7 +80,7 @@ export class Quality {
   }
 
   /**
-   * Seconds until a PING is due if nothing comes.
+   * Seconds until a PING is due if nothing arrives.
    *
    * @param {number} now
    */
@@ -88,7 +88,7 @@ export class Quality {
     let quiet = this.#heartbeat;
     const usual = this.roundTripTime;
     if (usual !== null) {
-      // Where PONGs come late, PINGs are sent early.
+      // When PONGs come late, send PINGs early.
       quiet = Math.max(quiet, this.#silence * (1 - RESERVE) - ROUND_TRIPS * usual);
       if (this.#yields) quiet += Math.min(YIELD, this.#heartbeat);
     }
@@ -97,7 +97,7 @@ export class Quality {
   }
 
   /**
-   * A PONG has arrived; a token that is not ours, or comes a second time, tells nothing.
+   * A PONG has arrived; ignored when its token is not ours, or comes a second time.
    *
    * @param {bigint} token
    * @param {number} now
@@ -115,7 +115,7 @@ export class Quality {
   }
 
   /**
-   * Seconds until the path counts as lost if nothing comes; 0 when it does.
+   * Seconds until the path counts as lost if nothing arrives; 0 when it does.
    *
    * @param {number} now
    */

@@ -1,16 +1,16 @@
 /**
- * One session with the program at the other end: HELLO, heartbeat and GOODBYE, over whatever carries its frames.
+ * One session with the program at the other end: HELLO, heartbeat and GOODBYE, over any path.
  *
  * Rules:
- * - It does no I/O. Frames leave through the `Path` that it is given; calls tell what has happened, with the time, and
- *   return what comes of it, in order. When `deadline` has come, `tick` is due.
- * - The first frame of each side is its HELLO, and there is one. Anything else breaks the protocol, and so does a HELLO
- *   with another version.
- * - Every frame is a sign of life. Messages and acknowledgements are handed on unread.
- * - PINGs leave only after our HELLO.
+ * - It does no I/O. It sends frames through its `Path`. Calls report what has happened, with the time, and return the
+ *   events, in order. Call `tick` when `deadline` has come.
+ * - The first frame of each side is its only HELLO. Anything else breaks the protocol, and so does a HELLO with another
+ *   version.
+ * - Every frame is a sign of life. Messages and acknowledgements are passed on unread.
+ * - PINGs are sent only after our HELLO.
  *
- * It does not know what the path is, nor who else may have one to the same peer. `tests/vectors/session.json` holds it to
- * the Python session; `alive` exists there only, since no browser tells of signs of life of its own.
+ * It does not know what the path is, or whether there are other paths to the same peer. `tests/vectors/session.json`
+ * checks it against the Python session; `alive` exists only there, because no browser reports its own signs of life.
  */
 
 import { ProtocolViolation } from '../errors.js';
@@ -22,28 +22,28 @@ import { Quality } from './quality.js';
 /** @import { Bytes } from '../protocol/codec.js' */
 
 /**
- * What carries the frames of a session, whole and in order.
+ * Carries the frames of a session, whole and in order.
  * @typedef {object} Path
- * @property {number} room how many bytes should be sent now at most; less than 0 when too much waits already
+ * @property {number} room how many bytes may be sent now; less than 0 when too much waits already
  * @property {boolean} closed whether nothing can be sent any more
  * @property {(frame: Bytes) => boolean} send false when the path is about to close
  */
 
 /**
- * What comes of a call. A HELLO is told once, before any other frame.
+ * The result of a call. A HELLO is reported once, before any other frame.
  * @typedef {Hello | Chunk | Ack | { type: 'pathLost' } | { type: 'pathRestored' }
  *   | { type: 'ended', reason: string, orderly: boolean } | { type: 'violated', reason: string }} SessionEvent
  */
 
-/** See the module. All times in seconds. */
+/** One session, see the module. All times in seconds. */
 export class PeerSession {
   greeted = false; // their HELLO has come, and its version is ours
-  lost = false; // nothing comes through
+  lost = false; // nothing arrives
   #path;
   #timing;
   #quality;
   #open = false; // our HELLO has left
-  #blocked = false; // a frame was refused for want of room
+  #blocked = false; // a frame was refused, because there was no room
   #beatAt = Infinity;
   #probeAt = Infinity;
   #probeReason = '';
@@ -51,7 +51,7 @@ export class PeerSession {
   /**
    * @param {Path} path
    * @param {number} now
-   * @param {{ silence: number, heartbeat: number, probe: number }} timing those of `PeerTiming`
+   * @param {{ silence: number, heartbeat: number, probe: number }} timing see `PeerTiming`
    */
   constructor(path, now, timing) {
     this.#path = path;
@@ -60,14 +60,14 @@ export class PeerSession {
     this.#quality.heard(now);
   }
 
-  // --- what others want to know ------------------------------------------------------------------------------------
+  // --- queries -----------------------------------------------------------------------------------------------------
 
   /** Seconds; null before the first PONG. */
   get roundTripTime() {
     return this.#quality.roundTripTime;
   }
 
-  /** When `tick` is due; `Infinity` while nothing is waited for. */
+  /** When `tick` is due; `Infinity` when nothing is due. */
   get deadline() {
     return Math.min(this.#beatAt, this.#probeAt);
   }
@@ -75,7 +75,7 @@ export class PeerSession {
   // --- from this side ----------------------------------------------------------------------------------------------
 
   /**
-   * Say HELLO; the heartbeat starts.
+   * Send HELLO; the heartbeat starts.
    *
    * @param {OurHello} hello
    * @param {number} now
@@ -87,8 +87,8 @@ export class PeerSession {
   }
 
   /**
-   * Send a frame of the store's if HELLOs have been exchanged and there is room for it. If there is none, `drained` will
-   * say when.
+   * Send a frame of the store. False before HELLOs are exchanged and when there is no room; then `drained` will report
+   * when there is.
    *
    * @param {Bytes} frame
    */
@@ -100,7 +100,7 @@ export class PeerSession {
   }
 
   /**
-   * Say GOODBYE as the last frame, unless nothing comes through. Whether it is on its way.
+   * Send GOODBYE as the last frame, unless the path is lost. Returns whether it was sent.
    *
    * @param {string} reason
    */
@@ -109,7 +109,7 @@ export class PeerSession {
   }
 
   /**
-   * Somebody says that this session is over: it is, for that reason, if nothing comes through soon.
+   * A message says that this session is over. End it for that reason if nothing arrives soon.
    *
    * @param {string} reason
    * @param {number} now
@@ -124,7 +124,7 @@ export class PeerSession {
   // --- from the path -----------------------------------------------------------------------------------------------
 
   /**
-   * Ask for a sign of life: the path may work again.
+   * Ask for a sign of life, because the path may work again.
    *
    * @param {number} now
    */
@@ -132,12 +132,12 @@ export class PeerSession {
     if (this.#open) this.#path.send(encodePing(this.#quality.ping(now)));
   }
 
-  /** The path itself says that nothing comes through. */
+  /** The path itself reports that nothing arrives. */
   lose() {
     this.lost = true;
   }
 
-  /** There is room again: whether anybody waits for it. */
+  /** There is room again; returns whether a frame was refused before. */
   drained() {
     const blocked = this.#blocked;
     this.#blocked = false;
@@ -145,7 +145,7 @@ export class PeerSession {
   }
 
   /**
-   * A message has come through. Never throws for what it is.
+   * A message has arrived. Never throws for its content.
    *
    * @param {ArrayBuffer | string} data
    * @param {number} now
@@ -173,7 +173,7 @@ export class PeerSession {
   }
 
   /**
-   * @param {Frame | null} frame null: a kind from the future
+   * @param {Frame | null} frame null: a kind of a later version
    * @param {number} now
    * @returns {SessionEvent[]}
    */
@@ -184,7 +184,7 @@ export class PeerSession {
         return [frame];
       case 'ping':
         this.#quality.pinged(frame.token);
-        // Who does not read must not fill our memory by asking; what is in the way is sign of life enough.
+        // Keep no answers for a side that reads nothing; the bytes that wait for it show enough life.
         if (this.#path.room >= 0) this.#path.send(encodePong(frame.token));
         break;
       case 'pong':
@@ -221,7 +221,7 @@ export class PeerSession {
   // --- time --------------------------------------------------------------------------------------------------------
 
   /**
-   * Look at the deadlines; to be called when `deadline` has come.
+   * Handle the deadlines; call this when `deadline` has come.
    *
    * @param {number} now
    * @returns {SessionEvent[]}
@@ -229,11 +229,11 @@ export class PeerSession {
   tick(now) {
     if (this.#probeAt <= now) {
       this.#probeAt = Infinity;
-      // This is a farewell: a tab that is closed often gets no GOODBYE through any more, but its bye.
+      // This is a farewell: a tab that closes often cannot send its GOODBYE any more, but its bye arrives.
       return [{ type: 'ended', reason: this.#probeReason || 'the other side ended the connection', orderly: true }];
     }
     if (this.#beatAt > now) return [];
-    // It was this page that slept, or its machine. What has come meanwhile is about to be read.
+    // This page or its machine slept. What has come meanwhile will be read next.
     if (now - this.#beatAt > this.#timing.heartbeat) this.#quality.heard(now);
     return this.#beat(now);
   }

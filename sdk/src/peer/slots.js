@@ -1,21 +1,23 @@
 /**
- * Attempts wait for slots: only a few peer connections are in the making at once, of all stores of a page.
+ * Slots for attempts: only a few peer connections of a page are being made at the same time.
  *
- * A connection costs a processor some 10 ms, so hundreds that start together make each other too late: all of them time
- * out, and nothing is connected. So an attempt waits for its slot, and its clock starts when it has it.
+ * A new connection costs a processor some 10 ms. Hundreds that start together delay each other until all time out, and
+ * no peer is connected. So an attempt waits for a slot, and its time starts when it gets the slot.
  *
  * Rules:
- * - Calls of ours and answers to calls of others have slots of their own. An answer never waits for a call of ours, so two
- *   pages that have given all their slots to calls of each other still answer.
- * - A slot ends when the attempt does, when its channel opens, or after some time (`SLOT_SECONDS`): a peer that is far
- *   away or gone does not hold up others. The attempt itself goes on.
- * - Where attempts take long because the machine is busy, slots last as long as those take, up to `MAX_SLOT_SECONDS`. Or
- *   all would be under way together in the end, each making the others too late.
- * - An attempt that has sent its offer costs nothing until the answer comes, so it does not count meanwhile; there are at
- *   most `MAX_UNANSWERED` of these. While offers of others wait here it does count: this page is too slow already.
- * - Calls are fair between those who make them (`owner`), whoever of them wants most. Of each peer one offer waits, the
- *   newest.
- * - Whatever waits is bounded, and an offer that cannot wait, or has waited too long, is refused aloud.
+ * - Our calls and our answers have separate slots. An answer never waits for a call, so two pages that have used all
+ * their
+ *   slots for calls to each other still answer.
+ * - A slot ends with the attempt, when its channel opens, or after some time (`SLOT_SECONDS`). So a peer that is far
+ * away
+ *   or gone does not delay others. The attempt itself goes on.
+ * - When attempts take long because the machine is busy, slots last as long as the attempts, up to `MAX_SLOT_SECONDS`.
+ *   Otherwise all attempts would be under way together in the end, and delay each other.
+ * - An attempt that has sent its offer costs nothing until the answer comes, so it does not count meanwhile, up to
+ *   `MAX_UNANSWERED`. It does count while offers of others wait here, because then this page is too slow already.
+ * - Calls are fair between their owners (`owner`), however many an owner wants. For each peer one offer waits, the
+ * newest.
+ * - Every queue is bounded. An offer that cannot wait, or has waited too long, gets a refusal.
  *
  * It does not know what a connection is, or how one is made.
  */
@@ -24,29 +26,31 @@ import { timers } from '../client/timers.js';
 
 /** @import { Timers } from '../client/timers.js' */
 
-/** How many calls of ours, and how many answers, may be in the making at once. */
+/** How many calls, and how many answers, may be under way at once. */
 export const CALLS = 8;
 export const ANSWERS = 8;
-/** On a quiet machine an attempt takes 0.02 s with a peer that is near, 1 s with one on the other side of the world. */
+/** On a quiet machine an attempt takes 0.02 s with a near peer, and 1 s with a peer on the other side of the world. */
 export const SLOT_SECONDS = 1;
 export const MAX_SLOT_SECONDS = 8;
-// A slot lasts so many times as long as the attempts that succeeded lately; each of them counts for so much.
+// A slot lasts so many times as long as recent successful attempts; each new one has this weight.
 const PATIENCE = 2;
 const SMOOTHING = 0.125;
-/** Attempts of ours with a slot, those that wait for an answer too. Each has a few open sockets, and its peer may keep the offer waiting. */
+/** Our attempts with a slot, including those that wait for an answer. Each has a few open sockets, and its peer may keep the offer waiting. */
 export const MAX_UNANSWERED = 64;
-/** Offers that wait, of all peers together. Each has at most 64 KiB. */
+/** Waiting offers of all peers together. Each has at most 64 KiB. */
 export const MAX_WAITING = 128;
-/** The other side gives its attempt 30 s, and has to find a path within them. */
+/** The other side gives its attempt 30 s, in which it also has to find a path. */
 export const MAX_WAIT = 10;
 
 /**
  * One attempt's slot, or its place in the queue.
  * @typedef {object} Slot
  * @property {boolean} granted
- * @property {(opened?: boolean) => void} release let others have it, or leave the queue; idempotent. `opened`: the
- *   attempt has succeeded
- * @property {(unanswered: boolean) => void} setUnanswered whether the attempt only waits for the other side's answer;
+ * @property {(opened?: boolean) => void} release frees the slot, or leaves the queue; idempotent. `opened`: the attempt
+ * has
+ *   succeeded
+ * @property {(unanswered: boolean) => void} setUnanswered sets whether the attempt only waits for the other side's
+ * answer;
  *   ignored unless it has the slot
  */
 
@@ -56,7 +60,7 @@ export class SlotQueue {
   #timers;
   #busy;
   #drained;
-  #usual = 0; // seconds that an attempt takes
+  #usual = 0; // seconds that an attempt usually takes
   #held = new Set();
   #unanswered = new Set(); // had a slot, and wait for the other side
   /** @type {Map<unknown, { take: () => void }[]>} by owner; the first one is next */
@@ -68,7 +72,7 @@ export class SlotQueue {
    * @param {Timers} timers
    * @param {object} [more]
    * @param {() => boolean} [more.busy] whether attempts that wait for an answer count like the others
-   * @param {() => void} [more.drained] called when nobody waits any more
+   * @param {() => void} [more.drained] called when nothing waits any more
    */
   constructor(limit, timers, { busy = () => false, drained = () => {} } = {}) {
     this.#limit = limit;
@@ -77,23 +81,23 @@ export class SlotQueue {
     this.#drained = drained;
   }
 
-  /** How many attempts with a slot are at work now. */
+  /** The number of attempts with a slot that are at work now. */
   get held() {
     return this.#held.size;
   }
 
-  /** How many attempts with a slot wait for an answer now. */
+  /** The number of attempts with a slot that wait for an answer now. */
   get unanswered() {
     return this.#unanswered.size;
   }
 
-  /** How many wait for a slot. */
+  /** The number of attempts that wait for a slot. */
   get waiting() {
     return [...this.#lines.values()].reduce((sum, line) => sum + line.length, 0);
   }
 
   /**
-   * A slot, granted at once if one is free and nobody waits. Otherwise `start` is called later, not from within.
+   * Return a slot. It is granted at once if one is free and nothing waits. Otherwise `start` is called later.
    *
    * @param {unknown} owner
    * @param {() => void} start
@@ -101,7 +105,7 @@ export class SlotQueue {
    */
   ask(owner, start) {
     let cancel = () => {};
-    let since = NaN; // when it was taken, or the answer came; until it is released
+    let since = NaN; // when it was granted, or when the answer came; until it is released
     const end = () => {
       if (this.#held.delete(slot) || this.#unanswered.delete(slot)) this.look();
     };
@@ -135,7 +139,7 @@ export class SlotQueue {
         if (unanswered && this.#held.delete(slot)) {
           this.#unanswered.add(slot);
           this.look();
-          // An answer takes the slot back even when others have got all: what has begun is finished first.
+          // After an answer, the attempt takes its slot back even if all are in use, to finish first what was started.
         } else if (!unanswered && this.#unanswered.delete(slot)) hold();
       },
     };
@@ -144,7 +148,7 @@ export class SlotQueue {
     return slot;
   }
 
-  /** Give slots to those that wait, soon, as far as some are free. */
+  /** Grant free slots to waiting attempts, soon. */
   look() {
     if (this.#soon || !this.#lines.size) return;
     this.#soon = true;
@@ -192,7 +196,7 @@ export class AttemptSlots {
 export const slots = new AttemptSlots(timers);
 
 /**
- * What waits between us and one peer: a call of ours, an offer of theirs, each at most once.
+ * What waits between us and one peer: at most one call of ours, and at most one offer of theirs.
  * @template Offer
  */
 export class PeerSlots {
@@ -210,8 +214,9 @@ export class PeerSlots {
    * @param {AttemptSlots} slots
    * @param {unknown} owner
    * @param {{ call: () => void, answer: (name: string, offer: Offer) => void,
-   *   refuse: (name: string, offer: Offer, reason: string) => void }} to `call` and `answer` start the attempt, at once or
-   *   when its slot has come; `refuse` tells the other side that its offer is not answered
+   *   refuse: (name: string, offer: Offer, reason: string) => void }} to `call` and `answer` start the attempt when its
+   * slot is
+   *   granted, perhaps at once; `refuse` tells the other side that its offer is not answered
    */
   constructor(slots, owner, to) {
     this.#slots = slots;
@@ -219,7 +224,7 @@ export class PeerSlots {
     this.#to = to;
   }
 
-  /** Whether a call of ours waits. */
+  /** Whether a call waits. */
   get calling() {
     return this.#call?.granted === false;
   }
@@ -232,19 +237,19 @@ export class PeerSlots {
     return this.#waits?.name === name;
   }
 
-  /** Start a call of ours when its slot comes, unless one waits. */
+  /** Start a call when its slot is granted, unless one waits already. */
   call() {
     if (this.#call) return;
     this.#call = this.#slots.calls.ask(this.#owner, () => {
       if (this.#waits)
-        this.#take(); // their call is there already: one of ours would cross it
+        this.#take(); // their call is here already, and ours would cross it
       else this.#to.call();
     });
     if (this.#call.granted) this.#to.call();
   }
 
   /**
-   * An offer of theirs that starts an attempt: answer it when its slot comes.
+   * Answer an offer that starts an attempt, when its slot is granted.
    * @param {string} name
    * @param {Offer} offer
    */
@@ -262,7 +267,7 @@ export class PeerSlots {
   }
 
   /**
-   * The other side has given that attempt up.
+   * The other side has ended that attempt.
    * @param {string} name
    */
   withdrawn(name) {
@@ -270,7 +275,7 @@ export class PeerSlots {
   }
 
   /**
-   * Whether the call of ours that is under way only waits for its answer.
+   * Set whether our current call only waits for its answer.
    * @param {boolean} unanswered
    */
   setUnanswered(unanswered) {
@@ -293,7 +298,7 @@ export class PeerSlots {
   }
 
   /**
-   * Nothing is started any more.
+   * Start nothing any more.
    * @param {string} reason
    */
   close(reason) {

@@ -1,19 +1,21 @@
 /**
- * One connection to the other side: an RTCPeerConnection, what is said about it through signaling, its channel, and the
- * session over that.
+ * One connection to the other side: an RTCPeerConnection, its signaling messages, its channel, and the session over the
+ * channel.
  *
  * Rules:
- * - Each command of the negotiation machine but those that make and drop connections is carried out by the method of the
- *   same name.
- * - Operations on the RTCPeerConnection run one after the other; `close` forgets those that are left, and waits for none.
- *   One that was under way then stays pending for ever.
- * - Descriptions are signed before the machine is told that they are made, so that all that is to be sent can leave at
- *   once, and in its order.
- * - What comes through the channel, and its times, are the session's business: see `session.js`. The side that has not made
- *   the channel says HELLO when the other's has come.
- * - What happens is told to `TransportOwner`; after `close` nothing is.
+ * - A method carries out the negotiation command of the same name, for all commands except those that make and drop
+ *   connections.
+ * - Operations on the RTCPeerConnection run one after the other. `close` drops the waiting ones, and waits for none; a
+ *   running one then stays pending for ever.
+ * - Descriptions are signed before the machine hears that they are made, so that everything to be sent can leave at
+ * once,
+ *   and in order.
+ * - The session handles the channel's input and its times: see `session.js`. The side that has not made the channel
+ * sends
+ *   HELLO after the other side's HELLO.
+ * - Events go to `TransportOwner`; after `close` there are none.
  *
- * It does not know that there may be other connections to the same peer.
+ * It does not know other connections to the same peer.
  */
 
 import { catchUp } from '../client/timers.js';
@@ -34,8 +36,8 @@ import { PeerSession } from './session.js';
 /** @typedef {(native: RTCPeerConnection, stream: MediaStream | null) => Promise<void>} PutTracks `media.putTracks` */
 
 /**
- * How much may wait in the browser, in bytes. Enough to keep a fast path busy while the page does something else, little
- * enough that a slow one does not hold up PINGs for long; libwebrtc itself refuses beyond 16 MiB.
+ * Bytes that may wait in the browser: enough to keep a fast path busy while the page is busy, and little enough that a
+ * slow path does not delay PINGs for long. libwebrtc itself refuses more than 16 MiB.
  */
 export const BUFFER_HIGH = 1024 * 1024;
 export const BUFFER_LOW = 256 * 1024;
@@ -45,71 +47,73 @@ export const MAX_CANDIDATE = 1024;
 /**
  * How long things may take, all in seconds.
  * @typedef {object} PeerTiming
- * @property {number} attempt Seconds from the offer to HELLOs exchanged. 30
+ * @property {number} attempt Seconds from the offer to the exchange of HELLOs. 30
  * @property {number} heal Seconds from the loss of an established path to its return, by itself or by an ICE restart. 15
- * @property {number} heartbeat Seconds between PINGs at least; see `quality.js`. 1.5
+ * @property {number} heartbeat The least number of seconds between PINGs; see `quality.js`. 1.5
  * @property {number} silence Seconds without any frame, after which the path counts as lost: three lost PINGs are no
  *   accident. 5
- * @property {number} probe Seconds in which something has to arrive after a `bye` from the server, which may be lying. 1.5
- * @property {number} linger Seconds that closing waits for the other side to have got the goodbye, and the server the
- *   rest. 1
+ * @property {number} probe Seconds in which something has to arrive after a `bye` through the server, which may be
+ * false. 1.5
+ * @property {number} linger Seconds that closing waits until the other side has the GOODBYE, and the server the other
+ *   messages. 1
  */
 
 /** @type {PeerTiming} */
 export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe: 1.5, linger: 1 };
 
 /**
- * What the transports of a `PeerConnection` share: what it was made with, and how they tell it.
+ * What the transports of a `PeerConnection` share: its options, and its callbacks.
  * @typedef {object} TransportOwner
  * @property {string} remote
  * @property {string} called the address that offers go to
  * @property {Pick<Trust, 'check' | 'sign'>} trust
  * @property {SignalSender} signaling
  * @property {() => OurHello} hello
- * @property {() => EngineConfig} config what to make connections with now
+ * @property {() => EngineConfig} config the current configuration for connections
  * @property {PeerTiming} timing
  * @property {Timers} timers
  * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
  * @property {MediaStream | null} stream whose tracks are to be sent
- * @property {PutTracks} putTracks what puts them onto a connection
- * @property {<Call extends Happening>(call: Call, name: string, ...values: Told<Call>) => void} happened tell the machine,
- *   and do what it wants
- * @property {<What extends keyof PeerListener>(what: What, ...values: Parameters<PeerListener[What]>) => void} tell tell
+ * @property {PutTracks} putTracks puts them onto a connection
+ * @property {<Call extends Happening>(call: Call, name: string, ...values: Told<Call>) => void} happened call the machine,
+ *   and carry out its commands
+ * @property {<What extends keyof PeerListener>(what: What, ...values: Parameters<PeerListener[What]>) => void} tell call
  *   the listener, soon
- * @property {() => void} tellNow what it has not been told yet
- * @property {(sending: Promise<unknown>) => void} keep have closing wait for it
+ * @property {() => void} tellNow make the waiting calls of the listener now
+ * @property {(sending: Promise<unknown>) => void} keep make closing wait for it
  */
 
-/** What an offer or answer has come with, once it has been checked. @typedef {{ address: string, proof: Proof }} Origin */
+/** The sender and the checked proof of an offer or answer. @typedef {{ address: string, proof: Proof }} Origin */
 
 /**
- * What it is given becomes a part of the URL: Firefox never asks twice for a module that it did not get.
+ * The argument becomes a part of the URL, because Firefox never requests a module again that it did not get.
  * @type {(again: string) => Promise<typeof import('./stats.js')>}
  */
 const loadStats = (_again) => import('./stats.js');
 let failedLoads = 0;
 
-/** See the module. */
+/** One connection and its session, see the module. */
 export class PeerTransport {
-  /** of the device at the other end, once it has said something */
+  /** of the device at the other end, after its first message */
   address;
   /** @type {Signed | null} */
   ourOffer = null;
-  /** The nonces of the offer of theirs that has been taken last, and of our offer before `ourOffer`: what comes with one of
-   *  these is a repetition or late, and no forgery. */
+  /** The nonces of their last accepted offer, and of our offer before `ourOffer`: a message with one of these is a
+   * repetition
+   *  or late, and no forgery. */
   formerNonces = ['', ''];
-  greeted = false; // HELLOs have been exchanged, and the owner knows
+  greeted = false; // HELLOs are exchanged, and the owner knows
   #owner;
   #native;
   /** @type {Promise<void>} */
   #operations = Promise.resolve();
-  /** @type {RTCSessionDescriptionInit | null} an offer of ours that is applied with its answer */
+  /** @type {RTCSessionDescriptionInit | null} an offer of ours that is applied together with its answer */
   #held = null;
   /** @type {RTCDataChannel | null} */
   #channel = null;
   /** @type {PeerSession | null} once the channel is open */
   #session = null;
-  /** @type {Parameters<PeerListener['trackReceived']>[]} those that overtook the HELLO: signaling may be faster */
+  /** @type {Parameters<PeerListener['trackReceived']>[]} tracks that came before the HELLO, because signaling may be faster */
   #early = [];
   #saidHello = false;
   #lost = false; // before there is a session
@@ -123,7 +127,7 @@ export class PeerTransport {
    * Throws what `makeConnection` throws.
    *
    * @param {string} name
-   * @param {boolean} openChannel whether to make the channel, as the first offerer does
+   * @param {boolean} openChannel whether to make the channel, as the side that offers first
    * @param {TransportOwner} owner
    */
   constructor(name, openChannel, owner) {
@@ -133,7 +137,7 @@ export class PeerTransport {
     this.#owner = owner;
     this.#native = native;
     native.onicecandidate = ({ candidate }) => {
-      // An empty one ends those of one media section (section 4.8.1.3); null, which follows, ends them all.
+      // An empty one ends the candidates of one media section (section 4.8.1.3); null, which follows, ends all of them.
       this.#relayed ||= / typ relay/.test(candidate?.candidate ?? '');
       if (candidate?.candidate !== '')
         this.#happened('candidateGathered', candidate && /** @type {Candidate} */ (candidate.toJSON()));
@@ -141,7 +145,7 @@ export class PeerTransport {
     native.onconnectionstatechange = () => {
       const { connectionState: state } = native;
       const final = state === 'failed';
-      if (state === 'connected') this.#session?.ping(this.#now); // its PONG tells whether the channel works again
+      if (state === 'connected') this.#session?.ping(this.#now); // its PONG shows whether the channel works again
       if (final || state === 'disconnected') this.#pathLost(final);
     };
     native.onnegotiationneeded = this.#renegotiate;
@@ -156,9 +160,9 @@ export class PeerTransport {
   // --- commands ----------------------------------------------------------------------------------------------------
 
   /**
-   * The first offer is applied at once, and candidates are gathered. One on a connection that stands is applied with its
-   * answer only, so that there is nothing to roll back when the other side's offer crosses it: in Chromium 156 whoever
-   * rolls back an offer never sees the pictures again that come in the sections of it.
+   * The first offer is applied at once, and gathering starts. An offer on an open connection is applied only together
+   * with its answer, so that nothing has to be rolled back when the other side's offer crosses it: after a rollback,
+   * Chromium 156 never again shows the pictures in the sections of that offer.
    *
    * @param {{ serial: number, restart: boolean }} command
    */
@@ -166,7 +170,7 @@ export class PeerTransport {
     const native = this.#native;
     this.#describe('offerMade', serial, async () => {
       if (restart) {
-        // Its TURN credentials may have run out.
+        // Its TURN credentials may have expired.
         const Native = /** @type {typeof RTCPeerConnection} */ (native.constructor);
         configure(this.#owner.config(), Native, (all) => native.setConfiguration?.(all));
         native.restartIce();
@@ -193,7 +197,7 @@ export class PeerTransport {
         try {
           await native.setLocalDescription();
         } catch (error) {
-          // Or the next offer of ours would come out as an answer.
+          // Otherwise our next offer would come out as an answer.
           await native.setRemoteDescription({ type: 'rollback' });
           throw error;
         }
@@ -217,7 +221,7 @@ export class PeerTransport {
   }
 
   /**
-   * One that is of no use is no loss.
+   * If the browser refuses the candidate, nothing is lost.
    *
    * @param {{ candidate: Candidate | null }} command
    */
@@ -251,7 +255,7 @@ export class PeerTransport {
   }
 
   /**
-   * Somebody says that this connection is over: believe it if nothing comes through soon.
+   * A message says that this connection is over. Believe it if nothing arrives soon.
    *
    * @param {{ reason: string }} command
    */
@@ -266,12 +270,12 @@ export class PeerTransport {
   setTracks() {
     this.#enqueue(async () => {
       await this.#owner.putTracks(this.#native, this.#owner.stream);
-      // An offer of ours that never got its answer keeps the browser from asking.
+      // If an offer of ours never got its answer, the browser does not ask for a negotiation.
       if (this.#held || this.#native.signalingState !== 'stable') this.#renegotiate();
     });
   }
 
-  /** What the browser tells of the path; null when there is none, or none any more, or what reads it cannot be loaded. */
+  /** The browser's statistics of the path; null without a path, or when `stats.js` cannot be loaded. */
   async stats() {
     try {
       const { statsOf } = await loadStats(failedLoads ? `?${failedLoads}` : '').catch((error) => {
@@ -284,7 +288,7 @@ export class PeerTransport {
     }
   }
 
-  /** What may be why there was no path, to be added to a reason: no browser tells of a TURN server that refuses us. */
+  /** A possible reason why there was no path, to add to a text: no browser reports a TURN server that refuses us. */
   get relayMissing() {
     const servers = this.#owner.config().iceServers ?? [];
     const urls = servers.flatMap((server) => server.urls).filter((url) => url.startsWith('turn'));
@@ -294,10 +298,10 @@ export class PeerTransport {
   }
 
   /**
-   * @param {'offerMade' | 'answerMade'} made what to tell the machine then
+   * @param {'offerMade' | 'answerMade'} made the machine's input after that
    * @param {number} serial
    * @param {() => Promise<void>} operation
-   * @param {Signed} [offer] what is answered
+   * @param {Signed} [offer] the offer that is answered
    */
   #describe(made, serial, operation, offer) {
     this.#enqueue(async () => {
@@ -310,7 +314,7 @@ export class PeerTransport {
 
   /**
    * @param {() => Promise<void>} operation
-   * @param {number} [serial] of what fails with it
+   * @param {number} [serial] of the command that fails with it
    */
   #enqueue(operation, serial) {
     this.#operations = this.#operations
@@ -365,7 +369,7 @@ export class PeerTransport {
    */
   #opened(channel, ours) {
     if (this.#closed || this.#channel || channel.label !== LABEL) {
-      channel.close(); // one channel is all there is
+      channel.close(); // only one channel is allowed
       return;
     }
     this.#channel = channel;
@@ -381,18 +385,18 @@ export class PeerTransport {
     };
     channel.onmessage = ({ data }) => {
       if (this.#session && !this.#closed) this.#tellAll(this.#session.received(data, this.#now));
-      catchUp(); // only now: a frame that has arrived is a sign of life
+      catchUp(); // only now, because a frame that has arrived is a sign of life
     };
     channel.onclose = () => this.#happened('attemptEnded', 'the other side closed the channel', false);
     this.#happened('channelOpened');
-    // Chromium announces a channel of theirs as open before it can send, and then drops what is sent without a word. So
-    // our HELLO waits for theirs, which proves that the channel is open.
+    // Chromium reports their channel as open before it can send, and then drops data silently. So our HELLO waits for
+    // theirs, which proves that the channel is open.
     if (ours && !this.#closed) this.#greet();
   }
 
   #greet() {
     this.#saidHello = true;
-    this.#owner.tellNow(); // that the channel before is gone, so that the HELLO starts where it ended
+    this.#owner.tellNow(); // the end of the channel before, so that the HELLO starts where it ended
     if (this.#session && !this.#closed) this.#tellAll(this.#session.open(this.#owner.hello(), this.#now));
   }
 
@@ -404,7 +408,7 @@ export class PeerTransport {
   }
 
   /**
-   * Send a frame of the store's if there is room for it; false if not, and `writable` follows.
+   * Send a frame of the store. False without room; then `writable` follows.
    *
    * @param {Bytes} frame
    */
@@ -463,17 +467,17 @@ export class PeerTransport {
   // --- the end -----------------------------------------------------------------------------------------------------
 
   /**
-   * Send GOODBYE as the last frame, if there is a channel that works; `close` will wait until it has arrived.
+   * Send GOODBYE as the last frame if the channel works; `close` waits until it has arrived.
    *
    * @param {string} reason
    */
   sayGoodbye(reason) {
     if (!this.#channel || !this.#session || this.#session.lost) return;
     this.#lingers = this.#session.goodbye(reason);
-    this.#channel.close(); // after what is queued; the other side closes its end as soon as it has read it all
+    this.#channel.close(); // after sending what is queued; the other side closes its end when it has read everything
   }
 
-  /** Release everything; after a goodbye not before the other side has closed the channel, or a short time. */
+  /** Release everything. After a GOODBYE, first wait a short time for the other side to close the channel. */
   async close() {
     this.#closed = true;
     this.#cancelTimer();
@@ -506,13 +510,13 @@ const pathOver = (channel, isClosed) => ({
       channel.send(frame);
       return true;
     } catch {
-      return false; // it is closing, and will say so
+      return false; // it is closing, and its event follows
     }
   },
 });
 
 /**
- * Wait for the last of something, but no longer than to linger.
+ * Wait for a last promise, but no longer than `linger`.
  *
  * @param {TransportOwner} owner
  * @param {Promise<unknown>} last which does not reject

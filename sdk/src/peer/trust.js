@@ -1,18 +1,21 @@
 /**
- * Signs our offers and answers, checks those of others: the server that carries them is not trusted.
+ * Signs our offers and answers, and checks those of others: the server that carries them is not trusted.
  *
  * Rules:
- * - What is signed is exactly the text that goes to the engine. It carries the fingerprint of the DTLS certificate, so a
- *   channel that opens leads to whoever holds the identity key.
- * - A key is pinned at its first use, and only after its signature has proved to be right; another one is refused until
- *   a person accepts it (`identity/pins.js`).
- * - An offer's nonce is taken once. Nonces are remembered for a peer only when the peer itself has signed them, so nobody
- *   but the peer can push its own out, and the peer that has offered least recently is forgotten first.
+ * - The signed text is exactly the text for the engine. It carries the fingerprint of the DTLS certificate, so an open
+ *   channel leads to the owner of the identity key.
+ * - A key is pinned at its first use, and only after a correct signature. Another key is refused until a person accepts
+ * it
+ *   (`identity/pins.js`).
+ * - An offer's nonce is accepted once. A nonce is remembered only if the peer itself has signed it, so only the peer
+ * can
+ *   push its own nonces out. The peer whose last offer is oldest is forgotten first.
  *
- * A proof carries no time, so an offer from before this page was loaded would pass a second time. It gains nothing: the
- * handshake fails without the private key of its certificate, and no attempt touches a connection that works.
+ * A proof has no time, so an offer from before this page was loaded would pass a second time. An attacker gains
+ * nothing: the handshake fails without the private key of its certificate, and no attempt touches a connection that
+ * works.
  *
- * Everything here waits for WebCrypto: whether an offer or answer is still wanted afterwards is for the caller to say.
+ * Everything here waits for WebCrypto; the caller has to check afterwards whether an offer or answer is still wanted.
  */
 
 import { FingerprintMismatch, PeerKeyChanged, ProofInvalid } from '../errors.js';
@@ -27,20 +30,21 @@ import { limit } from './attempts.js';
 /** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Proof } from '../protocol/messages.js' */
 
-export const MAX_NONCES = 256; // for each peer; an attempt every half minute makes that two hours
+export const MAX_NONCES = 256; // for each peer; with an attempt every half minute, two hours
 export const MAX_PEERS = 1024;
 /** Seconds after which an offer without a valid proof may be made again. */
 export const PROOF_PAUSE = 60;
 
 /**
- * @typedef {{ sdp: string, proof: Proof, serial?: number }} Signed a description with its proof; `serial` is that of the
- *   operation in which one of ours was made
+ * @typedef {{ sdp: string, proof: Proof, serial?: number }} Signed a description with its proof; `serial` is the number
+ * of
+ *   the operation that made ours
  */
 
 /** @param {number} size */
 export const randomBytes = (size) => crypto.getRandomValues(new Uint8Array(size));
 
-/** What one user of one server signs and believes. */
+/** The signatures and checks of one user of one server. */
 export class Trust {
   #identity;
   #userId;
@@ -52,7 +56,7 @@ export class Trust {
   /**
    * @param {Pick<Identity, 'publicKey' | 'sign'>} identity
    * @param {string} userId our own, without device
-   * @param {string} server the host and port by which pins are kept
+   * @param {string} server the host and port for the pins
    * @param {Pick<Pins, 'pin'>} pins
    */
   constructor(identity, userId, server, pins) {
@@ -63,13 +67,12 @@ export class Trust {
   }
 
   /**
-   * The proof of an offer to the user `remote`, with a nonce of its own; or of the answer to an offer of theirs that has
-   * been checked.
+   * The proof of an offer to the user `remote`, with a new nonce; or of the answer to their checked offer.
    *
    * @param {string} remote
    * @param {string} connection
    * @param {string} sdp
-   * @param {Signed | null} [offer] what it answers
+   * @param {Signed | null} [offer] the offer that it answers
    * @returns {Promise<Proof>}
    */
   async sign(remote, connection, sdp, offer) {
@@ -80,21 +83,21 @@ export class Trust {
   }
 
   /**
-   * Returns if the user `remote` has made this offer to us, and it has not been taken before; or this answer to that offer
-   * of ours. Throws `ProofInvalid`, or `PeerKeyChanged` when all is right but the key, or what the pins throw, or
+   * Returns if the user `remote` has made this offer to us, and the offer is new; or this answer to that offer of ours.
+   * Throws `ProofInvalid`, or `PeerKeyChanged` when only the key is wrong, or an exception of the pins, or
    * `ProtocolViolation` for a proof that cannot be read.
    *
    * @param {string} remote
    * @param {string | null} connection
    * @param {string} sdp
    * @param {Proof | null} proof
-   * @param {Signed | null} [offer] what it answers
+   * @param {Signed | null} [offer] the offer that it answers
    */
   async check(remote, connection, sdp, proof, offer) {
     const refuse = (/** @type {string} */ problem) => new ProofInvalid(remote, problem);
     if (!proofs.validConnectionName(connection)) throw refuse('it names no connection');
     if (!proof) throw refuse('it carries no proof');
-    const { nonce } = proof; // base64 is strict, so that it has one spelling
+    const { nonce } = proof; // base64 is strict, so it has one spelling
     if (offer && offer.proof.nonce !== nonce) throw refuse('it belongs to another offer');
     const key = fromBase64(proof.publicKey, PUBLIC_KEY_BYTES);
     const signature = fromBase64(proof.signature, SIGNATURE_BYTES);
@@ -116,14 +119,14 @@ export class Trust {
 }
 
 /**
- * What the signature of a description has to cover.
+ * The bytes that the signature of a description covers.
  *
  * @param {string} sender
  * @param {string} recipient
  * @param {string} connection
  * @param {string} nonce
  * @param {string} sdp
- * @param {Signed | null} [offer] what it answers
+ * @param {Signed | null} [offer] the offer that it answers
  */
 function signed(sender, recipient, connection, nonce, sdp, offer) {
   const raw = fromBase64(nonce, proofs.NONCE_BYTES);
@@ -133,7 +136,7 @@ function signed(sender, recipient, connection, nonce, sdp, offer) {
 }
 
 /**
- * What is told of an offer that has not passed the check: reason, code, seconds. Nothing about our pins.
+ * The refusal for an offer that failed the check: reason, code, seconds. It reveals nothing about our pins.
  *
  * @param {AldisError} error
  * @returns {[string, RefusalCode, number]}

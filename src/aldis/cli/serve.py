@@ -155,7 +155,7 @@ def _for_browsers(server: SignalingServer) -> list[str]:
     if config.tls_cert is not None or is_this_machine(config.host):
         return [f"Open {page} in a browser.\n"]
     # W3C Secure Contexts, section 3.1: a page over plain HTTP from another machine has no WebCrypto and no camera.
-    only = "Browsers allow keys and cameras only on https:// and localhost: elsewhere, use --tls-cert, --tls-key."
+    only = "Browsers allow keys and cameras on https:// and localhost only: for others, --tls-cert and --tls-key."
     where = f"Open {page} in a browser" if config.host in _ANY_ADDRESS else f"The page is at {page}"
     return [f"{where}.", f"{only}\n"]
 
