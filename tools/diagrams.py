@@ -3,12 +3,12 @@
     python tools/diagrams.py            # write them
     python tools/diagrams.py --check    # fail when one is stale
 
-A diagram is a name, the first state and an iterable of transitions `(from, event, to)`; add one to `DIAGRAMS`, and a
-line `<!-- diagram: NAME -->` with `<!-- end -->` below it to the page. The text between the two is generated: Mermaid,
-which GitHub and the documentation site draw. `tests/test_diagrams.py` fails when it is stale.
+A diagram is a name, the first state and an iterable of transitions `(from, event, to)`. To add one, add it to
+`DIAGRAMS`, and put a line `<!-- diagram: NAME -->` with `<!-- end -->` below it into the page. The text between the two
+is generated: Mermaid, which GitHub and the documentation site draw. `tests/test_diagrams.py` fails when it is stale.
 
-What many states have in common is drawn once: a transition that every state has becomes a note, one that all states of
-a group have starts at the group.
+Common transitions are drawn once: a transition of every state becomes a note, and a transition of all states of a group
+starts at the group.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ DIAGRAMS: Final[dict[str, Diagram]] = {
 
 
 def mermaid(diagram: Diagram) -> str:
-    """The diagram in Mermaid's language. Raises `ValueError` when the transitions make no diagram."""
+    """The diagram in Mermaid's language. Raises `ValueError` when the transitions form no diagram."""
     transitions = list(dict.fromkeys(diagram.transitions()))
     states = list(dict.fromkeys([diagram.start, *(state for one, _, other in transitions for state in (one, other))]))
     leaving = {state: {(event, other) for one, event, other in transitions if one == state} for state in states}
@@ -133,7 +133,7 @@ def _arrows(transitions: Iterable[Transition]) -> list[str]:
 
 
 def updated(page: str, diagrams: Mapping[str, Diagram]) -> str:
-    """The page with each diagram drawn anew. Raises `ValueError` for a diagram without its place, or the reverse."""
+    """The page with new diagrams. Raises `ValueError` for a diagram without a place, or a place without a diagram."""
     places = re.compile(r"(<!-- diagram: (?P<name>[\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     named = [found["name"] for found in places.finditer(page)]
     if sorted(named) != sorted(diagrams):

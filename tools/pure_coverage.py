@@ -1,11 +1,10 @@
-"""Check that the pure layers are covered: run after the tests, on the `.coverage` that they left.
+"""Check the coverage of the pure layers. Run it after the tests, on their `.coverage` file.
 
     python tools/pure_coverage.py
 
-The pure layers (no sockets, no event loop) can be tested completely and cheaply, so there is no excuse: of each of
-them at least `WANTED` percent of the statements and of the branches must have run, and in tests of their own: only
-those are measured (tests/conftest.py). The rest of the source has no figure, since what talks to sockets and engines is
-better judged by what its tests assert.
+The pure layers (no sockets, no event loop) can be tested completely and cheaply. So in each of them, at least `WANTED`
+percent of the statements and of the branches must run in the layer's own tests; only those tests are measured
+(tests/conftest.py). Other source files have no figure, because the assertions of their tests say more.
 
 It also checks that no other tests were measured: `OTHER` must not have run.
 """
@@ -47,12 +46,12 @@ PURE = (
     "store/messages/control.py",
     "store/files/window.py",
 )
-# A function that is not pure, has tests of its own, and is called by the tests of every server.
+# A function that is not pure, has its own tests, and is called by the tests of every server.
 OTHER = ("server/config.py", "load_config")
 
 
 def measured() -> dict[str, dict[str, Any]]:
-    """What coverage says of each file under src/aldis, by its path there."""
+    """The coverage of each file under src/aldis, by its path there."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "coverage.json"
         command = [sys.executable, "-m", "coverage", "json", "--quiet", "-o", str(report)]
@@ -66,7 +65,7 @@ def percent(covered: int, total: int) -> float:
 
 
 def judge(files: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
-    """Lines of a table for what `measured` returns, and whether each is as it should be."""
+    """The lines of a table for the result of `measured`, and whether each passes."""
     yield f"{'coverage of':<24}{'statements':>12}{'branches':>12}", True
     for layer in PURE:
         chosen = [data["summary"] for path, data in files.items() if path.startswith(layer)]
@@ -87,7 +86,7 @@ def judge(files: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
 
 
 def lines_of(path: Path, name: str) -> set[int]:
-    """The numbers of the lines that run when this function is called, and not when the module is imported."""
+    """The numbers of the lines that run when this function is called, but not when the module is imported."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     (function,) = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name)
     return {line for part in function.body for line in range(part.lineno, (part.end_lineno or 0) + 1)}

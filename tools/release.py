@@ -1,10 +1,10 @@
-"""Everything that a release needs but the upload: check, build, install, try. `make release` runs it.
+"""Check, build, install and try a release: everything except the upload. `make release` runs it.
 
-It fails where the versions differ, where something is not committed, or where the changelog does not name the version.
-Then it builds each file that users download into dist/, installs each into an environment of its own, and does there
-what a user does first: a server, and two programs that talk. Versions of what is installed are those of the locks.
+It fails when versions differ, when something is not committed, or when the changelog does not name the version. Then it
+builds each file that users download into dist/, installs each into a separate environment, and does there what a user
+does first: run a server, and two programs that talk. The installed versions are those of the locks.
 
-`--trial` leaves out what only holds for a release: the clean tree and the changelog.
+`--trial` skips the checks that only apply to a release: the clean tree and the changelog.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 DIST: Final = ROOT / "dist"
-PATIENCE: Final = 60.0  # seconds for one step of a job, of which none takes ten
-# Registers a name with the SDK as npm has it, in Node, which has no WebRTC.
+PATIENCE: Final = 60.0  # seconds for one step of a job; none takes ten
+# Registers a name in Node, which has no WebRTC, with the SDK as npm installs it.
 SDK_JOB: Final = """
 import { Identity, SignalingClient } from '@aldis/client';
 const client = new SignalingClient(process.argv[2], 'alice');
@@ -38,7 +38,7 @@ if (!online) throw new Error('registered, and not online');
 
 
 class Failure(Exception):
-    """Something that must be mended before a release; the text says what."""
+    """A problem to solve before a release; the text says what it is."""
 
 
 def versions(root: Path = ROOT) -> dict[str, str]:
@@ -64,7 +64,7 @@ def agreed_version(root: Path = ROOT) -> str:
 
 
 def check_finished(version: str, root: Path = ROOT) -> None:
-    """Fail where something is still to do before this tree is a release, and say all of it."""
+    """Fail when work is left before this tree is a release, and report all of it."""
     problems = []
     if not re.search(
         rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", (root / "CHANGELOG.md").read_text("utf-8"), re.M
@@ -79,7 +79,7 @@ def check_finished(version: str, root: Path = ROOT) -> None:
 
 
 def run(*words: str | Path, cwd: Path = ROOT, extra: dict[str, str] | None = None) -> str:
-    """Run a command and return its output. A failure shows all that it said."""
+    """Run a command and return its output. A failure shows all of the output."""
     own = {
         name: value for name, value in os.environ.items() if not name.startswith(("ALDIS_", "PYTHON", "VIRTUAL_ENV"))
     }
@@ -96,7 +96,7 @@ def say(text: str) -> None:
 
 
 def build(version: str) -> list[Path]:
-    """All files of the release, in dist/: two of each distribution of Python, and the tarball of npm."""
+    """Build all files of the release into dist/: two of each Python distribution, and the npm tarball."""
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir()
     for source in (ROOT, ROOT / "packaging" / "server"):
@@ -113,7 +113,7 @@ def build(version: str) -> list[Path]:
 
 
 def pinned_versions(folder: Path) -> Path:
-    """The versions of the locks, without their hashes, as pip takes constraints."""
+    """The versions of the locks without their hashes, in the form of pip's constraints."""
     lock = (ROOT / "requirements" / "dev.txt").read_text("utf-8")
     pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]+\])?(==[^ ;\n]+)", lock, re.MULTILINE)
     path = folder / "versions.txt"
@@ -122,7 +122,7 @@ def pinned_versions(folder: Path) -> Path:
 
 
 def install(file: Path, extra: str, folder: Path) -> Path:
-    """A new environment with one file of the release in it. Returns its command `aldis`."""
+    """Make a new environment with one file of the release. Returns its command `aldis`."""
     constraint = str(pinned_versions(folder))
     run(sys.executable, "-m", "venv", folder / "environment")
     python = folder / "environment" / "bin" / "python"
@@ -136,7 +136,7 @@ def in_a_network_of_its_own(*words: str | Path, cwd: Path) -> None:
 
 
 def talk(aldis: Path, engine: str) -> None:
-    """A server, and two programs that talk: what `aldis` is for. Runs in an empty folder."""
+    """Run a server and two programs that talk, in an empty folder."""
     with Server(aldis) as url:
         common = ("--server", url, "--engine", engine)
         words = [str(aldis), "chat", "alice", "--as", "bob", "--listen", "--data", "bob", *common]
@@ -149,14 +149,14 @@ def talk(aldis: Path, engine: str) -> None:
 
 
 def register(aldis: Path) -> None:
-    """A server, and the SDK in Node that registers there. Runs in the folder where the package is installed."""
+    """Run a server, and register there with the SDK in Node, in the folder where the package is installed."""
     Path("job.mjs").write_text(SDK_JOB)
     with Server(aldis) as url:
         subprocess.run(["node", "--experimental-websocket", "job.mjs", url], timeout=PATIENCE, check=True)
 
 
 class Server:
-    """`aldis serve` on a free port. As a context it gives its address."""
+    """`aldis serve` on a free port; as a context manager it gives the address."""
 
     def __init__(self, aldis: Path) -> None:
         words = [str(aldis), "serve", "--port", "0", "--admin-port", "none", "--data", ":memory:"]
@@ -176,7 +176,7 @@ class Server:
 
 
 def try_out(files: Sequence[Path]) -> None:
-    """Install each file where nothing else is, and do the main job there."""
+    """Install each file in an empty environment, and do the main job there."""
     with tempfile.TemporaryDirectory(prefix="aldis-release-") as name:
         place = Path(name)
         for file in files:
@@ -213,7 +213,7 @@ def main(words: Sequence[str] | None = None) -> int:
             if not options.trial:
                 check_finished(version)
             files = build(version)
-            # The wheel of `aldis` first: its server is what the SDK is tried with.
+            # The wheel of `aldis` first, because the test of the SDK uses its server.
             try_out(sorted(files, key=lambda file: (file.suffix == ".tgz", file.name)))
             say("all of it works. Still to do, by hand: tag, push, upload. The files:")
             for file in files:

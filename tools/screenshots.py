@@ -2,8 +2,8 @@
 
     tools/netns.sh .venv/bin/python tools/screenshots.py [FOLDER]
 
-A real server, a real Chromium, and real people at the other end, as in the tests (tests/support/page_tour.py). The
-pictures go to FOLDER (default: build/screenshots), and those that the README shows to docs/images.
+It uses a real server, a real Chromium, and real peers, as the tests do (tests/support/page_tour.py). The pictures go to
+FOLDER (default: build/screenshots), and those of the README to docs/images.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from support.browser import running_chromium  # noqa: E402
 from support.page_tour import Screen, tour  # noqa: E402
 from support.server_process import ServerProcess  # noqa: E402
 
-PORT = 8765  # the usual one, so that the address in an invitation is
+PORT = 8765  # the usual port, so that invitations show the usual address
 SAMPLES = 25  # of the round-trip time, one a second
 SCREENS = {"desktop": Screen(1280, 800, phone=False), "phone": Screen(390, 844, phone=True)}
-# In the README: the picture as it is named here, and its name there.
+# Pictures of the README: the name here, and the name there.
 SHOWN = {
     "desktop-light-conversation-with-a-picture": "chat-desktop",
     "desktop-light-invitation": "invitation-desktop",
     "phone-dark-call": "call-phone",
     "phone-dark-conversation-with-a-picture": "chat-phone",
 }
-MOST = 150_000  # bytes, of a picture in the README
+MOST = 150_000  # bytes of a picture in the README
 
 
 async def take(chromium: Browser, kind: str, folder: Path) -> None:

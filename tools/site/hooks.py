@@ -1,8 +1,8 @@
-"""What MkDocs does beside its own: pages of the project that are not below docs/, and links from page to page.
+"""Hooks of MkDocs: they add pages that are not below docs/, and resolve links between pages.
 
-A document links to files of the project as they lie in the tree, so its links work wherever the tree is shown. Here a
-link to another page goes to that page, and one to a source file to a page that shows the file. A link to what does not
-exist stays as it is, and MkDocs fails on it.
+A document links to files of the project by their paths in the tree, so its links work wherever the tree is shown. Here
+a link to another page goes to that page, and a link to a source file to a page that shows the file. A link to a missing
+file stays as it is, and MkDocs fails on it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ ASSETS: Final = {
     "tools/site/node_modules/iframe-worker/shim/index.js": WORKER,
     "tools/site/node_modules/mermaid/dist/mermaid.min.js": MERMAID,
 }
-# The classes of the SDK that come first in the menu; the rest are errors and types.
+# The classes of the SDK that come first in the menu; the others are errors and types.
 FIRST: Final = ("NetworkStore", "SignalingClient", "Identity", "IndexedDBPins", "MemoryPins", "Backoff")
 LANGUAGES: Final = {".css": "css", ".html": "html", ".js": "js", ".py": "python", ".toml": "toml", ".sh": "sh"}
-# Where the source files are that pages link to.
+# The URL folder of the shown source files.
 SOURCES: Final = ("examples", "sdk/src", "sdk/tools", "src/aldis")
 # Code in a line, or the target of a link or an image.
 _LINK: Final = re.compile(r"(?P<code>`+[^`]+`+)|(?P<before>\]\(|\bsrc=\")(?P<target>[^)\s\"#]+)(?P<anchor>#[^)\s\"]*)?")
-# Words after the language of a code block, which tests read and this Markdown does not.
+# Words after the language of a code block, which tests read and this Markdown parser does not know.
 _AFTER_LANGUAGE: Final = re.compile(r"^( *```\w+) .*$", re.MULTILINE)
-# What a browser would fetch by itself from another host: scripts, styles, images.
+# Files that a browser would fetch from another host: scripts, styles, images.
 _FETCHED: Final = re.compile(
     r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"((?:https?:)?//[^\"]*)|<link\b[^>]*\bhref=\"((?:https?:)?//[^\"]*)"
 )
@@ -113,7 +113,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def _links(markdown: str) -> list[re.Match[str]]:
-    """The links that are written in a text, outside of its code."""
+    """The links in a text, without those in code."""
     return [match for line in _outside_code(markdown) for match in _LINK.finditer(line) if match["target"]]
 
 
@@ -123,7 +123,7 @@ def _outside_code(markdown: str) -> list[str]:
 
 
 def _in_tree(origin: str, target: str) -> str:
-    """The path in the tree that a link of a document means."""
+    """The path in the tree for a link of a document."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
 
 
@@ -151,10 +151,10 @@ def _show(path: str, tree: set[str], files: Files, config: MkDocsConfig) -> None
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let each link that leads into the tree lead to a page instead."""
+    """Change each link into the tree into a link to a page."""
     origin = _origins.get(page.file.src_uri)
     if page.file.src_uri == "index.md":
-        page.meta["hide"] = ["navigation"]  # it would hold this page alone
+        page.meta["hide"] = ["navigation"]  # it would contain only this page
     if origin is None:
         return markdown
     here = posixpath.dirname(page.file.src_uri)
@@ -176,7 +176,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
-    """Take from here what the theme would fetch from another host: Mermaid, and workers for pages from the disk."""
+    """Use local copies of what the theme would fetch from another host: Mermaid, and workers for files."""
     here = posixpath.dirname(page.file.dest_uri)
     output = output.replace("https://unpkg.com/iframe-worker/shim", posixpath.relpath(WORKER, here))
     if 'class="mermaid"' in output:
@@ -185,12 +185,12 @@ def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
 
 
 def on_post_template(output: str, *, template_name: str, config: MkDocsConfig) -> str:
-    """The page for what is not found has scripts, too."""
+    """Do the same for the page "not found"."""
     return output.replace("https://unpkg.com/iframe-worker/shim", f"/{WORKER}")
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:
-    """Fail where a page would fetch something from another host."""
+    """Fail when a page would fetch something from another host."""
     for path in Path(config.site_dir).rglob("*.html"):
         for found in _FETCHED.findall(path.read_text("utf-8")):
             raise PluginError(f"{path} fetches {found}: no page may load anything from elsewhere")
