@@ -2,19 +2,20 @@
  * Every error that Aldis throws on purpose, in one tree.
  *
  * Rules:
- * - `UsageError` (the calling program or its configuration is wrong) and `RemoteError` (something elsewhere failed,
- *   refused or misbehaved) are different branches: fix the one, retry the other.
- * - An error carries its data in properties; its text is for people and may change between versions.
- * - `temporary` says whether the same call may succeed later without anybody changing anything.
+ * - Two branches differ in what a caller does: correct the call after a `UsageError` (a mistake in the calling program
+ * or
+ *   its configuration), and perhaps try again after a `RemoteError` (a fault from elsewhere).
+ * - An error carries its data in properties. Its text is for people and may change between versions.
+ * - `temporary` says whether the same call may succeed later without any other change.
  * - `name` is the name of the class, also in the minified bundle.
  *
  * @import { Bytes } from './protocol/codec.js'
  */
 
-/** The root of the tree: catch it to catch everything that Aldis throws on purpose. */
+/** The root of the tree: catch it to catch every error that Aldis throws on purpose. */
 export class AldisError extends Error {
   /**
-   * Whether the same call may succeed later without anybody changing anything.
+   * Whether the same call may succeed later without any other change.
    *
    * @readonly
    * @type {boolean}
@@ -24,10 +25,10 @@ export class AldisError extends Error {
 
 // --- local misuse ---------------------------------------------------------------------------------------------------
 
-/** The call cannot work as it was made, whatever the network does. */
+/** The call cannot work with these arguments or in this state, whatever the network does. */
 export class UsageError extends AldisError {}
 
-/** An option or a setting has a name that there is not, or a value that cannot be used. */
+/** An option or a setting has an unknown name, or a value that cannot be used. */
 export class ConfigError extends UsageError {
   /**
    * @param {string} setting
@@ -42,7 +43,7 @@ export class ConfigError extends UsageError {
   }
 }
 
-/** A name (user id) or the name of a device breaks the rules of an address. */
+/** A user id or a device name is not valid in an address. */
 export class InvalidAddress extends UsageError {
   /**
    * @param {string} value
@@ -57,13 +58,13 @@ export class InvalidAddress extends UsageError {
   }
 }
 
-/** An identity key, or the pinned keys of others, cannot be read, written or used. */
+/** An identity key, or the pins, cannot be read, written or used. */
 export class IdentityError extends UsageError {}
 
-/** The object is not in a state in which this call makes sense (closed, not connected, already registered). */
+/** The object's state does not allow this call (closed, not connected, already registered). */
 export class StateError extends UsageError {}
 
-/** A message is larger than what may be sent in one piece. */
+/** A message is too large to send. */
 export class MessageTooLarge extends UsageError {
   /**
    * @param {number} size In bytes.
@@ -78,7 +79,7 @@ export class MessageTooLarge extends UsageError {
   }
 }
 
-/** There is no WebRTC here (an old browser, one in which it is switched off, or no browser at all), or no WebSocket. */
+/** The platform has no WebRTC (an old browser, or one without it, or no browser at all), or no WebSocket. */
 export class EngineMissing extends UsageError {
   /**
    * @param {string} engine
@@ -94,20 +95,20 @@ export class EngineMissing extends UsageError {
 }
 
 /**
- * A limit of this program leaves no room for the call now. The call is right and nobody else has failed: it works as soon
- * as there is room. Wait (`drain`), use less, or set a larger limit.
+ * A limit of this program leaves no room for the call now. The call is correct, and works as soon as there is room.
+ * Wait (`drain`), use less, or set a larger limit.
  */
 export class LimitReached extends AldisError {
   /** @override @readonly @type {boolean} */
   temporary = true;
 }
 
-/** A message cannot be queued: too much is waiting for this peer already. */
+/** A message cannot be queued, because too much is waiting for this peer. */
 export class QueueFull extends LimitReached {
   /**
    * @param {string} userId
-   * @param {number} messages How many are waiting.
-   * @param {number} size How many bytes they have.
+   * @param {number} messages The number of waiting messages.
+   * @param {number} size Their bytes.
    */
   constructor(userId, messages, size) {
     super(`${messages} messages are waiting for ${userId} already`);
@@ -120,7 +121,7 @@ export class QueueFull extends LimitReached {
   }
 }
 
-/** Another peer would be more than the store may have at a time. */
+/** The store has as many peers as it may have at a time. */
 export class TooManyPeers extends LimitReached {
   /** @param {number} limit */
   constructor(limit) {
@@ -136,8 +137,8 @@ export class TooManyPeers extends LimitReached {
 export class RemoteError extends AldisError {}
 
 /**
- * A part of the SDK that is loaded when it is first used did not come. Nothing is lost, and the call may be made again.
- * Where the server was updated since the page was loaded, only a reload of the page helps.
+ * A part of the SDK that is loaded at its first use did not load. Nothing is lost, and you may repeat the call. If the
+ * server was updated since the page was loaded, reload the page.
  */
 export class LoadFailed extends RemoteError {
   /** @override @readonly @type {boolean} */
@@ -154,10 +155,10 @@ export class LoadFailed extends RemoteError {
   }
 }
 
-/** Anything that goes wrong between this client and the signaling server. */
+/** A failure between this client and the signaling server. */
 export class SignalingError extends RemoteError {}
 
-/** No WebSocket connection to the server could be made. */
+/** The client could not open a WebSocket connection to the server. */
 export class ServerUnreachable extends SignalingError {
   /** @override @readonly @type {boolean} */
   temporary = true;
@@ -188,7 +189,7 @@ export class RequestTimeout extends SignalingError {
 
   /**
    * @param {string} request
-   * @param {number} seconds How long was waited.
+   * @param {number} seconds The time-out.
    */
   constructor(request, seconds) {
     super(`no reply to '${request}' within ${seconds} s`);
@@ -199,7 +200,7 @@ export class RequestTimeout extends SignalingError {
   }
 }
 
-/** The server answered a request with an error; `message` is followed by the `code` (docs/protocol.md). */
+/** The server answered a request with an error. The `message` ends with the `code` (docs/protocol.md). */
 export class RequestFailed extends SignalingError {
   /**
    * @param {string} code
@@ -232,10 +233,10 @@ export class ConnectionClosed extends SignalingError {
   }
 }
 
-/** The other side sent something that the protocol does not allow. */
+/** The other side has sent something that the protocol does not allow. */
 export class ProtocolViolation extends RemoteError {}
 
-/** Anything that goes wrong with one peer. */
+/** A failure with one peer. */
 export class PeerError extends RemoteError {
   /**
    * @param {string} userId
@@ -249,7 +250,7 @@ export class PeerError extends RemoteError {
   }
 }
 
-/** The peer is known to the server, and not online now. */
+/** The server knows the peer, but the peer is not online now. */
 export class PeerOffline extends PeerError {
   /** @override @readonly @type {boolean} */
   temporary = true;
@@ -260,7 +261,7 @@ export class PeerOffline extends PeerError {
   }
 }
 
-/** Nobody has ever registered this name with the server. */
+/** No client has ever registered this name with the server. */
 export class PeerUnknown extends PeerError {
   /** @override @readonly @type {boolean} */
   temporary = true;
@@ -272,14 +273,14 @@ export class PeerUnknown extends PeerError {
 }
 
 /**
- * The peer presents another key than the pinned one: a new device of theirs, or somebody else. Call
- * `NetworkStore.acceptKey` only after comparing fingerprints with the peer by other means.
+ * The peer's key differs from the pinned key: a new device of theirs, or another person. Compare fingerprints with the
+ * peer by other means before you call `NetworkStore.acceptKey`.
  */
 export class PeerKeyChanged extends PeerError {
   /**
    * @param {string} userId
-   * @param {Bytes} pinned The public key that is pinned, 32 bytes.
-   * @param {Bytes} offered The one that was presented.
+   * @param {Bytes} pinned The pinned public key, 32 bytes.
+   * @param {Bytes} offered The key of the peer now.
    */
   constructor(userId, pinned, offered) {
     super(userId, `the key of ${userId} has changed`);
@@ -290,12 +291,12 @@ export class PeerKeyChanged extends PeerError {
   }
 }
 
-/** The peer's key is not the one that was asked for, with the fingerprint of an invitation. Nothing was pinned. */
+/** The peer's key is not the expected one, for example from an invitation. Nothing was pinned. */
 export class FingerprintMismatch extends PeerError {
   /**
    * @param {string} userId
-   * @param {string} expected The fingerprint that was asked for.
-   * @param {string} offered That of the key which was presented.
+   * @param {string} expected The expected fingerprint.
+   * @param {string} offered The fingerprint of the peer's key.
    */
   constructor(userId, expected, offered) {
     super(userId, `the key of ${userId} is ${offered}, not ${expected}`);
@@ -306,7 +307,7 @@ export class FingerprintMismatch extends PeerError {
   }
 }
 
-/** An offer or answer in the peer's name carries no valid signature of theirs: it was forged or altered. */
+/** An offer or answer in the peer's name has no valid signature of theirs: it was forged or altered. */
 export class ProofInvalid extends PeerError {
   /**
    * @param {string} userId
@@ -319,7 +320,7 @@ export class ProofInvalid extends PeerError {
   }
 }
 
-/** No direct connection to the peer could be made. */
+/** The direct connection to the peer has failed. */
 export class PeerConnectionFailed extends PeerError {
   /** @override @readonly @type {boolean} */
   temporary = true;
@@ -354,7 +355,7 @@ export class PeerRefused extends PeerConnectionFailed {
   }
 }
 
-/** A message will not be delivered any more; `cause` is the fault behind that, when there is one. */
+/** A message will never be delivered. `cause` is the underlying error, if there is one. */
 export class DeliveryFailed extends PeerError {
   /**
    * @param {string} userId
@@ -371,7 +372,7 @@ export class DeliveryFailed extends PeerError {
   }
 }
 
-/** The peer's program cannot do this: it is older, or of another kind. */
+/** The peer's program does not support the request: it is older, or of another kind. */
 export class FeatureMissing extends PeerError {
   /**
    * @param {string} userId
@@ -385,8 +386,8 @@ export class FeatureMissing extends PeerError {
 }
 
 /**
- * A file will not be transferred, or not to its end: declined, cancelled, or cut off for good; `cause` is the fault behind
- * that, when there is one.
+ * A file will not arrive: it was declined or cancelled, or the transfer failed. `cause` is the underlying error, if
+ * there is one.
  */
 export class TransferFailed extends PeerError {
   /**
@@ -404,8 +405,8 @@ export class TransferFailed extends PeerError {
   }
 }
 
-// Minifiers shorten the names of classes, so they are told once more; on the prototypes, where the first line of
-// `stack` finds them.
+// Minifiers shorten the names of classes, so set them here; on the prototypes, where the first line of `stack` finds
+// them.
 for (const [name, type] of Object.entries({
   AldisError,
   UsageError,

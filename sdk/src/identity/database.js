@@ -1,8 +1,8 @@
 /**
- * The one IndexedDB database of this origin, `aldis`: identities and pins, each value under a key.
+ * The only IndexedDB database of this origin, `aldis`: identities and pins, each value under a key.
  *
- * Every call opens it, runs one transaction and closes it again: they are rare, and no open connection is in the way of
- * another tab. A write is on disk when its promise is fulfilled. Whatever IndexedDB does not do is an `IdentityError`.
+ * Every call opens the database, runs one transaction and closes it again. Calls are rare, and so no open connection
+ * blocks another tab. A write is on disk when its promise is fulfilled. Any failure of IndexedDB is an `IdentityError`.
  */
 import { IdentityError } from '../errors.js';
 
@@ -17,7 +17,7 @@ import { IdentityError } from '../errors.js';
 export const find = (name, key) => run(name, (store) => done(store.get(key)));
 
 /**
- * Keep `value` unless there is one already; the value that is there now. Safe when several tabs do it at once.
+ * Keep `value` unless there is a value already; return the value that is kept now. Several tabs may call this at once.
  *
  * @template T
  * @param {StoreName} name
@@ -74,7 +74,7 @@ async function run(name, work) {
     };
     const database = await done(opening);
     try {
-      // A key that has proved a name must not be gone after a power cut.
+      // A key that has proved a name must survive a power cut.
       const transaction = database.transaction(name, 'readwrite', { durability: 'strict' });
       const ended = new Promise((resolve, reject) => {
         transaction.oncomplete = resolve;

@@ -1,9 +1,9 @@
 /**
- * Ed25519 identity keys: made, kept in the browser, used to sign, shown to people.
+ * Ed25519 identity keys: make them, keep them in the browser, sign with them, show them to people.
  *
- * Rules: a private key is a `CryptoKey` that no script can read, unless it was made `extractable` on purpose; it leaves
- * this module only through `export()`, and into IndexedDB. Verification says yes or no and never why, so that no caller
- * can tell an attacker more.
+ * Rules: a private key is a `CryptoKey` that no script can read, unless it was made `extractable` on purpose. It leaves
+ * this module only through `export()`, and into IndexedDB. Verification returns yes or no and never the reason, so that
+ * no caller can tell an attacker more.
  *
  * @import { Bytes } from '../protocol/codec.js'
  */
@@ -14,14 +14,14 @@ import * as database from './database.js';
 
 export const PUBLIC_KEY_BYTES = 32; // RFC 8032 section 5.1.5
 export const SIGNATURE_BYTES = 64; // RFC 8032 section 5.1.6
-const FINGERPRINT_BITS = 160; // a second key with the same fingerprint is out of reach
+const FINGERPRINT_BITS = 160; // nobody can make a second key with the same fingerprint
 const ED25519 = 'Ed25519';
 const STORE = 'identities';
 
 /** @typedef {{ privateKey: CryptoKey, publicKey: Bytes }} KeyPair */
 
 /**
- * An Ed25519 key pair: who a program is, towards servers and peers alike.
+ * An Ed25519 key pair, which identifies a program to servers and peers.
  *
  * Get one with `Identity.loadOrCreate()`, which keeps it in this browser, or `Identity.generate()`, which does not.
  */
@@ -30,7 +30,7 @@ export class Identity {
   #pair;
 
   /**
-   * Made by the static methods, not by applications.
+   * Called by the static methods, not by applications.
    *
    * @param {KeyPair} pair
    * @param {string} fingerprint
@@ -47,7 +47,7 @@ export class Identity {
   }
 
   /**
-   * Make a new identity. With `extractable`, `export` can write it down, and so can any script of the page.
+   * Make a new identity. If it is `extractable`, `export` can read the key, and so can any script of the page.
    *
    * @param {{ extractable?: boolean }} [options]
    */
@@ -60,9 +60,9 @@ export class Identity {
   }
 
   /**
-   * Read the identity that is kept in this browser as `name`, or make one and keep it there. Safe when two tabs do so
-   * at once. Throws `IdentityError` when the browser keeps nothing (a private window, storage switched off). Browsers
-   * that run out of room may clear what a page keeps; `navigator.storage.persist()` asks them not to.
+   * Read the identity that is kept in this browser as `name`, or make one and keep it there. Two tabs may call this at
+   * the same time. Throws `IdentityError` when the browser keeps nothing (a private window, storage switched off). A
+   * browser without free space may delete what a page keeps; `navigator.storage.persist()` asks it not to.
    *
    * @param {string} [name]
    */
@@ -73,7 +73,7 @@ export class Identity {
   }
 
   /**
-   * Read the identity that is kept as `name`; null when there is none.
+   * Read the identity that is kept as `name`; null when no identity has this name.
    *
    * @param {string} name
    */
@@ -83,7 +83,7 @@ export class Identity {
   }
 
   /**
-   * Forget the identity that is kept as `name`. Whoever has no copy of it can never prove its user ids again.
+   * Delete the identity that is kept as `name`. Without a copy of it, nobody can ever prove its user ids again.
    *
    * @param {string} name
    */
@@ -102,7 +102,7 @@ export class Identity {
       const [, body = ''] = /-----BEGIN PRIVATE KEY-----([^-]+)-----END PRIVATE KEY-----/.exec(pem) ?? [];
       const bytes = fromBase64(body.replace(/\s/g, ''));
       const read = (/** @type {boolean} */ may) => subtle.importKey('pkcs8', bytes, ED25519, may, ['sign']);
-      // Only an extractable key tells its public half, so it is read twice.
+      // Only an extractable key gives its public key, so it is read twice.
       const { x = '' } = await subtle.exportKey('jwk', await read(true));
       return identityOf({ privateKey: await read(extractable), publicKey: fromBase64url(x, PUBLIC_KEY_BYTES) });
     }, 'not the PEM of an unencrypted Ed25519 private key');
@@ -114,7 +114,7 @@ export class Identity {
   }
 
   /**
-   * Keep the identity in this browser as `name`. Never overwrites: throws `IdentityError` when there is one already.
+   * Keep the identity in this browser as `name`. Never overwrites: throws `IdentityError` when the name has one.
    *
    * @param {string} name
    */
@@ -124,7 +124,7 @@ export class Identity {
     }
   }
 
-  /** The private key as PEM (PKCS #8), as in Aldis's key files; throws `IdentityError` unless it is extractable. */
+  /** The private key as PEM (PKCS #8), as in Aldis's key files. Throws `IdentityError` when it is not extractable. */
   async export() {
     const bytes = await attempt(
       (subtle) => subtle.exportKey('pkcs8', this.#pair.privateKey),
@@ -147,7 +147,7 @@ export class Identity {
 /** @param {KeyPair} pair */
 const identityOf = async (pair) => new Identity(pair, await fingerprint(pair.publicKey));
 
-/** WebCrypto; throws `IdentityError` where there is none. */
+/** WebCrypto; throws `IdentityError` when the platform has none. */
 function subtle() {
   const subtle = globalThis.crypto?.subtle;
   if (subtle) {
@@ -159,7 +159,7 @@ function subtle() {
 /**
  * @template T
  * @param {(subtle: SubtleCrypto) => Promise<T>} work
- * @param {string} problem What it means that it fails.
+ * @param {string} problem The text of the error when it fails.
  */
 async function attempt(work, problem) {
   const available = subtle();
@@ -171,7 +171,7 @@ async function attempt(work, problem) {
 }
 
 /**
- * Whether `signature` is that of `message` under `publicKey`. Never throws for bad input.
+ * Whether `signature` is the signature of `message` under `publicKey`. Never throws for bad input.
  *
  * @param {Bytes} publicKey
  * @param {Bytes} signature

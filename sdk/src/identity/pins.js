@@ -1,8 +1,9 @@
 /**
- * Which key belongs to which peer: trust on first use.
+ * The pinned key of each peer: trust on first use.
  *
- * A pin says: the user `userId` of the server `server` has the key `publicKey`. The first key seen is kept; another one
- * is refused until the user accepts it. Pins are by server, since two servers may know two people by one name.
+ * A pin says: the user `userId` of the server `server` has the key `publicKey`. The first key of a user is pinned.
+ * Another key is refused until a person accepts it. Pins are separate for each server, because two servers may know two
+ * people by one name.
  *
  * @import { Bytes } from '../protocol/codec.js'
  */
@@ -11,14 +12,15 @@ import { bind } from '../proxies.js';
 import * as database from './database.js';
 
 /**
- * Where pins are kept. `server` is the host and port of the server's URL, lower case.
+ * A store of pins. `server` is the host and port of the server's URL, lower case.
  *
  * @typedef {object} Pins
  * @property {(server: string, userId: string) => Promise<Bytes | null>} find The pinned key, or null.
- * @property {(server: string, userId: string, publicKey: Bytes) => Promise<Bytes>} pin Pin a key unless one is pinned
- *   already; the key that is pinned now.
- * @property {(server: string, userId: string, publicKey: Bytes) => Promise<unknown>} accept Replace the pin: a person has
- *   decided that this key is right.
+ * @property {(server: string, userId: string, publicKey: Bytes) => Promise<Bytes>} pin Pin a key unless one is pinned;
+ *   return the key that is pinned now.
+ * @property {(server: string, userId: string, publicKey: Bytes) => Promise<unknown>} accept Replace the pin, after a
+ * person
+ *   has decided that this key is right.
  */
 
 /**
@@ -32,9 +34,11 @@ export class MemoryPins {
   #limit;
 
   /**
-   * @param {{ limit?: number }} [options] With `limit` of them nobody new is pinned: none is dropped, or somebody who
-   *   makes up many names could have one forgotten. What a person accepts is always taken. Throws
-   *   `ConfigError` for what is no number from 0 up.
+   * @param {{ limit?: number }} [options] At `limit` pins, no new peer is pinned. None is dropped: otherwise a stranger
+   * with
+   *   many names could push out the pin of another user. `accept` always works. Throws `ConfigError` for a value that
+   * is
+   *   not a number from 0 up.
    */
   constructor({ limit = 10_000 } = {}) {
     if (!(limit >= 0)) throw new ConfigError('limit', `${limit} is out of range`);
@@ -77,7 +81,7 @@ export class MemoryPins {
 }
 
 /**
- * Neither half can contain a slash.
+ * Neither part can contain a slash.
  *
  * @param {string} server
  * @param {string} userId
@@ -85,7 +89,7 @@ export class MemoryPins {
 const together = (server, userId) => `${server}/${userId}`;
 
 /**
- * Pins in this browser, shared by all tabs of the origin. Throws `IdentityError` where nothing is kept.
+ * Pins in this browser, shared by all tabs of the origin. Throws `IdentityError` when the browser keeps nothing.
  *
  * @implements {Pins}
  */

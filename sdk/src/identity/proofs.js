@@ -1,9 +1,9 @@
 /**
- * The exact bytes that are signed, each in a function; and nothing else.
+ * The exact bytes to sign, one function for each purpose.
  *
- * Every text begins with a name of its own, so that a signature made for one purpose is worthless for another. Parts are
- * separated by a zero byte; no part but the last and those of fixed length can contain one (user ids, device and host
- * names have no control characters, a connection name is checked here).
+ * Every text starts with the name of its purpose, so that a signature for one purpose is worthless for another. A zero
+ * byte separates the parts. Only the last part and parts of fixed length can contain a zero byte: user ids, device and
+ * host names have no control characters, and a connection name is checked here.
  *
  * @import { Bytes } from '../protocol/codec.js'
  */
@@ -23,7 +23,7 @@ function join(...parts) {
 }
 
 /**
- * What a client signs to prove at registration that it owns its key. `host` is what it dialled.
+ * The bytes for a registration, which prove that a client owns its key. `host` is what it dialled.
  *
  * @param {string} host
  * @param {Uint8Array} nonce
@@ -34,7 +34,7 @@ export const registration = (host, nonce, userId, device) =>
   join('aldis register v1', host.toLowerCase(), nonce, userId, device);
 
 /**
- * What the old key signs to hand a name over to a new key (its 32 bytes).
+ * The bytes that the old key signs to hand a name over to a new key (32 bytes).
  *
  * @param {string} userId
  * @param {Uint8Array} newPublicKey
@@ -42,7 +42,7 @@ export const registration = (host, nonce, userId, device) =>
 export const rotation = (userId, newPublicKey) => join('aldis rotate v1', userId, newPublicKey);
 
 /**
- * What the identity key signs to vouch for the HPKE key of a registration.
+ * The bytes that the identity key signs for the sealing key of a registration.
  *
  * @param {string} userId
  * @param {string} device
@@ -51,7 +51,7 @@ export const rotation = (userId, newPublicKey) => join('aldis rotate v1', userId
 export const seal = (userId, device, sealKey) => join('aldis seal v1', userId, device, sealKey);
 
 /**
- * What is signed with an offer. `sender` and `recipient` are user ids without device.
+ * The bytes for an offer. `sender` and `recipient` are user ids without device.
  *
  * @param {string} sender
  * @param {string} recipient
@@ -63,7 +63,7 @@ export const offer = async (sender, recipient, connection, nonce, sdp) =>
   join('aldis offer v1', sender, recipient, connection, nonce, await sha256(toUtf8(sdp)));
 
 /**
- * What is signed with an answer; `nonce` is the offer's own, and the offer's text is covered too.
+ * The bytes for an answer. `nonce` is the offer's own, and the text of the offer is signed too.
  *
  * @param {string} sender
  * @param {string} recipient
@@ -78,7 +78,7 @@ export async function answer(sender, recipient, connection, nonce, sdp, offerSdp
 }
 
 /**
- * Whether a connection name can stand in a proof: 1 to 128 characters of the base64url alphabet.
+ * Whether a connection name is valid in a proof: 1 to 128 characters of the base64url alphabet.
  *
  * @param {unknown} connection
  * @returns {connection is string}

@@ -1,5 +1,5 @@
 /**
- * The frames inside the data channel: what two peers say to each other once they are connected directly.
+ * The frames inside the data channel, which two directly connected peers exchange.
  *
  * One reliable, ordered channel with the label `aldis.v1` carries binary messages, each of them one frame. All integers
  * are big-endian.
@@ -11,12 +11,12 @@
  *     PONG     05  token:u64                                       the token of a PING, back
  *     GOODBYE  06  UTF-8 text                                      an orderly end; the reason may be empty
  *
- * `flags`: bits 0 and 1 hold the kind of content, bit 2 marks the last chunk of a message. `size` is that of the whole
- * message, the same in each of its chunks. Streams and their numbers are told in docs/protocol.md, "Data channel".
+ * `flags`: bits 0 and 1 hold the kind of content, bit 2 marks the last chunk of a message. `size` is the size of the
+ * whole message, the same in each of its chunks. For streams and their numbers see docs/protocol.md, "Data channel".
  *
- * Sequences are numbers: one beyond 2^53-1, which no stream reaches, is refused. Tokens are BigInts, since a PONG has to
- * carry any 64 bits back as they are. Frames of an unknown kind are skipped. What frames mean is known to the peer
- * connection (hello, heartbeat) and to the store (messages, acknowledgements).
+ * Sequences are numbers: one beyond 2^53-1, which no stream reaches, is refused. Tokens are BigInts, because a PONG has
+ * to return any 64 bits unchanged. A receiver skips frames of an unknown kind. The peer session (HELLO, heartbeat) and
+ * the store (messages, acknowledgements) know what frames mean.
  *
  * @import { Bytes } from './codec.js'
  */
@@ -26,12 +26,12 @@ import { check, integer, list, nullable, parse, shape, text } from './shapes.js'
 
 export const LABEL = PROTOCOL;
 export const VERSION = 1;
-// RFC 8841 lets a peer that says nothing take 64 KiB; 16 KiB is what every stack takes unfragmented.
+// By RFC 8841 a peer that says nothing accepts 64 KiB; every stack accepts 16 KiB unfragmented.
 export const MAX_FRAME = 64 * 1024;
 export const CHUNK = 16 * 1024;
-// What one message may have at most: it is held in memory whole at both ends. Files go in a transfer of their own.
+// The largest message, because both ends hold it in memory whole. Files go in a transfer.
 export const MAX_MESSAGE = 16 * 1024 * 1024;
-// A reason is a line for a log. In bytes.
+// Bytes of a reason, which is one line of a log.
 export const MAX_REASON = 200;
 
 const HELLO = 1;
@@ -53,14 +53,14 @@ const BROKEN = 'a broken frame';
 /**
  * @typedef {{ type: 'hello', version: number, stream: string, next: number, features: string[],
  *   received: StreamPosition | null }} Hello
- *   `stream` names the sender's stream, `next` is the number of the first message that it will send on this channel, and
- *   `received` tells how far the other side's stream has arrived here (null: nothing known of any).
+ *   `stream` is the name of the sender's stream, and `next` the number of the first message that it will send on this
+ *   channel. `received` says how far the other side's stream has arrived here (null: none is known).
  */
 /**
  * @typedef {{ type: 'chunk', content: number, sequence: number, size: number, last: boolean, data: Bytes }} Chunk A
  *   piece of a message; `data` is a view into the frame.
  */
-/** @typedef {Omit<Hello, 'type'>} OurHello What we say in it, just as it goes into JSON. */
+/** @typedef {Omit<Hello, 'type'>} OurHello Our own HELLO, as it goes into JSON. */
 /** @typedef {{ type: 'ack', sequence: number }} Ack */
 /** @typedef {{ type: 'ping' | 'pong', token: bigint }} Heartbeat */
 /** @typedef {{ type: 'goodbye', reason: string }} Goodbye */
@@ -131,7 +131,7 @@ export const encodePing = (token) => numbered(PING, token);
 export const encodePong = (token) => numbered(PONG, token);
 
 /**
- * The bytes of a GOODBYE frame; a reason beyond 200 bytes is cut, between two characters.
+ * The bytes of a GOODBYE frame. A reason longer than 200 bytes is cut between two characters.
  *
  * @param {string} [reason]
  */

@@ -1,8 +1,8 @@
 /**
  * Bytes and texts: messages of the server to and from JSON, base64, UTF-8.
  *
- * A server is not trusted: a frame is either a message with exactly the fields that the protocol names, each of its
- * type, or of a type that this version does not know (null), or a `ProtocolViolation`.
+ * A server is not trusted. A frame is either a message with exactly the fields of the protocol, each of its type; or
+ * its type is unknown to this version (null); or it is a `ProtocolViolation`.
  *
  * @import { Candidate, Capabilities, ClientMessage, Description, Proof, ServerMessage } from './messages.js'
  */
@@ -31,7 +31,7 @@ const given = text(1);
 const id = (value) => (typeof value === 'number' ? integer() : text(0, 64))(value);
 const device = shape({ device: string, 'sealKey?': shape({ publicKey: given, signature: given }) });
 const found = { userId: string, online: flag, 'publicKey?': string, 'devices?': list(device) };
-// A user id and a device with the slash between them; the exact rules are checked where one is used.
+// A user id and a device with the slash between them. The users of an address check the exact rules.
 const relayed = { to: text(1, 193), 'from?': string, 'connection?': string, 'proof?': opaque, 'id?': id };
 
 const read = typed({
@@ -76,7 +76,7 @@ const read = typed({
 export const decodeServerMessage = (frame) => /** @type {ServerMessage | null} */ (read(frame));
 
 /**
- * Write a message to the server; what is undefined is left out. Throws `UsageError` for text that UTF-8 cannot carry.
+ * Write a message to the server, without undefined fields. Throws `UsageError` for text that UTF-8 cannot carry.
  *
  * @param {ClientMessage} message
  */
@@ -88,7 +88,7 @@ export const encodeClientMessage = (message) =>
     return value;
   });
 
-// A stranger's, and kept until their connection is known: RFC 8839 section 5.1 leads to some 200 characters.
+// Strangers send these, and they are kept until their connection is known: RFC 8839 section 5.1 leads to some 200.
 const field = text(0, 256);
 const candidate = nullable(
   shape({
@@ -130,7 +130,7 @@ export function readCandidate(value) {
 export const readProof = (value) => /** @type {Proof} */ (proof(value));
 
 /**
- * Read a `capabilities` field. What is absent or unreadable means "can do all", as for a peer that sends none.
+ * Read a `capabilities` field. An absent or unreadable field means that the peer can do everything.
  *
  * @param {unknown} value
  * @returns {Capabilities}
@@ -146,7 +146,7 @@ export function readCapabilities(value) {
 // --- bytes ----------------------------------------------------------------------------------------------------------
 
 /**
- * One character a byte, so that texts compare as their bytes would.
+ * One character for each byte, so that texts compare as their bytes would.
  *
  * @param {Uint8Array} bytes
  */
@@ -160,7 +160,7 @@ export const toBinary = (bytes) => Array.from(bytes, (byte) => String.fromCharCo
 export const toBase64 = (bytes) => btoa(toBinary(bytes));
 
 /**
- * Base64url without padding (RFC 4648 section 5): for names that are made up of random bytes.
+ * Base64url without padding (RFC 4648 section 5), for random names.
  *
  * @param {Uint8Array} bytes
  */
@@ -185,8 +185,9 @@ export const fromBase64url = (text, size) => decodeBase64(text, size, toBase64ur
 /**
  * @param {string} text
  * @param {number | undefined} size
- * @param {(bytes: Bytes) => string} encode What must give back `text`: `atob` minds neither white space nor padding, and
- *   one key would have several spellings.
+ * @param {(bytes: Bytes) => string} encode Has to return `text` again: `atob` accepts white space and any padding, and
+ * one
+ *   key would have several spellings.
  * @returns {Bytes}
  */
 function decodeBase64(text, size, encode) {
@@ -206,26 +207,26 @@ function decodeBase64(text, size, encode) {
 export const toUtf8 = (text) => new TextEncoder().encode(text);
 
 /**
- * Read UTF-8; throws `ProtocolViolation` when it is none.
+ * Read UTF-8; throws `ProtocolViolation` when it is not valid.
  *
  * @param {Uint8Array} bytes
  */
 export const fromUtf8 = (bytes) =>
-  // A byte order mark is a character as any other.
+  // A byte order mark is a character like any other.
   attempt('not UTF-8', () => new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
 
-/** What a text from a stranger may have: as a reason, characters, a line for a person; as a name, bytes. */
+/** Limits of a stranger's text: characters of a reason, which is a line for people; bytes of a name. */
 export const MAX_TEXT = 200;
 
 /**
- * A text without what is not seen: control characters, those that turn the direction of writing around.
+ * A text without invisible characters: control characters, and those that change the direction of writing.
  *
  * @param {string} text
  */
 export const visible = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '');
 
 /**
- * The same, cut to the length of a line; of whatever an application gives as a reason.
+ * The same, cut to the length of a line, for any reason that an application gives.
  *
  * @param {unknown} text
  */

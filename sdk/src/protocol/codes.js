@@ -1,12 +1,12 @@
 /**
- * The error codes and close codes of the wire protocol (docs/protocol.md), and what a client may do about each.
+ * The error codes and close codes of the wire protocol (docs/protocol.md), and how a client may react to each.
  *
- * Each close code is a constant of its own, so that a bundle holds only those that are used: import this module as
- * `codes` and write `codes.GOING_AWAY`. Error codes are the strings that the protocol says.
+ * Each close code is a separate constant, so that a bundle contains only the used ones: import this module as `codes`
+ * and write `codes.GOING_AWAY`. Error codes are the strings of the protocol.
  */
 
 /**
- * The `code` of an `error` message. A newer server may send others, so where one comes from the wire it is a string.
+ * The `code` of an `error` message. A newer server may send others, so a code from the wire is a string.
  *
  * @typedef {'invalid-message' | 'unknown-type' | 'missing-fields' | 'invalid-field' | 'not-registered'
  *   | 'already-registered' | 'bad-signature' | 'key-mismatch' | 'unauthorized' | 'forbidden' | 'not-online'
@@ -14,24 +14,23 @@
  */
 
 /**
- * Whether a client may repeat a request after this error code, where the server does not say.
+ * Whether a client may repeat a request after this error code, if the server does not say.
  *
  * @param {string} code
  */
 export const isTemporary = (code) => ['rate-limited', 'over-capacity', 'timeout', 'internal'].includes(code);
 
 /**
- * The `code` of a `bye` that refuses an offer. A newer peer may send others, so where one comes from the wire it is a
- * string.
+ * The `code` of a `bye` that refuses an offer. A newer peer may send others, so a code from the wire is a string.
  *
  * @typedef {'not-accepted' | 'too-many-peers' | 'rate-limited' | 'key-refused' | 'bad-proof' | 'invalid-offer'
  *   | 'internal'} RefusalCode
  */
 
-/** The `code` of a `bye` that ends an attempt, and is no refusal: it has found no path. */
+/** The `code` of a `bye` that ends an attempt because it found no path; this is no refusal. */
 export const NO_PATH = 'no-path';
 
-/** Seconds. The longest `retryAfter` that is heeded: the other side may make it up. */
+/** Seconds. A longer `retryAfter` is cut to this, because the other side may make it up. */
 export const LONGEST_PAUSE = 300;
 
 // RFC 6455 section 7.4.1 below 4000; Aldis's own from 4000 (section 7.4.2).
@@ -60,8 +59,8 @@ export const UNKNOWN_HOST = 4505;
 /**
  * Whether a client may reconnect by itself after the connection was closed with `code`.
  *
- * 4000 to 4499 invite a reconnection, but for 4001: two programs with one address would replace each other for
- * ever. 4500 and above, and the codes that say "this client speaks wrongly", need a person who changes something.
+ * After 4000 to 4499 it may, except after 4001: two programs with one address would replace each other for ever. After
+ * 4500 and above, and after the codes for a violation of the protocol, a person has to change something first.
  *
  * @param {number} code
  */

@@ -1,13 +1,13 @@
 /**
- * What a CLOSE frame says (RFC 6455 section 5.5). Joining fragments, the other half of this module in Python, is the
- * platform's business here.
+ * The reason in a CLOSE frame (RFC 6455 section 5.5). The Python module also joins fragments, which the platform does
+ * here.
  */
 
 // A control frame has at most 125 bytes, two of them the close code.
 const MAX_REASON = 123;
 
 /**
- * A reason that fits into a CLOSE frame: it is cut between two characters.
+ * A reason for a CLOSE frame, cut between two characters if it is too long.
  *
  * @param {string} text
  */

@@ -1,5 +1,5 @@
 /**
- * STUN and TURN servers as people and vendors write them, made into what Chromium takes; see `protocol/ice.py`.
+ * STUN and TURN servers as people and vendors write them, changed into the form of Chromium; see `protocol/ice.py`.
  *
  * @import { IceServer } from './messages.js'
  */
@@ -7,11 +7,11 @@ import { ConfigError } from '../errors.js';
 import { isHost } from './hosts.js';
 
 const URL_SHAPE = /^(stuns?|turns?):(\[[^[\]]*]|[^\s:/?#@%[\]]+)(?::(\d{1,9}))?(?:\?transport=(udp|tcp))?$/i;
-// libwebrtc takes no longer user name.
+// libwebrtc refuses a longer user name.
 const MOST_USERNAME = 509;
 
 /**
- * The URL as Chromium takes it; throws a text that says what is wrong with it.
+ * The URL in the form of Chromium; throws a text that says what is wrong with it.
  *
  * @param {unknown} text
  */
@@ -59,7 +59,7 @@ function readServer(entry) {
 }
 
 /**
- * Read the servers that a program was given. Throws `ConfigError`, which names the entry and its problem.
+ * Read the servers that a program has configured. Throws `ConfigError`, which names the entry and its problem.
  *
  * @param {unknown} entries
  */
@@ -75,7 +75,7 @@ export function readServers(entries) {
 }
 
 /**
- * What can be used of the servers that somebody else named; `told` hears of each URL that cannot.
+ * The usable servers of those that the other side named; `told` is called for each unusable URL.
  *
  * @param {readonly IceServer[]} entries
  * @param {(problem: string) => void} told

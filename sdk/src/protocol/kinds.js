@@ -1,7 +1,8 @@
 /**
- * What a message in the data channel is made of: UTF-8 text, bytes, a JSON value, or a word from store to store.
+ * The content of a message in the data channel: UTF-8 text, bytes, a JSON value, or a control message from store to
+ * store.
  *
- * Each is a constant of its own, so that a bundle holds nothing but numbers: import this module as `Content`.
+ * Each is a separate constant, so that a bundle contains only numbers: import this module as `Content`.
  */
 
 export const TEXT = 0;

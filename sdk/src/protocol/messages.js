@@ -1,8 +1,9 @@
 /**
- * The messages of the wire protocol (docs/protocol.md) as types; one a `type`. What is absent on the wire is absent here.
+ * The messages of the wire protocol (docs/protocol.md) as types, one for each `type`. Fields that are absent on the
+ * wire are absent here.
  *
- * What peers say to each other (`offer`, `answer`, `candidate`, `proof`, `capabilities`) is `unknown` in what the server
- * relays: no server reads it, so it is looked at by `codec.readDescription` and its like, which blame the peer.
+ * What peers say to each other (`offer`, `answer`, `candidate`, `proof`, `capabilities`) is `unknown` in relayed
+ * messages, because no server reads it. `codec.readDescription` and similar functions check it, and blame the peer.
  */
 
 /** @typedef {string | number} RequestId At most 64 characters, or an exact integer. */
@@ -20,8 +21,8 @@
 /** @typedef {{ device: string, sealKey?: { publicKey: string, signature: string } }} Device */
 /** @typedef {{ urls: string[], username?: string | null, credential?: string | null }} IceServer */
 /**
- * @typedef {{ maxMessageBytes: number, maxWatches: number, resumeWindow: number }} Limits What the server accepts: sizes
- *   in bytes, times in seconds.
+ * @typedef {{ maxMessageBytes: number, maxWatches: number, resumeWindow: number }} Limits The server's limits: sizes in
+ *   bytes, times in seconds.
  */
 
 // --- client to server -----------------------------------------------------------------------------------------------

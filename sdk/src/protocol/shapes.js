@@ -1,8 +1,8 @@
 /**
- * What JSON from elsewhere must look like: small readers that are put together to shapes.
+ * Checks JSON from outside: small readers, which are combined to shapes.
  *
- * A reader is given a parsed value and returns what to keep of it, or throws a `ProtocolViolation`. An object is copied
- * field by field, so that nothing which no shape names gets any further.
+ * A reader takes a parsed value, and returns the part to keep or throws a `ProtocolViolation`. It copies an object
+ * field by field, so that unknown fields go no further.
  */
 import { ProtocolViolation } from '../errors.js';
 
@@ -25,7 +25,7 @@ export function check(valid, problem) {
 }
 
 /**
- * What was wrong, of a `ProtocolViolation`; throws on what is none.
+ * The text of a `ProtocolViolation`; throws any other error again.
  *
  * @param {unknown} error
  */
@@ -35,7 +35,7 @@ export function violation(error) {
 }
 
 /**
- * What `work` returns; a `ProtocolViolation` in place of whatever it throws.
+ * The result of `work`; any error becomes a `ProtocolViolation`.
  *
  * @template T
  * @param {string} problem
@@ -140,7 +140,7 @@ export const shape = (fields) => (value) => {
 };
 
 /**
- * Reads a JSON object by the shape that its `type` has; null for a type that none is given for.
+ * Read a JSON object by the shape of its `type`; null for a type without a shape.
  *
  * @param {Record<string, Reader<Record<string, unknown>>>} shapes
  * @returns {(json: string) => { type: string } | null}
@@ -152,14 +152,14 @@ export const typed = (shapes) => (json) => {
 };
 
 /**
- * A JSON object: not null, and no list.
+ * A JSON object: not null, and not a list.
  *
  * @type {Reader<Record<string, unknown>>}
  */
 const fieldsOf = one((value) => typeof value === 'object' && value !== null && !Array.isArray(value));
 
 /**
- * Parse JSON. Nothing but a `ProtocolViolation` comes out of it, however deep the text is nested.
+ * Parse JSON. Throws only `ProtocolViolation`, however deep the text is nested.
  *
  * @param {string} json
  * @returns {unknown}
