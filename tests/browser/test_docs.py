@@ -90,9 +90,9 @@ async def test_the_guide_runs_from_its_first_example_to_its_last_under_the_polic
     said = [re.sub(r" \(http://\S+\)$", "", line) for line in reader.said]
     said = [line.partition(": ")[2] for line in said]
     for line in (
-        "alice [1]: hello",
-        "alice [2]: Uint8Array(2)",
-        "alice [3]: {all: Array(4), n: 1}",
+        "alice/main [1]: hello",
+        "alice/main [2]: Uint8Array(2)",
+        "alice/main [3]: {all: Array(4), n: 1}",
         "alice says for the callback",
         "alice offers words.txt, 16 bytes",
         "three words long",
