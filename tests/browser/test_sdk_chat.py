@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import pytest
 
+from aldis.identity.keys import Identity
 from aldis.peer.connection import PeerState
 from aldis.store.messages.content import Sendable
 from browser.conftest import IN_BOTH, Arrive
@@ -238,3 +239,29 @@ async def test_each_device_of_a_user_is_there(arrive: Arrive, server: ServerProc
         await bob.send("alice", "to whom I hear")
         assert await second.contents(1) == ["to whom I hear"]
         assert await desk.get("[store.state.signaling, got.length]") == ["connected", 0]
+
+
+async def test_devices_of_two_users_stay_connected_in_tabs_and_in_python(arrive: Arrive, server: ServerProcess) -> None:
+    desk = await (await Tab(await arrive()).open()).start("alice", keep=True, device="desk")
+    phone = await (await desk.another()).start("alice", keep=True, device="phone")
+    tabs_of_alice, names = (desk, phone), ("laptop", "robot")
+    async with stores(url(server), *(f"bob/{name}" for name in names), identity=Identity.generate()) as bobs:
+        call = "await Promise.all(names.map((name) => store.connectToPeer(`bob/${name}`)));"
+        await asyncio.gather(*(tab.run(call, names=names) for tab in tabs_of_alice))
+        await asyncio.gather(*(bob.connect_to_peer(f"alice/{name}") for bob in bobs for name in ("desk", "phone")))
+        for count in range(20):
+            for bob in bobs:
+                await asyncio.gather(*(bob.send(f"alice/{name}", count) for name in ("desk", "phone")))
+            for tab in tabs_of_alice:
+                await tab.run("await Promise.all(names.map((name) => store.send(`bob/${name}`, 1)));", names=names)
+        for bob in bobs:
+            devices = bob.state.peers["alice"].devices
+            assert {name: device.connections for name, device in devices.items()} == {"desk": 1, "phone": 1}
+            messages = await read(bob, 40)
+            assert sorted(message.device for message in messages) == ["desk"] * 20 + ["phone"] * 20
+        for tab in tabs_of_alice:
+            devices = await tab.get(
+                "Object.values(store.state.peers.bob.devices).map((it) => [it.device, it.state, it.connections])"
+            )
+            assert sorted(devices) == [[name, "connected", 1] for name in names]
+            assert sorted(message["device"] for message in await tab.read(40)) == ["laptop"] * 20 + ["robot"] * 20
