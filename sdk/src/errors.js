@@ -3,8 +3,7 @@
  *
  * Rules:
  * - Two branches differ in what a caller does: correct the call after a `UsageError` (a mistake in the calling program
- * or
- *   its configuration), and perhaps try again after a `RemoteError` (a fault from elsewhere).
+ *   or its configuration), and perhaps try again after a `RemoteError` (a fault from elsewhere).
  * - An error carries its data in properties. Its text is for people and may change between versions.
  * - `temporary` says whether the same call may succeed later without any other change.
  * - `name` is the name of the class, also in the minified bundle.

@@ -78,8 +78,7 @@ export class Retries {
    * @param {number} now
    * @param {number} random Drawn evenly from 0 to 1.
    * @param {number} invited The time at which the server has asked this client to come back, or Infinity. Each client
-   * gets
-   *   a different time, so the first attempt is made exactly then. Later ones wait as usual.
+   *   gets a different time, so the first attempt is made exactly then. Later ones wait as usual.
    * @returns {number} The seconds until then.
    */
   schedule(now, random, invited) {

@@ -9,11 +9,9 @@
  *
  * - The phase changes in `#step` only, by the table in `client/phases.js`.
  * - A request ends exactly once: by its reply, by the server's error, by its time-out, by the loss of its connection,
- * or by
- *   the end of the client. A request that is made without a registration waits for one.
+ *   or by the end of the client. A request that is made without a registration waits for one.
  * - The server is not trusted. An invalid message is a `ProtocolViolation`: it ends the connection, which then counts
- * as
- *   lost. A message that is only unexpected (a reply without a request) is ignored.
+ *   as lost. A message that is only unexpected (a reply without a request) is ignored.
  * - The commands themselves throw `UsageError`s, and then change nothing.
  *
  * It does not know sockets, promises, or the meaning of offers and answers.

@@ -26,8 +26,7 @@ export const NO_ANSWER = 'no Aldis server answers there, or its certificate is n
  * @property {() => void} opened
  * @property {(data: unknown) => void} received A whole message, which should be a text.
  * @property {(code: number, reason: string) => void} ended The connection is gone or has failed: the server's close
- * code,
- *   or 1006.
+ *   code, or 1006.
  *
  * @typedef {object} TransportOptions
  * @property {typeof globalThis.WebSocket} WebSocket

@@ -19,8 +19,7 @@ import * as database from './database.js';
  * @property {(server: string, userId: string, publicKey: Bytes) => Promise<Bytes>} pin Pin a key unless one is pinned;
  *   return the key that is pinned now.
  * @property {(server: string, userId: string, publicKey: Bytes) => Promise<unknown>} accept Replace the pin, after a
- * person
- *   has decided that this key is right.
+ *   person has decided that this key is right.
  */
 
 /**
@@ -35,10 +34,8 @@ export class MemoryPins {
 
   /**
    * @param {{ limit?: number }} [options] At `limit` pins, no new peer is pinned. None is dropped: otherwise a stranger
-   * with
-   *   many names could push out the pin of another user. `accept` always works. Throws `ConfigError` for a value that
-   * is
-   *   not a number from 0 up.
+   *   with many names could push out the pin of another user. `accept` always works. Throws `ConfigError` for a value
+   *   that is not a number from 0 up.
    */
   constructor({ limit = 10_000 } = {}) {
     if (!(limit >= 0)) throw new ConfigError('limit', `${limit} is out of range`);

@@ -6,7 +6,7 @@
  *
  * Rules:
  * - Offers and answers are checked (`trust`) before the machine sees them; a message that fails the check changes
- * nothing.
+ *   nothing.
  * - The check waits for WebCrypto. So signaling messages are handled one after the other, and after each wait it is
  *   checked again whether the message still matters.
  * - Tracks belong to the peer, not to a connection: each connection gets them when its channel is open.
@@ -58,16 +58,14 @@ const REFUSAL_DELAY = 1; // second; see `#answerLater`
  * come only between the two. `stateChanged('connected')` follows `channelOpened`.
  * @typedef {object} PeerListener
  * @property {(state: PeerState, error: PeerError | null) => void} stateChanged `error` is the reason for `failed`, and
- * for
- *   `disconnected` when an attempt beside the lost connection has failed
+ *   for `disconnected` when an attempt beside the lost connection has failed
  * @property {(hello: Hello) => void} channelOpened `hello` is the other side's; frames can be sent from now on
  * @property {(frame: Chunk | Ack) => void} frameReceived
  * @property {() => void} channelClosed what was sent on it may or may not have arrived
  * @property {() => void} writable the channel has room again, after `sendFrame` has returned false
  * @property {(error: AldisError) => void} refused an offer or answer in the peer's name failed the check, and has
- * changed
- *   nothing: it is forged (`ProofInvalid`), or has another key (`PeerKeyChanged`, `FingerprintMismatch`), or the pins
- *   cannot be read or written (`IdentityError`)
+ *   changed nothing: it is forged (`ProofInvalid`), or has another key (`PeerKeyChanged`, `FingerprintMismatch`), or
+ *   the pins cannot be read or written (`IdentityError`)
  * @property {(track: MediaStreamTrack, streams: readonly MediaStream[]) => void} trackReceived the peer sends a track
  */
 
@@ -137,8 +135,7 @@ export class PeerConnection {
    * @param {SignalSender} options.signaling
    * @param {PeerListener} options.listener
    * @param {() => OurHello} options.hello called once for each channel, when it has opened and the one before is gone;
-   * its
-   *   result is sent as our first frame
+   *   its result is sent as our first frame
    * @param {Partial<PeerTiming>} [options.timing]
    * @param {Timers} [options.timers]
    * @param {AttemptSlots} [options.slots] default: those of the page; tests pass their own

@@ -5,8 +5,7 @@
  * - Nothing here knows of signaling, users, proofs or frames.
  * - It uses only the STUN and TURN servers that it was given.
  * - Descriptions from outside are hostile until proven otherwise: whatever the browser does with them, the call rejects
- * and
- *   the connection can be closed.
+ *   and the connection can be closed.
  *
  * Sections cited are those of https://www.w3.org/TR/webrtc/.
  */

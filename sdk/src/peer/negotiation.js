@@ -3,24 +3,19 @@
  *
  * Rules:
  * - Calls report what has happened, with the time (seconds) if it matters. They return what to do, in order. Results
- * come
- *   back as calls again. Time and randomness are arguments.
+ *   come back as calls again. Time and randomness are arguments.
  * - Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection for each first offer. The
- * polite
- *   side is the one whose user id sorts first by UTF-8 bytes. When two first offers cross, the offer of the impolite
+ *   polite side is the one whose user id sorts first by UTF-8 bytes. When two first offers cross, the offer of the
+ *   impolite
  * side
  *   stands, and is sent once more; the polite side answers it on a fresh connection.
  * - `connection` names a connection (an attempt here). ICE restarts and renegotiations keep the name; a replacement
- * takes a
- *   new one. Messages for unknown names are dropped, but candidates for an unknown name are kept for a while.
+ *   takes a new one. Messages for unknown names are dropped, but candidates for an unknown name are kept for a while.
  * - Make before break: a new attempt lives beside the current connection, and replaces it only when its channel opens.
- * So
- *   what the server repeats, reorders or forges costs an attempt at most, never a connection that works. A `bye`
- * through
- *   the server only starts a check (`probe`) of an open connection.
+ *   So what the server repeats, reorders or forges costs an attempt at most, never a connection that works. A `bye`
+ *   through the server only starts a check (`probe`) of an open connection.
  * - Nothing waits for ever (`deadline`, `tick`). A renegotiation without an answer is repeated, ever more seldom; it
- * ends
- *   nothing.
+ *   ends nothing.
  *
  * It does not know engines, signatures (its input has been checked), the contents of channels, or addresses.
  * `tests/vectors/negotiation.json` checks it against the Python machine; `renegotiate` exists only here.

@@ -6,17 +6,15 @@
  *
  * Rules:
  * - Our calls and our answers have separate slots. An answer never waits for a call, so two pages that have used all
- * their
- *   slots for calls to each other still answer.
+ *   their slots for calls to each other still answer.
  * - A slot ends with the attempt, when its channel opens, or after some time (`SLOT_SECONDS`). So a peer that is far
- * away
- *   or gone does not delay others. The attempt itself goes on.
+ *   away or gone does not delay others. The attempt itself goes on.
  * - When attempts take long because the machine is busy, slots last as long as the attempts, up to `MAX_SLOT_SECONDS`.
  *   Otherwise all attempts would be under way together in the end, and delay each other.
  * - An attempt that has sent its offer costs nothing until the answer comes, so it does not count meanwhile, up to
  *   `MAX_UNANSWERED`. It does count while offers of others wait here, because then this page is too slow already.
  * - Calls are fair between their owners (`owner`), however many an owner wants. For each peer one offer waits, the
- * newest.
+ *   newest.
  * - Every queue is bounded. An offer that cannot wait, or has waited too long, gets a refusal.
  *
  * It does not know what a connection is, or how one is made.
@@ -47,11 +45,9 @@ export const MAX_WAIT = 10;
  * @typedef {object} Slot
  * @property {boolean} granted
  * @property {(opened?: boolean) => void} release frees the slot, or leaves the queue; idempotent. `opened`: the attempt
- * has
- *   succeeded
+ *   has succeeded
  * @property {(unanswered: boolean) => void} setUnanswered sets whether the attempt only waits for the other side's
- * answer;
- *   ignored unless it has the slot
+ *   answer; ignored unless it has the slot
  */
 
 /** The slots of one kind. */
@@ -215,8 +211,7 @@ export class PeerSlots {
    * @param {unknown} owner
    * @param {{ call: () => void, answer: (name: string, offer: Offer) => void,
    *   refuse: (name: string, offer: Offer, reason: string) => void }} to `call` and `answer` start the attempt when its
-   * slot is
-   *   granted, perhaps at once; `refuse` tells the other side that its offer is not answered
+   *   slot is granted, perhaps at once; `refuse` tells the other side that its offer is not answered
    */
   constructor(slots, owner, to) {
     this.#slots = slots;

@@ -8,11 +8,9 @@
  * - Operations on the RTCPeerConnection run one after the other. `close` drops the waiting ones, and waits for none; a
  *   running one then stays pending for ever.
  * - Descriptions are signed before the machine hears that they are made, so that everything to be sent can leave at
- * once,
- *   and in order.
+ *   once, and in order.
  * - The session handles the channel's input and its times: see `session.js`. The side that has not made the channel
- * sends
- *   HELLO after the other side's HELLO.
+ *   sends HELLO after the other side's HELLO.
  * - Events go to `TransportOwner`; after `close` there are none.
  *
  * It does not know other connections to the same peer.
@@ -53,7 +51,7 @@ export const MAX_CANDIDATE = 1024;
  * @property {number} silence Seconds without any frame, after which the path counts as lost: three lost PINGs are no
  *   accident. 5
  * @property {number} probe Seconds in which something has to arrive after a `bye` through the server, which may be
- * false. 1.5
+ *   false. 1.5
  * @property {number} linger Seconds that closing waits until the other side has the GOODBYE, and the server the other
  *   messages. 1
  */

@@ -5,11 +5,9 @@
  * - The signed text is exactly the text for the engine. It carries the fingerprint of the DTLS certificate, so an open
  *   channel leads to the owner of the identity key.
  * - A key is pinned at its first use, and only after a correct signature. Another key is refused until a person accepts
- * it
- *   (`identity/pins.js`).
+ *   it (`identity/pins.js`).
  * - An offer's nonce is accepted once. A nonce is remembered only if the peer itself has signed it, so only the peer
- * can
- *   push its own nonces out. The peer whose last offer is oldest is forgotten first.
+ *   can push its own nonces out. The peer whose last offer is oldest is forgotten first.
  *
  * A proof has no time, so an offer from before this page was loaded would pass a second time. An attacker gains
  * nothing: the handshake fails without the private key of its certificate, and no attempt touches a connection that
@@ -37,8 +35,7 @@ export const PROOF_PAUSE = 60;
 
 /**
  * @typedef {{ sdp: string, proof: Proof, serial?: number }} Signed a description with its proof; `serial` is the number
- * of
- *   the operation that made ours
+ *   of the operation that made ours
  */
 
 /** @param {number} size */

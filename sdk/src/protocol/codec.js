@@ -186,8 +186,7 @@ export const fromBase64url = (text, size) => decodeBase64(text, size, toBase64ur
  * @param {string} text
  * @param {number | undefined} size
  * @param {(bytes: Bytes) => string} encode Has to return `text` again: `atob` accepts white space and any padding, and
- * one
- *   key would have several spellings.
+ *   one key would have several spellings.
  * @returns {Bytes}
  */
 function decodeBase64(text, size, encode) {
