@@ -2,9 +2,9 @@
 
     GET /healthz                        200, for load balancers: this process is alive
     GET / or /ws, with an upgrade       a WebSocket; /ws/ is the same
-    GET / or any other file's path      the page, where the server shows one (`server.pages`)
-    GET / or /ws, without either        426 and a sentence for whoever opened it in a browser
-    GET in HTTP/1.0                     505 and how to set up a proxy (`server.listener` asks `is_old`)
+    GET / or any other file's path      the page, if the server shows one (`server.pages`)
+    GET / or /ws, without either        426, with a sentence for a person with a browser
+    GET in HTTP/1.0                     505, and how to set up a proxy (`server.listener` asks `is_old`)
     anything else                       404
 
 `Host` has to name this server (`server.names`), or the reply is 421. This refuses proofs for other servers, and pages
