@@ -6,9 +6,7 @@
  *   come back as calls again. Time and randomness are arguments.
  * - Perfect negotiation (https://www.w3.org/TR/webrtc/, section 10.7), with one connection for each first offer. The
  *   polite side is the one whose user id sorts first by UTF-8 bytes. When two first offers cross, the offer of the
- *   impolite
- * side
- *   stands, and is sent once more; the polite side answers it on a fresh connection.
+ *   impolite side stands, and is sent once more; the polite side answers it on a fresh connection.
  * - `connection` names a connection (an attempt here). ICE restarts and renegotiations keep the name; a replacement
  *   takes a new one. Messages for unknown names are dropped, but candidates for an unknown name are kept for a while.
  * - Make before break: a new attempt lives beside the current connection, and replaces it only when its channel opens.
