@@ -30,6 +30,7 @@ SLOW = (
     "peer/test_selftest.py",
     "peer/test_transport.py",
     "peer/test_waiting_attempts.py",
+    "store/peers/test_peer.py",
     "store/test_parts_of_the_store.py",
     "store/test_settings_of_the_store.py",
     # an engine, in the commands that they run
