@@ -6,6 +6,7 @@ is shown when it fails.
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -68,6 +69,8 @@ class Contender:
                 return [aldis, "serve", "--port", str(port), "--admin-port", str(admin), "--data", data]
 
 
+# How much the server can carry is measured, and not how much it lets one client say.
+UNLIMITED: Final = {"ALDIS_MESSAGES_PER_SECOND": "1000000", "ALDIS_BYTES_PER_SECOND": "1000000000"}
 NOTHING: Final = "nothing: whoever says a name has it"
 ALDIS: Final = Contender("aldis", "Aldis", "aldis", "an Ed25519 key, checked against the name's")
 ALDIS_COMPLETE: Final = Contender("aldis-complete", "Aldis, proof and ack", "aldis-complete", ALDIS.proves)
@@ -109,7 +112,12 @@ def started(contender: Contender, core: int) -> Iterator[Running]:
         log = folder / "log"
         with log.open("wb") as output, running_on(core):
             process = subprocess.Popen(
-                contender.command(port, folder), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
+                contender.command(port, folder),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                env={**os.environ, **UNLIMITED},
             )
         try:
             _wait_for(process, port, contender, log)

@@ -19,6 +19,7 @@ from aldis.protocol.messages import MAX_DEVICES, MAX_SEAL_KEY
 from support.certificates import make_certificates
 from support.raw_websocket import TEXT, RawClient, encode_frame
 from support.server_process import ServerProcess
+from support.settings import UNLIMITED
 
 SESSIONS = 20
 MESSAGES = 60
@@ -37,7 +38,7 @@ def resident(pid: int) -> int:
 
 
 async def test_twenty_sessions_that_confirm_nothing_cost_what_is_counted_for_resume(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, data=":memory:") as server, AsyncExitStack() as stack:
+    async with ServerProcess(tmp_path, data=":memory:", **UNLIMITED) as server, AsyncExitStack() as stack:
         mallory, *targets = [await stack.enter_async_context(await RawClient.connect(server.port)) for _ in range(21)]
         await mallory.register("mallory")
         for number, target in enumerate(targets):
@@ -98,7 +99,7 @@ async def test_a_client_that_sends_on_while_a_name_is_looked_up_is_slowed_down_b
     files = make_certificates(tmp_path)
     settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
     more: dict[str, Any] = {"context": files.client_context(), "server_hostname": "127.0.0.1"} if tls else {}
-    async with ServerProcess(tmp_path, **settings) as server:
+    async with ServerProcess(tmp_path, **settings, **UNLIMITED) as server:
         async with await RawClient.connect(server.port, **more) as client:
             await client.register("somebody")
         before = resident(server.pid)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from aldis.server.config import ServerConfig
 
+# For tests that send much and look at something else.
+UNLIMITED = {"messages_per_second": 1_000_000, "bytes_per_second": 1_000_000_000}
+
 
 def config(**settings: object) -> ServerConfig:
     """These settings, with what a test wants otherwise."""

@@ -55,6 +55,8 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
     "Admin port and log": {"admin_host": "ADDRESS", "admin_port": "PORT", "log_format": "FORMAT", "log_level": "LEVEL"},
     "Limits": {
         "max_connections": "N",
+        "messages_per_second": "N",
+        "bytes_per_second": "BYTES",
         "max_message_bytes": "N",
         "resume_window": "SECS",
         "ping_interval": "SECS",

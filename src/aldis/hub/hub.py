@@ -18,6 +18,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, FindBinding, Question
 from aldis.hub.bindings import Bindings
+from aldis.hub.costs import UNREADABLE_COST, cost_of
 from aldis.hub.dialects import Dialect
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.limits import TokenBucket
@@ -251,6 +252,7 @@ class Hub:
                 refused = RequestRefused(ErrorCode.UNAUTHORIZED, text, close=close)
                 self._settle(session, _UNREADABLE, re, refused)
                 return
+        session.charged += cost_of(message)
         outcome = self._handlers[kind](session, message, now)
         # Answer a `prove` without an id with the id of its `register`.
         self._settle(session, tag, message.id, outcome)
@@ -266,6 +268,7 @@ class Hub:
 
     def _unreadable(self, session: Session, text: str, now: float) -> None:
         failure = session.dialect.why_not(text)
+        session.charged += UNREADABLE_COST
         close = None
         # A newer client may send an unknown type, so it is never a reason to disconnect.
         if failure.code != ErrorCode.UNKNOWN_TYPE:

@@ -85,6 +85,7 @@ class Session:
         "address",
         "backlog",
         "bad_proofs",
+        "charged",
         "connected_at",
         "connection",
         "device",
@@ -119,6 +120,8 @@ class Session:
         self.pinged_at = 0.0  # 0: no ping is unanswered
         self.faults: TokenBucket | None = None
         self.bad_proofs = 0
+        # Units that its requests have cost beyond being a message, until its transport takes them (`hub.costs`).
+        self.charged = 0
         # While registering
         self.registering: Register | None = None
         self.nonce = b""

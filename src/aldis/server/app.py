@@ -81,7 +81,12 @@ class SignalingServer:
         )
         self.faults = FaultLog(log)
         self.connections = Connections(
-            self.hub, max_message_bytes=config.max_message_bytes, fault=self.faults, close_timeout=tuning.close_timeout
+            self.hub,
+            max_message_bytes=config.max_message_bytes,
+            fault=self.faults,
+            close_timeout=tuning.close_timeout,
+            messages_per_second=config.messages_per_second,
+            bytes_per_second=config.bytes_per_second,
         )
         self._pages = (pages or Pages.of_package()) if config.web else None
         self._names = ServerNames(config.names, secure=config.tls_cert is not None)
@@ -161,6 +166,7 @@ class SignalingServer:
                     directory=self._directory_stats,
                     closes=self.connections.closes,
                     requests=self.listener.requests,
+                    scheduler=self.connections.scheduler,
                     faults=lambda: self.faults.count,
                 )
                 admin = AdminSite(Metrics(collector), self.ready)

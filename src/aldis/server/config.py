@@ -286,6 +286,18 @@ class ServerConfig:
     max_message_bytes: int = _setting(
         64 * 1024, _integer(1024, 512 * 1024, " bytes"), "The largest message that a client may send."
     )
+    # A peer connection takes 10 to 30 messages at each side. A program that connects to sixty peers at once is slowed
+    # down for a few seconds.
+    messages_per_second: int = _setting(
+        200,
+        _integer(1, 1_000_000),
+        "Messages a second that are read from one client; twice as many at once. What comes faster waits.",
+    )
+    bytes_per_second: int = _setting(
+        256 * 1024,
+        _integer(1024, 1_000_000_000, " bytes"),
+        "Bytes a second that are read from one client; twice as many at once. What comes faster waits.",
+    )
     resume_window: float = _setting(
         30.0, _seconds(0, 3600), "How long a client that has lost its connection stays online, so that it can resume."
     )

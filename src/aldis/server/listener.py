@@ -53,6 +53,9 @@ READ_BUFFER: Final = 2048
 LISTEN_BACKLOG: Final = 4096
 # For a connection without a local address; no host fits it.
 _NOWHERE: Final = Arrival("", 0)
+# What the kernel takes from a client before it is read (SO_RCVBUF; Linux doubles it). So little is read in one go, and
+# picows' buffer, which never shrinks, stays small. On a line of 100 ms it allows more than `bytes_per_second`.
+RECEIVE_BUFFER: Final = 32 * 1024
 # One response for all connections of a dialect: picows sets the accept key and sends it at once.
 _SWITCHING: Final = {
     dialect: WSUpgradeResponse.create_101_response(
@@ -137,6 +140,8 @@ class Listener:
             )
         except (OSError, ValueError) as error:  # ValueError: a host that is no name and no address
             raise address_error("", host, port, error) from error
+        for listening in self._server.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             for listening in self._server.sockets:  # accepted connections inherit it
                 listening.setsockopt(

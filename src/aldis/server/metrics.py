@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from aldis.hub.hub import Hub
 from aldis.hub.stats import Histogram
+from aldis.server.scheduler import FairScheduler
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds. A read takes tens of microseconds, a disk sync milliseconds, and a lock at most sqlite.PATIENCE.
@@ -42,12 +43,14 @@ class ServerCollector(Collector):
         directory: DirectoryStats,
         closes: Counter[int],
         requests: Counter[str],
+        scheduler: FairScheduler,
         faults: Callable[[], int],
     ) -> None:
         self._hub = hub
         self._directory = directory
         self._closes = closes
         self._requests = requests
+        self._scheduler = scheduler
         self._faults = faults
 
     def collect(self) -> Iterator[Metric]:
@@ -109,6 +112,12 @@ class ServerCollector(Collector):
         )
         yield GaugeMetricFamily(
             "aldis_directory_pending", "Questions that the directory has not answered yet.", self._hub.pending
+        )
+        yield GaugeMetricFamily(
+            "aldis_connections_waiting", "Connections that are not read until it is their turn.", len(self._scheduler)
+        )
+        yield CounterMetricFamily(
+            "aldis_throttled", "How often a connection had to wait for its rate.", self._scheduler.throttled
         )
         yield CounterMetricFamily("aldis_faults", "Unexpected exceptions: bugs, all of them.", self._faults())
 

@@ -10,6 +10,8 @@ Rules of this module:
   unread data, the kernel throws away what was sent last, and the close code with it. A connection that takes too long
   is aborted.
 * No exception of this module reaches picows, because picows would tell the client.
+* A connection that says more in one go than `scheduler.TURN`, or more than its rate allows, is not read on. What has
+  been read already waits in its backlog for its turn (`server.scheduler`), so nothing is lost and nobody else waits.
 
 picows handles these by itself: unmasked frames, unknown opcodes and bad lengths (1002), frames over the limit (1009).
 `server.listener` owns the port.
@@ -27,11 +29,13 @@ from typing import Any, Final, cast
 from multidict import CIMultiDict
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from aldis.hub.backlog import Backlog
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Session
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
 from aldis.server.routes import UpgradeRequest
+from aldis.server.scheduler import TURN, FairScheduler
 
 # Bytes that may wait for a slow client: a second of heavy traffic, and not too much for many clients.
 MAX_UNSENT: Final = 1024 * 1024
@@ -40,6 +44,11 @@ MAX_UNSENT: Final = 1024 * 1024
 FULL: Final = 256 * 1024
 # The server measures the time of one in so many relayed messages, because measuring costs a twentieth of relaying.
 MEASURED_ONE_IN: Final = 16
+# How many seconds' worth a connection may say at once: two peers that connect send some hundred messages in a moment.
+BURST_SECONDS: Final = 2.0
+# Who has stopped reading a connection: the hub, and the scheduler. It is read on when neither wants it stopped.
+_BY_HUB: Final = 1
+_BY_SCHEDULER: Final = 2
 # RFC 6455 section 7.4.2: the last private code.
 _LAST_CODE: Final = 4999
 
@@ -62,7 +71,22 @@ _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 class ClientConnection(WSListener):
     """One client's WebSocket: a listener for picows, and a `Connection` for the hub."""
 
-    __slots__ = ("_assembler", "_clean", "_closing", "_connections", "_session", "_transport", "_upgrade", "full")
+    __slots__ = (
+        "_assembler",
+        "_backlog",
+        "_clean",
+        "_closing",
+        "_connections",
+        "_farewell",
+        "_held",
+        "_left",
+        "_left_at",
+        "_ping",
+        "_session",
+        "_transport",
+        "_upgrade",
+        "full",
+    )
 
     def __init__(self, connections: Connections, upgrade: UpgradeRequest) -> None:
         super().__init__()
@@ -75,6 +99,15 @@ class ClientConnection(WSListener):
         self._closing = False
         self._clean = False
         self.full = False
+        # Units that it may say now, and when that was worked out. Frames that were read already may overdraw it, though
+        # never so much that the hub would take it for dead until it is paid back.
+        self._left = connections.burst
+        self._left_at = monotonic()
+        self._held = 0  # who has stopped reading
+        # While it waits for its turn: the messages, the last ping, and the close code that came after them.
+        self._backlog: Backlog | None = None
+        self._ping: bytes | None = None
+        self._farewell: int | None = None
 
     # --- called by the hub ------------------------------------------------------------------------------------------
 
@@ -89,19 +122,27 @@ class ClientConnection(WSListener):
             self._transport.send_ping()
 
     def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.underlying_transport.pause_reading()
+        self._hold(_BY_HUB)
 
     def resume_reading(self) -> None:
-        if self._transport is not None:
+        self._let_go(_BY_HUB)
+
+    def _hold(self, who: int) -> None:
+        if self._transport is not None and not self._held:
+            self._transport.underlying_transport.pause_reading()
+        self._held |= who
+
+    def _let_go(self, who: int) -> None:
+        held, self._held = self._held, self._held & ~who
+        if self._transport is not None and held and not self._held:
             self._transport.underlying_transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
         if self._closing or self._transport is None:
             return
         self._closing = True
-        self.resume_reading()  # to receive the client's close
-        self._assembler = None
+        self._forget_backlog()
+        self._let_go(_BY_HUB | _BY_SCHEDULER)  # for the client's own close
         # picows' enumeration ends at 1014, but picows sends any code of the protocol.
         self._transport.send_close(cast(WSCloseCode, code), close_reason(reason))
         self._connections.closing(self)
@@ -157,14 +198,120 @@ class ClientConnection(WSListener):
                 except UnicodeDecodeError:
                     self._refuse(CloseCode.INVALID_UTF8, "not UTF-8")
                     return
-                if connections.received(self._session, text, now):
-                    connections.unmeasured += 1
-                    if connections.unmeasured == MEASURED_ONE_IN:
-                        connections.measure(now)
+                # Of several connections that speak by turns none ever speaks for long.
+                cost = 1 + frame.payload_size // connections.unit_bytes
+                if connections.speaking is self:
+                    connections.spoken += cost
+                else:
+                    connections.speaking, connections.spoken = self, cost
+                if self._backlog is None and self._left >= cost and connections.spoken <= TURN:
+                    self._left -= cost
+                    self._handle(text, now)
+                else:
+                    self._wait_with(text, cost, now)
             else:
                 self._other_frame(transport, frame, now)
         except Exception as error:  # noqa: BLE001 - as above
             self._fault(error)
+
+    def _handle(self, text: str, now: float) -> None:
+        connections = self._connections
+        if connections.received(self._session, text, now):
+            connections.unmeasured += 1
+            if connections.unmeasured == MEASURED_ONE_IN:
+                connections.measure(now)
+        elif self._session is not None and (charged := self._session.charged):
+            self._left -= charged
+            connections.spoken += charged
+            self._session.charged = 0
+
+    # --- turns (`scheduler.Flow`) -----------------------------------------------------------------------------------
+
+    def _wait_with(self, text: str, cost: int, now: float) -> None:
+        """Keep a message for the connection's turn, unless it may still be handled at once."""
+        if self._may_go_on(now):
+            self._left -= cost
+            self._handle(text, now)
+        else:
+            assert self._backlog is not None  # or it could go on  # noqa: S101
+            self._backlog.append(text)
+
+    def _may_go_on(self, now: float) -> bool:
+        """Whether the connection may say more now; if not, it is not read on before its turn."""
+        if self._backlog is not None:
+            return False
+        when = self._refill(now)
+        if when <= now and self._connections.spoken <= TURN:
+            return True
+        self._backlog = Backlog()
+        self._hold(_BY_SCHEDULER)
+        self._connections.scheduler.add(self, when, now)
+        return False
+
+    def _refill(self, now: float) -> float:
+        """Work out what the connection may say, and from when on: `now`, or later."""
+        connections = self._connections
+        left = max(self._left, -connections.burst) + (now - self._left_at) * connections.units_per_second
+        self._left = left = min(left, connections.burst)
+        self._left_at = now
+        return now if left >= 1 else now + (1 - left) / connections.units_per_second
+
+    def run(self, units: int, now: float) -> float | None:
+        connections = self._connections
+        try:
+            connections.speaking, connections.spoken = self, 0
+            while (backlog := self._backlog) is not None and connections.spoken < units:
+                when = self._refill(now)
+                if when > now:
+                    return when
+                text = backlog.pop()
+                if text is None:
+                    self._caught_up()
+                    return None
+                # At most a few bytes more than it had, where it is not ASCII.
+                cost = 1 + len(text) // connections.unit_bytes
+                self._left -= cost
+                connections.spoken += cost
+                self._handle(text, now)
+        except Exception as error:  # noqa: BLE001 - a bug: it is logged, and costs this connection only
+            self._fault(error)
+        finally:
+            connections.speaking = None
+        return None if self._backlog is None else now
+
+    def _caught_up(self) -> None:
+        """Nothing waits any more."""
+        self._backlog = None
+        ping, self._ping = self._ping, None
+        farewell, self._farewell = self._farewell, None
+        transport = self._transport
+        if transport is None:
+            return
+        if ping is not None:
+            self._pong(transport, ping)
+        if farewell is not None:
+            self._close_with_client(transport, farewell)
+        else:
+            self._let_go(_BY_SCHEDULER)
+
+    def _forget_backlog(self) -> None:
+        self._assembler = self._backlog = self._ping = self._farewell = None
+
+    def _spent(self, frame: WSFrame, now: float) -> bool:
+        """Count a frame that is no whole message. It is cheap, so it is handled even when it is one too many. Return
+        whether its answer can wait: the connection is over its share."""
+        connections = self._connections
+        cost = 1 + frame.payload_size // connections.unit_bytes
+        self._left -= cost
+        if connections.speaking is self:
+            connections.spoken += cost
+        else:
+            connections.speaking, connections.spoken = self, cost
+        if self._backlog is None and self._left >= 0 and connections.spoken <= TURN:
+            return False
+        return not self._may_go_on(now)
+
+    # --- other frames -----------------------------------------------------------------------------------------------
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame, now: float) -> None:
         """Handle any frame except a whole text message."""
@@ -176,11 +323,18 @@ class ClientConnection(WSListener):
         elif kind is _TEXT or kind is _CONTINUATION or kind is _BINARY:
             self._fragment(frame, now)
         else:
+            waits = self._spent(frame, now)
             if kind is _PING:
-                transport.send_pong(frame.get_payload_as_bytes())
-                if self.full:
-                    self._check_unsent()
+                if waits:
+                    self._ping = frame.get_payload_as_bytes()  # only the last one: RFC 6455 section 5.5.3
+                else:
+                    self._pong(transport, frame.get_payload_as_bytes())
             self._heard(now)
+
+    def _pong(self, transport: WSTransport, payload: bytes) -> None:
+        transport.send_pong(payload)
+        if self.full:
+            self._check_unsent()
 
     def _fragment(self, frame: WSFrame, now: float) -> None:
         if self._assembler is None:
@@ -190,18 +344,28 @@ class ClientConnection(WSListener):
         except BadFrame as bad:
             self._refuse(bad.code, bad.reason)
             return
+        waits = self._spent(frame, now)
         if text is None:
             self._heard(now)
             return
         self._assembler = None
-        self._connections.received(self._session, text, now)
+        if waits and self._backlog is not None:
+            self._backlog.append(text)
+        else:
+            self._handle(text, now)
 
     def _closed_by_client(self, transport: WSTransport, frame: WSFrame) -> None:
         code = cast(int, frame.get_close_code())
         # A browser's `close()` sends a close without a code (picows: 0, RFC 6455: 1005). It is on purpose as well.
         self._clean = code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
+        if self._backlog is None:
+            self._close_with_client(transport, code)
+        else:
+            self._farewell = code  # after what the client has said before
+
+    def _close_with_client(self, transport: WSTransport, code: int) -> None:
         self._closing = True
-        self._assembler = None
+        self._forget_backlog()
         # RFC 6455 section 5.5.1: send the code back. picows accepts two kinds that are not allowed (section 7.4).
         reply = code or CloseCode.NORMAL
         if reply == CloseCode.ABNORMAL or reply > _LAST_CODE:
@@ -216,7 +380,7 @@ class ClientConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._closing = True
-        self._assembler = None
+        self._forget_backlog()
         self._connections.gone(self)
         session, self._session = self._session, None
         if session is not None:
@@ -256,7 +420,14 @@ class Connections:
     """All open connections of one server, and the objects that they share."""
 
     def __init__(
-        self, hub: Hub, *, max_message_bytes: int, fault: Callable[[Exception], None], close_timeout: float
+        self,
+        hub: Hub,
+        *,
+        max_message_bytes: int,
+        fault: Callable[[Exception], None],
+        close_timeout: float,
+        messages_per_second: int,
+        bytes_per_second: int,
     ) -> None:
         self._close_timeout = close_timeout
         self.hub = hub
@@ -269,6 +440,18 @@ class Connections:
         self.received: Callable[[Session | None, str, float], bool] = cast(Any, hub.received)
         # Relayed messages since the last measured one. The first one is measured.
         self.unmeasured = MEASURED_ONE_IN - 1
+        # The rate of each connection, in units: a message is one, or as many as its bytes are worth.
+        self.units_per_second = float(messages_per_second)
+        self.burst = BURST_SECONDS * messages_per_second
+        self.unit_bytes = max(bytes_per_second // messages_per_second, 1)
+        # Which connection was heard last, and how many units it has said since another one was.
+        self.speaking: ClientConnection | None = None
+        self.spoken = 0
+        self.scheduler = FairScheduler(
+            soon=lambda call: asyncio.get_running_loop().call_soon(call),
+            later=lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
+            clock=monotonic,
+        )
         self._open: set[ClientConnection] = set()
         # When to give up each connection that is being closed.
         self.due: dict[ClientConnection, float] = {}
@@ -297,6 +480,8 @@ class Connections:
     def gone(self, connection: ClientConnection) -> None:
         """The connection is over."""
         self._open.discard(connection)
+        if self.speaking is connection:
+            self.speaking = None
         self.due.pop(connection, None)
         if not self._open:
             self._empty.set()
@@ -317,5 +502,6 @@ class Connections:
 
     def abort(self) -> None:
         """End all connections at once."""
+        self.scheduler.close()
         for connection in list(self._open):
             connection.abort()

@@ -1,0 +1,35 @@
+"""What requests cost beyond being a message, in units of one relayed message: measured, and rounded up.
+
+A transport takes it off what the client may say (`Session.charged`), so a client cannot have much done by little.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import UNSET, Struct
+
+from aldis.protocol import messages as m
+
+# Checking an Ed25519 signature takes as long as relaying so many messages.
+SIGNATURE_COST: Final = 20
+# To find out what is wrong with a message.
+UNREADABLE_COST: Final = 4
+# Names that are watched, or not watched any more, for one unit.
+NAMES_PER_UNIT: Final = 10
+
+_FIXED: Final[dict[type[Struct], int]] = {
+    m.Prove: SIGNATURE_COST,
+    m.Rotate: SIGNATURE_COST,
+    m.Discover: 1,
+    m.IceServersRequest: 1,
+}
+
+
+def cost_of(message: Struct) -> int:
+    """The cost of a request that is no relayed message."""
+    if isinstance(message, m.Watch | m.Unwatch):
+        return len(message.user_ids) // NAMES_PER_UNIT
+    if isinstance(message, m.Register):
+        return 0 if message.seal_key is UNSET else SIGNATURE_COST
+    return _FIXED.get(type(message), 0)
