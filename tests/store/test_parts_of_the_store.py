@@ -18,6 +18,9 @@ from aldis.identity.pins import MemoryPins
 from aldis.peer.transport import PeerTiming
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import Capabilities, Description, IceServer, Proof
+from aldis.store.files.transfer import Transfer
+from aldis.store.messages.control import FileOffer
+from aldis.store.messages.delivery import Delivery
 from aldis.store.peers import ice
 from aldis.store.peers.ice import IceServerCache
 from aldis.store.peers.pinning import DirectoryPins, claimed_key
@@ -297,3 +300,17 @@ def test_ice_servers_are_taken_as_vendors_hand_them_out() -> None:
     url = "stun:a.example:3478?transport=udp"
     turn = {"urls": ["turn:b.example"], "username": "u", "credential": "c"}
     NetworkStore(ice_servers=[{"url": url, "urls": url}, turn])
+
+
+async def test_what_a_callback_sends_to_a_peer_that_is_being_forgotten_is_not_forgotten() -> None:
+    async with NetworkStore(limits=StoreLimits(peers=1)) as store:
+        offered: list[Transfer] = []
+        store.on_file(offered.append)
+        device = store._manager.peer("bob").device("phone")
+        store._manager.services.files.received(device, FileOffer("0" * 11, "notes.txt", 1, "text/plain"))
+        sent: list[Delivery] = []
+        offered[0].subscribe(lambda changed: sent.append(store.send("bob", "why?")) if changed.error else None)
+        store.send("carol", "hello")
+        assert len(sent) == 1
+        assert store._manager.peer("bob").view.queued == 1
+    assert sent[0].done

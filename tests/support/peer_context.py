@@ -93,7 +93,10 @@ class PeerWorld:
         self.timers = FakeTimers()
         self.registered = True
         self.ended: AldisError | None = None
-        self.services = PeerServices(Callbacks[Transfer]())
+        self.transfers: list[Transfer] = []  # what was offered to us
+        on_file = Callbacks[Transfer]()
+        on_file.add(self.transfers.append)
+        self.services = PeerServices(on_file)
         self.feed = StateFeed()
         self.views = PeerViews(self.feed, StoreState)
         self.mailbox = Mailbox(100, 10**6, on_room=lambda: None)

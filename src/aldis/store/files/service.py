@@ -182,7 +182,8 @@ class FileService:
             self._remove(job)
             job.peer = other
             self._open[job.transfer] = self._jobs.setdefault(other, {})[job.transfer.id] = job
-        self._announce(other)
+        # Later: it may end a transfer, and no callback may come between what moves with it.
+        asyncio.get_running_loop().call_soon(self._announce, other)
 
     def connected(self, peer: FilePeer) -> None:
         """The peer is connected, now or again."""

@@ -100,8 +100,9 @@ class DeviceOwner(Protocol):
     def channel_opened(self) -> None:
         """A device has a new connection."""
 
-    def heard(self, device: PeerDevice) -> None:
-        """Something has come from the device."""
+    def heard(self, device: PeerDevice) -> bool:
+        """Something has come from the device. Return whether the view may have changed by that: what is sent to the
+        user goes to this device from now on."""
 
     def key_changed(self, device: PeerDevice, error: PeerKeyChanged) -> None:
         """The server says that the user has another key than the pinned one."""
@@ -338,6 +339,7 @@ class PeerDevice:
         other.kept, self.kept = other.kept or self.kept, False
         # A call that waits for a connection goes on waiting for the other one (`Peer.connect`).
         self.dialer.stop(PeerOffline(self.address))
+        self.dialer.retry()  # something may be left that does not move
         self._context.services.moved(self, other)
         other.dialer.queued()
 
@@ -412,11 +414,11 @@ class PeerDevice:
         # What was told may be overtaken by a new attempt already; the dialer counts attempts.
         if state is self.state:
             self.dialer.state_changed(state, error)
+        if before is PeerState.CONNECTED:
+            self._owner.lost()
         ended = self._context.ended
         if ended is not None:
             self.signaling_ended(ended)
-        if before is PeerState.CONNECTED:
-            self._owner.lost()
         self._changed()
 
     def channel_opened(self, hello: Hello) -> None:
@@ -425,8 +427,8 @@ class PeerDevice:
         # What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
         known = [feature for feature in hello.features if len(feature) <= MAX_FEATURE]
         self._features = tuple(known[:MAX_FEATURES])
-        if hello.stream != self.messages.their_stream:
-            self._owner.heard(self)  # a reconnect says nothing of where the user is, a program that starts does
+        # A reconnect says nothing of where the user is, a program that starts does.
+        heard = hello.stream != self.messages.their_stream and self._owner.heard(self)
         try:
             restarted = self.messages.opened(hello)
         except ProtocolViolation as error:
@@ -438,13 +440,15 @@ class PeerDevice:
             # In place of the connection before: no other state follows that would tell it.
             self._context.services.connected(self)
             self._changed()
+        elif heard:
+            self._changed()
         else:
             self._counted()
 
     def frame_received(self, frame: Chunk | Ack) -> None:
         before = self.messages.queued
-        if isinstance(frame, Chunk):
-            self._owner.heard(self)
+        # First: the application may answer at once. It is told afterwards, as it may also end the connection then.
+        heard = isinstance(frame, Chunk) and self._owner.heard(self)
         try:
             self.messages.received(frame)
         except ProtocolViolation as error:
@@ -452,7 +456,9 @@ class PeerDevice:
             return
         if isinstance(frame, Chunk):
             self._context.arrived(len(frame.data))
-        if self.messages.queued != before:
+        if heard:
+            self._changed()
+        elif self.messages.queued != before:
             self._counted()
 
     def channel_closed(self) -> None:

@@ -296,6 +296,10 @@ class Dialer:
         self._stop(str(error))
         self._finish(error)
 
+    def retry(self) -> None:
+        """Call again after a pause, if the peer is wanted and nothing is under way."""
+        self._retry()
+
     # --- one attempt ----------------------------------------------------------------------------------------------
 
     async def _call(self) -> None:

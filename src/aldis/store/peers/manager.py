@@ -197,14 +197,14 @@ class PeerManager:
         if not idle:
             raise TooManyPeers(limit)
         peer = min(idle, key=lambda peer: (not peer.stranger, peer.touched))
-        peer.hang_up("forgotten")
-        peer.over(PeerConnectionFailed(peer.user_id, "there are too many peers"))
-        self._forget(peer)
+        self._forget(peer)  # first: what a callback sends from now on goes to a new one
         presence = peer.presence
         if presence.shown:
             self._meet(peer.user_id, presence)
         elif presence.watched:
             self.spawn(self._unwatch(peer.user_id), f"unwatch {peer.user_id}")
+        peer.hang_up("forgotten")
+        peer.over(PeerConnectionFailed(peer.user_id, "there are too many peers"))
 
     def _forget(self, peer: Peer) -> None:
         del self._peers[peer.user_id]

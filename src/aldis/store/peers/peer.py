@@ -121,14 +121,18 @@ class Peer:
         idle = [each for each in self._devices.values() if each.idle and each is not self._current]
         if not idle:
             raise TooManyPeers(MAX_DEVICES)
-        device = min(idle, key=lambda each: each.touched)
-        device.over(PeerConnectionFailed(self.user_id, "there are too many devices"))
+        device = min(idle, key=lambda each: (not self._is_gone(each), each.touched))
         assert device.name is not None  # it was in the table  # noqa: S101
-        del self._devices[device.name]
+        del self._devices[device.name]  # first: what a callback sends goes to a new one
+        device.hang_up("forgotten")
+        device.over(PeerConnectionFailed(self.user_id, "there are too many devices"))
 
     @property
     def _listed(self) -> tuple[str, ...] | None:
-        """The devices that the server lists now; None while that is not known."""
+        """The devices that the server lists now; None while that is not known. None of them counts when the server is
+        gone for good: only what is connected can be reached then."""
+        if self._context.ended is not None:
+            return ()
         presence = self.presence
         return presence.devices if self._context.registered and presence.is_current else None
 
@@ -230,12 +234,15 @@ class Peer:
         left = seconds
         while True:
             try:
-                return await device.connect(left, addressed=name is not None)
+                await device.connect(left, addressed=name is not None)
+                break
             except PeerOffline:
                 before, device = device, self.device(name)
                 if device is before:
                     raise
+                self.check(device)  # much may have happened since
                 left = max(began + seconds - self._context.timers.time(), 0.0)
+        self._settle()  # the device may be gone by now, and the wish with it
 
     def send(self, name: str | None, content: Content, data: bytes) -> Delivery:
         """Queue a message for a device, or for None the one that the choice falls on. Raises `QueueFull`,
@@ -302,6 +309,7 @@ class Peer:
 
     def signaling_ended(self, error: AldisError) -> None:
         """The server will never be there again: what needs it is over, what is connected goes on."""
+        self._settle()
         for device in self.devices:
             device.signaling_ended(error)
 
@@ -332,21 +340,21 @@ class Peer:
         self._forget_snapshot()
 
     def connected(self, device: PeerDevice) -> None:
-        self._chosen = False
         self._key = self._context.pinned(self.user_id)
+        self._settle()
 
     def channel_opened(self) -> None:
         self._connections += 1
 
-    def heard(self, device: PeerDevice) -> None:
-        if device is self._current and device.heard == self._heard and self._chosen:
-            return
+    def heard(self, device: PeerDevice) -> bool:
+        if device is self._current and device.heard == self._heard > 0:
+            return False
         self._heard += 1
         device.heard = self._heard
-        self._current, self._chosen = device, True
+        self._current, self._chosen = device, False
         if self._nameless is not None:
             self._settle()
-        self.changed()
+        return True
 
     def key_changed(self, device: PeerDevice, error: PeerKeyChanged) -> None:
         if self._connected:
@@ -369,6 +377,7 @@ class Peer:
             self.presence.is_current = False
 
     def changed(self) -> None:
+        self._chosen = False
         self._touch()
         self._context.views.changed(self)
 
