@@ -16,6 +16,7 @@ from aldis.errors import ConfigError, ConnectionLost, FingerprintMismatch, Ident
 from aldis.identity.keys import Identity, fingerprint
 from aldis.identity.pins import MemoryPins
 from aldis.peer.transport import PeerTiming
+from aldis.protocol.channel import Content
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import Capabilities, Description, IceServer, Proof
 from aldis.store.files.transfer import Transfer
@@ -27,6 +28,7 @@ from aldis.store.peers.pinning import DirectoryPins, claimed_key
 from aldis.store.state import PeerView, StoreLimits, StoreState
 from aldis.store.store import NetworkStore
 from aldis.store.tasks import Tasks
+from support.dial_target import settle
 from support.patience import PATIENCE
 
 ONE, OTHER = b"1" * 32, b"2" * 32
@@ -314,3 +316,22 @@ async def test_what_a_callback_sends_to_a_peer_that_is_being_forgotten_is_not_fo
         assert len(sent) == 1
         assert store._manager.peer("bob").view.queued == 1
     assert sent[0].done
+
+
+@pytest.mark.parametrize("order", [("phone", None), (None, "phone")])
+async def test_drain_waits_for_what_stays_with_a_device_and_for_what_moves_to_another(order: list[str | None]) -> None:
+    async with NetworkStore() as store:
+        peer = store._manager.peer("bob")
+        phone, desk = peer.device("phone"), peer.device("desk")
+        for device in order:
+            phone.send(Content.TEXT, b"x", addressed=device is not None)
+        drained = asyncio.create_task(store.drain("bob"))
+        await asyncio.sleep(0)
+        phone.move_to(desk)
+        # First the device of the newer message.
+        for each in (phone, desk) if order[1] else (desk, phone):
+            assert not drained.done()
+            for delivery in each.messages._deliveries.values():
+                delivery.succeed()
+            await settle()
+        assert drained.done()

@@ -293,13 +293,11 @@ class NetworkStore:
             check_seconds("timeout", timeout, zero=True)
         if user_id is not None:
             check_user_id(user_id)
-        # Of each device the newest message: those before it have arrived by then, or fail with it.
         devices = [device for peer in peers if user_id in (None, peer.user_id) for device in peer.devices]
-        last = [device.messages.last for device in devices]
+        last = [delivery for device in devices for delivery in device.messages.last]
         async with asyncio.timeout(timeout):
             for delivery in last:
-                if delivery is not None:
-                    await delivery
+                await delivery
 
     def messages(self) -> AsyncIterator[Message]:
         """An iterator over the messages that arrive, of all peers; it ends after `disconnect()`.

@@ -19,6 +19,7 @@ It does not know how a path comes about, nor when there should be one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
@@ -96,7 +97,7 @@ class MessageStream:
         self._inbox = Inbox()
         self._deliveries: dict[int, Delivery] = {}
         self._movable: dict[int, None] = {}  # the numbers of those that are for any device of the user, in order
-        self._last: Delivery | None = None  # of the application's messages
+        self._last_here: Delivery | None = None  # of the application's messages that are for this device
         self._acknowledging: Timer | None = None
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -113,9 +114,13 @@ class MessageStream:
         return None if position is None else position.stream
 
     @property
-    def last(self) -> Delivery | None:
-        """The delivery of the newest of these messages; all others come before it, or fail with it."""
-        return self._last if self.queued else None
+    def last(self) -> list[Delivery]:
+        """The deliveries of the newest message that may move and of the newest that stays, as far as they are not
+        acknowledged. All others come before these, or fail with them."""
+        last = [self._deliveries[number] for number in itertools.islice(reversed(self._movable), 1)]
+        if self._last_here is not None and not self._last_here.done:
+            last.append(self._last_here)
+        return last
 
     def send(self, content: Content, data: bytes, *, addressed: bool = False) -> Delivery:
         """Queue a message, and send it when it is its turn. `addressed`: it is for this device and no other. Raises
@@ -131,10 +136,10 @@ class MessageStream:
         number = self._outbox.put(content, data)
         delivery = Delivery(self._owner.user_id, number, self._owner.name if addressed else None)
         self._deliveries[number] = delivery
-        if content is not Content.CONTROL:
-            self._last = delivery
-            if not addressed:
-                self._movable[number] = None
+        if addressed:
+            self._last_here = delivery
+        elif content is not Content.CONTROL:
+            self._movable[number] = None
         self.pump()
         return delivery
 
@@ -149,15 +154,13 @@ class MessageStream:
         contents = self._outbox.withdraw(numbers)
         taken = [(self._deliveries.pop(number), *content) for number, content in zip(numbers, contents, strict=True)]
         self._movable.clear()
-        left = [delivery for delivery in self._deliveries.values() if delivery.device is not None]
-        self._last = left[-1] if left else None
         return taken
 
     def take_over(self, withdrawn: Withdrawn) -> None:
         """Send what was taken back from another device. The limits do not count: it was accepted before."""
         for delivery, content, data in withdrawn:
             delivery.sequence = number = self._outbox.put(content, data)
-            self._deliveries[number] = self._last = delivery
+            self._deliveries[number] = delivery
             self._movable[number] = None
         self.pump()
 
