@@ -9,7 +9,8 @@
  *   Acknowledgements between the two belong to the channel before and are not counted: what our HELLO has promised to
  *   send stays here.
  * - Control messages are numbered and sent with the others; only in what waits for the application they do not count.
- * - A message that is taken back (`withdraw`) leaves a void behind when others come before it: their numbers stay.
+ * - A message that is taken back (`withdraw`) leaves a void behind when others come before it, and it or one behind it
+ *   was sent or stays: their numbers stay.
  * - At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES`
  *   or more are. So a peer that stops acknowledging holds the sender back, and needs no more memory than that.
  *
@@ -161,6 +162,13 @@ export class Outbox {
       this.#count(message, -1);
     }
     this.#sent = Math.max(this.#sent, this.acknowledged);
+    while (this.last > this.#sent) {
+      const newest = /** @type {Queued} */ (this.#messages.get(this.last));
+      if (!isVoid(newest)) break;
+      // Nobody has seen its number, so the next message may have it.
+      this.#messages.delete(this.last);
+      this.#count(newest, -1);
+    }
     this.closed();
     return withdrawn;
   }

@@ -7,7 +7,8 @@ Rules of this module:
 * On each channel our HELLO comes first (`hello_sent`), then the other side's (`opened`), then frames. Acknowledgements
   between the two belong to the channel before and are not counted: what our HELLO has promised to send stays here.
 * Control messages are numbered and sent with the others; only in what waits for the application they do not count.
-* A message that is taken back (`withdraw`) leaves a void behind when others come before it: their numbers stay.
+* A message that is taken back (`withdraw`) leaves a void behind when others come before it, and it or one behind it
+  was sent or stays: their numbers stay.
 * At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES` or
   more are. So a peer that stops acknowledging holds the sender back, and has to keep no more than that in memory.
 
@@ -166,6 +167,11 @@ class Outbox:
             # For the peer it counts as received from the next HELLO on, as in `clear`.
             self._acknowledged += 1
         self._sent = max(self._sent, self._acknowledged)
+        while self._last > self._sent and (newest := self._messages[self._last]).is_void:
+            # Nobody has seen its number, so the next message may have it.
+            self._count(newest, -1)
+            del self._messages[self._last]
+            self._last -= 1
         self.closed()
         return withdrawn
 
