@@ -43,8 +43,8 @@ ALDIS = Rules(
         "aiortc": frozenset({"peer.engines.aiortc"}),
         "aioice": frozenset({"peer.engines.aiortc", "peer.engines.aiortc_consent", "peer.engines.aiortc_ice"}),
         # JSON on the wire is the codec's and the channel's; `store.messages.content` reads and writes those of
-        # the application, the command line writes for other programs.
-        "json": frozenset({"store.messages.content", "cli"}),
+        # the application, the command line and the admin API write for other programs, the file of bans for people.
+        "json": frozenset({"store.messages.content", "cli", "server.admin_api", "server.ban_file"}),
         "msgspec.json": frozenset(
             {"protocol.codec", "protocol.channel", "store.messages.content", "store.messages.control"}
         ),

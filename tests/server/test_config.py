@@ -42,6 +42,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "port": "1",
         "admin_host": "::",
         "admin_port": "none",
+        "admin_token": "a secret of the operator",
         "auth": "open",
         "data": ":memory:",
         "web": "no",

@@ -52,7 +52,13 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "origins": "URL,...",
     },
     "STUN and TURN, for peers in different networks": {"stun": "URL,...", "turn": "URL,...", "turn_secret": "TEXT"},
-    "Admin port and log": {"admin_host": "ADDRESS", "admin_port": "PORT", "log_format": "FORMAT", "log_level": "LEVEL"},
+    "Admin port and log": {
+        "admin_host": "ADDRESS",
+        "admin_port": "PORT",
+        "admin_token": "TEXT",
+        "log_format": "FORMAT",
+        "log_level": "LEVEL",
+    },
     "Limits": {
         "max_connections": "N",
         "messages_per_second": "N",

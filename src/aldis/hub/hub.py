@@ -10,13 +10,15 @@ other: it passes their payloads on unread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, FindBinding, Question
+from aldis.hub.bans import Ban, Bans
 from aldis.hub.bindings import Bindings
 from aldis.hub.costs import UNREADABLE_COST, cost_of
 from aldis.hub.dialects import Dialect
@@ -80,6 +82,8 @@ class Hub:
     ) -> None:
         self.settings = settings
         self.stats = HubStats()
+        self.bans = bans = Bans()
+        """Who may not use the server; add to it by `ban`, which also ends connections."""
         self._ice = ice or NoIceServers()
         self._random = random
         self._wall = wall
@@ -106,6 +110,7 @@ class Hub:
             router=self.router,
             lifecycle=lifecycle,
             bindings=bindings,
+            bans=bans,
             stats=self.stats,
             random=random,
             wall=wall,
@@ -216,6 +221,35 @@ class Hub:
         """
         self._bindings.release(user_id, then)
 
+    def ban(self, ban: Ban) -> int:
+        """Ban a user or a key, and end the sessions that it fits (4503). Return how many there were.
+
+        A network is only noted: the transport knows addresses. Raises `UsageError` when there are too many bans.
+        """
+        self.bans.add(ban)
+        ended: Iterable[Session] = ()
+        if ban.kind == "user":
+            ended = self._presence.devices(ban.value)
+        elif ban.kind == "key":
+            ended = (session for session in self._presence.sessions() if session.key == ban.value)
+        return self._end_all(ended, CloseCode.BANNED, ban.text)
+
+    def ban_of(self, address: str) -> Ban | None:
+        """The ban of the network that an address is in, if there is one."""
+        return self.bans.of_address(address, self._wall()) if self.bans else None
+
+    def disconnect(self, user_id: str) -> int:
+        """End all sessions of a user (4000): their clients may come back. Return how many there were."""
+        return self._end_all(self._presence.devices(user_id), CloseCode.GOING_AWAY, "disconnected by the operator")
+
+    def _end_all(self, sessions: Iterable[Session], code: CloseCode, reason: str) -> int:
+        ended = list(sessions)
+        with self._watchers.holding_back():
+            for session in ended:
+                self._lifecycle.end(session, code, reason)
+        self.stats.connections_now = self._lifecycle.connections
+        return len(ended)
+
     def drain(self, now: float) -> None:
         """The server is about to stop: close all connections. Each client is told another moment to come back."""
         self._lifecycle.drain(self._random)
@@ -228,9 +262,23 @@ class Hub:
         return len(self._lookups)
 
     @property
+    def detached(self) -> int:
+        """How many sessions have lost their connection and may be resumed."""
+        return self._lifecycle.detached
+
+    @property
     def users_online(self) -> int:
         """The number of users with at least one device online (or within its resume window)."""
         return len(self._presence)
+
+    def users(self, prefix: str, after: str, most: int) -> list[str]:
+        """The users that are online whose names begin with `prefix`, in order, from the one behind `after` on."""
+        found = (name for name in self._presence.users() if name.startswith(prefix) and name > after)
+        return heapq.nsmallest(most, found)
+
+    def sessions(self, user_id: str) -> list[Session]:
+        """The sessions of a user, the newest first: to look at, not to change."""
+        return self._presence.devices(user_id)
 
     def online(self, user_id: str) -> bool:
         """Whether a user is online."""

@@ -57,6 +57,11 @@ class Lifecycle:
         """The number of sessions with a connection."""
         return len(self._attached)
 
+    @property
+    def detached(self) -> int:
+        """How many sessions have lost their connection and may be resumed."""
+        return len(self._detached)
+
     # --- connections ------------------------------------------------------------------------------------------------
 
     def attach(self, session: Session) -> None:

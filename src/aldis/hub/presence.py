@@ -34,6 +34,10 @@ class Presence:
         """All sessions that have a name, with or without a connection."""
         return [session for devices in self._users.values() for session in devices.values()]
 
+    def users(self) -> Iterable[str]:
+        """The names of all users that are online."""
+        return self._users
+
     def find(self, address: str) -> Session | None:
         """The session of an address. For a bare user id: the session of the device that registered last."""
         session = self._newest.get(address)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from msgspec import UNSET, UnsetType
 
 from aldis.backends.base import ClaimBinding, DirectoryAnswer, FindBinding
+from aldis.hub.bans import Bans
 from aldis.hub.bindings import Bindings
 from aldis.hub.lifecycle import Lifecycle, advance
 from aldis.hub.lookups import PendingLookups
@@ -51,6 +52,7 @@ class Registrar:
         router: Router,
         lifecycle: Lifecycle,
         bindings: Bindings,
+        bans: Bans,
         stats: HubStats,
         random: Callable[[int], bytes],
         wall: Callable[[], float],
@@ -62,6 +64,7 @@ class Registrar:
         self._router = router
         self._lifecycle = lifecycle
         self._bindings = bindings
+        self._bans = bans
         self._stats = stats
         self._random = random
         self._wall = wall
@@ -147,6 +150,9 @@ class Registrar:
             last = session.bad_proofs >= self._settings.bad_proofs
             close = (CloseCode.UNAUTHORIZED, "too many bad signatures") if last else None
             return self._refused(ErrorCode.BAD_SIGNATURE, text, close=close)
+        banned = self._banned(request.user_id, request.public_key)
+        if banned is not None:
+            return banned
         if any(not other.dialect.proves for other in self._presence.devices(request.user_id)):
             text = f"the name {request.user_id} is held by a client that proves nothing, until that one leaves"
             return self._refused(ErrorCode.KEY_MISMATCH, text)
@@ -172,6 +178,10 @@ class Registrar:
         if self._presence.at(request.user_id, _device(request)) is not None:
             return False  # it replaces that session
         return len(self._presence.devices(request.user_id)) >= self._settings.max_devices
+
+    def _banned(self, user_id: str, key: str) -> RequestRefused | None:
+        ban = self._bans.of_user(user_id, key, self._wall())
+        return None if ban is None else self._refused(ErrorCode.FORBIDDEN, ban.text, close=(CloseCode.BANNED, ban.text))
 
     def _refused(
         self,
@@ -242,6 +252,9 @@ class Registrar:
             # Each `presence` shows the key to others.
             return self._refused(ErrorCode.INVALID_FIELD, f"publicKey: more than {m.MAX_CLASSIC_KEY} bytes")
         user_id = message.user_id
+        banned = self._banned(user_id, message.public_key)
+        if banned is not None:
+            return banned
 
         def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
             self._claimed_unproven(session, message, now, bound=answer is not None)

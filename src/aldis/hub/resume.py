@@ -33,6 +33,16 @@ class Replay:
         """The number of numbered messages of the session so far."""
         return self.confirmed + len(self._frames)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are not confirmed."""
+        return len(self._frames)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages that are not confirmed."""
+        return self._bytes
+
     def add(self, frame: bytearray) -> bool:
         """Keep a frame; False when it exceeded the limits and all frames were dropped."""
         frames = self._frames

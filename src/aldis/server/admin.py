@@ -1,8 +1,9 @@
-"""The admin port, for the operator's tools. It has no password, so keep it on loopback.
+"""The admin port, for the operator's tools. Only the API has a password, so keep the port on loopback.
 
 GET /healthz    200 while the process answers
 GET /readyz     200 when the server is ready for clients, else 503 with the reason
 GET /metrics    metrics for Prometheus
+/api/v1/...     the admin API (`server.admin_api`)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from aldis.server.admin_api import AdminApi
 from aldis.server.listener import address_error, dual_stack
 from aldis.server.metrics import CONTENT_TYPE, Metrics
 
@@ -29,8 +31,9 @@ def _no_bad_requests(record: logging.LogRecord) -> bool:
 class AdminSite:
     """Serves the admin port. `ready` returns None, or why the server is not ready for clients."""
 
-    def __init__(self, metrics: Metrics, ready: Callable[[], Awaitable[str | None]]) -> None:
+    def __init__(self, metrics: Metrics, ready: Callable[[], Awaitable[str | None]], api: AdminApi) -> None:
         self._metrics = metrics
+        self._api = api
         self._ready = ready
         self._runner: web.AppRunner | None = None
 
@@ -40,6 +43,7 @@ class AdminSite:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._page)
+        self._api.add_to(app)
         logger = logging.getLogger("aldis.admin")
         logger.addFilter(_no_bad_requests)
         self._runner = web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=SHUTDOWN_TIMEOUT)

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aldis.backends.base import Directory, DirectoryUnavailable, Question, answer
 from aldis.backends.memory import MemoryDirectory
@@ -30,6 +30,9 @@ from aldis.backends.sqlite import FILE_NAME, SqliteDirectory
 from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
+from aldis.server.administration import Administration, admin_token
+from aldis.server.ban_file import FILE_NAME as BANS_NAME
+from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, ServerConfig
 from aldis.server.listener import Listener
 from aldis.server.logs import FaultLog, configure, get_logger
@@ -41,6 +44,9 @@ from aldis.server.tls import certificate_names, server_context
 from aldis.server.tuning import Tuning
 from aldis.server.turn import ConfiguredIceServers
 from aldis.server.websocket import Connections
+
+if TYPE_CHECKING:
+    from aldis.server.admin_api import AdminApi
 
 # Seconds after which a readiness probe reports the directory as stuck. Probes themselves give up after a few seconds.
 READY_TIMEOUT: Final = 2.0
@@ -98,6 +104,7 @@ class SignalingServer:
             base_path=config.base_path,
         )
         self.listener = Listener(self.connections, routes, log, tuning)
+        self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
         self._directory: Directory | None = None
         self._directory_stats = DirectoryStats()
         self._directory_failing = False
@@ -156,6 +163,8 @@ class SignalingServer:
                     self._names.certify(certificate_names(config.tls_cert))
             self._directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
+            for ban in self._ban_file.load():
+                self.hub.ban(ban)
             if config.admin_port is not None:
                 # Imported here: it loads aiohttp, which takes a third of the start time, and not every server has this
                 # port.
@@ -169,7 +178,7 @@ class SignalingServer:
                     scheduler=self.connections.scheduler,
                     faults=lambda: self.faults.count,
                 )
-                admin = AdminSite(Metrics(collector), self.ready)
+                admin = AdminSite(Metrics(collector), self.ready, self._api())
                 stack.push_async_callback(admin.close)
                 self._admin_port = await admin.listen(config.admin_host, config.admin_port)
             stack.callback(self.listener.stop_accepting)
@@ -177,6 +186,26 @@ class SignalingServer:
             self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
             self._running = stack.pop_all()
         self._announce()
+
+    def _api(self) -> AdminApi:
+        from aldis.server.admin_api import AdminApi  # it loads aiohttp, as above
+
+        config = self.config
+        data = None if config.data == MEMORY else Path(config.data)
+        try:
+            token = admin_token(config.admin_token, data)
+        except OSError as error:
+            raise ConfigError("data", f"the admin token cannot be kept in {data}: {error.strerror or error}") from error
+        administration = Administration(
+            self.hub,
+            self.connections.scheduler,
+            self._ban_file,
+            log,
+            release=self.release,
+            end=self.connections.ban,
+            stop=self.ask_to_stop,
+        )
+        return AdminApi(administration, token, log)
 
     async def _open_directory(self) -> Directory:
         if self.config.data == MEMORY:
@@ -201,6 +230,10 @@ class SignalingServer:
             raise StateError("the server has not been started")
         await self._stop_asked.wait()
         await self.stop()
+
+    def ask_to_stop(self) -> None:
+        """Have `serve_forever` stop the server."""
+        self._stop_asked.set()
 
     async def stop(self) -> None:
         """Stop gracefully within `drain_seconds`. A second call waits for the first."""
@@ -368,24 +401,27 @@ def run(
 
 async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None] | None, tuning: Tuning | None) -> int:
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    server = SignalingServer(config, tuning=tuning)
+    asked = False
 
     def on_signal(number: signal.Signals) -> None:
-        if asked.is_set():
+        nonlocal asked
+        if asked:
             log.warning("stopped at once", signal=number.name)
             sys.stderr.flush()
             # Nothing is lost: everything that clients were told is on the disk.
             os._exit(128 + number)
         log.info("asked to stop; once more to stop at once", signal=number.name)
-        asked.set()
+        asked = True
+        server.ask_to_stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
             loop.add_signal_handler(number, on_signal, number)
-    async with SignalingServer(config, tuning=tuning) as server:
+    async with server:
         if started is not None:
             started(server)
-        await asked.wait()
+        await server.serve_forever()
     return 0
 
 

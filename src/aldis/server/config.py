@@ -28,7 +28,7 @@ from aldis.settings import check_path
 MEMORY: Final = ":memory:"
 PREFIX: Final = "ALDIS_"
 # Variables of other commands, and the path of the file: they are no settings of a server, and cause no warning.
-_NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG"})
+_NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_ADMIN", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG"})
 # The characters of RFC 3986 section 3.3 that never need quotes in a shell.
 _PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?")
 _WORDS: Final = {
@@ -41,6 +41,9 @@ _WORDS: Final = {
     "1": True,
     "0": False,
 }
+
+# Their values are in no message.
+_SECRETS: Final = frozenset({"turn_secret", "admin_token"})
 
 T = TypeVar("T")
 
@@ -240,6 +243,12 @@ class ServerConfig:
     admin_port: int | None = _setting(
         9080, _admin_port, "The port of /healthz, /readyz and /metrics; 0 takes a free one, none switches it off."
     )
+    admin_token: str = _setting(
+        "",
+        _secret,
+        "The password of the admin API; default: one that is made, in the file admin-token of the data directory.",
+        secret=True,
+    )
     auth: Literal["verify", "open"] = _setting(
         "verify", _choice("verify", "open"), "verify: every client proves its key. open: classic clients too, unproven."
     )
@@ -351,7 +360,7 @@ def _read(name: str, read: Callable[[object], Any], value: object, source: str) 
     try:
         return read(value)
     except _Expected as expected:
-        shown = "" if name == "turn_secret" else f"{value!r} " if value != "" else "an empty text "
+        shown = "" if name in _SECRETS else f"{value!r} " if value != "" else "an empty text "
         raise ConfigError(name, f"{shown}{source}cannot be used; expected {expected}") from None
 
 

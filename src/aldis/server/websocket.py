@@ -30,6 +30,7 @@ from multidict import CIMultiDict
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from aldis.hub.backlog import Backlog
+from aldis.hub.bans import Ban
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Session
 from aldis.protocol.codes import CloseCode
@@ -147,6 +148,16 @@ class ClientConnection(WSListener):
         self._transport.send_close(cast(WSCloseCode, code), close_reason(reason))
         self._connections.closing(self)
 
+    @property
+    def address(self) -> str:
+        """The IP address that the connection comes from; an empty text when it is gone."""
+        peer = None if self._transport is None else self._transport.underlying_transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    def ban(self, reason: str) -> None:
+        """Close, because the operator has banned the network."""
+        self._refuse(CloseCode.BANNED, reason)
+
     def _check_unsent(self) -> None:
         transport = self._transport
         if transport is not None and transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT:
@@ -172,6 +183,10 @@ class ClientConnection(WSListener):
             if upgrade is None or upgrade.refusal is not None:
                 code = CloseCode.INTERNAL_ERROR if upgrade is None or upgrade.refusal is None else upgrade.refusal
                 self._refuse(code, _REFUSALS.get(code, "internal error"))
+                return
+            ban = connections.hub.ban_of(self.address)
+            if ban is not None:
+                self._refuse(CloseCode.BANNED, ban.text)
                 return
             # Interned, because thousands of connections share a few hosts.
             host = sys.intern(upgrade.host)
@@ -466,6 +481,13 @@ class Connections:
         """Record the time of one relayed message. `began` is when it was read."""
         self.unmeasured = 0
         self.hub.stats.relay_seconds.observe(monotonic() - began)
+
+    def ban(self, ban: Ban) -> int:
+        """End the connections that a ban of a network fits, and return how many there were."""
+        fitting = [connection for connection in self._open if self.hub.ban_of(connection.address) is ban]
+        for connection in fitting:
+            connection.ban(ban.text)
+        return len(fitting)
 
     def opened(self, connection: ClientConnection) -> None:
         """A WebSocket has opened."""

@@ -1,0 +1,236 @@
+"""The admin API: HTTP and JSON around `administration`, for `aldis admin` and for programs.
+
+Every request carries `Authorization: Bearer TOKEN`. One table (`_ROUTES`) says which paths there are and what they
+take. The OpenAPI document at /api/v1/openapi.json is made from it, and needs no token.
+
+Errors are `{"error": "in words"}` with 400 (a wrong value), 401, 403 (no token is set), 404, 413, 503 (the directory
+cannot do it now).
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from aiohttp import web
+
+from aldis.backends.base import DirectoryUnavailable
+from aldis.errors import UsageError
+from aldis.hub.bans import KINDS
+from aldis.server.administration import LEVELS, MOST_LISTED, Administration
+from aldis.server.logs import Log, Throttle
+from aldis.version import VERSION
+
+PREFIX: Final = "/api/v1"
+MAX_BODY: Final = 16 * 1024
+
+_Result: TypeAlias = "dict[str, Any] | Awaitable[dict[str, Any]]"
+_Handler: TypeAlias = "Callable[[Administration, _Values], _Result]"
+
+_TEXT: Final = {"type": "string"}
+_COUNT: Final = {"type": "integer", "minimum": 1}
+_SECONDS: Final = {"type": "number", "exclusiveMinimum": 0}
+_KIND: Final = {"type": "string", "enum": list(KINDS)}
+
+
+class _Values:
+    """The values of one request, by name, checked against what the route takes."""
+
+    def __init__(self, values: dict[str, object]) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._values.get(name, default)
+        if not isinstance(value, str):
+            raise UsageError(f"{name} is a text")
+        return value
+
+    def count(self, name: str, default: int) -> int:
+        value = self._values.get(name, default)
+        try:
+            number = int(str(value))
+        except ValueError:
+            number = 0
+        if number < 1:
+            raise UsageError(f"{name} is a whole number from 1 on")
+        return number
+
+    def seconds(self, name: str) -> float | None:
+        value = self._values.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UsageError(f"{name} is a number of seconds")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    method: str
+    path: str
+    summary: str
+    handler: _Handler
+    query: dict[str, dict[str, Any]] = field(default_factory=dict)
+    body: dict[str, dict[str, Any]] = field(default_factory=dict)
+    required: tuple[str, ...] = ()  # of the body
+
+
+_ROUTES: Final = (
+    _Route("GET", "/statistics", "The server at a glance.", lambda a, v: a.statistics()),
+    _Route(
+        "GET",
+        "/users",
+        f"The users that are online, by name, at most {MOST_LISTED} at a time.",
+        lambda a, v: a.users(v.text("prefix", ""), v.text("after", ""), v.count("limit", 100)),
+        query={"prefix": _TEXT, "after": _TEXT, "limit": _COUNT},
+    ),
+    _Route("GET", "/users/{user}", "One user's sessions.", lambda a, v: a.user(v.text("user"))),
+    _Route(
+        "POST",
+        "/users/{user}/disconnect",
+        "Close all connections of a user, which may come back.",
+        lambda a, v: a.disconnect(v.text("user")),
+    ),
+    _Route(
+        "POST",
+        "/users/{user}/release",
+        "Free a name: whoever registers it next has it.",
+        lambda a, v: a.release(v.text("user")),
+    ),
+    _Route("GET", "/bans", "All bans.", lambda a, v: a.bans()),
+    _Route(
+        "POST",
+        "/bans",
+        "Ban a user, a key (base64) or a network, for some seconds or for ever.",
+        lambda a, v: a.ban(v.text("kind"), v.text("value"), v.text("reason", ""), v.seconds("seconds")),
+        body={"kind": _KIND, "value": _TEXT, "reason": _TEXT, "seconds": _SECONDS},
+        required=("kind", "value"),
+    ),
+    _Route(
+        "DELETE",
+        "/bans",
+        "End a ban.",
+        lambda a, v: a.unban(v.text("kind"), v.text("value")),
+        query={"kind": _KIND, "value": _TEXT},
+    ),
+    _Route(
+        "PUT",
+        "/log-level",
+        "Log from this level up, until the server is started again.",
+        lambda a, v: a.log_level(v.text("level")),
+        body={"level": {"type": "string", "enum": list(LEVELS)}},
+        required=("level",),
+    ),
+    _Route("POST", "/drain", "Stop the server in order, as on SIGTERM.", lambda a, v: a.drain()),
+)
+
+
+class AdminApi:
+    """The routes, to be added to the application of the admin port."""
+
+    def __init__(self, administration: Administration, token: str | None, log: Log) -> None:
+        self._administration = administration
+        self._token = token
+        self._log = log
+        self._wrong = Throttle(10.0)
+
+    def add_to(self, app: web.Application) -> None:
+        """Add all routes."""
+        app.router.add_get(f"{PREFIX}/openapi.json", self._document)
+        for route in _ROUTES:
+            app.router.add_route(route.method, PREFIX + route.path, self._served(route))
+
+    def _served(self, route: _Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def serve(request: web.Request) -> web.Response:
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return refusal
+            try:
+                result = route.handler(self._administration, await _values(request, route))
+                return web.json_response(result if isinstance(result, dict) else await result)
+            except UsageError as error:
+                return _error(400, str(error))
+            except web.HTTPRequestEntityTooLarge:
+                return _error(413, f"a request has at most {MAX_BODY} bytes")
+            except DirectoryUnavailable as error:
+                return _error(503, str(error))
+
+        return serve
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if self._token is None:
+            return _error(403, "this server keeps nothing and has no admin_token: set one to use the admin API")
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode()):
+            return None
+        unlogged = self._wrong.pass_now()
+        if unlogged is not None:
+            self._log.warning("an admin request without the right token", unlogged_before=unlogged)
+        response = _error(401, "the admin token is missing or wrong")
+        response.headers["WWW-Authenticate"] = 'Bearer realm="aldis"'
+        return response
+
+    async def _document(self, request: web.Request) -> web.Response:
+        return web.json_response(openapi())
+
+
+async def _values(request: web.Request, route: _Route) -> _Values:
+    values: dict[str, object] = dict(request.match_info)
+    given: dict[str, object] = dict(request.query)
+    takes = route.query
+    if route.body:
+        takes = route.body
+        if request.content_length is not None and request.content_length > MAX_BODY:
+            raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=request.content_length)
+        try:
+            read = json.loads(await request.content.read(MAX_BODY + 1) or b"{}")
+        except (ValueError, RecursionError):
+            raise UsageError("the body is no JSON") from None
+        if not isinstance(read, dict):
+            raise UsageError("the body is a JSON object")
+        given = read
+    unknown = sorted(set(given) - set(takes))
+    if unknown:
+        raise UsageError(f"{unknown[0]} is not known here; expected {', '.join(takes) or 'nothing'}")
+    return _Values({**values, **given})
+
+
+def _error(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the API."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in _ROUTES:
+        in_path = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+        parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in in_path]
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in route.query.items()]
+        operation: dict[str, Any] = {
+            "summary": route.summary,
+            "responses": {
+                "200": {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}},
+                "default": {
+                    "description": "Why not.",
+                    "content": {
+                        "application/json": {
+                            "schema": {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
+                        }
+                    },
+                },
+            },
+        }
+        if parameters:
+            operation["parameters"] = parameters
+        if route.body:
+            schema = {"type": "object", "properties": route.body, "required": list(route.required)}
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        paths.setdefault(PREFIX + route.path, {})[route.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Aldis admin API", "version": VERSION},
+        "security": [{"token": []}],
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "paths": paths,
+    }

@@ -1,0 +1,133 @@
+"""Users, keys and networks that the operator has banned."""
+
+from __future__ import annotations
+
+import pytest
+
+from aldis.errors import UsageError
+from aldis.hub.bans import MAX_BANS, MAX_REASON, Ban, Bans, read_ban
+from aldis.identity.keys import Identity
+from aldis.protocol.codec import to_base64
+from support.hub_world import World, identity_of
+
+KEY = to_base64(Identity.from_seed(bytes(32)).public_key)
+
+
+def test_a_banned_user_is_ended_and_kept_out_until_the_ban_is_over() -> None:
+    world = World()
+    alice = world.client("alice")
+    bob = world.client("bob")
+    bob.send(type="watch", userIds=["alice"], id=1)
+    bob.take()
+    assert world.hub.ban(read_ban("user", "alice", "spam", until=1_700_000_000.0 + world.now + 60)) == 1
+    assert alice.closed == (4503, "banned: spam")
+    assert [(news["type"], news["online"]) for news in bob.take()] == [("presence", False)]
+    again = world.connect()
+    error = again.register("alice", identity=alice.identity)
+    assert (error["code"], error["message"]) == ("forbidden", "banned: spam")
+    assert again.closed == (4503, "banned: spam")
+    world.pass_time(61)
+    assert world.connect().register("alice", identity=alice.identity)["success"] is True
+
+
+def test_a_banned_key_is_kept_out_under_every_name() -> None:
+    world = World()
+    alice = world.client("alice")
+    key = to_base64(alice.identity.public_key)
+    assert world.hub.ban(read_ban("key", key)) == 1
+    assert alice.closed == (4503, "banned by the operator of this server")
+    assert world.connect().register("another", identity=alice.identity)["code"] == "forbidden"
+    assert world.connect().register("another")["success"] is True
+
+
+def test_only_the_owner_of_a_key_learns_that_its_user_is_banned() -> None:
+    world = World()
+    world.client("alice")
+    world.hub.ban(read_ban("user", "alice", "secret"))
+    thief = world.connect()
+    thief.identity = identity_of("alice")
+    thief.ask_challenge("alice")
+    thief.send(type="prove", signature=to_base64(bytes(64)))
+    assert thief.take_one()["code"] == "bad-signature"
+
+
+def test_a_disconnected_user_may_come_back() -> None:
+    world = World()
+    alice = world.client("alice")
+    assert world.hub.disconnect("alice") == 1
+    assert alice.closed == (4000, "disconnected by the operator")
+    assert world.connect().register("alice", identity=alice.identity)["success"] is True
+    assert world.hub.disconnect("nobody") == 0
+
+
+def test_users_are_listed_by_name_a_page_at_a_time() -> None:
+    world = World()
+    for name in ("carol", "alice", "bob", "albert"):
+        world.client(name)
+    assert world.hub.users("", "", 3) == ["albert", "alice", "bob"]
+    assert world.hub.users("", "bob", 3) == ["carol"]
+    assert world.hub.users("al", "", 3) == ["albert", "alice"]
+
+
+@pytest.mark.parametrize(
+    ("address", "banned"),
+    [
+        ("203.0.113.9", "203.0.113.0/24"),
+        ("203.0.113.7", "203.0.113.7/32"),
+        ("203.0.114.1", None),
+        ("::ffff:203.0.113.9", "203.0.113.0/24"),
+        ("2001:db8:0:1::5", "2001:db8::/48"),
+        ("fe80::1%eth0", None),
+        ("a socket", None),
+    ],
+)
+def test_an_address_is_in_the_narrowest_network_that_is_banned(address: str, banned: str | None) -> None:
+    bans = Bans()
+    for network in ("203.0.113.77/24", "203.0.113.7", "2001:db8::/48"):
+        bans.add(read_ban("network", network))
+    found = bans.of_address(address, 0.0)
+    assert (None if found is None else found.value) == banned
+
+
+def test_a_ban_that_is_over_or_removed_bans_nobody() -> None:
+    bans = Bans()
+    bans.add(read_ban("network", "203.0.113.0/24", until=100.0))
+    bans.add(read_ban("user", "alice", until=50.0))
+    assert bans.of_address("203.0.113.1", 99.0)
+    assert bans.of_address("203.0.113.1", 100.0) is None
+    assert bans.expire(60.0)
+    assert not bans.expire(60.0)
+    assert [ban.value for ban in bans] == ["203.0.113.0/24"]
+    assert bans.remove("network", "203.0.113.0/24")
+    assert not bans.remove("network", "203.0.113.0/24")
+    assert bans.of_address("203.0.113.1", 99.0) is None
+    assert len(bans) == 0
+
+
+def test_there_are_so_many_bans_at_most_and_one_can_be_changed_then() -> None:
+    bans = Bans()
+    for number in range(MAX_BANS):
+        bans.add(Ban("user", str(number)))
+    bans.add(Ban("user", "0", "another reason"))
+    with pytest.raises(UsageError):
+        bans.add(Ban("user", "one more"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("user", "a b", ""),
+        ("key", "abc", ""),
+        ("network", "203.0.113.0/33", ""),
+        ("planet", "mars", ""),
+        ("user", "alice", "x" * (MAX_REASON + 1)),
+        ("user", "alice", "two\nlines"),
+    ],
+)
+def test_what_cannot_be_banned_is_said_at_once(kind: str, value: str, reason: str) -> None:
+    with pytest.raises(UsageError):
+        read_ban(kind, value, reason)
+
+
+def test_a_key_has_one_spelling() -> None:
+    assert read_ban("key", KEY).value == KEY

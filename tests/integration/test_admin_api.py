@@ -1,0 +1,256 @@
+"""The admin API and `aldis admin`, on a real server with real clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aldis.cli.admin import duration
+from aldis.errors import ConfigError
+from aldis.identity.keys import Identity
+from aldis.server.admin_api import MAX_BODY, openapi
+from aldis.server.app import SignalingServer
+from aldis.server.ban_file import FILE_NAME
+from support.commands import aldis
+from support.raw_websocket import RawClient
+from support.server_process import ServerProcess
+from support.settings import config
+
+TOKEN = "a token of the operator"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[SignalingServer]:
+    async with SignalingServer(config(admin_port=0, admin_token=TOKEN, data=str(tmp_path / "data"))) as server:
+        yield server
+
+
+async def ask(server: SignalingServer, method: str, path: str, **more: Any) -> tuple[int, Any]:
+    headers = more.pop("headers", {"Authorization": f"Bearer {TOKEN}"})
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, f"http://127.0.0.1:{server.admin_port}/api/v1{path}", headers=headers, **more) as reply,
+    ):
+        return reply.status, await reply.json()
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}])
+async def test_nothing_is_told_or_done_without_the_token(server: SignalingServer, header: dict[str, str]) -> None:
+    for method, path in (("GET", "/statistics"), ("POST", "/drain"), ("GET", "/bans"), ("POST", "/users/a/release")):
+        status, answer = await ask(server, method, path, headers=header)
+        assert (status, answer) == (401, {"error": "the admin token is missing or wrong"})
+    assert await server.ready() is None
+
+
+async def test_a_server_that_keeps_nothing_has_no_api_without_a_token_of_its_own() -> None:
+    async with SignalingServer(config(admin_port=0)) as server:
+        status, answer = await ask(server, "GET", "/statistics")
+        assert status == 403
+        assert "admin_token" in answer["error"]
+
+
+async def test_users_and_their_sessions_are_shown_without_anything_secret(server: SignalingServer) -> None:
+    async with await RawClient.connect(server.port) as alice, await RawClient.connect(server.port) as phone:
+        identity = Identity.generate()
+        await alice.register("alice", identity)
+        await phone.register("alice", identity, device="phone")
+        await phone.request({"type": "watch", "userIds": ["bob"]})
+        assert await ask(server, "GET", "/users") == (200, {"users": [{"user": "alice", "devices": 2}], "next": None})
+        status, found = await ask(server, "GET", "/users/alice")
+        assert (status, found["online"]) == (200, True)
+        assert [session["device"] for session in found["sessions"]] == ["phone", "main"]
+        assert found["sessions"][0]["watches"] == 1
+        assert identity.public_key.hex() not in json.dumps(found)
+        status, found = await ask(server, "GET", "/statistics")
+        assert (found["users"], found["connections"]) == (1, 2)
+        assert found["messagesByType"]["register"] == {"ok": 2}
+
+
+async def test_pages_of_users(server: SignalingServer) -> None:
+    async with await RawClient.connect(server.port) as one, await RawClient.connect(server.port) as two:
+        await one.register("alice")
+        await two.register("bob")
+        assert (await ask(server, "GET", "/users?limit=1"))[1] == {
+            "users": [{"user": "alice", "devices": 1}],
+            "next": "alice",
+        }
+        assert (await ask(server, "GET", "/users?limit=1&after=alice"))[1]["users"][0]["user"] == "bob"
+        assert (await ask(server, "GET", "/users?prefix=b"))[1]["users"] == [{"user": "bob", "devices": 1}]
+
+
+async def test_a_ban_ends_a_user_and_outlives_the_server(server: SignalingServer, tmp_path: Path) -> None:
+    identity = Identity.generate()
+    async with await RawClient.connect(server.port) as mallory:
+        await mallory.register("mallory", identity)
+        ban = {"kind": "user", "value": "mallory", "reason": "spam", "seconds": 3600}
+        status, answer = await ask(server, "POST", "/bans", json=ban)
+        assert (status, answer["sessions"]) == (200, 1)
+        assert await mallory.wait_closed() == (4503, "banned: spam")
+    await server.stop()
+    again_config = config(admin_port=0, admin_token=TOKEN, data=str(tmp_path / "data"))
+    async with SignalingServer(again_config) as again:
+        async with await RawClient.connect(again.port) as mallory:
+            assert (await mallory.register("mallory", identity))["code"] == "forbidden"
+        status, answer = await ask(again, "DELETE", "/bans?kind=user&value=mallory")
+        assert (status, answer) == (200, {"removed": True})
+        async with await RawClient.connect(again.port) as mallory:
+            assert (await mallory.register("mallory", identity))["success"] is True
+        assert (await ask(again, "GET", "/bans"))[1] == {"bans": []}
+
+
+async def test_a_banned_network_is_cut_off_and_kept_out(server: SignalingServer) -> None:
+    async with await RawClient.connect(server.port) as client:
+        await client.register("alice")
+        ban = {"kind": "network", "value": "127.0.0.0/8", "reason": "a scan"}
+        status, answer = await ask(server, "POST", "/bans", json=ban)
+        assert (status, answer["sessions"]) == (200, 1)
+        assert await client.wait_closed() == (4503, "banned: a scan")
+    async with await RawClient.connect(server.port) as again:
+        assert await again.wait_closed() == (4503, "banned: a scan")
+    await ask(server, "DELETE", "/bans?kind=network&value=127.0.0.0/8")
+    async with await RawClient.connect(server.port) as again:
+        assert (await again.register("bob"))["success"] is True
+
+
+async def test_a_ban_that_cannot_be_written_holds_and_says_so(server: SignalingServer, tmp_path: Path) -> None:
+    (tmp_path / "data" / "bans.new").mkdir()
+    status, answer = await ask(server, "POST", "/bans", json={"kind": "user", "value": "mallory"})
+    assert status == 503
+    assert "cannot be written" in answer["error"]
+    async with await RawClient.connect(server.port) as mallory:
+        assert (await mallory.register("mallory"))["code"] == "forbidden"
+
+
+@pytest.mark.parametrize("text", ["no JSON", "{}", '{"bans": [{"kind": "planet", "value": "mars"}]}', '{"bans": [1]}'])
+async def test_a_server_does_not_start_with_a_list_of_bans_that_it_cannot_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE_NAME).write_text(text)
+    with pytest.raises(ConfigError, match=FILE_NAME):
+        async with SignalingServer(config(data=str(tmp_path))):
+            pass
+
+
+async def test_a_user_is_disconnected_and_a_name_is_freed(server: SignalingServer) -> None:
+    async with await RawClient.connect(server.port) as alice:
+        await alice.register("alice")
+        assert await ask(server, "POST", "/users/alice/disconnect") == (200, {"sessions": 1})
+        assert (await alice.wait_closed())[0] == 4000
+    async with await RawClient.connect(server.port) as thief:
+        assert (await thief.register("alice"))["code"] == "key-mismatch"
+        assert await ask(server, "POST", "/users/alice/release") == (200, {"released": True})
+        assert (await thief.register("alice"))["success"] is True
+    assert await ask(server, "POST", "/users/nobody/release") == (200, {"released": False})
+
+
+BAD: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/bans", {"json": {"kind": "planet", "value": "mars"}}),
+    ("POST", "/bans", {"json": {"kind": "user"}}),
+    ("POST", "/bans", {"json": {"kind": "user", "value": "a", "seconds": -1}}),
+    ("POST", "/bans", {"json": {"kind": "user", "value": "a", "seconds": True}}),
+    ("POST", "/bans", {"json": {"kind": "user", "value": "a", "sconds": 1}}),
+    ("POST", "/bans", {"json": []}),
+    ("POST", "/bans", {"data": b"{"}),
+    ("POST", "/bans", {"data": b"[" * 10_000}),
+    ("GET", "/users?limit=no", {}),
+    ("GET", "/users?colour=red", {}),
+    ("PUT", "/log-level", {"json": {"level": "loud"}}),
+    ("DELETE", "/bans?kind=user", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "more"), BAD)
+async def test_a_wrong_request_is_answered_in_words(
+    server: SignalingServer, method: str, path: str, more: dict[str, Any]
+) -> None:
+    status, answer = await ask(server, method, path, **more)
+    assert status == 400
+    assert answer["error"]
+
+
+async def test_a_large_request_is_not_read(server: SignalingServer) -> None:
+    status, _ = await ask(server, "POST", "/bans", data=b" " * (MAX_BODY + 1))
+    assert status == 413
+
+
+async def test_the_openapi_document_names_what_there_is(server: SignalingServer) -> None:
+    status, document = await ask(server, "GET", "/openapi.json", headers={})
+    assert (status, document) == (200, openapi())
+    assert "post" in document["paths"]["/api/v1/bans"]
+    assert document["paths"]["/api/v1/users/{user}"]["get"]["parameters"][0]["in"] == "path"
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+async def command(server: ServerProcess, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"ALDIS_ADMIN": f"http://127.0.0.1:{server.admin_port}", "ALDIS_DATA": str(home / "data")}
+    return await asyncio.to_thread(aldis, *words, home=home, extra=environment)
+
+
+async def test_an_operators_day_at_the_command_line(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, admin_port=0) as server, await RawClient.connect(server.port) as mallory:
+        await mallory.register("mallory")
+
+        async def say(*words: str) -> str:
+            done = await command(server, tmp_path, "admin", *words)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        assert await say("users") == "mallory\n"
+        assert "main" in await say("user", "mallory")
+        assert "users online            1" in await say("stats")
+        assert json.loads(await say("stats", "--json"))["users"] == 1
+        said = await say("ban", "user", "mallory", "--reason", "spam", "--for", "2h")
+        assert said == "user mallory is banned for 2 h; 1 session ended\n"
+        assert await mallory.wait_closed() == (4503, "banned: spam")
+        assert "mallory" in await say("bans")
+        assert await say("unban", "user", "mallory") == "user mallory is banned no more\n"
+        assert await say("release", "mallory") == "mallory is free now\n"
+        assert await say("log-level", "debug") == "the server logs from debug up\n"
+        refused = await command(server, tmp_path, "admin", "ban", "planet", "mars")
+        assert refused.returncode == 2
+        assert "planet" in refused.stderr
+        looks = await command(server, tmp_path, "top", "--times", "2", "--every", "0")
+        assert [json.loads(line)["users"] for line in looks.stdout.splitlines()] == [0, 0]
+        assert await say("drain") == "the server stops\n"
+        assert await server.wait() == 0
+
+
+async def test_the_token_is_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, admin_port=0) as server:
+        path = tmp_path / "data" / "admin-token"
+        if os.name == "posix":
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.write_text("another token\n")
+        refused = await command(server, tmp_path, "admin", "stats")
+        assert (refused.returncode, refused.stderr) == (4, "aldis: the admin token is missing or wrong\n")
+        path.unlink()
+        missing = await command(server, tmp_path, "admin", "stats")
+        assert missing.returncode == 2
+        assert "is not there" in missing.stderr
+
+
+async def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "admin-token").write_text("token")
+    environment = {"ALDIS_ADMIN": "http://127.0.0.1:1", "ALDIS_DATA": str(tmp_path / "data")}
+    for words in (("admin", "stats"), ("top",)):
+        done = await asyncio.to_thread(aldis, *words, home=tmp_path, extra=environment)
+        assert done.returncode == 3
+        assert "cannot reach http://127.0.0.1:1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 m"), (3_661, "1 h 1 m"), (86_400, "1 d"), (90_061, "1 d 1 h"), (7_200, "2 h")],
+)
+def test_times_are_shown_in_their_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
