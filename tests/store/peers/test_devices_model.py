@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from types import NoneType
 from typing import cast
 
 import pytest
 
-from aldis.errors import PeerConnectionFailed, PeerOffline
+from aldis.errors import PeerConnectionFailed, PeerOffline, TooManyPeers
 from aldis.peer.connection import PeerConnection, PeerListener, PeerState
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, decode, encode_ack
 from aldis.store.messages.delivery import Delivery
@@ -128,12 +129,13 @@ class World(PeerWorld):
         super().__init__()
         self.chance = random
         self.watchable = random.random() < 0.7
+        self.lying = 3 * (random.random() < 0.3)
         self.channels: dict[str, Channel] = {}
         self.programs: dict[str, Program] = {}
         self.runs: dict[str, list[Program]] = {name: [] for name in NAMES}
         self.listed: list[str] = []
         self.sent: list[tuple[str, Delivery]] = []
-        self.holders: dict[str, set[PeerDevice]] = {}
+        self.holders: dict[str, set[tuple[PeerDevice, int]]] = {}  # with the numbers there
         self.killed: set[str] = set()
         self.wishes: list[asyncio.Task[None]] = []
 
@@ -228,6 +230,16 @@ class World(PeerWorld):
         if self.registered and self.peer.presence.watched and self.chance.random() < 0.2:
             self.peer.watch_ended()
 
+    def server_lies(self, name: str) -> None:
+        """It lists devices that there are not, and not those that there are; one of them calls."""
+        said = self.chance.sample([*NAMES, *(f"none-{number}" for number in range(50))], self.chance.randint(0, 5))
+        self.online = tuple(said)
+        if self.registered and self.peer.presence.watched and self.chance.random() < 0.5:
+            self.lists(*said)
+        if self.registered and said:
+            with suppress(TooManyPeers):
+                self.offered(said[-1])
+
     def server_goes(self, name: str) -> None:
         self.registered = False
 
@@ -248,7 +260,7 @@ class World(PeerWorld):
             *(self.registers, self.registers, self.unregisters, self.dies, self.breaks, self.gives_up, self.calls),
             *(self.opens_if_it_can, self.opens_if_it_can, self.opens_if_it_can, self.speaks, self.passes, self.passes),
             *(self.sends, self.sends, self.sends_here, self.server_goes, self.server_comes, self.time_passes),
-            *(self.wants, self.loses_interest, self.watch_ends),
+            *(self.wants, self.loses_interest, self.watch_ends, *([self.server_lies] * self.lying)),
         ]
         self.chance.choice(steps)(self.chance.choice(NAMES))
         self.look()
@@ -258,12 +270,14 @@ class World(PeerWorld):
         pending = {id(delivery): text for text, delivery in self.sent if not delivery.done}
         for device in self.peer.devices:
             for delivery in device.messages._deliveries.values():
-                self.holders.setdefault(pending.pop(id(delivery)), set()).add(device)
+                self.holders.setdefault(pending.pop(id(delivery)), set()).add((device, delivery.sequence))
         assert not pending, "a message was lost"
 
     async def all_is_well(self) -> None:
         """All devices are there, and every path works."""
         self.server_comes("")
+        for name in self.channels:
+            self.gives_up(name)
         for name in NAMES:
             self.registers(name)
         for _ in range(MANY_TURNS):
@@ -294,18 +308,20 @@ async def test_every_message_arrives_whatever_the_devices_do(seed: int) -> None:
     assert all(wish.done() for wish in world.wishes)
     for wish in world.wishes:
         assert wish.cancelled() or isinstance(wish.exception(), PeerConnectionFailed | PeerOffline | NoneType)
-    numbers = {text: number for number, (text, _) in enumerate(world.sent)}
+    order = {text: number for number, (text, _) in enumerate(world.sent)}
     for text, delivery in world.sent:
         runs = [(name, run) for name in NAMES for run in world.runs[name] if text in run.got]
         assert runs, f"{text} has not arrived"
-        assert all(run.got.count(text) == 1 for _, run in runs)
+        # One that goes and comes back to a device gets a new number.
+        there = [device.name for device, _ in world.holders[text]]
+        assert all(run.got.count(text) <= there.count(name) for name, run in runs)
         if delivery.device is not None:
             assert {name for name, _ in runs} == {delivery.device}
         if len(world.holders[text]) == 1 and not world.killed:
             assert len(runs) == 1
     for name in NAMES:
         for run in world.runs[name]:
-            stayed = [numbers[text] for text in run.got if len(world.holders[text]) == 1]
+            stayed = [order[text] for text in run.got if len(world.holders[text]) == 1]
             assert stayed == sorted(stayed)
     for task in world.tasks:
         if task.done() and not task.cancelled():
