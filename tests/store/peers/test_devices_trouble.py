@@ -136,6 +136,7 @@ async def test_a_subscriber_that_accepts_another_key_while_a_message_comes_in_en
 
     world.feed.subscribe(accept)
     phone.frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
+    await settle()
     assert len(done) > 1
     assert phone.error is None
 
@@ -203,3 +204,21 @@ async def test_what_a_callback_sends_while_its_device_is_forgotten_is_not_forgot
     assert world.offered("one-more")
     assert len(sent) == 1
     assert world.queued() == {"device-0": 1}
+
+
+async def test_devices_that_speak_in_turn_are_told_of_once_in_a_turn_of_the_loop() -> None:
+    world = PeerWorld()
+    world.lists("phone", "desk")
+    for number, device in enumerate(("phone", "desk")):
+        assert world.offered(device)
+        await world.opens(device)
+        world.peer.device(device).error = PeerConnectionFailed("bob", f"error {number}")
+    told: list[StoreState] = []
+    world.feed.subscribe(told.append)
+    for sequence in range(1, 11):
+        for device in ("phone", "desk", "phone"):
+            world.peer.device(device).frame_received(Chunk(Content.TEXT, sequence, 1, True, b"x"))
+    assert len(told) == 1
+    assert world.peer.device(None).name == "phone"
+    await settle()
+    assert len(told) == 2

@@ -100,9 +100,8 @@ class DeviceOwner(Protocol):
     def channel_opened(self) -> None:
         """A device has a new connection."""
 
-    def heard(self, device: PeerDevice) -> bool:
-        """Something has come from the device. Return whether the view may have changed by that: what is sent to the
-        user goes to this device from now on."""
+    def heard(self, device: PeerDevice) -> None:
+        """Something has come from the device: what is sent to the user goes to it from now on."""
 
     def key_changed(self, device: PeerDevice, error: PeerKeyChanged) -> None:
         """The server says that the user has another key than the pinned one."""
@@ -427,8 +426,8 @@ class PeerDevice:
         # What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
         known = [feature for feature in hello.features if len(feature) <= MAX_FEATURE]
         self._features = tuple(known[:MAX_FEATURES])
-        # A reconnect says nothing of where the user is, a program that starts does.
-        heard = hello.stream != self.messages.their_stream and self._owner.heard(self)
+        if hello.stream != self.messages.their_stream:
+            self._owner.heard(self)  # a reconnect says nothing of where the user is, a program that starts does
         try:
             restarted = self.messages.opened(hello)
         except ProtocolViolation as error:
@@ -440,15 +439,13 @@ class PeerDevice:
             # In place of the connection before: no other state follows that would tell it.
             self._context.services.connected(self)
             self._changed()
-        elif heard:
-            self._changed()
         else:
             self._counted()
 
     def frame_received(self, frame: Chunk | Ack) -> None:
         before = self.messages.queued
-        # First: the application may answer at once. It is told afterwards, as it may also end the connection then.
-        heard = isinstance(frame, Chunk) and self._owner.heard(self)
+        if isinstance(frame, Chunk):
+            self._owner.heard(self)  # first: the application may answer at once
         try:
             self.messages.received(frame)
         except ProtocolViolation as error:
@@ -456,9 +453,7 @@ class PeerDevice:
             return
         if isinstance(frame, Chunk):
             self._context.arrived(len(frame.data))
-        if heard:
-            self._changed()
-        elif self.messages.queued != before:
+        if self.messages.queued != before:
             self._counted()
 
     def channel_closed(self) -> None:

@@ -346,15 +346,17 @@ class Peer:
     def channel_opened(self) -> None:
         self._connections += 1
 
-    def heard(self, device: PeerDevice) -> bool:
+    def heard(self, device: PeerDevice) -> None:
         if device is self._current and device.heard == self._heard > 0:
-            return False
+            return
         self._heard += 1
         device.heard = self._heard
         self._current, self._chosen = device, False
         if self._nameless is not None:
             self._settle()
-        return True
+        # Later, and once for all that comes in together: two devices that both send change the choice with each frame,
+        # and no callback may come between here and the frame.
+        self.counted()
 
     def key_changed(self, device: PeerDevice, error: PeerKeyChanged) -> None:
         if self._connected:

@@ -1,7 +1,7 @@
 """What was told of each peer, and the state that is put together from it.
 
-Rules: a change is told at once. A number that has changed, as one does with every message, marks the peer, and is told
-once for all that happens in one turn of the event loop. It does not know how any of it comes about.
+Rules: a change is told at once. What may change with every message (a number, the device that counts) marks the peer,
+and is told once for all that happens in one turn of the event loop. It does not know how any of it comes about.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PeerViews:
             self.publish()
 
     def counted(self, peer: Viewed) -> None:
-        """Only a number in the view of a peer may have changed."""
+        """Only a number in the view of a peer may have changed, or which device counts."""
         if self._peers.get(peer.user_id) is peer:
             self._counted.add(peer.user_id)
             self._publish_soon()
