@@ -12,7 +12,14 @@ import pytest
 
 from aldis.client.address import is_this_machine
 from aldis.client.events import ByeReceived, IceServers, OfferReceived
-from aldis.errors import ConfigError, ConnectionLost, FingerprintMismatch, IdentityError
+from aldis.errors import (
+    ConfigError,
+    ConnectionLost,
+    FingerprintMismatch,
+    IdentityError,
+    PeerConnectionFailed,
+    TooManyPeers,
+)
 from aldis.identity.keys import Identity, fingerprint
 from aldis.identity.pins import MemoryPins
 from aldis.peer.transport import PeerTiming
@@ -335,3 +342,21 @@ async def test_drain_waits_for_what_stays_with_a_device_and_for_what_moves_to_an
                 delivery.succeed()
             await settle()
         assert drained.done()
+
+
+async def test_strangers_have_not_many_devices_each_but_together() -> None:
+    async with NetworkStore(limits=StoreLimits(peers=4)) as store:
+        manager = store._manager
+        assert manager.limits.callers == 3
+        first, other = manager.peer("mallory", stranger=True), manager.peer("trudy", stranger=True)
+        for peer, name in ((first, "a"), (first, "b"), (other, "a"), (other, "b"), (other, "c")):
+            peer.device(name).send(Content.TEXT, b"so that it is not idle", addressed=True)
+        with pytest.raises(TooManyPeers):
+            first.device("c")
+        assert manager.peer("eve", stranger=True).device("a").name == "a"
+        known = manager.peer("bob")
+        for name in ("a", "b", "c", "d", "e"):
+            assert known.device(name).name == name
+        await other.device("b").close("", "left", PeerConnectionFailed("trudy", "left"))
+        assert first.device("c").name == "c"
+        assert other.find_device("b") is None

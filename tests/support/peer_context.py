@@ -125,6 +125,9 @@ class PeerWorld:
     def expect(self, user_id: str, public_key: bytes) -> bytes:
         return self.pinned_key
 
+    def make_device_room(self, peer: Peer) -> None:
+        pass
+
     def require(self, user_id: str, fingerprint: str) -> None:
         pass
 

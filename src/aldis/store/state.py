@@ -152,7 +152,8 @@ class StoreLimits:
 
     @property
     def callers(self) -> int:
-        """How many of the `peers` may be users who have come by themselves, and to whom nothing was sent."""
+        """How many of the `peers` may be users who have come by themselves, and to whom nothing was sent; and how many
+        devices these may have together, besides the first of each."""
         return self.peers - self.peers // _OF_WHICH_OURS
 
     def __post_init__(self) -> None:

@@ -206,6 +206,15 @@ class PeerManager:
         peer.hang_up("forgotten")
         peer.over(PeerConnectionFailed(peer.user_id, "there are too many peers"))
 
+    def make_device_room(self, peer: Peer) -> None:
+        """See that a peer may have one device more than it has. All strangers together may have as many as there may
+        be strangers, besides the first of each: a device is a connection. Raises `TooManyPeers`."""
+        strangers = [each for each in self._peers.values() if each.known and each.stranger]
+        if peer not in strangers or sum(max(len(each.devices) - 1, 0) for each in strangers) < self.limits.callers:
+            return
+        if not any(each.forget_device() for each in strangers if len(each.devices) > 1):
+            raise TooManyPeers(self.limits.callers)
+
     def _forget(self, peer: Peer) -> None:
         del self._peers[peer.user_id]
         self.views.remove(peer)

@@ -34,6 +34,9 @@ class PeerContext(DeviceContext, Directory, Protocol):
 
     views: PeerViews  # is told when something in `Peer.view` may have changed
 
+    def make_device_room(self, peer: Peer) -> None:
+        """See that a peer may have one device more than it has. Raises `TooManyPeers`."""
+
     def require(self, user_id: str, fingerprint: str) -> None:
         """Refuse all keys with another fingerprint. Raises `FingerprintMismatch` when such a one is pinned, and
         `IdentityError`."""
@@ -108,24 +111,27 @@ class Peer:
         return device
 
     def _add(self, name: str, device: PeerDevice | None = None) -> PeerDevice:
-        if len(self._devices) >= MAX_DEVICES:
-            self._forget_one()
+        if self._devices:
+            self._context.make_device_room(self)
+        if len(self._devices) >= MAX_DEVICES and not self.forget_device():
+            raise TooManyPeers(MAX_DEVICES)
         if device is None:
             device = PeerDevice(name, self, self._context)
         device.name = name
         self._devices[name] = device
         return device
 
-    def _forget_one(self) -> None:
-        """Forget a device that has left. Nothing says any more which of its messages have arrived."""
+    def forget_device(self) -> bool:
+        """Forget a device that is idle, if there is one. Nothing says any more which of its messages have arrived."""
         idle = [each for each in self._devices.values() if each.idle and each is not self._current]
         if not idle:
-            raise TooManyPeers(MAX_DEVICES)
+            return False
         device = min(idle, key=lambda each: (not self._is_gone(each), each.touched))
         assert device.name is not None  # it was in the table  # noqa: S101
         del self._devices[device.name]  # first: what a callback sends goes to a new one
         device.hang_up("forgotten")
         device.over(PeerConnectionFailed(self.user_id, "there are too many devices"))
+        return True
 
     @property
     def _listed(self) -> tuple[str, ...] | None:
