@@ -222,3 +222,20 @@ async def test_devices_that_speak_in_turn_are_told_of_once_in_a_turn_of_the_loop
     assert world.peer.device(None).name == "phone"
     await settle()
     assert len(told) == 2
+
+
+async def test_what_was_sent_to_two_devices_that_go_at_once_moves_in_the_order_in_which_it_was_sent() -> None:
+    world = PeerWorld()
+    world.lists("phone", "tablet")
+    for device in ("tablet", "phone"):
+        assert world.offered(device)
+        await world.opens(device)
+    world.send("one")
+    world.peer.device("tablet").frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
+    world.send("two")
+    assert world.queued() == {"phone": 1, "tablet": 1}
+    for device in ("tablet", "phone"):
+        world.connections[device].becomes(PeerState.FAILED)
+    world.lists("desk")
+    desk = await world.opens("desk")
+    assert [frame[-3:] for frame in desk.frames] == [b"one", b"two"]

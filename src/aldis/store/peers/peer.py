@@ -158,7 +158,8 @@ class Peer:
             if target is not nameless:
                 self._nameless = None
                 self._move(nameless, target)
-        for device in list(self._devices.values()):
+        # What was sent to a device that was heard from earlier was sent earlier, as a rule.
+        for device in sorted(self._devices.values(), key=lambda each: each.heard):
             if device is not besides and device.movable and self._is_gone(device):
                 target = self._target()
                 if target is not device and not self._is_gone(target):
