@@ -52,6 +52,23 @@ async def test_messages_load_no_part_and_files_load_theirs_once(arrive: Arrive) 
     assert asked == ["files"]
 
 
+async def test_what_a_page_needs_while_its_server_is_away_is_there_already(arrive: Arrive) -> None:
+    alice, bob = await tabs(arrive, "alice", "bob")
+    await alice.run("await store.send('bob', 'hello');")
+    await alice.run("await store.drain('bob');")
+    asked: list[str] = []
+    for tab in (alice, bob):
+        tab.person.context.on("request", lambda request: asked.append(request.url))
+    assert await alice.run("return (await store.stats('bob')).path;") == "direct"
+    await bob.run(
+        """Object.defineProperty(document, 'hidden', { value: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+        await store.send('alice', 'from behind');"""
+    )
+    await bob.run("await store.drain('alice');")
+    assert asked == []
+
+
 @IN_BOTH
 async def test_a_part_that_does_not_come_is_told_and_comes_when_it_is_asked_for_again(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")

@@ -364,14 +364,16 @@ export function checkIdentity(identity) {
 }
 
 /**
- * The reason of a failed attempt, with all that can be found out. Browsers never load the module that does so.
+ * The reason of a failed attempt, with all that can be found out. Browsers never load the module that does so. Where it
+ * cannot be loaded, the reason alone has to do.
  *
  * @param {string} url
  * @param {string} reason
  */
 async function explained(url, reason) {
   const isNode = /** @type {any} */ (globalThis).process?.versions?.node;
-  return isNode && reason === NO_ANSWER ? (await import('./explain.js')).explained(url, reason) : reason;
+  const part = isNode && reason === NO_ANSWER && (await import('./explain.js').catch(() => null));
+  return part ? part.explained(url, reason) : reason;
 }
 
 /**

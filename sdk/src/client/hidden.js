@@ -9,12 +9,6 @@
 /** @import { Waiting } from './timers.js' */
 
 /**
- * @typedef {object} SecondClock
- * @property {boolean} isGood Whether it calls back in time.
- * @property {(waiting: Waiting, milliseconds: number) => void} added Something more waits, for so long.
- */
-
-/**
  * What the clock takes from the platform; tests bring another.
  *
  * @typedef {Pick<typeof globalThis, 'performance' | 'MessageChannel'> & {
@@ -23,7 +17,7 @@
  *     notify: (cell: Int32Array<SharedArrayBuffer>, index: number) => number,
  *     waitAsync?: (cell: Int32Array<SharedArrayBuffer>, index: number, value: number, timeout: number) => { value: any },
  *   },
- * }} Platform
+ * }} Page
  */
 
 // Milliseconds. So short a pause is there to collect what comes together. Without a good second clock it is cut short
@@ -34,13 +28,13 @@ const SHORT = 50;
 const PROOFS = 3;
 
 /**
- * @param {Platform} platform
+ * @param {Page} page
  * @param {Set<Waiting>} waiting
  * @param {() => void} callDue Call back what is overdue.
- * @returns {SecondClock}
  */
 export function secondClock({ performance, MessageChannel, document, Atomics }, waiting, callDue) {
-  const cell = makeCell();
+  /** What it waits on, made when it is needed; null where there is none. @type {Int32Array<SharedArrayBuffer> | null | undefined} */
+  let cell;
   /** When it rings. */
   let alarm = Infinity;
   /** Whether what it waits for is a short pause. */
@@ -50,7 +44,9 @@ export function secondClock({ performance, MessageChannel, document, Atomics }, 
 
   /** Set it, if it is needed and would ring too late. @param {number} due */
   function setAlarm(due) {
-    if (!cell || !document.hidden || frozen || due >= alarm) return;
+    if (!document.hidden || frozen || due >= alarm) return;
+    if (cell === undefined) cell = makeCell();
+    if (!cell) return;
     Atomics?.notify(cell, 0); // the wait before ends with 'ok'
     alarm = due;
     const delay = Math.max(due - performance.now(), 1);
@@ -70,7 +66,7 @@ export function secondClock({ performance, MessageChannel, document, Atomics }, 
 
   const setNext = () => setAlarm(Math.min(...Array.from(waiting, ({ due }) => due)));
 
-  /** What it waits on: shared memory without SharedArrayBuffer, which pages get only from servers that isolate them. */
+  /** Shared memory without SharedArrayBuffer, which pages get only from servers that isolate them. */
   function makeCell() {
     try {
       const { buffer } = new WebAssembly.Memory({ shared: true, initial: 1, maximum: 1 });
@@ -90,12 +86,18 @@ export function secondClock({ performance, MessageChannel, document, Atomics }, 
   document.addEventListener('visibilitychange', setNext);
   document.addEventListener('freeze', freeze(true));
   document.addEventListener('resume', freeze(false));
-  setNext();
 
   return {
+    /** Whether it calls back in time. */
     get isGood() {
       return proofs >= PROOFS;
     },
+    /**
+     * Something more waits.
+     *
+     * @param {Waiting} each
+     * @param {number} milliseconds
+     */
     added(each, milliseconds) {
       setAlarm(each.due);
       if (!document.hidden || proofs >= PROOFS || milliseconds > SHORT) return;

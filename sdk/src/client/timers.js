@@ -5,15 +5,16 @@
  * Cancelling twice, or after the call, does no harm. `seconds` is a number of any size; callers refuse NaN.
  *
  * Browsers run the timers of a hidden page once a second, and some once a minute after five minutes. A hidden page should
- * be as quick as a visible one. So it has a second clock, which is loaded when the page is hidden for the first time:
- * `hidden.js`. Where that clock is slow or missing, `catchUp` makes the network the clock: each input calls back
- * what is overdue.
+ * be as quick as a visible one. So it has a second clock, `hidden.js`. Where that clock is slow or missing, `catchUp`
+ * makes the network the clock: each input calls back what is overdue.
  *
  * A callback that is very late means that the page was frozen or the machine asleep. What arrived meanwhile is not read
  * yet, so a time-out would blame a peer that has answered. So such a callback waits once more, for a moment.
  */
 
-/** @import { SecondClock } from './hidden.js' */
+import { secondClock } from './hidden.js';
+
+/** @import { Page } from './hidden.js' */
 
 /**
  * @typedef {object} Timers
@@ -27,7 +28,7 @@
 /**
  * What the timers use of the platform; tests pass another one.
  *
- * @typedef {Pick<typeof globalThis, 'performance' | 'setTimeout' | 'clearTimeout'> & { document?: { hidden: boolean } }} Platform
+ * @typedef {Pick<typeof globalThis, 'performance' | 'setTimeout' | 'clearTimeout'> & (Page | { document?: undefined })} Platform
  */
 
 // All in milliseconds.
@@ -39,11 +40,11 @@ const LATE = 2000;
 const GRACE = 1000;
 
 /** @param {Platform} platform */
-export function timersOf({ performance, setTimeout, clearTimeout, document }) {
+export function timersOf(platform) {
+  const { performance, setTimeout, clearTimeout, document } = platform;
   /** @type {Set<Waiting>} */
   const waiting = new Set();
-  /** @type {SecondClock | undefined} */
-  let clock;
+  const clock = document && secondClock(platform, waiting, callDue);
 
   function callDue() {
     const now = performance.now();
@@ -94,34 +95,9 @@ export function timersOf({ performance, setTimeout, clearTimeout, document }) {
     catchUp() {
       if (document?.hidden && !clock?.isGood) callDue();
     },
-
-    /** Take a second clock, once. @param {(waiting: Set<Waiting>, callDue: () => void) => SecondClock} make */
-    use(make) {
-      clock ??= make(waiting, callDue);
-    },
   };
 }
 
 export const timers = timersOf(globalThis);
 /** The network has brought something, which has been handled: call back what browsers are late with. */
 export const { catchUp } = timers;
-
-/**
- * What it is given becomes a part of the URL: Firefox never asks twice for a module that it did not get.
- * @type {(again: string) => Promise<typeof import('./hidden.js')>}
- */
-const load = (_again) => import('./hidden.js');
-let failures = 0;
-
-/** Until the second clock is there, and where it cannot be loaded, a hidden page is late by a second. */
-async function look() {
-  if (!globalThis.document?.hidden) return;
-  try {
-    const { secondClock } = await load(failures ? `?${failures}` : '');
-    timers.use((...about) => secondClock(globalThis, ...about));
-  } catch {
-    failures++;
-  }
-}
-globalThis.document?.addEventListener('visibilitychange', look);
-void look();

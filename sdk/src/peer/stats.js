@@ -1,6 +1,5 @@
 /**
- * What the browser tells of a connection. Loaded when it is first asked for (`PeerTransport.stats`); in Python it is in the
- * engines.
+ * What the browser tells of a connection. In Python it is in the engines.
  */
 
 /** @typedef {'host' | 'srflx' | 'prflx' | 'relay'} CandidateType RFC 8445 section 4. */

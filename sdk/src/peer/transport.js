@@ -20,6 +20,7 @@ import { catchUp } from '../client/timers.js';
 import { LABEL } from '../protocol/channel.js';
 import { apply, CAPABILITIES, configure, makeConnection } from './engine.js';
 import { PeerSession } from './session.js';
+import { statsOf } from './stats.js';
 
 /** @import { Timers } from '../client/timers.js' */
 /** @import { OurHello } from '../protocol/channel.js' */
@@ -82,13 +83,6 @@ export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe
  */
 
 /** The sender and the checked proof of an offer or answer. @typedef {{ address: string, proof: Proof }} Origin */
-
-/**
- * The argument becomes a part of the URL, because Firefox never requests a module again that it did not get.
- * @type {(again: string) => Promise<typeof import('./stats.js')>}
- */
-const loadStats = (_again) => import('./stats.js');
-let failedLoads = 0;
 
 /** One connection and its session, see the module. */
 export class PeerTransport {
@@ -273,13 +267,9 @@ export class PeerTransport {
     });
   }
 
-  /** The browser's statistics of the path; null without a path, or when `stats.js` cannot be loaded. */
+  /** The browser's statistics of the path; null without a path, and after the end. */
   async stats() {
     try {
-      const { statsOf } = await loadStats(failedLoads ? `?${failedLoads}` : '').catch((error) => {
-        failedLoads++;
-        throw error;
-      });
       return await statsOf(this.#native);
     } catch {
       return null;

@@ -5,9 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { secondClock } from '../../src/client/hidden.js';
 import { timersOf } from '../../src/client/timers.js';
-import { withGlobal } from '../support/platform.js';
 
 /** A page whose timers only fire when the test says so: no browser throttles harder. */
 class Page extends EventTarget {
@@ -31,9 +29,7 @@ class Page extends EventTarget {
       document: this,
       Atomics: { notify: Atomics.notify, waitAsync },
     };
-    const timers = timersOf(platform);
-    timers.use((...about) => secondClock(platform, ...about));
-    return timers;
+    return timersOf(platform);
   }
 
   show(hidden) {
@@ -186,23 +182,4 @@ test('what is called back much too late lets what has arrived be read first', ()
   page.slept += 1000;
   page.fireThrottled();
   assert.deepEqual(order, ['on time', 'time-out'], 'a pardon, and only one');
-});
-
-test('the second clock is loaded when the page is hidden for the first time, and once', async () => {
-  const page = new Page();
-  page.hidden = false;
-  /** @type {string[]} */
-  const heard = [];
-  const add = page.addEventListener.bind(page);
-  page.addEventListener = (type, listener) => void (heard.push(type), add(type, listener));
-  await withGlobal('document', page, async () => {
-    await import('../../src/client/timers.js?of-a-page');
-    page.show(false);
-    assert.deepEqual(heard, ['visibilitychange']);
-    page.show(true);
-    while (!heard.includes('resume')) await new Promise(setImmediate);
-    page.show(true);
-    await new Promise(setImmediate);
-    assert.deepEqual(heard, ['visibilitychange', 'visibilitychange', 'freeze', 'resume']);
-  });
 });
