@@ -144,6 +144,43 @@ async def test_a_locked_file_fails_new_bindings_and_no_reading(directory: Sqlite
     assert await directory.claim("bob", KEY_B) == KEY_B
 
 
+async def test_reading_does_not_wait_for_a_write_that_waits_for_the_lock(path: Path) -> None:
+    directory = await SqliteDirectory.open(path, patience=60)
+    await directory.claim("alice", KEY_A)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.ensure_future(directory.claim("bob", KEY_B))
+    for _ in range(3):
+        assert await directory.claim("alice", KEY_B) == KEY_A
+        assert await directory.find("alice") == KEY_A
+        assert await directory.find("bob") is None
+        assert not await directory.rotate("alice", KEY_B, b"c" * 32)
+    assert not waiting.done()
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert await waiting == KEY_B
+    assert await directory.find("bob") == KEY_B
+    await directory.close()
+
+
+async def test_all_writes_that_wait_for_the_same_lock_fail_together(path: Path) -> None:
+    directory = await SqliteDirectory.open(path, patience=0.5)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    claims = [asyncio.ensure_future(directory.claim(f"user{number}", KEY_A)) for number in range(MAX_BATCH + 5)]
+    await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0)  # the others were failed by the same call
+    assert all(claim.done() and isinstance(claim.exception(), DirectoryUnavailable) for claim in claims)
+    assert not directory.healthy
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert await directory.find("user0") is None
+    assert not directory.healthy, "reading tells nothing of writing"
+    assert await directory.claim("user0", KEY_B) == KEY_B
+    assert directory.healthy
+    await directory.close()
+
+
 async def test_a_file_locked_at_the_start_is_an_error_in_words(path: Path) -> None:
     await (await SqliteDirectory.open(path)).close()
     holder = sqlite3.connect(path, isolation_level=None)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from aldis.backends.base import DirectoryUnavailable
-from aldis.backends.sqlite import FILE_NAME
+from aldis.backends.sqlite_file import FILE_NAME
 from aldis.errors import StateError
 from aldis.identity.keys import Identity
 from aldis.server.app import SignalingServer

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aldis.backends.sqlite import FILE_NAME
+from aldis.backends.sqlite_file import FILE_NAME
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64

@@ -14,7 +14,7 @@ from time import monotonic
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from aldis.backends.sqlite import FILE_NAME
+from aldis.backends.sqlite_file import FILE_NAME
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64

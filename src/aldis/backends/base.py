@@ -78,6 +78,10 @@ DirectoryAnswer: TypeAlias = bytes | bool | None
 class Directory(Protocol):
     """The key that each name is bound to. Every call raises `DirectoryUnavailable` when it cannot be answered now."""
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the last read and the last write succeeded: what an operator wants to know."""
+
     async def claim(self, user_id: str, public_key: bytes) -> bytes:
         """Bind a free name to `public_key`; return the key that the name is bound to now: this one or another.
 

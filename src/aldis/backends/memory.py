@@ -17,6 +17,10 @@ class MemoryDirectory:
             raise DirectoryUnavailable("the directory is closed")
         return self._keys
 
+    @property
+    def healthy(self) -> bool:
+        return not self._closed
+
     async def claim(self, user_id: str, public_key: bytes) -> bytes:
         return self._open_keys().setdefault(user_id, public_key)
 

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Final
 
 from aldis.backends.base import Directory, DirectoryUnavailable, Question, answer
 from aldis.backends.memory import MemoryDirectory
-from aldis.backends.sqlite import FILE_NAME, SqliteDirectory
+from aldis.backends.sqlite import SqliteDirectory
+from aldis.backends.sqlite_file import FILE_NAME
 from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
