@@ -31,10 +31,10 @@ def test_turn_credentials_are_those_that_coturn_computes() -> None:
     )
 
 
-def test_credentials_differ_by_user_and_end_after_a_day() -> None:
+def test_credentials_differ_by_user_and_end_after_four_hours() -> None:
     source = ConfiguredIceServers((), ("turn:t.example",), "s")
     alice, ttl = source.servers("alice", 1000.9)
     bob, _ = source.servers("bob", 1000.9)
-    assert ttl == TTL == 86_400
-    assert alice[0].username == "87400:alice"
+    assert ttl == TTL == 14_400
+    assert alice[0].username == "15400:alice"
     assert alice[0].credential != bob[0].credential

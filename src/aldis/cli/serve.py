@@ -51,7 +51,16 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "base_path": "PATH",
         "origins": "URL,...",
     },
-    "STUN and TURN, for peers in different networks": {"stun": "URL,...", "turn": "URL,...", "turn_secret": "TEXT"},
+    "STUN and TURN, for peers in different networks": {
+        "stun": "URL,...",
+        "turn": "URL,...",
+        "turn_secret": "TEXT",
+        "turn_server": _SWITCH,
+        "turn_address": "ADDRESS",
+        "turn_port": "PORT",
+        "turn_tls_port": "PORT",
+        "turn_relay_ports": "FIRST-LAST",
+    },
     "Admin port and log": {
         "admin_host": "ADDRESS",
         "admin_port": "PORT",
@@ -121,6 +130,10 @@ def _help(name: str) -> str:
     default = _DEFAULTS.get(name) or ServerConfig.__dataclass_fields__[name].default
     if default in (None, "", ()):
         return text
+    if default is False:
+        return text
+    if isinstance(default, tuple):
+        default = "-".join(map(str, default))
     shown = "yes" if default is True else f"{default:g}" if isinstance(default, float) else default
     return f"{text.removesuffix('.')} [{shown}]."
 

@@ -44,6 +44,7 @@ from aldis.server.routes import Routes
 from aldis.server.tls import certificate_names, server_context
 from aldis.server.tuning import Tuning
 from aldis.server.turn import ConfiguredIceServers
+from aldis.server.turn_server import TurnServer, turn_settings
 from aldis.server.websocket import Connections
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class SignalingServer:
     ) -> None:
         self.config = config = config or ServerConfig()
         self._tuning = tuning = tuning or Tuning()
+        self.turn = TurnServer(turn_settings(config), log) if config.turn_server else None
         self.hub = Hub(
             HubSettings(
                 auth=config.auth,
@@ -84,7 +86,7 @@ class SignalingServer:
             ask=self._ask,
             random=os.urandom,
             wall=time.time,
-            ice=ConfiguredIceServers(config.stun, config.turn, config.turn_secret),
+            ice=ConfiguredIceServers(config.stun, config.turn, config.turn_secret, own=self.turn),
         )
         self.faults = FaultLog(log)
         self.connections = Connections(
@@ -166,6 +168,9 @@ class SignalingServer:
             stack.push_async_callback(directory.close)
             for ban in self._ban_file.load():
                 self.hub.ban(ban)
+            if self.turn is not None:
+                await self.turn.start()
+                stack.push_async_callback(self.turn.close)
             if config.admin_port is not None:
                 # Imported here: it loads aiohttp, which takes a third of the start time, and not every server has this
                 # port.
@@ -177,6 +182,7 @@ class SignalingServer:
                     closes=self.connections.closes,
                     requests=self.listener.requests,
                     scheduler=self.connections.scheduler,
+                    turn=self.turn,
                     faults=lambda: self.faults.count,
                 )
                 admin = AdminSite(Metrics(collector), self.ready, self._api())

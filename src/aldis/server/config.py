@@ -127,6 +127,15 @@ def _admin_port(value: object) -> int | None:
         raise _Expected(f"{error}, or none for no admin port") from None
 
 
+def _port_range(value: object) -> tuple[int, int]:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,5})-(\d{1,5})", value.strip(), re.ASCII)):
+        value = (int(found[1]), int(found[2]))
+    match value:
+        case (int(first), int(last)) | [int(first), int(last)] if 1024 <= first <= last <= 65535:
+            return first, last
+    raise _Expected("two ports from 1024 to 65535, such as 49152-50175")
+
+
 def _texts(shape: re.Pattern[str], expected: str) -> Callable[[object], tuple[str, ...]]:
     def read(value: object) -> tuple[str, ...]:
         if isinstance(value, str):
@@ -285,6 +294,19 @@ class ServerConfig:
         _secret,
         "The secret shared with the TURN servers (coturn: static-auth-secret); other users can read a command line.",
         secret=True,
+    )
+    turn_server: bool = _setting(
+        False, _switch, "Run a TURN and STUN server beside this one: coturn's `turnserver`, which has to be installed."
+    )
+    turn_address: str = _setting(
+        "",
+        lambda value: value if value == "" else _host(value),
+        "The address by which clients reach that TURN server; default: the first of names, or host.",
+    )
+    turn_port: int = _setting(3478, _integer(1, 65535), "Its port, for UDP and TCP.")
+    turn_tls_port: int = _setting(5349, _integer(1, 65535), "Its port for TLS, with the certificate of this server.")
+    turn_relay_ports: tuple[int, int] = _setting(
+        (49152, 50175), _port_range, "The UDP ports on which it relays, such as 49152-50175: one for each user of it."
     )
     # One connection costs about 10 KB here and one file descriptor.
     max_connections: int = _setting(

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from aldis.hub.hub import Hub
 from aldis.hub.stats import Histogram
 from aldis.server.scheduler import FairScheduler
+from aldis.server.turn_server import TurnServer
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds. A read takes tens of microseconds, a disk sync milliseconds, and a lock at most sqlite.PATIENCE.
@@ -44,6 +45,7 @@ class ServerCollector(Collector):
         closes: Counter[int],
         requests: Counter[str],
         scheduler: FairScheduler,
+        turn: TurnServer | None,
         faults: Callable[[], int],
     ) -> None:
         self._hub = hub
@@ -51,6 +53,7 @@ class ServerCollector(Collector):
         self._closes = closes
         self._requests = requests
         self._scheduler = scheduler
+        self._turn = turn
         self._faults = faults
 
     def collect(self) -> Iterator[Metric]:
@@ -119,6 +122,11 @@ class ServerCollector(Collector):
         yield CounterMetricFamily(
             "aldis_throttled", "How often a connection had to wait for its rate.", self._scheduler.throttled
         )
+        if self._turn is not None:
+            yield GaugeMetricFamily("aldis_turn_up", "Whether our own TURN server answers.", int(self._turn.up))
+            yield CounterMetricFamily(
+                "aldis_turn_restarts", "How often our own TURN server was started again.", self._turn.restarts
+            )
         yield CounterMetricFamily("aldis_faults", "Unexpected exceptions: bugs, all of them.", self._faults())
 
 
