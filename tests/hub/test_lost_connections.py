@@ -225,6 +225,25 @@ def test_who_unregisters_must_register_again_in_time() -> None:
     assert alice.closed == (4004, "not registered in time")
 
 
+def test_a_classic_client_without_a_name_has_to_go_where_it_cannot_get_one() -> None:
+    world = World(registration_seconds=10)
+    nameless = world.connect(classic=True)
+    for _ in range(9):
+        world.pass_time(1)
+        world.hub.heard(nameless.session, world.now)  # by WebSocket pings
+    world.pass_time(1)
+    assert nameless.closed == (4004, "not registered in time")
+
+
+def test_a_classic_client_needs_no_name_where_all_are_trusted() -> None:
+    world = World(auth="open", registration_seconds=10)
+    nameless = world.connect(classic=True)
+    for _ in range(30):
+        world.pass_time(1)
+        nameless.send(type="ping")
+    assert nameless.closed is None
+
+
 def test_a_server_that_stops_sends_everybody_away_at_moments_of_their_own() -> None:
     world = World(auth="open", drain_spread=5.0)
     alice, bob = world.client("alice"), world.client("bob")

@@ -200,8 +200,12 @@ class Lifecycle:
                 self._timers.put(session, now)
 
     def _registration_due(self, session: Session) -> float | None:
-        """The time by which a session without a name must register; None when it need not."""
-        if not session.dialect.proves or session.stage is Stage.REGISTERED:
+        """The time by which a session without a name must register; None when it need not.
+
+        A classic client needs no name where it may have one. Elsewhere it cannot register, so it goes like the others.
+        """
+        may_stay = not session.dialect.proves and self._settings.auth == "open"
+        if may_stay or session.stage is Stage.REGISTERED:
             return None
         return session.connected_at + self._settings.registration_seconds
 
