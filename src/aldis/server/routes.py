@@ -64,6 +64,9 @@ _NO_UPGRADE: Final = plain(
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Version", "13"),
 )
+_BAD_HOST: Final = plain(
+    HTTPStatus.BAD_REQUEST, "The Host header is missing, not valid, or there are several.\n", "bad-request"
+)
 _NOT_FOUND: Final = plain(
     HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
 )
@@ -117,11 +120,13 @@ class Routes:
     ) -> UpgradeRequest | HttpReply:
         """Decide on a GET request, and change the headers of an upgrade into the form that picows accepts."""
         path = self._without_base(path.partition(b"?")[0])
+        if len(headers.getall("Host", [])) > 1:  # RFC 9112 section 3.2: whatever the path is
+            return _BAD_HOST
         if path == b"/healthz":
             return plain(HTTPStatus.OK, "ok\n", "healthz")
         host = host_of(headers)
         if host is None:
-            return plain(HTTPStatus.BAD_REQUEST, "The Host header is missing or not valid.\n", "bad-request")
+            return _BAD_HOST
         own = self._names.own(host, arrival)
         upgrade = (not path or path in WEBSOCKET_PATHS) and self._is_upgrade(headers)
         if own is None and not (upgrade and headers.getall("Origin", [])) and not self._is_shared(path):
