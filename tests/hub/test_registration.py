@@ -75,6 +75,28 @@ def test_a_registration_with_a_bad_field_is_refused_by_name_of_the_field(fields:
     assert next(iter(fields)) in error["message"]
 
 
+def test_requests_behind_a_registration_that_the_directory_cannot_answer_get_a_temporary_error_too() -> None:
+    world = World()
+    bob = world.client("bob")
+    world.directory_waits = world.directory_fails = True
+    alice = world.connect()
+    alice.register("alice")
+    alice.send(type="discover", userId="bob", id=1)
+    alice.send(type="relay", to="bob", sealed="x", id=2)
+    world.answer()
+    alice.send(type="watch", userIds=["bob"], id=3)  # it has not read the reply yet
+    replies = alice.take()
+    assert [(r["code"], r["temporary"], r["retryAfter"]) for r in replies] == [("internal", True, 1.0)] * 4
+    assert [r.get("re") for r in replies] == [None, 1, 2, 3]
+    assert bob.take() == []
+    world.directory_waits = world.directory_fails = False
+    assert alice.register("alice")["success"] is True
+    alice.take()
+    alice.send(type="unregister", id=4)
+    alice.send(type="discover", userId="bob", id=5)
+    assert [r.get("code") for r in alice.take()] == [None, "not-registered"]
+
+
 def test_a_second_key_cannot_have_a_bound_name_even_when_its_owner_is_offline() -> None:
     world = World()
     world.client("alice").lose(clean=True)

@@ -38,7 +38,7 @@ from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import UNREADABLE, is_object, is_object_or_null, to_base64
-from aldis.protocol.codes import CloseCode, ErrorCode
+from aldis.protocol.codes import TEMPORARY, CloseCode, ErrorCode
 from aldis.protocol.names import PROTOCOL
 
 # A type checker cannot follow through a table that each handler takes the struct for which it is registered.
@@ -61,6 +61,7 @@ _PAYLOADS: Final[dict[type[Struct], _Payload]] = {
 
 # A bad frame has no type to count it by.
 _UNREADABLE: Final = "unreadable"
+_REGISTERING: Final = ("register", "prove")
 
 
 class Hub:
@@ -291,7 +292,10 @@ class Hub:
         re, tag = message.id, self._tags[kind]
         if session.stage is not _REGISTERED:
             if not session.dialect.admits(kind):
-                refused = RequestRefused(ErrorCode.NOT_REGISTERED, "Not registered: send register first")
+                # A client that does not wait for the reply to its registration must not take its refusal as final.
+                refused = session.put_off or RequestRefused(
+                    ErrorCode.NOT_REGISTERED, "Not registered: send register first"
+                )
                 self._settle(session, tag, re, refused)
                 return
             if not session.dialect.proves and self.settings.auth != "open":
@@ -310,6 +314,8 @@ class Hub:
         if outcome is DONE:
             self.stats.handled[kind].count += 1
         elif isinstance(outcome, RequestRefused):
+            if kind in _REGISTERING and outcome.code in TEMPORARY:
+                session.put_off = outcome
             self._outgoing.refuse(session, kind, outcome, re)
             if outcome.close is not None:
                 self._lifecycle.end(session, *outcome.close)

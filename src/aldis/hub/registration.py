@@ -74,6 +74,7 @@ class Registrar:
 
     def register(self, session: Session, message: m.Register, now: float) -> RequestOutcome:
         """A client asks for a name."""
+        session.put_off = None
         problem = user_id_problem(message.user_id)
         if problem:
             return self._refused(ErrorCode.INVALID_FIELD, f"userId: {problem}")

@@ -15,6 +15,7 @@ from msgspec import Struct, UnsetType
 from aldis.hub.backlog import Backlog
 from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
+from aldis.hub.outcomes import RequestRefused
 from aldis.hub.resume import Replay
 from aldis.hub.stages import START
 from aldis.protocol.messages import Register, RequestId, SealKey
@@ -98,6 +99,7 @@ class Session:
         "nonce",
         "nonce_expires",
         "pinged_at",
+        "put_off",
         "registering",
         "replay",
         "seal_key",
@@ -126,6 +128,8 @@ class Session:
         self.registering: Register | None = None
         self.nonce = b""
         self.nonce_expires = 0.0
+        # Why its last registration was refused, if it may try again: the same answer goes to what it has sent behind.
+        self.put_off: RequestRefused | None = None
         # Once registered
         self.user_id = ""
         self.device = ""
