@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aldis.server.logs import FaultLog, configure, get_logger
+from aldis.server.logs import FaultLog, OutageLog, configure, get_logger
 
 log = get_logger("aldis.test")
 NASTY = 'x\n{"event":"forged"}\r\x1b[2J\u2028\u202e\ud800'
@@ -87,3 +87,24 @@ def test_faults_are_told_once_a_second_and_all_counted(caplog: pytest.LogCapture
     faults(RuntimeError("broken"))
     assert faults.count == 6
     assert [record.unlogged_before for record in caplog.records] == [0, 4]  # type: ignore[attr-defined]
+
+
+def test_an_outage_that_comes_and_goes_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now = 100.0
+    outage = OutageLog(log, "the disk", 60.0, clock=lambda: now)
+    for _ in range(5):
+        outage.failed(OSError("full"))
+        outage.works()
+        outage.works()
+    now = 159.0
+    outage.failed(OSError("full"))
+    now = 161.0
+    outage.failed(OSError("full"))
+    outage.failed(OSError("full"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the disk fails",
+        "the disk answers again",
+        "the disk fails",
+    ]
+    assert caplog.records[-1].failures_before == 5  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, ServerConfig
 from aldis.server.listener import Listener
-from aldis.server.logs import FaultLog, configure, get_logger
+from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, configure, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.pages import Pages
@@ -110,7 +110,7 @@ class SignalingServer:
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
         self._directory: Directory | None = None
         self._directory_stats = DirectoryStats()
-        self._directory_failing = False
+        self._outage = OutageLog(log, "the directory of names", OUTAGE_SECONDS)
         self._answers: set[asyncio.Task[None]] = set()
         self._releases: set[asyncio.Future[bool | None]] = set()
         self._all_answered = asyncio.Event()
@@ -352,17 +352,17 @@ class SignalingServer:
     async def _answer(self, question: Question) -> None:
         kind = question.kind
         began = monotonic()
+        directory = self._opened()
         try:
-            found = await answer(self._opened(), question)
+            found = await answer(directory, question)
         except Exception as error:  # noqa: BLE001 - anything but DirectoryUnavailable is a bug, and logged as one
             self._directory_failed(error)
             self._directory_stats.failures[kind] += 1
             bring: Callable[[float], None] = partial(self.hub.failed, question)
         else:
             self._directory_stats.seconds[kind].observe(monotonic() - began)
-            if self._directory_failing and kind != "find":  # reading may work while writing fails
-                self._directory_failing = False
-                log.info("the directory of names answers again")
+            if directory.healthy:  # reading may work while writing fails
+                self._outage.works()
             bring = partial(self.hub.answered, question, found)
         try:
             bring(monotonic())
@@ -379,9 +379,8 @@ class SignalingServer:
     def _directory_failed(self, error: Exception) -> None:
         if not isinstance(error, DirectoryUnavailable):
             self.faults(error)
-        elif not self._directory_failing:
-            self._directory_failing = True
-            log.error("the directory of names fails", reason=str(error))
+        else:
+            self._outage.failed(error)
 
 
 # --- as a program -----------------------------------------------------------------------------------------------------

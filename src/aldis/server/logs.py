@@ -20,6 +20,8 @@ Log: TypeAlias = structlog.stdlib.BoundLogger
 
 # Tracebacks of our own faults: the first one is enough, and a client may be able to cause a thousand.
 FAULTS_PER_SECOND: Final = 1
+# While something fails, a line once in so many seconds: enough for an alert on the log.
+OUTAGE_SECONDS: Final = 60.0
 
 
 def get_logger(name: str) -> Log:
@@ -93,6 +95,33 @@ class Throttle:
         self._next = now + self._seconds
         stopped, self._stopped = self._stopped, 0
         return stopped
+
+
+class OutageLog:
+    """Logs that something fails and that it works again: one pair of lines in `seconds`, however often it changes.
+
+    The line says how many failures came since the last one, so that an operator sees that it goes on.
+    """
+
+    def __init__(self, log: Log, what: str, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        self._log = log
+        self._what = what
+        self._throttle = Throttle(seconds, clock)
+        self._failing = False
+
+    def failed(self, error: Exception) -> None:
+        """It has failed once more."""
+        before = self._throttle.pass_now()
+        if before is not None:
+            self._failing = True
+            more = {"failures_before": before} if before else {}
+            self._log.error(f"{self._what} fails", reason=str(error), **more)
+
+    def works(self) -> None:
+        """It works again, or still."""
+        if self._failing:
+            self._failing = False
+            self._log.info(f"{self._what} answers again")
 
 
 class FaultLog:
