@@ -86,3 +86,20 @@ def test_a_reason_always_fits_into_a_close_frame(text: str) -> None:
     data = close_reason(text)
     assert len(data) <= 123
     assert text.startswith(data.decode()) or "\ud800" <= max(text) <= "\udfff"
+
+
+def test_wrong_utf8_is_refused_with_its_fragment_and_not_at_the_end() -> None:
+    assembler = Assembler(100)
+    assert assembler.data(Opcode.TEXT, False, "\u20ac".encode()[:2]) is None
+    with pytest.raises(BadFrame) as refused:
+        assembler.data(Opcode.CONTINUATION, False, b"x")
+    assert refused.value.code == CloseCode.INVALID_UTF8
+
+
+def test_a_character_may_be_in_two_fragments_of_one_message_and_of_the_next() -> None:
+    assembler = Assembler(100)
+    euro = "\u20ac".encode()
+    for _ in range(2):
+        assert assembler.data(Opcode.TEXT, False, euro[:1]) is None
+        assert assembler.data(Opcode.CONTINUATION, False, euro[1:2]) is None
+        assert assembler.data(Opcode.CONTINUATION, True, euro[2:]) == "\u20ac"

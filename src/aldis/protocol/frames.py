@@ -6,6 +6,7 @@ whole, within the limit, and text in UTF-8. Pure: it knows opcodes and bytes, no
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from enum import IntEnum
 from typing import Final
 
@@ -13,6 +14,7 @@ from aldis.protocol.codes import CloseCode
 
 # RFC 6455 section 5.5: a control frame has at most 125 bytes, two of them the close code.
 MAX_REASON: Final = 123
+_Utf8Decoder: Final = getincrementaldecoder("utf-8")
 
 
 class Opcode(IntEnum):
@@ -38,13 +40,15 @@ class BadFrame(Exception):
 class Assembler:
     """Joins the data frames of one connection. `limit` is the largest message, in bytes."""
 
-    __slots__ = ("_limit", "_parts")
+    __slots__ = ("_decoder", "_limit", "_parts")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         # One buffer, because a list would hold one object for each fragment, and the other side can send a million
         # fragments.
         self._parts: bytearray | None = None
+        # Finds wrong UTF-8 in the fragment that has it (RFC 6455 section 8.1), before the message is whole.
+        self._decoder = _Utf8Decoder()
 
     def data(self, opcode: Opcode, final: bool, payload: bytes) -> str | None:
         """Take a TEXT, BINARY or CONTINUATION frame. Return the text if the frame ends a message, else None.
@@ -58,17 +62,20 @@ class Assembler:
             raise BadFrame(CloseCode.PROTOCOL_ERROR, problem)
         if len(payload) + (0 if self._parts is None else len(self._parts)) > self._limit:
             raise BadFrame(CloseCode.TOO_BIG, f"a message of more than {self._limit} bytes")
-        if not final:
-            if self._parts is None:
-                self._parts = bytearray()
-            self._parts += payload
-            return None
-        data = payload if self._parts is None else bytes(self._parts + payload)
-        self._parts = None
         try:
-            return data.decode()
+            if final and self._parts is None:
+                return payload.decode()
+            self._decoder.decode(payload, final)
         except UnicodeDecodeError:
             raise BadFrame(CloseCode.INVALID_UTF8, "text that is not UTF-8") from None
+        if self._parts is None:
+            self._parts = bytearray()
+        self._parts += payload
+        if not final:
+            return None
+        text = self._parts.decode()
+        self._parts = None
+        return text
 
 
 def read_close(payload: bytes) -> tuple[int, str]:

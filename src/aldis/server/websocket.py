@@ -247,7 +247,7 @@ class ClientConnection(WSListener):
         if self._may_go_on(now):
             self._left -= cost
             self._handle(text, now)
-        else:
+        elif self._farewell is None:
             assert self._backlog is not None  # or it could go on  # noqa: S101
             self._backlog.append(text)
 
@@ -331,6 +331,8 @@ class ClientConnection(WSListener):
     def _other_frame(self, transport: WSTransport, frame: WSFrame, now: float) -> None:
         """Handle any frame except a whole text message."""
         kind = frame.msg_type
+        if self._farewell is not None:
+            return  # the client has closed: RFC 6455 section 5.5.1
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._refuse(CloseCode.PROTOCOL_ERROR, "reserved bits without an extension")  # RFC 6455 section 5.2
         elif kind is _CLOSE:
@@ -371,6 +373,9 @@ class ClientConnection(WSListener):
 
     def _closed_by_client(self, transport: WSTransport, frame: WSFrame) -> None:
         code = cast(int, frame.get_close_code())
+        if code == 0 and frame.payload_size:
+            self._refuse(CloseCode.PROTOCOL_ERROR, "a close code that is not allowed")  # RFC 6455 section 7.4.2
+            return
         # A browser's `close()` sends a close without a code (picows: 0, RFC 6455: 1005). It is on purpose as well.
         self._clean = code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
         if self._backlog is None:
