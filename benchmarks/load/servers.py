@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,8 +104,8 @@ class Running:
 
 
 @contextmanager
-def started(contender: Contender, core: int) -> Iterator[Running]:
-    """Run a server for the length of the block."""
+def started(contender: Contender, core: int, limits: Mapping[str, str] = UNLIMITED) -> Iterator[Running]:
+    """Run a server for the length of the block. `limits` are variables of its environment."""
     with tempfile.TemporaryDirectory(prefix="aldis-bench-") as name:
         folder = Path(name)
         port = free_port()
@@ -117,7 +117,7 @@ def started(contender: Contender, core: int) -> Iterator[Running]:
                 stdout=output,
                 stderr=output,
                 cwd=folder,
-                env={**os.environ, **UNLIMITED},
+                env={**os.environ, **limits},
             )
         try:
             _wait_for(process, port, contender, log)

@@ -1,0 +1,273 @@
+"""What one attacker can do to everybody else:
+
+    .venv/bin/python -m benchmarks.attack.run --only pings --only watches
+
+A real `aldis serve` with its default limits has a core of its own. Honest users (`benchmarks.attack.honest`) and one
+attacker are two more processes on the other core. Quiet slices and slices under attack alternate, and the attack is
+compared with the quiet around it, since other programs disturb both. Each attack gets a fresh server.
+
+An attack passes if the honest pair's 99th percentile under it is below `FACTOR` times that in quiet, and below
+`LATEST`; if the server's memory grows by `GROWTH` at most; and if nothing honest was refused or lost. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from benchmarks.attack import doors, floods, sessions  # noqa: F401 - they fill the list
+from benchmarks.attack.attack import ATTACKS
+from benchmarks.load import servers
+from benchmarks.load.process import choose_cores, memory, processor_seconds, running_on
+
+# The bounds.
+FACTOR: Final = 3.0
+LATEST: Final = 25.0  # ms
+GROWTH: Final = 64.0  # MiB, from the quiet server to its peak
+# Seconds after an attack before it counts as quiet again.
+SETTLE: Final = 0.5
+
+
+@dataclass
+class Slice:
+    """Milliseconds of the messages that the honest pair sent in one slice."""
+
+    under_attack: bool
+    begin: float
+    end: float
+    cpu: float  # of the server, as a share of one core
+    latencies: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    """What came of one attack."""
+
+    name: str
+    title: str
+    quiet_p50: float
+    quiet_p99: float
+    attack_p50: float
+    attack_p99: float
+    attack_max: float
+    ratio: float
+    newcomer: float  # ms, the median, under attack
+    newcomer_max: float
+    server_cpu: float
+    memory_quiet: float  # MiB
+    memory_peak: float
+    journeys: int
+    lost: list[str]
+    refused: list[str]
+    failures: list[str]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of them do not exceed; infinite when there are none."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("inf")
+
+
+def peak(pid: int) -> float:
+    """The most memory that a process has had since `forget_peak`, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak be what the process has now (proc(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def put_first(pid: int) -> None:
+    """Let a process go before other programs of the machine, where we may: they are not what is measured."""
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, -20)
+
+
+class Helper:
+    """Another process of this suite, on the core that is not the server's."""
+
+    def __init__(self, core: int, *words: str) -> None:
+        with running_on(core):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+
+    def hear(self) -> str:
+        """Its next line."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("a process of the suite has ended; see above")
+        return line
+
+    def tell(self, line: str) -> None:
+        """Say a line, and wait for its answer."""
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
+        self.hear()
+
+    def finish(self) -> str:
+        """End its input, and return what it says last."""
+        output, _ = self._process.communicate(timeout=60)
+        return output
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def helper(core: int, *words: str) -> Iterator[Helper]:
+    """Such a process for the length of the block."""
+    process = Helper(core, *words)
+    try:
+        process.hear()
+        yield process
+    finally:
+        process.kill()
+
+
+def measure(name: str, seconds: float, rounds: int, limits: dict[str, str]) -> Result:
+    """Let one attack happen."""
+    cores = choose_cores()
+    slices: list[Slice] = []
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.started(servers.ALDIS, cores.server, limits))
+        put_first(server.pid)
+        port = str(server.port)
+        honest = stack.enter_context(helper(cores.generator, "benchmarks.attack.honest", port))
+        attacker = stack.enter_context(helper(cores.generator, "benchmarks.attack.attacker", port, name))
+
+        def look(under_attack: bool) -> None:
+            begin, cpu = time.monotonic(), processor_seconds(server.pid)
+            time.sleep(seconds)
+            end = time.monotonic()
+            share = (processor_seconds(server.pid) - cpu) / (end - begin)
+            slices.append(Slice(under_attack, begin, end, share))
+
+        time.sleep(SETTLE)
+        forget_peak(server.pid)
+        quiet_memory = memory(server.pid).rss / 2**20
+        look(under_attack=False)
+        for _ in range(rounds):
+            attacker.tell("strike")
+            look(under_attack=True)
+            attacker.tell("rest")
+            time.sleep(SETTLE)
+            look(under_attack=False)
+        highest = peak(server.pid)
+        seen = json.loads(honest.finish())
+    return evaluate(name, slices, seen, quiet_memory, highest)
+
+
+def evaluate(name: str, slices: list[Slice], seen: dict[str, Any], quiet_memory: float, highest: float) -> Result:
+    """Put the figures together, and compare them with the bounds."""
+    for one in slices:
+        one.latencies = [took * 1000 for sent, took in seen["messages"] if one.begin <= sent < one.end]
+    quiet = [value for one in slices if not one.under_attack for value in one.latencies]
+    attack = [value for one in slices if one.under_attack for value in one.latencies]
+    entered = [
+        took * 1000
+        for began, took in seen["newcomers"]
+        if any(one.under_attack and one.begin <= began < one.end for one in slices)
+    ]
+    before, under = percentile(quiet, 0.99), percentile(attack, 0.99)
+    lost, refused = [text for _, text in seen["lost"]], [text for _, text in seen["refused"]]
+    failures = []
+    if not under < FACTOR * before:
+        failures.append(f"p99 is {under / before:.1f} times that in quiet")
+    if not under < LATEST:
+        failures.append(f"p99 is {under:.1f} ms")
+    if highest - quiet_memory > GROWTH:
+        failures.append(f"memory grew by {highest - quiet_memory:.0f} MiB")
+    if lost:
+        failures.append(f"{len(lost)} lost")
+    if refused:
+        failures.append(f"{len(refused)} refused")
+    return Result(
+        name=name,
+        title=(ATTACKS[name].__doc__ or "").partition("\n")[0],
+        quiet_p50=percentile(quiet, 0.5),
+        quiet_p99=before,
+        attack_p50=percentile(attack, 0.5),
+        attack_p99=under,
+        attack_max=max(attack, default=float("inf")),
+        ratio=under / before,
+        newcomer=median(entered) if entered else float("inf"),
+        newcomer_max=max(entered, default=float("inf")),
+        server_cpu=median(one.cpu for one in slices if one.under_attack),
+        memory_quiet=quiet_memory,
+        memory_peak=highest,
+        journeys=seen["journeys"],
+        lost=lost[:10],
+        refused=refused[:10],
+        failures=failures,
+    )
+
+
+HEAD: Final = (
+    "| attack | p50 quiet | p50 | p99 quiet | p99 | ratio | max | newcomer | server busy | memory | |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"
+)
+
+
+def row(result: Result) -> str:
+    """A line of the table."""
+    verdict = "; ".join(result.failures) or "pass"
+    grown = result.memory_peak - result.memory_quiet
+    return (
+        f"| {result.name} | {result.quiet_p50:.2f} | {result.attack_p50:.2f} | {result.quiet_p99:.2f} "
+        f"| {result.attack_p99:.2f} | {result.ratio:.1f} | {result.attack_max:.0f} | {result.newcomer:.1f} "
+        f"| {result.server_cpu:.0%} | {result.memory_peak:.0f} (+{grown:.0f}) | {verdict} |"
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command. Returns 1 if an attack does not pass."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attack.run", description=__doc__.partition(":")[0])
+    parser.add_argument("--only", metavar="ATTACK", choices=ATTACKS, action="append", help="only these attacks")
+    parser.add_argument("--list", action="store_true", help="list the attacks, and do nothing")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a slice (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="slices under attack (%(default)s)")
+    parser.add_argument("--unlimited", action="store_true", help="without rates: what fair turns alone are worth")
+    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
+    options = parser.parse_args(words)
+    if options.list:
+        for name, kind in ATTACKS.items():
+            print(f"{name:24} {(kind.__doc__ or '').partition(chr(10))[0]}")
+        return 0
+    if not Path("/proc/self/clear_refs").exists() or not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("this needs Linux")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception ends the other processes, too
+    print(HEAD, flush=True)
+    results = []
+    for name in options.only or ATTACKS:
+        results.append(measure(name, options.seconds, options.rounds, servers.UNLIMITED if options.unlimited else {}))
+        print(row(results[-1]), flush=True)
+        for text in (results[-1].lost + results[-1].refused)[:3]:
+            print(f"    {text}", file=sys.stderr)
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(each) for each in results], indent=1))
+    bad = [each.name for each in results if each.failures]
+    print(f"\n{len(results) - len(bad)} of {len(results)} pass." + (f" Not: {', '.join(bad)}." if bad else ""))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,210 @@
+"""A WebSocket client of few words, for attackers and honest users alike: bytes over sockets, right or wrong.
+
+Frames are masked with zeros (RFC 6455 section 5.3 asks for a mask, and a server cannot tell): so an attacker sends the
+same bytes again and again, which costs it less than the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from aldis.identity import proofs
+from aldis.identity.keys import Identity
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+# What one write of a flood has at least.
+BLOB: Final = 64 * 1024
+
+
+class Refused(Exception):
+    """The server did not let us in; the text says at which step."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The server under attack, as its clients dial it."""
+
+    port: int
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
+    """The bytes of a frame."""
+    head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
+    flag = 0x80 if masked else 0
+    if len(payload) < 126:
+        head += bytes([flag | len(payload)])
+    elif len(payload) < 1 << 16:
+        head += bytes([flag | 126]) + len(payload).to_bytes(2, "big")
+    else:
+        head += bytes([flag | 127]) + len(payload).to_bytes(8, "big")
+    return head + (b"\0\0\0\0" if masked else b"") + payload
+
+
+def text(message: dict[str, Any]) -> bytes:
+    """A message in one frame."""
+    return frame(TEXT, json.dumps(message, separators=(",", ":")).encode())
+
+
+def many(piece: bytes, size: int = BLOB) -> bytes:
+    """The same bytes again and again, `size` in all or a little more."""
+    return piece * (size // len(piece) + 1)
+
+
+def handshake(host: str, path: str = "/", subprotocol: str | None = "aldis.v1") -> bytes:
+    """The request for a WebSocket."""
+    offered = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n{offered}\r\n"
+    ).encode()
+
+
+class Wire:
+    """One connection. Whoever makes one ends it: `abort`."""
+
+    def __init__(self, target: Target, sock: socket.socket) -> None:
+        self.target = target
+        self.sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._came = bytearray()
+
+    @classmethod
+    async def dial(cls, target: Target, source: str = "127.0.0.1", receive_buffer: int | None = None) -> Self:
+        """A TCP connection from the address `source`, which has said nothing yet."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        try:
+            if receive_buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Else the kernel would take the port now, for all addresses of servers, and soon have none left.
+            sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
+            sock.bind((source, 0))
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", target.port))
+        except BaseException:
+            sock.close()
+            raise
+        return cls(target, sock)
+
+    @classmethod
+    async def open(
+        cls,
+        target: Target,
+        source: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        subprotocol: str | None = "aldis.v1",
+    ) -> Self:
+        """A WebSocket."""
+        wire = await cls.dial(target, source, receive_buffer)
+        try:
+            await wire.send(handshake(target.host, subprotocol=subprotocol))
+            head = await wire._until(b"\r\n\r\n")
+            if b" 101 " not in head[:16]:
+                raise Refused("handshake: " + head.partition(b"\r\n")[0].decode())  # noqa: TRY301 - the wire ends, too
+        except BaseException:
+            wire.abort()
+            raise
+        return wire
+
+    @classmethod
+    async def register(
+        cls,
+        target: Target,
+        name: str,
+        identity: Identity,
+        source: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        **fields: Any,
+    ) -> Self:
+        """A WebSocket of a registered user."""
+        wire = await cls.open(target, source, receive_buffer)
+        try:
+            await wire.enter(name, identity, **fields)
+        except BaseException:
+            wire.abort()
+            raise
+        return wire
+
+    async def enter(self, name: str, identity: Identity, **fields: Any) -> dict[str, Any]:
+        """Register, and return the answer to the proof."""
+        public_key = base64.b64encode(identity.public_key).decode()
+        await self.send(text({"type": "register", "userId": name, "publicKey": public_key, **fields}))
+        challenge = await self.receive()
+        if challenge["type"] != "challenge":
+            raise Refused(f"register: {challenge}")
+        nonce = base64.b64decode(challenge["nonce"])
+        signed = identity.sign(proofs.registration(self.target.host, nonce, name, fields.get("device", "main")))
+        await self.send(text({"type": "prove", "signature": base64.b64encode(signed).decode()}))
+        registered = await self.receive()
+        if registered["type"] != "registered":
+            raise Refused(f"prove: {registered}")
+        return registered
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        await self._loop.sock_sendall(self.sock, data)
+
+    async def receive_frame(self) -> tuple[int, bytes]:
+        """The next frame: its opcode and payload; raises `ConnectionError` when there is none."""
+        while True:
+            came = self._came
+            if len(came) >= 2:
+                size, start = came[1] & 0x7F, 2
+                if size == 126:
+                    size, start = int.from_bytes(came[2:4], "big"), 4
+                elif size == 127:
+                    size, start = int.from_bytes(came[2:10], "big"), 10
+                if len(came) >= start and len(came) >= start + size:
+                    opcode, payload = came[0] & 0x0F, bytes(came[start : start + size])
+                    del came[: start + size]
+                    return opcode, payload
+            await self._more()
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message. Answers pings; raises `ConnectionError` with code and reason when the server closes."""
+        while True:
+            opcode, payload = await self.receive_frame()
+            if opcode == TEXT:
+                message: dict[str, Any] = json.loads(payload)
+                return message
+            if opcode == PING:
+                await self.send(frame(PONG, payload))
+            elif opcode == CLOSE:
+                code = int.from_bytes(payload[:2], "big")
+                raise ConnectionError(f"closed by the server: {code} {payload[2:].decode(errors='replace')}")
+
+    async def _more(self) -> None:
+        data = await self._loop.sock_recv(self.sock, 1 << 18)
+        if not data:
+            raise ConnectionError("the connection is over")
+        self._came += data
+
+    async def _until(self, end: bytes) -> bytes:
+        while (at := self._came.find(end)) < 0:
+            await self._more()
+        head = bytes(self._came[: at + len(end)])
+        del self._came[: at + len(end)]
+        return head
+
+    async def discard(self) -> None:
+        """Read what comes until the connection is over, and look at nothing."""
+        buffer = bytearray(1 << 18)
+        while await self._loop.sock_recv_into(self.sock, buffer):
+            pass
+
+    def abort(self) -> None:
+        """Cut the connection (RST)."""
+        if self.sock.fileno() >= 0:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.sock.close()
