@@ -16,7 +16,8 @@ WORKERS ?= 4
 ARGS ?=
 
 # Commands that the tests use, each with the package that has it.
-TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light objcopy=binutils turnserver=coturn
+TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light objcopy=binutils turnserver=coturn \
+	caddy=caddy cloud-init=cloud-init promtool=prometheus systemd-analyze=systemd
 # In the browser SDK: its tools by their own lock, and no script of any of them is run.
 NPM := npm --prefix sdk --silent
 

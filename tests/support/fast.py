@@ -21,6 +21,7 @@ SLOW = (
     "benchmarks",
     "contract/test_engines.py",
     "contract/test_turn.py",
+    "deploy/test_proxies.py",
     "integration/test_store_*",
     "peer/test_connection.py",
     "peer/test_leaks.py",
