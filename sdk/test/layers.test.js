@@ -15,7 +15,8 @@ const EXCEPTIONS = Object.keys(PURITY.exceptions);
 const OUTSIDE = new RegExp(`\\b(${PURITY.forbidden.javascript.join('|')})\\b`);
 
 const { metafile } = await build({
-  entryPoints: ['src/index.js'],
+  entryPoints: ['src/index.js', 'src/store/messages/snapshots.js'], // which nothing imports yet
+  outdir: 'nowhere',
   absWorkingDir: root,
   bundle: true,
   write: false,

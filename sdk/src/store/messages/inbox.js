@@ -1,5 +1,6 @@
 /**
  * The receiving half of exactly-once delivery: puts chunks together, drops what has come before, says what to confirm.
+ * Python has `snapshot` and `restore` here; in `snapshots` they add nothing to a page, which does not use them.
  *
  * Rules of this module:
  *
@@ -14,7 +15,6 @@
  *
  * Pure: no I/O, no clock. It does not know what a message means.
  */
-import { UsageError } from '../../errors.js';
 import { MAX_MESSAGE } from '../../protocol/channel.js';
 import { check } from '../../protocol/shapes.js';
 import { WINDOW_BYTES, WINDOW_MESSAGES } from './outbox.js';
@@ -35,16 +35,10 @@ export const MAX_STREAMS = 16;
 // What is set aside for a message that has only begun: the sender's word for its size costs nothing.
 const FIRST_BYTES = 64 * 1024;
 
-/**
- * How far each stream of the peer was handed over, in the order of their use: the last one is in use.
- *
- * @typedef {{ streams: StreamPosition[] }} InboxSnapshot
- */
-
 /** All that comes from one peer. */
 export class Inbox {
-  /** @type {{ name: string, arrived: number, handedOver: number }[]} */
-  #streams = []; // the one that was used last is the last one
+  /** How far each stream has come; the one that was used last is the last one. @type {{ name: string, arrived: number, handedOver: number }[]} */
+  streams = [];
   #stream = { name: '', arrived: 0, handedOver: 0 };
   /** @type {{ content: number, size: number, data: Bytes, filled: number } | null} */
   #partial = null;
@@ -53,37 +47,6 @@ export class Inbox {
   #heldBytes = 0;
   #open = false;
   #confirmed = 0; // what the sender knows on this channel
-
-  /**
-   * All that has to be kept for `restore`. What has arrived and was not handed over is not in it: it was not
-   * acknowledged, so it comes again.
-   *
-   * @returns {InboxSnapshot}
-   */
-  snapshot() {
-    return { streams: this.#streams.map(({ name, handedOver }) => ({ stream: name, sequence: handedOver })) };
-  }
-
-  /**
-   * The inbox as it was, without a channel.
-   *
-   * @param {InboxSnapshot} snapshot
-   * @throws {UsageError} for streams that cannot be.
-   */
-  static restore({ streams }) {
-    const names = new Set(streams.map(({ stream }) => stream));
-    if (
-      names.size < streams.length ||
-      names.size > MAX_STREAMS ||
-      streams.some((each) => !each.stream || !(each.sequence >= 0))
-    ) {
-      throw new UsageError('no snapshot of an inbox');
-    }
-    const inbox = new Inbox();
-    inbox.#streams = streams.map(({ stream: name, sequence }) => ({ name, arrived: sequence, handedOver: sequence }));
-    inbox.#stream = inbox.#streams.at(-1) ?? inbox.#stream;
-    return inbox;
-  }
 
   // --- channels --------------------------------------------------------------------------------------------------
 
@@ -100,7 +63,7 @@ export class Inbox {
   /**
    * A channel is open.
    *
-   * @param {Hello} hello The other side's; its fields are within the bounds that `protocol/channel` checks.
+   * @param {Pick<Hello, 'stream' | 'next'>} hello The other side's; its fields are within the bounds that `protocol/channel` checks.
    */
   opened({ stream: name, next }) {
     this.closed();
@@ -108,9 +71,9 @@ export class Inbox {
     // on another device, it will send it again.
     if (name !== this.#stream.name) this.letGo();
     const before = next - 1;
-    const known = this.#streams.find((each) => each.name === name);
+    const known = this.streams.find((each) => each.name === name);
     const stream = (this.#stream = known ?? { name, arrived: before, handedOver: before });
-    this.#streams = [...this.#streams.filter((each) => each !== stream), stream].slice(-MAX_STREAMS);
+    this.streams = [...this.streams.filter((each) => each !== stream), stream].slice(-MAX_STREAMS);
     if (stream.arrived < before) {
       // Acknowledged by another of our devices, or given up by the sender. What is held comes before that.
       stream.arrived = before;

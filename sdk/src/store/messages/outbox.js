@@ -1,5 +1,6 @@
 /**
- * The sending half of exactly-once delivery: what is on its way to one peer, over however many channels.
+ * The sending half of exactly-once delivery: what is on its way to one peer, over however many channels. Python has
+ * `snapshot` and `restore` here; in `snapshots` they add nothing to a page, which does not use them.
  *
  * Rules of this module:
  *
@@ -14,9 +15,10 @@
  * - At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES`
  *   or more are. So a peer that stops acknowledging holds the sender back, and needs no more memory than that.
  *
+ * Only `snapshots` uses `unacknowledged` and writes `newestSent` from outside.
+ *
  * Pure: no I/O, no clock, no randomness. It does not know what a message means, nor who waits for its delivery.
  */
-import { UsageError } from '../../errors.js';
 import { encodeMessage } from '../../protocol/channel.js';
 import * as Content from '../../protocol/kinds.js';
 import { check } from '../../protocol/shapes.js';
@@ -36,23 +38,14 @@ const VOID = { content: Content.CONTROL, data: new Uint8Array(1) };
 /** @param {Queued} message */
 const isVoid = ({ content, data }) => content === Content.CONTROL && data.length === 1 && !data[0];
 
-/**
- * What an outbox has to know after a restart of the program. It is worth nothing any more when a message has been put
- * in or sent after it: its number would be used twice.
- *
- * @typedef {object} OutboxSnapshot
- * @property {string} stream
- * @property {number} acknowledged
- * @property {number} sent The newest message that was ever sent whole.
- * @property {[content: number, data: Bytes][]} messages Those from number `acknowledged` + 1 on.
- */
-
 /** All that is on its way to one peer. */
 export class Outbox {
-  /** @type {Map<number, Queued>} */
-  #messages = new Map(); // those not acknowledged yet, in order
+  /** The messages that are not acknowledged yet, by number, in order. @type {Map<number, Queued>} */
+  unacknowledged = new Map();
   /** All messages up to this number have arrived. */
   acknowledged = 0;
+  /** The number of the newest message that was ever sent whole: nothing beyond it can be acknowledged. */
+  newestSent = 0;
   /** The bytes of the application's messages that are not acknowledged yet. */
   size = 0;
   /** How many control messages are not acknowledged yet. */
@@ -65,54 +58,22 @@ export class Outbox {
   /** @type {Bytes[]} */
   #frames = [];
   #flying = 0;
-  #sent = 0; // the newest message that was ever sent whole: nothing beyond it can be acknowledged
 
   /** @param {string} stream A random name, new for each outbox. */
   constructor(stream) {
     this.stream = stream;
   }
 
-  /**
-   * All that has to be kept for `restore`.
-   *
-   * @returns {OutboxSnapshot}
-   */
-  snapshot() {
-    const { stream, acknowledged } = this;
-    const messages = /** @type {OutboxSnapshot['messages']} */ (
-      [...this.#messages.values()].map(({ content, data }) => [content, data])
-    );
-    return { stream, acknowledged, sent: this.#sent, messages };
-  }
-
-  /**
-   * The outbox as it was, without a channel.
-   *
-   * @param {OutboxSnapshot} snapshot
-   * @throws {UsageError} for numbers that cannot be.
-   */
-  static restore({ stream, acknowledged, sent, messages }) {
-    if (!(acknowledged >= 0 && sent >= acknowledged && sent <= acknowledged + messages.length)) {
-      throw new UsageError('no snapshot of an outbox');
-    }
-    const outbox = new Outbox(stream);
-    outbox.acknowledged = acknowledged;
-    for (const [content, data] of messages) outbox.put(content, data);
-    outbox.#sent = sent;
-    outbox.closed();
-    return outbox;
-  }
-
   // --- what is in it ---------------------------------------------------------------------------------------------
 
   /** The number of the newest message; 0 when there was none yet. */
   get last() {
-    return this.acknowledged + this.#messages.size;
+    return this.acknowledged + this.unacknowledged.size;
   }
 
   /** How many messages of the application are not acknowledged yet. */
   get messages() {
-    return this.#messages.size - this.controls - this.#voids;
+    return this.unacknowledged.size - this.controls - this.#voids;
   }
 
   /**
@@ -124,7 +85,7 @@ export class Outbox {
    */
   put(content, data) {
     const message = { content, data };
-    this.#messages.set(this.last + 1, message);
+    this.unacknowledged.set(this.last + 1, message);
     this.#count(message, 1);
     return this.last;
   }
@@ -132,8 +93,8 @@ export class Outbox {
   /** Give up all messages that are not acknowledged. Only while no channel is open. */
   clear() {
     // For the peer they count as received from the next HELLO on, and it may say so.
-    this.acknowledged = this.#sent = this.last;
-    this.#messages.clear();
+    this.acknowledged = this.newestSent = this.last;
+    this.unacknowledged.clear();
     this.size = this.controls = this.#voids = 0;
     this.closed();
   }
@@ -147,26 +108,26 @@ export class Outbox {
    */
   withdraw(numbers) {
     const withdrawn = numbers.map((number) => {
-      const message = /** @type {Queued} */ (this.#messages.get(number));
-      this.#messages.set(number, VOID);
+      const message = /** @type {Queued} */ (this.unacknowledged.get(number));
+      this.unacknowledged.set(number, VOID);
       this.#count(message, -1);
       this.#count(VOID, 1);
       return message;
     });
-    if (this.#messages.size === this.#voids) this.clear();
-    for (const [number, message] of this.#messages) {
+    if (this.unacknowledged.size === this.#voids) this.clear();
+    for (const [number, message] of this.unacknowledged) {
       if (!isVoid(message)) break;
       // For the peer it counts as received from the next HELLO on, as in `clear`.
       this.acknowledged = number;
-      this.#messages.delete(number);
+      this.unacknowledged.delete(number);
       this.#count(message, -1);
     }
-    this.#sent = Math.max(this.#sent, this.acknowledged);
-    while (this.last > this.#sent) {
-      const newest = /** @type {Queued} */ (this.#messages.get(this.last));
+    this.newestSent = Math.max(this.newestSent, this.acknowledged);
+    while (this.last > this.newestSent) {
+      const newest = /** @type {Queued} */ (this.unacknowledged.get(this.last));
       if (!isVoid(newest)) break;
       // Nobody has seen its number, so the next message may have it.
-      this.#messages.delete(this.last);
+      this.unacknowledged.delete(this.last);
       this.#count(newest, -1);
     }
     this.closed();
@@ -214,7 +175,7 @@ export class Outbox {
    */
   nextFrame() {
     if (!this.#frames.length) {
-      const message = this.#open && this.#messages.get(this.#current);
+      const message = this.#open && this.unacknowledged.get(this.#current);
       const begun = this.#current - this.acknowledged - 1;
       if (!message || begun >= WINDOW_MESSAGES || this.#flying >= WINDOW_BYTES) return null;
       this.#frames = encodeMessage(message.content, this.#current, message.data).reverse();
@@ -227,7 +188,7 @@ export class Outbox {
   sent() {
     this.#frames.pop();
     if (!this.#frames.length) {
-      this.#sent = Math.max(this.#sent, this.#current);
+      this.newestSent = Math.max(this.newestSent, this.#current);
       this.#current++;
     }
   }
@@ -245,12 +206,12 @@ export class Outbox {
 
   /** @param {number} sequence */
   #cover(sequence) {
-    check(sequence <= this.#sent, 'an acknowledgement of what was not sent');
+    check(sequence <= this.newestSent, 'an acknowledgement of what was not sent');
     const newly = [];
-    for (const [number, message] of this.#messages) {
+    for (const [number, message] of this.unacknowledged) {
       if (number > sequence) break;
       this.acknowledged = number;
-      this.#messages.delete(number);
+      this.unacknowledged.delete(number);
       this.#count(message, -1);
       const begun = number < this.#current || (number === this.#current && this.#frames.length);
       if (begun) this.#flying -= message.data.length;

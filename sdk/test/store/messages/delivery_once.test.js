@@ -8,6 +8,7 @@ import { CHUNK, decode, encodeAck, encodeHello } from '../../../src/protocol/cha
 import * as Content from '../../../src/protocol/kinds.js';
 import { Inbox } from '../../../src/store/messages/inbox.js';
 import { Outbox } from '../../../src/store/messages/outbox.js';
+import { restoreInbox, restoreOutbox, snapshotInbox, snapshotOutbox } from '../../../src/store/messages/snapshots.js';
 import { generator } from '../../support/generator.js';
 
 const SIZES = [0, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK];
@@ -131,8 +132,8 @@ class World {
   restoreTheProgram(who) {
     if (this.connected) this.loseTheChannel();
     const side = this.sides[who];
-    side.outbox = Outbox.restore(side.outbox.snapshot());
-    side.inbox = Inbox.restore(side.inbox.snapshot());
+    side.outbox = restoreOutbox(snapshotOutbox(side.outbox));
+    side.inbox = restoreInbox(snapshotInbox(side.inbox));
   }
 
   /** The sender is told that its unacknowledged messages will not arrive, and sends others later. */

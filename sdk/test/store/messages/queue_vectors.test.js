@@ -6,6 +6,7 @@ import { ProtocolViolation } from '../../../src/errors.js';
 import { decode } from '../../../src/protocol/channel.js';
 import { Inbox } from '../../../src/store/messages/inbox.js';
 import { Outbox } from '../../../src/store/messages/outbox.js';
+import { restoreInbox, restoreOutbox, snapshotInbox, snapshotOutbox } from '../../../src/store/messages/snapshots.js';
 
 const scripts = async (name) =>
   JSON.parse(await readFile(new URL(`../../../../tests/vectors/${name}.json`, import.meta.url), 'utf8')).scripts;
@@ -68,9 +69,9 @@ for (const { name, steps } of await scripts('outbox')) {
     for (const [[call, ...given], expected] of steps) {
       let came;
       if (call === 'restore') {
-        const { stream, acknowledged, sent, messages } = outbox.snapshot();
+        const { stream, acknowledged, sent, messages } = snapshotOutbox(outbox);
         came = { result: [stream, acknowledged, sent, messages.map(([content, data]) => [content, written(data)])] };
-        outbox = Outbox.restore({ stream, acknowledged, sent, messages });
+        outbox = restoreOutbox({ stream, acknowledged, sent, messages });
       } else {
         came = cameOf(() => OUTBOX[call](outbox, ...given));
       }
@@ -87,9 +88,9 @@ for (const { name, steps } of await scripts('inbox')) {
     for (const [[call, ...given], expected] of steps) {
       let came;
       if (call === 'restore') {
-        const snapshot = inbox.snapshot();
+        const snapshot = snapshotInbox(inbox);
         came = { result: snapshot.streams.map(({ stream, sequence }) => [stream, sequence]) };
-        inbox = Inbox.restore(snapshot);
+        inbox = restoreInbox(snapshot);
       } else {
         came = cameOf(() => INBOX[call](inbox, ...given));
       }
@@ -107,11 +108,11 @@ test('what is no snapshot is refused', () => {
     { acknowledged: 3, sent: 2 },
     { acknowledged: 3, sent: 5 },
   ]) {
-    assert.throws(() => Outbox.restore({ stream: 's', messages, ...numbers }), { name: 'UsageError' });
+    assert.throws(() => restoreOutbox({ stream: 's', messages, ...numbers }), { name: 'UsageError' });
   }
   const stream = (name, sequence = 1) => ({ stream: name, sequence });
   const many = Array.from({ length: 17 }, (_, number) => stream(`${number}`));
   for (const streams of [many, [stream('s'), stream('s')], [stream('s', -1)], [stream('')]]) {
-    assert.throws(() => Inbox.restore({ streams }), { name: 'UsageError' });
+    assert.throws(() => restoreInbox({ streams }), { name: 'UsageError' });
   }
 });
