@@ -190,6 +190,19 @@ async def test_giving_up_fails_what_is_not_acknowledged_and_nothing_else() -> No
     assert side.talk.hello().next == 3
 
 
+def test_the_newest_message_to_the_device_counts_beside_the_newest_to_the_user() -> None:
+    side, other = Side(), Side()
+    ours = [side.talk.send(Content.TEXT, b"x", addressed=True) for _ in range(2)]
+    theirs = [side.talk.send(Content.TEXT, b"x") for _ in range(2)]
+    assert side.talk.last == [theirs[1], ours[1]]
+    other.talk.take_over(side.talk.withdraw())
+    assert (side.talk.last, other.talk.last) == ([ours[1]], [theirs[1]])
+    side.talk.fail("nobody is there")
+    assert (side.talk.queued, side.talk.last) == (0, [])
+    later = side.talk.send(Content.TEXT, b"x")
+    assert side.talk.last == [later]
+
+
 def test_a_new_channel_sends_again_what_the_other_side_does_not_have() -> None:
     side = opened()
     side.send("a", "b", "c")

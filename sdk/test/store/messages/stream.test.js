@@ -1,7 +1,7 @@
 /** A message stream over a path that a test can stop, break and look into. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ProtocolViolation, QueueFull } from '../../../src/errors.js';
+import { PeerConnectionFailed, ProtocolViolation, QueueFull } from '../../../src/errors.js';
 import { decode, encodeHello } from '../../../src/protocol/channel.js';
 import * as Content from '../../../src/protocol/kinds.js';
 import {
@@ -287,6 +287,21 @@ test('a control message is taken though the application has no room, and waits b
   assert.deepEqual(side.controls, ['first', 'behind']);
   side.timers.advance(ACK_SECONDS);
   assert.deepEqual(side.take(), ['ack 4']);
+});
+
+test('the newest message to the device counts beside the newest to the user', () => {
+  const [side, other] = [new Side(), new Side()];
+  const send = (addressed) => side.stream.send(Content.TEXT, bytes('x'), addressed);
+  const [, ours] = [send(true), send(true)];
+  const [, theirs] = [send(false), send(false)];
+  const last = ({ stream }) => new Set(stream.last);
+  assert.deepEqual(last(side), new Set([ours, theirs]));
+  other.stream.takeOver(side.stream.withdraw());
+  assert.deepEqual([last(side), last(other)], [new Set([ours]), new Set([theirs])]);
+  side.stream.fail('nobody is there', new PeerConnectionFailed('bob', 'nobody is there'));
+  assert.deepEqual([side.stream.queued, side.stream.last], [0, []]);
+  const later = send(false);
+  assert.deepEqual(side.stream.last, [later]);
 });
 
 test('an answer to a control message may be given at once', () => {
