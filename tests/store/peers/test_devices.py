@@ -11,6 +11,7 @@ from aldis.errors import PeerConnectionFailed, PeerKeyChanged, PeerOffline, TooM
 from aldis.peer.connection import PeerState
 from aldis.protocol.channel import Ack, Chunk, Content
 from aldis.store.files.disk import Found
+from aldis.store.files.transfer import Transfer, TransferState
 from aldis.store.messages.outbox import VOID
 from aldis.store.peers.peer import MAX_DEVICES
 from aldis.store.state import StoreState
@@ -122,6 +123,53 @@ async def test_what_a_subscriber_sends_while_messages_move_comes_after_them() ->
     assert len(told) > 1
     desk = await world.opens("desk")
     assert [frame[-3:] for frame in desk.frames] == [b"one", b"two"]
+
+
+async def test_what_is_sent_while_two_devices_move_comes_after_the_messages_of_both() -> None:
+    world = PeerWorld()
+    world.lists("desk", "phone", "tablet")
+    assert world.offered("desk")
+    desk = world.connections["desk"]
+    desk.opens("stream of desk")  # which takes no files: so a transfer that moves there fails at once
+    for device, text in (("phone", "one"), ("tablet", "two")):
+        assert world.offered(device)
+        (await world.opens(device)).becomes(PeerState.DISCONNECTED)
+        world.send(text)
+    transfer = world.services.files.offer(world.peer.device("phone"), Path("a.txt"), FILE, None, addressed=False)
+
+    def answer(transfer: Transfer) -> None:
+        if transfer.state is TransferState.FAILED:
+            world.send("six")
+
+    transfer.subscribe(answer)
+    world.lists("desk")
+    await settle()
+    assert transfer.state is TransferState.FAILED
+    assert [frame[-3:] for frame in desk.frames] == [b"one", b"two", b"six"]
+
+
+async def test_what_is_sent_while_a_device_comes_back_and_another_one_goes_comes_after_what_moves() -> None:
+    world = PeerWorld()
+    world.lists("phone", "desk")
+    for device in ("desk", "phone"):
+        assert world.offered(device)
+        (await world.opens(device)).becomes(PeerState.DISCONNECTED)
+    world.lists("phone")
+    world.send("only for the desk", "desk")
+    world.send("one")
+    await settle()
+    told: list[PeerState] = []
+
+    def answer(state: StoreState) -> None:
+        told.append(state.peers["bob"].devices["desk"].state)
+        if len(told) == 2:  # after the state of now: the first that is told
+            world.send("two")
+
+    world.feed.subscribe(answer)
+    world.lists("desk")
+    assert told[1] is PeerState.CLOSED  # the call to the desk as it was before
+    desk = await world.opens("desk")
+    assert [frame[-3:] for frame in desk.frames] == [b"esk", b"one", b"two"]
 
 
 async def test_nothing_moves_while_the_device_is_connected_or_listed_or_nobody_knows() -> None:

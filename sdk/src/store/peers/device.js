@@ -340,18 +340,25 @@ export class PeerDevice {
   }
 
   /**
-   * This device is gone, and the other one there: hand over what is meant for the user.
+   * This device is gone, and the other one there: hand over the messages for the user. Nobody is told before `movedTo`.
    *
    * @param {PeerDevice} other
    */
   moveTo(other) {
-    // First what nobody is told of: a subscriber that sends a message must not put it before those that move.
     if (this.connection) {
       this.path.release('it has gone', 'closed');
     }
     other.messages.takeOver(this.messages.withdraw());
     other.kept ||= this.kept;
     this.kept = false;
+  }
+
+  /**
+   * The messages are there: hand over what else is meant for the user, and have the other device called.
+   *
+   * @param {PeerDevice} other
+   */
+  movedTo(other) {
     // Whoever waits for a connection goes on waiting for the other one (`Peer.connect`).
     this.dialer.stop(new PeerOffline(this.address));
     this.#context.services.moved(this, other);

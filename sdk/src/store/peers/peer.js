@@ -186,29 +186,42 @@ export class Peer {
    * @param {PeerDevice} [besides]
    */
   #settle(besides) {
+    this.#tellMoved(this.#move(besides));
+  }
+
+  /**
+   * Move the messages. Nobody is told of it before all have moved: a message that a subscriber sends then must not come
+   * before one of them.
+   *
+   * @param {PeerDevice} [besides]
+   * @returns {[device: PeerDevice, target: PeerDevice][]} From where to where.
+   */
+  #move(besides) {
     this.#chosen = false;
+    /** @type {[PeerDevice, PeerDevice][]} */
+    const moves = [];
     const nameless = this.#nameless;
     if (nameless && nameless !== besides) {
       const target = this.#target(); // the nameless one itself, which may have its name by now
       if (target !== nameless) {
         this.#nameless = null;
-        this.#move(nameless, target);
+        moves.push([nameless, target]);
       }
     }
-    for (const device of [...this.#devices.values()]) {
+    // What was sent to a device that was heard from earlier was sent earlier, as a rule.
+    for (const device of [...this.#devices.values()].sort((one, other) => one.heard - other.heard)) {
       if (device === besides || !device.movable || !this.#isGone(device)) continue;
       const target = this.#target();
-      if (target !== device && !this.#isGone(target)) this.#move(device, target);
+      if (target !== device && !this.#isGone(target)) moves.push([device, target]);
     }
+    for (const [device, target] of moves) device.moveTo(target);
+    return moves;
   }
 
-  /**
-   * @param {PeerDevice} device
-   * @param {PeerDevice} target
-   */
-  #move(device, target) {
-    device.moveTo(target);
-    this.counted();
+  /** @param {[device: PeerDevice, target: PeerDevice][]} moves */
+  #tellMoved(moves) {
+    for (const [device, target] of moves) device.movedTo(target);
+    if (moves.length) this.counted();
   }
 
   // --- for the store -------------------------------------------------------------------------------------------------
@@ -325,12 +338,13 @@ export class Peer {
    */
   presenceChanged(event) {
     const anew = this.presence.changed(event);
+    const moves = this.#move(); // first: a dialer that ends a call has that told
     const { online, devices } = this.presence;
     for (const { name, dialer } of this.devices) {
       const isNewest = name === null || name === devices[0];
       dialer.presenceChanged(name === null ? !!online : devices.includes(name), anew && isNewest);
     }
-    this.#settle();
+    this.#tellMoved(moves);
     this.changed();
   }
 

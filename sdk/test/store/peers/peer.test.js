@@ -8,6 +8,7 @@ import {
   PeerOffline,
   TooManyPeers,
 } from '../../../src/errors.js';
+import * as Content from '../../../src/protocol/kinds.js';
 import { MAX_DEVICES } from '../../../src/store/peers/peer.js';
 import { Scene } from '../../support/devices.js';
 import { settle } from '../../support/fake_timers.js';
@@ -209,6 +210,45 @@ test('what a subscriber sends while messages move comes behind them', async () =
   };
   await scene.presence('laptop');
   assert.deepEqual(laptop.take(), ['1 a', '2 b']);
+});
+
+test('what is sent while two devices move comes behind the messages of both', async () => {
+  const services = {
+    moved: () => {
+      services.moved = () => {};
+      scene.peer.send(null, Content.TEXT, new TextEncoder().encode('c'));
+    },
+  };
+  const scene = new Scene({ services: { moved: () => services.moved() } });
+  await scene.presence('desk', 'phone', 'tablet');
+  const desk = await scene.calls('desk');
+  for (const [device, content] of [
+    ['phone', 'a'],
+    ['tablet', 'b'],
+  ]) {
+    (await scene.calls(device)).lose();
+    await scene.send(content);
+  }
+  assert.deepEqual(scene.queued, { desk: 0, phone: 1, tablet: 1 });
+  await scene.presence('desk');
+  assert.deepEqual(desk.take(), ['1 a', '2 b', '3 c']);
+});
+
+test('what is sent while a device comes back and another one goes comes behind what moves', async () => {
+  const { scene, laptop, phone } = await both();
+  laptop.lose();
+  phone.lose();
+  await scene.presence('phone');
+  await scene.send('only for the laptop', 'laptop');
+  await scene.send('a');
+  scene.onChange = () => {
+    scene.onChange = () => {};
+    assert.equal(scene.view.devices.laptop.state, 'closed'); // the call to the laptop as it was before
+    scene.peer.send(null, Content.TEXT, new TextEncoder().encode('b'));
+  };
+  await scene.presence('laptop');
+  scene.connections['bob/laptop'].open('another run');
+  assert.deepEqual(scene.connections['bob/laptop'].take(), ['1 only for the laptop', '2 a', '3 b']);
 });
 
 test('the limits of a queue do not count for what moves', async () => {

@@ -330,12 +330,15 @@ class PeerDevice:
         return bool(self._asking or self.kept or self.messages.movable or self._context.services.movable(self))
 
     def move_to(self, other: PeerDevice) -> None:
-        """This device is gone, and the other one there: hand over what is meant for the user."""
-        # First what nobody is told of: a subscriber that sends a message must not put it before those that move.
+        """This device is gone, and the other one there: hand over the messages for the user. Nobody is told before
+        `moved_to`."""
         if self.path.connection is not None:
             self.path.release("it has gone", PeerState.CLOSED)
         other.messages.take_over(self.messages.withdraw())
         other.kept, self.kept = other.kept or self.kept, False
+
+    def moved_to(self, other: PeerDevice) -> None:
+        """The messages are there: hand over what else is meant for the user, and have the other device called."""
         # A call that waits for a connection goes on waiting for the other one (`Peer.connect`).
         self.dialer.stop(PeerOffline(self.address))
         self.dialer.retry()  # something may be left that does not move

@@ -151,23 +151,34 @@ class Peer:
 
     def _settle(self, *, besides: PeerDevice | None = None) -> None:
         """Move what waits for devices that are gone to one that is there."""
+        self._tell_moved(self._move(besides=besides))
+
+    def _move(self, *, besides: PeerDevice | None = None) -> list[tuple[PeerDevice, PeerDevice]]:
+        """Move the messages, and return from where to where. Nobody is told of it before all have moved: a message that
+        a subscriber sends then must not come before one of them."""
         self._chosen = False
+        moves = []
         nameless = self._nameless
         if nameless is not None and nameless is not besides:
             target = self._target()  # the nameless one itself, which may have its name by now
             if target is not nameless:
                 self._nameless = None
-                self._move(nameless, target)
+                moves.append((nameless, target))
         # What was sent to a device that was heard from earlier was sent earlier, as a rule.
         for device in sorted(self._devices.values(), key=lambda each: each.heard):
             if device is not besides and device.movable and self._is_gone(device):
                 target = self._target()
                 if target is not device and not self._is_gone(target):
-                    self._move(device, target)
+                    moves.append((device, target))
+        for device, target in moves:
+            device.move_to(target)
+        return moves
 
-    def _move(self, device: PeerDevice, target: PeerDevice) -> None:
-        device.move_to(target)
-        self.counted()
+    def _tell_moved(self, moves: list[tuple[PeerDevice, PeerDevice]]) -> None:
+        for device, target in moves:
+            device.moved_to(target)
+        if moves:
+            self.counted()
 
     # --- for the store --------------------------------------------------------------------------------------------
 
@@ -272,12 +283,13 @@ class Peer:
     def presence_changed(self, event: PresenceChanged) -> None:
         """The server has said which devices are online."""
         anew = self.presence.changed(event)
+        moves = self._move()  # first: a dialer that ends a call has that told
         listed = self.presence.devices
         newest = listed[0] if listed else None
         for device in self.devices:
             online = event.online if device.name is None else device.name in listed
             device.dialer.presence_changed(online, anew=anew and device.name in (None, newest))
-        self._settle()
+        self._tell_moved(moves)
         self.changed()
 
     def watch_ended(self) -> None:
