@@ -62,12 +62,16 @@ PHONE: Final[dict[str, Any]] = {"viewport": {"width": 390, "height": 844}, "is_m
 _SERVER: Final = """
 import sys
 from pathlib import Path
-from aldis.server import app, pages
+from aldis.server import pages
+try:
+    from aldis.server.process import run
+except ImportError:  # a checkout that is older than this module
+    from aldis.server.app import run
 from aldis.server.config import load_config
 port, cert, key, web = sys.argv[1:]
 pages.files = lambda package: Path(web).parent
 settings = dict(host="0.0.0.0", port=int(port), admin_port=0, data=":memory:", tls_cert=cert, tls_key=key)
-sys.exit(app.run(load_config(settings, {}, None)))
+sys.exit(run(load_config(settings, {}, None)))
 """
 # What went over the line: requests that the cache did not answer, and those that needed a connection of their own.
 _ASKED: Final = """(() => {

@@ -18,13 +18,13 @@ from support.ports import free_port
 RUN = """
 import json, sys
 from aldis.errors import AldisError
-from aldis.server import app
+from aldis.server import process
 from aldis.server.config import load_config
 from aldis.server.tuning import Tuning
 
 def serve(settings, tuning):
     try:
-        sys.exit(app.run(load_config(settings, {}, None), tuning=Tuning(**tuning)))
+        sys.exit(process.run(load_config(settings, {}, None), tuning=Tuning(**tuning)))
     except AldisError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(3)
@@ -50,10 +50,18 @@ class ServerProcess:
     free one; the admin port takes time to start, and is there only for who wants it (`admin_port=0`: a free one).
 
     `close_timeout`: seconds that a client has to answer a close, where a test waits for a client that does not.
+    `tuning`: other constants of `Tuning`.
     """
 
-    def __init__(self, folder: Path, *, close_timeout: float | None = None, **settings: Any) -> None:
-        self._tuning = {} if close_timeout is None else {"close_timeout": close_timeout}
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        close_timeout: float | None = None,
+        tuning: dict[str, float] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._tuning = dict(tuning or {}) if close_timeout is None else {"close_timeout": close_timeout}
         self.settings = {
             "port": free_port(),
             "admin_port": "none",
@@ -102,11 +110,12 @@ class ServerProcess:
         async with self._grown:
             self._grown.notify_all()
 
-    async def wait_for_line(self, event: str) -> dict[str, Any]:
-        """The first line of the log with this event, once there is one."""
+    async def wait_for_line(self, event: str, *, number: int = 1) -> dict[str, Any]:
+        """The first line of the log with this event, once there is one; or the second, or the third."""
 
         def found() -> dict[str, Any] | None:
-            return next((line for line in self.lines() if line["event"] == event), None)
+            lines = [line for line in self.lines() if line["event"] == event]
+            return lines[number - 1] if len(lines) >= number else None
 
         async with asyncio.timeout(PATIENCE), self._grown:
             while (line := found()) is None:

@@ -97,7 +97,7 @@ def run(words: Sequence[str]) -> int:
     flags = {name: getattr(arguments, name) for name in names}
     config = load_config(flags, os.environ, arguments.config)
 
-    from aldis.server.app import run as serve  # slow to import, and --help does not need it
+    from aldis.server.process import run as serve  # slow to import, and --help does not need it
 
     # A log in JSON is for machines.
     return serve(config, _welcome if config.log_format == "console" else None)

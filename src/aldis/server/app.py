@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -36,12 +34,12 @@ from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, ServerConfig
 from aldis.server.listener import Listener
-from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, configure, get_logger
+from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.pages import Pages
 from aldis.server.routes import Routes
-from aldis.server.tls import certificate_names, server_context
+from aldis.server.tls import ServerTls
 from aldis.server.tuning import Tuning
 from aldis.server.turn import ConfiguredIceServers
 from aldis.server.turn_server import TurnServer, turn_settings
@@ -52,11 +50,6 @@ if TYPE_CHECKING:
 
 # Seconds after which a readiness probe reports the directory as stuck. Probes themselves give up after a few seconds.
 READY_TIMEOUT: Final = 2.0
-# File descriptors that are not clients: the ports, the database, the admin port's connections, and the handshakes and
-# replies under way.
-SPARE_DESCRIPTORS: Final = 256 + Tuning().max_untaken
-# The loop, the ports and the database take about 15. With fewer than this, no client fits.
-FEWEST_DESCRIPTORS: Final = 64
 
 log = get_logger("aldis.server")
 
@@ -108,6 +101,8 @@ class SignalingServer:
         )
         self.listener = Listener(self.connections, routes, log, tuning)
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
+        self._tls: ServerTls | None = None
+        self._look_at_certificate = 0.0
         self._directory: Directory | None = None
         self._directory_stats = DirectoryStats()
         self._outage = OutageLog(log, "the directory of names", OUTAGE_SECONDS)
@@ -159,11 +154,9 @@ class SignalingServer:
             raise StateError("a server starts once")
         config = self.config
         async with AsyncExitStack() as stack:
-            context = None
             if config.tls_cert is not None and config.tls_key is not None:
-                context = server_context(config.tls_cert, config.tls_key)
-                if not config.names:
-                    self._names.certify(certificate_names(config.tls_cert))
+                self._tls = ServerTls(config.tls_cert, config.tls_key)
+                self._use_certificate(self._tls)
             self._directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
             for ban in self._ban_file.load():
@@ -184,12 +177,15 @@ class SignalingServer:
                     scheduler=self.connections.scheduler,
                     turn=self.turn,
                     faults=lambda: self.faults.count,
+                    certificate_expires=lambda: None if self._tls is None else self._tls.expires,
                 )
                 admin = AdminSite(Metrics(collector), self.ready, self._api())
                 stack.push_async_callback(admin.close)
                 self._admin_port = await admin.listen(config.admin_host, config.admin_port)
             stack.callback(self.listener.stop_accepting)
-            self._port = await self.listener.listen(config.host, config.port, context)
+            self._port = await self.listener.listen(
+                config.host, config.port, None if self._tls is None else self._tls.context
+            )
             self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
             self._running = stack.pop_all()
         self._announce()
@@ -319,7 +315,42 @@ class SignalingServer:
             raise DirectoryUnavailable("the directory could not release the name now")
         return outcome
 
+    def reload(self) -> bool:
+        """Read the certificate and its key again; connections stay. Returns whether all can be used.
+
+        Files that cannot be used are one error in the log, and change nothing.
+        """
+        return self._tls is None or self._load_certificate(self._tls)
+
     # --- internal ---------------------------------------------------------------------------------------------------
+
+    def _watch_certificate(self, now: float) -> None:
+        """Look about once a minute whether the files of the certificate have changed."""
+        if self._tls is not None and now >= self._look_at_certificate:
+            self._look_at_certificate = now + self._tuning.certificate_look
+            if self._tls.changed():
+                self._load_certificate(self._tls)
+
+    def _load_certificate(self, tls: ServerTls) -> bool:
+        certificate, key = tls.files
+        try:
+            tls.load(certificate, key)
+            self._use_certificate(tls)
+        except ConfigError as error:
+            problem: str | None = str(error)
+        else:
+            problem = None
+        if problem is not None:
+            log.error("the new certificate cannot be used; the earlier one stays", reason=problem)
+            return False
+        log.info("new certificate", expires=str(tls.expires))
+        return True
+
+    def _use_certificate(self, tls: ServerTls) -> None:
+        if not self.config.names:
+            self._names.certify(tls.names)
+        if tls.expires is not None and tls.expires.timestamp() < time.time():
+            log.warning("the certificate has expired; clients will refuse it", expired=str(tls.expires))
 
     async def ready(self) -> str | None:
         """Whether clients may be sent here: None, or the reason against it."""
@@ -341,6 +372,7 @@ class SignalingServer:
             try:
                 self.hub.tick(now)
                 self.connections.tick(now)
+                self._watch_certificate(now)
             except Exception as error:  # noqa: BLE001 - a bug: it is logged, and must not stop the time-outs
                 self.faults(error)
 
@@ -381,85 +413,3 @@ class SignalingServer:
             self.faults(error)
         else:
             self._outage.failed(error)
-
-
-# --- as a program -----------------------------------------------------------------------------------------------------
-
-
-def run(
-    config: ServerConfig,
-    started: Callable[[SignalingServer], None] | None = None,
-    *,
-    tuning: Tuning | None = None,
-) -> int:
-    """Run a server in this process until SIGINT or SIGTERM. A second signal ends it at once. Returns an exit code.
-
-    `started` is called when the server accepts connections. Raises `ConfigError` and `DirectoryUnavailable` like
-    `SignalingServer.start`. Logs to stderr as configured.
-    """
-    configure(config.log_format, config.log_level)
-    for warning in config.warnings:
-        log.warning(warning)
-    _raise_descriptor_limit(config)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, started, tuning))
-
-
-async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None] | None, tuning: Tuning | None) -> int:
-    loop = asyncio.get_running_loop()
-    server = SignalingServer(config, tuning=tuning)
-    asked = False
-
-    def on_signal(number: signal.Signals) -> None:
-        nonlocal asked
-        if asked:
-            log.warning("stopped at once", signal=number.name)
-            sys.stderr.flush()
-            # Nothing is lost: everything that clients were told is on the disk.
-            os._exit(128 + number)
-        log.info("asked to stop; once more to stop at once", signal=number.name)
-        asked = True
-        server.ask_to_stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
-            loop.add_signal_handler(number, on_signal, number)
-    async with server:
-        if started is not None:
-            started(server)
-        await server.serve_forever()
-    return 0
-
-
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None  # Windows has no limit
-    return uvloop.Loop
-
-
-def _raise_descriptor_limit(config: ServerConfig) -> None:
-    """Raise the limit of file descriptors as far as this user may; warn when it is below the number of connections.
-
-    Raises `ConfigError` when there are too few for any client.
-    """
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = config.max_connections + SPARE_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        if max(soft, allowed) < FEWEST_DESCRIPTORS:
-            problem = (
-                f"this process may open {max(soft, allowed)} files, and a server needs {FEWEST_DESCRIPTORS} at least"
-            )
-            raise ConfigError("max_connections", f"{problem}; raise the limit (`ulimit -n`)")
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
-        if max(soft, allowed) < wanted:
-            log.warning(
-                "the limit on open files is lower than max_connections needs", limit=max(soft, allowed), wanted=wanted
-            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from importlib.metadata import version
 from typing import Final
 
@@ -47,6 +48,7 @@ class ServerCollector(Collector):
         scheduler: FairScheduler,
         turn: TurnServer | None,
         faults: Callable[[], int],
+        certificate_expires: Callable[[], datetime | None],
     ) -> None:
         self._hub = hub
         self._directory = directory
@@ -55,6 +57,7 @@ class ServerCollector(Collector):
         self._scheduler = scheduler
         self._turn = turn
         self._faults = faults
+        self._certificate_expires = certificate_expires
 
     def collect(self) -> Iterator[Metric]:
         stats = self._hub.stats
@@ -126,6 +129,13 @@ class ServerCollector(Collector):
             yield GaugeMetricFamily("aldis_turn_up", "Whether our own TURN server answers.", int(self._turn.up))
             yield CounterMetricFamily(
                 "aldis_turn_restarts", "How often our own TURN server was started again.", self._turn.restarts
+            )
+        expires = self._certificate_expires()
+        if expires is not None:
+            yield GaugeMetricFamily(
+                "aldis_certificate_expires_timestamp_seconds",
+                "When the certificate in use expires, in seconds since 1970.",
+                expires.timestamp(),
             )
         yield CounterMetricFamily("aldis_faults", "Unexpected exceptions: bugs, all of them.", self._faults())
 

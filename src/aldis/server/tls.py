@@ -1,16 +1,84 @@
-"""TLS for the public port, from a certificate and a key in PEM files."""
+"""TLS for the public port, from a certificate and a key in PEM files.
+
+`ServerTls` takes over changed files while the server runs. An event loop keeps the context that it got with the port.
+So that context chooses another one in each handshake (`sni_callback`), and no handshake sees half of a change.
+OpenSSL takes from the chosen context the certificate alone; tickets for resumption are those of the first context, and
+stay valid.
+"""
 
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography import x509
 
 from aldis.errors import ConfigError
 
 _MAX_FILE: Final = 1024 * 1024  # bytes; a chain of ten certificates has 20 KB
+# What tells that a file is another one, or has other content: device, inode, size and time of change.
+_Look: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
+
+
+class ServerTls:
+    """The TLS of one server. Raises `ConfigError` for files that cannot be used."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key = certificate, key
+        self._look = _look_at(certificate, key)
+        self.context = self._current = server_context(certificate, key)
+        self._leaf = _leaf_of(certificate)
+        self.context.sni_callback = self._choose
+
+    def changed(self) -> bool:
+        """Whether a file has changed since this was last asked, or since the start."""
+        before, self._look = self._look, _look_at(self._certificate, self._key)
+        return self._look != before
+
+    def load(self, certificate: Path, key: Path) -> None:
+        """Use these files from the next handshake on. Raises `ConfigError`, and then all stays as it was."""
+        look = _look_at(certificate, key)
+        if (certificate, key) == (self._certificate, self._key):
+            self._look = look  # whatever comes of it: files that cannot be used are worth one error, not one a minute
+        current, leaf = server_context(certificate, key), _leaf_of(certificate)
+        self._current, self._leaf = current, leaf
+        self._certificate, self._key, self._look = certificate, key, look
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The certificate and the key."""
+        return self._certificate, self._key
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in the certificate in use. Raises `ConfigError` when they cannot be read."""
+        if isinstance(self._leaf, ConfigError):
+            raise self._leaf
+        return _names_in(self._leaf)
+
+    @property
+    def expires(self) -> datetime | None:
+        """When the certificate in use expires, in UTC; None when only OpenSSL can read it."""
+        return None if isinstance(self._leaf, ConfigError) else self._leaf.not_valid_after_utc
+
+    def _choose(self, handshake: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        # Called in each handshake, also for a client that names no server.
+        if self._current is not context:
+            handshake.context = self._current
+
+
+def _look_at(*paths: Path) -> _Look:
+    return tuple(map(_look_at_one, paths))
+
+
+def _look_at_one(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = path.stat()  # of what a link leads to: certbot changes links
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -49,18 +117,28 @@ def _read(setting: str, path: Path) -> bytes:
         raise ConfigError(setting, f"cannot read {path}: {error.strerror or error}") from error
 
 
-def certificate_names(certificate: Path) -> tuple[str, ...]:
-    """The DNS names and addresses of the first certificate in a file (RFC 5280 section 4.2.1.6).
+def _leaf_of(certificate: Path) -> x509.Certificate | ConfigError:
+    """The first certificate in a file, which is the server's own; the error if that cannot be read here."""
+    try:
+        return x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+    except (OSError, ValueError) as error:
+        return _unreadable_names(error)
 
-    Raises `ConfigError` when they cannot be read. The subject's common name does not count (RFC 9525 section 6.3).
+
+def _names_in(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names and addresses of a certificate (RFC 5280 section 4.2.1.6).
+
+    The subject's common name does not count (RFC 9525 section 6.3).
     """
     try:
-        leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    except (OSError, ValueError) as error:
-        problem = f"the names in {certificate} cannot be read: {error}; say the server's own with --names"
-        raise ConfigError("tls_cert", problem) from error
-    addresses = map(str, names.get_values_for_type(x509.IPAddress))
-    return (*names.get_values_for_type(x509.DNSName), *addresses)
+    except ValueError as error:
+        raise _unreadable_names(error) from error
+    return (*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress)))
+
+
+def _unreadable_names(error: Exception) -> ConfigError:
+    problem = f"the names in the certificate cannot be read: {error}; say the server's own with --names"
+    return ConfigError("tls_cert", problem)

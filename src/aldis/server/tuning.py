@@ -24,3 +24,5 @@ class Tuning:
     # Replies that wait for their clients to read them. Each holds a file descriptor and the bytes that the kernel has
     # not taken. The kernel nearly always takes all bytes at once, so only an attack reaches this limit.
     max_untaken: int = 512
+    # How often the files of the certificate are looked at. certbot renews weeks before the old one expires.
+    certificate_look: float = 60.0
