@@ -66,6 +66,8 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "drain_seconds": "0.5",
         "tls_cert": "/c.pem",
         "tls_key": "/k.pem",
+        "redirect_port": "80",
+        "hsts": "no",
         "log_format": "json",
         "log_level": "DEBUG",
     }
@@ -74,6 +76,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
     by_environment = load_config({}, {f"ALDIS_{name.upper()}": text for name, text in samples.items()}, None)
     natives: dict[str, str] = {
         "port": "1",
+        "redirect_port": "80",
         "max_connections": "5",
         "max_message_bytes": "1024",
         "messages_per_second": "10",
@@ -101,7 +104,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         ("port", "8080.0", "a whole number from 0 to 65535"),
         ("port", "٣", "a whole number"),
         ("port", "", "a whole number"),
-        ("admin_port", "off", "none for no admin port"),
+        ("admin_port", "off", "none for no such port"),
         ("auth", "yes", "one of verify, open"),
         ("web", "maybe", "one of true, false, yes, no, on, off, 1, 0"),
         ("host", " ", "a text that is not empty"),

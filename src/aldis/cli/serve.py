@@ -47,6 +47,8 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
     "TLS and admission": {
         "tls_cert": "FILE",
         "tls_key": "FILE",
+        "redirect_port": "PORT",
+        "hsts": _SWITCH,
         "names": "HOST,...",
         "base_path": "PATH",
         "origins": "URL,...",

@@ -33,11 +33,12 @@ from aldis.server.administration import Administration, admin_token
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, ServerConfig
-from aldis.server.listener import Listener
+from aldis.server.listener import Listener, address_error
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.pages import Pages
+from aldis.server.redirect import Redirects
 from aldis.server.routes import Routes
 from aldis.server.tls import ServerTls
 from aldis.server.tuning import Tuning
@@ -98,9 +99,11 @@ class SignalingServer:
             max_connections=config.max_connections,
             site=self._pages,
             base_path=config.base_path,
+            hsts=config.hsts and config.tls_cert is not None,
         )
         self.listener = Listener(self.connections, routes, log, tuning)
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
+        self._redirects = Redirects(self._names, self.listener.requests, tuning.handshake_timeout)
         self._tls: ServerTls | None = None
         self._look_at_certificate = 0.0
         self._directory: Directory | None = None
@@ -115,6 +118,7 @@ class SignalingServer:
         self._stopping: asyncio.Task[None] | None = None
         self._port = 0
         self._admin_port: int | None = None
+        self._redirect_port: int | None = None
 
     # --- addresses --------------------------------------------------------------------------------------------------
 
@@ -127,6 +131,11 @@ class SignalingServer:
     def admin_port(self) -> int | None:
         """The admin port; None when it is off."""
         return self._admin_port
+
+    @property
+    def redirect_port(self) -> int | None:
+        """The port that redirects to https; None when it is off."""
+        return self._redirect_port
 
     @property
     def url(self) -> str:
@@ -186,6 +195,12 @@ class SignalingServer:
             self._port = await self.listener.listen(
                 config.host, config.port, None if self._tls is None else self._tls.context
             )
+            if config.redirect_port is not None:
+                stack.callback(self._redirects.close)
+                try:
+                    self._redirect_port = await self._redirects.listen(config.host, config.redirect_port, self._port)
+                except (OSError, ValueError) as error:
+                    raise address_error("redirect_", config.host, config.redirect_port, error) from error
             self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
             self._running = stack.pop_all()
         self._announce()
@@ -218,7 +233,8 @@ class SignalingServer:
     def _announce(self) -> None:
         config = self.config
         admin = None if self._admin_port is None else f"http://{config.admin_host}:{self._admin_port}"
-        log.info("serving", url=self.url, page=self.page_url, admin=admin, auth=config.auth, data=config.data)
+        more = {} if self._redirect_port is None else {"redirect_port": self._redirect_port}
+        log.info("serving", url=self.url, page=self.page_url, admin=admin, **more, auth=config.auth, data=config.data)
         if self._pages is not None and not self._pages.complete:
             log.warning("the page is missing from this installation; install the package aldis again to have it")
         if config.auth == "open":
@@ -251,6 +267,7 @@ class SignalingServer:
         began = monotonic()
         log.info("stopping", connections=len(self.connections))
         self.listener.stop_accepting()
+        self._redirects.close()
         try:
             async with asyncio.timeout(self.config.drain_seconds):
                 # The directory gets half of the time, so that clients get its answers before the close.

@@ -118,13 +118,13 @@ def _utf8(text: str) -> str:
     return text
 
 
-def _admin_port(value: object) -> int | None:
+def _optional_port(value: object) -> int | None:
     if value is None or (isinstance(value, str) and value.lower() == "none"):
         return None
     try:
         return _integer(0, 65535)(value)
     except _Expected as error:
-        raise _Expected(f"{error}, or none for no admin port") from None
+        raise _Expected(f"{error}, or none for no such port") from None
 
 
 def _port_range(value: object) -> tuple[int, int]:
@@ -250,7 +250,7 @@ class ServerConfig:
         "127.0.0.1", _host, "The address of the admin port; it has no password, so keep it local."
     )
     admin_port: int | None = _setting(
-        9080, _admin_port, "The port of /healthz, /readyz and /metrics; 0 takes a free one, none switches it off."
+        9080, _optional_port, "The port of /healthz, /readyz and /metrics; 0 takes a free one, none switches it off."
     )
     admin_token: str = _setting(
         "",
@@ -337,6 +337,12 @@ class ServerConfig:
     drain_seconds: float = _setting(8.0, _seconds(0, 3600), "How long a graceful stop may take.")
     tls_cert: Path | None = _setting(None, _file, "The certificate chain (PEM), to serve wss:// without a proxy.")
     tls_key: Path | None = _setting(None, _file, "The private key of the certificate (PEM).")
+    redirect_port: int | None = _setting(
+        None, _optional_port, "With TLS: a port for plain HTTP, mostly 80, that redirects browsers to https."
+    )
+    hsts: bool = _setting(
+        True, _switch, "With TLS: tell browsers to use https only for this host, on all of its ports, for a year."
+    )
     log_format: Literal["console", "json"] = _setting(
         "console", _choice("console", "json"), "console for people, json for machines."
     )
@@ -356,6 +362,10 @@ class ServerConfig:
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
             raise ConfigError(missing, "tls_cert and tls_key go together")
+        if self.redirect_port is not None and self.tls_cert is None:
+            raise ConfigError("redirect_port", "needs tls_cert and tls_key: without TLS there is no https to go to")
+        if self.redirect_port == self.port != 0:
+            raise ConfigError("redirect_port", f"{self.port} is the public port already; choose another one, or none")
         if self.admin_port == self.port != 0 and _overlap(self.host, self.admin_host):
             raise ConfigError("admin_port", f"{self.port} is the public port already; choose another one, or none")
 

@@ -295,9 +295,11 @@ def dual_stack(host: str, port: int) -> socket.socket | None:
 
 
 def address_error(prefix: str, host: str, port: int, error: OSError | ValueError) -> ConfigError:
-    """Why an address cannot be listened on, in words; `prefix` is that of the two settings (`admin_` or nothing)."""
+    """Why an address cannot be listened on, in words; `prefix` is that of the setting (`admin_`, `redirect_`)."""
     if isinstance(error, ValueError):
-        return ConfigError(f"{prefix}host", f"{host!r} is no address and no host name: {error}")
+        return ConfigError(
+            f"{prefix.removeprefix('redirect_')}host", f"{host!r} is no address and no host name: {error}"
+        )
     if error.errno == errno.EADDRINUSE:
         problem = f"{host}:{port} is in use by another program; stop that one or choose another port"
         return ConfigError(f"{prefix}port", problem)

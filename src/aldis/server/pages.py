@@ -70,7 +70,6 @@ _POLICY: Final = (
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'"
 )
-# There is no Strict-Transport-Security: it would bind everything else on this host name, which is not ours.
 _ALL: Final = (
     ("Vary", "Accept-Encoding"),
     ("Content-Security-Policy", _POLICY),

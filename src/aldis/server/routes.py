@@ -19,7 +19,7 @@ accepts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -87,11 +87,16 @@ def misdirected(host: Host) -> HttpReply:
     return plain(HTTPStatus.MISDIRECTED_REQUEST, text, MISDIRECTED)
 
 
+# RFC 6797; a year. Without includeSubDomains, because those may not be ours.
+_HSTS: Final = ("Strict-Transport-Security", "max-age=31536000")
+
+
 class Routes:
     """Decides on each request. `names` are the server's own host names, `origins` the allowed values of `Origin`.
 
     `site` serves the page for browsers. Without it, people get a short text instead. `base_path` is what a proxy leaves
-    before each path, such as `/aldis`. Paths without it are served too.
+    before each path, such as `/aldis`. Paths without it are served too. `hsts` sends `Strict-Transport-Security` with
+    the page.
 
     `origins` is empty by default: then any web page may connect. That is safe, because cookies and addresses grant
     nothing: only a key proves an identity, and only its owner's page can use the key. With `origins`, clients that send
@@ -108,12 +113,14 @@ class Routes:
         max_connections: int | None = None,
         site: Site | None = None,
         base_path: str = "",
+        hsts: bool = False,
     ) -> None:
         self._names = names
         self._origins = frozenset(origin.lower() for origin in origins)
         self._max_connections = max_connections
         self._site = site
         self._base_path = base_path.encode()
+        self._hsts = hsts
 
     def decide(
         self, path: bytes, headers: Headers, *, arrival: Arrival, connections: int, draining: bool
@@ -138,9 +145,9 @@ class Routes:
                 return plain(HTTPStatus.PERMANENT_REDIRECT, "It is one slash further.\n", "redirected", location)
             path = b"/"
         if path not in WEBSOCKET_PATHS:
-            return self._show(path, headers) or _NOT_FOUND
+            return self._show(path, headers, host) or _NOT_FOUND
         if not upgrade:
-            return (None if self._means_upgrade(headers) else self._show(path, headers)) or _NO_UPGRADE
+            return (None if self._means_upgrade(headers) else self._show(path, headers, host)) or _NO_UPGRADE
         if draining:
             return busy("This server is going away; try again in a moment.\n", "draining")
         if self._max_connections is not None and connections >= self._max_connections:
@@ -161,8 +168,12 @@ class Routes:
             return b""
         return b"/" + (rest if rest.startswith(b"/") else path).lstrip(b"/")
 
-    def _show(self, path: bytes, headers: Headers) -> HttpReply | None:
-        return None if self._site is None else self._site.reply(path, headers)
+    def _show(self, path: bytes, headers: Headers, host: Host) -> HttpReply | None:
+        reply = None if self._site is None else self._site.reply(path, headers)
+        if reply is None or not self._hsts or host.name == "localhost" or host.name.endswith(".localhost"):
+            # On `localhost` it would end plain HTTP for all programs that somebody develops there.
+            return reply
+        return replace(reply, headers=(*reply.headers, _HSTS))
 
     def _is_shared(self, path: bytes) -> bool:
         return self._site is not None and self._site.is_shared(path)

@@ -1,0 +1,217 @@
+"""TLS as clients meet it: versions, ciphers, resumption, HSTS, the redirect from plain HTTP, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aldis.errors import ConfigError
+from aldis.server.app import SignalingServer
+from aldis.server.redirect import MAX_HEAD
+from support.certificates import Certificates, make_certificates
+from support.patience import PATIENCE
+from support.ports import free_port
+from support.raw_websocket import RawClient, http_get
+from support.server_process import ServerProcess
+from support.settings import config
+
+# An idle connection costs 28.7 KiB here, and 6.3 without TLS. Without `_return_large_buffers` it was 50.
+MOST_IDLE = 36 * 1024
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Certificates:
+    return make_certificates(tmp_path)
+
+
+@pytest.fixture
+async def server(tmp_path: Path, files: Certificates) -> AsyncIterator[ServerProcess]:
+    """On uvloop, with the redirect."""
+    settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key), "redirect_port": free_port()}
+    async with ServerProcess(tmp_path, **settings) as server:
+        yield server
+
+
+# --- handshakes -------------------------------------------------------------------------------------------------------
+
+
+async def test_tls_1_2_and_1_3_are_spoken_with_ciphers_of_today_only(
+    server: ServerProcess, files: Certificates
+) -> None:
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = files.client_context()
+        context.minimum_version = context.maximum_version = version
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+        connection = writer.get_extra_info("ssl_object")
+        assert connection.selected_alpn_protocol() == "http/1.1"
+        assert "GCM" in connection.cipher()[0] or "CHACHA20" in connection.cipher()[0]
+        writer.transport.abort()
+    for cipher in ("ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA", "AES128-SHA", "ECDHE-ECDSA-AES128-CCM"):
+        context = files.client_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"{cipher}:@SECLEVEL=0")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_that_comes_back_resumes_its_tls_session(
+    server: ServerProcess, files: Certificates, version: ssl.TLSVersion
+) -> None:
+    context = files.client_context()
+    context.minimum_version = context.maximum_version = version
+
+    def visit(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+        with (
+            socket.create_connection(("127.0.0.1", server.port)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secure,
+        ):
+            secure.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert secure.recv(12) == b"HTTP/1.1 200"
+            return secure.session_reused, secure.session
+
+    reused, session = await asyncio.to_thread(visit, None)
+    assert not reused
+    assert (await asyncio.to_thread(visit, session))[0]
+
+
+async def test_a_client_cannot_renegotiate(server: ServerProcess, files: Certificates) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{server.port}", "-CAfile", str(files.ca)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(PATIENCE):
+        output, _ = await process.communicate(b"R\n")
+    assert b"Cipher is ECDHE" in output
+    assert b"no renegotiation" in output.lower()
+
+
+# --- HSTS -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_page_over_tls_asks_browsers_for_https(server: ServerProcess, files: Certificates) -> None:
+    context = files.client_context()
+    for host, asked in ((f"127.0.0.1:{server.port}", True), (f"localhost:{server.port}", False)):
+        request = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        status, headers, _ = await http_get(server.port, request, context)
+        assert status == 200
+        assert headers.get("strict-transport-security") == ("max-age=31536000" if asked else None)
+
+
+async def test_without_tls_or_without_the_setting_nothing_is_asked(files: Certificates) -> None:
+    secure = config(tls_cert=files.cert, tls_key=files.key, hsts=False)
+    for settings, context in ((config(), None), (secure, files.client_context())):
+        async with SignalingServer(settings) as server:
+            request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+            status, headers, _ = await http_get(server.port, request, context)
+            assert (status, headers.get("strict-transport-security")) == (200, None)
+
+
+# --- the redirect -----------------------------------------------------------------------------------------------------
+
+
+def redirect_port(server: ServerProcess) -> int:
+    return int(server.settings["redirect_port"])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_plain_http_is_sent_to_the_same_path_over_tls(server: ServerProcess, method: str) -> None:
+    port = redirect_port(server)
+    request = f"{method} /src/?a=b HTTP/1.1\r\nhost:  127.0.0.1:{port}\r\nAccept: */*\r\n\r\n".encode()
+    status, headers, body = await http_get(port, request)
+    assert (status, headers["location"]) == (308, f"https://127.0.0.1:{server.port}/src/?a=b")
+    assert (headers["connection"], bool(body)) == ("close", method != "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (b"GET http://evil.example/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (b"GET /\rX-A: b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\r\n\r\n", 400),
+        (b"GET /" + b"x" * MAX_HEAD, 400),
+    ],
+)
+async def test_what_is_not_for_this_server_is_not_sent_on(
+    server: ServerProcess, request_bytes: bytes, expected: int
+) -> None:
+    status, headers, _ = await http_get(redirect_port(server), request_bytes)
+    assert (status, headers.get("location")) == (expected, None)
+    server.assert_clean_log()
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "location"),
+    [
+        ("signal.example", "signal.example", "https://signal.example/"),
+        ("signal.example", "Signal.Example.:80", "https://signal.example/"),
+        ("signal.example:{port}", "signal.example", "https://signal.example:{port}/"),
+        ("signal.example", "127.0.0.1", None),
+        ("signal.example", "other.example", None),
+    ],
+)
+async def test_the_redirect_knows_the_names_of_the_server(
+    files: Certificates, names: str, host: str, location: str | None
+) -> None:
+    port = free_port()
+    settings = config(port=port, names=names.format(port=port), tls_cert=files.cert, tls_key=files.key, redirect_port=0)
+    async with SignalingServer(settings) as server:
+        assert server.redirect_port
+        request = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        status, headers, _ = await http_get(server.redirect_port, request)
+        if location is None:
+            # Its own address stands for its first name.
+            location = "https://signal.example/" if host == "127.0.0.1" else None
+        assert headers.get("location") == (location and location.format(port=port))
+        assert status == (421 if location is None else 308)
+
+
+async def test_a_redirect_port_that_is_taken_or_without_tls_is_an_error(files: Certificates) -> None:
+    with pytest.raises(ConfigError, match="without TLS"):
+        config(redirect_port=80)
+    with pytest.raises(ConfigError, match="is the public port already"):
+        config(port=443, redirect_port=443, tls_cert=files.cert, tls_key=files.key)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = config(tls_cert=files.cert, tls_key=files.key, redirect_port=taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="in use by another program") as raised:
+            await SignalingServer(settings).start()
+    assert raised.value.setting == "redirect_port"
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+async def test_an_idle_connection_costs_a_bounded_amount_of_memory(server: ServerProcess, files: Certificates) -> None:
+    more: dict[str, Any] = {"context": files.client_context(), "server_hostname": "127.0.0.1"}
+    async with AsyncExitStack() as stack:
+
+        async def connect(count: int) -> None:
+            for _ in range(count):
+                client = await stack.enter_async_context(await RawClient.connect(server.port, **more))
+                assert await client.request({"type": "ping"}) == {"type": "pong"}
+
+        async with await RawClient.connect(server.port, **more):
+            pass  # frees a read buffer, after which glibc would take the next ones from its heap
+        await connect(100)
+        before = resident(server.pid)
+        await connect(200)
+        each = (resident(server.pid) - before) / 200
+    assert each < MOST_IDLE, f"{each:.0f} bytes"
