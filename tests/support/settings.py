@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aldis.server.config import ServerConfig
 
 # For tests that send much and look at something else.
-UNLIMITED = {"messages_per_second": 1_000_000, "bytes_per_second": 1_000_000_000}
+UNLIMITED: dict[str, Any] = {"messages_per_second": 1_000_000, "bytes_per_second": 1_000_000_000}
 
 
 def config(**settings: object) -> ServerConfig:
