@@ -4,12 +4,15 @@ GET /healthz    200 while the process answers
 GET /readyz     200 when the server is ready for clients, else 503 with the reason
 GET /metrics    metrics for Prometheus
 /api/v1/...     the admin API (`server.admin_api`)
+GET /           the operator's page (`server/admin_page/`), which asks the API
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib.resources import files
 from typing import Final, cast
 
 from aiohttp import web
@@ -21,6 +24,17 @@ from aldis.server.metrics import CONTENT_TYPE, Metrics
 
 # Seconds that a running scrape may take when the server stops.
 SHUTDOWN_TIMEOUT: Final = 1.0
+_PAGE: Final = {"/": "index.html", "/admin.js": "admin.js", "/admin.css": "admin.css"}
+_KINDS: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+_PAGE_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def _no_bad_requests(record: logging.LogRecord) -> bool:
@@ -44,6 +58,8 @@ class AdminSite:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._page)
         self._api.add_to(app)
+        for path, name in _PAGE.items():
+            app.router.add_get(path, partial(self._file, name))
         logger = logging.getLogger("aldis.admin")
         logger.addFilter(_no_bad_requests)
         self._runner = web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=SHUTDOWN_TIMEOUT)
@@ -69,6 +85,11 @@ class AdminSite:
         if reason is None:
             return web.Response(text="ready\n")
         return web.Response(status=503, text=f"not ready: {reason}\n")
+
+    async def _file(self, name: str, request: web.Request) -> web.Response:
+        data = files("aldis.server").joinpath("admin_page", name).read_bytes()
+        kind = _KINDS[name.rpartition(".")[2]]
+        return web.Response(body=data, content_type=kind, charset="utf-8", headers=_PAGE_HEADERS)
 
     async def _page(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})

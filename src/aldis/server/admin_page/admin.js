@@ -1,0 +1,286 @@
+/**
+ * The operator's page: what the admin API tells, looked at every two seconds.
+ *
+ * Rules: the token stays in this tab (`sessionStorage`). Text of others is put in as text, never as HTML. An action says
+ * what it did, and a failure stays to be read until the next action.
+ */
+
+/**
+ * @typedef {object} Statistics
+ * @property {string} version
+ * @property {number} uptime
+ * @property {number} users
+ * @property {number} connections
+ * @property {number} detached
+ * @property {number} relayed
+ * @property {number} messages
+ * @property {number} throttled
+ * @property {number} waiting
+ * @property {number | null} memory
+ * @property {number} processorSeconds
+ * @property {Record<string, Record<string, number>>} messagesByType
+ */
+
+/** @typedef {{ user: string, devices: number }} User */
+/** @typedef {{ kind: string, value: string, reason: string, until: number | null }} Ban */
+
+const TOKEN = 'aldis-admin-token';
+const EVERY = 2000; // milliseconds between two looks
+const SHOWN = 100; // users at a time; the search finds the others
+
+/**
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {string} id
+ */
+const get = (id) => /** @type {T} */ (document.getElementById(id));
+const statusLine = get('status');
+const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (get(id));
+
+let token = sessionStorage.getItem(TOKEN) ?? '';
+/** @type {{ at: number, found: Statistics } | null} the look before */
+let before = null;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer;
+
+/** Why the API does not do what it is asked. */
+class Refused extends Error {
+  /**
+   * @param {number} code
+   * @param {string} message
+   */
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/**
+ * Ask the API. Rejects with `Refused`, and with a `TypeError` when the server is not there.
+ * @param {string} path
+ * @param {string} [method]
+ * @param {object} [body]
+ */
+async function ask(path, method = 'GET', body) {
+  const reply = await fetch(`/api/v1${path}`, {
+    method,
+    headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },
+    body: body && JSON.stringify(body),
+    signal: AbortSignal.timeout(10_000),
+  });
+  const answer = await reply.json();
+  if (!reply.ok) throw new Refused(reply.status, answer.error);
+  return answer;
+}
+
+/**
+ * @param {string} text
+ * @param {boolean} [isBad]
+ */
+function say(text, isBad = false) {
+  statusLine.textContent = text;
+  statusLine.classList.toggle('bad', isBad);
+}
+
+/**
+ * @param {string} name
+ * @param {(string | Node)[]} children
+ * @param {string} [className]
+ */
+function element(name, children, className = '') {
+  const made = document.createElement(name);
+  made.append(...children);
+  made.className = className;
+  return made;
+}
+
+/**
+ * @param {string} text
+ * @param {string} label
+ * @param {() => Promise<string>} act resolves to what was done
+ */
+function button(text, label, act) {
+  const made = element('button', [text]);
+  made.setAttribute('aria-label', label);
+  made.addEventListener('click', () => void perform(act));
+  return made;
+}
+
+/** @param {() => Promise<string>} act */
+async function perform(act) {
+  try {
+    say(await act());
+  } catch (error) {
+    say(error instanceof Refused ? error.message : 'The server cannot be reached.', true);
+  }
+  await look();
+}
+
+const number = (/** @type {number} */ value) => value.toLocaleString('en');
+const counted = (/** @type {number} */ count, /** @type {string} */ what) =>
+  `${number(count)} ${what}${count === 1 ? '' : 's'}`;
+
+/** @param {number} seconds */
+function duration(seconds) {
+  const units = /** @type {const} */ ([
+    ['d', 86_400],
+    ['h', 3600],
+    ['min', 60],
+  ]);
+  const [name, size] = units.find(([, length]) => seconds >= length) ?? ['s', 1];
+  return `${Math.floor(seconds / size)} ${name}`;
+}
+
+/** @param {Statistics} found */
+function showStatistics(found) {
+  const now = performance.now() / 1000;
+  const passed = before ? now - before.at : 0;
+  const rate = (/** @type {'relayed' | 'messages' | 'processorSeconds'} */ what) =>
+    before && passed > 0 ? (found[what] - before.found[what]) / passed : null;
+  const busy = rate('processorSeconds');
+  const relayed = rate('relayed');
+  const figures = [
+    ['Users online', number(found.users)],
+    ['Connections', number(found.connections)],
+    ['Lost, may resume', number(found.detached)],
+    ['Relayed a second', relayed === null ? '–' : relayed.toFixed(1)],
+    ['Processor', busy === null ? '–' : `${Math.round(busy * 100)} %`],
+    ['Memory', found.memory === null ? 'unknown' : `${Math.round(found.memory / 2 ** 20)} MiB`],
+    ['Throttled', number(found.throttled)],
+    ['Waiting for a turn', number(found.waiting)],
+    ['Up for', duration(found.uptime)],
+    ['Version', found.version],
+  ];
+  get('figures').replaceChildren(
+    ...figures.map(([name = '', value = '']) => element('div', [element('dt', [name]), element('dd', [value])])),
+  );
+  const rows = Object.entries(found.messagesByType).map(([kind, { ok = 0, ...refused }]) =>
+    element('tr', [
+      element('td', [kind]),
+      element('td', [number(ok)], 'number'),
+      element('td', [number(Object.values(refused).reduce((sum, count) => sum + count, 0))], 'number'),
+      element('td', [
+        Object.entries(refused)
+          .map(([code, count]) => `${code} ${number(count)}`)
+          .join(', '),
+      ]),
+    ]),
+  );
+  get('messages').replaceChildren(...rows);
+  before = { at: now, found };
+}
+
+/** @param {{ users: User[], next: string | null }} page */
+function showUsers({ users, next }) {
+  const rows = users.map(({ user, devices }) =>
+    element('tr', [
+      element('td', [user]),
+      element('td', [number(devices)], 'number'),
+      element(
+        'td',
+        [
+          button('Disconnect', `Disconnect ${user}`, async () => {
+            const { sessions } = await ask(`/users/${encodeURIComponent(user)}/disconnect`, 'POST');
+            return `${user}: ${counted(sessions, 'session')} ended.`;
+          }),
+          button('Ban…', `Ban ${user}`, async () => {
+            input('kind').value = 'user';
+            input('value').value = user;
+            input('reason').focus();
+            return `Say for how long, and why, then ban ${user}.`;
+          }),
+        ],
+        'actions',
+      ),
+    ]),
+  );
+  keepFocus(get('users'), rows);
+  get('more').textContent = next === null ? '' : `These are the first ${SHOWN}; search for others.`;
+}
+
+/** @param {Ban[]} bans */
+function showBans(bans) {
+  const rows = bans.map(({ kind, value, reason, until }) =>
+    element('tr', [
+      element('td', [kind]),
+      element('td', [value]),
+      element('td', [reason]),
+      element('td', [until === null ? 'for ever' : new Date(until * 1000).toLocaleString()]),
+      element(
+        'td',
+        [
+          button('End', `End the ban of ${kind} ${value}`, async () => {
+            await ask(`/bans?${new URLSearchParams({ kind, value })}`, 'DELETE');
+            return `The ban of ${value} has ended.`;
+          }),
+        ],
+        'actions',
+      ),
+    ]),
+  );
+  keepFocus(get('bans'), rows);
+}
+
+/**
+ * Replace the rows of a table. The button that has the focus keeps it, by its label.
+ * @param {HTMLElement} body
+ * @param {HTMLElement[]} rows
+ */
+function keepFocus(body, rows) {
+  const focused = body.contains(document.activeElement) ? document.activeElement?.getAttribute('aria-label') : null;
+  body.replaceChildren(...rows);
+  if (focused) {
+    /** @type {HTMLElement | null} */ (body.querySelector(`[aria-label="${CSS.escape(focused)}"]`))?.focus();
+  }
+}
+
+/** Look at everything, and again after a while. */
+async function look() {
+  clearTimeout(timer);
+  try {
+    const query = new URLSearchParams({ prefix: input('prefix').value, limit: String(SHOWN) });
+    const [found, users, bans] = await Promise.all([ask('/statistics'), ask(`/users?${query}`), ask('/bans')]);
+    sessionStorage.setItem(TOKEN, token);
+    get('sign-in').hidden = true;
+    if (get('view').hidden) say('Connected');
+    get('view').hidden = false;
+    showStatistics(found);
+    showUsers(users);
+    showBans(bans.bans);
+  } catch (error) {
+    if (error instanceof Refused && error.code !== 503) {
+      sessionStorage.removeItem(TOKEN);
+      get('sign-in').hidden = false;
+      get('view').hidden = true;
+      say(error.message, true);
+      return;
+    }
+    say('The server cannot be reached; these are the last figures.', true);
+  }
+  timer = setTimeout(() => void look(), EVERY);
+}
+
+get('sign-in').addEventListener('submit', (event) => {
+  event.preventDefault();
+  token = input('token').value.trim();
+  input('token').value = '';
+  void look();
+});
+get('search').addEventListener('submit', (event) => event.preventDefault());
+get('prefix').addEventListener('input', () => void look());
+get('ban').addEventListener('submit', (event) => {
+  event.preventDefault();
+  void perform(async () => {
+    const seconds = input('seconds').value;
+    const body = {
+      kind: input('kind').value,
+      value: input('value').value.trim(),
+      reason: input('reason').value.trim(),
+    };
+    const done = await ask('/bans', 'POST', seconds ? { ...body, seconds: Number(seconds) } : body);
+    input('value').value = input('reason').value = '';
+    return `${done.value} is banned; ${counted(done.sessions, 'session')} ended.`;
+  });
+});
+if (token) void look();
+
+export {}; // a module: its names are its own
