@@ -151,14 +151,23 @@ def test_a_detached_session_that_can_keep_no_more_is_over_and_its_senders_hear_o
     assert not world.hub.online("alice")
 
 
-def test_presence_that_a_detached_watcher_cannot_keep_ends_it() -> None:
+def test_presence_that_comes_meanwhile_is_told_once_as_it_is_then() -> None:
     world = World(resume_bytes=200)
     alice = world.client("alice")
-    alice.send(type="watch", userIds=["bob"])
+    alice.send(type="watch", userIds=["bob", "carol"])
     alice.lose()
-    for _ in range(3):
+    for _ in range(300):
         world.client("bob").lose(clean=True)
-    assert not world.hub.online("alice")
+    world.client("carol")
+    back = resume(world, alice, received=2)
+    registered, *missed = back.take()
+    assert registered["resumed"] is True
+    assert [(m["userId"], m["online"]) for m in missed] == [("bob", False), ("carol", True)]
+    world.client("bob")
+    assert back.take_one()["online"] is True
+    back.lose()
+    again = resume(world, alice, received=5)
+    assert [m["type"] for m in again.take()] == ["registered"], "they were numbered like the rest"
 
 
 def test_when_the_window_ends_the_senders_of_what_was_kept_hear_of_it() -> None:

@@ -91,6 +91,28 @@ async def test_a_watcher_of_many_devices_gets_all_of_their_presence_and_is_not_c
         assert replies == {*range(10), "last"}
 
 
+async def test_lost_clients_cost_no_more_than_may_be_kept_for_them(tmp_path: Path) -> None:
+    """Two hundred users who leave 190 KB each behind, where 4 MB may be kept."""
+    limit = 4_000_000
+    async with (
+        ServerProcess(tmp_path, data=":memory:", detached_bytes=limit, **UNLIMITED) as server,
+        await RawClient.connect(server.port) as mallory,
+    ):
+        await mallory.register("mallory")
+        before = resident(server.pid)
+        for number in range(200):
+            target = await RawClient.connect(server.port)
+            await target.register(f"target{number}")
+            for _ in range(3):
+                mallory.send({"type": "bye", "to": f"target{number}", "reason": "x" * 63_000})
+                assert (await target.receive())["from"] == "mallory"
+            target.vanish()
+        assert (await mallory.request({"type": "discover", "userId": "target199", "id": 1}))["online"] is True
+        assert (await mallory.request({"type": "discover", "userId": "target0", "id": 2}))["online"] is False
+        grown = resident(server.pid) - before
+    assert grown < limit + 8 * 1024 * 1024, f"{grown} bytes"
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 async def test_a_client_that_sends_on_while_a_name_is_looked_up_is_slowed_down_by_tcp(
     tmp_path: Path, tls: bool

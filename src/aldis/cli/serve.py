@@ -76,6 +76,7 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "bytes_per_second": "BYTES",
         "max_message_bytes": "N",
         "resume_window": "SECS",
+        "detached_bytes": "BYTES",
         "ping_interval": "SECS",
         "drain_seconds": "SECS",
     },

@@ -21,6 +21,7 @@ from aldis.backends.base import DirectoryAnswer, FindBinding, Question
 from aldis.hub.bans import Ban, Bans
 from aldis.hub.bindings import Bindings
 from aldis.hub.costs import UNREADABLE_COST, cost_of
+from aldis.hub.detached import DetachedSessions
 from aldis.hub.dialects import Dialect
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.limits import TokenBucket
@@ -30,7 +31,7 @@ from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.registration import Registrar
 from aldis.hub.router import LocalRouter, RouterFactory
-from aldis.hub.sessions import Connection, Receipt, RelayResult, Session
+from aldis.hub.sessions import Connection, Delivered, Receipt, RelayResult, Session
 from aldis.hub.settings import HubSettings, IceSource, NoIceServers
 from aldis.hub.stages import Stage
 from aldis.hub.stats import HubStats
@@ -91,14 +92,20 @@ class Hub:
         self._outgoing = outgoing = Outgoing(self.stats)
         self._lookups = lookups = PendingLookups(settings, ask)
         self._presence = presence = Presence()
-        self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of, missed=self._missed)
-        self.router = router(presence, watchers, outgoing, missed=self._missed)
+        self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of)
+        self.router = router(presence, watchers, outgoing, keep=self._keep)
         """The router: which connection has which address."""
         # Kept here because every message uses it.
         self._deliver = self.router.deliver
         self._relayed = self._after_relay
         self._lifecycle = lifecycle = Lifecycle(
-            settings, outgoing=outgoing, lookups=lookups, presence=presence, watchers=watchers, router=self.router
+            settings,
+            outgoing=outgoing,
+            lookups=lookups,
+            presence=presence,
+            watchers=watchers,
+            router=self.router,
+            stats=self.stats,
         )
         self._bindings = bindings = Bindings(
             outgoing=outgoing, lookups=lookups, presence=presence, router=self.router, lifecycle=lifecycle
@@ -265,6 +272,11 @@ class Hub:
     @property
     def detached(self) -> int:
         """How many sessions have lost their connection and may be resumed."""
+        return len(self._lifecycle.detached)
+
+    @property
+    def detached_sessions(self) -> DetachedSessions:
+        """The sessions that have lost their connection, and what is kept for them."""
         return self._lifecycle.detached
 
     @property
@@ -337,8 +349,8 @@ class Hub:
         while session.connection is not None and (text := self._lookups.next(session)) is not None:
             self.received(session, text, now)
 
-    def _missed(self, session: Session) -> None:
-        self._lifecycle.missed(session)
+    def _keep(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
+        return self._lifecycle.keep(session, frame, receipt, done)
 
     # --- relaying ---------------------------------------------------------------------------------------------------
 

@@ -6,16 +6,17 @@ the rules for names (`hub.registration`) or the meaning of messages.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
+from aldis.hub.detached import DetachedSessions, message_bytes
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.router import Router
-from aldis.hub.sessions import RelayResult, Session
+from aldis.hub.sessions import Delivered, Receipt, RelayResult, Session
 from aldis.hub.settings import HubSettings
 from aldis.hub.stages import TABLE, Stage, StageEvent
+from aldis.hub.stats import HubStats
 from aldis.hub.timers import TimerQueue
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
@@ -39,8 +40,10 @@ class Lifecycle:
         presence: Presence,
         watchers: Watchers,
         router: Router,
+        stats: HubStats,
     ) -> None:
         self._settings = settings
+        self._stats = stats
         self._outgoing = outgoing
         self._lookups = lookups
         self._presence = presence
@@ -48,19 +51,14 @@ class Lifecycle:
         self._router = router
         self._timers: TimerQueue[Session] = TimerQueue()
         self._attached: set[Session] = set()
-        # In the order of their loss.
-        self._detached: OrderedDict[Session, None] = OrderedDict()
+        self.detached = DetachedSessions(settings)
+        """The sessions that may be resumed."""
         self._draining = False
 
     @property
     def connections(self) -> int:
         """The number of sessions with a connection."""
         return len(self._attached)
-
-    @property
-    def detached(self) -> int:
-        """How many sessions have lost their connection and may be resumed."""
-        return len(self._detached)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -88,7 +86,7 @@ class Lifecycle:
         self._draining = True
         # No client can resume a detached session any more. Tell the watchers that still have a connection.
         with self._watchers.holding_back():
-            for session in list(self._detached):
+            for session in self.detached.all():
                 self.end(session, CloseCode.GOING_AWAY, "")
         for session in list(self._attached):
             if m.GoingAway not in session.dialect.unsaid:
@@ -114,11 +112,12 @@ class Lifecycle:
         session.replay, old.replay = old.replay, None
         self._watchers.take_over(session, old)
 
-    def take_over(self, old: Session, *, resumed: bool) -> None:
+    def take_over(self, old: Session, *, resumed_by: Session | None) -> None:
         """End `old`: another connection has its address, and perhaps its session."""
-        if resumed:
+        if resumed_by is not None:
             # The waiting messages have gone out on the new connection.
             self._settle(old, RelayResult.SENT)
+            self._watchers.tell_untold(resumed_by)
         self.end(
             old,
             CloseCode.REPLACED,
@@ -149,15 +148,11 @@ class Lifecycle:
             return
         self._outgoing.close(session, code, reason)
         self._lookups.forget(session)
-        self._detached.pop(session, None)
+        self.detached.discard(session)
         self.leave(session)
         # The timer queue holds the session until its next time-out, without the client's data.
         session.registering = session.faults = None
         advance(session, event)
-
-    def missed(self, session: Session) -> None:
-        """End a detached session whose replay buffer is full."""
-        self.end(session, CloseCode.SESSION_LOST, "too much was missed")
 
     def _settle(self, session: Session, result: RelayResult) -> None:
         """Report the result of the messages that waited for a session."""
@@ -173,15 +168,34 @@ class Lifecycle:
     def _detach(self, session: Session, now: float) -> None:
         """Detach a session whose connection is lost; it keeps its name for the resume window."""
         advance(session, StageEvent.DETACHED)
-        self._detached[session] = None
-        if len(self._detached) > self._settings.max_detached:
-            self.end(next(iter(self._detached)), CloseCode.SESSION_LOST, "")
-        # Presence that a full connection did not get is missed like the rest.
-        if not self._watchers.keep_untold(session):
-            self.missed(session)
+        self._watchers.forget_requests(session)
+        self.detached.add(session)
+        self._hold_limits(session)
         if session.stage is not Stage.CLOSED:
             session.heard = now
             self._timers.put(session, now + self._settings.resume_window)
+
+    def keep(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
+        """Keep a message for a detached session. After PENDING, `done` is called when the outcome is known."""
+        if session.stage is not Stage.DETACHED or session.replay is None:
+            return RelayResult.ABSENT
+        if not session.replay.add(frame):
+            self.end(session, CloseCode.SESSION_LOST, "")
+            return RelayResult.ABSENT
+        self.detached.grow(session, message_bytes(frame, receipt))
+        self._hold_limits(session)
+        if session not in self.detached:
+            return RelayResult.ABSENT
+        if session.unsettled is None:
+            session.unsettled = []
+        session.unsettled.append((receipt, done))
+        return RelayResult.PENDING
+
+    def _hold_limits(self, changed: Session) -> None:
+        """End detached sessions until all that is kept for them is within the limits."""
+        while (session := self.detached.surplus(changed)) is not None:
+            self._stats.detached_ended += 1
+            self.end(session, CloseCode.SESSION_LOST, "")
 
     # --- time -------------------------------------------------------------------------------------------------------
 

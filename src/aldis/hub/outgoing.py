@@ -29,33 +29,28 @@ class Outgoing:
             session.dialect.encode(message, self._buffer, HEADROOM)
             connection.send(self._buffer)
 
-    def send_numbered(self, session: Session, message: Struct) -> bool:
-        """Send a numbered message, and keep it until the client confirms it.
-
-        False when the session is detached and its replay buffer is full: then it cannot be resumed.
-        """
+    def send_numbered(self, session: Session, message: Struct) -> None:
+        """Send a numbered message, and keep it until the client confirms it."""
         buffer = self._buffer
         session.dialect.encode(message, buffer, HEADROOM)
         replay = session.replay
-        # Keep the headroom, so that the frame can be sent again as it is.
-        kept = replay is None or replay.add(buffer.copy())
+        if replay is not None:
+            # Keep the headroom, so that the frame can be sent again as it is.
+            replay.add(buffer.copy())
         connection = session.connection
-        if connection is None:
-            return kept
-        connection.send(buffer)
-        return True
+        if connection is not None:
+            connection.send(buffer)
 
     def encode(self, message: Struct, dialect: Dialect) -> bytearray:
         """Encode a message once for `send_numbered_frame`, for any number of sessions."""
         dialect.encode(message, self._buffer, HEADROOM)
         return self._buffer.copy()
 
-    def send_numbered_frame(self, session: Session, frame: bytearray) -> bool:
+    def send_numbered_frame(self, session: Session, frame: bytearray) -> None:
         """Like `send_numbered`, with an encoded message. Sessions may share a frame."""
-        replay = session.replay
-        kept = replay is None or replay.add(frame)
+        if session.replay is not None:
+            session.replay.add(frame)
         self.resend(session, frame)
-        return kept or session.connection is not None
 
     def resend(self, session: Session, frame: bytearray) -> None:
         """Send a frame again that is already numbered and kept."""

@@ -232,7 +232,7 @@ class Registrar:
         for one in missed or ():
             self._outgoing.resend(session, one)  # numbered when it was first sent
         if old is not None:
-            self._lifecycle.take_over(old, resumed=resumed)
+            self._lifecycle.take_over(old, resumed_by=session if resumed else None)
         if changed:
             # Also when the name was online all the time: a new session means that the program was restarted, and its
             # peers have to know.
@@ -289,7 +289,7 @@ class Registrar:
         self._count("new" if holder is None else "replaced", session, now)
         self._outgoing.send(session, m.Registered(True, message.user_id))
         if other is not None:
-            self._lifecycle.take_over(other, resumed=False)
+            self._lifecycle.take_over(other, resumed_by=None)
         if changed:
             self._router.publish(session.user_id)
 

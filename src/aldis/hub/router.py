@@ -7,7 +7,7 @@ A router for several processes has to pass tests/contract/test_router.py, too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
@@ -16,6 +16,9 @@ from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 
 _SENT: Final = RelayResult.SENT
+
+Keep: TypeAlias = Callable[[Session, bytearray, Receipt, Delivered], RelayResult]
+"""Keeps an encoded message for a detached session; the rest is as for `Router.deliver`."""
 
 
 class Router(Protocol):
@@ -36,23 +39,19 @@ class Router(Protocol):
 
 
 class RouterFactory(Protocol):
-    """Makes the router of a hub. `missed` ends a detached session whose replay buffer is full."""
+    """Makes the router of a hub. `keep` keeps a message for a session that has lost its connection."""
 
-    def __call__(
-        self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, missed: Callable[[Session], None]
-    ) -> Router: ...
+    def __call__(self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, keep: Keep) -> Router: ...
 
 
 class LocalRouter:
     """The router of a process that has all sessions. See `Router` for each call."""
 
-    def __init__(
-        self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, missed: Callable[[Session], None]
-    ) -> None:
+    def __init__(self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, keep: Keep) -> None:
         self._presence = presence
         self._newest = presence.newest
         self._outgoing = outgoing
-        self._missed = missed
+        self._keep = keep
         self._watchers = watchers
 
     def locate(self, user_id: str) -> m.PresenceMessage:
@@ -62,16 +61,10 @@ class LocalRouter:
         target = self._newest(message.to) or self._presence.find(message.to)
         if target is None:
             return RelayResult.ABSENT
-        kept = self._outgoing.send_numbered(target, message)
         if target.connection is not None:
+            self._outgoing.send_numbered(target, message)
             return _SENT
-        if not kept:
-            self._missed(target)
-            return RelayResult.ABSENT
-        if target.unsettled is None:
-            target.unsettled = []
-        target.unsettled.append((receipt, done))
-        return RelayResult.PENDING
+        return self._keep(target, self._outgoing.encode(message, target.dialect), receipt, done)
 
     def publish(self, user_id: str) -> None:
         self._watchers.announce(user_id)

@@ -53,6 +53,10 @@ class HubSettings:
     resume_window: float = 30.0
     # Detached sessions: all connected clients may lose their network at once.
     max_detached: int = 10_000
+    # What is kept for all of them, and for those of one user. A client that confirms as it reads leaves a few KiB, so
+    # ten thousand of them fit. With 64 KiB for each, a thousand do.
+    detached_bytes: int = 64 * 1024 * 1024
+    detached_user_bytes: int = 1024 * 1024
     # Unconfirmed messages that are kept for a client: ICE gathering sends 10 to 30 messages for each peer.
     resume_messages: int = 256
     resume_bytes: int = 256 * 1024

@@ -48,6 +48,7 @@ class HubStats:
     __slots__ = (
         "closes",
         "connections_now",
+        "detached_ended",
         "handled",
         "handshake_seconds",
         "refused",
@@ -66,6 +67,8 @@ class HubStats:
         self.registrations: Counter[str] = Counter()
         # Connections that the hub closed, by close code.
         self.closes: Counter[int] = Counter()
+        # Detached sessions that ended because more was kept than may be.
+        self.detached_ended = 0
         self.relay_seconds = Histogram(RELAY_BUCKETS)
         self.handshake_seconds = Histogram(HANDSHAKE_BUCKETS)
 

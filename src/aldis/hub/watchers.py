@@ -24,8 +24,8 @@ _NOBODY: frozenset[Session] = frozenset()
 class Watchers:
     """The watchers of each name, online or not.
 
-    `presence_of` returns the presence of a user. `missed` is called with a detached watcher whose replay buffer is
-    full, so that it cannot be resumed.
+    `presence_of` returns the presence of a user. A watcher that has lost its connection, or does not read, gets the
+    presence later, as it is then.
     """
 
     def __init__(
@@ -34,12 +34,10 @@ class Watchers:
         outgoing: Outgoing,
         *,
         presence_of: Callable[[str], m.PresenceMessage],
-        missed: Callable[[Session], None],
     ) -> None:
         self._settings = settings
         self._outgoing = outgoing
         self._presence_of = presence_of
-        self._missed = missed
         self._watchers: dict[str, set[Session]] = {}
         # The names whose watchers have to be told, in order; and whether `holding_back` is active.
         self._changed: deque[str] = deque()
@@ -82,6 +80,8 @@ class Watchers:
     def take_over(self, session: Session, old: Session) -> None:
         """Give a session the watches of the one that it resumes."""
         session.watches, old.watches = old.watches, None
+        session.untold, old.untold = old.untold, None
+        self.forget_requests(session)
         for user_id in session.watches or ():
             watchers = self._watchers[user_id]
             watchers.remove(old)
@@ -97,11 +97,7 @@ class Watchers:
     # --- telling them -----------------------------------------------------------------------------------------------
 
     def announce(self, user_id: str) -> None:
-        """Send the presence of a user to all its watchers.
-
-        This may end a detached watcher whose replay buffer is full, and that end has to be announced too. So the names
-        stand in a queue that the outermost call empties: any number of ends that cause each other need no stack.
-        """
+        """Send the presence of a user to all its watchers."""
         if user_id in self._watchers:
             self._changed.append(user_id)
             if not self._holding:
@@ -135,7 +131,7 @@ class Watchers:
     def _tell(self, watchers: AbstractSet[Session], news: m.PresenceMessage) -> None:
         frames: dict[Dialect, bytearray] = {}
         for watcher in tuple(watchers):
-            if watcher.connection is not None and watcher.connection.full:
+            if watcher.connection is None or watcher.connection.full:
                 if watcher.untold is None:
                     watcher.untold = {}
                 watcher.untold[news.user_id] = None
@@ -143,8 +139,7 @@ class Watchers:
             frame = frames.get(watcher.dialect)
             if frame is None:
                 frame = frames[watcher.dialect] = self._outgoing.encode(news, watcher.dialect)
-            if not self._outgoing.send_numbered_frame(watcher, frame):
-                self._missed(watcher)
+            self._outgoing.send_numbered_frame(watcher, frame)
 
     def tell_untold(self, watcher: Session) -> None:
         """Send a connected watcher its pending presence, until its connection is full."""
@@ -164,10 +159,7 @@ class Watchers:
             else:
                 self._outgoing.send_numbered(watcher, self._presence_of(one))
 
-    def keep_untold(self, watcher: Session) -> bool:
-        """Keep the pending presence of a detached watcher for its resume; False when that exceeds the limits."""
-        untold, watcher.untold = watcher.untold, None
-        return all(
-            isinstance(one, WatchRequest) or self._outgoing.send_numbered(watcher, self._presence_of(one))
-            for one in untold or ()
-        )
+    def forget_requests(self, watcher: Session) -> None:
+        """The watcher has lost its connection: acknowledge none of its requests on the next one."""
+        if watcher.untold is not None:
+            watcher.untold = {one: None for one in watcher.untold if not isinstance(one, WatchRequest)}

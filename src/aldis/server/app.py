@@ -74,6 +74,7 @@ class SignalingServer:
                 max_message_bytes=config.max_message_bytes,
                 resume_window=config.resume_window,
                 max_detached=config.max_connections,
+                detached_bytes=config.detached_bytes,
                 ping_interval=config.ping_interval,
                 pong_timeout=config.ping_interval,
             ),

@@ -332,6 +332,12 @@ class ServerConfig:
     resume_window: float = _setting(
         30.0, _seconds(0, 3600), "How long a client that has lost its connection stays online, so that it can resume."
     )
+    # A client that confirms as it reads leaves a few KiB behind, so all of ten thousand may lose their network at once.
+    detached_bytes: int = _setting(
+        64 * 1024 * 1024,
+        _integer(64 * 1024, 1_000_000_000_000, " bytes"),
+        "Bytes that are kept for clients that have lost their connection; beyond it, those with the most are given up.",
+    )
     ping_interval: float = _setting(20.0, _seconds(1, 3600), "How long a client may be silent before it is pinged.")
     # Docker kills a container 10 s after it has asked it to stop.
     drain_seconds: float = _setting(8.0, _seconds(0, 3600), "How long a graceful stop may take.")

@@ -137,6 +137,13 @@ class ServerCollector(Collector):
                 "When the certificate in use expires, in seconds since 1970.",
                 expires.timestamp(),
             )
+        yield GaugeMetricFamily("aldis_detached_sessions", "Lost clients that may resume.", self._hub.detached)
+        yield GaugeMetricFamily(
+            "aldis_detached_bytes", "Memory that is kept for them.", self._hub.detached_sessions.bytes
+        )
+        yield CounterMetricFamily(
+            "aldis_detached_ended", "Lost clients given up because of these bytes.", stats.detached_ended
+        )
         yield CounterMetricFamily("aldis_faults", "Unexpected exceptions: bugs, all of them.", self._faults())
 
 
