@@ -17,7 +17,8 @@ from aldis.protocol import messages as m
 from support.hub_world import Client, World
 
 RESUME_WINDOW = 30.0
-KEPT = 4
+KEPT = 12
+UNSENT = 60_000
 
 
 class Town(Protocol):
@@ -38,7 +39,7 @@ class OneHub:
     """All at one hub."""
 
     def __init__(self) -> None:
-        self._world = World(resume_window=RESUME_WINDOW, resume_messages=KEPT)
+        self._world = World(resume_window=RESUME_WINDOW, resume_messages=KEPT, unsent_bytes=UNSENT)
 
     def join(self, user_id: str, device: str = "main", **more: Any) -> Client:
         return self._world.client(user_id, device=device, **more)
@@ -150,13 +151,53 @@ async def test_a_recipient_who_does_not_come_back_is_absent(town: Town) -> None:
     assert alice.results == [RelayResult.ABSENT]
 
 
-async def test_more_than_a_lost_recipient_can_keep_is_told_for_each_message(town: Town) -> None:
+async def test_of_what_is_kept_for_a_lost_recipient_a_sender_has_a_third(town: Town) -> None:
     alice, bob = Sender(town), town.join("bob")
     bob.lose()
-    for _ in range(KEPT + 1):
-        alice.send("bob")
+    for number in range(KEPT + 1):
+        alice.send("bob", str(number))
     await town.settle()
-    assert alice.results == [RelayResult.ABSENT] * (KEPT + 1)
+    kept = KEPT // 3
+    assert alice.results == [None] * kept + [RelayResult.LIMITED] * (KEPT + 1 - kept)
+    bob = come_back(town, "bob", bob)
+    await town.settle()
+    assert alice.results[:kept] == [RelayResult.SENT] * kept
+    alice.send("bob", "more")
+    await town.settle()
+    assert alice.results[-1] is RelayResult.SENT
+    assert reasons(bob) == ["more"], "what was kept came with the registration"
+
+
+async def test_what_strangers_send_to_a_lost_recipient_leaves_room_for_a_friend(town: Town) -> None:
+    friend, bob = Sender(town, "friend"), town.join("bob")
+    bob.lose()
+    friend.send("bob", "first")
+    strangers = [Sender(town, f"stranger{number}") for number in range(3)]
+    for stranger in strangers:
+        for _ in range(KEPT):
+            stranger.send("bob")
+    await town.settle()
+    assert all(RelayResult.LIMITED in stranger.results for stranger in strangers)
+    friend.send("bob", "second")
+    await town.settle()
+    assert friend.results[0] is None
+    come_back(town, "bob", bob)
+    await town.settle()
+    assert friend.results[0] is RelayResult.SENT
+
+
+async def test_a_sender_has_a_share_of_what_waits_for_a_recipient_that_does_not_read(town: Town) -> None:
+    stranger, friend, bob = Sender(town, "stranger"), Sender(town, "friend"), town.join("bob")
+    bob.full = True
+    for _ in range(UNSENT // 1000):
+        stranger.send("bob", "x" * 1000)
+    friend.send("bob", "hello")
+    await town.settle()
+    sent = stranger.results.count(RelayResult.SENT)
+    assert UNSENT // 4 < sent * 1000 < UNSENT // 3
+    assert set(stranger.results[sent:]) == {RelayResult.LIMITED}
+    assert friend.results == [RelayResult.SENT]
+    assert reasons(bob)[-1] == "hello"
 
 
 async def test_a_recipient_that_starts_anew_has_not_got_what_was_kept(town: Town) -> None:

@@ -140,15 +140,45 @@ def test_a_client_cannot_confirm_what_was_never_sent() -> None:
     assert alice.take_one()["code"] == "invalid-field"
 
 
-def test_a_detached_session_that_can_keep_no_more_is_over_and_its_senders_hear_of_it() -> None:
-    world = World(resume_bytes=200)
-    alice, bob = world.client("alice"), world.client("bob")
+def test_a_stranger_with_300_messages_ends_no_resume_window_and_voids_nothing() -> None:
+    world = World()
+    alice, bob, mallory = world.client("alice"), world.client("bob"), world.client("mallory")
     alice.lose()
-    bob.send(**BYE, reason="x" * 100, id=1)
+    bob.send(**BYE, reason="from a friend", id=1)
+    for number in range(300):
+        mallory.send(**BYE, id=number)
+    refused = mallory.take()
+    assert {(m["code"], m["temporary"], m["retryAfter"]) for m in refused} == {("rate-limited", True, 2.0)}
+    assert 300 - 100 < len(refused) < 300 - 80, "the rest waits"
+    for _ in range(300):
+        mallory.send(**BYE)
+    assert mallory.take() == [], "no reply to what has no id"
+    assert world.hub.stats.refused["bye", "rate-limited"] == len(refused) + 300
+    bob.send(**BYE, reason="and another", id=2)
     assert bob.take() == []
-    bob.send(**BYE, reason="x" * 100, id=2)
-    assert sorted((m["re"], m["code"]) for m in bob.take()) == [(1, "not-online"), (2, "not-online")]
-    assert not world.hub.online("alice")
+    back = resume(world, alice, received=0)
+    registered, *missed = back.take()
+    assert registered["resumed"] is True
+    assert [m["reason"] for m in missed if m["from"] == "bob"] == ["from a friend", "and another"]
+    assert [m["re"] for m in bob.take()] == [1, 2]
+    mallory.take()
+    mallory.send(**BYE, id="now")
+    assert mallory.take() == [{"type": "ack", "re": "now"}]
+
+
+def test_a_client_that_reads_again_may_be_sent_more() -> None:
+    world = World(unsent_bytes=3000)
+    alice, bob = world.client("alice"), world.client("bob")
+    alice.full = True
+    for number in range(3):
+        bob.send(**BYE, reason="x" * 600, id=number)
+    assert [m["type"] for m in bob.take()] == ["ack", "error", "error"]
+    alice.full = False
+    world.hub.writable(alice.session)
+    alice.full = True
+    bob.send(**BYE, reason="x" * 600, id=3)
+    assert bob.take() == [{"type": "ack", "re": 3}]
+    assert len(alice.take()) == 2
 
 
 def test_presence_that_comes_meanwhile_is_told_once_as_it_is_then() -> None:

@@ -15,6 +15,7 @@ from support.certificates import make_certificates
 from support.patience import PATIENCE
 from support.raw_websocket import PING, RawClient, http_get
 from support.server_process import ServerProcess
+from support.settings import UNLIMITED
 
 
 def resident_bytes(pid: int) -> int:
@@ -28,8 +29,9 @@ async def metric(server: ServerProcess, name: str) -> float:
     return next((float(line.split(" ")[1]) for line in page.decode().splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
-async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, resume_window=0, close_timeout=1, admin_port=0) as server:
+async def test_a_slow_consumer_is_closed_for_what_it_asked_for_and_not_for_what_others_send(tmp_path: Path) -> None:
+    settings = {"resume_window": 0, "close_timeout": 1, "admin_port": 0, **UNLIMITED}
+    async with ServerProcess(tmp_path, **settings) as server:
         async with await RawClient.connect(server.port) as flood:
             await flood.register("flood")
             sock = socket.create_connection(("127.0.0.1", server.port))
@@ -41,10 +43,16 @@ async def test_a_slow_consumer_is_closed_and_costs_a_bounded_amount_of_memory(tm
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             before = resident_bytes(server.pid)
             message = {"type": "relay", "to": "slow", "sealed": "x" * 60_000, "id": 1}
-            # Closed with 4002, and aborted after some seconds as it does not answer; then it is not online.
             async with asyncio.timeout(PATIENCE):
                 while (reply := await flood.request(message))["type"] == "ack":
                     pass
+            assert reply["code"] == "rate-limited"
+            assert (await flood.request({"type": "bye", "to": "slow", "id": 2}))["type"] == "ack"
+            # Closed with 4002, and aborted after some seconds as it does not answer; then it is not online.
+            async with asyncio.timeout(PATIENCE):
+                while (reply := await flood.request(message)).get("code") == "rate-limited":
+                    for _ in range(200):
+                        slow.send({"type": "ping", "id": "\U0001f526" * 64})
             assert reply["code"] == "not-online"
             assert resident_bytes(server.pid) - before < 16 * 1024 * 1024
             assert await metric(server, 'aldis_closes_total{code="4002"}') == 1

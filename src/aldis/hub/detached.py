@@ -21,6 +21,8 @@ SESSION_BYTES: Final = 4096
 FRAME_BYTES: Final = 80
 # Bytes of two tuples, with the garbage collector's part, and their places in a list; without their texts.
 RECEIPT_BYTES: Final = 192
+# Bytes of a sender's share: a tuple of two numbers, and its place in a table.
+SHARE_BYTES: Final = 256
 # Classes of users by size: powers of two.
 _CLASSES: Final = 64
 

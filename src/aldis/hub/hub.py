@@ -93,7 +93,7 @@ class Hub:
         self._lookups = lookups = PendingLookups(settings, ask)
         self._presence = presence = Presence()
         self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of)
-        self.router = router(presence, watchers, outgoing, keep=self._keep)
+        self.router = router(presence, watchers, outgoing, hold=self._hold)
         """The router: which connection has which address."""
         # Kept here because every message uses it.
         self._deliver = self.router.deliver
@@ -175,7 +175,8 @@ class Hub:
 
     def writable(self, session: Session) -> None:
         """A full connection has sent most of its waiting bytes."""
-        if session.connection is not None:
+        if session.connection is not None and not session.connection.full:
+            session.shares = None
             self._watchers.tell_untold(session)
 
     def lost(self, session: Session, now: float, *, clean: bool) -> None:
@@ -349,8 +350,8 @@ class Hub:
         while session.connection is not None and (text := self._lookups.next(session)) is not None:
             self.received(session, text, now)
 
-    def _keep(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
-        return self._lifecycle.keep(session, frame, receipt, done)
+    def _hold(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
+        return self._lifecycle.hold(session, frame, receipt, done)
 
     # --- relaying ---------------------------------------------------------------------------------------------------
 
@@ -371,21 +372,38 @@ class Hub:
                 self._outgoing.acknowledge(session, re)
             self._tallies[kind].count += 1
             return True
-        if result is RelayResult.ABSENT:
-            self._settle(session, self._tags[kind], re, _absent(to))
+        if result is not RelayResult.PENDING:
+            self._refuse_relay(session, kind, to, re, result)
         return False
 
     def _after_relay(self, receipt: Receipt, result: RelayResult) -> None:
         """A message that waited for its recipient has gone out, or the recipient has not come back."""
         session, kind, to, re = receipt
-        tag = self._tags[kind]
         if result is _SENT:
             self._outgoing.acknowledge(session, re)
-            self._settle(session, tag, re, DONE)
-        elif re is not UNSET:
-            self._settle(session, tag, re, _absent(to))
+            self._settle(session, self._tags[kind], re, DONE)
         else:
-            self.stats.refused[tag, ErrorCode.NOT_ONLINE] += 1  # the sender did not ask for a reply
+            self._refuse_relay(session, kind, to, re, result, late=True)
+
+    def _refuse_relay(
+        self,
+        session: Session,
+        kind: type[Struct],
+        to: str,
+        re: m.RequestId | UnsetType,
+        result: RelayResult,
+        *,
+        late: bool = False,
+    ) -> None:
+        """Tell a sender that its message is not passed on. Without an id it is not told `late`, nor of its limit."""
+        refused = _absent(to)
+        if result is RelayResult.LIMITED:
+            text = f"enough from you waits for {to}, whose connection is lost or slow"
+            refused = RequestRefused(ErrorCode.RATE_LIMITED, text, retry_after=self.settings.share_pause)
+        if re is UNSET and (late or result is RelayResult.LIMITED):
+            self.stats.refused[self._tags[kind], refused.code] += 1
+            return
+        self._settle(session, self._tags[kind], re, refused)
 
     # --- other requests ---------------------------------------------------------------------------------------------
 

@@ -7,14 +7,16 @@ the rules for names (`hub.registration`) or the meaning of messages.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
-from aldis.hub.detached import DetachedSessions, message_bytes
+from aldis.hub.detached import FRAME_BYTES, SHARE_BYTES, DetachedSessions, message_bytes
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.router import Router
 from aldis.hub.sessions import Delivered, Receipt, RelayResult, Session
 from aldis.hub.settings import HubSettings
+from aldis.hub.shares import Shares
 from aldis.hub.stages import TABLE, Stage, StageEvent
 from aldis.hub.stats import HubStats
 from aldis.hub.timers import TimerQueue
@@ -128,7 +130,7 @@ class Lifecycle:
     def leave(self, session: Session) -> None:
         """Remove a session's name, its watches and the messages that wait for it."""
         self._watchers.unwatch_all(session)
-        session.replay = session.seal_key = None
+        session.replay = session.seal_key = session.shares = None
         self._settle(session, RelayResult.ABSENT)
         removed = self._presence.remove(session)
         user_id, session.user_id = session.user_id, ""
@@ -169,20 +171,42 @@ class Lifecycle:
         """Detach a session whose connection is lost; it keeps its name for the resume window."""
         advance(session, StageEvent.DETACHED)
         self._watchers.forget_requests(session)
+        session.shares = None
         self.detached.add(session)
         self._hold_limits(session)
         if session.stage is not Stage.CLOSED:
             session.heard = now
             self._timers.put(session, now + self._settings.resume_window)
 
-    def keep(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
-        """Keep a message for a detached session. After PENDING, `done` is called when the outcome is known."""
-        if session.stage is not Stage.DETACHED or session.replay is None:
+    def hold(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
+        """Take a message for a session that has lost its connection or does not read, if the sender's share allows.
+
+        After PENDING, `done` is called when the outcome is known.
+        """
+        sender = receipt[0].user_id
+        shares = session.shares
+        if shares is None:
+            shares = session.shares = Shares()
+        size = len(frame) + FRAME_BYTES
+        if session.connection is not None:
+            left = self._settings.unsent_bytes - shares.size
+            if not shares.take(sender, size, bytes_left=left, messages_left=inf):
+                return RelayResult.LIMITED
+            self._outgoing.send_numbered_frame(session, frame)
+            return RelayResult.SENT
+        replay, senders = session.replay, len(shares)
+        if replay is None or session not in self.detached:
             return RelayResult.ABSENT
-        if not session.replay.add(frame):
-            self.end(session, CloseCode.SESSION_LOST, "")
-            return RelayResult.ABSENT
-        self.detached.grow(session, message_bytes(frame, receipt))
+        if not shares.take(
+            sender,
+            len(frame),
+            bytes_left=self._settings.resume_bytes - replay.size,
+            messages_left=self._settings.resume_messages - replay.waiting,
+        ):
+            return RelayResult.LIMITED
+        replay.add(frame)
+        new_senders = len(shares) - senders
+        self.detached.grow(session, message_bytes(frame, receipt) + new_senders * SHARE_BYTES)
         self._hold_limits(session)
         if session not in self.detached:
             return RelayResult.ABSENT

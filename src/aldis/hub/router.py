@@ -17,8 +17,8 @@ from aldis.protocol import messages as m
 
 _SENT: Final = RelayResult.SENT
 
-Keep: TypeAlias = Callable[[Session, bytearray, Receipt, Delivered], RelayResult]
-"""Keeps an encoded message for a detached session; the rest is as for `Router.deliver`."""
+Hold: TypeAlias = Callable[[Session, bytearray, Receipt, Delivered], RelayResult]
+"""Takes an encoded message for a session that is detached or does not read; the rest is as for `Router.deliver`."""
 
 
 class Router(Protocol):
@@ -30,8 +30,9 @@ class Router(Protocol):
     def deliver(self, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
         """Hand a message to the session that has its address, `message.to`.
 
-        After PENDING, `done(receipt, result)` is called exactly once, later, with SENT or ABSENT. After SENT and ABSENT
-        it is never called. Messages from one sender to one address arrive in order.
+        After PENDING, `done(receipt, result)` is called exactly once, later, with another result. After the others it
+        is never called. Messages from one sender to one address arrive in order. LIMITED: the message is refused,
+        because the sender has its share of what waits for the recipient; the recipient and what others sent stay.
         """
 
     def publish(self, user_id: str) -> None:
@@ -39,19 +40,19 @@ class Router(Protocol):
 
 
 class RouterFactory(Protocol):
-    """Makes the router of a hub. `keep` keeps a message for a session that has lost its connection."""
+    """Makes the router of a hub. `hold` takes a message for a session that has lost its connection or does not read."""
 
-    def __call__(self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, keep: Keep) -> Router: ...
+    def __call__(self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, hold: Hold) -> Router: ...
 
 
 class LocalRouter:
     """The router of a process that has all sessions. See `Router` for each call."""
 
-    def __init__(self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, keep: Keep) -> None:
+    def __init__(self, presence: Presence, watchers: Watchers, outgoing: Outgoing, *, hold: Hold) -> None:
         self._presence = presence
         self._newest = presence.newest
         self._outgoing = outgoing
-        self._keep = keep
+        self._hold = hold
         self._watchers = watchers
 
     def locate(self, user_id: str) -> m.PresenceMessage:
@@ -61,10 +62,11 @@ class LocalRouter:
         target = self._newest(message.to) or self._presence.find(message.to)
         if target is None:
             return RelayResult.ABSENT
-        if target.connection is not None:
+        connection = target.connection
+        if connection is not None and not connection.full:
             self._outgoing.send_numbered(target, message)
             return _SENT
-        return self._keep(target, self._outgoing.encode(message, target.dialect), receipt, done)
+        return self._hold(target, self._outgoing.encode(message, target.dialect), receipt, done)
 
     def publish(self, user_id: str) -> None:
         self._watchers.announce(user_id)

@@ -17,6 +17,7 @@ from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
 from aldis.hub.outcomes import RequestRefused
 from aldis.hub.resume import Replay
+from aldis.hub.shares import Shares
 from aldis.hub.stages import START
 from aldis.protocol.messages import Register, RequestId, SealKey
 
@@ -58,6 +59,7 @@ class RelayResult(Enum):
 
     SENT = auto()  # handed to the recipient's connection
     ABSENT = auto()  # the recipient is not online, or has not come back in time
+    LIMITED = auto()  # the sender has its share of what waits for the recipient; it may try again
     PENDING = auto()  # the recipient may come back, or the router asks another process
 
 
@@ -104,6 +106,7 @@ class Session:
         "replay",
         "seal_key",
         "secret",
+        "shares",
         "stage",
         "unsettled",
         "untold",
@@ -146,5 +149,7 @@ class Session:
         # Whether a question of it is open, and the frames that came meanwhile, in order.
         self.waiting = False
         self.backlog: Backlog | None = None
+        # While detached, or not reading: what waits, by its sender.
+        self.shares: Shares | None = None
         # While detached: the messages that wait for it, and what to call with the result of each.
         self.unsettled: list[tuple[Receipt, Delivered]] | None = None

@@ -60,6 +60,11 @@ class HubSettings:
     # Unconfirmed messages that are kept for a client: ICE gathering sends 10 to 30 messages for each peer.
     resume_messages: int = 256
     resume_bytes: int = 256 * 1024
+    # Bytes that others may send to a client which does not read, beyond those after which a connection is full. A
+    # transport closes a connection with a few times as many.
+    unsent_bytes: int = 512 * 1024
+    # When a sender with too much in wait for one recipient may try again.
+    share_pause: float = 2.0
     # Frames of one session that wait while the directory answers. With more, the hub stops reading the connection.
     backlog_messages: int = 256
     backlog_bytes: int = 512 * 1024
