@@ -85,7 +85,7 @@ async def test_the_page_is_there_also_when_there_is_no_place_for_another_connect
         assert (await http_get(server.port, PLAIN % b"/"))[0] == 200
 
 
-async def test_over_tls_all_is_the_same_and_nothing_speaks_for_other_ports(tmp_path: Path) -> None:
+async def test_over_tls_all_is_the_same_and_browsers_are_told_to_stay_with_it(tmp_path: Path) -> None:
     files = make_certificates(tmp_path)
     context = ssl.create_default_context(cafile=str(files.ca))
     async with SignalingServer(config(names="h", tls_cert=files.cert, tls_key=files.key)) as server:
@@ -93,7 +93,7 @@ async def test_over_tls_all_is_the_same_and_nothing_speaks_for_other_ports(tmp_p
         status, headers, body = await http_get(server.port, PACKED % b"/", context)
         assert (status, headers["content-encoding"]) == (200, "gzip")
         assert b"<title>" in gzip.decompress(body)
-        assert "strict-transport-security" not in headers
+        assert headers["strict-transport-security"] == "max-age=31536000"
 
 
 # --- no page ----------------------------------------------------------------------------------------------------------

@@ -153,3 +153,118 @@ async def test_without_tls_a_sighup_ends_nothing(tmp_path: Path) -> None:
         server.signal(signal.SIGHUP)
         await talks(client)
         await talks(client)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+# Those settings that a file tells, and the command line does not.
+FROM_FILE: dict[str, Any] = {"log_level": None}
+
+
+async def hang_up(server: ServerProcess, event: str = "reloaded", number: int = 1) -> dict[str, Any]:
+    server.signal(signal.SIGHUP)
+    return await server.wait_for_line(event, number=number)
+
+
+async def test_sighup_brings_new_settings_and_connections_stay(tmp_path: Path) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text("")
+    async with ServerProcess(tmp_path, config=str(file), **FROM_FILE) as server:
+        async with await RawClient.connect(server.port) as client:
+            await client.register("alice")
+            assert (await client.request({"type": "ice-servers"}))["iceServers"] == []
+            file.write_text(
+                'names = "new.example"\norigins = "https://good.example"\nstun = "stun:s.example"\n'
+                'turn = "turn:t.example"\nturn_secret = "s3cret"\nmax_connections = 3\nlog_level = "warning"\n'
+            )
+            line = await hang_up(server)
+            assert set(line["changed"]) == {
+                *("names", "origins", "stun", "turn", "turn_secret", "max_connections", "log_level")
+            }
+            servers = (await client.request({"type": "ice-servers"}))["iceServers"]
+            assert [entry["urls"] for entry in servers] == [["stun:s.example"], ["turn:t.example"]]
+            with pytest.raises(HandshakeRefused, match="421"):
+                await RawClient.connect(server.port, host="old.example")
+            origin = {"Origin": "https://evil.example"}
+            async with await RawClient.connect(server.port, host="new.example", headers=origin) as other:
+                assert (await other.wait_closed())[0] == 4502
+            async with (
+                await RawClient.connect(server.port, host="new.example"),
+                await RawClient.connect(server.port, host="new.example"),
+            ):
+                with pytest.raises(HandshakeRefused, match="503"):
+                    await RawClient.connect(server.port, host="new.example")
+            await talks(client)
+        assert "s3cret" not in server.log_text()
+        assert await server.stop() == 0
+        assert "stopping" not in server.log_text()  # that is below a warning
+
+
+async def test_new_rates_count_for_connections_that_are_open(tmp_path: Path) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text("messages_per_second = 1\n")
+    async with ServerProcess(tmp_path, config=str(file)) as server, await RawClient.connect(server.port) as client:
+        file.write_text("messages_per_second = 1000000\nbytes_per_second = 1000000000\n")
+        await hang_up(server)
+        for number in range(2000):  # half an hour, by the earlier rate
+            client.send({"type": "ping", "id": number})
+        for number in range(2000):
+            assert await client.receive() == {"type": "pong", "re": number}
+
+
+async def test_what_cannot_change_is_said_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text("")
+    async with ServerProcess(tmp_path, config=str(file)) as server:
+        file.write_text('resume-window = 5\nbase-path = "/a"\nauth = "open"\norigins = "https://good.example"\n')
+        line = await hang_up(server)
+        assert line["changed"] == ["origins"]
+        warning = next(line for line in server.lines() if line["level"] == "warning")
+        assert set(warning["settings"]) == {"resume_window", "base_path", "auth"}
+        await hang_up(server, number=2)
+        async with await RawClient.connect(server.port) as client:
+            assert (await client.register("alice"))["success"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("max_connections = 0\n", "max_connections: "),
+        ("max_connectoins = 1\n", "is no setting"),
+        ("a = [\n", "is not TOML"),
+        ('turn = "turn:t.example"\n', "turn_secret: "),
+        (None, "cannot read"),
+    ],
+)
+async def test_settings_that_cannot_be_used_change_nothing(tmp_path: Path, text: str | None, reason: str) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text('stun = "stun:s.example"\n')
+    async with ServerProcess(tmp_path, config=str(file)) as server, await RawClient.connect(server.port) as client:
+        await client.register("alice")
+        if text is None:
+            file.unlink()
+        else:
+            file.write_text('stun = "stun:other.example"\n' + text)
+        line = await hang_up(server, "the new settings cannot be used; the earlier ones stay")
+        assert line["level"] == "error"
+        assert reason in line["reason"]
+        servers = (await client.request({"type": "ice-servers"}))["iceServers"]
+        assert servers == [{"urls": ["stun:s.example"]}]
+
+
+async def test_a_certificate_at_another_path_is_taken_over_with_all_else_or_nothing(tmp_path: Path) -> None:
+    files, new = files_of(tmp_path / "old"), files_of(tmp_path / "new")
+    file = tmp_path / "aldis.toml"
+    file.write_text(f'tls_cert = "{files.cert}"\ntls_key = "{files.key}"\n')
+    async with (
+        ServerProcess(tmp_path, config=str(file)) as server,
+        await RawClient.connect(server.port, **secure(files)) as client,
+    ):
+        await client.register("alice")
+        file.write_text(f'stun = "stun:s.example"\ntls_cert = "{new.cert}"\ntls_key = "{files.key}"\n')
+        await hang_up(server, "the new certificate cannot be used; the earlier one stays")
+        assert (await client.request({"type": "ice-servers"}))["iceServers"] == []
+        file.write_text(f'stun = "stun:s.example"\ntls_cert = "{new.cert}"\ntls_key = "{new.key}"\n')
+        assert set((await hang_up(server))["changed"]) == {"stun", "tls_cert", "tls_key"}
+        await serial_of(server.port, new)
+        assert (await client.request({"type": "ice-servers"}))["iceServers"]

@@ -17,14 +17,18 @@ from support.ports import free_port
 # What the program of a server consists of: `serve` runs it, and ends the process.
 RUN = """
 import json, sys
+from pathlib import Path
 from aldis.errors import AldisError
 from aldis.server import process
 from aldis.server.config import load_config
 from aldis.server.tuning import Tuning
 
 def serve(settings, tuning):
+    file = Path(settings.pop("config")) if "config" in settings else None
     try:
-        sys.exit(process.run(load_config(settings, {}, None), tuning=Tuning(**tuning)))
+        def read():
+            return load_config(settings, {}, file)
+        sys.exit(process.run(read(), tuning=Tuning(**tuning), reread=read))
     except AldisError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(3)
@@ -50,7 +54,8 @@ class ServerProcess:
     free one; the admin port takes time to start, and is there only for who wants it (`admin_port=0`: a free one).
 
     `close_timeout`: seconds that a client has to answer a close, where a test waits for a client that does not.
-    `tuning`: other constants of `Tuning`.
+    `tuning`: other constants of `Tuning`. The setting `config` names a file with more settings, which
+    SIGHUP reads again.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class ServerProcess:
         folder: Path,
         *,
         close_timeout: float | None = None,
-        tuning: dict[str, float] | None = None,
+        tuning: Any = None,
         **settings: Any,
     ) -> None:
         self._tuning = dict(tuning or {}) if close_timeout is None else {"close_timeout": close_timeout}

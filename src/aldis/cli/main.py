@@ -19,6 +19,7 @@ from typing import Final
 # name: (module, text for `aldis --help`)
 _COMMANDS: Final = {
     "serve": ("aldis.cli.serve", "Run a signaling server."),
+    "check-config": ("aldis.cli.check_config", "Say whether a server could run with these settings."),
     "chat": ("aldis.cli.chat", "Talk to a peer, at a terminal or through pipes."),
     "keys": ("aldis.cli.keys", "Make, show and compare identity keys; accept a peer's new one."),
     "admin": ("aldis.cli.admin", "Look at a running server, disconnect and ban its users."),
@@ -39,7 +40,7 @@ other, over a WebRTC data channel, encrypted end to end. The server cannot read
 it, and cannot pretend to be one of them.
 
 Commands
-{chr(10).join(f"  {name:<9} {text}" for name, (_, text) in _COMMANDS.items())}
+{chr(10).join(f"  {name:<13} {text}" for name, (_, text) in _COMMANDS.items())}
 
 Options
       --version  Print the version.

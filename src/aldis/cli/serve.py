@@ -95,18 +95,22 @@ def run(words: Sequence[str]) -> int:
     """Run `aldis serve` with these arguments and return the exit code."""
     codes = (ExitCode.OK, ExitCode.FAULT, ExitCode.USAGE)
     parser = Parser("aldis serve", "[options]", _TEXT, examples=_EXAMPLES, codes=codes)
-    names = _declare(parser)
+    names = declare_settings(parser)
     arguments = parser.parse_args(words, Arguments())
     flags = {name: getattr(arguments, name) for name in names}
-    config = load_config(flags, os.environ, arguments.config)
+
+    def read() -> ServerConfig:
+        return load_config(flags, os.environ, arguments.config)
+
+    config = read()
 
     from aldis.server.process import run as serve  # slow to import, and --help does not need it
 
     # A log in JSON is for machines.
-    return serve(config, _welcome if config.log_format == "console" else None)
+    return serve(config, _welcome if config.log_format == "console" else None, reread=read)
 
 
-def _declare(parser: Parser) -> list[str]:
+def declare_settings(parser: Parser) -> list[str]:
     """Declare all settings as options; return their names."""
     for heading, settings in _LAYOUT.items():
         group = parser.options if heading == "Options" else parser.add_argument_group(heading)

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -32,7 +33,7 @@ from aldis.hub.settings import HubSettings
 from aldis.server.administration import Administration, admin_token
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
-from aldis.server.config import MEMORY, ServerConfig
+from aldis.server.config import MEMORY, ServerConfig, changes
 from aldis.server.listener import Listener, address_error
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
@@ -68,6 +69,7 @@ class SignalingServer:
         self.config = config = config or ServerConfig()
         self._tuning = tuning = tuning or Tuning()
         self.turn = TurnServer(turn_settings(config), log) if config.turn_server else None
+        self._ice = ConfiguredIceServers(config.stun, config.turn, config.turn_secret, own=self.turn)
         self.hub = Hub(
             HubSettings(
                 auth=config.auth,
@@ -81,7 +83,7 @@ class SignalingServer:
             ask=self._ask,
             random=os.urandom,
             wall=time.time,
-            ice=ConfiguredIceServers(config.stun, config.turn, config.turn_secret, own=self.turn),
+            ice=self._ice,
         )
         self.faults = FaultLog(log)
         self.connections = Connections(
@@ -94,7 +96,7 @@ class SignalingServer:
         )
         self._pages = (pages or Pages.of_package()) if config.web else None
         self._names = ServerNames(config.names, secure=config.tls_cert is not None)
-        routes = Routes(
+        self._routes = routes = Routes(
             names=self._names,
             origins=config.origins,
             max_connections=config.max_connections,
@@ -166,7 +168,7 @@ class SignalingServer:
         async with AsyncExitStack() as stack:
             if config.tls_cert is not None and config.tls_key is not None:
                 self._tls = ServerTls(config.tls_cert, config.tls_key)
-                self._use_certificate(self._tls)
+                self._use_certificate(self._tls, config)
             self._directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
             for ban in self._ban_file.load():
@@ -333,12 +335,30 @@ class SignalingServer:
             raise DirectoryUnavailable("the directory could not release the name now")
         return outcome
 
-    def reload(self) -> bool:
-        """Read the certificate and its key again; connections stay. Returns whether all can be used.
+    def reload(self, config: ServerConfig | None = None) -> bool:
+        """Take over `config` as far as that costs no connection (`RELOADABLE`), and read the certificate again.
 
-        Files that cannot be used are one error in the log, and change nothing.
+        Returns whether the settings and the certificate can be used. If not, one error in the log says why, and nothing
+        changes. Settings that need a restart are one warning, and keep their values.
         """
-        return self._tls is None or self._load_certificate(self._tls)
+        config = config or self.config
+        changed, fixed = changes(self.config, config)
+        config = replace(self.config, **{name: getattr(config, name) for name in changed})
+        if not self._load_certificate(config):
+            return False
+        self.config = config
+        self._ice.replace(config.stun, config.turn, config.turn_secret)
+        self.connections.limit_rates(config.messages_per_second, config.bytes_per_second)
+        self._routes.replace(
+            origins=config.origins,
+            max_connections=config.max_connections,
+            hsts=config.hsts and config.tls_cert is not None,
+        )
+        self._names.configure(config.names)
+        if fixed:
+            log.warning("these settings change at a restart only", settings=fixed)
+        log.info("reloaded", changed=changed)
+        return True
 
     # --- internal ---------------------------------------------------------------------------------------------------
 
@@ -347,25 +367,24 @@ class SignalingServer:
         if self._tls is not None and now >= self._look_at_certificate:
             self._look_at_certificate = now + self._tuning.certificate_look
             if self._tls.changed():
-                self._load_certificate(self._tls)
+                self._load_certificate(self.config)
 
-    def _load_certificate(self, tls: ServerTls) -> bool:
-        certificate, key = tls.files
+    def _load_certificate(self, config: ServerConfig) -> bool:
+        tls, certificate, key = self._tls, config.tls_cert, config.tls_key
+        if tls is None or certificate is None or key is None:
+            return True
         try:
-            tls.load(certificate, key)
-            self._use_certificate(tls)
+            tls.load(certificate, key, for_names=not config.names)
         except ConfigError as error:
-            problem: str | None = str(error)
-        else:
-            problem = None
-        if problem is not None:
-            log.error("the new certificate cannot be used; the earlier one stays", reason=problem)
+            problem = str(error)
+            log.error("the new certificate cannot be used; the earlier one stays", reason=problem)  # noqa: TRY400
             return False
+        self._use_certificate(tls, config)
         log.info("new certificate", expires=str(tls.expires))
         return True
 
-    def _use_certificate(self, tls: ServerTls) -> None:
-        if not self.config.names:
+    def _use_certificate(self, tls: ServerTls, config: ServerConfig) -> None:
+        if not config.names:
             self._names.certify(tls.names)
         if tls.expires is not None and tls.expires.timestamp() < time.time():
             log.warning("the certificate has expired; clients will refuse it", expired=str(tls.expires))

@@ -389,6 +389,24 @@ SETTINGS: Final = tuple(READERS)
 """The names of all settings, in the order of the documentation."""
 
 
+# What a running server takes over on SIGHUP. The rest is part of open ports and files, or clients have been told of it.
+RELOADABLE: Final = frozenset(
+    {
+        *("tls_cert", "tls_key", "hsts", "names", "origins", "stun", "turn", "turn_secret", "log_level"),
+        *("max_connections", "messages_per_second", "bytes_per_second", "drain_seconds"),
+    }
+)
+
+
+def changes(before: ServerConfig, after: ServerConfig) -> tuple[list[str], list[str]]:
+    """The settings that differ: those that a running server takes over, and those that need a restart."""
+    names = [name for name in SETTINGS if getattr(before, name) != getattr(after, name)]
+    fixed = {name for name in names if name not in RELOADABLE}
+    if (before.tls_cert is None) != (after.tls_cert is None):  # the port speaks TLS, or it does not
+        fixed |= {"tls_cert", "tls_key"}
+    return [name for name in names if name not in fixed], [name for name in names if name in fixed]
+
+
 def help_of(name: str) -> str:
     """The purpose of a setting, in one line."""
     return next(str(setting.metadata["help"]) for setting in fields(ServerConfig) if setting.name == name)

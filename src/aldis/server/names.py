@@ -120,6 +120,10 @@ class ServerNames:
         self._addresses: frozenset[IPv4Address | IPv6Address] = frozenset()
         self._default_port = _HTTPS if secure else _HTTP
 
+    def configure(self, names: tuple[str, ...]) -> None:
+        """Use these names from the settings, in place of the earlier ones."""
+        self._configured = names
+
     def certify(self, names: Iterable[str]) -> None:
         """Use the names and addresses of a new certificate, in place of the earlier ones."""
         names = tuple(names)

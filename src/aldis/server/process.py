@@ -1,7 +1,7 @@
 """A server as a program: the signals, the event loop, and the limit of open files.
 
     SIGINT, SIGTERM    stop in good order; a second one ends the process at once
-    SIGHUP             read the certificate again
+    SIGHUP             read the settings and the certificate again (`SignalingServer.reload`)
 
 `aldis serve` calls `run`. A program that embeds a server uses `SignalingServer`, and has signals of its own.
 """
@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -40,11 +41,12 @@ def run(
     started: Callable[[SignalingServer], None] | None = None,
     *,
     tuning: Tuning | None = None,
+    reread: Callable[[], ServerConfig] | None = None,
 ) -> int:
     """Run a server in this process until SIGINT or SIGTERM. A second signal ends it at once. Returns an exit code.
 
-    `started` is called when the server accepts connections. Raises `ConfigError` and `DirectoryUnavailable` like
-    `SignalingServer.start`. Logs to stderr as configured.
+    `started` is called when the server accepts connections. `reread` reads the settings again, for SIGHUP. Logs to
+    stderr as configured. Raises `ConfigError` and `DirectoryUnavailable` like `SignalingServer.start`.
     """
     configure(config.log_format, config.log_level)
     for warning in config.warnings:
@@ -52,10 +54,15 @@ def run(
     _raise_descriptor_limit(config)
     _return_large_buffers()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, started, tuning))
+        return runner.run(_serve(config, started, tuning, reread))
 
 
-async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None] | None, tuning: Tuning | None) -> int:
+async def _serve(
+    config: ServerConfig,
+    started: Callable[[SignalingServer], None] | None,
+    tuning: Tuning | None,
+    reread: Callable[[], ServerConfig] | None,
+) -> int:
     loop = asyncio.get_running_loop()
     server = SignalingServer(config, tuning=tuning)
     asked = False
@@ -75,12 +82,26 @@ async def _serve(config: ServerConfig, started: Callable[[SignalingServer], None
         with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
             loop.add_signal_handler(number, on_signal, number)
     with suppress(NotImplementedError, AttributeError):  # Windows has no SIGHUP
-        loop.add_signal_handler(signal.SIGHUP, server.reload)
+        loop.add_signal_handler(signal.SIGHUP, _reload, server, reread)
     async with server:
         if started is not None:
             started(server)
         await server.serve_forever()
     return 0
+
+
+def _reload(server: SignalingServer, reread: Callable[[], ServerConfig] | None) -> None:
+    """Take over what has changed in the settings; if they cannot be used, say why, and leave everything as it is."""
+    try:
+        config = server.config if reread is None else reread()
+        _raise_descriptor_limit(config)
+    except ConfigError as error:
+        log.error("the new settings cannot be used; the earlier ones stay", reason=str(error))  # noqa: TRY400
+        return
+    if server.reload(config):
+        for warning in config.warnings:
+            log.warning(warning)
+        logging.getLogger().setLevel(config.log_level.upper())
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

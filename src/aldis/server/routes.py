@@ -116,10 +116,14 @@ class Routes:
         hsts: bool = False,
     ) -> None:
         self._names = names
-        self._origins = frozenset(origin.lower() for origin in origins)
-        self._max_connections = max_connections
         self._site = site
         self._base_path = base_path.encode()
+        self.replace(origins=origins, max_connections=max_connections, hsts=hsts)
+
+    def replace(self, *, origins: tuple[str, ...], max_connections: int | None, hsts: bool) -> None:
+        """Use these settings from the next request on."""
+        self._origins = frozenset(origin.lower() for origin in origins)
+        self._max_connections = max_connections
         self._hsts = hsts
 
     def decide(

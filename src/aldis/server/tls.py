@@ -43,12 +43,17 @@ class ServerTls:
         before, self._look = self._look, _look_at(self._certificate, self._key)
         return self._look != before
 
-    def load(self, certificate: Path, key: Path) -> None:
-        """Use these files from the next handshake on. Raises `ConfigError`, and then all stays as it was."""
+    def load(self, certificate: Path, key: Path, *, for_names: bool) -> None:
+        """Use these files from the next handshake on; `for_names` if the names in the certificate are needed.
+
+        Raises `ConfigError`, and then all stays as it was.
+        """
         look = _look_at(certificate, key)
         if (certificate, key) == (self._certificate, self._key):
             self._look = look  # whatever comes of it: files that cannot be used are worth one error, not one a minute
         current, leaf = server_context(certificate, key), _leaf_of(certificate)
+        if for_names:
+            _names_in(leaf)
         self._current, self._leaf = current, leaf
         self._certificate, self._key, self._look = certificate, key, look
 
@@ -60,8 +65,6 @@ class ServerTls:
     @property
     def names(self) -> tuple[str, ...]:
         """The names in the certificate in use. Raises `ConfigError` when they cannot be read."""
-        if isinstance(self._leaf, ConfigError):
-            raise self._leaf
         return _names_in(self._leaf)
 
     @property
@@ -134,11 +137,13 @@ def _leaf_of(certificate: Path) -> x509.Certificate | ConfigError:
         return _unreadable_names(error)
 
 
-def _names_in(leaf: x509.Certificate) -> tuple[str, ...]:
+def _names_in(leaf: x509.Certificate | ConfigError) -> tuple[str, ...]:
     """The DNS names and addresses of a certificate (RFC 5280 section 4.2.1.6).
 
     The subject's common name does not count (RFC 9525 section 6.3).
     """
+    if isinstance(leaf, ConfigError):
+        raise leaf
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

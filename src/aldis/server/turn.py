@@ -39,10 +39,14 @@ class ConfiguredIceServers:
     ) -> None:
         """`own` is a TURN server of ours, of which clients are told while it is up."""
         self._own = own
+        self._ttl = ttl
+        self.replace(stun, turn, secret)
+
+    def replace(self, stun: tuple[str, ...], turn: tuple[str, ...], secret: str) -> None:
+        """Tell clients of these servers from now on."""
         self._stun = list(stun)
         self._turn = list(turn)
         self._secret = secret.encode()
-        self._ttl = ttl
 
     def servers(self, user_id: str, wall_time: float) -> tuple[list[IceServer], int]:
         found = []

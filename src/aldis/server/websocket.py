@@ -460,10 +460,7 @@ class Connections:
         self.received: Callable[[Session | None, str, float], bool] = cast(Any, hub.received)
         # Relayed messages since the last measured one. The first one is measured.
         self.unmeasured = MEASURED_ONE_IN - 1
-        # The rate of each connection, in units: a message is one, or as many as its bytes are worth.
-        self.units_per_second = float(messages_per_second)
-        self.burst = BURST_SECONDS * messages_per_second
-        self.unit_bytes = max(bytes_per_second // messages_per_second, 1)
+        self.limit_rates(messages_per_second, bytes_per_second)
         # Which connection was heard last, and how many units it has said since another one was.
         self.speaking: ClientConnection | None = None
         self.spoken = 0
@@ -477,6 +474,13 @@ class Connections:
         self.due: dict[ClientConnection, float] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+
+    def limit_rates(self, messages_per_second: int, bytes_per_second: int) -> None:
+        """Set the rate of each connection, also of the open ones."""
+        # In units: a message is one, or as many as its bytes are worth.
+        self.units_per_second = float(messages_per_second)
+        self.burst = BURST_SECONDS * messages_per_second
+        self.unit_bytes = max(bytes_per_second // messages_per_second, 1)
 
     def __len__(self) -> int:
         """The number of open WebSockets, including those that are closing."""
