@@ -46,20 +46,21 @@ def tool(name: str, *words: str | Path, **more: Any) -> subprocess.CompletedProc
 
 
 @asynccontextmanager
-async def running(*command: str | Path, says: bytes, **more: Any) -> AsyncIterator[None]:
-    """A program that runs until the block ends; the block starts when the program has said this on standard error."""
-    process = await asyncio.create_subprocess_exec(*map(str, command), stderr=asyncio.subprocess.PIPE, **more)
-    assert process.stderr is not None
+async def running(*command: str | Path, says: bytes, **more: Any) -> AsyncIterator[str]:
+    """A program that runs until the block ends. The block starts when the program has said this; all until then."""
+    pipes: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
+    process = await asyncio.create_subprocess_exec(*map(str, command), **pipes, **more)
+    assert process.stdout is not None
     reading = None
     try:
         said = b""
         async with asyncio.timeout(PATIENCE):
             while says not in said:
-                line = await process.stderr.readline()
+                line = await process.stdout.readline()
                 assert line, said.decode()
                 said += line
-        reading = asyncio.create_task(process.stderr.read())  # a full pipe would stop it
-        yield
+        reading = asyncio.create_task(process.stdout.read())  # a full pipe would stop it
+        yield said.decode()
     finally:
         if process.returncode is None:
             process.terminate()

@@ -1,0 +1,101 @@
+"""The user-data for cloud-init, and what it and `setup.sh` put on a machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from aldis.server.config import load_config
+from support.kit import DEPLOY, ROOT, program, running, tool, written
+from support.ports import free_port
+
+USER_DATA = DEPLOY / "cloud-init" / "aldis.yaml"
+# At the strictest provider, bytes.
+MOST = 16 * 1024
+
+
+@pytest.fixture(scope="module")
+def writer() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("cloud_init", ROOT / "tools" / "cloud_init.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def told(path: Path) -> tuple[bool, str]:
+    """What cloud-init finds wrong with user-data."""
+    result = tool("cloud-init", "schema", "--config-file", path)
+    return result.returncode == 0, result.stdout
+
+
+def test_cloud_init_finds_nothing_wrong_with_the_user_data() -> None:
+    fine, text = told(USER_DATA)
+    assert fine, text
+    assert len(USER_DATA.read_bytes()) <= MOST
+
+
+def test_cloud_init_finds_a_mistake(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(USER_DATA.read_text().replace("package_update: true", "package_update: [1]"))
+    fine, text = told(wrong)
+    assert not fine
+    assert "package_update" in text
+
+
+def test_the_user_data_holds_the_files_of_the_kit_as_they_are(writer: ModuleType) -> None:
+    assert USER_DATA.read_text() == writer.user_data(), "run: python tools/cloud_init.py"
+    document: dict[str, Any] = yaml.safe_load(USER_DATA.read_text())
+    for entry in document["write_files"]:
+        name = entry["path"].removeprefix(f"{writer.PLACE}/")
+        assert entry["content"] == (DEPLOY / name).read_text()
+    assert document["runcmd"] == [["sh", f"{writer.PLACE}/setup.sh", "signal.example.com"]]
+
+
+def test_the_user_data_holds_each_file_that_the_script_puts_somewhere(writer: ModuleType) -> None:
+    script = (DEPLOY / "setup.sh").read_text()
+    assert {"setup.sh", *re.findall(r"^put \d+ (\S+)", script, re.MULTILINE)} == set(writer.FILES)
+
+
+def test_the_script_refuses_what_is_no_name() -> None:
+    assert tool("sh", "-n", DEPLOY / "setup.sh").returncode == 0
+    for words in ([], ["--help"], ["a b"], ["a/b"], ["a;b"]):
+        refused = tool("sh", DEPLOY / "setup.sh", *words)
+        assert (refused.returncode, "usage" in refused.stdout) == (64, True)
+
+
+def test_the_settings_are_ones_that_the_server_takes(tmp_path: Path) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text(written("aldis.toml", {}))
+    config = load_config({}, {"ALDIS_TURN_SECRET": "secret", "ALDIS_DATA": str(tmp_path)}, file)
+    assert config.warnings == ()
+    assert config.names == ("signal.example.com",)
+    unit = (DEPLOY / "systemd" / "aldis.service").read_text()
+    found = re.search(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)
+    assert found
+    assert int(found[1]) >= config.max_connections + 1000
+
+
+async def coturn_says(folder: Path, **changes: str) -> str:
+    """What coturn says of its settings at the start. It starts in spite of a wrong line."""
+    file = folder / "turnserver.conf"
+    here = {
+        "listening-port=3478": f"listening-port={free_port()}\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1",
+        "TURN_SECRET": "0" * 64,
+        "syslog\nno-stdout-log\n": f"log-file=stdout\npidfile={folder}/pid\nuserdb={folder}/db\n",
+    }
+    file.write_text(written("coturn/turnserver.conf", {**here, **changes}))
+    async with running(program("turnserver"), "-c", file, says=b"IO method (auth thread)", cwd=folder) as said:
+        return said
+
+
+async def test_coturn_takes_its_settings(tmp_path: Path) -> None:
+    assert "Bad configuration" not in await coturn_says(tmp_path)
+    assert "Bad configuration" in await coturn_says(tmp_path, fingerprint="fingerpaint")
