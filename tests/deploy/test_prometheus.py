@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from docs.test_paths import anchors
+from support.certificates import make_certificates
 from support.kit import DEPLOY, ROOT, tool
+from support.ports import free_port
 from support.raw_websocket import http_get
 from support.server_process import ServerProcess
 
@@ -43,6 +45,9 @@ HEALTHY = {
     'aldis_closes_total{code="4003",instance="a"}': f"0+1{HOUR}",
     'aldis_registrations_total{outcome="new",instance="a"}': f"0+50{HOUR}",
     'aldis_registrations_total{outcome="key-mismatch",instance="a"}': f"0+1{HOUR}",
+    'aldis_certificate_expires_timestamp_seconds{instance="a"}': f"10000000+0{HOUR}",
+    'aldis_turn_up{instance="a"}': f"1+0{HOUR}",
+    'aldis_turn_restarts_total{instance="a"}': f"0+0{HOUR}",
     'aldis_relay_seconds_bucket{le="0.001",instance="a"}': f"0+1000{HOUR}",
     'aldis_relay_seconds_bucket{le="0.1",instance="a"}': f"0+1000{HOUR}",
     'aldis_relay_seconds_bucket{le="+Inf",instance="a"}': f"0+1000{HOUR}",
@@ -64,6 +69,9 @@ FAULTS = {
     "AldisRegistrationsRefused": {'aldis_registrations_total{outcome="key-mismatch"': f"0+90{HOUR}"},
     "AldisRelaySlow": {'aldis_relay_seconds_bucket{le="0.001"': f"0+0{HOUR}"},
     "AldisBusy": {"process_cpu_seconds_total": f"0+59{HOUR}"},
+    "AldisCertificateExpires": {"aldis_certificate": f"900000+0{HOUR}"},
+    "AldisTurnDown": {"aldis_turn_up": f"0+0{HOUR}"},
+    "AldisTurnRestarting": {"aldis_turn_restarts": f"0+1{HOUR}"},
     "AldisMemoryHigh": {"process_resident_memory_bytes": f"2000000000+0{HOUR}"},
 }
 
@@ -172,7 +180,15 @@ def test_the_dashboard_is_one_that_grafana_can_draw(tmp_path: Path) -> None:
 
 
 async def test_every_metric_of_rules_and_dashboard_is_one_of_a_real_server(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, admin_port=0) as server:
+    tls = make_certificates(tmp_path)
+    # With all that has metrics of its own.
+    turn: dict[str, Any] = {
+        "turn_server": True,
+        "turn_address": "127.0.0.1",
+        "turn_port": free_port(),
+        "turn_tls_port": free_port(),
+    }
+    async with ServerProcess(tmp_path, admin_port=0, tls_cert=str(tls.cert), tls_key=str(tls.key), **turn) as server:
         _, _, page = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert await server.stop() == 0
     there = {"up"}

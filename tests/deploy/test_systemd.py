@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.kit import DEPLOY, tool, written
+from support.ports import free_port
 from support.raw_websocket import RawClient, http_get
 from support.server_process import RUN, Process, ServerProcess
 
@@ -99,7 +100,9 @@ def test_the_user_and_the_folders_of_the_unit_are_made(tmp_path: Path) -> None:
 
 
 def calls_in(group: str) -> set[str]:
-    """The system calls of a group of systemd, such as @system-service."""
+    """The system calls of a group of systemd, such as @system-service, or the one of this name."""
+    if not group.startswith("@"):
+        return {group}
     told = tool("systemd-analyze", "syscall-filter", "--no-pager", group)
     assert told.returncode == 0, told.stdout
     words = {line.strip() for line in told.stdout.splitlines()[1:]} - {""}
@@ -151,11 +154,13 @@ async def test_a_server_works_with_the_system_calls_that_the_unit_leaves(tmp_pat
     calls = allowed()
     assert "setrlimit" not in calls
     assert "chown" not in calls
-    async with ConfinedServer(tmp_path, calls, admin_port=0) as server:
+    # With a coturn of its own, which has no more.
+    turn = {"turn_server": True, "turn_address": "127.0.0.1", "turn_port": free_port()}
+    async with ConfinedServer(tmp_path, calls, admin_port=0, **turn) as server:
         async with await RawClient.connect(server.port) as alice:
             assert (await alice.register("alice"))["type"] == "registered"
         status, _, body = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (status, b"aldis_registrations_total" in body) == (200, True)
+        assert (status, b"\naldis_turn_up 1.0" in body) == (200, True)
         status, _, body = await http_get(
             server.port, f"GET / HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n".encode()
         )
