@@ -46,7 +46,8 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {readonly string[]} features What the peer's program can do beyond messages (`files`, `calls`), as it says;
  *   empty while not connected.
  * @property {Readonly<Record<string, Readonly<DeviceView>>>} devices By name: those that are online, the one that
- *   registered last first, then others that are connected or have messages waiting. An object without a prototype.
+ *   registered last first, then others that are connected or have messages waiting. An object without a prototype. As in
+ *   every object, names that are whole numbers come first.
  */
 
 /**

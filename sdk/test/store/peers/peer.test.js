@@ -22,6 +22,15 @@ async function both(options) {
   return { scene, laptop, phone };
 }
 
+test('the devices are listed as the server lists them, but whole numbers first, as in every object', async () => {
+  const scene = new Scene();
+  await scene.send('a', 'tablet');
+  await scene.presence('phone', '7', 'laptop', '07');
+  const { devices } = scene.view;
+  assert.deepEqual(Object.keys(devices), ['7', 'phone', 'laptop', '07', 'tablet']);
+  assert.equal(devices['7'].device, '7');
+});
+
 // --- which device ----------------------------------------------------------------------------------------------------
 
 test('each device has a connection of its own, and none replaces another', async () => {
