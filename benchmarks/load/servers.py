@@ -70,7 +70,11 @@ class Contender:
 
 
 # How much the server can carry is measured, and not how much it lets one client say.
-UNLIMITED: Final = {"ALDIS_MESSAGES_PER_SECOND": "1000000", "ALDIS_BYTES_PER_SECOND": "1000000000"}
+UNLIMITED: Final = {
+    "ALDIS_MESSAGES_PER_SECOND": "1000000",
+    "ALDIS_BYTES_PER_SECOND": "1000000000",
+    "ALDIS_NEW_NAMES_PER_ADDRESS": "0",
+}
 NOTHING: Final = "nothing: whoever says a name has it"
 ALDIS: Final = Contender("aldis", "Aldis", "aldis", "an Ed25519 key, checked against the name's")
 ALDIS_COMPLETE: Final = Contender("aldis-complete", "Aldis, proof and ack", "aldis-complete", ALDIS.proves)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from aldis.backends.base import DirectoryUnavailable
+from aldis.backends.base import Claim, DirectoryUnavailable
 from aldis.backends.sqlite import MAX_BATCH, SqliteDirectory
 from aldis.errors import InvalidAddress
 
@@ -54,7 +54,7 @@ async def test_bindings_survive_closing(path: Path) -> None:
     await first.claim("alice", KEY_A)
     await first.close()
     second = await SqliteDirectory.open(path)
-    assert await second.claim("alice", KEY_B) == KEY_A
+    assert (await second.claim("alice", KEY_B)).public_key == KEY_A
     await second.close()
 
 
@@ -107,7 +107,7 @@ async def test_waiting_claims_share_a_transaction(directory: SqliteDirectory, pa
             commits += version != before
             before = version
     observer.close()
-    assert await asyncio.gather(*claims) == [KEY_A] * 500
+    assert await asyncio.gather(*claims) == [Claim(KEY_A, new=True)] * 500
     assert 1 <= commits <= 10
 
 
@@ -116,7 +116,7 @@ async def test_more_calls_than_one_batch_takes_are_all_answered_also_when_closin
     calls = [asyncio.ensure_future(directory.claim(f"user{number}", KEY_A)) for number in range(MAX_BATCH * 2 + 5)]
     await asyncio.sleep(0)  # all have begun
     await directory.close()
-    assert await asyncio.gather(*calls) == [KEY_A] * (MAX_BATCH * 2 + 5)
+    assert await asyncio.gather(*calls) == [Claim(KEY_A, new=True)] * (MAX_BATCH * 2 + 5)
 
 
 async def test_what_another_process_wrote_is_seen_at_once(directory: SqliteDirectory, path: Path) -> None:
@@ -132,7 +132,7 @@ async def test_a_locked_file_fails_new_bindings_and_no_reading(directory: Sqlite
     await directory.claim("alice", KEY_A)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    assert await directory.claim("alice", KEY_B) == KEY_A
+    assert (await directory.claim("alice", KEY_B)).public_key == KEY_A
     assert await directory.find("alice") == KEY_A
     with pytest.raises(DirectoryUnavailable, match="locked by another process"):
         await directory.claim("bob", KEY_B)
@@ -141,7 +141,7 @@ async def test_a_locked_file_fails_new_bindings_and_no_reading(directory: Sqlite
     holder.execute("ROLLBACK")
     holder.close()
     await directory.check()
-    assert await directory.claim("bob", KEY_B) == KEY_B
+    assert (await directory.claim("bob", KEY_B)).public_key == KEY_B
 
 
 async def test_reading_does_not_wait_for_a_write_that_waits_for_the_lock(path: Path) -> None:
@@ -151,14 +151,14 @@ async def test_reading_does_not_wait_for_a_write_that_waits_for_the_lock(path: P
     holder.execute("BEGIN IMMEDIATE")
     waiting = asyncio.ensure_future(directory.claim("bob", KEY_B))
     for _ in range(3):
-        assert await directory.claim("alice", KEY_B) == KEY_A
+        assert (await directory.claim("alice", KEY_B)).public_key == KEY_A
         assert await directory.find("alice") == KEY_A
         assert await directory.find("bob") is None
         assert not await directory.rotate("alice", KEY_B, b"c" * 32)
     assert not waiting.done()
     holder.execute("ROLLBACK")
     holder.close()
-    assert await waiting == KEY_B
+    assert await waiting == Claim(KEY_B, new=True)
     assert await directory.find("bob") == KEY_B
     await directory.close()
 
@@ -176,7 +176,7 @@ async def test_all_writes_that_wait_for_the_same_lock_fail_together(path: Path) 
     holder.close()
     assert await directory.find("user0") is None
     assert not directory.healthy, "reading tells nothing of writing"
-    assert await directory.claim("user0", KEY_B) == KEY_B
+    assert (await directory.claim("user0", KEY_B)).public_key == KEY_B
     assert directory.healthy
     await directory.close()
 
@@ -199,11 +199,11 @@ async def test_a_full_disk_fails_new_bindings_and_no_reading_until_there_is_room
         with pytest.raises(DirectoryUnavailable, match="the disk"):
             await directory.claim("bob", KEY_B)
         assert await directory.find("alice") == KEY_A
-        assert await directory.claim("alice", KEY_B) == KEY_A
+        assert (await directory.claim("alice", KEY_B)).public_key == KEY_A
         with pytest.raises(DirectoryUnavailable, match="the disk"):
             await directory.check()
     await directory.check()
-    assert await directory.claim("bob", KEY_B) == KEY_B
+    assert (await directory.claim("bob", KEY_B)).public_key == KEY_B
 
 
 async def test_a_file_that_is_removed_while_in_use_is_an_error_and_no_empty_directory(
@@ -299,9 +299,9 @@ async def test_a_call_that_is_a_bug_raises_in_its_caller_and_harms_no_other(dire
         directory.claim("carol", KEY_B),
         return_exceptions=True,
     )
-    assert answers[0] == KEY_A
+    assert answers[0] == Claim(KEY_A, new=True)
     assert isinstance(answers[1], OverflowError)
-    assert answers[2] == KEY_B
+    assert answers[2] == Claim(KEY_B, new=True)
 
 
 async def test_a_key_of_a_wrong_size_is_refused_by_the_schema(directory: SqliteDirectory) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aldis.backends.base import ClaimBinding, Directory, DirectoryUnavailable, FindBinding, RotateBinding, answer
+from aldis.backends.base import Claim, ClaimBinding, Directory, DirectoryUnavailable, FindBinding, RotateBinding, answer
 from aldis.backends.memory import MemoryDirectory
 from aldis.backends.sqlite import SqliteDirectory
 
@@ -31,30 +31,30 @@ async def directory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 
 
 async def test_a_claim_binds_a_free_name(directory: Directory) -> None:
-    assert await directory.claim("alice", KEY_A) == KEY_A
+    assert (await directory.claim("alice", KEY_A)).public_key == KEY_A
     assert await directory.find("alice") == KEY_A
 
 
 async def test_a_claim_repeated_gives_the_same_answer(directory: Directory) -> None:
-    assert await directory.claim("alice", KEY_A) == KEY_A
-    assert await directory.claim("alice", KEY_A) == KEY_A
+    assert await directory.claim("alice", KEY_A) == Claim(KEY_A, new=True)
+    assert await directory.claim("alice", KEY_A) == Claim(KEY_A, new=False)
 
 
 async def test_a_claim_of_a_bound_name_gives_the_key_that_is_bound(directory: Directory) -> None:
     await directory.claim("alice", KEY_A)
-    assert await directory.claim("alice", KEY_B) == KEY_A
+    assert (await directory.claim("alice", KEY_B)).public_key == KEY_A
     assert await directory.find("alice") == KEY_A
 
 
 async def test_to_find_binds_nothing(directory: Directory) -> None:
     assert await directory.find("alice") is None
-    assert await directory.claim("alice", KEY_B) == KEY_B
+    assert (await directory.claim("alice", KEY_B)).public_key == KEY_B
 
 
 async def test_names_are_compared_by_code_points(directory: Directory) -> None:
     for number, name in enumerate(["straße", "STRASSE", "Straße", "ñ", "n\u0303", "a'b\";--", "%", "_", "Ⅷ", "😀"]):
         key = bytes([number]) * 32
-        assert await directory.claim(name, key) == key
+        assert (await directory.claim(name, key)).public_key == key
         assert await directory.find(name) == key
 
 
@@ -89,12 +89,14 @@ async def test_a_released_name_is_free(directory: Directory) -> None:
     assert await directory.release("alice")
     assert not await directory.release("alice")
     assert await directory.find("alice") is None
-    assert await directory.claim("alice", KEY_B) == KEY_B
+    assert (await directory.claim("alice", KEY_B)).public_key == KEY_B
 
 
 async def test_of_many_claims_at_once_one_wins_and_all_are_told(directory: Directory) -> None:
     keys = [bytes([number]) * 32 for number in range(100)]
-    answers = await asyncio.gather(*(directory.claim("alice", key) for key in keys))
+    claims = await asyncio.gather(*(directory.claim("alice", key) for key in keys))
+    assert sum(claim.new for claim in claims) == 1
+    answers = [claim.public_key for claim in claims]
     assert len(set(answers)) == 1
     assert answers[0] in keys
     assert await directory.find("alice") == answers[0]
@@ -110,7 +112,7 @@ async def test_of_two_rotations_at_once_one_wins(directory: Directory) -> None:
 async def test_calls_at_once_keep_each_name_apart(directory: Directory) -> None:
     names = [f"user{number}" for number in range(3000)]
     keys = [number.to_bytes(32, "big") for number in range(3000)]
-    assert await asyncio.gather(*map(directory.claim, names, keys)) == keys
+    assert [claim.public_key for claim in await asyncio.gather(*map(directory.claim, names, keys))] == keys
     assert await asyncio.gather(*map(directory.find, names)) == keys
 
 
@@ -119,7 +121,7 @@ async def test_a_call_cancelled_by_its_caller_harms_no_other(directory: Director
     second = asyncio.ensure_future(directory.claim("bob", KEY_B))
     await asyncio.sleep(0)  # both have begun
     first.cancel()
-    assert await second == KEY_B
+    assert (await second).public_key == KEY_B
     assert await directory.find("bob") == KEY_B
 
 
@@ -145,12 +147,12 @@ async def test_what_was_asked_before_closing_is_answered(directory: Directory) -
     claims = [asyncio.ensure_future(directory.claim(f"user{number}", KEY_A)) for number in range(50)]
     await asyncio.sleep(0)  # all have begun
     await directory.close()
-    assert await asyncio.gather(*claims) == [KEY_A] * 50
+    assert await asyncio.gather(*claims) == [Claim(KEY_A, new=True)] * 50
 
 
 async def test_a_question_of_the_hub_is_the_call_of_the_same_name(directory: Directory) -> None:
     assert await answer(directory, FindBinding(1, "alice")) is None
-    assert await answer(directory, ClaimBinding(2, "alice", KEY_A)) == KEY_A
+    assert await answer(directory, ClaimBinding(2, "alice", KEY_A)) == Claim(KEY_A, new=True)
     assert await answer(directory, FindBinding(3, "alice")) == KEY_A
     assert await answer(directory, RotateBinding(4, "alice", KEY_B, KEY_C)) is False
     assert await answer(directory, RotateBinding(5, "alice", KEY_A, KEY_C)) is True

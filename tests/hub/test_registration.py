@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aldis.hub.new_names import DAY, MAX_NETWORKS, NewNames
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
@@ -370,3 +371,82 @@ def test_a_rotation_needs_the_signature_of_the_bound_key() -> None:
     signature = identity_of("alice").sign(proofs.rotation("alice", new.public_key))
     alice.send(type="rotate", newPublicKey=to_base64(new.public_key), signature=to_base64(signature))
     assert alice.take_one()["code"] == "key-mismatch"
+
+
+# --- new names of one network -----------------------------------------------------------------------------------------
+
+
+def test_a_network_that_has_bound_its_new_names_is_told_when_it_may_bind_more() -> None:
+    world = World(new_names_per_address=2)
+    world.client("alice")
+    world.client("bob")
+    carol = world.connect()
+    refused = carol.register("carol")
+    assert (refused["code"], refused["temporary"]) == ("rate-limited", True)
+    assert refused["retryAfter"] == pytest.approx(43_200)
+    assert "carol" not in world.keys
+    carol.send(type="discover", userId="bob", id=1)  # sent before the refusal was read
+    assert carol.take()[-1]["code"] == "rate-limited"
+    world.now += refused["retryAfter"] - 1
+    assert carol.register("carol")["code"] == "rate-limited"
+    world.now += 1
+    assert carol.register("carol")["success"] is True
+    assert world.hub.stats.registrations["rate-limited"] == 2
+
+
+def test_names_that_are_bound_cost_a_network_nothing_and_are_always_welcome() -> None:
+    world = World(new_names_per_address=2)
+    for _ in range(5):
+        world.client("alice").lose(clean=True)
+    world.client("bob")
+    assert world.connect().register("carol")["code"] == "rate-limited"
+    assert world.client("alice").registered
+    thief = world.connect()
+    assert thief.register("alice", identity=identity_of("mallory"))["code"] == "key-mismatch"
+
+
+def test_a_claim_that_the_directory_could_not_answer_costs_a_network_nothing() -> None:
+    world = World(new_names_per_address=1)
+    world.directory_fails = True
+    for _ in range(3):
+        assert world.connect().register("alice")["code"] == "internal"
+    world.directory_fails = False
+    assert world.connect().register("alice")["success"] is True
+
+
+def test_claims_that_come_at_once_share_the_names_of_their_network() -> None:
+    world = World(new_names_per_address=3)
+    world.directory_waits = True
+    clients = [world.connect() for _ in range(10)]
+    for number, client in enumerate(clients):
+        client.register(f"user{number}")
+    world.answer()
+    assert len(world.keys) == 3
+    codes = [client.take()[-1].get("code") for client in clients]
+    assert codes == [None] * 3 + ["rate-limited"] * 7
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("", "", False),  # not known, as on a Unix socket: no limit
+    ],
+)
+def test_a_network_is_an_ipv4_address_or_half_an_ipv6_address(one: str, other: str, same: bool) -> None:
+    names = NewNames(1)
+    assert names.take(one, 0.0) == 0
+    assert (names.take(other, 0.0) > 0) is same
+
+
+def test_the_table_of_networks_is_bounded_and_forgets_those_that_have_all_their_names() -> None:
+    names = NewNames(1)
+    for number in range(MAX_NETWORKS + 100):
+        names.take(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 0.0)
+    assert len(names) == MAX_NETWORKS
+    names.take("192.0.2.1", DAY)
+    assert len(names) == 1

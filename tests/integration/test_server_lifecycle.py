@@ -289,6 +289,20 @@ async def test_a_directory_that_cannot_be_used_is_an_error_at_the_start(tmp_path
         await SignalingServer(ServerConfig(port=0, admin_port=0, data=str(tmp_path))).start()
 
 
+async def test_an_address_binds_so_many_new_names_and_uses_those_it_has(tmp_path: Path) -> None:
+    known = Identity.generate()
+    async with ServerProcess(tmp_path, admin_port=0, new_names_per_address=2) as server:
+        async with await RawClient.connect(server.port) as alice, await RawClient.connect(server.port) as bob:
+            assert (await alice.register("alice", known))["success"] is True
+            assert (await bob.register("bob"))["success"] is True
+        async with await RawClient.connect(server.port) as carol, await RawClient.connect(server.port) as again:
+            refused = await carol.register("carol")
+            assert (refused["code"], refused["temporary"]) == ("rate-limited", True)
+            assert 43_100 < refused["retryAfter"] <= 43_200
+            assert (await again.register("alice", known))["success"] is True
+        assert 'aldis_registrations_total{outcome="rate-limited"} 1.0' in (await admin(server, "/metrics"))[1]
+
+
 # --- what operators see -----------------------------------------------------------------------------------------------
 
 

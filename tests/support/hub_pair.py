@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from aldis.backends.base import ClaimBinding, FindBinding, Question, RotateBinding
+from aldis.backends.base import Claim, ClaimBinding, DirectoryAnswer, FindBinding, Question, RotateBinding
 from aldis.client.backoff import Backoff
 from aldis.client.effects import CloseTransport, Completed, Dial, Failed, Happened, Noted, Result, Send
 from aldis.client.events import SignalingEvent
@@ -81,10 +81,11 @@ class HubPair:
             wall=lambda: 1_700_000_000.0 + self.now,
         )
 
-    def _look_up(self, question: Question) -> bytes | bool | None:
+    def _look_up(self, question: Question) -> DirectoryAnswer:
         match question:
             case ClaimBinding():
-                return self.keys.setdefault(question.user_id, question.public_key)
+                new = question.user_id not in self.keys
+                return Claim(self.keys.setdefault(question.user_id, question.public_key), new)
             case FindBinding():
                 return self.keys.get(question.user_id)
         assert isinstance(question, RotateBinding)
@@ -283,6 +284,7 @@ class _Line:
     # What the hub calls
 
     full = False
+    address = "192.0.2.1"
 
     def send(self, frame: bytearray) -> None:
         text = frame[HEADROOM:].decode()

@@ -16,7 +16,15 @@ import json
 import random
 from typing import Any
 
-from aldis.backends.base import ClaimBinding, FindBinding, Question, ReleaseBinding, RotateBinding
+from aldis.backends.base import (
+    Claim,
+    ClaimBinding,
+    DirectoryAnswer,
+    FindBinding,
+    Question,
+    ReleaseBinding,
+    RotateBinding,
+)
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import HEADROOM, Session
@@ -63,7 +71,7 @@ class World:
             else:
                 self.hub.answered(question, self._look_up(question), self.now)
 
-    def look_up(self, question: Question) -> bytes | bool | None:
+    def look_up(self, question: Question) -> DirectoryAnswer:
         """What the directory says and does now."""
         return self._look_up(question)
 
@@ -71,10 +79,11 @@ class World:
         if not self.directory_waits:
             self.answer()
 
-    def _look_up(self, question: Question) -> bytes | bool | None:
+    def _look_up(self, question: Question) -> DirectoryAnswer:
         match question:
             case ClaimBinding():
-                return self.keys.setdefault(question.user_id, question.public_key)
+                new = question.user_id not in self.keys
+                return Claim(self.keys.setdefault(question.user_id, question.public_key), new)
             case FindBinding():
                 return self.keys.get(question.user_id)
             case ReleaseBinding():
@@ -117,6 +126,7 @@ class Client:
         self.inbox: list[dict[str, Any]] = []
         self.pings = 0
         self.full = False
+        self.address = "192.0.2.1"
         self.reading = True
         self.closed: tuple[int, str] | None = None
         self.registered: dict[str, Any] | None = None

@@ -7,7 +7,11 @@ from typing import Any
 from aldis.server.config import ServerConfig
 
 # For tests that send much and look at something else.
-UNLIMITED: dict[str, Any] = {"messages_per_second": 1_000_000, "bytes_per_second": 1_000_000_000}
+UNLIMITED: dict[str, Any] = {
+    "messages_per_second": 1_000_000,
+    "bytes_per_second": 1_000_000_000,
+    "new_names_per_address": 0,
+}
 
 
 def config(**settings: object) -> ServerConfig:

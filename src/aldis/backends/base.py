@@ -10,7 +10,7 @@ Rules for a backend, which tests/contract/test_directory.py checks for all of th
 * When a call has returned, its effect is durable: it survives any end of the process, for as long as the backend
   promises to keep data (`memory`: the life of the process; `sqlite`: the life of the file).
 * A call takes effect as a whole or not at all. After an exception, it is unknown which. The caller can always ask
-  again, because a repeated call gives the same outcome.
+  again, because a repeated call gives the same outcome (except `Claim.new`).
 * Calls may overlap. Each call sees the effects of every call that returned before it was made.
 
 This module does not check permissions: the hub checks proofs before it asks.
@@ -19,7 +19,7 @@ This module does not check permissions: the hub checks proofs before it asks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final, Protocol, TypeAlias
+from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
 from aldis.errors import RemoteError
 
@@ -34,7 +34,7 @@ class DirectoryUnavailable(RemoteError):
 
 @dataclass(frozen=True, slots=True)
 class ClaimBinding:
-    """Binds the name to `public_key` if it is free. The answer is the key that the name is bound to."""
+    """Binds the name to `public_key` if it is free. The answer is a `Claim`."""
 
     kind: ClassVar[str] = "claim"
     token: int
@@ -72,7 +72,17 @@ class ReleaseBinding:
 
 
 Question: TypeAlias = ClaimBinding | FindBinding | RotateBinding | ReleaseBinding
-DirectoryAnswer: TypeAlias = bytes | bool | None
+
+
+class Claim(NamedTuple):
+    """The key that a name is bound to after a claim."""
+
+    public_key: bytes
+    # Whether this call has bound it. For counting only, because a repeated call says no.
+    new: bool
+
+
+DirectoryAnswer: TypeAlias = Claim | bytes | bool | None
 
 
 class Directory(Protocol):
@@ -82,7 +92,7 @@ class Directory(Protocol):
     def healthy(self) -> bool:
         """Whether the last read and the last write succeeded: what an operator wants to know."""
 
-    async def claim(self, user_id: str, public_key: bytes) -> bytes:
+    async def claim(self, user_id: str, public_key: bytes) -> Claim:
         """Bind a free name to `public_key`; return the key that the name is bound to now: this one or another.
 
         If two calls claim a free name at the same time, one wins, and both return the winner's key. It returns only

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aldis.backends.base import DirectoryUnavailable
+from aldis.backends.base import Claim, DirectoryUnavailable
 
 
 class MemoryDirectory:
@@ -21,8 +21,10 @@ class MemoryDirectory:
     def healthy(self) -> bool:
         return not self._closed
 
-    async def claim(self, user_id: str, public_key: bytes) -> bytes:
-        return self._open_keys().setdefault(user_id, public_key)
+    async def claim(self, user_id: str, public_key: bytes) -> Claim:
+        keys = self._open_keys()
+        new = user_id not in keys
+        return Claim(keys.setdefault(user_id, public_key), new)
 
     async def find(self, user_id: str) -> bytes | None:
         return self._open_keys().get(user_id)

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
-from aldis.backends.base import DirectoryUnavailable
+from aldis.backends.base import Claim, DirectoryUnavailable
 from aldis.backends.sqlite_file import SqliteFile, is_locked, keeps_open
 from aldis.errors import InvalidAddress
 
@@ -239,19 +239,20 @@ class SqliteDirectory:
     def healthy(self) -> bool:
         return not (self._reader.failing or self._writer.failing)
 
-    async def claim(self, user_id: str, public_key: bytes) -> bytes:
+    async def claim(self, user_id: str, public_key: bytes) -> Claim:
         _check_text(user_id)
 
-        def read(database: sqlite3.Connection) -> bytes | _NeedsWriting:
-            return _select(database, user_id) or _NEEDS_WRITING
+        def read(database: sqlite3.Connection) -> Claim | _NeedsWriting:
+            key = _select(database, user_id)
+            return _NEEDS_WRITING if key is None else Claim(key, new=False)
 
-        def write(database: sqlite3.Connection) -> bytes | None:
+        def write(database: sqlite3.Connection) -> Claim:
             insert = "INSERT INTO names VALUES (?, ?) ON CONFLICT DO NOTHING"
             if database.execute(insert, (user_id, public_key)).rowcount:
-                return public_key
-            return _select(database, user_id)
+                return Claim(public_key, new=True)
+            return Claim(cast(bytes, _select(database, user_id)), new=False)
 
-        return cast(bytes, await self._ask(read, write))
+        return cast(Claim, await self._ask(read, write))
 
     async def find(self, user_id: str) -> bytes | None:
         _check_text(user_id)

@@ -75,6 +75,7 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "messages_per_second": "N",
         "bytes_per_second": "BYTES",
         "max_message_bytes": "N",
+        "new_names_per_address": "N",
         "resume_window": "SECS",
         "detached_bytes": "BYTES",
         "ping_interval": "SECS",

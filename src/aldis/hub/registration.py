@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 from msgspec import UNSET, UnsetType
 
-from aldis.backends.base import ClaimBinding, DirectoryAnswer, FindBinding
+from aldis.backends.base import Claim, ClaimBinding, DirectoryAnswer, FindBinding, Question
 from aldis.hub.bans import Bans
 from aldis.hub.bindings import Bindings
 from aldis.hub.lifecycle import Lifecycle, advance
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.name_queue import NameAccess
+from aldis.hub.new_names import NewNames
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
@@ -68,6 +69,7 @@ class Registrar:
         self._stats = stats
         self._random = random
         self._wall = wall
+        self._new_names = NewNames(settings.new_names_per_address)
         self._limits = m.Limits(settings.max_message_bytes, settings.max_watches, settings.resume_window)
 
     # --- asking for a name ------------------------------------------------------------------------------------------
@@ -109,23 +111,36 @@ class Registrar:
             return refused
         advance(session, StageEvent.CLAIMED)
         user_id = request.user_id
+        address = "" if session.connection is None else session.connection.address
+        wait = self._new_names.take(address, now)
 
         def answered(answer: DirectoryAnswer, then: float) -> RequestOutcome | None:
-            if isinstance(answer, bytes):
+            bound = answer.public_key if isinstance(answer, Claim) else answer
+            if not wait and not (isinstance(answer, Claim) and answer.new):
+                self._new_names.give_back(address)
+            if isinstance(bound, bytes):
                 # Another process may have changed the binding in the same directory.
-                self._bindings.bound(user_id, to_base64(answer))
+                self._bindings.bound(user_id, to_base64(bound))
             if session.stage is not Stage.CLAIMING:
                 return None  # the session has ended meanwhile
-            return self._claimed(session, request, message, then, own=answer == key)
+            if bound is None:
+                advance(session, StageEvent.REFUSED)
+                text = "too many new names come from your network; a name that is bound to its key already is welcome"
+                return self._refused(ErrorCode.RATE_LIMITED, text, retry_after=wait)
+            return self._claimed(session, request, message, then, own=bound == key)
 
         def failed() -> None:
+            if not wait:
+                self._new_names.give_back(address)
             if session.stage is Stage.CLAIMING:
                 advance(session, StageEvent.REFUSED)
             # It may have bound the name, which a session without a proof has taken meanwhile.
             if self._presence.devices(user_id):
                 self._bindings.doubt(user_id)
 
-        question = ClaimBinding(self._lookups.token(), user_id, key)
+        # A network that may bind no more names may use those that are bound.
+        token = self._lookups.token()
+        question: Question = FindBinding(token, user_id) if wait else ClaimBinding(token, user_id, key)
         self._lookups.ask(
             question, answered, failed, access=NameAccess.CLAIM, session=session, kind="prove", re=message.id
         )

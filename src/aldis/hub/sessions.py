@@ -35,6 +35,10 @@ class Connection(Protocol):
 
     full: bool
 
+    @property
+    def address(self) -> str:
+        """The IP address that the client comes from; empty when it is not known."""
+
     def send(self, frame: bytearray) -> None:
         """Send the message `frame[HEADROOM:]`; the bytes before it may be overwritten.
 

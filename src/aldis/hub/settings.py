@@ -73,6 +73,8 @@ class HubSettings:
     invalid_per_second: float = 1.0
     # A client that signs wrongly has a fault that another try does not mend.
     bad_proofs: int = 3
+    # New names that one network may bind at once, and a day; 0 for any number. See `ServerConfig`.
+    new_names_per_address: int = 0
     # When the server stops, clients come back spread over this time, so that they do not all connect at once.
     drain_spread: float = 5.0
 

@@ -75,6 +75,7 @@ class SignalingServer:
                 auth=config.auth,
                 max_message_bytes=config.max_message_bytes,
                 resume_window=config.resume_window,
+                new_names_per_address=config.new_names_per_address,
                 max_detached=config.max_connections,
                 detached_bytes=config.detached_bytes,
                 ping_interval=config.ping_interval,

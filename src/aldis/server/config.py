@@ -329,6 +329,13 @@ class ServerConfig:
         _integer(1024, 1_000_000_000, " bytes"),
         "Bytes a second that are read from one client; twice as many at once. What comes faster waits.",
     )
+    # A name is bound for good, and takes 100 bytes of the disk. A class of pupils or an office that starts behind one
+    # address on one day stays below this.
+    new_names_per_address: int = _setting(
+        200,
+        _integer(0, 1_000_000_000),
+        "New names that one address (IPv6: /64) may bind at once, and again in a day; 0 for any number.",
+    )
     resume_window: float = _setting(
         30.0, _seconds(0, 3600), "How long a client that has lost its connection stays online, so that it can resume."
     )
