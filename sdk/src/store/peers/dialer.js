@@ -7,7 +7,8 @@
  *
  * Rules of this module:
  *
- * - At most one attempt at a time. All callers of `connected` share it.
+ * - At most one attempt at a time. All callers of `connected` share it. Never a call and a pause at once (`TABLE`, which
+ *   docs/architecture.md draws).
  * - Where the peer is known to be offline, nothing is tried: the server tells when that changes.
  * - A peer that has said goodbye while nothing waits for it is left alone until it comes back online; so is one of
  *   which the server says for good that it may not be asked.
@@ -35,6 +36,21 @@ import { LONGEST_PAUSE } from '../../protocol/codes.js';
 export const SETTLED = 10;
 /** An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody. */
 export const CROSSED = 3;
+
+/**
+ * What a dialer is about: `idle` (connected, or left alone), `calling` (asks the server for the peer, then connects), or
+ * `pausing` (calls again after a pause); and what moves it on.
+ *
+ * @typedef {'idle' | 'calling' | 'pausing'} DialPhase
+ * @typedef {'called' | 'ended' | 'givenUp' | 'paused' | 'due' | 'cutShort'} DialEvent
+ */
+
+/** @type {Record<DialPhase, Partial<Record<DialEvent, DialPhase>>>} */
+export const TABLE = {
+  idle: { called: 'calling', paused: 'pausing' },
+  calling: { ended: 'idle', givenUp: 'idle' },
+  pausing: { due: 'idle', cutShort: 'idle' },
+};
 
 /**
  * Whether one of the devices that are online `now`, newest first, has registered since `before`. If not, devices have
@@ -80,10 +96,10 @@ export class Dialer {
   #backoff;
   #timers;
   #random;
-  /** @type {object | null} the attempt that is under way */
-  #task = null;
-  /** @type {(() => void) | null} cancels the timer of the next one */
-  #cancel = null;
+  /** @type {DialPhase} */
+  #phase = 'idle';
+  #calls = 0; // also those given up: so a call knows whether it is still the current one
+  #cancel = () => {}; // the timer of the pause
   /** @type {Set<(error: AldisError | null) => void>} */
   #waiters = new Set();
   /** @type {((error: AldisError | null) => void) | null} of the attempt that has been dialled */
@@ -158,9 +174,9 @@ export class Dialer {
       this.#cancelTimer();
     }
     const { registered, state } = this.#target;
-    const isDue = registered && this.#isWelcome && !this.#cancel && !this.#task;
-    if (isDue && state !== 'connecting' && state !== 'connected') {
-      void this.#call((this.#task = {}));
+    const isDue = registered && this.#isWelcome && state !== 'connecting' && state !== 'connected';
+    if (isDue && this.#move('called')) {
+      void this.#call(++this.#calls);
     }
   }
 
@@ -288,7 +304,7 @@ export class Dialer {
   /** The peer may be unwanted now: end an attempt of ours in that case, and leave all else as it is. */
   reconsider() {
     if (!this.#target.wanted) {
-      if (this.#task) {
+      if (this.#phase === 'calling') {
         this.#stop('not wanted any more');
       }
       this.#cancelTimer();
@@ -307,24 +323,24 @@ export class Dialer {
 
   // --- one attempt ---------------------------------------------------------------------------------------------------
 
-  /** @param {object} task */
-  async #call(task) {
+  /** @param {number} call */
+  async #call(call) {
     /** @type {unknown} */
     let error = null;
     let found = false;
     try {
       await this.#target.find();
       found = true;
-      if (this.#task === task) {
-        await this.#connect(task);
+      if (this.#calls === call) {
+        await this.#connect(call);
       }
     } catch (thrown) {
       error = thrown;
     }
-    if (this.#task !== task) {
+    if (this.#calls !== call) {
       return; // it was stopped meanwhile
     }
-    this.#task = null;
+    this.#move('ended');
     if (!error) {
       if (this.#target.state !== 'connected') {
         this.#retry(); // it opened, and was lost in the same moment
@@ -345,16 +361,16 @@ export class Dialer {
   /**
    * Dial, and wait for what comes of it. Throws `PeerError`.
    *
-   * @param {object} task
+   * @param {number} call
    */
-  async #connect(task) {
+  async #connect(call) {
     this.#refusal = null;
     const began = this.#timers.time();
     let error = await this.#attempt();
     // One of the two has been restarted, perhaps, and the other has noticed by this very call; or the offer went to a
     // connection that the server had to give up. Callers should not have to know of that: try once more, at once.
     const crossed = !this.#refusal && this.#timers.time() - began < CROSSED;
-    if (error && !(error instanceof PeerRefused) && crossed && this.#waiters.size && this.#task === task) {
+    if (error && !(error instanceof PeerRefused) && crossed && this.#waiters.size && this.#calls === call) {
       error = await this.#attempt();
     }
     if (error) {
@@ -415,13 +431,12 @@ export class Dialer {
    * @param {number} [notBefore]
    */
   #retry(notBefore = 0) {
-    // Never a call and a pause at once.
-    if (this.#task || this.#cancel || !this.#isWelcome) {
+    if (!this.#isWelcome || !this.#move('paused')) {
       return;
     }
     const pause = this.#backoff.delay(++this.#failures, this.#random());
     this.#cancel = this.#timers.callLater(Math.min(notBefore, LONGEST_PAUSE) + pause, () => {
-      this.#cancel = null;
+      this.#move('due');
       this.poke();
     });
   }
@@ -429,7 +444,10 @@ export class Dialer {
   /** @param {string} reason */
   #stop(reason) {
     this.#cancelTimer();
-    this.#task = this.#outcome = null;
+    this.#outcome = null;
+    if (this.#move('givenUp')) {
+      this.#calls++;
+    }
     if (this.#underWay()) {
       this.#target.hangUp(reason);
     }
@@ -440,7 +458,19 @@ export class Dialer {
   }
 
   #cancelTimer() {
-    this.#cancel?.();
-    this.#cancel = null;
+    if (this.#move('cutShort')) {
+      this.#cancel();
+    }
+  }
+
+  /**
+   * Go to the next phase, if the table has one.
+   *
+   * @param {DialEvent} event
+   */
+  #move(event) {
+    const next = TABLE[this.#phase][event];
+    if (next) this.#phase = next;
+    return next;
   }
 }

@@ -1,5 +1,6 @@
 /** When a peer is called: a dialer with a target that a test answers, and a clock that it moves. */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import {
   ConnectionLost,
@@ -12,7 +13,7 @@ import {
   RequestFailed,
   StateError,
 } from '../../../src/errors.js';
-import { CROSSED, registeredAnew, SETTLED } from '../../../src/store/peers/dialer.js';
+import { CROSSED, registeredAnew, SETTLED, TABLE } from '../../../src/store/peers/dialer.js';
 import { DialTarget } from '../../support/dial_target.js';
 import { settle } from '../../support/fake_timers.js';
 
@@ -26,6 +27,18 @@ const failure = (waiting, reason) => {
   assert.ok(waiting.outcome instanceof PeerConnectionFailed, String(waiting.outcome));
   assert.match(waiting.outcome.reason, reason);
 };
+
+test('the phases are those of Python, which docs/architecture.md draws', async () => {
+  const page = await readFile(new URL('../../../../docs/architecture.md', import.meta.url), 'utf8');
+  const [, drawn] = /<!-- diagram: dialer -->(.*?)<!-- end -->/s.exec(page);
+  const arrows = drawn.matchAll(/^ *(\w+) --> (\w+) : (.*)$/gm);
+  const expected = Array.from(arrows, ([, from, to, events]) => events.split(', ').map((event) => [from, event, to]));
+  const words = (event) => event.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  const ours = Object.entries(TABLE).map(([from, steps]) =>
+    Object.entries(steps).map(([event, to]) => [from, words(event), to]),
+  );
+  assert.deepEqual(ours.flat().sort(), expected.flat().sort());
+});
 
 test('a wanted peer is called once', async () => {
   const target = await new DialTarget().poked();
