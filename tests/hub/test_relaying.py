@@ -111,7 +111,7 @@ def test_an_unknown_type_is_an_error_and_never_a_disconnect() -> None:
     for _ in range(1000):
         alice.send(type="from-the-future", id=1)
     assert alice.closed is None
-    assert alice.take()[-1]["code"] == "unknown-type"
+    assert alice.take()[0]["code"] == "unknown-type"
 
 
 def test_invalid_messages_are_answered_and_too_many_of_them_end_the_connection() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from aldis.backends.base import DirectoryAnswer, FindBinding, ReleaseBinding, RotateBinding
-from aldis.hub.lifecycle import Lifecycle
+from aldis.hub.lifecycle import Lifecycle, bad_proof
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.name_queue import NameAccess
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
@@ -19,6 +19,7 @@ from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.router import Router
 from aldis.hub.sessions import Session
+from aldis.hub.settings import HubSettings
 from aldis.identity import proofs
 from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 from aldis.protocol import messages as m
@@ -34,6 +35,7 @@ class Bindings:
 
     def __init__(
         self,
+        settings: HubSettings,
         *,
         outgoing: Outgoing,
         lookups: PendingLookups,
@@ -41,6 +43,7 @@ class Bindings:
         router: Router,
         lifecycle: Lifecycle,
     ) -> None:
+        self._settings = settings
         self._outgoing = outgoing
         self._lookups = lookups
         self._presence = presence
@@ -67,7 +70,8 @@ class Bindings:
         old_key = from_base64(old_public_key)
         if not verify(old_key, signature, proofs.rotation(user_id, new_key)):
             text = "the rotation is not signed by the key that the name is bound to"
-            return RequestRefused(ErrorCode.BAD_SIGNATURE, text)
+            close = bad_proof(session, self._settings.bad_proofs)
+            return RequestRefused(ErrorCode.BAD_SIGNATURE, text, close=close)
 
         def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
             if answer is not True:

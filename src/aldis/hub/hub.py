@@ -108,7 +108,12 @@ class Hub:
             stats=self.stats,
         )
         self._bindings = bindings = Bindings(
-            outgoing=outgoing, lookups=lookups, presence=presence, router=self.router, lifecycle=lifecycle
+            settings,
+            outgoing=outgoing,
+            lookups=lookups,
+            presence=presence,
+            router=self.router,
+            lifecycle=lifecycle,
         )
         registrar = Registrar(
             settings,
@@ -337,8 +342,14 @@ class Hub:
         failure = session.dialect.why_not(text)
         session.charged += UNREADABLE_COST
         close = None
-        # A newer client may send an unknown type, so it is never a reason to disconnect.
-        if failure.code != ErrorCode.UNKNOWN_TYPE:
+        if failure.code == ErrorCode.UNKNOWN_TYPE:
+            # A newer client may send an unknown type, so it is never a reason to disconnect.
+            if session.unknowns is None:
+                session.unknowns = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
+            if not session.unknowns.spend(now):
+                self.stats.refused[_UNREADABLE, ErrorCode.RATE_LIMITED] += 1  # without a reply for each
+                return
+        else:
             if session.faults is None:
                 session.faults = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
             if not session.faults.spend(now):

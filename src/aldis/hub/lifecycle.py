@@ -30,6 +30,12 @@ def advance(session: Session, event: StageEvent) -> None:
     session.stage = TABLE[session.stage][event]
 
 
+def bad_proof(session: Session, most: int) -> tuple[CloseCode, str] | None:
+    """Count a bad signature of any kind. Returns the close of a connection that has sent `most` of them."""
+    session.bad_proofs += 1
+    return (CloseCode.UNAUTHORIZED, "too many bad signatures") if session.bad_proofs >= most else None
+
+
 class Lifecycle:
     """The sessions of one hub, from their connections to their ends."""
 
@@ -153,7 +159,7 @@ class Lifecycle:
         self.detached.discard(session)
         self.leave(session)
         # The timer queue holds the session until its next time-out, without the client's data.
-        session.registering = session.faults = None
+        session.registering = session.faults = session.unknowns = None
         advance(session, event)
 
     def _settle(self, session: Session, result: RelayResult) -> None:

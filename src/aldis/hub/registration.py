@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from aldis.backends.base import Claim, ClaimBinding, DirectoryAnswer, FindBinding, Question
 from aldis.hub.bans import Bans
 from aldis.hub.bindings import Bindings
-from aldis.hub.lifecycle import Lifecycle, advance
+from aldis.hub.lifecycle import Lifecycle, advance, bad_proof
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.name_queue import NameAccess
 from aldis.hub.new_names import NewNames
@@ -88,6 +88,9 @@ class Registrar:
         problem = _field_problem(message)
         if problem:
             return self._refused(ErrorCode.INVALID_FIELD, problem)
+        if not _seal_key_signed(message):
+            close = bad_proof(session, self._settings.bad_proofs)
+            return self._refused(ErrorCode.INVALID_FIELD, "sealKey: it is not signed by publicKey", close=close)
         message.token = UNSET  # not used yet, so do not keep it until `prove`
         session.registering = message
         session.nonce = self._random(proofs.NONCE_BYTES)
@@ -162,9 +165,7 @@ class Registrar:
                 f"the signature does not fit; this server takes its host to be {session.host!r}. If you dialled "
                 "another one: a proxy has to pass the Host header on, and --names has to list what you dial"
             )
-            session.bad_proofs += 1
-            last = session.bad_proofs >= self._settings.bad_proofs
-            close = (CloseCode.UNAUTHORIZED, "too many bad signatures") if last else None
+            close = bad_proof(session, self._settings.bad_proofs)
             return self._refused(ErrorCode.BAD_SIGNATURE, text, close=close)
         banned = self._banned(request.user_id, request.public_key)
         if banned is not None:
@@ -320,7 +321,7 @@ def _field_problem(message: m.Register) -> str | None:
     if problem:
         return f"device: {problem}"
     try:
-        key = from_base64(message.public_key, PUBLIC_KEY_BYTES)
+        from_base64(message.public_key, PUBLIC_KEY_BYTES)
     except ValueError as error:
         return f"publicKey: {error}; it is the base64 of an Ed25519 public key"
     if message.token is not UNSET and len(message.token.encode()) > m.MAX_TOKEN:
@@ -331,12 +332,19 @@ def _field_problem(message: m.Register) -> str | None:
         seal_key = from_base64(message.seal_key.public_key)
         if len(seal_key) > m.MAX_SEAL_KEY:
             return f"sealKey: more than {m.MAX_SEAL_KEY} bytes"
-        signature = from_base64(message.seal_key.signature, SIGNATURE_BYTES)
+        from_base64(message.seal_key.signature, SIGNATURE_BYTES)
     except ValueError as error:
         return f"sealKey: {error}"
-    if not verify(key, signature, proofs.seal(message.user_id, device, seal_key)):
-        return "sealKey: it is not signed by publicKey"
     return None
+
+
+def _seal_key_signed(message: m.Register) -> bool:
+    """Whether the sealing key, if there is one, is signed by the key. All fields have been checked."""
+    seal_key = message.seal_key
+    if seal_key is UNSET:
+        return True
+    signed = proofs.seal(message.user_id, _device(message), from_base64(seal_key.public_key))
+    return verify(from_base64(message.public_key), from_base64(seal_key.signature), signed)
 
 
 def _missed(old: Session, request: m.Register) -> list[bytearray] | None:

@@ -112,6 +112,7 @@ class Session:
         "secret",
         "shares",
         "stage",
+        "unknowns",
         "unsettled",
         "untold",
         "user_id",
@@ -128,6 +129,7 @@ class Session:
         self.heard = now
         self.pinged_at = 0.0  # 0: no ping is unanswered
         self.faults: TokenBucket | None = None
+        self.unknowns: TokenBucket | None = None  # messages of unknown types
         self.bad_proofs = 0
         # Units that its requests have cost beyond being a message, until its transport takes them (`hub.costs`).
         self.charged = 0
