@@ -252,7 +252,7 @@ async def test_a_database_of_a_later_version_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version=2")
     database.close()
-    with pytest.raises(DirectoryUnavailable, match="has version 2; this release of Aldis knows version 1"):
+    with pytest.raises(DirectoryUnavailable, match="has version 2, of a newer release of Aldis; this one knows v"):
         await SqliteDirectory.open(path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from aldis.backends.base import KEY_BYTES, DirectoryUnavailable
 
@@ -18,16 +18,23 @@ FILE_NAME: Final = "names.sqlite3"
 CACHE_KIB: Final = 8192
 # "ALDI": marks our SQLite files (PRAGMA application_id).
 APPLICATION_ID: Final = 0x414C4449
-SCHEMA_VERSION: Final = 1
 
-_SCHEMA: Final = f"""
-CREATE TABLE names (
-    user_id TEXT NOT NULL PRIMARY KEY,
-    public_key BLOB NOT NULL CHECK (length(public_key) = {KEY_BYTES})
-) WITHOUT ROWID
-"""
-# A row that `check` writes after a failed write, to see whether the disk accepts writes again.
-_PROBE_SCHEMA: Final = "CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), written INTEGER NOT NULL)"
+Migrations: TypeAlias = tuple[tuple[str, ...], ...]
+"""The statements from each version of the schema to the next. The first of them make an empty file version 1."""
+
+# Never change one that was released: add another. `PRAGMA user_version` says how many a file has had.
+MIGRATIONS: Final[Migrations] = (
+    (
+        f"""
+        CREATE TABLE names (
+            user_id TEXT NOT NULL PRIMARY KEY,
+            public_key BLOB NOT NULL CHECK (length(public_key) = {KEY_BYTES})
+        ) WITHOUT ROWID
+        """,
+        # A row that `check` writes after a failed write, to see whether the disk accepts writes again.
+        "CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), written INTEGER NOT NULL)",
+    ),
+)
 
 # SQLite's primary result codes, https://www.sqlite.org/rescode.html
 _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 26
@@ -63,8 +70,9 @@ def keeps_open(error: Exception) -> bool:
 class SqliteFile:
     """The file at `path`. `patience` is how many seconds to wait for another process that holds its lock."""
 
-    def __init__(self, path: Path, patience: float) -> None:
+    def __init__(self, path: Path, patience: float, migrations: Migrations = MIGRATIONS) -> None:
         self.path = path
+        self._migrations = migrations
         self._patience = patience
         self._identity: tuple[int, int] | None = None
 
@@ -74,7 +82,7 @@ class SqliteFile:
         return self._identity is not None
 
     def create(self) -> None:
-        """Make the file and its folder, or check that it is one of ours. Call this first, and once."""
+        """Make the file and its folder, or check that it is one of ours and bring it up to date. Call this first."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Names are private; SQLite gives its side files the same mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -126,21 +134,31 @@ class SqliteFile:
         database.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        if not _tables(database):
-            database.execute("BEGIN IMMEDIATE")
-            if not _tables(database):  # another process may have been faster
-                database.execute(_SCHEMA)
-                database.execute(_PROBE_SCHEMA)
-                database.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            database.execute("COMMIT")
+        """Bring the schema to the newest version, in one transaction."""
+        if self._version(database) == len(self._migrations):
+            return
+        database.execute("BEGIN IMMEDIATE")
+        # Again: another process may have been faster.
+        for statements in self._migrations[self._version(database) :]:
+            for statement in statements:
+                database.execute(statement)
+        database.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version={len(self._migrations)}")
+        database.execute("COMMIT")
+
+    def _version(self, database: sqlite3.Connection) -> int:
+        """The version of the schema; 0 for an empty file. Refuses files of others and of newer releases."""
+        if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return 0
         if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise DirectoryUnavailable(f"{self.path} is a SQLite file of another program")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
+        version = cast(int, database.execute("PRAGMA user_version").fetchone()[0])
+        known = len(self._migrations)
+        if version > known:
             raise DirectoryUnavailable(
-                f"{self.path} has version {version}; this release of Aldis knows version {SCHEMA_VERSION}"
+                f"{self.path} has version {version}, of a newer release of Aldis; this one knows version {known}"
             )
+        return version
 
     def _now(self) -> tuple[int, int] | None:
         try:
@@ -148,7 +166,3 @@ class SqliteFile:
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
-
-
-def _tables(database: sqlite3.Connection) -> int:
-    return cast(int, database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])

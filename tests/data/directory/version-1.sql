@@ -1,0 +1,11 @@
+-- A directory as the first release wrote it (commit b7f3100). Never change this file: add one for each new version.
+PRAGMA application_id=1095517257;
+PRAGMA user_version=1;
+CREATE TABLE names (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    public_key BLOB NOT NULL CHECK (length(public_key) = 32)
+) WITHOUT ROWID;
+CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), written INTEGER NOT NULL);
+INSERT INTO names VALUES ('alice', X'6161616161616161616161616161616161616161616161616161616161616161');
+INSERT INTO names VALUES ('straße', X'6262626262626262626262626262626262626262626262626262626262626262');
+INSERT INTO probe VALUES (1, 3);
