@@ -21,6 +21,9 @@ COMMANDS = [
     ("keys", "fingerprint"),
     ("keys", "peer"),
     ("keys", "trust"),
+    ("directory",),
+    ("directory", "backup"),
+    ("directory", "restore"),
 ]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from aldis.backends.base import KEY_BYTES, DirectoryUnavailable
+from aldis.errors import UsageError
 
 FILE_NAME: Final = "names.sqlite3"
 # Kibibytes of pages that SQLite keeps for each connection: about 100,000 names.
@@ -135,30 +137,16 @@ class SqliteFile:
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         """Bring the schema to the newest version, in one transaction."""
-        if self._version(database) == len(self._migrations):
+        if version_of(database, self.path, len(self._migrations)) == len(self._migrations):
             return
         database.execute("BEGIN IMMEDIATE")
         # Again: another process may have been faster.
-        for statements in self._migrations[self._version(database) :]:
+        for statements in self._migrations[version_of(database, self.path, len(self._migrations)) :]:
             for statement in statements:
                 database.execute(statement)
         database.execute(f"PRAGMA application_id={APPLICATION_ID}")
         database.execute(f"PRAGMA user_version={len(self._migrations)}")
         database.execute("COMMIT")
-
-    def _version(self, database: sqlite3.Connection) -> int:
-        """The version of the schema; 0 for an empty file. Refuses files of others and of newer releases."""
-        if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return 0
-        if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise DirectoryUnavailable(f"{self.path} is a SQLite file of another program")
-        version = cast(int, database.execute("PRAGMA user_version").fetchone()[0])
-        known = len(self._migrations)
-        if version > known:
-            raise DirectoryUnavailable(
-                f"{self.path} has version {version}, of a newer release of Aldis; this one knows version {known}"
-            )
-        return version
 
     def _now(self) -> tuple[int, int] | None:
         try:
@@ -166,3 +154,32 @@ class SqliteFile:
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
+
+
+def check_file(path: Path) -> None:
+    """Raise `UsageError` unless there is a directory at `path` that this release can read."""
+    try:
+        path.open("rb").close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            if version_of(database, path) == 0:
+                raise UsageError(f"{path} is empty")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except sqlite3.Error as error:
+        raise UsageError(f"{path} {_WORDS.get(_code(error), 'cannot be used')} ({error})") from None
+    except DirectoryUnavailable as error:
+        raise UsageError(str(error)) from None
+
+
+def version_of(database: sqlite3.Connection, path: Path, known: int = len(MIGRATIONS)) -> int:
+    """The version of the schema; 0 for an empty file. Refuses files of other programs and of newer releases."""
+    if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return 0
+    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise DirectoryUnavailable(f"{path} is a SQLite file of another program")
+    version = cast(int, database.execute("PRAGMA user_version").fetchone()[0])
+    if version > known:
+        raise DirectoryUnavailable(
+            f"{path} has version {version}, of a newer release of Aldis; this one knows version {known}"
+        )
+    return version

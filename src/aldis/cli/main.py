@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "chat": ("aldis.cli.chat", "Talk to a peer, at a terminal or through pipes."),
     "keys": ("aldis.cli.keys", "Make, show and compare identity keys; accept a peer's new one."),
     "admin": ("aldis.cli.admin", "Look at a running server, disconnect and ban its users."),
+    "directory": ("aldis.cli.directory", "Back up and restore the names of a server."),
     "top": ("aldis.cli.top", "Watch a running server in the terminal."),
     "doctor": ("aldis.cli.doctor", "Check the way to a server, and say what to do about problems."),
 }

@@ -1,0 +1,156 @@
+"""Backup and restore of a directory in a SQLite file.
+
+Rules:
+
+* A backup is one file, whole and consistent, also while a server writes: SQLite copies one snapshot. It gets its name
+  when it is on the disk, and never replaces a file.
+* A restore refuses while another process has the directory open, because that process has told users whose names are
+  whose. The old directory is kept beside the new one. At each moment there is either the old or the new one: a server
+  that found no file would take all names for free.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from aldis.backends.sqlite_file import SqliteFile, check_file, is_locked, version_of
+from aldis.errors import UsageError
+
+# Seconds to wait for a lock: a server holds it for milliseconds, and in a restore a server that runs does not let go.
+_PATIENCE: Final = 2.0
+_SIDE_FILES: Final = ("-wal", "-shm")
+
+
+def backup(path: Path, copy: Path) -> int:
+    """Copy the directory at `path` to the new file `copy`; return the number of names.
+
+    A server may use the directory meanwhile. Raises `UsageError` for a file that cannot be used, and
+    `DirectoryUnavailable` when the copy cannot be made.
+    """
+    check_file(path)
+    if os.path.lexists(copy):
+        raise UsageError(f"{copy} exists already; a backup never replaces a file")
+    with _in_words(copy), _draft(copy) as draft:
+        names = _copy(path, draft)
+        _give_name(draft, copy)
+    return names
+
+
+def restore(path: Path, copy: Path) -> tuple[int, Path | None]:
+    """Put the backup `copy` in the place of the directory at `path`.
+
+    Returns the number of names, and where the old directory is kept, if there was one. Raises `UsageError` when a
+    process has the directory open or the backup cannot be used, and `DirectoryUnavailable` for other faults.
+    """
+    check_file(copy)
+    with _in_words(path), _held(path) as old, _draft(path) as draft:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = _copy(copy, draft)
+        kept = None
+        if old is not None:
+            kept = _free_name(path)
+            _give_name(path, kept)
+            if os.name == "posix" and os.geteuid() == 0:
+                os.chown(draft, old.st_uid, old.st_gid)  # the server has to read it, and may not run as root
+        for side in _SIDE_FILES:
+            # Left by a damaged file. SQLite would apply it to the new one.
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + side).unlink()
+        draft.replace(path)
+    return names, kept
+
+
+def _copy(path: Path, draft: Path) -> int:
+    """Copy a database to an empty file, check the copy, and bring it to the disk. Returns the number of names."""
+    with closing(_connect(path)) as source, closing(sqlite3.connect(draft, isolation_level=None)) as target:
+        source.backup(target)  # in one step: one snapshot
+        # A single file that a person can copy. The server switches to WAL when it opens it.
+        target.execute("PRAGMA journal_mode=DELETE")
+        found = target.execute("PRAGMA quick_check").fetchone()[0]
+        if found != "ok":
+            raise UsageError(f"{path} is damaged ({found}); nothing was changed")
+        version_of(target, path)
+        names = int(target.execute("SELECT count(*) FROM names").fetchone()[0])
+    _flush(draft)
+    return names
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[os.stat_result | None]:
+    """Hold the directory, so that no server opens it meanwhile. None when there is no file yet."""
+    if not path.exists():
+        yield None
+        return
+    with closing(_connect(path)) as database:
+        try:
+            # In this mode, SQLite locks the whole file, which every open connection prevents.
+            database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            database.execute("PRAGMA journal_mode=DELETE")
+            database.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if is_locked(error):
+                raise UsageError(f"{path} is in use: stop the server first, and start it again afterwards") from None
+            raise
+        except sqlite3.DatabaseError:
+            pass  # damaged. A server that has it open sees that it is replaced, and gives no name away.
+        yield path.stat()
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, which only its owner may read, and which is gone afterwards."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+        _flush(path.parent)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise SqliteFile(path, _PATIENCE).in_words(error) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while os.path.lexists(kept := path.with_name(f"{path.name}.before-restore-{number}")):
+        number += 1
+    return kept
+
+
+def _give_name(file: Path, name: Path) -> None:
+    """Give a file another name, too; `FileExistsError` when there is such a file."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, as on a memory stick
+        with file.open("rb") as source, name.open("xb") as target:
+            shutil.copyfileobj(source, target)
+        _flush(name)
+
+
+def _flush(path: Path) -> None:
+    if os.name != "posix" and path.is_dir():  # pragma: no cover - elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,163 @@
+"""Backup and restore of a server's names: real servers, real commands, real files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aldis.backends.sqlite_file import FILE_NAME
+from aldis.identity.keys import Identity
+from support.commands import aldis
+from support.raw_websocket import RawClient
+from support.server_process import ServerProcess
+from support.settings import UNLIMITED
+
+
+def directory(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """`aldis directory ...` for the server in `folder`."""
+    return aldis("directory", *words, "--data", folder / "data", home=folder)
+
+
+async def register(server: ServerProcess, name: str, identity: Identity) -> str:
+    """What becomes of a registration: `registered`, or an error code."""
+    async with await RawClient.connect(server.port) as client:
+        reply = await client.register(name, identity)
+        await client.leave()
+        return str(reply.get("code", reply["type"]))
+
+
+def names_in(path: Path) -> dict[str, bytes]:
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return dict(database.execute("SELECT user_id, public_key FROM names"))
+    finally:
+        database.close()
+
+
+async def test_a_backup_of_a_server_that_registers_meanwhile_is_whole_and_can_be_restored(tmp_path: Path) -> None:
+    identities = {f"user{number}": Identity.generate() for number in range(300)}
+    copies = [tmp_path / f"copy{number}" for number in range(3)]
+    async with ServerProcess(tmp_path, **UNLIMITED) as server:
+        registered: list[str] = []
+
+        async def load() -> None:
+            for name, identity in identities.items():
+                assert await register(server, name, identity) == "registered"
+                registered.append(name)
+
+        loading = asyncio.create_task(load())
+        for copy in copies:
+            before = list(registered)
+            done = await asyncio.to_thread(directory, tmp_path, "backup", copy)
+            assert done.returncode == 0, done.stderr
+            found = names_in(copy)
+            assert done.stdout.startswith(f"{len(found)} name")
+            assert set(before) <= set(found)
+            assert all(identities[name].public_key == key for name, key in found.items())
+        await loading
+        refused = await asyncio.to_thread(directory, tmp_path, "restore", copies[0])
+        assert refused.returncode == 2
+        assert "is in use: stop the server first" in refused.stderr
+        assert await register(server, "late", Identity.generate()) == "registered"
+        assert await server.stop() == 0
+    restored = directory(tmp_path, "restore", copies[-1])
+    assert restored.returncode == 0, restored.stderr
+    kept = tmp_path / "data" / f"{FILE_NAME}.before-restore-1"
+    assert restored.stdout.endswith(f"the names that were there are kept in {kept}\n")
+    assert len(names_in(kept)) == 301
+    async with ServerProcess(tmp_path, **UNLIMITED) as again:
+        for name in list(names_in(copies[-1]))[:5]:
+            assert await register(again, name, Identity.generate()) == "key-mismatch"
+            assert await register(again, name, identities[name]) == "registered"
+        assert await register(again, "late", Identity.generate()) == "registered", "bound after the backup: free again"
+        assert await again.stop() == 0
+        again.assert_clean_log()
+
+
+async def names_of(folder: Path, *names: str) -> None:
+    async with ServerProcess(folder) as server:
+        for name in names:
+            assert await register(server, name, Identity.generate()) == "registered"
+        assert await server.stop() == 0
+
+
+async def test_a_backup_is_one_private_file_and_replaces_none(tmp_path: Path) -> None:
+    await names_of(tmp_path, "alice")
+    copy = tmp_path / "copies" / "names"
+    assert directory(tmp_path, "backup", copy).returncode == 0
+    assert [file.name for file in copy.parent.iterdir()] == ["names"]
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    content = copy.read_bytes()
+    again = directory(tmp_path, "backup", copy)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    assert copy.read_bytes() == content
+    assert sorted(os.listdir(tmp_path / "data"))[-1] == FILE_NAME
+
+
+async def test_a_damaged_directory_is_replaced_and_kept(tmp_path: Path) -> None:
+    await names_of(tmp_path, "alice", "bob")
+    copy = tmp_path / "copy"
+    assert directory(tmp_path, "backup", copy).returncode == 0
+    path = tmp_path / "data" / FILE_NAME
+    path.write_bytes(b"damaged" * 1000)
+    path.with_name(FILE_NAME + "-wal").write_bytes(b"stale")
+    done = directory(tmp_path, "restore", copy)
+    assert done.returncode == 0, done.stderr
+    assert set(names_in(path)) == {"alice", "bob"}
+    assert path.with_name(FILE_NAME + ".before-restore-1").read_bytes() == b"damaged" * 1000
+    assert directory(tmp_path, "restore", copy).returncode == 0
+    assert path.with_name(FILE_NAME + ".before-restore-2").exists()
+
+
+async def test_a_backup_moves_to_a_new_machine(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    await names_of(tmp_path / "old", "alice")
+    assert directory(tmp_path / "old", "backup", tmp_path / "copy").returncode == 0
+    done = directory(tmp_path, "restore", tmp_path / "copy")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"1 name restored to {tmp_path / 'data' / FILE_NAME}\n"
+    async with ServerProcess(tmp_path) as server:
+        assert await register(server, "alice", Identity.generate()) == "key-mismatch"
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "other", "newer", "empty", "half"])
+async def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path, kind: str) -> None:
+    await names_of(tmp_path, "alice", *(f"user{number:03}" for number in range(100)))
+    path, copy = tmp_path / "data" / FILE_NAME, tmp_path / "copy"
+    before = names_in(path)
+    if kind in ("newer", "half"):
+        assert directory(tmp_path, "backup", copy).returncode == 0
+    if kind == "half":
+        whole = copy.read_bytes()
+        copy.write_bytes(whole[: len(whole) // 2])
+    elif kind == "text":
+        copy.write_text("no directory" * 1000)
+    elif kind == "empty":
+        copy.touch()
+    elif kind in ("other", "newer"):
+        database = sqlite3.connect(copy)
+        database.execute("PRAGMA user_version=99" if kind == "newer" else "CREATE TABLE names (recipe TEXT)")
+        database.close()
+    done = directory(tmp_path, "restore", copy)
+    assert done.returncode in (1, 2)
+    assert str(copy) in done.stderr
+    assert names_in(path) == before
+    assert [name for name in os.listdir(path.parent) if "restore" in name or name.startswith(".")] == []
+
+
+async def test_a_backup_of_nothing_says_where_it_looked(tmp_path: Path) -> None:
+    done = directory(tmp_path, "backup", tmp_path / "copy")
+    assert done.returncode == 2
+    assert str(tmp_path / "data" / FILE_NAME) in done.stderr
+    assert not (tmp_path / "copy").exists()
+    done = aldis("directory", "backup", tmp_path / "copy", "--data", ":memory:", home=tmp_path)
+    assert done.returncode == 2
+    assert "keeps no names" in done.stderr
