@@ -23,6 +23,7 @@ from aldis.server.config import ServerConfig
 from support.patience import PATIENCE
 from support.raw_websocket import CLOSE, TEXT, RawClient, http_get
 from support.server_process import ServerProcess
+from support.settings import UNLIMITED
 
 
 @pytest.fixture
@@ -58,33 +59,44 @@ async def test_names_survive_kill_9_and_belong_to_their_keys_after_it(server: Se
         again.assert_clean_log()
 
 
-async def test_who_was_told_registered_before_kill_9_is_bound_even_under_load(
-    server: ServerProcess, tmp_path: Path
-) -> None:
+async def test_who_was_told_registered_before_kill_9_is_bound_even_under_load(tmp_path: Path) -> None:
+    # Each round kills the server while 32 clients register as fast as they can. The next goes on with the same names.
     told: dict[str, Identity] = {}
-    enough = asyncio.Event()
+    for number in range(3):
+        server = ServerProcess(tmp_path, **UNLIMITED)
+        await server.start()
+        before, enough = len(told), asyncio.Event()
 
-    async def register(number: int) -> None:
-        identity = Identity.generate()
-        async with await RawClient.connect(server.port) as client:
-            if (await client.register(f"user{number}", identity))["type"] == "registered":
-                told[f"user{number}"] = identity
-                if len(told) == 60:
+        async def register(
+            names: list[str], *, server: ServerProcess = server, enough: asyncio.Event = enough, before: int = before
+        ) -> None:
+            while True:
+                name, identity = names.pop(), Identity.generate()
+                async with await RawClient.connect(server.port) as client:
+                    if (await client.register(name, identity))["type"] == "registered":
+                        told[name] = identity
+                if len(told) >= before + 150:
                     enough.set()
 
-    async def crowd() -> None:
-        await asyncio.gather(*(register(number) for number in range(200)), return_exceptions=True)
-
-    task = asyncio.create_task(crowd())
-    async with asyncio.timeout(PATIENCE):
-        await enough.wait()
-    server.signal(signal.SIGKILL)
-    await server.wait()
-    await task
+        names = [f"user{number}-{index}" for index in range(100_000)]
+        crowd = [asyncio.create_task(register(names)) for _ in range(32)]
+        async with asyncio.timeout(PATIENCE):
+            await enough.wait()
+        server.signal(signal.SIGKILL)
+        assert await server.wait() == -signal.SIGKILL
+        outcomes = await asyncio.gather(*crowd, return_exceptions=True)
+        assert all(isinstance(outcome, Exception) for outcome in outcomes)
     database = sqlite3.connect(tmp_path / "data" / FILE_NAME)
     bound = dict(database.execute("SELECT user_id, public_key FROM names"))
     database.close()
     assert {user_id: identity.public_key for user_id, identity in told.items()}.items() <= bound.items()
+    async with ServerProcess(tmp_path, **UNLIMITED) as again:
+        for user_id, identity in list(told.items())[::20]:
+            async with await RawClient.connect(again.port) as thief, await RawClient.connect(again.port) as owner:
+                assert (await thief.register(user_id))["code"] == "key-mismatch"
+                assert (await owner.register(user_id, identity))["success"] is True
+        assert await again.stop() == 0
+        again.assert_clean_log()
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------
