@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +56,8 @@ class ServerProcess:
 
     `close_timeout`: seconds that a client has to answer a close, where a test waits for a client that does not.
     `tuning`: other constants of `Tuning`. The setting `config` names a file with more settings, which
-    SIGHUP reads again.
+    SIGHUP reads again. `sockets`: listening sockets that it is given, as by systemd, by their names. `environ`: more
+    variables.
     """
 
     def __init__(
@@ -64,8 +66,12 @@ class ServerProcess:
         *,
         close_timeout: float | None = None,
         tuning: Any = None,
+        sockets: Any = None,
+        environ: Any = None,
         **settings: Any,
     ) -> None:
+        self._sockets: dict[str, socket.socket] = dict(sockets or {})
+        self._environ = {**os.environ, **(environ or {})}
         self._tuning = dict(tuning or {}) if close_timeout is None else {"close_timeout": close_timeout}
         self.settings = {
             "port": free_port(),
@@ -100,10 +106,24 @@ class ServerProcess:
         self.admin_port = int(line["admin"].rpartition(":")[2]) if line["admin"] else 0
 
     async def _spawn(self) -> Process:
+        command: tuple[str, ...] = (
+            sys.executable,
+            "-W",
+            "default",
+            "-c",
+            _PROGRAM,
+            json.dumps(self.settings),
+            json.dumps(self._tuning),
+        )
+        given = [one.fileno() for one in self._sockets.values()]
+        environ = self._environ
+        if given:
+            # As systemd does it: from descriptor 3 on, with the number of this process.
+            moves = "".join(f"exec {3 + number}<&{descriptor}; " for number, descriptor in enumerate(given))
+            command = ("bash", "-c", f'export LISTEN_PID=$$; {moves}exec "$@"', "-", *command)
+            environ = {**environ, "LISTEN_FDS": str(len(given)), "LISTEN_FDNAMES": ":".join(self._sockets)}
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "default", "-c", _PROGRAM),
-            *(json.dumps(self.settings), json.dumps(self._tuning)),
-            stderr=asyncio.subprocess.PIPE,
+            *command, stderr=asyncio.subprocess.PIPE, env=environ, pass_fds=given
         )
 
     async def _read_log(self) -> None:

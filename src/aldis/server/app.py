@@ -41,6 +41,7 @@ from aldis.server.names import ServerNames
 from aldis.server.pages import Pages
 from aldis.server.redirect import Redirects
 from aldis.server.routes import Routes
+from aldis.server.systemd import ActivatedSockets
 from aldis.server.tls import ServerTls
 from aldis.server.tuning import Tuning
 from aldis.server.turn import ConfiguredIceServers
@@ -60,14 +61,21 @@ class SignalingServer:
     """One signaling server. `async with` starts and stops it. Inside, read `port`, `url` and `admin_port`.
 
     Starting raises `ConfigError` for a port, certificate or other setting that cannot be used, and
-    `DirectoryUnavailable` when the directory cannot be opened. `pages` replaces those of the package.
+    `DirectoryUnavailable` when the directory cannot be opened. `pages` replaces those of the package. `sockets` listen
+    already, in place of the ports in the settings.
     """
 
     def __init__(
-        self, config: ServerConfig | None = None, *, tuning: Tuning | None = None, pages: Pages | None = None
+        self,
+        config: ServerConfig | None = None,
+        *,
+        tuning: Tuning | None = None,
+        pages: Pages | None = None,
+        sockets: ActivatedSockets | None = None,
     ) -> None:
         self.config = config = config or ServerConfig()
         self._tuning = tuning = tuning or Tuning()
+        self._given = sockets or ActivatedSockets()
         self.turn = TurnServer(turn_settings(config), log) if config.turn_server else None
         self._ice = ConfiguredIceServers(config.stun, config.turn, config.turn_secret, own=self.turn)
         self.hub = Hub(
@@ -120,6 +128,7 @@ class SignalingServer:
         self._running: AsyncExitStack | None = None
         self._stop_asked = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
+        self._host = config.host
         self._port = 0
         self._admin_port: int | None = None
         self._redirect_port: int | None = None
@@ -155,7 +164,7 @@ class SignalingServer:
         return self._url("http").replace("http://127.0.0.1:", "http://localhost:") + "/"
 
     def _url(self, scheme: str) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
         secure = "" if self.config.tls_cert is None else "s"
         return f"{scheme}{secure}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
@@ -196,15 +205,19 @@ class SignalingServer:
                 stack.push_async_callback(admin.close)
                 self._admin_port = await admin.listen(config.admin_host, config.admin_port)
             stack.callback(self.listener.stop_accepting)
-            self._port = await self.listener.listen(
-                config.host, config.port, None if self._tls is None else self._tls.context
-            )
-            if config.redirect_port is not None:
-                stack.callback(self._redirects.close)
-                try:
-                    self._redirect_port = await self._redirects.listen(config.host, config.redirect_port, self._port)
-                except (OSError, ValueError) as error:
-                    raise address_error("redirect_", config.host, config.redirect_port, error) from error
+            context = None if self._tls is None else self._tls.context
+            host, self._port = await self.listener.listen(config.host, config.port, context, self._given.public)
+            if self._given.public:
+                self._host = host
+            if self._given.redirect and context is None:
+                raise ConfigError("tls_cert", "is needed: there is a socket to redirect from plain HTTP")
+            stack.callback(self._redirects.close)
+            try:
+                self._redirect_port = await self._redirects.listen(
+                    config.host, config.redirect_port, self._port, self._given.redirect
+                )
+            except (OSError, ValueError) as error:
+                raise address_error("redirect_", config.host, config.redirect_port or 0, error) from error
             self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
             self._running = stack.pop_all()
         self._announce()
@@ -249,10 +262,14 @@ class SignalingServer:
 
     async def serve_forever(self) -> None:
         """Wait until another task or a signal stops the server."""
+        await self.asked_to_stop()
+        await self.stop()
+
+    async def asked_to_stop(self) -> None:
+        """Return when the server has to stop, and has not done so yet."""
         if self._running is None:
             raise StateError("the server has not been started")
         await self._stop_asked.wait()
-        await self.stop()
 
     def ask_to_stop(self) -> None:
         """Have `serve_forever` stop the server."""

@@ -20,7 +20,7 @@ import socket
 import ssl
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -119,41 +119,45 @@ class Listener:
         self._misdirected = Throttle(1.0 / MISDIRECTED_PER_SECOND)
         # What picows calls, by the address of arrival: one function for all connections, not one for each.
         self._enter_at = lru_cache(maxsize=MAX_ARRIVALS)(lambda arrival: partial(self._enter, arrival))
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._draining = False
 
-    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
-        """Listen, and return the port; raises `ConfigError` when that is not possible."""
+    async def listen(
+        self, host: str, port: int, context: ssl.SSLContext | None, given: Sequence[socket.socket] = ()
+    ) -> tuple[str, int]:
+        """Listen, and return address and port. With `given` sockets, which listen already, `host` and `port` are not
+        used. Raises `ConfigError` when that is not possible.
+        """
         more: dict[str, Any] = {}
         if context is not None:
             more = {"ssl": context, "ssl_handshake_timeout": self._tuning.handshake_timeout}
         try:
-            dual = dual_stack(host, port)
-            where: dict[str, Any] = {"host": host, "port": port} if dual is None else {"sock": dual}
-            # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for each
-            # idle connection.
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: _Opening(self._picows),
-                backlog=LISTEN_BACKLOG,
-                **where,
-                **more,
-            )
+            sockets = list(given)
+            if not sockets and (dual := dual_stack(host, port)) is not None:
+                sockets = [dual]
+            places: list[dict[str, Any]] = [{"sock": one} for one in sockets] or [{"host": host, "port": port}]
+            for place in places:
+                # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for
+                # each idle connection.
+                server = await asyncio.get_running_loop().create_server(
+                    lambda: _Opening(self._picows), backlog=LISTEN_BACKLOG, **place, **more
+                )
+                self._servers.append(server)
         except (OSError, ValueError) as error:  # ValueError: a host that is no name and no address
             raise address_error("", host, port, error) from error
-        for listening in self._server.sockets:
+        for listening in (one for server in self._servers for one in server.sockets):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            for listening in self._server.sockets:  # accepted connections inherit it
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit both
                 listening.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._tuning.unacknowledged * 1000)
                 )
-        return cast(int, self._server.sockets[0].getsockname()[1])
+        return cast(tuple[str, int], self._servers[0].sockets[0].getsockname()[:2])
 
     def stop_accepting(self) -> None:
         """Close the port; connections stay."""
         self._draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     def _picows(self, arrival: Arrival) -> asyncio.BufferedProtocol:
         """Make what `picows.ws_create_server` makes for each connection; picows has no public function for it."""

@@ -1,4 +1,4 @@
-"""A server as a program: the signals, the event loop, and the limit of open files.
+"""A server as a program: the signals, systemd, the event loop, and the limit of open files.
 
     SIGINT, SIGTERM    stop in good order; a second one ends the process at once
     SIGHUP             read the settings and the certificate again (`SignalingServer.reload`)
@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from aldis.errors import ConfigError
@@ -22,6 +23,7 @@ from aldis.server.app import SignalingServer
 from aldis.server.config import ServerConfig
 from aldis.server.logs import configure, get_logger
 from aldis.server.redirect import MAX_OPEN
+from aldis.server.systemd import Notifier, activated_sockets
 from aldis.server.tuning import Tuning
 
 # File descriptors that are not clients: the ports, the database, the admin port's connections, and the handshakes and
@@ -32,6 +34,8 @@ FEWEST_DESCRIPTORS: Final = 64
 # <malloc.h>; to set it also ends its growth.
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 128 * 1024
+# How long closing the directory and the ports may take, after the clients have gone.
+_CLOSING_SECONDS: Final = 5.0
 
 log = get_logger("aldis.server")
 
@@ -53,55 +57,85 @@ def run(
         log.warning(warning)
     _raise_descriptor_limit(config)
     _return_large_buffers()
+    notifier = Notifier(os.environ)
+    server = partial(SignalingServer, tuning=tuning, sockets=activated_sockets(os.environ))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, started, tuning, reread))
+        return runner.run(_Process(config, server, notifier, reread).serve(started))
 
 
-async def _serve(
-    config: ServerConfig,
-    started: Callable[[SignalingServer], None] | None,
-    tuning: Tuning | None,
-    reread: Callable[[], ServerConfig] | None,
-) -> int:
-    loop = asyncio.get_running_loop()
-    server = SignalingServer(config, tuning=tuning)
-    asked = False
+class _Process:
+    """A running server, its signals, and what systemd is told."""
 
-    def on_signal(number: signal.Signals) -> None:
-        nonlocal asked
-        if asked:
+    def __init__(
+        self,
+        config: ServerConfig,
+        make: Callable[[ServerConfig], SignalingServer],
+        notifier: Notifier,
+        reread: Callable[[], ServerConfig] | None,
+    ) -> None:
+        self._config, self._make = config, make
+        self._notifier = notifier
+        self._reread = reread
+        self._asked = False
+
+    async def serve(self, started: Callable[[SignalingServer], None] | None) -> int:
+        """Serve until the process or an operator asks the server to stop."""
+        loop = asyncio.get_running_loop()
+        self._server = server = self._make(self._config)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
+                loop.add_signal_handler(number, self._stop, number)
+        with suppress(NotImplementedError, AttributeError):  # Windows has no SIGHUP
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+        async with server:
+            self._notifier.ready(f"Serving at {server.url}")
+            watchdog = asyncio.create_task(self._sign_of_life(), name="aldis-watchdog")
+            try:
+                if started is not None:
+                    started(server)
+                await server.asked_to_stop()
+                drain = server.config.drain_seconds
+                self._notifier.stopping(f"Draining {len(server.connections)} connections", drain + _CLOSING_SECONDS)
+                await server.stop()
+            finally:
+                watchdog.cancel()
+        return 0
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._asked:
             log.warning("stopped at once", signal=number.name)
             sys.stderr.flush()
             # Nothing is lost: everything that clients were told is on the disk.
             os._exit(128 + number)
         log.info("asked to stop; once more to stop at once", signal=number.name)
-        asked = True
-        server.ask_to_stop()
+        self._asked = True
+        self._server.ask_to_stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
-            loop.add_signal_handler(number, on_signal, number)
-    with suppress(NotImplementedError, AttributeError):  # Windows has no SIGHUP
-        loop.add_signal_handler(signal.SIGHUP, _reload, server, reread)
-    async with server:
-        if started is not None:
-            started(server)
-        await server.serve_forever()
-    return 0
+    def _reload(self) -> None:
+        """Take over what has changed in the settings. If they cannot be used, say why, and change nothing."""
+        server = self._server
+        self._notifier.reloading()
+        try:
+            config = server.config if self._reread is None else self._reread()
+            _raise_descriptor_limit(config)
+        except ConfigError as error:
+            log.error("the new settings cannot be used; the earlier ones stay", reason=str(error))  # noqa: TRY400
+            reloaded = False
+        else:
+            reloaded = server.reload(config)
+        if reloaded:
+            for warning in config.warnings:
+                log.warning(warning)
+            logging.getLogger().setLevel(config.log_level.upper())
+        # Also after a failure: the service is as ready as before, and systemd waits for this.
+        self._notifier.ready(f"Serving at {server.url}{'' if reloaded else '; the last reload failed, see the log'}")
 
-
-def _reload(server: SignalingServer, reread: Callable[[], ServerConfig] | None) -> None:
-    """Take over what has changed in the settings; if they cannot be used, say why, and leave everything as it is."""
-    try:
-        config = server.config if reread is None else reread()
-        _raise_descriptor_limit(config)
-    except ConfigError as error:
-        log.error("the new settings cannot be used; the earlier ones stay", reason=str(error))  # noqa: TRY400
-        return
-    if server.reload(config):
-        for warning in config.warnings:
-            log.warning(warning)
-        logging.getLogger().setLevel(config.log_level.upper())
+    async def _sign_of_life(self) -> None:
+        """Tell the watchdog that the event loop turns."""
+        seconds = self._notifier.watchdog
+        while seconds is not None:
+            self._notifier.alive()
+            await asyncio.sleep(seconds)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -147,7 +181,7 @@ def _return_large_buffers() -> None:
     """
     if sys.platform != "linux":
         return
-    import ctypes
+    with suppress(ImportError, MemoryError, OSError, AttributeError):  # another libc, or a kernel that forbids it
+        import ctypes
 
-    with suppress(OSError, AttributeError):  # another libc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections import Counter
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aldis.server.http import HttpReply, plain
 from aldis.server.names import Arrival, Host, ServerNames, read_host
@@ -39,19 +41,30 @@ class Redirects:
         self.timeout = timeout
         self._names = names
         self._requests = requests
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
-    async def listen(self, host: str, port: int, secure_port: int) -> int:
-        """Listen, and return the port. Raises `OSError`, and `ValueError` for a host that is none."""
+    async def listen(
+        self, host: str, port: int | None, secure_port: int, given: Sequence[socket.socket] = ()
+    ) -> int | None:
+        """Listen at this port and on the `given` sockets, and return the port; None for neither.
+
+        Raises `OSError`, and `ValueError` for a host that is none.
+        """
         self.port = secure_port
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), host, port, backlog=_BACKLOG)
-        return cast(int, self._server.sockets[0].getsockname()[1])
+        places: list[dict[str, Any]] = [{"sock": one} for one in given]
+        if not places and port is not None:
+            places = [{"host": host, "port": port}]
+        for place in places:
+            server = await asyncio.get_running_loop().create_server(
+                lambda: _Connection(self), backlog=_BACKLOG, **place
+            )
+            self._servers.append(server)
+        return self._servers[0].sockets[0].getsockname()[1] if self._servers else None
 
     def close(self) -> None:
         """Close the port and its connections."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.open):
             connection.abort()
 

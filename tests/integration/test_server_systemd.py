@@ -1,0 +1,209 @@
+"""A server as a service of systemd: what it tells, and sockets that outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aldis.errors import ConfigError
+from aldis.identity.keys import Identity
+from aldis.server.systemd import activated_sockets
+from support.certificates import make_certificates
+from support.commands import aldis
+from support.patience import PATIENCE
+from support.ports import free_port
+from support.raw_websocket import RawClient, http_get
+from support.server_process import ServerProcess
+
+
+class Manager:
+    """The end of NOTIFY_SOCKET that is systemd's."""
+
+    def __init__(self, address: str) -> None:
+        self.environ = {"NOTIFY_SOCKET": address}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(address.replace("@", "\0", 1))
+        self._socket.setblocking(False)
+
+    async def told(self) -> dict[str, str]:
+        """The next message that is no sign of life."""
+        while (message := await self.next()) == {"WATCHDOG": "1"}:
+            pass
+        return message
+
+    def hears_nothing(self) -> None:
+        """Return after half a second of silence."""
+        while select.select([self._socket], [], [], 0.5)[0]:
+            self._socket.recv(4096)
+
+    async def next(self) -> dict[str, str]:
+        async with asyncio.timeout(PATIENCE):
+            data = await asyncio.get_running_loop().sock_recv(self._socket, 4096)
+        return dict(line.split("=", 1) for line in data.decode().split("\n"))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(params=["path", "abstract"])
+async def manager(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Manager]:
+    is_path = request.param == "path"
+    manager = Manager(str(tmp_path / "notify") if is_path else f"@aldis-test-{os.getpid()}")
+    yield manager
+    manager.close()
+
+
+# --- what it tells ----------------------------------------------------------------------------------------------------
+
+
+async def test_systemd_is_told_of_start_reload_and_stop(tmp_path: Path, manager: Manager) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text("")
+    async with ServerProcess(tmp_path, config=str(file), environ=manager.environ) as server:
+        serving = {"READY": "1", "STATUS": f"Serving at ws://127.0.0.1:{server.port}"}
+        assert await manager.told() == serving
+        server.signal(signal.SIGHUP)
+        reloading = await manager.told()
+        assert reloading["RELOADING"] == "1"
+        assert int(reloading["MONOTONIC_USEC"]) > 0
+        assert await manager.told() == serving
+        file.write_text("port = [")
+        server.signal(signal.SIGHUP)
+        assert "RELOADING" in await manager.told()
+        failed = await manager.told()
+        assert failed["READY"] == "1"
+        assert "the last reload failed" in failed["STATUS"]
+        async with await RawClient.connect(server.port):
+            server.signal(signal.SIGTERM)
+            stopping = await manager.told()
+            assert stopping == {
+                "STOPPING": "1",
+                "STATUS": "Draining 1 connections",
+                "EXTEND_TIMEOUT_USEC": "13000000",  # drain_seconds and a little
+            }
+        assert await server.wait() == 0
+
+
+async def test_the_watchdog_hears_of_an_event_loop_that_turns(tmp_path: Path) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    environ = {**manager.environ, "WATCHDOG_USEC": "200000"}
+    async with ServerProcess(tmp_path, environ=environ) as server:
+        await manager.told()
+        for _ in range(3):
+            assert await manager.next() == {"WATCHDOG": "1"}
+        server.signal(signal.SIGSTOP)  # it hangs
+        manager.hears_nothing()
+        server.signal(signal.SIGCONT)
+        assert await manager.next() == {"WATCHDOG": "1"}
+    manager.close()
+
+
+async def test_the_watchdog_of_another_process_is_not_ours(tmp_path: Path) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    environ = {**manager.environ, "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}
+    async with ServerProcess(tmp_path, environ=environ) as server:
+        assert "READY" in await manager.next()
+        server.signal(signal.SIGTERM)
+        assert "STOPPING" in await manager.next()
+        await server.wait()
+    manager.close()
+
+
+async def test_nobody_who_listens_is_no_error(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, environ={"NOTIFY_SOCKET": str(tmp_path / "nowhere")}) as server:
+        assert await server.stop() == 0
+        server.assert_clean_log()
+
+
+# --- sockets ----------------------------------------------------------------------------------------------------------
+
+
+async def test_given_sockets_take_the_place_of_the_ports(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as plain:
+        sockets = {"public": public, "redirect": plain}
+        async with ServerProcess(
+            tmp_path, sockets=sockets, host="192.0.2.1", tls_cert=str(files.cert), tls_key=str(files.key)
+        ) as server:
+            assert server.port == public.getsockname()[1]
+            more: dict[str, Any] = {"context": files.client_context(), "server_hostname": "127.0.0.1"}
+            async with await RawClient.connect(server.port, **more) as client:
+                assert (await client.register("alice"))["success"] is True
+            request = b"GET /a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            status, headers, _ = await http_get(plain.getsockname()[1], request)
+            assert (status, headers["location"]) == (308, f"https://127.0.0.1:{server.port}/a")
+            assert await server.stop() == 0
+            server.assert_clean_log()
+
+
+async def test_systemd_socket_activate_starts_it_at_the_first_connection(tmp_path: Path) -> None:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *("systemd-socket-activate", "-l", f"127.0.0.1:{port}", sys.executable, "-m", "aldis", "serve"),
+        *("--admin-port", "none", "--data", ":memory:", "--log-format", "json"),
+        env={**os.environ, "HOME": str(tmp_path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        assert b"Listening on" in await process.stderr.readline()
+    async with await RawClient.connect(port) as client:
+        assert (await client.register("alice"))["success"] is True
+        process.send_signal(signal.SIGTERM)
+        assert (await client.wait_closed())[0] == 4000
+    async with asyncio.timeout(PATIENCE):
+        await process.communicate()
+    assert process.returncode == 0
+
+
+async def test_a_socket_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as plain:
+        server = ServerProcess(tmp_path, sockets={"public": public, "redirect": plain})
+        with pytest.raises(AssertionError, match="tls_cert: is needed"):
+            await server.start()
+        assert await server.wait() == 3
+    with socket.socket() as idle:
+        server = ServerProcess(tmp_path, sockets={"public": idle})
+        with pytest.raises(AssertionError, match="does not listen for TCP"):
+            await server.start()
+        assert await server.wait() == 3
+
+
+def test_sockets_of_another_process_are_not_ours() -> None:
+    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "HOME": "/"}
+    assert not activated_sockets(environ).public
+    assert environ == {"HOME": "/"}  # so that no child process believes it either
+    with pytest.raises(ConfigError, match="is no socket"):
+        activated_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1000"})
+
+
+# --- a restart --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_restart_refuses_no_connection(tmp_path: Path) -> None:
+    """While no server runs, a client waits for the next one, in the queue of the socket."""
+    identity = Identity.generate()
+    with socket.create_server(("127.0.0.1", 0)) as public:
+        port = public.getsockname()[1]
+        async with ServerProcess(tmp_path, sockets={"public": public}) as server:
+            async with await RawClient.connect(port) as client:
+                await client.register("alice", identity)
+                server.signal(signal.SIGTERM)
+                assert (await client.wait_closed())[0] == 4000
+            assert await server.wait() == 0
+        early = asyncio.create_task(RawClient.connect(port))
+        async with ServerProcess(tmp_path, sockets={"public": public}), await early as client:
+            assert (await client.register("alice", identity))["success"] is True
+
+
+def test_help_is_not_disturbed_by_variables_of_systemd(tmp_path: Path) -> None:
+    assert aldis("serve", "--help", home=tmp_path, extra={"LISTEN_FDS": "1"}).returncode == 0
