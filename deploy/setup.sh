@@ -3,8 +3,8 @@
 #
 #     sh deploy/setup.sh signal.example.com
 #
-# The name must lead to this machine. Run it again to upgrade: it keeps keys, names and secrets, and writes the other
-# files anew. ALDIS_PACKAGE names another package than `aldis-server`, such as a version or the path of a wheel.
+# The name must lead to this machine. Run it again to upgrade: it keeps names, keys, secrets and aldis.toml, and writes the
+# other files anew. ALDIS_PACKAGE names another package than `aldis-server`, such as a version or the path of a wheel.
 set -eu
 
 name=${1:-}
@@ -36,7 +36,7 @@ systemd-tmpfiles --create aldis.conf
 if ! grep -q ALDIS_TURN_SECRET= /etc/aldis/secrets.env; then
     echo "ALDIS_TURN_SECRET=$(python3 -c 'import secrets; print(secrets.token_hex(32))')" >>/etc/aldis/secrets.env
 fi
-put 640 aldis.toml /etc/aldis/aldis.toml
+[ -e /etc/aldis/aldis.toml ] || put 640 aldis.toml /etc/aldis/aldis.toml
 chgrp aldis /etc/aldis/aldis.toml
 put 644 caddy/Caddyfile /etc/caddy/Caddyfile
 secret=$(sed -n 's/^ALDIS_TURN_SECRET=//p' /etc/aldis/secrets.env)

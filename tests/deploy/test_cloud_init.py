@@ -61,7 +61,7 @@ def test_the_user_data_holds_the_files_of_the_kit_as_they_are(writer: ModuleType
 
 def test_the_user_data_holds_each_file_that_the_script_puts_somewhere(writer: ModuleType) -> None:
     script = (DEPLOY / "setup.sh").read_text()
-    assert {"setup.sh", *re.findall(r"^put \d+ (\S+)", script, re.MULTILINE)} == set(writer.FILES)
+    assert {"setup.sh", *re.findall(r"\bput \d+ (\S+)", script, re.MULTILINE)} == set(writer.FILES)
 
 
 def test_the_script_refuses_what_is_no_name() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.commands import aldis
 from support.kit import DEPLOY, tool, written
 from support.ports import free_port
 from support.raw_websocket import RawClient, http_get
@@ -75,6 +76,14 @@ def test_systemd_finds_a_misspelt_setting(tmp_path: Path) -> None:
 def test_the_command_of_the_unit_is_one_that_aldis_takes(tmp_path: Path) -> None:
     (words,) = settings("ExecStart")
     assert words.split()[:2] == ["/opt/aldis/bin/aldis", "serve"]
+    check, signal = settings("ExecReload")
+    assert check == "/opt/aldis/bin/aldis check-config --config /etc/aldis/aldis.toml"
+    assert signal == "/bin/kill -HUP $MAINPID"
+    file = tmp_path / "aldis.toml"
+    file.write_text(written("aldis.toml", {"port = 8080": f"port = {free_port()}"}))
+    extra = {"ALDIS_DATA": str(tmp_path), "ALDIS_TURN_SECRET": "secret", "ALDIS_ADMIN_PORT": "none"}
+    told = aldis("check-config", "--config", file, home=tmp_path, extra=extra)
+    assert told.returncode == 0, told.stderr
     (environment,) = settings("Environment")
     assert "ALDIS_DATA=/var/lib/aldis" in environment.split()
 
