@@ -10,7 +10,7 @@ import pytest
 from aldis.server.app import SignalingServer
 from aldis.server.scheduler import TURN
 from support.patience import PATIENCE
-from support.raw_websocket import CLOSE, CONTINUATION, PING, PONG, TEXT, RawClient, encode_frame
+from support.raw_websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawClient, encode_frame
 from support.settings import UNLIMITED, config
 
 
@@ -150,3 +150,47 @@ async def test_a_client_that_is_cut_off_for_a_fault_in_its_backlog_hears_why() -
         code, _ = await client.wait_closed()
         assert code == 4500
         assert len(server.connections.scheduler) == 0
+
+
+async def test_what_comes_behind_a_close_is_read_no_faster_than_before_it() -> None:
+    async with (
+        SignalingServer(config(messages_per_second=100)) as server,
+        await RawClient.connect(server.port) as client,
+    ):
+        client.send_frame(BINARY, b"x")
+        frame = await client.receive_frame()
+        assert frame.close_code == 1003
+        client.send_bytes(encode_frame(PING) * 1000)
+        async with asyncio.timeout(PATIENCE):
+            while not server.connections.scheduler.throttled:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0)
+        client.send_frame(CLOSE, frame.payload[:2])
+        await client.wait_over()
+
+
+@pytest.mark.parametrize("kind", ["pings", "fragments"])
+async def test_of_many_tiny_frames_only_some_are_read_at_a_time(kind: str) -> None:
+    count = 60_000
+    async with (
+        SignalingServer(config(**UNLIMITED)) as server,
+        await RawClient.connect(server.port) as mallory,
+        await RawClient.connect(server.port) as alice,
+    ):
+        await mallory.register("mallory")
+        await alice.register("alice")
+        tiny = encode_frame(PING) if kind == "pings" else encode_frame(CONTINUATION, fin=False)
+        before = b"" if kind == "pings" else encode_frame(TEXT, b"{", fin=False)
+        mallory.send_bytes(before + tiny * count + encode_frame(CONTINUATION if before else TEXT, b"}"))
+        last = asyncio.create_task(until_text(mallory))
+        async with asyncio.timeout(PATIENCE):
+            while not server.connections.scheduler:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+        await alice.request({"type": "ping"})
+        assert not last.done(), "all of it was read first"
+        await last
+
+
+async def until_text(mallory: RawClient) -> None:
+    """Read until the error about the last message."""
+    while (await mallory.receive_frame()).opcode != TEXT:
+        pass

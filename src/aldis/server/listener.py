@@ -56,6 +56,8 @@ _NOWHERE: Final = Arrival("", 0)
 # What the kernel takes from a client before it is read (SO_RCVBUF; Linux doubles it). So little is read in one go, and
 # picows' buffer, which never shrinks, stays small. On a line of 100 ms it allows more than `bytes_per_second`.
 RECEIVE_BUFFER: Final = 32 * 1024
+# Bytes of one read. Small frames are all handled before the next read can be put off, so this bounds how long.
+MAX_READ: Final = 8 * 1024
 # One response for all connections of a dialect: picows sets the accept key and sends it at once.
 _SWITCHING: Final = {
     dialect: WSUpgradeResponse.create_101_response(
@@ -163,7 +165,7 @@ class Listener:
         """Make what `picows.ws_create_server` makes for each connection; picows has no public function for it."""
         return cast(
             asyncio.BufferedProtocol,
-            WSProtocol(
+            _Picows(
                 *(None, None, False),  # where a client connects to; it is none
                 self._enter_at(arrival),
                 self._picows_log,
@@ -260,6 +262,15 @@ class _Opening(asyncio.BufferedProtocol):
         elif end or is_full:
             self._transport.set_protocol(self._protocol)
             self._protocol.buffer_updated(self._filled)
+
+
+class _Picows(WSProtocol):  # type: ignore[misc]  # as above
+    """picows, which reads no more at once than `MAX_READ`."""
+
+    __slots__ = ()
+
+    def get_buffer(self, size: int) -> memoryview:
+        return cast(memoryview, super().get_buffer(size)[:MAX_READ])
 
 
 class _Untaken(WSListener):

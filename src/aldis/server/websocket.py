@@ -198,6 +198,8 @@ class ClientConnection(WSListener):
         if transport.is_close_frame_sent:  # by us, or by picows after a broken frame; picows then reads on
             if frame.msg_type is _CLOSE:
                 transport.disconnect()
+            else:
+                self._skip(frame)
             return
         now = monotonic()
         connections = self._connections
@@ -228,6 +230,21 @@ class ClientConnection(WSListener):
                 self._other_frame(transport, frame, now)
         except Exception as error:  # noqa: BLE001 - as above
             self._fault(error)
+
+    def _skip(self, frame: WSFrame) -> None:
+        """Count a frame behind our close, which is read no faster than those before it. The client's own close is to
+        come through."""
+        connections = self._connections
+        cost = 1 + frame.payload_size // connections.unit_bytes
+        self._left -= cost
+        if connections.speaking is self:
+            connections.spoken += cost
+        else:
+            connections.speaking, connections.spoken = self, cost
+        if not self._held and (self._left < 0 or connections.spoken > TURN):
+            now = monotonic()
+            self._hold(_BY_SCHEDULER)
+            connections.scheduler.add(self, self._refill(now), now)
 
     def _handle(self, text: str, now: float) -> None:
         connections = self._connections
@@ -292,7 +309,15 @@ class ClientConnection(WSListener):
             self._fault(error)
         finally:
             connections.speaking = None
-        return None if self._backlog is None else now
+        return self._read_on(now) if self._backlog is None else now
+
+    def _read_on(self, now: float) -> float | None:
+        """Read a closing connection on, if it may say more; see `_skip`."""
+        when = self._refill(now)
+        if self._held and when > now:
+            return when
+        self._let_go(_BY_SCHEDULER)
+        return None
 
     def _caught_up(self) -> None:
         """Nothing waits any more."""
@@ -400,6 +425,7 @@ class ClientConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._closing = True
+        self._held = 0
         self._forget_backlog()
         self._connections.gone(self)
         session, self._session = self._session, None
