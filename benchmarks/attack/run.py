@@ -95,7 +95,7 @@ def forget_peak(pid: int) -> None:
 def put_first(pid: int) -> None:
     """Let a process go before other programs of the machine, where we may: they are not what is measured."""
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, pid, -20)
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
 
 
 class Helper:

@@ -12,6 +12,8 @@ Rules of this module:
 * No exception of this module reaches picows, because picows would tell the client.
 * A connection that says more in one go than `scheduler.TURN`, or more than its rate allows, is not read on. What has
   been read already waits in its backlog for its turn (`server.scheduler`), so nothing is lost and nobody else waits.
+* All that a connection says waits for its turn while half of its burst is used up. So a hundred that say much together
+  take one slice of each turn of the loop, and not a turn each.
 
 picows handles these by itself: unmasked frames, unknown opcodes and bad lengths (1002), frames over the limit (1009).
 `server.listener` owns the port.
@@ -47,6 +49,8 @@ FULL: Final = 256 * 1024
 MEASURED_ONE_IN: Final = 16
 # How many seconds' worth a connection may say at once: two peers that connect send some hundred messages in a moment.
 BURST_SECONDS: Final = 2.0
+# Units that a connection which has used up its rate gets at a time.
+PARKED_UNITS: Final = 8
 # Who has stopped reading a connection: the hub, and the scheduler. It is read on when neither wants it stopped.
 _BY_HUB: Final = 1
 _BY_SCHEDULER: Final = 2
@@ -221,7 +225,7 @@ class ClientConnection(WSListener):
                     connections.spoken += cost
                 else:
                     connections.speaking, connections.spoken = self, cost
-                if self._backlog is None and self._left >= cost and connections.spoken <= TURN:
+                if self._backlog is None and self._left >= connections.reserve and connections.spoken <= TURN:
                     self._left -= cost
                     self._handle(text, now)
                 else:
@@ -273,7 +277,7 @@ class ClientConnection(WSListener):
         if self._backlog is not None:
             return False
         when = self._refill(now)
-        if when <= now and self._connections.spoken <= TURN:
+        if when <= now and self._left >= self._connections.reserve and self._connections.spoken <= TURN:
             return True
         self._backlog = Backlog()
         self._hold(_BY_SCHEDULER)
@@ -286,7 +290,8 @@ class ClientConnection(WSListener):
         left = max(self._left, -connections.burst) + (now - self._left_at) * connections.units_per_second
         self._left = left = min(left, connections.burst)
         self._left_at = now
-        return now if left >= 1 else now + (1 - left) / connections.units_per_second
+        # Once parked it stays so for some units, since a timer for each would cost more than they do.
+        return now if left >= 1 else now + (connections.parked - left) / connections.units_per_second
 
     def run(self, units: int, now: float) -> float | None:
         connections = self._connections
@@ -506,6 +511,8 @@ class Connections:
         # In units: a message is one, or as many as its bytes are worth.
         self.units_per_second = float(messages_per_second)
         self.burst = BURST_SECONDS * messages_per_second
+        self.reserve = self.burst / 2
+        self.parked = min(PARKED_UNITS, self.burst)
         self.unit_bytes = max(bytes_per_second // messages_per_second, 1)
 
     def __len__(self) -> int:
