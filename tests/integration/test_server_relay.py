@@ -191,7 +191,7 @@ async def test_ice_servers_come_with_credentials_of_their_own() -> None:
     async with SignalingServer(config) as server, await RawClient.connect(server.port) as alice:
         await alice.register("alice")
         reply = await alice.request({"type": "ice-servers", "id": 1})
-        assert (reply["type"], reply["ttl"], reply["re"]) == ("ice-servers", 86400, 1)
+        assert (reply["type"], reply["ttl"], reply["re"]) == ("ice-servers", 14400, 1)
         stun, turn = reply["iceServers"]
         assert stun == {"urls": ["stun:s.example"]}
         assert turn["urls"] == ["turn:t.example"]
