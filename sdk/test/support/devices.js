@@ -135,6 +135,7 @@ export class Scene {
           ...services,
         },
         views: { changed: () => this.onChange(), counted: nothing },
+        makeDeviceRoom: nothing,
         arrived: nothing,
         controlReceived: nothing,
         leaving: (farewell) => Promise.resolve(farewell),

@@ -88,7 +88,8 @@ export class FileService {
   moved(peer, other) {
     for (const job of this.#of(peer).filter(isMovable)) job.move(other, this.#all(other));
     if (!this.#of(peer).length) this.#jobs.delete(peer);
-    this.connected(other);
+    // Later: it may end a transfer, and no callback may come between what moves with it.
+    queueMicrotask(() => this.connected(other));
   }
 
   /**

@@ -361,6 +361,7 @@ export class PeerDevice {
   movedTo(other) {
     // Whoever waits for a connection goes on waiting for the other one (`Peer.connect`).
     this.dialer.stop(new PeerOffline(this.address));
+    this.dialer.retry(); // something may be left that does not move
     this.#context.services.moved(this, other);
     other.dialer.queued();
   }
@@ -463,12 +464,12 @@ export class PeerDevice {
     if (state === this.state) {
       this.dialer.stateChanged(state, error);
     }
+    if (before === 'connected') {
+      this.#owner.lost();
+    }
     const { ended } = this.#context;
     if (ended) {
       this.signalingEnded(ended);
-    }
-    if (before === 'connected') {
-      this.#owner.lost();
     }
     this.#changed();
   }

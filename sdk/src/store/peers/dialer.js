@@ -321,6 +321,11 @@ export class Dialer {
     this.#finish(error);
   }
 
+  /** Call again after a pause, if the peer is wanted and nothing is under way. */
+  retry() {
+    this.#retry();
+  }
+
   // --- one attempt ---------------------------------------------------------------------------------------------------
 
   /** @param {number} call */

@@ -225,6 +225,12 @@ export class PeerManager {
     );
   }
 
+  /** How many strangers there may be, and how many devices these have together besides the first of each. */
+  get #callers() {
+    const { peers } = this.setup.limits;
+    return peers - Math.floor(peers / OF_WHICH_OURS);
+  }
+
   /**
    * See that there may be one more, if need be by forgetting an idle one: strangers first, since with a peer the record
    * of the messages that have arrived is lost.
@@ -233,7 +239,7 @@ export class PeerManager {
    */
   #makeRoom(stranger) {
     const { peers } = this.setup.limits;
-    const callers = peers - Math.floor(peers / OF_WHICH_OURS);
+    const callers = this.#callers;
     const known = this.peers.filter((peer) => peer.known);
     const strangers = known.filter((peer) => peer.stranger);
     if (stranger && strangers.length >= callers) {
@@ -255,13 +261,27 @@ export class PeerManager {
       throw new TooManyPeers(limit);
     }
     const { userId, presence } = peer;
-    void peer.close('forgotten', 'too many peers', new PeerConnectionFailed(userId, 'too many peers'));
-    this.#forget(peer);
+    this.#forget(peer); // first: what a callback sends from now on goes to a new one
     if (presence.shown) {
       this.#meet(userId, presence);
     } else if (presence.watched) {
       this.client.unwatch(userId).catch(() => {}); // what comes of it nevertheless is not looked at
     }
+    void peer.close('forgotten', 'too many peers', new PeerConnectionFailed(userId, 'too many peers'));
+  }
+
+  /**
+   * See that a peer may have one device more. All strangers together may have as many as there may be strangers, besides
+   * the first of each: a device is a connection. Throws `TooManyPeers`.
+   *
+   * @param {Peer} peer
+   */
+  makeDeviceRoom(peer) {
+    const strangers = this.peers.filter(({ known, stranger }) => known && stranger);
+    const more = strangers.filter(({ devices }) => devices.length > 1);
+    const callers = this.#callers;
+    if (!strangers.includes(peer) || more.reduce((sum, { devices }) => sum + devices.length - 1, 0) < callers) return;
+    if (!more.some((each) => each.forgetDevice())) throw new TooManyPeers(callers);
   }
 
   /** @param {string} userId Our name from now on, to which something may have been sent before it was ours. */

@@ -24,7 +24,12 @@ import { checkFingerprint } from './pinning.js';
  * @import { PeerViews } from './views.js'
  */
 
-/** @typedef {{ views: PeerViews }} OwnContext `views` is told when something in `Peer.view` may have changed. */
+/**
+ * @typedef {object} OwnContext
+ * @property {PeerViews} views Is told when something in `Peer.view` may have changed.
+ * @property {(peer: Peer) => void} makeDeviceRoom See that a peer may have one device more. Throws `TooManyPeers`.
+ */
+
 /** @typedef {OwnContext & DeviceContext & PresenceContext} PeerContext What a peer needs of the store. */
 
 /** A user has at most 16 devices online. The others are those that have left, and may come back with the same program. */
@@ -142,8 +147,9 @@ export class Peer {
    * @param {PeerDevice | null} [nameless]
    */
   #add(name, nameless) {
-    if (this.#devices.size >= MAX_DEVICES) {
-      this.#forgetOne();
+    if (this.#devices.size) this.#context.makeDeviceRoom(this);
+    if (this.#devices.size >= MAX_DEVICES && !this.forgetDevice()) {
+      throw new TooManyPeers(MAX_DEVICES);
     }
     const device = nameless ?? new PeerDevice(name, this, this.#context);
     device.name = name;
@@ -151,23 +157,27 @@ export class Peer {
     return device;
   }
 
-  /** Forget a device that has left. Nothing says any more which of its messages have arrived. */
-  #forgetOne() {
+  /**
+   * Forget a device that is idle, one that is gone first; false when there is none. Nothing says any more which of its
+   * messages have arrived.
+   */
+  forgetDevice() {
     const [oldest] = [...this.#devices]
       .filter(([, device]) => device.idle && device !== this.#current)
-      .sort(([, one], [, other]) => one.touched - other.touched);
-    if (!oldest) {
-      throw new TooManyPeers(MAX_DEVICES);
-    }
+      .sort(([, one], [, other]) => +this.#isGone(other) - +this.#isGone(one) || one.touched - other.touched);
+    if (!oldest) return false;
     const [name, device] = oldest;
     this.#devices.delete(name);
     const reason = 'too many devices';
-    void device.close('', reason, new PeerConnectionFailed(this.userId, reason));
+    // Later: what a subscriber sends then goes to the devices that there are.
+    queueMicrotask(() => void device.close('', reason, new PeerConnectionFailed(this.userId, reason)));
+    return true;
   }
 
-  /** The devices that the server lists now; null while that is not known. */
+  /** The devices that the server lists now; null while that is not known. None when it is gone for good. */
   get #listed() {
     const { presence } = this;
+    if (this.#context.ended) return [];
     return this.#context.registered && presence.isCurrent ? presence.devices : null;
   }
 
@@ -293,9 +303,12 @@ export class Peer {
       for (;;) {
         const before = device;
         try {
-          return await device.connect(seconds, name !== null);
+          await device.connect(seconds, name !== null);
+          this.#settle(); // the device may be gone by now, and the wish with it
+          return;
         } catch (error) {
           if (!(error instanceof PeerOffline) || (device = this.device(name)) === before) throw error;
+          this.check(device); // much may have happened since
           seconds = +Math.max(until - timers.time(), 0).toFixed(1); // it has moved
         }
       }
@@ -401,6 +414,7 @@ export class Peer {
    * @param {AldisError} error
    */
   signalingEnded(error) {
+    this.#settle();
     this.devices.forEach((device) => device.signalingEnded(error));
   }
 
@@ -441,14 +455,14 @@ export class Peer {
 
   /** @param {PeerDevice} device */
   heard(device) {
-    if (device === this.#current && device.heard === this.#heard && this.#chosen) return;
+    if (device === this.#current && device.heard && device.heard === this.#heard) return;
     device.heard = ++this.#heard;
     this.#current = device;
-    this.#chosen = true;
+    this.#chosen = false;
     if (this.#nameless) {
       this.#settle();
     }
-    this.changed();
+    this.counted(); // once in a turn: not in the midst of a frame, nor for each that devices say by turns
   }
 
   /**
@@ -469,7 +483,7 @@ export class Peer {
   }
 
   connected() {
-    this.#chosen = false;
+    this.#settle();
   }
 
   lost() {
@@ -483,6 +497,7 @@ export class Peer {
   }
 
   changed() {
+    this.#chosen = false;
     this.#touch();
     this.#context.views.changed(this);
   }

@@ -452,6 +452,8 @@ test('what was not offered yet moves to another device, unless it is for exactly
   const laptop = { ...side.peer, name: 'laptop', features: ['files'], sendControl: (control) => said.push(control) };
   assert.deepEqual([side.transfers.movable(side.peer), free.device], [true, null]);
   side.transfers.moved(side.peer, laptop);
+  assert.deepEqual(said, []); // not in the midst of what moves
+  await null;
   assert.deepEqual(
     said.map((control) => decodeControl(control).id),
     [free.id],
