@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -13,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import msgpack
 
 from aldis.errors import ConfigError
+from aldis.hub.handover import Handover
 from aldis.identity.keys import Identity
 from aldis.server.systemd import activated_sockets
 from support.certificates import make_certificates
 from support.commands import aldis
 from support.patience import PATIENCE
 from support.ports import free_port
-from support.raw_websocket import RawClient, http_get
+from support.raw_websocket import CLOSE, TEXT, RawClient, http_get
 from support.server_process import ServerProcess
 
 
@@ -203,6 +206,131 @@ async def test_a_restart_refuses_no_connection(tmp_path: Path) -> None:
         early = asyncio.create_task(RawClient.connect(port))
         async with ServerProcess(tmp_path, sockets={"public": public}), await early as client:
             assert (await client.register("alice", identity))["success"] is True
+
+
+NUMBERED = ("presence", "offer", "answer", "ice-candidate", "bye", "relay")
+
+
+class Resuming:
+    """A client that counts what it gets, and comes back to its session."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.identity = Identity.generate()
+        self.received = 0
+        self.messages: list[dict[str, Any]] = []
+        self.ticket: dict[str, Any] = {}
+
+    async def connect(self, port: int) -> dict[str, Any]:
+        self.client = await RawClient.connect(port)
+        resume: dict[str, Any] = {"resume": {**self.ticket, "received": self.received}} if self.ticket else {}
+        reply = await self.client.register(self.name, self.identity, **resume)
+        self.ticket = {"session": reply["session"], "secret": reply["secret"]}
+        return reply
+
+    async def read_until_closed(self) -> int:
+        """Read all that comes, and answer the close; return its code."""
+        while (frame := await self.client.receive_frame()).opcode == TEXT:
+            self.take(json.loads(frame.payload))
+        self.client.send_frame(CLOSE, frame.payload[:2])
+        await self.client.wait_over()
+        self.client.writer.close()
+        return frame.close_code
+
+    async def read_until_pong(self) -> None:
+        self.client.send({"type": "ping", "id": "end"})
+        while (message := await self.client.receive()) != {"type": "pong", "re": "end"}:
+            self.take(message)
+
+    def take(self, message: dict[str, Any]) -> None:
+        self.received += message["type"] in NUMBERED
+        self.messages.append(message)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["type"] == kind]
+
+
+async def test_sessions_go_on_in_the_next_process_and_nobody_goes_offline(tmp_path: Path) -> None:
+    """Also what the server has acknowledged, and a client has not got, comes with the next process."""
+    alice, bob, carol = Resuming("alice"), Resuming("bob"), Resuming("carol")
+    with socket.create_server(("127.0.0.1", 0)) as public:
+        port = public.getsockname()[1]
+        async with ServerProcess(tmp_path, sockets={"public": public}) as server:
+            for one in (alice, bob, carol):
+                assert (await one.connect(port))["resumed"] is False
+                one.client.send({"type": "watch", "userIds": ["alice", "bob", "carol"]})
+                await one.read_until_pong()
+            for one in (alice, bob, carol):
+                await one.read_until_pong()
+            before = [(one, len(one.messages)) for one in (alice, bob, carol)]
+            carol.client.vanish()  # within its resume window when the server stops
+            for number in range(200):
+                alice.client.send({"type": "relay", "to": "bob", "sealed": str(number), "id": number})
+            await alice.read_until_pong()  # all are acknowledged
+            # bob reads nothing of it now, and his connection breaks while the server stops.
+            server.signal(signal.SIGTERM)
+            await server.wait_for_line("stopping")
+            bob.client.vanish()
+            assert await alice.read_until_closed() == 4000
+            assert await server.wait() == 0
+            server.assert_clean_log()
+        assert (tmp_path / "data" / "sessions.handover").stat().st_mode & 0o777 == 0o600
+        async with ServerProcess(tmp_path, sockets={"public": public}) as server:
+            assert not (tmp_path / "data" / "sessions.handover").exists()
+            for one in (alice, carol, bob):
+                assert (await one.connect(port))["resumed"] is True
+                await one.read_until_pong()
+            # At the start, before all had come, some were told that others were not there yet.
+            late = [one.messages[first:] for one, first in before]
+            assert not [told for messages in late for told in messages if told["type"] == "presence"]
+            acknowledged = {message["re"] for message in alice.of("ack") if "re" in message}
+            arrived = [int(message["sealed"]) for message in bob.of("relay")]
+            assert arrived == sorted(set(arrived))
+            assert acknowledged == set(arrived) == set(range(200))
+            for one in (alice, bob, carol):
+                one.client.vanish()
+            assert await server.stop() == 0
+            server.assert_clean_log()
+
+
+async def test_old_sessions_are_not_taken_over(tmp_path: Path) -> None:
+    alice = Resuming("alice")
+    async with ServerProcess(tmp_path) as server:
+        await alice.connect(server.port)
+        server.signal(signal.SIGTERM)
+        assert await alice.read_until_closed() == 4000
+        await server.wait()
+    file = tmp_path / "data" / "sessions.handover"
+    saved = msgpack.decode(file.read_bytes(), type=Handover)
+    file.write_bytes(msgpack.encode(Handover(saved.saved_at - 31, saved.sessions)))
+    async with ServerProcess(tmp_path) as server:
+        assert (await alice.connect(server.port))["resumed"] is False
+        server.signal(signal.SIGTERM)
+        await alice.read_until_closed()
+        await server.wait()
+    file.write_bytes(b"no sessions")
+    async with ServerProcess(tmp_path) as server:
+        assert (await alice.connect(server.port))["resumed"] is False
+        await server.wait_for_line("the sessions of the last run cannot be read; clients register anew")
+        alice.client.vanish()
+
+
+async def test_who_does_not_come_back_goes_offline_after_the_resume_window(tmp_path: Path) -> None:
+    alice, bob = Resuming("alice"), Resuming("bob")
+    settings: dict[str, Any] = {"resume_window": 8, "port": free_port()}
+    async with ServerProcess(tmp_path, **settings) as server:
+        for one in (alice, bob):
+            await one.connect(server.port)
+        alice.client.send({"type": "watch", "userIds": ["bob"]})
+        await alice.read_until_pong()
+        server.signal(signal.SIGTERM)
+        assert {await alice.read_until_closed(), await bob.read_until_closed()} == {4000}
+        await server.wait()
+    async with ServerProcess(tmp_path, **settings) as server:
+        assert (await alice.connect(server.port))["resumed"] is True
+        gone = await alice.client.receive()
+        assert (gone["type"], gone["userId"], gone["online"]) == ("presence", "bob", False)
+        alice.client.vanish()
 
 
 def test_help_is_not_disturbed_by_variables_of_systemd(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 from msgspec import UNSET, Struct, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, FindBinding, Question
+from aldis.hub import handover
 from aldis.hub.bans import Ban, Bans
 from aldis.hub.bindings import Bindings
 from aldis.hub.costs import UNREADABLE_COST, cost_of
@@ -264,9 +265,24 @@ class Hub:
         self.stats.connections_now = self._lifecycle.connections
         return len(ended)
 
-    def drain(self, now: float) -> None:
-        """The server is about to stop: close all connections. Each client is told another moment to come back."""
-        self._lifecycle.drain(self._random)
+    def save(self) -> handover.Handover:
+        """The sessions that clients may resume at the next process of this server; `drain` them next."""
+        return handover.Handover(self._wall(), list(handover.save(self._lifecycle.sessions())))
+
+    def restore(self, saved: handover.Handover, now: float) -> int:
+        """Go on with the sessions of an earlier process, and return their number; none that are too old."""
+        if not 0 <= self._wall() - saved.saved_at <= self.settings.resume_window:
+            return 0
+        for one in saved.sessions:
+            self._lifecycle.restore(handover.restore(one, self.settings, now), one.watches, now)
+        return len(saved.sessions)
+
+    def drain(self, now: float, *, handed_over: bool = False) -> None:
+        """The server is about to stop: close all connections. Each client is told another moment to come back.
+
+        `handed_over`: what `save` returned is where the next process finds it.
+        """
+        self._lifecycle.drain(self._random, handed_over=handed_over)
 
     # --- queries ----------------------------------------------------------------------------------------------------
 

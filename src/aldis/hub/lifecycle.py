@@ -89,13 +89,32 @@ class Lifecycle:
         else:
             self.end(session, CloseCode.NORMAL, "")
 
-    def drain(self, random: Callable[[int], bytes]) -> None:
-        """Close all connections, and tell each client when to come back."""
+    def sessions(self) -> list[Session]:
+        """All sessions, those that have lost their connection first."""
+        return [*self.detached.all(), *self._attached]
+
+    def restore(self, session: Session, watches: list[str], now: float) -> None:
+        """Enter a session of an earlier process, which its client may resume."""
+        for event in (StageEvent.CLAIMED, StageEvent.ADMITTED):
+            advance(session, event)
+        self._presence.add(session)
+        self._watchers.restore(session, watches)
+        self._detach(session, now)
+
+    def drain(self, random: Callable[[int], bytes], *, handed_over: bool) -> None:
+        """Close all connections, and tell each client when to come back.
+
+        `handed_over`: the next process goes on with the sessions. So no watcher is told that anybody is gone.
+        """
         self._draining = True
-        # No client can resume a detached session any more. Tell the watchers that still have a connection.
-        with self._watchers.holding_back():
+        if handed_over:
             for session in self.detached.all():
-                self.end(session, CloseCode.GOING_AWAY, "")
+                self._settle(session, RelayResult.ABSENT)
+        else:
+            # No client can resume a detached session any more. Tell the watchers that still have a connection.
+            with self._watchers.holding_back():
+                for session in self.detached.all():
+                    self.end(session, CloseCode.GOING_AWAY, "")
         for session in list(self._attached):
             if m.GoingAway not in session.dialect.unsaid:
                 share = int.from_bytes(random(2), "big") / 0xFFFF

@@ -120,8 +120,8 @@ class Session:
         "watches",
     )
 
-    def __init__(self, connection: Connection, dialect: Dialect, host: str, now: float) -> None:
-        self.connection: Connection | None = connection
+    def __init__(self, connection: Connection | None, dialect: Dialect, host: str, now: float) -> None:
+        self.connection = connection
         self.dialect = dialect
         self.host = host
         self.stage = START

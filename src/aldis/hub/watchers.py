@@ -77,6 +77,13 @@ class Watchers:
         self._drop(session.watches or (), session)
         session.watches = session.untold = None
 
+    def restore(self, session: Session, user_ids: list[str]) -> None:
+        """Give a session of an earlier process its watches back. It knows the presence of all of them."""
+        if user_ids:
+            session.watches = set(user_ids)
+        for user_id in user_ids:
+            self._watchers.setdefault(user_id, set()).add(session)
+
     def take_over(self, session: Session, old: Session) -> None:
         """Give a session the watches of the one that it resumes."""
         session.watches, old.watches = old.watches, None

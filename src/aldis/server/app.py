@@ -5,8 +5,8 @@
         await server.serve_forever()
 
 Stopping takes `drain_seconds` at most. The server accepts no more connections, lets the directory answer the open
-questions, tells clients when to come back, closes with 4000, reads on until they have closed too, and closes the
-directory.
+questions, leaves the sessions for the next process, tells clients when to come back, closes with 4000, reads on
+until they have closed too, and closes the directory.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from aldis.server.administration import Administration, admin_token
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, ServerConfig, changes
+from aldis.server.handover_file import FILE_NAME as HANDOVER_NAME
+from aldis.server.handover_file import HandoverFile
 from aldis.server.listener import Listener, address_error
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
@@ -114,6 +116,7 @@ class SignalingServer:
             hsts=config.hsts and config.tls_cert is not None,
         )
         self.listener = Listener(self.connections, routes, log, tuning)
+        self._handover_file = HandoverFile(None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, log)
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
         self._redirects = Redirects(self._names, self.listener.requests, tuning.handshake_timeout)
         self._tls: ServerTls | None = None
@@ -181,6 +184,9 @@ class SignalingServer:
                 self._use_certificate(self._tls, config)
             self._directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
+            saved = self._handover_file.take()
+            if saved is not None:
+                log.info("goes on with the sessions of the last run", sessions=self.hub.restore(saved, monotonic()))
             for ban in self._ban_file.load():
                 self.hub.ban(ban)
             if self.turn is not None:
@@ -297,7 +303,7 @@ class SignalingServer:
                         while self.hub.pending:
                             self._all_answered.clear()
                             await self._all_answered.wait()
-                self.hub.drain(monotonic())
+                self.hub.drain(monotonic(), handed_over=self._handover_file.leave(self.hub.save()))
                 await self.connections.wait_until_empty()
         except TimeoutError:
             log.warning("clients did not close in time", connections=len(self.connections))

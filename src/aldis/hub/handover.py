@@ -1,0 +1,85 @@
+"""The sessions of a hub as plain data, so that the next process of the server can go on with them.
+
+Rules: only sessions that a client may resume are saved. Messages whose senders were told that they did not arrive are
+left out. This module knows no file (`server.handover_file`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from msgspec import Struct
+
+from aldis.hub.dialects import V1
+from aldis.hub.resume import Replay
+from aldis.hub.sessions import Session
+from aldis.hub.settings import HubSettings
+from aldis.hub.stages import Stage
+from aldis.protocol.messages import SealKey
+
+# Bytes of messages in all: what is beyond costs its client a new registration, and the operator no slow stop.
+MOST_BYTES: Final = 64 * 1024 * 1024
+
+
+class SavedSession(Struct, frozen=True):
+    """What a client needs to resume its session, and what its peers know of it."""
+
+    user_id: str
+    device: str
+    address: str
+    key: str
+    id: str
+    secret: str
+    host: str
+    seal_key: SealKey | None
+    watches: list[str]
+    confirmed: int
+    frames: list[bytes]
+
+
+class Handover(Struct, frozen=True):
+    """All sessions of a server, and when they were saved, in seconds since 1970."""
+
+    saved_at: float
+    sessions: list[SavedSession]
+
+
+def save(sessions: Iterable[Session]) -> Iterator[SavedSession]:
+    """Save those sessions that may be resumed, as long as there is room."""
+    left = MOST_BYTES
+    for session in sessions:
+        replay = session.replay
+        if replay is None or session.dialect is not V1 or session.stage not in (Stage.REGISTERED, Stage.DETACHED):
+            continue
+        waiting = replay.since(replay.confirmed) or []
+        frames = waiting[: len(waiting) - len(session.unsettled or ())]
+        left -= sum(map(len, frames))
+        if left < 0:
+            return
+        yield SavedSession(
+            session.user_id,
+            session.device,
+            session.address,
+            session.key,
+            session.id,
+            session.secret,
+            session.host,
+            session.seal_key,
+            sorted(session.watches or ()),
+            replay.confirmed,
+            [bytes(frame) for frame in frames],
+        )
+
+
+def restore(saved: SavedSession, settings: HubSettings, now: float) -> Session:
+    """A session from what was saved. It has lost its connection, and its stage is the first one."""
+    session = Session(None, V1, saved.host, now)
+    session.user_id, session.device, session.address = saved.user_id, saved.device, saved.address
+    session.key, session.seal_key = saved.key, saved.seal_key
+    session.id, session.secret = saved.id, saved.secret
+    session.replay = Replay(settings.resume_messages, settings.resume_bytes)
+    session.replay.confirmed = saved.confirmed
+    for frame in saved.frames:
+        session.replay.add(bytearray(frame))
+    return session

@@ -1,0 +1,111 @@
+"""Sessions that go on in the next process of a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aldis.hub import handover
+from support.hub_world import Client, World
+
+
+def ticket(client: Client, received: int) -> dict[str, Any]:
+    assert client.registered is not None
+    session, secret = client.registered["session"], client.registered["secret"]
+    return {"session": session, "secret": secret, "received": received}
+
+
+def next_world(world: World, *, after: float = 1.0, **settings: Any) -> tuple[World, int]:
+    """Stop the server, and start another one with the same directory; how many sessions it goes on with."""
+    saved = world.hub.save()
+    world.hub.drain(world.now, handed_over=True)
+    successor = World(**settings)
+    successor.keys = world.keys
+    successor.now = world.now + after
+    return successor, successor.hub.restore(saved, successor.now)
+
+
+def back(world: World, client: Client, name: str, received: int) -> Client:
+    again = world.connect()
+    again.register(name, resume=ticket(client, received))
+    assert again.inbox.pop(0)["resumed"] is True
+    return again
+
+
+def test_a_client_resumes_and_gets_what_it_has_missed_and_nobody_is_told() -> None:
+    world = World()
+    alice, bob = world.client("alice"), world.client("bob")
+    alice.send(type="watch", userIds=["bob"])
+    alice.take()
+    alice.send(type="relay", to="bob", sealed="1", id=1)
+    assert alice.take() == [{"type": "ack", "re": 1}]
+    world, count = next_world(world)
+    assert count == 2
+    assert world.hub.users_online == 2
+    alice_again = back(world, alice, "alice", 1)
+    assert [message["type"] for message in alice_again.take()] == []
+    bob_again = back(world, bob, "bob", 0)
+    assert [message["type"] for message in bob_again.take()] == ["relay"]
+    assert alice_again.take() == []
+    bob_again.lose()
+    world.pass_time(31)
+    assert alice_again.take() == [{"type": "presence", "userId": "bob", "online": False}]
+
+
+def test_who_is_lost_already_is_handed_over_without_what_its_sender_was_told_is_lost() -> None:
+    world = World()
+    alice, bob = world.client("alice"), world.client("bob")
+    alice.send(type="relay", to="bob", sealed="1", id=1)
+    bob.lose()
+    alice.send(type="relay", to="bob", sealed="2", id=2)
+    assert alice.take() == [{"type": "ack", "re": 1}]
+    world, count = next_world(world)
+    assert count == 2
+    assert [message["re"] for message in alice.take() if message["type"] == "error"] == [2]
+    assert [message["sealed"] for message in back(world, bob, "bob", 0).take()] == ["1"]
+
+
+def test_who_does_not_come_back_goes_offline_after_the_resume_window() -> None:
+    world = World()
+    alice = world.client("alice")
+    world.client("bob")
+    alice.send(type="watch", userIds=["bob"])
+    world, _ = next_world(world)
+    alice = back(world, alice, "alice", 1)
+    alice.take()
+    world.pass_time(31)
+    assert [(m["userId"], m["online"]) for m in alice.take()] == [("bob", False)]
+
+
+def test_a_program_that_starts_anew_replaces_its_session() -> None:
+    world = World()
+    world.client("alice")
+    world, _ = next_world(world)
+    assert world.client("alice").registered is not None
+    assert world.hub.users_online == 1
+    assert world.hub.detached == 0
+
+
+@pytest.mark.parametrize("after", [-1.0, 31.0])
+def test_sessions_of_another_time_are_not_taken_over(after: float) -> None:
+    world = World()
+    world.client("alice")
+    world, count = next_world(world, after=after)
+    assert count == world.hub.users_online == 0
+
+
+def test_clients_without_a_name_or_a_proof_are_not_handed_over() -> None:
+    world = World(auth="open")
+    world.connect()
+    world.classic_client("classic")
+    assert world.hub.save().sessions == []
+
+
+def test_what_is_handed_over_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "MOST_BYTES", 1000)
+    world = World()
+    alice = world.client("alice")
+    world.client("bob")
+    alice.send(type="relay", to="bob", sealed="x" * 2000)
+    assert "bob" not in [one.user_id for one in world.hub.save().sessions]
