@@ -18,7 +18,7 @@ from aldis.server.redirect import MAX_HEAD
 from support.certificates import Certificates, make_certificates
 from support.patience import PATIENCE
 from support.ports import free_port
-from support.raw_websocket import RawClient, http_get
+from support.raw_websocket import RawClient, http_get, read_reply
 from support.server_process import ServerProcess
 from support.settings import config
 
@@ -178,6 +178,17 @@ async def test_the_redirect_knows_the_names_of_the_server(
             location = "https://signal.example/" if host == "127.0.0.1" else None
         assert headers.get("location") == (location and location.format(port=port))
         assert status == (421 if location is None else 308)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_the_redirect_listens_on_ipv4_too_where_the_server_does(files: Certificates, address: str) -> None:
+    async with SignalingServer(config(host="::", tls_cert=files.cert, tls_key=files.key, redirect_port=0)) as server:
+        assert server.redirect_port
+        reader, writer = await asyncio.open_connection(address, server.redirect_port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        status, headers, _ = await read_reply(reader)
+        assert (status, headers["location"]) == (308, f"https://localhost:{server.port}/")
+        writer.close()
 
 
 async def test_a_redirect_port_that_is_taken_or_without_tls_is_an_error(files: Certificates) -> None:

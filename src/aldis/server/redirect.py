@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any, Final, cast
 
 from aldis.server.http import HttpReply, plain
+from aldis.server.listener import dual_stack
 from aldis.server.names import Arrival, Host, ServerNames, read_host
 from aldis.server.routes import misdirected
 
@@ -51,7 +52,10 @@ class Redirects:
         Raises `OSError`, and `ValueError` for a host that is none.
         """
         self.port = secure_port
-        places: list[dict[str, Any]] = [{"sock": one} for one in given]
+        sockets = list(given)
+        if not sockets and port is not None and (dual := dual_stack(host, port)) is not None:
+            sockets = [dual]
+        places: list[dict[str, Any]] = [{"sock": one} for one in sockets]
         if not places and port is not None:
             places = [{"host": host, "port": port}]
         for place in places:
