@@ -13,6 +13,7 @@ import pytest
 
 from support.certificates import Certificates, make_certificates
 from support.kit import program, running, written
+from support.nginx import nginx_with
 from support.patience import PATIENCE
 from support.ports import free_port
 from support.raw_websocket import PING, PONG, ConnectionOver, RawClient
@@ -21,22 +22,6 @@ from support.stores import contents, new_store
 
 # Seconds of silence after which these proxies cut a connection, where they do. The server pings each 1 to 2 s.
 SILENCE = 4
-_NGINX = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr notice;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-{sites}
-}}
-"""
 # A host that has something else at its root.
 _NGINX_HOST = """
 server {{
@@ -70,15 +55,6 @@ Proxy: TypeAlias = Callable[[Path, Certificates, int, int], AbstractAsyncContext
 
 
 @asynccontextmanager
-async def nginx(folder: Path, sites: str) -> AsyncIterator[None]:
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(folder=folder, sites=sites))
-    command = (program("nginx"), "-e", "stderr", "-p", folder, "-c", configuration)
-    async with running(*command, says=b"using the "):
-        yield
-
-
-@asynccontextmanager
 async def caddy(folder: Path, sites: str) -> AsyncIterator[None]:
     configuration = folder / "Caddyfile"
     configuration.write_text(_CADDY.format(silence=SILENCE, sites=sites))
@@ -100,14 +76,14 @@ def nginx_at_root(folder: Path, tls: Certificates, port: int, server: int) -> Ab
         "127.0.0.1:8080": f"127.0.0.1:{server}",
         "timeout 90s": f"timeout {SILENCE}s",
     }
-    return nginx(folder, written("nginx/aldis.conf", changes))
+    return nginx_with(folder, written("nginx/aldis.conf", changes))
 
 
 def nginx_at_path(folder: Path, tls: Certificates, port: int, server: int) -> AbstractAsyncContextManager[None]:
     snippet = folder / "snippet.conf"
     changes = {"127.0.0.1:8080": f"127.0.0.1:{server}", "timeout 90s": f"timeout {SILENCE}s"}
     snippet.write_text(written("nginx/aldis-sub-path.conf", changes))
-    return nginx(folder, _NGINX_HOST.format(port=port, tls=tls, snippet=snippet))
+    return nginx_with(folder, _NGINX_HOST.format(port=port, tls=tls, snippet=snippet))
 
 
 def caddy_at_root(folder: Path, tls: Certificates, port: int, server: int) -> AbstractAsyncContextManager[None]:

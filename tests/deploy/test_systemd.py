@@ -92,7 +92,9 @@ def test_the_user_and_the_folders_of_the_unit_are_made(tmp_path: Path) -> None:
     for folder in ("etc", "usr/lib/sysusers.d", "usr/lib/tmpfiles.d", "var/lib"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "usr/lib/sysusers.d/aldis.conf").write_text(written("systemd/aldis.sysusers.conf", {}))
-    (tmp_path / "usr/lib/tmpfiles.d/aldis.conf").write_text(written("systemd/aldis.tmpfiles.conf", {}))
+    # A developer who is not root runs this in a namespace that has no other user.
+    everything_ours = {" root aldis ": " root root ", " aldis aldis ": " root root "}
+    (tmp_path / "usr/lib/tmpfiles.d/aldis.conf").write_text(written("systemd/aldis.tmpfiles.conf", everything_ours))
     made = tool("systemd-sysusers", f"--root={tmp_path}", "aldis.conf")
     assert made.returncode == 0, made.stdout
     (user,) = [line.split(":") for line in (tmp_path / "etc/passwd").read_text().splitlines() if "aldis" in line]

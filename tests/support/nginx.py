@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.patience import PATIENCE
+from support.kit import program, running
 
 # What each place has to pass on.
 PASS = """
@@ -39,10 +37,7 @@ http {{
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
-  server {{
-    listen 127.0.0.1:{port};
-    {places}
-  }}
+{sites}
 }}
 """
 
@@ -50,24 +45,16 @@ http {{
 @asynccontextmanager
 async def nginx(folder: Path, port: int, places: str) -> AsyncIterator[None]:
     """One that listens at `port` of this machine; `places` are its `location` blocks and what they share."""
-    executable = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    assert executable, "there is no nginx on the path; `make test` installs it"
     folder.mkdir()
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_CONFIGURATION.format(folder=folder, port=port, places=places))
-    process = await asyncio.create_subprocess_exec(
-        *(executable, "-e", "stderr", "-p", str(folder), "-c", str(configuration)), stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stderr is not None
-        said = b""
-        async with asyncio.timeout(PATIENCE):
-            while _LISTENS not in said:
-                line = await process.stderr.readline()
-                assert line, said.decode()
-                said += line
+    async with nginx_with(folder, f"server {{ listen 127.0.0.1:{port};\n{places}\n}}"):
         yield
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+
+
+@asynccontextmanager
+async def nginx_with(folder: Path, sites: str) -> AsyncIterator[None]:
+    """One with these `server` blocks."""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_CONFIGURATION.format(folder=folder, sites=sites))
+    command = (program("nginx"), "-e", "stderr", "-p", folder, "-c", configuration)
+    async with running(*command, says=_LISTENS):
+        yield
