@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import json
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 from support.commands import aldis
 from support.kit import DEPLOY, tool, written
+from support.patience import PATIENCE
 from support.ports import free_port
 from support.raw_websocket import RawClient, http_get
 from support.server_process import RUN, Process, ServerProcess
+from support.servers import Server
 
 UNIT = DEPLOY / "systemd" / "aldis.service"
 # At most this much (issue: "hardened"): 0 is a program that may do nothing, 9.6 one without a single setting.
@@ -73,17 +76,19 @@ def test_systemd_finds_a_misspelt_setting(tmp_path: Path) -> None:
     assert "ProtectHam" in verified(tmp_path, ProtectHome="ProtectHam")
 
 
-def test_the_command_of_the_unit_is_one_that_aldis_takes(tmp_path: Path) -> None:
+async def test_the_commands_of_the_unit_are_ones_that_aldis_takes(tmp_path: Path) -> None:
     (words,) = settings("ExecStart")
     assert words.split()[:2] == ["/opt/aldis/bin/aldis", "serve"]
     check, signal = settings("ExecReload")
     assert check == "/opt/aldis/bin/aldis check-config --config /etc/aldis/aldis.toml"
     assert signal == "/bin/kill -HUP $MAINPID"
     file = tmp_path / "aldis.toml"
-    file.write_text(written("aldis.toml", {"port = 8080": f"port = {free_port()}"}))
-    extra = {"ALDIS_DATA": str(tmp_path), "ALDIS_TURN_SECRET": "secret", "ALDIS_ADMIN_PORT": "none"}
-    told = aldis("check-config", "--config", file, home=tmp_path, extra=extra)
-    assert told.returncode == 0, told.stderr
+    extra = {"ALDIS_DATA": str(tmp_path / "server"), "ALDIS_TURN_SECRET": "secret", "ALDIS_ADMIN_PORT": "none"}
+    async with Server(tmp_path) as server:  # the one that is to be reloaded has the port and the names
+        file.write_text(written("aldis.toml", {"port = 8080": f"port = {server.port}"}))
+        told = await asyncio.to_thread(aldis, "check-config", "--config", file, home=tmp_path, extra=extra)
+    assert told.returncode == 0, told.stdout
+    assert f":{server.port} is in use by a running Aldis" in told.stdout
     (environment,) = settings("Environment")
     assert "ALDIS_DATA=/var/lib/aldis" in environment.split()
 
@@ -161,23 +166,35 @@ class ConfinedServer(ServerProcess):
         )
 
 
-async def test_a_server_works_with_the_system_calls_that_the_unit_leaves(tmp_path: Path) -> None:
+async def test_a_server_works_with_the_system_calls_that_the_unit_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = allowed()
+    assert settings("Type") == ["notify"]
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     assert "setrlimit" not in calls
     assert "chown" not in calls
     # With a coturn of its own, which has no more.
     turn = {"turn_server": True, "turn_address": "127.0.0.1", "turn_port": free_port()}
-    async with ConfinedServer(tmp_path, calls, admin_port=0, **turn) as server:
-        async with await RawClient.connect(server.port) as alice:
-            assert (await alice.register("alice"))["type"] == "registered"
-        status, _, body = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (status, b"\naldis_turn_up 1.0" in body) == (200, True)
-        status, _, body = await http_get(
-            server.port, f"GET / HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n".encode()
-        )
-        assert (status, b"<title>" in body) == (200, True)
-        assert await server.stop() == 0
-        server.assert_clean_log()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE)
+        async with ConfinedServer(tmp_path, calls, admin_port=0, **turn) as server:
+            assert b"READY=1" in systemd.recv(4096)
+            await works(server)
+            assert await server.stop() == 0
+            assert b"STOPPING=1" in systemd.recv(4096)
+            server.assert_clean_log()
+
+
+async def works(server: ServerProcess) -> None:
+    """The server registers a client, and shows its metrics and its page."""
+    async with await RawClient.connect(server.port) as alice:
+        assert (await alice.register("alice"))["type"] == "registered"
+    status, _, body = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (status, b"\naldis_turn_up 1.0" in body) == (200, True)
+    status, _, body = await http_get(server.port, f"GET / HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n".encode())
+    assert (status, b"<title>" in body) == (200, True)
 
 
 async def test_a_server_without_a_system_call_that_it_needs_does_not_start(tmp_path: Path) -> None:
