@@ -351,7 +351,7 @@ async def test_the_metrics_tell_what_happens(server: ServerProcess) -> None:
 
 
 async def test_a_page_of_the_admin_port_that_is_not_there_is_404(server: ServerProcess) -> None:
-    assert (await admin(server, "/"))[0] == 404
+    assert (await admin(server, "/nothing"))[0] == 404
 
 
 async def test_noise_on_the_admin_port_is_no_line_of_the_log(server: ServerProcess) -> None:
