@@ -9,8 +9,8 @@ import * as source from '../src/index.js';
 import { built, current, gzipped, stale } from '../tools/build.js';
 
 /** Bytes on the wire: what a page needs to send and receive messages, and all of the SDK. */
-const MAX_CORE = 34_550;
-const MAX_SDK = 40_500;
+const MAX_CORE = 34_750;
+const MAX_SDK = 40_700;
 
 const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));
