@@ -131,10 +131,10 @@ class HubPair:
             return
         self._delivering = True
         try:
-            while self._moving or self._questions:
+            while self._moving or self._questions or self.hub.work():
                 if self._moving:
                     self._moving.popleft()()
-                else:
+                elif self._questions:
                     question = self._questions.popleft()
                     self.hub.answered(question, self._look_up(question), self.now)
         finally:

@@ -46,6 +46,7 @@ class World:
         self.questions: list[Question] = []
         self.directory_waits = False
         self.directory_fails = False
+        self.hub_waits = False
         self.random = random.Random(seed)
         self.hub = Hub(
             HubSettings(**settings),
@@ -61,6 +62,12 @@ class World:
         while self.now < end:
             self.now = min(end, self.now + step)
             self.hub.tick(self.now)
+            self.work()
+
+    def work(self) -> None:
+        """Have the hub do all that it has put off, unless `hub_waits` is set."""
+        while not self.hub_waits and self.hub.work():
+            pass
 
     def answer(self) -> None:
         """Have the directory answer all open questions, and those that come of the answers."""
@@ -78,6 +85,7 @@ class World:
     def settle(self) -> None:
         if not self.directory_waits:
             self.answer()
+        self.work()
 
     def _look_up(self, question: Question) -> DirectoryAnswer:
         match question:
@@ -184,6 +192,7 @@ class Client:
     def lose(self, *, clean: bool = False) -> None:
         """The connection is gone."""
         self.world.hub.lost(self.session, self.world.now, clean=clean)
+        self.world.work()
 
     def ask_challenge(self, name: str, **more: Any) -> bytes:
         """Send `register`; the nonce of the challenge."""

@@ -36,6 +36,8 @@ class SavedSession(Struct, frozen=True):
     watches: list[str]
     confirmed: int
     frames: list[bytes]
+    # The users whose presence the client has not been told yet.
+    untold: list[str] = []
 
 
 class Handover(Struct, frozen=True):
@@ -53,7 +55,9 @@ def save(sessions: Iterable[Session]) -> Iterator[SavedSession]:
         if replay is None or session.dialect is not V1 or session.stage not in (Stage.REGISTERED, Stage.DETACHED):
             continue
         waiting = replay.since(replay.confirmed) or []
-        frames = waiting[: len(waiting) - len(session.unsettled or ())]
+        late_news = session.late_news or []
+        frames = waiting[: len(waiting) - len(session.unsettled or ()) - len(late_news)]
+        untold = [one for one in session.untold or () if isinstance(one, str)]
         left -= sum(map(len, frames))
         if left < 0:
             return
@@ -69,6 +73,7 @@ def save(sessions: Iterable[Session]) -> Iterator[SavedSession]:
             sorted(session.watches or ()),
             replay.confirmed,
             [bytes(frame) for frame in frames],
+            sorted({*untold, *late_news}),
         )
 
 
@@ -82,4 +87,6 @@ def restore(saved: SavedSession, settings: HubSettings, now: float) -> Session:
     session.replay.confirmed = saved.confirmed
     for frame in saved.frames:
         session.replay.add(bytearray(frame))
+    if saved.untold:
+        session.untold = dict.fromkeys(saved.untold)
     return session

@@ -82,6 +82,7 @@ class Hub:
         wall: Callable[[], float],
         ice: IceSource | None = None,
         router: RouterFactory = LocalRouter,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.stats = HubStats()
@@ -93,7 +94,7 @@ class Hub:
         self._outgoing = outgoing = Outgoing(self.stats)
         self._lookups = lookups = PendingLookups(settings, ask)
         self._presence = presence = Presence()
-        self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of)
+        self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of, wake=wake)
         self.router = router(presence, watchers, outgoing, hold=self._hold)
         """The router: which connection has which address."""
         # Kept here because every message uses it.
@@ -229,6 +230,10 @@ class Hub:
         if session is not None:
             self._go_on(session, now)
 
+    def work(self) -> bool:
+        """Do a part of what was put off. Returns whether there is more; then call again, in a later turn."""
+        return self._watchers.tell_more()
+
     def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
         """End a binding for the operator, and all sessions of the name (4501).
 
@@ -267,6 +272,7 @@ class Hub:
 
     def save(self) -> handover.Handover:
         """The sessions that clients may resume at the next process of this server; `drain` them next."""
+        self._watchers.tell_all()
         return handover.Handover(self._wall(), list(handover.save(self._lifecycle.sessions())))
 
     def restore(self, saved: handover.Handover, now: float) -> int:

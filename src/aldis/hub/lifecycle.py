@@ -115,6 +115,7 @@ class Lifecycle:
             with self._watchers.holding_back():
                 for session in self.detached.all():
                     self.end(session, CloseCode.GOING_AWAY, "")
+            self._watchers.tell_all()
         for session in list(self._attached):
             if m.GoingAway not in session.dialect.unsaid:
                 share = int.from_bytes(random(2), "big") / 0xFFFF
@@ -212,26 +213,37 @@ class Lifecycle:
         shares = session.shares
         if shares is None:
             shares = session.shares = Shares()
-        size = len(frame) + FRAME_BYTES
+        # What the session has to be told of the sender comes first: it may say that the sender was restarted.
+        news = self._watchers.untold_of(session, sender)
+        frames = [frame] if news is None else [news, frame]
+        size = sum(map(len, frames))
         if session.connection is not None:
             left = self._settings.unsent_bytes - shares.size
-            if not shares.take(sender, size, bytes_left=left, messages_left=inf):
+            if not shares.take(sender, 1, size + FRAME_BYTES, bytes_left=left, messages_left=inf):
                 return RelayResult.LIMITED
-            self._outgoing.send_numbered_frame(session, frame)
+            self._watchers.forget_untold(session, sender)
+            for one in frames:
+                self._outgoing.send_numbered_frame(session, one)
             return RelayResult.SENT
         replay, senders = session.replay, len(shares)
         if replay is None or session not in self.detached:
             return RelayResult.ABSENT
         if not shares.take(
             sender,
-            len(frame),
+            len(frames),
+            size,
             bytes_left=self._settings.resume_bytes - replay.size,
             messages_left=self._settings.resume_messages - replay.waiting,
         ):
             return RelayResult.LIMITED
-        replay.add(frame)
+        if news is not None:
+            self._watchers.forget_untold(session, sender)
+            session.late_news = [*(session.late_news or ()), sender]
+        for one in frames:
+            replay.add(one)
         new_senders = len(shares) - senders
-        self.detached.grow(session, message_bytes(frame, receipt) + new_senders * SHARE_BYTES)
+        more = 0 if news is None else len(news) + FRAME_BYTES
+        self.detached.grow(session, message_bytes(frame, receipt) + more + new_senders * SHARE_BYTES)
         self._hold_limits(session)
         if session not in self.detached:
             return RelayResult.ABSENT

@@ -54,6 +54,7 @@ class LocalRouter:
         self._outgoing = outgoing
         self._hold = hold
         self._watchers = watchers
+        self._owed = watchers.owed
 
     def locate(self, user_id: str) -> m.PresenceMessage:
         return self._presence.of(user_id)
@@ -62,6 +63,8 @@ class LocalRouter:
         target = self._newest(message.to) or self._presence.find(message.to)
         if target is None:
             return RelayResult.ABSENT
+        if self._owed:
+            self._watchers.tell_before(receipt[0].user_id, target)
         connection = target.connection
         if connection is not None and not connection.full:
             self._outgoing.send_numbered(target, message)

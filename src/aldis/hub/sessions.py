@@ -102,6 +102,7 @@ class Session:
         "host",
         "id",
         "key",
+        "late_news",
         "nonce",
         "nonce_expires",
         "pinged_at",
@@ -157,5 +158,7 @@ class Session:
         self.backlog: Backlog | None = None
         # While detached, or not reading: what waits, by its sender.
         self.shares: Shares | None = None
+        # While detached: the users whose presence stands among the messages that wait.
+        self.late_news: list[str] | None = None
         # While detached: the messages that wait for it, and what to call with the result of each.
         self.unsettled: list[tuple[Receipt, Delivered]] | None = None

@@ -27,12 +27,11 @@ class Shares:
         """The number of senders."""
         return len(self._senders)
 
-    def take(self, sender: str, size: int, *, bytes_left: int, messages_left: float) -> bool:
-        """Use room for one more message. False, and no change, when that is more than the sender's share."""
-        messages, used = self._senders.get(sender, (0, 0))
-        messages, used = messages + 1, used + size
-        if used > _PART * (bytes_left - size) or messages > _PART * (messages_left - 1):
+    def take(self, sender: str, messages: int, size: int, *, bytes_left: int, messages_left: float) -> bool:
+        """Use room for so many more messages. False, and no change, when that is more than the sender's share."""
+        had, used = self._senders.get(sender, (0, 0))
+        if used + size > _PART * (bytes_left - size) or had + messages > _PART * (messages_left - messages):
             return False
-        self._senders[sender] = (messages, used)
+        self._senders[sender] = (had + messages, used + size)
         self.size += size
         return True

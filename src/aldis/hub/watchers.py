@@ -1,5 +1,8 @@
 """The watchers of each name. Each gets presence as fast as it reads; changes that come together are sent once.
 
+One call tells `MOST_AT_ONCE` watchers. The others are told in later turns of the transport's loop (`tell_more`), so a
+user with thousands of watchers keeps nobody else waiting. A watcher is told before any message of that user reaches it.
+
 It does not know the state of a user: it asks for the presence when it has to send it.
 """
 
@@ -7,8 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from typing import Final
 
 from msgspec import UNSET, UnsetType
 
@@ -19,6 +22,8 @@ from aldis.hub.settings import HubSettings
 from aldis.protocol import messages as m
 
 _NOBODY: frozenset[Session] = frozenset()
+# Watchers that are told in one go; it takes less than a millisecond.
+MOST_AT_ONCE: Final = 64
 
 
 class Watchers:
@@ -34,14 +39,18 @@ class Watchers:
         outgoing: Outgoing,
         *,
         presence_of: Callable[[str], m.PresenceMessage],
+        wake: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._outgoing = outgoing
         self._presence_of = presence_of
+        self._wake = wake
         self._watchers: dict[str, set[Session]] = {}
         # The names whose watchers have to be told, in order; and whether `holding_back` is active.
         self._changed: deque[str] = deque()
         self._holding = False
+        self.owed: Final[dict[str, set[Session]]] = {}
+        """The watchers that are still to be told, by the name that has changed, in the order of the changes."""
 
     # --- watches ----------------------------------------------------------------------------------------------------
 
@@ -55,6 +64,8 @@ class Watchers:
         for user_id in user_ids:
             session.watches.add(user_id)
             self._watchers.setdefault(user_id, set()).add(session)
+            if user_id in self.owed:
+                self.owed[user_id].discard(session)  # it is told below
         untold = session.untold = session.untold or {}
         untold.update(dict.fromkeys(user_ids))
         if re is not UNSET:
@@ -93,6 +104,8 @@ class Watchers:
             watchers = self._watchers[user_id]
             watchers.remove(old)
             watchers.add(session)
+            if old in self.owed.get(user_id, _NOBODY):
+                self.owed[user_id].add(session)
 
     def _drop(self, user_ids: Iterable[str], session: Session) -> None:
         for user_id in user_ids:  # there may be ten thousand, so make no call for each
@@ -125,19 +138,54 @@ class Watchers:
             self._tell_watchers()
 
     def _tell_watchers(self) -> None:
+        if not self._changed:
+            self._holding = False
+            return
         self._holding = True
         try:
             while self._changed:
                 user_id = self._changed.popleft()
-                watchers = self._watchers.get(user_id, _NOBODY)
+                watchers = self._watchers.get(user_id)
                 if watchers:
-                    self._tell(watchers, self._presence_of(user_id))
+                    # Also if some of them have not been told of an earlier change yet: one `presence` covers both.
+                    self.owed[user_id] = set(watchers)
         finally:
             self._holding = False
+        if self.tell_more():
+            self._wake()
 
-    def _tell(self, watchers: AbstractSet[Session], news: m.PresenceMessage) -> None:
+    def tell_more(self) -> bool:
+        """Tell some of those that are still to be told. Returns whether there are more of them."""
+        room = MOST_AT_ONCE
+        while self.owed and room:
+            user_id, targets = next(iter(self.owed.items()))
+            some = [targets.pop() for _ in range(min(room, len(targets)))]
+            if not targets:
+                del self.owed[user_id]
+            room -= max(len(some), 1)
+            watchers = self._watchers.get(user_id, _NOBODY)
+            self._tell([watcher for watcher in some if watcher in watchers], user_id)
+        return bool(self.owed)
+
+    def tell_all(self) -> None:
+        """Tell all that are still to be told, at once."""
+        while self.tell_more():
+            pass
+
+    def tell_before(self, user_id: str, watcher: Session) -> None:
+        """A message of a user is about to reach a session: tell it first what it has to be told of that user."""
+        targets = self.owed.get(user_id)
+        if targets is not None and watcher in targets:
+            targets.remove(watcher)
+            if watcher in self._watchers.get(user_id, _NOBODY):
+                self._tell([watcher], user_id)
+
+    def _tell(self, watchers: list[Session], user_id: str) -> None:
+        if not watchers:
+            return
+        news = self._presence_of(user_id)
         frames: dict[Dialect, bytearray] = {}
-        for watcher in tuple(watchers):
+        for watcher in watchers:
             if watcher.connection is None or watcher.connection.full:
                 if watcher.untold is None:
                     watcher.untold = {}
@@ -165,6 +213,17 @@ class Watchers:
                 self._outgoing.acknowledge(watcher, one.id)
             else:
                 self._outgoing.send_numbered(watcher, self._presence_of(one))
+
+    def untold_of(self, watcher: Session, user_id: str) -> bytearray | None:
+        """The pending presence of one user, encoded; None when there is nothing to tell."""
+        if watcher.untold is None or user_id not in watcher.untold:
+            return None
+        return self._outgoing.encode(self._presence_of(user_id), watcher.dialect)
+
+    def forget_untold(self, watcher: Session, user_id: str) -> None:
+        """The watcher has been told about a user."""
+        if watcher.untold is not None:
+            watcher.untold.pop(user_id, None)
 
     def forget_requests(self, watcher: Session) -> None:
         """The watcher has lost its connection: acknowledge none of its requests on the next one."""

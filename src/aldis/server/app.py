@@ -92,6 +92,7 @@ class SignalingServer:
                 pong_timeout=config.ping_interval,
             ),
             ask=self._ask,
+            wake=self._wake,
             random=os.urandom,
             wall=time.time,
             ice=self._ice,
@@ -127,6 +128,7 @@ class SignalingServer:
         self._answers: set[asyncio.Task[None]] = set()
         self._releases: set[asyncio.Future[bool | None]] = set()
         self._all_answered = asyncio.Event()
+        self._working = False
         self._ticking: asyncio.Task[None] | None = None
         self._running: AsyncExitStack | None = None
         self._stop_asked = asyncio.Event()
@@ -436,6 +438,21 @@ class SignalingServer:
                 self._watch_certificate(now)
             except Exception as error:  # noqa: BLE001 - a bug: it is logged, and must not stop the time-outs
                 self.faults(error)
+
+    def _wake(self) -> None:
+        """The hub has put something off."""
+        if not self._working:
+            self._working = True
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _work(self) -> None:
+        self._working = False
+        try:
+            if self.hub.work():
+                self._wake()
+        except Exception as error:  # noqa: BLE001 - as above
+            self.faults(error)
+            self._wake()
 
     def _ask(self, question: Question) -> None:
         task = asyncio.create_task(self._answer(question))

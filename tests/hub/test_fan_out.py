@@ -1,0 +1,129 @@
+"""A user with thousands of watchers keeps nobody waiting, and each watcher is told the last state once."""
+
+from __future__ import annotations
+
+import pytest
+
+from aldis.hub.watchers import MOST_AT_ONCE
+from support.hub_world import Client, World
+
+WATCHERS = 3 * MOST_AT_ONCE
+
+
+def watched(world: World, count: int = WATCHERS) -> list[Client]:
+    """So many watchers of alice, who is offline."""
+    watchers = [world.client(f"watcher{number}") for number in range(count)]
+    for watcher in watchers:
+        watcher.send(type="watch", userIds=["alice"])
+        watcher.take()
+    return watchers
+
+
+def told(watchers: list[Client]) -> int:
+    """How many have something in their inbox; each has one presence at most."""
+    assert all(len(watcher.inbox) <= 1 for watcher in watchers)
+    return sum(len(watcher.inbox) for watcher in watchers)
+
+
+def test_a_user_with_many_watchers_is_told_of_in_parts() -> None:
+    world = World()
+    watchers = watched(world)
+    world.hub_waits = True
+    world.client("alice")
+    for turn in range(1, 4):
+        assert told(watchers) == turn * MOST_AT_ONCE
+        assert world.hub.work() is (turn < 2)
+    assert all(watcher.inbox[0]["online"] for watcher in watchers)
+
+
+def test_many_users_that_end_together_are_told_of_in_parts_too() -> None:
+    world = World(resume_window=5.0)
+    watcher = world.client("watcher")
+    users = [world.client(f"user{number}") for number in range(WATCHERS)]
+    watcher.send(type="watch", userIds=[user.session.user_id for user in users])
+    watcher.take()
+    for user in users:
+        user.lose()
+    world.hub_waits = True
+    world.hub.heard(watcher.session, world.now)
+    world.pass_time(7)
+    assert len(watcher.take()) == MOST_AT_ONCE
+    world.hub_waits = False
+    world.work()
+    assert len(watcher.take()) == WATCHERS - MOST_AT_ONCE
+
+
+def test_those_not_told_yet_are_told_the_last_state_once() -> None:
+    world = World()
+    watchers = watched(world)
+    world.hub_waits = True
+    alice = world.client("alice")
+    first = [watcher for watcher in watchers if watcher.take()]
+    alice.lose(clean=True)
+    world.hub_waits = False
+    world.work()
+    assert {watcher.take_one()["online"] for watcher in watchers} == {False}
+    assert len(first) == MOST_AT_ONCE
+
+
+def test_a_message_of_a_user_never_comes_before_its_presence() -> None:
+    world = World()
+    watchers = watched(world)
+    world.hub_waits = True
+    alice = world.client("alice")
+    for number, watcher in enumerate(watchers):
+        alice.send(type="bye", to=watcher.session.user_id, id=number)
+    world.hub_waits = False
+    world.work()
+    assert all([m["type"] for m in watcher.take()] == ["presence", "bye"] for watcher in watchers)
+
+
+def test_who_asks_meanwhile_or_leaves_is_not_told_twice() -> None:
+    world = World()
+    watchers = watched(world)
+    world.hub_waits = True
+    world.client("alice")
+    waiting = [watcher for watcher in watchers if not watcher.inbox]
+    asking, leaving, ending, lost, resuming = waiting[:5]
+    asking.send(type="watch", userIds=["alice"])
+    leaving.send(type="unwatch", userIds=["alice"])
+    ending.lose(clean=True)
+    lost.lose()
+    resuming.lose()
+    back = world.connect()
+    back.register(resuming.session.user_id, resume=resuming.ticket(1))
+    assert back.registered is not None
+    assert back.registered["resumed"]
+    world.hub_waits = False
+    world.work()
+    assert len(asking.take()) == 1
+    assert leaving.take() == ending.take() == lost.take() == []
+    assert [m["type"] for m in back.take()] == ["registered", "presence"]
+    again = world.connect()
+    again.register(lost.session.user_id, resume=lost.ticket(1))
+    assert [m["type"] for m in again.take()] == ["registered", "presence"]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["that does not read", "that is lost"])
+def test_a_watcher_hears_first_that_a_sender_was_restarted(lost: bool) -> None:
+    world = World()
+    watcher, alice = world.client("watcher"), world.client("alice")
+    watcher.send(type="watch", userIds=["alice"])
+    watcher.take()
+    watcher.full = True
+    if lost:
+        watcher.lose()
+    alice.lose(clean=True)
+    again = world.client("alice")
+    again.send(type="bye", to="watcher", id=1)
+    if lost:
+        back = world.connect()
+        back.register("watcher", resume=watcher.ticket(1))
+        assert back.registered is not None
+        assert back.registered["resumed"]
+        assert [m["type"] for m in back.take()] == ["registered", "presence", "bye"]
+    else:
+        watcher.full = False
+        world.hub.writable(watcher.session)
+        assert [m["type"] for m in watcher.take()] == ["presence", "bye"]
+    assert again.take() == [{"type": "ack", "re": 1}]
