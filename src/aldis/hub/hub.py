@@ -303,6 +303,11 @@ class Hub:
         return len(self._lifecycle.detached)
 
     @property
+    def watches_bytes(self) -> int:
+        """What all watches cost, in bytes."""
+        return self._watchers.bytes
+
+    @property
     def detached_sessions(self) -> DetachedSessions:
         """The sessions that have lost their connection, and what is kept for them."""
         return self._lifecycle.detached
@@ -476,10 +481,9 @@ class Hub:
         user_ids = _names(message.user_ids)
         if isinstance(user_ids, RequestRefused):
             return user_ids
-        watches = session.watches or ()
-        if len(watches) + sum(user_id not in watches for user_id in user_ids) > self.settings.max_watches:
-            text = f"at most {self.settings.max_watches} names can be watched by one session"
-            return RequestRefused(ErrorCode.TOO_LARGE, text)
+        refused = self._watchers.refusal(session, user_ids, self.settings)
+        if refused is not None:
+            return refused
         # The reply may be larger than what the client reads at once.
         if not self._watchers.watch(session, user_ids, message.id):
             reason = "too many watches before the presence of earlier ones"

@@ -43,6 +43,12 @@ class HubSettings:
     max_devices: int = MAX_DEVICES
     # Enough for a person's address book; each entry costs 400 bytes to 1 KiB here.
     max_watches: int = 10_000
+    # All devices of a user together: two of them may watch as much as one session may.
+    max_user_watches: int = 20_000
+    # What all watches cost: a million of them, if the watched names are shared by some watchers each.
+    watches_bytes: int = 256 * 1024 * 1024
+    # When a client may try again that found no room for its watches.
+    watch_pause: float = 60.0
     # One round trip and a signature; enough for a phone on a bad line.
     challenge_seconds: float = 30.0
     registration_seconds: float = 30.0

@@ -9,21 +9,31 @@ It does not know the state of a user: it asks for the presence when it has to se
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from msgspec import UNSET, UnsetType
 
 from aldis.hub.dialects import Dialect
+from aldis.hub.outcomes import RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.sessions import Session, WatchRequest
 from aldis.hub.settings import HubSettings
 from aldis.protocol import messages as m
+from aldis.protocol.codes import ErrorCode
 
 _NOBODY: frozenset[Session] = frozenset()
 # Watchers that are told in one go; it takes less than a millisecond.
 MOST_AT_ONCE: Final = 64
+# Bytes of a watch, and of a name that is watched at all, beside the text of the name: entries of sets and tables, which
+# are up to two thirds empty.
+WATCH_BYTES: Final = 240
+WATCHED_BYTES: Final = 320
+
+
+def _size(name: str) -> int:
+    return len(name) if name.isascii() else 4 * len(name)
 
 
 class Watchers:
@@ -46,6 +56,10 @@ class Watchers:
         self._presence_of = presence_of
         self._wake = wake
         self._watchers: dict[str, set[Session]] = {}
+        # How many names each user watches, over all its sessions.
+        self._of_user: dict[str, int] = {}
+        self.bytes = 0
+        """What all watches cost."""
         # The names whose watchers have to be told, in order; and whether `holding_back` is active.
         self._changed: deque[str] = deque()
         self._holding = False
@@ -53,6 +67,23 @@ class Watchers:
         """The watchers that are still to be told, by the name that has changed, in the order of the changes."""
 
     # --- watches ----------------------------------------------------------------------------------------------------
+
+    def refusal(self, session: Session, user_ids: list[str], settings: HubSettings) -> RequestRefused | None:
+        """Why a session may not watch these names as well; None when it may."""
+        watches = session.watches or ()
+        new = [user_id for user_id in user_ids if user_id not in watches]
+        if len(watches) + len(new) > settings.max_watches:
+            text = f"at most {settings.max_watches} names can be watched by one session"
+            return RequestRefused(ErrorCode.TOO_LARGE, text)
+        if self._of_user.get(session.user_id, 0) + len(new) > settings.max_user_watches:
+            text = f"at most {settings.max_user_watches} names can be watched by all devices of a user"
+            return RequestRefused(ErrorCode.TOO_LARGE, text)
+        size = sum(WATCH_BYTES + _size(user_id) for user_id in new)
+        size += sum(WATCHED_BYTES + _size(user_id) for user_id in new if user_id not in self._watchers)
+        if self.bytes + size > settings.watches_bytes:
+            text = "this server has no room for more watches now"
+            return RequestRefused(ErrorCode.OVER_CAPACITY, text, retry_after=settings.watch_pause)
+        return None
 
     def watch(self, session: Session, user_ids: list[str], re: m.RequestId | UnsetType) -> bool:
         """Watch some names, send the presence of each, then acknowledge.
@@ -62,8 +93,9 @@ class Watchers:
         if session.watches is None:
             session.watches = set()
         for user_id in user_ids:
-            session.watches.add(user_id)
-            self._watchers.setdefault(user_id, set()).add(session)
+            if user_id not in session.watches:
+                session.watches.add(user_id)
+                self._add(user_id, session)
             if user_id in self.owed:
                 self.owed[user_id].discard(session)  # it is told below
         untold = session.untold = session.untold or {}
@@ -89,11 +121,11 @@ class Watchers:
         session.watches = session.untold = None
 
     def restore(self, session: Session, user_ids: list[str]) -> None:
-        """Give a session of an earlier process its watches back. It knows the presence of all of them."""
+        """Give a session of an earlier process its watches back."""
         if user_ids:
             session.watches = set(user_ids)
-        for user_id in user_ids:
-            self._watchers.setdefault(user_id, set()).add(session)
+        for user_id in session.watches or ():
+            self._add(user_id, session)
 
     def take_over(self, session: Session, old: Session) -> None:
         """Give a session the watches of the one that it resumes."""
@@ -107,12 +139,30 @@ class Watchers:
             if old in self.owed.get(user_id, _NOBODY):
                 self.owed[user_id].add(session)
 
-    def _drop(self, user_ids: Iterable[str], session: Session) -> None:
-        for user_id in user_ids:  # there may be ten thousand, so make no call for each
+    def _add(self, user_id: str, session: Session) -> None:
+        watchers = self._watchers.get(user_id)
+        if watchers is None:
+            watchers = self._watchers[user_id] = set()
+            self.bytes += WATCHED_BYTES + _size(user_id)
+        watchers.add(session)
+        self.bytes += WATCH_BYTES + _size(user_id)
+        self._of_user[session.user_id] = self._of_user.get(session.user_id, 0) + 1
+
+    def _drop(self, user_ids: Collection[str], session: Session) -> None:
+        for user_id in user_ids:
+            size = _size(user_id)
             watchers = self._watchers[user_id]
             watchers.remove(session)
+            self.bytes -= WATCH_BYTES + size
             if not watchers:
                 del self._watchers[user_id]
+                self.bytes -= WATCHED_BYTES + size
+        if user_ids:
+            left = self._of_user[session.user_id] - len(user_ids)
+            if left:
+                self._of_user[session.user_id] = left
+            else:
+                del self._of_user[session.user_id]
 
     # --- telling them -----------------------------------------------------------------------------------------------
 

@@ -137,6 +137,7 @@ class ServerCollector(Collector):
                 "When the certificate in use expires, in seconds since 1970.",
                 expires.timestamp(),
             )
+        yield GaugeMetricFamily("aldis_watches_bytes", "Memory of all watches.", self._hub.watches_bytes)
         yield GaugeMetricFamily("aldis_detached_sessions", "Lost clients that may resume.", self._hub.detached)
         yield GaugeMetricFamily(
             "aldis_detached_bytes", "Memory that is kept for them.", self._hub.detached_sessions.bytes

@@ -1,0 +1,74 @@
+"""What watches cost: counted in bytes, and bounded for each user and in all."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+
+from support.hub_world import World, identity_of
+
+
+def names(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}-{number}@example.com" for number in range(count)]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["of different names", "of the same names"])
+def test_the_bytes_of_watches_are_those_of_the_memory(shared: bool) -> None:
+    world = World()
+    watchers = [world.client(f"watcher{number}") for number in range(20)]
+    for watcher in watchers:
+        watcher.send_frame = lambda frame: None  # type: ignore[method-assign]
+        watcher.send(type="received", count=0)
+    gc.collect()
+    tracemalloc.start()
+    for number, watcher in enumerate(watchers):
+        for part in range(4):
+            watcher.send(type="watch", userIds=names(f"{0 if shared else number}-{part}", 500))
+            watcher.send(type="received", count=500 * (part + 1))
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    counted = world.hub.watches_bytes
+    assert 0.5 * counted < size < 1.1 * counted
+    for watcher in watchers:
+        watcher.lose(clean=True)
+    assert world.hub.watches_bytes == 0
+    assert not world.hub._watchers._of_user
+
+
+def test_all_devices_of_a_user_watch_so_many_names_together() -> None:
+    world = World(max_watches=10, max_user_watches=15)
+    phone, laptop = (world.client("alice", device=device, identity=identity_of("a")) for device in ("phone", "laptop"))
+    phone.send(type="watch", userIds=names("one", 10))
+    laptop.send(type="watch", userIds=names("two", 5))
+    assert (len(phone.take()), len(laptop.take())) == (10, 5)
+    laptop.send(type="watch", userIds=["more"], id=1)
+    assert laptop.take_one()["code"] == "too-large"
+    laptop.send(type="watch", userIds=names("two", 5), id=2)
+    assert laptop.take()[-1] == {"type": "ack", "re": 2}, "nothing new"
+    phone.send(type="unwatch", userIds=["one-0@example.com", "never-watched"])
+    laptop.send(type="watch", userIds=["more"])
+    assert laptop.take_one()["userId"] == "more"
+    phone.lose()
+    laptop.send(type="watch", userIds=["another"], id=3)
+    assert laptop.take_one()["code"] == "too-large", "a lost device may come back"
+    back = world.connect()
+    back.register("alice", device="phone", identity=identity_of("a"), resume=phone.ticket(10))
+    back.lose(clean=True)
+    laptop.send(type="watch", userIds=["another"], id=4)
+    assert laptop.take()[-1] == {"type": "ack", "re": 4}
+
+
+def test_beyond_the_room_for_all_watches_there_is_none_for_now() -> None:
+    world = World(watches_bytes=20_000)
+    alice, bob = world.client("alice"), world.client("bob")
+    alice.send(type="watch", userIds=names("one", 30))
+    assert len(alice.take()) == 30
+    bob.send(type="watch", userIds=names("two", 30), id=1)
+    refused = bob.take_one()
+    assert (refused["code"], refused["temporary"], refused["retryAfter"]) == ("over-capacity", True, 60.0)
+    alice.lose(clean=True)
+    bob.send(type="watch", userIds=names("two", 30), id=1)
+    assert len(bob.take()) == 31
