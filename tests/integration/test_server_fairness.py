@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
+from aldis.hub.watchers import MOST_AT_ONCE
 from aldis.server.app import SignalingServer
 from aldis.server.scheduler import TURN
 from support.patience import PATIENCE
@@ -195,3 +197,19 @@ async def until_text(mallory: RawClient) -> None:
     """Read until the error about the last message."""
     while (await mallory.receive_frame()).opcode != TEXT:
         pass
+
+
+async def test_all_watchers_of_a_user_are_told_though_not_in_one_go() -> None:
+    count = 2 * MOST_AT_ONCE + 10
+    async with SignalingServer(config(**UNLIMITED)) as server, AsyncExitStack() as stack:
+        alice = await stack.enter_async_context(await RawClient.connect(server.port))
+        await alice.register("alice")
+        watchers = []
+        for number in range(count):
+            watcher = await stack.enter_async_context(await RawClient.connect(server.port))
+            await watcher.register(f"watcher{number}")
+            assert (await watcher.request({"type": "watch", "userIds": ["alice"]}))["online"] is True
+            watchers.append(watcher)
+        await alice.leave()
+        async with asyncio.timeout(PATIENCE):
+            assert [(await watcher.receive())["online"] for watcher in watchers] == [False] * count
