@@ -109,3 +109,20 @@ def test_what_is_handed_over_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     world.client("bob")
     alice.send(type="relay", to="bob", sealed="x" * 2000)
     assert "bob" not in [one.user_id for one in world.hub.save().sessions]
+
+
+def test_presence_that_a_lost_client_has_missed_is_told_by_the_next_process() -> None:
+    world = World()
+    alice = world.client("alice")
+    alice.send(type="watch", userIds=["bob", "carol"])
+    alice.lose()
+    bob = world.client("bob")
+    world.client("carol")
+    for number in range(2):
+        bob.send(type="bye", to="alice", id=number)
+    world, _ = next_world(world)
+    alice = back(world, alice, "alice", 2)
+    told = [(m["userId"], m["online"]) for m in alice.take() if m["type"] == "presence"]
+    assert sorted(told) == [("bob", True), ("carol", True)]
+    alice.lose(clean=True)
+    assert world.hub.watches_bytes == 0
