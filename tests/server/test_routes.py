@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.protocol.codes import CloseCode
+from aldis.server.admission import Refusal
 from aldis.server.http import Headers, HttpReply, plain
 from aldis.server.names import Arrival, ServerNames
 from aldis.server.routes import Routes, Site, UpgradeRequest
@@ -18,10 +19,8 @@ ARRIVAL = Arrival("192.0.2.1", 8080)
 HOST = "192.0.2.1:8080"
 
 
-def make_routes(
-    *names: str, origins: tuple[str, ...] = (), max_connections: int | None = None, site: Site | None = None
-) -> Routes:
-    return Routes(names=ServerNames(names), origins=origins, max_connections=max_connections, site=site)
+def make_routes(*names: str, origins: tuple[str, ...] = (), site: Site | None = None) -> Routes:
+    return Routes(names=ServerNames(names), origins=origins, site=site)
 
 
 def headers(**fields: str) -> CIMultiDict[str]:
@@ -33,7 +32,7 @@ def headers(**fields: str) -> CIMultiDict[str]:
 
 def decide(routes: Routes, path: bytes = b"/", fields: CIMultiDict[str] | None = None) -> UpgradeRequest | HttpReply:
     fields = headers() if fields is None else fields
-    return routes.decide(path, fields, arrival=ARRIVAL, connections=0, draining=False)
+    return routes.decide(path, fields, arrival=ARRIVAL, refusal=None, draining=False)
 
 
 def status(decision: UpgradeRequest | HttpReply) -> HTTPStatus:
@@ -156,9 +155,9 @@ def test_a_request_for_another_host_gets_421_and_is_told_how_to_set_it() -> None
 
 def test_a_browser_that_dials_another_host_is_let_in_only_to_be_told() -> None:
     fields = headers(Host="evil.example:8080", Origin="https://evil.example:8080", Sec_WebSocket_Protocol="aldis.v1")
-    routes = make_routes(site=OnePage(), max_connections=1)
+    routes = make_routes(site=OnePage())
     assert decide(routes, b"/", fields) == UpgradeRequest(V1, "evil.example:8080", CloseCode.UNKNOWN_HOST)
-    assert status(routes.decide(b"/", fields, arrival=ARRIVAL, connections=1, draining=False)) == 503
+    assert status(routes.decide(b"/", fields, arrival=ARRIVAL, refusal=Refusal.FULL, draining=False)) == 503
     assert status(decide(routes, b"/page", fields)) == 421
 
 
@@ -169,16 +168,13 @@ def test_health_and_the_shared_sdk_are_there_for_every_host() -> None:
 
 
 def test_a_full_or_draining_server_says_when_to_come_back_and_healthz_still_answers() -> None:
-    routes = make_routes(max_connections=3)
-    for connections, draining in ((3, False), (0, True)):
-        reply = routes.decide(b"/", headers(), arrival=ARRIVAL, connections=connections, draining=draining)
+    routes = make_routes()
+    for refusal, draining in ((Refusal.FULL, False), (None, True)):
+        reply = routes.decide(b"/", headers(), arrival=ARRIVAL, refusal=refusal, draining=draining)
         assert isinstance(reply, HttpReply)
         assert (reply.status, dict(reply.headers)["Retry-After"]) == (503, "5")
-        assert (
-            status(routes.decide(b"/healthz", headers(), arrival=ARRIVAL, connections=connections, draining=draining))
-            == 200
-        )
-    assert isinstance(routes.decide(b"/", headers(), arrival=ARRIVAL, connections=2, draining=False), UpgradeRequest)
+        assert status(routes.decide(b"/healthz", headers(), arrival=ARRIVAL, refusal=refusal, draining=draining)) == 200
+    assert isinstance(routes.decide(b"/", headers(), arrival=ARRIVAL, refusal=None, draining=False), UpgradeRequest)
 
 
 def test_a_page_from_elsewhere_is_let_in_only_to_be_sent_away() -> None:

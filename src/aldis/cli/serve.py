@@ -72,6 +72,7 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
     },
     "Limits": {
         "max_connections": "N",
+        "handshakes": "N",
         "messages_per_second": "N",
         "bytes_per_second": "BYTES",
         "max_message_bytes": "N",

@@ -31,6 +31,7 @@ from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
 from aldis.server.administration import Administration, admin_token
+from aldis.server.admission import Admission
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, ServerConfig, changes
@@ -111,12 +112,14 @@ class SignalingServer:
         self._routes = routes = Routes(
             names=self._names,
             origins=config.origins,
-            max_connections=config.max_connections,
             site=self._pages,
             base_path=config.base_path,
             hsts=config.hsts and config.tls_cert is not None,
         )
-        self.listener = Listener(self.connections, routes, log, tuning)
+        admission = Admission(
+            max_connections=config.max_connections, handshakes=config.handshakes, max_refusals=tuning.max_refusals
+        )
+        self.listener = Listener(self.connections, routes, admission, log, tuning)
         self._handover_file = HandoverFile(None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, log)
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
         self._redirects = Redirects(self._names, self.listener.requests, tuning.handshake_timeout)
@@ -204,6 +207,7 @@ class SignalingServer:
                     directory=self._directory_stats,
                     closes=self.connections.closes,
                     requests=self.listener.requests,
+                    admission=self.listener.admission,
                     scheduler=self.connections.scheduler,
                     turn=self.turn,
                     faults=lambda: self.faults.count,
@@ -310,6 +314,7 @@ class SignalingServer:
         except TimeoutError:
             log.warning("clients did not close in time", connections=len(self.connections))
         finally:
+            await self.listener.abort()
             self.connections.abort()
             await self.connections.wait_until_empty()
             if self._ticking is not None:
@@ -375,11 +380,8 @@ class SignalingServer:
         self.config = config
         self._ice.replace(config.stun, config.turn, config.turn_secret)
         self.connections.limit_rates(config.messages_per_second, config.bytes_per_second)
-        self._routes.replace(
-            origins=config.origins,
-            max_connections=config.max_connections,
-            hsts=config.hsts and config.tls_cert is not None,
-        )
+        self._routes.replace(origins=config.origins, hsts=config.hsts and config.tls_cert is not None)
+        self.listener.admission.limit(max_connections=config.max_connections, handshakes=config.handshakes)
         self._names.configure(config.names)
         if fixed:
             log.warning("these settings change at a restart only", settings=fixed)

@@ -310,7 +310,16 @@ class ServerConfig:
     )
     # One connection costs about 10 KB here and one file descriptor.
     max_connections: int = _setting(
-        10_000, _integer(1, 10_000_000), "Connections beyond this number are refused with 503."
+        10_000,
+        _integer(1, 10_000_000),
+        "Connections beyond this number are refused with 503; they count as soon as they are accepted.",
+    )
+    # A client says what it wants one round trip after it has connected: this allows 2,000 new ones a second at half a
+    # second. Each costs 3 KB.
+    handshakes: int = _setting(
+        1000,
+        _integer(1, 10_000_000),
+        "Connections that have sent nothing yet; beyond this number the oldest one is closed.",
     )
     # With the sender's address, a message goes to another client. Ours accept 1 MiB, and 1 MiB may wait for a slow
     # client.
@@ -400,7 +409,7 @@ SETTINGS: Final = tuple(READERS)
 RELOADABLE: Final = frozenset(
     {
         *("tls_cert", "tls_key", "hsts", "names", "origins", "stun", "turn", "turn_secret", "log_level"),
-        *("max_connections", "messages_per_second", "bytes_per_second", "drain_seconds"),
+        *("max_connections", "handshakes", "messages_per_second", "bytes_per_second", "drain_seconds"),
     }
 )
 

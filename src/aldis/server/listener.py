@@ -21,7 +21,7 @@ import ssl
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -33,6 +33,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in
 from aldis.errors import ConfigError
 from aldis.hub import dialects
 from aldis.protocol.codes import CloseCode
+from aldis.server.admission import Admission, Place
 from aldis.server.http import OLD_HTTP, Headers, HttpReply, busy, host_of, is_old
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
@@ -44,8 +45,13 @@ from aldis.server.websocket import ClientConnection, Connections
 AT_ONCE: Final = 4096
 # Log lines about requests for other hosts: one tells the operator what to do, and any client can cause a thousand.
 MISDIRECTED_PER_SECOND: Final = 0.1
-# Addresses of this machine at which connections arrive. It has few, but it may listen on a whole network.
-MAX_ARRIVALS: Final = 64
+# Connections that are accepted before those that are open have their turn.
+ACCEPTED_AT_ONCE: Final = 32
+# Seconds to wait before the next try when no connection can be accepted.
+ACCEPT_AGAIN: Final = 0.2
+# Where the kernel tells how many bytes have come (Linux 4.1, linux/tcp.h, tcpi_bytes_received): these are eight.
+_BYTES_RECEIVED: Final = 128
+_TCP_INFO_SIZE: Final = 136
 # The smallest that picows takes. It grows with what a client sends. Most clients send little, and then this is most of
 # what a connection costs.
 READ_BUFFER: Final = 2048
@@ -108,8 +114,11 @@ class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
 class Listener:
     """The public port. Call `listen` first; it returns the port number."""
 
-    def __init__(self, connections: Connections, routes: Routes, log: Log, tuning: Tuning) -> None:
+    def __init__(
+        self, connections: Connections, routes: Routes, admission: Admission, log: Log, tuning: Tuning
+    ) -> None:
         self._tuning = tuning
+        self.admission = admission
         # Requests that became no WebSocket, by outcome.
         self.requests: Counter[str] = Counter()
         # Connections with a large reply that the client may not have read. A closed one leaves the set by itself.
@@ -119,9 +128,11 @@ class Listener:
         self._log = log
         self._picows_log = _PicowsLog(connections, log)
         self._misdirected = Throttle(1.0 / MISDIRECTED_PER_SECOND)
-        # What picows calls, by the address of arrival: one function for all connections, not one for each.
-        self._enter_at = lru_cache(maxsize=MAX_ARRIVALS)(lambda arrival: partial(self._enter, arrival))
-        self._servers: list[asyncio.Server] = []
+        self._listening: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        # Connections that the event loop does not read yet, mostly because of TLS.
+        self._beginning: set[asyncio.Task[Any]] = set()
+        self._tls: dict[str, Any] = {}
         self._draining = False
 
     async def listen(
@@ -130,57 +141,112 @@ class Listener:
         """Listen, and return address and port. With `given` sockets, which listen already, `host` and `port` are not
         used. Raises `ConfigError` when that is not possible.
         """
-        more: dict[str, Any] = {}
         if context is not None:
-            more = {"ssl": context, "ssl_handshake_timeout": self._tuning.handshake_timeout}
+            self._tls = {
+                "ssl": context,
+                "ssl_handshake_timeout": self._tuning.handshake_timeout,
+                "ssl_shutdown_timeout": self._tuning.tls_shutdown_timeout,
+            }
         try:
-            sockets = list(given)
-            if not sockets and (dual := dual_stack(host, port)) is not None:
-                sockets = [dual]
-            places: list[dict[str, Any]] = [{"sock": one} for one in sockets] or [{"host": host, "port": port}]
-            for place in places:
-                # Not aiofastnet's: measured with uvloop, that is no faster for what a relay does, and 5 KB more for
-                # each idle connection.
-                server = await asyncio.get_running_loop().create_server(
-                    lambda: _Opening(self._picows), backlog=LISTEN_BACKLOG, **place, **more
-                )
-                self._servers.append(server)
+            self._listening = list(given) or await listening_sockets(host, port)
         except (OSError, ValueError) as error:  # ValueError: a host that is no name and no address
             raise address_error("", host, port, error) from error
-        for listening in (one for server in self._servers for one in server.sockets):
+        for listening in self._listening:
+            listening.setblocking(False)
+            # Accepted connections inherit both.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit both
-                listening.setsockopt(
-                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._tuning.unacknowledged * 1000)
-                )
-        return cast(tuple[str, int], self._servers[0].sockets[0].getsockname()[:2])
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                unacknowledged = int(self._tuning.unacknowledged * 1000)
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged)
+            self._accepting.append(asyncio.create_task(self._accept(listening), name="aldis-accept"))
+        return cast(tuple[str, int], self._listening[0].getsockname()[:2])
 
     def stop_accepting(self) -> None:
         """Close the port; connections stay."""
         self._draining = True
-        for server in self._servers:
-            server.close()
+        for task in self._accepting:
+            task.cancel()
+        for listening in self._listening:
+            listening.close()
 
-    def _picows(self, arrival: Arrival) -> asyncio.BufferedProtocol:
-        """Make what `picows.ws_create_server` makes for each connection; picows has no public function for it."""
-        return cast(
-            asyncio.BufferedProtocol,
-            _Picows(
-                *(None, None, False),  # where a client connects to; it is none
-                self._enter_at(arrival),
-                self._picows_log,
-                True,  # an exception of ours ends the connection
-                self._tuning.handshake_timeout,
-                *(False, 20, 20, WSAutoPingStrategy.PING_WHEN_IDLE),  # no pings: these are the hub's
-                False,  # no pongs: a ping is a sign of life, which the hub wants to hear of
-                self._connections.max_message_bytes,
-                None,  # a client's headers
-                READ_BUFFER,
-            ),
+    async def abort(self) -> None:
+        """End all connections that have not sent a whole request."""
+        self.admission.end_pending()
+        await asyncio.gather(*self._accepting, *self._beginning, return_exceptions=True)
+
+    # --- from the port to a whole request ---------------------------------------------------------------------------
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """Accept connections for ever.
+
+        Not `create_server`: it tells nobody of a connection before its TLS handshake is over.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+                self._begin(accepted)
+                for _ in range(ACCEPTED_AT_ONCE - 1):
+                    self._begin(listening.accept()[0])
+            except BlockingIOError:  # those were all
+                pass
+            except ConnectionError:  # the client is gone already
+                pass
+            except OSError as error:
+                # Mostly too many files are open. Clients that say nothing should not keep the others out.
+                self._picows_log.warning("a connection cannot be accepted: %s", error)
+                if not self.admission.make_room():
+                    await asyncio.sleep(ACCEPT_AGAIN)
+            await asyncio.sleep(0)  # others have their turn
+
+    def _begin(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        place = self.admission.arrive(accepted.close, partial(is_silent, accepted))
+        if place is None:
+            accepted.close()
+            return
+        # Have the event loop read it, after its TLS handshake if it has one.
+        opened = asyncio.get_running_loop().connect_accepted_socket(
+            partial(_Opening, self._picows, place), accepted, **self._tls
         )
+        task = asyncio.create_task(cast(Any, opened))
+        place.end = task.cancel
+        self._beginning.add(task)
+        task.add_done_callback(partial(self._begun, accepted, place))
 
-    def _enter(self, arrival: Arrival, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        decision = self._decide(arrival, request.path, request.headers)
+    def _begun(self, accepted: socket.socket, place: Place, task: asyncio.Task[Any]) -> None:
+        self._beginning.discard(task)
+        if task.cancelled():
+            place.leave()
+            accepted.close()
+        elif (error := task.exception()) is not None:
+            place.leave()
+            accepted.close()
+            if isinstance(error, OSError):  # also TLS errors and time-outs
+                self._picows_log.warning("a connection has not opened: %s", error)
+            elif isinstance(error, Exception):
+                self._connections.fault(error)
+
+    def _picows(self, arrival: Arrival, place: Place) -> asyncio.BufferedProtocol:
+        """Make what `picows.ws_create_server` makes for each connection; picows has no public function for it."""
+        protocol = _CountedProtocol(
+            *(None, None, False),  # where a client connects to; it is none
+            partial(self._enter, arrival, place),
+            self._picows_log,
+            True,  # an exception of ours ends the connection
+            self._tuning.handshake_timeout,
+            *(False, 20, 20, WSAutoPingStrategy.PING_WHEN_IDLE),  # no pings: these are the hub's
+            False,  # no pongs: a ping is a sign of life, which the hub wants to hear of
+            self._connections.max_message_bytes,
+            None,  # a client's headers
+            READ_BUFFER,
+        )
+        protocol.place = place
+        return cast(asyncio.BufferedProtocol, protocol)
+
+    def _enter(self, arrival: Arrival, place: Place, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        place.asked()
+        decision = self._decide(arrival, place, request.path, request.headers)
         if isinstance(decision, UpgradeRequest):
             listener = ClientConnection(self._connections, decision)
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
@@ -188,10 +254,10 @@ class Listener:
         self.requests[reply.outcome] += 1
         return WSUpgradeResponseWithListener(_response(reply), untaken)
 
-    def _decide(self, arrival: Arrival, path: bytes, headers: Headers) -> UpgradeRequest | HttpReply:
+    def _decide(self, arrival: Arrival, place: Place, path: bytes, headers: Headers) -> UpgradeRequest | HttpReply:
         try:
             decision = self._routes.decide(
-                path, headers, arrival=arrival, connections=len(self._connections), draining=self._draining
+                path, headers, arrival=arrival, refusal=place.refusal, draining=self._draining
             )
             if isinstance(decision, UpgradeRequest):
                 wrong = decision.refusal == CloseCode.UNKNOWN_HOST
@@ -226,20 +292,35 @@ class Listener:
         return reply, untaken
 
 
+class _CountedProtocol(WSProtocol):  # type: ignore[misc]  # it has no stub
+    """picows, which reads no more at once than `MAX_READ`, and leaves its place at its end."""
+
+    __slots__ = ("place",)
+
+    def get_buffer(self, size: int) -> memoryview:
+        return cast(memoryview, super().get_buffer(size)[:MAX_READ])
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.place.leave()
+        super().connection_lost(error)
+
+
 class _Opening(asyncio.BufferedProtocol):
     """A connection whose first line is still to come. Then picows has it, unless that line is in HTTP/1.0.
 
     What comes is written to the buffer of picows, which hears of it when it takes over. Its time-out runs all along.
     """
 
-    def __init__(self, picows: Callable[[Arrival], asyncio.BufferedProtocol]) -> None:
+    def __init__(self, picows: Callable[[Arrival, Place], asyncio.BufferedProtocol], place: Place) -> None:
         self._picows = picows
+        self._place = place
         self._filled = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         sockname = transport.get_extra_info("sockname")  # nothing for a client that is gone already
-        self._protocol = self._picows(Arrival(*sockname[:2]) if sockname else _NOWHERE)
+        self._place.end = self._transport.abort
+        self._protocol = self._picows(Arrival(*sockname[:2]) if sockname else _NOWHERE, self._place)
         self._protocol.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -251,6 +332,7 @@ class _Opening(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size: int) -> None:
         self._filled += size
+        self._place.spoke()
         came = bytes(self._buffer[: self._filled])
         line, end, _ = came.partition(b"\r\n")
         is_full = self._filled == len(self._buffer)
@@ -262,15 +344,6 @@ class _Opening(asyncio.BufferedProtocol):
         elif end or is_full:
             self._transport.set_protocol(self._protocol)
             self._protocol.buffer_updated(self._filled)
-
-
-class _Picows(WSProtocol):  # type: ignore[misc]  # as above
-    """picows, which reads no more at once than `MAX_READ`."""
-
-    __slots__ = ()
-
-    def get_buffer(self, size: int) -> memoryview:
-        return cast(memoryview, super().get_buffer(size)[:MAX_READ])
 
 
 class _Untaken(WSListener):
@@ -299,10 +372,43 @@ def _closing(reply: HttpReply) -> bytes:
 _OLD_HTTP: Final = _closing(OLD_HTTP)
 
 
+def is_silent(accepted: socket.socket) -> bool:
+    """Whether nothing has come from a client yet, as far as the kernel tells: what TLS has read, nobody else sees."""
+    if sys.platform != "linux":
+        return True
+    try:
+        info = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    except OSError:
+        return True
+    return not any(info[_BYTES_RECEIVED:])
+
+
+async def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Listen on all addresses of `host`; on IPv4 as well as IPv6 when it is `::`. Raises `OSError` or `ValueError`.
+
+    All use one port, also when `port` is 0.
+    """
+    dual = dual_stack(host, port)
+    if dual is not None:
+        return [dual]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    made: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            at = (address[0], port or (made[0].getsockname()[1] if made else 0), *address[2:])
+            made.append(socket.create_server(at, family=family, backlog=LISTEN_BACKLOG))
+    except BaseException:
+        for listening in made:
+            listening.close()
+        raise
+    return made
+
+
 def dual_stack(host: str, port: int) -> socket.socket | None:
     """A socket on all addresses, IPv4 and IPv6, when `host` is `::`; None for every other host. Raises `OSError`.
 
-    Without it an event loop takes IPv6 alone there, which hardly anybody means.
+    Without it `::` is IPv6 alone, which hardly anybody means.
     """
     if host != "::" or not socket.has_dualstack_ipv6():
         return None

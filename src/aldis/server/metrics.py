@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from aldis.hub.hub import Hub
 from aldis.hub.stats import Histogram
+from aldis.server.admission import Admission
 from aldis.server.scheduler import FairScheduler
 from aldis.server.turn_server import TurnServer
 
@@ -45,6 +46,7 @@ class ServerCollector(Collector):
         directory: DirectoryStats,
         closes: Counter[int],
         requests: Counter[str],
+        admission: Admission,
         scheduler: FairScheduler,
         turn: TurnServer | None,
         faults: Callable[[], int],
@@ -54,6 +56,7 @@ class ServerCollector(Collector):
         self._directory = directory
         self._closes = closes
         self._requests = requests
+        self._admission = admission
         self._scheduler = scheduler
         self._turn = turn
         self._faults = faults
@@ -68,6 +71,18 @@ class ServerCollector(Collector):
             "aldis_users_online", "Users with a device online, or in its resume window.", self._hub.users_online
         )
         yield GaugeMetricFamily("aldis_connections", "Open WebSockets.", stats.connections_now)
+        yield GaugeMetricFamily(
+            "aldis_connections_accepted", "Open TCP connections of the public port, of any kind.", len(self._admission)
+        )
+        yield GaugeMetricFamily(
+            "aldis_handshakes_pending", "Connections that have not sent a whole request yet.", self._admission.pending
+        )
+        yield _counter(
+            "aldis_connections_refused",
+            "Connections that were refused, or closed before their request, by reason.",
+            ["reason"],
+            {(reason,): count for reason, count in self._admission.refusals.items()},
+        )
         yield _counter(
             "aldis_messages",
             "Messages from clients, by type and what became of them.",

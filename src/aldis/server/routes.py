@@ -26,6 +26,7 @@ from typing import Final, Protocol
 from aldis.hub import dialects
 from aldis.hub.dialects import Dialect
 from aldis.protocol.codes import CloseCode
+from aldis.server.admission import Refusal
 from aldis.server.http import Headers, HttpReply, busy, host_of, plain, tokens
 from aldis.server.names import Arrival, Host, ServerNames
 
@@ -70,6 +71,9 @@ _BAD_HOST: Final = plain(
 _NOT_FOUND: Final = plain(
     HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
 )
+_REFUSALS: Final = {
+    Refusal.FULL: busy("This server has all the connections it can take; try again in a moment.\n", Refusal.FULL),
+}
 
 
 def misdirected(host: Host) -> HttpReply:
@@ -110,7 +114,6 @@ class Routes:
         *,
         names: ServerNames,
         origins: tuple[str, ...] = (),
-        max_connections: int | None = None,
         site: Site | None = None,
         base_path: str = "",
         hsts: bool = False,
@@ -118,18 +121,21 @@ class Routes:
         self._names = names
         self._site = site
         self._base_path = base_path.encode()
-        self.replace(origins=origins, max_connections=max_connections, hsts=hsts)
+        self.replace(origins=origins, hsts=hsts)
 
-    def replace(self, *, origins: tuple[str, ...], max_connections: int | None, hsts: bool) -> None:
+    def replace(self, *, origins: tuple[str, ...], hsts: bool) -> None:
         """Use these settings from the next request on."""
         self._origins = frozenset(origin.lower() for origin in origins)
-        self._max_connections = max_connections
         self._hsts = hsts
 
     def decide(
-        self, path: bytes, headers: Headers, *, arrival: Arrival, connections: int, draining: bool
+        self, path: bytes, headers: Headers, *, arrival: Arrival, refusal: Refusal | None, draining: bool
     ) -> UpgradeRequest | HttpReply:
-        """Decide on a GET request, and change the headers of an upgrade into the form that picows accepts."""
+        """Decide on a GET request, and change the headers of an upgrade into the form that picows accepts.
+
+        `refusal` says why the connection may not stay, if it may not. A full server takes no WebSocket, but people
+        still get the page, and load balancers learn that it is alive.
+        """
         path = self._without_base(path.partition(b"?")[0])
         if len(headers.getall("Host", [])) > 1:  # RFC 9112 section 3.2: whatever the path is
             return _BAD_HOST
@@ -154,8 +160,8 @@ class Routes:
             return (None if self._means_upgrade(headers) else self._show(path, headers, host)) or _NO_UPGRADE
         if draining:
             return busy("This server is going away; try again in a moment.\n", "draining")
-        if self._max_connections is not None and connections >= self._max_connections:
-            return busy("This server has all the connections it can take; try again in a moment.\n", "full")
+        if refusal is not None:
+            return _REFUSALS[refusal]
         # Firefox sends `keep-alive, Upgrade`, as RFC 9110 section 7.6.1 allows; picows compares with a single word.
         headers["Connection"] = "upgrade"
         headers["Upgrade"] = "websocket"

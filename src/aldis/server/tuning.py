@@ -18,6 +18,9 @@ class Tuning:
     handshake_timeout: float = 10.0
     # How long a client may take to answer a close, before its connection is aborted.
     close_timeout: float = 5.0
+    # How long a client may take to answer the end of TLS (close_notify, RFC 8446 section 6.1), before its connection is
+    # aborted. The event loop's default is 30 s, in which a silent client holds a file descriptor.
+    tls_shutdown_timeout: float = 2.0
     # The kernel ends a connection whose client does not acknowledge our data for so long (TCP_USER_TIMEOUT, on Linux).
     # This is for HTTP replies: the hub's pings find a dead WebSocket earlier.
     unacknowledged: float = 60.0
@@ -26,3 +29,5 @@ class Tuning:
     max_untaken: int = 512
     # How often the files of the certificate are looked at. certbot renews weeks before the old one expires.
     certificate_look: float = 60.0
+    # Connections beyond the limits that are told so; others are closed at once. Each holds a file descriptor.
+    max_refusals: int = 64

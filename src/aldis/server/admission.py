@@ -1,0 +1,162 @@
+"""Which accepted connections may stay: counted from the moment the port has accepted them.
+
+Rules:
+
+* Each accepted connection has a place, from its acceptance to its end, whatever comes of it: a WebSocket, a reply, or
+  nothing.
+* A connection is *pending* until it has sent a whole request. There may be `handshakes` silent pending connections: one
+  more, and the oldest of them goes. A client that is at work, which has sent something, stays.
+* When all `max_connections` places are taken, the oldest silent connection makes room for a new one. Without a silent
+  one, the new connection is refused. It still gets a place, among `max_refusals` for this, so that it can be told why.
+
+Pure: it knows no socket and no clock. A caller says how a connection ends, and whether it is silent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+# How many pending connections are looked at for a silent one. A client at work leaves the search for good.
+_SEARCH: Final = 64
+
+
+class Refusal(StrEnum):
+    """Why a connection is refused; the words are in the metrics."""
+
+    FULL = "full"
+    """All places are taken."""
+
+
+# The reasons in the metrics that are no refusals in words.
+SILENT: Final = "silent"
+UNTOLD: Final = "untold"
+
+
+class Place:
+    """One accepted connection. `refusal` says why it is to be refused, if it is. Call `leave` at its end."""
+
+    __slots__ = ("_admission", "end", "is_silent", "refusal")
+
+    def __init__(
+        self,
+        admission: Admission,
+        refusal: Refusal | None,
+        end: Callable[[], object],
+        is_silent: Callable[[], bool],
+    ) -> None:
+        self._admission = admission
+        self.refusal = refusal
+        # Ends the connection at once. Whoever has the connection replaces it.
+        self.end: Callable[[], object] | None = end
+        # Whether the client has sent nothing yet.
+        self.is_silent: Callable[[], bool] | None = is_silent
+
+    def spoke(self) -> None:
+        """The client has sent a part of its request."""
+        self._admission.spoke(self)
+
+    def asked(self) -> None:
+        """The client has sent its whole request."""
+        self._admission.asked(self)
+
+    def leave(self) -> None:
+        """The connection is over. A second call does nothing."""
+        self._admission.left(self)
+
+
+class Admission:
+    """The places of one port."""
+
+    def __init__(self, *, max_connections: int, handshakes: int, max_refusals: int) -> None:
+        self.limit(max_connections=max_connections, handshakes=handshakes)
+        self._max_refusals = max_refusals
+        self._places: set[Place] = set()
+        # Pending connections in the order of their arrival: those that may be silent, and those that are not.
+        self._silent: dict[Place, None] = {}
+        self._speaking: dict[Place, None] = {}
+        self._refused: dict[Place, None] = {}
+        # Connections that were not served, by reason.
+        self.refusals: Counter[str] = Counter(dict.fromkeys((*Refusal, SILENT, UNTOLD), 0))
+
+    def __len__(self) -> int:
+        """All accepted connections, without those that are being refused."""
+        return len(self._places)
+
+    @property
+    def pending(self) -> int:
+        """Connections without a whole request."""
+        return len(self._silent) + len(self._speaking)
+
+    def limit(self, *, max_connections: int, handshakes: int) -> None:
+        """Use these limits for the connections to come."""
+        self._max_connections = max_connections
+        self._handshakes = handshakes
+
+    def arrive(self, end: Callable[[], object], is_silent: Callable[[], bool]) -> Place | None:
+        """Give a new connection a place; None when it has to go without a word."""
+        if len(self._places) >= self._max_connections and not self.make_room():
+            return self._refuse(Refusal.FULL, end, is_silent)
+        if len(self._silent) >= self._handshakes:
+            self.make_room()
+        place = Place(self, None, end, is_silent)
+        self._places.add(place)
+        self._silent[place] = None
+        return place
+
+    def _refuse(self, refusal: Refusal, end: Callable[[], object], is_silent: Callable[[], bool]) -> Place | None:
+        self.refusals[refusal] += 1
+        if len(self._refused) >= self._max_refusals:
+            self.refusals[UNTOLD] += 1
+            return None
+        place = Place(self, refusal, end, is_silent)
+        self._refused[place] = None
+        return place
+
+    def make_room(self) -> bool:
+        """End the oldest silent connection; False when there is none."""
+        for _ in range(_SEARCH):
+            oldest = next(iter(self._silent), None)
+            if oldest is None:
+                return False
+            if oldest.is_silent is None or oldest.is_silent():
+                self._end(oldest, SILENT)
+                return True
+            self.spoke(oldest)
+        return False
+
+    def _end(self, place: Place, reason: str) -> None:
+        self.refusals[reason] += 1
+        end = place.end
+        self.left(place)
+        if end is not None:
+            end()
+
+    def spoke(self, place: Place) -> None:
+        """See `Place.spoke`."""
+        if place in self._silent:
+            del self._silent[place]
+            self._speaking[place] = None
+
+    def asked(self, place: Place) -> None:
+        """See `Place.asked`."""
+        self._silent.pop(place, None)
+        self._speaking.pop(place, None)
+        # Not needed any more, and small objects count where there are ten thousand connections.
+        place.end = place.is_silent = None
+
+    def left(self, place: Place) -> None:
+        """See `Place.leave`."""
+        self.asked(place)
+        self._places.discard(place)
+        self._refused.pop(place, None)
+
+    def end_pending(self) -> None:
+        """End all connections that have not sent a whole request."""
+        for place in [*self._silent, *self._speaking, *self._refused]:
+            end = place.end
+            self.left(place)
+            if end is not None:
+                end()
