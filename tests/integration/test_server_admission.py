@@ -22,6 +22,8 @@ from support.server_process import ServerProcess
 from support.settings import config
 
 SILENT = 300
+# An address of this machine that is not a loopback address (tools/netns.sh).
+OUTSIDE = "10.77.0.1"
 
 
 @asynccontextmanager
@@ -33,6 +35,13 @@ async def silent_clients(port: int, count: int) -> AsyncIterator[list[asyncio.St
     finally:
         for _, writer in opened:
             writer.transport.abort()
+
+
+async def come_and_go(port: int, address: str) -> None:
+    """Connect again and again, at most a thousand times."""
+    for _ in range(1000):
+        async with await RawClient.connect(port, address=address) as client:
+            await client.leave()
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -104,3 +113,56 @@ async def test_a_stop_does_not_wait_for_clients_that_say_nothing() -> None:
             for reader in silent:
                 with suppress(ConnectionError):
                     assert await reader.read() == b""
+
+
+# --- by address -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_address_that_has_all_its_connections_is_told_and_the_others_are_served() -> None:
+    async with SignalingServer(config(host="0.0.0.0", connections_per_address=2)) as server:
+        async with AsyncExitStack() as stack:
+            first, _ = [
+                await stack.enter_async_context(await RawClient.connect(server.port, address=OUTSIDE)) for _ in range(2)
+            ]
+            with pytest.raises(HandshakeRefused, match="Too many connections come from your address") as refused:
+                await RawClient.connect(server.port, address=OUTSIDE)
+            assert (refused.value.status, refused.value.headers["retry-after"]) == (429, "5")
+            for _ in range(5):  # this machine has no limit
+                client = await stack.enter_async_context(await RawClient.connect(server.port))
+                assert await client.request({"type": "ping"}) == {"type": "pong"}
+            await first.leave()
+            async with await RawClient.connect(server.port, address=OUTSIDE) as client:
+                assert await client.request({"type": "ping"}) == {"type": "pong"}
+        assert server.listener.admission.refusals["address"] == 1
+        assert server.listener.requests["address"] == 1
+
+
+async def test_an_address_that_connects_too_often_is_told_when_to_come_back() -> None:
+    async with SignalingServer(config(host="0.0.0.0", connects_per_address=1)) as server:
+        with pytest.raises(HandshakeRefused, match="connects too often") as refused:
+            await come_and_go(server.port, OUTSIDE)
+        assert (refused.value.status, "retry-after" in refused.value.headers) == (429, True)
+
+
+async def test_clients_that_connect_too_often_together_are_told_when_to_come_back() -> None:
+    async with SignalingServer(config(connects_per_second=1)) as server:
+        with pytest.raises(HandshakeRefused, match="Too many clients connect at once") as refused:
+            await come_and_go(server.port, "127.0.0.1")
+        assert (refused.value.status, "retry-after" in refused.value.headers) == (503, True)
+
+
+async def test_the_metrics_count_what_was_refused() -> None:
+    async with SignalingServer(config(max_connections=1, admin_port=0)) as server:
+        async with await RawClient.connect(server.port):
+            with pytest.raises(HandshakeRefused):
+                await RawClient.connect(server.port)
+            assert server.admin_port is not None
+            request = b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+            _, _, page = await http_get(server.admin_port, request)
+        for line in (
+            "aldis_connections_accepted 1.0",
+            "aldis_handshakes_pending 0.0",
+            'aldis_connections_refused_total{reason="full"} 1.0',
+            'aldis_connections_refused_total{reason="address"} 0.0',
+        ):
+            assert f"\n{line}\n".encode() in page

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aldis.server.admission import Admission, Place, Refusal
+from aldis.server.addresses import AddressLimits
+from aldis.server.admission import Admission, Place
+from aldis.server.refusals import Refusal
 
 
 @dataclass
@@ -18,17 +20,20 @@ class Port:
     talking: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        limits = AddressLimits(connections_per_address=5, connects_per_address=1, connects_per_second=20, now=0.0)
         self.admission = Admission(
-            max_connections=self.max_connections, handshakes=self.handshakes, max_refusals=self.max_refusals
+            limits, max_connections=self.max_connections, handshakes=self.handshakes, max_refusals=self.max_refusals
         )
         self.number = 0
 
-    def arrive(self) -> Place | None:
+    def arrive(self, network: bytes | None = None) -> Place | None:
         number = self.number = self.number + 1
-        return self.admission.arrive(lambda: self.ended.append(number), lambda: number not in self.talking)
+        return self.admission.arrive(
+            network, 0.0, lambda: self.ended.append(number), lambda: number not in self.talking
+        )
 
-    def let_in(self) -> Place:
-        place = self.arrive()
+    def let_in(self, network: bytes | None = None) -> Place:
+        place = self.arrive(network)
         assert place is not None
         return place
 
@@ -98,3 +103,31 @@ def test_at_a_stop_all_go_that_have_not_asked() -> None:
     port.admission.end_pending()
     assert port.ended == [2, 4]
     assert len(port.admission) == 2
+
+
+def test_a_connection_counts_for_its_address_until_its_end() -> None:
+    port = Port(max_refusals=100)
+    places = [port.let_in(b"home") for _ in range(5)]
+    assert port.let_in(b"home").refusal is Refusal.ADDRESS
+    assert port.let_in(b"other").refusal is None
+    assert port.let_in().refusal is None
+    places[0].asked()
+    places[0].leave()
+    places[0].leave()
+    assert port.let_in(b"home").refusal is None
+    assert port.let_in(b"home").refusal is Refusal.ADDRESS
+    for _ in range(2):
+        port.let_in(b"home")
+    assert port.let_in(b"home").refusal is Refusal.ADDRESS_RATE, "refused ones count as new connections"
+    assert len(port.admission) == 7
+
+
+def test_what_is_refused_for_all_counts_for_no_address() -> None:
+    port = Port(max_connections=1, max_refusals=1000)
+    port.let_in().asked()
+    for _ in range(6):
+        assert port.let_in(b"home").refusal is Refusal.FULL
+    while port.let_in().refusal is not Refusal.RATE:
+        pass
+    assert port.number == 1 + 6 + 194, "twenty a second, two hundred at once"
+    assert port.admission.refusals["rate"] == 1

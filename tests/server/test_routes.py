@@ -9,9 +9,9 @@ from multidict import CIMultiDict
 
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.protocol.codes import CloseCode
-from aldis.server.admission import Refusal
 from aldis.server.http import Headers, HttpReply, plain
 from aldis.server.names import Arrival, ServerNames
+from aldis.server.refusals import Refusal
 from aldis.server.routes import Routes, Site, UpgradeRequest
 
 # A server that listens at 192.0.2.1 and has no other name.
@@ -175,6 +175,18 @@ def test_a_full_or_draining_server_says_when_to_come_back_and_healthz_still_answ
         assert (reply.status, dict(reply.headers)["Retry-After"]) == (503, "5")
         assert status(routes.decide(b"/healthz", headers(), arrival=ARRIVAL, refusal=refusal, draining=draining)) == 200
     assert isinstance(routes.decide(b"/", headers(), arrival=ARRIVAL, refusal=None, draining=False), UpgradeRequest)
+
+
+@pytest.mark.parametrize("path", [b"/", b"/page", b"/sdk.js", b"/other"])
+@pytest.mark.parametrize(
+    ("refusal", "expected"), [(Refusal.ADDRESS, 429), (Refusal.ADDRESS_RATE, 429), (Refusal.RATE, 503)]
+)
+def test_a_client_beyond_its_limits_gets_nothing_but_the_reason(path: bytes, refusal: Refusal, expected: int) -> None:
+    routes = make_routes(site=OnePage())
+    reply = routes.decide(path, headers(), arrival=ARRIVAL, refusal=refusal, draining=False)
+    assert isinstance(reply, HttpReply)
+    assert (reply.status, reply.outcome, dict(reply.headers)["Retry-After"]) == (expected, refusal, "5")
+    assert status(routes.decide(b"/healthz", headers(), arrival=ARRIVAL, refusal=refusal, draining=False)) == 200
 
 
 def test_a_page_from_elsewhere_is_let_in_only_to_be_sent_away() -> None:

@@ -73,6 +73,9 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
     "Limits": {
         "max_connections": "N",
         "handshakes": "N",
+        "connections_per_address": "N",
+        "connects_per_address": "N",
+        "connects_per_second": "N",
         "messages_per_second": "N",
         "bytes_per_second": "BYTES",
         "max_message_bytes": "N",

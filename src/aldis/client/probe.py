@@ -170,6 +170,8 @@ def _no_upgrade(status: int, headers: dict[str, str], server: ServerAddress) -> 
             return "there is a web server, but nothing at this path (404)"
         case 421:
             return misdirected(server)
+        case 429:
+            return "too many connections come from your address; try again in a moment (429)"
         case 502 | 503 | 504:
             return f"a proxy answers in the server's place: the server behind it is down ({status})"
         case _:

@@ -7,7 +7,9 @@ Rules:
 * A connection is *pending* until it has sent a whole request. There may be `handshakes` silent pending connections: one
   more, and the oldest of them goes. A client that is at work, which has sent something, stays.
 * When all `max_connections` places are taken, the oldest silent connection makes room for a new one. Without a silent
-  one, the new connection is refused. It still gets a place, among `max_refusals` for this, so that it can be told why.
+  one, the new connection is refused.
+* A refused connection gets one of `max_refusals` places for this, so that it can be told why.
+* `server.addresses` limits the connections of each address, and how fast new ones come.
 
 Pure: it knows no socket and no clock. A caller says how a connection ends, and whether it is silent.
 """
@@ -16,18 +18,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Final
+
+from aldis.server.addresses import AddressLimits
+from aldis.server.refusals import Refusal
 
 # How many pending connections are looked at for a silent one. A client at work leaves the search for good.
 _SEARCH: Final = 64
-
-
-class Refusal(StrEnum):
-    """Why a connection is refused; the words are in the metrics."""
-
-    FULL = "full"
-    """All places are taken."""
 
 
 # The reasons in the metrics that are no refusals in words.
@@ -38,7 +35,7 @@ UNTOLD: Final = "untold"
 class Place:
     """One accepted connection. `refusal` says why it is to be refused, if it is. Call `leave` at its end."""
 
-    __slots__ = ("_admission", "end", "is_silent", "refusal")
+    __slots__ = ("_admission", "end", "is_silent", "network", "refusal")
 
     def __init__(
         self,
@@ -48,6 +45,8 @@ class Place:
         is_silent: Callable[[], bool],
     ) -> None:
         self._admission = admission
+        # Where it counts, if it does (`addresses.network_of`).
+        self.network: bytes | None = None
         self.refusal = refusal
         # Ends the connection at once. Whoever has the connection replaces it.
         self.end: Callable[[], object] | None = end
@@ -70,7 +69,8 @@ class Place:
 class Admission:
     """The places of one port."""
 
-    def __init__(self, *, max_connections: int, handshakes: int, max_refusals: int) -> None:
+    def __init__(self, limits: AddressLimits, *, max_connections: int, handshakes: int, max_refusals: int) -> None:
+        self._limits = limits
         self.limit(max_connections=max_connections, handshakes=handshakes)
         self._max_refusals = max_refusals
         self._places: set[Place] = set()
@@ -95,13 +95,28 @@ class Admission:
         self._max_connections = max_connections
         self._handshakes = handshakes
 
-    def arrive(self, end: Callable[[], object], is_silent: Callable[[], bool]) -> Place | None:
-        """Give a new connection a place; None when it has to go without a word."""
-        if len(self._places) >= self._max_connections and not self.make_room():
-            return self._refuse(Refusal.FULL, end, is_silent)
+    def arrive(
+        self, network: bytes | None, now: float, end: Callable[[], object], is_silent: Callable[[], bool]
+    ) -> Place | None:
+        """Give a new connection a place; None when it has to go without a word.
+
+        `network` is `addresses.network_of` its client; None when that has no limits or is not known yet.
+        """
+        refusal = None if network is None else self._limits.enter(network, now)
+        if refusal is not None:
+            return self._refuse(refusal, end, is_silent)
+        # A client beyond its own limits takes nothing from the others.
+        refusal = self._limits.accept(now)
+        if refusal is None and len(self._places) >= self._max_connections and not self.make_room():
+            refusal = Refusal.FULL
+        if refusal is not None:
+            if network is not None:
+                self._limits.leave(network)
+            return self._refuse(refusal, end, is_silent)
         if len(self._silent) >= self._handshakes:
             self.make_room()
         place = Place(self, None, end, is_silent)
+        place.network = network
         self._places.add(place)
         self._silent[place] = None
         return place
@@ -151,6 +166,9 @@ class Admission:
         """See `Place.leave`."""
         self.asked(place)
         self._places.discard(place)
+        network, place.network = place.network, None
+        if network is not None:
+            self._limits.leave(network)
         self._refused.pop(place, None)
 
     def end_pending(self) -> None:

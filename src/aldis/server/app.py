@@ -30,6 +30,7 @@ from aldis.backends.sqlite_file import FILE_NAME
 from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.hub.settings import HubSettings
+from aldis.server.addresses import AddressLimits
 from aldis.server.administration import Administration, admin_token
 from aldis.server.admission import Admission
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
@@ -117,7 +118,15 @@ class SignalingServer:
             hsts=config.hsts and config.tls_cert is not None,
         )
         admission = Admission(
-            max_connections=config.max_connections, handshakes=config.handshakes, max_refusals=tuning.max_refusals
+            AddressLimits(
+                connections_per_address=config.connections_per_address,
+                connects_per_address=config.connects_per_address,
+                connects_per_second=config.connects_per_second,
+                now=monotonic(),
+            ),
+            max_connections=config.max_connections,
+            handshakes=config.handshakes,
+            max_refusals=tuning.max_refusals,
         )
         self.listener = Listener(self.connections, routes, admission, log, tuning)
         self._handover_file = HandoverFile(None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, log)

@@ -314,6 +314,24 @@ class ServerConfig:
         _integer(1, 10_000_000),
         "Connections beyond this number are refused with 503; they count as soon as they are accepted.",
     )
+    # A household has ten, an office behind one address a hundred. Loopback has no limit, because proxies are there.
+    connections_per_address: int = _setting(
+        256,
+        _integer(1, 10_000_000),
+        "Connections at a time from one address (IPv6: one /64); more are refused with 429.",
+    )
+    # A page takes ten connections.
+    connects_per_address: int = _setting(
+        50,
+        _integer(1, 1_000_000),
+        "New connections a second from one address (IPv6: one /64); ten times as many at once.",
+    )
+    # As many as can register. After a restart, 20,000 may come back at once.
+    connects_per_second: int = _setting(
+        2000,
+        _integer(1, 1_000_000),
+        "New connections a second from all clients; ten times as many at once. More are refused with 503.",
+    )
     # A client says what it wants one round trip after it has connected: this allows 2,000 new ones a second at half a
     # second. Each costs 3 KB.
     handshakes: int = _setting(

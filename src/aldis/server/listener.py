@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, Final, cast
 from weakref import WeakSet
 
@@ -33,6 +34,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in
 from aldis.errors import ConfigError
 from aldis.hub import dialects
 from aldis.protocol.codes import CloseCode
+from aldis.server.addresses import network_of
 from aldis.server.admission import Admission, Place
 from aldis.server.http import OLD_HTTP, Headers, HttpReply, busy, host_of, is_old
 from aldis.server.logs import Log, Throttle
@@ -184,10 +186,9 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listening)
-                self._begin(accepted)
+                self._begin(*await loop.sock_accept(listening))
                 for _ in range(ACCEPTED_AT_ONCE - 1):
-                    self._begin(listening.accept()[0])
+                    self._begin(*listening.accept())
             except BlockingIOError:  # those were all
                 pass
             except ConnectionError:  # the client is gone already
@@ -199,9 +200,10 @@ class Listener:
                     await asyncio.sleep(ACCEPT_AGAIN)
             await asyncio.sleep(0)  # others have their turn
 
-    def _begin(self, accepted: socket.socket) -> None:
+    def _begin(self, accepted: socket.socket, peer: tuple[Any, ...]) -> None:
         accepted.setblocking(False)
-        place = self.admission.arrive(accepted.close, partial(is_silent, accepted))
+        network = network_of(peer[0])
+        place = self.admission.arrive(network, monotonic(), accepted.close, partial(is_silent, accepted))
         if place is None:
             accepted.close()
             return

@@ -26,9 +26,9 @@ from typing import Final, Protocol
 from aldis.hub import dialects
 from aldis.hub.dialects import Dialect
 from aldis.protocol.codes import CloseCode
-from aldis.server.admission import Refusal
-from aldis.server.http import Headers, HttpReply, busy, host_of, plain, tokens
+from aldis.server.http import RETRY_AFTER, Headers, HttpReply, busy, host_of, plain, tokens
 from aldis.server.names import Arrival, Host, ServerNames
+from aldis.server.refusals import Refusal
 
 WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws", b"/ws/"})
 # The outcome of a request for a host that is not this server.
@@ -71,8 +71,18 @@ _BAD_HOST: Final = plain(
 _NOT_FOUND: Final = plain(
     HTTPStatus.NOT_FOUND, "There is nothing here. The WebSocket is at / and at /ws.\n", "not-found"
 )
+
+
+def _too_many(text: str, outcome: str) -> HttpReply:
+    # RFC 6585 section 4
+    return plain(HTTPStatus.TOO_MANY_REQUESTS, text, outcome, ("Retry-After", str(RETRY_AFTER)))
+
+
 _REFUSALS: Final = {
     Refusal.FULL: busy("This server has all the connections it can take; try again in a moment.\n", Refusal.FULL),
+    Refusal.ADDRESS: _too_many("Too many connections come from your address.\n", Refusal.ADDRESS),
+    Refusal.ADDRESS_RATE: _too_many("Your address connects too often; try again in a moment.\n", Refusal.ADDRESS_RATE),
+    Refusal.RATE: busy("Too many clients connect at once; try again in a moment.\n", Refusal.RATE),
 }
 
 
@@ -141,6 +151,8 @@ class Routes:
             return _BAD_HOST
         if path == b"/healthz":
             return plain(HTTPStatus.OK, "ok\n", "healthz")
+        if refusal is not None and refusal is not Refusal.FULL:
+            return _REFUSALS[refusal]
         host = host_of(headers)
         if host is None:
             return _BAD_HOST
