@@ -15,7 +15,7 @@ from aldis.identity.keys import Identity
 from support.commands import aldis
 from support.nginx import HOST, PASS, SUB_PATHS, nginx
 from support.ports import free_port
-from support.raw_websocket import http_get
+from support.raw_websocket import RawClient, http_get
 from support.server_process import ServerProcess
 
 
@@ -62,3 +62,20 @@ async def test_a_proxy_that_passes_no_host_on_needs_the_name_in_the_settings(tmp
             with pytest.raises(RequestFailed, match=r"pass the Host header on, and --names") as refused:
                 await registers(f"ws://127.0.0.1:{port}", "alice")
             assert refused.value.code == "bad-signature"
+
+
+@pytest.mark.parametrize("passed", [HOST, ""])
+async def test_a_page_of_the_proxy_s_host_may_connect_and_no_other(tmp_path: Path, passed: str) -> None:
+    """Scheme and port of the page are the proxy's."""
+    port = free_port()
+    async with ServerProcess(tmp_path, names="signal.example") as server:
+        assert (await server.wait_for_line("serving"))["origins"] == "same host"
+        places = PASS + passed + f"location / {{ proxy_pass http://127.0.0.1:{server.port}; }}"
+        async with nginx(tmp_path / "nginx", port, places):
+            for origin, allowed in (("https://signal.example", True), ("https://evil.example", False)):
+                headers = {"Origin": origin}
+                async with await RawClient.connect(port, host="signal.example", headers=headers) as page:
+                    if allowed:
+                        assert await page.request({"type": "ping"}) == {"type": "pong"}
+                    else:
+                        assert await page.wait_closed() == (4502, "origin not allowed")

@@ -109,8 +109,31 @@ async def test_pages_from_elsewhere_are_closed_with_a_code_that_they_can_see() -
         assert server.hub.stats.connections_now == 1
 
 
-async def test_by_default_any_page_may_connect(server: SignalingServer) -> None:
+async def test_any_page_may_connect_to_a_server_for_this_machine_alone(server: SignalingServer) -> None:
     async with await RawClient.connect(server.port, headers={"Origin": "https://any.example"}) as client:
+        assert await client.request({"type": "ping"}) == {"type": "pong"}
+
+
+async def test_a_server_that_others_can_reach_takes_pages_of_its_own_host_alone() -> None:
+    for reachable in ({"host": "0.0.0.0"}, {"names": "signal.example:8443"}):
+        async with SignalingServer(config(**reachable)) as server:
+            host = "signal.example:8443" if "names" in reachable else f"localhost:{server.port}"
+            name = host.partition(":")[0]
+            for origin in (f"http://{host}", f"https://{name}", f"http://{name}:5000"):
+                async with await RawClient.connect(server.port, host=host, headers={"Origin": origin}) as page:
+                    assert await page.request({"type": "ping"}) == {"type": "pong"}
+            for origin in ("https://evil.example", f"https://{name}.evil.example", "null"):
+                async with await RawClient.connect(server.port, host=host, headers={"Origin": origin}) as page:
+                    assert await page.wait_closed() == (4502, "origin not allowed")
+            async with await RawClient.connect(server.port, host=host) as program:
+                assert await program.request({"type": "ping"}) == {"type": "pong"}
+
+
+async def test_any_page_may_connect_where_the_settings_say_so() -> None:
+    async with (
+        SignalingServer(config(host="0.0.0.0", origins="*")) as server,
+        await RawClient.connect(server.port, headers={"Origin": "https://any.example"}) as client,
+    ):
         assert await client.request({"type": "ping"}) == {"type": "pong"}
 
 

@@ -11,6 +11,7 @@ from aldis.hub.dialects import CLASSIC, V1
 from aldis.protocol.codes import CloseCode
 from aldis.server.http import Headers, HttpReply, plain
 from aldis.server.names import Arrival, ServerNames
+from aldis.server.origins import OriginPolicy
 from aldis.server.refusals import Refusal
 from aldis.server.routes import Routes, Site, UpgradeRequest
 
@@ -20,7 +21,7 @@ HOST = "192.0.2.1:8080"
 
 
 def make_routes(*names: str, origins: tuple[str, ...] = (), site: Site | None = None) -> Routes:
-    return Routes(names=ServerNames(names), origins=origins, site=site)
+    return Routes(names=ServerNames(names), origins=OriginPolicy(origins), site=site)
 
 
 def headers(**fields: str) -> CIMultiDict[str]:

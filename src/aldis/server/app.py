@@ -42,6 +42,7 @@ from aldis.server.listener import Listener, address_error
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
 from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
 from aldis.server.names import ServerNames
+from aldis.server.origins import OriginPolicy, is_reachable
 from aldis.server.pages import Pages
 from aldis.server.redirect import Redirects
 from aldis.server.routes import Routes
@@ -59,6 +60,10 @@ if TYPE_CHECKING:
 READY_TIMEOUT: Final = 2.0
 
 log = get_logger("aldis.server")
+
+
+def _origins(config: ServerConfig) -> OriginPolicy:
+    return OriginPolicy(config.origins, reachable=is_reachable(config.host, config.names))
 
 
 class SignalingServer:
@@ -112,7 +117,7 @@ class SignalingServer:
         self._names = ServerNames(config.names, secure=config.tls_cert is not None)
         self._routes = routes = Routes(
             names=self._names,
-            origins=config.origins,
+            origins=_origins(config),
             site=self._pages,
             base_path=config.base_path,
             hsts=config.hsts and config.tls_cert is not None,
@@ -271,7 +276,8 @@ class SignalingServer:
     def _announce(self) -> None:
         config = self.config
         admin = None if self._admin_port is None else f"http://{config.admin_host}:{self._admin_port}"
-        more = {} if self._redirect_port is None else {"redirect_port": self._redirect_port}
+        more: dict[str, object] = {"origins": str(_origins(config))}
+        more |= {} if self._redirect_port is None else {"redirect_port": self._redirect_port}
         log.info("serving", url=self.url, page=self.page_url, admin=admin, **more, auth=config.auth, data=config.data)
         if self._pages is not None and not self._pages.complete:
             log.warning("the page is missing from this installation; install the package aldis again to have it")
@@ -389,7 +395,7 @@ class SignalingServer:
         self.config = config
         self._ice.replace(config.stun, config.turn, config.turn_secret)
         self.connections.limit_rates(config.messages_per_second, config.bytes_per_second)
-        self._routes.replace(origins=config.origins, hsts=config.hsts and config.tls_cert is not None)
+        self._routes.replace(origins=_origins(config), hsts=config.hsts and config.tls_cert is not None)
         self.listener.admission.limit(max_connections=config.max_connections, handshakes=config.handshakes)
         self._names.configure(config.names)
         if fixed:

@@ -23,6 +23,7 @@ from aldis.environment import data_directory, decoded, expand
 from aldis.errors import ConfigError
 from aldis.protocol.ice import read_url
 from aldis.server.names import MAX_HOST, read_name, read_origin
+from aldis.server.origins import ANY
 from aldis.settings import check_path
 
 MEMORY: Final = ":memory:"
@@ -157,8 +158,11 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _origins(value: object) -> tuple[str, ...]:
-    expected = "an origin such as https://example.com, as browsers send it: scheme, host, and the port if it is not 443"
-    read = tuple(map(read_origin, _texts(re.compile(r"\S+"), expected)(value)))
+    expected = (
+        "an origin such as https://example.com, as browsers send it: scheme, host, and the port if it is not 443; "
+        "* for all"
+    )
+    read = tuple(text if text == ANY else read_origin(text) for text in _texts(re.compile(r"\S+"), expected)(value))
     origins = tuple(origin for origin in read if origin is not None)
     if len(origins) < len(read):
         raise _Expected(expected)
@@ -279,7 +283,8 @@ class ServerConfig:
     origins: tuple[str, ...] = _setting(
         (),
         _origins,
-        "The web pages that may connect, by origin; default: all (safe: keys identify users, not cookies).",
+        "The web pages of other hosts that may connect, by origin; * for all; "
+        "default: none, or all if only this machine reaches the server.",
     )
     stun: tuple[str, ...] = _setting(
         (), _ice_urls("stun", "a URL such as stun:stun.example.com:3478"), "STUN servers to tell clients of."

@@ -28,6 +28,7 @@ from aldis.hub.dialects import Dialect
 from aldis.protocol.codes import CloseCode
 from aldis.server.http import RETRY_AFTER, Headers, HttpReply, busy, host_of, plain, tokens
 from aldis.server.names import Arrival, Host, ServerNames
+from aldis.server.origins import OriginPolicy
 from aldis.server.refusals import Refusal
 
 WEBSOCKET_PATHS: Final = frozenset({b"/", b"/ws", b"/ws/"})
@@ -106,15 +107,13 @@ _HSTS: Final = ("Strict-Transport-Security", "max-age=31536000")
 
 
 class Routes:
-    """Decides on each request. `names` are the server's own host names, `origins` the allowed values of `Origin`.
+    """Decides on each request. `names` are the server's own host names, `origins` the pages that may connect.
 
     `site` serves the page for browsers. Without it, people get a short text instead. `base_path` is what a proxy leaves
     before each path, such as `/aldis`. Paths without it are served too. `hsts` sends `Strict-Transport-Security` with
     the page.
 
-    `origins` is empty by default: then any web page may connect. That is safe, because cookies and addresses grant
-    nothing: only a key proves an identity, and only its owner's page can use the key. With `origins`, clients that send
-    no `Origin`, so are not browsers, still get in. A page of another origin is closed with 4502 after the upgrade,
+    `origins` says which web pages may connect. A page that may not is closed with 4502 after the upgrade,
     because a browser shows a page the close code, and never the status of a refused handshake. For the same reason, a
     browser that dialled a wrong host is closed with 4505, and other clients get 421.
     """
@@ -123,7 +122,7 @@ class Routes:
         self,
         *,
         names: ServerNames,
-        origins: tuple[str, ...] = (),
+        origins: OriginPolicy | None = None,
         site: Site | None = None,
         base_path: str = "",
         hsts: bool = False,
@@ -131,11 +130,11 @@ class Routes:
         self._names = names
         self._site = site
         self._base_path = base_path.encode()
-        self.replace(origins=origins, hsts=hsts)
+        self.replace(origins=origins or OriginPolicy(), hsts=hsts)
 
-    def replace(self, *, origins: tuple[str, ...], hsts: bool) -> None:
+    def replace(self, *, origins: OriginPolicy, hsts: bool) -> None:
         """Use these settings from the next request on."""
-        self._origins = frozenset(origin.lower() for origin in origins)
+        self._origins = origins
         self._hsts = hsts
 
     def decide(
@@ -181,7 +180,8 @@ class Routes:
         dialect = dialects.chosen(offered)
         if own is None:
             return UpgradeRequest(dialect, host.text, CloseCode.UNKNOWN_HOST)
-        return UpgradeRequest(dialect, own, None if self._origin_allowed(headers) else CloseCode.ORIGIN_NOT_ALLOWED)
+        is_allowed = self._origins.allows(headers.getall("Origin", []), (host.text, own))
+        return UpgradeRequest(dialect, own, None if is_allowed else CloseCode.ORIGIN_NOT_ALLOWED)
 
     def _without_base(self, path: bytes) -> bytes:
         """The path without the base path; empty for the base path without its final slash."""
@@ -216,7 +216,3 @@ class Routes:
         """
         upgrades = (token.lower() for token in tokens(headers, "Upgrade"))
         return "websocket" in upgrades or bool(headers.getall("Sec-WebSocket-Key", []))
-
-    def _origin_allowed(self, headers: Headers) -> bool:
-        origins = headers.getall("Origin", [])
-        return not self._origins or not origins or all(origin.lower() in self._origins for origin in origins)
