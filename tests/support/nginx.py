@@ -43,10 +43,10 @@ http {{
 
 
 @asynccontextmanager
-async def nginx(folder: Path, port: int, places: str) -> AsyncIterator[None]:
-    """One that listens at `port` of this machine; `places` are its `location` blocks and what they share."""
+async def nginx(folder: Path, port: int, places: str, address: str = "127.0.0.1") -> AsyncIterator[None]:
+    """One that listens at `port` of `address`; `places` are its `location` blocks and what they share."""
     folder.mkdir()
-    async with nginx_with(folder, f"server {{ listen 127.0.0.1:{port};\n{places}\n}}"):
+    async with nginx_with(folder, f"server {{ listen {address}:{port};\n{places}\n}}"):
         yield
 
 

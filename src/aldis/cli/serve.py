@@ -52,6 +52,8 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "names": "HOST,...",
         "base_path": "PATH",
         "origins": "URL,...",
+        "trusted_proxies": "NETWORK,...",
+        "proxy_protocol": _SWITCH,
     },
     "STUN and TURN, for peers in different networks": {
         "stun": "URL,...",
@@ -146,7 +148,15 @@ def _help(name: str) -> str:
         return text
     if isinstance(default, tuple):
         default = "-".join(map(str, default))
-    shown = "yes" if default is True else f"{default:g}" if isinstance(default, float) else default
+    shown = (
+        "yes"
+        if default is True
+        else "no"
+        if default is False
+        else f"{default:g}"
+        if isinstance(default, float)
+        else default
+    )
     return f"{text.removesuffix('.')} [{shown}]."
 
 

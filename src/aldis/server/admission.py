@@ -121,6 +121,16 @@ class Admission:
         self._silent[place] = None
         return place
 
+    def identify(self, place: Place, network: bytes | None, now: float) -> None:
+        """A trusted proxy has told where the client of a place counts. Its `refusal` may be set after that."""
+        if network is None or place.refusal is not None or place.network is not None or place not in self._places:
+            return
+        place.refusal = self._limits.enter(network, now)
+        if place.refusal is None:
+            place.network = network
+        else:
+            self.refusals[place.refusal] += 1
+
     def _refuse(self, refusal: Refusal, end: Callable[[], object], is_silent: Callable[[], bool]) -> Place | None:
         self.refusals[refusal] += 1
         if len(self._refused) >= self._max_refusals:

@@ -44,6 +44,7 @@ from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.origins import OriginPolicy, is_reachable
 from aldis.server.pages import Pages
+from aldis.server.proxies import TrustedProxies
 from aldis.server.redirect import Redirects
 from aldis.server.routes import Routes
 from aldis.server.systemd import ActivatedSockets
@@ -133,7 +134,11 @@ class SignalingServer:
             handshakes=config.handshakes,
             max_refusals=tuning.max_refusals,
         )
-        self.listener = Listener(self.connections, routes, admission, log, tuning)
+        self.listener = Listener(
+            *(self.connections, routes, admission, log, tuning),
+            trusted=TrustedProxies(config.trusted_proxies),
+            proxy_protocol=config.proxy_protocol,
+        )
         self._handover_file = HandoverFile(None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, log)
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
         self._redirects = Redirects(self._names, self.listener.requests, tuning.handshake_timeout)

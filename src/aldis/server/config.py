@@ -15,7 +15,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -169,6 +169,15 @@ def _origins(value: object) -> tuple[str, ...]:
     return origins
 
 
+def _networks(value: object) -> tuple[str, ...]:
+    expected = "an address or a network such as 10.0.0.0/8"
+    texts = _texts(re.compile(r"\S+"), expected)(value)
+    try:
+        return tuple(str(ip_network(text)) for text in texts)
+    except ValueError as error:
+        raise _Expected(f"{expected}; {error}") from None
+
+
 def _base_path(value: object) -> str:
     if isinstance(value, str) and _PATH.fullmatch(value.strip()):
         return value.strip().rstrip("/")
@@ -285,6 +294,16 @@ class ServerConfig:
         _origins,
         "The web pages of other hosts that may connect, by origin; * for all; "
         "default: none, or all if only this machine reaches the server.",
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        _networks,
+        "The addresses or networks of proxies whose X-Forwarded-For tells where a client comes from; default: none.",
+    )
+    proxy_protocol: bool = _setting(
+        False,
+        _switch,
+        "Have the trusted proxies speak the PROXY protocol, version 2; without it, their connections are closed.",
     )
     stun: tuple[str, ...] = _setting(
         (), _ice_urls("stun", "a URL such as stun:stun.example.com:3478"), "STUN servers to tell clients of."
@@ -404,6 +423,8 @@ class ServerConfig:
             object.__setattr__(self, "data", str(data_directory()))
         if self.turn and not self.turn_secret:
             raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ConfigError("proxy_protocol", "needs trusted_proxies: the proxies that speak it")
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
             raise ConfigError(missing, "tls_cert and tls_key go together")

@@ -34,11 +34,13 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in
 from aldis.errors import ConfigError
 from aldis.hub import dialects
 from aldis.protocol.codes import CloseCode
+from aldis.server import proxies
 from aldis.server.addresses import network_of
 from aldis.server.admission import Admission, Place
 from aldis.server.http import OLD_HTTP, Headers, HttpReply, busy, host_of, is_old
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
+from aldis.server.proxies import BadProxyHeader, TrustedProxies
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
 from aldis.server.tuning import Tuning
 from aldis.server.websocket import ClientConnection, Connections
@@ -117,8 +119,18 @@ class Listener:
     """The public port. Call `listen` first; it returns the port number."""
 
     def __init__(
-        self, connections: Connections, routes: Routes, admission: Admission, log: Log, tuning: Tuning
+        self,
+        connections: Connections,
+        routes: Routes,
+        admission: Admission,
+        log: Log,
+        tuning: Tuning,
+        *,
+        trusted: TrustedProxies,
+        proxy_protocol: bool,
     ) -> None:
+        self._proxies = trusted
+        self._proxy_protocol = proxy_protocol
         self._tuning = tuning
         self.admission = admission
         # Requests that became no WebSocket, by outcome.
@@ -202,19 +214,34 @@ class Listener:
 
     def _begin(self, accepted: socket.socket, peer: tuple[Any, ...]) -> None:
         accepted.setblocking(False)
-        network = network_of(peer[0])
+        address = str(peer[0])
+        # Of a client behind a proxy the address is not known yet.
+        network = None if self._proxies.trusts(address) else network_of(address)
         place = self.admission.arrive(network, monotonic(), accepted.close, partial(is_silent, accepted))
         if place is None:
             accepted.close()
             return
-        # Have the event loop read it, after its TLS handshake if it has one.
-        opened = asyncio.get_running_loop().connect_accepted_socket(
-            partial(_Opening, self._picows, place), accepted, **self._tls
-        )
-        task = asyncio.create_task(cast(Any, opened))
+        task = asyncio.create_task(self._open(accepted, place, address))
         place.end = task.cancel
         self._beginning.add(task)
         task.add_done_callback(partial(self._begun, accepted, place))
+
+    async def _open(self, accepted: socket.socket, place: Place, peer: str) -> None:
+        """Have the event loop read a connection, after its TLS handshake if it has one."""
+        loop = asyncio.get_running_loop()
+        if self._proxy_protocol and self._proxies.trusts(peer):
+            async with asyncio.timeout(self._tuning.handshake_timeout):
+                head = await _receive(accepted, proxies.HEAD)
+                source = proxies.source(head, await _receive(accepted, proxies.body_size(head)))
+            if source is not None:
+                peer = source
+                self._identify(place, peer)
+        await loop.connect_accepted_socket(partial(_Opening, self._picows, place, peer), accepted, **self._tls)
+
+    def _identify(self, place: Place, address: str) -> None:
+        """A proxy has said where a client comes from."""
+        if not self._proxies.trusts(address):
+            self.admission.identify(place, network_of(address), monotonic())
 
     def _begun(self, accepted: socket.socket, place: Place, task: asyncio.Task[Any]) -> None:
         self._beginning.discard(task)
@@ -224,16 +251,16 @@ class Listener:
         elif (error := task.exception()) is not None:
             place.leave()
             accepted.close()
-            if isinstance(error, OSError):  # also TLS errors and time-outs
+            if isinstance(error, OSError | BadProxyHeader):  # also TLS errors and time-outs
                 self._picows_log.warning("a connection has not opened: %s", error)
             elif isinstance(error, Exception):
                 self._connections.fault(error)
 
-    def _picows(self, arrival: Arrival, place: Place) -> asyncio.BufferedProtocol:
+    def _picows(self, arrival: Arrival, place: Place, peer: str) -> asyncio.BufferedProtocol:
         """Make what `picows.ws_create_server` makes for each connection; picows has no public function for it."""
         protocol = _CountedProtocol(
             *(None, None, False),  # where a client connects to; it is none
-            partial(self._enter, arrival, place),
+            partial(self._enter, arrival, place, peer),
             self._picows_log,
             True,  # an exception of ours ends the connection
             self._tuning.handshake_timeout,
@@ -246,11 +273,19 @@ class Listener:
         protocol.place = place
         return cast(asyncio.BufferedProtocol, protocol)
 
-    def _enter(self, arrival: Arrival, place: Place, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+    def _enter(
+        self, arrival: Arrival, place: Place, peer: str, request: WSUpgradeRequest
+    ) -> WSUpgradeResponseWithListener:
         place.asked()
+        address = None
+        if self._proxies.trusts(peer):
+            address = self._proxies.client(peer, request.headers.getall("X-Forwarded-For", []))
+            self._identify(place, address)
+        elif self._proxy_protocol:
+            address = peer
         decision = self._decide(arrival, place, request.path, request.headers)
         if isinstance(decision, UpgradeRequest):
-            listener = ClientConnection(self._connections, decision)
+            listener = ClientConnection(self._connections, decision, address)
             return WSUpgradeResponseWithListener(_SWITCHING[decision.dialect], listener)
         reply, untaken = self._admit(decision)
         self.requests[reply.outcome] += 1
@@ -313,7 +348,10 @@ class _Opening(asyncio.BufferedProtocol):
     What comes is written to the buffer of picows, which hears of it when it takes over. Its time-out runs all along.
     """
 
-    def __init__(self, picows: Callable[[Arrival, Place], asyncio.BufferedProtocol], place: Place) -> None:
+    def __init__(
+        self, picows: Callable[[Arrival, Place, str], asyncio.BufferedProtocol], place: Place, peer: str
+    ) -> None:
+        self._peer = peer
         self._picows = picows
         self._place = place
         self._filled = 0
@@ -322,7 +360,7 @@ class _Opening(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         sockname = transport.get_extra_info("sockname")  # nothing for a client that is gone already
         self._place.end = self._transport.abort
-        self._protocol = self._picows(Arrival(*sockname[:2]) if sockname else _NOWHERE, self._place)
+        self._protocol = self._picows(Arrival(*sockname[:2]) if sockname else _NOWHERE, self._place, self._peer)
         self._protocol.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -372,6 +410,17 @@ def _closing(reply: HttpReply) -> bytes:
 
 
 _OLD_HTTP: Final = _closing(OLD_HTTP)
+
+
+async def _receive(accepted: socket.socket, size: int) -> bytes:
+    """Read so many bytes from a socket, and no more: what follows is not ours to read."""
+    got = b""
+    while len(got) < size:
+        more = await asyncio.get_running_loop().sock_recv(accepted, size - len(got))
+        if not more:
+            raise ConnectionResetError("closed before the end of its PROXY header")
+        got += more
+    return got
 
 
 def is_silent(accepted: socket.socket) -> bool:

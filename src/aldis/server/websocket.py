@@ -77,6 +77,7 @@ class ClientConnection(WSListener):
     """One client's WebSocket: a listener for picows, and a `Connection` for the hub."""
 
     __slots__ = (
+        "_address",
         "_assembler",
         "_backlog",
         "_clean",
@@ -93,8 +94,10 @@ class ClientConnection(WSListener):
         "full",
     )
 
-    def __init__(self, connections: Connections, upgrade: UpgradeRequest) -> None:
+    def __init__(self, connections: Connections, upgrade: UpgradeRequest, address: str | None = None) -> None:
         super().__init__()
+        # Where a trusted proxy says that the client is.
+        self._address = address
         self._connections = connections
         self._upgrade: UpgradeRequest | None = upgrade
         self._transport: WSTransport | None = None
@@ -154,7 +157,9 @@ class ClientConnection(WSListener):
 
     @property
     def address(self) -> str:
-        """The IP address that the connection comes from; an empty text when it is gone."""
+        """The IP address of the client; an empty text when it is gone."""
+        if self._address is not None:
+            return self._address
         peer = None if self._transport is None else self._transport.underlying_transport.get_extra_info("peername")
         return str(peer[0]) if peer else ""
 
