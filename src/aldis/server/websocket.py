@@ -109,7 +109,8 @@ class ClientConnection(WSListener):
         self.full = False
         # Units that it may say now, and when that was worked out. Frames that were read already may overdraw it, though
         # never so much that the hub would take it for dead until it is paid back.
-        self._left = connections.burst
+        # At first so many that it waits for its turn: proofs cost, and a thousand clients may register at once.
+        self._left = connections.reserve - 1
         self._left_at = monotonic()
         self._held = 0  # who has stopped reading
         # While it waits for its turn: the messages, the last ping, and the close code that came after them.
