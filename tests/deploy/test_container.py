@@ -175,7 +175,7 @@ def test_the_compose_file_has_settings_that_the_server_takes() -> None:
     environment = compose()["services"]["aldis"]["environment"]
     assert {name.removeprefix("ALDIS_").lower() for name in environment} <= set(SETTINGS)
     config = load_config({}, {name: str(value) for name, value in environment.items()}, None)
-    assert config.new_names_per_address == 0
+    assert config.trusted_proxies
     assert (config.names, config.warnings) == (("signal.example.com",), ())
 
 
