@@ -26,7 +26,7 @@ FLOODS = {
     "watches": ({"type": "watch", "userIds": [f"user-{number}" for number in range(1000)], "id": 1}, 30, "watch"),
     "relays to nobody": ({"type": "bye", "to": "nobody", "id": 1}, 5_000, "bye"),
     # Only the first hundred of them get a reply.
-    "unknown types": ({"type": "of another version", "padding": "x" * 3_000, "id": 1}, 90, "unreadable"),
+    "unknown types": ({"type": "of another version", "padding": "x" * 3_000, "id": 1}, 500, "unreadable"),
 }
 
 
