@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from aldis.errors import FingerprintMismatch, PeerConnectionFailed, RequestFailed
 from aldis.identity.keys import Identity
 from browser.conftest import IN_BOTH, Arrive
-from support.evil_server import EvilServer, Message, evil_server
+from support.evil_server import EvilServer, Message, evil_server, with_another_fingerprint
 from support.server_process import ServerProcess
 from support.stores import contents, new_store, stores
 from support.tabs import Tab, tabs
@@ -174,7 +173,7 @@ async def refuses(tab: Tab, server: EvilServer) -> dict[str, Any]:
 
 
 def swap_fingerprint(message: Message) -> None:
-    described(message)["sdp"] = re.sub(r"(a=fingerprint:sha-256 )..", r"\g<1>00", described(message)["sdp"])
+    described(message)["sdp"] = with_another_fingerprint(described(message)["sdp"])
 
 
 def append_to_sdp(message: Message) -> None:

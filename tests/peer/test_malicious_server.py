@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +17,7 @@ from aldis.peer.engine import EngineRefused
 from aldis.peer.trust import Trust
 from aldis.protocol.channel import Ack, encode_ack
 from aldis.protocol.messages import Capabilities, Description, Proof
+from support.evil_server import with_another_fingerprint
 from support.peers import LOOPBACK, SERVER, EngineEnd, Link, Passed, Side, connected, nothing_left_behind
 
 SHORT = PeerTiming(attempt=1.5, heal=0.5, heartbeat=0.2, silence=0.6, probe=0.3, linger=0.3)
@@ -54,7 +54,7 @@ def replaced(event: Event, sdp: str | None = None, proof: Proof | None = None) -
 
 
 def _swap_fingerprint(event: Event, mallory: Mallory) -> Event:
-    sdp = re.sub(r"(a=fingerprint:\S+ )..", r"\g<1>00", event.description.sdp)
+    sdp = with_another_fingerprint(event.description.sdp)
     return replaced(event, sdp)
 
 

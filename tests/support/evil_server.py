@@ -7,6 +7,7 @@ own. What goes from one user to another passes through `tamper`; what `discover`
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,12 @@ from aiohttp import WSMsgType, web
 Message = dict[str, Any]
 
 WEB = Path(__file__).parents[2] / "src" / "aldis" / "web"
+
+
+def with_another_fingerprint(sdp: str) -> str:
+    """A description with the fingerprint of another certificate."""
+    # Another digit, whatever it is: a fixed one would be the true one now and then.
+    return re.sub(r"(a=fingerprint:\S+ )(.)", lambda found: found[1] + ("1" if found[2] == "0" else "0"), sdp)
 
 
 class EvilServer:
