@@ -8,8 +8,10 @@ import { served } from '../support/server.js';
 import { contents, take, until, untilIt, untilPeer, World } from '../support/stores.js';
 
 /** A server with a short resume window, and devices: `['alice', 'bob/phone']`. A user's devices have one key. */
-async function scene(t, ...addresses) {
-  const server = await served(t, { resumeWindow: 1 });
+const scene = (t, ...addresses) => sceneWith(t, { resumeWindow: 1 }, ...addresses);
+
+async function sceneWith(t, settings, ...addresses) {
+  const server = await served(t, settings);
   const world = new World(t, server.url);
   const keys = {};
   const stores = [];
@@ -86,7 +88,7 @@ test('what a device has not got moves when it has lost its resume window, and no
     world,
     keys,
     stores: [alice, laptop],
-  } = await scene(t, 'alice', 'bob/laptop');
+  } = await sceneWith(t, { resumeWindow: 3 }, 'alice', 'bob/laptop');
   const { WebSocket } = globalThis;
   /** @type {WebSocket[]} */
   const sockets = [];
@@ -101,13 +103,21 @@ test('what a device has not got moves when it has lost its resume window, and no
   globalThis.WebSocket = WebSocket;
   await alice.connectToPeer('bob');
   await alice.send('bob', 'first');
-  // The phone's page is gone without a word: its WebSocket as well as its connections.
+  // The phone's page is gone without a word: first its WebSocket, by which the path could be healed, which will not try
+  // to come back within this test; then its connections.
+  await Promise.all(
+    sockets.map((socket) => {
+      socket.close(4000);
+      return new Promise((resolve) => socket.addEventListener('close', resolve));
+    }),
+  );
   world.network.open.forEach((connection) => connection.sever());
-  sockets.forEach((socket) => socket.close(4000)); // it will not try to come back within this test
   const explicit = alice.send('bob/phone', 'for the phone');
   alice.send('bob', 'second');
-  await untilPeer(alice, 'bob', ({ devices }) => devices.phone.state === 'disconnected');
-  assert.equal(alice.state.peers.bob.devices.phone.queued, 2);
+  await untilPeer(alice, 'bob', ({ devices }) => devices.phone.state !== 'connected');
+  // On a machine that has much else to do the window may be over before the loss of the path is noticed.
+  const { state, queued } = alice.state.peers.bob.devices.phone;
+  assert.deepEqual([state, queued], state === 'disconnected' ? ['disconnected', 2] : ['closed', 1]);
   assert.deepEqual(await contents(laptop, 1), ['second']);
   assert.deepEqual([explicit.done, alice.state.peers.bob.devices.phone.queued], [false, 1]);
 });
