@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from urllib.parse import quote
 from aldis.cli.admin_client import AdminArguments, AdminClient, AdminRefused, add_admin
 from aldis.cli.exits import ExitCode, complain
 from aldis.cli.options import user_name, utf8
-from aldis.cli.parser import Parser, print_help, unknown_command
+from aldis.cli.parser import Parser, run_command
 from aldis.cli.text import safe_line
 
 _HELP: Final = """\
@@ -80,17 +79,8 @@ def run(arguments: Sequence[str]) -> int:
         "log-level": _log_level,
         "drain": _drain,
     }
-    if not arguments:
-        print_help(_HELP, sys.stderr)
-        return ExitCode.USAGE
-    word, rest = arguments[0], arguments[1:]
-    if word in ("-h", "--help"):
-        print_help(_HELP)
-        return ExitCode.OK
-    if word not in commands:
-        return unknown_command("aldis admin", word, commands)
     try:
-        return commands[word](rest)
+        return run_command("aldis admin", _HELP, commands, arguments)
     except AdminRefused as error:
         complain(safe_line(str(error)))
         return ExitCode.USAGE if error.status == 400 else ExitCode.REFUSED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 
 from aldis.cli.exits import ExitCode
 from aldis.cli.options import existing_file
-from aldis.cli.parser import Parser, print_help, unknown_command
+from aldis.cli.parser import Parser, run_command
 from aldis.cli.text import safe_line
 from aldis.errors import UsageError
 
@@ -50,16 +49,7 @@ class Arguments(Namespace):
 def run(arguments: Sequence[str]) -> int:
     """Run `aldis directory` with these arguments and return the exit code."""
     commands: dict[str, Callable[[Sequence[str]], int]] = {"backup": _backup, "restore": _restore}
-    if not arguments:
-        print_help(_HELP, sys.stderr)
-        return ExitCode.USAGE
-    word, rest = arguments[0], arguments[1:]
-    if word in ("-h", "--help"):
-        print_help(_HELP)
-        return ExitCode.OK
-    if word not in commands:
-        return unknown_command("aldis directory", word, commands)
-    return commands[word](rest)
+    return run_command("aldis directory", _HELP, commands, arguments)
 
 
 def _backup(words: Sequence[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from aldis.cli.exits import ExitCode, complain, explain
 from aldis.cli.home import Home
 from aldis.cli.options import add_data, add_key, add_server, fingerprint, user_name
-from aldis.cli.parser import Parser, print_help, unknown_command
+from aldis.cli.parser import Parser, run_command
 from aldis.cli.text import safe_line
 from aldis.client.address import ServerAddress
 from aldis.errors import IdentityError
@@ -70,16 +69,7 @@ def run(arguments: Sequence[str]) -> int:
         "peer": _peer,
         "trust": _trust,
     }
-    if not arguments:
-        print_help(_HELP, sys.stderr)
-        return ExitCode.USAGE
-    word, rest = arguments[0], arguments[1:]
-    if word in ("-h", "--help"):
-        print_help(_HELP)
-        return ExitCode.OK
-    if word not in commands:
-        return unknown_command("aldis keys", word, commands)
-    return commands[word](rest)
+    return run_command("aldis keys", _HELP, commands, arguments)
 
 
 # --- the user's own keys ----------------------------------------------------------------------------------------------

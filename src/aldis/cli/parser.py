@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
@@ -123,3 +123,19 @@ def unknown_command(command: str, word: str, known: Iterable[str]) -> ExitCode:
     guess = f" Did you mean `{command} {close[0]}`?" if close else ""
     complain(f"there is no command `{command} {word}`.{guess}\n  `{command} --help` lists them.")
     return ExitCode.USAGE
+
+
+def run_command(
+    command: str, text: str, commands: Mapping[str, Callable[[Sequence[str]], int]], words: Sequence[str]
+) -> int:
+    """Run the one of `commands` that the first word names, with the others; `text` is the help of `command`."""
+    if not words:
+        print_help(text, sys.stderr)
+        return ExitCode.USAGE
+    word, rest = words[0], words[1:]
+    if word in ("-h", "--help"):
+        print_help(text)
+        return ExitCode.OK
+    if word not in commands:
+        return unknown_command(command, word, commands)
+    return commands[word](rest)
