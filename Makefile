@@ -16,8 +16,8 @@ WORKERS ?= 4
 ARGS ?=
 
 # Commands that the tests use, each with the package that has it.
-TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light objcopy=binutils turnserver=coturn \
-	caddy=caddy cloud-init=cloud-init promtool=prometheus systemd-analyze=systemd
+TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light objcopy=binutils turnserver=coturn nft=nftables \
+	redis-server=redis-server redis-sentinel=redis-sentinel caddy=caddy haproxy=haproxy pebble=pebble cloud-init=cloud-init promtool=prometheus systemd-analyze=systemd initdb=postgresql
 # In the browser SDK: its tools by their own lock, and no script of any of them is run.
 NPM := npm --prefix sdk --silent
 
@@ -61,7 +61,9 @@ all-sdk fast-sdk:
 		{ cat build/sdk-tests.txt; exit 1; }
 	@echo "The SDK's tests pass:" $$(grep -o "tests [0-9]*$$" build/sdk-tests.txt)
 
-check: lint types ## lint and types alone
+# Beside each other: each takes one core, mypy for half a minute.
+check: ## lint and types alone
+	@$(MAKE) --no-print-directory -j2 --output-sync lint types
 
 lint: $(STAMPS)/dev $(STAMPS)/sdk
 	$(BIN)/ruff check .
@@ -107,7 +109,7 @@ COMPILE := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM
 
 lock: $(STAMPS)/dev ## bring the locks up to date with pyproject.toml and requirements/*.in (newest: ARGS=--upgrade)
 	$(COMPILE) $(ARGS) --build-deps-for editable --output-file requirements/run.txt pyproject.toml
-	$(COMPILE) $(ARGS) --extra aiortc --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+	$(COMPILE) $(ARGS) --extra aiortc --extra postgres --extra redis --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	$(COMPILE) $(ARGS) --output-file requirements/docs.txt requirements/docs.in
 
 clean: ## remove all that was made here, the environment too
@@ -115,8 +117,9 @@ clean: ## remove all that was made here, the environment too
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyInstaller puts the shared library of Python into a frozen program; Debian has it in a package of its own.
+# Debian keeps the programs of PostgreSQL outside the path.
 system: $(STAMPS)/venv
-	@tools/system-packages.sh $(TEST_COMMANDS)
+	@PATH="$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')" tools/system-packages.sh $(TEST_COMMANDS)
 	@$(BIN)/python -c 'import ctypes, sysconfig; ctypes.CDLL(sysconfig.get_config_var("INSTSONAME"))' 2>/dev/null || \
 		tools/system-packages.sh no-libpython=$$($(BIN)/python -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')
 

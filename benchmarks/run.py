@@ -27,7 +27,7 @@ from benchmarks import report
 from benchmarks.load import campaign, process, servers
 from benchmarks.load.campaign import FULL, QUICK, ROOT, Plan
 from benchmarks.load.servers import RELAYS, Contender
-from benchmarks.micro import codec, envelopes, hub, proofs
+from benchmarks.micro import codec, envelopes, frames, hub, proofs
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
 README: Final = ROOT / "benchmarks" / "README.md"
@@ -182,7 +182,7 @@ def opening(rounds: int, console: Console) -> dict[str, Any] | None:
 
 
 def micro(seconds: float) -> dict[str, Any]:
-    times = [case for module in (codec, hub, proofs) for case in module.measure(seconds)]
+    times = [case for module in (codec, hub, frames, proofs) for case in module.measure(seconds)]
     return {
         "times": [asdict(case) for case in times],
         "sizes": [asdict(envelope) for envelope in envelopes.measure()],

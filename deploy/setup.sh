@@ -2,14 +2,18 @@
 # Turn this Debian machine (12 or later) into an Aldis server with TLS (Caddy) and TURN (coturn):
 #
 #     sh deploy/setup.sh signal.example.com
+#     sh deploy/setup.sh --direct signal.example.com    without Caddy: Aldis gets its certificate and does TLS itself
 #
 # The name must lead to this machine. Run it again to upgrade: it keeps names, keys, secrets and aldis.toml, and writes the
-# other files anew. ALDIS_PACKAGE names another package than `aldis-server`, such as a version or the path of a wheel.
+# other files anew. Where aldis.toml has `turn_server = true`, the server runs coturn itself, and the service stays off.
+# ALDIS_PACKAGE names another package than `aldis-server[redis]`, such as a version or the path of a wheel.
 set -eu
 
+proxy=caddy
+[ "${1:-}" != --direct ] || { proxy=; shift; }
 name=${1:-}
 case $name in
-    '' | -* | *[!A-Za-z0-9.-]*) echo "usage: sh deploy/setup.sh NAME, such as signal.example.com" >&2; exit 64 ;;
+    '' | -* | *[!A-Za-z0-9.-]*) echo "usage: sh deploy/setup.sh [--direct] NAME, such as signal.example.com" >&2; exit 64 ;;
 esac
 [ "$(id -u)" -eq 0 ] || { echo "setup.sh: needs root" >&2; exit 77; }
 kit=$(cd "$(dirname "$0")" && pwd)
@@ -23,30 +27,48 @@ put() {
 }
 
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates caddy coturn python3-venv systemd
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates curl $proxy coturn python3-venv systemd
 [ -x /opt/aldis/bin/python ] || python3 -m venv /opt/aldis
-/opt/aldis/bin/python -m pip install --quiet --upgrade "${ALDIS_PACKAGE:-aldis-server}"
+/opt/aldis/bin/python -m pip install --quiet --upgrade "${ALDIS_PACKAGE:-aldis-server[redis]}"
+ln -sf /opt/aldis/bin/aldis /usr/local/bin/aldis
 
 secret=
 put 644 systemd/aldis.sysusers.conf /usr/lib/sysusers.d/aldis.conf
 put 644 systemd/aldis.tmpfiles.conf /usr/lib/tmpfiles.d/aldis.conf
 put 644 systemd/aldis.service /etc/systemd/system/aldis.service
+put 644 systemd/aldis.socket /etc/systemd/system/aldis.socket
 systemd-sysusers aldis.conf
 systemd-tmpfiles --create aldis.conf
-if ! grep -q ALDIS_TURN_SECRET= /etc/aldis/secrets.env; then
+coturn=coturn
+! grep -Eqs '^[[:space:]]*turn[_-]server[[:space:]]*=[[:space:]]*true' /etc/aldis/aldis.toml || coturn=
+if [ -n "$coturn" ] && ! grep -q ALDIS_TURN_SECRET= /etc/aldis/secrets.env; then
     echo "ALDIS_TURN_SECRET=$(python3 -c 'import secrets; print(secrets.token_hex(32))')" >>/etc/aldis/secrets.env
 fi
-[ -e /etc/aldis/aldis.toml ] || put 640 aldis.toml /etc/aldis/aldis.toml
+if [ -n "$proxy" ]; then
+    [ -e /etc/aldis/aldis.toml ] || put 640 aldis.toml /etc/aldis/aldis.toml
+    put 644 caddy/Caddyfile /etc/caddy/Caddyfile
+else
+    [ -e /etc/aldis/aldis.toml ] || put 640 direct/aldis.toml /etc/aldis/aldis.toml
+    put 644 direct/socket.conf /etc/systemd/system/aldis.socket.d/direct.conf
+    put 644 direct/service.conf /etc/systemd/system/aldis.service.d/direct.conf
+    put 644 direct/aldis-redirect.socket /etc/systemd/system/aldis-redirect.socket
+fi
 chgrp aldis /etc/aldis/aldis.toml
-put 644 caddy/Caddyfile /etc/caddy/Caddyfile
-secret=$(sed -n 's/^ALDIS_TURN_SECRET=//p' /etc/aldis/secrets.env)
-umask 077 # before the secret is in a file
-put 640 coturn/turnserver.conf /etc/turnserver.conf
-chgrp turnserver /etc/turnserver.conf
+if [ -n "$coturn" ]; then
+    secret=$(sed -n 's/^ALDIS_TURN_SECRET=//p' /etc/aldis/secrets.env)
+    umask 077 # before the secret is in a file
+    put 640 coturn/turnserver.conf /etc/turnserver.conf
+    chgrp turnserver /etc/turnserver.conf
+else
+    systemctl disable --quiet coturn
+fi
 
-systemctl enable --quiet aldis caddy coturn
+systemctl enable --quiet aldis aldis.socket "${proxy:-aldis-redirect.socket}" $coturn
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    systemctl restart aldis caddy coturn
+    # A server that opened the port itself, as earlier versions did, has to end first.
+    systemctl is-active --quiet aldis.socket || systemctl stop aldis
+    [ -n "$coturn" ] || systemctl stop coturn
+    systemctl restart aldis $proxy $coturn
     echo "Aldis serves https://$name/. Ask it from another machine: aldis doctor --server wss://$name"
 fi

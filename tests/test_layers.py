@@ -20,13 +20,15 @@ ALDIS = Rules(
         "errors": 0,
         "version": 0,
         "settings": 0,
+        "sqlite_files": 0,
         "environment": 1,
         "protocol": 1,
         "identity": 1,
         "hub": 2,
         "backends": 2,
-        "server": 3,
+        "cluster": 3,
         "client": 3,
+        "server": 4,
         "peer": 4,
         "store": 5,
         "cli": 6,
@@ -43,15 +45,38 @@ ALDIS = Rules(
         "aiortc": frozenset({"peer.engines.aiortc"}),
         "aioice": frozenset({"peer.engines.aiortc", "peer.engines.aiortc_consent", "peer.engines.aiortc_ice"}),
         # JSON on the wire is the codec's and the channel's; `store.messages.content` reads and writes those of
-        # the application, the command line and the admin API write for other programs, the file of bans for people.
-        "json": frozenset({"store.messages.content", "cli", "server.admin_api", "server.ban_file"}),
+        # the application, the command line, the admin API and the hooks write for other programs, tokens and their keys
+        # are JSON (RFC 7519), and the files of bans and of certificates are the server's own.
+        "json": frozenset(
+            {
+                "store.messages.content",
+                "cli",
+                "server.admin_api",
+                "server.ban_file",
+                "server.certificates.files",
+                "server.hooks",
+                "server.token_keys",
+                "server.tokens",
+            }
+        ),
         "msgspec.json": frozenset(
-            {"protocol.codec", "protocol.channel", "store.messages.content", "store.messages.control"}
+            {
+                "protocol.codec",
+                "protocol.channel",
+                "store.files.kept",
+                "store.files.manifest",
+                "store.messages.content",
+                "store.messages.control",
+            }
         ),
         # Base64 on the wire is the codec's; fingerprints are in base32.
         "base64": frozenset({"protocol.codec", "identity.keys"}),
         "binascii": frozenset({"protocol.codec"}),
+        # It blocks: `server.certificates.manager` has a thread for it.
+        "acme": frozenset({"server.certificates.authority"}),
+        "requests": frozenset({"server.certificates.authority"}),
         "prompt_toolkit": frozenset({"cli"}),
+        "psycopg": frozenset({"backends.postgres", "backends.postgres_pool", "backends.postgres_schema"}),
     },
 )
 

@@ -15,7 +15,12 @@ FILES: Final = (
     "aldis.toml",
     "caddy/Caddyfile",
     "coturn/turnserver.conf",
+    "direct/aldis.toml",
+    "direct/socket.conf",
+    "direct/service.conf",
+    "direct/aldis-redirect.socket",
     "systemd/aldis.service",
+    "systemd/aldis.socket",
     "systemd/aldis.sysusers.conf",
     "systemd/aldis.tmpfiles.conf",
 )

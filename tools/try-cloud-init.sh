@@ -14,22 +14,9 @@ if [ "$#" -ne 1 ]; then
     echo "usage: tools/try-cloud-init.sh FOLDER" >&2
     exit 64
 fi
-[ "$(id -u)" -eq 0 ] || { echo "tools/try-cloud-init.sh: needs root, to make a system and to enter it" >&2; exit 77; }
-for command in debootstrap unshare pivot_root curl; do
-    command -v "$command" >/dev/null || { echo "tools/try-cloud-init.sh: '$command' is missing" >&2; exit 69; }
-done
+command -v curl >/dev/null || { echo "tools/try-cloud-init.sh: 'curl' is missing" >&2; exit 69; }
 tree=$(cd "$(dirname "$0")/.." && pwd)
-mkdir -p "$1"
-root=$(cd "$1" && pwd)
-
-if [ ! -e "$root/etc/debian_version" ]; then
-    debootstrap --variant=minbase --include=ca-certificates "${SUITE:-trixie}" "$root"
-fi
-# How this machine reaches the package registries.
-for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /usr/local/share/ca-certificates/*.crt \
-    /etc/apt/apt.conf.d/*proxy*; do
-    [ ! -f "$file" ] || install -D -m 644 "$file" "$root$file"
-done
+root=$("$tree/tools/bare-system.sh" "$1")
 # No package starts a service: they would take ports of this machine.
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod +x "$root/usr/sbin/policy-rc.d"
@@ -47,31 +34,13 @@ cloud_config_modules: [runcmd]
 cloud_final_modules: [package_update_upgrade_install, scripts_user]
 END
 
-# Run a command with the system as its root directory. All that it starts ends with it.
-cat >"$root/root/enter" <<'END'
-set -eu
-root=$1
-shift
-mount --bind "$root" "$root"
-mount -t proc proc "$root/proc"
-mount --rbind /sys "$root/sys"
-mount --rbind /dev "$root/dev"
-mkdir -p "$root/.outside"
-cd "$root"
-pivot_root . .outside
-cd /
-umount -l /.outside
-exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PIP_FIND_LINKS=/wheels \
-    http_proxy="${http_proxy-}" https_proxy="${https_proxy-}" SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
-    DEBIAN_FRONTEND=noninteractive "$@"
-END
-enter="unshare --mount --propagation private --pid --uts --fork --kill-child sh $root/root/enter $root"
+enter="unshare --mount --propagation private --pid --uts --fork --kill-child $tree/tools/enter.sh $root PIP_FIND_LINKS=/wheels"
 
 $enter sh -eu -c '
     update-ca-certificates >/dev/null 2>&1
-    if ! command -v cloud-init >/dev/null; then
+    if ! command -v cloud-init >/dev/null || ! command -v ip >/dev/null; then
         apt-get update -qq
-        apt-get install -y -qq --no-install-recommends cloud-init >/dev/null
+        apt-get install -y -qq --no-install-recommends cloud-init iproute2 >/dev/null
     fi
     cloud-init init --local
     cloud-init init

@@ -6,7 +6,7 @@ import asyncio
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from itertools import count
+from itertools import count, cycle
 from typing import Any, ClassVar, Final, TypeVar
 
 from aldis.identity.keys import Identity
@@ -20,9 +20,14 @@ class Attack(ABC):
     """One attack. Its docstring says in a line what it does."""
 
     name: ClassVar[str]
+    # From how many addresses it comes.
+    addresses: ClassVar[int] = 1
+    # How much the server's memory may grow in MiB, where a limit allows more than to others.
+    growth: ClassVar[float | None] = None
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._sources = cycle(sources(self.addresses))
         # Connections that stay until the end.
         self.kept: list[Wire] = []
         self._identities: dict[str, Identity] = {}
@@ -48,7 +53,15 @@ class Attack(ABC):
 
     async def user(self, name: str, **more: Any) -> Wire:
         """A registered user."""
-        return await Wire.register(self.target, name, self.identity(name), **more)
+        return await Wire.register(self.target, name, self.identity(name), source=next(self._sources), **more)
+
+    async def open(self, **more: Any) -> Wire:
+        """A WebSocket."""
+        return await Wire.open(self.target, next(self._sources), **more)
+
+    async def dial(self, **more: Any) -> Wire:
+        """A TCP connection."""
+        return await Wire.dial(self.target, next(self._sources), **more)
 
 
 class Flood(Attack):
@@ -66,7 +79,7 @@ class Flood(Attack):
         """A connection that is ready for the flood."""
         if self.registered:
             return await self.user(f"attacker-{index}")
-        return await Wire.open(self.target)
+        return await self.open()
 
     async def strike(self) -> None:
         await together(self._flood(index, self.blob()) for index in range(self.connections))
@@ -80,6 +93,11 @@ class Flood(Attack):
                 wire.abort()
 
         await forever(once)
+
+
+def sources(number: int) -> list[str]:
+    """So many addresses of attackers. The honest users have 127.0.0.1 to 127.0.0.3."""
+    return [f"127.1.{index // 250}.{index % 250 + 1}" for index in range(number)]
 
 
 async def flood(wire: Wire, blob: bytes, listens: bool = True) -> None:
@@ -145,7 +163,12 @@ def key_of(identity: Identity) -> str:
 
 def relay(to: str, size: int) -> bytes:
     """A frame with a message of about that size to somebody."""
-    return text({"type": "relay", "to": to, "sealed": "A" * size})
+    return text({"type": "bye", "to": to, "reason": "A" * size})
+
+
+def sealed(to: str, size: int) -> bytes:
+    """A frame with a sealed message of about that size to somebody."""
+    return text({"type": "relay", "to": to, "sealed": "A" * size, "id": 1})
 
 
 A = TypeVar("A", bound=type[Attack])

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import uvloop
 
-from benchmarks.attack import doors, floods, sessions  # noqa: F401 - they fill the list
+from benchmarks.attack import doors, floods, impostors, sealed, sessions, tricks  # noqa: F401 - they fill the list
 from benchmarks.attack.attack import ATTACKS
 from benchmarks.attack.wire import Target
 

@@ -22,7 +22,7 @@ class Holding(Attack):
         return b""
 
     async def one(self, index: int) -> None:
-        wire = await Wire.dial(self.target)
+        wire = await self.dial()
         self.kept.append(wire)
         await wire.send(self.beginning())
 
@@ -73,7 +73,7 @@ class StrangersWhoStay(Holding):
     number = 2000
 
     async def one(self, index: int) -> None:
-        self.kept.append(await Wire.open(self.target))
+        self.kept.append(await self.open())
 
 
 @attack("classic-strangers")
@@ -83,7 +83,7 @@ class ClassicStrangers(Holding):
     number = 500
 
     async def one(self, index: int) -> None:
-        wire = await Wire.open(self.target, subprotocol=None)
+        wire = await self.open(subprotocol=None)
         self.kept.append(wire)
         await wire.send(text({"type": "register", "userId": f"classic-{index}", "publicKey": "A" * 64_000}))
 
@@ -96,7 +96,7 @@ class PipelinedGets(Attack):
         request = f"GET /healthz HTTP/1.1\r\nHost: {self.target.host}\r\n\r\n".encode() * 200
 
         async def once() -> None:
-            wire = await Wire.dial(self.target)
+            wire = await self.dial()
             try:
                 await wire.send(request)
                 await wire.discard()
@@ -113,7 +113,7 @@ class PagesUnread(Holding):
     number = 500
 
     async def one(self, index: int) -> None:
-        wire = await Wire.dial(self.target, receive_buffer=2048)
+        wire = await self.dial(receive_buffer=2048)
         self.kept.append(wire)
         await wire.send(f"GET /aldis.js HTTP/1.1\r\nHost: {self.target.host}\r\n\r\n".encode())
 
@@ -124,7 +124,7 @@ class Resets(Attack):
 
     async def strike(self) -> None:
         async def once() -> None:
-            (await Wire.dial(self.target)).abort()
+            (await self.dial()).abort()
 
         await together(forever(once) for _ in range(16))
 
@@ -135,7 +135,7 @@ class Handshakes(Attack):
 
     async def strike(self) -> None:
         async def once() -> None:
-            (await Wire.open(self.target)).abort()
+            (await self.open()).abort()
 
         await together(forever(once) for _ in range(16))
 
@@ -157,7 +157,7 @@ class BadRequests(Attack):
         ]
 
         async def once() -> None:
-            wire = await Wire.dial(self.target)
+            wire = await self.dial()
             try:
                 await wire.send(random.choice(requests))
                 await wire.discard()
@@ -176,7 +176,7 @@ class TokenAndReset(Attack):
         message = text({"type": "register", "userId": "attacker", "publicKey": key, "token": "x" * 64_000})
 
         async def once() -> None:
-            wire = await Wire.open(self.target)
+            wire = await self.open()
             try:
                 await wire.send(message)
             finally:
@@ -209,7 +209,7 @@ class BadProofs(Attack):
         name, identity = "honest-a", Identity.generate()
 
         async def once() -> None:
-            wire = await Wire.open(self.target)
+            wire = await self.open()
             try:
                 for _ in range(3):
                     with suppress(Refused):
@@ -224,11 +224,15 @@ class BadProofs(Attack):
 class CloseWithoutReply(Attack):
     """Clients that break the protocol, and do not answer the close."""
 
+    # Each of the 1,000 may have sent nearly all of its message, which takes a read buffer of up to 128 KiB. An address
+    # that is not a loopback address has 256 connections at most.
+    growth = 125 + 16  # and `closing_bytes`
+
     async def strike(self) -> None:
         async def once() -> None:
             if len(self.kept) >= 1000:
                 self.kept.pop(0).abort()
-            wire = await Wire.open(self.target)
+            wire = await self.open()
             self.kept.append(wire)
             await wire.send(frame(BINARY, b"x" * 60_000))
 
@@ -281,7 +285,7 @@ class OneBytePackets(Attack):
         message = text({"type": "ping"})
 
         async def once() -> None:
-            wire = await Wire.open(self.target)
+            wire = await self.open()
             try:
                 while True:
                     for byte in message:

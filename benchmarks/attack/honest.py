@@ -1,4 +1,6 @@
-"""The honest users, in a process of their own: `python -m benchmarks.attack.honest PORT`.
+"""The honest users, in a process of their own: `python -m benchmarks.attack.honest PORT [OTHER]`.
+
+With `OTHER`, the port of another server of the same cluster, one of the pair and the traveller's friend are there.
 
 * A pair exchanges 100 messages a second through the server, whatever becomes of those before: so a server that stands
   still for a second shows as a hundred late messages, and not as one.
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from typing import Any, Final
 import uvloop
 
 from aldis.identity.keys import Identity
+from benchmarks.attack.priority import put_users_first
 from benchmarks.attack.wire import Refused, Target, Wire, text
 
 PER_SECOND: Final = 100
@@ -41,6 +43,7 @@ class Seen:
     """What the honest users have seen."""
 
     messages: list[tuple[float, float]] = field(default_factory=list)  # when sent, and seconds until it came
+    late: list[tuple[float, float]] = field(default_factory=list)  # when one was due, and how late it was sent
     newcomers: list[tuple[float, float]] = field(default_factory=list)  # when, and seconds until registered
     journeys: int = 0  # how often the traveller was back with everything
     lost: list[tuple[float, str]] = field(default_factory=list)
@@ -50,14 +53,15 @@ class Seen:
 class Pair:
     """Two users who talk."""
 
-    def __init__(self, target: Target, seen: Seen) -> None:
-        self._target = target
+    def __init__(self, target: Target, other: Target, seen: Seen) -> None:
+        self._targets = (target, other)
         self._seen = seen
         self._wires: list[Wire] = []
         self._under_way: dict[str, float] = {}
 
     async def enter(self) -> None:
-        self._wires = [await Wire.register(self._target, name, Identity.generate()) for name in PAIR]
+        pair = zip(self._targets, PAIR, strict=True)
+        self._wires = [await Wire.register(target, name, Identity.generate()) for target, name in pair]
 
     async def listen(self, index: int) -> None:
         """Be one of the two, as long as the server lets it."""
@@ -86,6 +90,7 @@ class Pair:
         while True:
             due += 1 / PER_SECOND
             await asyncio.sleep(due - monotonic())
+            self._seen.late.append((due, monotonic() - due))
             number += 1
             sender = number % 2
             message = {"type": "ice-candidate", "to": PAIR[1 - sender], "candidate": None, "connection": str(number)}
@@ -124,57 +129,90 @@ async def come_and_go(target: Target, seen: Seen) -> None:
         await asyncio.sleep(NEWCOMER_EVERY)
 
 
-async def travel(target: Target, seen: Seen) -> None:
+class Traveller:
+    """A client that reads what comes, and confirms it as a client of this project does."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._identity = Identity.generate()
+        self._ticket: dict[str, Any] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._received = 0
+        self.came: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        """The messages, in order. What is missing when the connection is lost does not come."""
+
+    async def arrive(self, *, resume: bool = False) -> bool:
+        """Register, and resume the session if that is wanted. Returns whether it goes on."""
+        self._wire = await Wire.open(self._target, "127.0.0.3")
+        fields = {"resume": {**self._ticket, "received": self._received}} if resume else {}
+        session = await self._wire.enter(TRAVELLER, self._identity, **fields)
+        self._ticket = {"session": session["session"], "secret": session["secret"]}
+        if not session["resumed"]:
+            self._received = 0
+        self._confirmed = self._received
+        self._reading = asyncio.create_task(self._read())
+        return bool(session["resumed"])
+
+    async def _read(self) -> None:
+        with suppress(ConnectionError):
+            while True:
+                message = await self._wire.receive()
+                self._received += message["type"] in ("bye", "offer", "answer", "ice-candidate", "relay", "presence")
+                self.came.put_nowait(message)
+                if self._received - self._confirmed >= CONFIRM_EVERY:
+                    self._confirmed = self._received
+                    await self._wire.send(text({"type": "received", "count": self._received}))
+
+    async def leave(self) -> None:
+        """Lose the connection."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+            self._wire.abort()
+
+
+async def travel(target: Target, other: Target, seen: Seen) -> None:
     """Be a client that loses its connection and resumes, and the friend that sends to it meanwhile."""
-    identity = Identity.generate()
-    friend = await Wire.register(target, "honest-friend", Identity.generate(), source="127.0.0.3")
-    wire = await Wire.open(target, "127.0.0.3")
-    session = await wire.enter(TRAVELLER, identity)
-    received = number = 0
+    friend = await Wire.register(other, "honest-friend", Identity.generate(), source="127.0.0.3")
+    traveller = Traveller(target)
+    await traveller.arrive()
+    number = 0
     while True:
         await asyncio.sleep(0.3)
         began = monotonic()
         try:
             async with asyncio.timeout(LOST_AFTER):
-                wire.abort()
+                await traveller.leave()
                 awaited = [f"{number + index}" for index in range(3)]
                 number += 3
                 for connection in awaited:
                     message = {"type": "bye", "to": TRAVELLER, "connection": connection}
                     await friend.send(text(message))
                 await asyncio.sleep(0.4)
-                wire = await Wire.open(target, "127.0.0.3")
-                resume = {"session": session["session"], "secret": session["secret"], "received": received}
-                session = await wire.enter(TRAVELLER, identity, resume=resume)
-                if not session["resumed"]:
-                    received = 0
+                if not await traveller.arrive(resume=True):
                     seen.lost.append((began, "the session of the traveller"))
                     continue
                 while awaited:
-                    message = await wire.receive()
-                    received += message["type"] in ("bye", "offer", "answer", "ice-candidate", "relay", "presence")
+                    message = await traveller.came.get()
                     if message.get("from") == "honest-friend" and message["connection"] in awaited:
                         awaited.remove(message["connection"])
-                await wire.send(text({"type": "received", "count": received}))
                 seen.journeys += 1
         except (Refused, OSError, TimeoutError) as error:
             seen.refused.append((began, f"{TRAVELLER}: {str(error) or 'no answer'}"))
             try:
-                wire.abort()
-                wire = await Wire.open(target, "127.0.0.3")
-                session = await wire.enter(TRAVELLER, identity)
-                received = 0
+                await traveller.leave()
+                await traveller.arrive()
             except (Refused, OSError) as again:
                 seen.refused.append((monotonic(), f"{TRAVELLER}: {again}"))
                 return
 
 
-async def live(target: Target) -> Seen:
+async def live(target: Target, other: Target) -> Seen:
     """Be all of them until the end of standard input."""
     seen = Seen()
-    pair = Pair(target, seen)
+    pair = Pair(target, other, seen)
     await pair.enter()
-    busy = [pair.listen(0), pair.listen(1), pair.talk(), come_and_go(target, seen), travel(target, seen)]
+    busy = [pair.listen(0), pair.listen(1), pair.talk(), come_and_go(target, seen), travel(target, other, seen)]
     tasks = [asyncio.create_task(each) for each in busy]
     await asyncio.sleep(0.2)
     print("ready", flush=True)
@@ -197,12 +235,13 @@ def as_json(seen: Seen) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    with suppress(PermissionError):
-        # What is measured is the server's delay, not that of a generator that has to wait for a core.
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    target = Target(int(sys.argv[1]))
-    seen = uvloop.run(live(target))
-    print(json.dumps(as_json(seen)))
+    # What is measured is the server's delay, not that of a generator that has to wait for a core.
+    put_users_first()
+    target, *others = (Target(int(port)) for port in sys.argv[1:])
+    seen = uvloop.run(live(target, others[0] if others else target))
+    # Buffered, also with PYTHONUNBUFFERED: without, Python drops what a pipe does not take in one go.
+    with open(sys.stdout.fileno(), "w", closefd=False) as output:
+        json.dump(as_json(seen), output)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,12 @@ A real `aldis serve` with its default limits has a core of its own. Honest users
 attacker are two more processes on the other core. Quiet slices and slices under attack alternate, and the attack is
 compared with the quiet around it, since other programs disturb both. Each attack gets a fresh server.
 
+With `--cluster` the server is one of two, joined by a Redis. One of the honest pair is at the other one, so what they
+say crosses both. The other server and Redis share the second core with honest users and attacker.
+
 An attack passes if the honest pair's 99th percentile under it is below `FACTOR` times that in quiet, and below
-`LATEST`; if the server's memory grows by `GROWTH` at most; and if nothing honest was refused or lost. Linux only.
+`LATEST`; if the server's memory grows by `GROWTH` at most; and if nothing honest was refused or lost. It does not
+either when the percentile in quiet is above `DISTURBED`. Linux only.
 """
 
 from __future__ import annotations
@@ -16,24 +20,32 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from benchmarks.attack import doors, floods, sessions  # noqa: F401 - they fill the list
+from benchmarks.attack import doors, floods, impostors, sealed, sessions, tricks  # noqa: F401 - they fill the list
 from benchmarks.attack.attack import ATTACKS
+from benchmarks.attack.priority import put_server_first, waited_seconds
+from benchmarks.attack.wire import KEEP_PRIORITIES
 from benchmarks.load import servers
+from benchmarks.load.helpers import helper
 from benchmarks.load.process import choose_cores, memory, processor_seconds, running_on
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from support.redis_server import RedisServer
 
 # The bounds.
 FACTOR: Final = 3.0
 LATEST: Final = 25.0  # ms
+DISTURBED: Final = 3.0  # ms, in quiet: on a machine that is so busy a slow server does not show
 GROWTH: Final = 64.0  # MiB, from the quiet server to its peak
 # Seconds after an attack before it counts as quiet again.
 SETTLE: Final = 0.5
@@ -47,6 +59,7 @@ class Slice:
     begin: float
     end: float
     cpu: float  # of the server, as a share of one core
+    waited: float  # the same: when the server was ready to run and other programs had its core
     latencies: list[float] = field(default_factory=list)
 
 
@@ -56,15 +69,18 @@ class Result:
 
     name: str
     title: str
+    addresses: int  # of the attacker
     quiet_p50: float
     quiet_p99: float
     attack_p50: float
     attack_p99: float
     attack_max: float
     ratio: float
+    late_p99: float  # under attack: how late the honest pair sent, which the server has no part in
     newcomer: float  # ms, the median, under attack
     newcomer_max: float
     server_cpu: float
+    server_waited: float
     memory_quiet: float  # MiB
     memory_peak: float
     journeys: int
@@ -92,74 +108,40 @@ def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def put_first(pid: int) -> None:
-    """Let a process go before other programs of the machine, where we may: they are not what is measured."""
-    with suppress(PermissionError):
-        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
-
-
-class Helper:
-    """Another process of this suite, on the core that is not the server's."""
-
-    def __init__(self, core: int, *words: str) -> None:
-        with running_on(core):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-
-    def hear(self) -> str:
-        """Its next line."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("a process of the suite has ended; see above")
-        return line
-
-    def tell(self, line: str) -> None:
-        """Say a line, and wait for its answer."""
-        assert self._process.stdin is not None
-        print(line, file=self._process.stdin, flush=True)
-        self.hear()
-
-    def finish(self) -> str:
-        """End its input, and return what it says last."""
-        output, _ = self._process.communicate(timeout=60)
-        return output
-
-    def kill(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.communicate()
-
-
 @contextmanager
-def helper(core: int, *words: str) -> Iterator[Helper]:
-    """Such a process for the length of the block."""
-    process = Helper(core, *words)
-    try:
-        process.hear()
-        yield process
-    finally:
-        process.kill()
+def redis_on(core: int) -> Iterator[str]:
+    """A Redis for the length of the block: its URL."""
+    with TemporaryDirectory(prefix="aldis-bench-") as folder, running_on(core):
+        redis = RedisServer(Path(folder), "--save", "")
+        with redis:
+            put_server_first(redis.pid)
+            yield redis.url()
 
 
-def measure(name: str, seconds: float, rounds: int, limits: dict[str, str]) -> Result:
+def measure(name: str, seconds: float, rounds: int, limits: dict[str, str], *, cluster: bool = False) -> Result:
     """Let one attack happen."""
     cores = choose_cores()
     slices: list[Slice] = []
     with ExitStack() as stack:
-        server = stack.enter_context(servers.started(servers.ALDIS, cores.server, limits))
-        put_first(server.pid)
+        if cluster:
+            limits = limits | {"ALDIS_REDIS": stack.enter_context(redis_on(cores.generator))}
+        server = stack.enter_context(servers.started(servers.ALDIS, cores.server, limits, own_session=True))
+        put_server_first(server.pid)
         port = str(server.port)
-        honest = stack.enter_context(helper(cores.generator, "benchmarks.attack.honest", port))
+        ports = [port]
+        if cluster:
+            other = stack.enter_context(servers.started(servers.ALDIS, cores.generator, limits, own_session=True))
+            put_server_first(other.pid)
+            ports.append(str(other.port))
+        honest = stack.enter_context(helper(cores.generator, "benchmarks.attack.honest", *ports))
         attacker = stack.enter_context(helper(cores.generator, "benchmarks.attack.attacker", port, name))
 
         def look(under_attack: bool) -> None:
-            begin, cpu = time.monotonic(), processor_seconds(server.pid)
+            begin, cpu, waited = time.monotonic(), processor_seconds(server.pid), waited_seconds(server.pid)
             time.sleep(seconds)
             end = time.monotonic()
             share = (processor_seconds(server.pid) - cpu) / (end - begin)
-            slices.append(Slice(under_attack, begin, end, share))
+            slices.append(Slice(under_attack, begin, end, share, (waited_seconds(server.pid) - waited) / (end - begin)))
 
         time.sleep(SETTLE)
         forget_peak(server.pid)
@@ -187,14 +169,21 @@ def evaluate(name: str, slices: list[Slice], seen: dict[str, Any], quiet_memory:
         for began, took in seen["newcomers"]
         if any(one.under_attack and one.begin <= began < one.end for one in slices)
     ]
+    late = [
+        took * 1000
+        for due, took in seen["late"]
+        if any(one.under_attack and one.begin <= due < one.end for one in slices)
+    ]
     before, under = percentile(quiet, 0.99), percentile(attack, 0.99)
     lost, refused = [text for _, text in seen["lost"]], [text for _, text in seen["refused"]]
     failures = []
     if not under < FACTOR * before:
         failures.append(f"p99 is {under / before:.1f} times that in quiet")
+    if before > DISTURBED:
+        failures.append(f"p99 in quiet is {before:.1f} ms, too much to tell")
     if not under < LATEST:
         failures.append(f"p99 is {under:.1f} ms")
-    if highest - quiet_memory > GROWTH:
+    if highest - quiet_memory > (ATTACKS[name].growth or GROWTH):
         failures.append(f"memory grew by {highest - quiet_memory:.0f} MiB")
     if lost:
         failures.append(f"{len(lost)} lost")
@@ -202,6 +191,7 @@ def evaluate(name: str, slices: list[Slice], seen: dict[str, Any], quiet_memory:
         failures.append(f"{len(refused)} refused")
     return Result(
         name=name,
+        addresses=ATTACKS[name].addresses,
         title=(ATTACKS[name].__doc__ or "").partition("\n")[0],
         quiet_p50=percentile(quiet, 0.5),
         quiet_p99=before,
@@ -209,9 +199,11 @@ def evaluate(name: str, slices: list[Slice], seen: dict[str, Any], quiet_memory:
         attack_p99=under,
         attack_max=max(attack, default=float("inf")),
         ratio=under / before,
+        late_p99=percentile(late, 0.99),
         newcomer=median(entered) if entered else float("inf"),
         newcomer_max=max(entered, default=float("inf")),
         server_cpu=median(one.cpu for one in slices if one.under_attack),
+        server_waited=median(one.waited for one in slices if one.under_attack),
         memory_quiet=quiet_memory,
         memory_peak=highest,
         journeys=seen["journeys"],
@@ -221,10 +213,11 @@ def evaluate(name: str, slices: list[Slice], seen: dict[str, Any], quiet_memory:
     )
 
 
-HEAD: Final = (
-    "| attack | p50 quiet | p50 | p99 quiet | p99 | ratio | max | newcomer | server busy | memory | |\n"
-    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"
+_COLUMNS: Final = (
+    *("attack", "from", "p50 quiet", "p50", "p99 quiet", "p99", "ratio", "max"),
+    *("late", "newcomer", "server busy", "waited", "memory", ""),
 )
+HEAD: Final = f"| {' | '.join(_COLUMNS)} |\n|---|{'---:|' * (len(_COLUMNS) - 2)}---|"
 
 
 def row(result: Result) -> str:
@@ -232,9 +225,11 @@ def row(result: Result) -> str:
     verdict = "; ".join(result.failures) or "pass"
     grown = result.memory_peak - result.memory_quiet
     return (
-        f"| {result.name} | {result.quiet_p50:.2f} | {result.attack_p50:.2f} | {result.quiet_p99:.2f} "
-        f"| {result.attack_p99:.2f} | {result.ratio:.1f} | {result.attack_max:.0f} | {result.newcomer:.1f} "
-        f"| {result.server_cpu:.0%} | {result.memory_peak:.0f} (+{grown:.0f}) | {verdict} |"
+        f"| {result.name} | {result.addresses} | {result.quiet_p50:.2f} | {result.attack_p50:.2f} "
+        f"| {result.quiet_p99:.2f} | {result.attack_p99:.2f} | {result.ratio:.1f} "
+        f"| {result.attack_max:.0f} | {result.late_p99:.2f} | {result.newcomer:.1f} "
+        f"| {result.server_cpu:.0%} | {result.server_waited:.1%} "
+        f"| {result.memory_peak:.0f} (+{grown:.0f}) | {verdict} |"
     )
 
 
@@ -245,7 +240,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the attacks, and do nothing")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a slice (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="slices under attack (%(default)s)")
+    parser.add_argument("--cluster", action="store_true", help="on one of two servers that are joined by a Redis")
     parser.add_argument("--unlimited", action="store_true", help="without rates: what fair turns alone are worth")
+    parser.add_argument("--keep-priorities", action="store_true", help="for a machine that does nothing else")
     parser.add_argument("--json", type=Path, help="write the figures into this file, too")
     options = parser.parse_args(words)
     if options.list:
@@ -254,11 +251,14 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     if not Path("/proc/self/clear_refs").exists() or not hasattr(os, "sched_setaffinity"):
         raise SystemExit("this needs Linux")
+    if options.keep_priorities:
+        os.environ[KEEP_PRIORITIES] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception ends the other processes, too
     print(HEAD, flush=True)
     results = []
+    limits = servers.UNLIMITED if options.unlimited else {}
     for name in options.only or ATTACKS:
-        results.append(measure(name, options.seconds, options.rounds, servers.UNLIMITED if options.unlimited else {}))
+        results.append(measure(name, options.seconds, options.rounds, limits, cluster=options.cluster))
         print(row(results[-1]), flush=True)
         for text in (results[-1].lost + results[-1].refused)[:3]:
             print(f"    {text}", file=sys.stderr)

@@ -73,6 +73,8 @@ class SessionsLost(Attack):
 class Watches(Attack):
     """50 clients that watch 10,000 names each, all of them different."""
 
+    growth = 256 + 64  # `--watches-bytes`, and as much as to others
+
     async def strike(self) -> None:
         self.end()
 
@@ -192,12 +194,12 @@ class ResumeStorm(Attack):
         async def one(index: int) -> None:
             name = f"attacker-{index}"
             identity = self.identity(name)
-            wire = await Wire.open(self.target)
+            wire = await self.open()
             session = await wire.enter(name, identity)
             await wire.send(b"".join(relay(name, 1000) for _ in range(200)))
             while True:
                 wire.abort()
-                wire = await Wire.open(self.target)
+                wire = await self.open()
                 resume = {"session": session["session"], "secret": session["secret"], "received": 0}
                 session = await wire.enter(name, identity, resume=resume)
 
@@ -212,7 +214,7 @@ class WrongSecrets(Attack):
         identity = Identity.generate()
 
         async def once() -> None:
-            wire = await Wire.open(self.target)
+            wire = await self.open()
             try:
                 await wire.enter(
                     "attacker", identity, resume={"session": "x" * 128, "secret": "y" * 128, "received": 0}

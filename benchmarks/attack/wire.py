@@ -19,6 +19,8 @@ from aldis.identity import proofs
 from aldis.identity.keys import Identity
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+# In the environment: leave the priorities of all processes alone.
+KEEP_PRIORITIES: Final = "BENCHMARK_KEEP_PRIORITIES"
 # What one write of a flood has at least.
 BLOB: Final = 64 * 1024
 
@@ -150,6 +152,10 @@ class Wire:
         if registered["type"] != "registered":
             raise Refused(f"prove: {registered}")
         return registered
+
+    async def head(self) -> bytes:
+        """The head of an HTTP reply."""
+        return await self._until(b"\r\n\r\n")
 
     async def send(self, data: bytes) -> None:
         """Send bytes as they are."""

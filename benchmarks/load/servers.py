@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ class Contender:
         """Contenders with the same value can be measured on one process."""
         return "aldis" + self.data if self.name.startswith("aldis") else self.name
 
-    def command(self, port: int, folder: Path) -> list[str]:
+    def command(self, port: int, admin: int, folder: Path) -> list[str]:
         node = ["node", "--expose-gc", "--require", str(RELAYS / "collect.cjs")]
         match self.name:
             case "picows":
@@ -65,7 +66,6 @@ class Contender:
             case _:
                 data = str(folder / "data") if self.data == "directory" else ":memory:"
                 aldis = self.program or str(Path(sys.executable).with_name("aldis"))
-                admin = free_port()
                 return [aldis, "serve", "--port", str(port), "--admin-port", str(admin), "--data", data]
 
 
@@ -73,6 +73,9 @@ class Contender:
 UNLIMITED: Final = {
     "ALDIS_MESSAGES_PER_SECOND": "1000000",
     "ALDIS_BYTES_PER_SECOND": "1000000000",
+    "ALDIS_USER_MESSAGES_PER_SECOND": "1000000",
+    "ALDIS_USER_BYTES_PER_SECOND": "1000000000",
+    "ALDIS_USER_RELAYED_BYTES_PER_SECOND": "1000000000",
     "ALDIS_NEW_NAMES_PER_ADDRESS": "0",
 }
 NOTHING: Final = "nothing: whoever says a name has it"
@@ -105,36 +108,55 @@ class Running:
     contender: Contender
     port: int
     pid: int
+    admin: int = 0  # Aldis: its admin port
 
 
 @contextmanager
-def started(contender: Contender, core: int, limits: Mapping[str, str] = UNLIMITED) -> Iterator[Running]:
+def started(
+    contender: Contender, core: int, limits: Mapping[str, str] = UNLIMITED, *, own_session: bool = False
+) -> Iterator[Running]:
     """Run a server for the length of the block. `limits` are variables of its environment."""
-    with tempfile.TemporaryDirectory(prefix="aldis-bench-") as name:
-        folder = Path(name)
-        port = free_port()
-        log = folder / "log"
-        with log.open("wb") as output, running_on(core):
-            process = subprocess.Popen(
-                contender.command(port, folder),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=folder,
-                env={**os.environ, **limits},
-            )
+    with (
+        tempfile.TemporaryDirectory(prefix="aldis-bench-") as name,
+        started_in(Path(name), contender, free_port(), core, limits, own_session=own_session) as running,
+    ):
+        yield running
+
+
+@contextmanager
+def started_in(
+    folder: Path,
+    contender: Contender,
+    port: int,
+    core: int,
+    limits: Mapping[str, str] = UNLIMITED,
+    *,
+    own_session: bool = False,
+) -> Iterator[Running]:
+    """The same, with its data in `folder`, and on a given port. The block may kill it."""
+    log, admin = folder / "log", free_port()
+    with log.open("ab") as output, running_on(core):
+        process = subprocess.Popen(
+            contender.command(port, admin, folder),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env={**os.environ, **limits},
+            start_new_session=own_session,
+        )
+    try:
+        _wait_for(process, port, contender, log)
+        yield Running(contender, port, process.pid, admin)
+        if process.poll() not in (None, -signal.SIGKILL):
+            raise ServerFailed(f"{contender.title} ended by itself:\n{_tail(log)}")
+    finally:
+        process.terminate()
         try:
-            _wait_for(process, port, contender, log)
-            yield Running(contender, port, process.pid)
-            if process.poll() is not None:
-                raise ServerFailed(f"{contender.title} ended by itself:\n{_tail(log)}")
-        finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, contender: Contender, log: Path) -> None:

@@ -34,9 +34,9 @@ async def _wrtc() -> Callable[[], Awaitable[None]]:
             await target.add_ice_candidate(candidate)
 
     await offerer.set_local_description(await offerer.create_offer())
-    await answerer.set_remote_description(_made(offerer))
+    await answerer.set_remote_description(description_of(offerer))
     await answerer.set_local_description(await answerer.create_answer())
-    await offerer.set_remote_description(_made(answerer))
+    await offerer.set_remote_description(description_of(answerer))
     # Also the candidates that come after the channel is open: each pair of them is checked as long as the connection
     # lives, and that is most of what an idle connection costs.
     passing = asyncio.create_task(pass_on())
@@ -81,7 +81,7 @@ def _done(opened: asyncio.Future[None]) -> None:
         opened.set_result(None)
 
 
-def _made(connection: webrtc.RTCPeerConnection) -> webrtc.RTCSessionDescription:
+def description_of(connection: webrtc.RTCPeerConnection) -> webrtc.RTCSessionDescription:
     description = connection.local_description
     assert description is not None
     return description

@@ -14,10 +14,10 @@ import tracemalloc
 from aldis.backends.base import Claim, ClaimBinding, Question
 from aldis.hub.dialects import V1
 from aldis.hub.hub import Hub
-from aldis.hub.sessions import HEADROOM, Session
+from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
 from aldis.protocol import codec
-from aldis.protocol.messages import Received
+from aldis.protocol.messages import Received, Relay
 from benchmarks.load.dialects import Aldis, AldisComplete
 from benchmarks.micro.timing import Case, time_all
 
@@ -29,15 +29,16 @@ class Sink:
     """A connection that keeps the last message only."""
 
     full = False
+    kept = 0
     address = ""
 
     def __init__(self) -> None:
         self.last: bytes | bytearray = b""
 
-    def send(self, frame: bytearray) -> None:
-        self.last = frame[HEADROOM:]
+    def write(self, kind: int, frame: bytearray, headroom: int) -> None:
+        self.last = frame[headroom:]
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes = b"") -> None:
         pass
 
     pause_reading = resume_reading = ping
@@ -49,7 +50,7 @@ class Sink:
 class Quiet(Sink):
     """A connection that keeps nothing."""
 
-    def send(self, frame: bytearray) -> None:
+    def write(self, kind: int, frame: bytearray, headroom: int) -> None:
         pass
 
 
@@ -58,7 +59,15 @@ class Bench:
 
     def __init__(self) -> None:
         self.questions: list[Question] = []
-        self.hub = Hub(HubSettings(), ask=self.questions.append, random=os.urandom, wall=time.time)
+        # The clock stands still, so nobody gets anything back.
+        settings = HubSettings(
+            user_messages_per_second=10**12,
+            user_bytes_per_second=10**15,
+            user_relayed_bytes_per_second=10**15,
+            user_sealed_bytes_per_second=10**15,
+            pair_sealed_bytes_per_second=10**15,
+        )
+        self.hub = Hub(settings, ask=self.questions.append, random=os.urandom, wall=time.time)
 
     def register(self, dialect: Aldis) -> Session:
         dialect.url(int(HOST.partition(":")[2]))
@@ -84,6 +93,8 @@ def measure(seconds: float) -> list[Case]:
     alices, bobs = bench.register(alice), bench.register(bob)
     bare = alice.offer(bob.user).decode()
     complete = bob.offer(alice.user).decode()
+    # As long as the offer, so that the two can be compared.
+    sealed = codec.encode_text(Relay(bob.user, "A" * (len(bare) - 100), id=1))
     confirmation = {"alice": 0, "bob": 0}
 
     def relay(name: str, sender: Session, recipient: Session, text: str, every: int) -> None:
@@ -103,6 +114,9 @@ def measure(seconds: float) -> list[Case]:
         {
             "relay an offer through the hub": lambda: relay("alice", alices, bobs, bare, alice.confirm_every),
             "relay an offer with proof, and ack it": lambda: relay("bob", bobs, alices, complete, bob.confirm_every),
+            "relay a sealed message of that size, and ack it": lambda: relay(
+                "alice", alices, bobs, sealed, alice.confirm_every
+            ),
             "register, with the client's own part": registration,
         },
         seconds,

@@ -120,6 +120,9 @@ export class QueueFull extends LimitReached {
   }
 }
 
+/** A message cannot be queued, because too much waits in the journal, for all peers together: `messages` and `size` say what. */
+export class JournalFull extends QueueFull {}
+
 /** The store has as many peers as it may have at a time. */
 export class TooManyPeers extends LimitReached {
   /** @param {number} limit */
@@ -130,21 +133,63 @@ export class TooManyPeers extends LimitReached {
   }
 }
 
+// --- the journal of a store -----------------------------------------------------------------------------------------
+
+/** The journal of a store cannot be opened, read or written. What it had accepted before stays in it. */
+export class JournalError extends AldisError {
+  /**
+   * @param {string} journal The name of the journal.
+   * @param {string} reason
+   * @param {ErrorOptions} [options]
+   */
+  constructor(journal, reason, options) {
+    super(`the journal '${journal}' ${reason}`, options);
+    /** @readonly */
+    this.journal = journal;
+    /** @readonly */
+    this.reason = reason;
+  }
+}
+
+/** Another tab, or another store of this one, has the journal open. Only one may have it at a time. */
+export class JournalInUse extends JournalError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+}
+
+/** The journal belongs to another user, device or server than the one that the store connects as. */
+export class JournalForeign extends JournalError {}
+
+/** What the browser has kept is damaged. Erase the journal to begin a new one. */
+export class JournalCorrupt extends JournalError {}
+
+/** A newer release of Aldis has written the journal. */
+export class JournalTooNew extends JournalError {}
+
+/** The browser gives the page no more room. */
+export class JournalDiskFull extends JournalError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+}
+
+/** The browser keeps nothing for this page (a private window, storage switched off), or this is no browser. */
+export class JournalReadOnly extends JournalError {}
+
 // --- faults from elsewhere ------------------------------------------------------------------------------------------
 
 /** Something outside this program failed, refused or misbehaved. */
 export class RemoteError extends AldisError {}
 
 /**
- * A part of the SDK that is loaded at its first use did not load. Nothing is lost, and you may repeat the call. If the
- * server was updated since the page was loaded, reload the page.
+ * A part of the SDK that is loaded later did not load, or not within 10 seconds. Nothing is lost, and you may repeat the
+ * call. If the server was updated since the page was loaded, reload the page.
  */
 export class LoadFailed extends RemoteError {
   /** @override @readonly @type {boolean} */
   temporary = true;
 
   /**
-   * @param {string} part `files` or `calls`.
+   * @param {string} part Such as `files` or `calls`.
    * @param {ErrorOptions} [options]
    */
   constructor(part, options) {
@@ -175,10 +220,44 @@ export class ServerUnreachable extends SignalingError {
   }
 }
 
+/** The program's own function has given no token for the server. */
+export class TokenUnavailable extends SignalingError {
+  /** @override @readonly @type {boolean} */
+  temporary = true;
+
+  /**
+   * @param {string} reason Without any part of a token.
+   * @param {{ cause?: unknown }} [options]
+   */
+  constructor(reason, options) {
+    super(`there is no token for the server: ${reason}`, options);
+    /** @readonly */
+    this.reason = reason;
+  }
+}
+
 /** The connection to the server ended while a request was waiting for its reply. */
 export class ConnectionLost extends SignalingError {
   /** @override @readonly @type {boolean} */
   temporary = true;
+}
+
+/**
+ * The server has ended the connection, because this program asked far too much of it. The client connects again by
+ * itself.
+ */
+export class OverLimits extends ConnectionLost {
+  /**
+   * @param {string} reason The server's words.
+   * @param {number} retryAfter The seconds until then.
+   */
+  constructor(reason, retryAfter) {
+    super(`the server has ended the connection for ${Math.round(retryAfter)} s: ${reason}`);
+    /** @readonly */
+    this.reason = reason;
+    /** @readonly */
+    this.retryAfter = retryAfter;
+  }
 }
 
 /** The server did not reply in time. */
@@ -204,9 +283,10 @@ export class RequestFailed extends SignalingError {
   /**
    * @param {string} code
    * @param {string} message The server's words.
-   * @param {{ temporary?: boolean, retryAfter?: number | null }} [options] `retryAfter` is in seconds.
+   * @param {{ temporary?: boolean, retryAfter?: number | null, request?: string | null }} [options] `retryAfter` is in
+   *   seconds, `request` the type of the request in the protocol, such as `discover`.
    */
-  constructor(code, message, { temporary = false, retryAfter = null } = {}) {
+  constructor(code, message, { temporary = false, retryAfter = null, request = null } = {}) {
     super(`${message} (${code})`);
     /** @readonly */
     this.code = code;
@@ -214,6 +294,8 @@ export class RequestFailed extends SignalingError {
     this.temporary = temporary;
     /** @readonly */
     this.retryAfter = retryAfter;
+    /** @readonly */
+    this.request = request;
   }
 }
 
@@ -268,6 +350,14 @@ export class PeerUnknown extends PeerError {
   /** @param {string} userId */
   constructor(userId) {
     super(userId, `${userId} has never registered with this server: is the name right?`);
+  }
+}
+
+/** Our own user has blocked the peer: `NetworkStore.unblock` ends that. */
+export class PeerBlocked extends PeerError {
+  /** @param {string} userId */
+  constructor(userId) {
+    super(userId, `you have blocked ${userId}`);
   }
 }
 
@@ -327,11 +417,25 @@ export class PeerConnectionFailed extends PeerError {
   /**
    * @param {string} userId
    * @param {string} reason In plain words.
+   * @param {'' | 'none' | 'unreachable' | 'refused' | 'tried'} [turn]
+   * @param {'' | 'none' | 'no-key' | 'refused' | 'tried'} [relay]
    */
-  constructor(userId, reason) {
+  constructor(userId, reason, turn = '', relay = turn && 'none') {
     super(userId, `no direct connection to ${userId}: ${reason}`);
     /** @readonly */
     this.reason = reason;
+    /**
+     * Where no path was found: what became of our TURN servers. `none` is configured, `unreachable`, `refused` (the
+     * credentials), `tried` (one relays, and yet there is no path).
+     * @readonly
+     */
+    this.turn = turn;
+    /**
+     * Why the relay did not help either then: `none` (the server relays nothing, or we use none), `no-key` (the peer's
+     * program offers none), `refused` (by the peer), `tried` (there was no answer through it).
+     * @readonly
+     */
+    this.relay = relay;
   }
 }
 
@@ -354,8 +458,16 @@ export class PeerRefused extends PeerConnectionFailed {
   }
 }
 
-/** A message will never be delivered. `cause` is the underlying error, if there is one. */
+/** A message will not be delivered. `cause` is the underlying error, if there is one. */
 export class DeliveryFailed extends PeerError {
+  /**
+   * Whether the store was closed, and its journal keeps the message for the next store that opens it.
+   *
+   * @readonly
+   * @type {boolean}
+   */
+  kept = false;
+
   /**
    * @param {string} userId
    * @param {number} sequence The message's number towards this peer.
@@ -370,6 +482,9 @@ export class DeliveryFailed extends PeerError {
     this.reason = reason;
   }
 }
+
+/** A message has waited for longer than `StoreLimits.queueAge`, and was given up. */
+export class DeliveryExpired extends DeliveryFailed {}
 
 /** The peer's program does not support the request: it is older, or of another kind. */
 export class FeatureMissing extends PeerError {
@@ -389,6 +504,21 @@ export class FeatureMissing extends PeerError {
  * there is one.
  */
 export class TransferFailed extends PeerError {
+  /**
+   * Whether the journal keeps it: it goes on with the next page that opens the journal, or when the sender is back.
+   *
+   * @readonly
+   * @type {boolean}
+   */
+  kept = false;
+  /**
+   * Whether it has waited for longer than `StoreLimits.queueAge`.
+   *
+   * @readonly
+   * @type {boolean}
+   */
+  expired = false;
+
   /**
    * @param {string} userId
    * @param {string} file The name of the file.
@@ -417,12 +547,22 @@ for (const [name, type] of Object.entries({
   EngineMissing,
   LimitReached,
   QueueFull,
+  JournalFull,
   TooManyPeers,
+  JournalError,
+  JournalInUse,
+  JournalForeign,
+  JournalCorrupt,
+  JournalTooNew,
+  JournalDiskFull,
+  JournalReadOnly,
   RemoteError,
   LoadFailed,
   SignalingError,
   ServerUnreachable,
+  TokenUnavailable,
   ConnectionLost,
+  OverLimits,
   RequestTimeout,
   RequestFailed,
   ConnectionClosed,
@@ -430,12 +570,14 @@ for (const [name, type] of Object.entries({
   PeerError,
   PeerOffline,
   PeerUnknown,
+  PeerBlocked,
   PeerKeyChanged,
   FingerprintMismatch,
   ProofInvalid,
   PeerConnectionFailed,
   PeerRefused,
   DeliveryFailed,
+  DeliveryExpired,
   FeatureMissing,
   TransferFailed,
 })) {

@@ -23,6 +23,7 @@ import { gzipSync } from 'node:zlib';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { minify } from 'terser';
+import { nameCache, properties } from './internal_names.js';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 /** The folder that the server serves. */
@@ -258,7 +259,9 @@ async function compile(options) {
  */
 async function smaller({ name, text }, map) {
   const sourceMap = { content: map, url: path.posix.basename(`${name}.map`) };
-  const made = await minify(text, { module: true, ecma: 2020, compress: { passes: 2 }, sourceMap });
+  const compress = { passes: 3, pure_getters: true, inline: 1, sequences: false, lhs_constants: false };
+  const options = { module: true, ecma: /** @type {const} */ (2020), compress, sourceMap };
+  const made = await minify(text, { ...options, mangle: { properties }, nameCache: nameCache() });
   return [
     { name, text: `${made.code}\n` },
     { name: `${name}.map`, text: String(made.map) },

@@ -100,6 +100,25 @@ class QueueFull(LimitReached):
         self.size = size
 
 
+class JournalFull(QueueFull):
+    """A message cannot be queued, because too much waits in the journal, for all peers together.
+
+    Attributes: as `QueueFull`, counted over all peers.
+    """
+
+    def __init__(self, user_id: str, messages: int, size: int) -> None:
+        super().__init__(user_id, messages, size)
+        self.args = (f"{messages} messages ({size} bytes) are waiting in the journal; no more can be queued",)
+
+
+class TooManyTransfers(LimitReached):
+    """The journal keeps as many transfers of files as it may (`StoreLimits.journal_files`). Attribute: `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the journal keeps {limit} files that are under way, and may not keep more")
+        self.limit = limit
+
+
 class TooManyPeers(LimitReached):
     """The store has as many peers as it may have at a time. Attribute: `limit`."""
 
@@ -113,6 +132,46 @@ class TooManyPeers(LimitReached):
 
 class RemoteError(AldisError):
     """Something outside this program failed, refused or misbehaved."""
+
+
+class JournalError(RemoteError):
+    """The journal of a store cannot be opened, read or written. What it had accepted before stays in it.
+
+    Attributes: `path`, the file or another name of the journal, and `reason`.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the journal {path} {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class JournalInUse(JournalError):
+    """Another program, or another store of this one, has the journal open. Only one may have it at a time."""
+
+    temporary = True
+
+
+class JournalForeign(JournalError):
+    """The journal belongs to another user, device or server than the one that the store connects as."""
+
+
+class JournalCorrupt(JournalError):
+    """The file is damaged, or is none of ours. Restore it from a copy, or move it away to begin a new one."""
+
+
+class JournalTooNew(JournalError):
+    """A newer release of Aldis has written the journal."""
+
+
+class JournalDiskFull(JournalError):
+    """There is no room on the disk."""
+
+    temporary = True
+
+
+class JournalReadOnly(JournalError):
+    """The file, its folder or the file system cannot be written."""
 
 
 class SignalingError(RemoteError):
@@ -130,10 +189,33 @@ class ServerUnreachable(SignalingError):
         self.reason = reason
 
 
+class TokenUnavailable(SignalingError):
+    """The program's own function has given no token for the server. Attribute: `reason`, with no part of a token."""
+
+    temporary = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"there is no token for the server: {reason}")
+        self.reason = reason
+
+
 class ConnectionLost(SignalingError):
     """The connection to the server ended while a request was waiting for its reply."""
 
     temporary = True
+
+
+class OverLimits(ConnectionLost):
+    """The server has ended the connection, because this program asked far too much of it.
+
+    The client connects again by itself. Attributes: `reason`, the server's words, and `retry_after`, the seconds until
+    then.
+    """
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(f"the server has ended the connection for {retry_after:.0f} s: {reason}")
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class RequestTimeout(SignalingError):
@@ -150,15 +232,25 @@ class RequestTimeout(SignalingError):
 class RequestFailed(SignalingError):
     """The server answered a request with an error.
 
-    Attributes: `code` (see docs/protocol.md), `message`, `temporary`, `retry_after` (seconds, or None).
+    Attributes: `code` (see docs/protocol.md), `message`, `temporary`, `retry_after` (seconds, or None), and `request`,
+    the type of the request in the protocol, such as `discover`.
     """
 
-    def __init__(self, code: str, message: str, *, temporary: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        temporary: bool = False,
+        retry_after: float | None = None,
+        request: str | None = None,
+    ) -> None:
         super().__init__(f"{message} ({code})")
         self.code = code
         self.message = message
         self.temporary = temporary
         self.retry_after = retry_after
+        self.request = request
 
 
 class ConnectionClosed(SignalingError):
@@ -225,6 +317,13 @@ class PeerKeyChanged(PeerError):
         self.offered = offered
 
 
+class PeerBlocked(PeerError):
+    """Our own user has blocked the peer: `NetworkStore.unblock` ends that."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(user_id, f"you have blocked {user_id}")
+
+
 class FingerprintMismatch(PeerError):
     """The peer's key is not the expected one, for example from an invitation. Nothing was pinned.
 
@@ -254,17 +353,26 @@ class ProofInvalid(PeerError):
 
 
 class PeerConnectionFailed(PeerError):
-    """The direct connection to the peer has failed. Attribute: `reason`, in plain words."""
+    """The direct connection to the peer has failed. Attributes: `reason`, in plain words, `turn` and `relay`.
+
+    `turn`, when no path was found, says what became of our TURN servers: `none` (none is configured), `unreachable`,
+    `refused` (the credentials, or the request), `tried` (one relays, and yet there is no path). Otherwise it is empty.
+
+    `relay` says then why the relay did not help either: `none` (the server relays nothing, or we use none), `no-key`
+    (the peer's program offers none), `refused` (it uses none, or not with us), `tried` (no answer came through it).
+    """
 
     temporary = True
 
-    def __init__(self, user_id: str, reason: str) -> None:
+    def __init__(self, user_id: str, reason: str, *, turn: str = "", relay: str = "") -> None:
         super().__init__(user_id, f"no direct connection to {user_id}: {reason}")
         self.reason = reason
+        self.turn = turn
+        self.relay = relay
 
 
 class PeerRefused(PeerConnectionFailed):
-    """The other side refuses to connect.
+    """The other side refuses to connect; or the server takes no more messages to it for now (`rate-limited`).
 
     Attributes: `code` (see docs/protocol.md, "Refusals"), `temporary`, and `retry_after`: the seconds after which
     another attempt makes sense, or None.
@@ -280,21 +388,36 @@ class PeerRefused(PeerConnectionFailed):
 
 
 class DeliveryFailed(PeerError):
-    """A message will never be delivered. Attribute: `sequence`, the message's number towards this peer."""
+    """A message will not be delivered.
 
-    def __init__(self, user_id: str, sequence: int, reason: str) -> None:
+    Attributes: `sequence`, the message's number towards this peer; `reason`; and `kept`: the store was closed, and its
+    journal keeps the message for the next store that opens it.
+    """
+
+    def __init__(self, user_id: str, sequence: int, reason: str, *, kept: bool = False) -> None:
         super().__init__(user_id, f"message {sequence} to {user_id} was not delivered: {reason}")
         self.sequence = sequence
         self.reason = reason
+        self.kept = kept
+
+
+class DeliveryExpired(DeliveryFailed):
+    """A message has waited for longer than `StoreLimits.queue_age`, and was given up."""
 
 
 class TransferFailed(PeerError):
     """A file will not arrive: it was refused or cancelled, or the transfer failed.
 
-    Attributes: `file`, its name, and `reason`, in plain words.
+    Attributes: `file`, its name; `reason`, in plain words; and `kept`: the journal keeps it. It goes on with the next
+    store that opens the journal, or when the sender is back.
     """
 
-    def __init__(self, user_id: str, file: str, reason: str) -> None:
+    def __init__(self, user_id: str, file: str, reason: str, *, kept: bool = False) -> None:
         super().__init__(user_id, f"the file {file!r} was not transferred: {reason}")
         self.file = file
         self.reason = reason
+        self.kept = kept
+
+
+class TransferExpired(TransferFailed):
+    """A file has waited for longer than `StoreLimits.queue_age`, and was given up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from aldis.backends.base import Claim, DirectoryUnavailable
+from aldis.backends.base import Binding, Claim, DirectoryUnavailable
 from aldis.backends.sqlite import MAX_BATCH, SqliteDirectory
+from aldis.backends.sqlite_file import MIGRATIONS, check_file
 from aldis.errors import InvalidAddress
+from aldis.protocol.privacy import Privacy
 
 KEY_A = b"a" * 32
 KEY_B = b"b" * 32
@@ -126,6 +129,36 @@ async def test_what_another_process_wrote_is_seen_at_once(directory: SqliteDirec
     await other.claim("alice", KEY_B)
     await other.close()
     assert await directory.find("alice") == KEY_B
+
+
+@pytest.mark.parametrize("other", ["open", "check"])
+async def test_a_second_look_of_this_process_does_not_let_go_of_the_locks(
+    directory: SqliteDirectory, path: Path, other: str
+) -> None:
+    await directory.claim("alice", KEY_A)
+    if other == "open":
+        await (await SqliteDirectory.open(path)).close()
+    else:
+        check_file(path)
+    # Whoever closes the file as the last one copies the side file into it and deletes that: not while we have it open.
+    last = "import sqlite3, sys\nsqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM names').connection.close()"
+    subprocess.run([sys.executable, "-c", last, str(path)], check=True)
+    assert path.with_name(path.name + "-wal").exists()
+
+
+async def test_a_binding_that_was_put_is_on_the_disk_when_the_call_returns(
+    directory: SqliteDirectory, path: Path
+) -> None:
+    hidden = Privacy("hidden", blocked=frozenset({"eve"}))
+    await directory.put(Binding("alice", KEY_A))
+    await directory.put(Binding("alice", KEY_B, hidden))
+    crash = path.parent / "crash"  # what a process that is killed now leaves
+    crash.mkdir()
+    for file in path.parent.glob("*.sqlite3*"):
+        shutil.copy(file, crash)
+    after = await SqliteDirectory.open(crash / path.name)
+    assert await after.bindings("", 10) == [Binding("alice", KEY_B, hidden)]
+    await after.close()
 
 
 async def test_a_locked_file_fails_new_bindings_and_no_reading(directory: SqliteDirectory, path: Path) -> None:
@@ -250,9 +283,9 @@ async def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
 async def test_a_database_of_a_later_version_is_left_alone(path: Path) -> None:
     await (await SqliteDirectory.open(path)).close()
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version=2")
+        database.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     database.close()
-    with pytest.raises(DirectoryUnavailable, match="has version 2, of a newer release of Aldis; this one knows v"):
+    with pytest.raises(DirectoryUnavailable, match=r"has version \d+, of a newer release of Aldis; this one knows v"):
         await SqliteDirectory.open(path)
 
 

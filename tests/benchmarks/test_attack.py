@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from benchmarks.attack import run as suite
 from benchmarks.attack.attack import ATTACKS
-from benchmarks.attack.run import FACTOR, GROWTH, LATEST, Result, Slice
+from benchmarks.attack.run import DISTURBED, FACTOR, GROWTH, LATEST, Result, Slice
 
 
 def test_an_attack_is_measured_beside_honest_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,9 +38,13 @@ def verdict(
     under_attack: float = 1.0, quiet: float = 1.0, growth: float = 0.0, **seen: list[tuple[float, str]]
 ) -> Result:
     """What comes of these milliseconds and this many MiB."""
-    slices = [Slice(under_attack=False, begin=0, end=1, cpu=0.1), Slice(under_attack=True, begin=1, end=2, cpu=0.9)]
+    slices = [
+        Slice(under_attack=False, begin=0, end=1, cpu=0.1, waited=0.0),
+        Slice(under_attack=True, begin=1, end=2, cpu=0.9, waited=0.2),
+    ]
     all_seen: dict[str, Any] = {
         "messages": [(0.5, quiet / 1000), (1.5, under_attack / 1000)],
+        "late": [(0.5, 0.0001), (1.5, 0.0005)],
         "newcomers": [(1.5, 0.001)],
         "journeys": 1,
         "lost": [],
@@ -53,12 +57,13 @@ def test_an_attack_passes_within_its_bounds() -> None:
     result = verdict(under_attack=FACTOR - 0.1, growth=GROWTH)
     assert not result.failures
     assert result.ratio == pytest.approx(FACTOR - 0.1)
-    assert (result.newcomer, result.server_cpu) == (1.0, 0.9)
+    assert (result.newcomer, result.server_cpu, result.server_waited, result.late_p99) == (1.0, 0.9, 0.2, 0.5)
 
 
 def test_an_attack_fails_beyond_any_of_its_bounds() -> None:
     assert verdict(under_attack=FACTOR + 0.1).failures
     assert verdict(under_attack=LATEST + 1, quiet=LATEST).failures
+    assert verdict(under_attack=DISTURBED + 0.1, quiet=DISTURBED + 0.1).failures
     assert verdict(growth=GROWTH + 1).failures
     assert verdict(lost=[(1.0, "message 7")]).failures
     assert verdict(refused=[(1.0, "honest-a: closed")]).failures

@@ -35,6 +35,8 @@ def test_a_tiny_run_relays_and_registers_with_aldis_and_bare_picows_and_keeps_it
     assert {target["name"] for target in document["targets"]} == {
         "processor time a message, against bare picows with a dictionary",
         "memory of an idle registered connection",
+        "processor time of a new name, in memory",
+        "processor time of a new name, on disk",
     }
     (table,) = tmp_path.glob("*.md")
     assert "| bare picows |" in table.read_text()
@@ -54,6 +56,7 @@ def test_the_server_of_another_environment_takes_part_and_is_compared_with(tmp_p
     assert found == {
         "processor time a message, against Aldis before": 1.05,
         "memory of an idle registered connection": 10_000,
+        "processor time of a new name, in memory": 500,
     }
 
 

@@ -9,6 +9,8 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from aldis.server.app import SignalingServer
+from support.certificates import make_certificates
+from support.ports import free_port
 from support.raw_websocket import RawClient
 from support.settings import config
 
@@ -51,6 +53,7 @@ async def test_the_token_is_asked_for_and_a_wrong_one_refused(page: Page) -> Non
     await sign_in(page)
     await page.reload()
     await expect(page.get_by_role("heading", name="Bans")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Names that may register")).to_be_hidden()
 
 
 async def test_an_operator_sees_users_and_disconnects_and_bans_one(page: Page, admin_server: SignalingServer) -> None:
@@ -93,3 +96,70 @@ async def test_a_server_that_goes_away_is_told_and_the_last_figures_stay(
     await page.route("**/api/**", lambda route: route.abort())
     await expect(page.get_by_role("status")).to_contain_text("cannot be reached")
     await expect(page.get_by_text("Up for")).to_be_visible()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def secure_server(tmp_path: Path) -> AsyncIterator[SignalingServer]:
+    """With a certificate of four days and a TURN server."""
+    files = make_certificates(tmp_path)
+    turn = {"turn_server": True, "turn_port": free_port(), "turn_tls_port": free_port()}
+    given = config(admin_port=0, admin_token=TOKEN, data=str(tmp_path), tls_cert=files.cert, tls_key=files.key, **turn)
+    async with SignalingServer(given) as server:
+        yield server
+
+
+async def test_an_operator_sees_certificate_and_turn_server_and_makes_a_new_secret(
+    chromium: Browser, secure_server: SignalingServer
+) -> None:
+    turn = secure_server.turn
+    assert turn is not None
+    context = await chromium.new_context(base_url=f"http://127.0.0.1:{secure_server.admin_port}")
+    page = await context.new_page()
+    await page.goto("/")
+    await sign_in(page)
+    await expect(page.locator("#problems")).to_have_text("The certificate expires in 0 days.")
+    certificate = page.get_by_role("article", name="Certificate")
+    await expect(certificate).to_contain_text("127.0.0.1")
+    await expect(certificate).to_contain_text("files")
+    await expect(certificate.get_by_role("button")).to_be_hidden()  # of files, none is ordered
+    shown = page.get_by_role("article", name="TURN server")
+    await expect(shown).to_contain_text("up")
+    before = turn.secret
+    await shown.get_by_role("button", name="New secret").click()
+    await expect(page.get_by_role("status")).to_contain_text("The TURN server has a new secret")
+    assert turn.secret != before
+    await expect(shown).to_contain_text("until")
+    turn.allocation_problem = "it gives no relay: 508 Insufficient Capacity"
+    await expect(page.locator("#problems")).to_contain_text("The TURN server does not relay: it gives no relay: 508")
+    await expect(page.locator("#unreached")).to_have_text("None since the start.")
+    secure_server.connections.scheduler.throttled += 3
+    await expect(page.locator("#reached-limits")).to_contain_text("messages_per_second, bytes_per_second")
+    await expect(page.locator("#unreached")).to_be_empty()
+    await context.close()
+
+
+async def test_without_tls_and_turn_the_page_says_so(page: Page) -> None:
+    await sign_in(page)
+    await expect(page.locator("#problems")).to_have_text("All is well.")
+    await expect(page.get_by_role("article", name="Certificate")).to_contain_text("not here")
+    await expect(page.get_by_role("article", name="TURN server")).to_contain_text("not run by this server")
+    await expect(page.get_by_role("article").get_by_role("button")).to_have_count(0)
+
+
+async def test_an_operator_lists_names_and_takes_one_off(chromium: Browser, tmp_path: Path) -> None:
+    settings = config(admin_port=0, admin_token=TOKEN, data=str(tmp_path), name_policy="closed")
+    async with SignalingServer(settings) as server:
+        page = await chromium.new_page(base_url=f"http://127.0.0.1:{server.admin_port}")
+        await page.goto("/")
+        await sign_in(page)
+        for said in ("alice may register now.", "alice was on the list already."):
+            await page.get_by_label("Name", exact=True).fill("alice")
+            await page.get_by_role("button", name="Add").click()
+            await expect(page.get_by_role("status")).to_have_text(said)
+        async with await RawClient.connect(server.port) as alice:
+            assert (await alice.register("alice"))["success"]
+            await page.get_by_role("button", name="Remove alice from the list").click()
+            await expect(page.get_by_role("status")).to_have_text("alice may not register any more; 1 session ended.")
+            assert (await alice.wait_closed())[0] == 4501
+        await expect(page.get_by_role("button", name="Remove alice from the list")).to_be_hidden()
+        await page.close()

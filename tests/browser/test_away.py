@@ -17,7 +17,7 @@ from browser.conftest import IN_BOTH
 from support.browser import BROWSERS, Arrive, Browsers, Person, launch
 from support.page_windows import Window
 from support.server_process import ServerProcess
-from support.stores import QUICK, contents, read, stores, until_peer
+from support.stores import QUICK, contents, read, stores, until_peer, until_state
 from support.tabs import tabs
 
 REMEMBER = "window.kept = true; addEventListener('pageshow', ({ persisted }) => { window.persisted = persisted; });"
@@ -48,7 +48,7 @@ async def test_a_page_that_was_left_comes_back_by_the_back_button(
         # With no peer, Chromium keeps the page and closes its WebSocket. Firefox keeps no page that has one open.
         await alice.page.evaluate(REMEMBER)
         await alice.page.goto("/src/page/icon.svg")
-        await alice.page.evaluate("history.back()")
+        await alice.page.evaluate("setTimeout(() => history.back())")  # not within, since that ends what evaluates
         await expect(alice.server).to_have_text("Server connected")
         if browser == "chromium":
             assert await alice.page.evaluate("[window.kept, window.persisted]") == [True, True]
@@ -58,9 +58,9 @@ async def test_a_page_that_was_left_comes_back_by_the_back_button(
         await with_bob.delivers("before")
         await alice.page.evaluate(REMEMBER)
         await alice.page.goto("/src/page/icon.svg")
-        await until_peer(bob, "alice", lambda view: view.state is PeerState.CLOSED, "the goodbye")
+        await until_state(bob, "alice", PeerState.CLOSED)
         waiting = bob.send("alice", "while you were away")
-        await alice.page.evaluate("history.back()")
+        await alice.page.evaluate("setTimeout(() => history.back())")  # not within, since that ends what evaluates
         await waiting
         await (await alice.open("bob")).connected()
         await with_bob.heard("while you were away")

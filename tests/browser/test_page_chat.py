@@ -225,6 +225,14 @@ async def test_a_file_is_offered_and_taken_or_declined_or_cancelled(arrive: Arri
         await expect(entry.get_by_role("button")).to_have_count(0)
 
 
+async def test_the_page_says_by_which_ways_others_are_reached(arrive: Arrive) -> None:
+    alice, _ = await windows(arrive, "alice", "bob")
+    panel = (await alice.talk_to("bob")).panel
+    await panel.get_by_role("button", name="What works from here?").click()
+    said = ("^Direct connections: inside this network", "^TURN server: this server has none", "^Sealed, through this ")
+    await expect(panel.get_by_role("listitem")).to_have_text([re.compile(text) for text in said])
+
+
 async def test_the_connection_panel_tells_how_it_runs(arrive: Arrive) -> None:
     alice, bob = await windows(arrive, "alice", "bob")
     with_bob = await alice.talk_to("bob")
@@ -233,6 +241,7 @@ async def test_the_connection_panel_tells_how_it_runs(arrive: Arrive) -> None:
     await expect(panel).to_be_visible()  # where there is room, it is there
     for fact, value in (("Path", "direct"), ("Protocol", "UDP"), ("Reconnects", "0")):
         await expect(with_bob.fact(fact)).to_have_text(value)
+    await expect(with_bob.fact("Quality")).to_have_text(re.compile(r"^(good|(fair|poor): .+)$"))
     chart = panel.get_by_role("img", name="Round-trip time of the last minute: now ")
     await expect(chart).to_have_accessible_name(WITH_A_RANGE)
     line = chart.locator("path").last

@@ -57,7 +57,7 @@ async def test_all_of_a_conversation_is_done_by_keys(arrive: Arrive) -> None:
     assert await tab_to(page, "Copy link") == []
 
     await alice.button("Invite").focus()
-    assert await tab_to(page, "Talk to") == ["Change name"]
+    assert await tab_to(page, "Talk to") == ["Change name", "Privacy"]
     await keyboard.type("bob")
     await keyboard.press("Enter")
     with_bob = await alice.conversation("bob").connected()

@@ -149,7 +149,7 @@ async def test_a_file_is_not_lost_by_what_is_said_after_it(arrive: Arrive) -> No
       const flood = () => { for (let n = 0; n < 1000; n++) person.heard('x'); };
       const files = () => person.entries.filter(({ kind }) => kind === 'file').map(({ transfer }) => transfer.state);
       flood();
-      const before = [files(), person.unfinished];
+      const before = [files(), person.isUnfinished(false)];
       for (const entry of person.entries.slice(0, 2)) Object.assign(entry, { saved: true });
       person.entries[1].transfer.state = 'declined';
       flood();
@@ -276,6 +276,36 @@ async def test_why_a_peer_refuses_is_told_in_words(arrive: Arrive) -> None:
         "bob could not check that it is you",
         busy,
         busy,
+    ]
+
+
+async def test_a_limit_is_told_with_what_was_too_much_and_for_how_long(arrive: Arrive) -> None:
+    alice = await there(arrive)
+    told = await alice.page.evaluate("""async () => {
+      const { explain } = await import('/src/page/words.js');
+      const limited = { name: 'RequestFailed', code: 'rate-limited' };
+      return [
+        { ...limited, request: 'register', retryAfter: 7200 },
+        { ...limited, request: 'discover', retryAfter: 0 },
+        { ...limited, request: 'toString', retryAfter: 600 },
+        { ...limited, request: null },
+        { name: 'PeerRefused', userId: 'bob', code: 'rate-limited', retryAfter: 2.1 },
+        { name: 'PeerRefused', userId: 'bob', code: 'busy', retryAfter: 5 },
+        { name: 'OverLimits', retryAfter: 75 },
+      ].map((fault) => Object.values(explain(fault)));
+    }""")
+    assert told == [
+        ["Too many new names from your network", "Try again in 2 hours."],
+        ["Too many searches for people", "Try again in 1 s."],
+        ["Too many requests from this page", "Try again in 10 minutes."],
+        ["Too many requests from this page", "Try again in a while."],
+        ["Too many calls to bob", "Trying again in 3 s."],
+        ["bob cannot take another connection now", "Trying again in 5 s."],
+        [
+            "This page has asked too much of the server",
+            "The server has ended the connection. The page connects again by itself in about a minute. "
+            "Whoever you are connected with hears you as before.",
+        ],
     ]
 
 

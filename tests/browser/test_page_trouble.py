@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 from pathlib import Path
 
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, WebSocketRoute, expect
 
 from aldis.client.client import SignalingClient
 from aldis.identity.keys import Identity
@@ -55,7 +57,7 @@ async def test_a_second_tab_with_the_name_takes_over_and_the_first_can_take_it_b
     alice, bob = await windows(arrive, "alice", "bob")
     with_alice = await bob.talk_to("alice")
     with_carol = await alice.talk_to("carol")
-    waiting = await with_carol.say("for later")
+    await with_carol.say("for later")
     await (await alice.open("bob")).connected()
     second = Window(alice.person, await alice.person.context.new_page())
     await second.start("alice")
@@ -66,7 +68,8 @@ async def test_a_second_tab_with_the_name_takes_over_and_the_first_can_take_it_b
     await with_alice.heard("from the second")
 
     await alice.open("carol")
-    await expect(waiting).to_contain_text("It did not arrive. Your name is in use in another window.")
+    # What waits is the second one's now, and will be the first one's again.
+    await expect((await second.open("carol")).entry("for later")).to_contain_text("waiting for carol")
     await alice.button("Use it here").click()
     await expect(alice.alert).to_be_hidden()
     await expect(second.alert).to_contain_text("Your name is in use in another window")
@@ -79,9 +82,7 @@ async def test_a_second_tab_with_the_name_takes_over_and_the_first_can_take_it_b
     await with_bob.heard("I see")
 
 
-async def test_a_name_is_taken_back_once_and_a_message_sent_again_once(
-    arrive: Arrive,
-) -> None:
+async def test_a_name_is_taken_back_once_and_what_waits_with_it(arrive: Arrive) -> None:
     alice = await window(arrive, "alice")
     # How many connections to the server the page has begun.
     await alice.page.evaluate("""() => {
@@ -99,14 +100,13 @@ async def test_a_name_is_taken_back_once_and_a_message_sent_again_once(
     await expect(alice.server).to_have_text("Server connected")
     await expect(alice.page.get_by_role("alert").filter(has_text="Your name is in use")).to_have_count(0)
     assert await alice.page.evaluate("window.begun") == 1
-    await with_carol.say("the newest")
-    await with_carol.entry("for later").get_by_role("button", name="Send again").evaluate(twice)
     await expect(with_carol.entry("for later")).to_contain_text("waiting for carol")
+    await with_carol.say("the newest")
     await expect(with_carol.log.get_by_role("article")).to_have_count(2)  # the newest is still there
     carol = await window(arrive, "carol")
     with_alice = await carol.open("alice")
-    # In their order: had it been sent twice, the second would have come before the last.
-    await with_alice.heard("the newest", "for later")
+    # In their order, and once.
+    await with_alice.heard("for later", "the newest")
     await with_carol.delivers("the last")
     await with_alice.heard("the last")
     await expect(with_alice.entry("for later")).to_have_count(1)
@@ -166,6 +166,41 @@ async def test_a_chat_goes_on_without_the_server(arrive: Arrive, server: ServerP
             await person.person.leave()
         assert await again.stop() == 0
         again.assert_clean_log()
+
+
+async def limit(alice: Window, *, most: int) -> None:
+    """The server limits so many offers of hers, as far as her page can see."""
+    left = most
+
+    async def come(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def said(text: str | bytes) -> None:
+            nonlocal left
+            message = json.loads(text)
+            if message["type"] == "offer" and left:
+                left -= 1
+                error = {"type": "error", "message": "enough from you waits for bob", "code": "rate-limited"}
+                socket.send(json.dumps({**error, "temporary": True, "retryAfter": 2, "re": message["id"]}))
+            else:
+                server.send(text)
+
+        socket.on_message(said)
+
+    await alice.page.route_web_socket(re.compile("^ws"), come)
+
+
+async def test_a_call_that_the_server_limits_waits_and_the_page_says_for_how_long(arrive: Arrive) -> None:
+    alice, bob = await window(arrive), await window(arrive)
+    await limit(alice, most=1)
+    await alice.start("alice")
+    await bob.start("bob")
+    conversation = await alice.talk_to("bob")
+    notice = alice.page.get_by_role("alert").filter(has_text="Too many calls to bob")
+    await expect(notice).to_contain_text("Trying again in 3 s.")
+    await expect(notice.get_by_role("button")).to_have_count(0)
+    await conversation.connected()
+    await expect(notice).to_be_hidden()
 
 
 async def test_a_server_that_is_not_there_is_told_of(arrive: Arrive, server: ServerProcess) -> None:

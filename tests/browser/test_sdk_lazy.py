@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from playwright.async_api import BrowserContext, Request, Route, expect
 
 from browser.conftest import IN_BOTH, Arrive
 from support.page_windows import window
+from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.tabs import Tab, tabs
 
@@ -29,16 +31,43 @@ def asked_by(context: BrowserContext) -> list[str]:
     return asked
 
 
-async def lose(context: BrowserContext, part: str) -> list[str]:
-    """From now on this part is not there, as after an update of the server; the addresses that were asked for."""
-    asked: list[str] = []
+class Lost(list[str]):
+    """A part that a server has no more; the list has the addresses at which a browser asked for it."""
 
-    async def answer(route: Route) -> None:
-        asked.append(route.request.url.rpartition(".js")[2])
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = asyncio.Event()
+        self._answered = 0
+        self._away = True
+
+    async def answer(self, route: Route) -> None:
+        """Let the browser find nothing while the part is away."""
+        # The route stays for good: Playwright sends on a request that it is answering when its route is taken away.
+        if not self._away:
+            await route.fallback()
+            return
+        self.append(route.request.url.rpartition(".js")[2])
         await route.fulfill(status=404)
+        self._answered += 1
+        self._more.set()
 
-    await context.route(f"**/{part}-*.js*", answer)
-    return asked
+    def found(self) -> None:
+        """The part is there again."""
+        self._away = False
+
+    async def until(self, count: int) -> None:
+        """Wait until it was asked for, and not found, so many times."""
+        async with asyncio.timeout(PATIENCE):
+            while self._answered < count:
+                self._more.clear()
+                await self._more.wait()
+
+
+async def lose(context: BrowserContext, part: str) -> Lost:
+    """From now on this part is not there, as after an update of the server."""
+    lost = Lost()
+    await context.route(f"**/{part}-*.js*", lost.answer)
+    return lost
 
 
 async def test_messages_load_no_part_and_files_load_theirs_once(arrive: Arrive) -> None:
@@ -56,6 +85,9 @@ async def test_what_a_page_needs_while_its_server_is_away_is_there_already(arriv
     alice, bob = await tabs(arrive, "alice", "bob")
     await alice.run("await store.send('bob', 'hello');")
     await alice.run("await store.drain('bob');")
+    # The first messages may go through the server.
+    await alice.connected("bob")
+    await bob.connected("alice")
     asked: list[str] = []
     for tab in (alice, bob):
         tab.person.context.on("request", lambda request: asked.append(request.url))
@@ -74,29 +106,28 @@ async def test_a_part_that_does_not_come_is_told_and_comes_when_it_is_asked_for_
     alice, bob = await tabs(arrive, "alice", "bob")
     await bob.run(TAKE)
     alice.person.tolerate("Failed to load resource.*files-|files-")
-    asked = await lose(alice.person.context, "files")
+    lost = await lose(alice.person.context, "files")
     for count in (1, 2):
         error = await alice.fails("store.sendFile('bob', new Blob(['x']))")
         assert (error["name"], error["part"], error["temporary"]) == ("LoadFailed", "files", True)
         assert "reload the page" in error["message"]
-        assert len(asked) == count
-    await alice.person.context.unroute_all()
+        assert len(lost) == count
+    lost.found()
     await alice.run("await store.send('bob', 'meanwhile');")
     await alice.run(SEND)
-    assert len(set(asked)) == 2  # each time at another address: Firefox remembers what it did not get
+    assert len(set(lost)) == 2  # each time at another address: Firefox remembers what it did not get
 
 
 @IN_BOTH
 async def test_an_offer_waits_for_the_part_of_the_one_who_is_to_take_it(arrive: Arrive) -> None:
     alice, bob = await tabs(arrive, "alice", "bob")
     bob.person.tolerate("Failed to load resource.*files-|files-")
-    asked = await lose(bob.person.context, "files")
+    lost = await lose(bob.person.context, "files")
     await bob.run(TAKE)
     await alice.run("window.sent = await store.sendFile('bob', new File(['three words long'], 'words.txt'));")
     await alice.run("await store.send('bob', 'it is on offer');")
-    while len(asked) < 2:  # once for the callback, and again for the offer
-        await bob.person.context.wait_for_event("requestfinished")
-    await bob.person.context.unroute_all()
+    await lost.until(2)  # once for the callback, and again for the offer
+    lost.found()
     await alice.run("await sent.finished;")
     assert await bob.run("await taken[0].finished; return taken[0].blob.text();") == "three words long"
 
@@ -126,7 +157,7 @@ async def test_the_page_says_what_to_do_when_a_part_of_it_does_not_come(
 ) -> None:
     alice, bob = await window(arrive), await window(arrive, "bob")
     alice.person.tolerate("Failed to load resource.*(files|calls)-")
-    await lose(alice.person.context, f"{kind}s")
+    lost = await lose(alice.person.context, f"{kind}s")
     await alice.start("alice")
     with_bob = await (await alice.talk_to("bob")).connected()
     assert bob.name == "bob"
@@ -139,5 +170,5 @@ async def test_the_page_says_what_to_do_when_a_part_of_it_does_not_come(
         await with_bob.button("Start an audio call").click()
     told = with_bob.region.get_by_text("A part of this page did not come from the server")
     await expect(told).to_be_visible()
-    await alice.person.context.unroute_all()
+    lost.found()
     await with_bob.delivers("still here")

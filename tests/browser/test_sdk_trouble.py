@@ -14,7 +14,7 @@ from browser.conftest import IN_BOTH, Arrive
 from support.browser import NO_SERVER
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
-from support.stores import contents, stores, until, until_peer
+from support.stores import contents, stores, until, until_state
 from support.tabs import Tab, tabs
 
 
@@ -85,10 +85,10 @@ async def test_a_tab_that_is_reloaded_comes_back_under_its_name_with_its_key(
         for run in range(2):
             await alice.open()  # which takes away the page that was there
             if peer == "tab":
-                await bob.until("peers.alice.state === 'closed'")  # it has said goodbye
+                await bob.until("peers.alice.state === 'closed'")
                 await bob.run("store.send('alice', 2); store.send('alice', 3);")
             else:
-                await until_peer(carol, "alice", lambda view: view.state is PeerState.CLOSED, "the goodbye")
+                await until_state(carol, "alice", PeerState.CLOSED)
                 for number in (2, 3):
                     carol.send("alice", number)
             await alice.start("alice", keep=True)
@@ -107,6 +107,7 @@ async def test_a_tab_that_goes_without_a_word_comes_back_and_gets_what_was_sent_
     await bob.start("bob", keep=True)
     await alice.sends("bob", "before")
     assert await bob.contents(1) == ["before"]
+    await alice.connected("bob")  # through the server, the end of its session would be word enough
     await bob.open()
     await alice.until("peers.bob.state !== 'connected'")
     assert await alice.get("store.state.peers.bob.state") != "closed"
@@ -120,8 +121,8 @@ async def test_a_tab_that_goes_without_a_word_comes_back_and_gets_what_was_sent_
 async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_again(
     arrive: Arrive, server: ServerProcess
 ) -> None:
-    async with stores(f"ws://127.0.0.1:{server.port}", "bob") as (bob,):
-        (alice,) = await tabs(arrive, "alice")
+    async with stores(f"ws://127.0.0.1:{server.port}", "bob", path="direct") as (bob,):
+        (alice,) = await tabs(arrive, "alice", path="direct")
         got_by_bob = asyncio.create_task(contents(bob, 300))
         for start in range(0, 300, 100):
             await alice.run(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.certificates import make_certificates
-from support.commands import Piped, aldis
+from support.commands import COMMAND, Piped, aldis, environment
+from support.patience import PATIENCE
 from support.ports import free_port
 
 
@@ -30,6 +35,9 @@ def test_settings_that_can_be_used_are_code_0_and_nothing_is_made(tmp_path: Path
     assert f"tls_cert: {files.cert} for 127.0.0.1, until " in text
     assert f"ok     port: 127.0.0.1:{port} is free\n" in text
     assert f"ok     data: {tmp_path}/data can be made\n" in text
+    reload = next(line for line in text.splitlines() if line.startswith("ok     reload: "))
+    assert "host, port" in reload
+    assert "memory_budget" not in reload
     assert "wrong" not in text
     assert not (tmp_path / "data").exists()
 
@@ -63,6 +71,24 @@ def test_a_key_of_another_certificate_and_an_expired_one_are_found(tmp_path: Pat
     assert "it has expired" in text
 
 
+def test_several_workers_are_checked_with_their_ports(tmp_path: Path) -> None:
+    port, admin = free_port(), free_port()
+    words = ("--port", str(port), "--data", ":memory:", "--redis", "redis://127.0.0.1:1", "--workers", "2")
+    with socket.create_server(("127.0.0.1", admin + 1)):
+        code, text = checked(tmp_path, *words, admin=str(admin))
+    assert code == 2
+    assert f"ok     admin_port: 127.0.0.1:{admin} is free\n" in text
+    assert f"wrong  admin_port: 127.0.0.1:{admin + 1} is in use" in text
+    assert re.search(r"^(ok  |note)   workers: 2, 5000 of the 10000 connections each", text, re.MULTILINE)
+    reload = next(line for line in text.splitlines() if line.startswith("ok     reload: "))
+    assert "replaces the workers one by one" in reload
+    assert "max_message_bytes" not in reload
+    code, text = checked(tmp_path, "--workers", "2")
+    assert (code, "wrong  workers: more than one need redis" in text) == (2, True)
+    many = checked(tmp_path, *words[:-1], "128", admin="none")[1]
+    assert "note   workers: 128, 79 of the 10000 connections each; this machine has " in many
+
+
 async def test_a_port_of_a_running_aldis_is_a_note_and_of_another_program_an_error(tmp_path: Path) -> None:
     port = str(free_port())
     words = ("--port", port, "--data", ":memory:")
@@ -77,8 +103,104 @@ async def test_a_port_of_a_running_aldis_is_a_note_and_of_another_program_an_err
     assert code == 2
 
 
+async def test_a_port_that_systemd_holds_is_a_note(tmp_path: Path) -> None:
+    port = str(free_port())
+    words = ("systemd-socket-activate", "-l", f"127.0.0.1:{port}", "/bin/true")
+    process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert b"Listening on" in await process.stderr.readline()
+        code, text = checked(tmp_path, "--port", port, "--data", ":memory:")
+        assert code == 0
+        assert f"note   port: 127.0.0.1:{port} is in use by systemd, which passes it on" in text
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def test_a_port_that_somebody_shares_with_aldis_is_a_note(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as shared:
+        port, descriptor = shared.getsockname()[1], shared.fileno()
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", f'export LISTEN_PID=$$ LISTEN_FDS=1; exec 3<&{descriptor}; exec "$@"', "-", sys.executable),
+            *("-m", "aldis", "serve", "--admin-port", "none", "--data", ":memory:", "--log-format", "json"),
+            env={**os.environ, "HOME": str(tmp_path)},
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=[descriptor],
+        )
+        assert process.stderr is not None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                assert b"serving" in await process.stderr.readline()
+            code, text = checked(tmp_path, "--port", str(port), "--data", ":memory:")
+        finally:
+            process.terminate()
+            await process.communicate()
+    assert code == 0
+    assert f"is in use by a running Aldis (process {process.pid})" in text
+
+
+def unable(home: Path, *words: str) -> tuple[int, str]:
+    """Check as a user that may neither open a low port nor see who has: root without its capabilities."""
+    drop = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
+    command = [*drop, *COMMAND, "check-config", "--admin-port", "none", *words]
+    done = subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return done.returncode, done.stdout
+
+
+def test_a_low_port_that_is_open_is_taken_for_the_one_that_systemd_passes_on(tmp_path: Path) -> None:
+    # systemd has the ports 443 and 80, and lets the server's user check the settings before a reload.
+    words = ("--data", ":memory:", "--host", "::1", "--port", "1019")
+    code, text = unable(tmp_path, *words)
+    assert code == 2
+    assert "wrong  port: this user may not listen on port 1019\n" in text
+    with socket.create_server(("::1", 1019), family=socket.AF_INET6):
+        code, text = unable(tmp_path, *words)
+    assert "note   port: [::1]:1019 is in use; this user cannot see by whom\n" in text
+    assert code == 0
+
+
+def test_names_that_the_server_may_not_write_are_found(tmp_path: Path) -> None:
+    names = tmp_path / "data" / "names.sqlite3"
+    names.parent.mkdir()
+    names.touch(mode=0o400)
+    (names.parent / "backup.sqlite3").touch(mode=0o400)  # which is nobody's business
+    code, text = unable(tmp_path, "--port", str(free_port()), "--data", str(names.parent))
+    assert f"wrong  data: this user may not write {names}\n" in text
+    assert code == 2
+    names.chmod(0o600)
+    assert unable(tmp_path, "--port", str(free_port()), "--data", str(names.parent))[0] == 0
+
+
 def test_it_takes_the_options_of_serve(tmp_path: Path) -> None:
     ours, theirs = (aldis(command, "--help", home=tmp_path).stdout for command in ("check-config", "serve"))
     assert (
         ours.partition("Options")[2].partition("Examples")[0] == theirs.partition("Options")[2].partition("Examples")[0]
     )
+
+
+def test_what_an_authority_needs_is_looked_at(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    words = ("--port", str(free_port()), "--data", str(data), "--acme-agree-tos", "--acme-domain", "no.such.invalid")
+    code, text = checked(tmp_path, *words)
+    assert code == 0
+    assert "note   acme_domain: no.such.invalid has no address here; the authority needs one in the DNS\n" in text
+    assert "note   acme_domain: the authority asks the ports 80 (redirect_port) or 443 (port)" in text
+    assert "note   acme_domain: there is no certificate yet; the server orders one at its start\n" in text
+    assert not data.exists()
+    files = make_certificates(tmp_path, host="no.such.invalid")
+    kept = data / "acme" / "certificate.pem"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(files.key.read_bytes() + files.cert.read_bytes())
+    assert f"acme_domain: {kept} for no.such.invalid, until " in checked(tmp_path, *words)[1]
+    code, text = checked(tmp_path, *words, "--acme-ca-file", str(files.key))
+    assert (code, f"wrong  acme_ca_file: {files.key} holds no certificate in PEM form\n" in text) == (2, True)
+    code, text = checked(tmp_path, *words[:4], "--acme-domain", "a.example")
+    assert (code, "acme_agree_tos: is needed with acme_domain" in text) == (2, True)
+
+
+def test_several_domains_can_be_given_one_by_one(tmp_path: Path) -> None:
+    words = ("--data", str(tmp_path / "data"), "--acme-agree-tos")
+    _, text = checked(tmp_path, *words, "--acme-domain", "a.invalid", "--acme-domain", "b.invalid,c.invalid")
+    assert [name for name in ("a", "b", "c") if f"{name}.invalid has no address" in text] == ["a", "b", "c"]

@@ -29,6 +29,8 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "cli.md"
         (errors.ProofInvalid("bob", "forged"), 6),
         (errors.PeerConnectionFailed("bob", "ICE"), 7),
         (errors.DeliveryFailed("bob", 1, "gone"), 8),
+        (errors.JournalInUse("j", "is in use"), 2),
+        (errors.JournalDiskFull("j", "cannot grow"), 2),
         (errors.ProtocolViolation("nonsense"), 1),
     ],
     ids=lambda value: type(value).__name__,

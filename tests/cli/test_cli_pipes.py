@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aldis.cli.pipes import LineReader, LineWriter
+from aldis.cli.pipes import LineReader, LineWriter, PipeSource
 from aldis.errors import MessageTooLarge
 from aldis.protocol.channel import MAX_MESSAGE
 from support.patience import PATIENCE
@@ -128,3 +128,12 @@ async def test_a_reader_that_is_gone_is_told(pipe: tuple[int, int]) -> None:
     os.close(pipe[0])
     with pytest.raises(BrokenPipeError):
         await output.write("to nobody")
+
+
+def test_an_input_that_cannot_be_read_on_is_no_end(tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(IsADirectoryError):
+            PipeSource(folder).read(1)
+    finally:
+        os.close(folder)

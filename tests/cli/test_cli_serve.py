@@ -119,7 +119,7 @@ def test_a_wrong_setting_is_told_with_its_name(words: tuple[str, ...], told: str
 
 
 async def test_listening_for_all_tells_an_address_for_others(tmp_path: Path) -> None:
-    async with Piped("serve", "--host", "0.0.0.0", *FREE, home=tmp_path) as server:
+    async with Piped("serve", "--host", "0.0.0.0", "--stun-port", "0", *FREE, home=tmp_path) as server:
         text = await server.says("Ctrl-C stops the server")
     assert "for this machine alone" not in text
     assert re.search(r"Aldis listens at ws://127\.0\.0\.1:\d+\.\n", text)
@@ -149,6 +149,15 @@ async def test_a_server_with_tls_is_talked_to_by_who_trusts_its_certificate(tmp_
         wary = await asyncio.to_thread(aldis, *chat, home=tmp_path, stdin=b"x\n")
         assert wary.returncode == 3
         assert "certificate" in wary.stderr
+
+
+async def test_a_server_that_orders_its_certificate_is_dialled_by_its_domain(tmp_path: Path) -> None:
+    words = ("--acme-domain", "a.example", "--acme-agree-tos", "--acme-directory", "https://127.0.0.1:1/")
+    kept = ("--port", "0", "--admin-port", "none", "--data", str(tmp_path / "data"))
+    async with Piped("serve", *kept, *words, home=tmp_path) as server:
+        text = await server.says("Ctrl-C stops the server")
+    assert re.search(r"Open https://a\.example:\d+/ in a browser\.\n", text)
+    assert re.search(r"aldis chat bob --as alice --server wss://a\.example:\d+\n", text)
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

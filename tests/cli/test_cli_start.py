@@ -24,6 +24,7 @@ COMMANDS = [
     ("directory",),
     ("directory", "backup"),
     ("directory", "restore"),
+    ("directory", "copy"),
 ]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.client.backoff import Backoff, Retries
+from aldis.client.backoff import CALLS, Backoff, Retries
 from aldis.errors import ConfigError
 
 BACKOFFS = st.builds(
@@ -17,9 +17,9 @@ BACKOFFS = st.builds(
 )
 
 
-def test_the_ceiling_doubles_from_half_a_second_to_half_a_minute() -> None:
-    backoff = Backoff()
-    assert [backoff.ceiling(n) for n in range(1, 9)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+def test_the_ceiling_doubles_from_half_a_second_to_ten_and_to_thirty_between_calls() -> None:
+    assert [Backoff().ceiling(n) for n in range(1, 8)] == [0.5, 1, 2, 4, 8, 10, 10]
+    assert [CALLS.ceiling(n) for n in range(1, 9)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 def test_the_whole_of_the_wait_is_jitter() -> None:
@@ -40,7 +40,7 @@ def test_the_ceiling_never_shrinks(backoff: Backoff, attempt: int) -> None:
 
 
 def test_a_number_of_attempts_that_overflows_a_float_is_at_the_bound() -> None:
-    assert Backoff(factor=1e300).ceiling(10**6) == 30.0
+    assert Backoff(factor=1e300).ceiling(10**6) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,29 @@ def test_an_invitation_in_the_past_is_for_now() -> None:
 def test_a_server_that_wants_to_be_left_alone_is() -> None:
     retries = Retries(Backoff(first=1.0))
     retries.not_before = 70.0
-    assert retries.schedule(50.0, 0.5, invited=None) == 20.0
+    assert retries.schedule(50.0, 0.5, invited=None) == 20.5
     retries.not_before = 0.0
     assert retries.schedule(50.0, 0.5, invited=None) == 1.0
+
+
+def test_a_client_that_asks_far_too_much_stays_away_longer_each_time() -> None:
+    retries = Retries(Backoff(first=0.0, most=0.0))
+    waits = []
+    for _ in range(6):
+        retries.offended(1000.0, 0.0)
+        waits.append(retries.schedule(1000.0, 0.0, invited=None))
+        retries.stood(599.0)
+    assert waits == [60.0, 120.0, 240.0, 480.0, 600.0, 600.0]
+    retries.stood(600.0)
+    retries.offended(1000.0, 1.0)
+    assert retries.schedule(1000.0, 0.0, invited=None) == 90.0
+
+
+def test_somebody_who_waits_makes_the_next_attempt_come_earlier_and_a_second_one_does_not() -> None:
+    retries = Retries(Backoff(first=100.0, most=100.0))
+    assert retries.schedule(0.0, 1.0, invited=None) == 100.0
+    retries.hurry(0.0, 1.0)
+    first = retries.due
+    assert 0.0 < first < 100.0
+    retries.hurry(0.0, 0.0)
+    assert retries.due == first

@@ -290,7 +290,7 @@ def test_a_server_that_breaks_the_protocol_each_time_is_visited_less_and_less() 
         bench.redial()
         bench.admit(session="again")
     delays = [event.retry_in for event in bench.events if isinstance(event, Disconnected)]
-    assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert delays == [0.5, 1, 2, 4, 8, 10, 10, 10]
 
 
 # --- anything at all ------------------------------------------------------------------------------------------------

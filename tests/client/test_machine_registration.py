@@ -11,7 +11,7 @@ from aldis.errors import ConnectionLost, InvalidAddress, RequestFailed, RequestT
 from aldis.identity import proofs
 from aldis.identity.keys import verify
 from aldis.protocol.codec import from_base64, to_base64
-from support.machine_bench import HOST, NONCE, Bench, identity_of
+from support.machine_bench import HOST, LIMITS, NONCE, Bench, identity_of
 
 
 def test_the_proof_is_made_for_this_host_nonce_name_and_device() -> None:
@@ -43,7 +43,7 @@ def test_the_registration_tells_session_and_limits() -> None:
     assert (result.session, result.resumed) == ("s7", False)
     assert result.limits is not None
     assert result.limits.max_watches == 10000
-    assert bench.events == [Connected(1), Registered(resumed=False)]
+    assert bench.events == [Connected(1), Registered(resumed=False, limits=LIMITS)]
     assert bench.machine.state is SignalingState.CONNECTED
     assert bench.machine.identity is bench.identity
 
@@ -408,7 +408,7 @@ def test_a_temporary_refusal_after_a_reconnection_is_tried_again_when_the_server
     bench.lose(1006)
     gone = bench.events[-1]
     assert isinstance(gone, Disconnected)
-    assert gone.retry_in == 17.0
+    assert gone.retry_in == 17.0 + 2.0
     assert "full" in gone.reason
     bench.redial()
     bench.admit()

@@ -127,10 +127,10 @@ def test_a_ping_between_connections_goes_out_with_the_next_one() -> None:
 def test_an_error_reply_carries_all_that_the_server_says() -> None:
     bench = joined()
     number = bench.do(lambda m, now: m.discover("bob", now))
-    bench.say(type="error", message="slow down", code="rate-limited", temporary=True, retryAfter=2.5, re=number)
+    bench.say(type="error", message="slow down", code="over-capacity", temporary=True, retryAfter=2.5, re=number)
     error = bench.failures[number]
     assert isinstance(error, RequestFailed)
-    assert (error.code, error.message, error.temporary, error.retry_after) == ("rate-limited", "slow down", True, 2.5)
+    assert (error.code, error.message, error.temporary, error.retry_after) == ("over-capacity", "slow down", True, 2.5)
 
 
 @pytest.mark.parametrize(

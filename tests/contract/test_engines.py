@@ -11,13 +11,13 @@ import sys
 from typing import Any
 
 import pytest
-from aioice import stun
 
 from aldis.errors import ConfigError, EngineMissing, StateError, UsageError
 from aldis.peer.engine import MAX_SDP, EngineConfig, EngineRefused, EngineState
 from aldis.peer.engines import catalog
 from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.messages import Candidate, IceServer
+from support.patience import PATIENCE
 from support.peers import LOOPBACK, EngineEnd, negotiate, nothing_left_behind, open_engines, pass_candidates
 
 ENGINES = ("wrtc", "aiortc")
@@ -116,6 +116,21 @@ async def test_the_stats_name_the_path_and_count_bytes(name: str) -> None:
         assert not stats.relayed
         assert stats.bytes_sent is not None
         assert stats.bytes_sent > 10_000
+
+
+async def test_wrtc_says_when_something_came_last_also_without_a_message() -> None:
+    async with nothing_left_behind(), open_engines("wrtc", "wrtc") as (offerer, answerer):
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        offerer.end.channel.send(b"?")
+        await answerer.until(lambda: bool(answerer.end.received))
+        async with asyncio.timeout(PATIENCE):
+            while True:  # until SCTP's acknowledgement has come
+                quiet = (await offerer.connection.stats()).quiet
+                assert quiet is not None
+                if quiet < loop.time() - asked:
+                    break
+        assert not offerer.end.received
 
 
 async def test_an_ice_restart_keeps_the_channel() -> None:
@@ -338,59 +353,6 @@ async def test_a_server_that_is_none_is_an_error_of_configuration(name: str, ser
         EngineEnd(name, EngineConfig(ice_servers=(server,), allow_loopback=True))
 
 
-class RefusingTurnServer(asyncio.DatagramProtocol):
-    """Answers every request for a relay with 401, whatever the credentials (RFC 8489 section 9.2.4)."""
-
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
-        self.transport = transport
-        self.asked = 0
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self.asked += 1
-        request = stun.parse_message(data)
-        response = stun.Message(request.message_method, stun.Class.ERROR, request.transaction_id)
-        response.attributes["ERROR-CODE"] = (401, "Unauthorized")
-        response.attributes["REALM"] = "test"
-        response.attributes["NONCE"] = b"nonce"
-        self.transport.sendto(bytes(response), addr)
-
-
-@each
-async def test_a_turn_server_that_refuses_the_credentials_is_logged(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    loop = asyncio.get_running_loop()
-    transport, turn = await loop.create_datagram_endpoint(RefusingTurnServer, local_addr=("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    server = IceServer([f"turn:127.0.0.1:{port}?transport=udp"], "user", "wrong")
-    async with nothing_left_behind():
-        end = EngineEnd(name, EngineConfig(ice_servers=(server,), allow_loopback=True))
-        end.connection.open_channel("aldis.v1")
-        await end.connection.offer()
-        if end.engine.capabilities.trickle:
-            await end.until(lambda: None in end.candidates, "the end of candidates")
-        assert turn.asked >= 2
-        assert f"no relay candidate from turn:127.0.0.1:{port}" in caplog.text
-        await end.connection.close()
-    transport.close()
-
-
-@pytest.mark.parametrize("who", ["who offers the restart", "who answers it"])
-async def test_an_ice_restart_gathers_with_the_servers_of_now(who: str) -> None:
-    loop = asyncio.get_running_loop()
-    transport, turn = await loop.create_datagram_endpoint(RefusingTurnServer, local_addr=("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    renewed = EngineConfig((IceServer([f"turn:127.0.0.1:{port}?transport=udp"], "user", "of now"),), True)
-    async with nothing_left_behind(), open_engines("wrtc", "wrtc") as (offerer, answerer):
-        (offerer if who == "who offers the restart" else answerer).connection.renew(renewed)
-        assert turn.asked == 0
-        await negotiate(offerer, answerer, restart_ice=True)
-        assert turn.asked >= 2
-        offerer.end.channel.send(b"still here")
-        await answerer.until(lambda: answerer.end.received == [b"still here"])
-    transport.close()
-
-
 @each
 async def test_renewing_the_servers_changes_nothing_by_itself(name: str) -> None:
     async with nothing_left_behind(), open_engines(name, "wrtc") as (offerer, answerer):
@@ -455,6 +417,18 @@ async def test_wrtc_offers_one_loopback_address_where_there_are_two() -> None:
     lines = [each.candidate for each in end.candidates if each is not None]
     assert any(" 127.0.0.1 " in line for line in lines)
     assert not [line for line in lines if " ::1 " in line]
+    await end.connection.close()
+
+
+async def test_wrtc_tells_of_no_candidate_that_only_dials() -> None:
+    """Nobody can connect to a TCP candidate without a port of its own."""
+    end = EngineEnd("wrtc", LOOPBACK)
+    end.connection.open_channel("aldis.v1")
+    sdp = await end.connection.offer()
+    await end.until(lambda: None in end.candidates, "the end of candidates")
+    lines = [each.candidate for each in end.candidates if each is not None]
+    assert [line for line in lines if " udp " in line]
+    assert not [line for line in [sdp, *lines] if "tcptype active" in line]
     await end.connection.close()
 
 

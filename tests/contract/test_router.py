@@ -6,7 +6,9 @@ the two people of a test are at different hubs; the tests stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
@@ -14,7 +16,10 @@ import pytest
 from aldis.hub.router import Router
 from aldis.hub.sessions import Receipt, RelayResult
 from aldis.protocol import messages as m
+from support.hub_cluster import HubCluster
+from support.hub_redis import RedisCluster
 from support.hub_world import Client, World
+from support.presence import KINDS, Place, redis_place
 
 RESUME_WINDOW = 30.0
 KEPT = 12
@@ -54,20 +59,106 @@ class OneHub:
         self._world.pass_time(seconds)
 
 
-TOWNS: dict[str, Callable[[], Town]] = {"local": OneHub}
+class TwoNodes:
+    """Everybody at another hub than the one who came before."""
+
+    def __init__(self) -> None:
+        self._cluster = HubCluster(2, resume_window=RESUME_WINDOW, resume_messages=KEPT, unsent_bytes=UNSENT)
+        self._next = 0
+        self._home: dict[str, World] = {}
+
+    def join(self, user_id: str, device: str = "main", **more: Any) -> Client:
+        address = f"{user_id}/{device}"
+        if address not in self._home:  # a program comes back to its node
+            self._home[address] = self._cluster.worlds[self._next % 2]
+            self._next += 1
+        client = self._home[address].client(user_id, device=device, **more)
+        self._cluster.settle()
+        return client
+
+    def router_of(self, client: Client) -> Router:
+        return client.world.hub.router
+
+    async def settle(self) -> None:
+        self._cluster.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        self._cluster.pass_time(seconds)
 
 
-@pytest.fixture(params=TOWNS)
-def town(request: pytest.FixtureRequest) -> Town:
-    return TOWNS[request.param]()
+class TwoNodesOnRedis:
+    """The same over a real Redis."""
+
+    def __init__(self, url: str) -> None:
+        self._cluster = RedisCluster(url, 2, resume_window=RESUME_WINDOW, resume_messages=KEPT, unsent_bytes=UNSENT)
+        self._next = 0
+        self._home: dict[str, World] = {}
+
+    def join(self, user_id: str, device: str = "main", **more: Any) -> Client:
+        address = f"{user_id}/{device}"
+        if address not in self._home:
+            self._home[address] = self._cluster.worlds[self._next % 2]
+            self._next += 1
+        client = self._home[address].connect()
+        client.register(user_id, device=device, settle=self._cluster.settle, **more)
+        assert client.registered is not None, client.inbox
+        client.take()
+        return client
+
+    def router_of(self, client: Client) -> Router:
+        return client.world.hub.router
+
+    async def settle(self) -> None:
+        self._cluster.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        for world in self._cluster.worlds:
+            world.pass_time(seconds)
+        self._cluster.settle()
+
+    def close(self) -> None:
+        self._cluster.close()
+
+
+TOWNS: dict[str, Callable[[], Town]] = {"local": OneHub, "two nodes": TwoNodes}
+# Single, behind Sentinels, and as a Cluster: every promise on each.
+REDIS_KINDS = {f"two nodes on Redis, {kind}": kind for kind in KINDS}
+
+
+@pytest.fixture(params=[*TOWNS, *REDIS_KINDS])
+def town(request: pytest.FixtureRequest, redis_urls: Callable[[str], str]) -> Iterator[Town]:
+    if request.param in TOWNS:
+        yield TOWNS[request.param]()
+        return
+    nodes = TwoNodesOnRedis(redis_urls(REDIS_KINDS[request.param]))
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture(scope="module")
+def redis_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """The servers of each kind, started when they are needed. Each test has keys of its own in them."""
+    with ExitStack() as stack:
+        places: dict[str, Place] = {}
+
+        def url(kind: str) -> str:
+            if kind not in places:
+                places[kind] = stack.enter_context(redis_place(kind, tmp_path_factory.mktemp(kind), "--save", ""))
+            place = places[kind]
+            for master in place.masters:
+                master.say("flushall")
+            return place.url
+
+        yield url
 
 
 class Sender:
     """Somebody who sends, and what became of each message; `results` has None for what is not known yet."""
 
-    def __init__(self, town: Town, user_id: str = "alice") -> None:
-        self._client = town.join(user_id)
-        self._router = town.router_of(self._client)
+    def __init__(self, town: Town, user_id: str = "alice", *, sealed: bool = False) -> None:
+        self._sealed = sealed
+        self.client = town.join(user_id)
+        self._router = town.router_of(self.client)
         self.results: list[RelayResult | None] = []
 
     def send(self, to: str, reason: str = "") -> None:
@@ -82,16 +173,21 @@ class Sender:
             self.results[index] = result
 
         returned = False
-        given: Receipt = (self._client.session, m.Bye, to, index)
-        result = self._router.deliver(m.Bye(to, "alice", reason=reason), given, done)
+        kind = m.Relay if self._sealed else m.Bye
+        given: Receipt = (self.client.session, kind, to, index)
+        if self._sealed:
+            result = self._router.deliver_sealed(m.Relay(to, reason or "-", "alice"), given, done)
+        else:
+            result = self._router.deliver(m.Bye(to, "alice", reason=reason), given, done)
         returned = True
         if result is not RelayResult.PENDING:
             self.results[index] = result
 
 
 def reasons(client: Client) -> list[str]:
-    """What has arrived: the reasons of byes, in order."""
-    return [message["reason"] for message in client.take() if message["type"] == "bye"]
+    """What has arrived: the reasons of byes and the texts of sealed messages, in order."""
+    fields = {"bye": "reason", "relay": "sealed"}
+    return [message[fields[message["type"]]] for message in client.take() if message["type"] in fields]
 
 
 def come_back(town: Town, user_id: str, old: Client) -> Client:
@@ -204,6 +300,7 @@ async def test_a_recipient_that_starts_anew_has_not_got_what_was_kept(town: Town
     alice, bob = Sender(town), town.join("bob")
     bob.lose()
     alice.send("bob")
+    await town.settle()
     again = town.join("bob")
     await town.settle()
     assert alice.results == [RelayResult.ABSENT]
@@ -212,7 +309,7 @@ async def test_a_recipient_that_starts_anew_has_not_got_what_was_kept(town: Town
 
 async def test_locate_tells_the_devices_newest_first(town: Town) -> None:
     alice = town.join("alice")
-    locate = town.router_of(alice).locate
+    locate = partial(town.router_of(alice).locate, viewer=alice.session)
     assert locate("bob") == m.PresenceMessage("bob", False)
     town.join("bob", "phone")
     laptop = town.join("bob", "laptop")
@@ -229,17 +326,77 @@ async def test_locate_tells_the_devices_newest_first(town: Town) -> None:
     assert locate("bob").devices == [m.Device("phone")]
 
 
+async def test_a_user_that_does_not_admit_the_sender_is_as_one_that_is_not_online(town: Town) -> None:
+    alice, bob, friend = Sender(town), town.join("bob"), Sender(town, "friend")
+    bob.send(type="privacy", block=["alice"], presence="contacts", addContacts=["friend"])
+    await town.settle()
+    bob.take()
+    for sender in (alice, friend):
+        sender.send("bob", "hello")
+    await town.settle()
+    assert alice.results == [RelayResult.ABSENT]
+    assert friend.results == [RelayResult.SENT]
+    assert reasons(bob) == ["hello"]
+    stranger = town.join("stranger")
+    await town.settle()
+    for viewer, sees in ((alice.client, False), (stranger, False), (friend.client, True), (bob, True)):
+        assert town.router_of(viewer).locate("bob", viewer.session).online is sees
+
+
 async def test_publish_tells_each_watcher_once_how_things_stand(town: Town) -> None:
     alice, carol, dave = town.join("alice"), town.join("carol"), town.join("dave")
-    bob = town.join("bob")
+    town.join("bob")
     for watcher in (alice, carol):
         watcher.send(type="watch", userIds=["bob"])
     await town.settle()
     for watcher in (alice, carol, dave):
         watcher.take()
-    town.router_of(bob).publish("bob")
+    town.join("bob", "phone")
     await town.settle()
     (news,) = alice.take()
     assert (news["type"], news["userId"], news["online"]) == ("presence", "bob", True)
+    assert [device["device"] for device in news["devices"]] == ["phone", "main"]
     assert carol.take() == [news]
     assert dave.take() == []
+
+
+# --- sealed messages ------------------------------------------------------------------------------------------------
+
+
+async def test_a_sealed_message_goes_where_others_go_and_in_order(town: Town) -> None:
+    alice, phone = Sender(town, sealed=True), town.join("bob", "phone")
+    for number in range(KEPT):
+        alice.send("bob", str(number))
+    alice.send("carol")
+    await town.settle()
+    assert reasons(phone) == [str(number) for number in range(KEPT)]
+    assert alice.results == [*[RelayResult.SENT] * KEPT, RelayResult.ABSENT]
+
+
+async def test_sealed_messages_wait_for_a_lost_client_and_use_no_room_of_others(town: Town) -> None:
+    alice, carol, bob = Sender(town, sealed=True), Sender(town, "carol"), town.join("bob")
+    bob.lose()
+    for number in range(200):
+        alice.send("bob", str(number))
+    for number in range(KEPT // 3):
+        carol.send("bob", f"of carol {number}")
+    await town.settle()
+    assert set(alice.results) == {None, RelayResult.LIMITED}
+    kept = [str(number) for number, result in enumerate(alice.results) if result is None]
+    assert kept == [str(number) for number in range(len(kept))]
+    come_back(town, "bob", bob)
+    await town.settle()
+    assert alice.results.count(RelayResult.SENT) == len(kept)
+    assert carol.results == [RelayResult.SENT] * (KEPT // 3)
+
+
+async def test_a_full_window_refuses_sealed_messages_alone(town: Town) -> None:
+    alice, carol, bob = Sender(town, sealed=True), Sender(town, "carol"), town.join("bob")
+    for number in range(300):
+        alice.send("bob", str(number))
+    carol.send("bob", "hello")
+    await town.settle()
+    assert alice.results == [*[RelayResult.SENT] * 256, *[RelayResult.LIMITED] * 44]
+    assert reasons(bob)[-1] == "hello"
+    bob.lose()
+    assert come_back(town, "bob", bob).registered is not None

@@ -45,8 +45,9 @@ async def relays(source: EngineEnd, target: EngineEnd) -> None:
             await target.connection.add_candidate(candidate)
 
 
-async def talk_over_a_relay(name: str, *servers: IceServer) -> None:
-    """Two ends of which each knows nothing of the other but its address at the TURN server."""
+async def talk_over_a_relay(name: str, *servers: IceServer, way: str) -> None:
+    """Two ends of which each knows nothing of the other but its address at the TURN server, which it reaches by
+    `way`."""
     config = EngineConfig(ice_servers=servers, allow_loopback=True)
     async with nothing_left_behind():
         offerer, answerer = EngineEnd(name, config), EngineEnd(name, config)
@@ -60,10 +61,32 @@ async def talk_over_a_relay(name: str, *servers: IceServer) -> None:
                 await end.until(lambda end=end: bool(end.channels), "a channel over the relay")
             offerer.end.channel.send(b"relayed")
             await answerer.until(lambda: answerer.end.received == [b"relayed"], "the message")
-            assert (await offerer.connection.stats()).relayed
+            stats = await offerer.connection.stats()
+            assert stats.relayed
+            assert stats.local is not None
+            assert stats.local.relay_protocol == way
         finally:
             await offerer.connection.close()
             await answerer.connection.close()
+
+
+@each
+async def test_an_end_that_may_only_relay_tells_no_address_of_its_own(name: str, tmp_path: Path) -> None:
+    async with Coturn(tmp_path) as server, nothing_left_behind():
+        servers = (turn(f"turn:127.0.0.1:{server.port}?transport=udp"),)
+        end = EngineEnd(name, EngineConfig(ice_servers=servers, allow_loopback=True, relay_only=True))
+        try:
+            end.connection.open_channel("aldis.v1")
+            offer = await end.connection.offer()
+            if end.engine.capabilities.trickle:
+                await end.until(lambda: None in end.candidates, "the end of gathering")
+            told = re.findall("a=candidate:.* typ (.*)", offer)
+            told += [candidate.candidate for candidate in end.candidates if candidate is not None]
+            assert told
+            assert all("relay" in candidate for candidate in told)
+            assert not any("typ host" in candidate for candidate in told)
+        finally:
+            await end.connection.close()
 
 
 @each
@@ -72,21 +95,21 @@ async def test_behind_blocked_udp_the_next_url_of_the_list_is_taken(name: str, t
         silent.bind(("127.0.0.1", 0))  # takes every datagram and answers none, as a firewall does
         blocked = f"turn:127.0.0.1:{silent.getsockname()[1]}"
         async with Coturn(tmp_path, "--no-udp") as server:
-            await talk_over_a_relay(name, turn(blocked, f"turn:127.0.0.1:{server.port}?transport=tcp"))
+            await talk_over_a_relay(name, turn(blocked, f"turn:127.0.0.1:{server.port}?transport=tcp"), way="tcp")
 
 
 @each
 async def test_a_dead_first_server_is_replaced(name: str, tmp_path: Path) -> None:
     async with Coturn(tmp_path) as server:
         dead = f"turn:127.0.0.1:{free_port()}"
-        await talk_over_a_relay(name, turn(dead), turn(f"turn:127.0.0.1:{server.port}"))
+        await talk_over_a_relay(name, turn(dead), turn(f"turn:127.0.0.1:{server.port}"), way="udp")
 
 
 @each
 async def test_a_server_that_refuses_the_credentials_is_replaced(name: str, tmp_path: Path) -> None:
     async with Coturn(tmp_path) as server:
         url = f"turn:127.0.0.1:{server.port}"
-        await talk_over_a_relay(name, turn(url, credential="wrong"), turn(f"{url}?transport=tcp"))
+        await talk_over_a_relay(name, turn(url, credential="wrong"), turn(f"{url}?transport=tcp"), way="tcp")
 
 
 async def test_turn_over_tls_is_taken_when_nothing_else_answers(
@@ -97,7 +120,7 @@ async def test_turn_over_tls_is_taken_when_nothing_else_answers(
     monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
     async with Coturn(tmp_path, "--no-udp", "--cert", str(files.cert), "--pkey", str(files.key)) as server:
         servers = turn(f"turns:127.0.0.1:{server.tls_port}", f"turn:127.0.0.1:{free_port()}")
-        await talk_over_a_relay("aiortc", servers)
+        await talk_over_a_relay("aiortc", servers, way="tls")
 
 
 async def test_of_several_stun_servers_one_that_answers_is_enough(tmp_path: Path) -> None:
@@ -176,6 +199,8 @@ async def test_an_attempt_that_failed_for_want_of_a_relay_says_so(name: str, cre
                 (error,) = side.told.errors
                 assert isinstance(error, PeerConnectionFailed)
                 assert f"; no relay candidate from {url}: " in error.reason, error.reason
+                # aiortc does not tell of a refusal.
+                assert error.turn == ("refused" if name == "wrtc" else "unreachable")
         await asyncio.gather(alice.peer.close(), bob.peer.close())
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
+from aldis.cluster.bus import MAX_QUEUED, MAX_QUEUED_BYTES
 from docs.test_paths import anchors
 from support.certificates import make_certificates
 from support.kit import DEPLOY, ROOT, tool
 from support.ports import free_port
 from support.raw_websocket import http_get
+from support.redis_server import RedisServer
 from support.server_process import ServerProcess
+from support.tokens import jwks, public_jwk
 
 RULES = DEPLOY / "prometheus" / "alerts.yml"
 DASHBOARD = DEPLOY / "grafana" / "aldis.json"
@@ -46,16 +49,50 @@ HEALTHY = {
     'aldis_registrations_total{outcome="new",instance="a"}': f"0+50{HOUR}",
     'aldis_registrations_total{outcome="key-mismatch",instance="a"}': f"0+1{HOUR}",
     'aldis_certificate_expires_timestamp_seconds{instance="a"}': f"10000000+0{HOUR}",
+    'aldis_certificate_starts_timestamp_seconds{instance="a"}': f"-7000000+0{HOUR}",
+    'aldis_certificate_ready{instance="a"}': f"1+0{HOUR}",
+    'aldis_certificate_failures_in_a_row{instance="a"}': f"0+0{HOUR}",
+    'aldis_connections_accepted{instance="a"}': f"500+0{HOUR}",
+    'aldis_handshakes_pending{instance="a"}': f"20+0{HOUR}",
+    'aldis_limit{setting="max_connections",instance="a"}': f"10000+0{HOUR}",
+    'aldis_limit{setting="handshakes",instance="a"}': f"5000+0{HOUR}",
+    'aldis_limit{setting="detached_bytes",instance="a"}': f"67108864+0{HOUR}",
+    'aldis_connections_refused_total{reason="silent",instance="a"}': f"0+10{HOUR}",
+    'aldis_connections_refused_total{reason="address",instance="a"}': f"0+5{HOUR}",
+    'aldis_connections_refused_total{reason="rate",instance="a"}': f"0+0{HOUR}",
+    'aldis_detached_bytes{instance="a"}': f"1000000+0{HOUR}",
     'aldis_detached_ended_total{instance="a"}': f"0+0{HOUR}",
+    'aldis_memory_bytes{kind="watches",instance="a"}': f"1000000+0{HOUR}",
+    'aldis_memory_bytes{kind="privacy",instance="a"}': f"1000000+0{HOUR}",
+    'aldis_memory_budget_bytes{instance="a"}': f"1000000000+0{HOUR}",
+    'aldis_memory_ended_total{instance="a"}': f"0+0{HOUR}",
+    'aldis_limited_total{limit="user-messages",instance="a"}': f"0+10{HOUR}",
+    'aldis_limited_total{limit="pair-sealed-bytes",instance="a"}': f"0+600{HOUR}",
+    'aldis_turn_relays{instance="a"}': f"1+0{HOUR}",
+    'aldis_token_keys{instance="a"}': f"2+0{HOUR}",
+    'aldis_token_keys_age_seconds{instance="a"}': f"200+0{HOUR}",
+    'aldis_hook_calls_total{outcome="failed",instance="a"}': f"0+0{HOUR}",
+    'aldis_presence_events_total{outcome="dropped",instance="a"}': f"0+0{HOUR}",
     'aldis_turn_up{instance="a"}': f"1+0{HOUR}",
+    'aldis_stun_up{instance="a"}': f"1+0{HOUR}",
+    'aldis_stun_requests_total{outcome="limited",instance="a"}': f"0+0{HOUR}",
     'aldis_turn_restarts_total{instance="a"}': f"0+0{HOUR}",
     'aldis_relay_seconds_bucket{le="0.001",instance="a"}': f"0+1000{HOUR}",
     'aldis_relay_seconds_bucket{le="0.1",instance="a"}': f"0+1000{HOUR}",
     'aldis_relay_seconds_bucket{le="+Inf",instance="a"}': f"0+1000{HOUR}",
+    # Two servers of a cluster, and one that is in none, told apart by the label `cluster`.
+    'up{job="aldis",instance="b"}': f"1+0{HOUR}",
+    'aldis_cluster_servers{job="aldis",instance="a"}': f"2+0{HOUR}",
+    'aldis_cluster_servers{job="aldis",instance="b"}': f"2+0{HOUR}",
+    'up{job="aldis",cluster="other",instance="c"}': f"1+0{HOUR}",
+    'aldis_cluster_up{instance="a"}': f"1+0{HOUR}",
+    'aldis_cluster_unreadable_total{instance="a"}': f"0+0{HOUR}",
+    'aldis_cluster_queued_bytes{instance="a"}': f"100000+0{HOUR}",
+    'aldis_cluster_messages_queued{instance="a"}': f"500+0{HOUR}",
 }
 # What goes wrong for each alert: the beginning of a series, and how it is then.
 FAULTS = {
-    "AldisDown": {"up": f"0+0{HOUR}"},
+    "AldisDown": {'up{job="aldis",instance="a"': f"0+0{HOUR}"},
     "AldisRestarting": {"process_start_time_seconds": f"1000+60{HOUR}"},
     "AldisDirectoryFailing": {"aldis_directory_failures": f"0+1{HOUR}"},
     "AldisDirectorySlow": {'aldis_directory_seconds_bucket{question="claim",le="0.005"': f"0+0{HOUR}"},
@@ -70,10 +107,32 @@ FAULTS = {
     "AldisRegistrationsRefused": {'aldis_registrations_total{outcome="key-mismatch"': f"0+90{HOUR}"},
     "AldisRelaySlow": {'aldis_relay_seconds_bucket{le="0.001"': f"0+0{HOUR}"},
     "AldisBusy": {"process_cpu_seconds_total": f"0+59{HOUR}"},
-    "AldisCertificateExpires": {"aldis_certificate": f"900000+0{HOUR}"},
+    "AldisCertificateExpires": {"aldis_certificate_expires": f"900000+0{HOUR}"},
+    "AldisNoCertificate": {"aldis_certificate_ready": f"0+0{HOUR}"},
+    "AldisCertificateNotRenewed": {"aldis_certificate_failures": f"4+0{HOUR}"},
+    "AldisMemoryBudgetNearLimit": {'aldis_memory_bytes{kind="watches"': f"900000000+0{HOUR}"},
+    "AldisClientsGivenUp": {"aldis_memory_ended": f"0+1{HOUR}"},
+    "AldisLimitMet": {'aldis_limited_total{limit="user-messages"': f"0+600{HOUR}"},
+    "AldisRelayLimitMet": {'aldis_limited_total{limit="pair-sealed-bytes"': f"0+12000{HOUR}"},
+    "AldisTurnNotRelaying": {"aldis_turn_relays": f"0+0{HOUR}"},
+    "AldisConnectionsNearLimit": {"aldis_connections_accepted": f"9000+0{HOUR}"},
+    "AldisHandshakesNearLimit": {"aldis_handshakes_pending": f"3000+0{HOUR}"},
+    "AldisSilentConnections": {'aldis_connections_refused_total{reason="silent"': f"0+100{HOUR}"},
+    "AldisAddressesRefused": {'aldis_connections_refused_total{reason="address"': f"0+100{HOUR}"},
+    "AldisConnectRateReached": {'aldis_connections_refused_total{reason="rate"': f"0+10{HOUR}"},
+    "AldisDetachedMemoryNearLimit": {"aldis_detached_bytes": f"60000000+0{HOUR}"},
     "AldisLostClientsGivenUp": {"aldis_detached_ended": f"0+5{HOUR}"},
+    "AldisTokenKeysOld": {"aldis_token_keys_age": f"4000+60{HOUR}"},
+    "AldisApplicationFailing": {"aldis_hook_calls": f"0+5{HOUR}"},
+    "AldisPresenceEventsDropped": {"aldis_presence_events": f"0+1{HOUR}"},
+    "AldisStunDown": {"aldis_stun_up": f"0+0{HOUR}"},
+    "AldisStunLimited": {'aldis_stun_requests_total{outcome="limited"': f"0+1200{HOUR}"},
     "AldisTurnDown": {"aldis_turn_up": f"0+0{HOUR}"},
     "AldisTurnRestarting": {"aldis_turn_restarts": f"0+1{HOUR}"},
+    "AldisClusterDown": {"aldis_cluster_up": f"0+0{HOUR}"},
+    "AldisClusterServerMissing": {'aldis_cluster_servers{job="aldis",instance="a"': f"1+0{HOUR}"},
+    "AldisClusterUnreadable": {"aldis_cluster_unreadable": f"0+1{HOUR}"},
+    "AldisClusterQueueNearLimit": {"aldis_cluster_queued_bytes": f"{0.9 * MAX_QUEUED_BYTES:.0f}+0{HOUR}"},
     "AldisMemoryHigh": {"process_resident_memory_bytes": f"2000000000+0{HOUR}"},
 }
 
@@ -106,15 +165,15 @@ def test_promtool_finds_nothing_wrong_with_rules_and_settings() -> None:
     assert told.returncode == 0, told.stdout
 
 
-def fires(folder: Path, faults: dict[str, dict[str, str]]) -> str:
-    """What promtool has against this: each fault makes the alert of its name fire, and no other."""
+def fires(folder: Path, faults: dict[str, dict[str, str]], does: bool = True) -> str:
+    """What promtool has against this: each fault makes the alert of its name fire, and no other; or none at all."""
     tests = []
     for alert, changes in faults.items():
         series = dict(HEALTHY)
         for start, values in changes.items():
             (name,) = [name for name in HEALTHY if name.startswith(start)]
             series[name] = values
-        expected = [{"labels": f'{{alertname="{alert}"}}', "value": 1}] if changes else []
+        expected = [{"labels": f'{{alertname="{alert}"}}', "value": 1}] if changes and does else []
         tests.append(
             {
                 "name": alert,
@@ -139,6 +198,25 @@ def fires(folder: Path, faults: dict[str, dict[str, str]]) -> str:
 def test_each_alert_fires_for_its_own_fault_alone(tmp_path: Path) -> None:
     assert set(FAULTS) == {rule["alert"] for rule in rules()}
     assert fires(tmp_path, {"nothing": {}, **FAULTS}) == ""
+
+
+@pytest.mark.parametrize(
+    ("alert", "series", "values"),
+    [
+        # All servers of a cluster say the same, and there are fewer than Prometheus scrapes.
+        ("AldisClusterServerMissing", "aldis_cluster_servers", f"1+0{HOUR}"),
+        ("AldisClusterServerMissing", 'aldis_cluster_servers{job="aldis",instance="b"', f"3+0{HOUR}"),
+        ("AldisClusterQueueNearLimit", "aldis_cluster_messages_queued", f"{0.9 * MAX_QUEUED:.0f}+0{HOUR}"),
+        # A restart of a server, and a moment without Redis, wake nobody.
+        ("", "aldis_cluster_servers", "2+0x29 1 2+0x28"),
+        ("", "aldis_cluster_up", "1+0x29 0 1+0x29"),
+        ("", "aldis_cluster_queued_bytes", f"{0.7 * MAX_QUEUED_BYTES:.0f}+0{HOUR}"),
+        ("", "aldis_cluster_messages_queued", f"{0.7 * MAX_QUEUED:.0f}+0{HOUR}"),
+    ],
+)
+def test_an_alert_for_the_cluster_also_fires_then(tmp_path: Path, alert: str, series: str, values: str) -> None:
+    changes = {name: values for name in HEALTHY if name.startswith(series)}
+    assert fires(tmp_path, {alert or "nothing": changes}, bool(alert)) == ""
 
 
 def test_an_alert_that_does_not_fire_is_found_out(tmp_path: Path) -> None:
@@ -190,9 +268,35 @@ async def test_every_metric_of_rules_and_dashboard_is_one_of_a_real_server(tmp_p
         "turn_port": free_port(),
         "turn_tls_port": free_port(),
     }
-    async with ServerProcess(tmp_path, admin_port=0, tls_cert=str(tls.cert), tls_key=str(tls.key), **turn) as server:
+    ordered: dict[str, Any] = {
+        "acme_domain": "a.example",
+        "acme_agree_tos": True,
+        "acme_directory": "https://127.0.0.1:1/",
+    }
+    (tmp_path / "data" / "acme").mkdir(parents=True)
+    kept = tmp_path / "data" / "acme" / "certificate.pem"
+    kept.write_bytes(tls.key.read_bytes() + tls.cert.read_bytes())
+    (tmp_path / "jwks.json").write_bytes(jwks(public_jwk("EdDSA")))
+    nowhere = f"http://127.0.0.1:{free_port()}/"
+    accounts: dict[str, Any] = {
+        "auth": "token",
+        "jwks": str(tmp_path / "jwks.json"),
+        "hook_url": nowhere,
+        "presence_url": nowhere,
+        "hook_secret": "x" * 32,
+    }
+    async with ServerProcess(tmp_path, admin_port=0, **ordered, **turn, **accounts) as server:
         _, _, page = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert await server.stop() == 0
+    # One that runs a TURN server has no STUN port.
+    async with ServerProcess(tmp_path, admin_port=0, stun_port=free_port(), stun_address="127.0.0.1") as server:
+        _, _, more = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await server.stop() == 0
+    with RedisServer(tmp_path / "redis") as redis:
+        async with ServerProcess(tmp_path, admin_port=0, redis=redis.url()) as server:
+            _, _, clustered = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await server.stop() == 0
+    page += more + clustered
     there = {"up"}
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page.decode(), re.MULTILINE):
         there |= {f"{name}_{part}" for part in ("bucket", "sum", "count")} if kind == "histogram" else {name}
@@ -202,13 +306,31 @@ async def test_every_metric_of_rules_and_dashboard_is_one_of_a_real_server(tmp_p
     assert {name.partition("{")[0] for name in HEALTHY} <= there
 
 
+async def test_what_a_rule_counts_is_there_before_it_happens_first(tmp_path: Path) -> None:
+    # `increase` does not see the first value of a series: forty requests for a wrong host would be none.
+    found = {
+        (name, label, word)
+        for rule in rules()
+        for name, label, words in re.findall(r'(aldis_\w+_total){(\w+)[=!]~?"(.*?)"', rule["expr"])
+        for word in words.split("|")
+    }
+    assert len(found) > 10
+    nowhere = f"http://127.0.0.1:{free_port()}/"
+    accounts: dict[str, Any] = {"hook_url": nowhere, "presence_url": nowhere, "hook_secret": "x" * 32}
+    stun: dict[str, Any] = {"stun_port": free_port(), "stun_address": "127.0.0.1"}
+    async with ServerProcess(tmp_path, admin_port=0, **accounts, **stun) as server:
+        _, _, page = await http_get(server.admin_port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    lines = page.decode().splitlines()
+    assert sorted((name, word) for name, label, word in found if f'{name}{{{label}="{word}"}} 0.0' not in lines) == []
+
+
 def test_each_word_that_a_rule_looks_for_is_one_of_the_code() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "src" / "aldis").glob("*/*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "src" / "aldis").rglob("*.py"))
     words = {
         word
         for text in expressions()
-        for found in re.findall(r'outcome[=!]~?"(.*?)"', text)
+        for found in re.findall(r'(?:outcome|reason|setting)[=!]~?"(.*?)"', text)
         for word in found.split("|")
     }
-    assert words >= {"full", "busy", "misdirected", "new"}
+    assert words >= {"full", "busy", "misdirected", "new", "silent", "address-rate", "max_connections"}
     assert [word for word in words if f'"{word}"' not in source] == []

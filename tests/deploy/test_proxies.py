@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
+from support.caddy import caddy
 from support.certificates import Certificates, make_certificates
-from support.kit import program, running, written
+from support.kit import written
 from support.nginx import nginx_with
 from support.patience import PATIENCE
 from support.ports import free_port
@@ -31,18 +31,13 @@ server {{
     include {snippet};
 }}
 """
-_CADDY = """
-{{
-	admin off
-	auto_https disable_redirects
+_TIME_OUTS = f"""
 	servers {{
 		timeouts {{
-			idle {silence}s
-			read_header {silence}s
+			idle {SILENCE}s
+			read_header {SILENCE}s
 		}}
 	}}
-}}
-{sites}
 """
 _CADDY_HOST = """
 https://localhost:{port} {{
@@ -52,16 +47,6 @@ https://localhost:{port} {{
 }}
 """
 Proxy: TypeAlias = Callable[[Path, Certificates, int, int], AbstractAsyncContextManager[None]]
-
-
-@asynccontextmanager
-async def caddy(folder: Path, sites: str) -> AsyncIterator[None]:
-    configuration = folder / "Caddyfile"
-    configuration.write_text(_CADDY.format(silence=SILENCE, sites=sites))
-    command = (program("caddy"), "run", "--adapter", "caddyfile", "--config", configuration)
-    environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    async with running(*command, says=b"serving initial configuration", env=environment):
-        yield
 
 
 def nginx_at_root(folder: Path, tls: Certificates, port: int, server: int) -> AbstractAsyncContextManager[None]:
@@ -89,13 +74,13 @@ def nginx_at_path(folder: Path, tls: Certificates, port: int, server: int) -> Ab
 def caddy_at_root(folder: Path, tls: Certificates, port: int, server: int) -> AbstractAsyncContextManager[None]:
     site = f"https://localhost:{port} {{\n\tbind 127.0.0.1\n\ttls {tls.cert} {tls.key}\n"
     changes = {"signal.example.com {\n": site, "127.0.0.1:8080": f"127.0.0.1:{server}"}
-    return caddy(folder, written("caddy/Caddyfile", changes))
+    return caddy(folder, written("caddy/Caddyfile", changes), _TIME_OUTS)
 
 
 def caddy_at_path(folder: Path, tls: Certificates, port: int, server: int) -> AbstractAsyncContextManager[None]:
     snippet = folder / "snippet.caddy"
     snippet.write_text(written("caddy/sub-path.caddy", {"127.0.0.1:8080": f"127.0.0.1:{server}"}))
-    return caddy(folder, _CADDY_HOST.format(port=port, tls=tls, snippet=snippet))
+    return caddy(folder, _CADDY_HOST.format(port=port, tls=tls, snippet=snippet), _TIME_OUTS)
 
 
 EVERYWHERE = pytest.mark.parametrize(

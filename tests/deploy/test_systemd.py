@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 
+from aldis.server.config import load_config
+from aldis.server.sockets import LISTEN_BACKLOG
 from support.commands import aldis
 from support.kit import DEPLOY, tool, written
 from support.patience import PATIENCE
+from support.pebble import Pebble
 from support.ports import free_port
 from support.raw_websocket import RawClient, http_get
 from support.server_process import RUN, Process, ServerProcess
 from support.servers import Server
 
 UNIT = DEPLOY / "systemd" / "aldis.service"
+SOCKET = DEPLOY / "systemd" / "aldis.socket"
 # At most this much (issue: "hardened"): 0 is a program that may do nothing, 9.6 one without a single setting.
 MOST_EXPOSED = 2.0
 _COMMAND = Path(sys.executable).with_name("aldis")
@@ -36,9 +40,9 @@ serve(*map(json.loads, sys.argv[1:3]))
 """
 
 
-def settings(name: str) -> list[str]:
-    """What the unit says for this setting, line by line."""
-    return re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+def settings(name: str, unit: Path = UNIT) -> list[str]:
+    """What a unit says for this setting, line by line."""
+    return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
 
 
 def exposure(unit: Path) -> float:
@@ -59,10 +63,11 @@ def test_a_unit_that_is_not_hardened_is_found_out(tmp_path: Path) -> None:
 
 
 def verified(folder: Path, **changes: str) -> str:
-    """What systemd finds wrong with the unit, where the command is the one of this environment."""
-    unit = folder / "aldis.service"
+    """What systemd finds wrong with the units, where the command is the one of this environment."""
+    unit, port = folder / "aldis.service", folder / "aldis.socket"
     unit.write_text(written("systemd/aldis.service", {"/opt/aldis/bin/aldis": str(_COMMAND), **changes}))
-    told = tool("systemd-analyze", "verify", "--man=no", unit)
+    port.write_text(SOCKET.read_text())
+    told = tool("systemd-analyze", "verify", "--man=no", unit, port)
     ours = "\n".join(line for line in told.stdout.splitlines() if "aldis" in line)
     assert told.returncode == 0 or ours, told.stdout
     return ours
@@ -74,6 +79,17 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 
 def test_systemd_finds_a_misspelt_setting(tmp_path: Path) -> None:
     assert "ProtectHam" in verified(tmp_path, ProtectHome="ProtectHam")
+
+
+async def test_the_socket_is_on_the_port_of_the_settings(tmp_path: Path) -> None:
+    """So `check-config` looks at the right port, and a server without the socket is where the proxy expects it."""
+    file = tmp_path / "aldis.toml"
+    file.write_text(written("aldis.toml", {}))
+    config = load_config({}, {"ALDIS_TURN_SECRET": "secret"}, file)
+    assert settings("ListenStream", SOCKET) == [f"{config.host}:{config.port}"]
+    assert settings("FileDescriptorName", SOCKET) == ["public"]
+    assert settings("Backlog", SOCKET) == [str(LISTEN_BACKLOG)]
+    assert settings("Requires") == ["aldis.socket"]  # so it is passed also to a service that is started alone
 
 
 async def test_the_commands_of_the_unit_are_ones_that_aldis_takes(tmp_path: Path) -> None:
@@ -185,6 +201,16 @@ async def test_a_server_works_with_the_system_calls_that_the_unit_leaves(
             assert await server.stop() == 0
             assert b"STOPPING=1" in systemd.recv(4096)
             server.assert_clean_log()
+
+
+async def test_a_server_gets_its_certificate_with_these_system_calls(tmp_path: Path) -> None:
+    async with (
+        Pebble(tmp_path) as authority,
+        ConfinedServer(tmp_path, allowed(), **authority.settings()) as server,
+    ):
+        await server.wait_for_line("new certificate")
+        assert await server.stop() == 0
+        server.assert_clean_log()
 
 
 async def works(server: ServerProcess) -> None:

@@ -8,7 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from aldis.identity.keys import Identity
+from aldis.peer import sealing
+from aldis.peer.sealing import Parties
 from aldis.protocol import channel
 from aldis.protocol import messages as m
 from aldis.protocol.codec import DecodeFailed, decode_client_message, decode_server_message, encode_text
@@ -42,7 +46,7 @@ def rows(title: str) -> dict[str, list[str]]:
 
 
 def test_every_block_is_of_a_kind_that_is_executed() -> None:
-    assert {kind for kind, _, _ in BLOCKS} == {"json", "json hello", "frames", "conversation", "controls"}
+    assert {kind for kind, _, _ in BLOCKS} == {"json", "json hello", "frames", "conversation", "controls", "sealed"}
     assert DOCUMENT.count("```") == 2 * len(BLOCKS)
 
 
@@ -73,6 +77,25 @@ def test_a_frame_means_what_stands_beside_it(text: str) -> None:
         assert repr(channel.decode(bytes.fromhex(data))) == meaning
 
 
+@pytest.mark.parametrize("text", blocks("sealed"))
+def test_a_sealed_message_opens_as_it_says(text: str) -> None:
+    rows = re.findall(r"^(\S[^\n]*?)  +((?:\S+\n *)*\S+)$", text, re.MULTILINE)
+    said = {name: re.sub(r"\s", "", value) for name, value in rows}
+    parties = Parties(*said["from"].split("/"), *said["to"].split("/"))
+    data = {name: bytes.fromhex(value) for name, value in said.items() if name not in ("from", "to")}
+    handshake = sealing.read(data["handshake"])
+    assert isinstance(handshake, sealing.Handshake)
+    assert (handshake.session, handshake.from_seal_key) == (data["session"], data["fromSealKey"])
+    private = X25519PrivateKey.from_private_bytes(data["its private key"])
+    assert private.public_key().public_bytes_raw() == handshake.to_seal_key == data["toSealKey"]
+    opened = sealing.accept(parties, handshake, private)
+    assert opened.frames == [data["frames"]]
+    assert opened.public_key == Identity.from_seed(data["identity"]).public_key
+    message = sealing.read(data["its message"])
+    assert isinstance(message, sealing.Sealed)
+    assert (message.counter, opened.keys.open(message)) == (0, [data["a frame after it"]])
+
+
 @pytest.mark.parametrize("text", blocks("controls"))
 def test_control_messages_are_read_and_written_again_without_a_change(text: str) -> None:
     for line in text.splitlines():
@@ -91,7 +114,7 @@ def test_every_control_message_has_a_row_in_the_table() -> None:
     words = FileMessage.__args__
     table = rows("Control messages")
     for word in words:
-        assert table[word.__struct_config__.tag][0] == ", ".join(f"`{name}`" for name in word.__struct_fields__)
+        assert table[word.__struct_config__.tag][0] == ", ".join(f"`{name}`" for name in word.__struct_encode_fields__)
 
 
 @pytest.mark.parametrize("text", blocks("conversation"))

@@ -62,6 +62,7 @@ VALID: list[dict[str, Any]] = [
     {"type": "ice-candidate", "to": "nobody", "candidate": {"candidate": "candidate:1", "sdpMid": "0"}},
     {"type": "bye", "to": "nobody/phone", "reason": "done"},
     {"type": "relay", "to": "nobody", "sealed": "AAAA"},
+    {"type": "seal-key", "sealKey": {"publicKey": KEY, "signature": base64.b64encode(b"x" * 64).decode()}, "id": 9},
     {"type": "ice-servers", "id": 7},
     {"type": "received", "count": 0},
     {"type": "rotate", "newPublicKey": KEY, "signature": base64.b64encode(b"x" * 64).decode()},
@@ -275,11 +276,11 @@ async def test_ten_thousand_mutations_of_valid_frames_leave_the_server_serving_o
             attackers = [asyncio.create_task(attacker()) for _ in range(AT_ONCE)]
             everybody = asyncio.gather(*attackers)
             while not everybody.done():
-                alice.send({"type": "relay", "to": "bystander-b", "sealed": str(served), "id": served})
+                alice.send({"type": "bye", "to": "bystander-b", "reason": str(served), "id": served})
                 # Some mutations are valid messages to the bystanders.
                 while (message := await bob.receive()).get("from") != "bystander-a":
                     pass
-                assert message["sealed"] == str(served)
+                assert message["reason"] == str(served)
                 while (message := await alice.receive())["type"] != "ack":
                     pass
                 assert message["re"] == served

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aldis.errors import UsageError
+from aldis.hub.accounts import Admitted
 from aldis.hub.bans import MAX_BANS, MAX_REASON, Ban, Bans, read_ban
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
@@ -19,7 +20,7 @@ def test_a_banned_user_is_ended_and_kept_out_until_the_ban_is_over() -> None:
     bob = world.client("bob")
     bob.send(type="watch", userIds=["alice"], id=1)
     bob.take()
-    assert world.hub.ban(read_ban("user", "alice", "spam", until=1_700_000_000.0 + world.now + 60)) == 1
+    assert world.hub.ban(read_ban("user", "alice", "spam", until=1_700_000_000.0 + world.now + 60), world.now) == 1
     assert alice.closed == (4503, "banned: spam")
     assert [(news["type"], news["online"]) for news in bob.take()] == [("presence", False)]
     again = world.connect()
@@ -34,7 +35,7 @@ def test_a_banned_key_is_kept_out_under_every_name() -> None:
     world = World()
     alice = world.client("alice")
     key = to_base64(alice.identity.public_key)
-    assert world.hub.ban(read_ban("key", key)) == 1
+    assert world.hub.ban(read_ban("key", key), world.now) == 1
     assert alice.closed == (4503, "banned by the operator of this server")
     assert world.connect().register("another", identity=alice.identity)["code"] == "forbidden"
     assert world.connect().register("another")["success"] is True
@@ -43,7 +44,7 @@ def test_a_banned_key_is_kept_out_under_every_name() -> None:
 def test_only_the_owner_of_a_key_learns_that_its_user_is_banned() -> None:
     world = World()
     world.client("alice")
-    world.hub.ban(read_ban("user", "alice", "secret"))
+    world.hub.ban(read_ban("user", "alice", "secret"), world.now)
     thief = world.connect()
     thief.identity = identity_of("alice")
     thief.ask_challenge("alice")
@@ -54,10 +55,10 @@ def test_only_the_owner_of_a_key_learns_that_its_user_is_banned() -> None:
 def test_a_disconnected_user_may_come_back() -> None:
     world = World()
     alice = world.client("alice")
-    assert world.hub.disconnect("alice") == 1
+    assert world.hub.disconnect("alice", world.now) == 1
     assert alice.closed == (4000, "disconnected by the operator")
     assert world.connect().register("alice", identity=alice.identity)["success"] is True
-    assert world.hub.disconnect("nobody") == 0
+    assert world.hub.disconnect("nobody", world.now) == 0
 
 
 def test_users_are_listed_by_name_a_page_at_a_time() -> None:
@@ -131,3 +132,31 @@ def test_what_cannot_be_banned_is_said_at_once(kind: str, value: str, reason: st
 
 def test_a_key_has_one_spelling() -> None:
     assert read_ban("key", KEY).value == KEY
+
+
+@pytest.mark.parametrize("classic", [False, True])
+@pytest.mark.parametrize("ban", [Ban("user", "mallory"), Ban("key", KEY), None])
+@pytest.mark.parametrize("asked", ["operator", "directory"])
+def test_a_registration_that_is_under_way_is_ended_too(ban: Ban | None, classic: bool, asked: str) -> None:
+    world = World(operator=(lambda question: Admitted()) if asked == "operator" else None, auth="open")
+    client = world.connect(classic=classic)
+    world.directory_waits = True
+    if classic:
+        client.send(type="register", userId="mallory", publicKey=KEY)
+    else:
+        client.register("mallory", identity=Identity.from_seed(bytes(32)))
+    assert world.hub.pending == 1
+    ended = world.hub.ban(ban, world.now) if ban is not None else world.hub.expel("mallory", "not listed", world.now)
+    assert ended == 1
+    assert client.closed is not None
+    assert client.closed[0] == (4501 if ban is None else 4503)
+    world.answer()
+    assert not world.hub.online("mallory")
+
+
+def test_a_full_list_forgets_first_what_is_over() -> None:
+    world = World()
+    for number in range(MAX_BANS):
+        world.hub.ban(Ban("user", f"user{number}", until=1.0 if number < 2 else None), world.now)
+    world.hub.ban(Ban("user", "mallory"), world.now)
+    assert len(world.hub.known_bans()) == MAX_BANS - 1

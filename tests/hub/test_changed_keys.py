@@ -151,7 +151,7 @@ def test_a_release_ends_all_connections_of_the_name_and_frees_it() -> None:
     bob.take()
     outcomes: list[bool | None] = []
     world.hub.release("alice", outcomes.append)
-    world.answer()
+    world.settle()
     assert outcomes == [True]
     assert alice.closed == (4501, "the name was released")
     assert [m["online"] for m in bob.take()][-1] is False
@@ -161,7 +161,7 @@ def test_a_release_ends_all_connections_of_the_name_and_frees_it() -> None:
     world.answer()
     world.directory_fails = True
     world.hub.release("alice", outcomes.append)
-    world.answer()
+    world.settle()
     assert outcomes == [True, False, None]
 
 

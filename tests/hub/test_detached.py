@@ -8,8 +8,9 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.hub.detached import FRAME_BYTES, SESSION_BYTES, DetachedSessions
+from aldis.hub.detached import SESSION_BYTES, DetachedSessions
 from aldis.hub.settings import HubSettings
+from aldis.hub.use import FRAME_BYTES
 from support.hub_world import Client, World, identity_of
 
 KILOBYTE = "x" * 1000
@@ -65,7 +66,7 @@ def test_beyond_the_bytes_in_all_the_oldest_session_of_the_largest_user_ends() -
     lost(world, "large", 30, "newer")
     lost(world, "middle", 55)
     assert world.hub.online("small")
-    assert [d.device for d in world.hub.router.locate("large").devices or ()] == ["newer"]
+    assert [s.device for s in world.hub.sessions("large")] == ["newer"]
     assert world.hub.detached_sessions.bytes <= 150_000
     assert world.hub.stats.detached_ended == 1
     back = world.connect()
@@ -93,7 +94,7 @@ def test_one_user_has_a_share_of_its_own() -> None:
     lost(world, "alice", 6, "second")
     assert len(world.hub.detached_sessions) == 2
     lost(world, "alice", 10, "third")
-    assert [d.device for d in world.hub.router.locate("alice").devices or ()] == ["third", "second"]
+    assert [s.device for s in world.hub.sessions("alice")] == ["third", "second"]
     assert world.hub.detached_sessions.bytes <= 40_000
 
 

@@ -26,13 +26,13 @@ def told(watchers: list[Client]) -> int:
 
 
 def test_a_user_with_many_watchers_is_told_of_in_parts() -> None:
-    world = World()
+    world = World(presence_interval=0.25)
     watchers = watched(world)
     world.hub_waits = True
     world.client("alice")
     for turn in range(1, 4):
         assert told(watchers) == turn * MOST_AT_ONCE
-        assert world.hub.work() is (turn < 2)
+        assert (world.hub.work(world.now) == 0.0) is (turn < 2)
     assert all(watcher.inbox[0]["online"] for watcher in watchers)
 
 
@@ -64,6 +64,8 @@ def test_those_not_told_yet_are_told_the_last_state_once() -> None:
     world.work()
     assert {watcher.take_one()["online"] for watcher in watchers} == {False}
     assert len(first) == MOST_AT_ONCE
+    world.pass_time(1)
+    assert told(watchers) == 0
 
 
 def test_a_message_of_a_user_never_comes_before_its_presence() -> None:

@@ -84,7 +84,7 @@ def test_a_program_that_starts_anew_replaces_its_session() -> None:
     world, _ = next_world(world)
     assert world.client("alice").registered is not None
     assert world.hub.users_online == 1
-    assert world.hub.detached == 0
+    assert len(world.hub.detached_sessions) == 0
 
 
 @pytest.mark.parametrize("after", [-1.0, 31.0])
@@ -125,4 +125,47 @@ def test_presence_that_a_lost_client_has_missed_is_told_by_the_next_process() ->
     told = [(m["userId"], m["online"]) for m in alice.take() if m["type"] == "presence"]
     assert sorted(told) == [("bob", True), ("carol", True)]
     alice.lose(clean=True)
-    assert world.hub.watches_bytes == 0
+    assert world.hub.memory.bytes()["watches"] == 0
+
+
+def test_a_hidden_user_stays_hidden_when_there_is_no_room_for_all_of_its_sessions() -> None:
+    world = World()
+    phone = world.client("alice", device="phone")
+    phone.send(type="privacy", presence="hidden", offers="hidden")
+    bob, laptop = world.client("bob"), world.client("alice", device="laptop")
+    for client in (phone, bob, laptop):
+        client.lose()
+    world, _ = next_world(world, max_detached=1)
+    assert [session.address for session in world.hub.sessions("alice")] == ["alice/laptop"]
+    stranger = world.client("stranger")
+    stranger.send(type="watch", userIds=["alice"])
+    assert stranger.take_one()["online"] is False
+
+
+def test_watchers_learn_of_sessions_for_which_the_next_process_has_no_room() -> None:
+    world = World()
+    watcher = world.client("alice")
+    clients = [world.client("bob"), world.client("carol"), watcher]
+    watcher.send(type="watch", userIds=["bob"])
+    for client in clients:
+        client.lose()
+    world, _ = next_world(world, max_detached=1)
+    assert [(m["userId"], m["online"]) for m in back(world, watcher, "alice", 1).take()] == [("bob", False)]
+
+
+def test_watchers_learn_of_sessions_that_are_not_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "MOST_BYTES", 1000)
+    world = World(auth="open")
+    watcher = world.client("alice")
+    hidden, large, small = world.client("hidden"), world.client("large"), world.client("small")
+    world.classic_client("classic")
+    hidden.send(type="privacy", presence="hidden")
+    watcher.send(type="watch", userIds=["classic", "large", "small", "hidden", "nobody"])
+    told = len(watcher.take())
+    watcher.send(type="received", count=told)
+    watcher.send(type="relay", to="large", sealed="x" * 2000)
+    for client in (watcher, small, large, hidden):
+        client.lose()
+    world, _ = next_world(world)
+    news = back(world, watcher, "alice", told).take()
+    assert [(m["userId"], m["online"]) for m in news] == [("classic", False), ("large", False)]

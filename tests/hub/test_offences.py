@@ -75,3 +75,52 @@ def test_unknown_types_do_not_use_up_what_a_client_may_say_wrongly() -> None:
     assert alice.closed is None
     alice.send_text("not JSON")
     assert alice.closed == (4500, "too many invalid messages")
+
+
+# --- failed proofs of a network, and for a name -----------------------------------------------------------------------
+
+
+def fail(world: World, name: str, address: str) -> str:
+    """Register with the signature of another key, and return the code of the refusal."""
+    client = world.connect()
+    client.address = address
+    client.identity = identity_of("the owner of nothing")
+    client.send(type="register", userId=name, publicKey=to_base64(client.identity.public_key))
+    first = client.take_one()
+    if first["type"] == "error":
+        assert first["retryAfter"] > 0
+        return str(first["code"])
+    client.send(type="prove", signature=to_base64(bytes(64)))
+    return str(client.take_one()["code"])
+
+
+def test_a_network_with_too_many_failed_proofs_may_not_register_for_a_while() -> None:
+    world = World(failed_proofs_per_address=4)
+    codes = [fail(world, f"user{number}", "192.0.2.7") for number in range(6)]
+    assert codes == ["bad-signature"] * 4 + ["rate-limited"] * 2
+    assert fail(world, "alice", "192.0.2.8") == "bad-signature"
+    assert fail(world, "alice", "127.0.0.1") == "bad-signature"
+    world.now += 3600 / 4
+    assert fail(world, "alice", "192.0.2.7") == "bad-signature"
+    assert world.hub.stats.limited["failed-proofs-per-address"] == 2
+
+
+def test_nobody_keeps_the_owner_of_a_name_out_by_failing_for_it() -> None:
+    world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
+    codes = [fail(world, "alice", f"192.0.2.{number % 5}") for number in range(10)]
+    assert codes == ["bad-signature"] * 5 + ["rate-limited"] * 5  # each network gets in once
+    assert fail(world, "bob", "192.0.2.1") == "bad-signature"
+    alice = world.connect()
+    alice.address = "198.51.100.1"
+    assert alice.register("alice")["success"] is True
+    assert world.hub.stats.limited["failed-proofs-per-name"] == 5
+
+
+def test_the_right_signature_of_a_wrong_key_counts_as_well() -> None:
+    world = World(failed_proofs_per_address=2)
+    world.client("alice")
+    codes = [world.connect().register("alice", identity=identity_of("mallory"))["code"] for _ in range(2)]
+    assert codes == ["key-mismatch"] * 2
+    client = world.connect()
+    client.send(type="register", userId="alice", publicKey=to_base64(identity_of("mallory").public_key))
+    assert client.take_one()["code"] == "rate-limited"

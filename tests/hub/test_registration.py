@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from aldis.hub.new_names import DAY, MAX_NETWORKS, NewNames
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
@@ -33,7 +32,13 @@ def test_a_client_that_proves_its_key_is_registered() -> None:
         "device": "main",
         "resumed": False,
         "serverTime": 1_700_001_000.0,
-        "limits": {"maxMessageBytes": 65536, "maxWatches": 10000, "resumeWindow": 30.0},
+        "limits": {
+            "maxMessageBytes": 65536,
+            "maxWatches": 10000,
+            "resumeWindow": 30.0,
+            "relay": True,
+            "maxRelayFileBytes": 1048576,
+        },
         "re": "r",
     }
     assert world.keys == {"alice": alice.identity.public_key}
@@ -424,29 +429,3 @@ def test_claims_that_come_at_once_share_the_names_of_their_network() -> None:
     assert len(world.keys) == 3
     codes = [client.take()[-1].get("code") for client in clients]
     assert codes == [None] * 3 + ["rate-limited"] * 7
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("192.0.2.1", "192.0.2.2", False),
-        ("192.0.2.1", "::ffff:192.0.2.1", True),
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
-        ("fe80::1%eth0", "fe80::2%eth1", True),
-        ("", "", False),  # not known, as on a Unix socket: no limit
-    ],
-)
-def test_a_network_is_an_ipv4_address_or_half_an_ipv6_address(one: str, other: str, same: bool) -> None:
-    names = NewNames(1)
-    assert names.take(one, 0.0) == 0
-    assert (names.take(other, 0.0) > 0) is same
-
-
-def test_the_table_of_networks_is_bounded_and_forgets_those_that_have_all_their_names() -> None:
-    names = NewNames(1)
-    for number in range(MAX_NETWORKS + 100):
-        names.take(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 0.0)
-    assert len(names) == MAX_NETWORKS
-    names.take("192.0.2.1", DAY)
-    assert len(names) == 1

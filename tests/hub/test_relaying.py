@@ -146,7 +146,9 @@ def test_ice_servers_are_empty_where_none_are_configured() -> None:
 
 def test_ice_servers_come_from_their_source_for_the_user_who_asks() -> None:
     class Source:
-        def servers(self, user_id: str, wall_time: float) -> tuple[list[IceServer], int]:
+        def servers(
+            self, user_id: str, wall_time: float, *, host: str = "", address: str = ""
+        ) -> tuple[list[IceServer], int]:
             return [IceServer(["turn:turn.example"], f"{wall_time:.0f}:{user_id}", "secret")], 60
 
     world = World(ice=Source())

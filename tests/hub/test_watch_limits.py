@@ -30,11 +30,11 @@ def test_the_bytes_of_watches_are_those_of_the_memory(shared: bool) -> None:
     gc.collect()
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    counted = world.hub.watches_bytes
+    counted = world.hub.memory.bytes()["watches"]
     assert 0.5 * counted < size < 1.1 * counted
     for watcher in watchers:
         watcher.lose(clean=True)
-    assert world.hub.watches_bytes == 0
+    assert world.hub.memory.bytes()["watches"] == 0
     assert not world.hub._watchers._of_user
 
 
@@ -72,3 +72,61 @@ def test_beyond_the_room_for_all_watches_there_is_none_for_now() -> None:
     alice.lose(clean=True)
     bob.send(type="watch", userIds=names("two", 30), id=1)
     assert len(bob.take()) == 31
+
+
+def test_a_user_has_so_many_watchers_and_the_next_one_may_try_again() -> None:
+    world = World(max_watchers=2)
+    watchers = [world.client(f"watcher{number}") for number in range(3)]
+    for watcher in watchers[:2]:
+        watcher.send(type="watch", userIds=["alice"], id=1)
+        assert watcher.take()[-1] == {"type": "ack", "re": 1}
+    watchers[2].send(type="watch", userIds=["bob", "alice"], id=1)
+    refused = watchers[2].take_one()
+    assert (refused["code"], refused["temporary"]) == ("over-capacity", True)
+    assert world.hub.stats.limited["watchers-per-user"] == 1
+    watchers[0].send(type="unwatch", userIds=["alice"])
+    watchers[2].send(type="watch", userIds=["bob", "alice"], id=2)
+    assert watchers[2].take()[-1] == {"type": "ack", "re": 2}
+
+
+@pytest.mark.parametrize("end", ["unwatch", "unregister", "resume", "replace", "lose"])
+def test_names_that_are_watched_again_before_the_watches_of_an_earlier_name_are_removed(end: str) -> None:
+    world = World()
+    watched, other = names("watched", 1000), world.client("other")
+    client = world.client("alice")
+    client.send(type="watch", userIds=watched)
+    world.hub_waits = True  # the watches are removed in later turns
+    client.send(type="unregister")
+    client.register("alice")
+    client.take()
+    client.send(type="watch", userIds=watched)
+    told = sum(message["type"] == "presence" for message in client.take())
+    match end:
+        case "unwatch":
+            client.send(type="unwatch", userIds=watched)
+        case "unregister":
+            client.send(type="unregister")
+        case "resume":
+            client.lose()
+            # This connection has had watches, too.
+            client, ticket = other, client.ticket(told)
+            client.send(type="watch", userIds=watched)
+            client.send(type="unregister")
+            client.register("alice", resume=ticket)
+            assert client.registered is not None
+            assert client.registered["resumed"]
+        case "replace":
+            world.client("alice")
+        case "lose":
+            client.lose(clean=True)
+    world.hub_waits = False
+    world.work()
+    client.take()
+    world.client(watched[-1])
+    told_now = [message["userId"] for message in client.take() if message["type"] == "presence"]
+    assert told_now == ([watched[-1]] if end == "resume" else [])
+    if end == "resume":
+        client.lose(clean=True)
+    assert world.hub.memory.bytes()["watches"] == 0
+    assert not world.hub._watchers._watchers
+    assert not world.hub._watchers._of_user

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from aldis.identity.keys import Identity
 from aldis.server.admin_api import MAX_BODY, openapi
 from aldis.server.app import SignalingServer
 from aldis.server.ban_file import FILE_NAME
+from support.certificates import make_certificates
 from support.commands import aldis
-from support.raw_websocket import RawClient
+from support.raw_websocket import RawClient, http_get
 from support.server_process import ServerProcess
 from support.settings import config
 
@@ -49,6 +51,15 @@ async def test_nothing_is_told_or_done_without_the_token(server: SignalingServer
         status, answer = await ask(server, method, path, headers=header)
         assert (status, answer) == (401, {"error": "the admin token is missing or wrong"})
     assert await server.ready() is None
+
+
+async def test_a_token_that_is_no_text_is_wrong_and_no_error_of_the_server(
+    server: SignalingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = b"GET /api/v1/bans HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
+    status, _, _ = await http_get(server.admin_port or 0, request)
+    assert status == 401
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_a_server_that_keeps_nothing_has_no_api_without_a_token_of_its_own() -> None:
@@ -150,6 +161,53 @@ async def test_a_user_is_disconnected_and_a_name_is_freed(server: SignalingServe
     assert await ask(server, "POST", "/users/nobody/release") == (200, {"released": False})
 
 
+async def test_without_tls_and_turn_there_is_nothing_to_renew_and_to_rotate(server: SignalingServer) -> None:
+    status, found = await ask(server, "GET", "/statistics")
+    assert (found["certificate"], found["turn"], found["limits"], found["problems"]) == (None, None, [], [])
+    status, answer = await ask(server, "POST", "/certificate/renew")
+    assert (status, "acme_domain" in answer["error"]) == (400, True)
+    status, answer = await ask(server, "POST", "/turn/rotate")
+    assert (status, answer) == (400, {"error": "this server has no TURN server"})
+
+
+async def test_the_secret_of_a_turn_server_elsewhere_is_changed_there_first(tmp_path: Path) -> None:
+    given = config(admin_port=0, admin_token=TOKEN, turn=["turn:turn.example.com"], turn_secret="s3cret")
+    async with SignalingServer(given) as server:
+        status, answer = await ask(server, "POST", "/turn/rotate")
+        assert status == 400
+        assert "static-auth-secret" in answer["error"]
+        assert "4 hours later" in answer["error"]
+
+
+async def test_a_certificate_from_files_is_shown_and_why_a_new_one_was_not_taken(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path)
+    given = config(admin_port=0, admin_token=TOKEN, tls_cert=files.cert, tls_key=files.key)
+    async with SignalingServer(given) as server:
+        _, found = await ask(server, "GET", "/statistics")
+        certificate = found["certificate"]
+        assert (certificate["source"], certificate["names"], certificate["problem"]) == ("files", ["127.0.0.1"], "")
+        assert certificate["issuer"] == "An authority for a test"
+        assert 0 < certificate["expires"] - time.time() <= 86_400
+        assert found["problems"] == ["The certificate expires in 0 days."]
+        files.cert.write_text("nothing")
+        assert not server.reload()
+        _, found = await ask(server, "GET", "/statistics")
+        assert found["problems"][1].startswith("No new certificate: tls_cert: ")
+        assert found["certificate"]["expires"] == certificate["expires"]
+
+
+async def test_a_limit_that_was_reached_is_shown(server: SignalingServer) -> None:
+    server.listener.admission.refusals["address"] += 2
+    server.hub.stats.detached_ended += 1
+    server.hub.stats.limited["watches-per-user"] += 3
+    _, found = await ask(server, "GET", "/statistics")
+    assert found["limits"] == [
+        {"limit": "connections_per_address", "effect": "connections refused", "count": 2},
+        {"limit": "watches-per-user", "effect": "requests refused", "count": 3},
+        {"limit": "detached_bytes", "effect": "lost clients given up", "count": 1},
+    ]
+
+
 BAD: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/bans", {"json": {"kind": "planet", "value": "mars"}}),
     ("POST", "/bans", {"json": {"kind": "user"}}),
@@ -214,7 +272,14 @@ async def test_an_operators_day_at_the_command_line(tmp_path: Path) -> None:
         assert "mallory" in await say("bans")
         assert await say("unban", "user", "mallory") == "user mallory is banned no more\n"
         assert await say("release", "mallory") == "mallory is free now\n"
+        assert await say("certificate") == "the server speaks no TLS\n"
+        assert await say("turn") == "the server runs no TURN server (turn_server)\n"
+        assert "certificate             none: no TLS here" in await say("stats")
+        unknown = await command(server, tmp_path, "admin", "turn", "spin")
+        assert (unknown.returncode, "expected rotate" in unknown.stderr) == (2, True)
         assert await say("log-level", "debug") == "the server logs from debug up\n"
+        assert await say("log-level", "tls=warning") == "the server logs from debug,tls=warning up\n"
+        assert (await command(server, tmp_path, "admin", "log-level", "moon=info")).returncode == 2
         refused = await command(server, tmp_path, "admin", "ban", "planet", "mars")
         assert refused.returncode == 2
         assert "planet" in refused.stderr
@@ -236,6 +301,29 @@ async def test_the_token_is_a_file_that_only_its_owner_reads(tmp_path: Path) -> 
         missing = await command(server, tmp_path, "admin", "stats")
         assert missing.returncode == 2
         assert "is not there" in missing.stderr
+
+
+async def test_the_settings_file_of_the_server_says_where_it_is(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, admin_port=0) as server:
+        settings = tmp_path / "aldis.toml"
+        settings.write_text(f"admin_host = '0.0.0.0'\nadmin_port = {server.admin_port}\ndata = '{tmp_path / 'data'}'\n")
+
+        def say(*words: str) -> subprocess.CompletedProcess[str]:
+            return aldis(*words, "--config", str(settings), home=tmp_path)
+
+        assert "users online            0" in (await asyncio.to_thread(say, "admin", "stats")).stdout
+        assert (await asyncio.to_thread(say, "top", "--times", "1")).returncode == 0
+        settings.write_text(f"admin_port = {server.admin_port}\nadmin_token = 'another'\n")
+        assert (await asyncio.to_thread(say, "admin", "stats")).returncode == 4
+        settings.write_text(f"admin_port = 'none'\ndata = '{tmp_path / 'data'}'\n")
+        nowhere = await asyncio.to_thread(say, "admin", "stats")
+        assert nowhere.returncode == 2
+        assert "does not say where the admin port is" in nowhere.stderr
+
+
+async def test_options_before_the_command_are_pointed_out(tmp_path: Path) -> None:
+    done = await asyncio.to_thread(aldis, "admin", "--data", "there", "stats", home=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "aldis: options follow the command: `aldis admin stats --data`.\n")
 
 
 async def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:

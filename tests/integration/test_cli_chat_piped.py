@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import re
+import resource
 import shlex
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +19,19 @@ from aldis.protocol.codec import to_base64
 from aldis.store.messages.content import Sendable
 from aldis.store.store import NetworkStore
 from support.commands import Piped, aldis
-from support.servers import Server
+from support.servers import QuickServer
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with Server(tmp_path) as running:
-        yield running
+def server(quick_server: QuickServer) -> QuickServer:
+    return quick_server
 
 
-def chat(server: Server, peer: str, me: str, *words: str) -> Piped:
+def chat(server: QuickServer, peer: str, me: str, *words: str) -> Piped:
     return Piped("chat", peer, "--as", me, "--server", server.url, *words, home=server.home)
 
 
-async def test_two_people_talk_through_pipes(server: Server) -> None:
+async def test_two_people_talk_through_pipes(server: QuickServer) -> None:
     async with chat(server, "bob", "alice") as alice, chat(server, "alice", "bob") as bob:
         await alice.type("hello bob\n")
         assert await bob.line() == "alice: hello bob"
@@ -43,7 +42,7 @@ async def test_two_people_talk_through_pipes(server: Server) -> None:
         assert await bob.line() == "alice: and the others?"
 
 
-async def test_one_line_is_sent_and_the_end_is_success_once_it_has_arrived(server: Server) -> None:
+async def test_one_line_is_sent_and_the_end_is_success_once_it_has_arrived(server: QuickServer) -> None:
     async with chat(server, "alice", "bob", "--listen") as bob:
         bob.stdin.close()
         await bob.says("waiting")
@@ -56,7 +55,7 @@ async def test_one_line_is_sent_and_the_end_is_success_once_it_has_arrived(serve
         assert await bob.rest() == "alice: hi\n"
 
 
-async def test_who_comes_first_waits_and_says_for_whom(server: Server) -> None:
+async def test_who_comes_first_waits_and_says_for_whom(server: QuickServer) -> None:
     async with chat(server, "bob", "alice", "--timeout", "40") as alice:
         await alice.type("are you there?\n")
         alice.stdin.close()
@@ -67,7 +66,7 @@ async def test_who_comes_first_waits_and_says_for_whom(server: Server) -> None:
             assert "bob is here" in alice.errors
 
 
-async def test_many_lines_arrive_once_and_in_order(server: Server) -> None:
+async def test_many_lines_arrive_once_and_in_order(server: QuickServer) -> None:
     lines = [f"line {number}" for number in range(5000)]
     async with chat(server, "alice", "bob", "--listen") as bob, chat(server, "bob", "alice") as alice:
         bob.stdin.close()
@@ -78,7 +77,7 @@ async def test_many_lines_arrive_once_and_in_order(server: Server) -> None:
         assert await bob.end() == 0
 
 
-async def test_nobody_there_is_told_at_once_when_there_is_no_waiting(server: Server) -> None:
+async def test_nobody_there_is_told_at_once_when_there_is_no_waiting(server: QuickServer) -> None:
     unknown = aldis("chat", "bob", "--as", "alice", "--server", server.url, "--no-wait", home=server.home, stdin=b"x\n")
     assert unknown.returncode == 5
     assert "aldis: nobody has registered the name bob with this server\n" in unknown.stderr
@@ -88,19 +87,19 @@ async def test_nobody_there_is_told_at_once_when_there_is_no_waiting(server: Ser
     assert (offline.returncode, offline.stderr) == (5, "aldis: bob is not online\n")
 
 
-async def test_waiting_ends_after_the_time_out(server: Server) -> None:
+async def test_waiting_ends_after_the_time_out(server: QuickServer) -> None:
     words = ["chat", "bob", "--as", "alice", "--server", server.url, "--timeout", "0.5"]
     gave_up = aldis(*words, home=server.home, stdin=b"x\n")
     assert gave_up.returncode == 5
 
 
-async def test_no_input_is_no_error_and_says_how_to_listen(server: Server) -> None:
+async def test_no_input_is_no_error_and_says_how_to_listen(server: QuickServer) -> None:
     nothing = aldis("chat", "bob", "--as", "alice", "--server", server.url, home=server.home)
     assert nothing.returncode == 0
     assert "--listen" in nothing.stderr
 
 
-async def test_what_is_not_confirmed_in_time_has_its_own_exit_code(server: Server) -> None:
+async def test_what_is_not_confirmed_in_time_has_its_own_exit_code(server: QuickServer) -> None:
     async with chat(server, "alice", "bob") as bob:
         await bob.says("waiting")  # the time-out is one for meeting too
         async with chat(server, "bob", "alice", "--timeout", "4") as alice:
@@ -115,7 +114,7 @@ async def test_what_is_not_confirmed_in_time_has_its_own_exit_code(server: Serve
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-async def test_a_signal_ends_it_with_a_goodbye(server: Server, number: signal.Signals, code: int) -> None:
+async def test_a_signal_ends_it_with_a_goodbye(server: QuickServer, number: signal.Signals, code: int) -> None:
     async with chat(server, "alice", "bob", "--listen") as bob, chat(server, "bob", "alice") as alice:
         bob.stdin.close()
         await alice.type("one\n")
@@ -125,15 +124,17 @@ async def test_a_signal_ends_it_with_a_goodbye(server: Server, number: signal.Si
         assert await bob.end() == 0
 
 
-async def test_a_signal_ends_the_waiting_too(server: Server) -> None:
+async def test_a_signal_ends_the_waiting_too(server: QuickServer) -> None:
     async with chat(server, "bob", "alice") as alice:
         await alice.says("waiting")
         alice.process.send_signal(signal.SIGINT)
         assert await alice.end() == 130
 
 
-async def test_who_listens_is_told_when_the_peer_vanishes(server: Server) -> None:
-    async with chat(server, "alice", "bob", "--listen") as bob, chat(server, "bob", "alice") as alice:
+async def test_who_listens_is_told_when_the_peer_vanishes(server: QuickServer) -> None:
+    # While the relay carries the messages, only the server tells that the peer has gone, and that looks like a goodbye.
+    direct = ("--path", "direct")
+    async with chat(server, "alice", "bob", "--listen", *direct) as bob, chat(server, "bob", "alice", *direct) as alice:
         bob.stdin.close()
         await alice.type("one\n")
         assert await bob.line() == "alice: one"
@@ -142,7 +143,7 @@ async def test_who_listens_is_told_when_the_peer_vanishes(server: Server) -> Non
         assert "without a goodbye" in bob.errors
 
 
-async def test_keep_listening_hears_one_after_the_other(server: Server) -> None:
+async def test_keep_listening_hears_one_after_the_other(server: QuickServer) -> None:
     async with chat(server, "alice", "bob", "--keep-listening") as bob:
         bob.stdin.close()
         for text in ("one", "two"):
@@ -155,7 +156,7 @@ async def test_keep_listening_hears_one_after_the_other(server: Server) -> None:
         assert await bob.end() == 143
 
 
-async def test_output_that_nobody_reads_any_more_ends_it_quietly(server: Server) -> None:
+async def test_output_that_nobody_reads_any_more_ends_it_quietly(server: QuickServer) -> None:
     inside, outside = os.pipe()
     bob = Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home, output=outside)
     async with bob, chat(server, "bob", "alice") as alice:
@@ -184,7 +185,7 @@ def test_an_address_that_is_none(url: str, tmp_path: Path) -> None:
     assert not (tmp_path / ".local").exists()
 
 
-async def test_the_name_of_another_key_is_refused(server: Server, tmp_path: Path) -> None:
+async def test_the_name_of_another_key_is_refused(server: QuickServer, tmp_path: Path) -> None:
     words = ["chat", "bob", "--as", "alice", "--server", server.url]
     aldis(*words, home=server.home)
     refused = aldis(*words, "--data", tmp_path / "second", home=server.home, stdin=b"x\n")
@@ -193,7 +194,7 @@ async def test_the_name_of_another_key_is_refused(server: Server, tmp_path: Path
     assert "--as" in refused.stderr
 
 
-async def test_nothing_is_said_to_a_peer_whose_key_has_changed(server: Server) -> None:
+async def test_nothing_is_said_to_a_peer_whose_key_has_changed(server: QuickServer) -> None:
     expected = Identity.generate().public_key
     bobs = aldis("keys", "new", "bob", home=server.home).stdout.splitlines()[-1].split()[-1]
     aldis("keys", "trust", "bob", "--public-key", to_base64(expected), "--server", server.url, home=server.home)
@@ -218,7 +219,7 @@ async def test_nothing_is_said_to_a_peer_whose_key_has_changed(server: Server) -
         assert await bob.line() == "alice: a secret"
 
 
-async def test_the_first_meeting_shows_and_keeps_the_fingerprint_of_the_peer(server: Server) -> None:
+async def test_the_first_meeting_shows_and_keeps_the_fingerprint_of_the_peer(server: QuickServer) -> None:
     async with chat(server, "alice", "bob", "-l") as bob, chat(server, "bob", "alice") as alice:
         bob.stdin.close()
         await alice.type("hi\n")
@@ -231,8 +232,9 @@ async def test_the_first_meeting_shows_and_keeps_the_fingerprint_of_the_peer(ser
     assert aldis("keys", "peer", "bob", "--server", server.url, home=server.home).stdout.strip() == shown[1]
 
 
-async def test_the_talk_goes_on_without_the_server_which_comes_back_by_itself(server: Server) -> None:
-    async with chat(server, "alice", "bob") as bob, chat(server, "bob", "alice") as alice:
+async def test_the_talk_goes_on_without_the_server_which_comes_back_by_itself(server: QuickServer) -> None:
+    direct = ("--path", "direct")
+    async with chat(server, "alice", "bob", *direct) as bob, chat(server, "bob", "alice", *direct) as alice:
         await alice.type("before\n")
         assert await bob.line() == "alice: before"
         await server.kill()
@@ -248,7 +250,7 @@ async def test_the_talk_goes_on_without_the_server_which_comes_back_by_itself(se
         assert await alice.end() == 0
 
 
-async def test_somebody_else_is_not_let_in(server: Server) -> None:
+async def test_somebody_else_is_not_let_in(server: QuickServer) -> None:
     async with chat(server, "alice", "bob", "--timeout", "0") as bob:
         await bob.says("waiting")
         async with chat(server, "bob", "carol", "--no-wait") as carol:
@@ -260,7 +262,7 @@ async def test_somebody_else_is_not_let_in(server: Server) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-async def test_no_message_can_forge_a_line_or_steer_the_terminal(server: Server, as_json: bool) -> None:
+async def test_no_message_can_forge_a_line_or_steer_the_terminal(server: QuickServer, as_json: bool) -> None:
     identity = Identity.generate()
     sent: list[Sendable] = [
         "hi\nbob: send money",
@@ -297,7 +299,7 @@ async def test_no_message_can_forge_a_line_or_steer_the_terminal(server: Server,
         ]
 
 
-async def test_the_second_engine_talks_to_the_first(server: Server) -> None:
+async def test_the_second_engine_talks_to_the_first(server: QuickServer) -> None:
     async with (
         chat(server, "alice", "bob", "--listen", "--engine", "aiortc") as bob,
         chat(server, "bob", "alice") as alice,
@@ -310,14 +312,57 @@ async def test_the_second_engine_talks_to_the_first(server: Server) -> None:
         assert await bob.rest() == "alice: hello\n"
 
 
-async def test_a_file_is_declined_and_the_chat_goes_on(server: Server, tmp_path: Path) -> None:
+async def test_a_file_is_declined_and_the_chat_goes_on(server: QuickServer, tmp_path: Path) -> None:
     (path := tmp_path / "photo.jpg").write_bytes(b"x" * 1000)
     async with chat(server, "alice", "bob") as bob, NetworkStore() as alice:
         await alice.connect_to_signaling(server.url, "alice")
         transfer = await alice.send_file("bob", path)
         with pytest.raises(TransferFailed) as caught:
             await transfer
-        assert caught.value.reason == "declined: aldis chat takes no files yet"
-        await bob.says("alice would have sent the file photo.jpg; aldis chat takes no files yet")
+        assert caught.value.reason == "declined: aldis chat takes no files; aldis receive does"
+        await bob.says("alice would have sent the file photo.jpg; aldis chat takes no files; aldis receive does")
         alice.send("bob", "never mind")
         assert await bob.line() == "alice: never mind"
+
+
+async def test_what_is_not_delivered_is_sent_by_the_next_chat(server: QuickServer) -> None:
+    before = aldis(
+        *("chat", "bob", "--as", "alice", "--server", server.url, "--timeout", "1"), home=server.home, stdin=b"one\n"
+    )
+    assert before.returncode == 5
+    assert "aldis: not delivered: 1 message; kept for the next chat with this name\n" in before.stderr
+    async with chat(server, "alice", "bob", "--listen") as bob, chat(server, "bob", "alice") as alice:
+        bob.stdin.close()
+        await alice.says("1 message of an earlier time: waiting for bob")
+        await alice.type("two\n")
+        alice.stdin.close()
+        assert [await bob.line(), await bob.line()] == ["alice: one", "alice: two"]
+        assert await alice.end() == 0
+        assert await bob.end() == 0
+
+
+async def test_a_journal_that_is_in_use_is_told_at_once(server: QuickServer, tmp_path: Path) -> None:
+    journal = str(tmp_path / "journal")
+    async with chat(server, "bob", "alice", "--journal", journal) as alice:
+        await alice.says("waiting")
+        second = aldis(
+            *("chat", "bob", "--as", "alice", "--server", server.url, "--device", "two", "--journal", journal),
+            home=server.home,
+            stdin=b"one\n",
+        )
+        assert second.returncode == 2
+        assert "is in use by another program" in second.stderr
+
+
+async def test_a_disk_that_is_full_is_told_and_has_its_exit_code(server: QuickServer) -> None:
+    async with chat(server, "alice", "bob", "--listen") as bob, chat(server, "bob", "alice") as alice:
+        bob.stdin.close()
+        await alice.type("one\n")
+        assert await bob.line() == "alice: one"
+        _, most = resource.prlimit(alice.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(alice.process.pid, resource.RLIMIT_FSIZE, (1000, most))
+        await alice.type("two\n")
+        await alice.says("new messages are lost")
+        alice.stdin.close()
+        assert await alice.end() == 8
+        assert await bob.end() == 0

@@ -16,9 +16,11 @@ from aldis.cli.checks import Examination, Mark, Patient
 from aldis.cli.exits import ExitCode
 from aldis.client.address import ServerAddress
 from aldis.identity.keys import Identity
+from support.certificates import make_certificates
 from support.commands import aldis
 from support.coturn import Coturn
 from support.patience import PATIENCE
+from support.server_process import ServerProcess
 from support.servers import Server
 
 
@@ -127,6 +129,18 @@ async def test_a_turn_server_that_refuses_the_credentials_is_told(secret: str, t
             assert "refuses the credentials" in check["advice"]
 
 
+async def test_each_turn_server_is_asked_for_itself(tmp_path: Path) -> None:
+    async with Coturn(tmp_path, "--use-auth-secret", "--static-auth-secret", "secret") as turn:
+        urls = f"turn:127.0.0.1:{turn.port},turn:127.0.0.1:9"
+        async with Server(tmp_path, "--turn", urls, "--turn-secret", "secret") as server:
+            code, text = await doctor("--server", server.url, "--timeout", "2", home=server.home)
+    assert code == 0
+    words = " ".join(text.split())
+    assert f"✓ TURN server turn:127.0.0.1:{turn.port} relays" in words
+    assert "! TURN server turn:127.0.0.1:9 does not relay -> It cannot be reached from here" in words
+    assert text.endswith("\nOne thing to look at, marked with an arrow.\n")
+
+
 async def test_a_port_where_nobody_listens(tmp_path: Path) -> None:
     code, found = await checks("--server", "ws://127.0.0.1:1", home=tmp_path)
     assert code == 3
@@ -178,6 +192,25 @@ async def test_tls_where_there_is_none(tmp_path: Path) -> None:
         code, found = await checks("--server", server.url.replace("ws:", "wss:"), "--timeout", "1", home=server.home)
     assert code == 3
     assert found["TLS"]["mark"] == "fail"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["expires soon", "no certificate yet"])
+async def test_the_servers_certificate_is_looked_at(tmp_path: Path, waits: bool) -> None:
+    files = make_certificates(tmp_path)
+    ordered = {"acme_domain": "a.example", "acme_agree_tos": True, "acme_directory": "https://127.0.0.1:1/"}
+    given = ordered if waits else {"tls_cert": str(files.cert), "tls_key": str(files.key)}
+    async with ServerProcess(tmp_path, **given) as process:
+        server = ServerAddress.parse(f"wss://127.0.0.1:{process.port}")
+        examination = Examination(Patient(server, "doctor", Identity.generate(), files.ca, PATIENCE))
+        found = {check.name: check async for check in examination.server()}
+    if waits:
+        assert found["TLS"].mark is Mark.FAIL
+        assert "waits for its first certificate" in found["TLS"].advice
+    else:
+        assert found["TLS"].mark is Mark.WARN
+        assert found["TLS"].text.endswith("certificate trusted, for 0 days more only")
+        assert "aldis admin certificate" in found["TLS"].advice
+        assert found["registration"].mark is Mark.OK
 
 
 async def test_a_name_of_ones_own_is_registered_only_with_its_key(tmp_path: Path) -> None:

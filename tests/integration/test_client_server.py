@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from aldis.client.events import (
     OfferReceived,
     PresenceChanged,
     Registered,
+    RequestsDelayed,
     SignalingEvent,
     SignalingState,
 )
@@ -216,6 +218,45 @@ async def test_a_lost_connection_is_resumed_and_nothing_is_missed(server: Signal
             assert (await bob.until(Registered)).resumed
             for n in range(20):
                 assert (await bob.until(ByeReceived)).reason == f"{round_number}.{n}"
+
+
+async def test_messages_beyond_a_limit_reach_a_client_that_comes_back_all_and_in_order() -> None:
+    door = asyncio.Event()  # while it is not set, whoever dials is cut off
+    door.set()
+
+    async def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if door.is_set():
+            there, back = await asyncio.open_connection("127.0.0.1", server.port)
+            await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+        writer.close()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async with await asyncio.start_server(come, "127.0.0.1", 0) as relay:
+        host = f"127.0.0.1:{relay.sockets[0].getsockname()[1]}"
+        url = f"ws://{host}"
+        async with (
+            SignalingServer(config(names=(host,))) as server,
+            online(url, "alice") as alice,
+            online(url, "bob") as bob,
+            online(url, "carol") as carol,
+        ):
+            door.clear()
+            bob.cut()
+            await bob.until(Disconnected)
+            sends = [asyncio.ensure_future(alice.client.send_bye("bob", reason=str(n))) for n in range(120)]
+            delayed = await alice.until(RequestsDelayed)
+            assert (delayed.request, delayed.to, delayed.error.code) == ("bye", "bob", "rate-limited")
+            await alice.client.send_bye("carol", reason="not held up")
+            assert (await carol.until(ByeReceived)).reason == "not held up"
+            door.set()
+            for n in range(120):
+                assert (await bob.until(ByeReceived)).reason == str(n)
+            await asyncio.gather(*sends)
 
 
 async def test_a_newer_connection_of_the_same_address_ends_the_older_for_good(server: SignalingServer) -> None:

@@ -14,7 +14,7 @@ import pytest
 from aldis.backends.sqlite_file import FILE_NAME
 from aldis.identity.keys import Identity
 from support.commands import aldis
-from support.raw_websocket import RawClient
+from support.registrations import register
 from support.server_process import ServerProcess
 from support.settings import UNLIMITED
 
@@ -22,14 +22,6 @@ from support.settings import UNLIMITED
 def directory(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """`aldis directory ...` for the server in `folder`."""
     return aldis("directory", *words, "--data", folder / "data", home=folder)
-
-
-async def register(server: ServerProcess, name: str, identity: Identity) -> str:
-    """What becomes of a registration: `registered`, or an error code."""
-    async with await RawClient.connect(server.port) as client:
-        reply = await client.register(name, identity)
-        await client.leave()
-        return str(reply.get("code", reply["type"]))
 
 
 def names_in(path: Path) -> dict[str, bytes]:
@@ -128,6 +120,24 @@ async def test_a_backup_moves_to_a_new_machine(tmp_path: Path) -> None:
         assert await register(server, "alice", Identity.generate()) == "key-mismatch"
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("fresh", [True, False], ids=["new-machine", "names-there"])
+async def test_what_root_restores_belongs_to_the_user_of_the_server(tmp_path: Path, *, fresh: bool) -> None:
+    (tmp_path / "old").mkdir()
+    await names_of(tmp_path / "old", "alice")
+    assert directory(tmp_path / "old", "backup", tmp_path / "copy").returncode == 0
+    data = tmp_path / "data"
+    if fresh:
+        data.mkdir()
+        os.chown(data, 4321, 4322)
+    else:
+        await names_of(tmp_path, "bob")
+        os.chown(data / FILE_NAME, 4321, 4322)
+    assert directory(tmp_path, "restore", tmp_path / "copy").returncode == 0
+    restored = (data / FILE_NAME).stat()
+    assert (restored.st_uid, restored.st_gid) == (4321, 4322)
+
+
 @pytest.mark.parametrize("kind", ["missing", "text", "other", "newer", "empty", "half"])
 async def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path, kind: str) -> None:
     await names_of(tmp_path, "alice", *(f"user{number:03}" for number in range(100)))
@@ -151,6 +161,28 @@ async def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path, 
     assert str(copy) in done.stderr
     assert names_in(path) == before
     assert [name for name in os.listdir(path.parent) if "restore" in name or name.startswith(".")] == []
+
+
+async def test_the_commands_are_for_the_directory_that_the_server_has(tmp_path: Path) -> None:
+    """And not for a file in --data that is left from before the server was moved."""
+    await names_of(tmp_path, "alice")
+    moved = tmp_path / "moved.sqlite3"
+    assert aldis("directory", "copy", tmp_path / "data", moved, home=tmp_path).returncode == 0
+    (tmp_path / "aldis.toml").write_text(f'data = "{tmp_path / "data"}"\ndirectory = "{moved}"\n')
+    listed = aldis("directory", "names", "add", "bob", "--config", tmp_path / "aldis.toml", home=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert directory(tmp_path, "names", "list").stdout == "the list is empty\n"
+    assert directory(tmp_path, "names", "list", "--directory", moved).stdout == "bob\n"
+    copy = tmp_path / "copy"
+    done = aldis("directory", "backup", copy, "--config", tmp_path / "aldis.toml", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert aldis("directory", "names", "list", "--directory", copy, home=tmp_path).stdout == "bob\n"
+    url = "redis://user:pass-word@127.0.0.1:1"
+    for command in ("backup", "restore"):
+        refused = aldis("directory", command, copy, home=tmp_path, extra={"ALDIS_DIRECTORY": url})
+        assert refused.returncode == 2
+        assert "the names are at redis://127.0.0.1:1, which has backups of its own" in refused.stderr
+        assert "pass-word" not in refused.stderr
 
 
 async def test_a_backup_of_nothing_says_where_it_looked(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -14,6 +15,7 @@ import pytest
 from aldis.server.pages import Pages
 from support.commands import environment
 from support.patience import PATIENCE
+from support.redis_server import RedisServer
 
 # The command, and with the word `pair` two stores that talk to each other.
 PROGRAM = """
@@ -92,3 +94,28 @@ async def test_a_frozen_program_is_the_command_and_connects_two_stores(program: 
         server.terminate()
         await server.communicate()
     assert server.returncode == 0
+    await workers_of(program, tmp_path, own)
+
+
+async def workers_of(program: Path, folder: Path, own: dict[str, str]) -> None:
+    """It also starts workers of its own, and replaces them."""
+    with RedisServer(folder / "redis", "--appendonly", "yes", "--appendfsync", "always") as redis:
+        words = ("serve", "--workers", "2", "--port", "0", "--admin-port", "none", "--data", str(folder / "data"))
+        server = await asyncio.create_subprocess_exec(
+            *(program, *words), stderr=asyncio.subprocess.PIPE, env={**own, "ALDIS_REDIS": redis.url()}
+        )
+        assert server.stderr
+        text = ""
+        try:
+            for signalled, awaited in ((None, "with 2 processes"), (signal.SIGHUP, "all workers are new")):
+                if signalled is not None:
+                    server.send_signal(signalled)
+                async with asyncio.timeout(PATIENCE):
+                    while awaited not in text:
+                        line = await server.stderr.readline()
+                        assert line, text
+                        text += line.decode()
+        finally:
+            server.terminate()
+            await server.communicate()
+        assert server.returncode == 0

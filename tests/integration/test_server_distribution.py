@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from aldis.version import VERSION
 from support.commands import environment
 from support.patience import PATIENCE
+from support.ports import free_port
+from support.raw_websocket import http_get
 
 ROOT = Path(__file__).parents[2]
 TALK = """
@@ -129,8 +132,9 @@ def test_the_whole_cannot_be_installed_where_there_is_no_wrtc(wheels: tuple[Path
 
 
 async def test_a_server_and_a_client_with_aiortc_run_without_wrtc(alpine: Without) -> None:
+    admin = free_port()
     process = await asyncio.create_subprocess_exec(
-        *(alpine.python.with_name("aldis"), "serve", "--port", "0", "--admin-port", "none", "--data", ":memory:"),
+        *(alpine.python.with_name("aldis"), "serve", "--port", "0", "--admin-port", str(admin), "--data", ":memory:"),
         stderr=asyncio.subprocess.PIPE,
         env=environment(alpine.home),
     )
@@ -143,6 +147,9 @@ async def test_a_server_and_a_client_with_aiortc_run_without_wrtc(alpine: Withou
                 assert line, text
                 text += line.decode()
         assert "in a browser" in text
+        status, _, metrics = await http_get(admin, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert status == 200
+        assert f'aldis_info{{version="{VERSION}"}} 1.0' in metrics.decode()
         found = re.search(r"ws://127\.0\.0\.1:\d+", text)
         assert found
         talk = [str(alpine.python), "-c", TALK, found[0]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +75,19 @@ async def test_what_comes_faster_than_the_rate_waits_and_nothing_is_lost() -> No
             client.send({"type": "ping", "id": number})
         for number in range(count):
             assert (await client.receive())["re"] == number
+        assert server.connections.scheduler.throttled
+
+
+async def test_a_lower_rate_counts_at_once_for_connections_that_are_open() -> None:
+    async with (
+        SignalingServer(config(messages_per_second=1000)) as server,
+        await RawClient.connect(server.port) as client,
+    ):
+        await client.register("alice")
+        assert server.reload(replace(server.config, messages_per_second=50))
+        for _ in range(120):
+            client.send({"type": "ping", "id": 1})
+        await answers(client, 120)
         assert server.connections.scheduler.throttled
 
 
@@ -213,3 +228,45 @@ async def test_all_watchers_of_a_user_are_told_though_not_in_one_go() -> None:
         await alice.leave()
         async with asyncio.timeout(PATIENCE):
             assert [(await watcher.receive())["online"] for watcher in watchers] == [False] * count
+
+
+@pytest.mark.parametrize("sockets", [False, True], ids=["new", "open"])
+async def test_a_crowd_from_one_address_keeps_no_other_address_waiting(sockets: bool) -> None:
+    """All have sent the rest of their requests before the server reads any of it; the other one is the last."""
+    count = 300
+    request = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    async with SignalingServer(config(names="h")) as server, AsyncExitStack() as stack:
+        requests = server.listener.requests
+        crowd = [dial(stack, server.port, "127.0.0.1") for _ in range(count)]
+        other = dial(stack, server.port, "127.0.0.2")
+        if sockets:  # the server waits for the rest of their requests
+            for client in [*crowd, other]:
+                client.send(request[:5])
+            async with asyncio.timeout(PATIENCE):
+                while server.listener.admission.speaking < count + 1:  # noqa: ASYNC110 - nobody is told
+                    await asyncio.sleep(0)
+        for client in [*crowd, other]:
+            client.send(request[5:] if sockets else request)
+        async with asyncio.timeout(PATIENCE):
+            assert (await asyncio.get_running_loop().sock_recv(other, 100)).startswith(b"HTTP/1.1 200 ")
+            assert requests.total() < count, "the crowd was served first"
+            while requests.total() < count + 1:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+
+
+def dial(stack: AsyncExitStack, port: int, source: str) -> socket.socket:
+    """A connection that has sent nothing."""
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", port), source_address=(source, 0)))
+    client.setblocking(False)
+    return client
+
+
+async def test_nothing_is_parsed_behind_a_frame_that_breaks_the_protocol() -> None:
+    async with SignalingServer(config(**UNLIMITED)) as server, await RawClient.connect(server.port) as client:
+        client.send_bytes(encode_frame(TEXT, b"{}", masked=False))
+        assert (await client.receive_frame()).close_code == 1002
+        for _ in range(20):
+            client.send_bytes(encode_frame(PING) * 100)
+            await asyncio.sleep(0)  # the server reads them one by one
+        await client.wait_over()
+        assert server.connections.closes[1002] == 1

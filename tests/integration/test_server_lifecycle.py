@@ -16,7 +16,7 @@ import pytest
 
 from aldis.backends.base import DirectoryUnavailable
 from aldis.backends.sqlite_file import FILE_NAME
-from aldis.errors import StateError
+from aldis.errors import ConfigError, StateError
 from aldis.identity.keys import Identity
 from aldis.server.app import SignalingServer
 from aldis.server.config import ServerConfig
@@ -132,7 +132,7 @@ async def test_no_ack_of_a_message_that_was_handled_is_lost_in_a_stop(server: Se
         async def send() -> None:
             for number in itertools.count():
                 await in_flight.acquire()
-                alice.send({"type": "relay", "to": "bob", "sealed": str(number), "id": number})
+                alice.send({"type": "bye", "to": "bob", "reason": str(number), "id": number})
 
         async def receive(client: RawClient, kind: str, field: str, into: set[int]) -> int:
             while (frame := await client.receive_frame()).opcode == TEXT:
@@ -148,7 +148,7 @@ async def test_no_ack_of_a_message_that_was_handled_is_lost_in_a_stop(server: Se
 
         tasks = [
             asyncio.create_task(receive(alice, "ack", "re", acknowledged)),
-            asyncio.create_task(receive(bob, "relay", "sealed", arrived)),
+            asyncio.create_task(receive(bob, "bye", "reason", arrived)),
         ]
         sending = asyncio.create_task(send())
         async with asyncio.timeout(PATIENCE):
@@ -398,3 +398,15 @@ async def test_a_program_that_cannot_start_says_why_in_one_line(server: ServerPr
         await second.start()
     assert await second.wait() == 3
     assert "Traceback" not in second.log_text()
+
+
+async def test_the_folder_of_data_is_made_where_the_names_are_elsewhere(tmp_path: Path) -> None:
+    data = tmp_path / "not" / "there"
+    async with SignalingServer(ServerConfig(port=0, admin_port=0, data=str(data), directory=":memory:")):
+        assert (data / "admin-token").is_file()
+        assert data.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("in the way")
+    for blocked in (tmp_path / "file", tmp_path / "file" / "below"):
+        server = SignalingServer(ServerConfig(port=0, admin_port=None, data=str(blocked), directory=":memory:"))
+        with pytest.raises(ConfigError, match="cannot be made"):
+            await server.start()

@@ -17,7 +17,7 @@ from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import MAX_DEVICES, MAX_SEAL_KEY
 from support.certificates import make_certificates
-from support.raw_websocket import TEXT, RawClient, encode_frame
+from support.raw_websocket import BINARY, TEXT, RawClient, encode_frame
 from support.server_process import ServerProcess
 from support.settings import UNLIMITED
 
@@ -150,3 +150,19 @@ async def test_a_client_that_sends_on_while_a_name_is_looked_up_is_slowed_down_b
                 assert await client.receive() == {"type": "pong", "re": number}
             await sending
         assert grown < MAX_WAITING, f"{grown} bytes"
+
+
+async def test_clients_that_do_not_answer_a_close_cost_no_more_than_is_kept_for_them(tmp_path: Path) -> None:
+    """Five hundred whose message is refused after its 60 KB have been read: 60 MB of buffers."""
+    limit = 4_000_000
+    async with (
+        ServerProcess(tmp_path, data=":memory:", tuning={"closing_bytes": limit}, **UNLIMITED) as server,
+        AsyncExitStack() as stack,
+    ):
+        before = resident(server.pid)
+        for _ in range(500):
+            client = await stack.enter_async_context(await RawClient.connect(server.port))
+            client.send_frame(BINARY, b"x" * 60_000)
+            assert (await client.receive_frame()).close_code == 1003
+        grown = resident(server.pid) - before
+    assert grown < limit + 16 * 1024 * 1024, f"{grown} bytes"

@@ -54,7 +54,13 @@ async def test_registration_tells_session_and_limits(server: SignalingServer) ->
         reply = await alice.register("alice", device="laptop")
         assert reply["success"] is True
         assert (reply["userId"], reply["device"], reply["resumed"]) == ("alice", "laptop", False)
-        assert reply["limits"] == {"maxMessageBytes": 65536, "maxWatches": 10000, "resumeWindow": 30.0}
+        assert reply["limits"] == {
+            "maxMessageBytes": 65536,
+            "maxWatches": 10000,
+            "resumeWindow": 30.0,
+            "relay": True,
+            "maxRelayFileBytes": 1048576,
+        }
         assert reply["session"] != reply["secret"]
 
 

@@ -6,11 +6,13 @@ import asyncio
 import shutil
 import signal
 import ssl
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aldis.identity.keys import Identity
 from aldis.server.app import SignalingServer
 from aldis.server.tuning import Tuning
 from support.certificates import Certificates, make_certificates
@@ -210,6 +212,74 @@ async def test_new_rates_count_for_connections_that_are_open(tmp_path: Path) -> 
             client.send({"type": "ping", "id": number})
         for number in range(2000):
             assert await client.receive() == {"type": "pong", "re": number}
+
+
+async def test_new_limits_of_users_and_of_the_server_count_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text("")
+    limits = {
+        "devices_per_user": 1,
+        "watches_per_user": 3,
+        "watchers_per_user": 1,
+        "user_discovers_per_second": 1,
+        "user_messages_per_second": 500,
+        "user_bytes_per_second": 500_000,
+        "user_relayed_bytes_per_second": 300_000,
+        "user_sealed_bytes_per_second": 30_000,
+        "pair_sealed_bytes_per_second": 1024,
+        "max_relay_file_bytes": 1000,
+        "new_names_per_address": 1,
+        "presence_interval": 60,
+        "watches_bytes": 1_000_000,
+        "privacy_bytes": 1_000_000,
+        "failed_proofs_per_address": 5,
+        "failed_proofs_per_name": 5,
+        "memory_budget": 50_000_000,
+        "detached_bytes": 70_000,
+        "connections_per_address": 500,
+        "connects_per_address": 500,
+        "connects_per_second": 500,
+        "handshakes": 500,
+        "ping_interval": 30,
+    }
+    async with ServerProcess(tmp_path, config=str(file)) as server, AsyncExitStack() as stack:
+        alice, phone, bob, carol = [
+            await stack.enter_async_context(await RawClient.connect(server.port)) for _ in range(4)
+        ]
+        await alice.register("alice")
+        identity = Identity.generate()
+        await bob.register("bob", identity)
+        await bob.request({"type": "watch", "userIds": ["alice"], "id": 1})
+        assert (await bob.receive())["type"] == "ack"
+        file.write_text("".join(f"{name} = {value}\n" for name, value in limits.items()))
+        line = await hang_up(server)
+        assert set(line["changed"]) == set(limits)
+        assert (await phone.register("bob", identity, device="phone"))["code"] == "over-capacity"
+        assert (await carol.register("carol"))["success"] is True
+        assert (await phone.register("dave"))["code"] == "rate-limited"  # the second name
+        watch = {"type": "watch", "userIds": ["alice"], "id": 1}
+        assert (await carol.request(watch))["code"] == "over-capacity"
+        assert (await carol.request({**watch, "userIds": ["a", "b", "c", "d"]}))["code"] == "too-large"
+        asked = [await carol.request({"type": "discover", "userId": "alice", "id": 1}) for _ in range(20)]
+        assert "rate-limited" in [found.get("code") for found in asked]
+        sealed = {"type": "relay", "to": "alice", "sealed": "A" * 3000, "id": 1}
+        assert [(await carol.request(sealed)).get("code") for _ in range(2)] == [None, "rate-limited"]
+        file.write_text("relay = false\n")
+        await hang_up(server, number=2)
+        assert (await carol.request(sealed))["code"] == "relay-disabled"
+        file.write_text("memory_budget = 1\n")
+        await hang_up(server, number=3)
+        assert (await bob.wait_closed())[0] == 4007
+        entered = False
+        while not entered:  # the others may not be over yet
+            with suppress(HandshakeRefused):
+                await stack.enter_async_context(await RawClient.connect(server.port))
+                entered = True
+        with pytest.raises(HandshakeRefused, match="503"):
+            await RawClient.connect(server.port)
+        text = "no memory is left for all clients (memory_budget); the newest and idlest are given up"
+        line = await server.wait_for_line(text)
+        assert line["given_up"] >= 1
 
 
 async def test_what_cannot_change_is_said_in_one_line(tmp_path: Path) -> None:

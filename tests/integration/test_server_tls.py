@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from aldis.errors import ConfigError
 from aldis.server.app import SignalingServer
-from aldis.server.redirect import MAX_HEAD
+from aldis.server.redirect import MAX_HEAD, MAX_OPEN
 from support.certificates import Certificates, make_certificates
 from support.patience import PATIENCE
 from support.ports import free_port
@@ -154,6 +156,20 @@ async def test_what_is_not_for_this_server_is_not_sent_on(
     server.assert_clean_log()
 
 
+async def test_silent_clients_do_not_keep_others_from_the_redirect(server: ServerProcess) -> None:
+    silent = [await asyncio.open_connection("127.0.0.1", redirect_port(server)) for _ in range(MAX_OPEN)]
+    request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{redirect_port(server)}\r\n\r\n".encode()
+    status, _, _ = await http_get(redirect_port(server), request)
+    assert status == 308
+    oldest, _ = silent[0]
+    async with asyncio.timeout(PATIENCE):
+        with suppress(ConnectionResetError):
+            assert await oldest.read() == b""
+    for _, writer in silent:
+        writer.close()
+    server.assert_clean_log()
+
+
 @pytest.mark.parametrize(
     ("names", "host", "location"),
     [
@@ -226,3 +242,38 @@ async def test_an_idle_connection_costs_a_bounded_amount_of_memory(server: Serve
         await connect(200)
         each = (resident(server.pid) - before) / 200
     assert each < MOST_IDLE, f"{each:.0f} bytes"
+
+
+# --- clients that have given up -------------------------------------------------------------------------------------
+
+
+def hello(files: Certificates) -> bytes:
+    """The first thing that a TLS client says."""
+    outgoing = ssl.MemoryBIO()
+    client = files.client_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a client that has closed behind its data")
+async def test_no_handshake_is_spent_on_clients_that_have_given_up(tmp_path: Path) -> None:
+    """After a restart thousands wait for their turn. Each handshake for one that has left makes all others later."""
+    files = make_certificates(tmp_path)
+    async with ServerProcess(tmp_path, tls_cert=str(files.cert), tls_key=str(files.key)) as server:
+        server.signal(signal.SIGSTOP)  # it is very busy
+        waiting, left = [socket.create_connection(("127.0.0.1", server.port), PATIENCE) for _ in range(2)]
+        with waiting, left:
+            for one in (waiting, left):
+                one.sendall(hello(files))
+            left.shutdown(socket.SHUT_WR)
+            server.signal(signal.SIGCONT)
+            assert await asyncio.to_thread(waiting.recv, 1) == b"\x16"  # a handshake record: RFC 8446 section 5.1
+            with pytest.raises(ConnectionResetError):  # what it had said was not read
+                await asyncio.to_thread(left.recv, 1)
+        async with await RawClient.connect(
+            server.port, context=files.client_context(), server_hostname="127.0.0.1"
+        ) as client:
+            assert (await client.register("alice"))["success"] is True
+        assert await server.stop() == 0
+        server.assert_clean_log()

@@ -12,8 +12,10 @@ import pytest
 from aldis.client.events import SignalingState
 from aldis.errors import (
     AldisError,
+    ConfigError,
     DeliveryFailed,
     FingerprintMismatch,
+    InvalidAddress,
     MessageTooLarge,
     PeerConnectionFailed,
     PeerKeyChanged,
@@ -28,6 +30,7 @@ from aldis.identity.keys import Identity
 from aldis.identity.pins import MemoryPins
 from aldis.peer.connection import PeerState
 from aldis.store.messages.content import Sendable
+from aldis.store.quality import Grade, PeerQuality
 from aldis.store.state import StoreLimits
 from aldis.store.store import NetworkStore
 from support.patience import PATIENCE
@@ -146,7 +149,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing_and_the_next_one_works() 
         nothing_left_behind(),
         running_server() as server,
         stores(server.url, "bob"),
-        new_store(engine=counting) as alice,
+        new_store(engine=counting, path="direct") as alice,
     ):
         await alice.connect_to_signaling(server.url, "alice")
         call = asyncio.create_task(alice.connect_to_peer("bob"))
@@ -472,3 +475,32 @@ async def test_the_path_and_its_traffic_are_told(engine: str) -> None:
         await until_state(bob, "alice", PeerState.CONNECTED)
         await alice.disconnect_from_peer("bob")
         assert await alice.stats("bob") is None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_how_well_a_connection_runs_is_graded_once_and_in_a_stream_of_readings(engine: str) -> None:
+    async with running_server() as server, stores(server.url, "alice", "bob", engine=engine) as (alice, _):
+        assert await alice.quality("bob") == PeerQuality(Grade.LOST, "no-path")
+        await alice.connect_to_peer("bob")
+        readings: list[PeerQuality] = []
+        async for reading in alice.readings("bob", every=0.3):
+            readings.append(reading)
+            if len(readings) == 2:
+                break
+            await alice.send("bob", b"x" * 100_000)
+        first, second = readings
+        assert (first.path, first.protocol) == ("direct", "udp")
+        assert first.sent_per_second is None
+        assert second.sent_per_second is not None
+        assert second.sent_per_second > 1000
+        assert second.received_per_second is not None
+        assert second.grade is not Grade.LOST
+        assert second.heartbeats >= 1
+        assert second.lost_heartbeats <= second.heartbeats
+        with pytest.raises(ConfigError, match="every"):
+            await anext(alice.readings("bob", every=0.1))
+        with pytest.raises(InvalidAddress):
+            await alice.quality("no one")
+        await alice.disconnect_from_peer("bob")
+        assert (await alice.quality("bob")).grade is Grade.LOST
+    assert [reading async for reading in alice.readings("bob")] == []

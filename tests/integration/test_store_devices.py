@@ -83,7 +83,7 @@ async def test_a_message_to_a_user_goes_to_the_device_that_registered_last_until
     async with (
         running_server() as server,
         devices(server.url, "phone", "desk") as (phone, desk),
-        stores(server.url, "alice", identity=ALICE) as (alice,),
+        stores(server.url, "alice", identity=ALICE, path="direct") as (alice,),
     ):
         alice.send("bob", "one")
         assert await contents(desk, 1) == ["one"]

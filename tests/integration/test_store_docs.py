@@ -46,6 +46,7 @@ async def test_the_examples_in_the_documentation_run_one_after_the_other(
     assert "server: connected, peers: {'bob': 'connected'}" in said
     assert "nobody has ever registered the name carol" in said
     assert "bob got for the callback" in said
+    assert "blocked: bob" in said
     assert re.search(r"^direct udp (host|prflx) (host|prflx)$", said, re.MULTILINE)
     assert f"bob has another key: {namespace['bob'].identity.fingerprint}" in said  # type: ignore[attr-defined]
     assert "holiday.txt: done, 4000 of 4000 bytes" in said

@@ -91,13 +91,15 @@ async def test_a_file_arrives_as_it_was_whoever_sends_it(tmp_path: Path, first: 
         assert digest(at_bob / "photo.jpg") == digest(path)
         await arrives(await bob.send_file("alice", str(path), name="yours.jpg"))
         assert digest(at_alice / "yours.jpg") == digest(path)
-        assert alice.state.peers["bob"].features == ("files",)
+        assert alice.state.peers["bob"].features == ("files", "files-2", "bundles")
         await alice.drain(timeout=PATIENCE)  # the last word on the file is acknowledged after it
         assert (alice.state.peers["bob"].queued, alice.state.peers["bob"].connections) == (0, 1)
 
 
 async def test_chat_goes_on_while_a_file_is_on_its_way(tmp_path: Path) -> None:
     async with nothing_left_behind(), running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
+        incoming: list[Transfer] = []
+        bob.on_file(incoming.append)
         bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
         transfer = await alice.send_file("bob", a_long_file(tmp_path))
         await Watched(transfer).until(WINDOW)
@@ -105,9 +107,10 @@ async def test_chat_goes_on_while_a_file_is_on_its_way(tmp_path: Path) -> None:
             await alice.send("bob", number)
             await bob.send("alice", number)
         assert transfer.state is TransferState.RUNNING
-        assert transfer.transferred < transfer.size
+        assert transfer.transferred < LONG
         assert await contents(bob, 5) == await contents(alice, 5) == list(range(5))
         transfer.cancel("seen enough")
+        await fails(incoming[0], "seen enough")
         await bob.disconnect()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.bin"]
 
@@ -140,7 +143,7 @@ async def test_a_program_that_takes_no_files_says_so(tmp_path: Path) -> None:
 
 async def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
     async with running_server() as server, stores(server.url, "alice") as (alice,):
-        for user_id, path in (("bob", tmp_path), ("bob", tmp_path / "none"), ("b ob", a_file(tmp_path, 1))):
+        for user_id, path in (("bob", tmp_path / "none"), ("b ob", a_file(tmp_path, 1))):
             with pytest.raises(UsageError):
                 await alice.send_file(user_id, path)
         assert "bob" not in alice.state.peers
@@ -179,7 +182,7 @@ async def test_a_transfer_survives_a_path_that_is_lost_and_comes_back(tmp_path: 
     patient = replace(QUICK, heal=PATIENCE)
     async with (
         running_server() as server,
-        stores(server.url, "alice", timing=patient) as (alice,),
+        stores(server.url, "alice", timing=patient, path="direct") as (alice,),
         StoreProcess(server.url, "bob", SEED) as bob,
     ):
         folder = a_folder(tmp_path)
@@ -194,25 +197,69 @@ async def test_a_transfer_survives_a_path_that_is_lost_and_comes_back(tmp_path: 
         bob.signal(signal.SIGCONT)
         await arrives(transfer)
         assert digest(folder / "photo.jpg") == digest(path)
-        assert alice.state.peers["bob"].connections == 1
+        # It went on over the path that came back, or over the one new connection that was made beside it.
+        assert alice.state.peers["bob"].connections in (1, 2)
 
 
-async def test_a_transfer_fails_clearly_when_the_other_side_is_started_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_transfer_goes_on_where_it_stopped_when_the_recipient_is_killed(tmp_path: Path, times: int) -> None:
     async with running_server() as server, stores(server.url, "alice", timing=QUICK) as (alice,):
         folder = a_folder(tmp_path)
+        path = a_file(tmp_path, 150 * WINDOW)
+        transfer = await alice.send_file("bob", path)
+        for _ in range(times):
+            async with StoreProcess(server.url, "bob", SEED, folder=folder) as bob:
+                before = transfer.resumed
+                await Watched(transfer).until(before + 30 * WINDOW)
+                await bob.kill()
+        assert transfer.state is not TransferState.DONE
+        async with StoreProcess(server.url, "bob", SEED, folder=folder):
+            await arrives(transfer)
+        assert transfer.resumed >= 29 * WINDOW
+        assert digest(folder / "photo.jpg") == digest(path)
+        assert [each.name for each in folder.iterdir()] == ["photo.jpg"]
+
+
+async def test_a_transfer_goes_on_where_it_stopped_when_the_sender_is_killed(tmp_path: Path) -> None:
+    async with running_server() as server, stores(server.url, "alice", timing=QUICK) as (alice,):
+        folder = a_folder(tmp_path)
+        path = a_file(tmp_path, 150 * WINDOW)
+        offered = Signal()
+        files: list[Transfer] = []
+
+        def take(transfer: Transfer) -> None:
+            files.append(transfer)
+            transfer.accept(folder)
+            offered.changed()
+
+        alice.on_file(take)
         async with StoreProcess(server.url, "bob", SEED) as bob:
-            bob.command("take files", str(folder))
+            bob.command("offer file", "alice", str(path))
+            await offered.until(lambda: len(files) == 1, "an offer")
+            await Watched(files[0]).until(30 * WINDOW)
+            await bob.kill()
+        async with StoreProcess(server.url, "bob", SEED) as bob:
+            bob.command("offer file", "alice", str(path))
+            await offered.until(lambda: len(files) == 2, "the offer again")
+            await arrives(files[1])
+        await fails(files[0], "started anew")
+        assert files[1].resumed >= 29 * WINDOW
+        assert digest(folder / "photo.jpg") == digest(path)
+        assert [each.name for each in folder.iterdir()] == ["photo.jpg"]
+
+
+async def test_what_a_new_program_does_not_take_ends(tmp_path: Path) -> None:
+    async with running_server() as server, stores(server.url, "alice", timing=QUICK) as (alice,):
+        async with StoreProcess(server.url, "bob", SEED) as bob:
+            bob.command("take files", str(a_folder(tmp_path)))
             await bob.event()
             transfer = await alice.send_file("bob", a_long_file(tmp_path))
             await Watched(transfer).until(WINDOW)
             await bob.kill()
         await until_state(alice, "bob", PeerState.DISCONNECTED, PeerState.FAILED)
         assert transfer.state is TransferState.RUNNING
-        waiting = await alice.send_file("bob", a_file(tmp_path, 5))
         async with StoreProcess(server.url, "bob", SEED):
-            await fails(transfer, "started anew")
-            # What was not offered to the one before is offered to the new one.
-            await fails(waiting, "declined: this program takes no files")
+            await fails(transfer, "declined: this program takes no files")
 
 
 @pytest.mark.parametrize("goodbye", ["disconnect", "disconnect_from_peer"])
@@ -233,7 +280,7 @@ async def test_a_goodbye_ends_a_transfer_at_both_ends(tmp_path: Path, goodbye: s
         if goodbye == "disconnect_from_peer":
             await arrives(await alice.send_file("bob", a_file(tmp_path, 5), name="other"))
     assert "long.bin" in {path.name for path in tmp_path.iterdir()}
-    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+    assert len([path for path in tmp_path.iterdir() if path.suffix == ".part"]) == 1  # to go on with
 
 
 async def test_leaving_fails_what_is_under_way(tmp_path: Path) -> None:
@@ -245,7 +292,10 @@ async def test_leaving_fails_what_is_under_way(tmp_path: Path) -> None:
         await fails(transfer, "the store was closed")
         await until_state(bob, "alice", PeerState.CLOSED)
         await bob.disconnect()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.bin"]
+    kept, sent = sorted(tmp_path.iterdir())
+    assert sent.name == "long.bin"
+    assert kept.name.startswith(".copy.")
+    assert kept.stat().st_size >= WINDOW
 
 
 async def test_a_stranger_who_offers_files_and_goes_keeps_no_place(tmp_path: Path) -> None:
@@ -263,7 +313,8 @@ async def test_a_stranger_who_offers_files_and_goes_keeps_no_place(tmp_path: Pat
             bob.command("offer file", "alice", str(a_file(tmp_path, 5)))
             await offered.until(lambda: bool(files), "the offer", PATIENCE)
             await bob.kill()
-        await until_state(alice, "bob", PeerState.FAILED)
+        # Which of the two depends on what notices it first: the path that has died, or the relay beside it.
+        await until_state(alice, "bob", PeerState.FAILED, PeerState.CLOSED)
         with pytest.raises((PeerUnknown, PeerOffline)):
             await alice.connect_to_peer("carol")
         assert files[0].state is TransferState.FAILED

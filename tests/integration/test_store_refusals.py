@@ -29,7 +29,7 @@ from support.stores import contents, running_server, stores, until_state
 async def refusal(store: NetworkStore, user_id: str) -> PeerRefused:
     """What comes of a call that is refused; the state says the same."""
     with pytest.raises(PeerRefused) as caught:
-        await store.connect_to_peer(user_id)
+        await store.connect_to_peer(user_id, timeout=600)
     assert store.state.peers[user_id].state is PeerState.FAILED
     assert store.state.peers[user_id].error is caught.value
     return caught.value

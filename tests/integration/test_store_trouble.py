@@ -504,6 +504,9 @@ class Rogue:
         self.signal.changed()
 
     def channel_closed(self) -> None: ...
+    def path_found(self) -> None:
+        pass
+
     def writable(self) -> None:
         self.signal.changed()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from aldis.errors import RequestFailed
@@ -22,7 +20,7 @@ async def test_who_is_not_watched_any_more_leaves_the_state_and_who_is_waited_fo
         await until(alice, lambda state: state.peers["dave"].online is False)
         await server.stop()
         server = SignalingServer(config(port=port))
-        server.hub.settings = dataclasses.replace(server.hub.settings, max_watches=0)
+        server.hub.settings.max_watches = 0
         await server.start()
         await until(alice, lambda state: "bob" not in state.peers and "carol" not in state.peers)
         with pytest.raises(RequestFailed) as caught:

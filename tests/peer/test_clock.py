@@ -127,3 +127,42 @@ async def test_a_loop_has_one_and_an_alarm_that_raises_leaves_the_others_alone()
     async with asyncio.timeout(10):
         await rung.wait()
     assert [str(fault) for fault in faults] == ["broken"]
+
+
+@pytest.mark.parametrize("asleep", ["the machine", "the process"])
+def test_a_sleep_is_told_soon_after_waking(monkeypatch: pytest.MonkeyPatch, asleep: str) -> None:
+    loop = FakeLoop()
+    slept = 0.0  # of the machine, in which the clock of the loop stands still
+    monkeypatch.setattr("aldis.peer.clock._wall", lambda: loop.time() + slept)
+    clock = loop.clock
+    woken: list[float] = []
+    end = clock.on_wake(lambda: woken.append(loop.time()))
+    clock.call_later(1000, lambda: None)
+    loop.advance(10)
+    loop.stall(2)  # a busy loop
+    loop.advance(10)
+    assert woken == []
+    if asleep == "the machine":
+        slept += 60
+    else:
+        loop.stall(60)
+    began = loop.time()
+    loop.advance(1)
+    assert len(woken) == 1
+    assert woken[0] - began <= TICK
+    end()
+    loop.stall(60)
+    loop.advance(1)
+    assert len(woken) == 1
+
+
+def test_a_clock_that_nobody_has_used_for_long_does_not_think_that_it_slept() -> None:
+    loop = FakeLoop()
+    clock = loop.clock
+    woken: list[float] = []
+    clock.on_wake(lambda: woken.append(loop.time()))
+    clock.call_later(1, lambda: None)
+    loop.advance(100)
+    clock.call_later(1, lambda: None)
+    loop.advance(2)
+    assert woken == []

@@ -16,6 +16,7 @@ from aldis.errors import (
     IdentityError,
     PeerConnectionFailed,
     PeerOffline,
+    PeerRefused,
     ProofInvalid,
     RequestFailed,
     StateError,
@@ -255,6 +256,18 @@ async def test_twenty_connections_leave_nothing_behind() -> None:
 
 
 # --- signaling that fails ---------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_takes_no_more_messages_says_until_when() -> None:
+    async with nothing_left_behind():
+        link, alice, bob = pair()
+        link.down = RequestFailed("rate-limited", "enough from you waits", temporary=True, retry_after=7.0)
+        alice.peer.connect()
+        await alice.until_state(PeerState.FAILED)
+        error = alice.told.errors[-1]
+        assert isinstance(error, PeerRefused)
+        assert (error.code, error.retry_after, error.temporary) == ("rate-limited", 7.0, True)
+        await end(alice, bob)
 
 
 async def test_a_peer_that_is_not_online_is_said_to_be_offline() -> None:

@@ -288,7 +288,6 @@ def test_a_lost_path_is_restarted_under_the_same_name() -> None:
     assert m.deadline == 65
     assert m.path_lost(OUR_NAME, 51, final=False) == []
     assert m.path_lost(OUR_NAME, 51, final=True) == []  # a restart is under way
-    assert m.connect(51) == []
     m.offer_made(OUR_NAME, 2, "restart")
     assert m.answer_received(OUR_NAME, THEIRS_AGAIN, ALL, 52) == [ApplyAnswer(OUR_NAME, 2, THEIRS_AGAIN)]
     assert m.path_restored(OUR_NAME) == []
@@ -386,13 +385,31 @@ def test_such_an_answer_leads_to_nothing_more_when_an_attempt_is_under_way() -> 
     assert kinds(m.answer_received(OUR_NAME, STRANGERS, ALL, 51)) == [SendBye, DropConnection]
 
 
-def test_a_restart_that_cannot_be_sent_may_be_tried_again() -> None:
+def test_beside_a_lost_path_another_connection_is_made_while_ice_restarts() -> None:
+    m = connected(machine())
+    m.path_lost(OUR_NAME, 50, final=False)
+    assert m.needs_attempt
+    create, offer = m.connect(51)
+    assert isinstance(create, CreateConnection)
+    assert offer == MakeOffer(create.name, 1, restart=False)
+    assert m.connect(52) == []  # it is under way
+    m.path_restored(OUR_NAME)
+    assert m.state is PeerState.CONNECTED
+
+
+def test_a_change_of_the_network_restarts_ice_before_the_path_is_lost() -> None:
+    m = connected(machine())
+    assert m.network_changed(50) == [MakeOffer(OUR_NAME, 2, restart=True)]
+    assert m.state is PeerState.CONNECTED
+    assert m.network_changed(51) == []
+
+
+def test_a_restart_that_cannot_be_sent_ends_nothing() -> None:
     m = connected(machine())
     m.path_lost(OUR_NAME, 50, final=False)
     m.offer_made(OUR_NAME, 2, "restart")
     assert m.operation_failed(OUR_NAME, 2, "the server is gone") == []
     assert m.state is PeerState.DISCONNECTED
-    assert m.connect(55) == [MakeOffer(OUR_NAME, 3, restart=True)]
     assert m.deadline == 65
 
 

@@ -16,7 +16,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.room = 1000
-        self.closed = False
+        self.closed = self.may_bundle = False
         self.sent: list[bytes] = []
 
     def send(self, frame: bytes) -> bool:
@@ -96,3 +96,17 @@ def test_whatever_arrives_is_told_or_a_violation_and_never_an_exception(
     events = [event for number, frame in enumerate(frames) for event in session.received(frame, float(number))]
     assert all(isinstance(event, Hello | Chunk | Ack | PathRestored | Ended | Violated) for event in events)
     assert all(isinstance(decode(frame), Hello | Ping | Pong | Goodbye) for frame in path.sent)
+
+
+def test_what_is_expected_besides_something_else_needs_no_time() -> None:
+    (one, _), (two, _) = opened(), opened()
+    for session in (one, two):
+        session.received(encode_ack(1), 1.0)
+    assert not two.expect_more(10)  # nothing was expected: the time has to be known
+    for number in range(1, 8):
+        one.expect(10_000, 1.0 + number / 100)
+        two.expect_more(10_000) or two.expect(10_000, 1.0 + number / 100)
+        assert one.deadline == two.deadline
+        one.tick(5.0 + number)
+        two.tick(5.0 + number)
+    assert one.lost == two.lost

@@ -18,25 +18,33 @@ from aldis.peer.engine import (
     EngineRefused,
     EngineState,
     EngineStats,
+    TurnReport,
 )
 from aldis.peer.transport import BUFFER_HIGH, PeerTiming, PeerTransport
 from aldis.protocol.channel import (
     LABEL,
+    MAX_BUNDLE,
     Ack,
     Chunk,
+    Content,
+    Goodbye,
     Hello,
     Ping,
     Pong,
     decode,
     encode_ack,
     encode_hello,
+    encode_message,
     encode_ping,
     encode_pong,
+    unbundle,
 )
 from aldis.protocol.messages import Candidate, Capabilities, IceServer
 from support.peers import FakeTimers, nothing_left_behind
 
 HELLO = encode_hello(Hello(1, "theirs", 1))
+BUNDLING_HELLO = encode_hello(Hello(1, "theirs", 1, ["bundles"]))
+BUNDLED_SIZES = ((1, 10), (2, 4000), (3, 20))
 RENEWED = EngineConfig(ice_servers=(IceServer(["stun:stun.example"]),))
 REFUSED = EngineConfig(ice_servers=(IceServer([]),))
 
@@ -53,6 +61,7 @@ class Cardboard:
     closed: int = 0
     channel_closed: int = 0
     broken: bool = False
+    quiet: float | None = None  # seconds since it has got something
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     config: EngineConfig = field(default_factory=EngineConfig)  # to be used now
     configs: list[EngineConfig] = field(default_factory=list)  # that were used
@@ -82,9 +91,11 @@ class Cardboard:
         raise EngineRefused("no")
 
     async def stats(self) -> EngineStats:
-        return EngineStats()
+        if self.broken:
+            raise EngineRefused("broken")
+        return EngineStats(quiet=self.quiet)
 
-    relay_missing: str = ""
+    turn = TurnReport()
 
     async def close(self) -> None:  # of the connection; the channel's is below
         self.closed += 1
@@ -140,6 +151,9 @@ class Owner:
     def path_restored(self, transport: PeerTransport) -> None:
         self.told.append(("restored",))
 
+    def path_found(self, transport: PeerTransport) -> None:
+        self.told.append(("found",))
+
     def ended(self, transport: PeerTransport, reason: str, *, orderly: bool) -> None:
         self.told.append(("ended", reason, orderly))
 
@@ -152,15 +166,61 @@ def make() -> tuple[PeerTransport, Owner, Cardboard, FakeTimers]:
     return PeerTransport("name", engine, lambda: engine.config, owner, PeerTiming(), timers), owner, engine, timers
 
 
-def opened() -> tuple[PeerTransport, Owner, CardboardChannel, FakeTimers]:
+def opened(hello: bytes = HELLO) -> tuple[PeerTransport, Owner, CardboardChannel, FakeTimers]:
     transport, owner, _, timers = make()
     channel = CardboardChannel()
     transport.channel_opened(channel)
-    transport.message_received(HELLO)
+    transport.message_received(hello)
     assert owner.told == [("opened",), ("hello", "theirs")]
     assert isinstance(decode(channel.sent[0]), Hello)
     owner.told.clear()
     return transport, owner, channel, timers
+
+
+async def looked(transport: PeerTransport) -> None:
+    """The engine has said when it has got something last."""
+    assert transport._looking is not None
+    await transport._looking
+
+
+async def test_a_program_that_is_late_is_not_gone_while_its_engine_answers() -> None:
+    transport, owner, channel, timers = opened()
+    transport.message_received(encode_ack(1))
+    owner.told.clear()
+    channel.sent.clear()
+    for _ in range(49):
+        timers.advance(0.1)
+    assert channel.sent, "no PING"
+    engine = transport._connection
+    assert isinstance(engine, Cardboard)
+    engine.quiet = 0.01
+    timers.advance(0.2)
+    await looked(transport)
+    assert owner.told == []
+    timers.advance(3)
+    transport.message_received(encode_pong(0))  # it has only been busy
+    timers.advance(3)
+    assert owner.told == []
+    await transport.close()
+    assert timers.waiting == 0
+
+
+async def test_an_engine_that_answers_no_question_is_not_waited_for() -> None:
+    transport, owner, _, timers = opened()
+    engine = transport._connection
+    assert isinstance(engine, Cardboard)
+    engine.broken = True
+    timers.advance(5.1)
+    await looked(transport)
+    assert owner.told == [("lost", False)]
+    await transport.close()
+
+
+async def test_a_transport_that_is_closed_does_not_wait_for_its_engine() -> None:
+    transport, owner, _, timers = opened()
+    timers.advance(5.1)
+    await transport.close()
+    assert owner.told == []
 
 
 async def test_a_sleep_of_our_own_does_not_count_as_the_others_silence() -> None:
@@ -168,7 +228,11 @@ async def test_a_sleep_of_our_own_does_not_count_as_the_others_silence() -> None
     timers._now += 600  # the machine was asleep: no timer has run
     timers.advance(0)
     assert owner.told == []
-    timers.advance(5.1)
+    timers._now += 4  # and again, before it has read what has come
+    timers.advance(0)
+    assert owner.told == []
+    timers.advance(1)
+    await looked(transport)
     assert owner.told == [("lost", False)]
     await transport.close()
     assert timers.waiting == 0
@@ -187,6 +251,7 @@ async def test_signs_of_life_of_the_engine_hold_off_silence_until_a_ping_is_not_
     (measuring,) = map(decode, channel.sent)  # after 30 s
     assert isinstance(measuring, Ping)
     timers.advance(1.1)
+    await looked(transport)
     assert owner.told == [("lost", False)]
     transport.alive()
     timers.advance(1)
@@ -213,6 +278,7 @@ async def test_engine_states_lead_to_their_consequences() -> None:
     assert owner.told == [
         ("lost", False),
         ("lost", True),
+        ("found",),
         ("restored",),
         ("frame", Ack(1)),
         ("ended", "the other side closed the connection", False),
@@ -262,6 +328,62 @@ async def test_a_full_buffer_refuses_and_says_once_when_there_is_room() -> None:
     transport.buffer_drained()
     assert owner.told == [("drained",)]
     assert transport.send_frame(b"x")
+    await transport.close()
+
+
+async def test_small_frames_of_one_turn_go_together_in_their_order() -> None:
+    transport, _, channel, _ = opened(BUNDLING_HELLO)
+    channel.sent.clear()
+    first, large, last = [encode_message(Content.BYTES, number, bytes(size))[0] for number, size in BUNDLED_SIZES]
+    for frame in (first, first, large, last):
+        assert transport.send_frame(frame)
+    assert [unbundle(data) for data in channel.sent] == [[first, first], [large]]
+    await asyncio.sleep(0)
+    assert [unbundle(data) for data in channel.sent] == [[first, first], [large], [last]]
+    assert channel.sent[2] == last  # one alone is no bundle
+    await transport.close()
+
+
+async def test_a_bundle_is_no_larger_than_it_may_be() -> None:
+    transport, _, channel, _ = opened(BUNDLING_HELLO)
+    channel.sent.clear()
+    frames = [encode_message(Content.BYTES, number, bytes(1000))[0] for number in range(40)]
+    assert all(map(transport.send_frame, frames))
+    await asyncio.sleep(0)
+    assert [frame for data in channel.sent for frame in unbundle(data)] == frames
+    assert len(channel.sent) == 3
+    assert max(map(len, channel.sent)) <= MAX_BUNDLE + 64
+    await transport.close()
+
+
+async def test_the_goodbye_comes_behind_what_waits_to_go_together() -> None:
+    transport, _, channel, _ = opened(BUNDLING_HELLO)
+    channel.sent.clear()
+    assert transport.send_frame(encode_ack(1))
+    transport.say_goodbye("x")
+    assert [decode(frame) for data in channel.sent for frame in unbundle(data)] == [Ack(1), Goodbye("x")]
+    assert channel.channel_closed == 1
+    transport.channel_closed()
+    await transport.close()
+
+
+async def test_frames_go_alone_to_a_program_that_reads_no_bundles() -> None:
+    transport, _, channel, _ = opened()
+    channel.sent.clear()
+    assert transport.send_frame(encode_ack(1))
+    assert transport.send_frame(encode_ack(2))
+    assert channel.sent == [encode_ack(1), encode_ack(2)]
+    await transport.close()
+
+
+async def test_frames_that_wait_to_go_together_take_their_room() -> None:
+    transport, owner, channel, _ = opened(BUNDLING_HELLO)
+    channel.buffered_amount = BUFFER_HIGH - 12
+    assert transport.send_frame(encode_ack(1))
+    assert not transport.send_frame(encode_ack(2))
+    channel.buffered_amount = 0
+    transport.buffer_drained()
+    assert owner.told == [("drained",)]
     await transport.close()
 
 

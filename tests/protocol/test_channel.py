@@ -159,5 +159,6 @@ def test_the_numbers_of_the_wire_stand() -> None:
         "PING": 4,
         "PONG": 5,
         "GOODBYE": 6,
+        "BUNDLE": 7,
     }
     assert [Content.TEXT, Content.BYTES, Content.JSON, Content.CONTROL] == [0, 1, 2, 3]

@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 
+from aldis.hub.usage import WHOLE_EVERY, SharedUsage, Use
 from aldis.server import addresses
-from aldis.server.addresses import AddressLimits, network_of
+from aldis.server.addresses import AddressLimits
 from aldis.server.refusals import Refusal
 
 
@@ -15,26 +16,6 @@ def limits(connections: int = 1000, connects: int = 10, total: int = 1000) -> Ad
     return AddressLimits(
         connections_per_address=connections, connects_per_address=connects, connects_per_second=total, now=0.0
     )
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("192.0.2.1", "192.0.2.1", True),
-        ("192.0.2.1", "192.0.2.2", False),
-        ("192.0.2.1", "::ffff:192.0.2.1", True),
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("fe80::1%eth0", "fe80::2%eth1", True),
-    ],
-)
-def test_what_counts_as_one_client(one: str, other: str, same: bool) -> None:
-    assert (network_of(one) == network_of(other)) is same
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "", "no address"])
-def test_this_machine_has_no_limits(address: str) -> None:
-    assert network_of(address) is None
 
 
 def test_an_address_has_so_many_connections_at_a_time() -> None:
@@ -58,8 +39,49 @@ def test_an_address_makes_so_many_new_connections_in_a_time() -> None:
 
 def test_all_together_make_so_many_new_connections_in_a_time() -> None:
     some = limits(total=2)
-    assert [some.accept(0.0) for _ in range(21)] == [*[None] * 20, Refusal.RATE]
-    assert [some.accept(1.0) for _ in range(3)] == [None, None, Refusal.RATE]
+    assert [some.accept(b"%d" % each, 0.0) for each in range(21)] == [*[None] * 20, Refusal.RATE]
+    assert [some.accept(b"%d" % each, 1.0) for each in range(3)] == [None, None, Refusal.RATE]
+
+
+def test_who_has_hardly_connected_gets_the_rest_of_what_all_may_make() -> None:
+    some = limits(total=1000)  # 10,000 at once
+    crowd = [b"%d" % each for each in range(200)]
+    made = 0
+    while some.accept(crowd[made % 200], 0.0) is None:
+        made += 1
+    assert made == 9000
+    assert some.accept(None, 0.0) is Refusal.RATE  # nobody knows who that is
+    assert [some.accept(b"newcomer", 0.0) for _ in range(41)] == [*[None] * 40, Refusal.RATE]
+    # The crowd goes on, and takes what comes in. Others come all the while.
+    for second in range(1, 31):
+        made = sum(some.accept(crowd[each % 200], float(second)) is None for each in range(2000))
+        assert 900 <= made <= 1000
+        assert some.accept(b"%d came late" % second, float(second)) is None
+
+
+def test_a_crowd_that_has_gone_is_forgotten() -> None:
+    some = limits(total=10)  # 100 at once
+    for _ in range(90):
+        some.accept(b"a", 0.0)
+    assert some.accept(b"a", 0.0) is Refusal.RATE
+    assert some.accept(b"a", 0.5) is None  # half of a second brings five
+    for _ in range(10):
+        some.accept(b"b", 0.5)
+    assert some.accept(b"a", 25.0) is None
+
+
+def test_counting_who_connects_costs_a_bounded_amount_of_memory() -> None:
+    some = limits(total=10)
+    for _ in range(60):
+        some.accept(b"a", 0.0)
+    tracemalloc.start()
+    try:
+        for number in range(3 * addresses.MAX_IDLE):
+            some.accept(number.to_bytes(8, "big"), 0.001 * number)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def test_any_number_of_addresses_costs_a_bounded_amount_of_memory() -> None:
@@ -86,3 +108,95 @@ def test_an_address_with_connections_is_never_forgotten(monkeypatch: pytest.Monk
     for number in range(5):
         some.leave(b"%d" % number)
     assert len(some) == 2
+
+
+class Node:
+    """The addresses of one node of a cluster."""
+
+    def __init__(self, nodes: dict[str, Node], **more: int) -> None:
+        def tell(use: Use) -> None:
+            for node in nodes.values():
+                if node is not self:
+                    node.usage.heard([use], self.now)
+
+        self.now = 0.0
+        self.limits = limits(**more)
+        self.usage = SharedUsage(tell)
+        self.limits.share(self.usage)
+
+    def enter(self, network: bytes, now: float, most: int = 1000) -> int:
+        """Connect until it is refused; how many were not."""
+        self.now = now
+        return next((made for made in range(most) if self.limits.enter(network, now) is not None), most)
+
+
+def cluster(count: int, **more: int) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    for number in range(count):
+        nodes[f"n{number}"] = Node(nodes, **more)
+    return nodes
+
+
+def tell(nodes: dict[str, Node], now: float) -> None:
+    """Each node tells what it has to."""
+    for name, node in nodes.items():
+        uses, counts = node.usage.due(len(nodes), now), node.usage.due_counts(len(nodes), now)
+        for other in (each for each in nodes.values() if each is not node):
+            other.usage.heard(uses, now)
+            for count in counts:
+                other.limits.heard_counts(name, count)
+
+
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_an_address_makes_so_many_new_connections_at_all_nodes_together(count: int) -> None:
+    nodes = cluster(count, connects=10, connections=10_000)
+    tell(nodes, 0.0)
+    made, excess = 0, 0.0
+    for second in range(1, 201):
+        made += sum(node.enter(b"a", float(second)) for node in nodes.values())
+        excess = max(excess, made - 10 * (addresses.BURST_SECONDS + second))
+        tell(nodes, float(second))
+    assert excess <= 10 * addresses.BURST_SECONDS  # at each moment of the time: so it is paid back
+
+
+def test_an_address_has_so_many_connections_at_all_nodes_together() -> None:
+    nodes = cluster(4, connections=16)
+    one, two, three, four = nodes.values()
+    assert one.enter(b"a", 0.0, 10) == 10
+    tell(nodes, 0.0)
+    assert two.enter(b"a", 1.0, 4) == 4
+    assert three.enter(b"a", 1.0) == 6  # it has not heard of the four
+    tell(nodes, 2.0)
+    assert four.enter(b"a", 3.0) == 0
+    for _ in range(8):
+        one.limits.leave(b"a")
+    tell(nodes, 4.0)
+    assert four.enter(b"a", 5.0) == 4
+    assert four.enter(b"b", 5.0) == 16
+
+
+def test_connections_at_a_lost_node_do_not_count_and_a_missed_word_is_made_up_for() -> None:
+    nodes = cluster(3, connections=16)
+    one, two, three = nodes.values()
+    one.enter(b"a", 0.0, 10)
+    two.enter(b"a", 0.0, 5)
+    tell(nodes, 0.0)
+    three.limits.lost_node("n0")
+    three.limits.lost_node("unknown")
+    assert three.enter(b"a", 1.0, 3) == 3
+    three.limits.lost_node("n1")
+    tell(nodes, WHOLE_EVERY)
+    assert three.enter(b"a", WHOLE_EVERY) == 0
+
+
+def test_few_connections_are_not_told() -> None:
+    nodes = cluster(2, connections=160)
+    one, two = nodes.values()
+    tell(nodes, 0.0)
+    one.enter(b"a", 0.0, 10)
+    one.enter(b"b", 0.0, 11)
+    assert one.limits.changed_counts(2, whole=False) == [(b"b", 11)]
+    assert one.limits.changed_counts(2, whole=False) == []
+    one.limits.leave(b"b")
+    assert one.limits.changed_counts(2, whole=False) == [(b"b", 0)]
+    assert two.limits.changed_counts(2, whole=True) == []

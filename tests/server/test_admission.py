@@ -28,8 +28,9 @@ class Port:
 
     def arrive(self, network: bytes | None = None) -> Place | None:
         number = self.number = self.number + 1
+        talks, source = self.talking, b"%d" % number
         return self.admission.arrive(
-            network, 0.0, lambda: self.ended.append(number), lambda: number not in self.talking
+            network, 0.0, lambda: self.ended.append(number), lambda: number not in talks, source
         )
 
     def let_in(self, network: bytes | None = None) -> Place:

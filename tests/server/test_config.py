@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, fields
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,13 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "admin_host": "::",
         "admin_port": "none",
         "admin_token": "a secret of the operator",
-        "auth": "open",
+        "auth": "token",
         "data": ":memory:",
+        "directory": "redis+sentinel://aldis:s3cret@10.0.0.5,10.0.0.6/mymaster",
+        "redis": "rediss://aldis:s3cret@10.0.0.7/1",
+        "redis_prefix": "town:",
+        "workers": "4",
+        "redis_password_file": str(tmp_path / "password"),
         "web": "no",
         "names": "a.example,b.example:8443",
         "base_path": "/a/b",
@@ -52,9 +58,13 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "trusted_proxies": "10.0.0.0/8, ::1",
         "proxy_protocol": "yes",
         "stun": "stun:a.example:3478",
+        "stun_port": "3479",
+        "stun_address": "signal.example",
+        "stun_per_second": "100",
         "turn": "turn:a.example?transport=udp, turns:b.example:443?transport=tcp",
         "turn_secret": "s3cret",
         "turn_server": "yes",
+        "relay": "no",
         "turn_address": "turn.example.com",
         "turn_port": "3479",
         "turn_tls_port": "5350",
@@ -68,16 +78,55 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "messages_per_second": "10",
         "new_names_per_address": "3",
         "bytes_per_second": "2048",
+        "user_messages_per_second": "20",
+        "user_bytes_per_second": "4096",
+        "user_relayed_bytes_per_second": "4096",
+        "user_discovers_per_second": "2",
+        "user_sealed_bytes_per_second": "2048",
+        "pair_sealed_bytes_per_second": "1024",
+        "max_relay_file_bytes": "0",
         "resume_window": "0",
         "detached_bytes": "65536",
+        "presence_interval": "0.5",
+        "memory_budget": "1000000",
+        "devices_per_user": "3",
+        "watches_per_user": "30",
+        "watchers_per_user": "40",
+        "watches_bytes": "65536",
+        "privacy_bytes": "65536",
+        "failed_proofs_per_address": "7",
+        "failed_proofs_per_name": "8",
         "ping_interval": "1.5",
         "drain_seconds": "0.5",
         "tls_cert": "/c.pem",
         "tls_key": "/k.pem",
+        "acme_domain": "",
+        "acme_agree_tos": "yes",
+        "acme_email": "admin@example.com",
+        "acme_directory": "https://authority.example/directory",
+        "acme_ca_file": "/ca.pem",
         "redirect_port": "80",
         "hsts": "no",
         "log_format": "json",
-        "log_level": "DEBUG",
+        "log_level": "DEBUG,hub=info",
+        "log_addresses": "full",
+        "name_policy": "closed",
+        "jwks": "https://accounts.example/jwks.json",
+        "jwks_refresh": "60",
+        "token_audience": "aldis",
+        "token_issuer": "https://accounts.example",
+        "token_claim": "name",
+        "token_device_claim": "device",
+        "token_leeway": "5",
+        "token_grace": "20",
+        "hook_url": "https://app.example/aldis",
+        "hook_secret": "0123456789abcdef0123456789abcdef",
+        "hook_timeout": "2",
+        "hook_cache": "0",
+        "hook_concurrency": "4",
+        "hook_failure": "allow",
+        "presence_url": "https://app.example/presence",
+        "presence_queue": "500",
     }
     assert set(samples) == set(SETTINGS)
     by_flags = load_config(dict(samples), {}, None)
@@ -94,8 +143,24 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "messages_per_second": "10",
         "new_names_per_address": "3",
         "bytes_per_second": "2048",
+        "user_messages_per_second": "20",
+        "user_bytes_per_second": "4096",
+        "user_relayed_bytes_per_second": "4096",
+        "user_discovers_per_second": "2",
+        "user_sealed_bytes_per_second": "2048",
+        "pair_sealed_bytes_per_second": "1024",
+        "max_relay_file_bytes": "0",
         "resume_window": "0",
         "detached_bytes": "65536",
+        "presence_interval": "0.5",
+        "memory_budget": "1000000",
+        "devices_per_user": "3",
+        "watches_per_user": "30",
+        "watchers_per_user": "40",
+        "watches_bytes": "65536",
+        "privacy_bytes": "65536",
+        "failed_proofs_per_address": "7",
+        "failed_proofs_per_name": "8",
         "ping_interval": "1.5",
         "drain_seconds": "0.5",
         "names": '["a.example", "b.example:8443"]',
@@ -106,7 +171,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
     assert by_flags.admin_port is None
     assert by_flags.names == ("a.example", "b.example:8443")
     assert by_flags.tls_cert == Path("/c.pem")
-    assert by_flags.log_level == "debug"
+    assert by_flags.log_level == "debug,hub=info"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +184,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         ("port", "٣", "a whole number"),
         ("port", "", "a whole number"),
         ("admin_port", "off", "none for no such port"),
-        ("auth", "yes", "one of verify, open"),
+        ("auth", "yes", "one of verify, token, open"),
         ("web", "maybe", "one of true, false, yes, no, on, off, 1, 0"),
         ("host", " ", "a text that is not empty"),
         ("data", " ", "a directory, or :memory: to keep nothing"),
@@ -139,6 +204,17 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         ("ping_interval", "soon", "a number of seconds from 1 to 3600"),
         ("max_message_bytes", "1", "from 1024 to 524288 bytes"),
         ("log_level", "loud", "one of debug, info, warning, error"),
+        ("log_level", "moon=info", "areas: server, http"),
+        ("name_policy", "open", "one of first-come, token, closed"),
+        ("jwks", "http://accounts.example/jwks", "http only on this machine"),
+        ("jwks", "https://me:secret@accounts.example/", "without a user name"),
+        ("hook_url", "ftp://app.example/", "a URL such as https://accounts.example.com/aldis"),
+        ("hook_url", "https://app.example/#here", "a URL such as"),
+        ("hook_url", "https://app.example:0/", "a URL such as"),
+        ("hook_url", "https://me@app.example/", "without a user name"),
+        ("presence_url", "https://app.example/a b", "a URL such as"),
+        ("hook_timeout", "60", "a number of seconds from 0.1 to 8"),
+        ("hook_failure", "maybe", "one of deny, allow"),
     ],
 )
 def test_a_value_that_cannot_be_used_names_setting_source_and_what_is_expected(
@@ -178,17 +254,31 @@ def test_a_switch_is_set_in_the_words_that_people_use(text: str, expected: bool,
     assert load_config({"web": not expected}, {"ALDIS_WEB": text}, None).web is not expected
 
 
-def test_an_unknown_key_in_the_file_is_an_error_that_names_those_that_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"portt: in .* is no setting of this server; there are host, port"):
-        load_config({}, {}, written(tmp_path, "portt = 1"))
-    with pytest.raises(ConfigError, match="server: in"):
-        load_config({}, {}, written(tmp_path, "[server]\nport = 1"))
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("portt = 1", "portt: in FILE is no setting of this server; port is one, which looks like it"),
+        (
+            "mesages-per-second = 1",
+            "mesages-per-second: in FILE is no setting of this server; messages_per_second is one,",
+        ),
+        ("[server]\nport = 1", "server: in FILE is no setting of this server; `aldis serve --help` lists all of them"),
+    ],
+)
+def test_an_unknown_key_in_the_file_is_an_error_that_names_the_one_that_was_meant(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    file = written(tmp_path, line)
+    with pytest.raises(ConfigError, match=re.escape(told.replace("FILE", str(file)))):
+        load_config({}, {}, file)
 
 
 def test_an_unknown_variable_is_a_warning_and_those_of_other_commands_are_not() -> None:
     environ = {"ALDIS_PROT": "1", "ALDIS_CONFIG": "x", "ALDIS_SERVER": "x", "ALDIS_DEBUG": "1", "OTHER": "x"}
     config = load_config({}, environ, None)
-    assert config.warnings == ("the environment variable ALDIS_PROT is no setting of this server",)
+    assert config.warnings == (
+        "the environment variable ALDIS_PROT is no setting of this server; ALDIS_PORT is one, which looks like it",
+    )
 
 
 def test_an_unknown_flag_is_an_error() -> None:
@@ -215,6 +305,16 @@ def test_settings_that_need_each_other_say_so() -> None:
         ServerConfig(tls_key=Path("k.pem"))
 
 
+@pytest.mark.parametrize(
+    "url", ["https://me:s3cret@app.example/", "https://me:s3cr@t/s3cret@app.example/", "ftp://s3cret@h/"]
+)
+def test_a_password_in_a_url_is_in_no_error(url: str) -> None:
+    for name in ("jwks", "hook_url", "presence_url"):
+        with pytest.raises(ConfigError) as caught:
+            load_config({name: url}, {}, None)
+        assert "s3cret" not in str(caught.value)
+
+
 def test_the_secret_is_in_no_error_and_no_representation() -> None:
     assert "s3cret" not in repr(ServerConfig(turn_secret="s3cret"))
     with pytest.raises(ConfigError) as raised:
@@ -226,7 +326,7 @@ def test_settings_cannot_be_changed_and_all_are_explained() -> None:
     config = ServerConfig()
     with pytest.raises(FrozenInstanceError):
         config.port = 1
-    assert [*SETTINGS, "warnings"] == [field.name for field in fields(ServerConfig)]
+    assert {*SETTINGS, "warnings"} == {field.name for field in fields(ServerConfig)}
     for name in SETTINGS:
         assert help_of(name).endswith(".")
 
@@ -296,3 +396,35 @@ def test_the_admin_port_is_another_port(host: str, admin_host: str) -> None:
         ServerConfig(host=host, admin_host=admin_host, admin_port=8080)
     assert ServerConfig(host="127.0.0.2", admin_host=admin_host, admin_port=8080).admin_port == 8080
     assert ServerConfig(port=0, admin_port=0).port == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting", "problem"),
+    [
+        ({"auth": "token"}, "jwks", "is needed with auth = token"),
+        ({"jwks": "/keys.json"}, "jwks", "is of no use with auth = verify"),
+        ({"name_policy": "token"}, "name_policy", "needs auth = token"),
+        ({"auth": "open", "name_policy": "token"}, "name_policy", "needs auth = token"),
+        ({"hook_url": "https://app.example/"}, "hook_secret", "needs 32 bytes or more"),
+        ({"presence_url": "https://app.example/", "hook_secret": "short"}, "hook_secret", "needs 32 bytes or more"),
+    ],
+)
+def test_settings_of_accounts_that_do_not_go_together_are_an_error(
+    settings: dict[str, Any], setting: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem) as raised:
+        ServerConfig(**settings)
+    assert raised.value.setting == setting
+
+
+def test_with_tokens_a_name_belongs_to_its_token_unless_the_operator_says_otherwise() -> None:
+    assert ServerConfig().name_policy == "first-come"
+    assert ServerConfig(auth="token", jwks="/keys.json").name_policy == "token"
+    assert ServerConfig(auth="token", jwks="/keys.json", name_policy="first-come").name_policy == "first-come"
+    assert ServerConfig(auth="token", jwks="http://127.0.0.1:5000/jwks").jwks == "http://127.0.0.1:5000/jwks"
+
+
+def test_an_application_that_is_told_over_plain_http_elsewhere_is_a_warning() -> None:
+    flags = {"hook_url": "http://app.example/", "hook_secret": "x" * 32, "presence_url": "http://localhost:1/"}
+    (warning,) = load_config(flags, {}, None).warnings
+    assert warning.startswith("hook_url is plain http to another machine")

@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 
 import pytest
 
-from aldis.server.logs import FaultLog, OutageLog, configure, get_logger
+from aldis.server.logs import FaultLog, OutageLog, configure, get_logger, moment
 
 log = get_logger("aldis.test")
 NASTY = 'x\n{"event":"forged"}\r\x1b[2J\u2028\u202e\ud800'
 
 
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    logging.captureWarnings(False)
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-    for handler in handlers:
-        root.addHandler(handler)
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
+
+def test_a_moment_is_written_as_the_time_of_a_line_is() -> None:
+    assert moment(1_795_908_979.5) == "2026-11-28T23:36:19Z"
+    assert moment(None) is None
 
 
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aldis.server.scheduler import SLICE, TURN, FairScheduler
+from aldis.server.scheduler import QUANTUM, SLICE, FairScheduler
 
 
 class World:
@@ -69,10 +69,10 @@ class Flow:
 def test_connections_take_turns_and_none_is_served_to_its_end_before_the_others() -> None:
     world = World()
     for name in "ab":
-        world.scheduler.add(Flow(world, name, 2 * TURN), world.now, world.now)
+        world.scheduler.add(Flow(world, name, 2 * QUANTUM), world.now, world.now)
     assert len(world.scheduler) == 2
     assert world.turn() == 1
-    assert world.log == [f"a{TURN}", f"b{TURN}", f"a{TURN}", f"b{TURN}"]
+    assert world.log == [f"a{QUANTUM}", f"b{QUANTUM}", f"a{QUANTUM}", f"b{QUANTUM}"]
     assert len(world.scheduler) == 0
     assert world.turn() == 0
 
@@ -80,10 +80,10 @@ def test_connections_take_turns_and_none_is_served_to_its_end_before_the_others(
 def test_all_of_them_together_get_a_slice_of_each_turn_of_the_loop() -> None:
     world = World()
     for name in "abc":
-        world.scheduler.add(Flow(world, name, TURN, SLICE), world.now, world.now)
+        world.scheduler.add(Flow(world, name, QUANTUM, SLICE), world.now, world.now)
     for name in "abc":
         world.turn()
-        assert world.log[-1] == f"{name}{TURN}"
+        assert world.log[-1] == f"{name}{QUANTUM}"
     assert len(world.log) == 3
 
 
@@ -133,3 +133,56 @@ def test_nobody_has_a_turn_after_the_end() -> None:
     world.turn()
     assert world.log == []
     assert world.timers[0].cancelled
+
+
+def test_a_backlog_does_not_wait_for_all_connections_that_are_to_be_read_on() -> None:
+    world = World()
+    for name in "abcdef":
+        world.scheduler.add_unread(Flow(world, name, 1, SLICE), world.now, world.now)
+    assert len(world.scheduler) == 6
+    world.turn()
+    world.scheduler.add(Flow(world, "small", 1), world.now, world.now)
+    world.turn()
+    assert world.log == ["a1", "small1", "b1"]
+    later = Flow(world, "later", 1)
+    later.not_before = world.now + 10
+    world.scheduler.add_unread(later, later.not_before, world.now)
+    for _ in "cdef":
+        world.turn()
+    assert world.turn() == 0
+    world.advance(10)
+    world.turn()
+    assert world.log[2:] == ["b1", "c1", "d1", "e1", "f1", "later1"]
+
+
+def test_new_connections_and_open_ones_have_every_second_turn() -> None:
+    world = World()
+    for name in "ab":
+        world.scheduler.add(Flow(world, name, QUANTUM), world.now, world.now)
+    for name in "xy":
+        world.scheduler.arrive(Flow(world, name, QUANTUM))
+    world.turn()
+    assert world.log == [f"{name}{QUANTUM}" for name in "xayb"]
+
+
+def test_a_turn_that_takes_the_whole_slice_keeps_nobody_out_for_good() -> None:
+    world = World()
+    world.scheduler.add(Flow(world, "a", QUANTUM, SLICE), world.now, world.now)
+    world.scheduler.arrive(Flow(world, "x", 3 * QUANTUM, SLICE))
+    for _ in range(4):
+        world.turn()
+    assert world.log == [f"{name}{QUANTUM}" for name in "xaxx"]
+
+
+def test_work_that_the_loop_does_later_counts_where_it_was_started() -> None:
+    world = World()
+
+    class Starting(Flow):
+        def run(self, units: int, now: float) -> float | None:
+            world.scheduler.charge(SLICE)
+            return super().run(units, now)
+
+    world.scheduler.arrive(Starting(world, "x", 4 * QUANTUM))
+    for count in (1, 2):
+        world.turn()
+        assert len(world.log) == count

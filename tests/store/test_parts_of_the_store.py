@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from aldis.client.address import is_this_machine
 from aldis.client.events import ByeReceived, IceServers, OfferReceived
 from aldis.errors import (
     ConfigError,
@@ -25,6 +24,7 @@ from aldis.identity.pins import MemoryPins
 from aldis.peer.transport import PeerTiming
 from aldis.protocol.channel import Content
 from aldis.protocol.codec import to_base64
+from aldis.protocol.hosts import is_this_machine
 from aldis.protocol.messages import Capabilities, Description, IceServer, Proof
 from aldis.store.files.transfer import Transfer
 from aldis.store.messages.control import FileOffer

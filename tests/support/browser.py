@@ -9,13 +9,15 @@ is a complaint; a test that ends with complaints has failed. What a test provoke
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from playwright.async_api import (
     Browser,
@@ -94,7 +96,10 @@ _ICON_TOO_LATE = (
     r"Failed to load resource: net::ERR_(CONNECTION_\w+|EMPTY_RESPONSE|CONTENT_LENGTH_MISMATCH) \(\S*/icon\.svg:"
 )
 # What the browsers say themselves where there is no server, for a test that takes it away.
-NO_SERVER = r"WebSocket connection to .* failed|can’t establish a connection to the server at ws|was interrupted while"
+NO_SERVER = (
+    r"WebSocket connection to .* failed|Failed to load resource: net::ERR_CONNECTION_REFUSED"
+    r"|can’t establish a connection to the server at ws|was interrupted while"
+)
 # Milliseconds from the start of a navigation to when the name can be typed, by the browser's own clock: where this is
 # an init script, `window.usable` is a promise of them.
 USABLE = """
@@ -164,6 +169,10 @@ class Browsers:
         return self._running[name]
 
 
+# Held in each browser while a window opens there.
+_opening: Final[WeakKeyDictionary[Browser, asyncio.Lock]] = WeakKeyDictionary()
+
+
 class Person:
     """Somebody with a browser of their own: nothing is shared with others, neither keys nor storage nor cache.
 
@@ -196,7 +205,10 @@ class Person:
         context = await browser.new_context(locale="en-GB", base_url=base, **options)
         context.set_default_timeout(PATIENCE * 1000)
         await context.add_init_script(_WATCH)
-        return cls(context, await context.new_page(), base, downloads)
+        # Firefox may put a tab into a window that is still being opened, and fails then.
+        async with _opening.setdefault(browser, asyncio.Lock()):
+            page = await context.new_page()
+        return cls(context, page, base, downloads)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         line = f"{message.type}: {message.text} ({message.location['url']}:{message.location['lineNumber']})"

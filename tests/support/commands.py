@@ -82,6 +82,8 @@ class Piped:
         while data := await stderr.read(4096):
             self.errors += data.decode()
             self._grown.set()
+        # What waits for a text is told of the end, too, once this task is done.
+        asyncio.get_running_loop().call_soon(self._grown.set)
 
     async def __aexit__(self, *_: object) -> None:
         if self.process.returncode is None:
@@ -111,6 +113,7 @@ class Piped:
         try:
             async with asyncio.timeout(PATIENCE):
                 while text not in self.errors:
+                    assert not self._listener.done(), f"has ended without {text!r}, but said:\n{self.errors}"
                     self._grown.clear()
                     await self._grown.wait()
         except TimeoutError:

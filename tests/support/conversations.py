@@ -16,6 +16,7 @@ without more are short for what another conversation shows in full.
 A string `<...>` stands for a value. The first time that the server says one, it is learned; from then on it must be the
 same. `<key of NAME>` is a client's public key, `<signature>` the client's own for its last challenge, and
 `<new key of NAME>` and `<rotation>` are a second key of the client's and its own signature for the change to that.
+`<seal key of NAME>` is a sealing key, and `<seal signature of NAME>` its owner's signature for it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import json
 import re
 from typing import Any
 
+from aldis.hub.accounts import AccountQuestion, AccountVerdict, Admitted, Rejected
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.codes import ErrorCode
 from support.hub_world import Client, World, identity_of
 
 _EVENT = re.compile(r"(?P<name>\w+(/\w+)?) (?P<what>->|<-|[a-z].*?)( (?P<json>\{.*))?$", re.DOTALL)
@@ -42,6 +45,13 @@ def statements(block: str) -> list[str]:
         elif line.strip():
             found.append(line)
     return found
+
+
+def _with_any_token(question: AccountQuestion) -> AccountVerdict:
+    """An operator that wants a token, whichever it is."""
+    if question.token is None:
+        return Rejected(ErrorCode.TOKEN_REQUIRED, "this server wants a token")
+    return Admitted()
 
 
 class Conversation:
@@ -162,6 +172,11 @@ class Conversation:
         if meaning == "rotation":
             user = _user(name)
             return to_base64(identity_of(user).sign(proofs.rotation(user, _new_identity(user).public_key)))
+        if owner := re.fullmatch(r"seal key of (\w+)", meaning):
+            return to_base64(_seal_key(owner[1]))
+        if owner := re.fullmatch(r"seal signature of (\w+)", meaning):
+            user = owner[1]
+            return to_base64(identity_of(user).sign(proofs.seal(user, "main", _seal_key(user))))
         return self._learned.get(meaning)
 
     def _nothing_unsaid(self) -> None:
@@ -178,9 +193,18 @@ def _new_identity(name: str) -> Identity:
     return identity_of(f"new {name}")
 
 
+def _seal_key(name: str) -> bytes:
+    """A key that is always the same for a name. The server does not look at it."""
+    return name.encode().ljust(32, b".")
+
+
 def _settings(statement: str) -> dict[str, Any]:
     match statement:
         case "server --auth open":
             return {"auth": "open"}
+        case "server --relay no":
+            return {"relay": False}
+        case "server --auth token":
+            return {"operator": _with_any_token}
         case _:
             raise AssertionError(f"nobody knows what {statement!r} means")

@@ -6,11 +6,14 @@ import asyncio
 import shutil
 from pathlib import Path
 
+from aioice.turn import create_turn_endpoint
+
+from aldis.protocol.messages import IceServer
 from support.patience import PATIENCE
 from support.ports import free_port
 
 USERNAME, CREDENTIAL = "user", "secret"
-_RELAY_ADDRESS = "10.77.0.1"  # of tools/netns.sh; coturn relays to no loopback address
+RELAY_ADDRESS = "10.77.0.1"  # of tools/netns.sh; coturn relays to no loopback address
 
 
 class Coturn:
@@ -22,7 +25,7 @@ class Coturn:
         assert executable, "there is no turnserver on the path; `make test` installs it"
         self._command = [
             *(executable, "-n", "-v", "--listening-ip", "127.0.0.1", "--listening-port", str(self.port)),
-            *("--tls-listening-port", str(self.tls_port), "--relay-ip", _RELAY_ADDRESS, "--lt-cred-mech"),
+            *("--tls-listening-port", str(self.tls_port), "--relay-ip", RELAY_ADDRESS, "--lt-cred-mech"),
             *("--user", f"{USERNAME}:{CREDENTIAL}", "--realm", "test", "--no-cli", "--no-dtls"),
             *("--userdb", str(folder / "turndb")),
             *("--log-file", "stdout", "--pidfile", str(folder / "turnserver.pid"), *words),
@@ -53,3 +56,22 @@ class Coturn:
         await self._process.wait()
         if hasattr(self, "_reading"):
             await self._reading
+
+
+async def allocate(server: IceServer, port: int) -> str:
+    """Have the TURN server relay for us; the address at which it does."""
+    assert server.username is not None
+    assert server.credential is not None
+    transport, _ = await create_turn_endpoint(
+        asyncio.DatagramProtocol,
+        server_addr=(RELAY_ADDRESS, port),
+        username=server.username,
+        password=server.credential,
+        lifetime=60,
+        ssl=False,
+        transport="udp",
+    )
+    try:
+        return str(transport.get_extra_info("sockname")[0])
+    finally:
+        transport.close()

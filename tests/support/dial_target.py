@@ -19,16 +19,20 @@ class DialTarget:
         self.user_id = "bob"
         self.kept = True
         self.queued = 0
+        self.busy = False  # files go on
+        self.relayed = False
+        self.resting = False
         self.watched = True
         self.registered = True
         self.state = PeerState.NEW
         self.clock_from: float | None = 0.0
         self.found: list[BaseException | None] = []  # what asking for the peer leads to; nothing wrong when empty
         self.asked = 0
+        self.needed = 0  # how often the server was said to be needed
         self.dialled = 0
         self.hung_up: list[str] = []
         self.errors: list[AldisError] = []
-        self.blocked: PeerKeyChanged | None = None
+        self.unaccepted: PeerKeyChanged | None = None
         self.hold: asyncio.Event | None = None
         self.timers = FakeTimers()
         self.tasks: list[asyncio.Task[None]] = []
@@ -38,12 +42,19 @@ class DialTarget:
 
     @property
     def wanted(self) -> bool:
-        return self.kept or self.queued > 0
+        return self.kept or self.has_waiting
+
+    @property
+    def has_waiting(self) -> bool:
+        return self.queued > 0 or self.busy
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self.tasks.append(task)
         return task
+
+    def need_server(self) -> None:
+        self.needed += 1
 
     async def find(self) -> None:
         self.asked += 1
@@ -63,7 +74,7 @@ class DialTarget:
 
     def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
         self.errors.append(error)
-        self.blocked = self.blocked or key_changed
+        self.unaccepted = self.unaccepted or key_changed
 
     async def becomes(self, state: PeerState, error: PeerError | None = None) -> None:
         """The connection comes to another state."""

@@ -19,6 +19,7 @@ SLOW = (
     "browser",
     # an engine, in this process
     "benchmarks",
+    "contract/test_engine_turn.py",
     "contract/test_engines.py",
     "contract/test_turn.py",
     "deploy/test_proxies.py",
@@ -39,6 +40,7 @@ SLOW = (
     "integration/test_cli_*",
     "integration/test_dead_peers.py",
     "integration/test_only_ipv6.py",
+    "integration/test_stun_nat.py",
     # a build, or another run of pytest
     "integration/test_frozen.py",
     "integration/test_server_distribution.py",

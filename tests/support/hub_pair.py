@@ -32,7 +32,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from aldis.backends.base import Claim, ClaimBinding, DirectoryAnswer, FindBinding, Question, RotateBinding
+from aldis.backends.base import (
+    ChangePrivacy,
+    Claim,
+    ClaimBinding,
+    DirectoryAnswer,
+    FindBinding,
+    PrivacyRefusal,
+    Question,
+    RotateBinding,
+)
 from aldis.client.backoff import Backoff
 from aldis.client.effects import CloseTransport, Completed, Dial, Failed, Happened, Noted, Result, Send
 from aldis.client.events import SignalingEvent
@@ -42,9 +51,11 @@ from aldis.client.settings import MachineSettings
 from aldis.errors import AldisError
 from aldis.hub.dialects import V1
 from aldis.hub.hub import Hub
-from aldis.hub.sessions import HEADROOM, Session
+from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
 from aldis.identity.keys import Identity
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
+from support.hub_world import UNLIMITED
 from support.machine_bench import HOST, identity_of
 
 T = TypeVar("T")
@@ -59,12 +70,13 @@ class HubPair:
         self.random = random.Random(seed)
         self.keys: dict[str, bytes] = {}
         """The directory: which key each name is bound to."""
+        self.privacies: dict[str, Privacy] = {}
         self.clients: list[PairedClient] = []
         self.reachable = True
         """Whether new connections can be made."""
         self.up = True
         """Whether the server is running; see `crash` and `start`."""
-        self._settings = HubSettings(**settings)
+        self._settings = HubSettings(**{**UNLIMITED, **settings})
         self._questions: deque[Question] = deque()
         # What is on its way, in the order in which it was sent, whichever way it goes.
         self._moving: deque[Callable[[], object]] = deque()
@@ -85,9 +97,16 @@ class HubPair:
         match question:
             case ClaimBinding():
                 new = question.user_id not in self.keys
-                return Claim(self.keys.setdefault(question.user_id, question.public_key), new)
+                key = self.keys.setdefault(question.user_id, question.public_key)
+                return Claim(key, new, self.privacies.get(question.user_id, DEFAULT_PRIVACY))
             case FindBinding():
                 return self.keys.get(question.user_id)
+            case ChangePrivacy():
+                changed = self.privacies.get(question.user_id, DEFAULT_PRIVACY).changed(question.change)
+                if changed is None:
+                    return PrivacyRefusal.TOO_LARGE
+                self.privacies[question.user_id] = changed
+                return changed
         assert isinstance(question, RotateBinding)
         if self.keys.get(question.user_id) != question.old_key:
             return False
@@ -131,7 +150,7 @@ class HubPair:
             return
         self._delivering = True
         try:
-            while self._moving or self._questions or self.hub.work():
+            while self._moving or self._questions or self.hub.work(self.now) == 0.0:
                 if self._moving:
                     self._moving.popleft()()
                 elif self._questions:
@@ -284,10 +303,11 @@ class _Line:
     # What the hub calls
 
     full = False
+    kept = 0
     address = "192.0.2.1"
 
-    def send(self, frame: bytearray) -> None:
-        text = frame[HEADROOM:].decode()
+    def write(self, kind: int, frame: bytearray, headroom: int) -> None:
+        text = frame[headroom:].decode()
         if self.to_drop:
             self.to_drop -= 1
             if not self.to_drop:
@@ -302,7 +322,7 @@ class _Line:
     def resume_reading(self) -> None:
         raise AssertionError("was never paused")
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes = b"") -> None:
         if not self.dark:
             self._pair.send(self._pinged)
 

@@ -7,53 +7,86 @@
     assert bob.take() == [{"type": "offer", ...}]
 
 The directory is a dictionary. It answers at once after each step, or when `world.answer()` is called if
-`world.directory_waits` is set, or fails if `world.directory_fails` is set.
+`world.directory_waits` is set, or fails if `world.directory_fails` is set. Presence is told at each change, unless
+`presence_interval` is given, and a user may send as fast as it likes, because the clock stands still between steps.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 from aldis.backends.base import (
+    ChangePrivacy,
     Claim,
     ClaimBinding,
     DirectoryAnswer,
     FindBinding,
+    LoadBinding,
+    PrivacyRefusal,
     Question,
     ReleaseBinding,
     RotateBinding,
 )
+from aldis.hub.accounts import AccountQuestion, AccountVerdict
+from aldis.hub.cluster import ClusterLink
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.hub import Hub
-from aldis.hub.sessions import HEADROOM, Session
+from aldis.hub.sessions import HEADROOM, TEXT, Session
 from aldis.hub.settings import HubSettings, IceSource
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
 HOST = "signal.example:8080"
+UNLIMITED: dict[str, Any] = {
+    "presence_interval": 0.0,
+    "user_messages_per_second": 1_000_000,
+    "user_bytes_per_second": 1_000_000_000,
+    "user_relayed_bytes_per_second": 1_000_000_000,
+    "user_discovers_per_second": 1_000_000,
+    "user_sealed_bytes_per_second": 1_000_000_000,
+    "pair_sealed_bytes_per_second": 1_000_000_000,
+}
 START = 1000.0
 
 
 class World:
     """One hub, its clock (`now`, seconds), its directory, and all clients that were made."""
 
-    def __init__(self, *, seed: int = 1, ice: IceSource | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        ice: IceSource | None = None,
+        operator: Callable[[AccountQuestion], AccountVerdict] | None = None,
+        cluster: ClusterLink | None = None,
+        **settings: Any,
+    ) -> None:
+        """`operator` decides on registrations, when the directory answers."""
         self.now = START
         self.keys: dict[str, bytes] = {}
+        self.privacies: dict[str, Privacy] = {}
         self.questions: list[Question] = []
+        self.accounts: list[AccountQuestion] = []
+        self.operator = operator
+        self.presence: list[tuple[str, bool]] = []
         self.directory_waits = False
         self.directory_fails = False
         self.hub_waits = False
         self.random = random.Random(seed)
         self.hub = Hub(
-            HubSettings(**settings),
+            HubSettings(**{**UNLIMITED, **settings}),
             ask=self.questions.append,
+            ask_account=None if operator is None else self.accounts.append,
+            presence_changed=lambda user_id, online: self.presence.append((user_id, online)),
             ice=ice,
             random=self.random.randbytes,
             wall=lambda: 1_700_000_000.0 + self.now,
+            cluster=cluster,
         )
 
     def pass_time(self, seconds: float, step: float = 1.0) -> None:
@@ -66,12 +99,16 @@ class World:
 
     def work(self) -> None:
         """Have the hub do all that it has put off, unless `hub_waits` is set."""
-        while not self.hub_waits and self.hub.work():
+        while not self.hub_waits and self.hub.work(self.now) == 0.0:
             pass
 
     def answer(self) -> None:
         """Have the directory answer all open questions, and those that come of the answers."""
-        while self.questions:
+        while self.questions or self.accounts:
+            if self.accounts and self.operator is not None:
+                account = self.accounts.pop(0)
+                self.hub.account_checked(account, self.operator(account), self.now)
+                continue
             question = self.questions.pop(0)
             if self.directory_fails:
                 self.hub.failed(question, self.now)
@@ -91,16 +128,31 @@ class World:
         match question:
             case ClaimBinding():
                 new = question.user_id not in self.keys
-                return Claim(self.keys.setdefault(question.user_id, question.public_key), new)
+                return self._claim(question.user_id, self.keys.setdefault(question.user_id, question.public_key), new)
             case FindBinding():
                 return self.keys.get(question.user_id)
+            case LoadBinding():
+                key = self.keys.get(question.user_id)
+                return None if key is None else self._claim(question.user_id, key, False)
+            case ChangePrivacy():
+                if self.keys.get(question.user_id) != question.public_key:
+                    return PrivacyRefusal.NOT_BOUND
+                changed = self.privacies.get(question.user_id, DEFAULT_PRIVACY).changed(question.change)
+                if changed is None:
+                    return PrivacyRefusal.TOO_LARGE
+                self.privacies[question.user_id] = changed
+                return changed
             case ReleaseBinding():
+                self.privacies.pop(question.user_id, None)
                 return self.keys.pop(question.user_id, None) is not None
             case RotateBinding():
                 if self.keys.get(question.user_id) != question.old_key:
                     return False
                 self.keys[question.user_id] = question.new_key
                 return True
+
+    def _claim(self, user_id: str, key: bytes, new: bool) -> Claim:
+        return Claim(key, new, self.privacies.get(user_id, DEFAULT_PRIVACY))
 
     def connect(self, *, classic: bool = False, host: str = HOST) -> Client:
         """A client that has connected and said nothing."""
@@ -133,7 +185,9 @@ class Client:
         self.world = world
         self.inbox: list[dict[str, Any]] = []
         self.pings = 0
+        self.pinged = b""
         self.full = False
+        self.kept = 0
         self.address = "192.0.2.1"
         self.reading = True
         self.closed: tuple[int, str] | None = None
@@ -149,11 +203,16 @@ class Client:
 
     # What the hub calls
 
+    def write(self, kind: int, frame: bytearray, headroom: int) -> None:
+        assert (kind, headroom) == (TEXT, HEADROOM)
+        self.send_frame(frame)
+
     def send_frame(self, frame: bytearray) -> None:
         self.inbox.append(json.loads(frame[HEADROOM:]))
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes = b"") -> None:
         self.pings += 1
+        self.pinged = payload
 
     def pause_reading(self) -> None:
         assert self.reading
@@ -169,12 +228,9 @@ class Client:
 
     # What a test calls
 
-    def send(self, frame: bytearray | None = None, /, **message: Any) -> None:
-        """The hub's `send` when it is given a frame; else send the hub a message made of the keyword arguments."""
-        if frame is not None:
-            self.send_frame(frame)
-        else:
-            self.send_text(json.dumps(message))
+    def send(self, /, **message: Any) -> None:
+        """Send the hub a message made of the keyword arguments."""
+        self.send_text(json.dumps(message))
 
     def send_text(self, text: str) -> None:
         self.world.hub.received(self.session, text, self.world.now)
@@ -189,6 +245,10 @@ class Client:
         (message,) = self.take()
         return message
 
+    def pong(self) -> None:
+        """Answer the last ping."""
+        self.world.hub.heard(self.session, self.world.now, pong=self.pinged)
+
     def lose(self, *, clean: bool = False) -> None:
         """The connection is gone."""
         self.world.hub.lost(self.session, self.world.now, clean=clean)
@@ -202,15 +262,22 @@ class Client:
         return from_base64(challenge["nonce"])
 
     def register(
-        self, name: str, *, device: str | None = None, identity: Identity | None = None, **more: Any
+        self,
+        name: str,
+        *,
+        device: str | None = None,
+        identity: Identity | None = None,
+        settle: Callable[[], None] = lambda: None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Go through the whole registration; the hub's last word on it."""
+        """Go through the whole registration; the hub's last word on it, when all has `settled`."""
         self.identity = identity or identity_of(name)
         if device is not None:
             more["device"] = device
         nonce = self.ask_challenge(name, **more)
         signature = self.identity.sign(proofs.registration(self.host, nonce, name, device or "main"))
         self.send(type="prove", signature=to_base64(signature))
+        settle()
         replies = [m for m in self.inbox if m["type"] in ("registered", "error")]
         if replies and replies[-1]["type"] == "registered":
             self.registered = replies[-1]

@@ -25,10 +25,12 @@ from aldis.client.phases import ATTACHED, Phase
 from aldis.client.settings import MachineSettings
 from aldis.errors import AldisError
 from aldis.identity.keys import Identity
-from aldis.protocol.codec import to_base64
+from aldis.protocol.codec import raw, to_base64
+from aldis.protocol.messages import Limits
 
 HOST = "signal.example:8080"
 NONCE = bytes(range(32))
+LIMITS = Limits(65536, 10000, 30.0)
 T = TypeVar("T")
 
 
@@ -87,7 +89,7 @@ class Bench:
 
     def say(self, **message: Any) -> None:
         """The server says something."""
-        self.say_text(json.dumps(message))
+        self.say_text(bytes(raw(message)).decode())
 
     def say_text(self, text: str) -> None:
         self.do(lambda m, now: m.received(text, now))
@@ -140,7 +142,7 @@ class Bench:
             "session": session,
             "secret": f"secret of {session}",
             "serverTime": 0.0,
-            "limits": {"maxMessageBytes": 65536, "maxWatches": 10000, "resumeWindow": 30.0},
+            "limits": LIMITS,
             **more,
         }
         self.say(type="registered", success=True, resumed=resumed, re=prove["id"], **reply)

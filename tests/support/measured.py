@@ -14,13 +14,19 @@ MEASURED = (
     "hub",
     "client",
     "vectors",
+    "cluster/test_shared_bans.py",
     "peer/test_negotiation.py",
     "peer/test_quality.py",
+    "peer/test_relay_guard.py",
     "peer/test_session.py",
     "store/messages/test_outbox.py",
     "store/messages/test_inbox.py",
     "store/messages/test_control.py",
+    "store/messages/test_journaled_queues.py",
+    "store/journal/test_rows.py",
     "store/files/test_window.py",
+    "server/test_stun.py",
+    "server/test_supervision.py",
 )
 # Of those, tests of thousands of sessions: measured they take three times as long, and of the hub's statements they add
 # 0.3 %.

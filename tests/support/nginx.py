@@ -29,7 +29,7 @@ daemon off;
 master_process off;
 pid {folder}/nginx.pid;
 error_log stderr notice;
-events {{ worker_connections 256; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body;
@@ -51,10 +51,10 @@ async def nginx(folder: Path, port: int, places: str, address: str = "127.0.0.1"
 
 
 @asynccontextmanager
-async def nginx_with(folder: Path, sites: str) -> AsyncIterator[None]:
-    """One with these `server` blocks."""
+async def nginx_with(folder: Path, sites: str, connections: int = 256) -> AsyncIterator[None]:
+    """One with these `server` blocks, for so many connections to clients and servers."""
     configuration = folder / "nginx.conf"
-    configuration.write_text(_CONFIGURATION.format(folder=folder, sites=sites))
+    configuration.write_text(_CONFIGURATION.format(folder=folder, sites=sites, connections=connections))
     command = (program("nginx"), "-e", "stderr", "-p", folder, "-c", configuration)
     async with running(*command, says=_LISTENS):
         yield

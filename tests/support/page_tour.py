@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 
 from aldis.client.client import SignalingClient
 from aldis.identity.keys import Identity
-from support.browser import Person
+from support.browser import NO_SERVER, Person
 from support.page_windows import Conversation, Window, points
 from support.server_process import ServerProcess
 from support.stores import stores
@@ -140,6 +140,26 @@ class _Tour:
         await self._panel(with_bob, shown=not self.screen.phone)
         await self.look("conversation", alice.page)
 
+    async def _privacy(self, alice: Window, long: str) -> None:
+        with_dora = await alice.open("dora")
+        await self._panel(with_dora, shown=True)
+        await with_dora.button("Block…").click()
+        await expect(with_dora.button("Cancel")).to_be_visible()
+        await self.look("blocking", alice.page)
+        await with_dora.button("Block").click()
+        await expect(with_dora.presence).to_have_text("blocked")
+        await self._panel(with_dora, shown=not self.screen.phone)
+        await self.look("blocked", alice.page)
+        dialog = await alice.open_privacy()
+        for name in ("bob", long[:-1]):
+            await dialog.get_by_label("Add a contact").fill(name)
+            await dialog.get_by_role("button", name="Add").click()
+            await expect(dialog.get_by_role("button", name=f"Remove {name} from")).to_be_visible()
+        await self.look("privacy", alice.page)
+        await dialog.get_by_role("button", name="Unblock dora").click()
+        await expect(dialog).to_contain_text("Nobody is blocked.")
+        await dialog.get_by_role("button", name="Close").click()
+
     async def _panel(self, conversation: Conversation, *, shown: bool) -> None:
         toggle = conversation.region.get_by_role("button", name="the connection")
         if (await toggle.get_attribute("aria-expanded") == "true") != shown:
@@ -252,6 +272,7 @@ class _Tour:
         await alice.to_the_list()
         await expect(alice.listed("bob")).to_contain_text("2 unread")
         await self.look("people", alice.page)
+        await self._privacy(alice, long)
         await alice.open("bob")
 
     async def trouble(self, alice: Window, bob: Window) -> None:
@@ -306,7 +327,7 @@ class _Tour:
         late = await self.window(**self.screen.options)
         await late.page.goto("/")
         for person in self.people:
-            person.tolerate("WebSocket connection to .* failed")
+            person.tolerate(NO_SERVER)
         assert await self.server.stop() == 0
         await expect(alice.server).to_have_text("Server reconnecting…")
         await expect(alice.alert).to_contain_text("The server is away")

@@ -96,6 +96,18 @@ class Window:
         await self.listed(name).click()
         return self.conversation(name)
 
+    @property
+    def privacy(self) -> Locator:
+        """The dialog of who may see and call us."""
+        return self.page.get_by_role("dialog", name="Privacy")
+
+    async def open_privacy(self) -> Locator:
+        """Open that dialog."""
+        await self.to_the_list()
+        await self.button("Privacy").click()
+        await expect(self.privacy).to_be_visible()
+        return self.privacy
+
     def ringing(self, name: str) -> Locator:
         """The dialog of a call that comes in."""
         return self.page.get_by_role("alertdialog", name=f"{name} is calling")
@@ -154,6 +166,13 @@ class Conversation:
         await (await chooser.value).set_files(path)
         return self.entry(path.name)
 
+    async def send_folder(self, path: Path) -> Locator:
+        """Choose a folder; the entry that appears."""
+        async with self.page.expect_file_chooser() as chooser:
+            await self.button("Send a folder").click()
+        await (await chooser.value).set_files(path)
+        return self.entry(path.name)
+
     async def save(self, name: str) -> Path:
         """Save a file that has come; where it is then."""
         button = self.button(re.compile(rf"^Save (again )?{re.escape(name)}$"))
@@ -182,7 +201,7 @@ def points(least: int) -> re.Pattern[str]:
     return re.compile(rf"^M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){{{least - 1},}}$")
 
 
-FACTS = ("Path", "Protocol", "Sent", "Received", "Reconnects")
+FACTS = ("Quality", "Path", "Protocol", "Sent", "Received", "Reconnects")
 
 
 async def window(arrive: Arrive, name: str | None = None) -> Window:

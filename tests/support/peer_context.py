@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
 from typing import cast
 
 from aldis.client.backoff import Backoff
@@ -16,16 +17,20 @@ from aldis.client.events import (
     PresenceChanged,
 )
 from aldis.errors import AldisError, RequestFailed
-from aldis.peer.connection import PeerConnection, PeerListener, PeerState
+from aldis.peer.connection import PeerConnection, PeerListener, PeerState, PeerTiming
 from aldis.peer.engine import EngineStats
 from aldis.protocol.channel import VERSION, Content, Hello
 from aldis.protocol.messages import Capabilities, Description
 from aldis.store.files.transfer import Transfer
+from aldis.store.journal.writer import JournalWriter
 from aldis.store.messages.delivery import Delivery
 from aldis.store.messages.mailbox import Mailbox
 from aldis.store.peers.device import PeerDevice
+from aldis.store.peers.paths import PathMode
 from aldis.store.peers.peer import Peer
 from aldis.store.peers.presence import PeerPresence
+from aldis.store.peers.recovery import Recovery
+from aldis.store.peers.relay_login import RelayLogin
 from aldis.store.peers.views import PeerViews
 from aldis.store.services import PeerServices
 from aldis.store.state import StoreLimits, StoreState
@@ -43,6 +48,7 @@ class Connection:
         self.device = device
         self.state = PeerState.NEW
         self.clock_from: float | None = 0.0
+        self.opening = False
         self.round_trip_time: float | None = None
         self.closed: list[str] = []
         self.frames: list[bytes] = []
@@ -64,6 +70,10 @@ class Connection:
 
     def silence(self) -> None:
         pass
+
+    def leave(self) -> None:
+        if self.state is PeerState.CONNECTED:
+            self.becomes(PeerState.DISCONNECTED)
 
     async def stats(self) -> EngineStats | None:
         return None
@@ -91,14 +101,19 @@ class PeerWorld:
         self.limits = StoreLimits()
         self.backoff = Backoff(first=1, factor=2, most=4)
         self.timers = FakeTimers()
+        self.timing = PeerTiming()
+        self.relay: RelayLogin | None = None
         self.registered = True
         self.ended: AldisError | None = None
         self.transfers: list[Transfer] = []  # what was offered to us
         on_file = Callbacks[Transfer]()
         on_file.add(self.transfers.append)
         self.services = PeerServices(on_file)
+        self.moments: Iterator[int] = itertools.count(1)
+        self.recovery = Recovery(lambda: None, list)
         self.feed = StateFeed()
         self.views = PeerViews(self.feed, StoreState)
+        self.journal: JournalWriter | None = None
         self.mailbox = Mailbox(100, 10**6, on_room=lambda: None)
         self.online: tuple[str, ...] = ()  # what the server lists
         self.watchable = True
@@ -111,6 +126,9 @@ class PeerWorld:
         self.views.add(self.peer)
 
     # --- what the peer asks for -------------------------------------------------------------------------------------
+
+    def blocks(self, user_id: str) -> bool:
+        return False
 
     async def watch(self, user_id: str) -> None:
         if not self.watchable:
@@ -133,6 +151,15 @@ class PeerWorld:
 
     def pinned(self, user_id: str) -> bytes | None:
         return self.pinned_key
+
+    def standing_key(self, user_id: str) -> bytes | None:
+        return self.pinned_key
+
+    def path_mode(self, user_id: str) -> PathMode:
+        return PathMode.AUTO
+
+    def polite(self, user_id: str) -> bool:
+        return True
 
     def random(self) -> float:
         return 0.5

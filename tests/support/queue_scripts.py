@@ -34,6 +34,8 @@ def _outbox_step(outbox: Outbox, call: str, *arguments: Any) -> Any:
             return outbox.put(Content(content), _read(data))
         case "hello sent", ():
             return outbox.hello_sent()
+        case "begin", ():
+            return outbox.begin()
         case "opened", (position,):
             return list(outbox.opened(_position(position)))
         case "closed", ():
@@ -82,8 +84,8 @@ def run_outbox(outbox: Outbox, step: list[Any]) -> tuple[Outbox, dict[str, Any]]
 
 def _inbox_step(inbox: Inbox, call: str, *arguments: Any) -> Any:
     match call, arguments:
-        case "opened", (stream, following):
-            return inbox.opened(Hello(1, stream, following))
+        case "opened", (stream, following, *run):
+            return inbox.opened(Hello(1, stream, following, run=run[0] if run else None))
         case "closed", ():
             return inbox.closed()
         case "receive", (content, sequence, size, last, data):

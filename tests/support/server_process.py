@@ -10,7 +10,7 @@ import socket
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from support.patience import PATIENCE
 from support.ports import free_port
@@ -182,7 +182,7 @@ class ServerProcess:
             self.signal(signal.SIGTERM)
         return await self.wait()
 
-    async def __aenter__(self) -> ServerProcess:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

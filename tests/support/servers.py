@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from pathlib import Path
 
 from support.commands import Piped
 from support.patience import PATIENCE
 from support.ports import free_port
+from support.server_forks import ForkedServer, ServerTemplate
 
 _LISTENS = re.compile(r"Aldis listens at (ws://127\.0\.0\.1:(\d+))")
 
@@ -46,3 +48,36 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await self.process.__aexit__(None, None, None)
+
+
+class QuickServer:
+    """A `Server` for tests of the programs that use one: forked, so that no imports are paid for."""
+
+    def __init__(self, folder: Path, template: ServerTemplate) -> None:
+        self.home = folder / "home"
+        self.home.mkdir()
+        self._template = template
+        self._folder = folder
+        self._port = free_port()
+        self._server = self._made()
+        self.url, self.port = f"ws://127.0.0.1:{self._port}", str(self._port)
+
+    def _made(self) -> ForkedServer:
+        return ForkedServer(self._template, self._folder, port=self._port, resume_window=1)
+
+    async def __aenter__(self) -> QuickServer:
+        await self._server.start()
+        return self
+
+    async def kill(self) -> None:
+        """As by kill -9."""
+        self._server.signal(signal.SIGKILL)
+        await self._server.wait()
+
+    async def start_again(self) -> None:
+        """On the same port, with the same data."""
+        self._server = self._made()
+        await self._server.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.__aexit__(None, None, None)

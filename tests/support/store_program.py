@@ -2,7 +2,7 @@
 
 Commands come in as JSON lines: `["send", "bob", value]`, `["connect", "bob"]`, `["take files", folder]`,
 `["offer file", "bob", path]`; events go out as JSON lines: `["ready"]`, `["message", sender, value]`,
-`["delivered", n]` (n-th send), `["connected", "bob"]`, `["taking", folder]`.
+`["delivered", n]` (n-th send), `["connected", "bob"]`, `["taking", folder]`, `["resumed", name]` of a file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,23 @@ from support.patience import PATIENCE
 class StoreProcess:
     """`async with StoreProcess(url, "bob", seed) as bob`: the program, seen from the test."""
 
-    def __init__(self, url: str, name: str, seed: bytes, engine: str = "wrtc") -> None:
-        self._arguments = [url, name, seed.hex(), engine]
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        seed: bytes,
+        engine: str = "wrtc",
+        folder: Path | None = None,
+        journal: Path | None = None,
+    ) -> None:
+        """With a `folder`, it takes files from the start."""
+        self._arguments = [
+            url,
+            name,
+            seed.hex(),
+            engine,
+            *("" if each is None else str(each) for each in (folder, journal)),
+        ]
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> StoreProcess:
@@ -34,7 +49,8 @@ class StoreProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        assert await self.event() == ["ready"]
+        while (event := await self.event()) != ["ready"]:
+            assert event[0] == "resumed"
         return self
 
     async def __aexit__(
@@ -73,14 +89,17 @@ def _say(*event: Any) -> None:
     print(json.dumps(event), flush=True)
 
 
-async def _main(url: str, name: str, seed: str, engine: str) -> None:
+async def _main(url: str, name: str, seed: str, engine: str, folder: str, journal: str) -> None:
     from aldis.identity.keys import Identity
     from support.stores import new_store
 
-    store = new_store(identity=Identity.from_seed(bytes.fromhex(seed)), engine=engine)
+    store = new_store(identity=Identity.from_seed(bytes.fromhex(seed)), engine=engine, journal=journal or None)
+    store.on_resumed_file(lambda transfer: _say("resumed", transfer.name))
+    if folder:
+        store.on_file(lambda transfer, folder=folder: transfer.accept(folder))
     await store.connect_to_signaling(url, name)
-    store.on_message(lambda message: _say("message", message.sender, message.content))
     _say("ready")
+    store.on_message(lambda message: _say("message", message.sender, message.content))  # some may be here already
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     tasks: set[asyncio.Task[None]] = set()

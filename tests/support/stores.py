@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 # Before anything makes a wrtc connection; the other way (`allow_loopback`) comes too late once somebody has.
 os.environ["WRTC_ALLOW_LOOPBACK"] = "1"
@@ -87,7 +87,13 @@ async def until_state(store: NetworkStore, user_id: str, *states: PeerState) -> 
     return await until_peer(store, user_id, lambda view: view.state in states, f"state {states}")
 
 
-async def read(store: NetworkStore, count: int, seconds: float = PATIENCE) -> list[Message]:
+class Readable(Protocol):
+    """A store, in whatever language."""
+
+    def messages(self) -> AsyncIterator[Message]: ...
+
+
+async def read(store: Readable, count: int, seconds: float = PATIENCE) -> list[Message]:
     """The next messages."""
     messages: list[Message] = []
     try:
@@ -100,7 +106,7 @@ async def read(store: NetworkStore, count: int, seconds: float = PATIENCE) -> li
     return messages
 
 
-async def contents(store: NetworkStore, count: int, seconds: float = PATIENCE) -> list[Received]:
+async def contents(store: Readable, count: int, seconds: float = PATIENCE) -> list[Received]:
     """What the next messages say."""
     return [message.content for message in await read(store, count, seconds)]
 
@@ -108,6 +114,11 @@ async def contents(store: NetworkStore, count: int, seconds: float = PATIENCE) -
 def device_of(store: NetworkStore, user_id: str) -> PeerDevice:
     """A user's only device, or the one that messages go to."""
     return store._manager.peer(user_id).device(None)
+
+
+async def round_trip(store: NetworkStore) -> None:
+    """Ask the server something, and wait for its answer: what it said before has come."""
+    await store._manager._client.discover("nobody")
 
 
 def identities(*names: str) -> dict[str, Identity]:

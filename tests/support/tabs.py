@@ -35,7 +35,7 @@ _START = f"""
 const settings = {{ timing: quick ? {_QUICK} : {_STEADY}, backoff: {{ first: 0.1, most: 1 }} }};
 const kept = keep && {{ identity: await sdk.Identity.loadOrCreate(name), pins: new sdk.IndexedDBPins() }};
 const given = pem && {{ identity: await sdk.Identity.import(pem) }};
-window.store = new sdk.NetworkStore({{ ...settings, RTCPeerConnection: Wire, ...kept, ...given }});
+window.store = new sdk.NetworkStore({{ ...settings, RTCPeerConnection: Wire, path, ...kept, ...given }});
 window.got = [];
 window.changed = () => dispatchEvent(new Event('changed'));
 store.onMessage((message) => changed(got.push(message)));
@@ -89,13 +89,15 @@ class Tab:
         pem: str | None = None,
         url: str | None = None,
         quick: bool = False,
+        path: str = "auto",
     ) -> Tab:
         """Make a store and register it.
 
-        `keep`: with the key and the pins that this browser has. `quick`: for tests that wait for the loss of a path.
+        `path`: which paths may be used. `keep`: with the key and the pins that this browser has. `quick`: for tests
+        that wait for the loss of a path.
         """
         self.name = name
-        await self.run(_START, name=name, keep=keep, device=device, pem=pem, url=url, quick=quick)
+        await self.run(_START, name=name, keep=keep, device=device, pem=pem, url=url, quick=quick, path=path)
         return self
 
     async def run(self, code: str, **values: Any) -> Any:
@@ -136,7 +138,7 @@ class Tab:
 
     async def connected(self, user_id: str) -> None:
         """Wait until there is a direct connection."""
-        await self.until(f"peers[{user_id!r}]?.state === 'connected'")
+        await self.until(f"peers[{user_id!r}]?.state === 'connected' && peers[{user_id!r}].path !== 'relay'")
 
     async def sends(self, user_id: str, *values: Any) -> None:
         """Send, and wait until the peer has it all."""
@@ -156,10 +158,10 @@ class Tab:
         return [message["content"] for message in await self.read(count)]
 
 
-async def tabs(arrive: Arrive, *names: str, keep: bool = False, quick: bool = False) -> list[Tab]:
+async def tabs(arrive: Arrive, *names: str, keep: bool = False, quick: bool = False, path: str = "auto") -> list[Tab]:
     """People who have their stores on the server already."""
 
     async def tab(name: str) -> Tab:
-        return await (await Tab(await arrive()).open()).start(name, keep=keep, quick=quick)
+        return await (await Tab(await arrive()).open()).start(name, keep=keep, quick=quick, path=path)
 
     return await asyncio.gather(*map(tab, names))

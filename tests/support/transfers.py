@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from aldis.errors import AldisError, TransferFailed
+from aldis.errors import AldisError, JournalError, TransferFailed
 from aldis.store.files import disk
+from aldis.store.files.kept import KeptTransfers
 from aldis.store.files.service import FileService
 from aldis.store.files.transfer import Transfer, TransferState
 from aldis.store.messages.control import ControlMessage, decode_control
@@ -30,6 +31,8 @@ class End:
         self.side = side
         self.user_id = user_id
         self.name: str | None = "main"
+        self.file_limit: int | None = None
+        self.relay_only = False
 
     @property
     def features(self) -> list[str] | None:
@@ -44,12 +47,40 @@ class End:
             raise self.side.refusal
 
 
-class Side:
-    """One store, to which the other one is `peer`."""
+class MemoryRecords:
+    """What a journal keeps of files, in memory."""
 
     def __init__(self) -> None:
+        self.records: dict[str, bytes] = {}
+        self.error: JournalError | None = None
+
+    def put(self, name: str, record: bytes) -> None:
+        self.records[name] = record
+
+    def remove(self, name: str) -> None:
+        self.records.pop(name, None)
+
+    async def flush(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class Side:
+    """One store, to which the other one is `peer`. With `records` it keeps its transfers there."""
+
+    def __init__(self, records: MemoryRecords | None = None, *, limit: int = 1000) -> None:
         self.on_file: Callbacks[Transfer] = Callbacks()
-        self.transfers = FileService(self.on_file)
+        self.on_resumed: Callbacks[Transfer] = Callbacks()
+        self.time = 1000.0
+        self.records = records
+        self.transfers = FileService(
+            self.on_file,
+            self.on_resumed,
+            None if records is None else KeptTransfers(records, limit),
+            now=lambda: self.time,
+        )
+        self.resumed: list[Transfer] = []
+        self.on_resumed.add(self._note_resumed)
         self.ends: dict[str, End] = {}
         self.incoming: list[Transfer] = []
         self.other: Side | None = None
@@ -81,6 +112,14 @@ class Side:
         return Delivery(user_id, len(self.said))
 
     # The test.
+
+    def _note_resumed(self, transfer: Transfer) -> None:
+        self.resumed.append(transfer)
+        self.signal.changed()
+
+    def load(self) -> None:
+        """The journal is loaded."""
+        self.transfers.restore(lambda user_id, _: self.end(user_id))
 
     def take_files(self, take: Callable[[Transfer], None] | None = None) -> None:
         def note(transfer: Transfer) -> None:

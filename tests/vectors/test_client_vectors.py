@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from aldis.client.backoff import Backoff
-from aldis.client.effects import CloseTransport, Completed, Dial, Effect, Failed, Happened, Send
+from aldis.client.effects import CloseTransport, Completed, Dial, Effect, Failed, Happened, SealKeyDue, Send
 from aldis.client.events import Disconnected
 from aldis.client.machine import ClientMachine
 from aldis.client.phases import Phase
@@ -25,6 +25,7 @@ from aldis.errors import AldisError
 from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
 from aldis.protocol.codec import decode_client_message, to_base64
+from aldis.protocol.privacy import PrivacyChange
 from support.vectors import camel
 
 TEXT = (Path(__file__).parent / "client.json").read_text(encoding="utf-8")
@@ -48,8 +49,12 @@ def plain(value: object) -> Any:
             return to_base64(value)
         case msgspec.Struct():
             return json.loads(msgspec.json.encode(value))
+        case dict():
+            return {name: plain(each) for name, each in value.items()}
         case tuple():
             return [plain(each) for each in value]
+        case frozenset():
+            return sorted(value)
         case _ if dataclasses.is_dataclass(value):
             return {camel(field.name): plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         case _:
@@ -61,10 +66,12 @@ def written(effect: Effect, *, ours: bool) -> dict[str, Any] | None:
     match effect:
         case Send(text):
             return {"send": json.loads(text)}
-        case CloseTransport(code, _):
-            return {"close": code}
+        case CloseTransport(code, _, at_once):
+            return {"cut" if at_once else "close": code}
         case Dial():
             return {"dial": True}
+        case SealKeyDue():
+            return {"sealKeyDue": True}
         case Completed(request, result):
             return {"completed": request, "result": plain(result)}
         case Failed(request, error):
@@ -78,17 +85,27 @@ def written(effect: Effect, *, ours: bool) -> dict[str, Any] | None:
     return None
 
 
+def change_of(message: m.PrivacyRequest) -> PrivacyChange:
+    presence = None if message.presence is msgspec.UNSET else message.presence
+    offers = None if message.offers is msgspec.UNSET else message.offers
+    lists = (message.add_contacts, message.remove_contacts, message.block, message.unblock)
+    return PrivacyChange(presence, offers, *(frozenset(() if n is msgspec.UNSET else n) for n in lists))
+
+
 class Player:
     """One machine, and the calls of a script."""
 
     def __init__(self, vector: dict[str, Any]) -> None:
         settings = vector.get("settings", {})
+        seal_keys = iter(m.SealKey(each["publicKey"], each["signature"]) for each in settings.get("sealKeys", ()))
+        tokens = iter(settings["tokens"]) if "tokens" in settings else None
         self.machine = ClientMachine(
             MachineSettings(
                 host=FILE["host"],
                 user_id="alice",
                 device=settings.get("device", "main"),
-                token=settings.get("token"),
+                token=settings.get("token") if tokens is None else lambda: next(tokens),
+                seal_key=(lambda identity, resuming: next(seal_keys)) if "sealKeys" in settings else None,
                 backoff=Backoff(**settings.get("backoff", {})),
                 request_timeout=settings.get("requestTimeout", 10),
             ),
@@ -110,8 +127,10 @@ class Player:
                     machine.unreachable(now, reason)
                 else:
                     machine.lost(now, code, reason)
-            case "tick", *_:
-                machine.tick(now)
+            case "tick" | "suspect" | "hurry", *_:
+                getattr(machine, name)(now)
+            case "networkChanged", cut:
+                machine.network_changed(now, cut=cut)
             case "register", *_:
                 machine.register(Identity.from_seed(bytes.fromhex(FILE["seed"])), now)
             case "ask", message:
@@ -131,7 +150,11 @@ class Player:
                 self.machine.unwatch(user_ids, now)
             case m.IceServersRequest():
                 self.machine.ice_servers(now)
-            case m.Offer() | m.Answer() | m.IceCandidate() | m.Bye():
+            case m.PrivacyRequest():
+                self.machine.change_privacy(change_of(message), now)
+            case m.SealKeyRequest(seal_key=seal_key):
+                self.machine.publish_seal_key(seal_key, now)
+            case m.Offer() | m.Answer() | m.IceCandidate() | m.Bye() | m.Relay():
                 self.machine.relay(message, now)
             case _:
                 raise AssertionError(message)
@@ -165,8 +188,11 @@ def test_the_vectors_reach_every_phase_call_effect_and_event() -> None:
     steps = FILE["joined"] + [step for vector in VECTORS for step in vector["steps"]]
     assert {step["phase"] for step in steps} == {phase.name.lower() for phase in Phase}
     effects = [effect for step in steps for effect in step["effects"]]
-    assert {next(iter(effect)) for effect in effects} == {"send", "close", "dial", "completed", "failed", "event"}
+    kinds = {"send", "close", "cut", "dial", "sealKeyDue", "completed", "failed", "event"}
+    assert {next(iter(effect)) for effect in effects} == kinds
     assert {effect["event"] for effect in effects if "event" in effect} == {
-        *("connected", "registered", "disconnected", "closed", "goingAway", "watchEnded", "presenceChanged"),
-        *("offerReceived", "answerReceived", "candidateReceived", "byeReceived"),
+        *("connected", "registered", "disconnected", "closed", "goingAway", "watchEnded", "requestsDelayed"),
+        "presenceChanged",
+        "privacyChanged",
+        *("offerReceived", "answerReceived", "candidateReceived", "byeReceived", "relayReceived"),
     }

@@ -52,11 +52,13 @@ class Target:
         self.user_id = "bob"
         self.wanted = True
         self.queued = 0
+        self.relayed = False
+        self.resting = False
         self.watched = True
         self.registered = True
         self.state = PeerState.NEW
         self.clock_from: float | None = 0.0
-        self.blocked: PeerKeyChanged | None = None
+        self.unaccepted: PeerKeyChanged | None = None
         self.found: list[str | None] = []
         self.done: list[str] = []
         self.waiting: dict[str, str] = {}
@@ -70,6 +72,13 @@ class Target:
         task = asyncio.create_task(work, name=name)
         self.tasks.append(task)
         return task
+
+    @property
+    def has_waiting(self) -> bool:
+        return self.queued > 0
+
+    def need_server(self) -> None:
+        self.done.append("need the server")
 
     async def find(self) -> None:
         self.done.append("find")
@@ -87,8 +96,9 @@ class Target:
         self.state = PeerState.CLOSED
 
     def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
-        self.done.append(f"failed: {type(error).__name__}{', for good' if key_changed else ''}")
-        self.blocked = self.blocked or key_changed
+        how = ", for good" if key_changed else ", in vain" if self.dialer.in_vain else ""
+        self.done.append(f"failed: {type(error).__name__}{how}")
+        self.unaccepted = self.unaccepted or key_changed
 
     async def connect(self, name: str, seconds: float) -> None:
         try:
@@ -126,10 +136,16 @@ class Target:
             case "state":
                 self.state = PeerState(step["state"])
                 dialer.state_changed(self.state, error)  # type: ignore[arg-type]  # one of those that it may be
+            case "signaling lost":
+                dialer.signaling_lost()
+            case "path found":
+                dialer.path_found()
             case "refused":
                 dialer.refused(error)  # type: ignore[arg-type]
+            case "dismissed":
+                dialer.dismissed()
             case "accepted":
-                self.blocked = None
+                self.unaccepted = None
                 dialer.accepted()
             case "reconsider":
                 dialer.reconsider()

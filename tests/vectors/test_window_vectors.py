@@ -31,7 +31,7 @@ def test_files_that_run_share_the_window() -> None:
 
 @scripts("outgoing")
 def test_a_file_that_is_sent(script: dict[str, Any]) -> None:
-    file = SendWindow(script["size"])
+    file = SendWindow(script["size"], script.get("start", 0))
     for step in script["steps"]:
         match step:
             case {"room": window, "is": room}:
@@ -49,7 +49,7 @@ def test_a_file_that_is_sent(script: dict[str, Any]) -> None:
 
 @scripts("incoming")
 def test_a_file_that_is_received(script: dict[str, Any]) -> None:
-    file = ReceiveWindow(script["size"])
+    file = ReceiveWindow(script["size"], script.get("start", 0))
     for step in script["steps"]:
         match step:
             case {"arrive": [offset, size], "violates": True}:
@@ -57,6 +57,10 @@ def test_a_file_that_is_received(script: dict[str, Any]) -> None:
                     file.arrive(offset, size)
             case {"arrive": [offset, size]}:
                 file.arrive(offset, size)
+                assert file.restarted is step.get("restarted", False), step
+                file.restarted = False
+            case {"ends": size}:
+                file.ends(size)
             case {"wrote": size, "confirm": due}:
                 assert file.wrote(size) == due, step
             case _:

@@ -5,39 +5,76 @@
  * effects. The machine makes all decisions. The client owns one transport and one timer; after `close` none is left.
  *
  * @import { Identity } from '../identity/keys.js'
- * @import { Candidate, Capabilities, Proof } from '../protocol/messages.js'
+ * @import { PublishedSealKey, SealKeys } from '../identity/seal_keys.js'
+ * @import { Candidate, Capabilities, Proof, SealKey, Visibility } from '../protocol/messages.js'
+ * @import { Privacy } from '../protocol/privacy.js'
  * @import { BackoffOptions } from './backoff.js'
  * @import { Effect, Sign } from './effects.js'
  * @import { Discovery, IceServers, Registration, SignalingEvent, SignalingState } from './events.js'
  * @import { Request } from './requests.js'
+ * @import { TokenProvider } from './tokens.js'
  * @import { Transport } from './transport.js'
  */
-import { ConfigError, EngineMissing, IdentityError, ServerUnreachable, StateError } from '../errors.js';
-import { DEFAULT_DEVICE, join } from '../protocol/addresses.js';
-import { toUtf8 } from '../protocol/codec.js';
+import { ConfigError, EngineMissing, IdentityError, ServerUnreachable, StateError, UsageError } from '../errors.js';
+import { checkUserId, DEFAULT_DEVICE, join } from '../protocol/addresses.js';
+import { toBase64 } from '../protocol/codec.js';
+import { ABNORMAL, GOING_AWAY } from '../protocol/codes.js';
+import { VISIBILITIES } from '../protocol/privacy.js';
 import { bind } from '../proxies.js';
 import { Backoff } from './backoff.js';
 import { Callbacks } from './callbacks.js';
 import { parseServerAddress } from './address.js';
 import { ClientMachine } from './machine.js';
-import { checkType, settings } from './settings.js';
+import { settings } from './settings.js';
 import { timers } from './timers.js';
+import { TokenSource } from './tokens.js';
 import { NO_ANSWER, openTransport } from './transport.js';
 
-// Bytes of a token: a server accepts no more.
-const MAX_TOKEN = 4096;
+// Chromium delays the WebSockets of a page that has failed to open some twenty within three minutes, by seconds. So while
+// somebody waits, a page first looks whether the server answers HTTP, for so many seconds, and opens one if it does. One
+// attempt in `DIAL_EVERY` opens a WebSocket at once, because the page may be forbidden to look. That has `SHORT` seconds: a
+// system repeats the first packet ever more seldom.
+const KNOCK = 2;
+const DIAL_EVERY = 16;
+const SHORT = 4;
+// Seconds. So old an attempt was made in the network as it was before, when that changes.
+const FRESH = 0.5;
+
+/**
+ * @typedef {object} PrivacyChange
+ * @property {Visibility} [presence] Who sees that the user is online: `public`, `contacts` or `hidden`.
+ * @property {Visibility} [offers] Who may call.
+ * @property {string[]} [addContacts]
+ * @property {string[]} [removeContacts]
+ * @property {string[]} [block]
+ * @property {string[]} [unblock]
+ */
+
+/** The names that there are. @type {Record<keyof PrivacyChange, undefined>} */
+const UNCHANGED = {
+  presence: undefined,
+  offers: undefined,
+  addContacts: undefined,
+  removeContacts: undefined,
+  block: undefined,
+  unblock: undefined,
+};
 
 /**
  * @typedef {object} ClientOptions
  * @property {string} [device] Names one of several devices of the user. 'main'
- * @property {string | null} [token] What the server's operator asks for, if anything.
+ * @property {string | TokenProvider | null} [token] What the server's operator asks for, if anything: a text, or a
+ *   function, async or not, that gets one. It is called before each registration, also after a lost connection, and
+ *   has `connectTimeout` seconds.
  * @property {BackoffOptions} [backoff] When to try again after a lost connection.
  * @property {number} [requestTimeout] Seconds. 10
  * @property {number} [connectTimeout] Seconds for each attempt. 10
+ * @property {SealKeys | null} [sealKeys] Publish these sealing keys of the user and device, so that others can send
+ *   sealed messages (`relayReceived`). Where the platform has no X25519, none is published.
  * @property {typeof globalThis.WebSocket} [WebSocket]
  *
- * @typedef {'ask' | 'connected' | 'end' | 'lost' | 'online' | 'received' | 'signed' | 'tick'} Input The inputs of the
- *   machine.
+ * @typedef {'ask' | 'connected' | 'end' | 'hurry' | 'lost' | 'networkChanged' | 'received' | 'signed' | 'suspect' | 'tick'} Input
+ *   The inputs of the machine.
  *
  * @typedef {object} DescriptionOptions
  * @property {string | null} [connection] The name of the peer connection.
@@ -67,17 +104,24 @@ const MAX_TOKEN = 4096;
  * `closed` carries the error, and every later call rejects with it.
  *
  * Requests reject with `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is
- * unknown whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
+ * unknown whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings. A
+ * request that the server limits is sent again (`requestsDelayed`). It rejects with `RequestFailed` with the code
+ * `rate-limited` and `retryAfter` only if the pause is longer than the request's time-out. `register` does so at once.
  */
 export class SignalingClient {
   #machine;
   #transportOptions;
+  #token;
   /** @type {Transport | null} */
   #transport = null;
   /** @type {Callbacks<SignalingEvent>} */
   #callbacks = new Callbacks();
   #carryingOut = false;
+  #redials = 0;
+  #dialledAt = 0;
   #cancelTimer = () => {};
+  /** @type {SealKey | undefined} The sealing key of the next registration. */
+  #sealKey;
 
   /**
    * Make a client that is not connected: call `connect` next.
@@ -87,22 +131,19 @@ export class SignalingClient {
    * @param {ClientOptions} [options] Throws `ConfigError` and `InvalidAddress`.
    */
   constructor(url, userId, options) {
-    const { device, token, backoff, requestTimeout, connectTimeout, WebSocket } = settings(
+    const { device, token, backoff, requestTimeout, connectTimeout, sealKeys, WebSocket } = settings(
       {
         device: DEFAULT_DEVICE,
-        token: /** @type {string | null} */ (null),
+        token: /** @type {string | TokenProvider | null} */ (null),
         backoff: /** @type {BackoffOptions} */ ({}),
         requestTimeout: 10,
         connectTimeout: 10,
+        sealKeys: /** @type {SealKeys | null} */ (null),
         WebSocket: globalThis.WebSocket,
       },
       options,
     );
-    if (token !== null) {
-      checkType('token', token, 'string');
-      if (toUtf8(token).length > MAX_TOKEN || /\p{Cs}/u.test(token))
-        throw new ConfigError('token', 'too long, or no Unicode');
-    }
+    this.#token = new TokenSource(token);
     const { url: dialled, server } = parseServerAddress(url);
     /** The server's URL, as the client dials it. @readonly */
     this.url = dialled;
@@ -114,8 +155,18 @@ export class SignalingClient {
     this.device = device;
     /** User id and device, as the server writes them into `from`. @readonly */
     this.address = join(userId, device);
+    /** The sealing keys of this client, to open with; null without any. Set before it registers. @type {SealKeys | null} */
+    this.sealKeys = sealKeys;
     this.#machine = new ClientMachine(
-      { host: server, userId, device, token, backoff: new Backoff(backoff), requestTimeout },
+      {
+        host: server,
+        userId,
+        device,
+        token: this.#token.token,
+        sealKey: () => this.#sealKey,
+        backoff: new Backoff(backoff),
+        requestTimeout,
+      },
       Math.random,
     );
     this.#transportOptions = { WebSocket, connectTimeout };
@@ -158,18 +209,43 @@ export class SignalingClient {
     await this.#transport?.gone;
   }
 
+  // --- hints -------------------------------------------------------------------------------------------------------
+
+  /** The server may be gone: ask it at once. Without an answer within 3 s the connection counts as lost. */
+  suspect() {
+    this.#tell('suspect');
+  }
+
+  /**
+   * This device has another network, or has slept: connect at once if there is no connection. Otherwise ask the server,
+   * which has 1.5 s to answer.
+   */
+  networkChanged() {
+    const isStale = timers.time() - this.#dialledAt > FRESH;
+    if (isStale && this.#machine.phase === 'dialing') this.#transport?.close(GOING_AWAY, 'the network has changed');
+    this.#tell('networkChanged');
+  }
+
+  /** Somebody waits for the server: until it is back, dial it more often, for up to ten minutes. */
+  hurry() {
+    this.#tell('hurry');
+  }
+
   // --- requests ----------------------------------------------------------------------------------------------------
 
   /**
    * Register the name, with a proof of this key. The first key that is proved for a name is bound to it. Rejects with
-   * `RequestFailed`. Its `code` is `key-mismatch` when the name belongs to another key, and `unauthorized` when the
-   * server wants another token.
+   * `RequestFailed`. Its `code` is `key-mismatch` when the name belongs to another key, and `token-required`,
+   * `token-invalid` or `token-expired` when the server wants another token. Rejects with `TokenUnavailable` when the
+   * program's own function gives none.
    *
    * @param {Identity} identity
    * @returns {Promise<Registration>}
    */
   async register(identity) {
     checkIdentity(identity);
+    // Not at a later moment without need: other requests may follow at once.
+    if (this.#token.renews || this.sealKeys) await this.#prepare(identity);
     return this.#ask({ type: 'register' }, identity);
   }
 
@@ -247,9 +323,62 @@ export class SignalingClient {
     return this.#ask({ type: 'bye', to, ...given(options) });
   }
 
+  /**
+   * Send a sealed message to an address; resolves when the server has handed it over. Rejects with `RequestFailed`; the
+   * code `relay-disabled` is final: this server relays none.
+   *
+   * @param {string} to
+   * @param {Uint8Array} sealed At most what fits into `limits.maxMessageBytes` in base64.
+   * @returns {Promise<void>}
+   */
+  async relay(to, sealed) {
+    if (!sealed.length) throw new UsageError('a sealed message cannot be empty');
+    return this.#ask({ type: 'relay', to, sealed: toBase64(sealed) });
+  }
+
+  /**
+   * Make a new sealing key and show it to others; earlier ones open handshakes for a minute more. The client does so by
+   * itself when a session could not be resumed, and each hour. Rejects with `StateError` without keys or registration.
+   *
+   * @returns {Promise<void>}
+   */
+  async renewSealKey() {
+    const { identity } = this.#machine;
+    if (!this.sealKeys || !identity) throw new StateError('no sealing keys, or not registered');
+    const { pair, sealKey } = await this.sealKeys.toPublish(identity);
+    await this.#ask({ type: 'seal-key', sealKey: wire(sealKey) });
+    this.sealKeys.published(pair, timers.time());
+  }
+
   /** Ask for STUN and TURN servers. Ask again before `ttl` is over. @returns {Promise<IceServers>} */
   iceServers() {
     return this.#ask({ type: 'ice-servers' });
+  }
+
+  /** Who may see our user, and who may call, as the server has said last; the default before `register`. */
+  get privacy() {
+    return this.#machine.privacy;
+  }
+
+  /**
+   * Change who may see our user (`presence`), who may call (`offers`), and who is a contact or blocked. What is left out
+   * stays. It counts for all devices of the user, and the server keeps it. After a change by another device, the event
+   * `privacyChanged` comes. Rejects with `RequestFailed` (code `too-large`: more names than the server keeps;
+   * `unknown-type`: an older server), `UsageError`.
+   *
+   * @param {PrivacyChange} [change]
+   * @returns {Promise<Readonly<Privacy>>} The whole of it.
+   */
+  async changePrivacy(change) {
+    const given = settings(/** @type {PrivacyChange} */ (UNCHANGED), change);
+    const { presence = 'public', offers = 'public', ...lists } = given;
+    for (const [name, value] of Object.entries({ presence, offers })) {
+      if (!VISIBILITIES.includes(value)) {
+        throw new UsageError(`${name} is one of ${VISIBILITIES.join(', ')}, not ${JSON.stringify(value)}`);
+      }
+    }
+    Object.values(lists).forEach((names) => names?.forEach(checkUserId));
+    return this.#ask({ type: 'privacy', ...given });
   }
 
   /**
@@ -280,25 +409,62 @@ export class SignalingClient {
 
   // --- the machine -------------------------------------------------------------------------------------------------
 
-  #online = () => this.#tell('online');
+  #online = () => this.networkChanged();
   #tick = () => this.#tell('tick');
 
-  /** Connect; resolves after the attempt: null, or why it has failed. @returns {Promise<string | null>} */
-  #dial() {
+  /**
+   * Connect; resolves after the attempt: null, or why it has failed.
+   *
+   * @param {number} [connectTimeout] seconds
+   * @returns {Promise<string | null>}
+   */
+  #dial(connectTimeout = this.#transportOptions.connectTimeout) {
+    this.#dialledAt = timers.time();
     return new Promise((resolve) => {
-      this.#transport = openTransport(this.url, this.#transportOptions, {
-        opened: () => {
-          this.#tell('connected');
-          resolve(null);
+      this.#transport = openTransport(
+        this.url,
+        { ...this.#transportOptions, connectTimeout },
+        {
+          opened: () => {
+            this.#tell('connected');
+            resolve(null);
+          },
+          received: (data) => this.#tell('received', data),
+          ended: (code, reason) => {
+            this.#transport = null;
+            this.#tell('lost', code, reason);
+            resolve(reason);
+          },
         },
-        received: (data) => this.#tell('received', data),
-        ended: (code, reason) => {
-          this.#transport = null;
-          this.#tell('lost', code, reason);
-          resolve(reason);
-        },
-      });
+      );
     });
+  }
+
+  /** Get what the next registration shows. @param {Identity} identity */
+  async #prepare(identity) {
+    if (this.#token.renews) await this.#token.renew(this.#transportOptions.connectTimeout);
+    // Without X25519 there is no key.
+    const made = await this.sealKeys?.toRegister(identity, this.#machine.resumes).catch(() => undefined);
+    this.#sealKey = made && wire(made);
+  }
+
+  /** Connect again, with another token if there are several. */
+  async #redial() {
+    const machine = this.#machine;
+    try {
+      if (machine.identity && (this.#token.renews || this.sealKeys)) await this.#prepare(machine.identity);
+    } catch (error) {
+      if (machine.phase === 'dialing') this.#tell('lost', ABNORMAL, /** @type {Error} */ (error).message);
+    }
+    let seconds = this.#transportOptions.connectTimeout;
+    if (machine.isUrgent && globalThis.document) {
+      if (!(++this.#redials % DIAL_EVERY)) seconds = Math.min(seconds, SHORT);
+      else if (!(await answers(this.url))) {
+        if (machine.phase === 'dialing') this.#tell('lost', ABNORMAL, NO_ANSWER);
+        return;
+      }
+    }
+    if (machine.phase === 'dialing') await this.#dial(seconds);
   }
 
   /**
@@ -329,14 +495,18 @@ export class SignalingClient {
       case 'send':
         return this.#transport?.send(effect.text);
       case 'closeTransport':
-        return this.#transport?.close(effect.code, effect.reason);
+        return this.#transport?.close(effect.code, effect.reason, effect.atOnce);
       case 'dial':
-        return void this.#dial();
+        return void this.#redial();
       case 'sign':
         return void this.#sign(effect);
+      case 'sealKeyDue':
+        // If it fails, another one is due in a while.
+        return void this.renewSealKey().catch(() => {});
       case 'completed':
         return effect.error ? effect.asker.reject(effect.error) : effect.asker.resolve(effect.result);
       case 'happened':
+        if (effect.event.type === 'registered') this.sealKeys?.registered(timers.time());
         if (effect.event.type === 'closed') globalThis.removeEventListener?.('online', this.#online);
         this.#callbacks.tell(effect.event);
     }
@@ -362,6 +532,24 @@ export class SignalingClient {
 export function checkIdentity(identity) {
   if (!identity?.sign?.call || !identity.publicKey) throw new ConfigError('identity', 'not an Identity: await it');
 }
+
+/** A sealing key as the messages carry it. @param {PublishedSealKey} sealKey */
+const wire = ({ publicKey, signature }) => ({ publicKey: toBase64(publicKey), signature: toBase64(signature) });
+
+/**
+ * Whether anything answers at the address of a server.
+ *
+ * @param {string} url
+ */
+const answers = (url) =>
+  fetch(new URL('healthz', url.replace(/^ws/, 'http')), {
+    mode: 'no-cors',
+    cache: 'no-store',
+    signal: AbortSignal.timeout(KNOCK * 1000),
+  }).then(
+    () => true,
+    () => false,
+  );
 
 /**
  * The reason of a failed attempt, with all that can be found out. Browsers never load the module that does so. Where it

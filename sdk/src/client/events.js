@@ -5,8 +5,10 @@
  * server wrote it (`alice`, or `alice/phone` for a device other than `main`). The sender has proved it to the server
  * but not to us: do not trust an offer or answer before its `proof` has been checked (`peer/trust.js`).
  *
- * @import { AldisError } from '../errors.js'
+ * @import { AldisError, RequestFailed } from '../errors.js'
+ * @import { PublishedSealKey } from '../identity/seal_keys.js'
  * @import { Bytes } from '../protocol/codec.js'
+ * @import { Privacy } from '../protocol/privacy.js'
  * @import { Candidate, Capabilities, Description, IceServer, Limits, Proof } from '../protocol/messages.js'
  */
 
@@ -34,6 +36,8 @@
  * @property {boolean} online
  * @property {Bytes | null} publicKey The 32 bytes that the name is bound to; null when no key was ever proved.
  * @property {string[]} devices The names of the online devices, newest first.
+ * @property {Map<string, PublishedSealKey>} sealKeys The sealing keys of those that have one. The server may have made
+ *   them up: `checkedSealKey` of `identity/seal_keys.js` checks them.
  */
 
 /**
@@ -48,8 +52,9 @@
  * The WebSocket is open; registration comes next. `attempt` counts from 1 since a connection last stood for a while.
  * @typedef {{ type: 'connected', attempt: number }} Connected
  *
- * The server has registered the name. Unless `resumed`, messages may have been missed.
- * @typedef {{ type: 'registered', resumed: boolean }} Registered
+ * The server has registered the name. Unless `resumed`, messages may have been missed. `limits` are the server's
+ * limits, null when it does not tell them.
+ * @typedef {{ type: 'registered', resumed: boolean, limits: Limits | null }} Registered
  *
  * The connection has ended, or an attempt to connect has failed. `code` is the WebSocket close code, 1006 without one.
  * The next attempt comes in `retryIn` seconds; null when there is no further attempt (`closed` follows).
@@ -65,9 +70,18 @@
  * restarted with a smaller limit of watched names. Call `watch` again when there is room.
  * @typedef {{ type: 'watchEnded', userIds: string[], error: AldisError }} WatchEnded
  *
+ * The server has limited requests, for `error`. They are sent again, in order, in `retryIn` seconds. `request` is their
+ * type in the protocol, such as `discover`. For messages to another user, `to` is the address, and messages to other
+ * addresses go on. This event comes once for each pause. The calls wait. They reject with `error` when their time is
+ * over before the server takes them.
+ * @typedef {{ type: 'requestsDelayed', request: string, to: string | null, retryIn: number, error: RequestFailed }} RequestsDelayed
+ *
  * A watched user came, went, or changed devices; also sent once at the start of a watch. `initial`: the server answers
  * a watch, a new one or one restored in a new session. It reports the current state; perhaps nothing has changed.
  * @typedef {{ type: 'presenceChanged', initial: boolean } & Discovery} PresenceChanged
+ *
+ * Who may see our user, and who may call, has changed, by this device or another one of the user.
+ * @typedef {{ type: 'privacyChanged', privacy: Readonly<Privacy> }} PrivacyChanged
  *
  * @typedef {object} FromPeer
  * @property {string} sender
@@ -88,10 +102,13 @@
  * seconds after which another offer makes sense.
  * @typedef {{ type: 'byeReceived', sender: string, connection: string | null, reason: string | null,
  *   code?: string | null, retryAfter?: number | null }} ByeReceived
+ *
+ * A sealed message. Nothing in it is checked yet: the server says from whom it is, and anybody may send one.
+ * @typedef {{ type: 'relayReceived', sender: string, sealed: Bytes }} RelayReceived
  */
 
-/** @typedef {OfferReceived | AnswerReceived | CandidateReceived | ByeReceived} PeerEvent From other users. */
+/** @typedef {OfferReceived | AnswerReceived | CandidateReceived | ByeReceived} PeerEvent About peer connections. */
 
-/** @typedef {Connected | Registered | Disconnected | Closed | GoingAway | WatchEnded | PresenceChanged | PeerEvent} SignalingEvent */
+/** @typedef {Connected | Registered | Disconnected | Closed | GoingAway | WatchEnded | RequestsDelayed | PresenceChanged | PrivacyChanged | RelayReceived | PeerEvent} SignalingEvent */
 
 export {};

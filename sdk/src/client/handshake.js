@@ -4,10 +4,11 @@
  * It writes the request and the bytes to sign, checks the server's answers, and knows the key to register with. The
  * machine decides when to register, and what follows.
  *
+ * @import { RequestFailed } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'
- * @import { Challenge, Registered } from '../protocol/messages.js'
+ * @import { Challenge, Register, Registered, SealKey } from '../protocol/messages.js'
  * @import { Backoff } from './backoff.js'
- * @import { Pending, Request } from './requests.js'
+ * @import { Pending } from './requests.js'
  */
 import * as proofs from '../identity/proofs.js';
 import { fromBase64, toBase64 } from '../protocol/codec.js';
@@ -18,7 +19,9 @@ import { check } from '../protocol/shapes.js';
  * @property {string} host The text of the `Host` header, because the proof signs it.
  * @property {string} userId
  * @property {string} device
- * @property {string | null} [token]
+ * @property {string | (() => string | null) | null} [token] A function: the program gets another token before each
+ *   registration, and the function returns the newest one.
+ * @property {() => SealKey | undefined} [sealKey] The sealing key for the next registration, if the client has one.
  * @property {Backoff} backoff
  * @property {number} requestTimeout Seconds.
  *
@@ -50,11 +53,26 @@ export class Handshake {
    *
    * @param {Identity} identity
    * @param {{ session: string, secret: string, received: number } | undefined} resume
-   * @returns {Request}
+   * @returns {Register}
    */
   register({ publicKey }, resume) {
     const { userId, device, token } = this.#settings;
-    return { type: 'register', userId, publicKey: toBase64(publicKey), device, token: token ?? undefined, resume };
+    const shown = typeof token === 'function' ? token() : token;
+    const sealKey = this.#settings.sealKey?.();
+    return {
+      type: 'register',
+      userId,
+      publicKey: toBase64(publicKey),
+      device,
+      token: shown || undefined,
+      sealKey,
+      resume,
+    };
+  }
+
+  /** Whether another token may help after a refusal. @param {RequestFailed} failure */
+  mayRenew({ code }) {
+    return code === 'token-expired' && typeof this.#settings.token === 'function';
   }
 
   /** Whether a message with this `re` belongs to the registration that is under way. @param {unknown} re */

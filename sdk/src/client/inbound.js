@@ -6,16 +6,18 @@
  * responsible for what it puts into a relayed message, which every server passes on unread: a fault there only drops
  * that message.
  *
- * @import { DiscoverResponse, ErrorMessage, Presence, Relayed, ServerMessage } from '../protocol/messages.js'
+ * @import { PublishedSealKey } from '../identity/seal_keys.js'
+ * @import { Device, DiscoverResponse, ErrorMessage, Presence, Relayed, ServerMessage } from '../protocol/messages.js'
  * @import { Result } from './effects.js'
  * @import { Discovery, SignalingEvent } from './events.js'
  * @import { Request } from './requests.js'
  */
 import { RequestFailed } from '../errors.js';
-import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
+import { PUBLIC_KEY_BYTES, SIGNATURE_BYTES } from '../identity/keys.js';
 import { DEFAULT_DEVICE, deviceProblem, split, userIdProblem } from '../protocol/addresses.js';
 import { clean, fromBase64, readCandidate, readCapabilities, readDescription, readProof } from '../protocol/codec.js';
 import { isTemporary, LONGEST_PAUSE } from '../protocol/codes.js';
+import { privacyOf } from '../protocol/privacy.js';
 import { check } from '../protocol/shapes.js';
 
 // Characters of a connection's name, which is kept while candidates wait for their offer. Our own names have 22.
@@ -28,7 +30,7 @@ const MAX_DEVICES = 16;
 /** @typedef {Extract<ServerMessage, { re?: unknown }>} Reply */
 
 /**
- * The event for a numbered message; null for a message that this version does not use, or with a peer's fault.
+ * The event for a numbered message; null for a peer's fault.
  *
  * @param {Numbered} message
  * @param {(userId: string) => boolean} states Whether a presence of a user answers a `watch`.
@@ -55,6 +57,8 @@ export function eventOf(message, states) {
         };
       case 'ice-candidate':
         return { type: 'candidateReceived', sender, connection, candidate: readCandidate(message.candidate) };
+      case 'relay':
+        return { type: 'relayReceived', sender, sealed: fromBase64(message.sealed) };
       case 'offer':
       case 'answer': {
         const { type, proof, capabilities } = message;
@@ -86,7 +90,8 @@ export function resultOf(request, reply) {
   if (reply.type === 'ice-servers' && request.type === reply.type) {
     return { iceServers: reply.iceServers, ttl: Math.max(0, reply.ttl) };
   }
-  const acknowledged = !['register', 'discover', 'ice-servers'].includes(request.type);
+  if (reply.type === 'privacy' && request.type === reply.type) return privacyOf(reply);
+  const acknowledged = !['register', 'discover', 'ice-servers', 'privacy'].includes(request.type);
   check(reply.type === 'ack' && acknowledged, `${reply.type} is no reply to ${request.type}`);
   return null;
 }
@@ -102,7 +107,21 @@ const discoveryOf = ({ userId, online, publicKey, devices = [] }) => ({
   online,
   publicKey: publicKeyOf(publicKey),
   devices: devices.slice(0, MAX_DEVICES).map(({ device }) => device),
+  sealKeys: sealKeysOf(devices.slice(0, MAX_DEVICES)),
 });
+
+/** The sealing keys of the devices that have a readable one. @param {Device[]} devices */
+function sealKeysOf(devices) {
+  /** @type {Map<string, PublishedSealKey>} */
+  const found = new Map();
+  for (const { device, sealKey } of devices) {
+    try {
+      const signature = sealKey && fromBase64(sealKey.signature, SIGNATURE_BYTES);
+      if (signature) found.set(device, { publicKey: fromBase64(sealKey.publicKey), signature });
+    } catch {}
+  }
+  return found;
+}
 
 // What to do about an error, when the server cannot know it.
 const HINTS = /** @type {Record<string, string>} */ ({
@@ -110,14 +129,17 @@ const HINTS = /** @type {Record<string, string>} */ ({
 });
 
 /**
- * The exception for an `error` reply. If the server does not say whether it is temporary, the code decides.
+ * The exception for an `error` reply to a `request`, its type. If the server does not say whether it is temporary, the
+ * code decides.
  *
  * @param {ErrorMessage} error
+ * @param {string} request
  */
-export const failureOf = ({ code = 'internal', message, temporary = isTemporary(code), retryAfter }) =>
+export const failureOf = ({ code = 'internal', message, temporary = isTemporary(code), retryAfter }, request) =>
   new RequestFailed(code, message + (HINTS[code] ?? ''), {
     temporary,
     retryAfter: retryAfter && Math.max(0, retryAfter),
+    request,
   });
 
 /**

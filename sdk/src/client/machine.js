@@ -9,7 +9,8 @@
  *
  * - The phase changes in `#step` only, by the table in `client/phases.js`.
  * - A request ends exactly once: by its reply, by the server's error, by its time-out, by the loss of its connection,
- *   or by the end of the client. A request that is made without a registration waits for one.
+ *   or by the end of the client. A request that is made without a registration waits for one. A request that the server
+ *   refuses as `rate-limited` is sent again (`limited.js`).
  * - The server is not trusted. An invalid message is a `ProtocolViolation`: it ends the connection, which then counts
  *   as lost. A message that is only unexpected (a reply without a request) is ignored.
  * - The commands themselves throw `UsageError`s, and then change nothing.
@@ -19,26 +20,29 @@
  * @import { AldisError } from '../errors.js'
  * @import { Identity } from '../identity/keys.js'
  * @import { Bytes } from '../protocol/codec.js'
- * @import { Challenge, ClientMessage, Registered, ServerMessage } from '../protocol/messages.js'
+ * @import { Challenge, ClientMessage, Register, Registered, ServerMessage } from '../protocol/messages.js'
+ * @import { Privacy } from '../protocol/privacy.js'
  * @import { Asker, Effect } from './effects.js'
  * @import { SignalingEvent } from './events.js'
  * @import { Joining, MachineSettings } from './handshake.js'
  * @import { Numbered, Reply } from './inbound.js'
  * @import { Phase, Step } from './phases.js'
- * @import { Request } from './requests.js'
+ * @import { Pending, Request } from './requests.js'
  */
-import { ConnectionClosed, ConnectionLost, RequestFailed, RequestTimeout, StateError } from '../errors.js';
+import { ConnectionClosed, ConnectionLost, RequestFailed, StateError } from '../errors.js';
 import { checkDevice, checkUserId } from '../protocol/addresses.js';
 import { decodeServerMessage, encodeClientMessage, toBase64 } from '../protocol/codec.js';
 import * as codes from '../protocol/codes.js';
+import { DEFAULT_PRIVACY, privacyOf, samePrivacy } from '../protocol/privacy.js';
 import { check, violation } from '../protocol/shapes.js';
 import { Retries } from './backoff.js';
 import { Handshake } from './handshake.js';
 import { eventOf, failureOf, resultOf } from './inbound.js';
-import { Keepalive, PATIENCE, SILENCE } from './keepalive.js';
+import { CHANGE, Keepalive, PATIENCE, SILENCE, SUSPICION } from './keepalive.js';
 import { isLive, TABLE } from './phases.js';
 import { DEFAULT_MAX_MESSAGE, RequestBook } from './requests.js';
 import { ResumeCounter } from './resume.js';
+import { SealKeySchedule } from './sealing.js';
 import { Watches } from './watches.js';
 
 // Characters. Far above what a server relays (64 KiB by default); limits what a server can make us work on.
@@ -49,7 +53,7 @@ const LONGEST_ABSENCE = 300;
 /**
  * One client for its whole life, over any number of connections.
  *
- * Inputs are `connected`, `received`, `signed`, `lost`, `online` and `tick`; commands are `ask` and `end`. After each
+ * Inputs are `connected`, `received`, `signed`, `lost`, `suspect`, `networkChanged`, `hurry` and `tick`; commands are `ask` and `end`. After each
  * call carry out the `effects`, and call `tick` at `nextDeadline`.
  */
 export class ClientMachine {
@@ -57,6 +61,8 @@ export class ClientMachine {
   phase = 'idle';
   /** @type {AldisError | null} Why the client has ended; null before that, and when it was closed on purpose. */
   error = null;
+  /** Who may see our user, and who may call, as the server has said last. */
+  privacy = DEFAULT_PRIVACY;
   /** @type {Effect[]} What to carry out, in this order; the owner takes them out. */
   effects = [];
 
@@ -65,6 +71,7 @@ export class ClientMachine {
   #watches = new Watches();
   #requests;
   #retries;
+  #sealKeys = new SealKeySchedule(this.effects);
   #resume = new ResumeCounter();
   /** @type {Bytes | undefined} The bytes being signed: a new object for each challenge, also with the same text. */
   #signing;
@@ -73,6 +80,7 @@ export class ClientMachine {
   #usefulFrom = Infinity;
   #hungUpBecause = '';
   #leaveAt = Infinity;
+  #changed = false; // the network has, and nothing was heard of the server since
 
   /**
    * @param {MachineSettings} settings
@@ -87,6 +95,11 @@ export class ClientMachine {
     this.#retries = new Retries(settings.backoff);
   }
 
+  /** Whether somebody waits for the server. */
+  get isUrgent() {
+    return this.#retries.urgent;
+  }
+
   /** Throw the error that ended the client, or `StateError` when it was closed on purpose. */
   checkNotEnded() {
     if (this.phase === 'ended') throw this.error ?? new StateError('the client was closed');
@@ -98,7 +111,7 @@ export class ClientMachine {
       this.#requests.deadline,
       this.phase === 'waiting' ? this.#retries.due : Infinity,
       ...(isLive(this.phase) ? [this.#keepalive.deadline, this.#leaveAt] : []),
-      this.phase === 'registered' ? this.#resume.deadline : Infinity,
+      ...(this.phase === 'registered' ? [this.#resume.deadline, this.#requests.due, this.#sealKeys.due] : []),
     );
   }
 
@@ -117,11 +130,12 @@ export class ClientMachine {
   received(now, text) {
     if (!isLive(this.phase)) return;
     this.#keepalive.heard(now);
+    this.#changed = false;
     try {
       check(typeof text === 'string' && text.length <= LONGEST_RECEIVED, 'no text, or too large');
       const message = decodeServerMessage(text);
       if (message) this.#handle(message, text.length, now);
-      this.#sendLookups(now);
+      this.#sendWaiting(now);
     } catch (error) {
       // The right code would be 1002, but pages cannot send it.
       this.#hangUp(codes.GOING_AWAY, `the server broke the protocol: ${violation(error)}`);
@@ -161,33 +175,64 @@ export class ClientMachine {
     }
     this.#failSent(new ConnectionLost(`connection lost: ${why}`));
     this.#retries.stood(now - this.#usefulFrom);
-    const retryIn = this.#retries.schedule(now, this.#random(), this.#leaveAt);
+    if (code === codes.OVER_LIMITS) this.#retries.offended(now, this.#random());
+    let retryIn = this.#retries.schedule(now, this.#random(), this.#leaveAt);
+    if (this.#changed) retryIn = this.#retries.hasten(now);
+    this.#changed = false;
     this.#usefulFrom = this.#leaveAt = Infinity;
     this.#hungUpBecause = '';
     this.#tell({ type: 'disconnected', reason: why, code, retryIn });
   }
 
-  /** The device has a network again: dial now, and check an open connection. @param {number} now */
-  online(now) {
-    this.#retries.hasten();
-    this.#keepalive.doubt(now);
+  /** The server may be gone, for the path to a peer is: ask it, and wait `SUSPICION` seconds. @param {number} now */
+  suspect(now) {
+    this.#keepalive.suspect(now, SUSPICION);
+    this.tick(now);
+  }
+
+  /**
+   * The device has another network, or has slept: dial at once, or check the connection. `cut`: the address of the
+   * connection is gone, so that it is dead for sure. (Only Python knows that.)
+   *
+   * @param {number} now
+   * @param {boolean} [cut]
+   */
+  networkChanged(now, cut = false) {
+    this.#changed = this.phase !== 'waiting';
+    this.#retries.hasten(now);
+    if (cut) this.#hangUp(codes.NO_PONG, 'the network has changed', true);
+    this.#keepalive.suspect(now, CHANGE);
+    this.tick(now);
+  }
+
+  /** Somebody waits for the server: until it is back, wait less between attempts. @param {number} now */
+  hurry(now) {
+    if (this.phase === 'registered') return;
+    this.#retries.hurry(now, this.#random());
     this.tick(now);
   }
 
   /** Time has passed. Extra calls do no harm. @param {number} now */
   tick(now) {
     this.#expire(now);
-    this.#sendLookups(now);
+    this.#sendWaiting(now);
     if (this.phase === 'waiting' && now >= this.#retries.due) {
       this.#step('due');
       this.effects.push({ type: 'dial' });
     } else if (isLive(this.phase)) {
       this.#keepAlive(now);
     }
-    if (this.phase === 'registered' && now >= this.#resume.deadline) this.#confirm();
+    if (this.phase !== 'registered') return;
+    if (now >= this.#resume.deadline) this.#confirm();
+    this.#sealKeys.look(now);
   }
 
   // --- commands ----------------------------------------------------------------------------------------------------
+
+  /** The key to register with again; null before the first registration. */
+  get identity() {
+    return this.#handshake.identity;
+  }
 
   /**
    * Make a request: send it now, or hold it until there is a registration. A message to another user is completed when
@@ -209,9 +254,12 @@ export class ClientMachine {
       if (this.phase === 'open') this.#join(now);
       return request.number;
     }
-    const request = this.#requests.add(now, /** @type {Request} */ (message), asker);
-    if (this.phase === 'registered' && this.#requests.mayGo(request)) this.#requests.send(now, request);
-    return request.number;
+    return this.#submit(now, this.#requests.add(now, /** @type {Request} */ (message), asker));
+  }
+
+  /** Whether the next registration asks to resume a session. */
+  get resumes() {
+    return !!this.#resume.ticket;
   }
 
   /** User ids without duplicates, in lists that fit into one message. @param {Iterable<string>} userIds */
@@ -286,21 +334,27 @@ export class ClientMachine {
     this.#step('admitted');
     this.#handshake.admitted(joining);
     this.#usefulFrom = now;
+    this.#retries.urgent = false;
     const { type, session = '', secret = '', resumed = false, limits } = message;
     this.#requests.maxMessage = limits?.maxMessageBytes ?? DEFAULT_MAX_MESSAGE;
     this.#requests.allow(limits?.resumeWindow ?? 0);
-    this.#tell({ type, resumed });
+    // First: messages of those that are blocked by now may follow.
+    this.#privacyTold(message.privacy ?? DEFAULT_PRIVACY);
+    this.#tell({ type, resumed, limits: limits ?? null });
     this.#requests.complete(joining.request, null, { session, resumed, limits: limits ?? null });
     if (resumed) {
       this.#resume.resumed(session, secret);
     } else {
       this.#resume = new ResumeCounter(session, secret);
+      this.#requests.dropRestoredWatches();
       for (const userIds of this.chunks(this.#watches.all)) {
-        this.#requests.send(now, this.#requests.add(now, { type: 'watch', userIds }));
+        this.#submit(now, this.#requests.add(now, { type: 'watch', userIds }));
       }
     }
+    this.#sealKeys.registered(/** @type {Register} */ (joining.request.message), limits, now, resumed);
+    const limited = new Set(this.#requests.limited);
     for (const request of this.#requests.all) {
-      if (!request.sent && this.#requests.mayGo(request)) this.#requests.send(now, request);
+      if (!request.sent && !limited.has(request) && this.#requests.mayGo(request)) this.#requests.send(now, request);
     }
   }
 
@@ -313,7 +367,7 @@ export class ClientMachine {
       // The application made this request, and gets its error; requests that waited for the registration fail too.
       this.#usefulFrom = now;
       this.#failNameless(failure);
-    } else if (failure.temporary) {
+    } else if (failure.temporary || this.#handshake.mayRenew(failure)) {
       this.#retries.notBefore = now + Math.min(failure.retryAfter ?? 0, LONGEST_ABSENCE);
       this.#hangUp(codes.GOING_AWAY, `refused for now: ${failure.message}`);
     } else {
@@ -336,8 +390,17 @@ export class ClientMachine {
       this.#leaveAt = now + reconnectIn;
       this.#tell({ type: 'goingAway', reconnectIn });
     } else {
+      if (message.type === 'privacy' && this.phase === 'registered') this.#privacyTold(message);
       this.#answered(message, now);
     }
+  }
+
+  /** @param {Privacy} settings */
+  #privacyTold(settings) {
+    const privacy = privacyOf(settings);
+    if (samePrivacy(privacy, this.privacy)) return;
+    this.privacy = privacy;
+    this.#tell({ type: 'privacyChanged', privacy });
   }
 
   /** @param {Numbered} message @param {number} size @param {number} now */
@@ -360,16 +423,46 @@ export class ClientMachine {
   #answered(message, now) {
     const { re } = message;
     const joining = message.type === 'error' && re !== undefined && this.#joins(re);
-    const request = this.#requests.answeredBy(re);
-    if (joining) this.#notAdmitted(joining, failureOf(message), now);
-    else if (request && message.type === 'error') this.#requests.complete(request, failureOf(message));
-    else if (request) this.#requests.complete(request, null, resultOf(request.message, message));
+    const request = this.#requests.answeredBy(now, re);
+    if (joining) this.#notAdmitted(joining, failureOf(message, 'register'), now);
+    else if (request && message.type === 'error') this.#refused(request, failureOf(message, request.message.type), now);
+    else if (request) {
+      const result = resultOf(request.message, message);
+      if (request.message.type === 'seal-key') this.#sealKeys.published(now);
+      this.#requests.complete(request, null, result);
+    }
   }
 
   // --- requests ----------------------------------------------------------------------------------------------------
 
-  /** @param {number} now */
-  #sendLookups(now) {
+  /** Send a request if that is possible now, and no others have to go first. @param {number} now @param {Pending} request */
+  #submit(now, request) {
+    if (this.#requests.queue(now, request)) this.#sendWaiting(now);
+    else if (this.phase === 'registered' && this.#requests.mayGo(request)) this.#requests.send(now, request);
+    return request.number;
+  }
+
+  /**
+   * The server refuses a request; it is sent again after the pause that the server has asked for, if any.
+   *
+   * @param {Pending} request
+   * @param {RequestFailed} error
+   * @param {number} now
+   */
+  #refused(request, error, now) {
+    const isLimited = error.code === 'rate-limited' && (error.retryAfter ?? null) !== null;
+    const pause = isLimited ? this.#requests.refused(now, request, error, this.#random()) : null;
+    if (pause === null) this.#requests.complete(request, error);
+    if (!pause) return;
+    const { message } = request;
+    const to = 'to' in message ? message.to : null;
+    this.#tell({ type: 'requestsDelayed', request: message.type, to, retryIn: pause, error });
+  }
+
+  /** Send what waited for answers to others, or for the end of a pause. @param {number} now */
+  #sendWaiting(now) {
+    if (this.phase === 'registered')
+      for (const request of this.#requests.release(now)) this.#requests.send(now, request);
     for (let request; this.phase === 'registered' && (request = this.#requests.nextLookup);) {
       this.#requests.send(now, request);
     }
@@ -391,8 +484,7 @@ export class ClientMachine {
 
   /** @param {number} now */
   #expire(now) {
-    for (const request of this.#requests.overdue(now)) {
-      const error = new RequestTimeout(request.message.type, request.seconds);
+    for (const { request, error } of this.#requests.overdue(now)) {
       this.#requests.complete(request, error);
       if (request === this.#handshake.joining?.request) {
         this.#handshake.joining = null;
@@ -413,7 +505,10 @@ export class ClientMachine {
     }
     const verdict = this.#keepalive.look(now);
     if (verdict === 'ask') this.#send({ type: 'ping' });
-    if (verdict === 'dead') this.#hangUp(codes.NO_PONG, `silence for ${SILENCE + PATIENCE} s`);
+    const { patience } = this.#keepalive;
+    const silence = patience === PATIENCE ? SILENCE + PATIENCE : patience;
+    // A dead server answers no CLOSE frame either.
+    if (verdict === 'dead') this.#hangUp(codes.NO_PONG, `silence for ${silence} s`, true);
   }
 
   /**
@@ -422,12 +517,13 @@ export class ClientMachine {
    *
    * @param {number} code
    * @param {string} reason
+   * @param {boolean} [atOnce] Do not wait for the server.
    */
-  #hangUp(code, reason) {
+  #hangUp(code, reason, atOnce = false) {
     if (!isLive(this.phase)) return;
     this.#hungUpBecause = reason;
     this.#step('hungUp');
-    this.effects.push({ type: 'closeTransport', code, reason });
+    this.effects.push({ type: 'closeTransport', code, reason, atOnce });
   }
 
   /** @param {Step} step */

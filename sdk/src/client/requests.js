@@ -2,15 +2,19 @@
  * The requests that have no answer yet.
  *
  * This module numbers, encodes and sends them, finds the request of a reply, reports those that are overdue, and ends
- * each exactly once, with `completed`. The machine knows what the end of a request means.
+ * each exactly once, with `completed`. Requests that the server has refused for a while wait in lines (`limited.js`).
+ * The machine knows what the end of a request means.
  *
  * @import { AldisError } from '../errors.js'
  * @import { ClientMessage } from '../protocol/messages.js'
  * @import { Asker, Effect, Result } from './effects.js'
+ * @import { Waiting } from './limited.js'
  * @import { Watches } from './watches.js'
  */
 import { MessageTooLarge, RequestFailed, RequestTimeout } from '../errors.js';
 import { encodeClientMessage, toUtf8 } from '../protocol/codec.js';
+import { LONGEST_PAUSE } from '../protocol/codes.js';
+import { LimitedRequests } from './limited.js';
 
 // Bytes. The largest message while the server has not told its limit; a server's default.
 export const DEFAULT_MAX_MESSAGE = 64 * 1024;
@@ -34,7 +38,9 @@ const WATCH_OVERHEAD = 128;
  * @property {string} text
  * @property {number} seconds Its time from sending to the deadline.
  * @property {number} deadline
- * @property {boolean} sent false while it waits for a registration.
+ * @property {boolean} sent false while it waits for a registration, or because of a limit.
+ * @property {number} until Until when it may wait because the server refuses it for a while; 0 as long as it was not
+ *   sent.
  * @property {string[]} added For a `watch`: the names that were not watched before.
  * @property {Asker | undefined} asker undefined for the machine's own requests.
  */
@@ -49,17 +55,22 @@ export class RequestBook {
   #resumeWindow = 0;
   /** @type {Map<unknown, Pending>} */
   #pending = new Map();
-  // The same requests in two groups: the server answers the first at once, and the second when it has reached another
-  // user. All requests of a group wait equally long, so their order is that of the deadlines too.
+  // The same requests in three groups: the server answers the first at once, the second when it has reached another
+  // user, and watches one by one. All requests of a group wait equally long, so their order is that of the deadlines.
   /** @type {Map<number, Pending>} */
   #prompt = new Map();
   /** @type {Map<number, Pending>} */
   #relayed = new Map();
+  /** @type {Map<number, Pending>} */
+  #watching = new Map();
+  // When the time of those watches began anew.
+  #watchesFrom = -Infinity;
   // `discover` requests: those that were sent, and those that wait for answers to them.
   /** @type {Set<number>} */
   #lookups = new Set();
   /** @type {Map<number, Pending>} */
   #heldLookups = new Map();
+  #limited = new LimitedRequests();
   #last = 0;
 
   /** @param {number} timeout Seconds. @param {Watches} watches @param {Effect[]} effects */
@@ -97,9 +108,19 @@ export class RequestBook {
     this.#last = number;
     const seconds = this.#timeout;
     /** @type {Pending} */
-    const request = { number, message, text, seconds, deadline: now + seconds, sent: false, added: [], asker };
+    const request = {
+      number,
+      message,
+      text,
+      seconds,
+      deadline: now + seconds,
+      sent: false,
+      until: 0,
+      added: [],
+      asker,
+    };
     this.#pending.set(number, request);
-    this.#prompt.set(number, request);
+    this.#group(request).set(number, request);
     if (message.type === 'discover') this.#heldLookups.set(number, request);
     return request;
   }
@@ -115,20 +136,127 @@ export class RequestBook {
     return first && this.mayGo(first) ? first : null;
   }
 
-  /** Send a request. The server may have to wait for the recipient. @param {number} now @param {Pending} request */
+  /**
+   * Send a request, for the first time or again. The server may have to wait for the recipient.
+   *
+   * @param {number} now
+   * @param {Pending} request
+   */
   send(now, request) {
     const { number, message, text } = request;
     this.#effects.push({ type: 'send', text });
     request.sent = true;
     request.added = this.#watches.sent(message, number);
-    if (this.#heldLookups.delete(number)) this.#lookups.add(number);
+    this.#heldLookups.delete(number);
+    if (message.type === 'discover') this.#lookups.add(number);
     if ('to' in message) {
-      request.seconds = this.#timeout + this.#resumeWindow;
-      request.deadline = now + request.seconds;
       this.#prompt.delete(number);
+      this.#allowTime(now, request);
+      request.deadline = now + request.seconds;
       this.#relayed.set(number, request);
+    } else if (request.until) {
+      // Again.
+      request.deadline = now + request.seconds;
+      this.#group(request).set(number, request);
     }
   }
+
+  /** Where a request waits that is not relayed, or not sent yet. @param {Pending} request */
+  #group({ message: { type } }) {
+    return type === 'watch' || type === 'unwatch' ? this.#watching : this.#prompt;
+  }
+
+  /** Set the time of a message to another user, once. @param {number} now @param {Pending} request */
+  #allowTime(now, request) {
+    if (request.until) return;
+    request.seconds = this.#timeout + this.#resumeWindow;
+    request.until = now + request.seconds;
+  }
+
+  // --- limits of the server ----------------------------------------------------------------------------------------
+
+  /**
+   * The server has refused a request for a while: send it again later. Returns the seconds until then, 0 when others of
+   * its line wait already, and null when it may not wait.
+   *
+   * @param {number} now
+   * @param {Pending} request
+   * @param {RequestFailed} error
+   * @param {number} random
+   */
+  refused(now, request, error, random) {
+    const pause = this.#limited.refused(lineOf(request), this.#waiting(now, request), error, now, random);
+    if (pause === null) return null;
+    this.#takeBack(request);
+    if (request.message.type === 'discover') for (const other of this.#heldLookups.values()) this.queue(now, other);
+    return pause;
+  }
+
+  /**
+   * Put a request behind others of its line that wait, if there are any. It fails when there is no room.
+   *
+   * @param {number} now
+   * @param {Pending} request
+   */
+  queue(now, request) {
+    this.#withdraw(request);
+    const line = lineOf(request);
+    if (!this.#limited.has(line)) return false;
+    const error = this.#limited.add(line, this.#waiting(now, request));
+    if (error) this.complete(request, error);
+    else this.#takeBack(request);
+    return true;
+  }
+
+  /** The requests whose pause is over, to be sent now. @param {number} now */
+  release(now) {
+    return this.#limited.release(now).map((number) => this.#get(number));
+  }
+
+  /** A new session has no watches: all of them are restored anew. */
+  dropRestoredWatches() {
+    for (const request of this.limited) {
+      if (!request.asker && request.message.type === 'watch') this.#remove(request);
+    }
+  }
+
+  /** The requests that wait because of a limit. */
+  get limited() {
+    return this.all.filter(({ number }) => this.#limited.holds(number));
+  }
+
+  /** @param {number} now @param {Pending} request @returns {Waiting} */
+  #waiting(now, request) {
+    const { number, message, text, asker } = request;
+    if ('to' in message) this.#allowTime(now, request);
+    // Nobody waits for the machine's own requests.
+    else request.until ||= request.deadline + (asker ? 0 : LONGEST_PAUSE);
+    return { number, size: toUtf8(text).length, until: request.until, connection: connectionOf(message) };
+  }
+
+  /** A request counts as not sent. @param {Pending} request */
+  #takeBack(request) {
+    request.sent = false;
+    this.#watches.ended(request.number);
+    this.#watches.drop(request.added.splice(0));
+    for (const kind of this.#kinds) kind.delete(request.number);
+  }
+
+  /** A `bye` ends a peer connection: nobody needs the earlier messages about it that wait. @param {Pending} request */
+  #withdraw(request) {
+    const connection = request.message.type === 'bye' && connectionOf(request.message);
+    if (!connection) return;
+    for (const { number, error } of this.#limited.ofConnection(lineOf(request), connection)) {
+      this.complete(this.#get(number), error);
+    }
+  }
+
+  /** @param {number} number */
+  #get(number) {
+    return /** @type {Pending} */ (this.#pending.get(number));
+  }
+
+  // --- the end of a request ----------------------------------------------------------------------------------------
 
   /**
    * End a request, with its result or with an error.
@@ -139,9 +267,8 @@ export class RequestBook {
    */
   complete(request, error, result = null) {
     const { number, message, added, asker } = request;
-    if (!this.#pending.delete(number)) return;
-    this.#watches.ended(number);
-    for (const kind of [this.#prompt, this.#relayed, this.#heldLookups, this.#lookups]) kind.delete(number);
+    if (!error) this.#limited.taken(number);
+    if (!this.#remove(request)) return;
     if (error) this.#watches.drop(added);
     if (asker) {
       this.#effects.push({ type: 'completed', asker, error, result });
@@ -153,10 +280,31 @@ export class RequestBook {
     }
   }
 
-  /** The sent request that a message with this `re` answers. @param {unknown} re */
-  answeredBy(re) {
+  /** Remove an ended request; false when it had ended before. @param {Pending} request */
+  #remove({ number }) {
+    this.#watches.ended(number);
+    this.#limited.ended(number);
+    for (const kind of this.#kinds) kind.delete(number);
+    return this.#pending.delete(number);
+  }
+
+  get #kinds() {
+    return [this.#prompt, this.#relayed, this.#watching, this.#heldLookups, this.#lookups];
+  }
+
+  /**
+   * The sent request that a message with this `re` answers. An answer to a watch gives those behind it their whole time
+   * anew. Many watches cost much, so a server may take longer for all of them than one may wait.
+   *
+   * @param {number} now
+   * @param {unknown} re
+   */
+  answeredBy(now, re) {
     const request = this.#pending.get(re);
-    return request?.sent ? request : null;
+    if (!request?.sent) return null;
+    const [first] = this.#watching.keys();
+    if (request.number === first) this.#watchesFrom = now;
+    return request;
   }
 
   /** All requests. */
@@ -164,23 +312,37 @@ export class RequestBook {
     return [...this.#pending.values()];
   }
 
-  /** The requests whose deadline has passed. @param {number} now */
+  /** The requests whose time is over, with the error to end them with. @param {number} now */
   overdue(now) {
-    const found = [];
-    for (const kind of [this.#prompt, this.#relayed]) {
+    /** @type {{ request: Pending, error: AldisError }[]} */
+    const found = this.#limited.overdue(now).map(({ number, error }) => ({ request: this.#get(number), error }));
+    for (const kind of [this.#prompt, this.#relayed, this.#watching]) {
       for (const request of kind.values()) {
-        if (request.deadline > now) break;
-        found.push(request);
+        if (this.#deadlineOf(request) > now) break;
+        found.push({ request, error: new RequestTimeout(request.message.type, request.seconds) });
       }
     }
     return found;
   }
 
-  /** The earliest deadline. */
+  /** When the first request has to end. */
   get deadline() {
-    const [prompt] = this.#prompt.values();
-    const [relayed] = this.#relayed.values();
-    return Math.min(prompt?.deadline ?? Infinity, relayed?.deadline ?? Infinity);
+    const times = [this.#prompt, this.#relayed, this.#watching].map((kind) =>
+      this.#deadlineOf(kind.values().next().value),
+    );
+    return Math.min(...times, this.#limited.deadline);
+  }
+
+  /** @param {Pending} [request] */
+  #deadlineOf(request) {
+    if (!request) return Infinity;
+    const anew = request.sent && this.#watching.has(request.number) ? this.#watchesFrom + request.seconds : -Infinity;
+    return Math.max(request.deadline, anew);
+  }
+
+  /** When `release` has something to send. */
+  get due() {
+    return this.#limited.due;
   }
 
   /**
@@ -205,3 +367,13 @@ export class RequestBook {
     return lists;
   }
 }
+
+/** The requests that wait when the server refuses this one for a while. @param {Pending} request */
+function lineOf({ message }) {
+  // Sealed messages have a budget of their own.
+  if ('to' in message) return `${message.type === 'relay' ? 'relay ' : ''}to ${message.to}`;
+  return message.type === 'unwatch' ? 'watch' : message.type;
+}
+
+/** The peer connection that a message is about. @param {Request} message @returns {string | undefined} */
+const connectionOf = (message) => ('connection' in message ? message.connection : undefined);

@@ -34,8 +34,8 @@ export const NO_ANSWER = 'no Aldis server answers there, or its certificate is n
  *
  * @typedef {object} Transport
  * @property {(text: string) => void} send Only when it is open; does nothing when it is closing.
- * @property {(code: number, reason: string) => void} close Start closing, with 1000 or from 3000 up (pages may send no
- *   other). It ends when the server has answered, or has not answered in time. Before the connection is open, this ends
+ * @property {(code: number, reason: string, atOnce?: boolean) => void} close Start closing, with 1000 or from 3000 up (pages may send no
+ *   other). It ends when the server has answered, or has not answered in time; `atOnce` does not wait for that. Before the connection is open, this ends
  *   the attempt at once.
  * @property {Promise<void>} gone Resolves after the listener has been told of the end.
  */
@@ -104,9 +104,12 @@ export function openTransport(url, { WebSocket, connectTimeout }, { opened, rece
       if (ws?.readyState === WebSocket.OPEN) ws.send(text);
       if ((ws?.bufferedAmount ?? 0) > MOST_BACKLOG) abort('the network takes nothing');
     },
-    close(code, reason) {
+    close(code, reason, atOnce = false) {
       if (!open) {
-        abort('the client was closed');
+        abort(reason || 'the client was closed');
+      } else if (atOnce) {
+        ws?.close(code, closeReason(reason));
+        finish(ABNORMAL, '');
       } else if (!over) {
         cancelTimer();
         cancelTimer = timers.callLater(CLOSE_TIMEOUT, () => finish(ABNORMAL, ''));

@@ -7,8 +7,7 @@
  *
  * @import { Bytes } from '../protocol/codec.js'
  */
-import { IdentityError } from '../errors.js';
-import { fromBase64, fromBase64url, toBase64 } from '../protocol/codec.js';
+import { IdentityError, LoadFailed } from '../errors.js';
 import { bind } from '../proxies.js';
 import * as database from './database.js';
 
@@ -83,29 +82,28 @@ export class Identity {
   }
 
   /**
-   * Delete the identity that is kept as `name`. Without a copy of it, nobody can ever prove its user ids again.
+   * Delete the identity that is kept as `name`, and the journal of that name. Without a copy of it, nobody can ever prove
+   * its user ids again. A tab that has the journal open loses it (`JournalInUse` in `state.journalError`).
    *
    * @param {string} name
    */
   static remove(name) {
+    globalThis.indexedDB?.deleteDatabase(`aldis.journal.${name}`); // `store/journal` opens it, in whatever tab, after that
     return database.remove(STORE, name);
   }
 
   /**
-   * Read an unencrypted PEM (PKCS #8), such as Aldis's key files on other machines; throws `IdentityError`.
+   * Read an unencrypted PEM (PKCS #8), such as Aldis's key files on other machines; throws `IdentityError`, and `LoadFailed`.
    *
    * @param {string} pem
    * @param {{ extractable?: boolean }} [options]
    */
   static async import(pem, { extractable = false } = {}) {
-    return attempt(async (subtle) => {
-      const [, body = ''] = /-----BEGIN PRIVATE KEY-----([^-]+)-----END PRIVATE KEY-----/.exec(pem) ?? [];
-      const bytes = fromBase64(body.replace(/\s/g, ''));
-      const read = (/** @type {boolean} */ may) => subtle.importKey('pkcs8', bytes, ED25519, may, ['sign']);
-      // Only an extractable key gives its public key, so it is read twice.
-      const { x = '' } = await subtle.exportKey('jwk', await read(true));
-      return identityOf({ privateKey: await read(extractable), publicKey: fromBase64url(x, PUBLIC_KEY_BYTES) });
-    }, 'not the PEM of an unencrypted Ed25519 private key');
+    const { readPem } = await loadPem();
+    return attempt(
+      async (subtle) => identityOf(await readPem(subtle, pem, extractable)),
+      'not the PEM of an unencrypted Ed25519 private key',
+    );
   }
 
   /** The 32 bytes of the public key. */
@@ -126,11 +124,8 @@ export class Identity {
 
   /** The private key as PEM (PKCS #8), as in Aldis's key files. Throws `IdentityError` when it is not extractable. */
   async export() {
-    const bytes = await attempt(
-      (subtle) => subtle.exportKey('pkcs8', this.#pair.privateKey),
-      'this identity was made not to be exported',
-    );
-    return `-----BEGIN PRIVATE KEY-----\n${toBase64(new Uint8Array(bytes))}\n-----END PRIVATE KEY-----\n`;
+    const { writePem } = await loadPem();
+    return attempt((subtle) => writePem(subtle, this.#pair.privateKey), 'this identity was made not to be exported');
   }
 
   /**
@@ -142,6 +137,14 @@ export class Identity {
   async sign(message) {
     return new Uint8Array(await subtle().sign(ED25519, this.#pair.privateKey, message));
   }
+}
+
+/** Key files are rare: what reads and writes them is loaded then. */
+async function loadPem() {
+  const pem = await import('./pem.js').catch((cause) => {
+    throw new LoadFailed('keys', { cause });
+  });
+  return pem;
 }
 
 /** @param {KeyPair} pair */

@@ -33,6 +33,7 @@
  * @property {boolean} [opened] its channel is open
  * @property {boolean} [ready] and HELLOs have been exchanged
  * @property {boolean} [lost] and nothing arrives
+ * @property {boolean} [left] and the messages go another way, so only another connection is of use
  * @property {Signed} [made] our latest description
  * @property {boolean} [restart] whether our latest offer is an ICE restart
  * @property {boolean} [wanted] a renegotiation is due as soon as it is possible
@@ -286,8 +287,9 @@ export function belongs(candidate, { fragments }) {
  * @param {Attempt} attempt
  * @param {{ attemptSeconds: number, healSeconds: number }} setup
  */
-export function overdue({ lost, opened, phase }, { attemptSeconds, healSeconds }) {
+export function overdue({ lost, left, opened, phase }, { attemptSeconds, healSeconds }) {
   if (lost) return `the path to the other side did not come back within ${healSeconds} s`;
+  if (left) return 'the messages go another way';
   return `${
     opened
       ? 'the channel opened, but no HELLO came'
@@ -297,17 +299,6 @@ export function overdue({ lost, opened, phase }, { attemptSeconds, healSeconds }
           ? 'no answer'
           : 'the WebRTC engine made no description'
   } within ${attemptSeconds} s`;
-}
-
-/**
- * Remove the oldest entry of a set or map that is too large.
- * @template Key
- * @param {Set<Key> | Map<Key, unknown>} all
- * @param {number} size
- */
-export function limit(all, size) {
-  const [oldest] = all.keys();
-  if (all.size > size) all.delete(/** @type {Key} */ (oldest));
 }
 
 /**

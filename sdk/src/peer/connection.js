@@ -26,10 +26,12 @@ import {
   ProtocolViolation,
 } from '../errors.js';
 import { CAPABILITIES, messageOf } from './engine.js';
+import { limitedCalls } from './limited.js';
 import { MAX_OFFERS, Negotiation } from './negotiation.js';
 import { randomBytes, refusalOf } from './trust.js';
 import { PeerSlots, slots } from './slots.js';
-import { linger, PeerTransport, TIMING } from './transport.js';
+import { linger, PeerTransport } from './transport.js';
+import { TIMING } from './timing.js';
 
 /** @import { PeerError } from '../errors.js' */
 /** @import { AnswerReceived, OfferReceived, PeerEvent } from '../client/events.js' */
@@ -41,10 +43,11 @@ import { linger, PeerTransport, TIMING } from './transport.js';
 /** @import { Command, Outcome } from './attempts.js' */
 /** @import { Input, PeerState } from './negotiation.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
-/** @import { EngineStats } from './stats.js' */
+/** @import { statsOf } from './stats.js' */
 /** @import { Trust } from './trust.js' */
 /** @import { AttemptSlots } from './slots.js' */
-/** @import { Origin, PeerTiming, PutTracks, TransportOwner } from './transport.js' */
+/** @import { PeerTiming } from './timing.js' */
+/** @import { Origin, PutTracks, TransportOwner } from './transport.js' */
 
 // Messages that may wait for the check: two connections with all their candidates. A correct server does not send more.
 const MAX_WAITING = 512;
@@ -62,6 +65,7 @@ const REFUSAL_DELAY = 1; // second; see `#answerLater`
  * @property {(hello: Hello) => void} channelOpened `hello` is the other side's; frames can be sent from now on
  * @property {(frame: Chunk | Ack) => void} frameReceived
  * @property {() => void} channelClosed what was sent on it may or may not have arrived
+ * @property {() => void} pathFound the engine has a path again after the loss of one, and nothing has arrived on it yet
  * @property {() => void} writable the channel has room again, after `sendFrame` has returned false
  * @property {(error: AldisError) => void} refused an offer or answer in the peer's name failed the check, and has
  *   changed nothing: it is forged (`ProofInvalid`), or has another key (`PeerKeyChanged`, `FingerprintMismatch`), or
@@ -81,7 +85,10 @@ const REFUSAL_DELAY = 1; // second; see `#answerLater`
  *   Promise<unknown>} sendBye
  */
 
-/** @typedef {EngineStats & { roundTripTime: number | null }} PeerStats */
+/** @typedef {['' | 'none' | 'unreachable' | 'refused' | 'tried', string]} Turn as `PeerTransport.turn` tells it */
+
+/** @type {Turn} */
+const NO_TURN = ['', ''];
 
 /**
  * The direct connection between a user and one device of another.
@@ -123,7 +130,8 @@ export class PeerConnection {
   #told = null;
   /** @type {Map<string, AldisError>} by connection: what was wrong with the last answer */
   #untrue = new Map();
-  #relayMissing = ''; // of the transport that was dropped last
+  /** @type {Turn} */
+  #turn = NO_TURN; // of the transport that was dropped last
 
   /**
    * @param {object} options
@@ -194,14 +202,24 @@ export class PeerConnection {
     return this.#current?.roundTripTime ?? null;
   }
 
+  /** What the heartbeat of the current connection has measured, if it has begun. */
+  get pulse() {
+    return this.#current?.pulse;
+  }
+
   /**
-   * The path and the traffic of the current connection; null without one.
+   * The path and the traffic of the current connection; null without a path.
    *
-   * @returns {Promise<PeerStats | null>}
+   * @param {typeof statsOf} read
    */
-  async stats() {
-    const stats = await this.#current?.stats();
-    return stats ? { ...stats, roundTripTime: this.roundTripTime } : null;
+  async stats(read) {
+    return (await this.#current?.stats(read)) ?? null;
+  }
+
+  /** Whether the channel is open, and HELLOs are being exchanged on it. */
+  get opening() {
+    const { current } = this.#machine;
+    return !!current && !current.ready;
   }
 
   get #current() {
@@ -212,12 +230,32 @@ export class PeerConnection {
 
   /**
    * Start an attempt, unless one is under way or the peer is connected. The listener hears the outcome. The attempt
-   * waits for its slot while other attempts of this page are under way (`clockFrom`). While disconnected, this restarts
-   * ICE. Does nothing after `close()`.
+   * waits for its slot while other attempts of this page are under way (`clockFrom`). While disconnected, this makes a
+   * connection beside the old one. Does nothing after `close()`.
    */
   connect() {
     if (this.#machine.needsAttempt) this.#slots.call();
     else this.#happened('connect', this.#now);
+    this.#note();
+  }
+
+  /** There is reason to doubt the path: check it. Unless something arrives soon, it counts as lost. */
+  suspect() {
+    this.#current?.suspect();
+  }
+
+  /** This device has another network: check the path, and look for another one at once. */
+  networkChanged() {
+    this.suspect();
+    this.#happened('networkChanged', this.#now);
+  }
+
+  /**
+   * The messages go another way from now on, and not back to the open channel: the state is `disconnected`, and
+   * `connect()` makes another connection beside it.
+   */
+  leave() {
+    this.#happened('leave', this.#now);
     this.#note();
   }
 
@@ -431,9 +469,10 @@ export class PeerConnection {
     /** @type {any} */
     const reason = outcome?.reason;
     if (outcome?.code) return new PeerRefused(remote, reason, outcome.code, outcome.retryAfter);
-    return reason?.code === 'not-online'
-      ? new PeerOffline(remote)
-      : new PeerConnectionFailed(remote, messageOf(reason) + (outcome?.noPath ? this.#relayMissing : ''));
+    if (reason?.code === 'rate-limited') return limitedCalls(remote, reason, reason.retryAfter);
+    if (reason?.code === 'not-online') return new PeerOffline(remote);
+    const [turn, more] = outcome?.noPath ? this.#turn : NO_TURN;
+    return new PeerConnectionFailed(remote, messageOf(reason) + more, turn);
   }
 
   /** @param {Command} command */
@@ -457,7 +496,7 @@ export class PeerConnection {
     } else if (type === 'dropConnection') {
       this.#transports.delete(name);
       this.#untrue.delete(name);
-      this.#relayMissing = transport?.relayMissing ?? '';
+      this.#turn = transport?.turn ?? NO_TURN;
       if (transport?.greeted) tell('channelClosed');
       if (transport) keep(transport.close());
     } else transport?.[type](/** @type {never} */ (command), this.#origin);

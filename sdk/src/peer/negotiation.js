@@ -34,7 +34,6 @@ import {
   isDue,
   isOffering,
   isOfSame,
-  limit,
   make,
   NEVER,
   offer,
@@ -45,6 +44,7 @@ import {
   renegotiateIfDue,
   restart,
 } from './attempts.js';
+import { limit } from './bounded.js';
 
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
@@ -80,7 +80,7 @@ import {
 /**
  * All inputs of the machine.
  * @typedef {'offerReceived' | 'answerReceived' | 'candidateReceived' | 'byeReceived'} Received
- * @typedef {Happening | Received | 'connect' | 'close' | 'refuse' | 'tick'} Input
+ * @typedef {Happening | Received | 'connect' | 'leave' | 'close' | 'refuse' | 'networkChanged' | 'tick'} Input
  */
 
 /** 128 random bits, so no two connections share a name. */
@@ -127,7 +127,7 @@ export class Negotiation {
   /** @returns {PeerState} the state of all connections together */
   get state() {
     if (this.#closed) return 'closed';
-    if (this.#attempts.some((attempt) => attempt.ready && !attempt.lost)) return 'connected';
+    if (this.#attempts.some((attempt) => attempt.ready && !attempt.lost && !attempt.left)) return 'connected';
     if (this.#attempts.some((attempt) => !attempt.ready)) return 'connecting';
     if (this.#attempts.length) return 'disconnected';
     if (!this.outcome) return 'new';
@@ -184,20 +184,34 @@ export class Negotiation {
   /** Whether `connect` would make a new connection. */
   get needsAttempt() {
     const { current } = this;
-    return !(this.#closed || this.attempting || (current && (!current.lost || this.#canRestart(current))));
+    return !(this.#closed || this.attempting || (current && !current.left && !current.lost));
   }
 
   // --- from the owner ----------------------------------------------------------------------------------------------
 
   /**
-   * Start an attempt or a restart, unless something is under way or the connection works.
+   * Start an attempt, unless something is under way or the connection works. Beside a lost connection too, whether ICE is
+   * restarted there or not: SCTP waits for up to 3 s before it uses a path that is back, and a new channel does not.
    * @param {number} now
    * @returns {Command[]}
    */
   connect(now) {
+    return this.needsAttempt ? this.#offerAnew(now) : [];
+  }
+
+  /**
+   * The messages go another way from now on. HELLO is said once on a channel, so they do not come back to this one:
+   * `connect` makes another connection beside it.
+   * @param {number} now
+   * @returns {Command[]}
+   */
+  leave(now) {
     const { current } = this;
-    if (this.#closed || this.#pending().length || (current && !current.lost)) return [];
-    return current && this.#canRestart(current) ? restart(current, now, this.#setup.healSeconds) : this.#offerAnew(now);
+    if (current?.ready && !current.left) {
+      current.left = true;
+      current.deadline = Math.min(current.deadline, now + this.#setup.healSeconds);
+    }
+    return [];
   }
 
   /**
@@ -450,6 +464,17 @@ export class Negotiation {
   }
 
   /**
+   * This device has another network: look for a path from there at once, if the engines can. The one that there is stays
+   * in use as long as it works.
+   * @param {number} now
+   * @returns {Command[]}
+   */
+  networkChanged(now) {
+    const { current } = this;
+    return current?.ready && this.#canRestart(current) ? restart(current, now, this.#setup.healSeconds) : [];
+  }
+
+  /**
    * Data arrives again.
    * @param {string} name
    * @returns {Command[]}
@@ -458,7 +483,7 @@ export class Negotiation {
     const attempt = this.#find(name);
     if (attempt?.lost) {
       attempt.lost = false;
-      attempt.deadline = NEVER;
+      if (!attempt.left) attempt.deadline = NEVER;
     }
     return [];
   }
@@ -499,7 +524,7 @@ export class Negotiation {
       return attempt.deadline <= now
         ? // A bye can end an open connection, so send none when only its path is lost.
           this.#end(attempt, overdue(attempt, this.#setup), {
-            bye: attempt.lost ? undefined : 'it took too long',
+            bye: attempt.lost || attempt.left ? undefined : 'it took too long',
             noPath: !attempt.opened && attempt.phase === 'settled',
           })
         : renegotiateIfDue(attempt, now);

@@ -8,13 +8,24 @@
  *   version.
  * - Every frame is a sign of life. Messages and acknowledgements are passed on unread.
  * - PINGs are sent only after our HELLO.
+ * - On a path that is `early`, frames of the store may be sent behind our HELLO, before theirs has come.
  *
  * It does not know what the path is, or whether there are other paths to the same peer. `tests/vectors/session.json`
  * checks it against the Python session; `alive` exists only there, because no browser reports its own signs of life.
  */
 
 import { ProtocolViolation } from '../errors.js';
-import { decode, encodeGoodbye, encodeHello, encodePing, encodePong, MAX_FRAME, VERSION } from '../protocol/channel.js';
+import {
+  decode,
+  encodeGoodbye,
+  encodeHello,
+  encodePing,
+  encodePong,
+  MAX_FRAME,
+  unbundle,
+  VERSION,
+} from '../protocol/channel.js';
+import { BUNDLES } from '../protocol/names.js';
 import { check, violation } from '../protocol/shapes.js';
 import { Quality } from './quality.js';
 
@@ -26,6 +37,7 @@ import { Quality } from './quality.js';
  * @typedef {object} Path
  * @property {number} room how many bytes may be sent now; less than 0 when too much waits already
  * @property {boolean} closed whether nothing can be sent any more
+ * @property {boolean} mayBundle whether the other side reads BUNDLE frames: small frames may go together
  * @property {(frame: Bytes) => boolean} send false when the path is about to close
  */
 
@@ -51,7 +63,7 @@ export class PeerSession {
   /**
    * @param {Path} path
    * @param {number} now
-   * @param {{ silence: number, heartbeat: number, probe: number }} timing see `PeerTiming`
+   * @param {{ silence: number, heartbeat: number, probe: number, early?: boolean }} timing see `PeerTiming`
    */
   constructor(path, now, timing) {
     this.#path = path;
@@ -67,9 +79,24 @@ export class PeerSession {
     return this.#quality.roundTripTime;
   }
 
+  /** What the heartbeat has measured. */
+  get pulse() {
+    return this.#quality.pulse;
+  }
+
   /** When `tick` is due; `Infinity` when nothing is due. */
   get deadline() {
     return Math.min(this.#beatAt, this.#probeAt);
+  }
+
+  /**
+   * Whether `tick` is about to report that the path is lost. Ask the engine first (`answered`).
+   *
+   * @param {number} now
+   */
+  silent(now) {
+    const isLate = now - this.#beatAt > this.#timing.heartbeat;
+    return !this.lost && this.#beatAt <= now && !isLate && !this.#quality.silentIn(now);
   }
 
   // --- from this side ----------------------------------------------------------------------------------------------
@@ -87,13 +114,13 @@ export class PeerSession {
   }
 
   /**
-   * Send a frame of the store. False before HELLOs are exchanged and when there is no room; then `drained` will report
-   * when there is.
+   * Send a frame of the store. False before HELLOs are exchanged (`early`: before ours is sent) and when there is no
+   * room; then `drained` will report when there is.
    *
    * @param {Bytes} frame
    */
   send(frame) {
-    if (!this.greeted || !this.#open || this.#path.closed) return false;
+    if (!(this.greeted || this.#timing.early) || !this.#open || this.#path.closed) return false;
     const fits = frame.length <= this.#path.room;
     this.#blocked ||= !fits;
     return fits && this.#path.send(frame);
@@ -106,6 +133,35 @@ export class PeerSession {
    */
   goodbye(reason) {
     return !this.lost && !this.#path.closed && this.#path.send(encodeGoodbye(reason));
+  }
+
+  /** Stop the heartbeat: nothing waits on this path, and something else tells whether the other side is there. */
+  rest() {
+    this.#beatAt = Infinity;
+  }
+
+  /**
+   * Start the heartbeat again after `rest`; does nothing otherwise.
+   *
+   * @param {number} now
+   * @returns {SessionEvent[]}
+   */
+  wake(now) {
+    if (this.#beatAt < Infinity || !this.#open) return [];
+    this.#quality.heard(now);
+    return this.#beat(now);
+  }
+
+  /**
+   * The silence that was reported has another cause than the other side: it counts from now on.
+   *
+   * @param {number} now
+   * @returns {SessionEvent[]}
+   */
+  excuse(now) {
+    this.lost = false;
+    this.#quality.heard(now);
+    return this.#beat(now);
   }
 
   /**
@@ -121,6 +177,32 @@ export class PeerSession {
     this.#probeReason = reason;
   }
 
+  /**
+   * A frame of so many bytes was sent that gets an acknowledgement. Without one a PING asks soon, and nothing in answer
+   * to that means a lost path. Returns whether `deadline` may be earlier now.
+   *
+   * @param {number} size
+   * @param {number} now
+   */
+  expect(size, now) {
+    const isFirst = this.#quality.sent(size, now);
+    if (isFirst && this.#beatAt < Infinity) this.#beatAt = Math.min(this.#beatAt, now + this.#quality.pingIn(now));
+    return isFirst;
+  }
+
+  /**
+   * There is reason to doubt the path: the network has changed, or this device has slept. Unless something arrives
+   * within `SUSPICION` of quality.js, it is lost.
+   *
+   * @param {number} now
+   */
+  suspect(now) {
+    if (this.lost || this.#beatAt === Infinity) return;
+    this.#quality.suspect(now);
+    this.ping(now);
+    this.#beatAt = Math.min(this.#beatAt, now + this.#quality.silentIn(now));
+  }
+
   // --- from the path -----------------------------------------------------------------------------------------------
 
   /**
@@ -130,6 +212,16 @@ export class PeerSession {
    */
   ping(now) {
     if (this.#open) this.#path.send(encodePing(this.#quality.ping(now)));
+  }
+
+  /**
+   * The engine has got something from the other side at that time, be it no frame. Call it before the `tick` that would
+   * report that the path is lost.
+   *
+   * @param {number} at
+   */
+  answered(at) {
+    this.#quality.answered(at);
   }
 
   /** The path itself reports that nothing arrives. */
@@ -152,24 +244,19 @@ export class PeerSession {
    * @returns {SessionEvent[]}
    */
   received(data, now) {
+    /** @type {SessionEvent[]} */
+    const events = [];
     try {
-      const frame = this.#read(data);
-      return [...this.#heard(now), ...this.#take(frame, now)];
+      framesOf(data).forEach((bytes, index) => {
+        const frame = decode(bytes);
+        check(this.greeted || frame?.type === 'hello' || frame?.type === 'goodbye', 'the first frame is no HELLO');
+        if (!index) events.push(...this.#heard(now));
+        events.push(...this.#take(frame, now));
+      });
     } catch (error) {
-      return [{ type: 'violated', reason: `the other side broke the protocol: ${violation(error)}` }];
+      events.push({ type: 'violated', reason: `the other side broke the protocol: ${violation(error)}` });
     }
-  }
-
-  /**
-   * @param {ArrayBuffer | string} data
-   * @returns {Frame | null}
-   */
-  #read(data) {
-    if (typeof data === 'string') throw new ProtocolViolation('a text message in place of a frame');
-    check(data.byteLength <= MAX_FRAME, `a frame of ${data.byteLength} bytes; the limit is ${MAX_FRAME}`);
-    const frame = decode(new Uint8Array(data));
-    check(this.greeted || frame?.type === 'hello' || frame?.type === 'goodbye', 'the first frame is no HELLO');
-    return frame;
+    return events;
   }
 
   /**
@@ -193,6 +280,7 @@ export class PeerSession {
       case 'hello':
         check(!this.greeted, 'a second HELLO');
         this.greeted = frame.version === VERSION;
+        this.#path.mayBundle = frame.features.includes(BUNDLES);
         if (this.greeted) return [frame];
         return [
           {
@@ -233,8 +321,11 @@ export class PeerSession {
       return [{ type: 'ended', reason: this.#probeReason || 'the other side ended the connection', orderly: true }];
     }
     if (this.#beatAt > now) return [];
-    // This page or its machine slept. What has come meanwhile will be read next.
-    if (now - this.#beatAt > this.#timing.heartbeat) this.#quality.heard(now);
+    if (now - this.#beatAt > this.#timing.heartbeat) {
+      // This page or its machine slept. What has come meanwhile will be read next, or nothing has.
+      this.#quality.doubt(now);
+      this.ping(now);
+    }
     return this.#beat(now);
   }
 
@@ -250,4 +341,15 @@ export class PeerSession {
     this.lost = true;
     return [{ type: 'pathLost' }];
   }
+}
+
+/**
+ * The frames in a message of the path. Throws `ProtocolViolation`.
+ *
+ * @param {ArrayBuffer | string} data
+ */
+function framesOf(data) {
+  if (typeof data === 'string') throw new ProtocolViolation('a text message in place of a frame');
+  check(data.byteLength <= MAX_FRAME, `a frame of ${data.byteLength} bytes; the limit is ${MAX_FRAME}`);
+  return unbundle(new Uint8Array(data));
 }

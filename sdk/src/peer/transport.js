@@ -17,19 +17,22 @@
  */
 
 import { catchUp } from '../client/timers.js';
-import { LABEL } from '../protocol/channel.js';
+import { BUNDLED, encodeBundle, LABEL, MAX_BUNDLE, MESSAGE } from '../protocol/channel.js';
+import { clean } from '../protocol/codec.js';
 import { apply, CAPABILITIES, configure, makeConnection } from './engine.js';
+import { quietSeconds } from './last_packet.js';
 import { PeerSession } from './session.js';
-import { statsOf } from './stats.js';
 
 /** @import { Timers } from '../client/timers.js' */
 /** @import { OurHello } from '../protocol/channel.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
 /** @import { Candidate, Proof } from '../protocol/messages.js' */
-/** @import { PeerListener, SignalSender } from './connection.js' */
+/** @import { statsOf } from './stats.js' */
+/** @import { PeerListener, SignalSender, Turn } from './connection.js' */
 /** @import { EngineConfig } from './engine.js' */
 /** @import { Happening, Told } from './negotiation.js' */
 /** @import { Path, SessionEvent } from './session.js' */
+/** @import { PeerTiming } from './timing.js' */
 /** @import { Signed, Trust } from './trust.js' */
 
 /** @typedef {(native: RTCPeerConnection, stream: MediaStream | null) => Promise<void>} PutTracks `media.putTracks` */
@@ -42,23 +45,8 @@ export const BUFFER_HIGH = 1024 * 1024;
 export const BUFFER_LOW = 256 * 1024;
 /** RFC 8839 section 5.1 leads to some 200 characters. */
 export const MAX_CANDIDATE = 1024;
-
-/**
- * How long things may take, all in seconds.
- * @typedef {object} PeerTiming
- * @property {number} attempt Seconds from the offer to the exchange of HELLOs. 30
- * @property {number} heal Seconds from the loss of an established path to its return, by itself or by an ICE restart. 15
- * @property {number} heartbeat The least number of seconds between PINGs; see `quality.js`. 1.5
- * @property {number} silence Seconds without any frame, after which the path counts as lost: three lost PINGs are no
- *   accident. 5
- * @property {number} probe Seconds in which something has to arrive after a `bye` through the server, which may be
- *   false. 1.5
- * @property {number} linger Seconds that closing waits until the other side has the GOODBYE, and the server the other
- *   messages. 1
- */
-
-/** @type {PeerTiming} */
-export const TIMING = { attempt: 30, heal: 15, heartbeat: 1.5, silence: 5, probe: 1.5, linger: 1 };
+// Seconds for the browser to say when it has got something last.
+const LOOK = 1;
 
 /**
  * What the transports of a `PeerConnection` share: its options, and its callbacks.
@@ -103,6 +91,8 @@ export class PeerTransport {
   #held = null;
   /** @type {RTCDataChannel | null} */
   #channel = null;
+  /** @type {ChannelPath | null} */
+  #path = null;
   /** @type {PeerSession | null} once the channel is open */
   #session = null;
   /** @type {Parameters<PeerListener['trackReceived']>[]} tracks that came before the HELLO, because signaling may be faster */
@@ -111,6 +101,7 @@ export class PeerTransport {
   #lost = false; // before there is a session
   #closed = false;
   #relayed = false; // a TURN server has given us a candidate
+  #refusal = ''; // by a TURN server
   #lingers = false;
   #deadline = Infinity;
   #cancelTimer = () => {};
@@ -134,10 +125,16 @@ export class PeerTransport {
       if (candidate?.candidate !== '')
         this.#happened('candidateGathered', candidate && /** @type {Candidate} */ (candidate.toJSON()));
     };
+    native.onicecandidateerror = ({ url, errorCode: code, errorText: text }) => {
+      // An answer of the server (RFC 8489 section 14.8); 701 only says that an address of ours does not reach it.
+      if (/^turn/i.test(url ?? '') && code < 700) {
+        this.#refusal = `the server refuses ${code === 401 ? 'the credentials ' : ''}(${code} ${clean(text)})`;
+      }
+    };
     native.onconnectionstatechange = () => {
       const { connectionState: state } = native;
       const final = state === 'failed';
-      if (state === 'connected') this.#session?.ping(this.#now); // its PONG shows whether the channel works again
+      if (state === 'connected') this.#pathFound();
       if (final || state === 'disconnected') this.#pathLost(final);
     };
     native.onnegotiationneeded = this.#renegotiate;
@@ -267,22 +264,32 @@ export class PeerTransport {
     });
   }
 
-  /** The browser's statistics of the path; null without a path, and after the end. */
-  async stats() {
+  /**
+   * The browser's statistics of the path; null without a path, and after the end.
+   *
+   * @param {typeof statsOf} read it is not in the core: few programs ask
+   */
+  async stats(read) {
     try {
-      return await statsOf(this.#native);
+      return await read(this.#native);
     } catch {
       return null;
     }
   }
 
-  /** A possible reason why there was no path, to add to a text: no browser reports a TURN server that refuses us. */
-  get relayMissing() {
+  /**
+   * What became of the TURN servers, for an attempt without a path: the word for `PeerConnectionFailed`, and what to add
+   * to its text. Where a path was found, the browser stops asking TURN servers.
+   * @returns {Turn}
+   */
+  get turn() {
     const servers = this.#owner.config().iceServers ?? [];
     const urls = servers.flatMap((server) => server.urls).filter((url) => url.startsWith('turn'));
-    return urls.length && !this.#relayed && !this.#channel
-      ? `; no relay candidate from ${urls.join(', ')}: the server cannot be reached, or refuses the credentials`
-      : '';
+    if (this.#channel || ['connected', 'completed'].includes(this.#native.iceConnectionState)) return ['', ''];
+    if (!urls[0]) return ['none', '; no TURN server is configured'];
+    if (this.#relayed) return ['tried', `; not through ${urls.join(', ')} either`];
+    const why = this.#refusal || 'the server cannot be reached, or refuses the credentials';
+    return [this.#refusal ? 'refused' : 'unreachable', `; no relay candidate from ${urls.join(', ')}: ${why}`];
   }
 
   /**
@@ -314,6 +321,17 @@ export class PeerTransport {
   }
 
   #renegotiate = () => this.#happened('renegotiate', this.#now);
+
+  #pathFound() {
+    this.#session?.ping(this.#now); // its PONG shows whether the channel works again
+    if (this.greeted && this.#session?.lost) this.#tell('pathFound');
+  }
+
+  /** There is reason to doubt the path: unless something arrives soon, it is lost. */
+  suspect() {
+    this.#session?.suspect(this.#now);
+    this.#setTimer();
+  }
 
   /** @param {boolean} final the browser has given up */
   #pathLost(final) {
@@ -361,11 +379,8 @@ export class PeerTransport {
       return;
     }
     this.#channel = channel;
-    this.#session = new PeerSession(
-      pathOver(channel, () => this.#closed),
-      this.#now,
-      this.#owner.timing,
-    );
+    this.#path = new ChannelPath(channel);
+    this.#session = new PeerSession(this.#path, this.#now, this.#owner.timing);
     if (this.#lost) this.#session.lose();
     channel.bufferedAmountLowThreshold = BUFFER_LOW;
     channel.onbufferedamountlow = () => {
@@ -395,13 +410,20 @@ export class PeerTransport {
     return this.#session?.roundTripTime ?? null;
   }
 
+  /** What the heartbeat has measured, if it has begun. */
+  get pulse() {
+    return this.#session?.pulse;
+  }
+
   /**
    * Send a frame of the store. False without room; then `writable` follows.
    *
    * @param {Bytes} frame
    */
   sendFrame(frame) {
-    return this.#session?.send(frame) ?? false;
+    if (!this.#session?.send(frame)) return false;
+    if (frame[0] === MESSAGE && this.#session.expect(frame.length, this.#now)) this.#setTimer();
+    return true;
   }
 
   /** @param {SessionEvent[]} events */
@@ -445,11 +467,33 @@ export class PeerTransport {
     this.#deadline = deadline;
     this.#cancelTimer();
     if (deadline < Infinity) {
-      this.#cancelTimer = this.#owner.timers.callLater(Math.max(deadline - this.#now, 0), () => {
-        this.#deadline = Infinity;
-        if (this.#session) this.#tellAll(this.#session.tick(this.#now));
-      });
+      this.#cancelTimer = this.#owner.timers.callLater(Math.max(deadline - this.#now, 0), () => this.#tick());
     }
+  }
+
+  #tick() {
+    const session = this.#session;
+    if (session?.silent(this.#now)) {
+      void this.#look(session);
+      return;
+    }
+    this.#deadline = Infinity;
+    if (session) this.#tellAll(session.tick(this.#now));
+  }
+
+  /** Before the path counts as lost: maybe only the program at the other end is late. @param {PeerSession} session */
+  async #look(session) {
+    const { timers } = this.#owner;
+    const began = this.#now;
+    const quiet = await new Promise((resolve) => {
+      const cancel = timers.callLater(LOOK, () => resolve(Infinity));
+      const found = (/** @type {number} */ seconds) => resolve((cancel(), seconds));
+      quietSeconds(this.#native).then(found, () => found(Infinity));
+    });
+    if (this.#closed) return;
+    session.answered(began - quiet);
+    this.#deadline = Infinity;
+    this.#tellAll(session.tick(this.#now));
   }
 
   // --- the end -----------------------------------------------------------------------------------------------------
@@ -462,12 +506,14 @@ export class PeerTransport {
   sayGoodbye(reason) {
     if (!this.#channel || !this.#session || this.#session.lost) return;
     this.#lingers = this.#session.goodbye(reason);
+    this.#path?.flush();
     this.#channel.close(); // after sending what is queued; the other side closes its end when it has read everything
   }
 
   /** Release everything. After a GOODBYE, first wait a short time for the other side to close the channel. */
   async close() {
     this.#closed = true;
+    if (this.#path) this.#path.closed = true;
     this.#cancelTimer();
     const channel = this.#channel;
     if (this.#lingers) await linger(this.#owner, new Promise((gone) => channel && (channel.onclose = gone)));
@@ -480,28 +526,57 @@ export class PeerTransport {
 }
 
 /**
- * The channel as the path of a session.
+ * The channel as the path of a session. Small frames of one task go together, if the other side can read that.
  *
- * @param {RTCDataChannel} channel
- * @param {() => boolean} isClosed
- * @returns {Path}
+ * @implements {Path}
  */
-const pathOver = (channel, isClosed) => ({
+class ChannelPath {
+  mayBundle = false;
+  closed = false;
+  #channel;
+  /** @type {Bytes[]} */
+  #bundle = [];
+  #bundleBytes = 0;
+
+  /** @param {RTCDataChannel} channel */
+  constructor(channel) {
+    this.#channel = channel;
+  }
+
   get room() {
-    return BUFFER_HIGH - channel.bufferedAmount;
-  },
-  get closed() {
-    return isClosed();
-  },
+    return BUFFER_HIGH - this.#channel.bufferedAmount - this.#bundleBytes;
+  }
+
+  /** @param {Bytes} frame */
   send(frame) {
+    const { length } = frame;
+    if (!this.mayBundle || length > BUNDLED) return this.flush() && this.#send(frame);
+    if (this.#bundleBytes + length > MAX_BUNDLE && !this.flush()) return false;
+    if (!this.#bundle.length) queueMicrotask(() => this.flush());
+    this.#bundle.push(frame);
+    this.#bundleBytes += length;
+    return true;
+  }
+
+  /** Send the frames that wait for others; false when the path is about to close. */
+  flush() {
+    const [first, ...more] = this.#bundle;
+    const frame = more.length ? encodeBundle(this.#bundle) : first;
+    this.#bundle = [];
+    this.#bundleBytes = 0;
+    return !frame || this.#send(frame);
+  }
+
+  /** @param {Bytes} frame */
+  #send(frame) {
     try {
-      channel.send(frame);
+      this.#channel.send(frame);
       return true;
     } catch {
       return false; // it is closing, and its event follows
     }
-  },
-});
+  }
+}
 
 /**
  * Wait for a last promise, but no longer than `linger`.

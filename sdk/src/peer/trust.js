@@ -20,11 +20,12 @@ import { FingerprintMismatch, PeerKeyChanged, ProofInvalid } from '../errors.js'
 import { PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify } from '../identity/keys.js';
 import * as proofs from '../identity/proofs.js';
 import { fromBase64, toBase64 } from '../protocol/codec.js';
-import { limit } from './attempts.js';
+import { limit } from './bounded.js';
 
 /** @import { AldisError } from '../errors.js' */
 /** @import { Identity } from '../identity/keys.js' */
 /** @import { Pins } from '../identity/pins.js' */
+/** @import { Bytes } from '../protocol/codec.js' */
 /** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Proof } from '../protocol/messages.js' */
 
@@ -101,8 +102,7 @@ export class Trust {
     if (!(await verify(key, signature, await signed(remote, this.#userId, connection, nonce, sdp, offer)))) {
       throw refuse('its signature is wrong');
     }
-    const pinned = await this.#pins.pin(this.#server, remote, key);
-    if (toBase64(pinned) !== proof.publicKey) throw new PeerKeyChanged(remote, pinned, key);
+    await this.checkKey(remote, key);
     if (offer) return;
     /** @type {Set<string>} */
     const taken = this.#nonces.get(remote) ?? new Set();
@@ -112,6 +112,18 @@ export class Trust {
     taken.add(nonce);
     limit(taken, MAX_NONCES);
     limit(this.#nonces, MAX_PEERS);
+  }
+
+  /**
+   * Returns if the key that the user `remote` has proved is the pinned one; the first one is pinned. Throws
+   * `PeerKeyChanged`, or an exception of the pins.
+   *
+   * @param {string} remote
+   * @param {Bytes} key
+   */
+  async checkKey(remote, key) {
+    const pinned = await this.#pins.pin(this.#server, remote, key);
+    if (toBase64(pinned) !== toBase64(key)) throw new PeerKeyChanged(remote, pinned, key);
   }
 }
 

@@ -10,6 +10,7 @@
  *     PING     04  token:u64                                       every 1 to 2 s
  *     PONG     05  token:u64                                       the token of a PING, back
  *     GOODBYE  06  UTF-8 text                                      an orderly end; the reason may be empty
+ *     BUNDLE   07  (size:u16  frame)*                              several small frames, in order
  *
  * `flags`: bits 0 and 1 hold the kind of content, bit 2 marks the last chunk of a message. `size` is the size of the
  * whole message, the same in each of its chunks. For streams and their numbers see docs/protocol.md, "Data channel".
@@ -29,21 +30,29 @@ export const VERSION = 1;
 // By RFC 8841 a peer that says nothing accepts 64 KiB; every stack accepts 16 KiB unfragmented.
 export const MAX_FRAME = 64 * 1024;
 export const CHUNK = 16 * 1024;
+/** Of a control message. */
+export const CONTROL_CHUNK = 2 * CHUNK + 16;
 // The largest message, because both ends hold it in memory whole. Files go in a transfer.
 export const MAX_MESSAGE = 16 * 1024 * 1024;
 // Bytes of a reason, which is one line of a log.
 export const MAX_REASON = 200;
+// Bytes of a frame that is worth bundling, and of a bundle.
+export const BUNDLED = 2 * 1024;
+export const MAX_BUNDLE = 16 * 1024;
 
 const HELLO = 1;
-const MESSAGE = 2;
+export const MESSAGE = 2;
 const ACK = 3;
 const PING = 4;
 const PONG = 5;
 const GOODBYE = 6;
+const BUNDLE = 7;
 
 const LAST = 0b100;
 const CONTENT = 0b011;
 const HEADER = 14; // bytes of a MESSAGE before its data
+/** What we send is never larger; `MAX_FRAME` is for what we take. */
+export const LARGEST_SENT = HEADER + CONTROL_CHUNK;
 const BROKEN = 'a broken frame';
 
 /**
@@ -52,9 +61,11 @@ const BROKEN = 'a broken frame';
  */
 /**
  * @typedef {{ type: 'hello', version: number, stream: string, next: number, features: string[],
- *   received: StreamPosition | null }} Hello
+ *   received: StreamPosition | null, channel?: number | null, run?: string | null }} Hello
  *   `stream` is the name of the sender's stream, and `next` the number of the first message that it will send on this
- *   channel. `received` says how far the other side's stream has arrived here (null: none is known).
+ *   channel. `received` says how far the other side's stream has arrived here (null: none is known). `channel` counts the
+ *   sender's HELLOs in this stream, on all paths: a lower number than one that has come is that of an older one.
+ *   `run` names this run of the sender's program, where its stream goes on over several runs (absent: the stream names it).
  */
 /**
  * @typedef {{ type: 'chunk', content: number, sequence: number, size: number, last: boolean, data: Bytes }} Chunk A
@@ -73,6 +84,8 @@ const hello = shape({
   next: integer(1),
   'features?': list(text()),
   'received?': nullable(shape({ stream: name, sequence: integer(0) })),
+  'channel?': nullable(integer(1)),
+  'run?': nullable(name),
 });
 
 /**
@@ -160,6 +173,42 @@ export function encodeMessage(content, sequence, data, chunk = CHUNK) {
     view(bytes).setUint32(10, data.length);
     frames.push(bytes);
   } while (start < data.length);
+  return frames;
+}
+
+/**
+ * The bytes of a BUNDLE of frames, each of at most `BUNDLED` bytes.
+ *
+ * @param {Bytes[]} frames
+ */
+export function encodeBundle(frames) {
+  const bytes = new Uint8Array(frames.reduce((sum, { length }) => sum + 2 + length, 1));
+  let position = 1;
+  bytes[0] = BUNDLE;
+  for (const each of frames) {
+    bytes.set([each.length >> 8, each.length], position); // an element keeps the last 8 bits
+    bytes.set(each, position + 2);
+    position += 2 + each.length;
+  }
+  return bytes;
+}
+
+/**
+ * The frames of a BUNDLE, in order; any other frame alone. Throws `ProtocolViolation` for a broken bundle. A bundle
+ * within a bundle is a frame of a kind that `decode` does not know.
+ *
+ * @param {Bytes} bytes
+ */
+export function unbundle(bytes) {
+  if (bytes[0] !== BUNDLE) return [bytes];
+  const frames = [];
+  let end = 1;
+  while (end + 1 < bytes.length) {
+    const start = end + 2;
+    end = start + view(bytes).getUint16(end);
+    frames.push(bytes.subarray(start, end));
+  }
+  check(end === bytes.length, 'a broken bundle');
   return frames;
 }
 

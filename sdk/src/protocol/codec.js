@@ -34,6 +34,8 @@ const found = { userId: string, online: flag, 'publicKey?': string, 'devices?': 
 // A user id and a device with the slash between them. The users of an address check the exact rules.
 const relayed = { to: text(1, 193), 'from?': string, 'connection?': string, 'proof?': opaque, 'id?': id };
 
+const privacy = { presence: string, offers: string, contacts: list(string), blocked: list(string) };
+
 const read = typed({
   challenge: shape({ nonce: string, 're?': id }),
   registered: shape({
@@ -44,8 +46,15 @@ const read = typed({
     'secret?': string,
     'resumed?': flag,
     'serverTime?': number,
-    'limits?': shape({ maxMessageBytes: integer(), maxWatches: integer(), resumeWindow: number }),
+    'limits?': shape({
+      maxMessageBytes: integer(),
+      maxWatches: integer(),
+      resumeWindow: number,
+      'relay?': flag,
+      'maxRelayFileBytes?': integer(),
+    }),
     're?': id,
+    'privacy?': shape(privacy),
   }),
   rotated: shape({ publicKey: string, 're?': id }),
   'discover-response': shape({ ...found, 're?': id }),
@@ -59,6 +68,7 @@ const read = typed({
     ttl: integer(),
     're?': id,
   }),
+  privacy: shape({ ...privacy, 're?': id }),
   'going-away': shape({ reconnectIn: number }),
   offer: shape({ ...relayed, offer: opaque, 'capabilities?': opaque }),
   answer: shape({ ...relayed, answer: opaque, 'capabilities?': opaque }),

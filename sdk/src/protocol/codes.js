@@ -9,8 +9,9 @@
  * The `code` of an `error` message. A newer server may send others, so a code from the wire is a string.
  *
  * @typedef {'invalid-message' | 'unknown-type' | 'missing-fields' | 'invalid-field' | 'not-registered'
- *   | 'already-registered' | 'bad-signature' | 'key-mismatch' | 'unauthorized' | 'forbidden' | 'not-online'
- *   | 'rate-limited' | 'too-large' | 'over-capacity' | 'timeout' | 'internal'} ErrorCode
+ *   | 'already-registered' | 'bad-signature' | 'key-mismatch' | 'unauthorized' | 'forbidden' | 'token-required'
+ *   | 'token-invalid' | 'token-expired' | 'registration-refused' | 'not-online' | 'blocked'
+ *   | 'relay-disabled' | 'rate-limited' | 'too-large' | 'over-capacity' | 'timeout' | 'internal'} ErrorCode
  */
 
 /**
@@ -21,10 +22,10 @@
 export const isTemporary = (code) => ['rate-limited', 'over-capacity', 'timeout', 'internal'].includes(code);
 
 /**
- * The `code` of a `bye` that refuses an offer. A newer peer may send others, so a code from the wire is a string.
+ * The `code` of a `bye` that refuses an offer, or a sealed session. A newer peer may send others, so a code from the wire is a string.
  *
  * @typedef {'not-accepted' | 'too-many-peers' | 'rate-limited' | 'key-refused' | 'bad-proof' | 'invalid-offer'
- *   | 'internal'} RefusalCode
+ *   | 'seal-unknown' | 'no-relay' | 'internal'} RefusalCode
  */
 
 /** The `code` of a `bye` that ends an attempt because it found no path; this is no refusal. */
@@ -49,6 +50,8 @@ export const SLOW_CONSUMER = 4002;
 export const NO_PONG = 4003;
 export const REGISTRATION_TIMEOUT = 4004;
 export const SESSION_LOST = 4005;
+export const TOKEN_EXPIRED = 4006;
+export const OUT_OF_MEMORY = 4007;
 export const BAD_PROTOCOL = 4500;
 export const UNAUTHORIZED = 4501;
 export const ORIGIN_NOT_ALLOWED = 4502;
@@ -60,11 +63,12 @@ export const UNKNOWN_HOST = 4505;
  * Whether a client may reconnect by itself after the connection was closed with `code`.
  *
  * After 4000 to 4499 it may, except after 4001: two programs with one address would replace each other for ever. After
- * 4500 and above, and after the codes for a violation of the protocol, a person has to change something first.
+ * 4500 and above, and after the codes for a violation of the protocol, a person has to change something first. After
+ * 4504 it may, but not soon (`client/backoff.js`): the client was too fast, and nothing is wrong with it otherwise.
  *
  * @param {number} code
  */
 export const mayReconnect = (code) =>
   code >= GOING_AWAY
-    ? code < BAD_PROTOCOL && code !== REPLACED
+    ? code === OVER_LIMITS || (code < BAD_PROTOCOL && code !== REPLACED)
     : ![PROTOCOL_ERROR, UNSUPPORTED_DATA, INVALID_UTF8, TOO_BIG].includes(code);

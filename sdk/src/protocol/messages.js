@@ -18,18 +18,26 @@
  */
 /** @typedef {{ publicKey: string, nonce: string, signature: string }} Proof All three in base64. */
 /** @typedef {{ trickle: boolean, restart: boolean }} Capabilities What the WebRTC engine of the sender can do. */
-/** @typedef {{ device: string, sealKey?: { publicKey: string, signature: string } }} Device */
+/** @typedef {{ publicKey: string, signature: string }} SealKey Both in base64. */
+/** @typedef {{ device: string, sealKey?: SealKey }} Device */
 /** @typedef {{ urls: string[], username?: string | null, credential?: string | null }} IceServer */
 /**
- * @typedef {{ maxMessageBytes: number, maxWatches: number, resumeWindow: number }} Limits The server's limits: sizes in
- *   bytes, times in seconds.
+ * @typedef {{ maxMessageBytes: number, maxWatches: number, resumeWindow: number, relay?: boolean,
+ *   maxRelayFileBytes?: number }} Limits The server's limits: sizes in bytes, times in seconds. Servers that relay no
+ *   sealed messages have no `relay`.
+ */
+
+/** @typedef {'public' | 'contacts' | 'hidden'} Visibility */
+/**
+ * @typedef {{ presence: string, offers: string, contacts: string[], blocked: string[] }} PrivacySettings Who may see a
+ *   user, and who may call. `presence` and `offers` are a `Visibility`, or a word of a newer server.
  */
 
 // --- client to server -----------------------------------------------------------------------------------------------
 
 /**
  * @typedef {{ type: 'register', userId: string, publicKey: string, device?: string, token?: string,
- *   resume?: ResumeTicket, id?: RequestId }} Register
+ *   sealKey?: SealKey, resume?: ResumeTicket, id?: RequestId }} Register
  */
 /** @typedef {{ type: 'prove', signature: string, id?: RequestId }} Prove */
 /** @typedef {{ type: 'rotate', newPublicKey: string, signature: string, id?: RequestId }} Rotate */
@@ -37,6 +45,11 @@
 /** @typedef {{ type: 'watch', userIds: string[], id?: RequestId }} Watch */
 /** @typedef {{ type: 'unwatch', userIds: string[], id?: RequestId }} Unwatch */
 /** @typedef {{ type: 'ice-servers', id?: RequestId }} IceServersRequest */
+/**
+ * @typedef {{ type: 'privacy', presence?: Visibility, offers?: Visibility, addContacts?: string[],
+ *   removeContacts?: string[], block?: string[], unblock?: string[], id?: RequestId }} PrivacyRequest
+ */
+/** @typedef {{ type: 'seal-key', sealKey: SealKey, id?: RequestId }} SealKeyRequest */
 /** @typedef {{ type: 'received', count: number, id?: RequestId }} Received */
 /** @typedef {{ type: 'ping', id?: RequestId }} Ping */
 /** @typedef {{ type: 'unregister', id?: RequestId }} Unregister */
@@ -56,9 +69,10 @@
  * @typedef {{ type: 'bye', to: string, connection?: string, reason?: string, code?: string, retryAfter?: number,
  *   id?: RequestId }} Bye With a `code` it refuses an offer; another one makes sense after `retryAfter` seconds.
  */
+/** @typedef {{ type: 'relay', to: string, sealed: string, id?: RequestId }} Relay */
 /**
- * @typedef {Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | Received | Ping | Unregister
- *   | Offer | Answer | IceCandidate | Bye} ClientMessage
+ * @typedef {Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | PrivacyRequest
+ *   | SealKeyRequest | Received | Ping | Unregister | Offer | Answer | IceCandidate | Bye | Relay} ClientMessage
  */
 
 // --- server to client -----------------------------------------------------------------------------------------------
@@ -66,7 +80,7 @@
 /** @typedef {{ type: 'challenge', nonce: string, re?: RequestId }} Challenge */
 /**
  * @typedef {{ type: 'registered', success: boolean, userId: string, device?: string, session?: string, secret?: string,
- *   resumed?: boolean, serverTime?: number, limits?: Limits, re?: RequestId }} Registered
+ *   resumed?: boolean, serverTime?: number, limits?: Limits, re?: RequestId, privacy?: PrivacySettings }} Registered
  */
 /** @typedef {{ type: 'rotated', publicKey: string, re?: RequestId }} Rotated */
 /**
@@ -82,6 +96,7 @@
 /** @typedef {{ type: 'pong', re?: RequestId }} Pong */
 /** @typedef {{ type: 'unregistered', re?: RequestId }} Unregistered */
 /** @typedef {{ type: 'ice-servers', iceServers: IceServer[], ttl: number, re?: RequestId }} IceServers */
+/** @typedef {{ type: 'privacy', re?: RequestId } & PrivacySettings} Privacy A reply, or news of another device. */
 /** @typedef {{ type: 'going-away', reconnectIn: number }} GoingAway */
 /**
  * @typedef {{ type: 'offer', to: string, from?: string, offer: unknown, connection?: string, proof?: unknown,
@@ -103,7 +118,7 @@
 /** @typedef {RelayedOffer | RelayedAnswer | RelayedIceCandidate | RelayedBye | RelayedBox} Relayed */
 /**
  * @typedef {Challenge | Registered | Rotated | DiscoverResponse | Presence | ErrorMessage | Ack | Pong | Unregistered
- *   | IceServers | GoingAway | Relayed} ServerMessage
+ *   | IceServers | Privacy | GoingAway | Relayed} ServerMessage
  */
 
 export {};

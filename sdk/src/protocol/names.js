@@ -5,4 +5,7 @@ export const PROTOCOL = 'aldis.v1';
 
 // The features of a program in its HELLO (docs/protocol.md, "Data channel").
 export const FILES = 'files';
+/** Transfers that are checked and resumed, folders, and streams. */
+export const FILES_2 = 'files-2';
 export const CALLS = 'calls';
+export const BUNDLES = 'bundles'; // it reads BUNDLE frames

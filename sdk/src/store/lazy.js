@@ -7,11 +7,12 @@
  *   callback an offer is declined here.
  * - While it loads, offers of peers wait; at most `MAX_WAITING` of them, and nothing else. An offer that is taken back, or
  *   whose peer is gone, waits no more.
- * - A part that cannot be loaded loses nothing. Whoever asked gets `LoadFailed` and may ask again. For offers that wait,
- *   it is tried again for `PATIENCE` seconds; then they are declined with a reason.
+ * - A part that cannot be loaded loses nothing. Whoever asked gets `LoadFailed`, after `LOAD_SECONDS` at the latest, and
+ *   may ask again. For offers that wait, it is tried again for `PATIENCE` seconds; then they are declined with a reason.
  *
  * JavaScript only: in Python there is nothing to load.
  */
+import { timers } from '../client/timers.js';
 import { LoadFailed } from '../errors.js';
 import { encodeControl } from './messages/control.js';
 
@@ -29,7 +30,8 @@ import { encodeControl } from './messages/control.js';
  *   moved(peer: PeerDevice, other: PeerDevice): void,
  *   connected(peer: PeerDevice, features: readonly string[]): void,
  *   parted?(peer: PeerDevice): void,
- *   ended(peer: PeerDevice, error: AldisError, restarted?: boolean): void,
+ *   ended(peer: PeerDevice, error: AldisError, restarted?: boolean | 'same' | 'left'): void,
+ *   notDirect?(peer: PeerDevice): void,
  *   received(peer: PeerDevice, control: ControlMessage): void,
  *   trackReceived?(peer: PeerDevice, track: MediaStreamTrack, streams: readonly MediaStream[]): void,
  *   close(): void,
@@ -39,6 +41,8 @@ import { encodeControl } from './messages/control.js';
 export const MAX_WAITING = 64;
 /** Seconds for which loading is tried for offers that wait: a call does not ring much longer. */
 export const PATIENCE = 30;
+/** Seconds that one load may take. A request that gets no answer would hold up whoever asked for ever. */
+export const LOAD_SECONDS = 10;
 const FIRST_PAUSE = 1; // seconds; each is twice the one before
 
 /**
@@ -53,27 +57,41 @@ export class Part {
   #loading = null;
   #failures = 0;
   #load;
+  #timers;
 
   /**
    * @param {string} name
    * @param {(again: string) => Promise<T>} load Import it. `again` is empty at first, then a different query each time:
    *   `tools/build.js` appends it to the URL, because Firefox never asks twice for a module that it did not get.
+   * @param {Timers} [clock]
    */
-  constructor(name, load) {
+  constructor(name, load, clock = timers) {
     this.name = name;
     this.#load = load;
+    this.#timers = clock;
   }
 
   /** Load it, unless it is there or on its way. Rejects with `LoadFailed`. */
   load() {
-    return (this.#loading ??= this.#load(this.#failures ? `?${this.#failures}` : '').then(
-      (module) => (this.module = module),
-      (cause) => {
-        this.#loading = null;
-        this.#failures++;
-        throw new LoadFailed(this.name, { cause });
-      },
-    ));
+    return (this.#loading ??= this.#try());
+  }
+
+  async #try() {
+    let cancel = () => {};
+    const late = new Promise((_, reject) => {
+      const error = new Error(`nothing came within ${LOAD_SECONDS} s`);
+      cancel = this.#timers.callLater(LOAD_SECONDS, () => reject(error));
+    });
+    try {
+      const module = await Promise.race([late, this.#load(this.#failures ? `?${this.#failures}` : '')]);
+      return (this.module = /** @type {T} */ (module));
+    } catch (cause) {
+      this.#loading = null;
+      this.#failures++;
+      throw new LoadFailed(this.name, { cause });
+    } finally {
+      cancel();
+    }
   }
 }
 
@@ -123,6 +141,11 @@ export class LazyService {
     return this.#service ?? this.#there(await this.#part.load());
   }
 
+  /** What the application may see of it. @returns {S extends { transfers: infer T } ? T : never[]} */
+  get transfers() {
+    return /** @type {any} */ (this.#service)?.transfers ?? [];
+  }
+
   // --- `Service` -----------------------------------------------------------------------------------------------------
 
   /** @param {PeerDevice} peer */
@@ -159,11 +182,16 @@ export class LazyService {
   /**
    * @param {PeerDevice} peer
    * @param {AldisError} error
-   * @param {boolean} [restarted]
+   * @param {boolean | 'same' | 'left'} [restarted]
    */
   ended(peer, error, restarted) {
     this.#forget((each) => each.peer === peer);
     this.#service?.ended(peer, error, restarted);
+  }
+
+  /** @param {PeerDevice} peer */
+  notDirect(peer) {
+    this.#service?.notDirect?.(peer);
   }
 
   /**

@@ -1,8 +1,8 @@
 /**
- * Files and calls: what peers exchange beyond messages.
+ * Files and calls: what peers exchange beyond messages. And all parts that are loaded later.
  *
- * Rule: nothing else imports `files/` and `calls/`, because they are loaded when they are first used (`lazy`). It does
- * not know what the two do.
+ * Rule: nothing else imports `files/`, `calls/`, `journal/`, `readings`, `peers/relay_login` and `peer/direct`, because they
+ * are loaded when they are first used (`lazy`). It does not know what they do.
  */
 import { timers } from '../client/timers.js';
 import { LazyService, Part } from './lazy.js';
@@ -12,22 +12,43 @@ import { LazyService, Part } from './lazy.js';
  * @import { AldisError } from '../errors.js'
  * @import { Call } from './calls/call.js'
  * @import { Transfer } from './files/transfer.js'
+ * @import { Journal } from './journal/journal.js'
  * @import { ControlMessage } from './messages/control.js'
  * @import { PeerDevice } from './peers/device.js'
+ * @import { StoreLimits } from './state.js'
  */
 
-/** @typedef {{ onFile: Callbacks<Transfer>, onCall: Callbacks<Call> }} ServiceCallbacks Those of the application. */
+/** @typedef {{ onFile: Callbacks<Transfer>, onCall: Callbacks<Call>, onResumedFile?: Callbacks<Transfer>, journal?: Journal | null,
+ *   limits?: StoreLimits }} ServiceCallbacks Those of the application; and what keeps files that are under way. */
 
 export const PARTS = {
   files: new Part('files', (_again) => import('./files/service.js')),
   calls: new Part('calls', (_again) => import('./calls/service.js')),
+  readings: new Part('readings', (_again) => import('./readings.js')),
+  direct: new Part('direct', (_again) => import('../peer/direct.js')),
+  relay: new Part('relay', (_again) => import('./peers/relay_login.js')),
+  journal: new Part('journal', (_again) => import('./journal/service.js')),
 };
 
+/**
+ * Open the journal that this browser keeps as `name`, or begin one, for the option `journal` of one store.
+ *
+ * Rejects with `JournalError`: `JournalInUse` when another tab has it, and `wait` is false; `JournalReadOnly` where the
+ * browser keeps nothing (a private window); `JournalTooNew`, `JournalCorrupt`, `JournalDiskFull`. And with `LoadFailed`
+ * when the part of the SDK for journals cannot be loaded.
+ *
+ * @param {string} name Such as that of the identity: `Identity.remove(name)` erases the journal of that name.
+ * @param {{ wait?: boolean, signal?: AbortSignal }} [options] `wait`: until the tab that has it closes it, or is closed;
+ *   `signal` ends the waiting.
+ */
+export const openJournal = async (name, options) => (await PARTS.journal.load()).open(name, options);
+
 export class PeerServices {
-  /** @param {ServiceCallbacks} callbacks */
-  constructor({ onFile, onCall }) {
+  /** @param {ServiceCallbacks} setup */
+  constructor(setup) {
     const { files, calls } = PARTS;
-    this.files = new LazyService(files, ({ FileService }) => new FileService(onFile), 'file', onFile, timers);
+    const { onFile, onCall } = setup;
+    this.files = new LazyService(files, ({ FileService }) => new FileService(onFile, setup), 'file', onFile, timers);
     this.calls = new LazyService(calls, ({ CallService }) => new CallService(onCall), 'call', onCall, timers);
   }
 
@@ -68,12 +89,18 @@ export class PeerServices {
     this.calls.parted(peer);
   }
 
+  /** @param {PeerDevice} peer It was not reached directly. */
+  notDirect(peer) {
+    this.files.notDirect(peer);
+  }
+
   /**
    * What is under way will not get any further.
    *
    * @param {PeerDevice} peer
    * @param {AldisError} error
-   * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
+   * @param {boolean | 'same' | 'left'} [restarted] A new program has taken the other's place: it can be told what is not said yet. Or
+   *   the peer has left, and may come back.
    */
   ended(peer, error, restarted) {
     this.files.ended(peer, error, restarted);

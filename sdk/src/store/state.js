@@ -7,11 +7,13 @@
  */
 import { settings } from '../client/settings.js';
 import { MAX_MESSAGE } from '../protocol/channel.js';
+import { DEFAULT_PRIVACY } from '../protocol/privacy.js';
 
 /** @import { SignalingState } from '../client/events.js' */
-/** @import { AldisError } from '../errors.js' */
+/** @import { AldisError, JournalError } from '../errors.js' */
 /** @import { PeerState } from '../peer/negotiation.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
+/** @import { Privacy } from '../protocol/privacy.js' */
 /** @import { Received } from './messages/content.js' */
 
 /**
@@ -24,12 +26,13 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {number | null} roundTripTime
  * @property {number} queued
  * @property {AldisError | null} error
+ * @property {'direct' | 'turn' | 'relay' | null} path
  * @property {number} connections
  * @property {readonly string[]} features
  */
 
 /**
- * How things stand with one other user. `state`, `roundTripTime`, `error` and `features` are those of the device that
+ * How things stand with one other user. `state`, `roundTripTime`, `error`, `path` and `features` are those of the device that
  * was heard from last, or that the store calls.
  *
  * @typedef {object} PeerView
@@ -41,10 +44,13 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {string | null} fingerprint The pinned key for people to compare.
  * @property {number} queued How many messages are not acknowledged yet.
  * @property {AldisError | null} error What went wrong last, until it goes right.
+ * @property {'direct' | 'turn' | 'relay' | null} path How messages get to the peer: directly, through a TURN server, or
+ *   sealed through the signaling server; null unless connected.
  * @property {number} connections How many direct connections have been opened so far; a device that reconnects counts
  *   again.
  * @property {readonly string[]} features What the peer's program can do beyond messages (`files`, `calls`), as it says;
  *   empty while not connected.
+ * @property {boolean} blocked Our user wants nothing to do with this one (`NetworkStore.block`).
  * @property {Readonly<Record<string, Readonly<DeviceView>>>} devices By name: those that are online, the one that
  *   registered last first, then others that are connected or have messages waiting. An object without a prototype. As in
  *   every object, names that are whole numbers come first.
@@ -56,9 +62,12 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @typedef {object} StoreState
  * @property {SignalingState} signaling
  * @property {AldisError | null} signalingError
+ * @property {JournalError | null} journalError Why the journal cannot be written now, if so. New messages fail then, and
+ *   what arrives is not acknowledged.
  * @property {string | null} userId Who we are.
  * @property {string | null} server The host of the server, as keys are pinned for it.
  * @property {string | null} fingerprint Our own key for people to compare.
+ * @property {Readonly<Privacy>} privacy Who may see and call us, and whom we have blocked, on all our devices.
  * @property {Readonly<Record<string, Readonly<PeerView>>>} peers By user id; an object without a prototype, so that a
  *   peer may be called `constructor`.
  */
@@ -70,8 +79,13 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {string} sender The user.
  * @property {string} device Their device: `send(`${sender}/${device}`, …)` answers exactly this one.
  * @property {Received} content
- * @property {number} sequence Counts the messages of one run of the sender's program to us, from 1; numbers of messages
- *   that were given up, or that the programs exchange among themselves, are missing.
+ * @property {number} sequence Counts the messages of one stream of the sender's to us, from 1; numbers of messages that
+ *   were given up, or that the programs exchange among themselves, are missing. A stream is one run of the sender's
+ *   program, or all its runs with one journal.
+ * @property {string} id Names the message among all of this sender's device. It stays the same when the message comes
+ *   again, so an application that keeps the ids of what it has done does each message once.
+ * @property {boolean} redelivered An earlier run of our program may have had this message, and ended before it asked for
+ *   the next one.
  */
 
 /**
@@ -89,13 +103,27 @@ import { MAX_MESSAGE } from '../protocol/channel.js';
  * @property {number} arrivingSize All that has arrived in part, or waits behind the unread messages, of all peers
  *   together, at least the largest message (16 MiB); beyond it the channel with most of it is ended, and its peer sends
  *   again later. 128 MiB
+ * @property {number} journalMessages What waits in the journal for all peers together. 100,000
+ * @property {number} journalSize The same in bytes. 256 MiB
+ * @property {number} queueAge Seconds after which a message or a file that waits in the journal is given up. 30 days
+ * @property {number} journalFiles Files under way that the journal keeps, in each direction. 1,000
+ * @property {number} journalFileSize Bytes of all of these, in each direction: the journal has their content. What is more is
+ *   transferred and not kept. 1 GiB
  */
 
 /** What a closed store says. */
 export const CLOSED = 'the store was closed';
 
 /** @type {Omit<StoreState, 'peers'>} */
-const START = { signaling: 'disconnected', signalingError: null, userId: null, server: null, fingerprint: null };
+const START = {
+  signaling: 'disconnected',
+  signalingError: null,
+  journalError: null,
+  userId: null,
+  server: null,
+  fingerprint: null,
+  privacy: DEFAULT_PRIVACY,
+};
 
 /** @type {StoreLimits} */
 const LIMITS = {
@@ -105,6 +133,11 @@ const LIMITS = {
   unreadMessages: 1_000,
   unreadSize: 32 * 1024 * 1024,
   arrivingSize: 128 * 1024 * 1024,
+  journalMessages: 100_000,
+  journalSize: 256 * 1024 * 1024,
+  queueAge: 30 * 24 * 3600,
+  journalFiles: 1_000,
+  journalFileSize: 1024 ** 3,
 };
 
 /**

@@ -12,7 +12,8 @@
  * `stream` and `mailbox`, calls to peers that of `dialer`.
  */
 import { known, PeerManager } from './peers/manager.js'; // first: so the bundle is 120 bytes smaller, gzipped
-import { Backoff } from '../client/backoff.js';
+import { StateFeed } from './subscriptions.js';
+import { BETWEEN_CALLS, Backoff } from '../client/backoff.js';
 import { Callbacks } from '../client/callbacks.js';
 import { checkType, settings } from '../client/settings.js';
 import { checkIdentity, SignalingClient } from '../client/client.js';
@@ -21,7 +22,7 @@ import { ConfigError, PeerConnectionFailed, StateError, UsageError } from '../er
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
 import { engine } from '../peer/engine.js';
-import { TIMING } from '../peer/transport.js';
+import { TIMING } from '../peer/timing.js';
 import { checkUserId, parse } from '../protocol/addresses.js';
 import { readServers } from '../protocol/ice.js';
 import { violation } from '../protocol/shapes.js';
@@ -29,51 +30,28 @@ import { bind } from '../proxies.js';
 import { decode, encode } from './messages/content.js';
 import { PARTS } from './services.js';
 import { Mailbox } from './messages/mailbox.js';
+import { OPTIONS } from './options.js';
+import { checkPath } from './peers/paths.js';
 import { CLOSED, storeLimits, storeState } from './state.js';
-import { StateFeed } from './subscriptions.js';
 
 /**
  * @import { BackoffOptions } from '../client/backoff.js'
  * @import { Identity } from '../identity/keys.js'
- * @import { Pins } from '../identity/pins.js'
- * @import { PeerStats } from '../peer/connection.js'
- * @import { PeerTiming } from '../peer/transport.js'
  * @import { Bytes } from '../protocol/codec.js'
+ * @import { Visibility } from '../protocol/messages.js'
  * @import { Call } from './calls/call.js'
  * @import { Sendable } from './messages/content.js'
  * @import { Delivery } from './messages/delivery.js'
  * @import { QueuedMessage } from './messages/mailbox.js'
- * @import { Accept } from './peers/admission.js'
+ * @import { PathMode } from './peers/paths.js'
  * @import { Peer } from './peers/peer.js'
- * @import { Message, StoreLimits, StoreState } from './state.js'
- * @import { Transfer } from './files/transfer.js'
+ * @import { StoreOptions } from './options.js'
+ * @import { PeerQuality, PeerStats } from './readings.js'
+ * @import { PeerSignaling } from './peers/signaling.js'
+ * @import { Ways } from './ways.js'
+ * @import { Message, StoreState } from './state.js'
+ * @import { FolderFile, Transfer } from './files/transfer.js'
  */
-
-/**
- * @typedef {object} StoreOptions
- * @property {Identity | Promise<Identity>} [identity] Our key, or the promise of one: `connectToSignaling` waits for
- *   it. A fresh one when left out, so nobody will know us again.
- * @property {Pins} [pins] The keys of others; kept in memory when left out.
- * @property {readonly RTCIceServer[] | null} [iceServers] STUN and TURN servers; the signaling server is asked when
- *   null.
- * @property {Accept | null} [accept] Whether a user who calls is let in: only `true` lets in. Everybody is when null.
- * @property {Partial<StoreLimits>} [limits] How much is kept at most.
- * @property {BackoffOptions} [backoff] The pauses between calls to a peer.
- * @property {Partial<PeerTiming>} [timing] Of peer connections.
- * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection] For where it is not global.
- */
-
-/** The names that there are. @type {Record<keyof StoreOptions, null | undefined>} */
-const OPTIONS = {
-  identity: undefined,
-  pins: undefined,
-  iceServers: null,
-  accept: null,
-  limits: undefined,
-  backoff: undefined,
-  timing: undefined,
-  RTCPeerConnection: undefined,
-};
 
 /**
  * Talk to other users of a signaling server, directly and privately.
@@ -92,7 +70,7 @@ export class NetworkStore {
   /** @param {StoreOptions} [options] Nothing is connected yet. Throws `ConfigError`. */
   constructor(options) {
     const given = settings(/** @type {StoreOptions} */ (OPTIONS), options);
-    const { identity, iceServers, backoff, timing } = given;
+    const { identity, iceServers, journal, backoff, timing } = given;
     const limits = storeLimits(given.limits);
     const pins = given.pins ?? new MemoryPins();
     if (identity && !('then' in Object(identity))) {
@@ -101,21 +79,26 @@ export class NetworkStore {
     if (!pins.find?.call || !pins.pin?.call || !pins.accept?.call) {
       throw new ConfigError('pins', 'without find, pin or accept');
     }
+    checkType('journal', (journal ?? { mailbox: Object }).mailbox, 'function');
     for (const name of /** @type {const} */ (['accept', 'RTCPeerConnection'])) {
       checkType(name, given[name] ?? Object, 'function');
     }
-    this.#mailbox = new Mailbox(limits, () => this.#manager.handOver());
+    this.#mailbox =
+      journal?.mailbox(limits, () => this.#manager) ?? new Mailbox(limits, () => this.#manager.handOver());
     this.#setup = {
       ...given,
+      path: checkPath(given.path ?? 'auto'),
       pins,
       limits,
       iceServers: iceServers && /** @type {RTCIceServer[]} */ (readServers(iceServers)),
       timing: settings(TIMING, timing, 'timing'),
-      backoff: new Backoff(backoff),
+      backoff: new Backoff(backoff, BETWEEN_CALLS),
       mailbox: this.#mailbox,
       feed: this.#feed,
       /** @type {Callbacks<Transfer>} */
       onFile: new Callbacks(),
+      /** @type {Callbacks<Transfer>} */
+      onResumedFile: new Callbacks(),
       /** @type {Callbacks<Call>} */
       onCall: new Callbacks(),
     };
@@ -133,15 +116,16 @@ export class NetworkStore {
   /**
    * Connect to the server at `url` and register as `userId`. A lost connection comes back by itself.
    *
-   * Rejects with `ServerUnreachable`, `RequestFailed` (code `key-mismatch`: the name belongs to another key), what the
-   * promise of an identity rejects with, `UsageError` for arguments that cannot work, and `StateError` when the store
+   * Rejects with `ServerUnreachable`, `RequestFailed` (code `key-mismatch`: the name belongs to another key),
+   * `LoadFailed`, what the promise of an identity rejects with, `UsageError` for arguments that cannot work, and `StateError` when the store
    * is or was connected. After any other error than the last it may be called again.
    *
    * @param {string} url `ws:`, `wss:`, `http:` or `https:`.
    * @param {string} userId
    * @param {object} [options]
    * @param {string} [options.device] Tells the programs of one user apart. 'main'
-   * @param {string | null} [options.token] What the server's operator asks for, if anything.
+   * @param {string | (() => string | Promise<string>) | null} [options.token] What the server's operator asks for, if
+   *   anything: a text, or a function that gets one before each registration.
    * @param {BackoffOptions} [options.backoff] Between attempts to reconnect.
    */
   async connectToSignaling(url, userId, options) {
@@ -150,8 +134,9 @@ export class NetworkStore {
       throw new StateError('the store is connected already');
     }
     const client = new SignalingClient(url, checkUserId(userId), options);
+    const restored = this.#setup.journal?.claim(client);
     try {
-      await this.#manager.start(client);
+      await this.#manager.start(client, restored);
     } catch (error) {
       this.#checkOpen();
       throw error;
@@ -175,7 +160,7 @@ export class NetworkStore {
 
   async #close() {
     await this.#manager.close();
-    this.#mailbox.close();
+    await this.#mailbox.close(); // and with it the journal
   }
 
   // --- peers -----------------------------------------------------------------------------------------------------------
@@ -257,15 +242,122 @@ export class NetworkStore {
   }
 
   /**
-   * How the connection to a peer runs, and what has gone over it; null when there is none. Rejects with
-   * `InvalidAddress`.
+   * Have nothing to do with these users any more, on any device of ours, until `unblock`.
+   *
+   * Takes effect here at once: connections and calls end, what waits for these users fails with `DeliveryFailed`, their
+   * calls get no answer, and `send` and `connectToPeer` throw `PeerBlocked`. Then the server is told, which keeps it: to
+   * these users we are offline from then on. When that fails, this rejects with `SignalingError`. The block then holds
+   * here until `unblock` or the end of the store, which tells the server again whenever it registers. Rejects with `InvalidAddress`, `UsageError`, `StateError`, too.
+   *
+   * @param {string[]} userIds
+   */
+  async block(...userIds) {
+    await this.#ready().block(userIds);
+  }
+
+  /**
+   * End that. Rejects with `SignalingError`, `InvalidAddress`, `StateError`.
+   *
+   * @param {string[]} userIds
+   */
+  async unblock(...userIds) {
+    await this.#ready().unblock(userIds);
+  }
+
+  /**
+   * Count these users as contacts, on all devices of ours. Rejects as `setVisibility`.
+   *
+   * @param {string[]} userIds
+   */
+  async addContacts(...userIds) {
+    await this.#ready().client.changePrivacy({ addContacts: userIds });
+  }
+
+  /**
+   * End that. Rejects as `setVisibility`.
+   *
+   * @param {string[]} userIds
+   */
+  async removeContacts(...userIds) {
+    await this.#ready().client.changePrivacy({ removeContacts: userIds });
+  }
+
+  /**
+   * Say who may see that we are online, and who may call us: `public`, which is everybody and the default, `contacts`,
+   * or `hidden`, which is nobody. What is left out stays as it is.
+   *
+   * The server keeps it for all devices of ours, and `state.privacy` shows it. Whom we call may answer, whatever is set
+   * here. Someone who may call us can find out that we are online, so set both to be hidden. Rejects with
+   * `SignalingError` (a `RequestFailed` with the code `unknown-type`: the server is too old), `InvalidAddress`,
+   * `UsageError`, `StateError`.
+   *
+   * @param {{ presence?: Visibility, offers?: Visibility }} visibility
+   */
+  async setVisibility(visibility) {
+    const unchanged = /** @type {typeof visibility} */ ({ presence: undefined, offers: undefined });
+    await this.#ready().client.changePrivacy(settings(unchanged, visibility));
+  }
+
+  /**
+   * Choose the paths that may be used with a user, instead of the store's own; null ends that.
+   *
+   * `auto`: messages go sealed through the server at once, and over a direct connection as soon as there is one.
+   * `direct`: never through the server. `turn`: direct connections through TURN servers only, so that the peer learns no
+   * address of ours, and through the server. `relay`: through the server only, for the same reason. Connections that this
+   * does not allow end. A store that was made with `direct` has no relay. Throws `ConfigError` for another word,
+   * `InvalidAddress`, `StateError`.
+   *
+   * @param {string} userId
+   * @param {PathMode | null} path
+   */
+  setPath(userId, path) {
+    this.#checkOpen();
+    this.#manager.setPath(checkUserId(userId), path && checkPath(path));
+  }
+
+  /**
+   * How the connection to a peer runs, and what has gone over it; null without one. Rejects with `InvalidAddress`.
    *
    * @param {string} address `user`, for the device that messages to the user go to, or `user/device`
    * @returns {Promise<PeerStats | null>}
    */
   async stats(address) {
     const [userId, device] = parse(address);
-    return (await this.#manager.find(userId)?.findDevice(device)?.connection?.stats()) ?? null;
+    const { statsOfDevice } = await PARTS.readings.load();
+    return statsOfDevice(this.#manager.find(userId)?.findDevice(device) ?? null);
+  }
+
+  /**
+   * How well the connection with a peer runs now: a grade, and what it is made of. Rejects as `stats`.
+   * @param {string} address as in `stats`
+   * @returns {Promise<PeerQuality>}
+   */
+  async quality(address) {
+    const [userId, device] = parse(address);
+    const { qualityOf } = await PARTS.readings.load();
+    return qualityOf(this.#manager.find(userId)?.findDevice(device) ?? null, timers.time());
+  }
+
+  /**
+   * A reading of `quality` each `every` seconds (0.25 to 3600), until you stop or the store closes. Throws as `stats`.
+   *
+   * @param {string} address
+   * @param {{ every?: number }} [options]
+   * @returns {AsyncGenerator<PeerQuality, void, void>}
+   */
+  async *readings(address, options) {
+    const { readings } = await PARTS.readings.load();
+    yield* readings(() => !this.#closing && this.quality(address), options);
+  }
+
+  /**
+   * By which ways peers in other networks are reached from here. It asks the STUN and TURN servers, for 5 s at most.
+   * @returns {Promise<Ways>}
+   */
+  async ways() {
+    const { signaling } = this.#ready();
+    const { waysOf } = await PARTS.readings.load();
+    return waysOf(/** @type {PeerSignaling} */ (signaling).ways, this.#setup.RTCPeerConnection);
   }
 
   #checkOpen() {
@@ -357,16 +449,15 @@ export class NetworkStore {
    * Have each message handed to `callback` instead of to `messages()`. Returns what ends it. When a callback throws,
    * that is logged, and the message counts as delivered.
    *
-   * @param {(message: Message) => void} callback
+   * @param {(message: Message) => unknown} callback With a journal, a message is handed over when the callback returns;
+   *   if it returns a promise, when that is settled.
    * @returns {() => void}
    */
   onMessage(callback) {
     checkType('callback', callback, 'function');
     return this.#mailbox.onMessage((queued) => {
       const message = this.#read(queued);
-      if (message) {
-        callback(message);
-      }
+      return message && callback(message);
     });
   }
 
@@ -374,9 +465,9 @@ export class NetworkStore {
    * @param {QueuedMessage} queued
    * @returns {Message | null}
    */
-  #read({ sender, device, content, data, sequence }) {
+  #read({ sender, device, content, data, sequence, stream, redelivered = false }) {
     try {
-      return { sender, device, content: decode(content, data), sequence };
+      return { sender, device, content: decode(content, data), sequence, id: `${stream}:${sequence}`, redelivered };
     } catch (error) {
       this.#manager.unreadable(sender, device, violation(error));
       return null;
@@ -386,13 +477,15 @@ export class NetworkStore {
   // --- files and calls -------------------------------------------------------------------------------------------------
 
   /**
-   * Offer a file to a peer; it is sent once they accept it. Returns when it is queued.
+   * Offer a file or a folder to a peer; it is sent once they accept it. Returns when it is queued. A peer whose program is
+   * started anew is offered it again, and resumes it.
    *
    * Rejects with what `send` throws, `UsageError` for what is no file, and `LoadFailed` when the part of the SDK for
    * files cannot be loaded; it may be called again then.
    *
    * @param {string} address As in `send`; a file that was offered to a device does not move to another one.
-   * @param {Blob} file
+   * @param {Blob | Iterable<File | FolderFile>} file For a folder its files, as an `<input webkitdirectory>` has them, or each with
+   *   its `path` in the folder and its `blob`.
    * @param {{ name?: string }} [options] `name`: how to call it, when it is no `File` or has another name.
    * @returns {Promise<Transfer>}
    */
@@ -418,6 +511,22 @@ export class NetworkStore {
   }
 
   /**
+   * Have each transfer that goes on handed to `callback`: from an earlier page with this journal, or when the other side is back.
+   * It runs, or waits for that, or has arrived already (`hold`). Returns what ends it. To be called before
+   * `connectToSignaling`; later `transfers` has them too.
+   *
+   * @param {(transfer: Transfer) => void} callback
+   */
+  onResumedFile(callback) {
+    return this.#setup.onResumedFile.add(callback);
+  }
+
+  /** All files that are on offer or under way, in both directions; and those that have arrived and are held. */
+  get transfers() {
+    return this.#manager.services.files.transfers;
+  }
+
+  /**
    * Call a peer, who hears a ring first; sound and pictures flow once they accept. Returns when the call is queued.
    *
    * Rejects with what `send` throws, and with `LoadFailed` when the part of the SDK for calls cannot be loaded; it may
@@ -431,6 +540,9 @@ export class NetworkStore {
     if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
     const { calls } = this.#ready().services;
     this.#peer(address);
+    if (this.#manager.pathMode(parse(address)[0]) === 'relay') {
+      throw new UsageError('a call needs a direct path or TURN, and only the relay may be used');
+    }
     const service = await calls.get();
     this.#checkOpen();
     const [peer, device] = this.#peer(address);

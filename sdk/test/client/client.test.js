@@ -414,6 +414,62 @@ test('with the network back, a waiting client dials at once, and a closed one do
 
 // --- events ---
 
+test('a server that does not answer a doubt is left without its farewell', async (t) => {
+  const clock = turn(t);
+  const { client, events, line } = await joined(t);
+  client.suspect();
+  assert.equal((await line.receive()).type, 'ping');
+  clock.advance(3);
+  assert.match((await events.until('disconnected')).reason, /silence for 3 s/);
+  assert.equal((await line.readClose())[0], 4003);
+});
+
+test('another network ends an attempt that began in the one before, and the next is made at once', async (t) => {
+  const clock = turn(t);
+  const { client, events, line, server } = await joined(t, { backoff: { first: 0.01, most: 1000 } });
+  server.upgrade = () => null;
+  line.hangUp();
+  await events.until('disconnected');
+  clock.advance(1);
+  const stale = await server.accept();
+  client.networkChanged(); // it is fresh
+  clock.advance(1);
+  client.networkChanged();
+  await stale.gone;
+  await events.until('disconnected');
+  clock.advance(0.001);
+  await server.accept();
+});
+
+test('while somebody waits, a page looks by HTTP whether the server is there, and dials anyway now and then', async (t) => {
+  const before = { fetch: globalThis.fetch, document: globalThis.document };
+  t.after(() => Object.assign(globalThis, before));
+  const looked = [];
+  let isThere = false;
+  Object.assign(globalThis, {
+    document: {},
+    fetch: async (url, { mode }) => {
+      looked.push(`${url} ${mode}`);
+      if (!isThere) throw new TypeError('Failed to fetch');
+    },
+  });
+  const { client, events, line, server } = await joined(t, { backoff: { first: 0.01, most: 0.01 } });
+  const dialled = [];
+  server.upgrade = () => {
+    dialled.push(looked.length);
+    return UNAVAILABLE;
+  };
+  line.hangUp();
+  await events.until('disconnected');
+  client.hurry();
+  await events.until('disconnected', () => looked.length === 17); // the 16th attempt dialled, and the 32nd will
+  assert.deepEqual(dialled.length, 1);
+  assert.equal(looked[0], `${client.url.replace('ws', 'http')}healthz no-cors`);
+  isThere = true;
+  await events.until('disconnected', () => dialled.length > 2);
+  assert.ok(dialled[2] < 24);
+});
+
 test('a callback that throws is logged and does no harm to others', async (t) => {
   const { client, events, line } = await joined(t);
   const logged = t.mock.method(console, 'error', () => {});

@@ -4,13 +4,13 @@ import { test } from 'node:test';
 import { TABLE } from '../../src/client/phases.js';
 import { ConnectionClosed, ConnectionLost, StateError } from '../../src/errors.js';
 import { toBase64 } from '../../src/protocol/codec.js';
-import { Bench, NONCE, joined } from '../support/bench.js';
+import { Bench, LIMITS, NONCE, joined } from '../support/bench.js';
 
 // Close codes after which a client comes back (docs/protocol.md, "Close codes"), and those after which it does not.
 const COME_BACK = [
   1000, 1001, 1005, 1006, 1008, 1011, 1012, 1013, 3000, 3999, 4000, 4002, 4003, 4004, 4005, 4006, 4499,
 ];
-const STAY_AWAY = [1002, 1003, 1007, 1009, 4001, 4500, 4501, 4502, 4503, 4504, 4999];
+const STAY_AWAY = [1002, 1003, 1007, 1009, 4001, 4500, 4501, 4502, 4503, 4999];
 
 /** The waits that the client has announced. */
 const waits = (bench) =>
@@ -41,7 +41,7 @@ for (const code of COME_BACK) {
     bench.admit({ session: 's2' });
     assert.deepEqual(bench.takeEvents(), [
       { type: 'connected', attempt: 1 },
-      { type: 'registered', resumed: false },
+      { type: 'registered', resumed: false, limits: LIMITS },
     ]);
   });
 }
@@ -132,9 +132,9 @@ test('a connection without a name comes back without one', () => {
 // --- the device has a network again ---
 
 test('a network that is back is tried at once', () => {
-  const bench = joined({ backoff: { first: 30 } });
+  const bench = joined({ backoff: { first: 30, most: 30 } });
   bench.lose();
-  bench.do((machine, now) => machine.online(now));
+  bench.do((machine, now) => machine.networkChanged(now));
   assert.equal(bench.dials, 1);
   bench.failToConnect();
   assert.deepEqual(waits(bench), [30, 30]);
@@ -146,7 +146,7 @@ test('a network that is back is no reason to come earlier than the server has as
   const bench = joined();
   bench.say({ type: 'going-away', reconnectIn: 3 });
   bench.lose(4000);
-  bench.do((machine, now) => machine.online(now));
+  bench.do((machine, now) => machine.networkChanged(now));
   assert.equal(bench.dials, 0);
   bench.passTime(3);
   assert.equal(bench.dials, 1);
@@ -154,13 +154,13 @@ test('a network that is back is no reason to come earlier than the server has as
 
 test('with a network that is back, a connection that seems to stand is asked for', () => {
   const bench = joined();
-  for (let change = 0; change < 3; change++) bench.do((machine, now) => machine.online(now));
+  for (let change = 0; change < 3; change++) bench.do((machine, now) => machine.networkChanged(now));
   assert.deepEqual(bench.take(), [{ type: 'ping' }]);
   bench.say({ type: 'pong' });
-  bench.passTime(10);
+  bench.passTime(1.5);
   assert.equal(bench.closed, null);
-  bench.do((machine, now) => machine.online(now));
-  bench.passTime(10);
+  bench.do((machine, now) => machine.networkChanged(now));
+  bench.passTime(1.5);
   assert.equal(bench.closed[0], 4003);
 });
 
@@ -319,13 +319,13 @@ test('the count goes on in a resumed session and starts anew in a new one', () =
   const bench = joined();
   bye(bench, 3);
   bench.reconnect({ resumed: true });
-  assert.deepEqual(bench.events.at(-1), { type: 'registered', resumed: true });
+  assert.deepEqual(bench.events.at(-1), { type: 'registered', resumed: true, limits: LIMITS });
   bye(bench, 2);
   bench.lose();
   bench.redial();
   assert.equal(bench.sent.at(-1).resume.received, 5);
   bench.admit({ session: 's2' });
-  assert.deepEqual(bench.events.at(-1), { type: 'registered', resumed: false });
+  assert.deepEqual(bench.events.at(-1), { type: 'registered', resumed: false, limits: LIMITS });
   bye(bench);
   bench.lose();
   bench.redial();
@@ -439,7 +439,7 @@ for (const phase of PHASES) {
     bench.say({ type: 'presence', userId: 'bob', online: true });
     bench.lose(4500);
     bench.failToConnect();
-    bench.do((machine, now) => machine.online(now));
+    bench.do((machine, now) => machine.networkChanged(now));
     bench.passTime(100);
     assert.equal(bench.events.at(-1).type, 'closed');
     assert.ok(bench.dials <= 1);
@@ -449,7 +449,7 @@ for (const phase of PHASES) {
     for (const call of [
       (bench) => bench.sayText('{}'),
       (bench) => bench.say({ type: 'pong' }),
-      (bench) => bench.do((machine, now) => machine.online(now)),
+      (bench) => bench.do((machine, now) => machine.networkChanged(now)),
       (bench) => bench.do((machine, now) => machine.tick(now)),
       (bench) => bench.failToConnect(),
       (bench) => bench.lose(),

@@ -260,7 +260,7 @@ test('a server that breaks the protocol each time is visited less and less', () 
   const lost = bench.events.filter((event) => event.type === 'disconnected');
   assert.deepEqual(
     lost.map((event) => event.retryIn),
-    [0.5, 1, 2, 4, 8, 16, 30, 30],
+    [0.5, 1, 2, 4, 8, 10, 10, 10],
   );
 });
 

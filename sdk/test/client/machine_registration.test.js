@@ -49,7 +49,7 @@ test('the registration tells session and limits', () => {
   assert.deepEqual(bench.results.get(number), { session: 's7', resumed: false, limits });
   assert.deepEqual(bench.events, [
     { type: 'connected', attempt: 1 },
-    { type: 'registered', resumed: false },
+    { type: 'registered', resumed: false, limits },
   ]);
   assert.equal(bench.phase, 'registered');
 });
@@ -285,7 +285,7 @@ test('a temporary refusal after a reconnection is tried again when the server sa
   assert.equal(bench.closed[0], 4000);
   bench.lose();
   const gone = bench.events.at(-1);
-  assert.equal(gone.retryIn, 17);
+  assert.equal(gone.retryIn, 17 + 2);
   assert.match(gone.reason, /full/);
   bench.redial();
   bench.admit();

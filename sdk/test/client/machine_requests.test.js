@@ -31,7 +31,7 @@ test('a discovery brings key and devices', () => {
   assert.deepEqual(bench.takeOne(), { ...DISCOVER, id: number });
   const devices = [{ device: 'phone' }, { device: 'main' }];
   bench.say(found(number, { online: true, publicKey: toBase64(KEY), devices }));
-  const result = { userId: 'bob', online: true, publicKey: KEY, devices: ['phone', 'main'] };
+  const result = { userId: 'bob', online: true, publicKey: KEY, devices: ['phone', 'main'], sealKeys: new Map() };
   assert.deepEqual(bench.results.get(number), result);
 });
 
@@ -40,7 +40,13 @@ test('what a classic client calls its key is no key', () => {
     const bench = joined();
     const number = bench.ask(DISCOVER);
     bench.say(found(number, { publicKey }));
-    assert.deepEqual(bench.results.get(number), { userId: 'bob', online: false, publicKey: null, devices: [] });
+    assert.deepEqual(bench.results.get(number), {
+      userId: 'bob',
+      online: false,
+      publicKey: null,
+      devices: [],
+      sealKeys: new Map(),
+    });
   }
 });
 
@@ -86,14 +92,14 @@ test('an error reply carries all that the server says', () => {
   bench.say({
     type: 'error',
     message: 'slow down',
-    code: 'rate-limited',
+    code: 'over-capacity',
     temporary: true,
     retryAfter: 2.5,
     re: number,
   });
   const error = bench.failures.get(number);
   assert.ok(error instanceof RequestFailed);
-  assert.deepEqual([error.code, error.temporary, error.retryAfter], ['rate-limited', true, 2.5]);
+  assert.deepEqual([error.code, error.temporary, error.retryAfter], ['over-capacity', true, 2.5]);
   assert.match(error.message, /slow down/);
 });
 
@@ -360,9 +366,33 @@ test('a watch brings presence now and later, and ends', () => {
   assert.ok(bench.results.has(number));
   bench.say(presence('bob', true));
   assert.deepEqual(bench.takeEvents(), [
-    { type: 'presenceChanged', userId: 'bob', online: false, publicKey: null, devices: [], initial: true },
-    { type: 'presenceChanged', userId: 'carol', online: true, publicKey: KEY, devices: ['x'], initial: true },
-    { type: 'presenceChanged', userId: 'bob', online: true, publicKey: null, devices: [], initial: false },
+    {
+      type: 'presenceChanged',
+      userId: 'bob',
+      online: false,
+      publicKey: null,
+      devices: [],
+      sealKeys: new Map(),
+      initial: true,
+    },
+    {
+      type: 'presenceChanged',
+      userId: 'carol',
+      online: true,
+      publicKey: KEY,
+      devices: ['x'],
+      sealKeys: new Map(),
+      initial: true,
+    },
+    {
+      type: 'presenceChanged',
+      userId: 'bob',
+      online: true,
+      publicKey: null,
+      devices: [],
+      sealKeys: new Map(),
+      initial: false,
+    },
   ]);
   const unwatched = bench.ask({ type: 'unwatch', userIds: ['bob', 'nobody'] });
   bench.say(presence('bob', false)); // was on its way

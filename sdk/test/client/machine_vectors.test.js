@@ -32,6 +32,7 @@ function plain(value) {
   }
   if (value instanceof Uint8Array) return toBase64(value);
   if (Array.isArray(value)) return value.map(plain);
+  if (value instanceof Map) return plain(Object.fromEntries(value));
   if (value === null || typeof value !== 'object') return value;
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, plain(each)]));
 }
@@ -41,9 +42,18 @@ class Player {
   #attached = false;
 
   constructor({ settings = {}, random = 1, joined = false }) {
-    const { device = 'main', token = null, backoff = {}, requestTimeout = 10 } = settings;
+    const { device = 'main', backoff = {}, requestTimeout = 10, tokens, sealKeys } = settings;
+    const token = tokens ? () => tokens.shift() : (settings.token ?? null);
     this.machine = new ClientMachine(
-      { host: FILE.host, userId: 'alice', device, token, backoff: new Backoff(backoff), requestTimeout },
+      {
+        host: FILE.host,
+        userId: 'alice',
+        device,
+        token,
+        sealKey: () => sealKeys?.shift(),
+        backoff: new Backoff(backoff),
+        requestTimeout,
+      },
       () => random,
     );
     if (joined) FILE.joined.forEach((step) => this.play(step));
@@ -61,7 +71,11 @@ class Player {
         this.#attached = false;
         return machine.lost(now, first, second);
       case 'tick':
-        return machine.tick(now);
+      case 'suspect':
+      case 'hurry':
+        return machine[name](now);
+      case 'networkChanged':
+        return machine.networkChanged(now, first);
       case 'register':
         return this.#ask(now, { type: 'register' }, IDENTITY);
       case 'ask':
@@ -87,9 +101,11 @@ class Player {
         return null;
       case 'closeTransport':
         // The end of the client closes what there is, if anything.
-        return this.#attached ? { close: effect.code } : null;
+        return this.#attached ? { [effect.atOnce ? 'cut' : 'close']: effect.code } : null;
       case 'dial':
         return { dial: true };
+      case 'sealKeyDue':
+        return { sealKeyDue: true };
       case 'completed': {
         const { asker, error, result } = effect;
         return error ? { failed: asker.number, ...plain(error) } : { completed: asker.number, result: plain(result) };

@@ -4,8 +4,16 @@ import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 
-import { ConnectionClosed, MessageTooLarge, RequestFailed, ServerUnreachable, StateError } from '../../src/errors.js';
+import {
+  ConnectionClosed,
+  MessageTooLarge,
+  RequestFailed,
+  ServerUnreachable,
+  StateError,
+  UsageError,
+} from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
+import { checkedSealKey, SealKeys } from '../../src/identity/seal_keys.js';
 import { makeClient, online } from '../support/clients.js';
 import { startProxy } from '../support/proxy.js';
 import { served } from '../support/server.js';
@@ -26,6 +34,7 @@ test('two clients say to each other all there is to say', async (t) => {
     online: true,
     publicKey: bob.identity.publicKey,
     devices: ['phone'],
+    sealKeys: new Map(),
   });
   const capabilities = { trickle: false, restart: true };
   await alice.client.sendOffer('bob', 'v=0', { connection: 'c1', proof: PROOF, capabilities });
@@ -135,9 +144,40 @@ test('a lost connection is resumed, and nothing is missed', async (t) => {
     await bob.events.until('disconnected');
     const reasons = Array.from({ length: 20 }, (_, index) => `${round}.${index}`);
     await Promise.all(reasons.map((reason) => alice.client.sendBye('bob', { reason })));
-    assert.deepEqual(await bob.events.until('registered'), { type: 'registered', resumed: true });
+    assert.equal((await bob.events.until('registered')).resumed, true);
     for (const reason of reasons) assert.equal((await bob.events.until('byeReceived')).reason, reason);
   }
+});
+
+test('a client with sealing keys is sent sealed messages, and tells of another key', async (t) => {
+  const { url } = await served(t);
+  const alice = await online(t, url, 'alice', { sealKeys: new SealKeys('alice', 'main') });
+  const bob = await online(t, url, 'bob');
+  const { publicKey } = alice.identity;
+  const { sealKeys } = await bob.client.discover('alice');
+  const shown = await checkedSealKey(sealKeys.get('main'), publicKey, 'alice', 'main');
+  assert.deepEqual(shown, alice.client.sealKeys.current.publicKey);
+  const sealed = new Uint8Array(32 * 1024).fill(7);
+  await bob.client.relay('alice', sealed);
+  assert.deepEqual(await alice.events.until('relayReceived'), { type: 'relayReceived', sender: 'bob', sealed });
+  await bob.client.watch('alice');
+  await bob.events.until('presenceChanged');
+  await alice.client.renewSealKey();
+  const told = await bob.events.until('presenceChanged');
+  const other = await checkedSealKey(told.sealKeys.get('main'), publicKey, 'alice', 'main');
+  assert.deepEqual(other, alice.client.sealKeys.current.publicKey);
+  assert.notDeepEqual(other, shown);
+  await assert.rejects(bob.client.renewSealKey(), StateError);
+  await assert.rejects(bob.client.relay('alice', new Uint8Array()), UsageError);
+  await assert.rejects(bob.client.relay('carol', sealed), refused('not-online'));
+});
+
+test('where the platform has no X25519, a client registers without a key', async (t) => {
+  const { url } = await served(t);
+  const identity = await Identity.generate();
+  t.mock.method(globalThis.crypto.subtle, 'generateKey', () => Promise.reject(new Error('not supported')));
+  const alice = await online(t, url, 'alice', { identity, sealKeys: new SealKeys('alice', 'main') });
+  assert.deepEqual((await alice.client.discover('alice')).sealKeys, new Map());
 });
 
 test('a newer connection of the same address ends the older for good', async (t) => {
@@ -163,7 +203,7 @@ test('a graceful restart is announced and survived', async (t) => {
   assert.ok(reconnectIn >= 0);
   assert.equal((await alice.events.until('disconnected')).code, 4000);
   await served(t, { port: server.port });
-  assert.deepEqual(await alice.events.until('registered'), { type: 'registered', resumed: false });
+  assert.equal((await alice.events.until('registered')).resumed, false);
   assert.equal((await alice.events.until('presenceChanged')).userId, 'bob');
 });
 

@@ -26,6 +26,17 @@ test('a peer that is not online is said to be offline, each time', async () => {
   await end(world);
 });
 
+test('a server that takes no more messages says until when', async () => {
+  const world = await pair();
+  const { alice, link } = world;
+  link.down = new RequestFailed('rate-limited', 'enough from you waits', { temporary: true, retryAfter: 7 });
+  alice.peer.connect();
+  await alice.until('failed');
+  const { name, code, retryAfter, temporary } = alice.errors.at(-1);
+  assert.deepEqual([name, code, retryAfter, temporary], ['PeerRefused', 'rate-limited', 7, true]);
+  await end(world);
+});
+
 test('a lost server fails the attempt but not the connection', async () => {
   const world = await pair();
   const { alice, bob, link } = world;
@@ -292,7 +303,7 @@ for (const [relayed, reason] of [
     'no path to the other side was found; no relay candidate from turn:a.example, turns:b.example:' +
       ' the server cannot be reached, or refuses the credentials',
   ],
-  [true, 'no path to the other side was found'],
+  [true, 'no path to the other side was found; not through turn:a.example, turns:b.example either'],
 ]) {
   test(`an attempt that failed ${relayed ? 'with' : 'for want of'} a relay says ${relayed ? 'nothing of' : 'so'} it`, async () => {
     const urls = ['turn:a.example', 'turns:b.example'];
@@ -308,11 +319,65 @@ for (const [relayed, reason] of [
     ours.become('failed');
     await alice.until('failed');
     assert.equal(alice.errors[0].message, `no direct connection to bob: ${reason}`);
+    assert.equal(alice.errors[0].turn, relayed ? 'tried' : 'unreachable');
     await until(() => link.of('byeReceived').length === 1);
     assert.equal(link.of('byeReceived')[0].code, 'no-path');
     await end(world);
   });
 }
+
+test('an attempt that failed without any TURN server says that none is configured', async () => {
+  const world = await pair({ config: () => ({ iceServers: [{ urls: 'stun:c.example' }] }) });
+  const { alice, link, network } = world;
+  link.middle = () => [];
+  alice.peer.connect();
+  await until(() => link.of('offerReceived').length === 1);
+  network.open[0].become('failed');
+  await alice.until('failed');
+  assert.match(alice.errors[0].message, /no path to the other side was found; no TURN server is configured$/);
+  assert.equal(alice.errors[0].turn, 'none');
+  await end(world);
+});
+
+test('a TURN server that refuses us is quoted, and one that was not waited for is not blamed', async () => {
+  const config = () => ({ iceServers: [{ urls: 'turn:a.example', username: 'u', credential: 'c' }] });
+  for (const [errors, state, reason] of [
+    [
+      [{ url: 'turn:a.example', errorCode: 401, errorText: 'Unauthorized' }],
+      'failed',
+      /: the server refuses the credentials \(401 Unauthorized\)$/,
+    ],
+    [
+      [{ url: 'turn:a.example', errorCode: 486, errorText: 'Quota\u202e' }],
+      'failed',
+      /: the server refuses \(486 Quota\)$/,
+    ],
+    [
+      [{ url: 'turn:a.example', errorCode: 701, errorText: '' }],
+      'failed',
+      /: the server cannot be reached, or refuses the credentials$/,
+    ],
+    [
+      [{ url: 'stun:a.example', errorCode: 400, errorText: '' }, { errorCode: 401 }],
+      'failed',
+      /: the server cannot be reached/,
+    ],
+    [[], 'connected', /found$/],
+  ]) {
+    const world = await pair({ config });
+    const { alice, link, network } = world;
+    link.middle = () => [];
+    alice.peer.connect();
+    await until(() => link.of('offerReceived').length === 1);
+    const [ours] = network.open;
+    for (const error of errors) ours.onicecandidateerror(error);
+    ours.iceConnectionState = state;
+    ours.become('failed');
+    await alice.until('failed');
+    assert.match(alice.errors[0].message, reason);
+    await end(world);
+  }
+});
 
 test('a bye with the code for no path, in whatever words, says that there is no relay', async () => {
   const config = () => ({ iceServers: [{ urls: ['turn:a.example'], username: 'u', credential: 'c' }] });

@@ -84,7 +84,26 @@ for (const [what, report, expected] of [
   [
     'our TURN server, reached with TLS',
     { T: transport, P: pairOf(), L: { candidateType: 'relay', protocol: 'udp', relayProtocol: 'tls' }, R: host },
-    { path: 'turn', protocol: 'tcp', local: 'relay', remote: 'host' },
+    { path: 'turn', protocol: 'tls', local: 'relay', remote: 'host' },
+  ],
+  ...[
+    ['turns:t.example:5349?transport=tcp', 'tls'],
+    ['turn:t.example:3478?transport=tcp', 'tcp'],
+    ['turn:t.example:3478?transport=udp', 'udp'],
+  ].map(([url, protocol]) => [
+    `our TURN server in a browser that tells its URL alone: ${url}`,
+    { T: transport, P: pairOf(), L: { candidateType: 'relay', protocol: 'udp', url }, R: host },
+    { path: 'turn', protocol, local: 'relay', remote: 'host' },
+  ]),
+  [
+    'a peer-reflexive address that was found over our TURN server',
+    { T: transport, P: pairOf(), L: { candidateType: 'prflx', protocol: 'udp', relayProtocol: 'udp' }, R: host },
+    { path: 'turn', protocol: 'udp', local: 'prflx', remote: 'host' },
+  ],
+  [
+    'an address that a STUN server has shown',
+    { T: transport, P: pairOf(), L: { candidateType: 'srflx', protocol: 'udp', url: 'stun:s.example' }, R: host },
+    { path: 'direct', protocol: 'udp', local: 'srflx', remote: 'host' },
   ],
   [
     'their TURN server',

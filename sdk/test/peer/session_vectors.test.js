@@ -30,10 +30,11 @@ class Recorder {
   }
 }
 
-function run(session, { call, at, hello, text, zeros, data, frame, reason }) {
+function run(session, { call, at, hello, text, zeros, data, frame, reason, size }) {
   if (call === 'open') return session.open(hello, at);
   if (call === 'received') return session.received(text ?? (zeros ? new Uint8Array(zeros) : bytes(data)).buffer, at);
   if (call === 'send') return session.send(bytes(frame));
+  if (call === 'expect') return session.expect(size, at);
   if (call === 'goodbye') return session.goodbye(reason);
   if (call === 'probe') return session.probe(reason, at);
   return session[call](at);

@@ -1,23 +1,27 @@
 /** One transport on an engine of cardboard: what is hard to bring about with two peers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BUFFER_HIGH, BUFFER_LOW, PeerTransport, TIMING } from '../../src/peer/transport.js';
+import { BUFFER_HIGH, BUFFER_LOW, PeerTransport } from '../../src/peer/transport.js';
+import { TIMING } from '../../src/peer/timing.js';
 import {
   decode,
   encodeAck,
   encodeGoodbye,
   encodeHello,
+  encodeMessage,
   encodePing,
   encodePong,
   LABEL,
+  MAX_BUNDLE,
   MAX_FRAME,
+  unbundle,
 } from '../../src/protocol/channel.js';
 import { FakeNetwork } from '../support/fake_rtc.js';
 import { FakeTimers } from '../support/fake_timers.js';
 import { generator, mutated } from '../support/generator.js';
 import { quiet, until } from '../support/peers.js';
 
-const hello = (stream) => ({ type: 'hello', version: 1, stream, next: 1, features: [], received: null });
+const hello = (stream, features = []) => ({ type: 'hello', version: 1, stream, next: 1, features, received: null });
 const HELLO = encodeHello(hello('theirs'));
 
 /** A channel that does as it is told. */
@@ -39,7 +43,7 @@ class Cardboard {
 
   /** What it has been given to send, as frames. */
   get frames() {
-    return this.sent.map(decode);
+    return this.sent.flatMap(unbundle).map(decode);
   }
 
   receive(frame) {
@@ -103,6 +107,21 @@ function opened() {
   return { ...all, channel };
 }
 
+/** The other side reads bundles, and our HELLO has left. */
+async function openedForBundles() {
+  const all = made();
+  const channel = new Cardboard();
+  open(all.native, channel);
+  channel.receive(encodeHello(hello('theirs', ['bundles'])));
+  await quiet();
+  assert.deepEqual(
+    channel.frames.map(({ type }) => type),
+    ['hello', 'ping'],
+  );
+  channel.sent.length = 0;
+  return { ...all, channel };
+}
+
 const types = (told) => told.map(([what]) => what);
 
 test('the side that has not made the channel says nothing before the HELLO of the side that has', async () => {
@@ -120,15 +139,77 @@ test('the side that has not made the channel says nothing before the HELLO of th
   await transport.close();
 });
 
-test('a sleep of our own does not count as the silence of the other', async () => {
+test('a sleep of our own does not count as the silence of the other, but is a reason for doubt', async () => {
   const { transport, told, timers } = opened();
   timers.now += 600; // the machine was asleep: no timer has run
   timers.advance(0);
   assert.deepEqual(told, []);
-  timers.advance(5.1);
-  assert.deepEqual(told, [['pathLost', 'name', timers.now - 0.1, false]]);
+  timers.advance(1.6);
+  await quiet();
+  assert.deepEqual(told, [['pathLost', 'name', timers.now, false]]);
   await transport.close();
   assert.equal(timers.waiting, 0);
+});
+
+/** What the browser says of a path on which something has come so many seconds ago. */
+const quietFor = (seconds) => [
+  ['P', { type: 'candidate-pair', timestamp: 1e9, lastPacketReceivedTimestamp: 1e9 - seconds * 1000 }],
+];
+
+test('a program that is late is not gone while its browser answers', async () => {
+  const { transport, told, timers, native, channel } = opened();
+  channel.receive(encodeAck(1));
+  told.length = 0;
+  native.stats = quietFor(0.01);
+  timers.advance(4.9);
+  assert.equal(channel.frames.at(-1).type, 'ping');
+  timers.advance(0.2);
+  await quiet();
+  assert.deepEqual(told, []);
+  timers.advance(1.2);
+  channel.receive(encodePong(0n)); // it has only been busy
+  timers.advance(3);
+  assert.deepEqual(told, []);
+  await transport.close();
+  assert.equal(timers.waiting, 0);
+});
+
+test('a program that hangs behind a browser that answers is lost a little later', async () => {
+  const { transport, told, timers, native, channel } = opened();
+  channel.receive(encodeAck(1));
+  told.length = 0;
+  native.stats = quietFor(0.01);
+  for (let seconds = 0; seconds < 10; seconds++) {
+    timers.advance(1);
+    await quiet();
+  }
+  assert.deepEqual(
+    told.map(([what]) => what),
+    ['pathLost'],
+  );
+  await transport.close();
+});
+
+test('a browser that says what came before our question, or nothing at all, proves nothing', async () => {
+  for (const getStats of [
+    async () => new Map(quietFor(4)),
+    async () => new Map([['L', { type: 'local-candidate' }]]),
+    () => Promise.reject(new Error('no')),
+    () => new Promise(() => {}),
+  ]) {
+    const { transport, told, timers, native } = opened();
+    native.getStats = getStats;
+    timers.advance(5);
+    await quiet();
+    timers.advance(1);
+    await quiet();
+    assert.deepEqual(
+      told.map(([what]) => what),
+      ['pathLost'],
+    );
+    await transport.close();
+    assert.equal(timers.waiting, 0);
+  }
 });
 
 test('what the engine says of its state leads to its consequences', async () => {
@@ -143,6 +224,7 @@ test('what the engine says of its state leads to its consequences', async () => 
   assert.deepEqual(told, [
     ['pathLost', 'name', 1000, false],
     ['pathLost', 'name', 1000, true],
+    ['pathFound'],
     ['pathRestored', 'name'],
     ['frameReceived', { type: 'ack', sequence: 1 }],
   ]);
@@ -236,6 +318,42 @@ test('a full buffer refuses and says once when there is room', async () => {
   channel.onbufferedamountlow({});
   assert.deepEqual(told, [['writable']]);
   assert(transport.sendFrame(encodeAck(1)));
+  await transport.close();
+});
+
+test('small frames of one task go together, in their order', async () => {
+  const { transport, channel } = await openedForBundles();
+  const sizes = [10, 20, 4000, 30];
+  const frames = sizes.map((size, number) => encodeMessage(1, number + 1, new Uint8Array(size))[0]);
+  assert(frames.every((frame) => transport.sendFrame(frame)));
+  assert.deepEqual(channel.sent.map(unbundle), [[frames[0], frames[1]], [frames[2]]]);
+  await quiet();
+  assert.deepEqual(channel.sent.slice(2), [frames[3]]); // one alone is no bundle
+  channel.sent.length = 0;
+  const many = Array.from({ length: 40 }, (_, number) => encodeMessage(1, number + 5, new Uint8Array(1000))[0]);
+  assert(many.every((frame) => transport.sendFrame(frame)));
+  await quiet();
+  assert.deepEqual(channel.sent.flatMap(unbundle), many);
+  assert.equal(channel.sent.length, 3);
+  assert(channel.sent.every(({ length }) => length <= MAX_BUNDLE + 64));
+  await transport.close();
+});
+
+test('the goodbye comes behind what waits to go together', async () => {
+  const { transport, channel } = await openedForBundles();
+  assert(transport.sendFrame(encodeAck(1)));
+  transport.sayGoodbye('x');
+  assert.deepEqual(types(channel.frames.map(({ type }) => [type])), ['ack', 'goodbye']);
+  assert.equal(channel.closed, 1);
+  const closing = transport.close();
+  channel.onclose({});
+  await closing;
+});
+
+test('frames go alone to a program that reads no bundles', async () => {
+  const { transport, channel } = opened();
+  assert(transport.sendFrame(encodeAck(1)) && transport.sendFrame(encodeAck(2)));
+  assert.deepEqual(channel.sent, [encodeAck(1), encodeAck(2)]);
   await transport.close();
 });
 

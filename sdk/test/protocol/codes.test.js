@@ -15,6 +15,8 @@ test('a client comes back after a close code that invites it, and not after one 
     codes.NO_PONG,
     codes.REGISTRATION_TIMEOUT,
     codes.SESSION_LOST,
+    codes.OUT_OF_MEMORY,
+    codes.OVER_LIMITS,
     4499,
   ];
   const codesThatDoNot = [
@@ -27,7 +29,6 @@ test('a client comes back after a close code that invites it, and not after one 
     codes.UNAUTHORIZED,
     codes.ORIGIN_NOT_ALLOWED,
     codes.BANNED,
-    codes.OVER_LIMITS,
     4999,
   ];
   assert.deepEqual(

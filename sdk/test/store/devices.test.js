@@ -99,7 +99,7 @@ test('what a device has not got moves when it has lost its resume window, and no
     }
   };
   const phone = world.make({ identity: keys.bob });
-  await phone.connectToSignaling(server.url, 'bob', { device: 'phone', backoff: { first: 60 } });
+  await phone.connectToSignaling(server.url, 'bob', { device: 'phone', backoff: { first: 1e5, most: 1e5 } });
   globalThis.WebSocket = WebSocket;
   await alice.connectToPeer('bob');
   await alice.send('bob', 'first');
@@ -149,6 +149,26 @@ test('a file for the user is offered to the device that is there', async (t) => 
   const other = await alice.sendFile('bob', new File(['y'], 'b.txt')); // the laptop was heard from last
   await other.finished;
   assert.deepEqual([transfer.device, other.device], ['laptop', 'laptop']);
+});
+
+test('strangers have not many devices each, but together', async (t) => {
+  const strangers = ['mallory/a', 'mallory/b', 'mallory/c', 'trudy/a', 'trudy/b', 'trudy/c', 'eve/a'];
+  const friends = ['bob/a', 'bob/b', 'bob/c', 'bob/d', 'bob/e'];
+  const { stores, world } = await scene(t, ...strangers, ...friends);
+  const alice = await world.join('alice', { limits: { peers: 4 } }); // three of them strangers
+  const calls = (address) => stores[[...strangers, ...friends].indexOf(address)].connectToPeer('alice');
+  for (const address of ['mallory/a', 'mallory/b', 'trudy/a', 'trudy/b', 'trudy/c']) await calls(address);
+  const tooMany = { code: 'too-many-peers' };
+  await assert.rejects(calls('mallory/c'), tooMany);
+  await calls('eve/a'); // the first device of a stranger is another matter
+  await alice.connectToPeer('bob');
+  for (const address of friends) await calls(address);
+  assert.equal(connections(alice, 'bob').length, 5);
+  // One that has left makes place.
+  await stores[strangers.indexOf('trudy/b')].disconnectFromPeer('alice');
+  await untilPeer(alice, 'trudy', ({ devices }) => !devices.b);
+  await calls('mallory/c');
+  assert.deepEqual(Object.keys(alice.state.peers.mallory.devices).sort(), ['a', 'b', 'c']);
 });
 
 test('goodbye to one device leaves the others, and to the user all', async (t) => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Callbacks } from '../../src/client/callbacks.js';
 import { LoadFailed, PeerConnectionFailed } from '../../src/errors.js';
-import { LazyService, MAX_WAITING, Part, PATIENCE } from '../../src/store/lazy.js';
+import { LazyService, LOAD_SECONDS, MAX_WAITING, Part, PATIENCE } from '../../src/store/lazy.js';
 import { PARTS } from '../../src/store/services.js';
 import { decodeControl, encodeControl } from '../../src/store/messages/control.js';
 import { FakeTimers, settle } from '../support/fake_timers.js';
@@ -49,7 +49,8 @@ class Told {
 
 class Scene {
   loads = new Loads();
-  part = new Part('files', this.loads.load);
+  clock = new FakeTimers(); // of the part
+  part = new Part('files', this.loads.load, this.clock);
   callbacks = new Callbacks();
   timers = new FakeTimers();
   told = new Told();
@@ -91,6 +92,35 @@ test('what does not load is told to whoever asked, and can be asked for again, e
   const asked = lazy.get();
   await loads.answers();
   assert.equal(await asked, told);
+});
+
+test('what never comes is given up after a while, and can be asked for again at another address', async () => {
+  const { lazy, loads, told, clock } = new Scene();
+  const asked = lazy.get();
+  const refused = assert.rejects(asked, (error) => {
+    assert.ok(error instanceof LoadFailed && error.cause instanceof Error);
+    assert.equal(error.cause.message, `nothing came within ${LOAD_SECONDS} s`);
+    return true;
+  });
+  clock.advance(LOAD_SECONDS);
+  await refused;
+  const again = lazy.get();
+  await loads.answers(); // that of the first, which nobody waits for any more
+  await loads.answers();
+  assert.equal(await again, told);
+  assert.deepEqual([loads.asked, clock.waiting], [['', '?1'], 0]);
+});
+
+test('for offers that wait, what never comes is asked for again', async () => {
+  const { lazy, loads, told, callbacks, timers, clock } = new Scene();
+  callbacks.add(() => {});
+  lazy.received(makePeer(), offer());
+  clock.advance(LOAD_SECONDS);
+  await settle();
+  timers.advance(1);
+  await loads.answers();
+  await loads.answers();
+  assert.deepEqual([told.all, loads.asked], [[['file-offer', 'bob', id(1)]], ['', '?1']]);
 });
 
 test('without a callback an offer is declined, and nothing is loaded for a stranger', () => {

@@ -32,9 +32,11 @@ test('a state says that nothing is known yet', () => {
   assert.deepEqual(storeState({}), {
     signaling: 'disconnected',
     signalingError: null,
+    journalError: null,
     userId: null,
     server: null,
     fingerprint: null,
+    privacy: { presence: 'public', offers: 'public', contacts: [], blocked: [] },
     peers: Object.create(null),
   });
 });

@@ -51,9 +51,11 @@ test('the state tells who we are, and that we are there', async (t) => {
     {
       signaling: 'disconnected',
       signalingError: null,
+      journalError: null,
       userId: null,
       server: null,
       fingerprint: null,
+      privacy: { presence: 'public', offers: 'public', contacts: [], blocked: [] },
       peers: store.state.peers,
     },
   );
@@ -201,10 +203,13 @@ test('messages arrive as they were sent, and who waits is told', async (t) => {
   const { a, b, alice, bob } = await pair(t);
   const sent = ['text', Uint8Array.of(0, 1), { json: [1, null, true] }, 3, null];
   const deliveries = sent.map((message) => alice.send(b, message));
+  assert.ok(deliveries.every(({ stored }) => stored)); // nothing keeps them but the memory
+  const got = await take(bob, 5);
   assert.deepEqual(
-    await take(bob, 5),
-    sent.map((content, n) => ({ sender: a, device: 'main', content, sequence: n + 1 })),
+    got.map(({ id: _, ...message }) => message),
+    sent.map((content, n) => ({ sender: a, device: 'main', content, sequence: n + 1, redelivered: false })),
   );
+  assert.equal(new Set(got.map(({ id }) => id)).size, 5);
   await Promise.all(deliveries);
   assert.ok(deliveries.every(({ delivered }) => delivered));
   await bob.send(a, 'back');
@@ -278,7 +283,7 @@ test('a peer is connected from either side, and from both at once', async (t) =>
   await untilPeer(bob, a, ({ state }) => state === 'connected');
   const view = alice.state.peers[b];
   assert.deepEqual([view.state, view.online, view.connections, view.error], ['connected', true, 1, null]);
-  assert.deepEqual(view.features, ['files', 'calls']);
+  assert.deepEqual(view.features, ['files', 'calls', 'files-2', 'bundles']);
   assert.equal(view.fingerprint, bob.state.fingerprint);
   assert.equal(await fingerprint(view.publicKey), view.fingerprint);
   await untilPeer(alice, b, ({ roundTripTime }) => roundTripTime !== null);
@@ -416,6 +421,43 @@ test('how the path runs is told', async (t) => {
   assert.ok(await alice.stats(`${b}/main`));
   assert.equal(await alice.stats(`${b}/other`), null);
   assert.equal(await alice.stats('nobody'), null);
+});
+
+test('how well a connection runs is graded, once and in a stream of readings', async (t) => {
+  const { world, b, alice } = await pair(t);
+  assert.deepEqual(await alice.quality(b), {
+    ...{ grade: 'lost', reason: 'no-path', path: null, protocol: null, local: null, remote: null },
+    ...{ roundTripTime: null, jitter: null, lostHeartbeats: 0, heartbeats: 0 },
+    ...{ sentPerSecond: null, receivedPerSecond: null },
+  });
+  await alice.connectToPeer(b);
+  let bytes = 0;
+  for (const connection of world.network.connections) {
+    Object.defineProperty(connection, 'stats', {
+      get: () => [
+        ['T', { type: 'transport', selectedCandidatePairId: 'P', bytesSent: (bytes += 1000), bytesReceived: bytes }],
+        ['P', { type: 'candidate-pair', localCandidateId: 'L', remoteCandidateId: 'R' }],
+        ['L', { candidateType: 'srflx', protocol: 'udp' }],
+        ['R', { candidateType: 'host', protocol: 'udp' }],
+      ],
+    });
+  }
+  const readings = [];
+  for await (const reading of alice.readings(b, { every: 0.3 })) {
+    readings.push(reading);
+    if (readings.length === 2) break;
+  }
+  const [first, second] = readings;
+  assert.deepEqual([first.path, first.protocol, first.local, first.remote], ['direct', 'udp', 'srflx', 'host']);
+  assert.ok(first.heartbeats >= 1);
+  assert.equal(first.sentPerSecond, null);
+  assert.ok(second.sentPerSecond > 0 && second.sentPerSecond === second.receivedPerSecond);
+  assert.ok(['good', 'fair', 'poor'].includes(second.grade));
+  await assert.rejects(alice.readings(b, { every: 0.1 }).next(), ConfigError);
+  await assert.rejects(alice.quality('no one'), InvalidAddress);
+  await alice.disconnect();
+  assert.equal((await alice.quality(b)).grade, 'lost');
+  assert.deepEqual(await alice.readings(b).next(), { value: undefined, done: true });
 });
 
 // --- the state as a store of the front-end world ----------------------------------------------------------------------------

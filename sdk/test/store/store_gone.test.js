@@ -6,7 +6,7 @@ import { timers } from '../../src/client/timers.js';
 import { Identity } from '../../src/identity/keys.js';
 import { AWAY_SECONDS } from '../../src/store/calls/call.js';
 import { camera } from '../support/fake_media.js';
-import { scene, untilIt, untilPeer } from '../support/stores.js';
+import { QUICK, scene, untilIt, untilPeer } from '../support/stores.js';
 
 /** A call of alice's that bob has taken. */
 async function talking(alice, bob) {
@@ -20,11 +20,11 @@ test('a call with somebody who has gone without a word ends', async (t) => {
   const { callLater } = timers;
   // No attempt takes as long, so that is the call's patience alone.
   t.mock.method(timers, 'callLater', (seconds, run) => callLater(seconds === AWAY_SECONDS ? 0.5 : seconds, run));
-  const {
-    world,
-    alice,
-    others: [bob],
-  } = await scene(t, { timing: { heal: 1, heartbeat: 0.05, silence: 0.3, probe: 0.1, attempt: 40 } }, 'bob');
+  const { world, alice } = await scene(t, {
+    timing: { heal: 1, heartbeat: 0.05, silence: 0.3, probe: 0.1, attempt: 40 },
+  });
+  // bob does not notice the loss before alice: else he could mend the path, and she would never hear of it.
+  const bob = await world.join('bob', { timing: { ...QUICK, silence: 60 } });
   const call = await talking(alice, bob);
   world.network.open.forEach((connection) => connection.sever());
   await untilPeer(alice, 'bob', ({ state }) => state === 'disconnected');

@@ -24,6 +24,8 @@ export const SIGNATURE = new Uint8Array(64).fill(7);
 export const ALICE = await Identity.generate();
 export const BOB = await Identity.generate();
 
+export const LIMITS = { maxMessageBytes: 65536, maxWatches: 10000, resumeWindow: 30 };
+
 export class Bench {
   now = 1000;
   /** What `random()` says next; full jitter makes it the share of the ceiling. */
@@ -141,7 +143,7 @@ export class Bench {
       session,
       secret: `secret of ${session}`,
       serverTime: 0,
-      limits: { maxMessageBytes: 65536, maxWatches: 10000, resumeWindow: 30 },
+      limits: LIMITS,
       ...more,
     });
   }

@@ -37,7 +37,7 @@ export class End {
     const end = this;
     this.peer = {
       userId: other,
-      get features() {
+      get directFeatures() {
         return end.features;
       },
       sendControl(control) {

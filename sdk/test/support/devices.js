@@ -1,5 +1,6 @@
 /** One user with several devices as a store sees them: the server, the clock and the connections are the test's. */
 import { Backoff } from '../../src/client/backoff.js';
+import { RequestFailed } from '../../src/errors.js';
 import { decode } from '../../src/protocol/channel.js';
 import * as Content from '../../src/protocol/kinds.js';
 import { Mailbox } from '../../src/store/messages/mailbox.js';
@@ -13,7 +14,7 @@ const text = (data) => new TextDecoder().decode(data);
 const bytes = (value) => new TextEncoder().encode(value);
 
 /** What connects us with one device. */
-class FakeConnection {
+export class FakeConnection {
   state = 'new';
   roundTripTime = null;
   clockFrom = 0;
@@ -23,7 +24,7 @@ class FakeConnection {
   frames = [];
 
   constructor(device, hello) {
-    this.listener = device;
+    this.listener = device.listener;
     this.hello = hello;
   }
 
@@ -37,6 +38,12 @@ class FakeConnection {
 
   knows() {
     return true;
+  }
+
+  leave() {}
+
+  async stats() {
+    return null;
   }
 
   sendFrame(frame) {
@@ -127,25 +134,34 @@ export class Scene {
         services: {
           busy: () => false,
           movable: () => false,
-          moved: (from, to) => this.moves.push(`${from.address} > ${to.address}`),
+          moved: (from, to) => this.moved(from, to),
           connected: nothing,
           parted: nothing,
           ended: nothing,
+          notDirect: nothing,
           trackReceived: nothing,
           ...services,
         },
         views: { changed: () => this.onChange(), counted: nothing },
         makeDeviceRoom: nothing,
+        blocks: () => false,
+        pathMode: () => 'direct',
+        relayPath: () => null,
+        relay: null,
         arrived: nothing,
+        needServer: nothing,
+        pathLost: nothing,
+        pathFound: nothing,
         controlReceived: nothing,
         leaving: (farewell) => Promise.resolve(farewell),
-        connect: (device, hello) => (this.connections[device.address] = new FakeConnection(device, hello)),
+        connect: (device, hello) => (this.connections[device.address] = this.makeConnection(device, hello)),
         client: {
-          watch: async () => {},
+          watch: async () => {
+            if (this.refusesWatch) throw new RequestFailed('too-large', 'no more');
+          },
           discover: async () => {
             this.asked++;
-            const { devices, publicKey } = this;
-            return { online: devices.length > 0, devices, publicKey };
+            return this.found();
           },
         },
         pins: {
@@ -156,6 +172,20 @@ export class Scene {
       new PeerPresence('bob'),
     );
     this.peer.known = true;
+  }
+
+  /** What the server answers who asks for bob. */
+  found() {
+    const { devices, publicKey } = this;
+    return { online: devices.length > 0, devices, publicKey };
+  }
+
+  makeConnection(device, hello) {
+    return new FakeConnection(device, hello);
+  }
+
+  moved(from, to) {
+    this.moves.push(`${from.address} > ${to.address}`);
   }
 
   get view() {

@@ -17,15 +17,21 @@ export class DialTarget {
   dialled = 0;
   hungUp = [];
   errors = [];
-  blocked = null;
+  unaccepted = null;
   hold = null;
   timers = new FakeTimers();
   // Half of each ceiling: 0.5, 1, 2, 2...
   dialer = new Dialer(this, new Backoff({ first: 1, factor: 2, most: 4 }), this.timers, () => 0.5);
 
   get wanted() {
-    return this.kept || this.queued > 0;
+    return this.kept || this.hasWaiting;
   }
+
+  get hasWaiting() {
+    return this.queued > 0;
+  }
+
+  needServer() {}
 
   async find() {
     this.asked++;
@@ -51,7 +57,7 @@ export class DialTarget {
   failed(error, forGood) {
     this.errors.push(error);
     if (forGood) {
-      this.blocked = error;
+      this.unaccepted = error;
     }
   }
 

@@ -19,6 +19,8 @@ export class FakeNetwork {
   connections = [];
   /** Messages stay in their buffers. */
   stalled = false;
+  /** No two connections find each other, as if a firewall were between them. */
+  blocked = false;
   /** Operations of connections stay pending. */
   frozen = false;
   /** Refuse a call: name of the method -> message. */
@@ -57,6 +59,7 @@ export class FakeNetwork {
 
   /** Open what can be opened now. */
   match() {
+    if (this.blocked) return;
     for (const one of this.open) {
       const other = this.open.find(
         (each) => each !== one && each.remoteText === one.localText && each.localText === one.remoteText,

@@ -155,6 +155,7 @@ export class Side {
       },
       frameReceived: note(this.frames),
       trackReceived: (track, streams) => note(this.tracks)({ track, streams }),
+      pathFound: () => {},
       writable: () => {
         this.writable++;
         this.told();

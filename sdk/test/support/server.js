@@ -26,13 +26,13 @@ export function served(t, options) {
   return starting;
 }
 
-/** Start it, and wait until it serves. `options` are those of `aldis serve`: `{ port: 0, resumeWindow: 1 }`. */
+/** Start it, and wait until it serves. `options` are those of `aldis serve`: `{ port: 0, resumeWindow: 1, relay: false }`. */
 export async function startServer(options = {}) {
   const all = { host: '127.0.0.1', port: 0, adminPort: 'none', data: ':memory:', logFormat: 'json', ...options };
-  const flags = Object.entries(all).flatMap(([name, value]) => [
-    `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
-    String(value),
-  ]);
+  const flags = Object.entries(all).flatMap(([name, value]) => {
+    const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    return value === false ? [`--no-${flag}`] : [`--${flag}`, String(value)];
+  });
   const child = spawn(ALDIS, ['serve', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
   const gone = once(child, 'exit');
   // A test that fails hard must not leave it behind.

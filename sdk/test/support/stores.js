@@ -7,7 +7,7 @@ import { FakeNetwork } from './fake_rtc.js';
 import { served } from './server.js';
 
 // What is loaded when it is first used is for lazy.test.js; here it is there from the start.
-await Promise.all([PARTS.calls.load(), PARTS.files.load()]);
+await Promise.all(Object.values(PARTS).map((part) => part.load()));
 
 // Node has none, and calls collect what they get in one.
 globalThis.MediaStream ??= /** @type {any} */ (FakeStream);
@@ -26,10 +26,11 @@ export class World {
     t.after(() => Promise.all(this.#stores.map((store) => store.disconnect())));
   }
 
-  /** A store that is not connected. */
+  /** A store that is not connected. It uses no relay: most tests are about the direct connection. */
   make(options = {}) {
     const { RTCPeerConnection } = this.network;
-    const store = new NetworkStore({ timing: QUICK, backoff: AT_ONCE, RTCPeerConnection, iceServers: [], ...options });
+    const usual = { timing: QUICK, backoff: AT_ONCE, RTCPeerConnection, iceServers: [], path: 'direct' };
+    const store = new NetworkStore({ ...usual, ...options });
     this.#stores.push(store);
     return store;
   }

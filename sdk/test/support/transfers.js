@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { Callbacks } from '../../src/client/callbacks.js';
 import { decodeControl } from '../../src/store/messages/control.js';
+import { storeLimits } from '../../src/store/state.js';
 import { FileService } from '../../src/store/files/service.js';
 
 export const ID = 'AAECAwQFBgc';
@@ -14,6 +15,7 @@ export class Side {
   features = ['files'];
   /** @type {Uint8Array[]} */
   sent = [];
+  limit = Infinity;
   opened = 0;
   reconsidered = 0;
   /** @type {Error | null} */
@@ -25,14 +27,23 @@ export class Side {
   /** What the service sees of the peer. */
   peer;
 
-  constructor() {
+  onResumedFile = new Callbacks();
+
+  /** @param {any} [journal] @param {any} [limits] */
+  constructor(journal, limits) {
     const side = this;
-    this.transfers = new FileService(this.onFile);
+    const { onResumedFile } = this;
+    this.transfers = new FileService(this.onFile, { onResumedFile, journal, limits: storeLimits(limits) });
     this.peer = {
       userId: 'peer',
+      name: 'main',
       get features() {
         return side.features;
       },
+      get fileLimit() {
+        return side.limit;
+      },
+      relayOnly: false,
       sendControl(bytes) {
         if (side.refusal) throw side.refusal;
         side.sent.push(bytes);

@@ -9,6 +9,7 @@ import * as channel from '../../src/protocol/channel.js';
 import { decodeServerMessage, fromBase64, toBase64 } from '../../src/protocol/codec.js';
 import { closeReason } from '../../src/protocol/frames.js';
 import { checkFingerprint } from '../../src/store/peers/pinning.js';
+import { isOlder } from '../../src/store/peers/relay_listener.js';
 import { fromHex, toHex, vectors } from '../support/vectors.js';
 
 // RFC 8410 section 7: what stands before the 32 bytes of an Ed25519 private key in PKCS #8.
@@ -181,6 +182,12 @@ for (const vector of frames.frames) {
   });
 }
 
+for (const { name, hello, before, older } of frames.older) {
+  test(`a hello is older than another of its stream with a higher number: ${name}`, () => {
+    assert.equal(isOlder(hello, before.stream, before.channel), older);
+  });
+}
+
 for (const vector of frames.skipped) {
   test(`a frame of an unknown kind is skipped: ${vector.name}`, () => {
     assert.equal(channel.decode(fromHex(vector.bytes)), null);
@@ -190,6 +197,20 @@ for (const vector of frames.skipped) {
 for (const vector of frames.refused) {
   test(`a broken frame is refused: ${vector.name}`, () => {
     assert.throws(() => channel.decode(fromHex(vector.bytes)), ProtocolViolation);
+  });
+}
+
+for (const vector of frames.bundles) {
+  test(`a bundle is these frames: ${vector.name}`, () => {
+    const [bytes, inside] = [fromHex(vector.bytes), vector.frames.map(fromHex)];
+    assert.deepEqual(channel.unbundle(bytes), inside);
+    assert.deepEqual(channel.encodeBundle(inside), bytes);
+  });
+}
+
+for (const vector of frames.brokenBundles) {
+  test(`a broken bundle is refused: ${vector.name}`, () => {
+    assert.throws(() => channel.unbundle(fromHex(vector.bytes)), ProtocolViolation);
   });
 }
 

@@ -12,5 +12,5 @@ hiddenimports = collect_submodules("aldis", filter=_needed, on_error="ignore")
 # Extension modules, whose imports PyInstaller does not read.
 for _package in ("aiofastnet", "picows"):
     hiddenimports += collect_submodules(_package)
-# The page and the browser SDK.
-datas = collect_data_files("aldis", includes=["web/**/*"])
+# The page and the browser SDK, and the scripts for Redis.
+datas = collect_data_files("aldis", includes=["web/**/*", "cli/words.txt", "backends/lua/*.lua", "cluster/lua/*.lua"])

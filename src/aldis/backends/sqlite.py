@@ -24,20 +24,33 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
-from aldis.backends.base import Claim, DirectoryUnavailable
+from aldis.backends.base import Binding, Claim, DirectoryUnavailable, PrivacyRefusal, closed_on_failure
 from aldis.backends.sqlite_file import SqliteFile, is_locked, keeps_open
 from aldis.errors import InvalidAddress
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy, PrivacyChange, Visibility
 
 # Seconds. A process that holds the lock for longer is stuck, or is a person at a prompt; clients time out soon after.
 PATIENCE: Final = 5.0
 # Calls in one transaction. This limits how long the first of them waits for the last.
 MAX_BATCH: Final = 1000
+# Characters of contacts and blocked names in a page of bindings, which become some ten times as many bytes. A user may
+# have 48 KiB of them, so a page of 1,000 could have 50 million.
+MAX_PAGE_TEXT: Final = 1 << 20
 
 _PROBE: Final = "INSERT INTO probe VALUES (1, 1) ON CONFLICT DO UPDATE SET written = written + 1"
 _SELECT: Final = "SELECT public_key FROM names WHERE user_id = ?"
+_UPSERT: Final = "INSERT INTO names VALUES (?, ?) ON CONFLICT DO UPDATE SET public_key = excluded.public_key"
+_SELECT_LISTED: Final = "SELECT 1 FROM listed WHERE user_id = ?"
+_SELECT_PRIVACY: Final = "SELECT presence, offers, contacts, blocked FROM privacy WHERE user_id = ?"
+
+_SELECT_BINDINGS: Final = (
+    "SELECT user_id, public_key, presence, offers, contacts, blocked FROM names LEFT JOIN privacy USING (user_id)"
+    " WHERE user_id > ? ORDER BY user_id LIMIT ?"
+)
 
 _Settled: TypeAlias = "tuple[_Call, object, Exception | None]"
 
@@ -68,6 +81,51 @@ class _Call:
 def _select(database: sqlite3.Connection, user_id: str) -> bytes | None:
     row = database.execute(_SELECT, (user_id,)).fetchone()
     return None if row is None else cast(bytes, row[0])
+
+
+def _select_claim(database: sqlite3.Connection, user_id: str) -> Claim | None:
+    key = _select(database, user_id)
+    return None if key is None else Claim(key, False, _select_privacy(database, user_id))
+
+
+def _select_privacy(database: sqlite3.Connection, user_id: str) -> Privacy:
+    row = database.execute(_SELECT_PRIVACY, (user_id,)).fetchone()
+    return DEFAULT_PRIVACY if row is None else _privacy_of(*row)
+
+
+def _privacy_of(presence: Visibility, offers: Visibility, contacts: str, blocked: str) -> Privacy:
+    return Privacy(presence, offers, frozenset(contacts.split("\n")[:-1]), frozenset(blocked.split("\n")[:-1]))
+
+
+def select_bindings(database: sqlite3.Connection, after: str, most: int) -> list[Binding]:
+    """A page of bindings; see `Directory.bindings`."""
+    found = []
+    text = 0
+    with closing(database.execute(_SELECT_BINDINGS, (after, most))) as rows:
+        for name, key, presence, *row in rows:
+            if presence is None:
+                found.append(Binding(name, key))
+                continue
+            found.append(Binding(name, key, _privacy_of(presence, *row)))
+            text += len(row[-2]) + len(row[-1])
+            if text > MAX_PAGE_TEXT:
+                break
+    return found
+
+
+def select_listed(database: sqlite3.Connection, after: str, most: int) -> list[str]:
+    """A page of the operator's list; see `Directory.listed_names`."""
+    select = "SELECT user_id FROM listed WHERE user_id > ? ORDER BY user_id LIMIT ?"
+    return [name for (name,) in database.execute(select, (after, most))]
+
+
+def _write_privacy(database: sqlite3.Connection, user_id: str, privacy: Privacy) -> None:
+    if privacy == DEFAULT_PRIVACY:
+        database.execute("DELETE FROM privacy WHERE user_id = ?", (user_id,))
+        return
+    lists = ["".join(f"{name}\n" for name in sorted(names)) for names in (privacy.contacts, privacy.blocked)]
+    row = (user_id, privacy.presence, privacy.offers, *lists)
+    database.execute("INSERT OR REPLACE INTO privacy VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _check_text(user_id: str) -> None:
@@ -226,11 +284,8 @@ class SqliteDirectory:
         directory = cls(Path(path), patience)
         directory._writer.start()
         directory._reader.start()
-        try:
+        async with closed_on_failure(directory):
             await directory.check()
-        except BaseException:
-            await directory.close()
-            raise
         return directory
 
     # --- on the event loop -----------------------------------------------------------------------------------------
@@ -243,14 +298,13 @@ class SqliteDirectory:
         _check_text(user_id)
 
         def read(database: sqlite3.Connection) -> Claim | _NeedsWriting:
-            key = _select(database, user_id)
-            return _NEEDS_WRITING if key is None else Claim(key, new=False)
+            return _select_claim(database, user_id) or _NEEDS_WRITING
 
         def write(database: sqlite3.Connection) -> Claim:
             insert = "INSERT INTO names VALUES (?, ?) ON CONFLICT DO NOTHING"
             if database.execute(insert, (user_id, public_key)).rowcount:
                 return Claim(public_key, new=True)
-            return Claim(cast(bytes, _select(database, user_id)), new=False)
+            return cast(Claim, _select_claim(database, user_id))
 
         return cast(Claim, await self._ask(read, write))
 
@@ -261,6 +315,34 @@ class SqliteDirectory:
             return _select(database, user_id)
 
         return cast("bytes | None", await self._ask(read, read))
+
+    async def load(self, user_id: str) -> Claim | None:
+        _check_text(user_id)
+
+        def read(database: sqlite3.Connection) -> Claim | None:
+            return _select_claim(database, user_id)
+
+        return cast("Claim | None", await self._ask(read, read))
+
+    async def change_privacy(self, user_id: str, public_key: bytes, change: PrivacyChange) -> Privacy | PrivacyRefusal:
+        for text in (user_id, *change.add_contacts, *change.block):
+            _check_text(text)
+
+        def read(database: sqlite3.Connection) -> PrivacyRefusal | _NeedsWriting:
+            return _NEEDS_WRITING if _select(database, user_id) == public_key else PrivacyRefusal.NOT_BOUND
+
+        def write(database: sqlite3.Connection) -> Privacy | PrivacyRefusal:
+            if _select(database, user_id) != public_key:
+                return PrivacyRefusal.NOT_BOUND
+            before = _select_privacy(database, user_id)
+            privacy = before.changed(change)
+            if privacy is None:
+                return PrivacyRefusal.TOO_LARGE
+            if privacy != before:
+                _write_privacy(database, user_id, privacy)
+            return privacy
+
+        return cast("Privacy | PrivacyRefusal", await self._ask(read, write))
 
     async def rotate(self, user_id: str, old_key: bytes, new_key: bytes) -> bool:
         _check_text(user_id)
@@ -284,9 +366,59 @@ class SqliteDirectory:
             return False if _select(database, user_id) is None else _NEEDS_WRITING
 
         def write(database: sqlite3.Connection) -> bool:
+            database.execute("DELETE FROM privacy WHERE user_id = ?", (user_id,))
             return database.execute("DELETE FROM names WHERE user_id = ?", (user_id,)).rowcount > 0
 
         return cast(bool, await self._ask(read, write))
+
+    async def is_listed(self, user_id: str) -> bool:
+        _check_text(user_id)
+
+        def read(database: sqlite3.Connection) -> bool:
+            return database.execute(_SELECT_LISTED, (user_id,)).fetchone() is not None
+
+        return cast(bool, await self._ask(read, read))
+
+    async def list_name(self, user_id: str) -> bool:
+        return await self._change_list(user_id, "INSERT INTO listed VALUES (?) ON CONFLICT DO NOTHING")
+
+    async def unlist_name(self, user_id: str) -> bool:
+        return await self._change_list(user_id, "DELETE FROM listed WHERE user_id = ?")
+
+    async def _change_list(self, user_id: str, statement: str) -> bool:
+        _check_text(user_id)
+
+        def write(database: sqlite3.Connection) -> bool:
+            return database.execute(statement, (user_id,)).rowcount > 0
+
+        return cast(bool, await self._ask(lambda _: _NEEDS_WRITING, write))
+
+    async def listed_names(self, after: str, most: int) -> list[str]:
+        _check_text(after)
+
+        def read(database: sqlite3.Connection) -> list[str]:
+            return select_listed(database, after, most)
+
+        return cast("list[str]", await self._ask(read, read))
+
+    async def bindings(self, after: str, most: int) -> list[Binding]:
+        _check_text(after)
+
+        def read(database: sqlite3.Connection) -> list[Binding]:
+            return select_bindings(database, after, most)
+
+        return cast("list[Binding]", await self._ask(read, read))
+
+    async def put(self, binding: Binding) -> None:
+        user_id, public_key, privacy = binding
+        for text in (user_id, *privacy.contacts, *privacy.blocked):
+            _check_text(text)
+
+        def write(database: sqlite3.Connection) -> None:
+            database.execute(_UPSERT, (user_id, public_key))
+            _write_privacy(database, user_id, privacy)
+
+        await self._ask(lambda _: _NEEDS_WRITING, write)
 
     async def check(self) -> None:
         def read(database: sqlite3.Connection) -> _NeedsWriting:

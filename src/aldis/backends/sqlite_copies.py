@@ -56,8 +56,10 @@ def restore(path: Path, copy: Path) -> tuple[int, Path | None]:
         if old is not None:
             kept = _free_name(path)
             _give_name(path, kept)
-            if os.name == "posix" and os.geteuid() == 0:
-                os.chown(draft, old.st_uid, old.st_gid)  # the server has to read it, and may not run as root
+        if os.name == "posix" and os.geteuid() == 0:
+            # The server has to read it, and may not run as root. On a new machine its folder is there already.
+            owner = old or path.parent.stat()
+            os.chown(draft, owner.st_uid, owner.st_gid)
         for side in _SIDE_FILES:
             # Left by a damaged file. SQLite would apply it to the new one.
             with suppress(FileNotFoundError):

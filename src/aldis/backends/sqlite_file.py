@@ -6,23 +6,33 @@ not an empty directory in which all names are free again: only `create` makes a 
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from contextlib import closing
 from pathlib import Path
-from typing import Final, TypeAlias, cast
+from typing import Final
 
+from aldis import sqlite_files
 from aldis.backends.base import KEY_BYTES, DirectoryUnavailable
 from aldis.errors import UsageError
+from aldis.sqlite_files import (
+    BUSY,
+    FULL,
+    IOERR,
+    LOCKED,
+    NOTADB,
+    WORDS,
+    ForeignFile,
+    Migrations,
+    NewerFile,
+    code_of,
+    make_private,
+    migrate,
+)
 
 FILE_NAME: Final = "names.sqlite3"
 # Kibibytes of pages that SQLite keeps for each connection: about 100,000 names.
 CACHE_KIB: Final = 8192
 # "ALDI": marks our SQLite files (PRAGMA application_id).
 APPLICATION_ID: Final = 0x414C4449
-
-Migrations: TypeAlias = tuple[tuple[str, ...], ...]
-"""The statements from each version of the schema to the next. The first of them make an empty file version 1."""
 
 # Never change one that was released: add another. `PRAGMA user_version` says how many a file has had.
 MIGRATIONS: Final[Migrations] = (
@@ -36,29 +46,32 @@ MIGRATIONS: Final[Migrations] = (
         # A row that `check` writes after a failed write, to see whether the disk accepts writes again.
         "CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), written INTEGER NOT NULL)",
     ),
+    (
+        # A table of its own, because few names have a row, and a row may have 48 KiB. `contacts` and `blocked` are the
+        # names with a line end after each: no name has one in it.
+        """
+        CREATE TABLE privacy (
+            user_id TEXT NOT NULL PRIMARY KEY,
+            presence TEXT NOT NULL,
+            offers TEXT NOT NULL,
+            contacts TEXT NOT NULL,
+            blocked TEXT NOT NULL
+        )
+        """,
+    ),
+    # The names that may register, by the operator's word.
+    ("CREATE TABLE listed (user_id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID",),
 )
 
-# SQLite's primary result codes, https://www.sqlite.org/rescode.html
-_BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 26
 _WORDS: Final = {
-    _BUSY: "is locked by another process",
-    _LOCKED: "is locked by another process",
-    _READONLY: "cannot be written: it, or the file system it is on, is read-only",
-    _IOERR: "cannot be read or written: the disk reports an error or is full",
-    _CORRUPT: "is damaged: restore it from a copy",
-    _FULL: "cannot grow: the disk is full",
-    _CANTOPEN: "cannot be opened: it is missing, or this user may not read and write it",
-    _NOTADB: "is not a directory of names, or is damaged: restore it from a copy, or move it away",
+    **WORDS,
+    NOTADB: "is not a directory of names, or is damaged: restore it from a copy, or move it away",
 }
-
-
-def _code(error: Exception) -> int:
-    return cast(int, getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def is_locked(error: Exception) -> bool:
     """Whether another process holds the lock."""
-    return _code(error) in (_BUSY, _LOCKED)
+    return code_of(error) in (BUSY, LOCKED)
 
 
 def keeps_open(error: Exception) -> bool:
@@ -66,7 +79,7 @@ def keeps_open(error: Exception) -> bool:
 
     These are faults of the whole file. Keep it open, because opening it again would need space on the disk.
     """
-    return _code(error) in (_BUSY, _LOCKED, _FULL, _IOERR)
+    return code_of(error) in (BUSY, LOCKED, FULL, IOERR)
 
 
 class SqliteFile:
@@ -85,9 +98,7 @@ class SqliteFile:
 
     def create(self) -> None:
         """Make the file and its folder, or check that it is one of ours and bring it up to date. Call this first."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Names are private; SQLite gives its side files the same mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        make_private(self.path)
         database = self._open()
         try:
             self._prepare(database)
@@ -112,7 +123,7 @@ class SqliteFile:
         if isinstance(error, OSError):
             return DirectoryUnavailable(f"{self.path} cannot be opened: {error.strerror or error}")
         if isinstance(error, sqlite3.Error):
-            return DirectoryUnavailable(f"{self.path} {_WORDS.get(_code(error), 'cannot be used')} ({error})")
+            return DirectoryUnavailable(f"{self.path} {_WORDS.get(code_of(error), 'cannot be used')} ({error})")
         return error  # a bug, here or in the caller
 
     # --- internal ---------------------------------------------------------------------------------------------------
@@ -137,16 +148,10 @@ class SqliteFile:
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         """Bring the schema to the newest version, in one transaction."""
-        if version_of(database, self.path, len(self._migrations)) == len(self._migrations):
-            return
-        database.execute("BEGIN IMMEDIATE")
-        # Again: another process may have been faster.
-        for statements in self._migrations[version_of(database, self.path, len(self._migrations)) :]:
-            for statement in statements:
-                database.execute(statement)
-        database.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version={len(self._migrations)}")
-        database.execute("COMMIT")
+        try:
+            migrate(database, APPLICATION_ID, self._migrations)
+        except (ForeignFile, NewerFile) as error:
+            raise _refused(self.path, error) from None
 
     def _now(self) -> tuple[int, int] | None:
         try:
@@ -158,28 +163,46 @@ class SqliteFile:
 
 def check_file(path: Path) -> None:
     """Raise `UsageError` unless there is a directory at `path` that this release can read."""
+    database, _ = open_present(path)
+    database.close()
+
+
+def open_present(path: Path, *, read_only: bool = False) -> tuple[sqlite3.Connection, int]:
+    """Open a directory that is there; return the version of its schema, too. Any thread may use the connection.
+
+    Raises `UsageError` unless there is a directory at `path` that this release can read. With `read_only`, SQLite
+    writes nothing to the file, also when it closes it.
+    """
     try:
-        path.open("rb").close()
-        with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            if version_of(database, path) == 0:
-                raise UsageError(f"{path} is empty")
+        path.stat()  # for its words: SQLite says only that it cannot open the file
+        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            version = version_of(database, path)
+        except BaseException:
+            database.close()
+            raise
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except sqlite3.Error as error:
-        raise UsageError(f"{path} {_WORDS.get(_code(error), 'cannot be used')} ({error})") from None
+        raise UsageError(f"{path} {_WORDS.get(code_of(error), 'cannot be used')} ({error})") from None
     except DirectoryUnavailable as error:
         raise UsageError(str(error)) from None
+    if version == 0:
+        database.close()
+        raise UsageError(f"{path} is empty")
+    return database, version
 
 
-def version_of(database: sqlite3.Connection, path: Path, known: int = len(MIGRATIONS)) -> int:
+def version_of(database: sqlite3.Connection, path: Path) -> int:
     """The version of the schema; 0 for an empty file. Refuses files of other programs and of newer releases."""
-    if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        return 0
-    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise DirectoryUnavailable(f"{path} is a SQLite file of another program")
-    version = cast(int, database.execute("PRAGMA user_version").fetchone()[0])
-    if version > known:
-        raise DirectoryUnavailable(
-            f"{path} has version {version}, of a newer release of Aldis; this one knows version {known}"
-        )
-    return version
+    try:
+        return sqlite_files.version_of(database, APPLICATION_ID, len(MIGRATIONS))
+    except (ForeignFile, NewerFile) as error:
+        raise _refused(path, error) from None
+
+
+def _refused(path: Path, error: ForeignFile | NewerFile) -> DirectoryUnavailable:
+    if isinstance(error, ForeignFile):
+        return DirectoryUnavailable(f"{path} is a SQLite file of another program")
+    return DirectoryUnavailable(f"{path} has {error}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from urllib.parse import quote
 
 from aldis.cli.admin_client import AdminArguments, AdminClient, AdminRefused, add_admin
 from aldis.cli.exits import ExitCode, complain
-from aldis.cli.options import user_name, utf8
+from aldis.cli.options import UNITS, check_names, names_action, time_span, user_name, utf8
 from aldis.cli.parser import Parser, run_command
 from aldis.cli.text import safe_line
 
@@ -30,7 +29,10 @@ Commands
   unban        End a ban.
   bans         List all bans.
   release      Free a name whose owner has lost the key.
-  log-level    Log more or less, until the server is started again.
+  names        List, add and remove names that may register.
+  certificate  Show the server's certificate, or have it renewed now.
+  turn         Show the TURN server beside it, or give that a new secret.
+  log-level    Log more or less, until the server starts or reloads.
   drain        Stop the server in order: clients are told when to come back.
 
 Options
@@ -40,6 +42,7 @@ Examples
   aldis admin users
   aldis admin ban user mallory --reason "spam" --for 7d
   aldis admin ban network 203.0.113.0/24
+  aldis admin certificate renew
 
 Exit codes
   0    all went well
@@ -48,7 +51,6 @@ Exit codes
   4    the server refused, mostly because the name belongs to another key
 """
 _CODES: Final = (ExitCode.OK, ExitCode.USAGE, ExitCode.SERVER_UNREACHABLE, ExitCode.REFUSED)
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MOST_LISTED: Final = 1000
 
 
@@ -63,6 +65,7 @@ class Arguments(AdminArguments):
     seconds: float | None
     level: str
     prefix: str
+    action: str
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -76,6 +79,9 @@ def run(arguments: Sequence[str]) -> int:
         "unban": _unban,
         "bans": _bans,
         "release": _release,
+        "names": _names,
+        "certificate": _certificate,
+        "turn": _turn,
         "log-level": _log_level,
         "drain": _drain,
     }
@@ -120,14 +126,24 @@ def _stats(words: Sequence[str]) -> int:
         ("lost, may resume", found["detached"]),
         ("waiting for their turn", found["waiting"]),
         ("messages relayed", found["relayed"]),
+        ("bytes of sealed ones", found["sealedBytes"]),
         ("messages handled", found["messages"]),
         ("messages refused", found["refused"]),
         ("times throttled", found["throttled"]),
         ("bans", found["bans"]),
         ("memory", "unknown" if memory is None else f"{memory / 2**20:.0f} MiB"),
         ("processor time", duration(found["processorSeconds"])),
+        ("certificate", _expiry(found["certificate"])),
+        ("TURN server", _turn_state(found["turn"])),
+        *((one["limit"], f"{one['count']} {one['effect']}") for one in found["limits"]),
+        *(
+            (f"node {node['node']}", f"{node['users']} users, {node['connections']} connections, on {node['host']}")
+            for node in found.get("nodes", ())
+        ),
     ]
-    return _show(arguments, found, [f"{name:<24}{value}" for name, value in rows])
+    width = max(24, *(len(name) + 2 for name, _ in rows))
+    lines = [f"{name:<{width}}{value}" for name, value in rows]
+    return _show(arguments, found, [*lines, *(f"! {problem}" for problem in found["problems"])])
 
 
 def _users(words: Sequence[str]) -> int:
@@ -135,14 +151,17 @@ def _users(words: Sequence[str]) -> int:
     parser.argument("prefix", "Only names that begin so.", convert=utf8, optional=True)
     arguments, client = _parsed(parser, words)
     users: list[dict[str, Any]] = []
+    silent: dict[str, Any] = {}
     after: str | None = ""
     while after is not None:
         query = {"prefix": arguments.prefix or "", "after": after, "limit": str(_MOST_LISTED)}
         page = client.ask("GET", "/users", query=query)
         users += page["users"]
+        if "silentNodes" in page:
+            silent = {"silentNodes": sorted({*silent.get("silentNodes", ()), *page["silentNodes"]})}
         after = page["next"]
-    lines = [f"{user['user']}" + (f"  ({user['devices']} devices)" if user["devices"] > 1 else "") for user in users]
-    return _show(arguments, {"users": users}, lines or ["nobody is online"])
+    lines = [f"{user['user']}{_devices(user)}" for user in users]
+    return _show(arguments, {"users": users, **silent}, [*(lines or ["nobody is online"]), *_silent(silent)])
 
 
 def _user(words: Sequence[str]) -> int:
@@ -153,12 +172,13 @@ def _user(words: Sequence[str]) -> int:
     lines = []
     for session in found["sessions"]:
         state = "connected" if session["connected"] else "lost, may resume"
+        where = f", at node {session['node']}" if "node" in session else ""
         lines.append(
             f"{session['device']:<20} {state} for {duration(session['seconds'])}, "
             f"silent for {duration(session['silent'])}, watches {session['watches']}, "
-            f"{session['unconfirmed']} messages unconfirmed ({session['unconfirmedBytes']} bytes)"
+            f"{session['unconfirmed']} messages unconfirmed ({session['unconfirmedBytes']} bytes){where}"
         )
-    return _show(arguments, found, lines or [f"{arguments.name} is not online"])
+    return _show(arguments, found, [*(lines or [f"{arguments.name} is not online"]), *_silent(found)])
 
 
 def _bans(words: Sequence[str]) -> int:
@@ -172,6 +192,100 @@ def _bans(words: Sequence[str]) -> int:
     return _show(arguments, found, lines or ["there are no bans"])
 
 
+def _devices(user: dict[str, Any]) -> str:
+    """How many devices a user has, and at which nodes of a cluster."""
+    nodes = user.get("nodes", {})
+    if len(nodes) > 1:
+        return "  (" + ", ".join(f"{_counted(count, 'device')} at {node}" for node, count in nodes.items()) + ")"
+    return f"  ({user['devices']} devices)" if user["devices"] > 1 else ""
+
+
+def _silent(found: dict[str, Any]) -> list[str]:
+    """What an answer says about nodes of a cluster that have not answered."""
+    return [f"! the node {node} has not answered" for node in found.get("silentNodes", ())]
+
+
+def _expiry(certificate: dict[str, Any] | None) -> str:
+    if certificate is None:
+        return "none: no TLS here"
+    if certificate["expires"] is None:
+        return "none yet"
+    left = certificate["expires"] - time.time()
+    source = "ordered by the server" if certificate["source"] == "acme" else "from files"
+    return f"{f'valid for {duration(left)} more' if left > 0 else 'expired'}, {source}"
+
+
+def _turn_state(turn: dict[str, Any] | None) -> str:
+    if turn is None:
+        return "none run by this server"
+    return f"{'up' if turn['up'] else 'down'}, started again {_counted(turn['restarts'], 'time')}"
+
+
+def _certificate(words: Sequence[str]) -> int:
+    text = (
+        "Show the certificate of the server. With `renew`, have the server order a new\n"
+        "one now: it does that by itself in time, if it has acme_domain."
+    )
+    parser = _parser("certificate", "[renew]", text)
+    parser.argument("action", "`renew`: order a certificate now.", convert=_one_of("renew"), optional=True)
+    arguments, client = _parsed(parser, words)
+    if arguments.action:
+        found = client.ask("POST", "/certificate/renew")
+        return _show(arguments, found, [f"a certificate for {', '.join(found['ordered'])} is being ordered"])
+    found = client.ask("GET", "/statistics")["certificate"]
+    if found is None:
+        return _show(arguments, {"certificate": None}, ["the server speaks no TLS"])
+    rows = [
+        ("names", ", ".join(found["names"]) or "none"),
+        ("issuer", found["issuer"] or "none"),
+        ("state", _expiry(found)),
+        ("next order", _at(found["nextAttempt"])),
+        ("problem", found["problem"] or "none"),
+    ]
+    return _show(arguments, found, [f"{name:<12}{value}" for name, value in rows])
+
+
+def _turn(words: Sequence[str]) -> int:
+    text = (
+        "Show the TURN server that the server runs. With `rotate`, give it a new secret;\n"
+        "credentials that clients have already are good until they expire."
+    )
+    parser = _parser("turn", "[rotate]", text)
+    parser.argument("action", "`rotate`: make a new secret.", convert=_one_of("rotate"), optional=True)
+    arguments, client = _parsed(parser, words)
+    if arguments.action:
+        found = client.ask("POST", "/turn/rotate")
+        until = _at(found["earlierSecretUntil"])
+        return _show(arguments, found, [f"the TURN server has a new secret; the earlier one is taken until {until}"])
+    found = client.ask("GET", "/statistics")["turn"]
+    if found is None:
+        return _show(arguments, {"turn": None}, ["the server runs no TURN server (turn_server)"])
+    allocation, until = found["allocation"], found["earlierSecretUntil"]
+    rows = [
+        ("state", _turn_state(found)),
+        ("URLs", ", ".join(found["urls"])),
+        ("relays", f"{allocation['problem'] or 'yes'}, asked {_at(allocation['at'])}"),
+        (
+            "earlier secret",
+            f"taken until {_at(until)}" if until else "none",
+        ),
+    ]
+    return _show(arguments, found, [f"{name:<16}{value}" for name, value in rows])
+
+
+def _at(seconds: float | None) -> str:
+    return "unknown" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _one_of(word: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text != word:
+            raise ArgumentTypeError(f"{text!r} is not known here; expected {word}, or nothing")
+        return text
+
+    return read
+
+
 # --- doing ----------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +295,8 @@ def _disconnect(words: Sequence[str]) -> int:
     parser.argument("name", "The user.", convert=user_name)
     arguments, client = _parsed(parser, words)
     found = client.ask("POST", f"/users/{quote(arguments.name, safe='')}/disconnect")
-    return _show(arguments, found, [f"{arguments.name}: {_counted(found['sessions'], 'session')} ended"])
+    ended = f"{arguments.name}: {_counted(found['sessions'], 'session')} ended"
+    return _show(arguments, found, [ended, *_silent(found)])
 
 
 def _release(words: Sequence[str]) -> int:
@@ -194,7 +309,42 @@ def _release(words: Sequence[str]) -> int:
     arguments, client = _parsed(parser, words)
     found = client.ask("POST", f"/users/{quote(arguments.name, safe='')}/release")
     said = "is free now" if found["released"] else "was bound to no key"
-    return _show(arguments, found, [f"{arguments.name} {said}"])
+    return _show(arguments, found, [f"{arguments.name} {said}", *_silent(found)])
+
+
+def _names(words: Sequence[str]) -> int:
+    text = (
+        "The names that may register on a server with --name-policy closed. `remove` also\n"
+        "ends the sessions of the name; its key stays bound to it, see `release`."
+    )
+    parser = _parser("names", "(list | add NAME | remove NAME)", text)
+    parser.argument("action", "list, add or remove.", convert=names_action)
+    parser.argument("name", "The name.", convert=user_name, optional=True)
+    arguments, client = _parsed(parser, words)
+    check_names(parser, arguments.action, arguments.name)
+    if arguments.action == "list":
+        return _show_names(arguments, client)
+    path = f"/names/{quote(arguments.name, safe='')}"
+    if arguments.action == "add":
+        found = client.ask("PUT", path)
+        said = "may register now" if found["added"] else "was on the list already"
+        policy = client.ask("GET", "/statistics")["accounts"]["namePolicy"]
+        unused = [f"the list counts with name_policy = closed only; here it is {policy}"] if policy != "closed" else []
+        return _show(arguments, found, [f"{arguments.name} {said}", *unused])
+    found = client.ask("DELETE", path)
+    said = "may not register any more" if found["removed"] else "was not on the list"
+    said = f"{arguments.name} {said}; {_counted(found['sessions'], 'session')} ended"
+    return _show(arguments, found, [said, *_silent(found)])
+
+
+def _show_names(arguments: Arguments, client: AdminClient) -> int:
+    names: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = client.ask("GET", "/names", query={"after": after, "limit": str(_MOST_LISTED)})
+        names += page["names"]
+        after = page["next"]
+    return _show(arguments, {"names": names}, names or ["the list is empty"])
 
 
 def _ban(words: Sequence[str]) -> int:
@@ -206,7 +356,7 @@ def _ban(words: Sequence[str]) -> int:
     _add_ban(parser)
     parser.options.add_argument("--reason", metavar="TEXT", type=utf8, default="", help="Why; the banned are told.")
     parser.options.add_argument(
-        "--for", dest="seconds", metavar="TIME", type=_time, help="How long, such as 90s, 15m, 2h or 7d [for ever]."
+        "--for", dest="seconds", metavar="TIME", type=time_span, help="How long, such as 90s, 15m, 2h or 7d [for ever]."
     )
     arguments, client = _parsed(parser, words)
     body = {"kind": arguments.kind, "value": arguments.value, "reason": arguments.reason}
@@ -215,7 +365,8 @@ def _ban(words: Sequence[str]) -> int:
     found = client.ask("POST", "/bans", body=body)
     how_long = "for ever" if arguments.seconds is None else f"for {duration(arguments.seconds)}"
     ended = _counted(found["sessions"], "session")
-    return _show(arguments, found, [f"{found['kind']} {found['value']} is banned {how_long}; {ended} ended"])
+    said = f"{found['kind']} {found['value']} is banned {how_long}; {ended} ended"
+    return _show(arguments, found, [said, *_silent(found)])
 
 
 def _unban(words: Sequence[str]) -> int:
@@ -224,12 +375,14 @@ def _unban(words: Sequence[str]) -> int:
     arguments, client = _parsed(parser, words)
     found = client.ask("DELETE", "/bans", query={"kind": arguments.kind, "value": arguments.value})
     said = "is banned no more" if found["removed"] else "was not banned"
-    return _show(arguments, found, [f"{arguments.kind} {arguments.value} {said}"])
+    return _show(arguments, found, [f"{arguments.kind} {arguments.value} {said}", *_silent(found)])
 
 
 def _log_level(words: Sequence[str]) -> int:
-    parser = _parser("log-level", "LEVEL", "Log from this level up, until the server is started again.")
-    parser.argument("level", "debug, info, warning or error.", convert=str)
+    parser = _parser("log-level", "LEVEL", "Log from this level up, until the server starts or reloads.")
+    parser.argument(
+        "level", "debug, info, warning or error, by area: tls=debug, or both: info,tls=debug.", convert=utf8
+    )
     arguments, client = _parsed(parser, words)
     found = client.ask("PUT", "/log-level", body={"level": arguments.level})
     return _show(arguments, found, [f"the server logs from {found['level']} up"])
@@ -250,13 +403,6 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _time(text: str) -> float:
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", text)
-    if match is None or float(match[1]) == 0:
-        raise ArgumentTypeError(f"{text!r} is no time; expected a number and a unit, such as 90s, 15m, 2h or 7d")
-    return float(match[1]) * _UNITS[match[2]]
-
-
 def duration(seconds: float) -> str:
     """A time for people, in its two largest units."""
     left = int(seconds)
@@ -264,7 +410,7 @@ def duration(seconds: float) -> str:
         return f"{left} s"
     parts: list[str] = []
     for unit in "dhms":
-        count, left = divmod(left, _UNITS[unit])
+        count, left = divmod(left, UNITS[unit])
         if parts:  # one more, if it says anything
             return " ".join([*parts, f"{count} {unit}"] if count else parts)
         if count:

@@ -23,6 +23,8 @@ from aldis.errors import AldisError, ServerUnreachable, UsageError
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9080"
 TOKEN_FILE: Final = "admin-token"  # noqa: S105 - the name of a file
+# A server that listens on all addresses is asked on this machine's own.
+_TO_DIAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _TIMEOUT: Final = 10.0
 # A list of a thousand users has some 100 KiB.
 _MAX_REPLY: Final = 16 * 1024 * 1024
@@ -39,19 +41,20 @@ class AdminRefused(AldisError):
 class AdminArguments(Namespace):
     """The arguments that these commands share."""
 
-    admin: str
+    admin: str | None
     token_file: Path | None
     data: str | None
+    config: Path | None
 
 
 def add_admin(parser: Parser) -> None:
-    """Declare `--admin`, `--token-file` and `--data`."""
+    """Declare `--admin`, `--token-file`, `--data` and `--config`."""
     parser.options.add_argument(
         "--admin",
         metavar="URL",
         type=_address,
-        default=os.environ.get("ALDIS_ADMIN") or DEFAULT_ADMIN,
-        help=f"The admin port of the server [$ALDIS_ADMIN or {DEFAULT_ADMIN}].",
+        default=os.environ.get("ALDIS_ADMIN") or None,
+        help=f"The admin port of the server [$ALDIS_ADMIN, that of --config, or {DEFAULT_ADMIN}].",
     )
     parser.options.add_argument(
         "--token-file",
@@ -63,7 +66,14 @@ def add_admin(parser: Parser) -> None:
         "--data",
         metavar="DIR",
         default=os.environ.get("ALDIS_DATA") or None,
-        help="The data directory of the server [$ALDIS_DATA or your data directory].",
+        help="The data directory of the server [$ALDIS_DATA, that of --config, or your data directory].",
+    )
+    parser.options.add_argument(
+        "--config",
+        metavar="FILE",
+        type=existing_file,
+        default=os.environ.get("ALDIS_CONFIG") or None,
+        help="The server's settings file, on the same machine [$ALDIS_CONFIG].",
     )
 
 
@@ -82,9 +92,8 @@ class AdminClient:
     """Asks the admin API of one server."""
 
     def __init__(self, arguments: AdminArguments) -> None:
-        """Raises `UsageError` when there is no token."""
-        self._url = arguments.admin
-        self._token = _token(arguments)
+        """Raises `UsageError` when there is no token, `ConfigError` when a settings file is no such file."""
+        self._url, self._token = _from_config(arguments)
         # The admin port is on this machine, or reached by a tunnel: never by way of a proxy for the web.
         self._opener = build_opener(ProxyHandler({}))
 
@@ -107,19 +116,32 @@ class AdminClient:
             raise ServerUnreachable(self._url, str(reason)) from None
 
 
-def _token(arguments: AdminArguments) -> str:
-    if arguments.token_file is None and os.environ.get("ALDIS_ADMIN_TOKEN"):
-        return _checked(os.environ["ALDIS_ADMIN_TOKEN"].strip())
-    path = arguments.token_file
-    if path is None:
-        path = (expand(arguments.data) if arguments.data else data_directory()) / TOKEN_FILE
+def _from_config(arguments: AdminArguments) -> tuple[str, str]:
+    """The URL of the admin port and the token, as the server with these settings has them."""
+    if arguments.config is None:
+        return arguments.admin or DEFAULT_ADMIN, _token(arguments, "", arguments.data)
+
+    from aldis.server.config import load_config  # takes a while, and most calls need none
+
+    config = load_config({"data": arguments.data}, os.environ, arguments.config)
+    if not arguments.admin and not config.admin_port:
+        raise UsageError(f"{arguments.config} does not say where the admin port is; name its URL with --admin")
+    host = _TO_DIAL.get(config.admin_host, config.admin_host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{config.admin_port}"
+    return arguments.admin or url, _token(arguments, config.admin_token, config.data)
+
+
+def _token(arguments: AdminArguments, password: str, data: str | None) -> str:
+    if arguments.token_file is None and (password or os.environ.get("ALDIS_ADMIN_TOKEN")):
+        return _checked(password or os.environ["ALDIS_ADMIN_TOKEN"].strip())
+    path = arguments.token_file or (expand(data) if data else data_directory()) / TOKEN_FILE
     try:
         return _checked(path.read_text(encoding="ascii").strip())
     except (OSError, UnicodeDecodeError) as error:
         why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise UsageError(
-            f"the admin token {path} {why}; a server makes it in its data directory: name that with --data, "
-            "or the file with --token-file"
+            f"the admin token {path} {why}; a server makes it in its data directory: name that with --data "
+            "or --config, or the file with --token-file"
         ) from None
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aldis.cli.exits import MEANINGS, ExitCode, complain
 from aldis.cli.hints import typed
-from aldis.cli.home import Home
+from aldis.cli.home import MEMORY, Home
 from aldis.cli.options import (
     DEFAULT_SERVER,
     add_ca_file,
     add_data,
     add_key,
     add_server,
+    add_token,
     device_name,
     seconds,
+    token_of,
     user_name,
 )
 from aldis.cli.parser import Parser
 from aldis.cli.text import safe_line
 from aldis.client.address import ServerAddress
-from aldis.errors import PeerKeyChanged
+from aldis.errors import PeerError, PeerKeyChanged
 from aldis.identity.keys import fingerprint
 
 if TYPE_CHECKING:
@@ -79,7 +81,10 @@ class Arguments(argparse.Namespace):
     timeout: float | None
     json: bool
     engine: str
+    path: str
+    journal: str | None
     ca_file: Path | None
+    token_file: Callable[[], str] | None
     verbose: bool
 
 
@@ -92,9 +97,10 @@ def run(words: Sequence[str]) -> int:
     import asyncio
 
     from aldis.cli.logs import log_to_stderr  # --help needs none of these
+    from aldis.cli.signals import until_signal
 
     log_to_stderr(verbose=arguments.verbose)
-    return asyncio.run(_run(arguments))
+    return asyncio.run(until_signal(_talk(arguments)))
 
 
 def _parser() -> Parser:
@@ -107,6 +113,7 @@ def _parser() -> Parser:
     add_key(parser)
     add_data(parser)
     add_ca_file(parser)
+    add_token(parser)
     add("--device", metavar="NAME", type=device_name, default="main", help="The name of this device of yours [main].")
     add("--no-wait", dest="wait", action="store_false", help="Fail at once when NAME is not online.")
     add(
@@ -126,34 +133,23 @@ def _parser() -> Parser:
         default="wrtc",
         help="The WebRTC engine: wrtc or aiortc [wrtc].",
     )
+    add(
+        "--path",
+        metavar="PATH",
+        choices=("auto", "direct", "turn", "relay"),
+        default="auto",
+        help="How messages may go: auto, direct (never sealed through the server), or turn or relay (NAME learns no "
+        "address of yours) [auto].",
+    )
+    add(
+        "--journal",
+        metavar="FILE",
+        help="Where messages are kept until they are delivered or shown, also when the command ends before that [in "
+        "--data, a file for each NAME; nowhere with --no-wait]; `:memory:` keeps none.",
+    )
     add("-v", "--verbose", action="store_true", help="Log more on stderr.")
     parser.add_help_option()
     return parser
-
-
-async def _run(arguments: Arguments) -> int:
-    """Run the conversation until it ends by itself or by a signal."""
-    import asyncio
-    import signal
-    from contextlib import suppress
-
-    loop = asyncio.get_running_loop()
-    talking = asyncio.create_task(_talk(arguments))
-    stopped_by: list[signal.Signals] = []
-
-    def stop(number: signal.Signals) -> None:
-        if stopped_by:
-            os._exit(128 + number)  # the second signal: end at once
-        stopped_by.append(number)
-        talking.cancel()
-
-    with suppress(NotImplementedError, AttributeError):  # Windows: asyncio.run cancels us on Ctrl-C, which is enough
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, stop, number)
-    await asyncio.wait([talking])
-    if stopped_by and talking.cancelled():
-        return 128 + stopped_by[0]
-    return talking.result()
 
 
 async def _talk(arguments: Arguments) -> ExitCode:
@@ -163,7 +159,7 @@ async def _talk(arguments: Arguments) -> ExitCode:
         complain(f"made a new key for {safe_line(arguments.me)}, in {safe_line(str(path))}")
     pins = home.pins()
     try:
-        return await _hold(arguments, identity, pins)
+        return await _hold(arguments, identity, pins, _journal(arguments, home))
     except PeerKeyChanged as error:
         home.remember_refused(arguments.server.server, error.user_id, error.offered)
         complain(_key_changed(error, arguments))
@@ -172,7 +168,16 @@ async def _talk(arguments: Arguments) -> ExitCode:
         pins.close()
 
 
-async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCode:
+def _journal(arguments: Arguments, home: Home) -> str | None:
+    if arguments.journal is not None:
+        return arguments.journal
+    if not arguments.wait:
+        return None  # what fails at once must not be sent later
+    path = home.journal(arguments.server.server, arguments.me, arguments.device, arguments.name)
+    return None if path is None else str(path)
+
+
+async def _hold(arguments: Arguments, identity: Identity, pins: Pins, journal: str | None) -> ExitCode:
     """Register, and run the conversation for a terminal or a pipeline."""
     import asyncio
 
@@ -190,14 +195,24 @@ async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCod
         listen=arguments.listen,
         keep_listening=arguments.keep_listening,
         json=arguments.json,
+        keeps=journal not in (None, MEMORY),
     )
     # Admit only this peer, because the conversation has two sides.
     store = NetworkStore(
-        identity, pins=pins, engine=arguments.engine, accept=lambda user_id, _: user_id == arguments.name
+        identity,
+        pins=pins,
+        engine=arguments.engine,
+        accept=lambda user_id, _: user_id == arguments.name,
+        path=arguments.path,
+        journal=journal,
     )
     async with store:
         await store.connect_to_signaling(
-            arguments.server.url, arguments.me, device=arguments.device, ca_file=arguments.ca_file
+            arguments.server.url,
+            arguments.me,
+            device=arguments.device,
+            token=token_of(arguments.token_file),
+            ca_file=arguments.ca_file,
         )
         form: Screen | Pipeline
         if at_terminal:
@@ -213,15 +228,19 @@ async def _hold(arguments: Arguments, identity: Identity, pins: Pins) -> ExitCod
         except asyncio.CancelledError:
             _tell_undelivered(talk)
             raise
+        except PeerError:
+            if plan.keeps:
+                _tell_undelivered(talk)
+            raise
         if code is ExitCode.INTERRUPTED:
             _tell_undelivered(talk)
         return code
 
 
 def _tell_undelivered(talk: Talk) -> None:
-    """Report after an interrupt which messages are lost."""
+    """Report after an interrupt which messages have not arrived."""
     if talk.view.queued:
-        complain(f"not delivered: {talk.view.queued} message{'s' * (talk.view.queued > 1)}")
+        complain(f"not delivered: {talk.view.queued} message{'s' * (talk.view.queued > 1)}{talk.afterwards}")
 
 
 def _at_terminal() -> bool:

@@ -16,18 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from aldis.backends.directory_url import without_password
+from aldis.backends.sqlite_file import FILE_NAME
 from aldis.cli.exits import ExitCode
 from aldis.cli.parser import Parser
 from aldis.cli.serve import Arguments, declare_settings
 from aldis.cli.text import safe_line
 from aldis.errors import ConfigError
-from aldis.server.config import MEMORY, ServerConfig, load_config
+from aldis.server.config import MEMORY, RELOADABLE, SETTINGS, STUN_PORT, ServerConfig, load_config
+from aldis.server.machine import default_budget
+from aldis.server.worker_settings import FIXED
 
 _TEXT: Final = """\
 Say whether a server could run with these settings: whether each has a value
 that can be used, the certificate and its key can be read and belong together,
-the ports are free, and the directory for names can be written. No server is
-started, and nothing is changed.
+the ports are free, the keys of tokens can be read, and the directory for names
+can be written. No server is started, and nothing is changed.
 
 It takes the options, variables and file of `aldis serve`."""
 
@@ -36,7 +40,8 @@ _EXAMPLES: Final = """\
   aldis check-config --config /etc/aldis.toml && systemctl reload aldis"""
 
 _DAY: Final = 86_400
-_SOON: Final = 14 * _DAY
+_HTTP: Final = 80
+_HTTPS: Final = 443
 _LISTENING: Final = "0A"  # the state of a listening socket in /proc/net/tcp
 
 
@@ -72,37 +77,151 @@ def check(flags: dict[str, object], file: Path | None) -> Iterator[Finding]:
     yield Finding("ok", f"settings: {file or 'from options and variables'}")
     for warning in config.warnings:
         yield Finding("note", warning)
+    several = config.workers > 1
+    fixed = ", ".join(name for name in SETTINGS if (name in FIXED if several else name not in RELOADABLE))
+    how = "replaces the workers one by one, and changes" if several else "takes over"
+    yield Finding("ok", f"reload: SIGHUP {how} all settings but {fixed}")
+    if not config.memory_budget:
+        yield Finding("ok", f"memory_budget: {default_budget() // 1024**2} MiB, half of what this machine has")
+    if several:
+        yield _check_workers(config)
     yield from _check_certificate(config)
     ports = [("port", config.host, config.port), ("redirect_port", config.host, config.redirect_port)]
-    for setting, host, port in (*ports, ("admin_port", config.admin_host, config.admin_port)):
+    admin = range(config.admin_port, config.admin_port + config.workers) if config.admin_port else ()
+    for setting, host, port in (*ports, *(("admin_port", config.admin_host, each) for each in admin)):
         if port:
             yield _check_port(setting, host, port)
+    yield from _check_stun(config)
+    yield from _check_accounts(config)
     yield _check_data(config.data)
+    if config.directory:
+        yield Finding("ok", f"directory: {without_password(config.directory)} (not asked)")
+    if config.redis:
+        yield Finding("ok", f"redis: {without_password(config.redis)}, with the other servers of it (not asked)")
+
+
+def _check_workers(config: ServerConfig) -> Finding:
+    each = f"{-(-config.max_connections // config.workers)} of the {config.max_connections} connections each"
+    cores = os.cpu_count() or 1
+    if config.workers > cores:
+        return Finding("note", f"workers: {config.workers}, {each}; this machine has {cores} cores for them")
+    return Finding("ok", f"workers: {config.workers}, {each}")
 
 
 def _check_certificate(config: ServerConfig) -> Iterator[Finding]:
-    if config.tls_cert is None or config.tls_key is None:
-        return
-    from aldis.server.tls import ServerTls  # slow to import
+    from aldis.server.tls import ServerTls, certificate_files, check_authorities, expires_soon  # slow to import
 
+    if config.acme_domain:
+        yield from _check_domains(config)
     try:
-        tls = ServerTls(config.tls_cert, config.tls_key)
+        check_authorities(config)
+        files = certificate_files(config)
+        if files is None:
+            if config.acme_domain:
+                yield Finding("note", "acme_domain: there is no certificate yet; the server orders one at its start")
+            return
+        tls = ServerTls(files)
         names = config.names or tls.names
     except ConfigError as error:
         yield Finding("wrong", str(error))
         return
     expires = tls.expires
-    left = _SOON if expires is None else expires.timestamp() - time.time()
-    shown = f"tls_cert: {config.tls_cert} for {', '.join(names) or 'no name'}, until {expires or 'nobody knows when'}"
+    now, leaf = time.time(), tls.leaf
+    left = 1.0 if expires is None else expires.timestamp() - now
+    soon = leaf is not None and expires_soon(
+        leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp(), now
+    )
+    setting = "acme_domain" if config.acme_domain else "tls_cert"
+    shown = f"{setting}: {files[0]} for {', '.join(names) or 'no name'}, until {expires or 'nobody knows when'}"
     if left <= 0:
-        yield Finding("wrong", f"{shown}: it has expired, and clients refuse it")
+        mark = "note" if config.acme_domain else "wrong"  # another one is ordered
+        yield Finding(mark, f"{shown}: it has expired, and clients refuse it")
     else:
-        yield Finding("note" if left < _SOON else "ok", f"{shown}{': it expires soon' if left < _SOON else ''}")
+        yield Finding("note" if soon else "ok", f"{shown}{': it expires soon' if soon else ''}")
     if not names:
         yield Finding("wrong", "tls_cert: the certificate has no name; say the server's own with --names")
 
 
+def _check_domains(config: ServerConfig) -> Iterator[Finding]:
+    """See what a certificate authority needs: that the domains lead here, at its ports."""
+    for domain in config.acme_domain:
+        try:
+            found = socket.getaddrinfo(domain, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            yield Finding("note", f"acme_domain: {domain} has no address here; the authority needs one in the DNS")
+        else:
+            addresses = ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))
+            yield Finding("ok", f"acme_domain: {domain} leads to {addresses}")
+    if config.port != _HTTPS and config.redirect_port != _HTTP:
+        text = f"acme_domain: the authority asks the ports {_HTTP} (redirect_port) or {_HTTPS} (port) of the domain"
+        yield Finding("note", f"{text}; one of them has to lead here")
+
+
+def _check_accounts(config: ServerConfig) -> Iterator[Finding]:
+    """The keys of tokens are read, at their URL too. The operator's application is not asked: it may act on it."""
+    if config.jwks:
+        yield from _check_keys(config.jwks)
+    if config.name_policy == "closed" and config.directory_url == MEMORY:
+        yield Finding("note", "name_policy: the list of names that may register is empty at each start")
+    for name, url in (("hook_url", config.hook_url), ("presence_url", config.presence_url)):
+        if url:
+            yield Finding("ok", f"{name}: {url} (not asked)")
+
+
+def _check_keys(jwks: str | Path) -> Iterator[Finding]:
+    import asyncio
+
+    from aldis.server.http_calls import CallFailed, HttpCalls
+    from aldis.server.key_source import FETCH_TIMEOUT
+    from aldis.server.tokens import MAX_KEY_SET, KeySetUnusable, read_key_set
+
+    async def fetch(url: str) -> bytes:
+        calls = HttpCalls()
+        try:
+            return await calls.get(url, most=MAX_KEY_SET, seconds=FETCH_TIMEOUT)
+        finally:
+            await calls.close()
+
+    try:
+        text = jwks.read_bytes() if isinstance(jwks, Path) else asyncio.run(fetch(jwks))
+        found = read_key_set(text, secrets=isinstance(jwks, Path))
+    except (OSError, CallFailed, KeySetUnusable) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        yield Finding("wrong", f"jwks: {jwks} cannot be used: {reason}")
+        return
+    keys = ", ".join(f"{key.kid or 'without a kid'} ({key.algorithm})" for key in found.keys)
+    yield Finding("ok", f"jwks: {jwks}: {keys}")
+    for skipped in found.skipped:
+        yield Finding("note", f"jwks: {skipped}")
+    # A private key, or a secret: RFC 7518 section 6.
+    if isinstance(jwks, Path) and (b'"d"' in text or b'"k"' in text) and jwks.stat().st_mode & 0o077:
+        yield Finding("note", f"jwks: {jwks} has a private key or a secret, and others can read it: chmod 600")
+
+
+def _check_stun(config: ServerConfig) -> Iterator[Finding]:
+    from aldis.server.stun_port import stun_host
+
+    host = stun_host(config, config.host)
+    if host is None:
+        return
+    try:
+        found = socket.getaddrinfo(host, config.stun_port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return  # as for the other ports, which say so
+    family, _, _, _, address = found[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(address)
+        except OSError as error:
+            taken = f"stun_port: {host}:{config.stun_port} cannot be used: {error.strerror}"
+            # The server goes on without its default port.
+            yield Finding("note" if config.stun_port == STUN_PORT else "wrong", taken)
+        else:
+            yield Finding("ok", f"stun_port: {host}:{config.stun_port} (UDP) is free")
+
+
 def _check_port(setting: str, host: str, port: int) -> Finding:
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -112,27 +231,37 @@ def _check_port(setting: str, host: str, port: int) -> Finding:
         # Like a server, it may have a port whose last connections are still closing.
         socket.create_server(address[:2], family=family).close()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return _in_use(setting, host, port)
-        if error.errno in (errno.EACCES, errno.EPERM):
+        # Who may not open a port is not told that it is open. systemd may have it for this user.
+        forbidden = error.errno in (errno.EACCES, errno.EPERM)
+        if error.errno == errno.EADDRINUSE or (forbidden and _sockets_at(port)):
+            return _in_use(f"{setting}: {shown} is in use", port)
+        if forbidden:
             return Finding("wrong", f"{setting}: this user may not listen on port {port}")
-        return Finding("wrong", f"{setting}: cannot listen on {host}:{port}: {error.strerror}")
-    return Finding("ok", f"{setting}: {host}:{port} is free")
+        return Finding("wrong", f"{setting}: cannot listen on {shown}: {error.strerror}")
+    return Finding("ok", f"{setting}: {shown} is free")
 
 
-def _in_use(setting: str, host: str, port: int) -> Finding:
-    text = f"{setting}: {host}:{port} is in use"
-    holder = holder_of(port)
-    if holder is None:
+def _in_use(text: str, port: int) -> Finding:
+    holders = list(_holders_of(port))
+    if not holders:
         return Finding("note", f"{text}; this user cannot see by whom")
-    pid, command = holder
-    if any(Path(word).name == "aldis" or word.startswith("aldis.") for word in command):
-        return Finding("note", f"{text} by a running Aldis (process {pid})")
+    for pid, command in holders:
+        if any(Path(word).name == "aldis" or word.startswith("aldis.") for word in command):
+            return Finding("note", f"{text} by a running Aldis (process {pid})")
+    pid, command = holders[0]
+    if any(_is_systemd(command) for _, command in holders):
+        return Finding("note", f"{text} by systemd, which passes it on if it has a socket unit for Aldis")
     return Finding("wrong", f"{text} by {command[0] if command else 'another program'} (process {pid})")
 
 
-def holder_of(port: int) -> tuple[int, list[str]] | None:
-    """The process that listens on a TCP port, and its command; None when that cannot be seen (proc(5))."""
+def _is_systemd(command: list[str]) -> bool:
+    """Whether a process passes sockets on, as systemd and its tools do. Process 1 is mostly called init."""
+    name = Path(command[0]).name if command else ""
+    return name == "init" or name.startswith("systemd")
+
+
+def _sockets_at(port: int) -> set[str]:
+    """The sockets that listen on a TCP port, as links in /proc name them (proc(5)). Each user sees them all."""
     sockets = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -140,12 +269,17 @@ def holder_of(port: int) -> tuple[int, list[str]] | None:
                 fields = line.split()
                 if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
                     sockets.add(f"socket:[{fields[9]}]")
+    return sockets
+
+
+def _holders_of(port: int) -> Iterator[tuple[int, list[str]]]:
+    """The processes that listen on a TCP port and can be seen, with their commands (proc(5))."""
+    sockets = _sockets_at(port)
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
             if any(os.readlink(file) in sockets for file in (process / "fd").iterdir()):
                 command = (process / "cmdline").read_bytes().decode(errors="replace")
-                return int(process.name), [word for word in command.split("\0") if word]
-    return None
+                yield int(process.name), [word for word in command.split("\0") if word]
 
 
 def _check_data(data: str) -> Finding:
@@ -155,7 +289,8 @@ def _check_data(data: str) -> Finding:
     if folder.exists():
         if not folder.is_dir():
             return Finding("wrong", f"data: {data} is no directory")
-        unwritable = [file for file in (folder, *folder.glob("*.db*")) if not os.access(file, os.W_OK)]
+        database = [folder / f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm")]  # backups may be anybody's
+        unwritable = [file for file in (folder, *database) if file.exists() and not os.access(file, os.W_OK)]
         if unwritable or not os.access(folder, os.X_OK):
             return Finding("wrong", f"data: this user may not write {unwritable[0] if unwritable else folder}")
         return Finding("ok", f"data: {data} can be written")

@@ -12,23 +12,29 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from aldis.cli.check import Check as Check
+from aldis.cli.check import Mark as Mark
 from aldis.cli.exits import ExitCode, exit_code_of, explain
 from aldis.cli.text import safe_line
-from aldis.client.address import ServerAddress, is_this_machine
+from aldis.cli.ways import Ways
+from aldis.client.address import ServerAddress
 from aldis.client.client import SignalingClient
 from aldis.client.probe import Probe
+from aldis.client.tokens import TokenProvider
 from aldis.errors import AldisError, ConfigError, EngineMissing, ServerUnreachable
 from aldis.identity.keys import Identity
 from aldis.peer.engine import Engine, EngineConfig, EngineRefused
 from aldis.peer.engines.catalog import ENGINES, load_engine
-from aldis.peer.selftest import Gathered, ask_stun, gather, loop_back
+from aldis.peer.selftest import Gathered, ask_stun, gather, look_at_nat, loop_back
+from aldis.protocol.hosts import is_this_machine
+from aldis.protocol.ice import read_url
 from aldis.protocol.messages import IceServer
 from aldis.protocol.names import PROTOCOL
+from aldis.server.tls import expires_soon
 
 _MAX_SKEW: Final = 30.0  # seconds; time-limited TURN credentials and certificates go wrong beyond some minutes
 _STUN_URL = re.compile(r"stun:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:?\[\]]+))(?::(?P<port>\d+))?$")  # RFC 7064
@@ -36,26 +42,6 @@ _STUN_PORT: Final = 3478
 # For one step of an engine: aioice alone waits 5 s for a silent STUN server.
 _ENGINE_SECONDS: Final = 15.0
 _DEVICE: Final = "doctor"  # a separate device, so that a chat of the same name is not replaced
-
-
-class Mark(Enum):
-    """The result of a check."""
-
-    OK = "ok"
-    NOTE = "note"  # nothing is wrong, but good to know
-    WARN = "warn"  # works, or may work, but not as well as it could
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the report. `code` is the exit code if this is the first failure."""
-
-    name: str
-    mark: Mark
-    text: str
-    advice: str = ""
-    code: ExitCode = ExitCode.OK
 
 
 def _failed(name: str, error: AldisError, advice: str = "") -> Check:
@@ -74,15 +60,20 @@ class Patient:
     identity: Identity
     ca_file: Path | None
     timeout: float  # seconds for each step
+    token: str | TokenProvider | None = field(default=None, repr=False)
 
 
 class Examination:
-    """One examination of a server and of this machine, in three steps: `server`, `stun`, `engines`."""
+    """One examination of a server and of this machine, in steps: `server`, `stun`, `engines`, `turn`, `ways`."""
 
     def __init__(self, patient: Patient) -> None:
         """Contacts nothing yet."""
         self._patient = patient
         self._ice_servers: tuple[IceServer, ...] = ()  # those of the server, without silent ones
+        self._named: tuple[IceServer, ...] = ()  # all of them
+        self._registered = False
+        self._engines: dict[str, Engine] = {}
+        self._ways = Ways()
 
     async def server(self) -> AsyncIterator[Check]:
         """Reach the server, register, and get its ICE servers."""
@@ -99,18 +90,21 @@ class Examination:
             patient.server.url,
             patient.user_id,
             device=_DEVICE,
+            token=patient.token,
             ca_file=patient.ca_file,
             connect_timeout=patient.timeout,
         )
         try:
             start = time.perf_counter()
             await client.connect()
-            await client.register(patient.identity)
+            registration = await client.register(patient.identity)
+            self._registered = True
+            self._ways.relay = registration.limits is not None and registration.limits.relay
             took = (time.perf_counter() - start) * 1000
             yield Check(
                 "registration", Mark.OK, f"as {safe_line(patient.user_id)}, with proof of the key, in {took:.0f} ms"
             )
-            self._ice_servers = tuple((await client.ice_servers()).ice_servers)
+            self._ice_servers = self._named = tuple((await client.ice_servers()).ice_servers)
             yield _named(self._ice_servers, patient.server)
         except AldisError as error:
             yield _failed("registration", error)
@@ -160,11 +154,68 @@ class Examination:
             if isinstance(engine, EngineMissing):
                 yield _missing(engine, usable)
                 continue
+            self._engines[name] = engine
             try:
                 yield _candidates(name, await gather(engine, config, within=_ENGINE_SECONDS), servers)
             except AldisError as error:
                 yield Check(f"{name} candidates", Mark.FAIL, explain(error), code=ExitCode.CONNECTION_FAILED)
             yield await _data_channel(name, engine, config)
+
+    async def turn(self) -> AsyncIterator[Check]:
+        """For each TURN server: whether it relays, and for which engines. Call it after `engines`."""
+        urls = [(url, server) for server in self._named for url in server.urls if url.startswith("turn")]
+        loopback = is_this_machine(self._patient.server.host)
+        relays: dict[str, bool] = {}
+        for url, server in urls:
+            config = EngineConfig((IceServer([url], server.username, server.credential),), allow_loopback=loopback)
+            asked = [_relays(engine, config, self._patient.timeout) for engine in self._engines.values()]
+            works = dict(zip(self._engines, await asyncio.gather(*asked), strict=True))
+            relays[url] = any(works.values())
+            if works:
+                yield _turn_server(url, works)
+        self._ways.turn = relays
+
+    async def ways(self) -> AsyncIterator[Check]:
+        """By which ways peers in other networks are reached. Call it last."""
+        if not self._registered or is_this_machine(self._patient.server.host):
+            return
+        # TURN servers answer STUN too, so they are second opinions.
+        endpoints = [endpoint for server in self._named for url in server.urls if (endpoint := _endpoint(url))]
+        self._ways.nat = await look_at_nat(endpoints, within=self._patient.timeout)
+        for check in self._ways.checks():
+            yield check
+
+
+async def _relays(engine: Engine, config: EngineConfig, seconds: float) -> bool:
+    try:
+        return "relay" in (await gather(engine, config, within=seconds)).by_kind
+    except AldisError:
+        return False
+
+
+def _turn_server(url: str, works: dict[str, bool]) -> Check:
+    yes, no = ([name for name, relays in works.items() if relays is wanted] for wanted in (True, False))
+    shown = safe_line(url)
+    if not no:
+        return Check("TURN server", Mark.OK, f"{shown} relays")
+    if not yes:
+        advice = "It cannot be reached from here, or refuses the credentials. Tell the operator of the server."
+        return Check("TURN server", Mark.WARN, f"{shown} does not relay", advice)
+    advice = (
+        "wrtc trusts the public authorities alone. With a certificate of an authority of your own, use --engine aiortc."
+        if url.startswith("turns:")
+        else ""
+    )
+    return Check("TURN server", Mark.WARN, f"{shown} relays for {', '.join(yes)}, not for {', '.join(no)}", advice)
+
+
+def _endpoint(url: str) -> tuple[str, int] | None:
+    """Where a server takes STUN over UDP."""
+    try:
+        read = read_url(url)
+    except ValueError:
+        return None
+    return None if read.scheme.endswith("s") or read.transport == "tcp" else read.address
 
 
 def _missing(error: EngineMissing, usable: int) -> Check:
@@ -198,11 +249,7 @@ async def _reach(probe: Probe) -> AsyncIterator[Check]:
         took = (time.perf_counter() - start) * 1000
         yield Check(step, Mark.OK, f"{address} takes connections on port {probe.server.port}, in {took:.1f} ms")
         step = "TLS"
-        yield (
-            Check(step, Mark.OK, f"{await probe.secure()}, certificate trusted")
-            if probe.server.secure
-            else _plain(probe)
-        )
+        yield (_trusted(await probe.secure(), probe.validity) if probe.server.secure else _plain(probe))
         step = "WebSocket"
         upgrade = await probe.upgrade()
     except ServerUnreachable as error:
@@ -229,9 +276,22 @@ def _resolved(host: str, addresses: list[str]) -> str:
 _ADVICE: Final = {
     "address": "Check the spelling, and that this machine has a name server.",
     "port": "Check that the server runs, listens on that address (--host) and port, and that no firewall is between.",
-    "TLS": "Use the name in the certificate. For a certificate of your own, give its authority with --ca-file.",
+    "TLS": "Use the name in the certificate. For a certificate of your own, give its authority with --ca-file. "
+    "A server that waits for its first certificate (acme_domain) refuses TLS: its log says what keeps it.",
     "WebSocket": "Check host, port and path; a proxy in between must pass the Host header and WebSocket upgrades on.",
 }
+
+
+def _trusted(version: str, validity: tuple[float, float] | None) -> Check:
+    text = f"{version}, certificate trusted"
+    if validity is None:
+        return Check("TLS", Mark.OK, text)
+    now = time.time()
+    days = int((validity[1] - now) // 86_400)
+    if not expires_soon(*validity, now):
+        return Check("TLS", Mark.OK, f"{text}, for {days} days more")
+    advice = "On the server, `aldis admin certificate` shows why it is not renewed."
+    return Check("TLS", Mark.WARN, f"{text}, for {days} days more only", advice)
 
 
 def _plain(probe: Probe) -> Check:

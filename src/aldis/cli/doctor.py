@@ -7,13 +7,13 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aldis.cli.exits import ExitCode
 from aldis.cli.home import Home
-from aldis.cli.options import add_ca_file, add_data, add_key, add_server, seconds, user_name
+from aldis.cli.options import add_ca_file, add_data, add_key, add_server, add_token, seconds, token_of, user_name
 from aldis.cli.parser import Parser
 from aldis.client.address import ServerAddress
 from aldis.errors import IdentityError
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 _TEXT: Final = """\
 Check step by step what works between this machine and a server: reach the
 server, register a name, ask its STUN servers, gather the addresses that the
-WebRTC engines can offer to a peer, and open a data channel. For each problem,
-say in plain words what to do about it.
+WebRTC engines can offer to a peer, open a data channel, ask each TURN server
+for a relay, and say which ways lead to peers in other networks. For each
+problem, say in plain words what to do about it.
 
 The command registers a name for this, `doctor-` and some letters, the same each
 time. With --as it takes one of your names, whose key must be on this machine.
@@ -57,6 +58,7 @@ class Arguments(argparse.Namespace):
     key: Path | None
     data: str | None
     ca_file: Path | None
+    token_file: Callable[[], str] | None
     timeout: float
     json: bool
 
@@ -72,6 +74,7 @@ def run(words: Sequence[str]) -> int:
     add_key(parser)
     add_data(parser)
     add_ca_file(parser)
+    add_token(parser)
     parser.options.add_argument(
         "--timeout", metavar="SECONDS", type=seconds, default=5.0, help="How long each step may take [5]."
     )
@@ -112,6 +115,10 @@ async def _all(arguments: Arguments) -> AsyncIterator[tuple[str, Check]]:
         yield "Server", check
     async for check in examination.engines():
         yield "This machine", check
+    async for check in examination.turn():
+        yield "Ways to peers in other networks", check
+    async for check in examination.ways():
+        yield "Ways to peers in other networks", check
 
 
 def _patient(arguments: Arguments) -> Patient:
@@ -128,7 +135,9 @@ def _patient(arguments: Arguments) -> Patient:
         if not os.path.exists(path):  # not Path.exists, which raises for a folder that we may not read
             raise IdentityError(f"there is no key for {name} here ({path}), so its name cannot be proved")
         identity = Identity.load(path)
-    return Patient(arguments.server, name, identity, arguments.ca_file, arguments.timeout)
+    return Patient(
+        arguments.server, name, identity, arguments.ca_file, arguments.timeout, token_of(arguments.token_file)
+    )
 
 
 class PlainReport:
@@ -137,6 +146,7 @@ class PlainReport:
     def __init__(self, server: str) -> None:
         self._section = ""
         self._to_mend = 0
+        self._marks: set[str] = set()
         self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         self._unicode = "utf" in (sys.stdout.encoding or "").lower()
         print(f"Looking at {server}")
@@ -159,11 +169,14 @@ class PlainReport:
         for line in textwrap.wrap(check.advice, _WIDTH - _NAME_WIDTH - 7, break_on_hyphens=False):
             print(f"{indent}{'-> ' if line == check.advice or check.advice.startswith(line) else '   '}{line}")
         self._to_mend += bool(check.advice)
+        self._marks.add(check.mark.value)
         sys.stdout.flush()
 
     def end(self) -> None:
         """Print the summary."""
         match self._to_mend:
+            case 0 if self._marks - {"ok", "note"}:
+                print("\nIt works, but not as well as it could.")
             case 0:
                 print("\nAll is well.")
             case 1:

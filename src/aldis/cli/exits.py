@@ -11,13 +11,15 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
-from aldis.backends.base import DirectoryUnavailable
+from aldis.backends.base import DatabaseUnavailable, DirectoryUnavailable
 from aldis.cli.text import safe_line
 from aldis.errors import (
     AldisError,
     ConnectionClosed,
     ConnectionLost,
     DeliveryFailed,
+    JournalError,
+    JournalInUse,
     PeerConnectionFailed,
     PeerKeyChanged,
     PeerOffline,
@@ -27,6 +29,8 @@ from aldis.errors import (
     RequestFailed,
     RequestTimeout,
     ServerUnreachable,
+    TokenUnavailable,
+    TransferFailed,
     UsageError,
 )
 from aldis.protocol.codes import CloseCode, ErrorCode
@@ -44,6 +48,7 @@ class ExitCode(IntEnum):
     KEY_CHANGED = 6
     CONNECTION_FAILED = 7
     NOT_DELIVERED = 8
+    WRONG_CODE = 9
     HANGUP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -59,7 +64,8 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.PEER_OFFLINE: "the peer is unknown, or did not come online in time",
     ExitCode.KEY_CHANGED: "the peer's key has changed, or a proof was forged",
     ExitCode.CONNECTION_FAILED: "no direct connection to the peer could be made",
-    ExitCode.NOT_DELIVERED: "the peer did not confirm every message in time",
+    ExitCode.NOT_DELIVERED: "the peer did not confirm every message in time, or a file did not arrive",
+    ExitCode.WRONG_CODE: "the code was wrong, or was used up",
     ExitCode.HANGUP: "ended by SIGHUP",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGINT)",
     ExitCode.BROKEN_PIPE: "the reader of the output is gone",
@@ -76,13 +82,13 @@ def exit_code_of(error: AldisError) -> ExitCode:
             return ExitCode.KEY_CHANGED
         case PeerConnectionFailed():
             return ExitCode.CONNECTION_FAILED
-        case DeliveryFailed():
+        case DeliveryFailed() | TransferFailed():
             return ExitCode.NOT_DELIVERED
         case ServerUnreachable() | ConnectionLost() | ReconnectGaveUp() | RequestTimeout():
             return ExitCode.SERVER_UNREACHABLE
         case RequestFailed() | ConnectionClosed():
             return ExitCode.REFUSED
-        case UsageError():
+        case UsageError() | TokenUnavailable() | JournalError():
             return ExitCode.USAGE
         case _:
             return ExitCode.FAULT
@@ -107,6 +113,11 @@ def _hint(error: AldisError) -> str | None:
                 "If there is a proxy in front of the server, it has to pass the Host header on, and the server's\n"
                 "  --names have to include the name that you dial."
             )
+        case RequestFailed(code=ErrorCode.TOKEN_REQUIRED | ErrorCode.TOKEN_INVALID | ErrorCode.TOKEN_EXPIRED):
+            return (
+                "The operator of the server gives out tokens, mostly by a page or program where you log in.\n"
+                "  Give yours with --token-file or ALDIS_TOKEN; it has to be for the name in --as."
+            )
         case RequestFailed(code=ErrorCode.RATE_LIMITED, retry_after=float() as seconds):
             return f"Try again in {seconds:.0f} s."
         case RequestFailed(code=ErrorCode.OVER_CAPACITY, retry_after=float() as seconds):
@@ -116,8 +127,14 @@ def _hint(error: AldisError) -> str | None:
                 "The same name has connected again, with the same key, from another place.\n"
                 "  Give one of them another --device, and both can be online."
             )
+        case DatabaseUnavailable():
+            return "Does the database run, and is the URL in --directory (or ALDIS_DIRECTORY) right? Its log says more."
         case DirectoryUnavailable():
             return "--data (or ALDIS_DATA) names another directory; `--data :memory:` keeps nothing."
+        case JournalInUse():
+            return "End the other command, or give this one another --device, or another file with --journal."
+        case JournalError():
+            return "--journal names another file; `--journal :memory:` keeps nothing."
         case ServerUnreachable():
             return "Is the server running, and is the address right? `aldis doctor --server URL` finds out more."
         case _:

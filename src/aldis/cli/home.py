@@ -2,7 +2,10 @@
 
 DIR/keys/alice@example.com.pem      one identity per name, readable by its owner only
 DIR/pins.sqlite                     the pinned key of each peer on each server
+DIR/journals/<server>/<me>/<device>/<name>.sqlite
+                                    what `aldis chat` has to send to a peer, and has received and not shown
 DIR/refused/<server>/<name>         the key that a peer last presented in place of the pinned one
+DIR/sending/<digest>.json           which files of an interrupted `aldis send` have arrived
 
 Rules: a name only determines a file name, never a path. Characters that a file name cannot have are quoted. Nothing is
 made before it is needed.
@@ -69,6 +72,11 @@ class Home:
         return self._directory / "doctor.pem"
 
     @property
+    def sending(self) -> Path | None:
+        """The folder for what commands have sent that were interrupted; None when nothing is kept."""
+        return None if self.forgets else self._directory / "sending"
+
+    @property
     def _keys(self) -> Path:
         return self._directory / "keys"
 
@@ -108,6 +116,13 @@ class Home:
             return MemoryPins()
         with self.with_advice():
             return FilePins(self._directory / "pins.sqlite")
+
+    def journal(self, server: str, me: str, device: str, peer: str) -> Path | None:
+        """The file of a conversation's journal, which may not be there yet; None when nothing is kept."""
+        if self.forgets:
+            return None
+        folder = self._directory / "journals" / file_name(server) / file_name(me) / file_name(device)
+        return folder / (file_name(peer) + ".sqlite")
 
     @contextmanager
     def with_advice(self, key: Path | None = None) -> Iterator[None]:

@@ -21,12 +21,18 @@ _COMMANDS: Final = {
     "serve": ("aldis.cli.serve", "Run a signaling server."),
     "check-config": ("aldis.cli.check_config", "Say whether a server could run with these settings."),
     "chat": ("aldis.cli.chat", "Talk to a peer, at a terminal or through pipes."),
+    "send": ("aldis.cli.send", "Send files and folders, to a name or by a code of words."),
+    "receive": ("aldis.cli.receive", "Receive what `aldis send` sends."),
     "keys": ("aldis.cli.keys", "Make, show and compare identity keys; accept a peer's new one."),
     "admin": ("aldis.cli.admin", "Look at a running server, disconnect and ban its users."),
-    "directory": ("aldis.cli.directory", "Back up and restore the names of a server."),
+    "directory": ("aldis.cli.directory", "Back up, restore and move the names of a server."),
+    "token": ("aldis.cli.token", "Make a token of an account for a trial."),
     "top": ("aldis.cli.top", "Watch a running server in the terminal."),
     "doctor": ("aldis.cli.doctor", "Check the way to a server, and say what to do about problems."),
 }
+
+# What a program of ours starts, and no person: name and module.
+_INTERNAL: Final = {"serve-worker": "aldis.cli.serve_worker"}
 
 # Errors of a write to a file or a terminal that a socket does not have (write(2)).
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -161,9 +167,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         print(f"aldis {VERSION}")
         return 0
-    if word not in _COMMANDS:
+    if word not in _COMMANDS and word not in _INTERNAL:
         return unknown_command("aldis", word, _COMMANDS)
-    command = import_module(_COMMANDS[word][0])
+    command = import_module(_INTERNAL.get(word) or _COMMANDS[word][0])
     code: int = command.run(rest)
     return code
 

@@ -7,8 +7,10 @@ Rules: an error names the option and comes before the command has done anything.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,8 @@ from aldis.protocol.addresses import device_problem, user_id_problem
 from aldis.settings import LONGEST_SECONDS
 
 DEFAULT_SERVER: Final = "ws://127.0.0.1:8080"
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""The units of a time, in seconds."""
 
 
 def add_server(parser: Parser) -> None:
@@ -101,6 +105,40 @@ def utf8(text: str) -> str:
         raise ArgumentTypeError(f"{text!r} cannot be used: {error}") from None
 
 
+def names_action(text: str) -> str:
+    """What to do with the list of names that may register; for `type=`."""
+    if text not in ("list", "add", "remove"):
+        raise ArgumentTypeError(f"{text!r} is none of list, add and remove")
+    return text
+
+
+def check_names(parser: Parser, action: str, name: str | None) -> None:
+    """End with an error unless there is a name where one is needed, and only there."""
+    if (action == "list") != (name is None):
+        parser.error("list takes no NAME" if action == "list" else f"{action} needs a NAME")
+
+
+def add_token(parser: Parser) -> None:
+    """Declare `--token-file`, in the attribute `token_file`; see `token_of`."""
+    parser.options.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=token_file,
+        help="The token of your account, if the server wants one [$ALDIS_TOKEN]. The file is read before each login.",
+    )
+
+
+def token_of(given: Callable[[], str] | None) -> str | Callable[[], str] | None:
+    """What `SignalingClient` takes: the file of `--token-file`, else the text in the environment, else nothing."""
+    return given or os.environ.get("ALDIS_TOKEN") or None
+
+
+def token_file(text: str) -> Callable[[], str]:
+    """A function that reads the token in a file; for `type=`."""
+    path = existing_file(text)
+    return lambda: path.read_text(encoding="ascii").strip()
+
+
 def user_name(text: str) -> str:
     """A valid user id; for `type=`."""
     text = utf8(text)
@@ -144,3 +182,11 @@ def server(text: str) -> ServerAddress:
         return ServerAddress.parse(utf8(text).strip())
     except ConfigError as error:
         raise ArgumentTypeError(f"{error.problem}; an example is {DEFAULT_SERVER}") from None
+
+
+def time_span(text: str) -> float:
+    """A time such as 90s, 15m, 2h or 7d, in seconds; for `type=`."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", text)
+    if match is None or float(match[1]) == 0:
+        raise ArgumentTypeError(f"{text!r} is no time; expected a number and a unit, such as 90s, 15m, 2h or 7d")
+    return float(match[1]) * UNITS[match[2]]

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from aldis.cli.exits import MEANINGS, ExitCode, complain
+from aldis.cli.text import safe_line
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -55,9 +56,11 @@ class Parser(argparse.ArgumentParser):
         self._arguments = self.add_argument_group("Arguments")
         self._options = self.add_argument_group("Options")
 
-    def argument(self, name: str, text: str, *, convert: Callable[[str], str], optional: bool = False) -> None:
-        """Declare a positional argument."""
-        nargs = "?" if optional else None
+    def argument(
+        self, name: str, text: str, *, convert: Callable[[str], str], optional: bool = False, many: bool = False
+    ) -> None:
+        """Declare a positional argument, or with `many` a list of them."""
+        nargs = ("*" if optional else "+") if many else "?" if optional else None
         self._arguments.add_argument(name, metavar=name.upper(), type=convert, help=text, nargs=nargs)
 
     @property
@@ -136,6 +139,9 @@ def run_command(
     if word in ("-h", "--help"):
         print_help(text)
         return ExitCode.OK
+    if word.startswith("-"):
+        complain(f"options follow the command: `{command} {next(iter(commands))} {safe_line(word)}`.")
+        return ExitCode.USAGE
     if word not in commands:
         return unknown_command(command, word, commands)
     return commands[word](rest)

@@ -32,6 +32,7 @@ class Pipeline:
         self._talk = talk
         self._plan = talk.plan
         self._sent = 0
+        self._under_way: deque[tuple[Delivery, int]] = deque()  # with the size of each
         self._writer = LineWriter(sys.stdout.fileno()) if sys.stdout else None
 
     async def run(self) -> ExitCode:
@@ -78,12 +79,15 @@ class Pipeline:
 
     async def _converse(self) -> ExitCode:
         await self._send_lines()
-        if self._sent and not await self._talk.delivered():
+        waiting = self._sent or self._talk.view.queued  # of an earlier time, perhaps
+        if waiting and not await self._talk.delivered():
             if not self._talk.met:
                 raise self._talk.problem
             return self._not_delivered()
+        for delivery, _ in self._under_way:
+            await self._talk.confirmed(delivery)  # one may have failed, at a full disk for example
         if not (self._plan.listen or self._plan.keep_listening):
-            if not self._sent:
+            if not waiting:
                 complain("the input was empty, so there was nothing to send; --listen stays to listen")
             return ExitCode.OK
         if self._plan.keep_listening:
@@ -95,7 +99,7 @@ class Pipeline:
         if sys.stdin is None:
             return  # the parent process has closed it
         lines = LineReader(sys.stdin.fileno())
-        under_way: deque[tuple[Delivery, int]] = deque()
+        under_way = self._under_way
         size = 0
         async for line in lines:
             if lines.replaced:
@@ -113,5 +117,5 @@ class Pipeline:
 
     def _not_delivered(self) -> ExitCode:
         missing, name = self._talk.view.queued, safe_line(self._plan.peer)
-        complain(f"{name} has not confirmed {missing} of {self._sent} messages in time")
+        complain(f"{name} has not confirmed {missing} of {self._sent} messages in time{self._talk.afterwards}")
         return ExitCode.NOT_DELIVERED

@@ -10,19 +10,24 @@ Rules: input is held back while nothing takes it. Output is written line by line
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import queue
 import select
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aldis.errors import MessageTooLarge
 from aldis.protocol.channel import MAX_MESSAGE
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _READ: Final = 64 * 1024  # the size of a pipe's buffer on Linux (pipe(7))
 _AHEAD: Final = 2  # reads that may wait
+_LOOK: Final = 0.2  # seconds after which a thread looks whether it is still wanted
 
 
 class LineReader:
@@ -154,3 +159,65 @@ def _finish(done: asyncio.Future[None], error: OSError | None) -> None:
         done.set_result(None)
     else:
         done.set_exception(error)
+
+
+class PipeTarget(io.FileIO):
+    """A file descriptor as a binary stream that is written in a thread; `reader_is_gone` after a broken pipe."""
+
+    reader_is_gone = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write some of it. Raises `OSError`."""
+        while True:
+            try:
+                written: int | None = super().write(data)
+            except BrokenPipeError:
+                self.reader_is_gone = True
+                raise
+            if written is not None:
+                return written
+            select.select([], [self], [])  # another process with the same pipe has made it non-blocking
+
+
+class PipeSource:
+    """A file descriptor as a binary stream that is read in a thread, and can be left in the middle.
+
+    The thread that reads the descriptor is a daemon of its own: who waits for `read` may be gone when data comes.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._reads: queue.Queue[bytes | OSError] = queue.Queue(_AHEAD)
+        self._rest = b""
+        self._ended = self._closed = False
+        threading.Thread(target=self._work, name="aldis-stdin", daemon=True).start()
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes, at most `size`; none at the end. Raises `OSError`."""
+        while not self._rest and not self._ended:
+            with suppress(queue.Empty):
+                found = self._reads.get(timeout=_LOOK)
+                if isinstance(found, OSError):
+                    raise found
+                self._rest, self._ended = found, not found
+            if self._closed:
+                raise OSError("the input is not read any more")
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    def close(self) -> None:
+        """Stop whoever reads."""
+        self._closed = True
+
+    def _work(self) -> None:
+        data = b"-"
+        while data:
+            try:
+                data = os.read(self._descriptor, _READ)
+            except BlockingIOError:
+                select.select([self._descriptor], [], [])
+                continue
+            except OSError as error:  # which is no end: what has come so far is not all
+                self._reads.put(error)
+                return
+            self._reads.put(data)

@@ -15,11 +15,12 @@ from aldis.cli.exits import ExitCode
 from aldis.cli.hints import typed
 from aldis.cli.options import DEFAULT_SERVER, existing_file
 from aldis.cli.parser import Parser
-from aldis.client.address import is_this_machine
+from aldis.protocol.hosts import is_this_machine
 from aldis.server.config import ServerConfig, help_of, load_config
 
 if TYPE_CHECKING:
     from aldis.server.app import SignalingServer
+    from aldis.server.supervisor import Served
 
 _TEXT: Final = """\
 Run a signaling server. It keeps names and their keys, reports which users are
@@ -36,6 +37,9 @@ _EXAMPLES: Final = """\
       for this machine only: a page at http://localhost:8080/, and ws://
   aldis serve --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem
       for everyone; or put a proxy with TLS in front of it
+  aldis serve --host :: --port 443 --redirect-port 80 \\
+              --acme-domain signal.example.com --acme-agree-tos
+      the same, with a certificate that it gets and renews by itself
   aldis serve --data :memory: --port 0 --admin-port none
       for a test: keeps nothing, takes a free port
   aldis serve --config /etc/aldis.toml --log-format json"""
@@ -43,10 +47,21 @@ _EXAMPLES: Final = """\
 _SWITCH: Final = ""
 # The settings in the help: the heading, and the name of each value.
 _LAYOUT: Final[dict[str, dict[str, str]]] = {
-    "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR", "web": _SWITCH},
+    "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR", "directory": "URL", "web": _SWITCH},
+    "Redis, and several servers that act as one": {
+        "redis": "URL",
+        "redis_prefix": "TEXT",
+        "redis_password_file": "FILE",
+        "workers": "N",
+    },
     "TLS and admission": {
         "tls_cert": "FILE",
         "tls_key": "FILE",
+        "acme_domain": "DOMAIN",
+        "acme_agree_tos": _SWITCH,
+        "acme_email": "ADDRESS",
+        "acme_directory": "URL",
+        "acme_ca_file": "FILE",
         "redirect_port": "PORT",
         "hsts": _SWITCH,
         "names": "HOST,...",
@@ -55,8 +70,29 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "trusted_proxies": "NETWORK,...",
         "proxy_protocol": _SWITCH,
     },
-    "STUN and TURN, for peers in different networks": {
+    "Accounts": {
+        "name_policy": "POLICY",
+        "jwks": "FILE|URL",
+        "jwks_refresh": "SECS",
+        "token_audience": "TEXT",
+        "token_issuer": "TEXT",
+        "token_claim": "CLAIM",
+        "token_device_claim": "CLAIM",
+        "token_leeway": "SECS",
+        "token_grace": "SECS",
+        "hook_url": "URL",
+        "hook_secret": "TEXT",
+        "hook_timeout": "SECS",
+        "hook_cache": "SECS",
+        "hook_concurrency": "N",
+        "hook_failure": "WORD",
+        "presence_url": "URL",
+        "presence_queue": "N",
+    },
+    "STUN, TURN and relay, for peers in different networks": {
         "stun": "URL,...",
+        "stun_port": "PORT",
+        "stun_address": "ADDRESS",
         "turn": "URL,...",
         "turn_secret": "TEXT",
         "turn_server": _SWITCH,
@@ -64,13 +100,15 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "turn_port": "PORT",
         "turn_tls_port": "PORT",
         "turn_relay_ports": "FIRST-LAST",
+        "relay": _SWITCH,
     },
     "Admin port and log": {
         "admin_host": "ADDRESS",
         "admin_port": "PORT",
         "admin_token": "TEXT",
         "log_format": "FORMAT",
-        "log_level": "LEVEL",
+        "log_level": "LEVEL,...",
+        "log_addresses": "HOW",
     },
     "Limits": {
         "max_connections": "N",
@@ -78,17 +116,37 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "connections_per_address": "N",
         "connects_per_address": "N",
         "connects_per_second": "N",
+        "stun_per_second": "N",
         "messages_per_second": "N",
         "bytes_per_second": "BYTES",
+        "user_messages_per_second": "N",
+        "user_bytes_per_second": "BYTES",
+        "user_relayed_bytes_per_second": "BYTES",
+        "user_discovers_per_second": "N",
+        "user_sealed_bytes_per_second": "BYTES",
+        "pair_sealed_bytes_per_second": "BYTES",
+        "max_relay_file_bytes": "BYTES",
         "max_message_bytes": "N",
         "new_names_per_address": "N",
+        "failed_proofs_per_address": "N",
+        "failed_proofs_per_name": "N",
+        "devices_per_user": "N",
+        "watches_per_user": "N",
+        "watchers_per_user": "N",
+        "watches_bytes": "BYTES",
+        "privacy_bytes": "BYTES",
+        "memory_budget": "BYTES",
+        "presence_interval": "SECS",
         "resume_window": "SECS",
         "detached_bytes": "BYTES",
         "ping_interval": "SECS",
         "drain_seconds": "SECS",
     },
 }
+# Options that may be given several times.
+_REPEATED: Final = frozenset({"acme_domain"})
 _DEFAULTS: Final = {"data": "your data directory"}
+_HTTPS: Final = 443
 _ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
@@ -125,6 +183,8 @@ def declare_settings(parser: Parser) -> list[str]:
             flag = f"--{name.replace('_', '-')}"
             if metavar is _SWITCH:
                 group.add_argument(flag, action=argparse.BooleanOptionalAction, help=_help(name))
+            elif name in _REPEATED:
+                group.add_argument(flag, metavar=metavar, action="extend", type=_several, help=_help(name))
             else:
                 group.add_argument(flag, metavar=metavar, help=_help(name))
     parser.options.add_argument(
@@ -136,6 +196,10 @@ def declare_settings(parser: Parser) -> list[str]:
     )
     parser.add_help_option()
     return [name for settings in _LAYOUT.values() for name in settings]
+
+
+def _several(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _help(name: str) -> str:
@@ -160,13 +224,14 @@ def _help(name: str) -> str:
     return f"{text.removesuffix('.')} [{shown}]."
 
 
-def _welcome(server: SignalingServer) -> None:
+def _welcome(server: SignalingServer | Served) -> None:
     """Print where the server listens and what to do next, with addresses and commands that work as they are."""
     url = _dialled(server)
     where = [] if url == DEFAULT_SERVER else ["--server", url]
     lines = [
         *_for_browsers(server),
-        f"Aldis listens at {server.url}{', for this machine alone' if is_this_machine(server.config.host) else ''}.",
+        f"Aldis listens at {server.url}{', for this machine alone' if is_this_machine(server.config.host) else ''}"
+        f"{f', with {server.config.workers} processes' if server.config.workers > 1 else ''}.",
         *_from_elsewhere(server),
         "In two terminals, two people can talk like this:\n",
         f"    {typed('chat', 'bob', '--as', 'alice', *where)}",
@@ -177,36 +242,50 @@ def _welcome(server: SignalingServer) -> None:
         print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _dialled(server: SignalingServer) -> str:
+def _dialled(server: SignalingServer | Served) -> str:
     """The address that clients dial. With names in the settings, only the first name can be right."""
     config = server.config
-    if not config.names:
+    name = _name(server)
+    if name is None:
         return server.url
     # Without TLS here, a port that differs from ours is the port of a proxy with TLS.
-    plain = config.tls_cert is None and config.names[0].endswith(f":{server.port}")
-    return f"{'ws' if plain else 'wss'}://{config.names[0]}{config.base_path and config.base_path + '/'}"
+    plain = not config.secure and name.endswith(f":{server.port}")
+    return f"{'ws' if plain else 'wss'}://{name}{config.base_path and config.base_path + '/'}"
 
 
-def _for_browsers(server: SignalingServer) -> list[str]:
+def _name(server: SignalingServer | Served) -> str | None:
+    """The host, and port if it is not the usual one, by which clients dial the server; None if no setting says it."""
+    config = server.config
+    if config.names:
+        return config.names[0]
+    if not config.acme_domain:
+        return None
+    return config.acme_domain[0] if server.port == _HTTPS else f"{config.acme_domain[0]}:{server.port}"
+
+
+def _for_browsers(server: SignalingServer | Served) -> list[str]:
     """Where the page is, and where it will not work."""
     page = server.page_url
     if page is None:
         return []
     config = server.config
-    if config.names:
+    if _name(server) is not None:
         return [f"Open {_dialled(server).replace('ws', 'http', 1).removesuffix('/')}/ in a browser.\n"]
-    if config.tls_cert is not None or is_this_machine(config.host):
+    if config.secure or is_this_machine(config.host):
         return [f"Open {page} in a browser.\n"]
     # W3C Secure Contexts, section 3.1: a page over plain HTTP from another machine has no WebCrypto and no camera.
-    only = "Browsers allow keys and cameras on https:// and localhost only: for others, --tls-cert and --tls-key."
+    only = (
+        "Browsers allow keys and cameras on https:// and localhost only: for others, --acme-domain, or --tls-cert and "
+        "--tls-key."
+    )
     where = f"Open {page} in a browser" if config.host in _ANY_ADDRESS else f"The page is at {page}"
     return [f"{where}.", f"{only}\n"]
 
 
-def _from_elsewhere(server: SignalingServer) -> list[str]:
+def _from_elsewhere(server: SignalingServer | Served) -> list[str]:
     """The address for other machines, when the server listens on all addresses."""
     config = server.config
-    if config.names:
+    if _name(server) is not None:
         return [f"It is dialled as {_dialled(server)}, on this machine too."]
     if config.host not in _ANY_ADDRESS:
         return []

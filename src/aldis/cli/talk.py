@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from aldis.cli.text import safe_line
 from aldis.client.events import SignalingState
 from aldis.errors import (
+    AldisError,
     DeliveryFailed,
     PeerConnectionFailed,
     PeerError,
@@ -31,13 +32,13 @@ _T = TypeVar("_T")
 
 _ATTEMPT: Final = 30.0  # seconds for one attempt: by then ICE has found a path, or finds none
 _PAUSE: Final = 2.0  # seconds between two attempts
-_NO_FILES: Final = "aldis chat takes no files yet"
+_NO_FILES: Final = "aldis chat takes no files; aldis receive does"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The arguments of `aldis chat`. `timeout` is in seconds, None for no limit. `first_contact`: no key of the peer is
-    known yet."""
+    known yet. `keeps`: a journal keeps what is not delivered."""
 
     me: str
     peer: str
@@ -48,13 +49,16 @@ class Plan:
     listen: bool
     keep_listening: bool
     json: bool
+    keeps: bool = False
 
 
 class Talk:
     """A conversation with one peer of a registered store."""
 
-    def __init__(self, store: NetworkStore, plan: Plan, tell: Callable[[str], None], *, chatty: bool) -> None:
-        """`chatty`: also report what works."""
+    def __init__(
+        self, store: NetworkStore, plan: Plan, tell: Callable[[str], None], *, chatty: bool, files: bool = False
+    ) -> None:
+        """`chatty`: also report what works. `files`: the command takes care of files itself."""
         self.store = store
         self.plan = plan
         self.view = PeerView(plan.peer)
@@ -70,12 +74,21 @@ class Talk:
         self._limit: float | None = None
         self._changed = asyncio.Event()
         self._unsubscribe = store.subscribe(self._note)
-        self._stop_declining = store.on_file(self._decline)
+        self._stop_declining = None if files else store.on_file(self._decline)
+
+        if self.view.queued:
+            self._tell(f"{count_messages(self.view.queued)} of an earlier time: waiting for {self._name}")
+
+    @property
+    def afterwards(self) -> str:
+        """What becomes of the messages that are not delivered, to end a sentence with."""
+        return "; kept for the next chat with this name" if self.plan.keeps else ""
 
     def close(self) -> None:
         """Stop watching the store."""
         self._unsubscribe()
-        self._stop_declining()
+        if self._stop_declining is not None:
+            self._stop_declining()
 
     def _decline(self, transfer: Transfer) -> None:
         transfer.decline(_NO_FILES)
@@ -87,16 +100,25 @@ class Talk:
     def _note(self, state: StoreState) -> None:
         old, self.state = self.state, state
         old_view, self.view = self.view, state.peers.get(self.plan.peer, self.view)
+        self._note_journal(old.journal_error, state.journal_error)
         self._note_signaling(old.signaling, state)
         if self.view.state is not old_view.state:
             self._note_peer(old_view.state, self.view)
+        elif self._chatty and None not in (self.view.path, old_view.path) and self.view.path != old_view.path:
+            self._tell(f"{self._name} is {_how(self.view)}")
         self._changed.set()
+
+    def _note_journal(self, old: AldisError | None, error: AldisError | None) -> None:
+        if (old is None) is (error is None):
+            return
+        self._tell("messages are kept again" if error is None else f"{safe_line(str(error))}; new messages are lost")
 
     def _note_signaling(self, old: SignalingState, state: StoreState) -> None:
         if state.signaling is old:
             return
         if old is SignalingState.CONNECTED and state.signaling is SignalingState.CONNECTING:
-            goes_on = "you can talk on without it" if self.view.state is PeerState.CONNECTED else "it is tried again"
+            direct = self.view.state is PeerState.CONNECTED and self.view.path != "relay"
+            goes_on = "you can talk on without it" if direct else "it is tried again"
             self._tell(f"the server is out of reach; {goes_on}")
         elif old is SignalingState.CONNECTING and state.signaling is SignalingState.CONNECTED:
             self._tell("the server is back")
@@ -105,7 +127,7 @@ class Talk:
         match view.state:
             case PeerState.CONNECTED:
                 if self._chatty or self._waiting_told:
-                    self._tell(f"{self._name} is {'back' if self.met else 'here'}, directly connected")
+                    self._tell(f"{self._name} is {'back' if self.met else 'here'}, {_how(view)}")
                 if self.plan.first_contact and not self.met:
                     text = f"first contact with {self._name}; the key is remembered. Its fingerprint:"
                     self._tell(f"{text}\n  {view.fingerprint}")
@@ -159,7 +181,9 @@ class Talk:
                 while not await self._try_to_meet():
                     pass
         except TimeoutError:
-            raise self.problem from None
+            # Through the relay they may have met, while the direct connection was still being tried.
+            if not self.met:
+                raise self.problem from None
 
     async def _try_to_meet(self) -> bool:
         try:
@@ -244,3 +268,11 @@ async def alongside(main: Coroutine[object, object, _T], *others: Coroutine[obje
             each.cancel()
         task.cancel()
         await asyncio.gather(task, *beside, return_exceptions=True)
+
+
+def _how(view: PeerView) -> str:
+    return "connected through the server, sealed" if view.path == "relay" else "directly connected"
+
+
+def count_messages(number: int) -> str:
+    return "1 message" if number == 1 else f"{number} messages"

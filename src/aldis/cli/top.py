@@ -115,11 +115,12 @@ def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble
     """The lines of one view. `before` are the figures of `passed` seconds ago."""
 
     def rate(name: str) -> str:
-        change = found[name] - before[name]
+        change = found[name] - before[name]  # below 0 when a server was started again, or a node is gone
         return "" if passed <= 0 or change < 0 else f"{change / passed:,.1f}/s"
 
     memory = found["memory"]
-    busy = "" if passed <= 0 else f"{(found['processorSeconds'] - before['processorSeconds']) / passed:.0%}"
+    spent = found["processorSeconds"] - before["processorSeconds"]
+    busy = "" if passed <= 0 or spent < 0 else f"{spent / passed:.0%}"
     lines = [f"Aldis {found['version']}, up for {duration(found['uptime'])}", ""]
     if trouble:
         lines[1:1] = ["", f"! {trouble}; these are the last figures"]
@@ -128,6 +129,7 @@ def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble
         ("connections", f"{found['connections']:,}", ""),
         ("lost, may resume", f"{found['detached']:,}", ""),
         ("relayed", f"{found['relayed']:,}", rate("relayed")),
+        ("bytes of sealed ones", f"{found['sealedBytes']:,}", rate("sealedBytes")),
         ("handled", f"{found['messages']:,}", rate("messages")),
         ("refused", f"{found['refused']:,}", rate("refused")),
         ("throttled", f"{found['throttled']:,}", rate("throttled")),
@@ -137,8 +139,34 @@ def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble
         ("processor", busy or "-", ""),
     ]
     lines += [f"{name:<24}{value:>14}  {per_second:>12}".rstrip() for name, value, per_second in rows]
+    lines += _nodes(found, before, passed)
+    lines[1:1] = [f"! {problem}" for problem in found["problems"]]
     lines += ["", f"{'message':<24}{'ok':>14}  {'refused':>12}"]
     for kind, outcomes in sorted(found["messagesByType"].items()):
         done = outcomes.get("ok", 0)
         lines.append(f"{kind:<24}{done:>14,}  {sum(outcomes.values()) - done:>12,}")
+    if found["limits"]:
+        lines += ["", f"{'limit that was reached':<40}{'times':>14}"]
+        lines += [f"{one['limit']:<40}{one['count']:>14,}  {one['effect']}" for one in found["limits"]]
     return [safe_line(line)[:columns] for line in lines]
+
+
+def _nodes(found: dict[str, Any], before: dict[str, Any], passed: float) -> list[str]:
+    """The lines of the nodes of a cluster; the figures above are their sums."""
+    nodes = found.get("nodes", [])
+    if not nodes:
+        return []
+    earlier = {node["node"]: node for node in before.get("nodes", [])}
+    head = f"{'node':<14}{'machine':<20}{'users':>10}{'connections':>13}{'relayed':>13}{'memory':>12}{'processor':>11}"
+    lines = ["", head]
+    for node in nodes:
+        past = earlier.get(node["node"])
+        memory = "unknown" if node["memory"] is None else f"{node['memory'] / 2**20:,.0f} MiB"
+        busy = relayed = "-"
+        if past is not None and passed > 0:
+            busy = f"{(node['processorSeconds'] - past['processorSeconds']) / passed:.0%}"
+            relayed = f"{(node['relayed'] - past['relayed']) / passed:,.1f}/s"
+        figures = f"{node['users']:>10,}{node['connections']:>13,}{relayed:>13}{memory:>12}{busy:>11}"
+        mark = " *" if node["node"] == found["node"] else ""  # the one that was asked
+        lines.append(f"{node['node']:<14}{(node['host'] or '?')[:19]:<20}{figures}{mark}")
+    return lines

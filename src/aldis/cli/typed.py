@@ -21,11 +21,12 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
 from aldis.cli.exits import ExitCode, explain
-from aldis.cli.talk import Talk, alongside
+from aldis.cli.talk import Talk, alongside, count_messages
 from aldis.cli.text import as_text, safe_block, safe_line
 from aldis.client.events import SignalingState
 from aldis.errors import AldisError, DeliveryFailed
 from aldis.peer.connection import PeerState
+from aldis.store.quality import Grade, PeerQuality
 
 _STYLE: Final = Style.from_dict(
     {
@@ -92,6 +93,7 @@ class Screen:
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
         self._peer = shorten(talk.plan.peer)
+        self._quality = PeerQuality(Grade.LOST)
         self._keyboard = _keyboard()
         self._editor: PromptSession[str] = PromptSession(
             FormattedText([("class:me", f"{shorten(talk.plan.me)}> ")]),
@@ -113,7 +115,11 @@ class Screen:
             redraw = self._talk.store.subscribe(lambda _: self._editor.app.invalidate())
             try:
                 return await alongside(
-                    self._type(), self._print_messages(), self._talk.meet(None), self._talk.refused_for_good()
+                    self._type(),
+                    self._print_messages(),
+                    self._read_quality(),
+                    self._talk.meet(None),
+                    self._talk.refused_for_good(),
                 )
             finally:
                 redraw()
@@ -152,19 +158,24 @@ class Screen:
         queued = self._talk.view.queued
         if not queued:
             return ExitCode.OK
-        notice(f"waiting for {self._peer} to get {_messages(queued)}; Ctrl-C leaves without")
+        notice(f"waiting for {self._peer} to get {count_messages(queued)}; Ctrl-C leaves without")
         try:
             if await self._talk.delivered():
                 return ExitCode.OK
         except DeliveryFailed as error:
             notice(explain(error))
-        notice(f"{self._peer} has not got {_messages(self._talk.view.queued)}")
+        notice(f"{self._peer} has not got {count_messages(self._talk.view.queued)}{self._talk.afterwards}")
         return ExitCode.NOT_DELIVERED
 
     async def _print_messages(self) -> None:
         async for message in self._talk.store.messages():
             name = shorten(message.sender)
             _print("class:peer", f"{name}: ", safe_block(as_text(message.content)), indent=get_cwidth(name) + 2)
+
+    async def _read_quality(self) -> None:
+        async for quality in self._talk.store.readings(self._talk.plan.peer):
+            self._quality = quality
+            self._editor.app.invalidate()
 
     # --- the toolbar --------------------------------------------------------------------------------------------------
 
@@ -188,10 +199,10 @@ class Screen:
         match view.state:
             case PeerState.CONNECTED:
                 rtt = view.round_trip_time
-                return [
-                    ("class:good", "● "),
-                    ("", f"{self._peer} direct{'' if rtt is None else f' {milliseconds(rtt)}'}"),
-                ]
+                # `view` has no word for TURN, and a reading may be some seconds old.
+                path = self._quality.path if view.path != "relay" else None
+                how = f"{path or view.path or 'direct'}{'' if rtt is None else f' {milliseconds(rtt)}'}"
+                return [(_COLORS[self._quality.grade], "● "), ("", f"{self._peer} {how}{in_words(self._quality)}")]
             case PeerState.CONNECTING:
                 return [("class:soon", "○ "), ("", f"{self._peer} connecting")]
             case PeerState.DISCONNECTED:
@@ -208,14 +219,29 @@ class Screen:
         return f"{queued} queued" if queued else ""
 
 
+_COLORS: Final = {
+    Grade.GOOD: "class:good",
+    Grade.FAIR: "class:soon",
+    Grade.POOR: "class:bad",
+    Grade.LOST: "class:good",  # of the reading before; the state is newer
+}
+_REASONS: Final = {
+    "round-trip-time": "slow",
+    "jitter": "unsteady",
+    "heartbeats": "answers are late",
+}
+
+
+def in_words(quality: PeerQuality) -> str:
+    """What to say of a connection that is not good, with a comma before it: `, fair: slow`."""
+    reason = _REASONS.get(quality.reason)
+    return f", {quality.grade}: {reason}" if reason else ""
+
+
 def milliseconds(seconds: float) -> str:
     """A round-trip time for people: `0.4 ms`, `38 ms`."""
     value = seconds * 1000
     return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
-
-
-def _messages(number: int) -> str:
-    return "1 message" if number == 1 else f"{number} messages"
 
 
 def _bindings() -> KeyBindings:

@@ -8,7 +8,6 @@ read as browsers read them (`protocol.hosts`).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 from aldis.errors import ConfigError
-from aldis.protocol.hosts import read_host
+from aldis.protocol.hosts import is_this_machine, read_host
 
 _SECURE: Final = {"ws": False, "wss": True, "http": False, "https": True}
 _DEFAULT_PORTS: Final = {False: 80, True: 443}
@@ -96,13 +95,3 @@ def misdirected(address: ServerAddress) -> str:
         f"it does not go by the name {address.server} (421); if this is the right server, "
         f"its operator has to start it with --names {address.server}, and a proxy in front of it to pass Host on"
     )
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether a host name or address means this machine. Makes no DNS query."""
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -18,30 +18,52 @@ from types import TracebackType
 from typing import TypeVar
 from weakref import WeakSet
 
-from msgspec import UNSET, Raw, UnsetType
-
+from aldis.client import outbound
 from aldis.client.address import ServerAddress
 from aldis.client.backoff import Backoff
-from aldis.client.effects import CloseTransport, Completed, Dial, Effect, Failed, Happened, Noted, Result, Send
+from aldis.client.effects import (
+    CloseTransport,
+    Completed,
+    Dial,
+    Effect,
+    Failed,
+    Happened,
+    Noted,
+    Result,
+    SealKeyDue,
+    Send,
+)
 from aldis.client.events import (
     Closed,
     Discovery,
     IceServers,
+    Registered,
     Registration,
     SignalingEvent,
     SignalingState,
 )
 from aldis.client.machine import ClientMachine
+from aldis.client.redialling import Redialling
+from aldis.client.sealing import wire
 from aldis.client.settings import MachineSettings
 from aldis.client.stream import EventStream
 from aldis.client.timers import Timer
-from aldis.client.transport import Transport, open_transport
-from aldis.errors import ConfigError, RequestTimeout, ServerUnreachable, StateError, UsageError
+from aldis.client.tokens import TokenProvider, TokenSource
+from aldis.client.transport import Transport, open_transport, tls_context
+from aldis.errors import (
+    AldisError,
+    RequestTimeout,
+    ServerUnreachable,
+    StateError,
+    TokenUnavailable,
+    UsageError,
+)
 from aldis.identity.keys import Identity
+from aldis.identity.seal_keys import SealKeys
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import DEFAULT_DEVICE, join
-from aldis.protocol.codec import raw
-from aldis.settings import check_path, check_seconds, check_type
+from aldis.protocol.privacy import VISIBILITIES, Privacy, PrivacyChange, Visibility
+from aldis.settings import check_seconds, check_type
 
 _logger = logging.getLogger("aldis.client")
 _T = TypeVar("_T")
@@ -62,6 +84,9 @@ class SignalingClient:
 
     Requests raise `RequestFailed` (the server refused; it has a `code`), `RequestTimeout`, `ConnectionLost` (it is
     unknown whether the server acted on the request) and, for calls that make no sense, `StateError` and its siblings.
+    A request that the server limits is sent again (`RequestsDelayed`). It raises `RequestFailed` with the code
+    `rate-limited` and `retry_after` only if the pause is longer than the request's time-out. `register` raises it at
+    once.
     """
 
     def __init__(
@@ -70,38 +95,43 @@ class SignalingClient:
         user_id: str,
         *,
         device: str = DEFAULT_DEVICE,
-        token: str | None = None,
+        token: str | TokenProvider | None = None,
         ssl_context: ssl.SSLContext | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         backoff: Backoff | None = None,
         request_timeout: float = 10.0,
         connect_timeout: float = 10.0,
+        seal_keys: SealKeys | None = None,
     ) -> None:
         """Make a client that is not connected: call `connect` next, or use `async with`.
 
         For the forms of `url` see `client.address`. `device` names one of several devices of the user. `token` is what
-        the server's operator asks for, if anything. `ca_file` has PEM certificates to trust instead of the system's;
-        `ssl_context` is a TLS context of your own instead. Time-outs are in seconds, `connect_timeout` for each
-        attempt. A message to a user whose connection is lost gets the server's resume window on top of
-        `request_timeout`. Raises `ConfigError` and `InvalidAddress`.
+        the server's operator asks for, if anything: a text, or a function, async or not, that gets one. It is called
+        before each registration, also after a lost connection, and has `connect_timeout` seconds. `ca_file` has PEM
+        certificates to trust instead of the system's; `ssl_context` is a TLS context of your own instead. Time-outs are
+        in seconds, `connect_timeout` for each attempt. A message to a user whose connection is lost gets the server's
+        resume window on top of `request_timeout`. `seal_keys`: publish these sealing keys of the user and device, so
+        that others can send sealed messages (`RelayReceived`). Raises `ConfigError` and `InvalidAddress`.
         """
         for name, seconds in (("request_timeout", request_timeout), ("connect_timeout", connect_timeout)):
             check_seconds(name, seconds)
-        if token is not None:
-            _check_token(token)
+        self._token = TokenSource(token)
         if ssl_context is not None:
             check_type("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext")
         if backoff is not None:
             check_type("backoff", backoff, Backoff, "a Backoff")
         self._server_address = ServerAddress.parse(url)
-        self._ssl_context = _tls(self._server_address, ssl_context, ca_file)
+        self._ssl_context = tls_context(self._server_address, ssl_context, ca_file)
         self._connect_timeout = connect_timeout
+        self.seal_keys = seal_keys
+        """The sealing keys of this client, to open with; None without any."""
         self._machine = ClientMachine(
             MachineSettings(
                 host=self._server_address.server,
                 user_id=user_id,
                 device=device,
-                token=token,
+                token=self._token.token,
+                seal_key=None if seal_keys is None else self._seal_key_to_register,
                 backoff=backoff or Backoff(),
                 request_timeout=request_timeout,
             ),
@@ -109,6 +139,8 @@ class SignalingClient:
         )
         self._transport: Transport | None = None
         self._dialing: asyncio.Task[None] | None = None
+        self._sealing: asyncio.Task[None] | None = None
+        self._redialling = Redialling(self.url)
         self._timer = Timer(self._look_at_the_clock)
         self._futures: dict[int, asyncio.Future[Result]] = {}
         self._subscribers: dict[object, Callable[[SignalingEvent], None]] = {}
@@ -180,9 +212,10 @@ class SignalingClient:
         self._machine.close()
         self._carry_out()
         self._timer.cancel()
-        if self._dialing is not None:
-            self._dialing.cancel()
-            await asyncio.wait({self._dialing})
+        for task in (self._dialing, self._sealing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         if self._transport is not None:
             await self._transport.wait_closed()
 
@@ -199,14 +232,36 @@ class SignalingClient:
     ) -> None:
         await self.close()
 
+    # --- hints ------------------------------------------------------------------------------------------------------
+
+    def suspect(self) -> None:
+        """The server may be gone: ask it at once. Without an answer within 3 s the connection counts as lost."""
+        self._machine.suspect(self._now())
+        self._carry_out()
+
+    def network_changed(self) -> None:
+        """This machine has other addresses, or has slept: make a new connection at once if the address of this one is
+        gone or if there is none. Otherwise ask the server, which has 1.5 s to answer."""
+        self._redialling.network_changed()
+        cut = self._transport is not None and self._transport.is_cut
+        self._machine.network_changed(self._now(), cut=cut)
+        self._carry_out()
+
+    def hurry(self) -> None:
+        """Somebody waits for the server: until it is back, dial it more often, for up to ten minutes."""
+        self._machine.hurry(self._now())
+        self._carry_out()
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def register(self, identity: Identity) -> Registration:
         """Register the name, with a proof of this key.
 
         The first key that is proved for a name is bound to it. Raises `RequestFailed`. Its `code` is `key-mismatch`
-        when the name belongs to another key, and `unauthorized` when the server wants another token.
+        when the name belongs to another key, and `token-required`, `token-invalid` or `token-expired` when the server
+        wants another token. Raises `TokenUnavailable` when the program's own function gives none.
         """
+        await self._token.renew(self._connect_timeout)
         await self._writable("register")
         return await self._result(self._machine.register(identity, self._now()), Registration)
 
@@ -256,16 +311,7 @@ class SignalingClient:
 
         Raises `RequestFailed` with the code `not-online` when the user is not online, like the other `send_` methods.
         """
-        offer = _raw(m.Description("offer", sdp))
-        await self._relay(
-            m.Offer(
-                to,
-                offer,
-                connection=_or_unset(connection),
-                proof=_raw_or_unset(proof),
-                capabilities=_raw_or_unset(capabilities),
-            )
-        )
+        await self._relay(outbound.offer(to, sdp, connection, proof, capabilities))
 
     async def send_answer(
         self,
@@ -277,22 +323,13 @@ class SignalingClient:
         capabilities: m.Capabilities | None = None,
     ) -> None:
         """Send an answer to the address of the offer's sender."""
-        answer = _raw(m.Description("answer", sdp))
-        await self._relay(
-            m.Answer(
-                to,
-                answer,
-                connection=_or_unset(connection),
-                proof=_raw_or_unset(proof),
-                capabilities=_raw_or_unset(capabilities),
-            )
-        )
+        await self._relay(outbound.answer(to, sdp, connection, proof, capabilities))
 
     async def send_ice_candidate(
         self, to: str, candidate: m.Candidate | None, *, connection: str | None = None
     ) -> None:
         """Send an ICE candidate; None means that there are no more."""
-        await self._relay(m.IceCandidate(to, _raw(candidate), connection=_or_unset(connection)))
+        await self._relay(outbound.ice_candidate(to, candidate, connection))
 
     async def send_bye(
         self,
@@ -304,14 +341,58 @@ class SignalingClient:
         retry_after: float | None = None,
     ) -> None:
         """End a peer connection; with a `code`, refuse an offer (see `ByeReceived`)."""
-        await self._relay(
-            m.Bye(
-                to,
-                connection=_or_unset(connection),
-                reason=_or_unset(reason),
-                code=_or_unset(code),
-                retry_after=UNSET if retry_after is None else retry_after,
-            )
+        await self._relay(outbound.bye(to, connection, reason, code, retry_after))
+
+    async def relay(self, to: str, sealed: bytes) -> None:
+        """Send a sealed message to an address, and wait until the server has handed it over.
+
+        `sealed` has at most what fits into `limits.max_message_bytes` in base64. Raises `RequestFailed`; the code
+        `relay-disabled` is final: this server relays none.
+        """
+        await self._relay(outbound.relay(to, sealed))
+
+    async def renew_seal_key(self) -> None:
+        """Make a new sealing key and show it to others; earlier ones open handshakes for a minute more.
+
+        The client does so by itself when a session could not be resumed, after `rotate`, and each hour.
+        """
+        if self.seal_keys is None:
+            raise StateError("this client has no sealing keys")
+        identity = self.identity
+        if identity is None:
+            raise StateError("not registered: call register() first")
+        pair, seal_key = self.seal_keys.to_publish(identity)
+        await self._done([self._machine.publish_seal_key(wire(seal_key), self._now())])
+        self.seal_keys.published(pair, self._now())
+
+    @property
+    def privacy(self) -> Privacy:
+        """Who may see our user, and who may call, as the server has said last; the default before `register`."""
+        return self._machine.privacy
+
+    async def change_privacy(
+        self,
+        *,
+        presence: Visibility | None = None,
+        offers: Visibility | None = None,
+        add_contacts: Iterable[str] = (),
+        remove_contacts: Iterable[str] = (),
+        block: Iterable[str] = (),
+        unblock: Iterable[str] = (),
+    ) -> Privacy:
+        """Change who may see our user (`presence`) and who may call (`offers`): `public`, `contacts` or `hidden`.
+
+        It counts for all devices of the user, and the server keeps it. Returns the whole of it; without arguments
+        nothing changes. After a change by another device, the event `PrivacyChanged` comes. Raises `RequestFailed`
+        (code `too-large`: more names than the server keeps; `unknown-type`: an older server), `UsageError`.
+        """
+        for name, value in (("presence", presence), ("offers", offers)):
+            if value is not None and value not in VISIBILITIES:
+                raise UsageError(f"{name} is one of {', '.join(VISIBILITIES)}, not {value!r}")
+        lists = [frozenset(names) for names in (add_contacts, remove_contacts, block, unblock)]
+        await self._writable("privacy")
+        return await self._result(
+            self._machine.change_privacy(PrivacyChange(presence, offers, *lists), self._now()), Privacy
         )
 
     async def ice_servers(self) -> IceServers:
@@ -403,11 +484,14 @@ class SignalingClient:
             case Send(text):
                 if self._transport is not None:
                     self._transport.send(text)
-            case CloseTransport(code, reason):
+            case CloseTransport(code, reason, at_once):
                 if self._transport is not None:
-                    self._transport.close(code, reason)
+                    self._transport.close(code, reason, at_once=at_once)
             case Dial():
                 self._dialing = asyncio.get_running_loop().create_task(self._redial())
+            case SealKeyDue():
+                if self._sealing is None:
+                    self._sealing = asyncio.get_running_loop().create_task(self._change_seal_key())
             case Completed(number, result):
                 future = self._futures.pop(number, None)
                 if future is not None and not future.done():
@@ -417,6 +501,8 @@ class SignalingClient:
                 if future is not None and not future.done():
                     future.set_exception(error)
             case Happened(event):
+                if isinstance(event, Registered) and self.seal_keys is not None:
+                    self.seal_keys.registered(self._now())
                 self._publish(event)
             case Noted(text):
                 _logger.debug("%s", text)
@@ -425,9 +511,24 @@ class SignalingClient:
         self._machine.tick(self._now())
         self._carry_out()
 
-    async def _dial(self) -> None:
+    def _seal_key_to_register(self, identity: Identity, resuming: bool) -> m.SealKey:
+        assert self.seal_keys is not None  # the machine has this function only then  # noqa: S101
+        return wire(self.seal_keys.to_register(identity, resuming=resuming))
+
+    async def _change_seal_key(self) -> None:
+        try:
+            await self.renew_seal_key()
+        except AldisError as error:
+            _logger.debug("no new sealing key: %s", error)
+        finally:
+            self._sealing = None
+
+    async def _dial(self, tcp_timeout: float | None = None) -> None:
         transport = await open_transport(
-            self._server_address, ssl_context=self._ssl_context, connect_timeout=self._connect_timeout
+            self._server_address,
+            ssl_context=self._ssl_context,
+            connect_timeout=self._connect_timeout,
+            tcp_timeout=tcp_timeout,
         )
         self._transport = transport
         self._machine.connected(self._now())
@@ -436,9 +537,13 @@ class SignalingClient:
 
     async def _redial(self) -> None:
         try:
-            await self._dial()
+            if self.identity is not None:
+                await self._token.renew(self._connect_timeout)
+            await self._redialling.attempt(self._dial)
         except ServerUnreachable as error:
             self._machine.unreachable(self._now(), error.reason)
+        except TokenUnavailable as error:
+            self._machine.unreachable(self._now(), str(error))
         except Exception:
             # A fault of our own: log it, and dial again later.
             _logger.exception("dialling failed because of an internal error")
@@ -461,7 +566,7 @@ class SignalingClient:
         except TimeoutError:
             raise RequestTimeout(request, seconds) from None
 
-    async def _relay(self, message: m.Offer | m.Answer | m.IceCandidate | m.Bye) -> None:
+    async def _relay(self, message: m.Relayed) -> None:
         await self._writable(str(message.__struct_config__.tag))
         await self._done([self._machine.relay(message, self._now())])
 
@@ -485,47 +590,3 @@ class SignalingClient:
         if not isinstance(result, kind):
             raise TypeError(f"request {number} gave {result!r}")
         return result
-
-
-def _check_token(token: object) -> None:
-    # The token is a secret, so the error shows no part of it.
-    if not isinstance(token, str):
-        raise ConfigError("token", f"it is no text, but {type(token).__name__}")
-    try:
-        size = len(token.encode())
-    except UnicodeEncodeError:
-        raise ConfigError("token", "it has a lone surrogate, which UTF-8 cannot carry") from None
-    if size > m.MAX_TOKEN:
-        raise ConfigError("token", f"it has more than {m.MAX_TOKEN} bytes")
-
-
-def _tls(
-    address: ServerAddress, context: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None
-) -> ssl.SSLContext | None:
-    """The TLS context. A wrong `ca_file` raises even if the URL needs no TLS."""
-    if context is not None and ca_file is not None:
-        raise ConfigError("ca_file", "pass either ssl_context or ca_file")
-    if ca_file is not None:
-        check_path("ca_file", ca_file)
-        try:
-            return ssl.create_default_context(cafile=os.fspath(ca_file))
-        except ssl.SSLError:
-            raise ConfigError("ca_file", f"{os.fspath(ca_file)} holds no certificate in PEM form") from None
-        except OSError as error:
-            raise ConfigError("ca_file", f"cannot read {os.fspath(ca_file)}: {error.strerror or error}") from None
-    return context or (ssl.create_default_context() if address.secure else None)
-
-
-def _raw(value: object) -> Raw:
-    try:
-        return raw(value)
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the text cannot be sent: {error}") from None
-
-
-def _raw_or_unset(value: object) -> Raw | UnsetType:
-    return UNSET if value is None else _raw(value)
-
-
-def _or_unset(text: str | None) -> str | UnsetType:
-    return UNSET if text is None else text

@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 from aldis.client.events import Discovery, IceServers, Registration, SignalingEvent
 from aldis.errors import AldisError
+from aldis.protocol.privacy import Privacy
 
-Result: TypeAlias = Registration | Discovery | IceServers | float | None
+Result: TypeAlias = Registration | Discovery | IceServers | Privacy | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +21,22 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class CloseTransport:
-    """Close the connection. When the transport is gone, call `ClientMachine.lost`, once."""
+    """Close the connection. When the transport is gone, call `ClientMachine.lost`, once. `at_once`: do not wait for the
+    server, which does not answer."""
 
     code: int
     reason: str
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dial:
     """Make a new connection. Then call `ClientMachine.connected` or `unreachable`, once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealKeyDue:
+    """Make a new sealing key, and publish it with `ClientMachine.publish_seal_key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +69,4 @@ class Noted:
     text: str
 
 
-Effect: TypeAlias = Send | CloseTransport | Dial | Completed | Failed | Happened | Noted
+Effect: TypeAlias = Send | CloseTransport | Dial | SealKeyDue | Completed | Failed | Happened | Noted

@@ -10,12 +10,15 @@ The layers above import this module, so it imports nothing of this package.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from aldis.errors import AldisError
+from aldis.errors import AldisError, RequestFailed
+from aldis.identity.seal_keys import PublishedSealKey
 from aldis.protocol.messages import Candidate, Capabilities, Description, IceServer, Limits, Proof
+from aldis.protocol.privacy import Privacy
 
 
 class SignalingState(Enum):
@@ -47,13 +50,15 @@ class Discovery:
     """The server's knowledge of a user.
 
     `public_key` is the 32 bytes that the name is bound to, None when no key was ever proved for it. `devices` are the
-    names of the online devices, newest first.
+    names of the online devices, newest first. `seal_keys` has the sealing keys of those that have one, by device. The
+    server may have made them up: `identity.seal_keys.checked_seal_key` checks them.
     """
 
     user_id: str
     online: bool
     public_key: bytes | None
     devices: tuple[str, ...]
+    seal_keys: Mapping[str, PublishedSealKey] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,13 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The server has registered the name. Unless `resumed`, messages may have been missed."""
+    """The server has registered the name. Unless `resumed`, messages may have been missed.
+
+    `limits` are the server's limits, None when it does not tell them.
+    """
 
     resumed: bool
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,21 @@ class WatchEnded:
     error: AldisError
 
 
+@dataclass(frozen=True, slots=True)
+class RequestsDelayed:
+    """The server has limited requests, for `error`. They are sent again, in order, in `retry_in` seconds.
+
+    `request` is their type in the protocol, such as `discover`. For messages to another user, `to` is the address, and
+    messages to other addresses go on. This event comes once for each pause. The calls wait. They raise `error` when
+    their time is over before the server takes them.
+    """
+
+    request: str
+    to: str | None
+    retry_in: float
+    error: RequestFailed
+
+
 # --- from other users -----------------------------------------------------------------------------------------------
 
 
@@ -138,6 +162,14 @@ class PresenceChanged:
     public_key: bytes | None
     devices: tuple[str, ...]
     initial: bool = False
+    seal_keys: Mapping[str, PublishedSealKey] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyChanged:
+    """Who may see our user, and who may call, has changed, by this device or another one of the user."""
+
+    privacy: Privacy
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +219,14 @@ class ByeReceived:
     retry_after: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RelayReceived:
+    """A sealed message. Nothing in it is checked yet: the server says from whom it is, and anybody may send one."""
+
+    sender: str
+    sealed: bytes
+
+
 SignalingEvent: TypeAlias = (
     Connected
     | Registered
@@ -194,9 +234,12 @@ SignalingEvent: TypeAlias = (
     | Closed
     | GoingAway
     | WatchEnded
+    | RequestsDelayed
     | PresenceChanged
+    | PrivacyChanged
     | OfferReceived
     | AnswerReceived
     | CandidateReceived
     | ByeReceived
+    | RelayReceived
 )

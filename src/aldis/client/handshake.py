@@ -12,11 +12,12 @@ from msgspec import UNSET, UnsetType
 
 from aldis.client.requests import Pending
 from aldis.client.settings import MachineSettings
-from aldis.errors import ProtocolViolation
+from aldis.errors import ProtocolViolation, RequestFailed
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
 from aldis.protocol.codec import from_base64, to_base64
+from aldis.protocol.codes import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,14 @@ class Handshake:
     def register(self, identity: Identity, resume: m.ResumeTicket | UnsetType) -> m.Register:
         """The request for the name."""
         settings = self._settings
-        return m.Register(
-            settings.user_id, to_base64(identity.public_key), settings.device, settings.token or UNSET, resume=resume
-        )
+        token = settings.token() if callable(settings.token) else settings.token
+        key = to_base64(identity.public_key)
+        seal_key = UNSET if settings.seal_key is None else settings.seal_key(identity, resume is not UNSET)
+        return m.Register(settings.user_id, key, settings.device, token or UNSET, seal_key, resume)
+
+    def may_renew(self, failure: RequestFailed) -> bool:
+        """Whether another token may help after a refusal."""
+        return failure.code == ErrorCode.TOKEN_EXPIRED and callable(self._settings.token)
 
     def belongs(self, re: m.RequestId | UnsetType) -> bool:
         """Whether a message with this `re` belongs to the registration that is under way."""

@@ -8,7 +8,7 @@ it puts into a relayed message, which every server passes on unread: a `PeerFaul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -19,14 +19,17 @@ from aldis.client.events import (
     Discovery,
     OfferReceived,
     PresenceChanged,
+    RelayReceived,
     SignalingEvent,
 )
 from aldis.errors import ProtocolViolation, RequestFailed
-from aldis.identity.keys import PUBLIC_KEY_BYTES
+from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
+from aldis.identity.seal_keys import PublishedSealKey
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import device_problem, split, user_id_problem
 from aldis.protocol.codec import from_base64, read_candidate, read_capabilities, read_description, read_proof
 from aldis.protocol.codes import LONGEST_PAUSE, TEMPORARY, ErrorCode
+from aldis.protocol.privacy import Privacy, Visibility
 from aldis.protocol.texts import clean
 
 # docs/protocol.md, "What is signed". Our own names have 22.
@@ -40,8 +43,8 @@ class PeerFault(ProtocolViolation):
     """Another user has sent something that cannot be read."""
 
 
-def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent | None:
-    """The event for a numbered message; None for a message that this version does not use.
+def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent:
+    """The event for a numbered message.
 
     `states(user_id)` returns whether a presence answers a `watch`.
 
@@ -54,6 +57,7 @@ def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent
             public_key_of(message.public_key),
             device_names(message.devices),
             initial=states(message.user_id),
+            seal_keys=seal_keys_of(message.devices),
         )
     sender = _sender(message.from_)
     try:
@@ -82,22 +86,33 @@ def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent
                     sender, _connection(message.connection), _line(message.reason), _line(message.code), retry_after
                 )
             case m.Relay():
-                return None
+                return RelayReceived(sender, _sealed(message.sealed))
     except ProtocolViolation as error:
         raise PeerFault(f"{sender} sent {error}") from None
 
 
 def discovery_of(message: m.DiscoverResponse) -> Discovery:
     """The content of a `discover-response`."""
-    return Discovery(message.user_id, message.online, public_key_of(message.public_key), device_names(message.devices))
+    devices = message.devices
+    key = public_key_of(message.public_key)
+    return Discovery(message.user_id, message.online, key, device_names(devices), seal_keys_of(devices))
 
 
-def failure_of(error: m.Error) -> RequestFailed:
-    """The exception for an `error` reply. If the server does not say whether it is temporary, the code decides."""
+def privacy_of(message: m.PrivacyMessage | m.PrivacySettings) -> Privacy:
+    """The content of a `privacy`. A newer server may have more words for a visibility; they stay as they are."""
+    presence, offers = cast(Visibility, message.presence), cast(Visibility, message.offers)
+    return Privacy(presence, offers, frozenset(message.contacts), frozenset(message.blocked))
+
+
+def failure_of(error: m.Error, request: str) -> RequestFailed:
+    """The exception for an `error` reply to a `request`, its type.
+
+    If the server does not say whether the error is temporary, the code decides.
+    """
     code = ErrorCode.INTERNAL if error.code is UNSET else error.code
     temporary = code in TEMPORARY if error.temporary is UNSET else error.temporary
     retry_after = None if error.retry_after is UNSET else max(0.0, error.retry_after)
-    return RequestFailed(code, error.message, temporary=temporary, retry_after=retry_after)
+    return RequestFailed(code, error.message, temporary=temporary, retry_after=retry_after, request=request)
 
 
 def public_key_of(text: str | UnsetType) -> bytes | None:
@@ -113,6 +128,27 @@ def public_key_of(text: str | UnsetType) -> bytes | None:
 def device_names(devices: Iterable[m.Device] | UnsetType) -> tuple[str, ...]:
     """The names of the newest devices, in the server's order. No server of this project sends more of them."""
     return () if devices is UNSET else tuple(device.device for device in devices)[: m.MAX_DEVICES]
+
+
+def seal_keys_of(devices: Iterable[m.Device] | UnsetType) -> dict[str, PublishedSealKey]:
+    """The sealing keys of the devices of `device_names` that have a readable one."""
+    found: dict[str, PublishedSealKey] = {}
+    for device in () if devices is UNSET else list(devices)[: m.MAX_DEVICES]:
+        if device.seal_key is UNSET:
+            continue
+        try:
+            key = from_base64(device.seal_key.public_key)
+            found[device.device] = PublishedSealKey(key, from_base64(device.seal_key.signature, SIGNATURE_BYTES))
+        except ValueError:
+            continue
+    return found
+
+
+def _sealed(text: str) -> bytes:
+    try:
+        return from_base64(text)
+    except ValueError as error:
+        raise ProtocolViolation(f"a sealed message that is {error}") from None
 
 
 def _sender(address: str | UnsetType) -> str:

@@ -9,6 +9,7 @@ Rules:
 * The phase changes in `_step` only, by the table in `client.phases`.
 * A request ends exactly once, with `Completed` or `Failed`: by its reply, by the server's error, by its time-out, by
   the loss of its connection, or by the end of the client. A request that is made without a registration waits for one.
+  A request that the server refuses as `rate-limited` is sent again (`client.limited`).
 * The server is not trusted. An invalid message is a `ProtocolViolation`: it ends the connection, which then counts as
   lost. A message that is only unexpected (a reply without a request) is noted and ignored.
 * The commands themselves raise `UsageError`s, and then change nothing.
@@ -18,29 +19,33 @@ It does not know sockets, tasks, or the meaning of offers and answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import UNSET, UnsetType
 
 from aldis.client.backoff import Retries
+from aldis.client.commands import Commands
 from aldis.client.effects import CloseTransport, Dial, Effect, Happened, Noted, Send
 from aldis.client.events import (
     Closed,
     Connected,
     Disconnected,
     GoingAway,
+    PrivacyChanged,
     Registered,
     Registration,
+    RequestsDelayed,
     SignalingEvent,
     SignalingState,
 )
 from aldis.client.handshake import Handshake, Joining
-from aldis.client.inbound import Numbered, PeerFault, event_of, failure_of
-from aldis.client.keepalive import PATIENCE, SILENCE, Keepalive, Verdict
+from aldis.client.inbound import Numbered, PeerFault, event_of, failure_of, privacy_of
+from aldis.client.keepalive import CHANGE, PATIENCE, SILENCE, SUSPICION, Keepalive, Verdict
 from aldis.client.phases import ATTACHED, LIVE, TABLE, Phase, Step, state_of
 from aldis.client.requests import DEFAULT_MAX_MESSAGE, Pending, Reply, Request, RequestBook
 from aldis.client.resume import ResumeCounter
+from aldis.client.sealing import SealKeySchedule
 from aldis.client.settings import MachineSettings
 from aldis.client.watches import Watches
 from aldis.errors import (
@@ -50,26 +55,27 @@ from aldis.errors import (
     ProtocolViolation,
     ReconnectGaveUp,
     RequestFailed,
-    RequestTimeout,
     StateError,
 )
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol import messages as m
-from aldis.protocol.addresses import check_device, check_user_id, split
+from aldis.protocol.addresses import check_device, check_user_id
 from aldis.protocol.codec import NestedTooDeeply, decode_server_message, encode_text, to_base64
 from aldis.protocol.codes import CloseCode, ErrorCode, may_reconnect
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
 # Seconds. A server that wants a client to stay away for longer uses a close code.
 LONGEST_ABSENCE: Final = 300.0
 
 
-class ClientMachine:
+class ClientMachine(Commands):
     """One client for its whole life, over any number of connections.
 
-    Inputs are `connected`, `received`, `heard`, `lost`, `unreachable` and `tick`. Commands are `close`, `register` and
-    the other requests. A request returns a number, which `Completed` and `Failed` repeat. After each call carry out the
-    effects from `take()`, and call `tick` at `next_deadline`. Not thread-safe.
+    Inputs are `connected`, `received`, `heard`, `lost`, `unreachable`, `suspect`, `network_changed`, `hurry` and
+    `tick`. Commands are `close`, `register` and the other requests. A request returns a number, which `Completed` and
+    `Failed` repeat. After each call carry out the effects from `take()`, and call `tick` at `next_deadline`. Not
+    thread-safe.
     """
 
     def __init__(self, settings: MachineSettings, *, random: Callable[[], float]) -> None:
@@ -79,6 +85,8 @@ class ClientMachine:
         self.phase = Phase.IDLE
         self.error: AldisError | None = None
         """Why the client has ended; None before that, and when it was closed on purpose."""
+        self.privacy = DEFAULT_PRIVACY
+        """Who may see our user, and who may call, as the server has said last."""
         self._random = random
         self._effects: list[Effect] = []
         self._handshake = Handshake(settings)
@@ -86,11 +94,13 @@ class ClientMachine:
         self._requests = RequestBook(settings.request_timeout, self._watches, self._effects)
         self._resume = ResumeCounter()
         self._retries = Retries(settings.backoff)
+        self._seal_keys = SealKeySchedule(self._effects)
         # For this connection: when it became useful, why we have closed it, when the server wants us to come back.
         self._keepalive = Keepalive(0.0)
         self._useful_from: float | None = None
         self._hung_up_because: str | None = None
         self._leave_at: float | None = None
+        self._changed = False  # the network has, and nothing was heard of the server since
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -130,7 +140,7 @@ class ClientMachine:
         elif self.phase in LIVE:
             deadlines += [self._keepalive.deadline, self._leave_at]
         if self.phase is Phase.REGISTERED:
-            deadlines.append(self._resume.deadline)
+            deadlines += [self._resume.deadline, self._requests.due, self._seal_keys.due]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # --- inputs: the transport --------------------------------------------------------------------------------------
@@ -161,7 +171,7 @@ class ClientMachine:
                 self._note(f"a message of an unknown type: {text[:200]!r}")
             else:
                 self._handle(message, len(text), now)
-                self._send_lookups(now)
+                self._send_waiting(now)
         except NestedTooDeeply:
             self._count(len(text), now)
         except ProtocolViolation as error:
@@ -170,6 +180,7 @@ class ClientMachine:
 
     def heard(self, now: float) -> None:
         """A WebSocket ping or pong has come."""
+        self._changed = False
         self._keepalive.heard(now)
 
     def lost(self, now: float, code: int, reason: str) -> None:
@@ -187,6 +198,8 @@ class ClientMachine:
             self._tell(Disconnected(why, code, None))
             self._end(ConnectionClosed(code, reason))
             return
+        if code == CloseCode.OVER_LIMITS:
+            self._retries.offended(now, self._random())
         self._fail_sent(ConnectionLost(f"the connection to the server was lost: {why}"))
         self._retry(now, why, code)
 
@@ -196,17 +209,40 @@ class ClientMachine:
             self._step(Step.LOST)
             self._retry(now, reason, CloseCode.ABNORMAL)
 
+    def suspect(self, now: float) -> None:
+        """The server may be gone, for the path to a peer is: ask it at once, and wait `SUSPICION` seconds."""
+        self._keepalive.suspect(now, SUSPICION)
+        self.tick(now)
+
+    def network_changed(self, now: float, *, cut: bool = False) -> None:
+        """The machine has other addresses, or has slept: dial at once, or check the connection. `cut`: the address of
+        the connection is gone, so that it is dead for sure."""
+        self._changed = self.phase is not Phase.WAITING
+        self._retries.hasten(now)
+        if cut:
+            self._hang_up(CloseCode.NO_PONG, "the network has changed", at_once=True)
+        self._keepalive.suspect(now, CHANGE)
+        self.tick(now)
+
+    def hurry(self, now: float) -> None:
+        """Somebody waits for the server: until the client is registered again, wait less between attempts."""
+        if self.phase is not Phase.REGISTERED and not self._retries.urgent:
+            self._retries.hurry(now, self._random())
+            self.tick(now)
+
     def tick(self, now: float) -> None:
         """Time has passed. Extra calls do no harm."""
         self._expire(now)
-        self._send_lookups(now)
+        self._send_waiting(now)
         if self.phase is Phase.WAITING and now >= self._retries.due:
             self._step(Step.DUE)
             self._effects.append(Dial())
         elif self.phase in LIVE:
             self._keep_alive(now)
-        if self.phase is Phase.REGISTERED and self._resume.deadline is not None and now >= self._resume.deadline:
-            self._confirm()
+        if self.phase is Phase.REGISTERED:
+            if self._resume.deadline is not None and now >= self._resume.deadline:
+                self._confirm()
+            self._seal_keys.look(now)
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -220,32 +256,6 @@ class ClientMachine:
             self._join(now)
         return joining.request.number
 
-    def discover(self, user_id: str, now: float) -> int:
-        """Ask the server about a user; the result is a `Discovery`."""
-        return self._ask(m.Discover(check_user_id(user_id)), now)
-
-    def watch(self, user_ids: Iterable[str], now: float) -> list[int]:
-        """Watch users: their presence comes now and at each change. Returns the requests, which have no result."""
-        chunks = list(self._requests.chunks(map(check_user_id, user_ids)))
-        return [self._ask(m.Watch(chunk), now) for chunk in chunks]
-
-    def unwatch(self, user_ids: Iterable[str], now: float) -> list[int]:
-        """End watches. Returns the requests for it."""
-        chunks = list(self._requests.chunks(map(check_user_id, user_ids)))
-        return [self._ask(m.Unwatch(chunk), now) for chunk in chunks]
-
-    def relay(self, message: m.Offer | m.Answer | m.IceCandidate | m.Bye, now: float) -> int:
-        """Send a message to another user; it is completed when the server has handed it over."""
-        user_id, device = split(message.to)
-        check_user_id(user_id)
-        if device is not None:
-            check_device(device)
-        return self._ask(message, now)
-
-    def ice_servers(self, now: float) -> int:
-        """Ask for STUN and TURN servers; the result is an `IceServers`."""
-        return self._ask(m.IceServersRequest(), now)
-
     def rotate(self, identity: Identity, now: float) -> int:
         """Hand the name over to a new key, and register with that from then on."""
         self._check_named()
@@ -254,10 +264,6 @@ class ClientMachine:
         signature = self.identity.sign(proofs.rotation(self.settings.user_id, identity.public_key))
         message = m.Rotate(to_base64(identity.public_key), to_base64(signature))
         return self._ask(message, now, identity=identity)
-
-    def unregister(self, now: float) -> int:
-        """Give the name up; the connection stays."""
-        return self._ask(m.Unregister(), now)
 
     def ping(self, now: float) -> int:
         """Measure the round trip to the server; the result is in seconds. Needs no registration."""
@@ -317,6 +323,7 @@ class ClientMachine:
         self._step(Step.ADMITTED)
         self._handshake.admitted(joining)
         self._useful_from = now
+        self._retries.urgent = False
         self._began(message, joining.request, now)
 
     def _began(self, message: m.Registered, request: Pending, now: float) -> None:
@@ -327,14 +334,19 @@ class ClientMachine:
         limits = None if message.limits is UNSET else message.limits
         self._requests.max_message = DEFAULT_MAX_MESSAGE if limits is None else limits.max_message_bytes
         self._requests.allow(0.0 if limits is None else limits.resume_window)
-        self._tell(Registered(resumed))
+        # First: messages of those that are blocked by now may follow.
+        self._privacy_told(DEFAULT_PRIVACY if message.privacy is UNSET else privacy_of(message.privacy))
+        self._tell(Registered(resumed, limits))
         self._requests.complete(request, Registration(session, resumed, limits))
         if resumed:
             self._resume.resumed(session, secret)
         else:
             self._resume = ResumeCounter(session, secret)
+            self._requests.drop_restored_watches()
             for chunk in self._requests.chunks(self._watches):
-                self._transmit(self._requests.add(m.Watch(chunk), now, internal=True), now)
+                self._submit(self._requests.add(m.Watch(chunk), now, internal=True), now)
+        if isinstance(request.message, m.Register):
+            self._seal_keys.registered(request.message, limits, now, resumed=resumed)
         self._send_held(now)
 
     def _not_admitted(self, joining: Joining, failure: RequestFailed, now: float) -> None:
@@ -348,7 +360,7 @@ class ClientMachine:
         elif failure.code == ErrorCode.KEY_MISMATCH and self._handshake.take_spare():
             # The rotation with the unknown outcome has taken effect.
             self._join(now)
-        elif failure.temporary:
+        elif failure.temporary or self._handshake.may_renew(failure):
             self._retries.not_before = now + min(failure.retry_after or 0.0, LONGEST_ABSENCE)
             self._hang_up(CloseCode.GOING_AWAY, f"the server did not register us for now: {failure}")
         else:
@@ -364,6 +376,10 @@ class ClientMachine:
                 self._admitted(message, now)
             case m.Error():
                 self._refused(message, now)
+            case m.PrivacyMessage():
+                if self.phase is Phase.REGISTERED:
+                    self._privacy_told(privacy_of(message))
+                self._replied(message, now)
             case m.GoingAway():
                 seconds = min(max(message.reconnect_in, 0.0), LONGEST_ABSENCE)
                 self._leave_at = now + seconds
@@ -373,6 +389,11 @@ class ClientMachine:
             case _:
                 self._replied(message, now)
 
+    def _privacy_told(self, privacy: Privacy) -> None:
+        if privacy != self.privacy:
+            self.privacy = privacy
+            self._tell(PrivacyChanged(privacy))
+
     def _numbered(self, message: Numbered, size: int, now: float) -> None:
         if self.phase is not Phase.REGISTERED:
             self._note(f"a message of the type {message.__struct_config__.tag} outside of a registration")
@@ -380,7 +401,7 @@ class ClientMachine:
         try:
             event = event_of(message, self._watches.answers)
             # Drop a presence that was on its way when its watch ended.
-            if event is not None and (not isinstance(message, m.PresenceMessage) or message.user_id in self._watches):
+            if not isinstance(message, m.PresenceMessage) or message.user_id in self._watches:
                 self._tell(event)
         except PeerFault as fault:
             self._note(str(fault))
@@ -395,21 +416,33 @@ class ClientMachine:
         self._send(m.Received(self._resume.count))
 
     def _refused(self, message: m.Error, now: float) -> None:
-        failure = failure_of(message)
         joining = None if message.re is UNSET else self._joins(message.re)
         if joining is not None:
-            self._not_admitted(joining, failure, now)
+            self._not_admitted(joining, failure_of(message, joining.request.name), now)
             return
-        request = self._requests.answered_by(message.re)
+        request = self._requests.answered_by(message.re, now)
         if request is None:
-            self._note(f"an error that answers nothing: {failure}")
+            self._note(f"an error that answers nothing: {message.message}")
             return
-        if isinstance(request.message, m.Rotate) and not failure.temporary:
+        failure = failure_of(message, request.name)
+        delayed = self._delayed(request, failure, now)
+        if isinstance(request.message, m.Rotate) and (delayed or not failure.temporary):
             self._handshake.spare = None
-        self._requests.fail(request, failure)
+        if not delayed:
+            self._requests.fail(request, failure)
+
+    def _delayed(self, request: Pending, failure: RequestFailed, now: float) -> bool:
+        """Whether a refused request is sent again, after the pause that the server has asked for."""
+        if failure.code != ErrorCode.RATE_LIMITED or failure.retry_after is None:
+            return False
+        pause = self._requests.refused(request, failure, now, self._random())
+        if pause:
+            to = request.message.to if isinstance(request.message, m.Relayed) else None
+            self._tell(RequestsDelayed(request.name, to, pause, failure))
+        return pause is not None
 
     def _replied(self, message: Reply, now: float) -> None:
-        request = self._requests.answered_by(message.re)
+        request = self._requests.answered_by(message.re, now)
         if request is None:
             if message.re is not UNSET:
                 self._note(f"a reply to no request: {message.__struct_config__.tag}")
@@ -417,6 +450,9 @@ class ClientMachine:
         result = request.result(message, now)
         if isinstance(message, m.Rotated):
             self._handshake.identity, self._handshake.spare = request.identity, None
+            self._seal_keys.rotated(now)
+        elif isinstance(request.message, m.SealKeyRequest):
+            self._seal_keys.published(now)
         elif isinstance(message, m.Unregistered):
             self._left()
         self._requests.complete(request, result)
@@ -426,6 +462,8 @@ class ClientMachine:
             self._step(Step.LEFT)
             self._handshake.left()
             self._watches.clear()
+            for request in self._requests.limited():
+                self._requests.fail(request, RequestFailed(ErrorCode.NOT_REGISTERED, "the name was given up"))
             self._resume = ResumeCounter()
 
     # --- requests ---------------------------------------------------------------------------------------------------
@@ -444,9 +482,15 @@ class ClientMachine:
         """Make a request that needs a registration: send it now, or hold it until there is one."""
         self._check_named()
         request = self._requests.add(message, now, identity=identity)
-        if self.phase is Phase.REGISTERED and self._requests.may_go(request):
-            self._transmit(request, now)
+        self._submit(request, now)
         return request.number
+
+    def _submit(self, request: Pending, now: float) -> None:
+        """Send a request if that is possible now, and no others have to go first."""
+        if self._requests.queue(request, now):
+            self._send_waiting(now)
+        elif self.phase is Phase.REGISTERED and self._requests.may_go(request):
+            self._transmit(request, now)
 
     def _transmit(self, request: Pending, now: float) -> None:
         self._requests.send(request, now)
@@ -457,7 +501,11 @@ class ClientMachine:
         for request in self._requests.held():
             self._transmit(request, now)
 
-    def _send_lookups(self, now: float) -> None:
+    def _send_waiting(self, now: float) -> None:
+        """Send what waited for answers to others, or for the end of a pause."""
+        if self.phase is Phase.REGISTERED:
+            for limited in self._requests.release(now):
+                self._transmit(limited, now)
         while self.phase is Phase.REGISTERED and (request := self._requests.next_lookup()) is not None:
             self._transmit(request, now)
 
@@ -478,10 +526,9 @@ class ClientMachine:
                     self._requests.fail(request, error)
 
     def _expire(self, now: float) -> None:
-        for request in self._requests.overdue(now):
-            error = RequestTimeout(request.name, request.seconds)
-            self._requests.fail(request, error)
-            if self._handshake.joining is not None and request is self._handshake.joining.request:
+        for overdue, error in self._requests.overdue(now):
+            self._requests.fail(overdue, error)
+            if self._handshake.joining is not None and overdue is self._handshake.joining.request:
                 self._handshake.joining = None
                 self._fail_nameless(error)
                 # The server may still register us on this connection, so another try needs another connection.
@@ -497,16 +544,19 @@ class ClientMachine:
             case Verdict.ASK:
                 self._send(m.Ping())
             case Verdict.DEAD:
-                self._hang_up(CloseCode.NO_PONG, f"nothing was heard of the server for {SILENCE + PATIENCE:g} s")
+                patience = self._keepalive.patience
+                silence = SILENCE + PATIENCE if patience == PATIENCE else patience
+                # A dead server answers no CLOSE frame either.
+                self._hang_up(CloseCode.NO_PONG, f"nothing was heard of the server for {silence:g} s", at_once=True)
             case Verdict.WAIT:
                 pass
 
-    def _hang_up(self, code: CloseCode, reason: str) -> None:
+    def _hang_up(self, code: CloseCode, reason: str, *, at_once: bool = False) -> None:
         """Close this connection, and reconnect later. Not with 1000 or 1001: the server would end the session."""
         if self.phase in LIVE:
             self._hung_up_because = reason
             self._step(Step.HUNG_UP)
-            self._effects.append(CloseTransport(code, reason))
+            self._effects.append(CloseTransport(code, reason, at_once))
 
     def _retry(self, now: float, reason: str, code: int) -> None:
         if self._retries.exhausted:
@@ -515,6 +565,9 @@ class ClientMachine:
             return
         delay = self._retries.schedule(now, self._random(), invited=self._leave_at)
         self._leave_at = None
+        if self._changed:
+            self._changed = False
+            delay = self._retries.hasten(now)
         self._tell(Disconnected(reason, code, delay))
 
     def _end(self, error: AldisError | None) -> None:

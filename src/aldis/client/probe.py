@@ -51,6 +51,8 @@ class Probe:
         self._ssl_context = ssl_context
         self._timeout = timeout
         self._addresses: list[str] = []
+        self.validity: tuple[float, float] | None = None
+        """From when and until when the server's certificate is valid, in seconds since 1970; None before `secure`."""
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def resolve(self) -> list[str]:
@@ -102,6 +104,9 @@ class Probe:
         except OSError as error:
             raise self._failed(f"the TLS handshake was cut off: {error.strerror or error}") from None
         tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
+        match tls.getpeercert() if tls else None:
+            case {"notBefore": str(start), "notAfter": str(end)}:
+                self.validity = ssl.cert_time_to_seconds(start), ssl.cert_time_to_seconds(end)
         return (tls.version() if tls else None) or "TLS"
 
     async def upgrade(self) -> UpgradeReply:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -36,10 +37,11 @@ from picows import (
 from picows.url import WSParsedURL
 
 from aldis.client.address import ServerAddress, misdirected
-from aldis.errors import ServerUnreachable
+from aldis.errors import ConfigError, ServerUnreachable
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.protocol.names import PROTOCOL
+from aldis.settings import check_path
 
 # Far above what a server relays (64 KiB by default); limits what a server can make us keep.
 MAX_MESSAGE: Final = 1024 * 1024
@@ -71,6 +73,23 @@ class TransportListener(Protocol):
         """The connection is gone: the server's close code, or 1006. Called exactly once, and last."""
 
 
+def tls_context(
+    address: ServerAddress, context: ssl.SSLContext | None, ca_file: str | os.PathLike[str] | None
+) -> ssl.SSLContext | None:
+    """The TLS context. A wrong `ca_file` raises even if the URL needs no TLS."""
+    if context is not None and ca_file is not None:
+        raise ConfigError("ca_file", "pass either ssl_context or ca_file")
+    if ca_file is not None:
+        check_path("ca_file", ca_file)
+        try:
+            return ssl.create_default_context(cafile=os.fspath(ca_file))
+        except ssl.SSLError:
+            raise ConfigError("ca_file", f"{os.fspath(ca_file)} holds no certificate in PEM form") from None
+        except OSError as error:
+            raise ConfigError("ca_file", f"cannot read {os.fspath(ca_file)}: {error.strerror or error}") from None
+    return context or (ssl.create_default_context() if address.secure else None)
+
+
 class _QuietLog(logging.LoggerAdapter[logging.Logger]):
     """Silences picows: its errors are a server's fault or a lost connection, which the application learns otherwise."""
 
@@ -97,9 +116,26 @@ class Transport:
         """Send a message. Never waits and never raises; does nothing after the end."""
         self._ws.send(WSMsgType.TEXT, text)
 
-    def close(self, code: int, reason: str) -> None:
-        """Start closing; `transport_lost` follows. Does nothing when repeated."""
+    def close(self, code: int, reason: str, *, at_once: bool = False) -> None:
+        """Start closing; `transport_lost` follows. Does nothing when repeated. `at_once`: do not wait for the server's
+        CLOSE frame, nor until it has taken ours."""
         self._frames.close(code, reason)
+        if at_once:
+            self._ws.disconnect(False)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether this machine has lost the address of this end, so that no packet gets through any more."""
+        end = self._ws.underlying_transport.get_extra_info("socket")
+        if end is None or end.family not in (socket.AF_INET, socket.AF_INET6):
+            return False
+        address, *rest = end.getsockname()
+        with socket.socket(end.family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((address, 0, *rest[1:]))
+            except OSError as error:
+                return error.errno == errno.EADDRNOTAVAIL
+        return False
 
     async def writable(self) -> None:
         """Wait while the network has not taken what was sent. Returns also when the connection ends."""
@@ -239,10 +275,12 @@ async def open_transport(
     *,
     ssl_context: ssl.SSLContext | None = None,
     connect_timeout: float = 10.0,
+    tcp_timeout: float | None = None,
     max_message: int = MAX_MESSAGE,
     close_timeout: float = _CLOSE_TIMEOUT,
 ) -> Transport:
     """Connect to a server. `connect_timeout` is for all steps together, in seconds: name, TCP, TLS and WebSocket.
+    `tcp_timeout` is for the first of them, until a TCP connection is there; None for no limit of its own.
     `close_timeout` is for the server's answer to a CLOSE frame.
 
     Raises `ServerUnreachable`, with a reason for people. A cancelled call leaves nothing behind.
@@ -263,9 +301,10 @@ async def open_transport(
 
     async def make_socket(url: WSParsedURL) -> socket.socket:
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        sock = await aiohappyeyeballs.start_connection(
-            found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop
-        )
+        async with asyncio.timeout(tcp_timeout):
+            sock = await aiohappyeyeballs.start_connection(
+                found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop
+            )
         sockets.append(sock)
         return sock
 
@@ -346,6 +385,8 @@ def _why(error: OSError | WSError | UnicodeError, address: ServerAddress) -> str
             return f"it answered {status.value} {status.phrase} instead of opening a WebSocket"
         case WSHandshakeError():
             return f"it is no WebSocket server: {error}"
+        case TimeoutError() if not error.errno:
+            return "no answer in time"
         case OSError() if error.errno:
             return os.strerror(error.errno).lower()
         case _:

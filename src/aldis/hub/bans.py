@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Literal, TypeAlias
 
 from aldis.errors import UsageError
+from aldis.hub.networks import read_address
 from aldis.identity.keys import PUBLIC_KEY_BYTES
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import from_base64, to_base64
@@ -107,12 +108,9 @@ class Bans:
         """The ban of the network that an IP address is in, the narrowest one; None, too, for what is no address."""
         if not self._networks:
             return None
-        try:
-            ip = ip_address(address.partition("%")[0])
-        except ValueError:
+        ip = read_address(address)
+        if ip is None:
             return None
-        if ip.version == 6 and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
         for length in sorted((bits for version, bits in self._networks if version == ip.version), reverse=True):
             network = ip_network((ip, length), strict=False)
             ban = self._standing(self._networks[ip.version, length].get(network), wall)

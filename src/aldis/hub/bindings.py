@@ -8,10 +8,12 @@ looked up until the outcome is known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from itertools import islice
+from typing import Final, TypeAlias
 
-from aldis.backends.base import DirectoryAnswer, FindBinding, ReleaseBinding, RotateBinding
-from aldis.hub.lifecycle import Lifecycle, bad_proof
+from aldis.backends.base import Claim, DirectoryAnswer, LoadBinding, ReleaseBinding, RotateBinding
+from aldis.hub.failed_proofs import FailedProofs
+from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.name_queue import NameAccess
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
@@ -19,7 +21,6 @@ from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.router import Router
 from aldis.hub.sessions import Session
-from aldis.hub.settings import HubSettings
 from aldis.identity import proofs
 from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 from aldis.protocol import messages as m
@@ -30,25 +31,32 @@ _Heir: TypeAlias = "tuple[Session, str, str]"
 """A session that asked for a rotation, the old key, and the new one."""
 
 
+# Names of unknown outcome that are looked up in one tick: after an outage of a cluster it is each one that is online.
+LOOKED_UP: Final = 1000
+
+
 class Bindings:
     """Keeps the registered sessions in step with the directory."""
 
     def __init__(
         self,
-        settings: HubSettings,
         *,
         outgoing: Outgoing,
         lookups: PendingLookups,
         presence: Presence,
         router: Router,
         lifecycle: Lifecycle,
+        failed_proofs: FailedProofs,
+        verified: Callable[[str, bytes | None], None] | None,
     ) -> None:
-        self._settings = settings
+        """`verified`: told of each name which key the directory has it bound to."""
+        self._verified = verified
         self._outgoing = outgoing
         self._lookups = lookups
         self._presence = presence
         self._router = router
         self._lifecycle = lifecycle
+        self._failed_proofs = failed_proofs
         # Names whose last change has an unknown outcome, and the sessions that asked for a rotation.
         self._doubtful: dict[str, list[_Heir]] = {}
 
@@ -70,7 +78,7 @@ class Bindings:
         old_key = from_base64(old_public_key)
         if not verify(old_key, signature, proofs.rotation(user_id, new_key)):
             text = "the rotation is not signed by the key that the name is bound to"
-            close = bad_proof(session, self._settings.bad_proofs)
+            close = self._failed_proofs.wrong_signature(session, user_id, now)
             return RequestRefused(ErrorCode.BAD_SIGNATURE, text, close=close)
 
         def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
@@ -80,6 +88,7 @@ class Bindings:
             self._hand_to(session, user_id, old_public_key, message.new_public_key)
             self.bound(user_id, message.new_public_key)
             self._outgoing.send(session, m.Rotated(message.new_public_key, message.id))
+            self._router.rebound(user_id)
             self._router.publish(user_id)
             return DONE
 
@@ -98,6 +107,7 @@ class Bindings:
 
         def answered(answer: DirectoryAnswer, now: float) -> None:
             self.bound(user_id, None)
+            self._router.rebound(user_id)
             then(answer is True)
 
         def failed() -> None:
@@ -108,30 +118,34 @@ class Bindings:
         self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
 
     def doubt(self, user_id: str) -> None:
-        """The outcome of a change is unknown: look the name up at the next tick."""
+        """The outcome of a change is unknown, or one may have been missed: look the name up at the next tick."""
         self._doubtful.setdefault(user_id, [])
 
     def tick(self) -> None:
         """Look up the names whose last change has an unknown outcome."""
-        doubtful, self._doubtful = self._doubtful, {}
-        for user_id, heirs in doubtful.items():
-            self._look_up(user_id, heirs)
+        for user_id in list(islice(self._doubtful, LOOKED_UP)):
+            self._look_up(user_id, self._doubtful.pop(user_id))
 
     def _look_up(self, user_id: str, heirs: list[_Heir]) -> None:
         """Look up the key that a name is bound to, and act on it. The `heirs` have asked for another key."""
 
         def answered(answer: DirectoryAnswer, now: float) -> None:
-            key = to_base64(answer) if isinstance(answer, bytes) else None
+            claim = answer if isinstance(answer, Claim) else None
+            key = None if claim is None else to_base64(claim.public_key)
+            before = _keys(self._presence.devices(user_id))
             for session, old_key, new_key in heirs:
                 if new_key == key:
                     self._hand_to(session, user_id, old_key, new_key)
             self.bound(user_id, key)
-            self._router.publish(user_id)
+            if _keys(self._presence.devices(user_id)) != before:
+                self._router.publish(user_id)
+            if claim is not None and self._router.privacy_read(user_id, claim.privacy):
+                self.doubt(user_id)  # it may have changed since it was read: until both are the same
 
         def failed() -> None:
             self._doubtful.setdefault(user_id, []).extend(heirs)
 
-        question = FindBinding(self._lookups.token(), user_id)
+        question = LoadBinding(self._lookups.token(), user_id)
         self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
 
     def _hand_to(self, session: Session, user_id: str, old_key: str, new_key: str) -> None:
@@ -139,9 +153,12 @@ class Bindings:
         if session.user_id == user_id and session.key == old_key:
             session.key = new_key
             session.seal_key = None  # signed by the old key
+            self._router.changed(session)
 
     def bound(self, user_id: str, key: str | None) -> None:
         """End the sessions of a name whose key differs from the directory's; `key` is None for a free name."""
+        if self._verified is not None:
+            self._verified(user_id, None if key is None else from_base64(key))
         for session in self._presence.devices(user_id):
             if not session.dialect.proves:
                 if key is not None:
@@ -150,3 +167,7 @@ class Bindings:
                 # A rotation may mean that the old key was stolen, so close every connection that it opened.
                 reason = "the name was released" if key is None else "the key of this name was rotated"
                 self._lifecycle.end(session, CloseCode.UNAUTHORIZED, reason)
+
+
+def _keys(sessions: list[Session]) -> list[tuple[Session, str]]:
+    return [(session, session.key) for session in sessions]

@@ -15,12 +15,15 @@ from aldis.protocol import messages as m
 SIGNATURE_COST: Final = 20
 # To find out what is wrong with a message.
 UNREADABLE_COST: Final = 4
+# A write to the disk, which others share. What it makes the server tell is charged besides.
+PRIVACY_COST: Final = 20
 # Names that are watched, or not watched any more, for one unit.
 NAMES_PER_UNIT: Final = 10
 
 _FIXED: Final[dict[type[Struct], int]] = {
     m.Prove: SIGNATURE_COST,
     m.Rotate: SIGNATURE_COST,
+    m.SealKeyRequest: SIGNATURE_COST,
     m.Discover: 1,
     m.IceServersRequest: 1,
 }
@@ -30,6 +33,8 @@ def cost_of(message: Struct) -> int:
     """The cost of a request that is no relayed message."""
     if isinstance(message, m.Watch | m.Unwatch):
         return len(message.user_ids) // NAMES_PER_UNIT
+    if isinstance(message, m.PrivacyRequest):
+        return PRIVACY_COST
     if isinstance(message, m.Register):
-        return 0 if message.seal_key is UNSET else SIGNATURE_COST
+        return SIGNATURE_COST * ((message.seal_key is not UNSET) + (message.token is not UNSET))
     return _FIXED.get(type(message), 0)

@@ -14,11 +14,10 @@ from typing import Final
 
 from aldis.hub.sessions import Receipt, Session
 from aldis.hub.settings import HubSettings
+from aldis.hub.use import FRAME_BYTES
 
 # Bytes of a session without messages: its objects, its name, key and secret, and its place here. Measured, rounded up.
 SESSION_BYTES: Final = 4096
-# Bytes of a kept frame beside its content: a bytearray, and its place in a list.
-FRAME_BYTES: Final = 80
 # Bytes of two tuples, with the garbage collector's part, and their places in a list; without their texts.
 RECEIPT_BYTES: Final = 192
 # Bytes of a sender's share: a tuple of two numbers, and its place in a table.
@@ -79,6 +78,11 @@ class DetachedSessions:
     def grow(self, session: Session, size: int) -> None:
         """So many bytes more are kept for a session."""
         self._grow(self._users[self._sessions[session]], session, size)
+
+    def has_room(self, session: Session, size: int) -> bool:
+        """Whether so many bytes more may be kept for a session without ending any."""
+        settings, user = self._settings, self._users[self._sessions[session]]
+        return user.bytes + size <= settings.detached_user_bytes and self.bytes + size <= settings.detached_bytes
 
     def discard(self, session: Session) -> None:
         """A session has ended, or goes on with another connection."""

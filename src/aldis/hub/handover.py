@@ -6,17 +6,21 @@ left out. This module knows no file (`server.handover_file`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aldis.hub.dialects import V1
-from aldis.hub.resume import Replay
+from aldis.hub.presence import Presence
+from aldis.hub.privacy import UserPrivacy
+from aldis.hub.resume import new_replay
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
 from aldis.hub.stages import Stage
 from aldis.protocol.messages import SealKey
+from aldis.protocol.privacy import Privacy
 
 # Bytes of messages in all: what is beyond costs its client a new registration, and the operator no slow stop.
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -38,6 +42,8 @@ class SavedSession(Struct, frozen=True):
     frames: list[bytes]
     # The users whose presence the client has not been told yet.
     untold: list[str] = []
+    # Which of the frames are sealed messages, counted from 0.
+    sealed: list[int] = []
 
 
 class Handover(Struct, frozen=True):
@@ -45,10 +51,31 @@ class Handover(Struct, frozen=True):
 
     saved_at: float
     sessions: list[SavedSession]
+    # Of the users of these sessions, except the default.
+    privacies: dict[str, Privacy] = {}
 
 
-def save(sessions: Iterable[Session]) -> Iterator[SavedSession]:
-    """Save those sessions that may be resumed, as long as there is room."""
+def save_privacies(sessions: list[SavedSession], privacies: Mapping[str, UserPrivacy]) -> dict[str, Privacy]:
+    """The privacy of each user that is saved."""
+    users = dict.fromkeys(one.user_id for one in sessions)
+    return {user_id: privacies[user_id].settings for user_id in users if user_id in privacies}
+
+
+def save(sessions: list[Session], presence: Presence) -> list[SavedSession]:
+    """Save those sessions that may be resumed, as long as there is room. Their clients are to be told of the others."""
+    saved = {one.address: one for one in _save_some(sessions)}
+    registered = presence.sessions()
+    gone = {session.user_id for session in registered if session.address not in saved}
+    for session in registered if gone else ():
+        one = saved.get(session.address)
+        # A user that the client has not seen has not gone for it.
+        news = [name for name in gone.intersection(session.watches or ()) if presence.shows(name, session)]
+        if one is not None and news:
+            saved[one.address] = replace(one, untold=sorted({*one.untold, *news}))
+    return list(saved.values())
+
+
+def _save_some(sessions: Iterable[Session]) -> Iterator[SavedSession]:
     left = MOST_BYTES
     for session in sessions:
         replay = session.replay
@@ -74,6 +101,7 @@ def save(sessions: Iterable[Session]) -> Iterator[SavedSession]:
             replay.confirmed,
             [bytes(frame) for frame in frames],
             sorted({*untold, *late_news}),
+            [index for index in replay.sealed if index < len(frames)],
         )
 
 
@@ -83,10 +111,14 @@ def restore(saved: SavedSession, settings: HubSettings, now: float) -> Session:
     session.user_id, session.device, session.address = saved.user_id, saved.device, saved.address
     session.key, session.seal_key = saved.key, saved.seal_key
     session.id, session.secret = saved.id, saved.secret
-    session.replay = Replay(settings.resume_messages, settings.resume_bytes)
-    session.replay.confirmed = saved.confirmed
-    for frame in saved.frames:
-        session.replay.add(bytearray(frame))
+    session.replay = replay = new_replay(settings)
+    replay.confirmed = saved.confirmed
+    sealed = frozenset(saved.sealed)
+    for index, frame in enumerate(saved.frames):
+        if index in sealed:
+            replay.add_sealed(bytearray(frame))
+        else:
+            replay.add(bytearray(frame))
     if saved.untold:
         session.untold = dict.fromkeys(saved.untold)
     return session

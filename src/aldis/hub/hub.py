@@ -17,31 +17,44 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
-from aldis.backends.base import DirectoryAnswer, FindBinding, Question
+from aldis.backends.base import Claim, ClaimBinding
+from aldis.backends.base import Question as DirectoryQuestion
 from aldis.hub import handover
-from aldis.hub.bans import Ban, Bans
+from aldis.hub.accounts import AccountChecks, AccountQuestion, AccountVerdict
+from aldis.hub.bans import MAX_BANS, Ban, Bans
 from aldis.hub.bindings import Bindings
-from aldis.hub.costs import UNREADABLE_COST, cost_of
-from aldis.hub.detached import DetachedSessions
+from aldis.hub.cluster import ClusterLink
+from aldis.hub.cluster_router import ClusterRouter
+from aldis.hub.costs import cost_of
 from aldis.hub.dialects import Dialect
+from aldis.hub.entering import ClusterEntrance
+from aldis.hub.failed_proofs import FailedProofs
+from aldis.hub.faults import not_answered, unreadable
 from aldis.hub.lifecycle import Lifecycle
-from aldis.hub.limits import TokenBucket
-from aldis.hub.lookups import PendingLookups
-from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
+from aldis.hub.lookups import Answer, PendingLookups, Question
+from aldis.hub.memory import MemoryBudget
+from aldis.hub.outcomes import DONE, RequestOutcome, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
+from aldis.hub.privacy_policies import PrivacyPolicies
+from aldis.hub.rates import Rates, utf8_size
 from aldis.hub.registration import Registrar
-from aldis.hub.router import LocalRouter, RouterFactory
+from aldis.hub.relaying import Relaying, blocked
+from aldis.hub.remote_users import RemoteUsers
+from aldis.hub.requests import Requests
+from aldis.hub.router import LocalRouter, Router
 from aldis.hub.sessions import Connection, Delivered, Receipt, RelayResult, Session
 from aldis.hub.settings import HubSettings, IceSource, NoIceServers
-from aldis.hub.stages import Stage
+from aldis.hub.stages import Stage, StageEvent
 from aldis.hub.stats import HubStats
+from aldis.hub.use import MemoryUse
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
-from aldis.protocol.addresses import user_id_problem
-from aldis.protocol.codec import UNREADABLE, is_object, is_object_or_null, to_base64
+from aldis.protocol.addresses import split
+from aldis.protocol.codec import UNREADABLE, is_object, is_object_or_null
 from aldis.protocol.codes import TEMPORARY, CloseCode, ErrorCode
 from aldis.protocol.names import PROTOCOL
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
 # A type checker cannot follow through a table that each handler takes the struct for which it is registered.
 _Handler: TypeAlias = Callable[[Session, Any, float], RequestOutcome]
@@ -50,15 +63,15 @@ _Payload: TypeAlias = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]
 # Looked up once, because reaching a member of an enum costs more than the rest of a comparison.
 _REGISTERED: Final = Stage.REGISTERED
 _SENT: Final = RelayResult.SENT
+_ON_ITS_WAY: Final = (RelayResult.SENT, RelayResult.PENDING)
 
-# The relayed messages: a field of each, how to get its value, and whether that value fits. Decoding has checked the
-# rest; a `to`, for example, is never empty.
+# The relayed messages, without the sealed ones: a field of each, how to get its value, and whether that value fits.
+# Decoding has checked the rest; a `to`, for example, is never empty.
 _PAYLOADS: Final[dict[type[Struct], _Payload]] = {
     m.Offer: ("offer", attrgetter("offer"), is_object),
     m.Answer: ("answer", attrgetter("answer"), is_object),
     m.IceCandidate: ("candidate", attrgetter("candidate"), is_object_or_null),
     m.Bye: ("to", attrgetter("to"), bool),
-    m.Relay: ("to", attrgetter("to"), bool),
 }
 
 # A bad frame has no type to count it by.
@@ -70,54 +83,115 @@ class Hub:
     """The core of one server process.
 
     `ask` hands the hub's questions to the directory. For each question, call exactly one of `answered` and `failed`,
-    later. Call `tick` about once a second.
+    later. Call `tick` about once a second, and `work` the given seconds after `wake`. `ask_account` hands out the
+    questions that `account_checked` answers, if the operator has a say in registrations. `presence_changed` is told who
+    comes online (True) and goes offline; it must not call the hub. `cluster`: how to reach the other nodes; then nobody
+    calls `presence_changed`, as the node tells each change once in the cluster.
     """
 
     def __init__(
         self,
         settings: HubSettings,
         *,
-        ask: Callable[[Question], None],
+        ask: Callable[[DirectoryQuestion], None],
         random: Callable[[int], bytes],
         wall: Callable[[], float],
         ice: IceSource | None = None,
-        router: RouterFactory = LocalRouter,
-        wake: Callable[[], None] = lambda: None,
+        wake: Callable[[float], None] = lambda seconds: None,
+        ask_account: Callable[[AccountQuestion], None] | None = None,
+        presence_changed: Callable[[str, bool], None] | None = None,
+        cluster: ClusterLink | None = None,
     ) -> None:
         self.settings = settings
         self.stats = HubStats()
         self.bans = bans = Bans()
         """Who may not use the server; add to it by `ban`, which also ends connections."""
-        self._ice = ice or NoIceServers()
         self._random = random
         self._wall = wall
-        self._outgoing = outgoing = Outgoing(self.stats)
-        self._lookups = lookups = PendingLookups(settings, ask)
-        self._presence = presence = Presence()
-        self._watchers = watchers = Watchers(settings, outgoing, presence_of=presence.of, wake=wake)
-        self.router = router(presence, watchers, outgoing, hold=self._hold)
+        use = MemoryUse()
+        self._outgoing = outgoing = Outgoing(self.stats, use)
+        self._lookups = lookups = PendingLookups(
+            settings, ask, use, ask_cluster=None if cluster is None else cluster.ask
+        )
+        self._accounts = accounts = AccountChecks(ask_account)
+        remote = None if cluster is None else RemoteUsers(self._is_needed)
+        self._presence = presence = Presence(presence_changed if cluster is None else None, remote=remote)
+        self._watchers = watchers = Watchers(settings, outgoing, presence=presence, wake=wake)
+        self._policies = policies = PrivacyPolicies(
+            settings,
+            outgoing=outgoing,
+            lookups=lookups,
+            presence=presence,
+            watchers=watchers,
+            changed=lambda user_id, privacy: self.router.privacy_changed(user_id, privacy),
+        )
+        local = LocalRouter(presence, watchers, outgoing, hold=self._hold, hold_sealed=self._hold_sealed)
+        self.router: Router = local
         """The router: which connection has which address."""
+        self.cluster: ClusterRouter | None = None
+        """The router of a node; the other nodes are heard by it."""
+        if cluster is not None and remote is not None:
+            self.router = self.cluster = ClusterRouter(
+                local,
+                cluster,
+                remote,
+                presence=presence,
+                watchers=watchers,
+                policies=policies,
+                lookups=lookups,
+                resume_window=settings.resume_window,
+                replaced=self._replaced,
+                rebound=lambda user_id: self._bindings.doubt(user_id),
+                moved=lambda user_id: self._rates.moved(user_id),
+            )
         # Kept here because every message uses it.
         self._deliver = self.router.deliver
-        self._relayed = self._after_relay
+        usage = None if self.cluster is None else self.cluster.usage
+        nodes_of = (lambda user_id: 1) if remote is None else remote.nodes_of
+        self._rates = rates = Rates(settings, usage, nodes_of)
+        self._relaying = relaying = Relaying(
+            settings, outgoing=outgoing, router=self.router, rates=rates, stats=self.stats, settle=self._settle
+        )
+        self._relayed = relaying.after
+        self._unit_bytes = rates.unit_bytes
         self._lifecycle = lifecycle = Lifecycle(
             settings,
             outgoing=outgoing,
             lookups=lookups,
             presence=presence,
             watchers=watchers,
+            policies=policies,
             router=self.router,
+            rates=rates,
+            use=use,
             stats=self.stats,
         )
-        self._bindings = bindings = Bindings(
+        self.detached_sessions = detached = lifecycle.detached
+        """The sessions that have lost their connection, and what is kept for them."""
+        self.presence_windows = watchers.windows
+        """The names whose presence has changed lately."""
+        self.memory = memory = MemoryBudget(
             settings,
+            use,
+            elsewhere={
+                "watches": lambda: watchers.bytes,
+                "privacy": lambda: policies.bytes,
+                "detached": lambda: detached.bytes,
+                "elsewhere": lambda: 0 if self.cluster is None else self.cluster.bytes,
+            },
+        )
+        """What is kept for all clients."""
+        self._failed_proofs = failed_proofs = FailedProofs(settings, usage)
+        self._bindings = bindings = Bindings(
             outgoing=outgoing,
             lookups=lookups,
             presence=presence,
             router=self.router,
             lifecycle=lifecycle,
+            failed_proofs=failed_proofs,
+            verified=None if self.cluster is None else self.cluster.verified.bound,
         )
-        registrar = Registrar(
+        self._registrar = registrar = Registrar(
             settings,
             outgoing=outgoing,
             lookups=lookups,
@@ -125,25 +199,47 @@ class Hub:
             router=self.router,
             lifecycle=lifecycle,
             bindings=bindings,
+            failed_proofs=failed_proofs,
             bans=bans,
+            accounts=accounts,
+            policies=policies,
+            memory=memory,
             stats=self.stats,
             random=random,
             wall=wall,
+            cluster=None if self.cluster is None else ClusterEntrance(settings, self.cluster, lookups),
+            usage=usage,
+        )
+        served = Requests(
+            settings,
+            outgoing=outgoing,
+            lookups=lookups,
+            router=self.router,
+            lifecycle=lifecycle,
+            watchers=watchers,
+            memory=memory,
+            ice=ice or NoIceServers(),
+            wall=wall,
+            learn=lambda state: None if self.cluster is None else self.cluster.learn(state),
         )
         self._handlers: dict[type[Struct], _Handler] = {
             m.Register: registrar.register,
             m.Prove: registrar.prove,
             m.Rotate: bindings.rotate,
             m.Unregister: self._unregister,
-            m.Discover: self._discover,
-            m.Watch: self._watch,
-            m.Unwatch: self._unwatch,
-            m.IceServersRequest: self._ice_servers,
-            m.Received: self._received,
-            m.Ping: self._ping,
+            m.Discover: served.discover,
+            m.Watch: served.watch,
+            m.Unwatch: served.unwatch,
+            m.IceServersRequest: served.ice_servers,
+            m.PrivacyRequest: policies.request,
+            m.SealKeyRequest: registrar.change_seal_key,
+            m.Received: served.received,
+            m.Ping: served.ping,
         }
-        self._tags = {kind: str(kind.__struct_config__.tag) for kind in (*self._handlers, *_PAYLOADS)}
-        self._tallies = {kind: self.stats.handled[tag] for kind, tag in self._tags.items()}
+        kinds: tuple[type[Struct], ...] = (*self._handlers, *_PAYLOADS, m.Relay)
+        self._tags = {kind: str(kind.__struct_config__.tag) for kind in kinds}
+        handled = self.stats.handled
+        self._relays = {kind: (*payload, handled[self._tags[kind]]) for kind, payload in _PAYLOADS.items()}
 
     # --- what the transport calls -----------------------------------------------------------------------------------
 
@@ -154,50 +250,97 @@ class Hub:
         self.stats.connections_now = self._lifecycle.connections
         return session
 
-    def received(self, session: Session, text: str, now: float) -> bool:
-        """A text message has come, valid UTF-8 and within the size limit. True when the hub has relayed it."""
+    def received(self, session: Session, text: str, now: float, size: int | None = None) -> bool:
+        """A text message has come, valid UTF-8 and within the size limit. True when the hub has relayed it.
+
+        `size`: its bytes, where the caller knows them.
+        """
         if session.connection is None:
             return False  # the hub has closed the connection; ignore frames that were on their way
         session.heard = now
         if session.waiting:
             self._lookups.hold_back(session, text)
             return False
-        # Relaying ends a few lines below: the speed of this path decides how many clients a server can carry.
+        # Relaying ends a few lines below: the speed of this path decides how many clients a server can carry. A
+        # function in an attribute is taken out before its call, because Python 3.11 would first look for a method.
+        decode = session.dialect.decode
         try:
-            message = session.dialect.decode(text)
+            message = decode(text)
         except UNREADABLE:
             self._unreadable(session, text, now)
             return False
         kind = type(message)
         if session.stage is _REGISTERED:
-            payload = _PAYLOADS.get(kind)
-            if payload is not None:
-                return self._relay(session, message, kind, payload)  # type: ignore[arg-type]  # by its kind
-        self._request(session, kind, message, now)
+            relay = self._relays.get(kind)
+            if relay is not None:
+                left = session.credit - (utf8_size(text) if size is None else size) - self._unit_bytes
+                if left >= 0:
+                    session.credit = left
+                elif (limited := self._rates.relay(session, text, message, now)) is not None:
+                    self._settle(session, self._tags[kind], message.id, limited)
+                    return False
+                # Not in a method of its own, which would cost a hundredth of relaying.
+                relayed: m.Relayed = message  # type: ignore[assignment]  # by its kind
+                re, to, privacy = relayed.id, relayed.to, session.privacy
+                field, value_of, fits, tally = relay
+                if not fits(value_of(relayed)):
+                    text = f"missing or wrong: {field}"
+                    self._settle(session, self._tags[kind], re, RequestRefused(ErrorCode.MISSING_FIELDS, text))
+                    return False
+                if privacy is not None and privacy.blocks(split(to)[0]):
+                    self._settle(session, self._tags[kind], re, blocked(to))
+                    return False
+                relayed.from_ = session.address
+                relayed.id = UNSET
+                deliver = self._deliver
+                result = deliver(relayed, (session, kind, to, re), self._relayed)
+                if privacy is not None and kind is not m.Bye and result in _ON_ITS_WAY:
+                    privacy.called(split(to)[0], now)
+                if result is _SENT:
+                    if re is not UNSET:
+                        self._outgoing.acknowledge(session, re)
+                    tally.count += 1
+                    return True
+                if result is not RelayResult.PENDING:
+                    self._relaying.refuse(session, kind, to, re, result)
+                return False
+            if kind is m.Relay:
+                return self._relaying.relay_sealed(session, message, text, now)  # type: ignore[arg-type]  # by its kind
+        self._request(session, kind, message, now, text)
         return False
 
-    def heard(self, session: Session, now: float) -> None:
-        """A WebSocket ping or pong has come."""
-        session.heard = now
+    def heard(self, session: Session, now: float, *, pong: bytes = b"") -> None:
+        """A WebSocket ping or pong has come. `pong`: the payload of a pong, if all that came before is handled."""
+        session.controlled(now, pong)
 
     def writable(self, session: Session) -> None:
         """A full connection has sent most of its waiting bytes."""
         if session.connection is not None and not session.connection.full:
             session.shares = None
+            if session.privacy_untold:
+                self._policies.tell_change(session)
             self._watchers.tell_untold(session)
 
     def lost(self, session: Session, now: float, *, clean: bool) -> None:
         """The connection is gone. `clean`: the client closed it on purpose (1000, 1001), so it will not resume."""
+        self._watchers.now = now
         self._lifecycle.lost(session, now, clean=clean)
         self.stats.connections_now = self._lifecycle.connections
 
     def tick(self, now: float) -> None:
         """Time has passed: ping silent clients, close dead or late connections, end sessions that cannot resume."""
+        self._watchers.now = now
         self._bindings.tick()
+        self._rates.tick(now)
         self._lifecycle.tick(now)
+        self.router.tick(now)
+        surplus = self.memory.surplus(self._lifecycle.sessions)
+        if surplus:
+            self.stats.memory_ended += self._end_all(surplus, now, CloseCode.OUT_OF_MEMORY, "no memory is left")
 
-    def answered(self, question: Question, answer: DirectoryAnswer, now: float) -> None:
-        """The directory has answered."""
+    def answered(self, question: Question, answer: Answer, now: float) -> None:
+        """The directory, or the cluster, has answered."""
+        self._watchers.now = now
         asked = self._lookups.take(question)
         if asked is None:
             return
@@ -214,8 +357,15 @@ class Hub:
         if session is not None:
             self._go_on(session, now)
 
+    def recall(self, question: Question) -> Claim | None:
+        """What a node of a cluster answers a question itself while the directory is away; None: nothing."""
+        if self.cluster is None or not isinstance(question, ClaimBinding):
+            return None
+        return self.cluster.verified.recall(question.user_id, question.public_key)
+
     def failed(self, question: Question, now: float) -> None:
-        """The directory could not answer."""
+        """The directory, or the cluster, could not answer."""
+        self._watchers.now = now
         asked = self._lookups.take(question)
         if asked is None:
             return
@@ -224,15 +374,36 @@ class Hub:
             asked.failed()
         if session is not None:
             session.waiting = False
-            text = "the server cannot look up names now; try again in a moment"
-            self._settle(session, asked.kind, asked.re, RequestRefused(ErrorCode.INTERNAL, text, retry_after=1.0))
+            self._settle(session, asked.kind, asked.re, not_answered(question))
         self._lookups.done(asked)
         if session is not None:
             self._go_on(session, now)
 
-    def work(self) -> bool:
-        """Do a part of what was put off. Returns whether there is more; then call again, in a later turn."""
+    def account_checked(self, question: AccountQuestion, verdict: AccountVerdict, now: float) -> None:
+        """The operator's side has decided on a registration."""
+        self._watchers.now = now
+        asked = self._accounts.take(question)
+        if asked is None:
+            return
+        session = asked.session
+        session.waiting = False
+        self._settle(session, asked.kind, asked.re, asked.then(verdict, now))
+        self._go_on(session, now)
+
+    def work(self, now: float) -> float | None:
+        """Do a part of what was put off. Returns after how many seconds to call again, in a later turn; None: not."""
+        self._watchers.now = now
         return self._watchers.tell_more()
+
+    def configure(self, settings: HubSettings) -> None:
+        """Use other settings from now on.
+
+        `auth`, `max_message_bytes`, `max_watches` and `resume_window` have to stay: clients have been told of them.
+        """
+        self.settings.take_over(settings)
+        for part in (self._registrar, self._rates, self._failed_proofs):
+            part.configure()
+        self._unit_bytes = self._rates.unit_bytes
 
     def release(self, user_id: str, then: Callable[[bool | None], None]) -> None:
         """End a binding for the operator, and all sessions of the name (4501).
@@ -241,28 +412,41 @@ class Hub:
         """
         self._bindings.release(user_id, then)
 
-    def ban(self, ban: Ban) -> int:
+    def ban(self, ban: Ban, now: float) -> int:
         """Ban a user or a key, and end the sessions that it fits (4503). Return how many there were.
 
         A network is only noted: the transport knows addresses. Raises `UsageError` when there are too many bans.
         """
+        if len(self.bans) >= MAX_BANS:
+            self.known_bans()
         self.bans.add(ban)
         ended: Iterable[Session] = ()
         if ban.kind == "user":
-            ended = self._presence.devices(ban.value)
+            ended = self._lifecycle.sessions_with(user_id=ban.value)
         elif ban.kind == "key":
-            ended = (session for session in self._presence.sessions() if session.key == ban.value)
-        return self._end_all(ended, CloseCode.BANNED, ban.text)
+            ended = self._lifecycle.sessions_with(key=ban.value)
+        return self._end_all(ended, now, CloseCode.BANNED, ban.text)
+
+    def known_bans(self) -> list[Ban]:
+        """Forget the bans that are over, and return the others."""
+        self.bans.expire(self._wall())
+        return list(self.bans)
 
     def ban_of(self, address: str) -> Ban | None:
         """The ban of the network that an address is in, if there is one."""
         return self.bans.of_address(address, self._wall()) if self.bans else None
 
-    def disconnect(self, user_id: str) -> int:
+    def disconnect(self, user_id: str, now: float) -> int:
         """End all sessions of a user (4000): their clients may come back. Return how many there were."""
-        return self._end_all(self._presence.devices(user_id), CloseCode.GOING_AWAY, "disconnected by the operator")
+        devices = self._presence.devices(user_id)
+        return self._end_all(devices, now, CloseCode.GOING_AWAY, "disconnected by the operator")
 
-    def _end_all(self, sessions: Iterable[Session], code: CloseCode, reason: str) -> int:
+    def expel(self, user_id: str, reason: str, now: float) -> int:
+        """End all sessions of a user that may not register any more (4501). Return how many there were."""
+        return self._end_all(self._lifecycle.sessions_with(user_id=user_id), now, CloseCode.UNAUTHORIZED, reason)
+
+    def _end_all(self, sessions: Iterable[Session], now: float, code: CloseCode, reason: str) -> int:
+        self._watchers.now = now
         ended = list(sessions)
         with self._watchers.holding_back():
             for session in ended:
@@ -273,14 +457,18 @@ class Hub:
     def save(self) -> handover.Handover:
         """The sessions that clients may resume at the next process of this server; `drain` them next."""
         self._watchers.tell_all()
-        return handover.Handover(self._wall(), list(handover.save(self._lifecycle.sessions())))
+        saved = handover.save(self._lifecycle.sessions(), self._presence)
+        return handover.Handover(self._wall(), saved, handover.save_privacies(saved, self._presence.privacies))
 
     def restore(self, saved: handover.Handover, now: float) -> int:
         """Go on with the sessions of an earlier process, and return their number; none that are too old."""
         if not 0 <= self._wall() - saved.saved_at <= self.settings.resume_window:
             return 0
-        for one in saved.sessions:
-            self._lifecycle.restore(handover.restore(one, self.settings, now), one.watches, now)
+        with self._watchers.holding_back():  # until all watchers are there, too
+            for one in saved.sessions:
+                # For each session: an earlier one may have ended for want of room, and its user's privacy with it.
+                self._policies.load(one.user_id, saved.privacies.get(one.user_id, DEFAULT_PRIVACY))
+                self._lifecycle.restore(handover.restore(one, self.settings, now), one.watches, now)
         return len(saved.sessions)
 
     def drain(self, now: float, *, handed_over: bool = False) -> None:
@@ -294,28 +482,23 @@ class Hub:
 
     @property
     def pending(self) -> int:
-        """The number of questions that the directory has not answered yet."""
-        return len(self._lookups)
+        """The number of questions that have no answer yet."""
+        return len(self._lookups) + len(self._accounts)
 
-    @property
-    def detached(self) -> int:
-        """How many sessions have lost their connection and may be resumed."""
-        return len(self._lifecycle.detached)
-
-    @property
-    def watches_bytes(self) -> int:
-        """What all watches cost, in bytes."""
-        return self._watchers.bytes
-
-    @property
-    def detached_sessions(self) -> DetachedSessions:
-        """The sessions that have lost their connection, and what is kept for them."""
-        return self._lifecycle.detached
+    def privacy(self, user_id: str) -> Privacy:
+        """Who may see a user that is online, and who may call; the default for others."""
+        return self._policies.of(user_id)
 
     @property
     def users_online(self) -> int:
         """The number of users with at least one device online (or within its resume window)."""
         return len(self._presence)
+
+    @property
+    def distinct_users(self) -> float:
+        """The users online here, where one that is at several nodes counts as a part of one at each of them."""
+        nodes = {} if self.cluster is None else self.cluster.known.shared(self._presence.users())
+        return self.users_online - sum(1 - 1 / (1 + count) for count in nodes.values())
 
     def users(self, prefix: str, after: str, most: int) -> list[str]:
         """The users that are online whose names begin with `prefix`, in order, from the one behind `after` on."""
@@ -328,12 +511,13 @@ class Hub:
 
     def online(self, user_id: str) -> bool:
         """Whether a user is online."""
-        return self.router.locate(user_id).online
+        return self._presence.newest(user_id) is not None
 
     # --- one message ------------------------------------------------------------------------------------------------
 
-    def _request(self, session: Session, kind: type[Struct], message: m.ClientMessage, now: float) -> None:
-        """Handle or refuse a request to the server itself."""
+    def _request(self, session: Session, kind: type[Struct], message: m.ClientMessage, now: float, text: str) -> None:
+        """Handle or refuse a request to the server itself, which came in this text."""
+        self._watchers.now = now
         re, tag = message.id, self._tags[kind]
         if session.stage is not _REGISTERED:
             if not session.dialect.admits(kind):
@@ -349,8 +533,11 @@ class Hub:
                 refused = RequestRefused(ErrorCode.UNAUTHORIZED, text, close=close)
                 self._settle(session, _UNREADABLE, re, refused)
                 return
-        session.charged += cost_of(message)
-        outcome = self._handlers[kind](session, message, now)
+        cost = cost_of(message)
+        session.charged += cost
+        outcome: RequestOutcome | None = self._rates.request(session, text, message, cost, now)
+        if outcome is None:
+            outcome = self._handlers[kind](session, message, now)
         # Answer a `prove` without an id with the id of its `register`.
         self._settle(session, tag, message.id, outcome)
 
@@ -359,29 +546,20 @@ class Hub:
         if outcome is DONE:
             self.stats.handled[kind].count += 1
         elif isinstance(outcome, RequestRefused):
+            if outcome.limit:
+                self.stats.limited[outcome.limit] += 1
             if kind in _REGISTERING and outcome.code in TEMPORARY:
                 session.put_off = outcome
-            self._outgoing.refuse(session, kind, outcome, re)
+            if outcome.silent:
+                self.stats.refused[kind, outcome.code] += 1
+            else:
+                self._outgoing.refuse(session, kind, outcome, re)
             if outcome.close is not None:
                 self._lifecycle.end(session, *outcome.close)
 
     def _unreadable(self, session: Session, text: str, now: float) -> None:
-        failure = session.dialect.why_not(text)
-        session.charged += UNREADABLE_COST
-        close = None
-        if failure.code == ErrorCode.UNKNOWN_TYPE:
-            # A newer client may send an unknown type, so it is never a reason to disconnect.
-            if session.unknowns is None:
-                session.unknowns = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
-            if not session.unknowns.spend(now):
-                self.stats.refused[_UNREADABLE, ErrorCode.RATE_LIMITED] += 1  # without a reply for each
-                return
-        else:
-            if session.faults is None:
-                session.faults = TokenBucket(self.settings.invalid_burst, self.settings.invalid_per_second, now)
-            if not session.faults.spend(now):
-                close = (CloseCode.BAD_PROTOCOL, "too many invalid messages")
-        self._settle(session, _UNREADABLE, failure.re, RequestRefused(failure.code, failure.text, close=close))
+        self._watchers.now = now
+        self._settle(session, _UNREADABLE, *unreadable(session, text, self.settings, now))
 
     def _go_on(self, session: Session, now: float) -> None:
         """Handle the frames that waited for an answer, until one of them has a question of its own."""
@@ -389,59 +567,12 @@ class Hub:
             self.received(session, text, now)
 
     def _hold(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
+        self._watchers.now = receipt[0].heard  # now; set here, and not for each message
         return self._lifecycle.hold(session, frame, receipt, done)
 
-    # --- relaying ---------------------------------------------------------------------------------------------------
-
-    def _relay(self, session: Session, message: m.Relayed, kind: type[Struct], payload: _Payload) -> bool:
-        """Relay a message to its address; True when it went out."""
-        re = message.id
-        field, value_of, fits = payload
-        if not fits(value_of(message)):
-            text = f"missing or wrong: {field}"
-            self._settle(session, self._tags[kind], re, RequestRefused(ErrorCode.MISSING_FIELDS, text))
-            return False
-        to = message.to
-        message.from_ = session.address
-        message.id = UNSET
-        result = self._deliver(message, (session, kind, to, re), self._relayed)
-        if result is _SENT:
-            if re is not UNSET:
-                self._outgoing.acknowledge(session, re)
-            self._tallies[kind].count += 1
-            return True
-        if result is not RelayResult.PENDING:
-            self._refuse_relay(session, kind, to, re, result)
-        return False
-
-    def _after_relay(self, receipt: Receipt, result: RelayResult) -> None:
-        """A message that waited for its recipient has gone out, or the recipient has not come back."""
-        session, kind, to, re = receipt
-        if result is _SENT:
-            self._outgoing.acknowledge(session, re)
-            self._settle(session, self._tags[kind], re, DONE)
-        else:
-            self._refuse_relay(session, kind, to, re, result, late=True)
-
-    def _refuse_relay(
-        self,
-        session: Session,
-        kind: type[Struct],
-        to: str,
-        re: m.RequestId | UnsetType,
-        result: RelayResult,
-        *,
-        late: bool = False,
-    ) -> None:
-        """Tell a sender that its message is not passed on. Without an id it is not told `late`, nor of its limit."""
-        refused = _absent(to)
-        if result is RelayResult.LIMITED:
-            text = f"enough from you waits for {to}, whose connection is lost or slow"
-            refused = RequestRefused(ErrorCode.RATE_LIMITED, text, retry_after=self.settings.share_pause)
-        if re is UNSET and (late or result is RelayResult.LIMITED):
-            self.stats.refused[self._tags[kind], refused.code] += 1
-            return
-        self._settle(session, self._tags[kind], re, refused)
+    def _hold_sealed(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
+        self._watchers.now = receipt[0].heard
+        return self._lifecycle.hold_sealed(session, frame, receipt, done)
 
     # --- other requests ---------------------------------------------------------------------------------------------
 
@@ -450,81 +581,10 @@ class Hub:
         self._outgoing.send(session, m.Unregistered(message.id))
         return DONE
 
-    def _discover(self, session: Session, message: m.Discover, now: float) -> RequestOutcome:
-        user_id = message.user_id
-        problem = user_id_problem(user_id)
-        if problem:
-            return RequestRefused(ErrorCode.INVALID_FIELD, f"userId: {problem}")
-        presence = self.router.locate(user_id)
-        if presence.online or not session.dialect.proves:
-            self._tell_found(session, presence, presence.public_key, message.id)
-            return DONE
+    def _is_needed(self, user_id: str) -> bool:
+        return self._presence.newest(user_id) is not None or self._watchers.watches(user_id)
 
-        def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
-            # The user may have come online meanwhile, perhaps with a newer key than the directory had.
-            presence = self.router.locate(user_id)
-            bound = to_base64(answer) if isinstance(answer, bytes) else UNSET
-            self._tell_found(session, presence, presence.public_key if presence.online else bound, message.id)
-            return DONE
-
-        question = FindBinding(self._lookups.token(), user_id)
-        self._lookups.ask(question, answered, session=session, kind="discover", re=message.id)
-        return PENDING
-
-    def _tell_found(
-        self, session: Session, found: m.PresenceMessage, key: str | UnsetType, re: m.RequestId | UnsetType
-    ) -> None:
-        devices = [] if found.devices is UNSET else found.devices
-        self._outgoing.send(session, m.DiscoverResponse(found.user_id, found.online, key, devices, re))
-
-    def _watch(self, session: Session, message: m.Watch, now: float) -> RequestOutcome:
-        user_ids = _names(message.user_ids)
-        if isinstance(user_ids, RequestRefused):
-            return user_ids
-        refused = self._watchers.refusal(session, user_ids, self.settings)
-        if refused is not None:
-            return refused
-        # The reply may be larger than what the client reads at once.
-        if not self._watchers.watch(session, user_ids, message.id):
-            reason = "too many watches before the presence of earlier ones"
-            self._lifecycle.end(session, CloseCode.OVER_LIMITS, reason)
-        return DONE
-
-    def _unwatch(self, session: Session, message: m.Unwatch, now: float) -> RequestOutcome:
-        user_ids = _names(message.user_ids)
-        if isinstance(user_ids, RequestRefused):
-            return user_ids
-        self._watchers.unwatch(session, user_ids)
-        self._outgoing.acknowledge(session, message.id)
-        return DONE
-
-    def _ice_servers(self, session: Session, message: m.IceServersRequest, now: float) -> RequestOutcome:
-        servers, ttl = self._ice.servers(session.user_id, self._wall())
-        self._outgoing.send(session, m.IceServers(servers, ttl, message.id))
-        return DONE
-
-    def _received(self, session: Session, message: m.Received, now: float) -> RequestOutcome:
-        if session.replay is not None and not session.replay.confirm(message.count):
-            text = f"count: only {session.replay.count} messages have been sent"
-            return RequestRefused(ErrorCode.INVALID_FIELD, text)
-        return DONE
-
-    def _ping(self, session: Session, message: m.Ping, now: float) -> RequestOutcome:
-        self._outgoing.send(session, m.Pong(message.id))
-        return DONE
-
-
-def _absent(address: str) -> RequestRefused:
-    return RequestRefused(ErrorCode.NOT_ONLINE, f"User {address} is not online")
-
-
-def _names(user_ids: list[str]) -> list[str] | RequestRefused:
-    """The names of a message, without duplicates, in order."""
-    problem: str | None = None
-    if len(user_ids) > m.MAX_WATCHED_PER_MESSAGE:
-        problem = f"at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
-    else:
-        problem = next(filter(None, map(user_id_problem, user_ids)), None)
-    if problem is None:
-        return list(dict.fromkeys(user_ids))
-    return RequestRefused(ErrorCode.INVALID_FIELD, f"userIds: {problem}")
+    def _replaced(self, session: Session) -> None:
+        """Another node has the address of a session."""
+        reason = "replaced by a newer connection of the same address"
+        self._lifecycle.end(session, CloseCode.REPLACED, reason, event=StageEvent.TAKEN_OVER)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from aldis.hub.detached import FRAME_BYTES, SHARE_BYTES, DetachedSessions, message_bytes
+from aldis.hub.detached import SHARE_BYTES, DetachedSessions, message_bytes
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
+from aldis.hub.privacy_policies import PrivacyPolicies
+from aldis.hub.rates import Rates
+from aldis.hub.resume import Replay
 from aldis.hub.router import Router
 from aldis.hub.sessions import Delivered, Receipt, RelayResult, Session
 from aldis.hub.settings import HubSettings
@@ -20,6 +23,7 @@ from aldis.hub.shares import Shares
 from aldis.hub.stages import TABLE, Stage, StageEvent
 from aldis.hub.stats import HubStats
 from aldis.hub.timers import TimerQueue
+from aldis.hub.use import FRAME_BYTES, MemoryUse
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.codes import CloseCode
@@ -28,12 +32,8 @@ from aldis.protocol.codes import CloseCode
 def advance(session: Session, event: StageEvent) -> None:
     """Move a session to its next stage. KeyError, which is a bug, when its stage has no such event."""
     session.stage = TABLE[session.stage][event]
-
-
-def bad_proof(session: Session, most: int) -> tuple[CloseCode, str] | None:
-    """Count a bad signature of any kind. Returns the close of a connection that has sent `most` of them."""
-    session.bad_proofs += 1
-    return (CloseCode.UNAUTHORIZED, "too many bad signatures") if session.bad_proofs >= most else None
+    if event is not StageEvent.CLAIMED:
+        session.claim = None
 
 
 class Lifecycle:
@@ -47,11 +47,17 @@ class Lifecycle:
         lookups: PendingLookups,
         presence: Presence,
         watchers: Watchers,
+        policies: PrivacyPolicies,
         router: Router,
+        rates: Rates,
+        use: MemoryUse,
         stats: HubStats,
     ) -> None:
+        self._use = use
         self._settings = settings
+        self._rates = rates
         self._stats = stats
+        self._policies = policies
         self._outgoing = outgoing
         self._lookups = lookups
         self._presence = presence
@@ -73,6 +79,7 @@ class Lifecycle:
     def attach(self, session: Session) -> None:
         """A new session has a connection."""
         self._attached.add(session)
+        self._use.connections += 1
         if self._draining:
             self.end(session, CloseCode.GOING_AWAY, "this server is going away")
         else:
@@ -84,10 +91,21 @@ class Lifecycle:
         if session.connection is None:
             return
         session.connection = None
+        self._use.connections -= 1
         if self._resumable(session) and not clean:
             self._detach(session, now)
         else:
             self.end(session, CloseCode.NORMAL, "")
+
+    def sessions_with(self, *, user_id: str | None = None, key: str | None = None) -> list[Session]:
+        """The sessions that have a name, or this key, and those that have asked for it and have no answer yet."""
+        claims = [(session, session.claim) for session in self._attached if session.claim is not None]
+        claiming = [session for session, (name, shown) in claims if user_id == name or key == shown]
+        if user_id is not None:
+            named = self._presence.devices(user_id)
+        else:
+            named = [session for session in self._presence.sessions() if session.key == key]
+        return list(dict.fromkeys([*named, *claiming]))
 
     def sessions(self) -> list[Session]:
         """All sessions, those that have lost their connection first."""
@@ -97,6 +115,7 @@ class Lifecycle:
         """Enter a session of an earlier process, which its client may resume."""
         for event in (StageEvent.CLAIMED, StageEvent.ADMITTED):
             advance(session, event)
+        self._rates.enter(session)
         self._presence.add(session)
         self._watchers.restore(session, watches)
         self._detach(session, now)
@@ -131,13 +150,20 @@ class Lifecycle:
     def enter(self, session: Session) -> None:
         """Enter a session under its name, in place of an older session at that address."""
         advance(session, StageEvent.ADMITTED)
+        self._rates.enter(session)
         self._presence.add(session)
+
+    def count(self, replay: Replay) -> None:
+        """Count the memory of what a session with a connection has not confirmed."""
+        replay.count_in(self._use)
 
     def resume(self, session: Session, old: Session) -> None:
         """Continue the session `old` on another connection; call `take_over` next."""
         session.id = old.id
         session.secret = old.secret
         session.replay, old.replay = old.replay, None
+        if session.replay is not None:
+            self.count(session.replay)
         self._watchers.take_over(session, old)
 
     def take_over(self, old: Session, *, resumed_by: Session | None) -> None:
@@ -156,13 +182,22 @@ class Lifecycle:
     def leave(self, session: Session) -> None:
         """Remove a session's name, its watches and the messages that wait for it."""
         self._watchers.unwatch_all(session)
+        if session.replay is not None:
+            session.replay.count_in(None)
         session.replay = session.seal_key = session.shares = None
         self._settle(session, RelayResult.ABSENT)
+        self._rates.leave(session)
         removed = self._presence.remove(session)
+        if removed:
+            self._router.left(session, session.user_id)
         user_id, session.user_id = session.user_id, ""
         session.key = ""
+        session.token_expires = None
+        session.privacy = None
         if removed:
             self._router.publish(user_id)
+            if self._presence.newest(user_id) is None:
+                self._policies.left(user_id)
 
     def unregister(self, session: Session, now: float) -> None:
         """Remove a session's name, and keep its connection."""
@@ -179,7 +214,7 @@ class Lifecycle:
         self.detached.discard(session)
         self.leave(session)
         # The timer queue holds the session until its next time-out, without the client's data.
-        session.registering = session.faults = session.unknowns = None
+        session.registering = session.faults = session.unknowns = session.pauses = None
         advance(session, event)
 
     def _settle(self, session: Session, result: RelayResult) -> None:
@@ -198,6 +233,9 @@ class Lifecycle:
         advance(session, StageEvent.DETACHED)
         self._watchers.forget_requests(session)
         session.shares = None
+        self._lookups.drop_backlog(session)
+        if session.replay is not None:
+            session.replay.count_in(None)  # the detached sessions count it
         self.detached.add(session)
         self._hold_limits(session)
         if session.stage is not Stage.CLOSED:
@@ -232,8 +270,8 @@ class Lifecycle:
             sender,
             len(frames),
             size,
-            bytes_left=self._settings.resume_bytes - replay.size,
-            messages_left=self._settings.resume_messages - replay.waiting,
+            bytes_left=replay.bytes_left,
+            messages_left=replay.messages_left,
         ):
             return RelayResult.LIMITED
         if news is not None:
@@ -251,6 +289,61 @@ class Lifecycle:
             session.unsettled = []
         session.unsettled.append((receipt, done))
         return RelayResult.PENDING
+
+    def hold_sealed(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
+        """Take a sealed message, if its window has room and, where it has to wait, the sender's share allows.
+
+        It ends no session, and drops nothing: what does not fit is LIMITED. After PENDING, `done` is called when the
+        outcome is known.
+        """
+        replay, connection = session.replay, session.connection
+        waits = connection is None or connection.full
+        if replay is None:  # a classic client, which confirms nothing
+            if not waits:
+                self._outgoing.resend(session, frame)
+            return RelayResult.LIMITED if waits else RelayResult.SENT
+        if not replay.takes_sealed(len(frame)):
+            return RelayResult.LIMITED
+        if waits:
+            refused = self._hold_back_sealed(session, replay, frame, receipt, done)
+            if refused is not None:
+                return refused
+        replay.add_sealed(frame)
+        self._outgoing.resend(session, frame)
+        return RelayResult.PENDING if connection is None else RelayResult.SENT
+
+    def _hold_back_sealed(
+        self, session: Session, replay: Replay, frame: bytearray, receipt: Receipt, done: Delivered
+    ) -> RelayResult | None:
+        """Make room for a sealed message that has to wait. Returns why there is none, if so; then nothing changes."""
+        sender, detached = receipt[0].user_id, session.connection is None
+        # What the session has to be told of the sender comes first: it may say that the sender was restarted.
+        news = self._watchers.untold_of(session, sender)
+        news_size = 0 if news is None else len(news) + FRAME_BYTES
+        size = message_bytes(frame, receipt) + news_size + SHARE_BYTES
+        if detached and session not in self.detached:
+            return RelayResult.ABSENT
+        if detached and not self.detached.has_room(session, size):
+            return RelayResult.LIMITED
+        if news is not None and (replay.messages_left < 1 or replay.bytes_left < news_size):
+            return RelayResult.LIMITED
+        shares = Shares() if session.shares is None else session.shares
+        sealed = shares.sealed or Shares()
+        bytes_left, messages_left = replay.sealed_bytes_left, replay.sealed_left
+        if not sealed.take(sender, 1, len(frame), bytes_left=bytes_left, messages_left=messages_left):
+            return RelayResult.LIMITED
+        session.shares, shares.sealed = shares, sealed
+        if news is not None:
+            self._watchers.forget_untold(session, sender)
+            self._outgoing.send_numbered_frame(session, news)
+        if detached:
+            if news is not None:
+                session.late_news = [*(session.late_news or ()), sender]
+            self.detached.grow(session, size)
+            if session.unsettled is None:
+                session.unsettled = []
+            session.unsettled.append((receipt, done))
+        return None
 
     def _hold_limits(self, changed: Session) -> None:
         """End detached sessions until all that is kept for them is within the limits."""
@@ -290,7 +383,8 @@ class Lifecycle:
         else:
             when = session.heard + self._settings.ping_interval
         due = self._registration_due(session)
-        return when if due is None else min(when, due)
+        when = when if due is None else min(when, due)
+        return when if session.token_expires is None else min(when, session.token_expires)
 
     def _look(self, session: Session, now: float) -> None:
         """Do what a due session needs. Each attached session is in the timer queue exactly once."""
@@ -306,21 +400,25 @@ class Lifecycle:
         if due is not None and now >= due:
             self.end(session, CloseCode.REGISTRATION_TIMEOUT, "not registered in time")
             return
+        expires = session.token_expires
+        if expires is not None and now >= expires and session.stage is Stage.REGISTERED:
+            self._give_up(session, now, CloseCode.TOKEN_EXPIRED, "the token has expired")
+            return
         if session.heard >= session.pinged_at:
             session.pinged_at = 0.0
         if session.pinged_at:
             if now - session.pinged_at >= self._settings.pong_timeout:
-                self._give_up(session, now)
+                self._give_up(session, now, CloseCode.NO_PONG, "no pong")
                 return
         elif now - session.heard >= self._settings.ping_interval and session.connection is not None:
             session.pinged_at = now
             session.connection.ping()
         self._timers.put(session, self._next_look(session))
 
-    def _give_up(self, session: Session, now: float) -> None:
-        """No pong came, so the connection is dead. The client may still resume."""
+    def _give_up(self, session: Session, now: float, code: CloseCode, reason: str) -> None:
+        """Close a connection whose client may still resume: it is dead, or its token has expired."""
         if self._resumable(session):
-            self._outgoing.close(session, CloseCode.NO_PONG, "no pong")
+            self._outgoing.close(session, code, reason)
             self._detach(session, now)
         else:
-            self.end(session, CloseCode.NO_PONG, "no pong")
+            self.end(session, code, reason)

@@ -1,4 +1,4 @@
-"""The open questions to the directory, and the order of each session's frames around them.
+"""The open questions to the directory and the cluster, and the order of each session's frames around them.
 
 The rules: a session has at most one open question, and its later frames wait for the answer. So a client may send
 requests without waiting, gets its replies in order, and cannot make the directory do more than one thing for it at a
@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
-from aldis.backends.base import DirectoryAnswer, Question
+from aldis.backends.base import DirectoryAnswer
+from aldis.backends.base import Question as DirectoryQuestion
 from aldis.hub.backlog import Backlog
+from aldis.hub.cluster import ClusterAnswer, ClusterQuestion, EnterDevice, FindUsers
 from aldis.hub.name_queue import NameAccess, NameQueues
 from aldis.hub.outcomes import RequestOutcome
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
+from aldis.hub.use import MemoryUse
 from aldis.protocol.messages import RequestId
 
-Continuation: TypeAlias = Callable[[DirectoryAnswer, float], RequestOutcome | None]
-"""Called with the directory's answer and the time; returns the outcome of the request, or None without a request."""
+Question: TypeAlias = DirectoryQuestion | ClusterQuestion
+Answer: TypeAlias = "DirectoryAnswer | ClusterAnswer"
+Continuation: TypeAlias = Callable[[Any, float], RequestOutcome | None]
+"""Called with the answer to its question and the time; returns the outcome of the request, or None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,8 @@ class Asked:
 
     @property
     def always(self) -> bool:
-        """Whether the answer matters even when no session waits for it, because a binding may have changed."""
-        return self.access in (NameAccess.CLAIM, NameAccess.ALONE)
+        """Whether the answer matters though no session waits for it: none has asked, or a binding may have changed."""
+        return self.session is None or self.access in (NameAccess.CLAIM, NameAccess.ALONE)
 
 
 class PendingLookups:
@@ -57,9 +62,18 @@ class PendingLookups:
     For each question, call exactly one of `Hub.answered` and `Hub.failed`, and never from within `ask`.
     """
 
-    def __init__(self, settings: HubSettings, ask: Callable[[Question], None]) -> None:
+    def __init__(
+        self,
+        settings: HubSettings,
+        ask: Callable[[DirectoryQuestion], None],
+        use: MemoryUse,
+        *,
+        ask_cluster: Callable[[ClusterQuestion], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._use = use
         self._ask = ask
+        self._ask_cluster = ask_cluster
         self._open: dict[int, Asked] = {}
         self._queues: NameQueues[Asked] = NameQueues(self._start)
         self._token = 0
@@ -93,16 +107,19 @@ class PendingLookups:
         if session is not None:
             session.waiting = True
         asked = Asked(question, then, failed, session, kind, re, access)
-        if access is None:
+        if access is None or isinstance(question, FindUsers):
             self._start(asked)
         else:
             self._queues.put(question.user_id, access, asked)
 
     def _start(self, asked: Asked) -> bool:
-        if asked.access is not NameAccess.ALONE and asked.waiting is None:
+        if asked.access is not NameAccess.ALONE and asked.session is not None and asked.waiting is None:
             return False
         self._open[asked.question.token] = asked
-        self._ask(asked.question)
+        if not isinstance(asked.question, FindUsers | EnterDevice):
+            self._ask(asked.question)
+        elif self._ask_cluster is not None:
+            self._ask_cluster(asked.question)
         return True
 
     def take(self, question: Question) -> Asked | None:
@@ -111,7 +128,7 @@ class PendingLookups:
 
     def done(self, asked: Asked) -> None:
         """The answer has been handled: start the next question about the name."""
-        if asked.access is not None:
+        if asked.access is not None and not isinstance(asked.question, FindUsers):
             self._queues.done(asked.question.user_id)
 
     def hold_back(self, session: Session, text: str) -> None:
@@ -122,7 +139,9 @@ class PendingLookups:
         backlog = session.backlog
         if backlog is None:
             backlog = session.backlog = Backlog()
+        before = backlog.size
         backlog.append(text)
+        self._use.backlogs += backlog.size - before
         full = len(backlog) > self._settings.backlog_messages or backlog.size > self._settings.backlog_bytes
         if full and not backlog.paused and session.connection is not None:
             backlog.paused = True
@@ -131,11 +150,19 @@ class PendingLookups:
     def next(self, session: Session) -> str | None:
         """The next frame that was held back; None while a question is open, and when no frame is left."""
         backlog = session.backlog
-        if backlog is None or session.waiting:
+        if session.waiting:
             return None
+        if backlog is None:
+            if session.pongs:
+                session.caught_up()
+            return None
+        before = backlog.size
         text = backlog.pop()
+        self._use.backlogs += backlog.size - before
         if text is None:
             session.backlog = None
+            if session.pongs:
+                session.caught_up()
             if backlog.paused and session.connection is not None:
                 session.connection.resume_reading()
         return text
@@ -143,4 +170,10 @@ class PendingLookups:
     def forget(self, session: Session) -> None:
         """The session has ended: it no longer waits for an answer."""
         session.waiting = False
-        session.backlog = None
+        self.drop_backlog(session)
+
+    def drop_backlog(self, session: Session) -> None:
+        """The session has lost its connection: what it has sent behind an open question is not handled."""
+        if session.backlog is not None:
+            self._use.backlogs -= session.backlog.size
+            session.backlog = None

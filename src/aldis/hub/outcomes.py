@@ -29,13 +29,16 @@ PENDING: Final = Progress.PENDING
 class RequestRefused:
     """Answer the request with an error. With `close`, also close the connection.
 
-    `retry_after` is in seconds. `close` is a close code and its reason.
+    `retry_after` is in seconds. `close` is a close code and its reason. `silent`: count it without an answer. `limit`:
+    the limit that was met, one of `stats.LIMITS`.
     """
 
     code: str
     text: str
     retry_after: float | UnsetType = UNSET
     close: tuple[CloseCode, str] | None = None
+    silent: bool = False
+    limit: str = ""
 
 
 RequestOutcome: TypeAlias = Progress | RequestRefused

@@ -9,8 +9,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from aldis.hub.dialects import Dialect
 from aldis.hub.outcomes import RequestRefused
-from aldis.hub.sessions import HEADROOM, Session
+from aldis.hub.sessions import HEADROOM, TEXT, Session
 from aldis.hub.stats import HubStats
+from aldis.hub.use import MemoryUse
 from aldis.protocol.codes import TEMPORARY, CloseCode
 from aldis.protocol.messages import Ack, Error, RequestId
 
@@ -18,8 +19,9 @@ from aldis.protocol.messages import Ack, Error, RequestId
 class Outgoing:
     """Sends messages to sessions. One buffer serves them all: a transport consumes a frame before `send` returns."""
 
-    def __init__(self, stats: HubStats) -> None:
+    def __init__(self, stats: HubStats, use: MemoryUse) -> None:
         self._stats = stats
+        self._use = use
         self._buffer = bytearray(HEADROOM)
 
     def send(self, session: Session, message: Struct) -> None:
@@ -27,7 +29,7 @@ class Outgoing:
         connection = session.connection
         if connection is not None:
             session.dialect.encode(message, self._buffer, HEADROOM)
-            connection.send(self._buffer)
+            connection.write(TEXT, self._buffer, HEADROOM)
 
     def send_numbered(self, session: Session, message: Struct) -> None:
         """Send a numbered message, and keep it until the client confirms it."""
@@ -39,7 +41,7 @@ class Outgoing:
             replay.add(buffer.copy())
         connection = session.connection
         if connection is not None:
-            connection.send(buffer)
+            connection.write(TEXT, buffer, HEADROOM)
 
     def encode(self, message: Struct, dialect: Dialect) -> bytearray:
         """Encode a message once for `send_numbered_frame`, for any number of sessions."""
@@ -56,7 +58,7 @@ class Outgoing:
         """Send a frame again that is already numbered and kept."""
         connection = session.connection
         if connection is not None:
-            connection.send(frame)
+            connection.write(TEXT, frame, HEADROOM)
 
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
         """Send an `ack` if the client asked for one."""
@@ -74,5 +76,6 @@ class Outgoing:
         connection = session.connection
         if connection is not None:
             session.connection = None
+            self._use.connections -= 1
             self._stats.closes[code] += 1
             connection.close(code, reason)

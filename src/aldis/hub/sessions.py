@@ -13,17 +13,25 @@ from typing import Final, Protocol, TypeAlias
 from msgspec import Struct, UnsetType
 
 from aldis.hub.backlog import Backlog
+from aldis.hub.budgets import Pause, UserRates
 from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
 from aldis.hub.outcomes import RequestRefused
+from aldis.hub.privacy import UserPrivacy
 from aldis.hub.resume import Replay
 from aldis.hub.shares import Shares
 from aldis.hub.stages import START
+from aldis.protocol.frames import Opcode
 from aldis.protocol.messages import Register, RequestId, SealKey
 
 # Room for the largest WebSocket header of a server (RFC 6455 section 5.2: 10 bytes; picows needs 14). So a frame can be
 # sent from the buffer in which the message was encoded, without a copy.
 HEADROOM: Final = 14
+# The kind of frame that all messages are sent in.
+TEXT: Final = int(Opcode.TEXT)
+
+Write: TypeAlias = Callable[[int, bytearray, int], object]
+"""See `Connection.write`."""
 
 
 class Connection(Protocol):
@@ -34,19 +42,23 @@ class Connection(Protocol):
     """
 
     full: bool
+    kept: int
+    """Bytes that the transport keeps for the client, beyond what an idle connection costs."""
 
     @property
     def address(self) -> str:
         """The IP address that the client comes from; empty when it is not known."""
 
-    def send(self, frame: bytearray) -> None:
-        """Send the message `frame[HEADROOM:]`; the bytes before it may be overwritten.
+    @property
+    def write(self) -> Write:
+        """`write(TEXT, frame, HEADROOM)`: send the message `frame[HEADROOM:]`; the bytes before it may be overwritten.
 
-        The call uses up the frame before it returns, because the hub uses the buffer again.
+        The call uses up the frame before it returns, because the hub uses the buffer again. The arguments are those of
+        picows, so that a relayed message goes there without a call between.
         """
 
-    def ping(self) -> None:
-        """Send a WebSocket ping."""
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a WebSocket ping. `Hub.heard` is called with the payload of its pong."""
 
     def pause_reading(self) -> None:
         """Stop reading, so that TCP slows the client. Messages that were read already still come."""
@@ -64,6 +76,7 @@ class RelayResult(Enum):
     SENT = auto()  # handed to the recipient's connection
     ABSENT = auto()  # the recipient is not online, or has not come back in time
     LIMITED = auto()  # the sender has its share of what waits for the recipient; it may try again
+    UNREACHABLE = auto()  # the node of the recipient, or the table of users, cannot be reached; it may have arrived
     PENDING = auto()  # the recipient may come back, or the router asks another process
 
 
@@ -93,10 +106,14 @@ class Session:
         "backlog",
         "bad_proofs",
         "charged",
+        "claim",
         "connected_at",
         "connection",
+        "controlled_at",
+        "credit",
         "device",
         "dialect",
+        "entry",
         "faults",
         "heard",
         "host",
@@ -105,14 +122,22 @@ class Session:
         "late_news",
         "nonce",
         "nonce_expires",
+        "order",
+        "pauses",
         "pinged_at",
+        "pongs",
+        "privacy",
+        "privacy_untold",
         "put_off",
+        "rates",
         "registering",
         "replay",
         "seal_key",
         "secret",
         "shares",
+        "spoke",
         "stage",
+        "token_expires",
         "unknowns",
         "unsettled",
         "untold",
@@ -128,6 +153,8 @@ class Session:
         self.stage = START
         self.connected_at = now
         self.heard = now
+        # When a WebSocket ping or pong came last, and when a message came before that.
+        self.controlled_at = self.spoke = now
         self.pinged_at = 0.0  # 0: no ping is unanswered
         self.faults: TokenBucket | None = None
         self.unknowns: TokenBucket | None = None  # messages of unknown types
@@ -136,6 +163,8 @@ class Session:
         self.charged = 0
         # While registering
         self.registering: Register | None = None
+        # The name and key while somebody is asked whether it may have the name.
+        self.claim: tuple[str, str] | None = None
         self.nonce = b""
         self.nonce_expires = 0.0
         # Why its last registration was refused, if it may try again: the same answer goes to what it has sent behind.
@@ -145,14 +174,28 @@ class Session:
         self.device = ""
         self.address = ""
         self.key = ""
+        self.token_expires: float | None = None  # when to end it, because its token has expired
         self.seal_key: SealKey | None = None
+        # None: everybody sees the user and may call. Each relay looks at it, so it stands here too (`hub.presence`).
+        self.privacy: UserPrivacy | None = None
+        # Whether the client is to be told the privacy, which has changed while the connection was full.
+        self.privacy_untold = False
         self.id = ""
+        # In a cluster: its registration, and its place among all (`hub.cluster`).
+        self.entry = ""
+        self.order = 0
         self.secret = ""
         self.replay: Replay | None = None
         self.watches: set[str] | None = None
         # Watched names whose presence is not sent yet, because the connection was full. Between them stand the
         # requests that are acknowledged at that point.
         self.untold: dict[str | WatchRequest, None] | None = None
+        # What its user may still send, and what it has been told of pauses (`hub.budgets`).
+        self.rates: UserRates | None = None
+        self.credit = 0  # bytes that it may pass on before its user's budgets are asked again
+        self.pauses: dict[str, Pause] | None = None
+        # Pongs that came behind frames which wait for an answer.
+        self.pongs: tuple[bytes, ...] = ()
         # Whether a question of it is open, and the frames that came meanwhile, in order.
         self.waiting = False
         self.backlog: Backlog | None = None
@@ -162,3 +205,25 @@ class Session:
         self.late_news: list[str] | None = None
         # While detached: the messages that wait for it, and what to call with the result of each.
         self.unsettled: list[tuple[Receipt, Delivered]] | None = None
+
+    @property
+    def spoke_at(self) -> float:
+        """When the last message came, as opposed to a WebSocket ping or pong."""
+        return self.spoke if self.heard == self.controlled_at else self.heard
+
+    def controlled(self, now: float, pong: bytes) -> None:
+        """A WebSocket ping or pong has come."""
+        self.spoke = self.spoke_at
+        self.heard = self.controlled_at = now
+        if pong and self.pauses is not None:
+            # One for each pause may be under way. A client may make up more.
+            self.pongs = (*self.pongs, pong)[-len(self.pauses) :]
+            if not self.waiting:
+                self.caught_up()
+
+    def caught_up(self) -> None:
+        """All that has come is handled."""
+        pongs, self.pongs = self.pongs, ()
+        for pong in pongs:
+            for pause in (self.pauses or {}).values():
+                pause.answered(pong)

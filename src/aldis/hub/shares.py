@@ -16,11 +16,13 @@ _PART: Final = 0.5
 class Shares:
     """What each sender uses of the room for one recipient: messages and bytes."""
 
-    __slots__ = ("_senders", "size")
+    __slots__ = ("_senders", "sealed", "size")
 
     def __init__(self) -> None:
         self.size = 0
         """The bytes that all senders use."""
+        self.sealed: Shares | None = None
+        """What each uses of the other room there, which is for sealed messages."""
         self._senders: dict[str, tuple[int, int]] = {}
 
     def __len__(self) -> int:

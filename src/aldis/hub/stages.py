@@ -14,7 +14,7 @@ class Stage(Enum):
 
     OPEN = auto()  # no name
     CHALLENGED = auto()  # has a nonce to sign
-    CLAIMING = auto()  # the directory looks up the owner of the name
+    CLAIMING = auto()  # the operator's side decides, then the directory looks up the owner of the name
     REGISTERED = auto()  # has a name, and a connection
     RECLAIMING = auto()  # has a name without a proof, and the directory looks up another (or the same) name
     DETACHED = auto()  # has a name; the connection is lost, and another one may resume the session

@@ -9,6 +9,27 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+# The limits that are counted when a client meets them.
+LIMITS = (
+    "devices-per-user",
+    "failed-proofs-per-address",
+    "failed-proofs-per-name",
+    "memory",
+    "new-names-per-address",
+    "pair-sealed-bytes",
+    "privacy-bytes",
+    "privacy-names",
+    "sealed-window",
+    "share-of-recipient",
+    "user-messages",
+    "user-relayed-bytes",
+    "user-discovers",
+    "user-sealed-bytes",
+    "watchers-per-user",
+    "watches-bytes",
+    "watches-per-session",
+    "watches-per-user",
+)
 # Seconds. Relaying takes microseconds in this process; the upper bounds show a process without CPU time.
 RELAY_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0)
 # Seconds from the WebSocket connection to `registered`: round trips, a signature and a durable write.
@@ -51,9 +72,12 @@ class HubStats:
         "detached_ended",
         "handled",
         "handshake_seconds",
+        "limited",
+        "memory_ended",
         "refused",
         "registrations",
         "relay_seconds",
+        "sealed_bytes",
     )
 
     def __init__(self) -> None:
@@ -63,12 +87,18 @@ class HubStats:
         self.handled: defaultdict[str, Tally] = defaultdict(Tally)
         # Failed messages by type and error code.
         self.refused: Counter[tuple[str, str]] = Counter()
+        # How often a limit was met, by its name in `LIMITS`.
+        self.limited: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
         # outcome: `new`, `replaced`, `resumed`, or the error code of a refusal.
         self.registrations: Counter[str] = Counter()
         # Connections that the hub closed, by close code.
         self.closes: Counter[int] = Counter()
         # Detached sessions that ended because more was kept than may be.
         self.detached_ended = 0
+        # Bytes of sealed messages, in base64, that were passed on or wait for their recipients.
+        self.sealed_bytes = 0
+        # Sessions that ended because all memory was in use.
+        self.memory_ended = 0
         self.relay_seconds = Histogram(RELAY_BUCKETS)
         self.handshake_seconds = Histogram(HANDSHAKE_BUCKETS)
 

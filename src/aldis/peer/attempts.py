@@ -99,6 +99,7 @@ class Attempt:
     opened: bool = False  # its channel is open
     ready: bool = False  # and HELLOs have been exchanged
     lost: bool = False  # and nothing arrives
+    left: bool = False  # and the messages go another way, so only another connection is of use
     offer_sdp: str = ""
     offer_deadline: float | None = None  # of a restart offer
     capabilities: Capabilities = field(default_factory=Capabilities)  # the other side's
@@ -144,6 +145,8 @@ class Attempt:
         """Why the attempt or the lost path is given up at its deadline."""
         if self.lost:
             return f"the path to the other side did not come back within {heal_seconds:g} s"
+        if self.left:
+            return "the messages go another way"
         if self.opened:
             return f"the channel opened, but no HELLO came within {attempt_seconds:g} s"
         if self.phase is Phase.SETTLED:

@@ -4,6 +4,8 @@ A busy loop, or a process that was stopped, reads late what arrived long ago. Th
 So a time-out counts only the time in which the loop ran: between two ticks the clock advances by little more than
 `TICK`, however late the second tick comes.
 
+It also knows when this machine or process has slept (`on_wake`): what was open may be dead, and nobody has told.
+
 All alarms of a loop share one timer of asyncio, and alarms that are due at nearly the same time ring together. So a
 hundred idle connections wake the process a few times a second, not a few hundred times.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import time
 from collections.abc import Callable
 from itertools import count
 from typing import Final
@@ -26,6 +29,15 @@ _LATE: Final = 0.05
 # two are exact.
 _GRID: Final = 1 / 16
 _LONG: Final = 2.0
+# Seconds between two ticks, after which the machine or the process has slept. A busy loop is hardly late by so much.
+ASLEEP: Final = 5.0
+
+
+def _wall() -> float:
+    """Seconds, which pass while the machine sleeps too."""
+    # The clock of an event loop stands still in the meantime on Linux and macOS.
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.time() if clock is None else time.clock_gettime(clock)
 
 
 class Alarm:
@@ -65,6 +77,8 @@ class LoopClock:
         self._handle: asyncio.TimerHandle | asyncio.Handle | None = None
         self._wakes_at = math.inf  # by the loop's time
         self._running = False  # a tick
+        self._wall = _wall()  # at the last tick
+        self._wakers: dict[object, Callable[[], None]] = {}
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -89,7 +103,7 @@ class LoopClock:
         """Call `callback` in `delay` seconds; from two seconds up, as much as a sixteenth of a second later."""
         now = self.time()
         if self._handle is None and not self._running:
-            self._time, self._ticked = now, self._loop.time()
+            self._time, self._ticked, self._wall = now, self._loop.time(), _wall()
         alarm = Alarm(callback, self)
         due = now + max(delay, 0.0)
         if delay >= _LONG:
@@ -97,6 +111,17 @@ class LoopClock:
         heapq.heappush(self._alarms, (due, next(self._numbers), alarm))
         self._set()
         return alarm
+
+    def on_wake(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after the machine or the process has slept for `ASLEEP` or more, within `TICK` of waking
+        while alarms wait. Returns what ends it."""
+        key = object()
+        self._wakers[key] = callback
+
+        def end() -> None:
+            self._wakers.pop(key, None)
+
+        return end
 
     def cancelled(self) -> None:
         """Note that an alarm was cancelled."""
@@ -121,10 +146,16 @@ class LoopClock:
         self._wakes_at = wakes_at
         self._handle = self._loop.call_at(wakes_at, self._tick)
 
+    def _slept(self) -> bool:
+        """Whether the time since the last tick was far longer than a tick."""
+        before, self._wall = self._wall, _wall()
+        return self._wall - before >= ASLEEP
+
     def _tick(self) -> None:
         self._time, self._ticked = self.time(), self._loop.time()
         self._handle = None
         self._running = True
+        slept = self._slept()
         try:
             while self._alarms and self._alarms[0][0] <= self._time:
                 _, _, alarm = heapq.heappop(self._alarms)
@@ -134,6 +165,9 @@ class LoopClock:
                 else:
                     # Each is a separate call, so that an exception in one does not affect the others.
                     self._loop.call_soon(alarm.ring)
+            if slept:
+                for waker in self._wakers.values():
+                    self._loop.call_soon(waker)
         finally:
             self._running = False
             self._set()

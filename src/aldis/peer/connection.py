@@ -37,13 +37,14 @@ from aldis.peer import commands
 from aldis.peer.attempts import Outcome, Refused
 from aldis.peer.clock import LoopClock
 from aldis.peer.commands import Command
-from aldis.peer.engine import Engine, EngineConfig, EngineRefused, EngineStats
+from aldis.peer.engine import Engine, EngineConfig, EngineRefused, EngineStats, TurnReport
 from aldis.peer.listener import Failure as Failure
 from aldis.peer.listener import PeerListener as PeerListener
 from aldis.peer.listener import SignalSender as SignalSender
 from aldis.peer.negotiation import Negotiation
 from aldis.peer.negotiation import PeerState as PeerState  # the state is part of what this module offers
 from aldis.peer.refusals import LateRefusals
+from aldis.peer.session import Measured
 from aldis.peer.signaling import Signaling
 from aldis.peer.slots import AttemptSlots, PeerSlots
 from aldis.peer.transport import PeerTiming as PeerTiming
@@ -110,7 +111,7 @@ class PeerConnection:
         self._transports: dict[str, PeerTransport] = {}
         # By connection name: a better reason than the machine's, if there is one.
         self._errors: dict[str, Failure] = {}
-        self._relay_missing = ""  # of the connection that was dropped last
+        self._turn = TurnReport()  # of the connection that was dropped last
         self._state = PeerState.NEW
         self._todo: deque[Command] = deque()
         self._working = False
@@ -147,6 +148,12 @@ class PeerConnection:
         return transport.round_trip_time if transport is not None else None
 
     @property
+    def measured(self) -> Measured:
+        """What the heartbeat of the current connection has measured."""
+        transport = self._current
+        return transport.measured if transport is not None else Measured()
+
+    @property
     def address(self) -> str:
         """The address of the device at the other end; the bare user id without a connection."""
         transport = self._current
@@ -161,6 +168,12 @@ class PeerConnection:
             return None
 
     @property
+    def opening(self) -> bool:
+        """Whether the channel is open, and HELLOs are being exchanged on it."""
+        current = self._machine.current
+        return current is not None and not current.ready
+
+    @property
     def _current(self) -> PeerTransport | None:
         attempt = self._machine.current
         return self._transports.get(attempt.name) if attempt is not None else None
@@ -171,7 +184,7 @@ class PeerConnection:
         """Start an attempt, unless one is under way or the peer is connected. The listener hears the outcome. The
         attempt waits for its slot while other attempts of this process are under way (`clock_from`).
 
-        While DISCONNECTED, this restarts ICE, or makes a new connection beside the old one. Raises `StateError` after
+        While DISCONNECTED, this makes a new connection beside the old one. Raises `StateError` after
         `close()`.
         """
         if self._closing is not None:
@@ -186,6 +199,12 @@ class PeerConnection:
     def _start_call(self) -> None:
         self._clock_from = self._timers.time()
         self._do(self._machine.connect(self._clock_from))
+        self._tell_soon()
+
+    def leave(self) -> None:
+        """The messages go another way from now on, and not back to the open channel: the state is DISCONNECTED, and
+        `connect()` makes another connection beside it."""
+        self._do(self._machine.leave(self._timers.time()))
         self._tell_soon()
 
     @property
@@ -294,6 +313,18 @@ class PeerConnection:
         transport = self._current
         return transport is not None and transport.send_frame(frame)
 
+    def suspect(self) -> None:
+        """There is reason to doubt the path: check it. Unless something arrives soon, it counts as lost."""
+        if self._current is not None:
+            self._current.suspect()
+
+    def network_changed(self) -> None:
+        """This machine has other addresses: check the path, and look for another one at once."""
+        self.suspect()
+        if self._closing is None:
+            self._do(self._machine.network_changed(self._timers.time()))
+            self._tell_soon()
+
     def silence(self) -> None:
         """Call the listener no more: it has dropped this connection."""
         self._silent = True
@@ -394,7 +425,7 @@ class PeerConnection:
             return
         del self._transports[transport.name]
         transport.stop()
-        self._relay_missing = transport.relay_missing
+        self._turn = transport.turn
         if transport.greeted:
             self._news.append(self._listener.channel_closed)
         self._signaling.close_soon(transport.close(), transport.name)
@@ -422,6 +453,8 @@ class PeerConnection:
     def _as_peer_error(self, error: AldisError) -> PeerError:
         if isinstance(error, RequestFailed) and error.code == ErrorCode.NOT_ONLINE:
             return PeerOffline(self._remote)
+        if isinstance(error, RequestFailed) and error.code == ErrorCode.RATE_LIMITED:
+            return limited_calls(self._remote, error, error.retry_after)
         return PeerConnectionFailed(self._remote, str(error))
 
     # --- reporting changes ------------------------------------------------------------------------------------------
@@ -468,8 +501,9 @@ class PeerConnection:
                 temporary=outcome.code not in FINAL_REFUSALS,
                 retry_after=outcome.retry_after,
             )
-        hint = f"; {self._relay_missing}" if self._relay_missing and outcome.no_path else ""
-        return PeerConnectionFailed(self._remote, outcome.reason + hint)
+        turn = self._turn if outcome.no_path else TurnReport()
+        hint = turn.text and f"; {turn.text}"
+        return PeerConnectionFailed(self._remote, outcome.reason + hint, turn=turn.state)
 
     def _tell_soon(self) -> None:
         if self._news:
@@ -516,7 +550,17 @@ class PeerConnection:
         self._tell()
 
     def frame_received(self, transport: PeerTransport, frame: Chunk | Ack) -> None:
-        self._news.append(lambda: self._listener.frame_received(frame))
+        if self._telling or self._news or self._silent:
+            self._news.append(lambda: self._listener.frame_received(frame))
+            self._tell()
+            return
+        # As in `_tell`, without the detour: nearly all events are frames.
+        self._telling = True
+        try:
+            self._listener.frame_received(frame)
+        finally:
+            self._telling = False
+            self._tell_soon()
         self._tell()
 
     def buffer_drained(self, transport: PeerTransport) -> None:
@@ -532,6 +576,11 @@ class PeerConnection:
         self._do(self._machine.path_restored(transport.name))
         self._tell_soon()
 
+    def path_found(self, transport: PeerTransport) -> None:
+        if transport.greeted:
+            self._news.append(self._listener.path_found)
+            self._tell_soon()
+
     def ended(self, transport: PeerTransport, reason: str, *, orderly: bool) -> None:
         self._do(self._machine.attempt_ended(transport.name, reason, orderly=orderly))
         self._tell_soon()
@@ -540,3 +589,9 @@ class PeerConnection:
         transport.say_goodbye(reason)
         self._do(self._machine.abandon(transport.name, reason))
         self._tell_soon()
+
+
+def limited_calls(user_id: str, error: RequestFailed, retry_after: float | None) -> PeerRefused:
+    """The server takes no more for a user for so many seconds."""
+    reason = f"the server takes no more calls for now: {error.message}"
+    return PeerRefused(user_id, reason, RefusalCode.RATE_LIMITED, retry_after=retry_after)

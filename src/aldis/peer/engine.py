@@ -24,6 +24,7 @@ from typing import Final, Protocol
 from aldis.errors import ProtocolViolation
 from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import Candidate, Capabilities, IceServer
+from aldis.protocol.texts import clean
 
 _log = logging.getLogger(__name__)
 
@@ -57,10 +58,13 @@ class EngineConfig:
 
     `ice_servers`: the STUN and TURN servers, none by default. `allow_loopback`: also use 127.0.0.1, for two programs on
     one machine without a network. Off by default, because such a candidate is useless on any other machine.
+    `relay_only`: tell the other side no address but those of TURN servers, and use no other path (W3C
+    `iceTransportPolicy`).
     """
 
     ice_servers: tuple[IceServer, ...] = ()
     allow_loopback: bool = False
+    relay_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,20 @@ class PathEnd:
     """One end of the path that ICE has chosen.
 
     `kind` is `host`, `srflx`, `prflx` or `relay` (RFC 8445 section 4); `protocol` is `udp` or `tcp`. The address is
-    empty when the engine hides it (mDNS names, RFC 8828).
+    empty when the engine hides it (mDNS names, RFC 8828). `relay_protocol` is our way to our TURN server: `udp`, `tcp`
+    or `tls`; empty for an end without one, and for the other side's.
     """
 
     kind: str
     protocol: str
     address: str
     port: int
+    relay_protocol: str = ""
+
+    @property
+    def relayed(self) -> bool:
+        """Whether a TURN server is between. A peer-reflexive candidate may have been found over one."""
+        return self.kind == "relay" or bool(self.relay_protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +97,13 @@ class EngineStats:
     remote: PathEnd | None = None
     bytes_sent: int | None = None
     bytes_received: int | None = None
+    # Seconds since anything has come from the other side, be it only an acknowledgement of SCTP.
+    quiet: float | None = None
 
     @property
     def relayed(self) -> bool:
         """Whether the path leads through a TURN server on either side."""
-        return any(end is not None and end.kind == "relay" for end in (self.local, self.remote))
+        return any(end is not None and end.relayed for end in (self.local, self.remote))
 
 
 class ChannelListener(Protocol):
@@ -150,6 +163,14 @@ class EngineListener(Protocol):
         """A channel of either side is open: call its `listen` now."""
 
 
+@dataclass(frozen=True, slots=True)
+class TurnReport:
+    """What became of the TURN servers of a connection: a word as in `PeerConnectionFailed.turn`, and a text."""
+
+    state: str = ""
+    text: str = ""
+
+
 class EngineConnection(Protocol):
     """One connection. Call its coroutines one at a time. `close` may be called during any of them; it takes effect at
     once, and the other call raises `EngineRefused` or `CancelledError`."""
@@ -190,8 +211,8 @@ class EngineConnection(Protocol):
         """The path and the traffic, as far as the engine knows them."""
 
     @property
-    def relay_missing(self) -> str:
-        """The text of `RelayWatch.missing`; empty when a TURN server has given a relay candidate."""
+    def turn(self) -> TurnReport:
+        """What became of the TURN servers."""
 
     async def close(self) -> None:
         """End the connection and release its sockets, tasks and threads. Idempotent."""
@@ -212,27 +233,42 @@ class Engine(Protocol):
         """Make a connection, on the running loop. Raises `ConfigError` for an ICE server that cannot be used."""
 
 
+_STUN_ERRORS: Final = (300, 699)
+_UNAUTHORIZED: Final = 401
+
+
 class RelayWatch:
     """Notices when there is a TURN server but no relay candidate.
 
-    Neither engine reports wrong TURN credentials or a TURN server that cannot be reached. There is only a kind of
-    candidate missing at the end, and without this the later failure would have no explanation.
+    An engine does not fail for a TURN server that refuses it or cannot be reached. There is only a kind of candidate
+    missing at the end, and without this the later failure would have no explanation.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, *, hint: str = "") -> None:
+        """`hint`: what else may be wrong with a `turns:` server that cannot be reached."""
         self._turn = [
             url for server in config.ice_servers for url in server.urls if url.lower().startswith(("turn:", "turns:"))
         ]
+        self._hint = hint if any(url.lower().startswith("turns:") for url in self._turn) else ""
         self._seen = False
         self._said = False
+        self._refusal = ""
 
     def saw(self, text: str) -> None:
         """Note a gathered candidate, or a whole description with candidates in it."""
         self._seen = self._seen or " typ relay" in text
 
-    def gathered(self) -> None:
-        """Gathering has ended: log it when a relay candidate was expected and none came."""
-        if self.missing and not self._said:
+    def refused(self, url: str, code: int, text: str) -> None:
+        """A TURN server has answered with a STUN error (RFC 8489 section 14.8). Others (701) only say that an address
+        of ours does not reach the server (W3C WebRTC section 4.8.2.1)."""
+        if url.lower().startswith("turn") and _STUN_ERRORS[0] <= code <= _STUN_ERRORS[1]:
+            what = "the credentials " if code == _UNAUTHORIZED else ""
+            self._refusal = f"the server refuses {what}({code} {clean(text).rstrip('.')})"
+
+    def gathered(self, *, cut_short: bool = False) -> None:
+        """Gathering has ended: log it when a relay candidate was expected and none came. `cut_short`: perhaps because a
+        path was found first. Then a server that has not answered yet is not to blame."""
+        if self.missing and not self._said and (self._refusal or not cut_short):
             self._said = True
             _log.warning("%s", self.missing)
 
@@ -243,7 +279,17 @@ class RelayWatch:
         if self._seen or not self._turn:
             return ""
         servers = ", ".join(self._turn)
-        return f"no relay candidate from {servers}: the server cannot be reached, or refuses the credentials"
+        reason = self._refusal or f"the server cannot be reached, or refuses the credentials{self._hint}"
+        return f"no relay candidate from {servers}: {reason}"
+
+    @property
+    def report(self) -> TurnReport:
+        """What to say of the TURN servers when no path was found."""
+        if not self._turn:
+            return TurnReport("none", "no TURN server is configured")
+        if self._seen:
+            return TurnReport("tried", f"not through {', '.join(self._turn)} either")
+        return TurnReport("refused" if self._refusal else "unreachable", self.missing)
 
 
 def check_servers(config: EngineConfig) -> tuple[IceServer, ...]:

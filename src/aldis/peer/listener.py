@@ -33,6 +33,9 @@ class PeerListener(Protocol):
     def channel_closed(self) -> None:
         """The channel is gone; what was sent on it may or may not have arrived."""
 
+    def path_found(self) -> None:
+        """The engine has a path again after the loss of one. Nothing has arrived on it yet, which may take seconds."""
+
     def writable(self) -> None:
         """The open channel has room again, after `send_frame` has returned False."""
 

@@ -69,8 +69,8 @@ class PeerState(Enum):
     CONNECTING    an attempt is under way, ours or the other side's
     CONNECTED     the channel is open and HELLOs have been exchanged
     DISCONNECTED  was connected, and nothing arrives any more. Both sides try to repair the path if their engines can;
-                  otherwise they wait for the path to come back. `connect()` makes a new connection beside it.
-                  Ends in CONNECTED, FAILED or CLOSED.
+                  otherwise they wait for the path to come back. `connect()` makes a new connection beside it. One of
+                  them comes first. Ends in CONNECTED, FAILED or CLOSED.
     FAILED        the attempt or the connection is given up; the error says why. `connect()` makes another attempt, and
     an
                   offer of the other side is answered.
@@ -120,7 +120,7 @@ class Negotiation:
         if self._closed:
             return PeerState.CLOSED
         current = self.current
-        if current is not None and current.ready and not current.lost:
+        if current is not None and current.ready and not (current.lost or current.left):
             return PeerState.CONNECTED
         if self._pending() or (current is not None and not current.ready):
             return PeerState.CONNECTING
@@ -133,7 +133,10 @@ class Negotiation:
     @property
     def current(self) -> Attempt | None:
         """The attempt with an open channel: there is at most one."""
-        return next((attempt for attempt in self._attempts.values() if attempt.opened), None)
+        for attempt in self._attempts.values():  # each frame asks this: a generator takes twice as long
+            if attempt.opened:
+                return attempt
+        return None
 
     @property
     def deadline(self) -> float | None:
@@ -155,8 +158,8 @@ class Negotiation:
     def needs_attempt(self) -> bool:
         """Whether `connect` would make a new connection."""
         current = self.current
-        none = current is None or (current.lost and not self._can_restart(current))
-        return none and not (self._closed or self._pending())
+        unusable = current is None or current.left or current.lost
+        return unusable and not (self._closed or self._pending())
 
     def awaits_answer(self, name: str) -> bool:
         """Whether an answer for this name would be used; if not, it need not be checked."""
@@ -173,16 +176,20 @@ class Negotiation:
     # --- from the owner ---------------------------------------------------------------------------------------------
 
     def connect(self, now: float) -> list[Command]:
-        """Start an attempt or a restart, unless one is under way or the connection works."""
+        """Start an attempt, unless one is under way or the connection works. Beside a lost connection too, whether ICE
+        is restarted there or not: SCTP waits for up to 3 s before it uses a path that is back, and a new channel does
+        not.
+        """
+        return self._offer_anew(now) if self.needs_attempt else []
+
+    def leave(self, now: float) -> list[Command]:
+        """The messages go another way from now on. HELLO is said once on a channel, so they do not come back to this
+        one: `connect` makes another connection beside it."""
         current = self.current
-        if self._closed or self._pending():
-            return []
-        if current is not None:
-            if not current.lost:
-                return []
-            if self._can_restart(current):
-                return self._restart(current, now)
-        return self._offer_anew(now)
+        if current is not None and current.ready and not current.left:
+            current.left = True
+            current.deadline = current.deadline or now + self._heal_seconds
+        return []
 
     def close(self, reason: str) -> list[Command]:
         """End everything for good; later calls have no effect."""
@@ -396,15 +403,25 @@ class Negotiation:
             return self._end(attempt, "the path to the other side was lost", bye=None)
         if not attempt.lost:
             attempt.lost = True
-            attempt.deadline = now + self._heal_seconds
+            if not attempt.left:
+                attempt.deadline = now + self._heal_seconds
         return self._restart(attempt, now) if can_restart else []
+
+    def network_changed(self, now: float) -> list[Command]:
+        """This machine has other addresses: look for a path from them at once, if the engines can. The one that there
+        is stays in use as long as it works."""
+        current = self.current
+        if current is None or not current.ready or not self._can_restart(current):
+            return []
+        return self._restart(current, now)
 
     def path_restored(self, name: str) -> list[Command]:
         """Data arrives again."""
         attempt = self._attempts.get(name)
         if attempt is not None and attempt.lost:
             attempt.lost = False
-            attempt.deadline = None
+            if not attempt.left:
+                attempt.deadline = None
         return []
 
     def attempt_ended(self, name: str, reason: str, *, orderly: bool) -> list[Command]:
@@ -430,7 +447,7 @@ class Negotiation:
                     attempt.advance(Step.EXPIRED)  # another restart may be tried
             if attempt.deadline is not None and attempt.deadline <= now:
                 # A bye can end an open connection, so send none when only its path is lost.
-                bye = None if attempt.lost else "it took too long"
+                bye = None if attempt.lost or attempt.left else "it took too long"
                 no_path = not attempt.opened and attempt.phase is Phase.SETTLED
                 why = attempt.overdue(self._attempt_seconds, self._heal_seconds)
                 commands += self._end(attempt, why, bye=bye, no_path=no_path)

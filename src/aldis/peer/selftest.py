@@ -7,24 +7,19 @@ what a real connection would use, and contacts only the servers that it is given
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
-import struct
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 from aldis.peer.engine import Engine, EngineChannel, EngineConfig, EngineConnection, EngineRefused, EngineState
+from aldis.protocol import stun
 from aldis.protocol.messages import Candidate
 
-# RFC 8489 section 5: the header of a STUN message, and the numbers used here.
-_HEADER: Final = struct.Struct(">HHI12s")
-_BINDING_REQUEST: Final = 0x0001
-_BINDING_SUCCESS: Final = 0x0101
-_MAGIC_COOKIE: Final = 0x2112A442
-_XOR_MAPPED_ADDRESS: Final = 0x0020
-_IPV4_LENGTH: Final = 8
 # RFC 8489 section 6.2.1 doubles from 0.5 s. A person waits here, so this makes fewer attempts.
 _STUN_RETRY: Final = 0.5  # seconds
 _LABEL: Final = "aldis.selftest"
@@ -59,7 +54,7 @@ async def ask_stun(host: str, port: int, within: float = 3.0) -> str:
         lambda: _StunClient(transaction, answer), remote_addr=(host, port)
     )
     try:
-        request = _HEADER.pack(_BINDING_REQUEST, 0, _MAGIC_COOKIE, transaction)
+        request = stun.write_message(stun.BINDING_REQUEST, transaction)
         async with asyncio.timeout(within):
             while True:
                 transport.sendto(request)
@@ -69,6 +64,105 @@ async def ask_stun(host: str, port: int, within: float = 3.0) -> str:
     finally:
         transport.close()
         answer.cancel()
+
+
+class Nat(Enum):
+    """What is between this machine and others, as far as STUN tells (RFC 4787 section 4.1)."""
+
+    NONE = "none"  # others see the address that this machine has
+    EASY = "easy"  # one address for all others: peers connect directly
+    SYMMETRIC = "symmetric"  # another one for each other
+    UNSURE = "unsure"  # it changes the port, and there is one server alone to ask
+    BLOCKED = "blocked"  # no server answers
+    UNKNOWN = "unknown"  # there is no server to ask
+
+
+@dataclass(frozen=True, slots=True)
+class NatReport:
+    """What STUN servers see of this machine; `address` is empty when none answers."""
+
+    kind: Nat = Nat.UNKNOWN
+    address: str = ""
+
+
+async def look_at_nat(endpoints: Sequence[tuple[str, int]], within: float = 3.0) -> NatReport:
+    """Ask STUN servers from one port over IPv4, and compare what they see. `endpoints`: host and port of each."""
+    loop = asyncio.get_running_loop()
+    places: dict[tuple[str, int], None] = {}
+    for host, port in endpoints:
+        with suppress(OSError):
+            found = await loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+            places[str(found[0][4][0]), port] = None
+    if not places:
+        return NatReport()
+    transport, asked = await loop.create_datagram_endpoint(
+        lambda: _NatClient(list(places)),
+        local_addr=("0.0.0.0", 0),  # noqa: S104 - asks, and serves nobody
+    )
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await asked.ask()
+    finally:
+        transport.close()
+    return _nat_of(asked.seen, _own_address(next(iter(places))), transport.get_extra_info("sockname")[1])
+
+
+def _nat_of(seen: Mapping[tuple[str, int], tuple[str, int]], own: str, port: int) -> NatReport:
+    """`seen`: what each server has seen, by the server."""
+    if not seen:
+        return NatReport(Nat.BLOCKED)
+    mapped = set(seen.values())
+    address, mapped_port = next(iter(seen.values()))
+    if len(mapped) > 1:
+        kind = Nat.SYMMETRIC
+    elif address == own:
+        kind = Nat.NONE
+    else:
+        # A NAT that keeps the port does so for all others, mostly (RFC 4787 section 4.2.1).
+        kind = Nat.EASY if len(seen) > 1 or mapped_port == port else Nat.UNSURE
+    return NatReport(kind, address)
+
+
+def _own_address(place: tuple[str, int]) -> str:
+    """The address from which this machine sends there. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(place)
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+class _NatClient(asyncio.DatagramProtocol):
+    """Asks several servers from one port."""
+
+    def __init__(self, places: list[tuple[str, int]]) -> None:
+        self.seen: dict[tuple[str, int], tuple[str, int]] = {}
+        self._waiting = {os.urandom(12): place for place in places}
+        self._all = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    async def ask(self) -> None:
+        """Return when all have answered."""
+        while self._waiting:
+            for transaction, place in self._waiting.items():
+                self._transport.sendto(stun.write_message(stun.BINDING_REQUEST, transaction), place)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all.wait(), _STUN_RETRY)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
+        answer = stun.read_message(data)
+        if answer is None or answer.kind != stun.BINDING_SUCCESS or answer.transaction not in self._waiting:
+            return
+        value = answer.value(stun.Attribute.XOR_MAPPED_ADDRESS) or b""
+        mapped = stun.read_xor_address(value, answer.transaction)
+        if mapped is not None:
+            self.seen[self._waiting.pop(answer.transaction)] = (str(mapped[0]), mapped[1])
+        if not self._waiting:
+            self._all.set()
 
 
 class _StunClient(asyncio.DatagramProtocol):
@@ -88,26 +182,13 @@ class _StunClient(asyncio.DatagramProtocol):
 
 def _mapped_address(data: bytes, transaction: bytes) -> str | None:
     """The XOR-MAPPED-ADDRESS (RFC 8489 section 14.2) of the answer to our request; None for anything else."""
-    if len(data) < _HEADER.size:
+    answer = stun.read_message(data)
+    if answer is None or answer.kind != stun.BINDING_SUCCESS or answer.transaction != transaction:
         return None
-    kind, _, cookie, echoed = _HEADER.unpack_from(data)
-    if kind != _BINDING_SUCCESS or cookie != _MAGIC_COOKIE or echoed != transaction:
+    mapped = stun.read_xor_address(answer.value(stun.Attribute.XOR_MAPPED_ADDRESS) or b"", transaction)
+    if mapped is None:
         return None
-    position = _HEADER.size
-    while position + 4 <= len(data):
-        name, length = struct.unpack_from(">HH", data, position)
-        value = data[position + 4 : position + 4 + length]
-        if name == _XOR_MAPPED_ADDRESS and len(value) == length >= _IPV4_LENGTH:
-            return _unmask(value, transaction)
-        position += 4 + (length + 3) // 4 * 4
-    return None
-
-
-def _unmask(value: bytes, transaction: bytes) -> str:
-    mask = struct.pack(">I", _MAGIC_COOKIE) + transaction
-    port = struct.unpack_from(">H", value, 2)[0] ^ (_MAGIC_COOKIE >> 16)
-    plain = bytes(byte ^ masked for byte, masked in zip(value[4:20], mask, strict=False))
-    address = ipaddress.ip_address(plain[:16] if len(plain) == len(mask) else plain[:4])
+    address, port = mapped
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 

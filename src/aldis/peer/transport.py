@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aldis.errors import ConfigError, StateError
-from aldis.peer.engine import Engine, EngineChannel, EngineConfig, EngineRefused, EngineState, EngineStats
-from aldis.peer.session import Ended, PathLost, PathRestored, PeerSession, SessionEvent, Violated
+from aldis.peer.engine import Engine, EngineChannel, EngineConfig, EngineRefused, EngineState, EngineStats, TurnReport
+from aldis.peer.session import Ended, Measured, PathLost, PathRestored, PeerSession, SessionEvent, Violated
 from aldis.protocol import channel
 from aldis.protocol.messages import Candidate, Proof
 from aldis.settings import check_seconds
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 # slow path does not delay PINGs for long. libwebrtc itself refuses more than 16 MiB.
 BUFFER_HIGH: Final = 1024 * 1024
 BUFFER_LOW: Final = 256 * 1024
+# Seconds for the engine to say when it has got something last.
+_LOOK: Final = 1.0
+_MESSAGE: Final = int(channel.Kind.MESSAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,9 @@ class TransportOwner(Protocol):
 
     def path_restored(self, transport: PeerTransport) -> None: ...
 
+    def path_found(self, transport: PeerTransport) -> None:
+        """The engine has a path again after the loss of one; no frame has come yet."""
+
     def ended(self, transport: PeerTransport, reason: str, *, orderly: bool) -> None:
         """The other side has closed the connection; `orderly` after a GOODBYE."""
 
@@ -109,17 +116,49 @@ class TransportOwner(Protocol):
 
 
 class ChannelPath:
-    """The channel of an engine as the `Path` of a session."""
+    """The channel of an engine as the `Path` of a session.
 
-    def __init__(self, channel_: EngineChannel) -> None:
+    Small frames of one turn of the loop go together, if the other side can read that (`may_bundle`).
+    """
+
+    def __init__(self, channel_: EngineChannel, soon: Callable[[Callable[[], object]], object]) -> None:
+        """`soon` calls back in the next turn of the loop."""
         self.closed = False
+        self.may_bundle = False
         self._channel = channel_
+        self._soon = soon
+        self._room = 0
+        self._bundle: list[bytes] = []
+        self._bundle_bytes = 0
 
     @property
     def room(self) -> int:
-        return BUFFER_HIGH - self._channel.buffered_amount
+        # To ask the engine costs as much as sending does. Without asking, there is at least as much room as this.
+        if self._room < BUFFER_HIGH // 2:
+            self._room = BUFFER_HIGH - self._channel.buffered_amount - self._bundle_bytes
+        return self._room
 
     def send(self, frame: bytes) -> bool:
+        size = len(frame)
+        self._room -= size
+        if not self.may_bundle or size > channel.BUNDLED:
+            return self.flush() and self._send(frame)
+        if self._bundle_bytes + size > channel.MAX_BUNDLE and not self.flush():
+            return False
+        if not self._bundle:
+            self._soon(self.flush)
+        self._bundle.append(frame)
+        self._bundle_bytes += size
+        return True
+
+    def flush(self) -> bool:
+        """Send the frames that wait for others; False when the path is about to close."""
+        frames, self._bundle, self._bundle_bytes = self._bundle, [], 0
+        if not frames:
+            return True
+        return self._send(frames[0] if len(frames) == 1 else channel.encode_bundle(frames))
+
+    def _send(self, frame: bytes) -> bool:
         try:
             self._channel.send(frame)
         except StateError as error:
@@ -129,6 +168,7 @@ class ChannelPath:
 
     def close(self) -> None:
         """Close the channel after sending what is queued."""
+        self.flush()
         self._channel.close()
 
 
@@ -159,6 +199,7 @@ class PeerTransport:
         self._connection = engine.create(self._used, self)
         self._operations: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._path: ChannelPath | None = None
         self._session: PeerSession | None = None  # once the channel is open
         self._channel_gone = asyncio.Event()
@@ -252,9 +293,9 @@ class PeerTransport:
         return await self._connection.stats()
 
     @property
-    def relay_missing(self) -> str:
-        """The engine's text when a path may be missing because there is no relay; empty once there was a path."""
-        return self._connection.relay_missing if self._session is None else ""
+    def turn(self) -> TurnReport:
+        """What became of the TURN servers; empty once there was a path."""
+        return self._connection.turn if self._session is None else TurnReport()
 
     # --- the engine's events ----------------------------------------------------------------------------------------
 
@@ -268,6 +309,8 @@ class PeerTransport:
             case EngineState.CONNECTED:
                 if self._session is not None:
                     self._session.ping(self._timers.time())  # its PONG shows whether the channel works again
+                    if self._session.lost:
+                        self._owner.path_found(self)
             case EngineState.DISCONNECTED | EngineState.FAILED:
                 self._lost = True
                 if self._session is not None:
@@ -286,7 +329,7 @@ class PeerTransport:
         if self._closed or self._session is not None or channel_.label != channel.LABEL:
             channel_.close()  # only one channel is allowed
             return
-        self._path = ChannelPath(channel_)
+        self._path = ChannelPath(channel_, asyncio.get_running_loop().call_soon)
         self._session = PeerSession(
             self._path,
             self._timers.time(),
@@ -320,9 +363,26 @@ class PeerTransport:
         """Seconds, or None before the first PONG."""
         return self._session.round_trip_time if self._session is not None else None
 
+    @property
+    def measured(self) -> Measured:
+        """What the heartbeat has measured."""
+        return Measured() if self._session is None else self._session.measured(self._timers.time())
+
     def send_frame(self, frame: bytes) -> bool:
         """Send a frame of the store if there is room for it."""
-        return self._session is not None and self._session.send(frame)
+        session = self._session
+        if session is None or not session.send(frame):
+            return False
+        if frame[0] == _MESSAGE and not session.expect_more(len(frame)):
+            session.expect(len(frame), self._timers.time())
+            self._set_timer()
+        return True
+
+    def suspect(self) -> None:
+        """There is reason to doubt the path: unless something arrives soon, it is lost."""
+        if self._session is not None and not self._closed:
+            self._session.suspect(self._timers.time())
+            self._set_timer()
 
     def probe(self, reason: str) -> None:
         """A message says that this connection is over. Believe it if nothing arrives soon."""
@@ -362,9 +422,29 @@ class PeerTransport:
             self._timer = self._timers.call_later(max(deadline - self._timers.time(), 0.0), self._tick)
 
     def _tick(self) -> None:
-        self._deadline = self._timer = None
-        if self._session is not None and not self._closed:
-            self._tell_all(self._session.tick(self._timers.time()))
+        self._timer = None
+        session = self._session
+        if session is None or self._closed:
+            return
+        if session.silent(self._timers.time()):
+            self._looking = asyncio.create_task(self._look(session), name=f"aldis look at {self.name}")
+            self._looking.add_done_callback(_report_fault)
+            return
+        self._deadline = None
+        self._tell_all(session.tick(self._timers.time()))
+
+    async def _look(self, session: PeerSession) -> None:
+        """Before the path counts as lost: maybe only the program at the other end is late."""
+        began = self._timers.time()
+        with suppress(EngineRefused, TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                stats = await self._connection.stats()
+            if stats.quiet is not None:
+                session.answered(began - stats.quiet)
+        self._looking = None
+        if not self._closed:
+            self._deadline = None
+            self._tell_all(session.tick(self._timers.time()))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -391,6 +471,8 @@ class PeerTransport:
             if self._worker is not None:
                 self._worker.cancel()
                 await asyncio.wait([self._worker])
+            if self._looking is not None:
+                await asyncio.wait([self._looking])  # for `_LOOK` at most
             if self._lingers:
                 async with asyncio.timeout(self._timing.linger):
                     await self._channel_gone.wait()

@@ -82,7 +82,7 @@ class Trust:
         key, nonce, signature = self._read(remote, proof)
         if not verify(key, signature, proofs.offer(remote, self._user_id, name, nonce, sdp)):
             raise ProofInvalid(remote, "the signature of the offer is wrong")
-        self._check_key(remote, key)
+        self.check_key(remote, key)
         self._take(remote, nonce)
 
     def check_answer(
@@ -98,7 +98,7 @@ class Trust:
             raise ProofInvalid(remote, "the answer belongs to another offer")
         if not verify(key, signature, proofs.answer(remote, self._user_id, name, answered, sdp, offer_sdp)):
             raise ProofInvalid(remote, "the signature of the answer is wrong")
-        self._check_key(remote, key)
+        self.check_key(remote, key)
 
     def _named(self, remote: str, connection: str | None) -> str:
         if connection is None or not proofs.valid_connection_name(connection):
@@ -117,7 +117,9 @@ class Trust:
         except ValueError as error:
             raise ProofInvalid(remote, f"its proof cannot be read ({error})") from None
 
-    def _check_key(self, remote: str, key: bytes) -> None:
+    def check_key(self, remote: str, key: bytes) -> None:
+        """Return if the key that the user `remote` has proved is the pinned one; the first one is pinned. Raises
+        `PeerKeyChanged`, `FingerprintMismatch`, `IdentityError`."""
         pinned = self._pins.pin(self._server, remote, key)
         if pinned != key:
             raise PeerKeyChanged(remote, pinned, key)

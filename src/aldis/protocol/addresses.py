@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from aldis.errors import InvalidAddress
@@ -77,6 +78,11 @@ def parse(address: object) -> tuple[str, str | None]:
     """Split an address that an application gives; the device is None for a bare user id. Raises `InvalidAddress`."""
     if not isinstance(address, str):
         raise InvalidAddress(repr(address), "an address is a str")
+    return _parse(address)
+
+
+@lru_cache(maxsize=256)  # a program writes to the same few addresses, with each message anew
+def _parse(address: str) -> tuple[str, str | None]:
     user_id, device = split(address)
     return check_user_id(user_id), None if device is None else check_device(device)
 

@@ -22,7 +22,13 @@ class ErrorCode:
     KEY_MISMATCH: Final = "key-mismatch"
     UNAUTHORIZED: Final = "unauthorized"
     FORBIDDEN: Final = "forbidden"
+    TOKEN_REQUIRED: Final = "token-required"  # noqa: S105 - no secrets, these three
+    TOKEN_INVALID: Final = "token-invalid"  # noqa: S105
+    TOKEN_EXPIRED: Final = "token-expired"  # noqa: S105
+    REGISTRATION_REFUSED: Final = "registration-refused"
     NOT_ONLINE: Final = "not-online"
+    BLOCKED: Final = "blocked"
+    RELAY_DISABLED: Final = "relay-disabled"
     RATE_LIMITED: Final = "rate-limited"
     TOO_LARGE: Final = "too-large"
     OVER_CAPACITY: Final = "over-capacity"
@@ -44,6 +50,8 @@ class RefusalCode:
     KEY_REFUSED: Final = "key-refused"
     BAD_PROOF: Final = "bad-proof"
     INVALID_OFFER: Final = "invalid-offer"
+    SEAL_UNKNOWN: Final = "seal-unknown"
+    NO_RELAY: Final = "no-relay"
     INTERNAL: Final = "internal"
 
 
@@ -76,6 +84,8 @@ class CloseCode(IntEnum):
     NO_PONG = 4003
     REGISTRATION_TIMEOUT = 4004
     SESSION_LOST = 4005
+    TOKEN_EXPIRED = 4006
+    OUT_OF_MEMORY = 4007
     BAD_PROTOCOL = 4500
     UNAUTHORIZED = 4501
     ORIGIN_NOT_ALLOWED = 4502
@@ -92,8 +102,11 @@ def may_reconnect(code: int) -> bool:
     """Whether a client may reconnect by itself after the connection was closed with `code`.
 
     After 4000 to 4499 it may, except after 4001: two programs with one address would replace each other for ever. After
-    4500 and above, and after the codes for a violation of the protocol, a person has to change something first.
+    4500 and above, and after the codes for a violation of the protocol, a person has to change something first. After
+    4504 it may, but not soon (`client.backoff`): the client was too fast, and nothing is wrong with it otherwise.
     """
+    if code == CloseCode.OVER_LIMITS:
+        return True
     if code >= _OWN_FIRST:
         return code < _OWN_FINAL_FIRST and code != CloseCode.REPLACED
     return code not in (

@@ -50,6 +50,11 @@ class Assembler:
         # Finds wrong UTF-8 in the fragment that has it (RFC 6455 section 8.1), before the message is whole.
         self._decoder = _Utf8Decoder()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the message so far."""
+        return 0 if self._parts is None else len(self._parts)
+
     def data(self, opcode: Opcode, final: bool, payload: bytes) -> str | None:
         """Take a TEXT, BINARY or CONTINUATION frame. Return the text if the frame ends a message, else None.
 

@@ -128,3 +128,13 @@ def _ipv6(text: str) -> str:
 
 def _length(match: re.Match[str]) -> int:
     return match.end() - match.start()
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host name or address means this machine. Makes no DNS query."""
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

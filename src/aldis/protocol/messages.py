@@ -19,6 +19,7 @@ from typing import Annotated, Final, TypeAlias
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from aldis.protocol.codes import MAX_REFUSAL_CODE
+from aldis.protocol.privacy import Visibility
 
 MAX_WATCHED_PER_MESSAGE: Final = 1000
 MAX_ID_LENGTH: Final = 64
@@ -134,12 +135,24 @@ class IceServer(Struct, omit_defaults=True, gc=False):
     credential: str | None = None
 
 
-class Limits(Struct, rename="camel", gc=False):
+class Limits(Struct, rename="camel", omit_defaults=True, gc=False):
     """The server's limits: sizes in bytes, times in seconds."""
 
     max_message_bytes: int
     max_watches: int
     resume_window: float
+    # Absent from servers that relay no sealed messages.
+    relay: bool = False
+    max_relay_file_bytes: int = 0
+
+
+class PrivacySettings(Struct, gc=False):
+    """Who may see a user, and who may call. `presence` and `offers` are a `Visibility`, or a word of a newer server."""
+
+    presence: str
+    offers: str
+    contacts: list[str]
+    blocked: list[str]
 
 
 # --- client to server -----------------------------------------------------------------------------------------------
@@ -182,6 +195,25 @@ class Unwatch(_Request, tag="unwatch", rename="camel"):
 
 
 class IceServersRequest(_Request, tag="ice-servers"):
+    id: RequestId | UnsetType = UNSET
+
+
+class PrivacyRequest(_Request, tag="privacy", rename="camel"):
+    """Without any field it asks for the privacy; with some it changes it first."""
+
+    presence: Visibility | UnsetType = UNSET
+    offers: Visibility | UnsetType = UNSET
+    add_contacts: list[str] | UnsetType = UNSET
+    remove_contacts: list[str] | UnsetType = UNSET
+    block: list[str] | UnsetType = UNSET
+    unblock: list[str] | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+class SealKeyRequest(_Request, tag="seal-key", rename="camel"):
+    """Publish another sealing key while registered."""
+
+    seal_key: SealKey
     id: RequestId | UnsetType = UNSET
 
 
@@ -253,7 +285,19 @@ class Relay(_Request, tag="relay", rename={"from_": "from"}):
 
 Relayed: TypeAlias = Offer | Answer | IceCandidate | Bye | Relay
 ClientMessage: TypeAlias = (
-    Register | Prove | Rotate | Discover | Watch | Unwatch | IceServersRequest | Received | Ping | Unregister | Relayed
+    Register
+    | Prove
+    | Rotate
+    | Discover
+    | Watch
+    | Unwatch
+    | IceServersRequest
+    | PrivacyRequest
+    | SealKeyRequest
+    | Received
+    | Ping
+    | Unregister
+    | Relayed
 )
 # The messages of clients of the classic dialect.
 ClassicMessage: TypeAlias = Register | Discover | Watch | Unwatch | IceServersRequest | Ping | Unregister | Relayed
@@ -277,6 +321,7 @@ class Registered(_Message, tag="registered", rename="camel"):
     server_time: float | UnsetType = UNSET
     limits: Limits | UnsetType = UNSET
     re: RequestId | UnsetType = UNSET
+    privacy: PrivacySettings | UnsetType = UNSET
 
 
 class Rotated(_Message, tag="rotated", rename="camel"):
@@ -325,6 +370,16 @@ class IceServers(_Message, tag="ice-servers", rename="camel"):
     re: RequestId | UnsetType = UNSET
 
 
+class PrivacyMessage(_Message, tag="privacy"):
+    """The privacy of the client's own user: a reply, or news of a change by another device. Fields as above."""
+
+    presence: str
+    offers: str
+    contacts: list[str]
+    blocked: list[str]
+    re: RequestId | UnsetType = UNSET
+
+
 class GoingAway(_Message, tag="going-away", rename="camel"):
     reconnect_in: float
 
@@ -340,6 +395,7 @@ ServerMessage: TypeAlias = (
     | Pong
     | Unregistered
     | IceServers
+    | PrivacyMessage
     | GoingAway
     | Relayed
 )

@@ -9,3 +9,7 @@ PROTOCOL: Final = "aldis.v1"
 
 # The features of a program in its HELLO (docs/protocol.md, "Data channel"). Only browsers have calls.
 FILES: Final = "files"
+BUNDLES: Final = "bundles"
+"""It reads BUNDLE frames."""
+# Transfers that are checked and resumed, folders, and streams.
+FILES_2: Final = "files-2"

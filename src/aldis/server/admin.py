@@ -1,7 +1,7 @@
 """The admin port, for the operator's tools. Only the API has a password, so keep the port on loopback.
 
 GET /healthz    200 while the process answers
-GET /readyz     200 when the server is ready for clients, else 503 with the reason
+GET /readyz     200 when the server is ready for clients, with what does not work although; else 503 with the reason
 GET /metrics    metrics for Prometheus
 /api/v1/...     the admin API (`server.admin_api`)
 GET /           the operator's page (`server/admin_page/`), which asks the API
@@ -10,7 +10,8 @@ GET /           the operator's page (`server/admin_page/`), which asks the API
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Final, cast
@@ -19,8 +20,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from aldis.server.admin_api import AdminApi
-from aldis.server.listener import address_error, dual_stack
 from aldis.server.metrics import CONTENT_TYPE, Metrics
+from aldis.server.sockets import address_error, dual_stack
 
 # Seconds that a running scrape may take when the server stops.
 SHUTDOWN_TIMEOUT: Final = 1.0
@@ -43,16 +44,27 @@ def _no_bad_requests(record: logging.LogRecord) -> bool:
 
 
 class AdminSite:
-    """Serves the admin port. `ready` returns None, or why the server is not ready for clients."""
+    """Serves the admin port. `ready` returns None, or why the server is not ready for clients.
 
-    def __init__(self, metrics: Metrics, ready: Callable[[], Awaitable[str | None]], api: AdminApi) -> None:
+    `notes` are lines about what does not work although it is ready.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        ready: Callable[[], Awaitable[str | None]],
+        api: AdminApi,
+        notes: Callable[[], list[str]] = list,
+    ) -> None:
         self._metrics = metrics
+        self._notes = notes
         self._api = api
         self._ready = ready
         self._runner: web.AppRunner | None = None
 
-    async def listen(self, host: str, port: int) -> int:
-        """Listen, and return the port. Raises `ConfigError` when the port cannot be opened."""
+    async def listen(self, host: str, port: int, given: Sequence[socket.socket] = ()) -> int:
+        """Listen, and return the port. With `given` sockets, `host` and `port` are not used. Raises `ConfigError` when
+        the port cannot be opened."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -65,9 +77,13 @@ class AdminSite:
         self._runner = web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await self._runner.setup()
         try:
-            dual = dual_stack(host, port)
-            site = web.TCPSite(self._runner, host, port) if dual is None else web.SockSite(self._runner, dual)
-            await site.start()
+            sockets = list(given)
+            if not sockets and (dual := dual_stack(host, port)) is not None:
+                sockets = [dual]
+            for one in sockets:
+                await web.SockSite(self._runner, one).start()
+            if not sockets:
+                await web.TCPSite(self._runner, host, port).start()
         except (OSError, ValueError) as error:
             raise address_error("admin_", host, port, error) from error
         return cast(int, self._runner.addresses[0][1])
@@ -83,7 +99,7 @@ class AdminSite:
     async def _readyz(self, request: web.Request) -> web.Response:
         reason = await self._ready()
         if reason is None:
-            return web.Response(text="ready\n")
+            return web.Response(text="".join(f"{line}\n" for line in ("ready", *self._notes())))
         return web.Response(status=503, text=f"not ready: {reason}\n")
 
     async def _file(self, name: str, request: web.Request) -> web.Response:

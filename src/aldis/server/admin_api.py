@@ -20,8 +20,9 @@ from aiohttp import web
 from aldis.backends.base import DirectoryUnavailable
 from aldis.errors import UsageError
 from aldis.hub.bans import KINDS
-from aldis.server.administration import LEVELS, MOST_LISTED, Administration
+from aldis.server.administration import Administration
 from aldis.server.logs import Log, Throttle
+from aldis.server.node_administration import MOST_LISTED
 from aldis.version import VERSION
 
 PREFIX: Final = "/api/v1"
@@ -77,7 +78,12 @@ class _Route:
 
 
 _ROUTES: Final = (
-    _Route("GET", "/statistics", "The server at a glance.", lambda a, v: a.statistics()),
+    _Route(
+        "GET",
+        "/statistics",
+        "The server at a glance; in a cluster the sum of all nodes, and each of them.",
+        lambda a, v: a.statistics(),
+    ),
     _Route(
         "GET",
         "/users",
@@ -85,7 +91,12 @@ _ROUTES: Final = (
         lambda a, v: a.users(v.text("prefix", ""), v.text("after", ""), v.count("limit", 100)),
         query={"prefix": _TEXT, "after": _TEXT, "limit": _COUNT},
     ),
-    _Route("GET", "/users/{user}", "One user's sessions.", lambda a, v: a.user(v.text("user"))),
+    _Route(
+        "GET",
+        "/users/{user}",
+        "One user's sessions, in a cluster with the node of each.",
+        lambda a, v: a.user(v.text("user")),
+    ),
     _Route(
         "POST",
         "/users/{user}/disconnect",
@@ -97,6 +108,25 @@ _ROUTES: Final = (
         "/users/{user}/release",
         "Free a name: whoever registers it next has it.",
         lambda a, v: a.release(v.text("user")),
+    ),
+    _Route(
+        "GET",
+        "/names",
+        f"The names that may register where only those on the list may, at most {MOST_LISTED} at a time.",
+        lambda a, v: a.listed(v.text("after", ""), v.count("limit", 100)),
+        query={"after": _TEXT, "limit": _COUNT},
+    ),
+    _Route(
+        "PUT",
+        "/names/{user}",
+        "Put a name on the list of those that may register.",
+        lambda a, v: a.list_name(v.text("user")),
+    ),
+    _Route(
+        "DELETE",
+        "/names/{user}",
+        "Take a name off the list; its key stays bound to it.",
+        lambda a, v: a.unlist_name(v.text("user")),
     ),
     _Route("GET", "/bans", "All bans.", lambda a, v: a.bans()),
     _Route(
@@ -117,10 +147,22 @@ _ROUTES: Final = (
     _Route(
         "PUT",
         "/log-level",
-        "Log from this level up, until the server is started again.",
+        "Log from this level up, in all (`debug`) or in an area (`tls=debug`), until the server starts or reloads.",
         lambda a, v: a.log_level(v.text("level")),
-        body={"level": {"type": "string", "enum": list(LEVELS)}},
+        body={"level": _TEXT},
         required=("level",),
+    ),
+    _Route(
+        "POST",
+        "/certificate/renew",
+        "Order a certificate now (acme_domain); /statistics tells what became of it.",
+        lambda a, v: a.renew(),
+    ),
+    _Route(
+        "POST",
+        "/turn/rotate",
+        "Make a new secret for the TURN server; the earlier one is taken until its credentials expire.",
+        lambda a, v: a.health.rotate(),
     ),
     _Route("POST", "/drain", "Stop the server in order, as on SIGTERM.", lambda a, v: a.drain()),
 )
@@ -162,7 +204,9 @@ class AdminApi:
         if self._token is None:
             return _error(403, "this server keeps nothing and has no admin_token: set one to use the admin API")
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode()):
+        # aiohttp keeps bytes that are no UTF-8 as halves of surrogate pairs.
+        shown = given.strip().encode(errors="surrogateescape")
+        if scheme.lower() == "bearer" and hmac.compare_digest(shown, self._token.encode()):
             return None
         unlogged = self._wrong.pass_now()
         if unlogged is not None:

@@ -7,28 +7,34 @@ resume, no addresses of clients. What is changed for good is on the disk before 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from aldis.backends.base import DirectoryUnavailable
+from aldis.backends.base import Directory, DirectoryUnavailable
+from aldis.cluster.faults import ClusterUnavailable
 from aldis.errors import UsageError
 from aldis.hub.bans import Ban, read_ban
 from aldis.hub.hub import Hub
+from aldis.protocol.addresses import user_id_problem
+from aldis.server.accounts import Accounts
 from aldis.server.ban_file import BanFile
-from aldis.server.logs import Log
+from aldis.server.health import Health
+from aldis.server.log_levels import apply_levels, current_levels, read_levels
+from aldis.server.logs import Log, moment
+from aldis.server.node_administration import MOST_LISTED, NodeAdministration
+from aldis.server.node_totals import add_sessions, add_statistics, add_user, add_users
 from aldis.server.scheduler import FairScheduler
-from aldis.version import VERSION
 
-MOST_LISTED: Final = 1000
+if TYPE_CHECKING:
+    from aldis.cluster.operator_link import OperatorLink  # it loads redis, which not every installation has
+
 # Ten years: what is meant to be longer is meant for ever.
 LONGEST_BAN: Final = 10 * 365 * 86_400.0
-RELAYED: Final = ("offer", "answer", "ice-candidate", "bye", "relay")
-LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class Administration:
@@ -41,121 +47,166 @@ class Administration:
         ban_file: BanFile,
         log: Log,
         *,
+        health: Health,
         release: Callable[[str], Awaitable[bool]],
+        directory: Directory,
+        accounts: Accounts,
         end: Callable[[Ban], int],
         stop: Callable[[], None],
+        cluster: OperatorLink | None = None,
+        here: NodeAdministration | None = None,
     ) -> None:
-        """`release` frees a name, `end` ends the connections of a banned network, `stop` starts to drain."""
+        """`release` frees a name, `end` ends the connections of a banned network, `stop` starts to drain.
+
+        `cluster`: what reaches all nodes, where this server is one of several. Bans are there then, not in the file.
+        `here` answers for this server, also to other nodes; it is made when it is not given.
+        """
         self._hub = hub
-        self._scheduler = scheduler
+        self._here = NodeAdministration(hub, scheduler, health=health, accounts=accounts) if here is None else here
         self._ban_file = ban_file
         self._log = log
+        self.health = health
         self._release = release
+        self._directory = directory
+        self._accounts = accounts
         self._end = end
         self._stop = stop
-        self._began = monotonic()
+        self._cluster = cluster
         self._saving = asyncio.Lock()
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def statistics(self) -> dict[str, Any]:
-        """The server at a glance. Counters only grow."""
-        hub = self._hub
-        stats = hub.stats
-        messages = stats.messages
-        handled = sum(count for (_, outcome), count in messages.items() if outcome == "ok")
-        return {
-            "version": VERSION,
-            "uptime": round(monotonic() - self._began, 3),
-            "connections": stats.connections_now,
-            "users": hub.users_online,
-            "detached": hub.detached,
-            "waiting": len(self._scheduler),
-            "bans": len(hub.bans),
-            "memory": _resident(),
-            "processorSeconds": round(time.process_time(), 3),
-            "messages": handled,
-            "refused": sum(messages.values()) - handled,
-            "relayed": sum(stats.handled[kind].count for kind in RELAYED),
-            "throttled": self._scheduler.throttled,
-            "messagesByType": _by_type(messages),
-            "registrations": dict(stats.registrations),
-            "closes": {str(int(code)): count for code, count in stats.closes.items()},
-        }
+    async def statistics(self) -> dict[str, Any]:
+        """The server at a glance, or all nodes of a cluster. Counters only grow, while the same nodes are there."""
+        if self._cluster is None:
+            return self._here.statistics()
+        found = await self._cluster.ask("statistics", {})
+        return add_statistics(self._cluster.node, found.answers, found.silent)
 
-    def users(self, prefix: str, after: str, limit: int) -> dict[str, Any]:
+    async def users(self, prefix: str, after: str, limit: int) -> dict[str, Any]:
         """Users that are online, by name; `next` is to be given as `after` for those that follow."""
-        names = self._hub.users(prefix, after, min(limit, MOST_LISTED) + 1)
-        listed = names[: min(limit, MOST_LISTED)]
-        more = len(names) > len(listed)
-        users = [{"user": name, "devices": len(self._hub.sessions(name))} for name in listed]
-        return {"users": users, "next": listed[-1] if more else None}
+        limit = min(limit, MOST_LISTED)
+        if self._cluster is None:
+            return self._here.users(prefix, after, limit)
+        found = await self._cluster.ask("users", {"prefix": prefix, "after": after, "limit": limit})
+        return add_users(found.answers, found.silent, limit)
 
-    def user(self, user_id: str) -> dict[str, Any]:
+    async def user(self, user_id: str) -> dict[str, Any]:
         """One user's sessions, the newest first."""
-        now = monotonic()
-        sessions = [
-            {
-                "device": session.device,
-                "connected": session.connection is not None,
-                "seconds": round(now - session.connected_at, 1),
-                "silent": round(now - session.heard, 1),
-                "watches": len(session.watches or ()),
-                "unconfirmed": 0 if session.replay is None else session.replay.waiting,
-                "unconfirmedBytes": 0 if session.replay is None else session.replay.size,
-                "proved": session.dialect.proves,
-            }
-            for session in self._hub.sessions(user_id)
-        ]
-        return {"user": user_id, "online": bool(sessions), "sessions": sessions}
+        if self._cluster is None:
+            return self._here.user(user_id)
+        found = await self._cluster.ask("user", {"user": user_id})
+        return add_user(user_id, found.answers, found.silent)
 
     def bans(self) -> dict[str, Any]:
         """All bans."""
         return {"bans": [_shown(ban) for ban in sorted(self._hub.bans, key=lambda ban: (ban.kind, ban.value))]}
 
+    async def listed(self, after: str, limit: int) -> dict[str, Any]:
+        """The names that may register, by name; `next` is to be given as `after` for those that follow."""
+        limit = min(limit, MOST_LISTED)
+        names = await self._directory.listed_names(after, limit + 1)
+        return {"names": names[:limit], "next": names[limit - 1] if len(names) > limit else None}
+
     # --- doing ------------------------------------------------------------------------------------------------------
 
-    def disconnect(self, user_id: str) -> dict[str, Any]:
+    async def disconnect(self, user_id: str) -> dict[str, Any]:
         """Close all connections of a user, which may come back at once."""
-        ended = self._hub.disconnect(user_id)
-        self._log.info("disconnected a user", user=user_id, sessions=ended)
-        return {"sessions": ended}
+        if self._cluster is None:
+            ended = self._here.disconnect(user_id)
+        else:
+            found = await self._cluster.ask("disconnect", {"user": user_id})
+            ended = add_sessions(found.answers, found.silent)
+        self._log.info("disconnected a user", user=user_id, **ended)
+        return ended
 
     async def release(self, user_id: str) -> dict[str, Any]:
         """Free a name, whose owner has lost the key for instance. Raises `DirectoryUnavailable`."""
         released = await self._release(user_id)
         self._log.info("released a name", user=user_id, bound=released)
-        return {"released": released}
+        if self._cluster is None:
+            return {"released": released}
+        found = await self._cluster.ask("released", {"user": user_id})
+        return {"released": released, "silentNodes": list(found.silent)}
+
+    async def list_name(self, user_id: str) -> dict[str, Any]:
+        """Let a name register, where only listed ones may. Raises `UsageError` and `DirectoryUnavailable`."""
+        problem = user_id_problem(user_id)
+        if problem:
+            raise UsageError(f"{user_id!r} is no name of a user: {problem}")
+        added = await self._directory.list_name(user_id)
+        self._log.info("listed a name", user=user_id, new=added)
+        return {"added": added}
+
+    async def unlist_name(self, user_id: str) -> dict[str, Any]:
+        """Let a name register no more, and end its sessions where only listed ones may. Raises `DirectoryUnavailable`.
+
+        Its key stays bound to it, so it has the same owner when it is listed again.
+        """
+        removed = await self._directory.unlist_name(user_id)
+        ended: dict[str, Any] = {"sessions": 0}
+        reason = "the name was taken off the list"
+        if self._accounts.closed and self._cluster is None:
+            ended = self._here.expel(user_id, reason)
+        elif self._accounts.closed and self._cluster is not None:
+            found = await self._cluster.ask("expel", {"user": user_id, "reason": reason})
+            ended = add_sessions(found.answers, found.silent)
+        self._log.info("took a name off the list", user=user_id, listed=removed, **ended)
+        return {"removed": removed, **ended}
 
     async def ban(self, kind: str, value: str, reason: str, seconds: float | None) -> dict[str, Any]:
         """Ban a user, a key or a network, and end its connections. Raises `UsageError`, and `DirectoryUnavailable`
-        when the ban cannot be kept: it holds until the server stops then."""
+        when the ban cannot be kept: then it holds until the server stops, and in a cluster it may not count."""
         if seconds is not None and not 0 < seconds <= LONGEST_BAN:
             raise UsageError(f"a ban lasts up to {LONGEST_BAN:g} seconds, or for ever")
         ban = read_ban(kind, value, reason, None if seconds is None else time.time() + seconds)
-        ended = self._hub.ban(ban)
+        until = moment(ban.until) or "for ever"
+        if self._cluster is not None:
+            with _cluster_faults("it is not known whether the ban counts"):
+                answers = await self._cluster.ban(ban)
+            ended = sum(answer["sessions"] for answer in answers.answers.values())
+            self._log.info("banned", kind=ban.kind, value=ban.value, reason=ban.reason, until=until, sessions=ended)
+            return {**_shown(ban), "sessions": ended, "silentNodes": list(answers.silent)}
+        ended = self._hub.ban(ban, monotonic())
         if ban.kind == "network":
             ended = self._end(ban)
-        self._log.info("banned", kind=ban.kind, value=ban.value, reason=ban.reason, until=ban.until, sessions=ended)
+        self._log.info("banned", kind=ban.kind, value=ban.value, reason=ban.reason, until=until, sessions=ended)
         await self._save()
         return {**_shown(ban), "sessions": ended}
 
     async def unban(self, kind: str, value: str) -> dict[str, Any]:
         """End a ban. Raises `UsageError`, `DirectoryUnavailable` as `ban` does."""
         ban = read_ban(kind, value)
+        if self._cluster is not None:
+            with _cluster_faults("it is not known whether the ban has ended"):
+                answers = await self._cluster.unban(ban)
+            if answers is None:
+                return {"removed": False, "silentNodes": []}
+            self._log.info("a ban has ended", kind=ban.kind, value=ban.value)
+            return {"removed": True, "silentNodes": list(answers.silent)}
         removed = self._hub.bans.remove(ban.kind, ban.value)
         if removed:
             self._log.info("a ban has ended", kind=ban.kind, value=ban.value)
             await self._save()
         return {"removed": removed}
 
-    def log_level(self, level: str) -> dict[str, Any]:
-        """Log from this level up, until the server is started again. Raises `UsageError`."""
-        if level not in LEVELS:
-            raise UsageError(f"{level!r} is no level; expected one of {', '.join(LEVELS)}")
-        logging.getLogger().setLevel(level.upper())
-        self._log.warning("the log level has changed", to=level)
-        return {"level": level}
+    def log_level(self, levels: str) -> dict[str, Any]:
+        """Log so until the server is started again or reads its settings again: `debug` for all, `tls=debug` for one
+        area, `info,tls=debug` for both. Raises `UsageError`."""
+        try:
+            read = read_levels(levels)
+        except UsageError as error:
+            raise UsageError(f"{levels!r} is no level; expected {error}") from None
+        apply_levels(read)
+        now = str(current_levels())
+        self._log.warning("the log level has changed", to=now)
+        return {"level": now}
+
+    def renew(self) -> dict[str, Any]:
+        """Order a certificate now. Raises `UsageError`."""
+        done = self.health.renew()
+        self._log.info("asked for a new certificate by the admin API")
+        return done
 
     def drain(self) -> dict[str, Any]:
         """Stop as on SIGTERM: clients are told when to come back."""
@@ -191,22 +242,13 @@ def admin_token(configured: str, data: Path | None) -> str | None:
         return token
 
 
+@contextmanager
+def _cluster_faults(words: str) -> Iterator[None]:
+    try:
+        yield
+    except ClusterUnavailable as error:
+        raise DirectoryUnavailable(f"{words}: {error}") from None
+
+
 def _shown(ban: Ban) -> dict[str, Any]:
     return {"kind": ban.kind, "value": ban.value, "reason": ban.reason, "until": ban.until}
-
-
-def _by_type(messages: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    table: dict[str, dict[str, int]] = {}
-    for (kind, outcome), count in sorted(messages.items()):
-        if count:
-            table.setdefault(kind, {})[outcome] = count
-    return table
-
-
-def _resident() -> int | None:
-    """Bytes of memory of this process; None where the system does not tell (Linux does)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

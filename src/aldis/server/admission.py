@@ -7,7 +7,7 @@ Rules:
 * A connection is *pending* until it has sent a whole request. There may be `handshakes` silent pending connections: one
   more, and the oldest of them goes. A client that is at work, which has sent something, stays.
 * When all `max_connections` places are taken, the oldest silent connection makes room for a new one. Without a silent
-  one, the new connection is refused.
+  one, the new connection is refused. So it is when no memory is left for it.
 * A refused connection gets one of `max_refusals` places for this, so that it can be told why.
 * `server.addresses` limits the connections of each address, and how fast new ones come.
 
@@ -30,6 +30,8 @@ _SEARCH: Final = 64
 # The reasons in the metrics that are no refusals in words.
 SILENT: Final = "silent"
 UNTOLD: Final = "untold"
+LATE: Final = "late"
+HEADS: Final = "heads"
 
 
 class Place:
@@ -45,7 +47,7 @@ class Place:
         is_silent: Callable[[], bool],
     ) -> None:
         self._admission = admission
-        # Where it counts, if it does (`addresses.network_of`).
+        # Where it counts, if it does (`networks.network_of`).
         self.network: bytes | None = None
         self.refusal = refusal
         # Ends the connection at once. Whoever has the connection replaces it.
@@ -69,8 +71,18 @@ class Place:
 class Admission:
     """The places of one port."""
 
-    def __init__(self, limits: AddressLimits, *, max_connections: int, handshakes: int, max_refusals: int) -> None:
-        self._limits = limits
+    def __init__(
+        self,
+        limits: AddressLimits,
+        *,
+        max_connections: int,
+        handshakes: int,
+        max_refusals: int,
+        has_memory: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._has_memory = has_memory
+        self.addresses = limits
+        """The limits of each address."""
         self.limit(max_connections=max_connections, handshakes=handshakes)
         self._max_refusals = max_refusals
         self._places: set[Place] = set()
@@ -79,7 +91,7 @@ class Admission:
         self._speaking: dict[Place, None] = {}
         self._refused: dict[Place, None] = {}
         # Connections that were not served, by reason.
-        self.refusals: Counter[str] = Counter(dict.fromkeys((*Refusal, SILENT, UNTOLD), 0))
+        self.refusals: Counter[str] = Counter(dict.fromkeys((*Refusal, SILENT, UNTOLD, LATE, HEADS), 0))
 
     def __len__(self) -> int:
         """All accepted connections, without those that are being refused."""
@@ -90,28 +102,41 @@ class Admission:
         """Connections without a whole request."""
         return len(self._silent) + len(self._speaking)
 
+    @property
+    def speaking(self) -> int:
+        """Those of them that have sent a part of their request."""
+        return len(self._speaking)
+
     def limit(self, *, max_connections: int, handshakes: int) -> None:
         """Use these limits for the connections to come."""
         self._max_connections = max_connections
         self._handshakes = handshakes
 
     def arrive(
-        self, network: bytes | None, now: float, end: Callable[[], object], is_silent: Callable[[], bool]
+        self,
+        network: bytes | None,
+        now: float,
+        end: Callable[[], object],
+        is_silent: Callable[[], bool],
+        source: bytes | None = None,
     ) -> Place | None:
         """Give a new connection a place; None when it has to go without a word.
 
-        `network` is `addresses.network_of` its client; None when that has no limits or is not known yet.
+        `network` is `networks.network_of` its client; None when that has no limits or is not known yet. `source` is
+        that of where it comes from, be it a proxy or this machine.
         """
-        refusal = None if network is None else self._limits.enter(network, now)
+        refusal = None if network is None else self.addresses.enter(network, now)
         if refusal is not None:
             return self._refuse(refusal, end, is_silent)
         # A client beyond its own limits takes nothing from the others.
-        refusal = self._limits.accept(now)
+        refusal = self.addresses.accept(source, now)
         if refusal is None and len(self._places) >= self._max_connections and not self.make_room():
             refusal = Refusal.FULL
+        if refusal is None and not self._has_memory():
+            refusal = Refusal.MEMORY
         if refusal is not None:
             if network is not None:
-                self._limits.leave(network)
+                self.addresses.leave(network)
             return self._refuse(refusal, end, is_silent)
         if len(self._silent) >= self._handshakes:
             self.make_room()
@@ -125,7 +150,7 @@ class Admission:
         """A trusted proxy has told where the client of a place counts. Its `refusal` may be set after that."""
         if network is None or place.refusal is not None or place.network is not None or place not in self._places:
             return
-        place.refusal = self._limits.enter(network, now)
+        place.refusal = self.addresses.enter(network, now)
         if place.refusal is None:
             place.network = network
         else:
@@ -151,6 +176,14 @@ class Admission:
                 return True
             self.spoke(oldest)
         return False
+
+    def end_late(self, place: Place) -> None:
+        """End a connection that has taken too long to send its request."""
+        self._end(place, LATE)
+
+    def end_for_its_head(self, place: Place) -> None:
+        """End a connection because all unfinished requests take too much memory."""
+        self._end(place, HEADS)
 
     def _end(self, place: Place, reason: str) -> None:
         self.refusals[reason] += 1
@@ -178,7 +211,7 @@ class Admission:
         self._places.discard(place)
         network, place.network = place.network, None
         if network is not None:
-            self._limits.leave(network)
+            self.addresses.leave(network)
         self._refused.pop(place, None)
 
     def end_pending(self) -> None:

@@ -14,57 +14,73 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from aldis.backends.base import Directory, DirectoryUnavailable, Question, answer
-from aldis.backends.memory import MemoryDirectory
-from aldis.backends.sqlite import SqliteDirectory
-from aldis.backends.sqlite_file import FILE_NAME
+from aldis.backends.base import Directory, DirectoryUnavailable
+from aldis.backends.directory_url import without_password
+from aldis.backends.opening import open_directory
 from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
-from aldis.hub.settings import HubSettings
+from aldis.server.accounts import Accounts
 from aldis.server.addresses import AddressLimits
 from aldis.server.administration import Administration, admin_token
 from aldis.server.admission import Admission
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
-from aldis.server.config import MEMORY, ServerConfig, changes
+from aldis.server.certificate_updates import CertificateUpdates
+from aldis.server.cluster_member import ClusterMember
+from aldis.server.config import MEMORY, STUN_PORT, ServerConfig, changes
+from aldis.server.connections import Connections
 from aldis.server.handover_file import FILE_NAME as HANDOVER_NAME
 from aldis.server.handover_file import HandoverFile
-from aldis.server.listener import Listener, address_error
-from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
-from aldis.server.metrics import DirectoryStats, Metrics, ServerCollector
+from aldis.server.health import Health
+from aldis.server.hub_settings import hub_settings
+from aldis.server.listener import Listener
+from aldis.server.logs import FaultLog, Throttle, get_logger
+from aldis.server.metrics import Metrics, ServerCollector
 from aldis.server.names import ServerNames
+from aldis.server.node_administration import NodeAdministration
 from aldis.server.origins import OriginPolicy, is_reachable
 from aldis.server.pages import Pages
 from aldis.server.proxies import TrustedProxies
+from aldis.server.put_off import PutOff
+from aldis.server.questions import Questions
 from aldis.server.redirect import Redirects
 from aldis.server.routes import Routes
+from aldis.server.sockets import address_error
+from aldis.server.stun import StunAnswers
+from aldis.server.stun_port import StunPort, stun_host
 from aldis.server.systemd import ActivatedSockets
-from aldis.server.tls import ServerTls
 from aldis.server.tuning import Tuning
-from aldis.server.turn import ConfiguredIceServers
-from aldis.server.turn_server import TurnServer, turn_settings
-from aldis.server.websocket import Connections
+from aldis.server.turn import TTL, ConfiguredIceServers
+from aldis.server.turn_folder import turn_settings
+from aldis.server.turn_server import TurnServer
 
 if TYPE_CHECKING:
     from aldis.server.admin_api import AdminApi
 
-# Seconds after which a readiness probe reports the directory as stuck. Probes themselves give up after a few seconds.
-READY_TIMEOUT: Final = 2.0
+# Seconds between two warnings that no memory is left.
+MEMORY_LOG_SECONDS: Final = 60.0
 
 log = get_logger("aldis.server")
+_directory_log = get_logger("aldis.directory")
 
 
 def _origins(config: ServerConfig) -> OriginPolicy:
     return OriginPolicy(config.origins, reachable=is_reachable(config.host, config.names))
+
+
+def _address_limits(config: ServerConfig) -> dict[str, int]:
+    return {
+        "connections_per_address": config.connections_per_address,
+        "connects_per_address": config.connects_per_address,
+        "connects_per_second": config.connects_per_second,
+    }
 
 
 class SignalingServer:
@@ -72,7 +88,7 @@ class SignalingServer:
 
     Starting raises `ConfigError` for a port, certificate or other setting that cannot be used, and
     `DirectoryUnavailable` when the directory cannot be opened. `pages` replaces those of the package. `sockets` listen
-    already, in place of the ports in the settings.
+    already, in place of the ports in the settings. The setting `workers` is for `aldis serve`: this is one of them.
     """
 
     def __init__(
@@ -86,26 +102,40 @@ class SignalingServer:
         self.config = config = config or ServerConfig()
         self._tuning = tuning = tuning or Tuning()
         self._given = sockets or ActivatedSockets()
-        self.turn = TurnServer(turn_settings(config), log) if config.turn_server else None
-        self._ice = ConfiguredIceServers(config.stun, config.turn, config.turn_secret, own=self.turn)
+        self.turn = TurnServer(turn_settings(config), get_logger("aldis.turn")) if config.turn_server else None
+        self._ice = ConfiguredIceServers(
+            *(config.stun, config.turn, config.turn_secret),
+            own=self.turn,
+            proxied=bool(config.trusted_proxies) or config.proxy_protocol,
+        )
+        self.accounts = Accounts(
+            config, get_logger("aldis.accounts"), file_look=tuning.certificate_look, clustered=bool(config.redis)
+        )
+        """The operator's accounts: tokens, the list of names, and the operator's application."""
+        self.faults = FaultLog(log)
+        self._questions = Questions(
+            lambda: self.hub, self.accounts, self.faults, _directory_log, away=self._is_directory_away
+        )
+        self.member = (
+            None
+            if not config.redis
+            else ClusterMember(config, self._questions.look, self.faults, self.accounts.presence)
+        )
+        """This server as a node of a cluster; None for one that is alone."""
         self.hub = Hub(
-            HubSettings(
-                auth=config.auth,
-                max_message_bytes=config.max_message_bytes,
-                resume_window=config.resume_window,
-                new_names_per_address=config.new_names_per_address,
-                max_detached=config.max_connections,
-                detached_bytes=config.detached_bytes,
-                ping_interval=config.ping_interval,
-                pong_timeout=config.ping_interval,
-            ),
-            ask=self._ask,
-            wake=self._wake,
+            hub_settings(config),
+            ask=self._questions.ask,
+            wake=lambda seconds: self._work.wake(seconds),
+            ask_account=self._questions.ask_account if self.accounts.decides else None,
+            cluster=None if self.member is None else self.member.node,
+            presence_changed=None if self.accounts.presence is None else self.accounts.presence.changed,
             random=os.urandom,
             wall=time.time,
             ice=self._ice,
         )
-        self.faults = FaultLog(log)
+        self.stun = StunPort(StunAnswers(config.stun_per_second, monotonic()), clock=monotonic, fault=self.faults)
+        """The UDP port that answers STUN; `port` is 0 when it is closed."""
+        self._work = PutOff(self.hub.work, self.faults)
         self.connections = Connections(
             self.hub,
             max_message_bytes=config.max_message_bytes,
@@ -113,47 +143,60 @@ class SignalingServer:
             close_timeout=tuning.close_timeout,
             messages_per_second=config.messages_per_second,
             bytes_per_second=config.bytes_per_second,
+            closing_bytes=tuning.closing_bytes,
         )
         self._pages = (pages or Pages.of_package()) if config.web else None
-        self._names = ServerNames(config.names, secure=config.tls_cert is not None)
+        self._names = ServerNames(config.names, secure=config.secure)
+        self.certificates = CertificateUpdates(config, self._names, self.turn, tuning, get_logger("aldis.tls"))
         self._routes = routes = Routes(
             names=self._names,
             origins=_origins(config),
             site=self._pages,
             base_path=config.base_path,
-            hsts=config.hsts and config.tls_cert is not None,
+            hsts=config.hsts and config.secure,
         )
         admission = Admission(
-            AddressLimits(
-                connections_per_address=config.connections_per_address,
-                connects_per_address=config.connects_per_address,
-                connects_per_second=config.connects_per_second,
-                now=monotonic(),
-            ),
+            AddressLimits(**_address_limits(config), now=monotonic()),
             max_connections=config.max_connections,
             handshakes=config.handshakes,
             max_refusals=tuning.max_refusals,
+            has_memory=lambda: not self.hub.memory.is_full,
         )
+        if self.hub.cluster is not None:
+            admission.addresses.share(self.hub.cluster.usage)
         self.listener = Listener(
-            *(self.connections, routes, admission, log, tuning),
+            *(self.connections, routes, admission, get_logger("aldis.http"), tuning),
             trusted=TrustedProxies(config.trusted_proxies),
             proxy_protocol=config.proxy_protocol,
+            challenges=self.certificates.challenges,
         )
-        self._handover_file = HandoverFile(None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, log)
+        self.health = Health(
+            lambda: self.config,
+            self.certificates,
+            self.turn,
+            admission=admission,
+            scheduler=self.connections.scheduler,
+            stats=self.hub.stats,
+            stun=self.stun,
+        )
+        """What an operator has to know."""
+        self._operated = NodeAdministration(
+            self.hub, self.connections.scheduler, health=self.health, accounts=self.accounts
+        )
+        self._handover_file = HandoverFile(
+            None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, _directory_log
+        )
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
-        self._redirects = Redirects(self._names, self.listener.requests, tuning.handshake_timeout)
-        self._tls: ServerTls | None = None
-        self._look_at_certificate = 0.0
-        self._directory: Directory | None = None
-        self._directory_stats = DirectoryStats()
-        self._outage = OutageLog(log, "the directory of names", OUTAGE_SECONDS)
-        self._answers: set[asyncio.Task[None]] = set()
+        self._redirects = Redirects(
+            self._names, self.listener.requests, tuning.handshake_timeout, self.certificates.challenges
+        )
+        self._memory_ended = 0
+        self._memory_log = Throttle(MEMORY_LOG_SECONDS)
         self._releases: set[asyncio.Future[bool | None]] = set()
-        self._all_answered = asyncio.Event()
-        self._working = False
         self._ticking: asyncio.Task[None] | None = None
         self._running: AsyncExitStack | None = None
         self._stop_asked = asyncio.Event()
+        self._is_replaced = False
         self._stopping: asyncio.Task[None] | None = None
         self._host = config.host
         self._port = 0
@@ -192,7 +235,7 @@ class SignalingServer:
 
     def _url(self, scheme: str) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
-        secure = "" if self.config.tls_cert is None else "s"
+        secure = "s" if self.config.secure else ""
         return f"{scheme}{secure}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     # --- starting and stopping --------------------------------------------------------------------------------------
@@ -203,16 +246,21 @@ class SignalingServer:
             raise StateError("a server starts once")
         config = self.config
         async with AsyncExitStack() as stack:
-            if config.tls_cert is not None and config.tls_key is not None:
-                self._tls = ServerTls(config.tls_cert, config.tls_key)
-                self._use_certificate(self._tls, config)
-            self._directory = directory = await self._open_directory()
+            self._make_folder()
+            self.certificates.open()
+            tls = self.certificates.tls
+            self._questions.directory = directory = await self._open_directory()
             stack.push_async_callback(directory.close)
-            saved = self._handover_file.take()
-            if saved is not None:
-                log.info("goes on with the sessions of the last run", sessions=self.hub.restore(saved, monotonic()))
-            for ban in self._ban_file.load():
-                self.hub.ban(ban)
+            stack.push_async_callback(self.accounts.close)
+            await self.accounts.start(directory)
+            if self.member is None:
+                self._take_over()
+            else:
+                # The clients of its last run are at other nodes by now, and the bans are those of all.
+                if self._ban_file.load():
+                    log.warning(f"the bans in {BANS_NAME} do not count in a cluster, which has its own; ban anew")
+                await self.member.open(self.hub, end=self.connections.ban, respond=self._operated.respond)
+                stack.push_async_callback(self.member.close)
             if self.turn is not None:
                 await self.turn.start()
                 stack.push_async_callback(self.turn.close)
@@ -223,20 +271,24 @@ class SignalingServer:
 
                 collector = ServerCollector(
                     self.hub,
-                    directory=self._directory_stats,
+                    directory=self._questions.stats,
                     closes=self.connections.closes,
                     requests=self.listener.requests,
                     admission=self.listener.admission,
                     scheduler=self.connections.scheduler,
                     turn=self.turn,
+                    stun=self.stun,
                     faults=lambda: self.faults.count,
-                    certificate_expires=lambda: None if self._tls is None else self._tls.expires,
+                    accounts=self.accounts,
+                    certificates=self.certificates,
+                    config=lambda: self.config,
+                    member=self.member,
                 )
-                admin = AdminSite(Metrics(collector), self.ready, self._api())
+                admin = AdminSite(Metrics(collector), self.ready, self._api(directory), self._notes)
                 stack.push_async_callback(admin.close)
-                self._admin_port = await admin.listen(config.admin_host, config.admin_port)
+                self._admin_port = await admin.listen(config.admin_host, config.admin_port, self._given.admin)
             stack.callback(self.listener.stop_accepting)
-            context = None if self._tls is None else self._tls.context
+            context = None if tls is None else tls.context
             host, self._port = await self.listener.listen(config.host, config.port, context, self._given.public)
             if self._given.public:
                 self._host = host
@@ -249,11 +301,51 @@ class SignalingServer:
                 )
             except (OSError, ValueError) as error:
                 raise address_error("redirect_", config.host, config.redirect_port or 0, error) from error
+            await self._open_stun()
+            stack.callback(self.stun.close)
+            self.certificates.start(with_http=self._redirect_port is not None)
+            stack.push_async_callback(self.certificates.close)
             self._ticking = asyncio.create_task(self._tick(), name="aldis-tick")
             self._running = stack.pop_all()
         self._announce()
 
-    def _api(self) -> AdminApi:
+    def _take_over(self) -> None:
+        """Take what the last run of this server has left. Raises `ConfigError`."""
+        saved = self._handover_file.take()
+        if saved is not None:
+            count = self.hub.restore(saved, monotonic())
+            _directory_log.info("goes on with the sessions of the last run", sessions=count)
+        for ban in self._ban_file.load():
+            self.hub.ban(ban, monotonic())
+
+    def _make_folder(self) -> None:
+        """Make the folder of data, unless the directory of names does: that one is in it."""
+        config = self.config
+        if config.data == MEMORY or not (config.directory or config.redis):
+            return
+        try:
+            Path(config.data).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError("data", f"{config.data} cannot be made: {error.strerror or error}") from error
+
+    async def _open_stun(self) -> None:
+        """Open the STUN port, if it is wanted. Only the default port may be taken by another program."""
+        config = self.config
+        host = stun_host(config, self._host)
+        if host is None:
+            return
+        self.stun.wanted = True
+        try:
+            await self.stun.listen(host, config.stun_port, self._given.stun)
+        except (OSError, ValueError) as error:
+            wrong = address_error("stun_", host, config.stun_port, error)
+            if config.stun_port != STUN_PORT:
+                raise wrong from error
+            log.warning("no STUN: clients are told of none, unless another server is in `stun`", reason=wrong.problem)
+        self._ice.stun_port = self.stun.port
+        self._ice.replace(config.stun, config.turn, config.turn_secret, config.stun_address)
+
+    def _api(self, directory: Directory) -> AdminApi:
         from aldis.server.admin_api import AdminApi  # it loads aiohttp, as above
 
         config = self.config
@@ -262,27 +354,37 @@ class SignalingServer:
             token = admin_token(config.admin_token, data)
         except OSError as error:
             raise ConfigError("data", f"the admin token cannot be kept in {data}: {error.strerror or error}") from error
+        admin_log = get_logger("aldis.admin")
         administration = Administration(
             self.hub,
             self.connections.scheduler,
             self._ban_file,
-            log,
+            admin_log,
+            health=self.health,
             release=self.release,
+            directory=directory,
+            accounts=self.accounts,
             end=self.connections.ban,
             stop=self.ask_to_stop,
+            cluster=None if self.member is None else self.member.node.operator,
+            here=self._operated,
         )
-        return AdminApi(administration, token, log)
+        return AdminApi(administration, token, admin_log)
 
     async def _open_directory(self) -> Directory:
-        if self.config.data == MEMORY:
-            return MemoryDirectory()
-        return await SqliteDirectory.open(Path(self.config.data) / FILE_NAME)
+        config = self.config
+        return await open_directory(config.directory_url, config.directory_options, warn=_directory_log.warning)
 
     def _announce(self) -> None:
         config = self.config
         admin = None if self._admin_port is None else f"http://{config.admin_host}:{self._admin_port}"
         more: dict[str, object] = {"origins": str(_origins(config))}
         more |= {} if self._redirect_port is None else {"redirect_port": self._redirect_port}
+        more |= {"stun_port": self.stun.port} if self.stun.port else {}
+        # The URL is for this machine; clients dial one of these.
+        more |= {"directory": without_password(config.directory)} if config.directory else {}
+        more |= {"redis": without_password(config.redis)} if config.redis else {}
+        more |= {"names": list(names)} if (names := config.names or config.acme_domain) else {}
         log.info("serving", url=self.url, page=self.page_url, admin=admin, **more, auth=config.auth, data=config.data)
         if self._pages is not None and not self._pages.complete:
             log.warning("the page is missing from this installation; install the package aldis again to have it")
@@ -303,8 +405,10 @@ class SignalingServer:
             raise StateError("the server has not been started")
         await self._stop_asked.wait()
 
-    def ask_to_stop(self) -> None:
-        """Have `serve_forever` stop the server."""
+    def ask_to_stop(self, *, is_replaced: bool = False) -> None:
+        """Have `serve_forever` stop the server. `is_replaced`: another one accepts from the same sockets, so clients
+        that this one has accepted last are served too."""
+        self._is_replaced = is_replaced
         self._stop_asked.set()
 
     async def stop(self) -> None:
@@ -319,21 +423,27 @@ class SignalingServer:
     async def _stop(self, running: AsyncExitStack) -> None:
         began = monotonic()
         log.info("stopping", connections=len(self.connections))
-        self.listener.stop_accepting()
+        self.listener.stop_accepting(draining=not self._is_replaced)
+        if self._is_replaced:
+            self._redirects.stop_accepting()
+            await self.listener.settle(self._tuning.handshake_timeout, self._redirects.open)
         self._redirects.close()
+        self.stun.close()
+        await self.certificates.close()  # nobody could answer the authority any more
         try:
             async with asyncio.timeout(self.config.drain_seconds):
                 # The directory gets half of the time, so that clients get its answers before the close.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.config.drain_seconds / 2):
-                        while self.hub.pending:
-                            self._all_answered.clear()
-                            await self._all_answered.wait()
-                self.hub.drain(monotonic(), handed_over=self._handover_file.leave(self.hub.save()))
+                        await self._questions.answered()
+                self.hub.drain(
+                    monotonic(), handed_over=self.member is None and self._handover_file.leave(self.hub.save())
+                )
                 await self.connections.wait_until_empty()
         except TimeoutError:
             log.warning("clients did not close in time", connections=len(self.connections))
         finally:
+            self._work.cancel()
             await self.listener.abort()
             self.connections.abort()
             await self.connections.wait_until_empty()
@@ -341,9 +451,7 @@ class SignalingServer:
                 self._ticking.cancel()
                 with suppress(asyncio.CancelledError):
                     await self._ticking
-            for task in self._answers:
-                task.cancel()
-            await asyncio.gather(*self._answers, return_exceptions=True)
+            await self._questions.close()
             for release in self._releases:
                 if not release.done():
                     release.set_result(None)
@@ -395,13 +503,21 @@ class SignalingServer:
         config = config or self.config
         changed, fixed = changes(self.config, config)
         config = replace(self.config, **{name: getattr(config, name) for name in changed})
-        if not self._load_certificate(config):
+        if not self.certificates.load(config):
             return False
+        self.certificates.retry()
         self.config = config
-        self._ice.replace(config.stun, config.turn, config.turn_secret)
+        if self.turn is not None and "turn_secret" in changed and config.turn_secret:
+            self.turn.change(self.turn.rotate(config.turn_secret, TTL))
+        self.accounts.configure(config)
+        self._ice.replace(config.stun, config.turn, config.turn_secret, config.stun_address)
+        if "stun_per_second" in changed:
+            self.stun.answers.limit(config.stun_per_second, monotonic())
+        self.hub.configure(hub_settings(config))
         self.connections.limit_rates(config.messages_per_second, config.bytes_per_second)
-        self._routes.replace(origins=_origins(config), hsts=config.hsts and config.tls_cert is not None)
+        self._routes.replace(origins=_origins(config), hsts=config.hsts and config.secure)
         self.listener.admission.limit(max_connections=config.max_connections, handshakes=config.handshakes)
+        self.listener.admission.addresses.limit(**_address_limits(config))
         self._names.configure(config.names)
         if fixed:
             log.warning("these settings change at a restart only", settings=fixed)
@@ -410,45 +526,27 @@ class SignalingServer:
 
     # --- internal ---------------------------------------------------------------------------------------------------
 
-    def _watch_certificate(self, now: float) -> None:
-        """Look about once a minute whether the files of the certificate have changed."""
-        if self._tls is not None and now >= self._look_at_certificate:
-            self._look_at_certificate = now + self._tuning.certificate_look
-            if self._tls.changed():
-                self._load_certificate(self.config)
-
-    def _load_certificate(self, config: ServerConfig) -> bool:
-        tls, certificate, key = self._tls, config.tls_cert, config.tls_key
-        if tls is None or certificate is None or key is None:
-            return True
-        try:
-            tls.load(certificate, key, for_names=not config.names)
-        except ConfigError as error:
-            problem = str(error)
-            log.error("the new certificate cannot be used; the earlier one stays", reason=problem)  # noqa: TRY400
-            return False
-        self._use_certificate(tls, config)
-        log.info("new certificate", expires=str(tls.expires))
-        return True
-
-    def _use_certificate(self, tls: ServerTls, config: ServerConfig) -> None:
-        if not config.names:
-            self._names.certify(tls.names)
-        if tls.expires is not None and tls.expires.timestamp() < time.time():
-            log.warning("the certificate has expired; clients will refuse it", expired=str(tls.expires))
-
     async def ready(self) -> str | None:
         """Whether clients may be sent here: None, or the reason against it."""
         if self._stop_asked.is_set():
             return "it is stopping"
-        try:
-            async with asyncio.timeout(READY_TIMEOUT):
-                await self._opened().check()
-        except DirectoryUnavailable as error:
-            return str(error)
-        except TimeoutError:
-            return f"the directory of names does not answer within {READY_TIMEOUT:g} s"
-        return None
+        if (reason := self.certificates.not_ready()) is not None:
+            return reason
+        if self.accounts.unready is not None:
+            return self.accounts.unready
+        if self._questions.directory is None:
+            raise StateError("the server has not been started")
+        if self.member is not None and not self.config.directory and not self.member.node.healthy:
+            return None  # it has the directory too: the notes say it
+        return await self._questions.not_ready()
+
+    def _is_directory_away(self) -> bool:
+        """Whether it is on the Redis of the cluster, and that one does not answer."""
+        return self.member is not None and not self.config.directory and self.member.node.away
+
+    def _notes(self) -> list[str]:
+        note = None if self.member is None else self.member.note
+        return [*self.accounts.notes, *([] if note is None else [note])]
 
     async def _tick(self) -> None:
         while True:
@@ -457,59 +555,18 @@ class SignalingServer:
             try:
                 self.hub.tick(now)
                 self.connections.tick(now)
-                self._watch_certificate(now)
+                self._watch_memory()
+                self.listener.tick(now)
+                self.certificates.tick(now)
+                if self.member is not None:
+                    self.member.tick()
             except Exception as error:  # noqa: BLE001 - a bug: it is logged, and must not stop the time-outs
                 self.faults(error)
 
-    def _wake(self) -> None:
-        """The hub has put something off."""
-        if not self._working:
-            self._working = True
-            asyncio.get_running_loop().call_soon(self._work)
-
-    def _work(self) -> None:
-        self._working = False
-        try:
-            if self.hub.work():
-                self._wake()
-        except Exception as error:  # noqa: BLE001 - as above
-            self.faults(error)
-            self._wake()
-
-    def _ask(self, question: Question) -> None:
-        task = asyncio.create_task(self._answer(question))
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
-
-    async def _answer(self, question: Question) -> None:
-        kind = question.kind
-        began = monotonic()
-        directory = self._opened()
-        try:
-            found = await answer(directory, question)
-        except Exception as error:  # noqa: BLE001 - anything but DirectoryUnavailable is a bug, and logged as one
-            self._directory_failed(error)
-            self._directory_stats.failures[kind] += 1
-            bring: Callable[[float], None] = partial(self.hub.failed, question)
-        else:
-            self._directory_stats.seconds[kind].observe(monotonic() - began)
-            if directory.healthy:  # reading may work while writing fails
-                self._outage.works()
-            bring = partial(self.hub.answered, question, found)
-        try:
-            bring(monotonic())
-        except Exception as error:  # noqa: BLE001 - as above
-            self.faults(error)
-        if not self.hub.pending:
-            self._all_answered.set()
-
-    def _opened(self) -> Directory:
-        if self._directory is None:
-            raise StateError("the server has not been started")
-        return self._directory
-
-    def _directory_failed(self, error: Exception) -> None:
-        if not isinstance(error, DirectoryUnavailable):
-            self.faults(error)
-        else:
-            self._outage.failed(error)
+    def _watch_memory(self) -> None:
+        """Tell the operator of clients that were given up."""
+        ended = self.hub.stats.memory_ended
+        if ended > self._memory_ended and self._memory_log.pass_now() is not None:
+            text = "no memory is left for all clients (memory_budget); the newest and idlest are given up"
+            log.warning(text, given_up=ended - self._memory_ended, kept=self.hub.memory.total)
+            self._memory_ended = ended

@@ -11,245 +11,63 @@ This module reads only the file that it is given. It opens no port and makes no 
 
 from __future__ import annotations
 
+import difflib
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from ipaddress import ip_address, ip_network
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-from aldis.environment import data_directory, decoded, expand
+from aldis.backends.directory_url import DEFAULT_REDIS_PREFIX, DirectoryOptions, scheme_of
+from aldis.backends.sqlite_file import FILE_NAME
+from aldis.environment import data_directory
 from aldis.errors import ConfigError
-from aldis.protocol.ice import read_url
-from aldis.server.names import MAX_HOST, read_name, read_origin
-from aldis.server.origins import ANY
-from aldis.settings import check_path
+from aldis.protocol.messages import MAX_DEVICES
+from aldis.server.account_settings import AccountSettings, account_warnings, check_accounts
+from aldis.server.log_addresses import MODES
+from aldis.server.log_levels import AREAS, DEFAULT
+from aldis.server.readers import MEMORY as MEMORY
+from aldis.server.readers import Expected
+from aldis.server.readers import read_base_path as _base_path
+from aldis.server.readers import read_choice as _choice
+from aldis.server.readers import read_data as _data
+from aldis.server.readers import read_directory as _directory
+from aldis.server.readers import read_directory_url as _directory_url
+from aldis.server.readers import read_domains as _domains
+from aldis.server.readers import read_email as _email
+from aldis.server.readers import read_file as _file
+from aldis.server.readers import read_host as _host
+from aldis.server.readers import read_ice_urls as _ice_urls
+from aldis.server.readers import read_integer as _integer
+from aldis.server.readers import read_log_levels as _log_levels
+from aldis.server.readers import read_names as _names
+from aldis.server.readers import read_networks as _networks
+from aldis.server.readers import read_optional_port as _optional_port
+from aldis.server.readers import read_origins as _origins
+from aldis.server.readers import read_port_range as _port_range
+from aldis.server.readers import read_redis_prefix as _redis_prefix
+from aldis.server.readers import read_redis_url as _redis_url
+from aldis.server.readers import read_seconds as _seconds
+from aldis.server.readers import read_secret as _secret
+from aldis.server.readers import read_switch as _switch
+from aldis.server.readers import setting as _setting
 
-MEMORY: Final = ":memory:"
 PREFIX: Final = "ALDIS_"
 # Variables of other commands, and the path of the file: they are no settings of a server, and cause no warning.
-_NOT_SETTINGS: Final = frozenset({"ALDIS_CONFIG", "ALDIS_ADMIN", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG"})
-# The characters of RFC 3986 section 3.3 that never need quotes in a shell.
-_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?")
-_WORDS: Final = {
-    "true": True,
-    "false": False,
-    "yes": True,
-    "no": False,
-    "on": True,
-    "off": False,
-    "1": True,
-    "0": False,
-}
+_NOT_SETTINGS: Final = frozenset(
+    {"ALDIS_CONFIG", "ALDIS_ADMIN", "ALDIS_SERVER", "ALDIS_CA_FILE", "ALDIS_DEBUG", "ALDIS_TOKEN"}
+)
 
+_HIGHEST_PORT: Final = 65535
+STUN_PORT: Final = 3478  # RFC 8489 section 8
 # Their values are in no message.
-_SECRETS: Final = frozenset({"turn_secret", "admin_token"})
-
-T = TypeVar("T")
-
-
-class _Expected(Exception):
-    """A value is not valid; the text says what is expected."""
-
-
-# --- readers: from an outside text or a Python value to the value of the setting -----------------------------------
-
-
-def _choice(*words: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if isinstance(value, str) and value.lower() in words:
-            return value.lower()
-        raise _Expected(f"one of {', '.join(words)}")
-
-    return read
-
-
-def _switch(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in _WORDS:
-        return _WORDS[value.strip().lower()]
-    raise _Expected(f"one of {', '.join(_WORDS)}")
-
-
-def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip(), re.ASCII):
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest:
-            return value
-        raise _Expected(f"a whole number from {lowest} to {highest}{unit}")
-
-    return read
-
-
-def _seconds(lowest: float, highest: float) -> Callable[[object], float]:
-    def read(value: object) -> float:
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                value = None
-        if isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest:
-            return float(value)
-        raise _Expected(f"a number of seconds from {lowest:g} to {highest:g}")
-
-    return read
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip():
-        return _utf8(value).strip()
-    raise _Expected("a text that is not empty")
-
-
-def _secret(value: object) -> str:
-    if isinstance(value, str):
-        return _utf8(value)
-    raise _Expected("a text")
-
-
-def _utf8(text: str) -> str:
-    try:
-        text = decoded(text)
-        text.encode()  # a lone surrogate, which `decoded` does not change
-    except ValueError:
-        raise _Expected("a text in UTF-8") from None
-    return text
-
-
-def _optional_port(value: object) -> int | None:
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return None
-    try:
-        return _integer(0, 65535)(value)
-    except _Expected as error:
-        raise _Expected(f"{error}, or none for no such port") from None
-
-
-def _port_range(value: object) -> tuple[int, int]:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,5})-(\d{1,5})", value.strip(), re.ASCII)):
-        value = (int(found[1]), int(found[2]))
-    match value:
-        case (int(first), int(last)) | [int(first), int(last)] if 1024 <= first <= last <= 65535:
-            return first, last
-    raise _Expected("two ports from 1024 to 65535, such as 49152-50175")
-
-
-def _texts(shape: re.Pattern[str], expected: str) -> Callable[[object], tuple[str, ...]]:
-    def read(value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = [part.strip() for part in _utf8(value).split(",") if part.strip()]
-        if isinstance(value, list | tuple) and all(isinstance(v, str) and shape.fullmatch(v) for v in value):
-            return tuple(value)
-        raise _Expected(f"{expected}, or several of them (a list in TOML, separated by commas elsewhere)")
-
-    return read
-
-
-def _names(value: object) -> tuple[str, ...]:
-    expected = "a host name as clients dial it, with the port if it is not the usual one"
-    read = tuple(map(read_name, _texts(re.compile(r"[^\s/,@]+"), expected)(value)))
-    names = tuple(name for name in read if name is not None)
-    if len(names) < len(read):
-        raise _Expected(f"{expected}, such as signal.example.com:8443 or [2001:db8::1]")
-    return names
-
-
-def _origins(value: object) -> tuple[str, ...]:
-    expected = (
-        "an origin such as https://example.com, as browsers send it: scheme, host, and the port if it is not 443; "
-        "* for all"
-    )
-    read = tuple(text if text == ANY else read_origin(text) for text in _texts(re.compile(r"\S+"), expected)(value))
-    origins = tuple(origin for origin in read if origin is not None)
-    if len(origins) < len(read):
-        raise _Expected(expected)
-    return origins
-
-
-def _networks(value: object) -> tuple[str, ...]:
-    expected = "an address or a network such as 10.0.0.0/8"
-    texts = _texts(re.compile(r"\S+"), expected)(value)
-    try:
-        return tuple(str(ip_network(text)) for text in texts)
-    except ValueError as error:
-        raise _Expected(f"{expected}; {error}") from None
-
-
-def _base_path(value: object) -> str:
-    if isinstance(value, str) and _PATH.fullmatch(value.strip()):
-        return value.strip().rstrip("/")
-    raise _Expected("a path such as /aldis, or an empty text")
-
-
-def _ice_urls(kind: str, expected: str) -> Callable[[object], tuple[str, ...]]:
-    def read(value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = [part for part in value.split(",") if part.strip()]
-        wanted = f"{expected}, or several of them (a list in TOML, separated by commas elsewhere)"
-        if not isinstance(value, list | tuple) or not all(isinstance(url, str) for url in value):
-            raise _Expected(wanted)
-        urls = []
-        for text in value:
-            try:
-                url = read_url(text)
-            except ValueError as error:
-                raise _Expected(f"{wanted}; {text.strip()!r}: {error}") from None
-            if not url.scheme.startswith(kind):
-                raise _Expected(wanted)
-            urls.append(str(url))
-        return tuple(urls)
-
-    return read
-
-
-def _data(value: object) -> str:
-    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
-        return MEMORY if value == MEMORY else str(_path(value))
-    raise _Expected(f"a directory, or {MEMORY} to keep nothing")
-
-
-def _file(value: object) -> Path | None:
-    if value is None:
-        return value
-    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
-        return _path(value)
-    raise _Expected("a file")
-
-
-def _path(value: str | Path) -> Path:
-    try:
-        path = check_path("path", value)
-    except ConfigError as error:
-        raise _Expected(f"a path; {error.problem}") from None
-    if isinstance(value, Path):
-        return path
-    try:
-        return expand(value)
-    except ConfigError:
-        raise _Expected("a path without `~`, as this home directory is not known") from None
-
-
-def _host(value: object) -> str:
-    text = _text(value)
-    if len(text) > MAX_HOST or any(character.isspace() or character in "\0/" for character in text):
-        raise _Expected("the address or the name of a network interface of this machine")
-    try:
-        return str(ip_address(text))  # an IPv6 address has many spellings
-    except ValueError:
-        return text
-
-
-def _setting(default: T, read: Callable[[object], object], text: str, *, secret: bool = False) -> T:
-    metadata = {"read": read, "help": text}
-    made: T = field(default=default, repr=not secret, metadata=metadata)
-    return made
+_SECRETS: Final = frozenset({"turn_secret", "admin_token", "hook_secret", "directory", "redis"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
+class ServerConfig(AccountSettings):
     """All settings of one server. The constructor checks them: a `ConfigError` names the first invalid one.
 
     `help_of(name)` describes a setting in one line. Times are in seconds, sizes in bytes.
@@ -260,10 +78,12 @@ class ServerConfig:
     )
     port: int = _setting(8080, _integer(0, 65535), "The port to listen on; 0 takes a free one.")
     admin_host: str = _setting(
-        "127.0.0.1", _host, "The address of the admin port; it has no password, so keep it local."
+        "127.0.0.1", _host, "The address of the admin port; its metrics need no password, so keep it local."
     )
     admin_port: int | None = _setting(
-        9080, _optional_port, "The port of /healthz, /readyz and /metrics; 0 takes a free one, none switches it off."
+        9080,
+        _optional_port,
+        "The port of the operator's page, the admin API, /metrics and /readyz; 0 takes a free one, none closes it.",
     )
     admin_token: str = _setting(
         "",
@@ -271,11 +91,40 @@ class ServerConfig:
         "The password of the admin API; default: one that is made, in the file admin-token of the data directory.",
         secret=True,
     )
-    auth: Literal["verify", "open"] = _setting(
-        "verify", _choice("verify", "open"), "verify: every client proves its key. open: classic clients too, unproven."
+    auth: Literal["verify", "token", "open"] = _setting(
+        "verify",
+        _choice("verify", "token", "open"),
+        "verify: every client proves its key. token: it also has a token of yours (--jwks). open: classic clients too, "
+        "unproven.",
     )
     data: str = _setting(
         "", lambda value: value if value == "" else _data(value), "The directory for the names and their keys."
+    )
+    directory: str = _setting(
+        "",
+        lambda value: value if value == "" else _directory_url(value),
+        "Keep the names and their keys elsewhere than in data: a SQLite file, or the URL of a Redis, Valkey or "
+        "PostgreSQL; other users can read a command line, and the password in it.",
+        secret=True,
+    )
+    redis: str = _setting(
+        "",
+        lambda value: value if value == "" else _redis_url(value),
+        "Be one of a cluster: all servers with this Redis or Valkey act as one. The names and their keys are there "
+        "too, unless directory is a PostgreSQL or another Redis.",
+        secret=True,
+    )
+    # Each takes 60 MB, and a core.
+    workers: int = _setting(
+        1,
+        _integer(1, 128),
+        "Processes that serve the public port together, one for each core; more than one need redis.",
+    )
+    redis_prefix: str = _setting(
+        DEFAULT_REDIS_PREFIX, _redis_prefix, "What the name of each key in Redis begins with; one for each server."
+    )
+    redis_password_file: Path | None = _setting(
+        None, _file, "The file with the password of the Redis user, in place of one in the URL."
     )
     web: bool = _setting(True, _switch, "Show a page at /, on which people can talk in their browsers.")
     names: tuple[str, ...] = _setting(
@@ -308,6 +157,23 @@ class ServerConfig:
     stun: tuple[str, ...] = _setting(
         (), _ice_urls("stun", "a URL such as stun:stun.example.com:3478"), "STUN servers to tell clients of."
     )
+    stun_port: int = _setting(
+        STUN_PORT,
+        _integer(0, 65535),
+        "The UDP port on which this server answers STUN itself, unless stun or turn_server names others, or only this "
+        "machine reaches it; 0 is off.",
+    )
+    stun_address: str = _setting(
+        "",
+        lambda value: value if value == "" else _host(value),
+        "The address by which clients reach that port; needed behind a proxy; default: the host that a client dials.",
+    )
+    # Ten thousand clients with two peer connections each ask as often. It takes 4 % of a core.
+    stun_per_second: int = _setting(
+        2000,
+        _integer(1, 1_000_000),
+        "Answers a second on that port to all clients; twice as many at once. What comes faster gets none.",
+    )
     turn: tuple[str, ...] = _setting(
         (),
         _ice_urls("turn", "a URL such as turn:turn.example.com:3478?transport=udp"),
@@ -325,7 +191,7 @@ class ServerConfig:
     turn_address: str = _setting(
         "",
         lambda value: value if value == "" else _host(value),
-        "The address by which clients reach that TURN server; default: the first of names, or host.",
+        "The address by which clients reach that TURN server; default: the first of names or acme_domain, or host.",
     )
     turn_port: int = _setting(3478, _integer(1, 65535), "Its port, for UDP and TCP.")
     turn_tls_port: int = _setting(5349, _integer(1, 65535), "Its port for TLS, with the certificate of this server.")
@@ -380,12 +246,106 @@ class ServerConfig:
         _integer(1024, 1_000_000_000, " bytes"),
         "Bytes a second that are read from one client; twice as many at once. What comes faster waits.",
     )
+    # Four connections that send as fast as they may. More devices of one user hardly ever do so at once.
+    user_messages_per_second: int = _setting(
+        800,
+        _integer(1, 1_000_000),
+        "Messages a second from all devices of a user; twice as many at once. More are refused for a moment. "
+        "At least three times messages_per_second.",
+    )
+    user_bytes_per_second: int = _setting(
+        1024 * 1024,
+        _integer(1024, 1_000_000_000, " bytes"),
+        "Bytes a second from all devices of a user; twice as many at once. At least three times bytes_per_second.",
+    )
+    # What a user costs others, and the line: four connections that pass on as much as they may.
+    user_relayed_bytes_per_second: int = _setting(
+        1024 * 1024,
+        _integer(1024, 1_000_000_000, " bytes"),
+        "Bytes a second that are passed on to others from all devices of a user; twice as many at once. "
+        "At least three times bytes_per_second.",
+    )
+    # A client of this project has 32 questions pending at most. A page with a hundred contacts watches them.
+    user_discovers_per_second: int = _setting(
+        100,
+        _integer(1, 1_000_000),
+        "Questions for other users (discover) a second from all devices of a user; twice as many at once.",
+    )
+    relay: bool = _setting(
+        True,
+        _switch,
+        "Relay sealed messages between users that cannot connect directly, or not yet; the server cannot read them.",
+    )
+    # Below what is read from one connection, so that sealed messages leave room for offers and answers.
+    user_sealed_bytes_per_second: int = _setting(
+        256 * 1024,
+        _integer(1024, 1_000_000_000, " bytes"),
+        "Bytes of sealed messages a second from all devices of a user; twice as many at once. More wait at the sender.",
+    )
+    pair_sealed_bytes_per_second: int = _setting(
+        128 * 1024,
+        _integer(1024, 1_000_000_000, " bytes"),
+        "The same from a user to one other user.",
+    )
+    max_relay_file_bytes: int = _setting(
+        1024 * 1024,
+        _integer(0, 1_000_000_000, " bytes"),
+        "The largest file that clients send in sealed messages; a larger one needs a direct path.",
+    )
     # A name is bound for good, and takes 100 bytes of the disk. A class of pupils or an office that starts behind one
     # address on one day stays below this.
     new_names_per_address: int = _setting(
         200,
         _integer(0, 1_000_000_000),
         "New names that one address (IPv6: /64) may bind at once, and again in a day; 0 for any number.",
+    )
+    # A person does not see the difference, and a program that comes and goes without end costs each of its watchers
+    # four messages a second.
+    presence_interval: float = _setting(
+        0.25,
+        _seconds(0, 60),
+        "Changes of one user's presence are told at most once in this time to each watcher, the last state in the end.",
+    )
+    # With more, a message about a user might exceed 64 KiB.
+    devices_per_user: int = _setting(
+        MAX_DEVICES, _integer(1, MAX_DEVICES), "Devices of one user that are online at a time; one more is refused."
+    )
+    # Two devices may watch as much as one session may.
+    watches_per_user: int = _setting(
+        20_000, _integer(0, 100_000_000), "Names that all devices of one user watch together; more are refused."
+    )
+    # Each change of the user is told to all of them: 5,000 take 60 ms.
+    watchers_per_user: int = _setting(
+        5000, _integer(1, 100_000_000), "Sessions that watch one user; for one more the watch is refused."
+    )
+    watches_bytes: int = _setting(
+        256 * 1024 * 1024,
+        _integer(64 * 1024, 1_000_000_000_000, " bytes"),
+        "Bytes that are kept for all watches, some 300 for each; beyond it, new ones are refused.",
+    )
+    # A thousand users with full lists, or a hundred thousand with some names in them.
+    privacy_bytes: int = _setting(
+        256 * 1024 * 1024,
+        _integer(64 * 1024, 1_000_000_000_000, " bytes"),
+        "Bytes that are kept for the contacts and blocked users of those online; beyond it, more are refused.",
+    )
+    # A program with a wrong host or key stops by itself. An office behind one address may have some of them.
+    failed_proofs_per_address: int = _setting(
+        60,
+        _integer(0, 1_000_000),
+        "Failed proofs of names from one address (IPv6: /64), at once and in an hour; 0 for any number.",
+    )
+    failed_proofs_per_name: int = _setting(
+        60,
+        _integer(0, 1_000_000),
+        "Failed proofs of one name in an hour, after which addresses that have failed before are refused; 0 for any.",
+    )
+    # All else has limits of its own; this one is for all of it together.
+    memory_budget: int = _setting(
+        0,
+        _integer(0, 10**15, " bytes"),
+        "Bytes that are kept for all clients together; beyond, new ones are refused, and the newest and idlest are "
+        "given up. 0: half of the memory of this machine or container.",
     )
     resume_window: float = _setting(
         30.0, _seconds(0, 3600), "How long a client that has lost its connection stays online, so that it can resume."
@@ -401,6 +361,21 @@ class ServerConfig:
     drain_seconds: float = _setting(8.0, _seconds(0, 3600), "How long a graceful stop may take.")
     tls_cert: Path | None = _setting(None, _file, "The certificate chain (PEM), to serve wss:// without a proxy.")
     tls_key: Path | None = _setting(None, _file, "The private key of the certificate (PEM).")
+    acme_domain: tuple[str, ...] = _setting(
+        (),
+        _domains,
+        "Get and renew a certificate for this domain; in place of tls_cert. It leads here, at the ports 80 or 443.",
+    )
+    acme_agree_tos: bool = _setting(
+        False, _switch, "Agree to the terms of service of the certificate authority; needed with acme_domain."
+    )
+    acme_email: str = _setting("", _email, "Where the certificate authority can write to you.")
+    acme_directory: str = _setting(
+        "https://acme-v02.api.letsencrypt.org/directory", _directory, "The certificate authority: its ACME directory."
+    )
+    acme_ca_file: Path | None = _setting(
+        None, _file, "The authorities (PEM) to trust for acme_directory, if it is a server of your own."
+    )
     redirect_port: int | None = _setting(
         None, _optional_port, "With TLS: a port for plain HTTP, mostly 80, that redirects browsers to https."
     )
@@ -410,8 +385,11 @@ class ServerConfig:
     log_format: Literal["console", "json"] = _setting(
         "console", _choice("console", "json"), "console for people, json for machines."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "info", _choice("debug", "info", "warning", "error"), "The lowest level to log."
+    log_level: str = _setting(
+        DEFAULT, _log_levels, "The lowest level to log; also by area: info,tls=debug. Areas: " + ", ".join(AREAS) + "."
+    )
+    log_addresses: Literal["short", "full", "none"] = _setting(
+        "short", _choice(*MODES), "How clients' addresses look in the log: short (their network), full, or none."
     )
     # Warnings that `load_config` found.
     warnings: tuple[str, ...] = ()
@@ -421,6 +399,7 @@ class ServerConfig:
             object.__setattr__(self, name, _read(name, read, getattr(self, name), ""))
         if not self.data:
             object.__setattr__(self, "data", str(data_directory()))
+        object.__setattr__(self, "name_policy", check_accounts(self, self.auth))
         if self.turn and not self.turn_secret:
             raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
         if self.proxy_protocol and not self.trusted_proxies:
@@ -428,12 +407,56 @@ class ServerConfig:
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
             raise ConfigError(missing, "tls_cert and tls_key go together")
-        if self.redirect_port is not None and self.tls_cert is None:
-            raise ConfigError("redirect_port", "needs tls_cert and tls_key: without TLS there is no https to go to")
+        if self.redis and self.directory and scheme_of(self.directory) is None:
+            problem = "is a file of one machine, which the other servers of the cluster (redis) cannot read"
+            raise ConfigError("directory", f"{problem}; leave it out, or name a Redis or a PostgreSQL")
+        if self.workers > 1:
+            self._check_workers()
+        if self.acme_domain:
+            self._check_acme()
+        if self.redirect_port is not None and not self.secure:
+            problem = "needs acme_domain, or tls_cert and tls_key: without TLS there is no https to go to"
+            raise ConfigError("redirect_port", problem)
+        admin_ports = range(self.admin_port, self.admin_port + self.workers) if self.admin_port else ()
         if self.redirect_port == self.port != 0:
             raise ConfigError("redirect_port", f"{self.port} is the public port already; choose another one, or none")
-        if self.admin_port == self.port != 0 and _overlap(self.host, self.admin_host):
+        if self.port in admin_ports and _overlap(self.host, self.admin_host):
             raise ConfigError("admin_port", f"{self.port} is the public port already; choose another one, or none")
+
+    @property
+    def directory_url(self) -> str:
+        """Where the names are; it may have a password in it."""
+        return self.directory or self.redis or (MEMORY if self.data == MEMORY else str(Path(self.data) / FILE_NAME))
+
+    @property
+    def directory_options(self) -> DirectoryOptions:
+        return DirectoryOptions(redis_prefix=self.redis_prefix, redis_password_file=self.redis_password_file)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the public port speaks TLS."""
+        return self.tls_cert is not None or bool(self.acme_domain)
+
+    def _check_workers(self) -> None:
+        if sys.platform == "win32":
+            raise ConfigError("workers", "more than one cannot share a port on Windows; use 1, or a container")
+        if not self.redis:
+            problem = "more than one need redis: they share nothing else, and users of one would not find the others'"
+            raise ConfigError("workers", problem)
+        if self.acme_domain:
+            problem = "more than one and acme_domain do not go together: the authority asks any worker, and one knows"
+            raise ConfigError("workers", f"{problem}; get the certificate with another program, and give tls_cert")
+        if self.admin_port and self.admin_port + self.workers - 1 > _HIGHEST_PORT:
+            raise ConfigError("admin_port", f"each worker has its own, from this one on: {_HIGHEST_PORT} is the last")
+
+    def _check_acme(self) -> None:
+        if self.tls_cert is not None:
+            raise ConfigError("acme_domain", "and tls_cert do not go together: choose one")
+        if self.data == MEMORY:
+            raise ConfigError("acme_domain", "needs a data directory, or each start would order a new certificate")
+        if not self.acme_agree_tos:
+            problem = "is needed with acme_domain: read the terms of service of the authority, and say yes here"
+            raise ConfigError("acme_agree_tos", problem)
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -442,8 +465,11 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or any(host in ("0.0.0.0", "::", "*") for host in (one, other))  # noqa: S104
 
 
+_OF_ACCOUNTS: Final = frozenset(AccountSettings.__dataclass_fields__)
 READERS: Final[dict[str, Callable[[object], Any]]] = {
-    setting.name: setting.metadata["read"] for setting in fields(ServerConfig) if "read" in setting.metadata
+    setting.name: setting.metadata["read"]
+    for setting in sorted(fields(ServerConfig), key=lambda setting: setting.name in _OF_ACCOUNTS)
+    if "read" in setting.metadata
 }
 SETTINGS: Final = tuple(READERS)
 """The names of all settings, in the order of the documentation."""
@@ -452,8 +478,18 @@ SETTINGS: Final = tuple(READERS)
 # What a running server takes over on SIGHUP. The rest is part of open ports and files, or clients have been told of it.
 RELOADABLE: Final = frozenset(
     {
-        *("tls_cert", "tls_key", "hsts", "names", "origins", "stun", "turn", "turn_secret", "log_level"),
+        *("tls_cert", "tls_key", "hsts", "names", "origins", "stun", "turn", "turn_secret"),
+        *("stun_address", "stun_per_second"),
+        *("log_level", "log_addresses"),
         *("max_connections", "handshakes", "messages_per_second", "bytes_per_second", "drain_seconds"),
+        *("token_audience", "token_issuer", "token_claim", "token_device_claim", "token_leeway"),
+        *("hook_failure", "hook_cache"),
+        *("connections_per_address", "connects_per_address", "connects_per_second", "new_names_per_address"),
+        *("presence_interval", "detached_bytes", "ping_interval", "user_messages_per_second", "user_bytes_per_second"),
+        *("user_relayed_bytes_per_second", "user_discovers_per_second", "memory_budget"),
+        *("devices_per_user", "watches_per_user", "watchers_per_user", "watches_bytes", "privacy_bytes"),
+        *("failed_proofs_per_address", "failed_proofs_per_name"),
+        *("relay", "user_sealed_bytes_per_second", "pair_sealed_bytes_per_second", "max_relay_file_bytes"),
     }
 )
 
@@ -475,8 +511,10 @@ def help_of(name: str) -> str:
 def _read(name: str, read: Callable[[object], Any], value: object, source: str) -> Any:
     try:
         return read(value)
-    except _Expected as expected:
-        shown = "" if name in _SECRETS else f"{value!r} " if value != "" else "an empty text "
+    except Expected as expected:
+        # A URL may have a password in it.
+        text = re.sub(r"//.*@", "//...@", f"{value!r} ") if value != "" else "an empty text "
+        shown = "" if name in _SECRETS else text
         raise ConfigError(name, f"{shown}{source}cannot be used; expected {expected}") from None
 
 
@@ -496,14 +534,22 @@ def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: P
         if name in READERS:
             values[name] = _read(name, READERS[name], text, f"in the environment variable {variable} ")
         else:
-            warnings.append(f"the environment variable {variable} is no setting of this server")
+            meant = _meant(name)
+            hint = f"; {PREFIX}{meant.upper()} is one, which looks like it" if meant else ""
+            warnings.append(f"the environment variable {variable} is no setting of this server{hint}")
     for name, value in flags.items():
         if name not in READERS:
             raise ConfigError(name, "is no setting of this server")
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
             values[name] = _read(name, READERS[name], value, f"given with {flag} ")
-    return ServerConfig(**values, warnings=tuple(warnings))
+    config = ServerConfig(**values)
+    return replace(config, warnings=(*warnings, *account_warnings(config)))
+
+
+def _meant(name: str) -> str | None:
+    """The setting that looks most like this name, or None."""
+    return next(iter(difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.75)), None)
 
 
 def _from_file(file: Path | None) -> dict[str, object]:
@@ -520,6 +566,8 @@ def _from_file(file: Path | None) -> dict[str, object]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in READERS:
-            raise ConfigError(key, f"in {file} is no setting of this server; there are {', '.join(SETTINGS)}")
+            meant = _meant(name)
+            hint = f"{meant} is one, which looks like it" if meant else "`aldis serve --help` lists all of them"
+            raise ConfigError(key, f"in {file} is no setting of this server; {hint}")
         found[name] = value
     return found

@@ -2,7 +2,8 @@
 
 Rules: modules log through `get_logger`, which uses the standard library's `logging`. So a program that uses the server
 as a library gets its log lines like any others. Only the command line calls `configure`. Text from outside cannot start
-a new line or control a terminal. Events that a client can cause at will are `debug` or throttled.
+a new line or control a terminal. Events that a client can cause at will are `debug` or throttled. No secret and no SDP
+is logged, and each line goes through `log_addresses`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, Literal, TypeAlias, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from aldis.server.log_addresses import ShownAddresses
+from aldis.server.log_levels import apply_levels, read_levels
+
 Log: TypeAlias = structlog.stdlib.BoundLogger
 
+# Libraries whose debug lines hold whole requests and answers of the certificate authority.
+_TALKATIVE: Final = ("acme", "urllib3")
 # Tracebacks of our own faults: the first one is enough, and a client may be able to cause a thousand.
 FAULTS_PER_SECOND: Final = 1
 # While something fails, a line once in so many seconds: enough for an alert on the log.
@@ -25,7 +32,7 @@ OUTAGE_SECONDS: Final = 60.0
 
 
 def get_logger(name: str) -> Log:
-    """The logger of a module: `log.info("started", port=8080)`."""
+    """The logger of an area, by the name `aldis.AREA` (`log_levels.AREAS`): `log.info("started", port=8080)`."""
     processors: list[Processor] = [structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs]
     return cast(
         Log,
@@ -33,6 +40,11 @@ def get_logger(name: str) -> Log:
             logging.getLogger(name), processors=processors, wrapper_class=structlog.stdlib.BoundLogger
         ),
     )
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time since the epoch as the log writes its own times; None stays."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def escape_values(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -46,8 +58,40 @@ def _escape(value: object) -> object:
     return value
 
 
-def configure(log_format: Literal["console", "json"], level: str) -> None:
-    """Send all logging of this process to stderr, one line each, from `level` up. For programs, not for libraries."""
+def _name_area(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Say which area a line is from, so that an operator knows which level to set."""
+    record = event.get("_record")
+    if record is not None and record.name.startswith("aldis."):
+        event["area"] = record.name.removeprefix("aldis.")
+    return event
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Shows addresses as the settings say, wherever they are in a line."""
+
+    addresses = ShownAddresses("short")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.addresses.in_text(super().format(record))
+
+
+def configure(
+    log_format: Literal["console", "json"],
+    levels: str,
+    addresses: ShownAddresses = _Formatter.addresses,
+    worker: int | None = None,
+) -> None:
+    """Send all logging of this process to stderr, one line each. For programs, not for libraries.
+
+    `levels` as in `log_levels.read_levels`. `addresses` says how the addresses of clients look. Each line names the
+    `worker`, if this process is one.
+    """
+
+    def name_worker(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        if worker is not None:
+            event["worker"] = worker
+        return event
+
     tail: list[Processor]
     if log_format == "json":
         # Without local variables, because they include secrets and what users say to each other.
@@ -59,21 +103,30 @@ def configure(log_format: Literal["console", "json"], level: str) -> None:
                 colors=sys.stderr.isatty(), pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
             )
         ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder(), escape_values],
+    formatter = _Formatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.ExtraAdder(),
+            _name_area,
+            name_worker,
+            escape_values,
+        ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *tail,
         ],
     )
+    formatter.addresses = addresses
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    apply_levels(read_levels(levels))
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
-from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
@@ -18,14 +16,29 @@ from prometheus_client.registry import Collector
 
 from aldis.hub.hub import Hub
 from aldis.hub.stats import Histogram
+from aldis.protocol.codes import CloseCode, ErrorCode
+from aldis.server.accounts import Accounts
 from aldis.server.admission import Admission
+from aldis.server.certificate_updates import CertificateUpdates
+from aldis.server.cluster_member import ClusterMember
+from aldis.server.config import ServerConfig
 from aldis.server.scheduler import FairScheduler
+from aldis.server.stun_port import StunPort
 from aldis.server.turn_server import TurnServer
+from aldis.version import VERSION
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds. A read takes tens of microseconds, a disk sync milliseconds, and a lock at most sqlite.PATIENCE.
 _DIRECTORY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
-_QUESTIONS: Final = ("claim", "find", "rotate", "release")
+# The settings that alerts compare with what is used.
+_LIMITS: Final = ("max_connections", "handshakes", "detached_bytes", "stun_per_second")
+# Counters begin with 0, because `increase` in a rule does not see what a series begins with.
+_REGISTRATIONS: Final = (
+    *("new", "resumed", "replaced"),
+    *(ErrorCode.KEY_MISMATCH, ErrorCode.BAD_SIGNATURE, ErrorCode.RATE_LIMITED, ErrorCode.INTERNAL),
+)
+_REQUESTS: Final = ("full", "busy", "misdirected")
+_QUESTIONS: Final = ("claim", "find", "rotate", "release", "privacy")
 
 
 class DirectoryStats:
@@ -49,8 +62,12 @@ class ServerCollector(Collector):
         admission: Admission,
         scheduler: FairScheduler,
         turn: TurnServer | None,
+        stun: StunPort,
         faults: Callable[[], int],
-        certificate_expires: Callable[[], datetime | None],
+        accounts: Accounts,
+        certificates: CertificateUpdates,
+        config: Callable[[], ServerConfig],
+        member: ClusterMember | None = None,
     ) -> None:
         self._hub = hub
         self._directory = directory
@@ -59,13 +76,17 @@ class ServerCollector(Collector):
         self._admission = admission
         self._scheduler = scheduler
         self._turn = turn
+        self._stun = stun
         self._faults = faults
-        self._certificate_expires = certificate_expires
+        self._accounts = accounts
+        self._certificates = certificates
+        self._config = config
+        self._member = member
 
     def collect(self) -> Iterator[Metric]:
         stats = self._hub.stats
         info = GaugeMetricFamily("aldis_info", "Always 1; the label tells the version.", labels=["version"])
-        info.add_metric([version("aldis")], 1)
+        info.add_metric([VERSION], 1)
         yield info
         yield GaugeMetricFamily(
             "aldis_users_online", "Users with a device online, or in its resume window.", self._hub.users_online
@@ -89,11 +110,14 @@ class ServerCollector(Collector):
             ["type", "outcome"],
             {(kind, outcome): count for (kind, outcome), count in stats.messages.items()},
         )
+        yield CounterMetricFamily(
+            "aldis_sealed_bytes", "Bytes of sealed messages that were passed on, in base64.", stats.sealed_bytes
+        )
         yield _counter(
             "aldis_registrations",
             "Registrations, by what became of them.",
             ["outcome"],
-            {(outcome,): count for outcome, count in stats.registrations.items()},
+            _labelled(dict.fromkeys(_REGISTRATIONS, 0) | stats.registrations),
         )
         yield _histogram(
             "aldis_relay_seconds",
@@ -107,17 +131,19 @@ class ServerCollector(Collector):
             [],
             {(): stats.handshake_seconds},
         )
+        # All of ours, and those of WebSocket that there were.
+        codes = sorted({code for code in CloseCode if code >= CloseCode.GOING_AWAY} | {*stats.closes, *self._closes})
         yield _counter(
             "aldis_closes",
             "Connections that the server closed, by close code.",
             ["code"],
-            {(str(code),): count for code, count in (self._hub.stats.closes + self._closes).items()},
+            {(str(code),): stats.closes[code] + self._closes[code] for code in codes},
         )
         yield _counter(
             "aldis_http_requests",
             "Requests on the public port that became no WebSocket, by what they got.",
             ["outcome"],
-            {(outcome,): count for outcome, count in self._requests.items()},
+            _labelled(dict.fromkeys(_REQUESTS, 0) | self._requests),
         )
         yield _histogram(
             "aldis_directory_seconds",
@@ -145,22 +171,164 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(
                 "aldis_turn_restarts", "How often our own TURN server was started again.", self._turn.restarts
             )
-        expires = self._certificate_expires()
+            yield GaugeMetricFamily(
+                "aldis_turn_relays",
+                "Whether our own TURN server gave a relay when it was last asked for one, each minute.",
+                int(self._turn.allocation_checked is not None and not self._turn.allocation_problem),
+            )
+        if self._stun.wanted:
+            yield GaugeMetricFamily("aldis_stun_up", "Whether our own STUN port is open.", int(self._stun.port > 0))
+            yield _counter(
+                "aldis_stun_requests",
+                "Datagrams on the STUN port, by what became of them.",
+                ["outcome"],
+                _labelled(self._stun.answers.outcomes),
+            )
+        tls, manager = self._certificates.tls, self._certificates.manager
+        expires = None if tls is None else tls.expires
         if expires is not None:
             yield GaugeMetricFamily(
                 "aldis_certificate_expires_timestamp_seconds",
                 "When the certificate in use expires, in seconds since 1970.",
                 expires.timestamp(),
             )
-        yield GaugeMetricFamily("aldis_watches_bytes", "Memory of all watches.", self._hub.watches_bytes)
-        yield GaugeMetricFamily("aldis_detached_sessions", "Lost clients that may resume.", self._hub.detached)
+        yield _counter(
+            "aldis_limited",
+            "How often a client has met a limit, by the limit.",
+            ["limit"],
+            {(limit,): count for limit, count in stats.limited.items()},
+        )
+        yield CounterMetricFamily(
+            "aldis_presence_folded",
+            "Changes of presence that were told with a later one, so shortly after an earlier one they came.",
+            self._hub.presence_windows.folded,
+        )
+        yield from _of_accounts(self._accounts)
+        leaf = None if tls is None else tls.leaf
+        if leaf is not None:
+            yield GaugeMetricFamily(
+                "aldis_certificate_starts_timestamp_seconds",
+                "When the certificate in use became valid, in seconds since 1970.",
+                leaf.not_valid_before_utc.timestamp(),
+            )
+        if tls is not None:
+            yield GaugeMetricFamily(
+                "aldis_certificate_ready",
+                "Whether there is a certificate, so that clients can connect.",
+                int(tls.files is not None),
+            )
+        if manager is not None:
+            yield _counter(
+                "aldis_certificate_orders",
+                "Certificates ordered by the server itself, by what became of it.",
+                ["outcome"],
+                {(outcome,): count for outcome, count in manager.attempts.items()},
+            )
+            yield GaugeMetricFamily(
+                "aldis_certificate_failures_in_a_row",
+                "Failed orders since the last one that succeeded.",
+                manager.failures,
+            )
+        config = self._config()
+        limits = GaugeMetricFamily("aldis_limit", "Limits in the settings, by name.", labels=["setting"])
+        for name in _LIMITS:
+            limits.add_metric([name], getattr(config, name))
+        yield limits
+        memory = self._hub.memory.bytes()
+        family = GaugeMetricFamily("aldis_memory_bytes", "What is kept for clients, by what it is.", labels=["kind"])
+        for kind, size in memory.items():
+            family.add_metric([kind], size)
+        yield family
+        yield GaugeMetricFamily(
+            "aldis_memory_budget_bytes",
+            "How much of that there may be; beyond, nothing new is taken on, and clients are given up.",
+            self._hub.settings.memory_budget,
+        )
+        yield CounterMetricFamily(
+            "aldis_memory_ended", "Clients that were given up because of that budget.", stats.memory_ended
+        )
+        yield GaugeMetricFamily("aldis_watches_bytes", "Memory of all watches.", memory["watches"])
+        yield GaugeMetricFamily(
+            "aldis_privacy_bytes",
+            "Memory of the contacts and blocked users of those online.",
+            memory["privacy"],
+        )
+        yield GaugeMetricFamily(
+            "aldis_detached_sessions", "Lost clients that may resume.", len(self._hub.detached_sessions)
+        )
         yield GaugeMetricFamily(
             "aldis_detached_bytes", "Memory that is kept for them.", self._hub.detached_sessions.bytes
         )
         yield CounterMetricFamily(
             "aldis_detached_ended", "Lost clients given up because of these bytes.", stats.detached_ended
         )
+        if self._member is not None:
+            yield from _of_cluster(self._member)
         yield CounterMetricFamily("aldis_faults", "Unexpected exceptions: bugs, all of them.", self._faults())
+
+
+def _of_accounts(accounts: Accounts) -> Iterator[Metric]:
+    """What the operator's accounts do; nothing of what is not in use."""
+    keys, hook, presence = accounts.keys, accounts.hook, accounts.presence
+    if keys is not None:
+        yield _counter("aldis_tokens", "Tokens, by what became of them.", ["outcome"], _labelled(accounts.tokens))
+        yield GaugeMetricFamily(
+            "aldis_token_keys", "Keys of tokens that are in use.", 0 if keys.keys is None else len(keys.keys.keys)
+        )
+        yield _counter(
+            "aldis_token_key_reads", "Attempts to read the keys of tokens anew.", ["outcome"], _labelled(keys.looks)
+        )
+        if keys.age is not None:
+            yield GaugeMetricFamily("aldis_token_keys_age_seconds", "How old the keys of tokens are.", keys.age)
+    if hook is not None:
+        yield _counter(
+            "aldis_hook_calls",
+            "Registrations that the application was asked about, by what it said.",
+            ["outcome"],
+            _labelled(hook.calls),
+        )
+        yield _histogram(
+            "aldis_hook_seconds", "How long the application took to decide, with the wait.", [], {(): hook.seconds}
+        )
+    if presence is not None:
+        yield _counter(
+            "aldis_presence_events",
+            "Events for the application that is told who is online.",
+            ["outcome"],
+            _labelled(presence.events),
+        )
+        yield GaugeMetricFamily("aldis_presence_events_waiting", "Such events not delivered yet.", len(presence))
+
+
+def _of_cluster(member: ClusterMember) -> Iterator[Metric]:
+    status = member.status()
+    yield GaugeMetricFamily(
+        "aldis_cluster_up",
+        "Whether the Redis of the cluster answers, and all that this server wants to hear comes.",
+        int(status.healthy),
+    )
+    yield GaugeMetricFamily(
+        "aldis_cluster_servers", "Servers of the cluster that are alive, with this one.", 1 + len(status.others)
+    )
+    yield GaugeMetricFamily(
+        "aldis_cluster_users_known", "Users whose place in the cluster this server knows.", status.users
+    )
+    yield GaugeMetricFamily(
+        "aldis_cluster_messages_queued", "Messages to other servers that Redis has not taken yet.", status.queued
+    )
+    yield GaugeMetricFamily("aldis_cluster_queued_bytes", "Their bytes.", status.queued_bytes)
+    yield CounterMetricFamily(
+        "aldis_cluster_unreadable", "Messages and states of other servers that could not be read.", status.unreadable
+    )
+    yield CounterMetricFamily(
+        "aldis_cluster_unknown",
+        "Messages of a newer release of which this one knows nothing, and need not.",
+        status.unknown,
+    )
+
+
+def _labelled(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    return {(label,): count for label, count in counts.items()}
 
 
 def _counter(name: str, text: str, labels: list[str], counts: Mapping[tuple[str, ...], int]) -> Metric:

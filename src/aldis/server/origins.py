@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aldis.server.addresses import read_address
+from aldis.hub.networks import read_address
 from aldis.server.names import read_host
 
 ANY: Final = "*"

@@ -3,28 +3,38 @@
     SIGINT, SIGTERM    stop in good order; a second one ends the process at once
     SIGHUP             read the settings and the certificate again (`SignalingServer.reload`)
 
+With several workers, `server.supervisor` has the signals; this runs each worker (`run_worker`).
+
 `aldis serve` calls `run`. A program that embeds a server uses `SignalingServer`, and has signals of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from time import monotonic
 from typing import Final
+from urllib.parse import urlsplit
 
+from aldis.backends.directory_url import hosts_of
 from aldis.errors import ConfigError
 from aldis.server.app import SignalingServer
 from aldis.server.config import ServerConfig
+from aldis.server.garbage import Garbage
+from aldis.server.log_addresses import ShownAddresses
 from aldis.server.logs import configure, get_logger
 from aldis.server.redirect import MAX_OPEN
+from aldis.server.supervisor import Served, Supervisor
 from aldis.server.systemd import Notifier, activated_sockets
 from aldis.server.tuning import Tuning
+from aldis.server.worker_link import WorkerLink, WorkerReport
 
 # File descriptors that are not clients: the ports, the database, the admin port's connections, and the handshakes and
 # replies under way, and the redirects.
@@ -34,6 +44,10 @@ FEWEST_DESCRIPTORS: Final = 64
 # <malloc.h>; to set it also ends its growth.
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 128 * 1024
+# <sys/prctl.h>: the signal that a process gets when the thread that started it ends.
+_PR_SET_PDEATHSIG: Final = 1
+# Nobody has more connections in one process. The table takes 8 bytes for each.
+_MOST_DESCRIPTORS: Final = 65_536
 # How long closing the directory and the ports may take, after the clients have gone.
 _CLOSING_SECONDS: Final = 5.0
 
@@ -42,25 +56,52 @@ log = get_logger("aldis.server")
 
 def run(
     config: ServerConfig,
-    started: Callable[[SignalingServer], None] | None = None,
+    started: Callable[[SignalingServer | Served], None] | None = None,
     *,
     tuning: Tuning | None = None,
     reread: Callable[[], ServerConfig] | None = None,
 ) -> int:
-    """Run a server in this process until SIGINT or SIGTERM. A second signal ends it at once. Returns an exit code.
+    """Run a server until SIGINT or SIGTERM: in this process, or with several workers. A second signal ends it at once.
+    Returns an exit code.
 
     `started` is called when the server accepts connections. `reread` reads the settings again, for SIGHUP. Logs to
     stderr as configured. Raises `ConfigError` and `DirectoryUnavailable` like `SignalingServer.start`.
     """
-    configure(config.log_format, config.log_level)
+    _configure_log(config)
     for warning in config.warnings:
         log.warning(warning)
-    _raise_descriptor_limit(config)
-    _return_large_buffers()
-    notifier = Notifier(os.environ)
-    server = partial(SignalingServer, tuning=tuning, sockets=activated_sockets(os.environ))
+    notifier, given = Notifier(os.environ), activated_sockets(os.environ)
+    if config.workers > 1:
+        supervisor = Supervisor(
+            *(config, given, notifier), tuning=tuning, reread=reread, started=started, configure_log=_configure_log
+        )
+        with asyncio.Runner() as runner:
+            return runner.run(supervisor.run())
+    _prepare(config)
+    server = partial(SignalingServer, tuning=tuning, sockets=given)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Process(config, server, notifier, reread).serve(started))
+
+
+def run_worker(descriptor: int) -> int:
+    """Run one worker of a supervisor, whose line has this descriptor. Raises like `run`."""
+    link = WorkerLink(descriptor)
+    _end_with(link.start.supervisor)
+    # Its process group is not that of the terminal, which may stop those that write to it (termios(3), TOSTOP).
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    config = link.config
+    _configure_log(config, link.start.worker)
+    _prepare(config)
+    server = partial(SignalingServer, tuning=link.tuning, sockets=link.sockets())
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_Process(config, server, Notifier({}), None, link).serve(None))
+
+
+def _prepare(config: ServerConfig) -> None:
+    """What makes this process fit for a server."""
+    _raise_descriptor_limit(config)
+    _make_descriptor_table()
+    _return_large_buffers()
 
 
 class _Process:
@@ -72,33 +113,43 @@ class _Process:
         make: Callable[[ServerConfig], SignalingServer],
         notifier: Notifier,
         reread: Callable[[], ServerConfig] | None,
+        link: WorkerLink | None = None,
     ) -> None:
         self._config, self._make = config, make
         self._notifier = notifier
         self._reread = reread
+        self._link = link
         self._asked = False
+        self._told = False
 
-    async def serve(self, started: Callable[[SignalingServer], None] | None) -> int:
-        """Serve until the process or an operator asks the server to stop."""
+    async def serve(self, started: Callable[[SignalingServer | Served], None] | None) -> int:
+        """Serve until the process, its supervisor or an operator asks the server to stop."""
         loop = asyncio.get_running_loop()
         self._server = server = self._make(self._config)
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
                 loop.add_signal_handler(number, self._stop, number)
         with suppress(NotImplementedError, AttributeError):  # Windows has no SIGHUP
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(signal.SIGHUP, self._reload if self._link is None else _nothing)
+        if self._link is not None:
+            await self._link.listen(self._obey)
         async with server:
             self._notifier.ready(f"Serving at {server.url}")
+            self._report_serving()
             watchdog = asyncio.create_task(self._sign_of_life(), name="aldis-watchdog")
+            garbage = asyncio.create_task(_look_for_garbage(), name="aldis-garbage")
             try:
                 if started is not None:
                     started(server)
                 await server.asked_to_stop()
+                if self._link is not None and not (self._asked or self._told):
+                    self._link.report(WorkerReport(report="stopping"))
                 drain = server.config.drain_seconds
                 self._notifier.stopping(f"Draining {len(server.connections)} connections", drain + _CLOSING_SECONDS)
                 await server.stop()
             finally:
                 watchdog.cancel()
+                garbage.cancel()
         return 0
 
     def _stop(self, number: signal.Signals) -> None:
@@ -110,6 +161,24 @@ class _Process:
         log.info("asked to stop; once more to stop at once", signal=number.name)
         self._asked = True
         self._server.ask_to_stop()
+
+    def _obey(self, is_replaced: bool) -> None:
+        """The supervisor has asked to stop, or has ended."""
+        self._told = True
+        self._server.ask_to_stop(is_replaced=is_replaced)
+
+    def _report_serving(self) -> None:
+        server = self._server
+        if self._link is not None:
+            self._link.report(
+                WorkerReport(
+                    report="serving",
+                    url=server.url,
+                    page=server.page_url,
+                    port=server.port,
+                    admin_port=server.admin_port,
+                )
+            )
 
     def _reload(self) -> None:
         """Take over what has changed in the settings. If they cannot be used, say why, and change nothing."""
@@ -126,16 +195,56 @@ class _Process:
         if reloaded:
             for warning in config.warnings:
                 log.warning(warning)
-            logging.getLogger().setLevel(config.log_level.upper())
+            _configure_log(server.config)
         # Also after a failure: the service is as ready as before, and systemd waits for this.
         self._notifier.ready(f"Serving at {server.url}{'' if reloaded else '; the last reload failed, see the log'}")
 
     async def _sign_of_life(self) -> None:
         """Tell the watchdog that the event loop turns."""
-        seconds = self._notifier.watchdog
+        link = self._link
+        seconds = self._notifier.watchdog if link is None else link.start.alive_every
         while seconds is not None:
-            self._notifier.alive()
+            if link is None:
+                self._notifier.alive()
+            else:
+                link.report(WorkerReport(report="alive"))
             await asyncio.sleep(seconds)
+
+
+async def _look_for_garbage() -> None:
+    garbage = Garbage(gc, sys.getallocatedblocks)
+    garbage.start(monotonic())
+    while True:
+        await asyncio.sleep(1.0)
+        garbage.tick(monotonic())
+
+
+def _nothing() -> None:
+    """A worker takes new settings from its supervisor alone, and hears of its end by `WorkerLink`."""
+
+
+def _end_with(supervisor: int) -> None:
+    """Have the kernel end this process when its supervisor ends during the start; later, `WorkerLink` notices it.
+
+    Not with SIGTERM: the signal comes once for each thread of the supervisor that held this process (prctl(2)), and a
+    second SIGTERM would end it at once.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
+    # A frozen program has a process of its own between the two.
+    if os.getppid() != supervisor and not getattr(sys, "frozen", False):
+        raise EOFError("the supervisor has ended")
+
+
+def _configure_log(config: ServerConfig, worker: int | None = None) -> None:
+    hosts = [urlsplit(f"//{name}").hostname or "" for name in config.names]
+    hosts += [*hosts_of(config.redis), *hosts_of(config.directory)]
+    own = (config.host, config.admin_host, config.turn_address, *hosts)
+    configure(config.log_format, config.log_level, ShownAddresses(config.log_addresses, own), worker)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -170,6 +279,23 @@ def _raise_descriptor_limit(config: ServerConfig) -> None:
             log.warning(
                 "the limit on open files is lower than max_connections needs", limit=max(soft, allowed), wanted=wanted
             )
+
+
+def _make_descriptor_table() -> None:
+    """Have the kernel make the table of open files as large as it will be.
+
+    Linux doubles the table when it is full. In a process with several threads that waits for all processors
+    (`synchronize_rcu` in fs/file.c), 10 ms or more, in which the event loop stands still within `accept`.
+    """
+    if sys.platform != "linux":
+        return
+    import fcntl
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = min(limit, _MOST_DESCRIPTORS) if limit != resource.RLIM_INFINITY else _MOST_DESCRIPTORS
+    with suppress(OSError), Path(os.devnull).open("rb") as file:
+        os.close(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, highest - 1))
 
 
 def _return_large_buffers() -> None:

@@ -18,7 +18,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
 
-from aldis.server.addresses import read_address
+from aldis.hub.networks import read_address
 
 # Proxies in a row. Three are many.
 _MAX_HOPS: Final = 16

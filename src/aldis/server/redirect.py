@@ -1,11 +1,13 @@
-"""The plain port beside a port with TLS: it sends each HTTP request on to `https://`, and does nothing else.
+"""The plain port beside a port with TLS: it sends each HTTP request on to `https://`.
 
+    a challenge of ours                200 with its text, for a certificate authority (RFC 8555 section 8.3)
     any method, a host that is ours    308 to the same path at the port with TLS
     another host                       421
     anything else                      400
 
 Rules: one request for each connection, of `MAX_HEAD` bytes at most, within `Tuning.handshake_timeout` seconds. At most
-`MAX_OPEN` connections are open at once; further ones are closed.
+`MAX_OPEN` connections are open at once; for a further one the oldest is closed, so that silent clients keep neither
+browsers nor a certificate authority out.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
 
+from aldis.server.certificates.challenges import Challenges
 from aldis.server.http import HttpReply, plain
-from aldis.server.listener import dual_stack
 from aldis.server.names import Arrival, Host, ServerNames, read_host
 from aldis.server.routes import misdirected
+from aldis.server.sockets import dual_stack
 
 # Bytes of a request line and its headers. Browsers send less than 2 KiB without cookies, and ours has none.
 MAX_HEAD: Final = 16 * 1024
@@ -36,9 +39,12 @@ _BAD: Final = plain(HTTPStatus.BAD_REQUEST, "This is no request that can be sent
 class Redirects:
     """The connections of the plain port. `port` is that of the port with TLS."""
 
-    def __init__(self, names: ServerNames, requests: Counter[str], timeout: float) -> None:
+    def __init__(
+        self, names: ServerNames, requests: Counter[str], timeout: float, challenges: Challenges | None = None
+    ) -> None:
         self.port = 0
-        self.open: set[_Connection] = set()
+        self._challenges = challenges
+        self.open: dict[_Connection, None] = {}  # in the order of their coming
         self.timeout = timeout
         self._names = names
         self._requests = requests
@@ -65,10 +71,15 @@ class Redirects:
             self._servers.append(server)
         return self._servers[0].sockets[0].getsockname()[1] if self._servers else None
 
+    def stop_accepting(self) -> None:
+        """Close the port; connections stay."""
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+
     def close(self) -> None:
         """Close the port and its connections."""
-        for server in self._servers:
-            server.close()
+        self.stop_accepting()
         for connection in list(self.open):
             connection.abort()
 
@@ -89,6 +100,9 @@ class Redirects:
         host = read_host(hosts[0].decode("latin-1")) if len(hosts) == 1 else None
         if found is None or host is None:
             return _BAD
+        text = None if self._challenges is None else self._challenges.text(found[1].decode())
+        if text is not None:
+            return plain(HTTPStatus.OK, text, "certificate-challenge")
         own = self._own(host, arrival)
         if own is None:
             return misdirected(host)
@@ -116,10 +130,11 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._redirects.open) >= MAX_OPEN:
-            self._transport.abort()
-            return
-        self._redirects.open.add(self)
+        while len(self._redirects.open) >= MAX_OPEN:
+            oldest = next(iter(self._redirects.open))
+            oldest.forget()
+            oldest.abort()
+        self._redirects.open[self] = None
         self._timer = asyncio.get_running_loop().call_later(self._redirects.timeout, self.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -135,8 +150,12 @@ class _Connection(asyncio.Protocol):
         self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Count it no longer."""
         if self in self._redirects.open:
-            self._redirects.open.discard(self)
+            del self._redirects.open[self]
             self._timer.cancel()
 
     def abort(self) -> None:

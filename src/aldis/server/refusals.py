@@ -14,5 +14,7 @@ class Refusal(StrEnum):
     """The client's address has all the connections that it may have."""
     ADDRESS_RATE = "address-rate"
     """The client's address makes new connections too fast."""
+    MEMORY = "memory"
+    """All memory for clients is in use."""
     RATE = "rate"
     """All clients together make new connections too fast."""

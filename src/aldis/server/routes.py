@@ -83,6 +83,7 @@ _REFUSALS: Final = {
     Refusal.FULL: busy("This server has all the connections it can take; try again in a moment.\n", Refusal.FULL),
     Refusal.ADDRESS: _too_many("Too many connections come from your address.\n", Refusal.ADDRESS),
     Refusal.ADDRESS_RATE: _too_many("Your address connects too often; try again in a moment.\n", Refusal.ADDRESS_RATE),
+    Refusal.MEMORY: busy("This server has no memory left for more clients; try again in a moment.\n", Refusal.MEMORY),
     Refusal.RATE: busy("Too many clients connect at once; try again in a moment.\n", Refusal.RATE),
 }
 

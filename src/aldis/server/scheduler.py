@@ -7,6 +7,10 @@ all, never stand behind one that says much (as in FQ-CoDel, RFC 8290 section 4.1
 
 A connection that has used up its rate is parked until it may go on.
 
+There are three lanes, which have every third turn while all are in use, so none keeps the others out: connections with
+a backlog, connections that are to be read on, and new connections (`server.arrivals`). To read a connection on costs
+much more than to handle a small message.
+
 Rules: it has no loop and no clock of its own; `soon` and `later` call back. It does not know what is said.
 """
 
@@ -23,7 +27,14 @@ from typing import Final, Protocol
 TURN: Final = 32
 # Seconds of each turn of the event loop for connections with a backlog. What the others send meanwhile waits for as
 # long at most.
-SLICE: Final = 0.001
+SLICE: Final = 0.0003
+# Units of one turn of a connection with a backlog: a quarter of a millisecond, so that the slice is hardly overrun.
+QUANTUM: Final = 8
+# Seconds for the first read of a connection that is read again: 3.5 KB of tiny messages. It comes in the next turn,
+# with those of all others that may go on.
+READING: Final = 0.00025
+# Seconds for the answer to a costly message, which the loop brings later: mostly that of the directory.
+ANSWERING: Final = 0.0001
 
 
 class Flow(Protocol):
@@ -56,6 +67,11 @@ class FairScheduler:
         self._later = later
         self._clock = clock
         self._ready: deque[Flow] = deque()
+        self._unread: deque[Flow] = deque()
+        self._arriving: deque[Flow] = deque()
+        # The next one first. That stays over the end of a slice, or one long turn in each would keep the others out.
+        self._lanes = deque((self._arriving, self._ready, self._unread))
+        self._end = 0.0  # of the slice
         self._running = False  # `_run` is due
         # With a number before each, since flows cannot be compared.
         self._parked: list[tuple[float, int, Flow]] = []
@@ -66,7 +82,7 @@ class FairScheduler:
 
     def __len__(self) -> int:
         """How many connections wait for a turn or are parked."""
-        return len(self._ready) + len(self._parked)
+        return len(self._ready) + len(self._unread) + len(self._parked)
 
     def add(self, flow: Flow, when: float, now: float) -> None:
         """A connection has a backlog now, and may go on at `when`. Not to be called again before `run` has returned
@@ -77,9 +93,28 @@ class FairScheduler:
             self._ready.append(flow)
             self._run_soon()
 
+    def add_unread(self, flow: Flow, when: float, now: float) -> None:
+        """The same for a connection that has no backlog yet, and is to be read on."""
+        if when > now:
+            self._park(flow, when, now)
+        else:
+            self._unread.append(flow)
+            self._run_soon()
+
+    def arrive(self, flow: Flow) -> None:
+        """New connections have something to be done. Not to be called again before `run` has returned None."""
+        self._arriving.append(flow)
+        self._run_soon()
+
+    def charge(self, seconds: float) -> None:
+        """Shorten the slice by work that was started in it, and that the loop does later."""
+        self._end -= seconds
+
     def close(self) -> None:
         """Forget everything."""
         self._ready.clear()
+        self._unread.clear()
+        self._arriving.clear()
         self._parked.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -92,18 +127,21 @@ class FairScheduler:
     def _run(self) -> None:
         self._running = False
         now = self._clock()
-        end = now + SLICE
-        while self._ready and now < end:
-            flow = self._ready.popleft()
-            when = flow.run(TURN, now)
-            now = self._clock()
-            if when is None:
-                continue
-            if when > now:
-                self._park(flow, when, now)
-            else:
-                self._ready.append(flow)
-        if self._ready:
+        self._end = now + SLICE
+        while now < self._end and (self._ready or self._arriving or self._unread):
+            lane = self._lanes[0]
+            self._lanes.rotate(-1)
+            if lane:
+                flow = lane.popleft()
+                when = flow.run(QUANTUM, now)
+                now = self._clock()
+                if when is None:
+                    continue
+                if when > now:
+                    self._park(flow, when, now)
+                else:
+                    lane.append(flow)
+        if self._ready or self._arriving or self._unread:
             self._run_soon()
 
     # --- parked ---------------------------------------------------------------------------------------------------

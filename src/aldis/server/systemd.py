@@ -62,10 +62,15 @@ class Notifier:
 
 @dataclass(frozen=True, slots=True)
 class ActivatedSockets:
-    """Listening sockets that the server is given, in place of ports that it opens."""
+    """Open sockets that the server is given, in place of ports that it opens: listening ones, and for STUN bound ones.
+
+    systemd gives `public` and `redirect` alone; a supervisor gives them all to its workers.
+    """
 
     public: tuple[socket.socket, ...] = ()
     redirect: tuple[socket.socket, ...] = ()
+    admin: tuple[socket.socket, ...] = ()
+    stun: tuple[socket.socket, ...] = ()
 
 
 def activated_sockets(environ: MutableMapping[str, str]) -> ActivatedSockets:

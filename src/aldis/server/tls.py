@@ -1,5 +1,9 @@
 """TLS for the public port, from a certificate and a key in PEM files.
 
+Without files it waits for a first certificate, and refuses each handshake until then. Not with a certificate of its own
+making: people would learn to click on in their browsers, and clients end for good at one that they do not trust, but
+come back after a refused handshake.
+
 `ServerTls` takes over changed files while the server runs. An event loop keeps the context that it got with the port.
 So that context chooses another one in each handshake (`sni_callback`), and no handshake sees half of a change.
 OpenSSL takes from the chosen context the certificate alone; tickets for resumption are those of the first context, and
@@ -16,6 +20,8 @@ from typing import Final, TypeAlias
 from cryptography import x509
 
 from aldis.errors import ConfigError
+from aldis.server.certificates.files import CertificateFiles
+from aldis.server.config import ServerConfig
 
 _MAX_FILE: Final = 1024 * 1024  # bytes; a chain of ten certificates has 20 KB
 # For TLS 1.2: Mozilla's "intermediate" list without DHE, which needs parameters and is slow. OpenSSL's own five for
@@ -24,23 +30,55 @@ _CIPHERS: Final = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
+# A certificate expires soon when less than this is left, or a quarter of its lifetime: some are valid for six days.
+_SOON: Final = 14 * 86_400.0
+_SOON_PART: Final = 0.25
 # What tells that a file is another one, or has other content: device, inode, size and time of change.
 _Look: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
 
 
-class ServerTls:
-    """The TLS of one server. Raises `ConfigError` for files that cannot be used."""
+def expires_soon(starts: float, expires: float, now: float) -> bool:
+    """Whether a certificate has to be looked after; one that is renewed in time never has. Seconds since 1970."""
+    return expires - now < min(_SOON, _SOON_PART * (expires - starts))
 
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._certificate, self._key = certificate, key
-        self._look = _look_at(certificate, key)
-        self.context = self._current = server_context(certificate, key)
-        self._leaf = _leaf_of(certificate)
+
+def certificate_files(config: ServerConfig) -> tuple[Path, Path] | None:
+    """The certificate and the key of a server; None if it has none, or none yet."""
+    if config.tls_cert is not None and config.tls_key is not None:
+        return config.tls_cert, config.tls_key
+    if config.acme_domain:
+        kept = CertificateFiles(Path(config.data)).certificate
+        return (kept, kept) if kept.exists() else None
+    return None
+
+
+def check_authorities(config: ServerConfig) -> None:
+    """See that `acme_ca_file` can be used, if there is one. Raises `ConfigError`."""
+    path = config.acme_ca_file
+    if path is None or not config.acme_domain:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ConfigError("acme_ca_file", f"{path} holds no certificate in PEM form") from None
+    except OSError as error:
+        raise ConfigError("acme_ca_file", f"cannot read {path}: {error.strerror or error}") from None
+
+
+class ServerTls:
+    """The TLS of one server. Raises `ConfigError` for files that cannot be used. None: without a certificate yet."""
+
+    def __init__(self, files: tuple[Path, Path] | None) -> None:
+        self._files = files
+        self._look = None if files is None else _look_at(*files)
+        self.context = _context() if files is None else server_context(*files)
+        self._current = None if files is None else self.context
+        self._leaf = None if files is None else _leaf_of(files[0])
         self.context.sni_callback = self._choose
 
     def changed(self) -> bool:
         """Whether a file has changed since this was last asked, or since the start."""
-        before, self._look = self._look, _look_at(self._certificate, self._key)
+        before, self._look = self._look, None if self._files is None else _look_at(*self._files)
         return self._look != before
 
     def load(self, certificate: Path, key: Path, *, for_names: bool) -> None:
@@ -49,33 +87,43 @@ class ServerTls:
         Raises `ConfigError`, and then all stays as it was.
         """
         look = _look_at(certificate, key)
-        if (certificate, key) == (self._certificate, self._key):
+        if (certificate, key) == self._files:
             self._look = look  # whatever comes of it: files that cannot be used are worth one error, not one a minute
         current, leaf = server_context(certificate, key), _leaf_of(certificate)
         if for_names:
             _names_in(leaf)
         self._current, self._leaf = current, leaf
-        self._certificate, self._key, self._look = certificate, key, look
+        self._files, self._look = (certificate, key), look
 
     @property
-    def files(self) -> tuple[Path, Path]:
-        """The certificate and the key."""
-        return self._certificate, self._key
+    def files(self) -> tuple[Path, Path] | None:
+        """The certificate and the key; None before there are any."""
+        return self._files
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names in the certificate in use. Raises `ConfigError` when they cannot be read."""
-        return _names_in(self._leaf)
+        return () if self._leaf is None else _names_in(self._leaf)
+
+    @property
+    def leaf(self) -> x509.Certificate | None:
+        """The certificate in use; None without one, and when only OpenSSL can read it."""
+        return None if isinstance(self._leaf, ConfigError) else self._leaf
 
     @property
     def expires(self) -> datetime | None:
         """When the certificate in use expires, in UTC; None when only OpenSSL can read it."""
-        return None if isinstance(self._leaf, ConfigError) else self._leaf.not_valid_after_utc
+        return None if self.leaf is None else self.leaf.not_valid_after_utc
 
-    def _choose(self, handshake: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    def _choose(
+        self, handshake: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext
+    ) -> int | None:
         # Called in each handshake, also for a client that names no server.
+        if self._current is None:
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR  # RFC 8446 section 6.2: nothing that the client can mend
         if self._current is not context:
             handshake.context = self._current
+        return None
 
 
 def _look_at(*paths: Path) -> _Look:
@@ -95,12 +143,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
     `certificate` holds the server's certificate, then the intermediate certificates. Raises `ConfigError`.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
-    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.options |= ssl.OP_NO_RENEGOTIATION  # it costs a server more than the client, and nobody needs it
-    context.set_alpn_protocols(["http/1.1"])  # browsers would try HTTP/2, where WebSockets work differently
+    context = _context()
     if b"-----BEGIN CERTIFICATE-----" not in _read("tls_cert", certificate):
         raise ConfigError("tls_cert", f"{certificate} holds no certificate in PEM form")
     text = _read("tls_key", key)
@@ -118,6 +161,17 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         raise ConfigError("tls_cert", problem) from error
     except OSError as error:
         raise ConfigError("tls_cert", f"cannot read {certificate} and {key}: {error.strerror or error}") from error
+    return context
+
+
+def _context() -> ssl.SSLContext:
+    """As `server_context`, without a certificate yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_RENEGOTIATION  # it costs a server more than the client, and nobody needs it
+    context.set_alpn_protocols(["http/1.1"])  # browsers would try HTTP/2, where WebSockets work differently
     return context
 
 

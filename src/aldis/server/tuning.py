@@ -16,6 +16,10 @@ class Tuning:
     tick: float = 1.0
     # How long a client may take to send its whole HTTP request, and for the TLS handshake.
     handshake_timeout: float = 10.0
+    # Bytes of long requests that are not whole yet, in all. Browsers send some hundred bytes, and cookies.
+    head_bytes: int = 8 * 1024 * 1024
+    # What may be kept for clients that do not answer a close. Beyond it, the oldest of them is not waited for any more.
+    closing_bytes: int = 16 * 1024 * 1024
     # How long a client may take to answer a close, before its connection is aborted.
     close_timeout: float = 5.0
     # How long a client may take to answer the end of TLS (close_notify, RFC 8446 section 6.1), before its connection is

@@ -3,6 +3,10 @@
 Rules: the secret is in a file that only this user reads, and in no argument. The child ends with this process, also
 when that is killed. While it is down, clients are not told of it. When it is for the internet, it relays to no address
 of a private network, since a client could reach the operator's other machines through it.
+
+The secrets are in coturn's database, which it reads for each request: `rotate` brings a new one, and the earlier one
+stays until the last credentials made with it have expired. coturn reads the certificate and the key by links, and reads
+them again on SIGUSR2. So neither ends a relay.
 """
 
 from __future__ import annotations
@@ -11,19 +15,19 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import socket
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
-from aldis.errors import ConfigError
-from aldis.server.config import ServerConfig
-from aldis.server.logs import Log
+from aldis.errors import ConfigError, UsageError
+from aldis.server.logs import Log, moment
+from aldis.server.turn_check import allocation_problem, credentials
+from aldis.server.turn_folder import TurnFolder, TurnSettings
 
 # A start takes a tenth of a second; a busy machine may need longer.
 START_SECONDS: Final = 15.0
@@ -32,53 +36,18 @@ STOP_SECONDS: Final = 3.0
 PROBE_SECONDS: Final = 20.0
 PROBE_PATIENCE: Final = 2.0
 MISSING_ANSWERS: Final = 3
+# Earlier secrets at a time: coturn tries each for each request.
+MOST_EARLIER: Final = 8
+# How often it is asked for a relay. That takes a port for some milliseconds.
+ALLOCATION_SECONDS: Final = 60.0
 # Seconds before it is started again; twice as many after each start that fails, because a port is taken for instance.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 # RFC 8489 section 5: a Binding request without attributes, and the magic cookie.
 _BINDING: Final = b"\x00\x01\x00\x00\x21\x12\xa4\x42"
 _SUCCESS: Final = b"\x01\x01"
-# Networks that are nobody's on the internet: RFC 6890, and the addresses of cloud metadata among them.
-_PRIVATE: Final = (
-    "0.0.0.0-0.255.255.255",
-    "10.0.0.0-10.255.255.255",
-    "100.64.0.0-100.127.255.255",
-    "127.0.0.0-127.255.255.255",
-    "169.254.0.0-169.254.255.255",
-    "172.16.0.0-172.31.255.255",
-    "192.0.0.0-192.0.0.255",
-    "192.168.0.0-192.168.255.255",
-    "198.18.0.0-198.19.255.255",
-    "::1",
-    "fc00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-    "fe80::-febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnSettings:
-    """`address` is what clients dial; `listen` the address to listen on, None for all."""
-
-    address: str
-    listen: str | None
-    port: int
-    tls_port: int
-    relay_ports: tuple[int, int]
-    cert: Path | None = None
-    key: Path | None = None
-    secret: str = ""
-
-    @property
-    def urls(self) -> list[str]:
-        """The URLs for clients, the fastest first."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        found = [f"turn:{host}:{self.port}?transport={transport}" for transport in ("udp", "tcp")]
-        return found if self.cert is None else [*found, f"turns:{host}:{self.tls_port}?transport=tcp"]
-
-    @property
-    def stun_url(self) -> str:
-        """The same server answers STUN."""
-        return f"stun:{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
+# In the name of nobody: `/` is in no user's name.
+_OWN_USER: Final = "/check"
 
 
 class TurnServer:
@@ -88,11 +57,21 @@ class TurnServer:
         self.settings = settings
         self.secret = settings.secret or secrets.token_hex(24)
         self.restarts = 0
+        # Why the last check got no relay, and when that was (seconds since 1970); None before the first check.
+        self.allocation_problem = ""
+        self.allocation_checked: float | None = None
+        # Earlier secrets that are taken as well, and until when, in seconds since 1970.
+        self._earlier: dict[str, float] = {}
+        self._forgetting: list[asyncio.TimerHandle] = []
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
+        self._wanted_down = False
+        self._next_allocation = 0.0
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._down.set()
         self._log = log
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TurnFolder | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -100,6 +79,11 @@ class TurnServer:
     def up(self) -> bool:
         """Whether it answered when it was asked last."""
         return self._up.is_set()
+
+    @property
+    def earlier_until(self) -> float | None:
+        """Until when an earlier secret is taken as well, in seconds since 1970; None without one."""
+        return max(self._earlier.values(), default=None)
 
     async def wait_until(self, *, up: bool) -> None:
         """Return when it is up, or down."""
@@ -116,13 +100,8 @@ class TurnServer:
         if executable is None:
             raise ConfigError("turn_server", "there is no `turnserver` on the PATH; install coturn")
         self._check_port()
-        self._folder = tempfile.TemporaryDirectory(prefix="aldis-turn-")
-        folder = Path(self._folder.name)
-        path = folder / "turnserver.conf"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join(self._configuration(folder)) + "\n")
-        words = [executable, "-c", str(path)]
+        self._folder = folder = TurnFolder()
+        words = [executable, "-c", str(folder.configuration)]
         guard = shutil.which("setpriv")  # of util-linux: the child gets a signal when its parent ends
         command = words if guard is None else [guard, "--pdeathsig", "TERM", *words]
         try:
@@ -133,11 +112,54 @@ class TurnServer:
         if not self.up:
             await self.close()
             raise ConfigError("turn_server", f"`turnserver` does not come up: {said or 'it answers no request'}")
+        await self._check_allocation()
         self._log.info("TURN server", urls=self.settings.urls, pid=None if self._process is None else self._process.pid)
         self._watching = asyncio.create_task(self._watch(command, folder), name="aldis-turn")
 
+    def change(self, change: Coroutine[Any, Any, object]) -> None:
+        """Do this (`rotate`, `use_certificate`) in the background; a failure is an error in the log."""
+
+        async def do() -> None:
+            try:
+                await change
+            except (OSError, UsageError) as error:
+                self._log.error("the TURN server cannot be changed", reason=str(error))
+
+        task = asyncio.create_task(do(), name="aldis-turn-change")
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def rotate(self, secret: str, lifetime: float) -> float:
+        """Use this secret, or one that is made, for new credentials; the earlier one is taken for `lifetime` seconds
+        more. Return until when, in seconds since 1970. Raises `OSError` when coturn does not take it, and
+        `UsageError` when too many earlier ones are still taken.
+        """
+        async with self._changing:
+            return await self._rotate(secret or secrets.token_hex(24), lifetime)
+
+    async def use_certificate(self, certificate: Path, key: Path) -> None:
+        """Serve TLS with these files from now on. They were read already. Raises `OSError`."""
+        async with self._changing:
+            had_none = self.settings.cert is None
+            self.settings = replace(self.settings, cert=certificate, key=key)
+            if self._folder is None or self._process is None or not self.up:
+                return  # the next start takes them
+            await asyncio.to_thread(self._folder.link_certificate, self.settings)
+            if had_none:
+                # The port for TLS opens at a start only. Nobody is relayed yet: without a certificate no client came.
+                self._wanted_down = True
+                self._process.terminate()
+            else:
+                self._process.send_signal(signal.SIGUSR2)
+                self._log.info("the TURN server uses the new certificate")
+
     async def close(self) -> None:
         """End it."""
+        for timer in self._forgetting:
+            timer.cancel()
+        for task in self._changes:
+            task.cancel()
+        await asyncio.gather(*self._changes, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
@@ -145,7 +167,7 @@ class TurnServer:
             self._watching = None
         await self._end()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()
             self._folder = None
 
     def _check_port(self) -> None:
@@ -157,47 +179,62 @@ class TurnServer:
             except OSError as error:
                 raise ConfigError("turn_port", f"{where}:{self.settings.port}: {error.strerror or error}") from None
 
-    def _configuration(self, folder: Path) -> list[str]:
-        settings = self.settings
-        first, last = settings.relay_ports
-        lines = [
-            f"listening-port={settings.port}",
-            f"min-port={first}",
-            f"max-port={last}",
-            "use-auth-secret",
-            f"static-auth-secret={self.secret}",
-            f"realm={settings.address}",
-            "fingerprint",
-            "stale-nonce=600",
-            "no-cli",
-            "no-dtls",
-            "no-multicast-peers",
-            "no-rfc5780",  # it would take the next port as well
-            "no-software-attribute",
-            # Allocations at a time: of one user (a peer connection takes one or two for each interface), and of all.
-            "user-quota=32",
-            f"total-quota={last - first + 1}",
-            f"userdb={folder / 'turndb'}",
-            f"pidfile={folder / 'turnserver.pid'}",
-            "log-file=stdout",
-            "simple-log",
-        ]
-        if settings.listen is not None:
-            lines.append(f"listening-ip={settings.listen}")
-        if settings.cert is not None and settings.key is not None:
-            lines += [f"tls-listening-port={settings.tls_port}", f"cert={settings.cert}", f"pkey={settings.key}"]
-            lines += ["no-tlsv1", "no-tlsv1_1"]
-        else:
-            lines.append("no-tls")
-        if not _is_private(settings.address):
-            lines += [f"denied-peer-ip={network}" for network in _PRIVATE]
-        return lines
+    async def _rotate(self, secret: str, lifetime: float) -> float:
+        if len(self._earlier) >= MOST_EARLIER:
+            raise UsageError(f"{MOST_EARLIER} earlier secrets are still in use; credentials with them have to expire")
+        await self._write_secrets((*self._all_secrets(), secret))
+        problem = await self._problem_with(secret)
+        if problem:
+            await self._write_secrets(self._all_secrets())
+            raise OSError(problem)
+        until = time.time() + lifetime
+        if secret != self.secret:
+            self._earlier[self.secret] = until
+            self._forgetting.append(asyncio.get_running_loop().call_later(lifetime, self._forget, self.secret))
+        self._earlier.pop(secret, None)
+        self.secret = secret
+        self._log.info("the TURN server has a new secret", earlier_until=moment(until))
+        return until
 
-    async def _launch(self, command: Sequence[str], folder: Path) -> str:
+    def _forget(self, secret: str) -> None:
+        """The credentials made with an earlier secret have expired."""
+        if self._earlier.pop(secret, None) is None:
+            return  # it is in use again
+        if self._folder is not None:
+            try:
+                self._folder.write_secrets(self.settings.address, self._all_secrets())
+            except OSError as error:
+                self._log.error("the TURN server keeps the earlier secret", reason=str(error))
+
+    def _all_secrets(self) -> tuple[str, ...]:
+        return (self.secret, *self._earlier)
+
+    async def _write_secrets(self, accepted: tuple[str, ...]) -> None:
+        if self._folder is not None:
+            await asyncio.to_thread(self._folder.write_secrets, self.settings.address, accepted)
+
+    async def _check_allocation(self) -> None:
+        self._next_allocation = time.monotonic() + ALLOCATION_SECONDS
+        before = self.allocation_problem
+        self.allocation_problem = problem = await self._problem_with(self.secret)
+        self.allocation_checked = time.time()
+        if problem and not before:
+            self._log.error("the TURN server does not relay", reason=problem)
+        elif before and not problem:
+            self._log.info("the TURN server relays again")
+
+    async def _problem_with(self, secret: str) -> str:
+        """Why a client with credentials of this secret gets no relay; an empty text if it gets one."""
+        username, password = credentials(secret, _OWN_USER, int(time.time()) + int(ALLOCATION_SECONDS))
+        where = self.settings.listen or "127.0.0.1"
+        return await allocation_problem(where, self.settings.port, username, password)
+
+    async def _launch(self, command: Sequence[str], folder: TurnFolder) -> str:
         """Start the process, and wait until it answers. Return the last thing that it said if it does not."""
+        folder.write(self.settings, self._all_secrets())
         self._process = process = await asyncio.create_subprocess_exec(
             *command,
-            cwd=folder,
+            cwd=folder.path,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -244,16 +281,20 @@ class TurnServer:
             except (OSError, TimeoutError):
                 return False
 
-    async def _watch(self, command: Sequence[str], folder: Path) -> None:
+    async def _watch(self, command: Sequence[str], folder: TurnFolder) -> None:
         failures = 0
         while True:
             if self.up:
                 await self._until_down()
                 self._is_now(up=False)
-                self._log.error("the TURN server is down and is started again", restarts=self.restarts)
+                if not self._wanted_down:
+                    self._log.error("the TURN server is down and is started again", restarts=self.restarts)
             await self._end()
-            await asyncio.sleep(min(FIRST_PAUSE * 2.0**failures, LONGEST_PAUSE))
-            self.restarts += 1
+            if self._wanted_down:
+                self._wanted_down = False
+            else:
+                await asyncio.sleep(min(FIRST_PAUSE * 2.0**failures, LONGEST_PAUSE))
+                self.restarts += 1
             try:
                 said = await self._launch(command, folder)
             except OSError as error:
@@ -261,6 +302,7 @@ class TurnServer:
             failures = 0 if self.up else failures + 1
             if self.up:
                 self._log.info("the TURN server is up again", restarts=self.restarts)
+                await self._check_allocation()
             else:
                 self._log.error("the TURN server does not come up", reason=said, restarts=self.restarts)
 
@@ -273,6 +315,8 @@ class TurnServer:
                 await asyncio.wait_for(self._process.wait(), PROBE_SECONDS)
                 return
             missing = 0 if await self._answers() else missing + 1
+            if not missing and time.monotonic() >= self._next_allocation:
+                await self._check_allocation()
 
     async def _end(self) -> None:
         process, self._process = self._process, None
@@ -287,41 +331,3 @@ class TurnServer:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-
-def turn_settings(config: ServerConfig) -> TurnSettings:
-    """What a server's settings say about its TURN server. Raises `ConfigError` when nobody knows how to reach it."""
-    everywhere = config.host in ("0.0.0.0", "::")  # noqa: S104 - compared with
-    address = config.turn_address
-    if not address and config.names:
-        address = urlsplit(f"//{config.names[0]}").hostname or ""
-    if not address and not everywhere:
-        address = "127.0.0.1" if config.host == "localhost" else config.host
-    if not address:
-        raise ConfigError("turn_address", "is needed with turn_server: the address or name by which clients reach it")
-    return TurnSettings(
-        address=address,
-        listen=None if everywhere else _as_address(config.host),
-        port=config.turn_port,
-        tls_port=config.turn_tls_port,
-        relay_ports=config.turn_relay_ports,
-        cert=config.tls_cert,
-        key=config.tls_key,
-        secret=config.turn_secret,
-    )
-
-
-def _as_address(host: str) -> str | None:
-    """The address to listen on; None, all of them, for a name."""
-    try:
-        return str(ip_address("127.0.0.1" if host == "localhost" else host))
-    except ValueError:
-        return None
-
-
-def _is_private(address: str) -> bool:
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return address == "localhost" or address.endswith((".local", ".internal", ".lan"))
-    return not ip.is_global

@@ -22,35 +22,33 @@ picows handles these by itself: unmasked frames, unknown opcodes and bad lengths
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from collections import Counter
 from collections.abc import Callable
+from operator import attrgetter
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from multidict import CIMultiDict
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from aldis.hub.backlog import Backlog
-from aldis.hub.bans import Ban
-from aldis.hub.hub import Hub
-from aldis.hub.sessions import HEADROOM, Session
+from aldis.hub.sessions import Session, Write
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
+from aldis.server.connections import MEASURED_ONE_IN, OTHER, Connections
+from aldis.server.logs import get_logger
 from aldis.server.routes import UpgradeRequest
-from aldis.server.scheduler import TURN, FairScheduler
+from aldis.server.scheduler import ANSWERING, READING, TURN
 
 # Bytes that may wait for a slow client: a second of heavy traffic, and not too much for many clients.
 MAX_UNSENT: Final = 1024 * 1024
+UNSENT: Final = 16 * 1024  # from so many on they are counted
 # With this many unsent bytes a connection is full, until a quarter of them is left. The hub sends a full connection no
 # message that can wait. So a burst of presence that a client asked for does not count as slow reading.
 FULL: Final = 256 * 1024
-# The server measures the time of one in so many relayed messages, because measuring costs a twentieth of relaying.
-MEASURED_ONE_IN: Final = 16
-# How many seconds' worth a connection may say at once: two peers that connect send some hundred messages in a moment.
-BURST_SECONDS: Final = 2.0
-# Units that a connection which has used up its rate gets at a time.
-PARKED_UNITS: Final = 8
+# Pings of the hub that a client has not answered yet: one for each limit of a user (`hub.budgets`).
+MAX_PINGS: Final = 3
 # Who has stopped reading a connection: the hub, and the scheduler. It is read on when neither wants it stopped.
 _BY_HUB: Final = 1
 _BY_SCHEDULER: Final = 2
@@ -69,8 +67,14 @@ _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
 
+_AREA: Final = "aldis.hub"
+_log = get_logger(_AREA)
+# Asked first, since most servers do not log what each client does.
+_logger: Final = logging.getLogger(_AREA)
+
 # picows keeps each request as long as its connection. These headers replace the request's own, to save memory.
 _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
+_write_of: Final[Callable[[WSTransport], Write]] = attrgetter("send_reuse_external_bytearray")
 
 
 class ClientConnection(WSListener):
@@ -88,10 +92,15 @@ class ClientConnection(WSListener):
         "_left",
         "_left_at",
         "_ping",
+        "_pongs",
+        "_read_buffer",
         "_session",
         "_transport",
+        "_unsent",
         "_upgrade",
         "full",
+        "kept",
+        "write",
     )
 
     def __init__(self, connections: Connections, upgrade: UpgradeRequest, address: str | None = None) -> None:
@@ -107,6 +116,9 @@ class ClientConnection(WSListener):
         self._closing = False
         self._clean = False
         self.full = False
+        self.kept = 0
+        self._read_buffer = 0
+        self._unsent = 0  # bytes that are not sent yet
         # Units that it may say now, and when that was worked out. Frames that were read already may overdraw it, though
         # never so much that the hub would take it for dead until it is paid back.
         # At first so many that it waits for its turn: proofs cost, and a thousand clients may register at once.
@@ -117,18 +129,21 @@ class ClientConnection(WSListener):
         self._backlog: Backlog | None = None
         self._ping: bytes | None = None
         self._farewell: int | None = None
+        # Pongs that came behind messages which wait, with the number of these.
+        self._pongs: tuple[tuple[int, bytes], ...] = ()
 
     # --- called by the hub ------------------------------------------------------------------------------------------
 
-    def send(self, frame: bytearray) -> None:
-        # picows drops the frame when a close has been sent, or the connection is gone.
-        self._transport.send_reuse_external_bytearray(_TEXT, frame, HEADROOM)  # type: ignore[union-attr]
-        if self.full:
-            self._check_unsent()
+    write: Write  # picows' own function, which drops a frame when a close has been sent or the connection is gone
 
-    def ping(self) -> None:
+    def _write_slowly(self, kind: int, frame: bytearray, headroom: int) -> None:
+        """`write` while some bytes are not sent yet."""
+        _write_of(cast(WSTransport, self._transport))(kind, frame, headroom)
+        self.check_unsent()
+
+    def ping(self, payload: bytes = b"") -> None:
         if self._transport is not None:
-            self._transport.send_ping()
+            self._transport.send_ping(payload)
 
     def pause_reading(self) -> None:
         self._hold(_BY_HUB)
@@ -145,6 +160,8 @@ class ClientConnection(WSListener):
         held, self._held = self._held, self._held & ~who
         if self._transport is not None and held and not self._held:
             self._transport.underlying_transport.resume_reading()
+            if self._read_buffer:
+                self._connections.large[self] = None
 
     def close(self, code: int, reason: str) -> None:
         if self._closing or self._transport is None:
@@ -155,6 +172,9 @@ class ClientConnection(WSListener):
         # picows' enumeration ends at 1014, but picows sends any code of the protocol.
         self._transport.send_close(cast(WSCloseCode, code), close_reason(reason))
         self._connections.closing(self)
+        if code == CloseCode.OUT_OF_MEMORY and self.kept:
+            # Its client may not read. Later, because the hub is not to be called from within its call.
+            asyncio.get_running_loop().call_soon(self.abort)
 
     @property
     def address(self) -> str:
@@ -168,10 +188,50 @@ class ClientConnection(WSListener):
         """Close, because the operator has banned the network."""
         self._refuse(CloseCode.BANNED, reason)
 
-    def _check_unsent(self) -> None:
+    def check_unsent(self) -> None:
+        """Look how many bytes are not sent yet."""
         transport = self._transport
-        if transport is not None and transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT:
+        if transport is None:
+            return
+        self._unsent = unsent = transport.underlying_transport.get_write_buffer_size()
+        self._count()
+        if unsent > MAX_UNSENT:
             self._refuse(CloseCode.SLOW_CONSUMER, "too slow to read")
+        elif unsent > FULL:
+            self.full = True
+        elif self.full and unsent <= FULL // 4:
+            self._has_room()
+
+    def _has_room(self) -> None:
+        self.full = False
+        # Later, because with TLS this may run within a call of the hub.
+        asyncio.get_running_loop().call_soon(self._writable)
+
+    def _count(self) -> None:
+        """Count what is kept for the client."""
+        kept = self._read_buffer + self._unsent
+        if self._backlog is not None:
+            kept += self._backlog.size
+        if self._assembler is not None:
+            kept += self._assembler.size
+        self._connections.use.transports += kept - self.kept
+        self.kept = kept
+
+    def grown(self, read_buffer: int) -> None:
+        """picows reads into a buffer of so many bytes, which never shrinks."""
+        self._read_buffer = read_buffer
+        self._connections.large[self] = None
+        self._count()
+
+    def broken(self) -> None:
+        """picows closes, because of a frame that breaks the protocol."""
+        if not self._closing:
+            self._closing = True
+            self._forget_backlog()
+            self._connections.closing(self)
+
+    def limit_rate(self) -> None:
+        self._left = min(self._left, self._connections.burst)
 
     def abort(self) -> None:
         """End the connection without waiting for the client."""
@@ -182,14 +242,17 @@ class ClientConnection(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        self.write = _write_of(transport)
         upgrade, self._upgrade = self._upgrade, None
         request = transport.request
         request.headers, request.path = _NO_HEADERS, b"/"
         connections = self._connections
         connections.opened(self)
+        if _logger.isEnabledFor(logging.DEBUG):
+            _log.debug("connected", address=self.address)
         try:
             underlying = transport.underlying_transport
-            underlying.set_write_buffer_limits(high=FULL)
+            underlying.set_write_buffer_limits(high=UNSENT)
             if upgrade is None or upgrade.refusal is not None:
                 code = CloseCode.INTERNAL_ERROR if upgrade is None or upgrade.refusal is None else upgrade.refusal
                 self._refuse(code, _REFUSALS.get(code, "internal error"))
@@ -226,14 +289,30 @@ class ClientConnection(WSListener):
                     self._refuse(CloseCode.INVALID_UTF8, "not UTF-8")
                     return
                 # Of several connections that speak by turns none ever speaks for long.
-                cost = 1 + frame.payload_size // connections.unit_bytes
+                size = frame.payload_size
+                cost = spoken = 1 if size < connections.unit_bytes else 1 + size // connections.unit_bytes
                 if connections.speaking is self:
-                    connections.spoken += cost
+                    spoken += connections.spoken
                 else:
-                    connections.speaking, connections.spoken = self, cost
-                if self._backlog is None and self._left >= connections.reserve and connections.spoken <= TURN:
+                    connections.speaking = self
+                connections.spoken = spoken
+                if (
+                    self._backlog is None
+                    and self._left >= connections.reserve
+                    and ((connections.at_once > 0 and spoken <= TURN) or connections.goes_now(text))
+                ):
                     self._left -= cost
-                    self._handle(text, now)
+                    # As `_handle` does it: a call would cost a hundredth of relaying.
+                    received = connections.received
+                    if received(self._session, text, now, size):
+                        connections.at_once -= cost
+                        connections.unmeasured += 1
+                        if connections.unmeasured == MEASURED_ONE_IN:
+                            connections.measure(now)
+                    else:
+                        connections.at_once -= OTHER * cost
+                        if self._session is not None and self._session.charged:
+                            self._charge(self._session)
                 else:
                     self._wait_with(text, cost, now)
             else:
@@ -244,17 +323,11 @@ class ClientConnection(WSListener):
     def _skip(self, frame: WSFrame) -> None:
         """Count a frame behind our close, which is read no faster than those before it. The client's own close is to
         come through."""
-        connections = self._connections
-        cost = 1 + frame.payload_size // connections.unit_bytes
-        self._left -= cost
-        if connections.speaking is self:
-            connections.spoken += cost
-        else:
-            connections.speaking, connections.spoken = self, cost
-        if not self._held and (self._left < 0 or connections.spoken > TURN):
+        self._count_units(frame)
+        if not self._held and (self._left < 0 or self._connections.spoken > TURN):
             now = monotonic()
             self._hold(_BY_SCHEDULER)
-            connections.scheduler.add(self, self._refill(now), now)
+            self._connections.scheduler.add(self, self._refill(now), now)
 
     def _handle(self, text: str, now: float) -> None:
         connections = self._connections
@@ -262,28 +335,47 @@ class ClientConnection(WSListener):
             connections.unmeasured += 1
             if connections.unmeasured == MEASURED_ONE_IN:
                 connections.measure(now)
-        elif self._session is not None and (charged := self._session.charged):
-            self._left -= charged
-            connections.spoken += charged
-            self._session.charged = 0
+        elif self._session is not None and self._session.charged:
+            self._charge(self._session)
+
+    def _charge(self, session: Session) -> None:
+        """Count what a message has cost beyond being one."""
+        connections, charged = self._connections, session.charged
+        self._left -= charged
+        connections.spoken += charged
+        connections.at_once -= OTHER * charged
+        connections.scheduler.charge(ANSWERING)
+        session.charged = 0
 
     # --- turns (`scheduler.Flow`) -----------------------------------------------------------------------------------
 
     def _wait_with(self, text: str, cost: int, now: float) -> None:
         """Keep a message for the connection's turn, unless it may still be handled at once."""
-        if self._may_go_on(now):
+        connections = self._connections
+        if self._may_go_on(now, connections.goes_now(text)):
             self._left -= cost
+            connections.at_once -= OTHER * cost
             self._handle(text, now)
         elif self._farewell is None:
             assert self._backlog is not None  # or it could go on  # noqa: S101
             self._backlog.append(text)
+            self._count()
+            connections.kept_waiting()
 
-    def _may_go_on(self, now: float) -> bool:
+    def wait_to_be_read(self) -> None:
+        """Be read on when it is its turn."""
+        if not self._closing and self._transport is not None and self._backlog is None:
+            now = monotonic()
+            self._backlog = Backlog()
+            self._hold(_BY_SCHEDULER)
+            self._connections.scheduler.add_unread(self, self._refill(now), now)
+
+    def _may_go_on(self, now: float, at_once: bool) -> bool:
         """Whether the connection may say more now; if not, it is not read on before its turn."""
         if self._backlog is not None:
             return False
         when = self._refill(now)
-        if when <= now and self._left >= self._connections.reserve and self._connections.spoken <= TURN:
+        if at_once and when <= now and self._left >= self._connections.reserve:
             return True
         self._backlog = Backlog()
         self._hold(_BY_SCHEDULER)
@@ -316,17 +408,28 @@ class ClientConnection(WSListener):
                 self._left -= cost
                 connections.spoken += cost
                 self._handle(text, now)
+                if self._pongs:
+                    self._pass_pongs(now)
         except Exception as error:  # noqa: BLE001 - a bug: it is logged, and costs this connection only
             self._fault(error)
         finally:
             connections.speaking = None
+            self._count()
         return self._read_on(now) if self._backlog is None else now
+
+    def _pass_pongs(self, now: float) -> None:
+        """A message before some pongs is handled: tell the hub of those that have none before them any more."""
+        due = [pong for before, pong in self._pongs if before == 1]
+        self._pongs = tuple((before - 1, pong) for before, pong in self._pongs if before > 1)
+        for pong in due:
+            self._heard(now, pong)
 
     def _read_on(self, now: float) -> float | None:
         """Read a closing connection on, if it may say more; see `_skip`."""
         when = self._refill(now)
         if self._held and when > now:
             return when
+        self._connections.scheduler.charge(READING)
         self._let_go(_BY_SCHEDULER)
         return None
 
@@ -343,24 +446,29 @@ class ClientConnection(WSListener):
         if farewell is not None:
             self._close_with_client(transport, farewell)
         else:
+            self._connections.scheduler.charge(READING)
             self._let_go(_BY_SCHEDULER)
 
     def _forget_backlog(self) -> None:
         self._assembler = self._backlog = self._ping = self._farewell = None
+        self._pongs = ()
+        self._count()
 
     def _spent(self, frame: WSFrame, now: float) -> bool:
         """Count a frame that is no whole message. It is cheap, so it is handled even when it is one too many. Return
         whether its answer can wait: the connection is over its share."""
+        self._count_units(frame)
+        at_once = self._connections.spoken <= TURN
+        unlimited = self._backlog is None and self._left >= 0 and at_once
+        return not (unlimited or self._may_go_on(now, at_once))
+
+    def _count_units(self, frame: WSFrame) -> None:
         connections = self._connections
         cost = 1 + frame.payload_size // connections.unit_bytes
         self._left -= cost
-        if connections.speaking is self:
-            connections.spoken += cost
-        else:
-            connections.speaking, connections.spoken = self, cost
-        if self._backlog is None and self._left >= 0 and connections.spoken <= TURN:
-            return False
-        return not self._may_go_on(now)
+        if connections.speaking is not self:
+            connections.speaking, connections.spoken = self, 0
+        connections.spoken += cost
 
     # --- other frames -----------------------------------------------------------------------------------------------
 
@@ -377,17 +485,23 @@ class ClientConnection(WSListener):
             self._fragment(frame, now)
         else:
             waits = self._spent(frame, now)
+            pong = b""
             if kind is _PING:
                 if waits:
                     self._ping = frame.get_payload_as_bytes()  # only the last one: RFC 6455 section 5.5.3
                 else:
                     self._pong(transport, frame.get_payload_as_bytes())
-            self._heard(now)
+            elif not self._backlog:  # what came before is handled
+                pong = frame.get_payload_as_bytes()
+            elif frame.payload_size:
+                # The hub has one ping under way for each limit. A client may make up more.
+                self._pongs = (*self._pongs, (len(self._backlog), frame.get_payload_as_bytes()))[-MAX_PINGS:]
+            self._heard(now, pong)
 
     def _pong(self, transport: WSTransport, payload: bytes) -> None:
         transport.send_pong(payload)
-        if self.full:
-            self._check_unsent()
+        if self in self._connections.slow:
+            self.check_unsent()
 
     def _fragment(self, frame: WSFrame, now: float) -> None:
         if self._assembler is None:
@@ -399,11 +513,14 @@ class ClientConnection(WSListener):
             return
         waits = self._spent(frame, now)
         if text is None:
+            self._count()
             self._heard(now)
             return
         self._assembler = None
+        self._count()
         if waits and self._backlog is not None:
             self._backlog.append(text)
+            self._count()
         else:
             self._handle(text, now)
 
@@ -430,16 +547,20 @@ class ClientConnection(WSListener):
         transport.disconnect()
         self._connections.closing(self)
 
-    def _heard(self, now: float) -> None:
+    def _heard(self, now: float, pong: bytes = b"") -> None:
         if self._session is not None:
-            self._connections.hub.heard(self._session, now)
+            self._connections.hub.heard(self._session, now, pong=pong)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._closing = True
-        self._held = 0
+        self._held = self._read_buffer = self._unsent = 0
+        self.write = _write_of(transport)
         self._forget_backlog()
         self._connections.gone(self)
         session, self._session = self._session, None
+        if _logger.isEnabledFor(logging.DEBUG):
+            named = {"user": session.user_id, "device": session.device} if session and session.user_id else {}
+            _log.debug("disconnected", address=self.address, **named)
         if session is not None:
             try:
                 self._connections.hub.lost(session, monotonic(), clean=self._clean)
@@ -447,12 +568,18 @@ class ClientConnection(WSListener):
                 self._connections.fault(error)
 
     def pause_writing(self) -> None:
-        self.full = True
+        self.write = self._write_slowly
+        self._connections.slow.add(self)
+        self.check_unsent()
 
     def resume_writing(self) -> None:
-        self.full = False
-        # Later, because with TLS this may run within a call of the hub.
-        asyncio.get_running_loop().call_soon(self._writable)
+        if self._transport is not None:
+            self.write = _write_of(self._transport)
+        self._connections.slow.discard(self)
+        self._unsent = 0
+        self._count()
+        if self.full:
+            self._has_room()
 
     def _writable(self) -> None:
         if self._session is not None and not self._closing:
@@ -471,107 +598,3 @@ class ClientConnection(WSListener):
         """Close because of our own fault."""
         self._connections.fault(error)
         self._refuse(CloseCode.INTERNAL_ERROR, "internal error")
-
-
-class Connections:
-    """All open connections of one server, and the objects that they share."""
-
-    def __init__(
-        self,
-        hub: Hub,
-        *,
-        max_message_bytes: int,
-        fault: Callable[[Exception], None],
-        close_timeout: float,
-        messages_per_second: int,
-        bytes_per_second: int,
-    ) -> None:
-        self._close_timeout = close_timeout
-        self.hub = hub
-        self.max_message_bytes = max_message_bytes
-        # Called with unexpected exceptions.
-        self.fault = fault
-        # Connections that this module closed, by close code. The hub counts those that it closes.
-        self.closes: Counter[int] = Counter()
-        # Kept here because every message uses it.
-        self.received: Callable[[Session | None, str, float], bool] = cast(Any, hub.received)
-        # Relayed messages since the last measured one. The first one is measured.
-        self.unmeasured = MEASURED_ONE_IN - 1
-        self.limit_rates(messages_per_second, bytes_per_second)
-        # Which connection was heard last, and how many units it has said since another one was.
-        self.speaking: ClientConnection | None = None
-        self.spoken = 0
-        self.scheduler = FairScheduler(
-            soon=lambda call: asyncio.get_running_loop().call_soon(call),
-            later=lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
-            clock=monotonic,
-        )
-        self._open: set[ClientConnection] = set()
-        # When to give up each connection that is being closed.
-        self.due: dict[ClientConnection, float] = {}
-        self._empty = asyncio.Event()
-        self._empty.set()
-
-    def limit_rates(self, messages_per_second: int, bytes_per_second: int) -> None:
-        """Set the rate of each connection, also of the open ones."""
-        # In units: a message is one, or as many as its bytes are worth.
-        self.units_per_second = float(messages_per_second)
-        self.burst = BURST_SECONDS * messages_per_second
-        self.reserve = self.burst / 2
-        self.parked = min(PARKED_UNITS, self.burst)
-        self.unit_bytes = max(bytes_per_second // messages_per_second, 1)
-
-    def __len__(self) -> int:
-        """The number of open WebSockets, including those that are closing."""
-        return len(self._open)
-
-    def measure(self, began: float) -> None:
-        """Record the time of one relayed message. `began` is when it was read."""
-        self.unmeasured = 0
-        self.hub.stats.relay_seconds.observe(monotonic() - began)
-
-    def ban(self, ban: Ban) -> int:
-        """End the connections that a ban of a network fits, and return how many there were."""
-        fitting = [connection for connection in self._open if self.hub.ban_of(connection.address) is ban]
-        for connection in fitting:
-            connection.ban(ban.text)
-        return len(fitting)
-
-    def opened(self, connection: ClientConnection) -> None:
-        """A WebSocket has opened."""
-        self._open.add(connection)
-        self._empty.clear()
-
-    def closing(self, connection: ClientConnection) -> None:
-        """A close has been sent or received."""
-        if connection in self._open:
-            self.due.setdefault(connection, monotonic() + self._close_timeout)
-
-    def gone(self, connection: ClientConnection) -> None:
-        """The connection is over."""
-        self._open.discard(connection)
-        if self.speaking is connection:
-            self.speaking = None
-        self.due.pop(connection, None)
-        if not self._open:
-            self._empty.set()
-
-    def tick(self, now: float) -> None:
-        """Abort connections whose clients do not answer a close. Call this about once a second."""
-        # Ordered by the time of their close, so the first that is not due ends the search.
-        while self.due:
-            connection, deadline = next(iter(self.due.items()))
-            if now < deadline:
-                return
-            del self.due[connection]
-            connection.abort()
-
-    async def wait_until_empty(self) -> None:
-        """Return when no connection is left."""
-        await self._empty.wait()
-
-    def abort(self) -> None:
-        """End all connections at once."""
-        self.scheduler.close()
-        for connection in list(self._open):
-            connection.abort()

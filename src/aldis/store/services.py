@@ -6,7 +6,9 @@ Calls are in the browser SDK only. Nothing else imports `files`. It does not kno
 from __future__ import annotations
 
 from aldis.errors import AldisError
-from aldis.store.files.service import FilePeer, FileService
+from aldis.store.files.job import Ending, FilePeer
+from aldis.store.files.kept import KeptTransfers
+from aldis.store.files.service import FileService
 from aldis.store.files.transfer import Transfer
 from aldis.store.messages.control import ControlMessage
 from aldis.store.subscriptions import Callbacks
@@ -15,9 +17,15 @@ from aldis.store.subscriptions import Callbacks
 class PeerServices:
     """The services of one store."""
 
-    def __init__(self, on_file: Callbacks[Transfer]) -> None:
-        """`on_file`: the application's callbacks for files that are offered."""
-        self.files = FileService(on_file)
+    def __init__(
+        self,
+        on_file: Callbacks[Transfer],
+        on_resumed: Callbacks[Transfer] | None = None,
+        kept: KeptTransfers | None = None,
+    ) -> None:
+        """`on_file`: the application's callbacks for files that are offered; `on_resumed`: for those that go on from an
+        earlier run, which the journal has `kept`."""
+        self.files = FileService(on_file, on_resumed, kept)
 
     def busy(self, peer: FilePeer) -> bool:
         """Whether something is under way that needs a connection."""
@@ -35,10 +43,13 @@ class PeerServices:
         """What is sent gets through, now or again."""
         self.files.connected(peer)
 
-    def ended(self, peer: FilePeer, error: AldisError, *, restarted: bool = False) -> None:
-        """What is under way will not get any further, for `error`. With `restarted` a new program has taken the
-        other's place: what it was not told yet it can be told."""
-        self.files.ended(peer, error, restarted=restarted)
+    def ended(self, peer: FilePeer, error: AldisError, ending: Ending = Ending.FINAL) -> None:
+        """What is under way will not get any further now, for `error`."""
+        self.files.ended(peer, error, ending)
+
+    def no_direct(self, peer: FilePeer, reason: str) -> None:
+        """An attempt at a direct path has failed, while the relay carries the messages."""
+        self.files.no_direct(peer, reason)
 
     def received(self, peer: FilePeer, control: ControlMessage) -> None:
         """The peer's store has said something."""

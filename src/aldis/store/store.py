@@ -19,30 +19,48 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from aldis.client.backoff import Backoff
+from aldis.client.backoff import CALLS, Backoff
 from aldis.client.client import SignalingClient
-from aldis.errors import AldisError, ConfigError, PeerConnectionFailed, ProtocolViolation, StateError, UsageError
+from aldis.client.tokens import TokenProvider
+from aldis.errors import (
+    AldisError,
+    ConfigError,
+    JournalError,
+    PeerConnectionFailed,
+    ProtocolViolation,
+    StateError,
+    UsageError,
+)
 from aldis.identity.keys import PUBLIC_KEY_BYTES, Identity, check_fingerprint
 from aldis.identity.pins import MemoryPins, Pins
+from aldis.identity.seal_keys import SealKeys
 from aldis.peer.connection import PeerTiming
 from aldis.peer.engine import Engine
 from aldis.peer.engines.catalog import load_engine
 from aldis.protocol.addresses import DEFAULT_DEVICE, check_user_id, parse
 from aldis.protocol.ice import read_servers
 from aldis.protocol.messages import IceServer
-from aldis.settings import check_methods, check_seconds, check_type
+from aldis.protocol.privacy import Visibility
+from aldis.settings import check_methods, check_number, check_seconds, check_type
 from aldis.store.files import disk
+from aldis.store.files.disk import Readable
 from aldis.store.files.transfer import Transfer
+from aldis.store.journal.journal import Journal
+from aldis.store.journal.sqlite import SqliteJournal
+from aldis.store.journal.writer import JournalWriter
 from aldis.store.messages import content
 from aldis.store.messages.content import Sendable
 from aldis.store.messages.delivery import Delivery
-from aldis.store.messages.mailbox import Mailbox, QueuedMessage
+from aldis.store.messages.mailbox import Mailbox, QueuedMessage, Reader
 from aldis.store.peers.admission import Accept
 from aldis.store.peers.manager import PeerManager, Setup
+from aldis.store.peers.paths import PathMode
 from aldis.store.peers.pinning import DirectoryPins
+from aldis.store.quality import Grade, PeerQuality
 from aldis.store.state import Message, PeerStats, StoreLimits, StoreState
 from aldis.store.subscriptions import Callbacks, StateFeed, States
 
@@ -68,6 +86,8 @@ class NetworkStore:
         limits: StoreLimits | None = None,
         backoff: Backoff | None = None,
         timing: PeerTiming | None = None,
+        path: str = "auto",
+        journal: Journal | Path | str | None = None,
     ) -> None:
         """Nothing is connected yet.
 
@@ -76,10 +96,13 @@ class NetworkStore:
         servers; the signaling server is asked when None. `allow_loopback`: connect through 127.0.0.1 too; when None, if
         the signaling server is on this machine. `accept(user_id, public_key)`: whether a user who calls is let in;
         everybody is when None. `limits`, `backoff` (between calls to a peer), `timing` (of peer connections): for
-        those who know better than the defaults.
+        those who know better than the defaults. `path`: the paths that may be used, `auto`, `direct`, `turn` or
+        `relay`; see `set_path`. `journal`: a file that keeps what is queued, and what has arrived, over
+        the end of the program; it is made when there is none. In memory when None or ":memory:".
 
-        Raises `EngineMissing`, and `ConfigError` for a value that cannot be used, such as an ICE server that no engine
-        takes; its `setting` names it.
+        Raises `JournalError` when the journal cannot be used (`JournalInUse`: another program has it), `EngineMissing`,
+        and `ConfigError` for a value that cannot be used, such as an ICE server that no engine takes; its `setting`
+        names it.
         """
         if identity is not None:
             check_type("identity", identity, Identity, "an Identity")
@@ -96,6 +119,7 @@ class NetworkStore:
                 check_type(name, value, kind, f"a {kind.__name__}")
         if timing is not None:
             check_type("timing", timing, PeerTiming, "a PeerTiming")
+        mode = _path_mode(path)
         self.identity = identity if identity is not None else Identity.generate()
         self._pins = DirectoryPins(pins if pins is not None else MemoryPins())
         self._setup = Setup(
@@ -106,15 +130,19 @@ class NetworkStore:
             allow_loopback=allow_loopback,
             accept=accept,
             limits=limits or StoreLimits(),
-            backoff=backoff or Backoff(),
+            backoff=backoff or CALLS,
             timing=timing,
             on_file=Callbacks(),
+            on_resumed_file=Callbacks(),
+            path=mode,
+            journal=_journal(journal),
         )
         self._feed = StateFeed()
         most = self._setup.limits
         self._mailbox = Mailbox(most.unread_messages, most.unread_size, on_room=self._mailbox_has_room)
         self._manager = PeerManager(self._setup, self._mailbox, self._feed)
         self._closing: asyncio.Task[None] | None = None
+        self._closing_journal: asyncio.Task[None] | None = None
 
     # --- the signaling server -------------------------------------------------------------------------------------
 
@@ -124,17 +152,20 @@ class NetworkStore:
         user_id: str,
         *,
         device: str = DEFAULT_DEVICE,
-        token: str | None = None,
+        token: str | TokenProvider | None = None,
         ssl_context: ssl.SSLContext | None = None,
         ca_file: Path | str | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         """Connect to the server at `url` and register as `user_id`. A lost connection comes back by itself.
 
-        `device` tells the programs of one user apart. `ca_file`: certificates to trust, PEM. `backoff`: between
-        attempts to reconnect. Raises `ServerUnreachable`, `RequestFailed` (code `key-mismatch`: the name belongs to
-        another key), `UsageError` for arguments that cannot work, and `StateError` when the store is or was connected.
-        After any other error than the last it may be called again.
+        `device` tells the programs of one user apart. `token`: what the server's operator asks for, if anything; a
+        text, or a function, async or not, that gets one before each registration. `ca_file`: certificates to trust,
+        PEM. `backoff`: between attempts to reconnect. Raises `ServerUnreachable`, `RequestFailed` (code `key-mismatch`:
+        the name belongs to another key; `token-required` and others: the server wants another token), `UsageError` for
+        arguments that cannot work, `JournalError` (`JournalForeign`: the journal is of another user, device or server),
+        and `StateError` when the store is or was connected. After any other error than the
+        last it may be called again.
         """
         if self._is_closed():
             raise StateError("the store is closed; make a new one")
@@ -148,6 +179,7 @@ class NetworkStore:
             ssl_context=ssl_context,
             ca_file=ca_file,
             backoff=backoff,
+            seal_keys=SealKeys(user_id, device),
         )
         try:
             await self._manager.start(client)
@@ -173,8 +205,29 @@ class NetworkStore:
     async def _close(self) -> None:
         await self._manager.close()
         self._mailbox.close()
+        journal = self._manager.journal
+        if journal is not None:
+            await self._close_journal(journal)
         self._pins.close()
         self._feed.close()
+
+    async def _close_journal(self, journal: JournalWriter) -> None:
+        """Let go of the journal: now, or when nobody reads any more what has arrived."""
+        if self._mailbox.is_over:
+            await journal.close()
+            return
+        loop = asyncio.get_running_loop()
+
+        def close() -> None:
+            self._closing_journal = loop.create_task(journal.close(), name="aldis store: close the journal")
+
+        def over() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(close)  # an iterator may be collected on any thread
+
+        self._mailbox.when_over(over)
+        with suppress(JournalError):
+            await journal.flush()
 
     async def __aenter__(self) -> NetworkStore:
         return self
@@ -193,7 +246,8 @@ class NetworkStore:
         timeout: float = 30.0,  # noqa: ASYNC109 - the attempt is shared
         fingerprint: str | None = None,
     ) -> None:
-        """Return when there is a direct connection to a user; from then on it is kept up, whatever happens to it.
+        """Return when there is a direct connection to a user, or when the attempt has failed and the relay works. From
+        then on the user is kept connected, whatever happens to the path.
 
         `address`: `user`, so that one of the user's devices is called, or `user/device` for exactly that one. Not
         needed before `send`, which connects by itself. `fingerprint`, from an invitation for instance: no key with
@@ -247,12 +301,84 @@ class NetworkStore:
         """End that; users with whom nothing else is going on leave the state. Raises `SignalingError`, `StateError`."""
         await self._ready().unwatch_all(user_ids)
 
+    async def block(self, *user_ids: str) -> None:
+        """Have nothing to do with these users any more, on any device of ours, until `unblock`.
+
+        Takes effect here at once: connections end, what waits for these users fails with `DeliveryFailed`, calls of
+        theirs get no answer, and `send` and `connect_to_peer` raise `PeerBlocked`. Then the server is told, which keeps
+        it: to these users we are offline from then on. When that fails, this raises `SignalingError`. The block then
+        holds here until `unblock` or the end of the store, which tells the server again whenever it registers. Raises
+        `InvalidAddress`, `UsageError`, `StateError`.
+        """
+        await self._ready().block(user_ids)
+
+    async def unblock(self, *user_ids: str) -> None:
+        """End that. Raises `SignalingError`, `InvalidAddress`, `StateError`."""
+        await self._ready().unblock(user_ids)
+
+    async def add_contacts(self, *user_ids: str) -> None:
+        """Count these users as contacts, on all devices of ours (see `set_visibility`). Raises as `set_visibility`."""
+        await self._ready().change_privacy(add_contacts=user_ids)
+
+    async def remove_contacts(self, *user_ids: str) -> None:
+        """End that. Raises as `set_visibility`."""
+        await self._ready().change_privacy(remove_contacts=user_ids)
+
+    async def set_visibility(self, *, presence: Visibility | None = None, offers: Visibility | None = None) -> None:
+        """Say who may see that we are online (`presence`), and who may call us (`offers`): `public`, which is everybody
+        and the default, `contacts`, or `hidden`, which is nobody. None leaves it as it is.
+
+        The server keeps it for all devices of ours, and `state.privacy` shows it. Whom we call may answer, whatever is
+        set here. Someone who may call us can find out that we are online, so set both to be hidden. Raises
+        `SignalingError` (a `RequestFailed` with the code `unknown-type`: the server is too old), `InvalidAddress`,
+        `UsageError`, `StateError`.
+        """
+        await self._ready().change_privacy(presence=presence, offers=offers)
+
+    def set_path(self, user_id: str, path: str | None) -> None:
+        """Choose the paths that may be used with a user, instead of the store's own; None ends that.
+
+        `auto`: messages go sealed through the server at once, and over a direct connection as soon as there is one.
+        `direct`: never through the server. `turn`: direct connections through TURN servers only, so that the peer
+        learns no address of ours. `relay`: through the server only, for the same reason. Connections that this does not
+        allow end. Raises `ConfigError` for another word, `InvalidAddress`, `StateError`.
+        """
+        mode = None if path is None else _path_mode(path)
+        self._open().set_path(check_user_id(user_id), mode)
+
+    @property
+    def has_relay(self) -> bool:
+        """Whether messages may go sealed through the signaling server. False before `connect_to_signaling`."""
+        return self._open().relay is not None
+
     async def stats(self, address: str) -> PeerStats | None:
-        """How the connection with a peer runs: its path, its traffic. None when there is none. `address`: `user`, for
-        the device that messages to the user go to, or `user/device`. Raises `InvalidAddress`, `StateError`."""
+        """How the connection with a peer runs: its path, its traffic. None when there is no path.
+
+        `address`: `user`, for the device that messages to the user go to, or `user/device`. Raises `InvalidAddress`,
+        `StateError`.
+        """
         user_id, device = parse(address)
         peer = self._ready().find(user_id)
         return None if peer is None else await peer.stats(device)
+
+    async def quality(self, address: str) -> PeerQuality:
+        """How well the connection with a peer runs now: a grade, and what it is made of. `lost` without a connection.
+
+        `address` as in `stats`. Raises `InvalidAddress`, `StateError`.
+        """
+        user_id, device = parse(address)
+        peer = self._ready().find(user_id)
+        return PeerQuality(Grade.LOST, "no-path") if peer is None else await peer.quality(device)
+
+    async def readings(self, address: str, *, every: float = 2.0) -> AsyncIterator[PeerQuality]:
+        """A reading of `quality` each `every` seconds, the first at once, until you stop or the store closes.
+
+        Raises `InvalidAddress`, `StateError`, and `ConfigError` for an `every` that is not from 0.25 s to an hour.
+        """
+        check_number("every", every, 0.25, 3600, " of seconds")
+        while self._closing is None:
+            yield await self.quality(address)
+            await asyncio.sleep(every)
 
     def _open(self) -> PeerManager:
         if self._closing is not None:
@@ -323,7 +449,14 @@ class NetworkStore:
     def _read(self, queued: QueuedMessage) -> Message | None:
         try:
             read = content.decode(queued.content, queued.data)
-            return Message(queued.sender, queued.device, read, queued.sequence)
+            return Message(
+                queued.sender,
+                queued.device,
+                read,
+                queued.sequence,
+                f"{queued.stream}:{queued.sequence}",
+                queued.redelivered,
+            )
         except ProtocolViolation as error:
             _log.warning("a message of %s/%s cannot be read: %s", queued.sender, queued.device, error)
             self._manager.unreadable(queued.sender, queued.device, str(error))
@@ -335,24 +468,33 @@ class NetworkStore:
     # --- files ----------------------------------------------------------------------------------------------------
 
     async def send_file(
-        self, address: str, path: Path | str | os.PathLike[str], *, name: str | None = None
+        self, address: str, path: Path | str | os.PathLike[str] | Readable, *, name: str | None = None
     ) -> Transfer:
-        """Offer a file to a peer, under `name` or its own; it is sent when they have accepted it.
+        """Offer a file or a folder to a peer, under `name` or its own; it is sent when they have accepted it.
 
-        `address` as in `send`; a file that was offered to a device does not move to another one.
+        `path` may be a binary stream, which is read in a thread until its end and stays open. `address` as in `send`;
+        a file that was offered to a device does not move to another one. A peer whose program is started anew is
+        offered it again, and resumes it.
 
-        Returns when the file has been looked at; `await` the transfer that is returned to know that it is there, or
-        watch it with `subscribe`. Messages go on meanwhile. Raises `UsageError` for a file that cannot be read,
-        `PeerKeyChanged` until the new key is accepted, `TooManyPeers`, `InvalidAddress`, `StateError`. What goes wrong
-        later is told by the transfer.
+        Returns when the file has been looked at, and the journal has it, if there is one (`on_resumed_file`); `await`
+        the transfer that is returned to know that it is there, or watch it with `subscribe`. Messages go on meanwhile.
+        Raises `UsageError` for what cannot be read, `PeerKeyChanged` until the new key is accepted, `TooManyPeers`,
+        `TooManyTransfers`, `JournalError`, `InvalidAddress`, `StateError`. What goes wrong later is told by the
+        transfer.
         """
         self._open()
         user_id, device = parse(address)
-        source = Path(path)
-        found = await asyncio.to_thread(disk.look, source)
+        if isinstance(path, (str, os.PathLike)):
+            source = Path(path)
+            found = await asyncio.to_thread(disk.look, source)
+        else:
+            source, found = Path("stream"), disk.look_at_stream(path)
         manager = self._open()
         recipient = manager.peer(user_id).device(device)
-        return manager.services.files.offer(recipient, source, found, name, addressed=device is not None)
+        files = manager.services.files
+        transfer = files.offer(recipient, source, found, name, addressed=device is not None)
+        await files.stored(transfer)
+        return transfer
 
     def on_file(self, callback: Callable[[Transfer], None]) -> Callable[[], None]:
         """Have `callback`, which must not block, called with each file that is offered: it calls `accept` or `decline`
@@ -361,6 +503,17 @@ class NetworkStore:
         While there is no callback, files are declined.
         """
         return self._setup.on_file.add(callback)
+
+    def on_resumed_file(self, callback: Callable[[Transfer], None]) -> Callable[[], None]:
+        """Have `callback` called with each transfer that goes on by itself, because the journal has kept it: a file of
+        ours, in `connect_to_signaling`, and one that was accepted before, when its sender is back. Returns what ends
+        it. To be called before `connect_to_signaling`; later `transfers` has them too."""
+        return self._setup.on_resumed_file.add(callback)
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """All files that are on offer or under way, in both directions, the oldest first."""
+        return self._manager.services.files.transfers
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -381,18 +534,36 @@ class NetworkStore:
         return States(self._feed)
 
 
+def _path_mode(path: str) -> PathMode:
+    try:
+        return PathMode(path)
+    except ValueError:
+        words = ", ".join(mode.value for mode in PathMode)
+        raise ConfigError("path", f"{path!r} is none of {words}") from None
+
+
+def _journal(given: Journal | Path | str | None) -> Journal | None:
+    if given is None or given == ":memory:":
+        return None
+    if isinstance(given, Path | str):
+        return SqliteJournal(given)
+    check_methods("journal", given, ("open", "load", "write", "close"), "a path, or a Journal")
+    return given
+
+
 class _Messages:
     """The iterator of `messages()`."""
 
     def __init__(self, mailbox: Mailbox, read: Callable[[QueuedMessage], Message | None]) -> None:
         self._mailbox = mailbox
         self._read = read
+        self._reader = Reader(mailbox)
 
     def __aiter__(self) -> _Messages:
         return self
 
     async def __anext__(self) -> Message:
-        while (queued := await self._mailbox.next()) is not None:
+        while (queued := await self._mailbox.next(self._reader)) is not None:
             message = self._read(queued)
             if message is not None:
                 return message

@@ -19,6 +19,7 @@ from aldis.errors import (
     TransferFailed,
     UsageError,
 )
+from aldis.store.files.job import Ending
 from aldis.store.files.transfer import TransferState
 from aldis.store.files.window import CONFIRM, MAX_OPEN, WINDOW
 from aldis.store.messages.control import MAX_PIECE, FileAccept, FileCancel, FileDecline, FileOffer, Piece
@@ -250,7 +251,7 @@ async def test_a_file_that_cannot_be_read_is_cancelled(tmp_path: Path) -> None:
 async def test_what_cannot_be_offered_is_refused_at_once(tmp_path: Path) -> None:
     async with alone() as side:
         with pytest.raises(UsageError):
-            await side.send("peer", tmp_path, None)
+            await side.send("peer", tmp_path / "none", None)
         side.refusal = PeerKeyChanged("peer", b"", b"")
         with pytest.raises(PeerKeyChanged):
             await side.send("peer", a_file(tmp_path, 1), None)
@@ -375,11 +376,11 @@ async def test_what_was_not_offered_yet_can_be_offered_to_who_has_taken_the_plac
     async with alone() as side:
         side.known = None
         outgoing = await side.send("peer", a_file(tmp_path, 5), None)
-        side.transfers.ended(side.end("peer"), GONE, restarted=True)
+        side.transfers.ended(side.end("peer"), GONE, Ending.RESTARTED)
         assert outgoing.state is TransferState.OFFERED
         side.known = ["files"]
         side.transfers.connected(side.end("peer"))
-        side.transfers.ended(side.end("peer"), StateError("closed"), restarted=True)
+        side.transfers.ended(side.end("peer"), StateError("closed"), Ending.RESTARTED)
         await fails(outgoing, "closed", TransferState.FAILED)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from aldis.protocol.channel import Content
-from aldis.store.messages.mailbox import Mailbox, QueuedMessage
+from aldis.store.journal.rows import HandedOver
+from aldis.store.messages.mailbox import Mailbox, QueuedMessage, Reader
 
 
 def message(number: int, size: int = 1) -> QueuedMessage:
@@ -26,7 +27,7 @@ async def test_messages_wait_in_order_and_end_after_the_last() -> None:
     for number in range(3):
         mailbox.put(message(number))
     mailbox.close()
-    read = [await mailbox.next() for _ in range(4)]
+    read = [await mailbox.next(Reader(mailbox)) for _ in range(4)]
     assert [item and item.sequence for item in read] == [0, 1, 2, None]
     assert not mailbox.has_room
 
@@ -39,16 +40,16 @@ async def test_a_full_box_says_when_there_is_room_again(messages: int, size: int
     mailbox.put(message(2))
     assert not mailbox.has_room
     assert not emptied
-    await mailbox.next()
+    await mailbox.next(Reader(mailbox))
     assert mailbox.has_room
     assert len(emptied) == 1
-    await mailbox.next()
+    await mailbox.next(Reader(mailbox))
     assert len(emptied) == 1
 
 
 async def test_each_message_goes_to_one_of_those_who_wait() -> None:
     mailbox, _ = box()
-    readers = [asyncio.create_task(mailbox.next()) for _ in range(2)]
+    readers = [asyncio.create_task(mailbox.next(Reader(mailbox))) for _ in range(2)]
     await asyncio.sleep(0)
     mailbox.put(message(1))
     mailbox.put(message(2))
@@ -57,7 +58,7 @@ async def test_each_message_goes_to_one_of_those_who_wait() -> None:
 
 async def test_a_message_for_one_who_has_given_up_goes_to_the_next() -> None:
     mailbox, _ = box()
-    first, second = (asyncio.create_task(mailbox.next()) for _ in range(2))
+    first, second = (asyncio.create_task(mailbox.next(Reader(mailbox))) for _ in range(2))
     await asyncio.sleep(0)
     mailbox.put(message(1))  # wakes the first, which is cancelled before it runs
     first.cancel()
@@ -68,7 +69,7 @@ async def test_a_message_for_one_who_has_given_up_goes_to_the_next() -> None:
 
 async def test_a_reader_who_has_given_up_is_passed_over() -> None:
     mailbox, _ = box()
-    first, second = (asyncio.create_task(mailbox.next()) for _ in range(2))
+    first, second = (asyncio.create_task(mailbox.next(Reader(mailbox))) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait({first})
@@ -78,7 +79,7 @@ async def test_a_reader_who_has_given_up_is_passed_over() -> None:
 
 async def test_closing_wakes_all_who_wait() -> None:
     mailbox, _ = box()
-    readers = [asyncio.create_task(mailbox.next()) for _ in range(2)]
+    readers = [asyncio.create_task(mailbox.next(Reader(mailbox))) for _ in range(2)]
     await asyncio.sleep(0)
     mailbox.close()
     assert await asyncio.gather(*readers) == [None, None]
@@ -98,7 +99,7 @@ async def test_a_callback_gets_what_waits_first_and_then_all_that_comes() -> Non
     mailbox.put(message(5))
     assert not mailbox.has_room
     assert seen == [1, 2, 3, 4]
-    last = await mailbox.next()
+    last = await mailbox.next(Reader(mailbox))
     assert last is not None
     assert last.sequence == 5
 
@@ -117,7 +118,7 @@ async def test_a_callback_that_ends_itself_leaves_the_rest_in_the_box() -> None:
     mailbox.put(message(1))
     mailbox.put(message(3))
     assert seen == [1]
-    left = [await mailbox.next(), await mailbox.next()]
+    left = [await mailbox.next(Reader(mailbox)), await mailbox.next(Reader(mailbox))]
     assert [item and item.sequence for item in left] == [2, 3]
 
 
@@ -133,3 +134,49 @@ def test_messages_that_come_while_a_callback_runs_come_after_it() -> None:
     mailbox.on_message(echo)
     mailbox.put(message(1))
     assert seen == [1, 2, 3]
+
+
+class RecordedHands:
+    """Hands that keep what they are told."""
+
+    handed_over = HandedOver()
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, ...]] = []
+
+    def give(self, reader: int, place: int) -> None:
+        self.told.append((reader, place))
+
+    def release(self, reader: int) -> None:
+        self.told.append((reader,))
+
+    def check(self) -> None:
+        pass  # they can always be told
+
+
+def test_a_callback_has_one_message_at_a_time_and_the_last_one_no_longer_than_it_runs() -> None:
+    mailbox, _ = box()
+    hands = RecordedHands()
+    mailbox.bind(hands, ())
+    hands.told.clear()
+    had: list[list[tuple[int, ...]]] = []
+    mailbox.on_message(lambda item: had.append(list(hands.told)))
+    hands.told.clear()
+    together = [QueuedMessage("bob", "main", Content.BYTES, b"x", number, place=number + 10) for number in range(3)]
+    for item in together:
+        mailbox.reserve(len(item.data))
+    mailbox.put(*together)
+    assert had == [[(0, 10)], [(0, 10), (0, 11)], [(0, 10), (0, 11), (0, 12)]]
+    assert hands.told == [(0, 10), (0, 11), (0, 12), (0,)]
+
+
+async def test_messages_that_come_together_wake_as_many_readers() -> None:
+    mailbox, _ = box()
+    readers = [asyncio.create_task(mailbox.next(Reader(mailbox))) for _ in range(3)]
+    await asyncio.sleep(0)
+    mailbox.put(message(1), message(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [task.done() for task in readers] == [True, True, False]
+    mailbox.put(message(3))
+    assert [item and item.sequence for item in await asyncio.gather(*readers)] == [1, 2, 3]

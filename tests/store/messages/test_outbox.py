@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from aldis.errors import ProtocolViolation
-from aldis.protocol.channel import CHUNK, Chunk, Content, StreamPosition, decode
+from aldis.protocol.channel import CHUNK, LARGEST_SENT, Chunk, Content, StreamPosition, decode
+from aldis.store.messages.control import MAX_PIECE, encode_piece, new_id
 from aldis.store.messages.outbox import WINDOW_BYTES, WINDOW_MESSAGES, Outbox
 
 
@@ -177,3 +178,14 @@ def test_what_is_given_up_is_named_and_its_numbers_are_skipped() -> None:
     assert outbox.hello_sent() == 4
     assert not outbox.opened(StreamPosition("s", 2))
     assert [chunk.sequence for chunk in send(outbox)] == [4]
+
+
+def test_a_piece_of_a_file_makes_two_frames_that_the_relay_can_carry() -> None:
+    outbox = opened()
+    outbox.put(Content.CONTROL, encode_piece(new_id(bytes(8)), 0, bytes(MAX_PIECE)))
+    frames = []
+    while (frame := outbox.next_frame()) is not None:
+        frames.append(len(frame))
+        outbox.sent()
+    assert len(frames) == 2
+    assert max(frames) <= LARGEST_SENT

@@ -6,7 +6,7 @@ import pytest
 
 from aldis.errors import DeliveryFailed, ProtocolViolation, QueueFull
 from aldis.protocol.channel import Ack, Chunk, Content, Hello, decode
-from aldis.store.messages.mailbox import Mailbox
+from aldis.store.messages.mailbox import Mailbox, Reader
 from aldis.store.messages.outbox import WINDOW_MESSAGES
 from aldis.store.messages.stream import ACK_MESSAGES, ACK_SECONDS, FEATURES, MAX_CONTROLS, MessageStream
 from aldis.store.state import StoreLimits
@@ -156,7 +156,7 @@ async def test_what_the_application_has_no_room_for_is_not_acknowledged_until_it
     assert side.talk.waiting
     assert side.talk.arriving == 3
     for number in range(1, 6):
-        letter = await side.mailbox.next()
+        letter = await side.mailbox.next(Reader(side.mailbox))
         assert letter is not None
         assert letter.sequence == number
     side.timers.advance(1)
@@ -221,6 +221,12 @@ def test_a_greeting_promises_nothing() -> None:
     assert side.talk.queued == 0
 
 
+def test_our_hellos_are_counted_whatever_path_they_take() -> None:
+    side = opened()
+    numbers = [side.talk.greeting().channel, side.talk.hello().channel, side.talk.hello(early=True).channel]
+    assert numbers == [2, 3, 4]
+
+
 def test_what_is_let_go_of_comes_again() -> None:
     side = opened(StoreLimits(unread_messages=1))
     side.talk.received(chunk(1))
@@ -265,7 +271,7 @@ async def test_control_messages_go_to_the_store_and_keep_their_place_among_the_o
     side.talk.received(chunk(1, b"one"))
     side.talk.received(chunk(2, b"c", Content.CONTROL))
     assert side.controls == [b"c"]
-    letter = await side.mailbox.next()
+    letter = await side.mailbox.next(Reader(side.mailbox))
     assert letter is not None
     assert letter.data == b"one"
     side.timers.advance(ACK_SECONDS)
@@ -281,7 +287,7 @@ async def test_a_full_mailbox_holds_back_no_control_message_but_one_behind_a_mes
     assert side.controls == [b"taken"]
     side.timers.advance(ACK_SECONDS)
     assert side.path.take() == [Ack(2)]
-    assert await side.mailbox.next() is not None
+    assert await side.mailbox.next(Reader(side.mailbox)) is not None
     assert side.controls == [b"taken", b"behind"]
     side.timers.advance(ACK_SECONDS)
     assert side.path.take() == [Ack(4)]

@@ -18,7 +18,7 @@ from aldis.store.state import StoreState
 from support.dial_target import settle
 from support.peer_context import PeerWorld
 
-FILE = Found(1, "text/plain", ())
+FILE = Found(1, "text/plain", "v1")
 
 
 async def test_the_device_to_call_has_no_name_before_the_server_has_listed_one() -> None:
@@ -94,7 +94,7 @@ async def test_messages_move_in_order_with_their_deliveries_and_leave_voids_betw
     assert [frame[-3:] for frame in desk.frames] == [b"one", b"two"]
     assert (one.sequence, two.sequence) == (1, 2)
     device = world.peer.device("desk")
-    device.frame_received(Ack(2))
+    device.listener.frame_received(Ack(2))
     assert one.delivered
     assert two.delivered
     # The one that is left keeps its number. What stood before it is skipped, and a void stands behind it.
@@ -252,7 +252,7 @@ async def test_a_changed_key_fails_only_the_call_to_it_while_another_device_has_
     await settle()
     assert failed.done
     assert not failed.delivered
-    assert world.peer.blocked is None
+    assert world.peer.unaccepted is None
     assert world.peer.view.state is PeerState.CONNECTED
     assert isinstance(world.peer.view.devices["desk"].error, PeerKeyChanged)
     world.send("more")
@@ -268,7 +268,7 @@ async def test_the_device_heard_from_last_counts_and_a_mere_reconnect_is_not_hea
     world.connections["phone"].becomes(PeerState.DISCONNECTED)
     await world.opens("phone")  # the same run of the program
     assert world.peer.device(None).name == "desk"
-    world.peer.device("phone").frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
+    world.peer.device("phone").listener.frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
     assert world.peer.device(None).name == "phone"
     world.connections["desk"].becomes(PeerState.DISCONNECTED)
     await world.opens("desk", "another run")

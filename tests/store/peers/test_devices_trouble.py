@@ -19,7 +19,7 @@ from aldis.store.state import StoreState
 from support.dial_target import settle
 from support.peer_context import PeerWorld
 
-FILE = Found(1, "text/plain", ())
+FILE = Found(1, "text/plain", "v1")
 
 
 async def test_what_waits_for_a_device_that_has_gone_moves_to_one_that_comes_back_without_the_server() -> None:
@@ -30,7 +30,7 @@ async def test_what_waits_for_a_device_that_has_gone_moves_to_one_that_comes_bac
     world.lists("desk", "phone")
     world.send("x", "desk")
     desk = await world.opens("desk")
-    world.peer.device("phone").frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
+    world.peer.device("phone").listener.frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
     desk.becomes(PeerState.DISCONNECTED)
     phone.becomes(PeerState.DISCONNECTED)
     world.lists()  # the server has lost both
@@ -89,7 +89,7 @@ async def test_a_device_that_has_gone_is_forgotten_before_one_that_is_online() -
     world = PeerWorld()
     for number in range(MAX_DEVICES):
         device = world.peer.device(f"device-{number}")
-        device.touched = float(number)
+        device.touched = number
     world.lists("device-0")
     world.timers.advance(1000)
     assert world.offered("one-more")
@@ -135,7 +135,7 @@ async def test_a_subscriber_that_accepts_another_key_while_a_message_comes_in_en
             world.peer.accept(changed=True)
 
     world.feed.subscribe(accept)
-    phone.frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
+    phone.listener.frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
     await settle()
     assert len(done) > 1
     assert phone.error is None
@@ -161,7 +161,7 @@ async def test_a_transfer_whose_subscriber_accepts_a_key_while_it_moves_harms_no
         await settle()
         world.connections[device].opens(f"stream of {device}")  # it takes no files
     world.send("x", "phone")
-    world.peer.device("phone").frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
+    world.peer.device("phone").listener.frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
     world.connections["phone"].becomes(PeerState.FAILED)
     transfer = world.services.files.offer(world.peer.device("phone"), Path("notes.txt"), FILE, None, addressed=False)
     transfer.subscribe(lambda changed: world.peer.accept(changed=True) if changed.error else None)
@@ -190,7 +190,7 @@ async def test_a_device_that_speaks_before_it_was_found_is_the_one_heard_from() 
 async def test_what_a_callback_sends_while_its_device_is_forgotten_is_not_forgotten() -> None:
     world = PeerWorld()
     for number in range(MAX_DEVICES):
-        world.peer.device(f"device-{number}").touched = float(number)
+        world.peer.device(f"device-{number}").touched = number
     first = world.peer.device("device-0")
     world.services.files.received(first, FileOffer("0" * 32, "notes.txt", 1, "text/plain"))
     sent: list[Delivery] = []
@@ -217,7 +217,7 @@ async def test_devices_that_speak_in_turn_are_told_of_once_in_a_turn_of_the_loop
     world.feed.subscribe(told.append)
     for sequence in range(1, 11):
         for device in ("phone", "desk", "phone"):
-            world.peer.device(device).frame_received(Chunk(Content.TEXT, sequence, 1, True, b"x"))
+            world.peer.device(device).listener.frame_received(Chunk(Content.TEXT, sequence, 1, True, b"x"))
     assert len(told) == 1
     assert world.peer.device(None).name == "phone"
     await settle()
@@ -231,7 +231,7 @@ async def test_what_was_sent_to_two_devices_that_go_at_once_moves_in_the_order_i
         assert world.offered(device)
         await world.opens(device)
     world.send("one")
-    world.peer.device("tablet").frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
+    world.peer.device("tablet").listener.frame_received(Chunk(Content.TEXT, 1, 1, True, b"x"))
     world.send("two")
     assert world.queued() == {"phone": 1, "tablet": 1}
     for device in ("tablet", "phone"):

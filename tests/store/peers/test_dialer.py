@@ -136,6 +136,16 @@ async def test_a_peer_that_says_goodbye_is_left_alone_until_it_comes_back() -> N
     assert target.dialled == 2
 
 
+async def test_a_peer_whose_goodbye_comes_behind_the_news_of_its_return_is_called_for_files_that_go_on() -> None:
+    target = await DialTarget().poked()
+    await target.becomes(PeerState.CONNECTED)
+    target.dialer.presence_changed(True, anew=True)
+    target.busy = True
+    await target.becomes(PeerState.CLOSED)
+    await target.wait(1)
+    assert target.dialled == 2
+
+
 async def test_a_peer_that_says_goodbye_is_called_for_a_message() -> None:
     target = await DialTarget().poked()
     await target.becomes(PeerState.CONNECTED)
@@ -392,12 +402,12 @@ async def test_a_changed_key_blocks_until_it_is_accepted() -> None:
     target = DialTarget()
     target.found = [KEY_CHANGED]
     await target.poked()
-    assert target.blocked == KEY_CHANGED
+    assert target.unaccepted == KEY_CHANGED
     target.dialer.presence_changed(False, anew=False)
     target.dialer.presence_changed(True, anew=True)
     await target.wait(1000)
     assert target.asked == 1
-    target.blocked = None
+    target.unaccepted = None
     target.dialer.accepted()
     await settle()
     assert target.dialled == 1
@@ -449,7 +459,7 @@ async def test_whatever_the_server_says_a_peer_that_has_connected_meanwhile_is_t
         await waiting
         target.hold.set()
         await settle()
-        assert target.blocked is None
+        assert target.unaccepted is None
         assert not target.errors
         assert target.dialled == 0
     target = DialTarget()

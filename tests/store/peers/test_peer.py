@@ -12,8 +12,8 @@ def connected(store: NetworkStore) -> PeerDevice:
     """A device that is connected, as far as it was told."""
     store.send("bob", "hello")
     peer = store._manager.peer("bob").device("phone")
-    peer.channel_opened(Hello(1, "theirs", 1, ["files"]))
-    peer.state_changed(PeerState.CONNECTED, None)
+    peer.listener.channel_opened(Hello(1, "theirs", 1, ["files"]))
+    peer.listener.state_changed(PeerState.CONNECTED, None)
     return peer
 
 
@@ -21,8 +21,8 @@ async def test_a_connection_in_place_of_another_is_told_at_once() -> None:
     async with NetworkStore() as store:
         peer = connected(store)
         assert store.state.peers["bob"].devices["phone"] == peer.view("phone", online=None)
-        peer.channel_closed()
-        peer.channel_opened(Hello(1, "theirs", 1, ["files", "calls"]))
+        peer.listener.channel_closed()
+        peer.listener.channel_opened(Hello(1, "theirs", 1, ["files", "calls"]))
         view = store.state.peers["bob"]
         assert (view.connections, view.features) == (2, ("files", "calls"))
 
@@ -32,7 +32,7 @@ async def test_a_peer_that_breaks_the_protocol_loses_the_connection_and_keeps_wh
         for frame in (Ack(7), Chunk(Content.TEXT, 9, 1, True, b"x")):
             peer = connected(store)
             queued = peer.queued
-            peer.frame_received(frame)
+            peer.listener.frame_received(frame)
             view = store.state.peers["bob"]
             assert (view.state, view.queued) == (PeerState.FAILED, queued)
             assert "breaks the protocol" in str(view.error)

@@ -244,7 +244,7 @@ export class Call {
    */
   static move(call, peer) {
     call.#peer = peer;
-    if (peer.features) Call.connected(call, peer.features);
+    if (peer.directFeatures) Call.connected(call, peer.directFeatures);
   }
 
   /**
@@ -375,8 +375,10 @@ export class Call {
    */
   #open(goOn) {
     try {
+      const { features } = this.#peer;
+      if (features) this.#check(features); // also while only the relay is there, which carries no call
       this.#peer.call();
-      goOn(this.#peer.features);
+      goOn(this.#peer.directFeatures);
     } catch (error) {
       this.#fail(error);
       throw error;
@@ -384,9 +386,14 @@ export class Call {
   }
 
   /** @param {readonly string[]} features */
+  #check(features) {
+    if (!features.includes(CALLS)) throw new FeatureMissing(this.userId, CALLS);
+  }
+
+  /** @param {readonly string[]} features */
   #offer(features) {
-    const { id, userId, audio, video } = this;
-    if (!features.includes(CALLS)) throw new FeatureMissing(userId, CALLS);
+    const { id, audio, video } = this;
+    this.#check(features);
     this.#say({ type: 'call-offer', id, audio, video });
     this.#ids.add(id);
   }
@@ -400,7 +407,7 @@ export class Call {
     this.#silence();
     this.#state = 'connecting';
     this.#send(this.localStream);
-    if (!this.#peer.features) Call.parted(this);
+    if (!this.#peer.directFeatures) Call.parted(this);
     this.#hears(theirs);
   }
 

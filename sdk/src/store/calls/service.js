@@ -125,12 +125,12 @@ export class CallService {
    *
    * @param {PeerDevice} peer
    * @param {AldisError} error
-   * @param {boolean} [restarted]
+   * @param {boolean | 'same' | 'left'} [restarted]
    */
   ended(peer, error, restarted = false) {
     this.tracks.delete(peer);
     const call = this.#with(peer);
-    if (call) Call.lost(call, error, restarted);
+    if (call) Call.lost(call, error, !!restarted && restarted !== 'left');
   }
 
   /**

@@ -10,26 +10,57 @@
  *   neither side waits for one that has given up.
  * - A peer that breaks the rules of a transfer (a wrong offset, more than was offered or than the window allows, data
  *   before the file was accepted, a confirmation of what was not sent) loses the transfer, and nothing else.
+ * - A checked transfer (docs/protocol.md) is resumed behind what the recipient has kept of it, is offered once more to a
+ *   program that was started anew, and is complete only if its checksum fits.
+ * - With a journal it outlives the page (`kept`). When the other side has left and may come back, or our page has ended, it
+ *   is offered again with another id. A recipient that has accepted it goes on by itself.
+ * - What is larger than the server takes in sealed messages waits for a direct path (`isTooLarge`).
  * - The arithmetic is that of `window`; `disk` reads and writes; `transfer` is what the application sees.
  */
 import { StateError, TransferFailed } from '../../errors.js';
 import { messageOf } from '../../peer/engine.js';
-import { clean } from '../../protocol/codec.js';
+import { randomBytes } from '../../peer/trust.js';
+import { clean, toBase64url } from '../../protocol/codec.js';
 import { check, violation } from '../../protocol/shapes.js';
-import { encodeControl, encodePiece, MAX_PIECE } from '../messages/control.js';
+import { encodeControl, ID_BYTES, MAX_PIECE } from '../messages/control.js';
+import { encodePiece } from './piece.js';
+import { BLOCK, Digest } from './digest.js';
 import { read, Sink } from './disk.js';
+import { openFolder } from './folder.js';
 import { Transfer } from './transfer.js';
 import { ReceiveWindow, SendWindow, share } from './window.js';
 
 /**
  * @import { AldisError } from '../../errors.js'
  * @import { Bytes } from '../../protocol/codec.js'
- * @import { ControlMessage, FileMessage, FileOffer, Piece } from '../messages/control.js'
+ * @import { ControlMessage, FileAccept, FileEnd, FileMessage, FileOffer, Piece } from '../messages/control.js'
  * @import { PeerDevice } from '../peers/device.js'
+ * @import { FileRecord, KeptFile, KeptTransfers } from './kept.js'
+ * @import { Leftovers } from './leftovers.js'
  * @import { TransferState } from './transfer.js'
  */
 
+/** A name for a transfer between the two programs. */
+export const newId = () => toBase64url(randomBytes(ID_BYTES));
+
+/**
+ * What a transfer needs of all of them.
+ *
+ * @typedef {object} JobOwner
+ * @property {Leftovers} leftovers
+ * @property {KeptTransfers | null} kept null without a journal.
+ * @property {(peer: PeerDevice) => void} over A transfer with it is over.
+ */
+
 export class Job {
+  /** Its name between the two programs; the application knows the first one. */
+  id;
+  /** When it was offered first, in milliseconds since 1970. */
+  begun = Date.now();
+  /** It ends now, and goes on later if the journal keeps it. */
+  later = false;
+  /** The application has it already, or has not heard of it: nothing is told. */
+  isSilent = false;
   /** Whether the other side knows of it: the offer has gone out, or come in. */
   announced;
   /** Something has changed: what is sent can go on, perhaps. */
@@ -37,9 +68,23 @@ export class Job {
   /** It is for this device and no other of the user. */
   addressed = true;
   #all;
-  #ended;
+  #owner;
+  #offer;
+  /** What the journal keeps of it. @type {KeptFile | null} */
+  #kept = null;
+  /** What was accepted, and has arrived, before. @type {FileRecord | null} */
+  #before = null;
   #outgoing;
   #incoming;
+  /** Both sides take part in the check. */
+  #isChecked;
+  /** `file-accept` was said. */
+  #isReady = false;
+  /** The other side has broken it, so nothing of it is kept. */
+  #isSpoiled = false;
+  #isFinishing = false;
+  /** @type {FileEnd | null} */
+  #end = null;
   /** @type {Sink | undefined} */
   #sink;
 
@@ -48,17 +93,20 @@ export class Job {
    * @param {Omit<FileOffer, 'type'>} offer
    * @param {Blob | null} file What is sent; null when it is received.
    * @param {Set<Job>} all Those with this peer that are not over.
-   * @param {(peer: PeerDevice) => void} ended Is called at the end.
+   * @param {JobOwner} owner
    */
-  constructor(peer, offer, file, all, ended) {
-    this.transfer = new Transfer(this, peer.userId, file ? 'out' : 'in', offer);
+  constructor(peer, offer, file, all, owner) {
+    this.id = offer.id;
+    this.transfer = new Transfer(this, peer.userId, file ? 'out' : 'in', { ...offer, id: offer.resumes || offer.id });
     this.file = file;
     this.announced = !file;
     this.peer = peer;
     this.#all = all.add(this);
-    this.#ended = ended;
+    this.#owner = owner;
+    this.#offer = offer;
+    this.#isChecked = !file && !!offer.version;
     this.#outgoing = new SendWindow(offer.size);
-    this.#incoming = new ReceiveWindow(offer.size);
+    this.#incoming = new ReceiveWindow(0);
   }
 
   /** The device that knows of it. */
@@ -66,8 +114,18 @@ export class Job {
     return this.announced ? this.peer.name : null;
   }
 
+  /** Whether it goes on when the page, or the other side, is back. */
+  get isKept() {
+    return !!this.#kept?.isKept;
+  }
+
   get isRunning() {
     return this.transfer.state === 'running';
+  }
+
+  /** Whether it is too large for the path that there is, and waits for another one. */
+  get isTooLarge() {
+    return (this.transfer.size ?? Infinity) > this.peer.fileLimit;
   }
 
   get isOver() {
@@ -88,14 +146,107 @@ export class Job {
 
   // --- for the application (`Transfer`) ------------------------------------------------------------------------------
 
-  /** @param {WritableStream<Bytes>} [stream] */
-  accept(stream) {
+  /** Whether the journal has room for it. */
+  get canKeep() {
+    const { kept } = this.#owner;
+    return !!kept && this.#isKeepable && !kept.obstacle('in', this.#offer.size);
+  }
+
+  get #isKeepable() {
+    return this.#isChecked && !this.#offer.stream;
+  }
+
+  /**
+   * @param {WritableStream<Bytes>} [stream]
+   * @param {boolean} [hold] It stays in the journal until `release`.
+   */
+  accept(stream, hold = false) {
     this.#checkOffered();
     if (this.isOver) return;
-    this.#sink = new Sink(stream);
+    const kept = !stream && this.#isKeepable && this.#keep('in', { ...this.record, ...(hold && { hold }) });
+    this.#move('running'); // which tells whether it is kept
+    this.#receive(new Sink(stream, stream ? undefined : this.#owner.leftovers.get(this.#key), kept || null));
+  }
+
+  /**
+   * It was accepted by an earlier page, or before the other side has left: go on. Whoever is told of it is told first.
+   *
+   * @param {FileRecord} before
+   */
+  async resume(before) {
     this.#move('running');
-    this.#tell({ type: 'file-accept', id: this.transfer.id });
-    if (!this.transfer.size) void this.#write(this.#sink);
+    if (before.sha256 !== undefined) {
+      this.#before = before;
+      const kept = before.size - (before.size % BLOCK);
+      // What comes is thrown away: only the checksum counts.
+      this.#sink = new Sink(new WritableStream());
+      return this.#begin(kept, before.whole);
+    }
+    const kept = this.#keep('in', before);
+    const digest = await kept?.restore();
+    if (!digest || this.isOver) return;
+    const blob = new Blob(kept?.parts);
+    this.#receive(new Sink(undefined, blob.size ? { blob, digest } : undefined, kept));
+  }
+
+  /** @param {Sink} sink */
+  #receive(sink) {
+    this.#sink = sink;
+    if (sink.kept) void sink.digest.result().then((sha256) => this.#begin(sink.kept, sha256));
+    else this.#begin(0);
+  }
+
+  /** What the journal may keep of it. @returns {FileRecord} */
+  get record() {
+    const { version = '', manifest = 0, mime } = this.#offer;
+    const { id, userId, name, size } = this.transfer;
+    return { id, userId, device: this.peer.name, name, size: size ?? 0, mime, version, manifest, begun: this.begun };
+  }
+
+  /**
+   * Have the journal keep it from now on.
+   *
+   * @param {'in' | 'out'} direction
+   * @param {FileRecord} record
+   */
+  #keep(direction, record) {
+    const changed = (/** @type {KeptFile} */ { isKept, problem }) => Transfer.kept(this.transfer, isKept, problem);
+    return (this.#kept = this.#owner.kept?.add(direction, record, changed) ?? null);
+  }
+
+  /**
+   * The same for what is sent. Without a record it is a new one, and copied.
+   *
+   * @param {FileRecord} [record]
+   */
+  keep(record) {
+    const device = this.addressed ? this.peer.name : null;
+    const kept = this.#keep('out', record ?? { ...this.record, device });
+    if (record) Transfer.kept(this.transfer, !!kept?.isKept, kept?.problem);
+    else if (this.file) void kept?.copy(this.file);
+    return kept;
+  }
+
+  /**
+   * Say that it is wanted, from what was kept on.
+   *
+   * @param {number} from
+   * @param {string} [sha256] Of that.
+   */
+  #begin(from, sha256) {
+    if (this.isOver) return;
+    const { size } = this.transfer;
+    this.#isReady = true;
+    this.#incoming = new ReceiveWindow(size, from);
+    if (from) Transfer.started(this.transfer, from);
+    this.#tell({ type: 'file-accept', id: this.id, ...(from && sha256 && { from, sha256 }) });
+    if (size === 0) void this.#write(/** @type {Sink} */ (this.#sink));
+  }
+
+  /** What is transferred, the same for the same content. */
+  get #key() {
+    const { name, size, version, manifest } = this.#offer;
+    return JSON.stringify([this.transfer.userId, name, size, version, manifest]);
   }
 
   /** @param {string} reason */
@@ -109,17 +260,42 @@ export class Job {
     this.giveUp('cancelled', 'cancelled', reason);
   }
 
+  /** The application has what has arrived. */
+  release() {
+    if (this.transfer.state === 'done') this.#kept?.handedOver();
+  }
+
   #checkOffered() {
     if (this.file || this.isRunning) throw new StateError('the file is not on offer');
   }
 
   // --- the other side ------------------------------------------------------------------------------------------------
 
-  /** Offer the file. */
-  announce() {
-    const { id, name, size, mime } = this.transfer;
+  /** Offer the file. @param {boolean} isChecked The other side takes part in the check. */
+  announce(isChecked) {
+    const { name, mime, id: first } = this.transfer;
+    const { size, version = '', manifest } = this.#offer;
+    const { id } = this;
     this.announced = true;
-    this.#tell({ type: 'file-offer', id, name, size, mime });
+    this.#isChecked = isChecked;
+    this.#kept?.bind(this.peer.name);
+    const more = isChecked && { version, ...(manifest && { manifest }), ...(id !== first && { resumes: first }) };
+    this.#tell({ type: 'file-offer', id, name, size, mime, ...more });
+  }
+
+  /**
+   * Another program has taken the place of the other, or it has left and may come back: offer it once more. False when that
+   * ends the transfer.
+   *
+   * @param {boolean} left The other side may still say that the old one has ended.
+   */
+  restarted(left) {
+    if (!this.file || !this.#isChecked) return false;
+    this.announced = false;
+    if (left) this.id = newId();
+    this.#outgoing = new SendWindow(this.#offer.size);
+    this.#move('offered', 0);
+    return true;
   }
 
   /**
@@ -139,19 +315,28 @@ export class Job {
           break;
         case 'file-accept':
           if (file && !this.isRunning) {
-            this.#move('running');
-            void this.#send(file);
+            this.#accepted(control, file);
           }
           break;
         case 'file-received':
           if (file) this.#confirmed(control.bytes);
           break;
+        case 'file-end':
+          if (!file) this.#allSent(control);
+          break;
         case 'piece':
           if (!file) this.#arrived(control);
       }
     } catch (error) {
-      this.fail(`the other side breaks the protocol: ${violation(error)}`);
+      this.#violated(error);
     }
+  }
+
+  /** @param {unknown} error */
+  #violated(error) {
+    const problem = violation(error);
+    this.#isSpoiled = true;
+    this.fail(`the other side breaks the protocol: ${problem}`);
   }
 
   #checkRunning() {
@@ -160,26 +345,60 @@ export class Job {
 
   // --- sending -------------------------------------------------------------------------------------------------------
 
-  /** @param {Blob} file */
-  async #send(file) {
+  /**
+   * @param {FileAccept} accept
+   * @param {Blob} file
+   */
+  #accepted({ from = 0, sha256 = '' }, file) {
+    check(
+      !from || (this.#isChecked && sha256 && from <= file.size && !(from % BLOCK)),
+      'it has kept what it cannot have',
+    );
+    this.#move('running');
+    void this.#send(file, from, sha256);
+  }
+
+  /**
+   * @param {Blob} file
+   * @param {number} from What the other side has kept.
+   * @param {string} sha256 The checksum of that.
+   */
+  async #send(file, from, sha256) {
     const outgoing = this.#outgoing;
+    const isCurrent = () => this.isRunning && this.#outgoing === outgoing;
+    let digest = new Digest();
     try {
-      while (this.isRunning && outgoing.sent < outgoing.size) {
+      if (from) {
+        for (let at = 0; at < from && isCurrent(); at += BLOCK) digest.update(await read(file, at, BLOCK));
+        const isSame = (await digest.result()) === sha256;
+        if (!isCurrent()) return;
+        if (isSame) {
+          outgoing.sent = outgoing.confirmed = from;
+          Transfer.started(this.transfer, from);
+        } else {
+          digest = new Digest();
+        }
+      }
+      while (isCurrent() && outgoing.sent < outgoing.size) {
         const running = [...this.#all].filter((each) => each.file && each.isRunning);
         const room = Math.min(outgoing.room(share(running.indexOf(this), running.length)), MAX_PIECE);
-        if (!room) {
+        if (!room || this.isTooLarge) {
           await new Promise((/** @type {(value?: undefined) => void} */ resolve) => (this.stir = resolve));
           continue;
         }
         const data = await read(file, outgoing.sent, room);
-        if (this.isRunning) {
-          const piece = encodePiece(this.transfer.id, outgoing.sent, data);
+        if (isCurrent()) {
+          if (this.#isChecked) digest.update(data);
+          const piece = encodePiece(this.id, outgoing.sent, data);
           outgoing.sent += room;
           this.#tell(piece);
         }
       }
+      if (!this.#isChecked) return;
+      const sum = await digest.result();
+      if (isCurrent()) this.#tell({ type: 'file-end', id: this.id, bytes: outgoing.sent, sha256: sum });
     } catch {
-      this.fail('the file has changed, or is gone');
+      if (this.#outgoing === outgoing) this.fail('the file has changed, or is gone');
     }
   }
 
@@ -196,9 +415,29 @@ export class Job {
   #arrived({ offset, data }) {
     this.#checkRunning();
     const sink = /** @type {Sink} */ (this.#sink);
-    check(sink.hasRoom, 'too many pieces');
-    this.#incoming.arrive(offset, data.length);
+    const incoming = this.#incoming;
+    check(this.#isReady && !this.#end && sink.hasRoom, 'too many pieces');
+    incoming.arrive(offset, data.length);
+    if (incoming.restarted) {
+      incoming.restarted = false;
+      sink.restart();
+      Transfer.started(this.transfer, 0);
+    }
     void this.#write(sink, data);
+  }
+
+  /** @param {FileEnd} end */
+  #allSent(end) {
+    const incoming = this.#incoming;
+    if (!this.#isChecked || !this.#isReady || this.#end) return;
+    check(
+      end.bytes === incoming.arrived && (this.#offer.stream || end.bytes === incoming.size),
+      'it ends where it does not end',
+    );
+    incoming.ends(end.bytes);
+    Transfer.ended(this.transfer, end.bytes);
+    this.#end = end;
+    void this.#write(/** @type {Sink} */ (this.#sink));
   }
 
   /**
@@ -209,20 +448,51 @@ export class Job {
    */
   async #write(sink, data) {
     const incoming = this.#incoming;
-    const { id, size, mime } = this.transfer;
+    const { id } = this;
     try {
       if (data) await sink.write(data);
       const due = incoming.wrote(data?.length ?? 0);
       const { written } = incoming;
-      const isWhole = written === size;
-      const blob = isWhole ? await sink.finish(mime) : null;
-      if (!this.isRunning) return;
-      if (isWhole || due) this.#tell({ type: 'file-received', id, bytes: written });
-      if (isWhole) this.end('done', null, size, blob);
-      else this.#move('running', written);
+      if (written < incoming.size || (this.#isChecked && !this.#end)) {
+        if (!this.isRunning || !data) return;
+        if (due) this.#tell({ type: 'file-received', id, bytes: written });
+        this.#move('running', written);
+      } else if (!this.#isFinishing) {
+        this.#isFinishing = true;
+        await this.#finish(sink);
+      }
     } catch (error) {
       this.fail(`the recipient cannot write it: ${messageOf(error)}`);
     }
+  }
+
+  /**
+   * Everything is written: check it, and give it to the application.
+   *
+   * @param {Sink} sink
+   */
+  async #finish(sink) {
+    const bytes = this.#incoming.size;
+    const manifest = this.#offer.manifest ?? 0;
+    const sha256 = this.#before?.sha256 ?? (await sink.digest.result());
+    if (this.#end && sha256 !== this.#end.sha256) {
+      this.#isSpoiled = true;
+      this.fail('what arrived does not fit the checksum of the sender');
+      return;
+    }
+    const blob = await sink.finish(this.transfer.mime);
+    if (manifest && blob) {
+      try {
+        const files = await openFolder(blob, manifest);
+        Transfer.opened(this.transfer, files);
+      } catch (error) {
+        this.#violated(error);
+      }
+    }
+    if (this.isRunning) await this.#kept?.arrived(sha256, await sink.digest.cut(bytes - (bytes % BLOCK)).result());
+    if (!this.isRunning) return;
+    this.#tell({ type: 'file-received', id: this.id, bytes });
+    this.end('done', null, bytes, blob);
   }
 
   // --- both ----------------------------------------------------------------------------------------------------------
@@ -269,12 +539,14 @@ export class Job {
    * @param {unknown} [cause]
    */
   giveUp(state, what, reason = '', type = 'file-cancel', cause) {
-    const { id, userId, name } = this.transfer;
+    const { userId, name } = this.transfer;
     reason = clean(reason);
     const text = [what, reason].filter(Boolean).join(': ');
-    if (this.end(state, new TransferFailed(userId, name, text, { cause })) && type && this.announced) {
+    const kept = this.later && this.isKept;
+    const error = Object.assign(new TransferFailed(userId, name, text, { cause }), { kept });
+    if (this.end(state, error) && type && this.announced) {
       try {
-        this.peer.sendControl(encodeControl({ type, id, reason }));
+        this.peer.sendControl(encodeControl({ type, id: this.id, reason }));
       } catch {} // it is over in either case
     }
   }
@@ -290,10 +562,21 @@ export class Job {
    */
   end(state, error, transferred, blob) {
     if (!this.#all.delete(this)) return false;
-    if (error) this.#sink?.discard(error);
+    const owner = this.#owner;
+    const { leftovers } = owner;
+    leftovers.delete(this.#key);
+    // What has arrived is kept by its own rules (`KeptFile.arrived`).
+    if (this.later) this.#kept?.release();
+    else if (error || this.file) this.#kept?.forget();
+    if (error) {
+      const isLeft = state === 'failed' && this.#isKeepable && !this.#isSpoiled && this.#sink?.isBlob && !this.isKept;
+      const left = isLeft && this.#sink?.keep();
+      if (left) leftovers.set(this.#key, left);
+      this.#sink?.discard(error);
+    }
     Transfer.move(this.transfer, state, error, transferred, blob);
     this.stir();
-    this.#ended(this.peer);
+    owner.over(this.peer);
     return true;
   }
 }

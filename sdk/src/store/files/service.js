@@ -3,20 +3,25 @@
  *
  * Rules of this module:
  *
- * - An offer goes out when the peer is connected, its program takes files, and fewer than `MAX_OPEN` are on offer. From
- *   then on it ends when another program has taken the other side's place, or when either side says goodbye.
+ * - An offer goes out when the peer is connected, its program takes files, and fewer than `MAX_OPEN` are on offer. When
+ *   another program has taken the other side's place, it is offered once more what it can resume, and the rest ends.
+ *   A goodbye of either ends all, but for what the journal keeps (`kept`): that is offered again when the other side is back.
+ * - Of transfers that fail, what has arrived is kept for a while in memory (`leftovers`).
  * - What is said about a transfer that is not known here is ignored.
  *
  * The course of one transfer is in `job`. This module does not know connections, nor where the user wants to have a
  * file.
  */
 import { settings } from '../../client/settings.js';
-import { FeatureMissing, UsageError } from '../../errors.js';
-import { randomBytes } from '../../peer/trust.js';
-import { toBase64url } from '../../protocol/codec.js';
-import { FILES } from '../../protocol/names.js';
-import { ID_BYTES } from '../messages/control.js';
-import { Job } from './job.js';
+import { FeatureMissing, PeerBlocked, SignalingError, StateError, TransferFailed } from '../../errors.js';
+import { FILES, FILES_2 } from '../../protocol/names.js';
+import { safeType } from './disk.js';
+import { folderOf, openFolder } from './folder.js';
+import { Job, newId } from './job.js';
+import { KeptTransfers } from './kept.js';
+import { Leftovers } from './leftovers.js';
+import { MAX_MANIFEST } from './manifest.js';
+import { Transfer } from './transfer.js';
 import { MAX_OPEN } from './window.js';
 
 /**
@@ -24,35 +29,137 @@ import { MAX_OPEN } from './window.js';
  * @import { AldisError } from '../../errors.js'
  * @import { ControlMessage, FileOffer } from '../messages/control.js'
  * @import { PeerDevice } from '../peers/device.js'
- * @import { Transfer } from './transfer.js'
+ * @import { ServiceCallbacks } from '../services.js'
+ * @import { Found } from './folder.js'
+ * @import { FileRecord } from './kept.js'
+ * @import { FolderFile } from './transfer.js'
  */
+
+/** What is not kept has no limits. @type {Pick<ServiceCallbacks, 'onResumedFile' | 'journal' | 'limits'>} */
+const ALONE = {};
 
 export class FileService {
   #onFile;
+  #onResumed;
+  #limits;
+  leftovers = new Leftovers();
+  kept;
+  #restored = false;
+  /** What has arrived, and is in the journal until the application has it. @type {Set<Transfer>} */
+  #held = new Set();
   /** @type {Map<PeerDevice, Set<Job>>} Those that are not over, in the order in which they were begun. */
   #jobs = new Map();
 
   /**
    * @param {Callbacks<Transfer>} onFile They are told of what others offer; while there are none, offers are declined.
+   * @param {Pick<ServiceCallbacks, 'onResumedFile' | 'journal' | 'limits'>} [setup] `onResumedFile` are told of what goes on from
+   *   an earlier page, or from before the other side has left.
    */
-  constructor(onFile) {
+  constructor(onFile, { onResumedFile, journal, limits } = ALONE) {
     this.#onFile = onFile;
+    this.#onResumed = onResumedFile;
+    this.#limits = limits;
+    this.kept = journal && limits ? new KeptTransfers(journal.files, limits) : null;
+    if (journal) {
+      journal.files.expire = () => this.#expire();
+      journal.files.clockWasSet = (step) => this.#clockWasSet(step);
+    }
+  }
+
+  /** Those that are not over, and those that have arrived and are held. */
+  get transfers() {
+    const jobs = [...this.#jobs.values()].flatMap((all) => [...all]);
+    return [...this.#held, ...jobs.flatMap((job) => (job.isSilent ? [] : job.transfer))];
   }
 
   /**
-   * Offer a file. Throws `UsageError` for what is no file, and what `PeerDevice.call` throws.
+   * The store is about to connect: go on with what the journal has.
+   *
+   * @param {(userId: string, device: string | null) => PeerDevice} find May throw `AldisError`.
+   */
+  async restore(find) {
+    const { kept } = this;
+    if (this.#restored || !kept) return;
+    this.#restored = true;
+    for (const record of kept.idle('in')) {
+      if (record.sha256 !== undefined && !record.empty) await this.#hold(kept, record);
+    }
+    for (const record of kept.idle('out')) {
+      const { userId, device, id: resumes } = record;
+      try {
+        const peer = find(userId, device);
+        const job = this.#add(peer, { ...record, id: newId(), resumes }, new Blob());
+        job.addressed = device !== null;
+        job.begun = record.begun;
+        job.file = (await job.keep(record)?.content()) ?? new Blob();
+        this.#onResumed?.tell(job.transfer);
+        if (job.file.size !== record.size) job.fail('the page ended before this browser had a copy of it');
+      } catch (error) {
+        console.warn(`a file for ${userId} stays in the journal: ${error}`);
+      }
+    }
+    this.#expire();
+  }
+
+  /**
+   * The application has not said yet that it has this one.
+   *
+   * @param {KeptTransfers} kept
+   * @param {FileRecord} record
+   */
+  async #hold(kept, record) {
+    const { userId, device, manifest, size, mime } = record;
+    const release = () => {
+      file.handedOver();
+      this.#held.delete(transfer);
+    };
+    const nothing = () => {};
+    const owner = { device, canKeep: false, accept: nothing, decline: nothing, cancel: nothing, release };
+    const transfer = new Transfer(owner, userId, 'in', record);
+    const file = kept.add('in', record, ({ isKept, problem }) => Transfer.kept(transfer, isKept, problem));
+    const content = await file.content();
+    if (content.size !== size) return file.forget(); // the browser has lost a part of it
+    const blob = content.slice(0, size, safeType(mime));
+    if (manifest) Transfer.opened(transfer, await openFolder(blob, manifest));
+    Transfer.kept(transfer, file.isKept, file.problem);
+    Transfer.move(transfer, 'done', null, size, blob);
+    this.#held.add(transfer);
+    this.#onResumed?.tell(transfer);
+  }
+
+  /** Give up what has waited for too long. */
+  #expire() {
+    const age = this.#limits?.queueAge ?? 0;
+    const before = Date.now() - age * 1000;
+    for (const job of this.#open) {
+      if (!job.file || job.begun > before || job.peer.features) continue;
+      const { userId, name } = job.transfer;
+      const error = new TransferFailed(userId, name, `it has waited for more than ${age} s`);
+      job.end('failed', Object.assign(error, { expired: true }));
+    }
+    this.kept?.expire(before);
+  }
+
+  /** The wall clock was set: nothing has grown older by that. @param {number} step In milliseconds. */
+  #clockWasSet(step) {
+    for (const job of this.#open) job.begun += step;
+    this.kept?.clockWasSet(step);
+  }
+
+  /**
+   * Offer a file, or the files of a folder. Throws `UsageError` for what is neither, and what `PeerDevice.call` throws.
    *
    * @param {PeerDevice} peer
-   * @param {Blob} file
+   * @param {Blob | Iterable<File | FolderFile>} content
    * @param {{ name?: string }} [options]
    * @param {boolean} [addressed] Else another device of the user will do as well, while this one has not heard of it.
    * @returns {Transfer}
    */
-  send(peer, file, options, addressed = true) {
-    if (!(file instanceof Blob)) throw new UsageError('no File or Blob');
-    const { name } = settings({ name: /** @type {Partial<File>} */ (file).name ?? '' }, options);
-    const { size, type: mime } = file;
-    const job = this.#add(peer, { id: toBase64url(randomBytes(ID_BYTES)), name, size, mime }, file);
+  send(peer, content, options, addressed = true) {
+    const { file, ...found } = content instanceof Blob ? fileOf(content) : folderOf(content);
+    const { name } = settings({ name: found.name }, options);
+    const id = newId();
+    const job = this.#add(peer, { ...found, id, name, size: file.size, mime: file.type }, file);
     job.addressed = addressed;
     try {
       peer.call();
@@ -60,6 +167,7 @@ export class FileService {
       job.cancel();
       throw error;
     }
+    if (this.kept) job.keep();
     this.connected(peer);
     return job.transfer;
   }
@@ -102,10 +210,21 @@ export class FileService {
     if (!features) return;
     const sending = this.#of(peer).filter(({ file }) => file);
     let announced = sending.filter((job) => job.announced).length;
+    if (peer.relayOnly) this.notDirect(peer);
+    sending.forEach(({ stir }) => stir()); // it may have waited for this path
     for (const job of sending) {
-      if (job.announced || job.isOver) continue;
-      if (!features.includes(FILES)) job.end('failed', new FeatureMissing(peer.userId, FILES));
-      else if (announced++ < MAX_OPEN) job.announce();
+      if (job.announced || job.isOver || job.isTooLarge) continue;
+      const isChecked = features.includes(FILES_2);
+      const missing = features.includes(FILES) ? !isChecked && job.transfer.isFolder && FILES_2 : FILES;
+      if (missing) job.end('failed', new FeatureMissing(peer.userId, missing));
+      else if (announced++ < MAX_OPEN) job.announce(isChecked);
+    }
+  }
+
+  /** There is no direct path: what is too large for the relay, and was not offered yet, fails. @param {PeerDevice} peer */
+  notDirect(peer) {
+    for (const job of this.#of(peer)) {
+      if (!job.announced && job.isTooLarge) job.giveUp('failed', 'it needs a direct path');
     }
   }
 
@@ -114,13 +233,19 @@ export class FileService {
    *
    * @param {PeerDevice} peer
    * @param {AldisError & { reason?: string }} error
-   * @param {boolean} [restarted] Another program has taken the peer's place, and can be offered what was not offered
-   *   yet.
+   * @param {boolean | 'same' | 'left'} [restarted] Another program has taken the peer's place, and can be offered what was not
+   *   offered yet and, with the same key, what it can resume. Or the peer has left, and may come back.
    */
   ended(peer, error, restarted) {
+    const isLeft = restarted === 'left';
+    const isOurs = error instanceof StateError || error instanceof SignalingError;
     for (const job of this.#of(peer)) {
-      if (job.announced || !restarted) job.fail(error.reason ?? error.message, error);
+      const waits = isLeft ? job.isKept : restarted;
+      if (job.file && waits && (!job.announced || (restarted !== true && job.restarted(isLeft)))) continue;
+      job.later = isOurs || (!job.file && (isLeft || restarted === 'same'));
+      job.fail(error.reason ?? error.message, error);
     }
+    if (restarted === true || error instanceof PeerBlocked) this.kept?.forgetAccepted(peer.userId);
   }
 
   /**
@@ -131,22 +256,45 @@ export class FileService {
    */
   received(peer, control) {
     const all = this.#of(peer);
-    const known = all.find(({ transfer }) => transfer.id === control.id);
+    const known = all.find(({ id }) => id === control.id);
     if (known) {
       known.received(control);
     } else if (control.type === 'file-offer') {
-      const { transfer } = this.#add(peer, control, null);
+      const job = this.#add(peer, control, null);
+      const { transfer } = job;
+      const before = this.kept?.taken(job.record);
+      const { version, size, manifest = 0, stream } = control;
+      const isOdd = manifest > Math.min(size, MAX_MANIFEST) || (stream && (size || manifest));
       if (all.filter(({ file }) => !file).length >= MAX_OPEN) transfer.decline('too many files');
+      else if (isOdd || ((manifest || stream) && !version)) transfer.decline('no file, folder or stream');
+      else if (before) this.#goOn(job, before);
       else if (this.#onFile.size) this.#onFile.tell(transfer);
       else transfer.decline('no files here');
     }
   }
 
+  /**
+   * What is on offer was accepted before.
+   *
+   * @param {Job} job
+   * @param {FileRecord} before
+   */
+  #goOn(job, before) {
+    job.isSilent = before.sha256 !== undefined; // the application has it
+    void job.resume(before);
+    if (!job.isSilent) this.#onResumed?.tell(job.transfer);
+  }
+
   /** End everything. */
   close() {
-    for (const peer of this.#jobs.keys()) {
-      for (const job of this.#of(peer)) job.giveUp('failed', 'the store was closed', '', null);
+    for (const job of this.#open) {
+      job.later = true;
+      job.giveUp('failed', 'the store was closed', '', null);
     }
+  }
+
+  get #open() {
+    return [...this.#jobs.keys()].flatMap((peer) => this.#of(peer));
   }
 
   /** @param {PeerDevice} peer */
@@ -160,7 +308,7 @@ export class FileService {
    * @param {Blob | null} file
    */
   #add(peer, offer, file) {
-    return new Job(peer, offer, file, this.#all(peer), (peer) => this.#ended(peer));
+    return new Job(peer, offer, file, this.#all(peer), this);
   }
 
   /** @param {PeerDevice} peer */
@@ -171,7 +319,7 @@ export class FileService {
   }
 
   /** @param {PeerDevice} peer A transfer with it is over. */
-  #ended(peer) {
+  over(peer) {
     const others = this.#of(peer);
     if (!others.length) this.#jobs.delete(peer);
     others.forEach(({ stir }) => stir()); // it may be their turn now
@@ -179,6 +327,16 @@ export class FileService {
     if (others.some(({ announced }) => !announced)) queueMicrotask(() => this.connected(peer));
     peer.reconsider();
   }
+}
+
+/**
+ * @param {Blob} file
+ * @returns {Found}
+ */
+function fileOf(file) {
+  const { name = '', lastModified } = /** @type {Partial<File>} */ (file);
+  // What is no file is nowhere else.
+  return { file, name, version: lastModified ? `${lastModified}-${file.size}` : newId() };
 }
 
 /** @param {Job} job */

@@ -22,19 +22,24 @@ import { safeMime, safeName } from './names.js';
  *   `failed`: something failed here, or the other side is gone.
  */
 
+/** @typedef {{ path: string, blob: Blob }} FolderFile A file of a folder, and where it belongs. */
+
 /**
  * @typedef {object} TransferOwner What a transfer asks of its `job.Job`; see the methods of `Transfer`.
  * @property {string | null} device
- * @property {(sink: WritableStream<Bytes> | undefined) => void} accept
+ * @property {boolean} canKeep
+ * @property {(sink: WritableStream<Bytes> | undefined, hold: boolean) => void} accept
  * @property {(reason: string) => void} decline
  * @property {(reason: string) => void} cancel
+ * @property {() => void} release
  */
 
 /**
  * A file on its way to or from another user. Its properties are there to be read; `subscribe` tells when they change.
  *
  * `id`: its name between the two programs. `userId`: the other user. `name`: that of the file, safe to be used in a
- * folder. `size` in bytes. `mime`: the type of the content, as the sender says.
+ * folder. `size` in bytes; null for a stream that has not ended. `mime`: the type of the content, as the sender says.
+ * `isFolder`: it is a folder; `size` includes the list of its files.
  *
  * What is for `Job` alone is static, so that applications do not see it at their transfers.
  */
@@ -49,7 +54,7 @@ export class Transfer {
   /** @readonly */
   name;
   /** @readonly */
-  size;
+  isFolder;
   /** @readonly */
   mime;
   /**
@@ -61,11 +66,18 @@ export class Transfer {
   finished;
   /** @type {TransferState} */
   #state = 'offered';
+  /** @type {number | null} */
+  #size;
   #transferred = 0;
+  #resumed = 0;
+  #kept = false;
+  #keptProblem = '';
   /** @type {AldisError | null} */
   #error = null;
   /** @type {Blob | null} */
   #blob = null;
+  /** @type {readonly FolderFile[]} */
+  #files = [];
   /** @type {Callbacks<Transfer>} */
   #watchers = new Callbacks();
   #owner;
@@ -76,12 +88,13 @@ export class Transfer {
    * @param {'in' | 'out'} direction
    * @param {Omit<FileOffer, 'type'>} offer
    */
-  constructor(owner, userId, direction, { id, name, size, mime }) {
+  constructor(owner, userId, direction, { id, name, size, mime, manifest, stream }) {
     this.id = id;
     this.userId = userId;
     this.direction = direction;
     this.name = safeName(name);
-    this.size = size;
+    this.#size = stream ? null : size;
+    this.isFolder = !!manifest;
     this.mime = safeMime(mime);
     this.finished = new Promise((resolve, reject) => {
       this.#watchers.add(({ state, error }) => (error ? reject(error) : state === 'done' && resolve()));
@@ -96,6 +109,10 @@ export class Transfer {
     return this.#owner.device;
   }
 
+  get size() {
+    return this.#size;
+  }
+
   /** How it stands. */
   get state() {
     return this.#state;
@@ -104,6 +121,29 @@ export class Transfer {
   /** How many bytes the recipient has written, as far as it is known here. */
   get transferred() {
     return this.#transferred;
+  }
+
+  /** How many bytes the recipient had from an earlier transfer. */
+  get resumed() {
+    return this.#resumed;
+  }
+
+  /**
+   * Whether the journal has all that the next page needs to go on: it does so by itself (`onResumedFile`). Of what is sent it
+   * has a copy then. Of what has arrived it has all, until `release`.
+   */
+  get kept() {
+    return this.#kept;
+  }
+
+  /** Why it is not kept, in plain words; empty when it is, when nobody tries, and while it is being copied. */
+  get keptProblem() {
+    return this.#keptProblem;
+  }
+
+  /** Whether the journal would keep it, if it is accepted now and without a sink. */
+  get canKeep() {
+    return this.#owner.canKeep;
   }
 
   /** Why the file does not arrive; null as long as it may, and when it has. */
@@ -119,18 +159,29 @@ export class Transfer {
     return this.#blob;
   }
 
+  /** The files of a folder that was received, once it is done. Their paths are safe to be used. */
+  get files() {
+    return this.#files;
+  }
+
   /**
-   * Take the file. Nothing happens when the transfer is over already.
+   * Take the file. Nothing happens when the transfer is over already. What an earlier transfer of it has left is not sent
+   * again, unless there is a `sink`.
    *
-   * @param {{ sink?: WritableStream<Bytes> }} [options] Where to write it, instead of into `blob`; closed at the end, and
-   *   aborted when the file does not arrive.
+   * @param {{ sink?: WritableStream<Bytes>, hold?: boolean }} [options] `sink`: where to write it, instead of into `blob`;
+   *   closed at the end, and aborted when the file does not arrive. `hold`: with a journal, it stays there when it has arrived,
+   *   until `release`. false
    * @throws {StateError} for a file of our own, or one that was accepted before.
-   * @throws {ConfigError} for what is no stream, or one that is in use.
+   * @throws {ConfigError} for what is no stream, or one that is in use; for a folder with a sink.
    */
   accept(options) {
-    const { sink } = settings({ sink: /** @type {WritableStream<Bytes> | undefined} */ (undefined) }, options);
+    const { sink, hold } = settings(
+      { sink: /** @type {WritableStream<Bytes> | undefined} */ (undefined), hold: false },
+      options,
+    );
     if (sink && (!sink.getWriter || sink.locked)) throw new ConfigError('sink', 'not a free WritableStream');
-    this.#owner.accept(sink);
+    if (sink && this.isFolder) throw new ConfigError('sink', 'a folder cannot go into a stream');
+    this.#owner.accept(sink, hold);
   }
 
   /**
@@ -152,6 +203,11 @@ export class Transfer {
     this.#owner.cancel(reason);
   }
 
+  /** You have what has arrived (`hold`): the journal need not keep it any more. `blob` stays as long as the page. */
+  release() {
+    this.#owner.release();
+  }
+
   /**
    * Have `run` called now, and at each change. Returns what ends it. Bound to its transfer, as `NetworkStore.subscribe`.
    *
@@ -163,6 +219,16 @@ export class Transfer {
   }
 
   // --- for `Job` -----------------------------------------------------------------------------------------------------
+
+  /**
+   * A stream has ended after so many bytes.
+   *
+   * @param {Transfer} transfer
+   * @param {number} size
+   */
+  static ended(transfer, size) {
+    transfer.#size = size;
+  }
 
   /**
    * Something has changed.
@@ -179,5 +245,39 @@ export class Transfer {
     transfer.#transferred = transferred;
     transfer.#blob = blob;
     transfer.#watchers.tell(transfer);
+  }
+
+  /**
+   * The recipient has kept so much of it.
+   *
+   * @param {Transfer} transfer
+   * @param {number} resumed
+   */
+  static started(transfer, resumed) {
+    transfer.#resumed = resumed;
+    Transfer.move(transfer, transfer.#state, null, resumed);
+  }
+
+  /**
+   * Whether the journal keeps it.
+   *
+   * @param {Transfer} transfer
+   * @param {boolean} kept
+   * @param {string} [problem]
+   */
+  static kept(transfer, kept, problem = '') {
+    transfer.#kept = kept;
+    transfer.#keptProblem = problem;
+    transfer.#watchers.tell(transfer);
+  }
+
+  /**
+   * These are the files of the folder.
+   *
+   * @param {Transfer} transfer
+   * @param {readonly FolderFile[]} files
+   */
+  static opened(transfer, files) {
+    transfer.#files = files;
   }
 }

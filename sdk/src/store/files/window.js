@@ -9,6 +9,10 @@
  *   than `CONFIRM`, or the two sides would wait for each other. A file that others join keeps what it has on its way: while
  *   four begin, that may come to two windows.
  * - The recipient confirms when `CONFIRM` bytes more are written, and once more when the file is complete.
+ * - To confirm every byte is to say that the file is complete. So of a stream whose end is not known the recipient confirms
+ *   all but the last byte, and one piece earlier: the sender has one piece less on its way.
+ * - A transfer may start behind what the recipient has kept of it. The sender starts from 0 all the same where that is
+ *   not the beginning of its file.
  * - What the other side says may be wrong in any way; `ProtocolViolation` says how, and the transfer ends.
  *
  * Pure: no I/O, no clock. It does not know what a transfer is, nor how bytes are read or written.
@@ -35,12 +39,13 @@ export const share = (position, running) => (position < AT_ONCE ? Math.floor(WIN
 
 /** A file that is sent; sizes and positions in bytes. */
 export class SendWindow {
-  sent = 0;
-  confirmed = 0;
-
-  /** @param {number} size */
-  constructor(size) {
+  /**
+   * @param {number} size
+   * @param {number} [start]
+   */
+  constructor(size, start = 0) {
     this.size = size;
+    this.sent = this.confirmed = start;
   }
 
   /**
@@ -70,13 +75,26 @@ export class SendWindow {
 
 /** A file that is received. */
 export class ReceiveWindow {
-  arrived = 0;
-  written = 0;
-  #confirmed = 0;
+  /** The sender starts from 0: what was kept is not the beginning of its file. */
+  restarted = false;
+  #start;
+  #confirmed;
+  #isEndKnown;
 
-  /** @param {number} size */
-  constructor(size) {
+  /**
+   * @param {number | null} size Null for a stream, until it `ends`.
+   * @param {number} [start]
+   */
+  constructor(size, start = 0) {
+    this.size = size ?? Number.MAX_SAFE_INTEGER;
+    this.#isEndKnown = size !== null;
+    this.arrived = this.written = this.#start = this.#confirmed = start;
+  }
+
+  /** The sender has sent everything. @param {number} size */
+  ends(size) {
     this.size = size;
+    this.#isEndKnown = true;
   }
 
   /**
@@ -88,6 +106,10 @@ export class ReceiveWindow {
    */
   arrive(offset, size) {
     const end = offset + size;
+    if (!offset && this.#start && this.arrived === this.#start) {
+      this.restarted = true;
+      this.arrived = this.written = this.#start = this.#confirmed = 0;
+    }
     check(offset === this.arrived && end <= this.size && end <= this.#confirmed + WINDOW, 'a piece that is not due');
     this.arrived = end;
   }
@@ -100,7 +122,8 @@ export class ReceiveWindow {
    */
   wrote(size) {
     this.written += size;
-    if (this.written - this.#confirmed < CONFIRM || this.written === this.size) return null;
-    return (this.#confirmed = this.written);
+    const unconfirmed = this.written - this.#confirmed;
+    if (!this.#isEndKnown) return unconfirmed > CONFIRM - MAX_PIECE ? (this.#confirmed = this.written - 1) : null;
+    return unconfirmed < CONFIRM || this.written === this.size ? null : (this.#confirmed = this.written);
   }
 }

@@ -15,8 +15,13 @@ import { check, flag, integer, shape, text, typed } from '../../protocol/shapes.
 /** @typedef {import('../../protocol/codec.js').Bytes} Bytes */
 
 /**
- * @typedef {{ type: 'file-offer', id: string, name: string, size: number, mime: string }} FileOffer
- * @typedef {{ type: 'file-accept', id: string }} FileAccept
+ * @typedef {{ type: 'file-offer', id: string, name: string, size: number, mime: string, version?: string,
+ *   manifest?: number, stream?: boolean, resumes?: string }} FileOffer `version`, unless it is empty: the transfer is checked.
+ *   `manifest`: the bytes of the list of files of a folder, which `size` includes. `stream`: nobody knows the size yet.
+ *   `resumes`: the id with which the same transfer was offered first.
+ * @typedef {{ type: 'file-accept', id: string, from?: number, sha256?: string }} FileAccept `sha256`: of what is before
+ *   `from`.
+ * @typedef {{ type: 'file-end', id: string, bytes: number, sha256: string }} FileEnd All is sent; its checksum.
  * @typedef {{ type: 'file-decline', id: string, reason: string }} FileDecline
  * @typedef {{ type: 'file-received', id: string, bytes: number }} FileReceived `bytes`: from the beginning on, written.
  * @typedef {{ type: 'file-cancel', id: string, reason: string }} FileCancel
@@ -24,7 +29,7 @@ import { check, flag, integer, shape, text, typed } from '../../protocol/shapes.
  * @typedef {{ type: 'call-accept', id: string, audio: boolean, video: boolean }} CallAccept
  * @typedef {{ type: 'call-decline', id: string, reason: string }} CallDecline
  * @typedef {{ type: 'call-end', id: string, reason: string }} CallEnd
- * @typedef {FileOffer | FileAccept | FileDecline | FileReceived | FileCancel} FileMessage
+ * @typedef {FileOffer | FileAccept | FileDecline | FileReceived | FileEnd | FileCancel} FileMessage
  * @typedef {CallOffer | CallAccept | CallDecline | CallEnd} CallMessage
  * @typedef {{ type: 'piece', id: string, offset: number, data: Bytes }} Piece
  * @typedef {FileMessage | CallMessage | Piece} ControlMessage
@@ -34,6 +39,7 @@ import { check, flag, integer, shape, text, typed } from '../../protocol/shapes.
 export const MAX_PIECE = 64 * 1024;
 export const ID_BYTES = 8;
 const MAX_JSON = 16 * 1024;
+
 const HEAD = 1 + ID_BYTES + 8;
 
 const reason = text();
@@ -43,10 +49,20 @@ const id = (value) => toBase64url(fromBase64url(reason(value), ID_BYTES));
 const refusal = shape({ id, reason });
 const media = shape({ id, audio: flag, video: flag });
 const read = typed({
-  'file-offer': shape({ id, name: reason, size, mime: reason }),
-  'file-accept': shape({ id }),
+  'file-offer': shape({
+    id,
+    name: reason,
+    size,
+    mime: reason,
+    'manifest?': size,
+    'version?': reason,
+    'stream?': flag,
+    'resumes?': id,
+  }),
+  'file-accept': shape({ id, 'from?': size, 'sha256?': reason }),
   'file-decline': refusal,
   'file-received': shape({ id, bytes: size }),
+  'file-end': shape({ id, bytes: size, sha256: reason }),
   'file-cancel': refusal,
   'call-offer': media,
   'call-accept': media,
@@ -62,22 +78,6 @@ const read = typed({
 export const encodeControl = (message) => toUtf8(JSON.stringify(message));
 
 /**
- * The bytes of a piece of a file.
- *
- * @param {string} id
- * @param {number} offset
- * @param {Uint8Array} data
- * @returns {Bytes}
- */
-export function encodePiece(id, offset, data) {
-  const bytes = new Uint8Array(HEAD + data.length);
-  bytes.set([1, ...fromBase64url(id)]);
-  view(bytes).setBigUint64(1 + ID_BYTES, BigInt(offset));
-  bytes.set(data, HEAD);
-  return bytes;
-}
-
-/**
  * Read a control message. null for one that this version does not know; throws `ProtocolViolation` for a broken one.
  *
  * @param {Bytes} bytes
@@ -86,7 +86,7 @@ export function encodePiece(id, offset, data) {
 export function decodeControl(bytes) {
   const { length } = bytes;
   if (bytes[0] === 1) {
-    check(length > HEAD && length <= HEAD + MAX_PIECE, 'a piece of a wrong size');
+    check(length > HEAD && length <= HEAD + MAX_PIECE, 'wrong size');
     return {
       type: 'piece',
       id: toBase64url(bytes.subarray(1, 1 + ID_BYTES)),

@@ -5,13 +5,20 @@
  * the console of a browser.
  */
 
+import { DeliveryExpired } from '../../errors.js';
 import { SELF } from '../../proxies.js';
 
 /** @import { DeliveryFailed } from '../../errors.js' */
 
+/** How far a message has come; it never goes back. */
+export const STORED = 1;
+export const SENT = 2;
+const DONE = 3;
+
 /**
  * The delivery of one message. `await` it: it returns when the peer has acknowledged the message, and throws
- * `DeliveryFailed` when that will not happen.
+ * `DeliveryFailed` when that will not happen, `DeliveryExpired` when the message was too old. `whenStored()` and
+ * `whenSent()` wait for less, in the same way.
  *
  * What is for `MessageStream` alone is static, so that applications do not see it at their deliveries.
  *
@@ -24,12 +31,11 @@ export class Delivery {
   device;
   /** Its number among the messages to the device that it goes to; another one when it moves. @readonly */
   sequence;
-  /** @type {DeliveryFailed | null | undefined} null: it has arrived. undefined: nobody knows yet. */
-  #error;
-  /** @type {Promise<void> | null} */
-  #promise = null;
-  /** @type {() => void} settles the promise */
-  #settle = () => {};
+  #stage = 0;
+  /** @type {DeliveryFailed | null} why it will not arrive */
+  #error = null;
+  /** @type {[stage: number, settle: () => void][]} those who wait */
+  #waiting = [];
   /** See `SELF`. @returns {this} */
   [SELF] = () => this;
 
@@ -46,12 +52,38 @@ export class Delivery {
 
   /** Whether the outcome is known. */
   get done() {
-    return this[SELF]().#error !== undefined;
+    return this[SELF]().#stage === DONE;
+  }
+
+  /** Whether the journal has the message, so that it survives the page. Without a journal that is so from the start. */
+  get stored() {
+    const self = this[SELF]();
+    return self.#stage >= STORED && (self.#error?.kept ?? true);
+  }
+
+  /** Whether the whole message was given to a path at least once. */
+  get sent() {
+    return this.delivered || this[SELF]().#stage === SENT;
   }
 
   /** Whether the peer has acknowledged the message. */
   get delivered() {
-    return this[SELF]().#error === null;
+    return this.done && !this[SELF]().#error;
+  }
+
+  /** Whether it was given up for its age. */
+  get expired() {
+    return this[SELF]().#error instanceof DeliveryExpired;
+  }
+
+  /** Returns when the journal has the message. Rejects with `DeliveryFailed`. */
+  whenStored() {
+    return this[SELF]().#reached(STORED);
+  }
+
+  /** Returns when the message was sent once. Rejects with `DeliveryFailed`. */
+  whenSent() {
+    return this[SELF]().#reached(SENT);
   }
 
   /**
@@ -64,12 +96,7 @@ export class Delivery {
    * @returns {Promise<T | E>}
    */
   then(onDelivered, onFailed) {
-    const self = this[SELF]();
-    self.#promise ??= new Promise((resolve, reject) => {
-      self.#settle = () => (self.#error ? reject(self.#error) : resolve());
-      if (self.done) self.#settle();
-    });
-    return self.#promise.then(onDelivered, onFailed);
+    return this[SELF]().#reached(DONE).then(onDelivered, onFailed);
   }
 
   /**
@@ -93,7 +120,28 @@ export class Delivery {
     return 'Delivery';
   }
 
+  /** @param {number} stage @returns {Promise<void>} */
+  #reached(stage) {
+    return new Promise((resolve, reject) => {
+      const settle = () => (this.#error ? reject(this.#error) : resolve());
+      if (this.#stage >= stage) settle();
+      else this.#waiting.push([stage, settle]);
+    });
+  }
+
   // --- for `MessageStream` --------------------------------------------------------------------------------------------
+
+  /**
+   * It has come so far.
+   *
+   * @param {Delivery} delivery
+   * @param {number} stage
+   */
+  static reach(delivery, stage) {
+    if (stage <= delivery.#stage) return;
+    delivery.#stage = stage;
+    delivery.#waiting = delivery.#waiting.filter(([wanted, settle]) => wanted > stage || settle());
+  }
 
   /**
    * The outcome is there: the peer has acknowledged it, or never will.
@@ -103,6 +151,6 @@ export class Delivery {
    */
   static end(delivery, error) {
     delivery.#error = error;
-    delivery.#settle();
+    Delivery.reach(delivery, DONE);
   }
 }

@@ -39,13 +39,16 @@ const FIRST_BYTES = 64 * 1024;
 export class Inbox {
   /** How far each stream has come; the one that was used last is the last one. @type {{ name: string, arrived: number, handedOver: number }[]} */
   streams = [];
-  #stream = { name: '', arrived: 0, handedOver: 0 };
+  /** The one that is in use. */
+  stream = { name: '', arrived: 0, handedOver: 0 };
   /** @type {{ content: number, size: number, data: Bytes, filled: number } | null} */
   #partial = null;
   /** @type {Arrived[]} */
   #held = []; // arrived, not handed over; at most a window, so that it may be moved up with each that goes
   #heldBytes = 0;
   #open = false;
+  /** The run of the sender's program. @type {string | null | undefined} */
+  run;
   #confirmed = 0; // what the sender knows on this channel
 
   // --- channels --------------------------------------------------------------------------------------------------
@@ -56,23 +59,25 @@ export class Inbox {
    * @returns {StreamPosition | null} null when none is known.
    */
   position() {
-    const { name, handedOver } = this.#stream;
+    const { name, handedOver } = this.stream;
     return name ? { stream: name, sequence: handedOver } : null;
   }
 
   /**
    * A channel is open.
    *
-   * @param {Pick<Hello, 'stream' | 'next'>} hello The other side's; its fields are within the bounds that `protocol/channel` checks.
+   * @param {Pick<Hello, 'stream' | 'next' | 'run'>} hello The other side's; its fields are within the bounds that `protocol/channel` checks.
    */
-  opened({ stream: name, next }) {
+  opened({ stream: name, next, run }) {
     this.closed();
     // What another stream's sender was never told has arrived is not ours to deliver: where that sender is still alive,
     // on another device, it will send it again.
-    if (name !== this.#stream.name) this.letGo();
+    // And a program that has begun once more with an older state gives the numbers of what is held to other messages.
+    if (name !== this.stream.name || run !== this.run) this.letGo();
+    this.run = run;
     const before = next - 1;
     const known = this.streams.find((each) => each.name === name);
-    const stream = (this.#stream = known ?? { name, arrived: before, handedOver: before });
+    const stream = (this.stream = known ?? { name, arrived: before, handedOver: before });
     this.streams = [...this.streams.filter((each) => each !== stream), stream].slice(-MAX_STREAMS);
     if (stream.arrived < before) {
       // Acknowledged by another of our devices, or given up by the sender. What is held comes before that.
@@ -97,7 +102,7 @@ export class Inbox {
    * @throws {ProtocolViolation}
    */
   receive({ content, sequence, size, last, data }) {
-    const stream = this.#stream;
+    const stream = this.stream;
     check(this.#open, 'a message before the HELLO');
     if (sequence <= stream.arrived) {
       // The sender does not know that it was handed over: say it again.
@@ -155,7 +160,7 @@ export class Inbox {
   letGo() {
     this.#held = [];
     this.#heldBytes = 0;
-    this.#stream.arrived = this.#stream.handedOver;
+    this.stream.arrived = this.stream.handedOver;
   }
 
   /** The first message has been handed over. */
@@ -163,17 +168,17 @@ export class Inbox {
     const { sequence, data } = /** @type {Arrived} */ (this.#held.shift());
     this.#heldBytes -= data.length;
     // What was skipped at a channel's beginning (see `opened`) counts with the last one before it.
-    this.#stream.handedOver = this.#held.length ? sequence : this.#stream.arrived;
+    this.stream.handedOver = this.#held.length ? sequence : this.stream.arrived;
   }
 
   /** What to acknowledge on this channel, or null when the sender knows already. */
   get due() {
-    return this.unconfirmed ? this.#stream.handedOver : null;
+    return this.unconfirmed ? this.stream.handedOver : null;
   }
 
   /** How many messages the sender could be told of. */
   get unconfirmed() {
-    return this.#open ? Math.max(this.#stream.handedOver - this.#confirmed, 0) : 0;
+    return this.#open ? Math.max(this.stream.handedOver - this.#confirmed, 0) : 0;
   }
 
   /**

@@ -19,6 +19,9 @@ import { Callbacks } from '../../client/callbacks.js';
  * @property {number} content One of `Content`.
  * @property {Bytes} data
  * @property {number} sequence
+ * @property {string} stream
+ * @property {number} [place] Which one it is of all that have arrived, as the journal counts.
+ * @property {boolean} [redelivered] An earlier run of our program had it already.
  */
 
 /** @type {IteratorReturnResult<undefined>} */
@@ -72,7 +75,7 @@ export class Mailbox {
   /**
    * Hand messages to `callback` from now on, those in the box at once.
    *
-   * @param {(message: QueuedMessage) => void} callback
+   * @param {(message: QueuedMessage) => unknown} callback
    * @returns {() => void} Ends it; may be repeated.
    */
   onMessage(callback) {

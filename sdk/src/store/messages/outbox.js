@@ -15,11 +15,11 @@
  * - At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES`
  *   or more are. So a peer that stops acknowledging holds the sender back, and needs no more memory than that.
  *
- * Only `snapshots` uses `unacknowledged` and writes `newestSent` from outside.
+ * Only `snapshots` uses `unacknowledged` and writes `newestSent` from outside; `journal/queues` has the rest that is not private.
  *
  * Pure: no I/O, no clock, no randomness. It does not know what a message means, nor who waits for its delivery.
  */
-import { encodeMessage } from '../../protocol/channel.js';
+import { CHUNK, CONTROL_CHUNK, encodeMessage } from '../../protocol/channel.js';
 import * as Content from '../../protocol/kinds.js';
 import { check } from '../../protocol/shapes.js';
 
@@ -34,9 +34,9 @@ export const WINDOW_MESSAGES = 1024;
 /** @typedef {{ content: number, data: Bytes }} Queued A message without its number. */
 
 /** A control message of a kind that no version knows, so every version ignores it. */
-const VOID = { content: Content.CONTROL, data: new Uint8Array(1) };
+export const VOID = { content: Content.CONTROL, data: new Uint8Array(1) };
 /** @param {Queued} message */
-const isVoid = ({ content, data }) => content === Content.CONTROL && data.length === 1 && !data[0];
+export const isVoid = ({ content, data }) => content === Content.CONTROL && data.length === 1 && !data[0];
 
 /** All that is on its way to one peer. */
 export class Outbox {
@@ -54,7 +54,7 @@ export class Outbox {
   #open = false;
   // On the current channel: the message that is next or being sent, what is left of its frames (the next one last), and
   // the size of those that are unacknowledged, itself included once begun.
-  #current = 1;
+  current = 1;
   /** @type {Bytes[]} */
   #frames = [];
   #flying = 0;
@@ -86,7 +86,7 @@ export class Outbox {
   put(content, data) {
     const message = { content, data };
     this.unacknowledged.set(this.last + 1, message);
-    this.#count(message, 1);
+    this.count(message, 1);
     return this.last;
   }
 
@@ -104,23 +104,24 @@ export class Outbox {
    * have got them nevertheless. The others keep their numbers.
    *
    * @param {readonly number[]} numbers In order.
+   * @param {boolean} [skip] Our next HELLO says that the first ones will not come.
    * @returns {Queued[]}
    */
-  withdraw(numbers) {
+  withdraw(numbers, skip = true) {
     const withdrawn = numbers.map((number) => {
       const message = /** @type {Queued} */ (this.unacknowledged.get(number));
       this.unacknowledged.set(number, VOID);
-      this.#count(message, -1);
-      this.#count(VOID, 1);
+      this.count(message, -1);
+      this.count(VOID, 1);
       return message;
     });
-    if (this.unacknowledged.size === this.#voids) this.clear();
+    if (skip && this.unacknowledged.size === this.#voids) this.clear();
     for (const [number, message] of this.unacknowledged) {
-      if (!isVoid(message)) break;
+      if (!skip || !isVoid(message)) break;
       // For the peer it counts as received from the next HELLO on, as in `clear`.
       this.acknowledged = number;
       this.unacknowledged.delete(number);
-      this.#count(message, -1);
+      this.count(message, -1);
     }
     this.newestSent = Math.max(this.newestSent, this.acknowledged);
     while (this.last > this.newestSent) {
@@ -128,7 +129,7 @@ export class Outbox {
       if (!isVoid(newest)) break;
       // Nobody has seen its number, so the next message may have it.
       this.unacknowledged.delete(this.last);
-      this.#count(newest, -1);
+      this.count(newest, -1);
     }
     this.closed();
     return withdrawn;
@@ -143,7 +144,7 @@ export class Outbox {
    */
   helloSent() {
     this.closed();
-    return this.#current;
+    return this.current;
   }
 
   /**
@@ -156,9 +157,14 @@ export class Outbox {
    */
   opened(received) {
     const newly = received?.stream === this.stream ? this.#cover(received.sequence) : [];
+    if (!this.#open) this.#begin();
     this.#open = true;
-    this.#begin();
     return newly;
+  }
+
+  /** Send behind our HELLO, before the other side's has come. What it has already it skips. */
+  begin() {
+    this.#open = true;
   }
 
   /** The channel is gone, and what was under way on it too. Harmless when none is open. */
@@ -175,10 +181,12 @@ export class Outbox {
    */
   nextFrame() {
     if (!this.#frames.length) {
-      const message = this.#open && this.unacknowledged.get(this.#current);
-      const begun = this.#current - this.acknowledged - 1;
+      const message = this.#open && this.unacknowledged.get(this.current);
+      const begun = this.current - this.acknowledged - 1;
       if (!message || begun >= WINDOW_MESSAGES || this.#flying >= WINDOW_BYTES) return null;
-      this.#frames = encodeMessage(message.content, this.#current, message.data).reverse();
+      // A piece of a file with its header makes two frames: each costs both ends.
+      const chunk = message.content === Content.CONTROL ? CONTROL_CHUNK : CHUNK;
+      this.#frames = encodeMessage(message.content, this.current, message.data, chunk).reverse();
       this.#flying += message.data.length;
     }
     return this.#frames.at(-1) ?? null;
@@ -188,8 +196,8 @@ export class Outbox {
   sent() {
     this.#frames.pop();
     if (!this.#frames.length) {
-      this.newestSent = Math.max(this.newestSent, this.#current);
-      this.#current++;
+      this.newestSent = Math.max(this.newestSent, this.current);
+      this.current++;
     }
   }
 
@@ -212,19 +220,19 @@ export class Outbox {
       if (number > sequence) break;
       this.acknowledged = number;
       this.unacknowledged.delete(number);
-      this.#count(message, -1);
-      const begun = number < this.#current || (number === this.#current && this.#frames.length);
+      this.count(message, -1);
+      const begun = number < this.current || (number === this.current && this.#frames.length);
       if (begun) this.#flying -= message.data.length;
       newly.push(number);
     }
     // If it was being sent again, it has arrived by the channel before: the peer skips what it has got of it now.
-    if (this.#current <= this.acknowledged) this.#begin();
+    if (this.current <= this.acknowledged) this.#begin();
     return newly;
   }
 
   /** What comes next is the first message that is not acknowledged. */
   #begin() {
-    this.#current = this.acknowledged + 1;
+    this.current = this.acknowledged + 1;
     this.#frames = [];
   }
 
@@ -232,7 +240,7 @@ export class Outbox {
    * @param {Queued} message
    * @param {1 | -1} change
    */
-  #count(message, change) {
+  count(message, change) {
     if (isVoid(message)) this.#voids += change;
     else if (message.content === Content.CONTROL) this.controls += change;
     else this.size += message.data.length * change;

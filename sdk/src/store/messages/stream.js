@@ -3,8 +3,8 @@
  *
  * Rules of this module:
  *
- * - A path takes frames while it has room, and `pump` is called when it has room again. Today there is one, the direct
- *   channel; what is here does not care, so the sealed relay can be another.
+ * - A path takes frames while it has room, and `pump` is called when it has room again. There are two, the direct channel
+ *   and the sealed relay; what is here does not care which one carries the messages.
  * - Acknowledgements go before messages, or two full paths would wait for each other.
  * - Control messages (`control`) are numbered among the others and keep their place: none overtakes a message, and none
  *   gets lost. One that is first in the inbox is taken at once, whether the application has room or not; one behind a
@@ -19,8 +19,8 @@
 import { DeliveryFailed, QueueFull } from '../../errors.js';
 import { VERSION, encodeAck } from '../../protocol/channel.js';
 import * as Content from '../../protocol/kinds.js';
-import { CALLS, FILES } from '../../protocol/names.js';
-import { Delivery } from './delivery.js';
+import { BUNDLES, CALLS, FILES, FILES_2 } from '../../protocol/names.js';
+import { Delivery, SENT, STORED } from './delivery.js';
 import { Inbox } from './inbox.js';
 import { Outbox } from './outbox.js';
 
@@ -43,12 +43,21 @@ import { Outbox } from './outbox.js';
  * @property {(message: QueuedMessage) => void} put Take in a message.
  */
 
+/**
+ * @typedef {object} StreamSeams
+ * @property {StoreLimits} limits
+ * @property {Path} path
+ * @property {Recipient} recipient
+ * @property {(data: Bytes) => void} control Is given each control message that arrives; it must not throw.
+ * @property {Timers} timers
+ */
+
 // One acknowledgement covers many messages: sending a frame costs a browser more than anything that is done here. It
 // waits for this many messages, or so many seconds, whatever comes first, or goes along when we send something ourselves.
 export const ACK_MESSAGES = 32;
 export const ACK_SECONDS = 0.02;
 // What this program can do beyond messages, as its HELLO says it.
-export const FEATURES = [FILES, CALLS];
+export const FEATURES = [FILES, CALLS, FILES_2, BUNDLES];
 // Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
 // and acknowledges nothing, must not fill the memory with our answers.
 export const MAX_CONTROLS = 1024;
@@ -58,55 +67,56 @@ export const MAX_CONTROLS = 1024;
 
 /** What is said to and by one device. */
 export class MessageStream {
-  #owner;
-  #seams;
-  #outbox;
-  #inbox = new Inbox();
+  // Only `journal/stream`, which is a `MessageStream`, uses these from outside.
+  owner;
+  seams;
+  outbox;
+  inbox;
   /** @type {Map<number, Delivery>} */
-  #deliveries = new Map();
+  deliveries = new Map();
   /** @type {Set<number>} those that are for any device of the user, in order */
-  #movable = new Set();
+  forAny = new Set();
   /** @type {Record<number, Delivery>} the newest of the application's messages: 0 for any device, 1 for this one */
-  #last = {};
+  #newest = {};
+  /** How many HELLOs there were. */
+  hellos = 0;
   /** @type {(() => void) | null} cancels the acknowledgement that waits */
   #acknowledging = null;
 
   /**
    * @param {StreamOwner} owner Its name is known when something comes from it.
    * @param {string} stream A random name, new for each device.
-   * @param {object} seams
-   * @param {StoreLimits} seams.limits
-   * @param {Path} seams.path
-   * @param {Recipient} seams.recipient
-   * @param {(data: Bytes) => void} seams.control Is given each control message that arrives; it must not throw.
-   * @param {Timers} seams.timers
+   * @param {StreamSeams} seams
+   * @param {Outbox} [outbox]
+   * @param {Inbox} [inbox]
    */
-  constructor(owner, stream, seams) {
-    this.#owner = owner;
-    this.#seams = seams;
-    this.#outbox = new Outbox(stream);
+  constructor(owner, stream, seams, outbox = new Outbox(stream), inbox = new Inbox()) {
+    this.owner = owner;
+    this.seams = seams;
+    this.outbox = outbox;
+    this.inbox = inbox;
   }
 
   // --- sending ---------------------------------------------------------------------------------------------------
 
   /** How many messages of the application the peer has not acknowledged yet. */
   get queued() {
-    return this.#outbox.messages;
+    return this.outbox.messages;
   }
 
   /** How many messages `withdraw` would take back. */
   get movable() {
-    return this.#movable.size;
+    return this.forAny.size;
   }
 
   /** The stream of the program that was connected last. */
   get theirStream() {
-    return this.#inbox.position()?.stream;
+    return this.inbox.position()?.stream;
   }
 
   /** The deliveries of the newest of these messages; all others come before one of them, or fail with it. */
   get last() {
-    return this.queued ? Object.values(this.#last) : [];
+    return this.queued ? Object.values(this.#newest) : [];
   }
 
   /**
@@ -119,18 +129,28 @@ export class MessageStream {
    * @throws {QueueFull}
    */
   send(content, data, addressed = false) {
-    const { messages, size, controls } = this.#outbox;
-    const { queueMessages, queueSize } = this.#seams.limits;
-    const { userId, name } = this.#owner;
+    const { messages, size, controls } = this.outbox;
+    const { queueMessages, queueSize } = this.seams.limits;
+    const { userId, name } = this.owner;
     const isControl = content === Content.CONTROL;
     const [waiting, most] = isControl ? [controls, MAX_CONTROLS] : [messages, queueMessages];
     if (waiting && (waiting >= most || (!isControl && size + data.length > queueSize))) {
       throw new QueueFull(userId, waiting, size);
     }
-    const delivery = new Delivery(userId, this.#outbox.put(content, data), addressed ? name : null);
-    this.#queue(delivery, !isControl, addressed);
+    const delivery = new Delivery(userId, this.outbox.put(content, data), addressed ? name : null);
+    this.queue(delivery, !isControl, addressed);
+    this.accepted(delivery);
     this.pump();
     return delivery;
+  }
+
+  /**
+   * A message is in the outbox, and may be sent.
+   *
+   * @param {Delivery} delivery
+   */
+  accepted(delivery) {
+    Delivery.reach(delivery, STORED);
   }
 
   /**
@@ -139,13 +159,13 @@ export class MessageStream {
    * @returns {Withdrawn}
    */
   withdraw() {
-    const numbers = [...this.#movable];
-    this.#movable.clear();
-    delete this.#last[0];
-    return this.#outbox.withdraw(numbers).map((message, index) => {
+    const numbers = [...this.forAny];
+    this.forAny.clear();
+    delete this.#newest[0];
+    return this.outbox.withdraw(numbers).map((message, index) => {
       const number = /** @type {number} */ (numbers[index]);
-      const delivery = /** @type {Delivery} */ (this.#deliveries.get(number));
-      this.#deliveries.delete(number);
+      const delivery = /** @type {Delivery} */ (this.deliveries.get(number));
+      this.deliveries.delete(number);
       return [delivery, message];
     });
   }
@@ -157,7 +177,8 @@ export class MessageStream {
    */
   takeOver(withdrawn) {
     for (const [delivery, { content, data }] of withdrawn) {
-      this.#queue(Object.assign(delivery, { sequence: this.#outbox.put(content, data) }), true, false);
+      this.queue(Object.assign(delivery, { sequence: this.outbox.put(content, data) }), true, false);
+      this.accepted(delivery);
     }
     this.pump();
   }
@@ -167,12 +188,12 @@ export class MessageStream {
    * @param {boolean} counts It is a message of the application.
    * @param {boolean} addressed
    */
-  #queue(delivery, counts, addressed) {
+  queue(delivery, counts, addressed) {
     const { sequence } = delivery;
-    this.#deliveries.set(sequence, delivery);
+    this.deliveries.set(sequence, delivery);
     if (!counts) return;
-    this.#last[+addressed] = delivery;
-    if (!addressed) this.#movable.add(sequence);
+    this.#newest[+addressed] = delivery;
+    if (!addressed) this.forAny.add(sequence);
   }
 
   /**
@@ -182,13 +203,13 @@ export class MessageStream {
    * @param {AldisError} error What is behind that.
    */
   fail(reason, error) {
-    this.#outbox.clear();
-    this.#movable.clear();
-    this.#last = {};
-    const deliveries = [...this.#deliveries.values()];
-    this.#deliveries.clear();
+    this.outbox.clear();
+    this.forAny.clear();
+    this.#newest = {};
+    const deliveries = [...this.deliveries.values()];
+    this.deliveries.clear();
     for (const delivery of deliveries) {
-      Delivery.end(delivery, new DeliveryFailed(this.#owner.userId, delivery.sequence, reason, { cause: error }));
+      Delivery.end(delivery, new DeliveryFailed(this.owner.userId, delivery.sequence, reason, { cause: error }));
     }
   }
 
@@ -197,25 +218,29 @@ export class MessageStream {
   /**
    * Our first frame on a new channel.
    *
+   * @param {boolean} [early] Messages may follow before the other side's HELLO has come.
    * @returns {OurHello}
    */
-  hello() {
-    this.#outbox.helloSent();
+  hello(early = false) {
+    this.outbox.helloSent();
+    if (early) this.outbox.begin();
     return this.greeting();
   }
 
   /**
-   * A HELLO for a channel on which nothing will follow.
+   * A HELLO that leaves the messages where they are: for a channel on which nothing will follow, or which they take when
+   * the other side's HELLO has come.
    *
    * @returns {OurHello}
    */
   greeting() {
     return {
       version: VERSION,
-      stream: this.#outbox.stream,
-      next: this.#outbox.acknowledged + 1,
+      stream: this.outbox.stream,
+      next: this.outbox.acknowledged + 1,
       features: FEATURES,
-      received: this.#inbox.position(),
+      received: this.inbox.position(),
+      channel: ++this.hellos,
     };
   }
 
@@ -228,18 +253,27 @@ export class MessageStream {
    * @throws {ProtocolViolation}
    */
   opened(hello) {
-    const before = this.#inbox.position();
-    this.#inbox.opened(hello);
-    this.#delivered(this.#outbox.opened(hello.received));
+    const restarted = this.theirStream && this.isNewProgram(hello);
+    this.inbox.opened(hello);
+    this.delivered(this.outbox.opened(hello.received));
     this.pump();
-    return before !== null && before.stream !== hello.stream;
+    return !!restarted;
+  }
+
+  /**
+   * Whether the other side is not the program that was there before; true when there was none.
+   *
+   * @param {Hello} hello
+   */
+  isNewProgram({ run, stream }) {
+    return run && this.inbox.run ? run !== this.inbox.run : stream !== this.theirStream;
   }
 
   /** The channel is gone. */
   closed() {
     this.#forgetTimer();
-    this.#outbox.closed();
-    this.#inbox.closed();
+    this.outbox.closed();
+    this.inbox.closed();
   }
 
   /**
@@ -250,10 +284,10 @@ export class MessageStream {
    */
   received(frame) {
     if (frame.type === 'ack') {
-      this.#delivered(this.#outbox.acknowledge(frame.sequence));
+      this.delivered(this.outbox.acknowledge(frame.sequence));
       this.pump();
     } else {
-      this.#inbox.receive(frame);
+      this.inbox.receive(frame);
       this.handOver();
     }
   }
@@ -261,16 +295,25 @@ export class MessageStream {
   /** Send what is due and has room on the path. */
   pump() {
     if (!this.flush()) return;
-    for (let frame; (frame = this.#outbox.nextFrame()) && this.#seams.path.sendFrame(frame);) this.#outbox.sent();
+    let sent = this.outbox.newestSent;
+    for (let frame; (frame = this.outbox.nextFrame()) && this.seams.path.sendFrame(frame);) this.outbox.sent();
+    while (sent++ < this.outbox.newestSent) {
+      const delivery = this.deliveries.get(sent);
+      if (delivery) Delivery.reach(delivery, SENT);
+    }
   }
 
-  /** @param {number[]} sequences */
-  #delivered(sequences) {
+  /**
+   * The peer has these messages.
+   *
+   * @param {number[]} sequences
+   */
+  delivered(sequences) {
     for (const sequence of sequences) {
-      const delivery = this.#deliveries.get(sequence);
+      const delivery = this.deliveries.get(sequence);
       if (delivery) Delivery.end(delivery, null); // else a void
-      this.#deliveries.delete(sequence);
-      this.#movable.delete(sequence);
+      this.deliveries.delete(sequence);
+      this.forAny.delete(sequence);
     }
   }
 
@@ -278,35 +321,41 @@ export class MessageStream {
 
   /** Bytes that have arrived and are not handed over. */
   get arriving() {
-    return this.#inbox.size;
+    return this.inbox.size;
   }
 
   /** Whether a whole message waits for room in the mailbox. */
   get waiting() {
-    return this.#inbox.first !== undefined;
+    return this.inbox.first !== undefined;
   }
 
   /** Give the application what has arrived, as far as it has room, and acknowledge that soon. */
   handOver() {
-    const { recipient, control, timers } = this.#seams;
-    const { userId: sender, name } = this.#owner;
+    const { recipient, control } = this.seams;
+    const { userId: sender, name } = this.owner;
     const device = /** @type {string} */ (name);
-    for (let first; (first = this.#inbox.first);) {
+    for (let first; (first = this.inbox.first);) {
       const { content, data, sequence } = first;
       const isControl = content === Content.CONTROL;
       if (!isControl && !recipient.hasRoom) break;
-      this.#inbox.take(); // first: a callback may lead back here
+      this.inbox.take(); // first: a callback may lead back here
       if (isControl) control(data);
-      else recipient.put({ sender, device, content, data, sequence });
+      else recipient.put({ sender, device, content, data, sequence, stream: this.inbox.stream.name });
     }
-    const { unconfirmed } = this.#inbox;
+    this.acknowledge();
+  }
+
+  /** Acknowledge what is due, soon. */
+  acknowledge() {
+    const { timers } = this.seams;
+    const { unconfirmed } = this.inbox;
     if (unconfirmed >= ACK_MESSAGES) this.flush();
     else if (unconfirmed) this.#acknowledging ??= timers.callLater(ACK_SECONDS, () => this.flush());
   }
 
   /** Forget what has arrived and is not handed over; it will come again. Only while no channel is open. */
   letGo() {
-    this.#inbox.letGo();
+    this.inbox.letGo();
   }
 
   /**
@@ -316,10 +365,10 @@ export class MessageStream {
    */
   flush() {
     this.#forgetTimer();
-    const { due } = this.#inbox;
+    const { due } = this.inbox;
     if (due === null) return true;
-    if (!this.#seams.path.sendFrame(encodeAck(due))) return false;
-    this.#inbox.confirmed(due);
+    if (!this.seams.path.sendFrame(encodeAck(due))) return false;
+    this.inbox.confirmed(due);
     return true;
   }
 

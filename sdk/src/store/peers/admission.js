@@ -19,6 +19,7 @@ import { claimedKey, sameKey } from './pinning.js';
  * @import { Peer } from './peer.js'
  */
 
+/** @typedef {Pick<OfferReceived, 'sender' | 'connection'>} Refusable An offer, an answer, or a sealed handshake. */
 /** @typedef {(userId: string, publicKey: Bytes) => boolean} Accept Whether to let somebody in. */
 
 export const MAX_REFUSALS = 64;
@@ -52,7 +53,7 @@ export class Admission {
    * Tell the sender of an offer, or an answer, that it is not taken: why, and in how many seconds another one may be.
    * Whether it arrives is all the same to us.
    *
-   * @param {Pick<OfferReceived, 'sender' | 'connection'>} offer
+   * @param {Refusable} offer
    * @param {string} reason
    * @param {RefusalCode} [code]
    * @param {number} [retryAfter]
@@ -86,7 +87,18 @@ export class Admission {
    * @returns {Peer | undefined}
    */
   admit(offer, userId, peer) {
-    const key = claimedKey(offer.proof);
+    return this.admitKey(offer, claimedKey(offer.proof), userId, peer);
+  }
+
+  /**
+   * The same for who shows this key, in an offer or in a sealed handshake.
+   *
+   * @param {Refusable} offer
+   * @param {Bytes | null} key
+   * @param {string} userId
+   * @param {Peer | undefined} peer
+   */
+  admitKey(offer, key, userId, peer) {
     if (!key || userId === this.#client.userId) {
       if (!peer) this.refuse(offer, 'it carries no proof of a key', 'bad-proof', PROOF_PAUSE);
       return peer; // without one, or from ourselves, it will not pass the check

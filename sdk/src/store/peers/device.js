@@ -1,46 +1,50 @@
 /**
- * All that a store keeps of one device of a peer: its messages, its dialer and the path to it.
+ * All that a store keeps of one device of a peer: its messages, its dialer and the paths to it.
  *
  * Rules of this module:
  *
- * - A device outlives its connections (`path`), and the login.
+ * - A device outlives its connections (`paths`), and the login. `path` is the direct one, which the dialer makes.
  * - Its name is not known before the server has said which devices are online, or one has called. Then it stays.
  * - A device that breaks the protocol loses the connection, and nothing else: what it has sent before stands.
- * - What belongs to the user (presence, the key, whether it is blocked) is in `peer.Peer`. It knows of no other device.
+ * - What belongs to the user (presence, the key, one not accepted) is in `peer.Peer`. It knows of no other device.
  */
 import { PeerConnectionFailed, PeerOffline, PeerUnknown } from '../../errors.js';
-import { randomBytes } from '../../peer/trust.js';
-import { toBase64url } from '../../protocol/codec.js';
 import * as Content from '../../protocol/kinds.js';
-import { violation } from '../../protocol/shapes.js';
 import { MessageStream } from '../messages/stream.js';
 import { Dialer } from './dialer.js';
-import { DirectPath } from './path.js';
+import { DeviceListener } from './listener.js';
+import { DevicePaths } from './paths.js';
 
 /**
  * @import { Backoff } from '../../client/backoff.js'
  * @import { PeerEvent } from '../../client/events.js'
  * @import { Timers } from '../../client/timers.js'
- * @import { AldisError, PeerError } from '../../errors.js'
- * @import { PeerListener } from '../../peer/connection.js'
- * @import { PeerState } from '../../peer/negotiation.js'
- * @import { Ack, Chunk, Hello } from '../../protocol/channel.js'
+ * @import { AldisError } from '../../errors.js'
  * @import { Bytes } from '../../protocol/codec.js'
+ * @import { Journal } from '../journal/journal.js'
  * @import { Delivery } from '../messages/delivery.js'
- * @import { Recipient } from '../messages/stream.js'
+ * @import { Recipient, StreamSeams } from '../messages/stream.js'
  * @import { PeerServices } from '../services.js'
  * @import { DeviceView, StoreLimits } from '../state.js'
  * @import { PathContext } from './path.js'
+ * @import { PathMode } from './paths.js'
+ * @import { PeerPresence } from './presence.js'
+ * @import { RelayPath } from './relay.js'
  */
 
 /**
  * @typedef {object} OwnContext
- * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient }} setup How much may be kept, the pauses
+ * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient, journal?: Journal | null }} setup How much may be kept, the pauses
  *   between calls, and where messages go.
  * @property {Timers} timers
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
  * @property {PeerServices} services Files and calls.
+ * @property {() => void} needServer A peer waits for the server.
+ * @property {() => void} pathLost Nothing arrives from a device: the server may be gone too.
+ * @property {() => void} pathFound An engine has a path to a device again: the network is back, and so may the server be.
+ * @property {(userId: string) => PathMode} pathMode The paths that may be used with a user.
+ * @property {(device: PeerDevice, owner: DeviceOwner) => RelayPath | null} relayPath The relay as the path to a device.
  * @property {(size: number) => void} arrived So many bytes of a message have come.
  * @property {(device: PeerDevice, data: Bytes) => void} controlReceived The device's store says something. Throws
  *   `ProtocolViolation`.
@@ -51,12 +55,13 @@ import { DirectPath } from './path.js';
 /**
  * @typedef {object} DeviceOwner The user.
  * @property {string} userId
- * @property {AldisError | null} blocked Why nothing can be delivered before a person has accepted another key.
+ * @property {AldisError | null} unaccepted Why nothing can be delivered before a person has accepted another key.
  * @property {boolean} watched Whether the server will tell when one of the user's devices comes online.
  * @property {(device: PeerDevice) => Promise<void>} find Ask the server for a device. Throws as `DialTarget.find`.
  * @property {(device: PeerDevice) => void} check Throws `PeerKeyChanged` until the new key is accepted, and why the
  *   server is gone for good where it is needed.
  * @property {() => void} channelOpened A device has a new connection.
+ * @property {PeerPresence} presence What the server says of the user.
  * @property {(device: PeerDevice) => void} heard Something has come from the device.
  * @property {(device: PeerDevice, error: AldisError) => void} keyChanged The server says that the user has another key
  *   than the pinned one.
@@ -65,11 +70,6 @@ import { DirectPath } from './path.js';
  * @property {() => void} changed Something in a view may have changed.
  * @property {() => void} counted Only a number in a view may have changed.
  */
-
-// Of what the device's program says that it can do; this version knows of two things, with short names.
-const MAX_FEATURES = 16;
-const MAX_FEATURE = 32;
-const STREAM_BYTES = 16;
 
 /**
  * How a device stands of which nothing is known.
@@ -81,15 +81,12 @@ export const UNKNOWN = {
   roundTripTime: null,
   queued: 0,
   error: null,
+  path: null,
   connections: 0,
   features: [],
 };
 
-/**
- * One device of a peer, as long as the store knows it.
- *
- * @implements {PeerListener}
- */
+/** One device of a peer, as long as the store knows it. */
 export class PeerDevice {
   kept = false; // the application has asked for a connection with the user, and had it
   keptHere = false; // the same, with exactly this device
@@ -97,12 +94,10 @@ export class PeerDevice {
   touched = 0; // when something happened here last
   /** @type {AldisError | null} */
   error = null;
+  hasLeft = false; // what it began before, and ends late, is no failure
   #owner;
   #context;
   #asking = 0;
-  #connections = 0;
-  /** @type {readonly string[]} what the device's program can do, as it has said last */
-  #features = UNKNOWN.features;
 
   /**
    * @param {string | null} name null: not known yet.
@@ -114,14 +109,19 @@ export class PeerDevice {
     this.userId = owner.userId;
     this.#owner = owner;
     this.#context = context;
-    this.path = new DirectPath(this, context);
-    this.messages = new MessageStream(this, toBase64url(randomBytes(STREAM_BYTES)), {
-      limits: context.setup.limits,
-      path: this.path,
+    this.listener = new DeviceListener(this, owner, context);
+    this.paths = new DevicePaths(this, context, () => context.relayPath(this, owner));
+    this.path = this.paths.direct;
+    const { journal, limits } = context.setup;
+    /** @type {StreamSeams} */
+    const seams = {
+      limits,
+      path: this.paths,
       recipient: context.setup.mailbox,
-      control: (data) => this.#obey(() => context.controlReceived(this, data)),
+      control: (data) => this.listener.obey(() => context.controlReceived(this, data)),
       timers: context.timers,
-    });
+    };
+    this.messages = journal?.stream(this, seams) ?? new MessageStream(this, crypto.randomUUID(), seams);
     this.dialer = new Dialer(this, context.setup.backoff, context.timers, Math.random);
   }
 
@@ -134,22 +134,39 @@ export class PeerDevice {
 
   /** Whether there should be a connection. */
   get wanted() {
-    return this.kept || this.keptHere || this.#asking > 0 || this.queued > 0 || this.#context.services.busy(this);
+    return this.kept || this.keptHere || this.#asking > 0 || this.hasWaiting;
+  }
+
+  /** Whether something waits for the device: messages, or files that go on. */
+  get hasWaiting() {
+    return this.queued > 0 || this.#context.services.busy(this);
   }
 
   /** Whether it may be forgotten to make place for another. */
   get idle() {
-    return !(this.path.connected || this.state === 'connecting' || this.wanted || this.messages.waiting);
+    const { relay } = this.paths;
+    const quiet = !(this.path.connected || this.path.state === 'connecting' || relay?.active) || relay?.resting;
+    return !!quiet && !(this.wanted || this.messages.waiting);
   }
 
   /** Whether an application may want to know of it, although the server does not list it. */
   get shown() {
-    return this.queued > 0 || !['new', 'closed', 'failed'].includes(this.path.told);
+    return this.queued > 0 || !['new', 'closed', 'failed'].includes(this.paths.told);
   }
 
   /** What the device's program can do; null while nothing gets through to it. */
   get features() {
-    return this.state === 'connected' ? this.#features : null;
+    return this.paths.connected ? this.listener.features : null;
+  }
+
+  /** The same for what needs a direct connection, as calls do. */
+  get directFeatures() {
+    return this.path.state === 'connected' ? this.listener.features : null;
+  }
+
+  /** The largest file that the path in use takes, in bytes. */
+  get fileLimit() {
+    return this.paths.relayed?.maxFileBytes ?? Infinity;
   }
 
   /** The connection, also one in the making: a track that is no longer sent must be taken off it in any state. */
@@ -159,36 +176,47 @@ export class PeerDevice {
 
   /** The device as the application sees it. */
   get view() {
-    const { connection, told: state } = this.path;
+    const { carrier, relay, told: state } = this.paths;
     const isConnected = state === 'connected';
+    const connection = carrier === 'relay' ? relay : this.connection;
     return {
       state,
       roundTripTime: isConnected ? (connection?.roundTripTime ?? null) : null,
       queued: this.queued,
       error: this.error,
-      connections: this.#connections,
-      features: isConnected ? this.#features : UNKNOWN.features,
+      path: isConnected ? (carrier === 'relay' ? carrier : this.listener.path) : null,
+      connections: this.listener.connections,
+      features: isConnected ? this.listener.features : UNKNOWN.features,
     };
   }
 
   // --- for the user and the services -------------------------------------------------------------------------------
 
   /**
-   * Returns when the device is connected. Throws as `Dialer.connected`.
+   * Returns when the device is connected directly; or, when that fails, through the relay. Throws as `Dialer.connected`.
    *
    * @param {number} seconds
    * @param {boolean} addressed It has to be this device.
    */
   async connect(seconds, addressed) {
     this.#asking++;
+    const { timers } = this.#context;
+    const until = timers.time() + seconds;
     try {
-      await this.dialer.connected(seconds);
+      this.paths.relay?.call();
+      await this.dialer.connected(seconds).catch(async (error) => {
+        const isDirect = error instanceof PeerConnectionFailed;
+        const { relay } = this.paths;
+        if (!isDirect || !(await relay?.opened(Math.max(until - timers.time(), 0)))) {
+          throw isDirect ? (relay?.explain(error, this.#mode !== 'direct') ?? error) : error;
+        }
+      });
       if (addressed) this.keptHere = true;
       else this.kept = true;
     } finally {
       this.#asking--;
       this.dialer.reconsider();
-      this.#changed();
+      this.changed();
     }
   }
 
@@ -202,16 +230,18 @@ export class PeerDevice {
    */
   send(content, data, addressed) {
     const delivery = this.messages.send(content, data, addressed);
-    if (this.state !== 'connected') {
+    if (this.path.state !== 'connected') {
+      this.paths.relay?.want();
       this.dialer.queued();
     }
-    this.#counted();
+    this.counted();
     return delivery;
   }
 
   /** Have the device called, for as long as it is `wanted`. Throws what `DeviceOwner.check` throws. */
   call() {
     this.#owner.check(this);
+    if (this.path.state !== 'connected') this.paths.relay?.want();
     this.dialer.queued();
   }
 
@@ -236,6 +266,7 @@ export class PeerDevice {
    * @param {PeerEvent} event
    */
   receive(event) {
+    if (event.type === 'byeReceived' && this.paths.relay?.bye(event)) return true;
     const { connection } = this.path;
     const isKnown = event.type === 'answerReceived' ? connection?.knows(event.connection) : connection;
     if (event.type !== 'offerReceived' && !isKnown) {
@@ -245,18 +276,15 @@ export class PeerDevice {
     return true;
   }
 
-  /**
-   * The application has accepted a key.
-   *
-   * @param {boolean} changed Another one was pinned before.
-   */
+  /** The application has accepted a key. @param {boolean} changed Another one was pinned before. */
   accepted(changed) {
     this.error = null;
     if (changed) {
       const reason = 'another key was accepted';
       this.hangUp(reason);
+      this.paths.relay?.drop();
       // The owner of the new key knows nothing of what is under way.
-      this.#over(new PeerConnectionFailed(this.userId, reason), true);
+      this.over(new PeerConnectionFailed(this.userId, reason), true);
     }
     this.dialer.accepted(changed);
   }
@@ -270,18 +298,16 @@ export class PeerDevice {
   drop(reason, state = 'failed') {
     const error = new PeerConnectionFailed(this.userId, reason);
     this.path.release(reason, state);
+    this.paths.relay?.goodbye(reason);
     this.error = state === 'failed' ? error : this.error;
-    this.#over(error); // the other side is told goodbye, which ends it there
+    this.over(error, 'left'); // the other side is told goodbye, which ends it there
     this.dialer.stateChanged(state, error);
     this.#owner.lost();
-    this.#changed();
+    this.changed();
+    this.paths.relay?.wantAgain();
   }
 
-  /**
-   * What the device has said breaks the protocol.
-   *
-   * @param {string} problem
-   */
+  /** What the device has said breaks the protocol. @param {string} problem */
   broke(problem) {
     this.drop(`it breaks the protocol: ${problem}`);
   }
@@ -299,13 +325,15 @@ export class PeerDevice {
     this.dialer.stop(error);
     this.messages.flush();
     const connection = this.path.detach();
+    const { relay } = this.paths;
+    relay?.goodbye(farewell);
     this.#fail(reason, error);
     if (this.path.told !== 'new') {
       this.path.told = 'closed';
     }
-    this.error = this.#owner.blocked;
-    this.#changed();
-    await this.#context.leaving(connection?.close(farewell));
+    this.error = this.#owner.unaccepted;
+    this.changed();
+    await this.#context.leaving(Promise.all([connection?.close(farewell), relay?.finish()]).then(() => {}));
   }
 
   /**
@@ -314,22 +342,60 @@ export class PeerDevice {
    * @param {AldisError} error
    */
   signalingEnded(error) {
+    this.paths.relay?.drop();
     if (!this.path.connected) {
       this.dialer.stop(error);
       this.#fail(`the server is gone for good: ${error.message}`, error);
-      this.#changed();
+      this.changed();
     }
   }
 
-  /**
-   * The user has another key: nothing that waits can be delivered to this device.
-   *
-   * @param {AldisError} error
-   */
+  /** The user has another key: nothing that waits can be delivered to this device. @param {AldisError} error */
   giveUp(error) {
     this.error = error;
     this.path.release('the key has changed', 'failed');
+    this.paths.relay?.drop();
     this.#fail(error.message, error);
+  }
+
+  /**
+   * The server says that the device is not there. The relay leads nowhere then, and nobody answers an attempt beside it: a
+   * page that is left may not have got to its GOODBYE.
+   */
+  left() {
+    if (this.paths.carrier === 'relay') this.gone();
+    this.paths.relay?.drop();
+  }
+
+  /** The server says so, and the relay carries the messages, unless there is a direct connection again. */
+  gone() {
+    if (this.path.connected) return;
+    this.dialer.stop(new PeerOffline(this.address));
+    this.hangUp('it has gone');
+    this.hasLeft = true;
+    this.path.told = 'closed';
+  }
+
+  /**
+   * The server has said whether the device is online.
+   *
+   * @param {boolean} online
+   * @param {boolean} anew It has just registered.
+   */
+  presenceChanged(online, anew) {
+    if (anew) {
+      this.hasLeft = false;
+      this.paths.relay?.returned();
+    }
+    this.dialer.presenceChanged(online, anew);
+    if (online) this.paths.relay?.wantAgain();
+  }
+
+  /** We are registered again. @param {boolean} resumed Nothing was missed. */
+  signalingReturned(resumed) {
+    this.paths.relay?.returned();
+    this.dialer.signalingReturned(resumed);
+    this.paths.relay?.wantAgain();
   }
 
   // --- moving to another device ------------------------------------------------------------------------------------
@@ -348,6 +414,7 @@ export class PeerDevice {
     if (this.connection) {
       this.path.release('it has gone', 'closed');
     }
+    this.paths.relay?.drop();
     other.messages.takeOver(this.messages.withdraw());
     other.kept ||= this.kept;
     this.kept = false;
@@ -369,13 +436,28 @@ export class PeerDevice {
   // --- for the dialer ----------------------------------------------------------------------------------------------
 
   /** Why the user must not be called. */
-  get blocked() {
-    return this.#owner.blocked;
+  get unaccepted() {
+    return this.#owner.unaccepted;
   }
 
   /** How many messages wait for the device. */
   get queued() {
     return this.messages.queued;
+  }
+
+  /** The device waits for the server. */
+  needServer() {
+    this.#context.needServer();
+  }
+
+  /** Whether messages get through meanwhile, by the relay. */
+  get relayed() {
+    return !!this.paths.relayed && !this.relayOnly;
+  }
+
+  /** Whether nothing was said through the relay for a while. */
+  get resting() {
+    return !!this.paths.relay?.resting;
   }
 
   /** Whether the server can be asked. */
@@ -393,30 +475,61 @@ export class PeerDevice {
     return this.connection ? this.connection.clockFrom : 0;
   }
 
-  /** How the connection stands now; what was told may be a moment older. */
+  /** How the connection stands now that the dialer makes; what was told may be a moment older. */
   get state() {
-    return this.path.state;
+    return (this.relayOnly && this.paths.relay?.state) || this.path.state;
   }
 
   /** Ask the server for the device. Throws `SignalingError`, `PeerError`. */
-  find() {
-    return this.#owner.find(this);
+  async find() {
+    await this.#owner.find(this);
+    await this.paths.relay?.prepare();
+    this.paths.relay?.call();
   }
 
   /** Start to connect, unless that is under way. */
   dial() {
-    this.path.open().connect();
+    this.hasLeft = false;
+    if (!this.relayOnly) {
+      this.path.open().connect();
+    } else if (!this.paths.relay?.want()) {
+      const reason = this.paths.relay?.failure ?? 'the relay cannot be used, and no other path may be';
+      const error = new PeerConnectionFailed(this.userId, reason);
+      queueMicrotask(() => this.dialer.stateChanged('failed', error)); // the dialer waits for it from now on
+    }
   }
 
-  /**
-   * End an attempt or a connection, for good.
-   *
-   * @param {string} reason
-   */
+  // --- the relay ---------------------------------------------------------------------------------------------------
+
+  get #mode() {
+    return this.#context.pathMode(this.userId);
+  }
+
+  /** Whether the relay is the only path that may be used. */
+  get relayOnly() {
+    return this.#mode === 'relay';
+  }
+
+  /** Other paths may be used from now on: end what may not go on, and begin anew. */
+  pathChanged() {
+    if (this.#mode !== 'auto') {
+      // An address that the other side has can be used until the connection ends.
+      this.hangUp('another path was chosen');
+      this.path.told = 'new';
+    }
+    if (this.#mode === 'direct') this.paths.relay?.drop();
+    if (this.wanted) {
+      this.paths.relay?.want();
+      this.dialer.poke(true);
+    }
+    this.changed();
+  }
+
+  /** End an attempt or a connection, for good. @param {string} reason */
   hangUp(reason) {
     if (this.connection) {
       this.path.release(reason, 'closed');
-      this.#changed();
+      this.changed();
     }
   }
 
@@ -428,107 +541,23 @@ export class PeerDevice {
    */
   failed(error, keyChanged) {
     // That the device is away is no fault: `online` says it.
-    this.error = error instanceof PeerOffline || error instanceof PeerUnknown ? null : error;
+    // While the relay carries the messages, nothing is.
+    const isAway = error instanceof PeerOffline || error instanceof PeerUnknown;
+    this.error = isAway || this.paths.connected ? null : error;
+    if (error instanceof PeerConnectionFailed && this.dialer.inVain) this.#context.services.notDirect(this);
     if (keyChanged) {
       this.#owner.keyChanged(this, error);
     }
     this.#owner.lost();
-    this.#changed();
+    this.changed();
   }
 
-  // --- what the connection tells (`PeerListener`) ------------------------------------------------------------------
-
-  /**
-   * @param {PeerState} state
-   * @param {PeerError | null} error
-   */
-  stateChanged(state, error) {
-    const { path } = this;
-    const before = path.told;
-    path.told = state;
-    if (state === 'connected') {
-      this.error = null;
-      this.#owner.connected();
-      this.#getsThrough();
-    } else {
-      this.error = error ?? this.error;
-      if (before === 'connected') {
-        this.#context.services.parted(this);
-      }
-    }
-    // A goodbye that is said after the path was lost is no farewell: the peer has lost the path, too, and gave up first.
-    if (state === 'closed' && before === 'connected') {
-      this.#over(new PeerConnectionFailed(this.userId, 'it has hung up'));
-    }
-    // What was told may be overtaken by a new attempt already; the dialer counts attempts.
-    if (state === this.state) {
-      this.dialer.stateChanged(state, error);
-    }
-    if (before === 'connected') {
-      this.#owner.lost();
-    }
-    const { ended } = this.#context;
-    if (ended) {
-      this.signalingEnded(ended);
-    }
-    this.#changed();
-  }
-
-  /** @param {Hello} hello */
-  channelOpened(hello) {
-    this.#connections++;
-    this.#owner.channelOpened();
-    // What is not of this version is shown too, so that a program may tell; within reason, since it is a stranger's.
-    this.#features = hello.features.filter(({ length }) => length <= MAX_FEATURE).slice(0, MAX_FEATURES);
-    if (hello.stream !== this.messages.theirStream) {
-      this.#owner.heard(this); // a reconnect says nothing of where the user is, a program that starts does
-    }
-    this.#obey(() => {
-      if (this.messages.opened(hello)) {
-        this.#over(new PeerConnectionFailed(this.userId, 'it was started anew'), true);
-      }
-    });
-    if (this.path.told === 'connected') {
-      this.#getsThrough(); // in place of the connection before
-      this.#changed();
-    }
-  }
-
-  /** @param {Chunk | Ack} frame */
-  frameReceived(frame) {
-    const isChunk = frame.type !== 'ack';
-    if (isChunk) {
-      this.#owner.heard(this);
-    }
-    this.#obey(() => this.messages.received(frame));
-    if (isChunk) {
-      this.#context.arrived(frame.data.length);
-    }
-  }
-
-  channelClosed() {
-    this.messages.closed();
-  }
-
-  writable() {
-    this.messages.pump();
-  }
-
-  /** @param {AldisError} error */
-  refused(error) {
-    this.dialer.refused(error);
-    if (this.state !== 'connected') {
+  /** The server takes no more messages to the device for a while; an attempt waits for that. @param {AldisError} error */
+  delayed(error) {
+    if (this.state === 'connecting') {
       this.error = error;
+      this.changed();
     }
-    this.#changed();
-  }
-
-  /**
-   * @param {MediaStreamTrack} track
-   * @param {readonly MediaStream[]} streams
-   */
-  trackReceived(track, streams) {
-    this.#context.services.trackReceived(this, track, streams);
   }
 
   // --- what comes of it --------------------------------------------------------------------------------------------
@@ -539,45 +568,28 @@ export class PeerDevice {
    */
   #fail(reason, error) {
     this.messages.fail(reason, error);
-    this.#over(error);
+    this.over(error);
   }
 
   /**
    * What is under way beyond messages will not get any further.
    *
    * @param {AldisError} error
-   * @param {boolean} [restarted] A new program has taken the other's place: it can be told what is not said yet.
+   * @param {boolean | 'same' | 'left'} [restarted] See `PeerServices.ended`.
    */
-  #over(error, restarted) {
+  over(error, restarted) {
     this.#context.services.ended(this, error, restarted);
   }
 
-  /** What is sent gets through, now or again. */
-  #getsThrough() {
-    this.#context.services.connected(this, this.#features);
-  }
-
-  #changed() {
+  /** Something in its view may have changed. */
+  changed() {
     this.touched = this.#context.timers.time();
     this.#owner.changed();
   }
 
   /** A message more, or less, waits. */
-  #counted() {
+  counted() {
     this.touched = this.#context.timers.time();
     this.#owner.counted();
-  }
-
-  /** @param {() => void} takeIn */
-  #obey(takeIn) {
-    const before = this.queued;
-    try {
-      takeIn();
-      if (this.queued !== before) {
-        this.#counted();
-      }
-    } catch (error) {
-      this.broke(violation(error));
-    }
   }
 }

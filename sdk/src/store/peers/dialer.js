@@ -30,10 +30,20 @@ import {
   SignalingError,
   StateError,
 } from '../../errors.js';
+import { limitedCalls } from '../../peer/limited.js';
 import { LONGEST_PAUSE } from '../../protocol/codes.js';
 
 /** A connection that has stood for so many seconds was no failure: the pauses begin small again. */
 export const SETTLED = 10;
+/** The highest ceiling of a pause in seconds, while a message or a caller waits. */
+export const URGENT = 5;
+/**
+ * While the relay carries the messages, nobody waits for a direct connection: after so many failures the pauses are so
+ * many times as long, and at most so many seconds.
+ */
+const RELAYED_FAILURES = 2;
+const RELAYED_FACTOR = 10;
+const RELAYED_MOST = 300;
 /** An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody. */
 export const CROSSED = 3;
 
@@ -51,6 +61,11 @@ export const TABLE = {
   calling: { ended: 'idle', givenUp: 'idle' },
   pausing: { due: 'idle', cutShort: 'idle' },
 };
+
+// Why a peer is left alone: it has said goodbye, or the server refuses for good; it refuses direct connections for good,
+// and the relay asks for itself.
+const LEFT = 1;
+const REFUSED = 2;
 
 /**
  * Whether one of the devices that are online `now`, newest first, has registered since `before`. If not, devices have
@@ -79,14 +94,18 @@ export function registeredAnew(before, now) {
  * @property {string} userId
  * @property {boolean} wanted Whether there should be a connection.
  * @property {number} queued How many messages wait for the peer.
+ * @property {boolean} hasWaiting Whether something waits for it: messages, or files that go on.
+ * @property {boolean} [relayed] Whether messages get through meanwhile, by the relay.
+ * @property {boolean} [resting] Whether nothing was said through the relay for a while.
  * @property {boolean} watched Whether the server will tell when the peer comes online.
  * @property {boolean} registered Whether the server can be asked.
  * @property {import('../../peer/negotiation.js').PeerState} state How the connection stands now.
  * @property {number | null} clockFrom When the turn of the attempt came; null while it waits for it.
+ * @property {() => void} needServer The peer waits for the server: it should be dialled soon.
  * @property {() => Promise<void>} find Ask the server for the peer. Throws `SignalingError`, `PeerError`.
  * @property {() => void} dial Start to connect, unless that is under way; the new state is told when it comes.
  * @property {(reason: string) => void} hangUp End an attempt or a connection, for good.
- * @property {unknown} blocked Why it must not be called at all, if anything.
+ * @property {unknown} unaccepted Why it must not be called at all, if anything.
  * @property {(error: AldisError, forGood: boolean) => void} failed An attempt has failed; `forGood`: since the key has
  *   changed.
  */
@@ -109,8 +128,9 @@ export class Dialer {
   #failures = 0;
   /** @type {number | null} */
   #connectedAt = null;
-  #hushed = false;
+  #hush = 0; // why the peer is left alone: LEFT, REFUSED, or 0
   #offline = false;
+  #isAskedFor = false; // the pause, by the peer or the server
 
   /**
    * @param {DialTarget} target
@@ -123,6 +143,19 @@ export class Dialer {
     this.#backoff = backoff;
     this.#timers = timers;
     this.#random = random;
+  }
+
+  /** Whether the peer is left alone, by any path, until it comes back online, or something waits for it. */
+  get hushed() {
+    return this.#hush === LEFT;
+  }
+
+  /**
+   * Whether there is no reason to expect a direct path soon: several attempts in a row have failed before this one, or the
+   * peer is not called any more.
+   */
+  get inVain() {
+    return this.#hush > 0 || this.#failures >= RELAYED_FAILURES;
   }
 
   /**
@@ -170,10 +203,14 @@ export class Dialer {
    */
   poke(now = false) {
     if (now) {
-      this.#offline = this.#hushed = false;
+      this.#offline = false;
+      this.#hush = 0;
       this.#cancelTimer();
     }
     const { registered, state } = this.#target;
+    if (!registered && this.#isWaitedFor) {
+      this.#target.needServer();
+    }
     const isDue = registered && this.#isWelcome && state !== 'connecting' && state !== 'connected';
     if (isDue && this.#move('called')) {
       void this.#call(++this.#calls);
@@ -187,20 +224,42 @@ export class Dialer {
    */
   signalingReturned(resumed) {
     if (!resumed) {
-      this.#offline = this.#hushed = false;
+      this.#offline = false;
+      this.#hush = 0;
     }
-    this.poke(); // a pause that was asked for is kept
+    this.pathFound();
+  }
+
+  /**
+   * There is no reason to wait, unless we were asked to: the engine has a path again, the server is back, or the network
+   * is another one.
+   */
+  pathFound() {
+    if (!this.#isAskedFor) {
+      this.#cancelTimer();
+    }
+    this.poke();
+  }
+
+  /** Whether somebody waits for the peer: a call, a message, or a connection that was there. */
+  get #isWaitedFor() {
+    const { wanted, state } = this.#target;
+    return wanted && !this.#hush && state !== 'connected' && state !== 'connecting';
+  }
+
+  /** Whether a direct connection is of use. */
+  get #isUseful() {
+    return this.#target.wanted || this.#target.relayed;
   }
 
   /** Whether it is to be called, now or later. */
   get #isWelcome() {
-    const { wanted, blocked } = this.#target;
-    return wanted && !(blocked || this.#hushed || this.#offline);
+    return this.#isUseful && !(this.#target.unaccepted || this.#hush || this.#offline);
   }
 
   /** A message waits for the peer. */
   queued() {
-    this.#hushed = false;
+    if (!this.#target.relayed || this.hushed) this.#hush = 0;
     this.poke();
   }
 
@@ -215,13 +274,12 @@ export class Dialer {
     const target = this.#target;
     const cameBack = online && (this.#offline || (anew && target.state === 'disconnected'));
     this.#offline = !online;
-    if (cameBack) {
-      this.#failures = 0;
-      if (target.wanted && this.#underWay()) {
-        // That was meant for the peer as it was before: nobody will answer.
-        this.#stop('it has come back');
-      }
+    if (cameBack || anew) this.#failures = 0;
+    if (cameBack && this.#isUseful && this.#underWay()) {
+      // That was meant for the peer as it was before: nobody will answer.
+      this.#stop('it has come back');
     }
+    if (anew) this.pathFound();
     this.poke(cameBack);
   }
 
@@ -234,7 +292,7 @@ export class Dialer {
   stateChanged(state, error) {
     if (state === 'connected') {
       this.#connectedAt = this.#timers.time();
-      this.#hushed = false;
+      this.#hush = 0;
       this.#refusal = null;
       this.#cancelTimer();
       this.#finish(null);
@@ -260,8 +318,8 @@ export class Dialer {
       }
       return;
     }
-    if (state === 'closed' && since !== null && !this.#target.queued) {
-      this.#hushed = true;
+    if (state === 'closed' && since !== null && !this.#target.hasWaiting) {
+      this.#hush = LEFT;
     }
     this.#retry(this.#heed(error));
   }
@@ -275,8 +333,18 @@ export class Dialer {
     if (!(error instanceof PeerRefused)) {
       return 0;
     }
-    this.#hushed ||= !error.temporary;
+    if (!error.temporary) this.#hush ||= REFUSED;
     return error.retryAfter ?? 0;
+  }
+
+  /**
+   * The peer has taken leave, through the relay: an attempt is in vain, and the peer is left alone unless something
+   * waits for it.
+   */
+  dismissed() {
+    this.#stop('it has hung up');
+    this.#hush = this.#target.hasWaiting ? 0 : LEFT;
+    this.#retry();
   }
 
   /**
@@ -303,7 +371,7 @@ export class Dialer {
 
   /** The peer may be unwanted now: end an attempt of ours in that case, and leave all else as it is. */
   reconsider() {
-    if (!this.#target.wanted) {
+    if (!this.#isUseful) {
       if (this.#phase === 'calling') {
         this.#stop('not wanted any more');
       }
@@ -351,8 +419,13 @@ export class Dialer {
         this.#retry(); // it opened, and was lost in the same moment
       }
     } else if (error instanceof RequestFailed) {
-      this.#hushed = !error.temporary;
-      this.#ended(this.#failure(`the server refuses: ${error.message}`), found, error.retryAfter ?? 0);
+      this.#hush = error.temporary ? 0 : LEFT;
+      const { code, message, retryAfter } = error;
+      const refusal =
+        code === 'rate-limited'
+          ? limitedCalls(this.#target.userId, error, retryAfter)
+          : this.#failure(`the server refuses: ${message}`);
+      this.#ended(refusal, found, retryAfter ?? 0);
     } else if (error instanceof SignalingError || error instanceof StateError) {
       this.#retry(); // callers go on waiting, as the server may come back in time
     } else if (error instanceof AldisError) {
@@ -436,10 +509,15 @@ export class Dialer {
    * @param {number} [notBefore]
    */
   #retry(notBefore = 0) {
-    if (!this.#isWelcome || !this.#move('paused')) {
+    const { wanted, resting } = this.#target;
+    if (!this.#isWelcome || (resting && !wanted) || !this.#move('paused')) {
       return;
     }
-    const pause = this.#backoff.delay(++this.#failures, this.#random());
+    this.#isAskedFor = notBefore > 0;
+    const isRelayed = this.#target.relayed && !this.#waiters.size;
+    const isUrgent = !isRelayed && (this.#waiters.size || this.#target.queued);
+    let pause = this.#backoff.delay(++this.#failures, this.#random(), isUrgent ? URGENT : Infinity);
+    if (isRelayed && this.#failures > RELAYED_FAILURES) pause = Math.min(pause * RELAYED_FACTOR, RELAYED_MOST);
     this.#cancel = this.#timers.callLater(Math.min(notBefore, LONGEST_PAUSE) + pause, () => {
       this.#move('due');
       this.poke();

@@ -5,7 +5,7 @@
  * first answer is known, what others say through the server is held back: an answer made without TURN servers may never
  * lead to a connection.
  */
-import { SignalingError, StateError } from '../../errors.js';
+import { RequestFailed, SignalingError, StateError } from '../../errors.js';
 import { usableServers } from '../../protocol/ice.js';
 
 /**
@@ -45,12 +45,11 @@ export class IceServerCache {
   /**
    * Ask, and ask again in time until `close`. Returns, after the first answer, what was held back until then.
    *
+   * @param {Promise<unknown>} [loading] What else has to be there by then. Rejects with it.
    * @returns {Promise<PeerEvent[]>}
    */
-  async keep() {
-    if (!this.#given) {
-      await this.#ask();
-    }
+  async keep(loading) {
+    await Promise.all([this.#given || this.#ask(), loading]);
     const heldBack = this.#heldBack ?? [];
     this.#heldBack = null;
     return heldBack;
@@ -79,6 +78,8 @@ export class IceServerCache {
       if (!(error instanceof SignalingError || error instanceof StateError)) {
         console.error(error);
       }
+      // A server that limits says for how long.
+      if (error instanceof RequestFailed) pause = Math.max(pause, Math.min(error.retryAfter ?? 0, LONGEST_SECONDS));
     }
     this.#cancel();
     if (!this.#closed) {

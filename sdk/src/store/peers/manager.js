@@ -4,13 +4,22 @@
  * Rules: it lives as long as the store, with one login at most (`signaling`). So what is queued waits for the first
  * one. A fault of one peer stays with that peer. What the application sees of all this is `store.NetworkStore`.
  */
+import { watchNetwork } from '../../client/network.js';
 import { timers } from '../../client/timers.js';
-import { PeerConnectionFailed, StateError, TooManyPeers, UsageError } from '../../errors.js';
+import {
+  PeerBlocked,
+  PeerConnectionFailed,
+  RequestFailed,
+  StateError,
+  TooManyPeers,
+  UsageError,
+} from '../../errors.js';
 import { Identity } from '../../identity/keys.js';
 import { checkUserId } from '../../protocol/addresses.js';
 import { decodeControl } from '../messages/control.js';
-import { PeerServices } from '../services.js';
+import { PARTS, PeerServices } from '../services.js';
 import { CLOSED } from '../state.js';
+import { Blocking } from './blocking.js';
 import { watchPage } from './page.js';
 import { Peer } from './peer.js';
 import { DirectoryPins, sameKey } from './pinning.js';
@@ -22,17 +31,21 @@ import { PeerViews } from './views.js';
  * @import { Backoff } from '../../client/backoff.js'
  * @import { SignalingClient } from '../../client/client.js'
  * @import { WatchEnded } from '../../client/events.js'
+ * @import { Privacy } from '../../protocol/privacy.js'
  * @import { Pins } from '../../identity/pins.js'
- * @import { PeerTiming } from '../../peer/transport.js'
+ * @import { PeerTiming } from '../../peer/timing.js'
  * @import { OurHello } from '../../protocol/channel.js'
  * @import { Bytes } from '../../protocol/codec.js'
+ * @import { Journal } from '../journal/journal.js'
+ * @import { JournalMailbox } from '../journal/mailbox.js'
  * @import { Mailbox } from '../messages/mailbox.js'
  * @import { ServiceCallbacks } from '../services.js'
  * @import { StoreLimits } from '../state.js'
  * @import { StateFeed } from '../subscriptions.js'
  * @import { Accept } from './admission.js'
- * @import { PeerDevice } from './device.js'
+ * @import { DeviceOwner, PeerDevice } from './device.js'
  * @import { Listening } from './path.js'
+ * @import { PathMode } from './paths.js'
  * @import { PeerContext } from './peer.js'
  */
 
@@ -48,17 +61,15 @@ import { PeerViews } from './views.js';
  * @property {Backoff} backoff
  * @property {PeerTiming} timing
  * @property {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
- * @property {Mailbox} mailbox
+ * @property {Mailbox | JournalMailbox} mailbox
+ * @property {Journal | null} [journal]
  * @property {StateFeed} feed
+ * @property {PathMode} path The paths that may be used.
  */
 
 /** @typedef {OwnSetup & ServiceCallbacks} Setup */
 
-/**
- * The identity, if it is there already.
- *
- * @param {Identity | Promise<Identity> | undefined} identity
- */
+/** The identity, if it is there already. @param {Identity | Promise<Identity> | undefined} identity */
 export const known = (identity) => (identity instanceof Identity ? identity : null);
 
 // The share of the peers that strangers cannot fill: enough for the people that somebody knows, while a program that is
@@ -74,12 +85,16 @@ export class PeerManager {
   timers = timers;
   /** @type {PeerSignaling | null} The login, also while it is tried. */
   signaling = null;
+  #blocking = new Blocking();
+  /** @type {Map<string, PathMode>} of users for whom the application has chosen another one */
+  #modes = new Map();
   /** @type {Map<string, Peer>} */
   #peers = new Map();
   #arriving = 0;
   #closed = false;
   #stopPulse = () => {};
   #ignorePage = () => {};
+  #network = { look() {}, end() {} };
   /** @type {Promise<void>} Goodbyes are on their way until then. */
   #leaving = Promise.resolve();
 
@@ -89,6 +104,7 @@ export class PeerManager {
     this.pins = new DirectoryPins(setup.pins);
     this.services = new PeerServices(setup);
     this.views = new PeerViews(setup.feed, () => this.#server);
+    PARTS.direct.load().catch(() => {}); // so that it is there after the registration; if it is not, it is tried again
   }
 
   /**
@@ -96,11 +112,13 @@ export class PeerManager {
    * closed meanwhile.
    *
    * @param {SignalingClient} client
+   * @param {Promise<void>} [restored] What the journal has is under way again then.
    */
-  async start(client) {
+  async start(client, restored) {
     const signaling = (this.signaling = new PeerSignaling(client, this));
     this.pins.use(client.server);
     try {
+      await restored;
       const identity = (this.setup.identity = await (this.setup.identity ?? Identity.generate()));
       this.peers.forEach((peer) => this.#loadPin(peer));
       await signaling.start(identity);
@@ -114,6 +132,10 @@ export class PeerManager {
       }
       throw error;
     }
+    this.#network = watchNetwork({
+      changed: () => this.#recheck('networkChanged'),
+      woke: () => this.#recheck('suspect'),
+    });
     this.#pulse();
     this.#ignorePage = watchPage({
       frozen: () => {
@@ -126,10 +148,39 @@ export class PeerManager {
     });
   }
 
+  // --- the network -------------------------------------------------------------------------------------------------
+
+  /** This device has another network, or has slept: what was open may be dead. @param {'networkChanged' | 'suspect'} how */
+  #recheck(how) {
+    this.client.networkChanged();
+    for (const { path, dialer } of this.#devices) {
+      path.connection?.[how]();
+      dialer.pathFound();
+    }
+  }
+
+  /** The connection to the server is lost. */
+  signalingLost() {
+    this.#devices.forEach(({ dialer }) => dialer.poke());
+  }
+
+  needServer() {
+    if (!this.#closed) this.signaling?.client.hurry();
+  }
+
+  pathLost() {
+    if (!this.#closed) this.signaling?.client.suspect();
+  }
+
+  pathFound() {
+    if (!this.#closed) this.signaling?.client.networkChanged();
+  }
+
   /** Say goodbye to all, and release everything. */
   async close() {
     this.#closed = true;
     this.#ignorePage();
+    this.#network.end();
     this.signaling?.stop();
     this.services.close();
     const error = new StateError(CLOSED);
@@ -153,11 +204,7 @@ export class PeerManager {
     return this.peers.flatMap(({ devices }) => devices);
   }
 
-  /**
-   * A peer, if it is known.
-   *
-   * @param {string} userId
-   */
+  /** A peer, if it is known. @param {string} userId */
   find(userId) {
     return this.#peers.get(userId);
   }
@@ -294,11 +341,7 @@ export class PeerManager {
     }
   }
 
-  /**
-   * Have presence shown. Throws `SignalingError`, `InvalidAddress`, `UsageError`.
-   *
-   * @param {string[]} userIds
-   */
+  /** Have presence shown. Throws `SignalingError`, `InvalidAddress`, `UsageError`. @param {string[]} userIds */
   async watchAll(userIds) {
     userIds.forEach((userId) => this.#checkOther(userId));
     const fresh = userIds.filter((userId) => !this.find(userId)?.presence.shown);
@@ -314,20 +357,12 @@ export class PeerManager {
     shown.forEach((presence) => (presence.watched = true));
   }
 
-  /**
-   * End that. Throws `SignalingError`.
-   *
-   * @param {string[]} userIds
-   */
+  /** End that. Throws `SignalingError`. @param {string[]} userIds */
   async unwatchAll(userIds) {
     await this.client.unwatch(...this.#ignore(userIds));
   }
 
-  /**
-   * The application has ended its watches; returns the users that nobody watches now.
-   *
-   * @param {string[]} userIds
-   */
+  /** The application has ended its watches; returns the users that nobody watches now. @param {string[]} userIds */
   #ignore(userIds) {
     const unused = userIds.filter((userId) => {
       const peer = this.find(userId);
@@ -344,11 +379,7 @@ export class PeerManager {
     return unused;
   }
 
-  /**
-   * The server has ended some watches.
-   *
-   * @param {WatchEnded} event
-   */
+  /** The server has ended some watches. @param {WatchEnded} event */
   watchEnded({ userIds, error }) {
     console.warn(`the server does not tell of ${userIds.length} users any more: ${error.message}`);
     this.#ignore(userIds);
@@ -367,6 +398,71 @@ export class PeerManager {
     if (!this.#closed) {
       this.find(userId)?.accept(known !== null && !sameKey(known, publicKey));
     }
+  }
+
+  /**
+   * Have nothing to do with some users any more: here at once, then by the server. Throws `InvalidAddress`, `UsageError`
+   * for ourselves, `SignalingError`.
+   *
+   * @param {string[]} userIds
+   */
+  async block(userIds) {
+    userIds.forEach((userId) => this.#checkOther(userId));
+    const goodbyes = this.#endBlocked(this.#blocking.block(userIds));
+    await this.client.changePrivacy({ block: userIds }).finally(() => goodbyes);
+  }
+
+  /** End that. Throws `InvalidAddress`, `SignalingError`. @param {string[]} userIds */
+  async unblock(userIds) {
+    userIds.forEach(checkUserId);
+    this.#blocking.unblock(userIds);
+    this.#privacyTold();
+    try {
+      await this.client.changePrivacy({ unblock: userIds });
+    } catch (error) {
+      // An older server keeps no blocks: those that held here have ended.
+      if (!(error instanceof RequestFailed && error.code === 'unknown-type')) throw error;
+    }
+  }
+
+  /** Tell the server of blocks that it could not be told of before. Where it does not keep them, they hold here alone. */
+  registeredAgain() {
+    const { here } = this.#blocking;
+    if (here.length) this.client.changePrivacy({ block: here }).catch(() => {});
+  }
+
+  /** Whether our user has blocked another one. @param {string} userId */
+  blocks(userId) {
+    return this.#blocking.blocks(userId);
+  }
+
+  /** The server has said who may see and call our user, and who is blocked. @param {Readonly<Privacy>} privacy */
+  privacyChanged(privacy) {
+    void this.#endBlocked(this.#blocking.told(privacy));
+  }
+
+  /** End everything with users that are blocked from now on. @param {string[]} userIds */
+  #endBlocked(userIds) {
+    const goodbyes = userIds.map((userId) => {
+      const error = new PeerBlocked(userId);
+      this.services.files.ended(/** @type {any} */ ({ userId }), error); // what it had offered before this page, too
+      return this.find(userId)?.close('it has hung up', error.message, error);
+    });
+    this.#privacyTold();
+    return Promise.all(goodbyes);
+  }
+
+  #privacyTold() {
+    this.peers.forEach((peer) => this.views.changed(peer));
+    this.publish();
+  }
+
+  /** Choose the paths that may be used with a user; null for those of the store. @param {string} userId @param {PathMode | null} mode */
+  setPath(userId, mode) {
+    const before = this.pathMode(userId);
+    if (mode) this.#modes.set(userId, mode);
+    else this.#modes.delete(userId);
+    if (this.pathMode(userId) !== before) this.find(userId)?.pathChanged();
   }
 
   /** The mailbox has room: give it what waits. */
@@ -395,10 +491,12 @@ export class PeerManager {
 
   /** How things stand with the server. */
   get #server() {
-    if (!this.signaling) return {};
+    const here = { privacy: this.#blocking.privacy, journalError: this.setup.journal?.error ?? null };
+    if (!this.signaling) return here;
     const { client, error: signalingError } = this.signaling;
     const { state: signaling, userId, server } = client;
-    return { signaling, signalingError, userId, server, fingerprint: known(this.setup.identity)?.fingerprint ?? null };
+    const fingerprint = known(this.setup.identity)?.fingerprint ?? null;
+    return { ...here, signaling, signalingError, userId, server, fingerprint };
   }
 
   publish() {
@@ -407,6 +505,7 @@ export class PeerManager {
 
   #pulse() {
     this.#stopPulse = timers.callLater(PULSE_SECONDS, () => {
+      this.#network.look();
       this.peers.forEach((peer) => this.views.counted(peer));
       this.#pulse();
     });
@@ -414,7 +513,7 @@ export class PeerManager {
 
   // --- for the peers (`peer.PeerContext`) --------------------------------------------------------------------------
 
-  /** The client; there is one where the server is asked. */
+  /** There is one where the server is asked. */
   get client() {
     return /** @type {PeerSignaling} */ (this.signaling).client;
   }
@@ -433,6 +532,21 @@ export class PeerManager {
    */
   connect(device, hello) {
     return /** @type {PeerSignaling} */ (this.signaling).connect(device, hello);
+  }
+
+  /** The paths that may be used with a user. @param {string} userId */
+  pathMode(userId) {
+    return this.#modes.get(userId) ?? this.setup.path;
+  }
+
+  /** The relay, while the server can be asked and relays messages. */
+  get relay() {
+    return (this.registered && this.signaling?.relay?.available && this.signaling.relay) || null;
+  }
+
+  /** @param {PeerDevice} device @param {DeviceOwner} owner */
+  relayPath(device, owner) {
+    return this.signaling?.relay?.path(device, owner, device.listener, this) ?? null;
   }
 
   /** @param {Promise<void> | undefined} farewell */

@@ -19,7 +19,7 @@
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  */
 
-/** @typedef {PeerListener & { userId: string, name: string | null }} Listening */
+/** @typedef {{ userId: string, name: string | null, listener: PeerListener }} Listening What the connection tells, it tells the listener. */
 /** @typedef {Listening & { messages: MessageStream }} PathOwner The device. */
 
 export class DirectPath {
@@ -37,14 +37,20 @@ export class DirectPath {
   told = 'new';
   #owner;
   #context;
+  #greeting;
+  #closed;
 
   /**
    * @param {PathOwner} owner
    * @param {PathContext} context
+   * @param {() => OurHello} greeting Makes our HELLO for each new channel.
+   * @param {() => void} closed Is told of the end of a connection.
    */
-  constructor(owner, context) {
+  constructor(owner, context, greeting, closed) {
     this.#owner = owner;
     this.#context = context;
+    this.#greeting = greeting;
+    this.#closed = closed;
   }
 
   /** How the connection stands now. */
@@ -62,7 +68,7 @@ export class DirectPath {
     const { messages } = this.#owner;
     /** @type {PeerConnection} */
     const connection = (this.connection ??= this.#context.connect(this.#owner, () =>
-      this.connection === connection ? messages.hello() : messages.greeting(),
+      this.connection === connection ? this.#greeting() : messages.greeting(),
     ));
     return connection;
   }
@@ -81,7 +87,7 @@ export class DirectPath {
     const { connection } = this;
     this.connection = null;
     if (connection) connection.listener = null;
-    this.#owner.messages.closed();
+    this.#closed();
     return connection;
   }
 

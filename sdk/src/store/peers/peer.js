@@ -9,7 +9,7 @@
  * - A peer outlives its connections, and the login. What it may ask of the store is in `PeerContext`; it knows of no
  *   other peer.
  */
-import { PeerConnectionFailed, PeerOffline, TooManyPeers } from '../../errors.js';
+import { PeerBlocked, PeerConnectionFailed, PeerOffline, TooManyPeers } from '../../errors.js';
 import { choose, gone } from './choice.js';
 import { PeerDevice, UNKNOWN } from './device.js';
 import { checkFingerprint } from './pinning.js';
@@ -28,6 +28,7 @@ import { checkFingerprint } from './pinning.js';
  * @typedef {object} OwnContext
  * @property {PeerViews} views Is told when something in `Peer.view` may have changed.
  * @property {(peer: Peer) => void} makeDeviceRoom See that a peer may have one device more. Throws `TooManyPeers`.
+ * @property {(userId: string) => boolean} blocks Whether our user has blocked another one.
  */
 
 /** @typedef {OwnContext & DeviceContext & PresenceContext} PeerContext What a peer needs of the store. */
@@ -47,7 +48,7 @@ export class Peer {
   known = false; // it is a peer, and takes the place of one
   stranger = true; // they have come by themselves: the application has neither called nor written
   /** @type {AldisError | null} why nothing can be delivered before a person has accepted another key */
-  blocked = null;
+  unaccepted = null;
   #context;
   #asking = 0;
   /** @type {{ error?: AldisError }} replaced by `close`: so pending calls learn of it */
@@ -182,7 +183,7 @@ export class Peer {
   }
 
   get #connected() {
-    return [...this.#devices].flatMap(([name, { state }]) => (state === 'connected' ? name : []));
+    return [...this.#devices].flatMap(([name, { paths }]) => (paths.connected ? name : []));
   }
 
   /** @param {PeerDevice} device */
@@ -253,7 +254,7 @@ export class Peer {
    */
   get view() {
     const { online, devices: listed } = this.presence;
-    const { state, roundTripTime, error, features } = this.#current?.view ?? UNKNOWN;
+    const { state, roundTripTime, error, path, features } = this.#current?.view ?? UNKNOWN;
     const shown = [...this.#devices].flatMap(([name, device]) => (device.shown ? name : []));
     /** @type {Record<string, DeviceView>} */
     const devices = Object.create(null);
@@ -268,9 +269,11 @@ export class Peer {
       roundTripTime,
       ...this.#context.pins.known(this.userId),
       queued: this.devices.reduce((sum, { queued }) => sum + queued, 0),
-      error: this.blocked ?? error,
+      error: this.unaccepted ?? error,
+      path,
       connections: this.#connections,
       features,
+      blocked: this.#context.blocks(this.userId),
       devices,
     };
   }
@@ -345,17 +348,32 @@ export class Peer {
   }
 
   /**
+   * The server takes no more messages to a device for a while.
+   *
+   * @param {string | null} name
+   * @param {AldisError} error
+   */
+  delayed(name, error) {
+    const device = name === null ? this.#current : this.#devices.get(name);
+    device?.delayed(error);
+  }
+
+  /**
    * The server has said which devices are online.
    *
    * @param {PresenceChanged} event
    */
   presenceChanged(event) {
     const anew = this.presence.changed(event);
-    const moves = this.#move(); // first: a dialer that ends a call has that told
     const { online, devices } = this.presence;
-    for (const { name, dialer } of this.devices) {
+    for (const device of this.devices) {
+      if (!devices.includes(device.name ?? '')) device.left();
+    }
+    const moves = this.#move(); // first: a dialer that ends a call has that told
+    for (const device of this.devices) {
+      const { name } = device;
       const isNewest = name === null || name === devices[0];
-      dialer.presenceChanged(name === null ? !!online : devices.includes(name), anew && isNewest);
+      device.presenceChanged(name === null ? !!online : devices.includes(name), anew && isNewest);
     }
     this.#tellMoved(moves);
     this.changed();
@@ -377,7 +395,7 @@ export class Peer {
   signalingReturned(resumed) {
     this.presence.isCurrent &&= resumed;
     this.#settle();
-    this.devices.forEach(({ dialer }) => dialer.signalingReturned(resumed));
+    this.devices.forEach((device) => device.signalingReturned(resumed));
   }
 
   /**
@@ -386,9 +404,21 @@ export class Peer {
    * @param {boolean} changed Another one was pinned before.
    */
   accept(changed) {
-    this.blocked = null;
+    this.unaccepted = null;
     this.devices.forEach((device) => device.accepted(changed));
     this.changed();
+  }
+
+  /** Other paths may be used from now on. */
+  pathChanged() {
+    this.devices.forEach((device) => device.pathChanged());
+  }
+
+  /** The device that begins a session of the relay. Throws `TooManyPeers`. @param {string} name */
+  relayed(name) {
+    const device = this.#meet(name);
+    this.#current ??= device;
+    return device;
   }
 
   /**
@@ -426,8 +456,11 @@ export class Peer {
 
   /** @param {PeerDevice} device */
   check(device) {
-    if (this.blocked) {
-      throw this.blocked;
+    if (this.#context.blocks(this.userId)) {
+      throw new PeerBlocked(this.userId);
+    }
+    if (this.unaccepted) {
+      throw this.unaccepted;
     }
     const { ended } = this.#context;
     if (ended && !device.path.connected) {
@@ -475,7 +508,7 @@ export class Peer {
       device.giveUp(error);
       return;
     }
-    this.blocked = error;
+    this.unaccepted = error;
     for (const each of this.devices) {
       if (each !== device) each.dialer.stop(error);
       each.giveUp(error);

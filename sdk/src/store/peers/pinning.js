@@ -78,6 +78,12 @@ export class DirectoryPins {
     return this.#of(userId).known;
   }
 
+  /** The key that is pinned, else the one that the directory has told; null without either. @param {string} userId */
+  standing(userId) {
+    const { known, named } = this.#of(userId);
+    return known.publicKey ?? named;
+  }
+
   /**
    * Look what is pinned; `known` tells it from then on.
    *

@@ -11,6 +11,7 @@ import { sameKey } from './pinning.js';
 /**
  * @import { SignalingClient } from '../../client/client.js'
  * @import { PresenceChanged } from '../../client/events.js'
+ * @import { PublishedSealKey } from '../../identity/seal_keys.js'
  * @import { DirectoryPins } from './pinning.js'
  */
 
@@ -27,6 +28,8 @@ export class PeerPresence {
   online = null;
   /** @type {readonly string[]} those that are online, newest first */
   devices = [];
+  /** Of the devices that have one; nobody has checked them. @type {ReadonlyMap<string, PublishedSealKey>} */
+  sealKeys = new Map();
   isCurrent = false; // the server has said so since we have registered
 
   /** @param {string} userId */
@@ -40,25 +43,26 @@ export class PeerPresence {
    * @param {PresenceChanged} event
    * @returns {boolean} Whether a device has just registered.
    */
-  changed({ online, devices, initial }) {
+  changed({ online, devices, sealKeys, initial }) {
     const before = this.devices;
-    this.#told(online, devices);
+    this.#told(online, devices, sealKeys);
     return !initial && registeredAnew(before, this.devices);
   }
 
   /**
    * @param {boolean} online
    * @param {readonly string[]} listed
+   * @param {ReadonlyMap<string, PublishedSealKey>} sealKeys
    */
-  #told(online, listed) {
+  #told(online, listed, sealKeys) {
     // A server that lists no device of somebody who is online knows of one only, which is called so.
     const devices = online && !listed.length ? [DEFAULT_DEVICE] : listed;
-    Object.assign(this, { online, devices, isCurrent: true });
+    Object.assign(this, { online, devices, sealKeys, isCurrent: true });
   }
 
   /** The server does not tell of changes any more. */
   watchEnded() {
-    Object.assign(this, { online: null, devices: [], isCurrent: false, watched: false });
+    Object.assign(this, { online: null, devices: [], sealKeys: new Map(), isCurrent: false, watched: false });
   }
 
   /**
@@ -68,21 +72,28 @@ export class PeerPresence {
    */
   async find({ client, pins }) {
     const { userId } = this;
-    if (!this.watched) {
-      try {
-        await client.watch(userId);
-        this.watched = true;
-      } catch (error) {
-        if (!(error instanceof RequestFailed)) throw error;
-        // Else the server allows no more watches: it is asked at each attempt then.
-      }
-    }
-    const { online, publicKey, devices } = await client.discover(userId);
-    this.#told(online, devices);
+    // Both at once: the first message waits for the answer.
+    const [, { online, publicKey, devices, sealKeys }] = await Promise.all([
+      this.#watch(client),
+      client.discover(userId),
+    ]);
+    this.#told(online, devices, sealKeys);
     if (publicKey) {
       const standing = await pins.expect(userId, publicKey);
       if (!sameKey(standing, publicKey)) throw new PeerKeyChanged(userId, standing, publicKey);
     }
     if (!online) throw publicKey ? new PeerOffline(userId) : new PeerUnknown(userId);
+  }
+
+  /** @param {PresenceContext['client']} client */
+  async #watch(client) {
+    if (this.watched) return;
+    try {
+      await client.watch(this.userId);
+      this.watched = true;
+    } catch (error) {
+      if (!(error instanceof RequestFailed)) throw error;
+      // Else the server allows no more watches: it is asked at each attempt then.
+    }
   }
 }

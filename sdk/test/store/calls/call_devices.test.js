@@ -8,7 +8,14 @@ import { camera } from '../../support/fake_media.js';
 /** Another device of the same user, and what was said to it. */
 function another(end, features = null) {
   const said = [];
-  return { ...end.peer, features, name: 'laptop', said, sendControl: (control) => said.push(control), call: () => {} };
+  return {
+    ...end.peer,
+    directFeatures: features,
+    name: 'laptop',
+    said,
+    sendControl: (control) => said.push(control),
+    call: () => {},
+  };
 }
 
 test('a call that was not offered yet moves to another device, unless it is for exactly this one', () => {

@@ -9,7 +9,8 @@ import {
   TransferFailed,
   UsageError,
 } from '../../../src/errors.js';
-import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../../src/store/messages/control.js';
+import { MAX_PIECE, decodeControl, encodeControl } from '../../../src/store/messages/control.js';
+import { encodePiece } from '../../../src/store/files/piece.js';
 import { AT_ONCE, CONFIRM, MAX_OPEN, WINDOW } from '../../../src/store/files/window.js';
 import { ID, Side, pair, fileOf, settle, until, piece, offer, offered } from '../../support/transfers.js';
 
@@ -435,11 +436,23 @@ test('applications see of a transfer what is for them, and nothing else', () => 
   const [alice] = pair();
   const transfer = alice.transfers.send(alice.peer, fileOf(1).file);
   const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(transfer));
-  const told = ['device', 'state', 'transferred', 'error', 'blob'];
-  assert.deepEqual(methods, ['constructor', ...told, 'accept', 'decline', 'cancel', 'subscribe']);
+  const told = [
+    'device',
+    'size',
+    'state',
+    'transferred',
+    'resumed',
+    'kept',
+    'keptProblem',
+    'canKeep',
+    'error',
+    'blob',
+    'files',
+  ];
+  assert.deepEqual(methods, ['constructor', ...told, 'accept', 'decline', 'cancel', 'release', 'subscribe']);
   assert.deepEqual(
     Object.keys(transfer).sort().join(),
-    'blob,device,direction,error,finished,id,mime,name,size,state,transferred,userId',
+    'blob,canKeep,device,direction,error,files,finished,id,isFolder,kept,keptProblem,mime,name,resumed,size,state,transferred,userId',
   );
 });
 

@@ -33,9 +33,9 @@ function follows({ violates, ...step }, act, expected) {
   else assert.equal(act(), expected, JSON.stringify(step));
 }
 
-for (const { name, size, steps } of all.outgoing) {
+for (const { name, size, start, steps } of all.outgoing) {
   test(`a file that is sent: ${name}`, () => {
-    const file = new SendWindow(size);
+    const file = new SendWindow(size, start);
     for (const step of steps) {
       if ('room' in step) follows(step, () => file.room(step.room), step.is);
       else if ('sent' in step) file.sent += step.sent;
@@ -44,11 +44,15 @@ for (const { name, size, steps } of all.outgoing) {
   });
 }
 
-for (const { name, size, steps } of all.incoming) {
+for (const { name, size, start, steps } of all.incoming) {
   test(`a file that is received: ${name}`, () => {
-    const file = new ReceiveWindow(size);
+    const file = new ReceiveWindow(size, start);
     for (const step of steps) {
-      if ('arrive' in step) follows(step, () => file.arrive(...step.arrive), undefined);
+      if ('arrive' in step) {
+        follows(step, () => file.arrive(...step.arrive), undefined);
+        assert.equal(file.restarted, step.restarted ?? false);
+        file.restarted = false;
+      } else if ('ends' in step) file.ends(step.ends);
       else follows(step, () => file.wrote(step.wrote), step.confirm);
     }
   });

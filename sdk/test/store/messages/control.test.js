@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../../src/errors.js';
-import { MAX_PIECE, decodeControl, encodeControl, encodePiece } from '../../../src/store/messages/control.js';
+import { MAX_PIECE, decodeControl, encodeControl } from '../../../src/store/messages/control.js';
+import { encodePiece } from '../../../src/store/files/piece.js';
 import { safeMime, safeName } from '../../../src/store/files/names.js';
 import { fromHex, toHex, vectors } from '../../support/vectors.js';
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../../src/errors.js';
-import { CHUNK, decode } from '../../../src/protocol/channel.js';
+import { CHUNK, decode, LARGEST_SENT } from '../../../src/protocol/channel.js';
 import * as Content from '../../../src/protocol/kinds.js';
 import { Outbox, WINDOW_BYTES, WINDOW_MESSAGES } from '../../../src/store/messages/outbox.js';
 
@@ -215,4 +215,13 @@ test('the numbers of what is given up are skipped', () => {
   assert.equal(outbox.helloSent(), 4);
   assert.deepEqual(outbox.opened({ stream: 's', sequence: 2 }), []);
   assert.deepEqual(sequences(send(outbox)), [4]);
+});
+
+test('a piece of a file makes two frames that the relay can carry', () => {
+  const outbox = opened();
+  outbox.put(Content.CONTROL, new Uint8Array(64 * 1024 + 17));
+  const sizes = [];
+  for (let frame; (frame = outbox.nextFrame()); outbox.sent()) sizes.push(frame.length);
+  assert.equal(sizes.length, 2);
+  assert.ok(Math.max(...sizes) <= LARGEST_SENT);
 });

@@ -18,6 +18,7 @@ const position = (given) => given && { stream: given[0], sequence: given[1] };
 const OUTBOX = {
   put: (outbox, content, data) => outbox.put(content, read(data)),
   'hello sent': (outbox) => outbox.helloSent(),
+  begin: (outbox) => outbox.begin(),
   opened: (outbox, given) => outbox.opened(position(given)),
   closed: (outbox) => outbox.closed(),
   acknowledge: (outbox, sequence) => outbox.acknowledge(sequence),
@@ -35,7 +36,7 @@ const OUTBOX = {
 };
 
 const INBOX = {
-  opened: (inbox, stream, next) => inbox.opened({ stream, next }),
+  opened: (inbox, stream, next, run) => inbox.opened({ stream, next, run }),
   closed: (inbox) => inbox.closed(),
   receive: (inbox, content, sequence, size, last, data) =>
     inbox.receive({ content, sequence, size, last, data: read(data) }),

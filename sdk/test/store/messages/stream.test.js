@@ -86,6 +86,14 @@ function opened(limits) {
   return side;
 }
 
+test('our hellos are counted whatever path they take', () => {
+  const { stream } = opened();
+  assert.deepEqual(
+    [stream.greeting(), stream.hello(), stream.hello(true)].map(({ channel }) => channel),
+    [2, 3, 4],
+  );
+});
+
 test('messages wait for a channel and are delivered when they are acknowledged', async () => {
   const side = new Side();
   const [delivery] = side.send('a');

@@ -22,6 +22,48 @@ test('what waits for a device that has gone moves when another one heals without
   assert.equal(scene.peer.findDevice('desk').queued, 1);
 });
 
+for (const order of [
+  ['phone', 'tablet'],
+  ['tablet', 'phone'],
+]) {
+  test(`what was sent to two devices that go at once moves in the order in which it was sent: ${order}`, async () => {
+    const scene = new Scene();
+    await scene.presence('phone', 'tablet');
+    await scene.calls('tablet');
+    await scene.calls('phone');
+    for (const [number, device] of order.entries()) {
+      scene.connections[`bob/${device}`].says(1);
+      await scene.send(`${number}`);
+    }
+    assert.deepEqual(scene.queued, { phone: 1, tablet: 1 });
+    for (const device of ['tablet', 'phone']) {
+      scene.connections[`bob/${device}`].listener.channelClosed();
+      scene.connections[`bob/${device}`].becomes('failed');
+    }
+    await scene.presence('desk');
+    const desk = scene.connections['bob/desk'];
+    desk.open('of desk');
+    assert.deepEqual(desk.take(), ['1 0', '2 1']);
+  });
+}
+
+test('a call that succeeds in the moment in which the device goes keeps the other one', async () => {
+  const scene = new Scene();
+  await scene.presence('phone');
+  const call = scene.peer.connect(null, 10, null);
+  await settle();
+  const phone = scene.connections['bob/phone'];
+  // All in one turn: the call learns of it when the phone has gone, and the desk is there.
+  phone.open('of phone');
+  phone.listener.channelClosed();
+  phone.becomes('failed');
+  const listed = scene.presence('desk');
+  await call;
+  await listed;
+  assert.ok(scene.peer.findDevice('desk').kept);
+  assert.ok(!scene.peer.findDevice('phone').wanted);
+});
+
 test('a device whose messages have moved is called again for what stays', async () => {
   const scene = new Scene();
   await scene.presence('phone');
@@ -63,7 +105,7 @@ test('a call that goes on with another device sees that the key has changed', as
   const failed = assert.rejects(call, PeerKeyChanged);
   await settle();
   scene.changeKey();
-  scene.peer.blocked = new PeerKeyChanged('bob', new Uint8Array(32), new Uint8Array(32).fill(2));
+  scene.peer.unaccepted = new PeerKeyChanged('bob', new Uint8Array(32), new Uint8Array(32).fill(2));
   await scene.presence('desk');
   await failed;
 });

@@ -395,12 +395,12 @@ test('a changed key blocks until it is accepted', async () => {
   const target = new DialTarget();
   target.found = [KEY_CHANGED];
   await target.poked();
-  assert.equal(target.blocked, KEY_CHANGED);
+  assert.equal(target.unaccepted, KEY_CHANGED);
   target.dialer.presenceChanged(false, false);
   target.dialer.presenceChanged(true, true);
   await target.wait(1000);
   assert.equal(target.asked, 1);
-  target.blocked = null;
+  target.unaccepted = null;
   target.dialer.accepted();
   await settle();
   assert.equal(target.dialled, 1);
@@ -442,7 +442,7 @@ test('whatever the server says, a peer that has connected meanwhile is there', a
     assert.equal(waiting.outcome, null);
     release();
     await settle();
-    assert.deepEqual([target.blocked, target.errors], [null, []]);
+    assert.deepEqual([target.unaccepted, target.errors], [null, []]);
     await target.wait(1000);
     assert.equal(target.asked, 1);
   }

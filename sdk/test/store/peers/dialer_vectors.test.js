@@ -39,12 +39,20 @@ class Target {
   registered = true;
   state = 'new';
   clockFrom = 0;
-  blocked = null;
+  unaccepted = null;
   found = [];
   done = [];
   waiting = {};
   timers = new FakeTimers();
   dialer = new Dialer(this, new Backoff(all.backoff), this.timers, () => all.random);
+
+  get hasWaiting() {
+    return this.queued > 0;
+  }
+
+  needServer() {
+    this.done.push('need the server');
+  }
 
   async find() {
     this.done.push('find');
@@ -63,8 +71,9 @@ class Target {
   }
 
   failed(error, forGood) {
-    this.done.push(`failed: ${error.name}${forGood ? ', for good' : ''}`);
-    if (forGood) this.blocked ??= error;
+    const how = forGood ? ', for good' : this.dialer.inVain ? ', in vain' : '';
+    this.done.push(`failed: ${error.name}${how}`);
+    if (forGood) this.unaccepted ??= error;
   }
 
   async connect({ name, seconds }) {
@@ -97,10 +106,16 @@ class Target {
       case 'state':
         this.state = step.state;
         return dialer.stateChanged(step.state, error);
+      case 'signaling lost':
+        return dialer.poke();
+      case 'path found':
+        return dialer.pathFound();
       case 'refused':
         return dialer.refused(error);
+      case 'dismissed':
+        return dialer.dismissed();
       case 'accepted':
-        this.blocked = null;
+        this.unaccepted = null;
         return dialer.accepted();
       case 'reconsider':
         return dialer.reconsider();

@@ -1,7 +1,7 @@
 /** Which ICE servers are used, and what has to wait until they are known. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ConnectionLost, StateError } from '../../../src/errors.js';
+import { ConnectionLost, RequestFailed, StateError } from '../../../src/errors.js';
 import { IceServerCache } from '../../../src/store/peers/ice.js';
 import { FakeTimers, settle } from '../../support/fake_timers.js';
 
@@ -49,6 +49,23 @@ test('ICE servers are asked for again before they expire, and again after a fail
   assert.equal(timers.waiting, 1);
   keeper.close();
   assert.equal(timers.waiting, 0);
+});
+
+test('a server that limits is asked for ICE servers when it has said', async () => {
+  const timers = new FakeTimers();
+  const limited = new RequestFailed('rate-limited', 'slow down', { temporary: true, retryAfter: 90 });
+  const client = asked({ iceServers: [TURN], ttl: 100 }, limited, { iceServers: [LATER], ttl: 1000 });
+  const keeper = new IceServerCache(client, null, timers);
+  await keeper.keep();
+  timers.advance(75);
+  await settle();
+  timers.advance(89);
+  await settle();
+  assert.equal(client.answers.length, 1);
+  timers.advance(1);
+  await settle();
+  assert.deepEqual(keeper.config.iceServers, [LATER]);
+  keeper.close();
 });
 
 test('ICE servers are asked for again when the server is back, and then again in time, once', async () => {

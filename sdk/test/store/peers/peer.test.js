@@ -6,6 +6,7 @@ import {
   PeerConnectionFailed,
   PeerKeyChanged,
   PeerOffline,
+  PeerRefused,
   TooManyPeers,
 } from '../../../src/errors.js';
 import * as Content from '../../../src/protocol/kinds.js';
@@ -29,6 +30,21 @@ test('the devices are listed as the server lists them, but whole numbers first, 
   const { devices } = scene.view;
   assert.deepEqual(Object.keys(devices), ['7', 'phone', 'laptop', '07', 'tablet']);
   assert.equal(devices['7'].device, '7');
+});
+
+test('a limit of the server shows as long as an attempt waits for it', async () => {
+  const scene = new Scene();
+  await scene.presence('phone', 'laptop');
+  const limited = new PeerRefused('bob', 'the server takes no more', 'rate-limited', 3);
+  scene.peer.delayed('phone', limited);
+  assert.equal(scene.view.error, null); // nothing waits
+  await scene.send('a', 'phone');
+  scene.peer.delayed('phone', limited);
+  assert.equal(scene.view.devices.phone.error, limited);
+  scene.connections['bob/phone'].open('of phone');
+  assert.equal(scene.view.error, null);
+  scene.peer.delayed(null, limited);
+  assert.equal(scene.view.error, null);
 });
 
 // --- which device ----------------------------------------------------------------------------------------------------
@@ -341,7 +357,7 @@ test('a device that is connected has proved the key: the others fail alone', asy
   const { delivery: lost } = await scene.send('a', 'phone');
   await assert.rejects(Promise.resolve(lost), DeliveryFailed);
   await scene.send('b');
-  assert.deepEqual([laptop.take(), scene.peer.blocked], [['1 b'], null]);
+  assert.deepEqual([laptop.take(), scene.peer.unaccepted], [['1 b'], null]);
   assert.ok(scene.view.devices.phone.error instanceof PeerKeyChanged);
 });
 
@@ -358,8 +374,8 @@ test('a user has so many devices and no more: those that have left make place', 
   );
   assert.throws(() => scene.peer.send('one more', 0, new Uint8Array(1)), TooManyPeers);
   await scene.send('to the user'); // goes to the one heard from last
-  scene.connections['bob/d3'].listener.path.release('gone', 'closed');
-  scene.connections['bob/d5'].listener.path.release('gone', 'closed');
+  scene.peer.findDevice('d3').path.release('gone', 'closed');
+  scene.peer.findDevice('d5').path.release('gone', 'closed');
   assert.equal(scene.offer('one more'), true);
   const names = scene.peer.devices.map(({ name }) => name);
   assert.deepEqual([names.length, names.includes('d3'), names.includes('d5')], [MAX_DEVICES, false, true]);

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 import aiortc
@@ -42,6 +42,7 @@ from aldis.peer.engine import (
     EngineStats,
     PathEnd,
     RelayWatch,
+    TurnReport,
     check_candidate,
     check_sdp,
     check_servers,
@@ -74,13 +75,14 @@ class _PeerConnection(aiortc.RTCPeerConnection):
     def __init__(
         self,
         servers: Servers,
-        allow_loopback: bool,
+        config: EngineConfig,
         connect_failed: Callable[[Exception], None],
         alive: Callable[[], None],
     ) -> None:
-        super().__init__(aiortc.RTCConfiguration(iceServers=[]))  # `Servers` asks ours
+        policy = aiortc.RTCIceTransportPolicy.RELAY if config.relay_only else aiortc.RTCIceTransportPolicy.ALL
+        super().__init__(aiortc.RTCConfiguration(iceServers=[], iceTransportPolicy=policy))  # `Servers` asks ours
         self.aldis_servers = servers
-        self.aldis_allow_loopback = allow_loopback
+        self.aldis_allow_loopback = config.allow_loopback and not config.relay_only
         self.aldis_connect_failed = connect_failed
         self.aldis_alive = alive
         self.aldis_transports: list[RTCDtlsTransport] = []
@@ -157,12 +159,13 @@ class _Connection:
     def __init__(self, servers: Servers, config: EngineConfig, listener: EngineListener) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
+        self._servers = servers
         self._relay_watch = RelayWatch(config)
         self._closed = False
         self._failed = False
         self._operations: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self._native = _PeerConnection(servers, config.allow_loopback, self._on_connect_failed, self._on_alive)
+        self._native = _PeerConnection(servers, config, self._on_connect_failed, self._on_alive)
         self._native.on("connectionstatechange", self._on_state)
         self._native.on("datachannel", self._on_channel)
 
@@ -202,7 +205,8 @@ class _Connection:
     def _local_sdp(self) -> str:
         sdp: str = self._native.localDescription.sdp
         self._relay_watch.saw(sdp)
-        self._relay_watch.gathered()
+        if not self._closed:  # else it was told to stop
+            self._relay_watch.gathered()
         return sdp
 
     async def accept(self, answer_sdp: str) -> None:
@@ -231,15 +235,15 @@ class _Connection:
         counted = next(iter(dtls._get_stats().values()), None)
         pair = dtls.transport._connection._nominated.get(1)
         return EngineStats(
-            local=_path_end(pair.local_candidate) if pair is not None else None,
-            remote=_path_end(pair.remote_candidate) if pair is not None else None,
+            local=_path_end(pair.local_candidate, self._servers.relay_protocols) if pair is not None else None,
+            remote=_path_end(pair.remote_candidate, {}) if pair is not None else None,
             bytes_sent=getattr(counted, "bytesSent", None),
             bytes_received=getattr(counted, "bytesReceived", None),
         )
 
     @property
-    def relay_missing(self) -> str:
-        return self._relay_watch.missing
+    def turn(self) -> TurnReport:
+        return self._relay_watch.report
 
     async def close(self) -> None:
         self._closed = True
@@ -373,5 +377,11 @@ class _Channel:
             listener.channel_closed()
 
 
-def _path_end(candidate: Any) -> PathEnd:
-    return PathEnd(kind=candidate.type, protocol=candidate.transport, address=candidate.host, port=candidate.port)
+def _path_end(candidate: Any, relay_protocols: Mapping[tuple[str, int], str]) -> PathEnd:
+    return PathEnd(
+        kind=candidate.type,
+        protocol=candidate.transport,
+        address=candidate.host,
+        port=candidate.port,
+        relay_protocol=relay_protocols.get((candidate.host, candidate.port), ""),
+    )

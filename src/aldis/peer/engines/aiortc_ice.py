@@ -31,6 +31,9 @@ _GATHER_SECONDS: Final = 5.0  # the same as in aioice
 _STUN_SECONDS: Final = 2.0  # for a request and two repetitions (RFC 8489 section 6.2.1) and an answer
 _MAX_SERVERS: Final = 16  # of each kind; a longer list is a mistake, and each server costs a socket
 
+# By what it costs: see `_cost`.
+_PROTOCOLS: Final = ("udp", "tcp", "tls")
+
 _Attempt = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -59,6 +62,8 @@ class Servers:
                     ", ".join(map(str, urls[_MAX_SERVERS:])),
                 )
         del self._stun[_MAX_SERVERS:], self._turn[_MAX_SERVERS:]
+        # Our way to the TURN server, by the address at which it relays for us: `udp`, `tcp` or `tls`.
+        self.relay_protocols: dict[tuple[str, int], str] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._stopped = False
 
@@ -83,7 +88,7 @@ class Servers:
             _within(_STUN_SECONDS, "STUN", [_reflexive(protocol, url, found) for url in self._stun])
             for protocol in agent._protocols
         ]
-        relays = [_relay(agent, component, url, server, found) for url, server in self._turn]
+        relays = [self._relay(agent, component, url, server, found) for url, server in self._turn]
         races.append(_within(_GATHER_SECONDS, "TURN", relays))
         self._asking = {asyncio.create_task(race) for race in races}
         if self._stopped:
@@ -93,6 +98,27 @@ class Servers:
             if not task.cancelled():
                 task.result()
         return found
+
+    def _relay(
+        self, agent: ice.Connection, component: int, url: IceUrl, server: IceServer, found: list[Candidate]
+    ) -> _Attempt:
+        async def attempt() -> None:
+            candidate, protocol = await ice.relayed_candidate(
+                component=component,
+                hide_related_address=agent._transport_policy == ice.TransportPolicy.RELAY,
+                protocol_factory=lambda: ice.StunProtocol(agent),
+                turn_server=url.address,
+                turn_username=server.username,
+                turn_password=server.credential,
+                turn_ssl=url.scheme == "turns",
+                turn_transport="udp" if _cost(url) == 0 else "tcp",
+            )
+            # No await in between: an allocation that no object holds would never be released.
+            agent._protocols.append(protocol)
+            found.append(candidate)
+            self.relay_protocols[candidate.host, candidate.port] = _PROTOCOLS[_cost(url)]
+
+        return _named(attempt, url)
 
 
 def _cost(url: IceUrl) -> int:
@@ -106,25 +132,6 @@ def _reflexive(protocol: ice.StunProtocol, url: IceUrl, found: list[Candidate]) 
         if ipaddress.ip_address(protocol.local_candidate.host).version == 4:  # as in aioice, which asks by IPv4 only
             candidate, _ = await ice.server_reflexive_candidate(protocol, url.address)
             found.append(candidate)
-
-    return _named(attempt, url)
-
-
-def _relay(agent: ice.Connection, component: int, url: IceUrl, server: IceServer, found: list[Candidate]) -> _Attempt:
-    async def attempt() -> None:
-        candidate, protocol = await ice.relayed_candidate(
-            component=component,
-            hide_related_address=agent._transport_policy == ice.TransportPolicy.RELAY,
-            protocol_factory=lambda: ice.StunProtocol(agent),
-            turn_server=url.address,
-            turn_username=server.username,
-            turn_password=server.credential,
-            turn_ssl=url.scheme == "turns",
-            turn_transport="udp" if _cost(url) == 0 else "tcp",
-        )
-        # No await in between: an allocation that no object holds would never be released.
-        agent._protocols.append(protocol)
-        found.append(candidate)
 
     return _named(attempt, url)
 

@@ -10,6 +10,8 @@ Properties of version 0.1.0:
 * It keeps objects with handlers alive in one table for each loop, and reads the whole table when a handler is added,
   and at each operation and each event. 60 stores that connected to each other spent three quarters of their time there.
   So here the owner holds the objects, and they stay out of the table (`_Unlisted`).
+* Of `turns:` servers it trusts the certificates of the authorities that libwebrtc has built in. It has no setting for
+  others, and reports the failure like that of a server that does not answer.
 * A candidate with an empty text ends those of one media section (W3C section 4.8.1.3); `None` ends them all.
 """
 
@@ -37,6 +39,7 @@ from aldis.peer.engine import (
     EngineStats,
     PathEnd,
     RelayWatch,
+    TurnReport,
     check_candidate,
     check_sdp,
     check_servers,
@@ -48,6 +51,15 @@ _T = TypeVar("_T")
 _MEDIA: Final = re.compile(r"^m=(audio|video)\b", re.MULTILINE)
 _ADDRESS_FIELD: Final = 4  # of a candidate's fields (RFC 8839 section 5.1)
 _IPV4: Final = 4
+_TLS_HINT: Final = (
+    "; or its certificate is of an authority of your own: wrtc trusts those alone that libwebrtc has built in. Use "
+    "turn: with ?transport=tcp, or the engine aiortc, which trusts those of this machine"
+)
+# A TCP candidate that only dials (RFC 6544 section 4.5). Nobody can connect to it, and a side that is dialled sees
+# where that comes from. These are half of what libwebrtc gathers, and each is a message that three programs handle.
+_ACTIVE: Final = " tcptype active"
+_NOT_BEGUN: Final = webrtc.RTCIceConnectionState.new
+_PATH_FOUND: Final = (webrtc.RTCIceConnectionState.connected, webrtc.RTCIceConnectionState.completed)
 
 
 class WrtcEngine:
@@ -61,15 +73,16 @@ class WrtcEngine:
         if config.allow_loopback:
             _allow_loopback()
         try:
-            native = _PeerConnection(_configuration(servers))
+            native = _PeerConnection(_configuration(servers, relay_only=config.relay_only))
         except (webrtc.RTCException, ValueError, TypeError) as error:
             raise ConfigError("ice_servers", str(error)) from error
         return _Connection(native, config, listener)
 
 
-def _configuration(given: tuple[IceServer, ...]) -> webrtc.RTCConfiguration:
+def _configuration(given: tuple[IceServer, ...], *, relay_only: bool) -> webrtc.RTCConfiguration:
     servers = [webrtc.RTCIceServer(server.urls, server.username, server.credential) for server in given]
-    return webrtc.RTCConfiguration(ice_servers=servers)
+    policy = webrtc.RTCIceTransportPolicy.relay if relay_only else webrtc.RTCIceTransportPolicy.all
+    return webrtc.RTCConfiguration(ice_servers=servers, ice_transport_policy=policy)
 
 
 @cache  # once allowed, it stays allowed; asking again after the first connection is an error
@@ -130,7 +143,7 @@ class _Connection:
         self._native = native
         self._listener = listener
         self._allow_loopback = config.allow_loopback
-        self._relay_watch = RelayWatch(config)
+        self._relay_watch = RelayWatch(config, hint=_TLS_HINT)
         self._has_loopback = False  # a candidate on 127.0.0.1 was reported
         # Candidates on ::1 lead to the same programs, and make an idle connection cost half as much again. So they are
         # reported only at the end of gathering, and only if there was none on 127.0.0.1.
@@ -138,6 +151,7 @@ class _Connection:
         self._closed = False
         self._channels: set[_Channel] = set()  # until they are closed, because the caller need not hold them
         native.on("icecandidate", self._on_candidate)
+        native.on("icecandidateerror", self._on_candidate_error)
         native.on("connectionstatechange", self._on_state)
         native.on("datachannel", self._on_channel)
 
@@ -158,12 +172,12 @@ class _Connection:
     def renew(self, config: EngineConfig) -> None:
         servers = check_servers(config)
         try:
-            self._native.set_configuration(_configuration(servers))
+            self._native.set_configuration(_configuration(servers, relay_only=config.relay_only))
         except webrtc.InvalidStateError:
             return  # the connection is closed: the next call on it will raise
         except (webrtc.RTCException, ValueError, TypeError) as error:
             raise ConfigError("ice_servers", str(error)) from error
-        self._relay_watch = RelayWatch(config)
+        self._relay_watch = RelayWatch(config, hint=_TLS_HINT)
 
     async def offer(self, *, restart_ice: bool = False) -> str:
         return await self._run(self._offer(restart_ice))
@@ -210,12 +224,15 @@ class _Connection:
     async def stats(self) -> EngineStats:
         report = await self._run(self._native.get_stats())
         pair_id = local_id = remote_id = None
-        sent = received = None
+        sent = received = quiet = None
         for entry in report.values():
             if isinstance(entry, webrtc.RTCTransportStats):
                 pair_id = entry.selected_candidate_pair_id
                 # Not the numbers of the pair, which restart whenever ICE finds a better one.
                 sent, received = entry.bytes_sent, entry.bytes_received
+            elif isinstance(entry, webrtc.RTCIceCandidatePairStats) and entry.last_packet_received_timestamp:
+                seconds = (entry.timestamp - entry.last_packet_received_timestamp) / 1000
+                quiet = seconds if quiet is None else min(quiet, seconds)
         pair = report.get(pair_id) if pair_id else None
         if isinstance(pair, webrtc.RTCIceCandidatePairStats):
             local_id, remote_id = pair.local_candidate_id, pair.remote_candidate_id
@@ -224,11 +241,13 @@ class _Connection:
             remote=_path_end(report.get(remote_id) if remote_id else None),
             bytes_sent=sent,
             bytes_received=received,
+            quiet=quiet,
         )
 
     @property
-    def relay_missing(self) -> str:
-        return self._relay_watch.missing
+    def turn(self) -> TurnReport:
+        found = self._native.ice_connection_state in _PATH_FOUND
+        return TurnReport() if found else self._relay_watch.report
 
     async def close(self) -> None:
         if self._closed:
@@ -254,7 +273,8 @@ class _Connection:
     def _on_candidate(self, event: webrtc.RTCPeerConnectionIceEvent) -> None:
         candidate = event.candidate
         if candidate is None:
-            self._relay_watch.gathered()
+            # libwebrtc stops gathering when it has found a path; the state may say so a little later.
+            self._relay_watch.gathered(cut_short=self._native.ice_connection_state is not _NOT_BEGUN)
             second, self._second_loopback = self._second_loopback, []
             if not self._has_loopback:
                 for each in second:
@@ -264,6 +284,8 @@ class _Connection:
         if not candidate.candidate:
             return  # the end of one section; the end of all sections follows
         self._relay_watch.saw(candidate.candidate)
+        if _ACTIVE in candidate.candidate:
+            return
         found = Candidate(
             candidate.candidate,
             candidate.sdp_mid,
@@ -277,6 +299,9 @@ class _Connection:
         elif self._allow_loopback:
             self._second_loopback.append(found)
         # Otherwise another part of this process has enabled loopback.
+
+    def _on_candidate_error(self, event: webrtc.RTCPeerConnectionIceErrorEvent) -> None:
+        self._relay_watch.refused(event.url, event.error_code, event.error_text)
 
     def _on_state(self, event: webrtc.Event) -> None:
         del event
@@ -363,4 +388,14 @@ def _path_end(entry: object) -> PathEnd | None:
         protocol=entry.protocol or "",
         address=entry.address or "",
         port=entry.port or 0,
+        relay_protocol=_relay_protocol(entry),
     )
+
+
+def _relay_protocol(entry: webrtc.RTCIceCandidateStats) -> str:
+    """Our way to the TURN server. By the URL where libwebrtc does not say it (W3C WebRTC Statistics section 8.14)."""
+    if entry.relay_protocol:
+        return str(entry.relay_protocol).lower()
+    if not entry.url or not entry.url.startswith("turn"):
+        return ""
+    return "tls" if entry.url.startswith("turns:") else "tcp" if "transport=tcp" in entry.url else "udp"

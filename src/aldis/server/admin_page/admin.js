@@ -13,12 +13,37 @@
  * @property {number} connections
  * @property {number} detached
  * @property {number} relayed
+ * @property {number} sealedBytes
  * @property {number} messages
  * @property {number} throttled
  * @property {number} waiting
  * @property {number | null} memory
  * @property {number} processorSeconds
  * @property {Record<string, Record<string, number>>} messagesByType
+ * @property {Certificate | null} certificate
+ * @property {Turn | null} turn
+ * @property {{ limit: string, effect: string, count: number }[]} limits
+ * @property {{ namePolicy: string }} accounts
+ * @property {string[]} problems
+ */
+
+/**
+ * @typedef {object} Certificate
+ * @property {'files' | 'acme'} source
+ * @property {string | null} issuer
+ * @property {string[]} names
+ * @property {number | null} expires
+ * @property {string} problem
+ * @property {number | null} nextAttempt
+ */
+
+/**
+ * @typedef {object} Turn
+ * @property {boolean} up
+ * @property {string[]} urls
+ * @property {number} restarts
+ * @property {{ problem: string, at: number | null }} allocation
+ * @property {number | null} earlierSecretUntil
  */
 
 /** @typedef {{ user: string, devices: number }} User */
@@ -134,15 +159,17 @@ function duration(seconds) {
 function showStatistics(found) {
   const now = performance.now() / 1000;
   const passed = before ? now - before.at : 0;
-  const rate = (/** @type {'relayed' | 'messages' | 'processorSeconds'} */ what) =>
+  const rate = (/** @type {'relayed' | 'sealedBytes' | 'processorSeconds'} */ what) =>
     before && passed > 0 ? (found[what] - before.found[what]) / passed : null;
   const busy = rate('processorSeconds');
   const relayed = rate('relayed');
+  const sealed = rate('sealedBytes');
   const figures = [
     ['Users online', number(found.users)],
     ['Connections', number(found.connections)],
     ['Lost, may resume', number(found.detached)],
     ['Relayed a second', relayed === null ? '–' : relayed.toFixed(1)],
+    ['Sealed a second', sealed === null ? '–' : `${(sealed / 1024).toFixed(1)} KiB`],
     ['Processor', busy === null ? '–' : `${Math.round(busy * 100)} %`],
     ['Memory', found.memory === null ? 'unknown' : `${Math.round(found.memory / 2 ** 20)} MiB`],
     ['Throttled', number(found.throttled)],
@@ -166,7 +193,74 @@ function showStatistics(found) {
     ]),
   );
   get('messages').replaceChildren(...rows);
+  showHealth(found);
+  showLimits(found, before?.found ?? null);
   before = { at: now, found };
+}
+
+/**
+ * @param {HTMLElement} list
+ * @param {[string, string][]} rows
+ */
+function describe(list, rows) {
+  list.replaceChildren(...rows.map(([name, value]) => element('div', [element('dt', [name]), element('dd', [value])])));
+}
+
+const when = (/** @type {number | null} */ seconds) =>
+  seconds === null ? '–' : new Date(seconds * 1000).toLocaleString();
+
+/** @param {Statistics} found */
+function showHealth({ certificate, turn, problems }) {
+  const list = get('problems');
+  list.replaceChildren(...(problems.length ? problems : ['All is well.']).map((text) => element('li', [text])));
+  list.classList.toggle('bad', problems.length > 0);
+  describe(
+    get('certificate'),
+    certificate
+      ? [
+          ['Names', certificate.names.join(', ') || '–'],
+          ['Valid until', certificate.expires === null ? 'none yet' : when(certificate.expires)],
+          ['Issuer', certificate.issuer ?? '–'],
+          ['Source', certificate.source === 'acme' ? 'ordered by the server' : 'files'],
+          ...(certificate.source === 'acme'
+            ? [/** @type {[string, string]} */ (['Next order', when(certificate.nextAttempt)])]
+            : []),
+          ['Last problem', certificate.problem || 'none'],
+        ]
+      : [['TLS', 'not here']],
+  );
+  get('renew').hidden = certificate?.source !== 'acme';
+  describe(
+    get('turn'),
+    turn
+      ? [
+          ['State', turn.up ? 'up' : 'down'],
+          ['Relays', turn.allocation.problem || 'yes'],
+          ['Asked at', when(turn.allocation.at)],
+          ['Started again', counted(turn.restarts, 'time')],
+          ['Earlier secret', turn.earlierSecretUntil === null ? 'none' : `until ${when(turn.earlierSecretUntil)}`],
+        ]
+      : [['State', 'not run by this server']],
+  );
+  get('rotate').hidden = turn === null;
+}
+
+/**
+ * @param {Statistics} found
+ * @param {Statistics | null} earlier of the look before
+ */
+function showLimits({ limits }, earlier) {
+  const rows = limits.map(({ limit, effect, count }) => {
+    const lately = earlier ? count - (earlier.limits.find((one) => one.limit === limit)?.count ?? 0) : 0;
+    return element('tr', [
+      element('td', [limit]),
+      element('td', [number(count)], 'number'),
+      element('td', [lately > 0 ? `+${number(lately)}` : ''], 'number'),
+      element('td', [effect]),
+    ]);
+  });
+  get('reached-limits').replaceChildren(...rows);
+  get('unreached').textContent = rows.length ? '' : 'None since the start.';
 }
 
 /** @param {{ users: User[], next: string | null }} page */
@@ -195,6 +289,32 @@ function showUsers({ users, next }) {
   );
   keepFocus(get('users'), rows);
   get('more').textContent = next === null ? '' : `These are the first ${SHOWN}; search for others.`;
+}
+
+/**
+ * The list of a server on which only listed names may register; null for others.
+ *
+ * @param {{ names: string[], next: string | null } | null} page
+ */
+function showNames(page) {
+  get('names').hidden = page === null;
+  const rows = (page?.names ?? []).map((name) =>
+    element('tr', [
+      element('td', [name]),
+      element(
+        'td',
+        [
+          button('Remove', `Remove ${name} from the list`, async () => {
+            const { sessions } = await ask(`/names/${encodeURIComponent(name)}`, 'DELETE');
+            return `${name} may not register any more; ${counted(sessions, 'session')} ended.`;
+          }),
+        ],
+        'actions',
+      ),
+    ]),
+  );
+  keepFocus(get('listed-names'), rows);
+  get('more-names').textContent = page?.next ? `These are the first ${SHOWN}; \`aldis admin names list\` has all.` : '';
 }
 
 /** @param {Ban[]} bans */
@@ -246,6 +366,7 @@ async function look() {
     showStatistics(found);
     showUsers(users);
     showBans(bans.bans);
+    showNames(found.accounts.namePolicy === 'closed' ? await ask(`/names?limit=${SHOWN}`) : null);
   } catch (error) {
     if (error instanceof Refused && error.code !== 503) {
       sessionStorage.removeItem(TOKEN);
@@ -265,6 +386,22 @@ get('sign-in').addEventListener('submit', (event) => {
   input('token').value = '';
   void look();
 });
+get('renew').addEventListener(
+  'click',
+  () =>
+    void perform(async () => {
+      const { ordered } = await ask('/certificate/renew', 'POST');
+      return `A certificate for ${ordered.join(', ')} is being ordered.`;
+    }),
+);
+get('rotate').addEventListener(
+  'click',
+  () =>
+    void perform(async () => {
+      const { earlierSecretUntil } = await ask('/turn/rotate', 'POST');
+      return `The TURN server has a new secret; the earlier one is taken until ${when(earlierSecretUntil)}.`;
+    }),
+);
 get('search').addEventListener('submit', (event) => event.preventDefault());
 get('prefix').addEventListener('input', () => void look());
 get('ban').addEventListener('submit', (event) => {
@@ -279,6 +416,15 @@ get('ban').addEventListener('submit', (event) => {
     const done = await ask('/bans', 'POST', seconds ? { ...body, seconds: Number(seconds) } : body);
     input('value').value = input('reason').value = '';
     return `${done.value} is banned; ${counted(done.sessions, 'session')} ended.`;
+  });
+});
+get('list').addEventListener('submit', (event) => {
+  event.preventDefault();
+  void perform(async () => {
+    const name = input('listed-name').value.trim();
+    const { added } = await ask(`/names/${encodeURIComponent(name)}`, 'PUT');
+    input('listed-name').value = '';
+    return added ? `${name} may register now.` : `${name} was on the list already.`;
   });
 });
 if (token) void look();

@@ -1,118 +1,85 @@
-"""Files between two devices: offered, accepted, sent in pieces, confirmed as they are written.
+"""Files between two devices: which are on offer or under way with which peer.
 
 Rules of this module:
 
 * Everything is said in control messages (`messages.control`), which arrive once and in order over however many
   connections. So a transfer does not notice a path that is lost and mended, and nothing is ever sent twice.
-* An offer goes out when the peer is connected and its program takes files. From then on it ends when the other side
-  is not the same program any more, or when either has taken leave.
-* Who ends a transfer before its time says so (`file-cancel`), also when the other side is believed to be gone; so no
-  end waits for one that has given up. What is said about a transfer that is not known here is ignored.
-* A peer that breaks the rules of a transfer (a wrong offset, more than was offered or than the window allows, data
-  before the file was accepted, a confirmation of what was not sent) loses the transfer, and nothing else.
-* Files are read and written in threads, piece after piece; the arithmetic is that of `window`.
+* An offer goes out when the peer is connected and its program takes files. When the other program is started anew, it
+  is offered once more what it can resume, and the rest ends. A goodbye of either ends all, but for what the journal
+  keeps (`kept`): that is offered again when the other side is back, with a new id, since the other side may still say
+  that the old one has ended.
+* What is said about a transfer that is not known here is ignored.
 
-It does not know connections, nor where the user wants to have a file.
+The course of one transfer is in `outgoing` and `incoming`. It does not know connections, nor where the user wants to
+have a file.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final
 
-from aldis.errors import (
-    AldisError,
-    FeatureMissing,
-    PeerConnectionFailed,
-    ProtocolViolation,
-    StateError,
-    TransferFailed,
-)
-from aldis.protocol.names import FILES
+from aldis.errors import AldisError, JournalError, PeerConnectionFailed, StateError, TooManyTransfers, TransferExpired
 from aldis.protocol.texts import clean
 from aldis.store.files import disk
-from aldis.store.files.transfer import OPEN, Transfer, TransferState, TransferStep
-from aldis.store.files.window import MAX_OPEN, ReceiveWindow, SendWindow, share
+from aldis.store.files.incoming import IncomingJob
+from aldis.store.files.job import Ending, FilePeer, Job, in_short
+from aldis.store.files.kept import KeptTransfers, Record, Sent, moved
+from aldis.store.files.manifest import MAX_MANIFEST
+from aldis.store.files.outgoing import OutgoingJob, path_of
+from aldis.store.files.transfer import Transfer, TransferStep
+from aldis.store.files.window import MAX_OPEN
 from aldis.store.messages.control import (
     ID_BYTES,
-    MAX_PIECE,
     ControlMessage,
     FileAccept,
     FileCancel,
     FileDecline,
-    FileMessage,
+    FileEnd,
     FileOffer,
     FileReceived,
     Piece,
     encode_control,
-    encode_piece,
     new_id,
     safe_mime,
     safe_name,
 )
-from aldis.store.messages.delivery import Delivery
 from aldis.store.subscriptions import Callbacks
 from aldis.store.tasks import Tasks
 
-_READ_BYTES: Final = 4 * MAX_PIECE  # at a time: a thread for each piece would cost more than the reading
+_log = logging.getLogger(__name__)
+
 _CLOSE_SECONDS: Final = 5.0  # for a disk to finish what it has begun
-
-
-class FilePeer(Protocol):
-    """A device of a peer, as files need it."""
-
-    user_id: str
-    name: str | None  # of the device; None until it is known
-
-    @property
-    def features(self) -> Sequence[str] | None:
-        """What the peer's program can do; None while it is not connected."""
-
-    def send_control(self, data: bytes) -> Delivery:
-        """Queue a control message. Raises `AldisError` when it cannot be."""
-
-    def call(self) -> None:
-        """Have the peer called, from now on for as long as `FileService.busy`. Raises `AldisError` where that is in
-        vain."""
-
-
-class _Job:
-    """A transfer that is not over yet, and what is known of it besides."""
-
-    def __init__(self, peer: FilePeer, transfer: Transfer, window: SendWindow | ReceiveWindow) -> None:
-        self.peer = peer
-        self.transfer = transfer
-        self.window = window
-        self.announced = False  # the offer has gone out, or come in
-        self.addressed = True  # it is for this device and no other of the user
-        self.found: disk.Found | None = None  # what is sent
-        self.arrived = bytearray()  # what is not written yet
-        self.stirred = asyncio.Event()  # there is something to do, or to end
-
-    def is_open(self) -> bool:
-        return self.transfer.state in OPEN
-
-    def is_running(self) -> bool:
-        return self.transfer.state is TransferState.RUNNING
-
-    async def stir(self) -> None:
-        """Wait until something has changed."""
-        await self.stirred.wait()
-        self.stirred.clear()
+_RESTARTED: Final = (Ending.RESTARTED, Ending.REPLACED)
 
 
 class FileService:
     """All transfers of one store."""
 
-    def __init__(self, on_file: Callbacks[Transfer]) -> None:
-        """`on_file` are told of what others offer; while there are none, offers are declined."""
+    def __init__(
+        self,
+        on_file: Callbacks[Transfer],
+        on_resumed: Callbacks[Transfer] | None = None,
+        kept: KeptTransfers | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`on_file` are told of what others offer; while there are none, offers are declined. `kept`: what outlives the
+        program; `on_resumed` are told of what goes on from there. `now`: seconds since 1970."""
+        self.tasks = Tasks()
+        self._on_resumed = Callbacks() if on_resumed is None else on_resumed
+        self._kept = kept
+        self._now = now
+        self.writing: dict[str, Job] = {}
         self._on_file = on_file
-        self._jobs: dict[FilePeer, dict[str, _Job]] = {}  # by peer and id, in the order in which they were begun
-        self._open: dict[Transfer, _Job] = {}  # the same
-        self._tasks = Tasks()
+        self._jobs: dict[FilePeer, dict[str, Job]] = {}  # by peer and id, in the order in which they were begun
+        self._open: dict[Transfer, Job] = {}  # the same
         self._closed = False
 
     # --- for the application ----------------------------------------------------------------------------------------
@@ -120,44 +87,143 @@ class FileService:
     def offer(
         self, peer: FilePeer, path: Path, found: disk.Found, name: str | None, *, addressed: bool = True
     ) -> Transfer:
-        """Offer a file that was looked at (`disk.look`); unless `addressed`, another device of the user will do as well
+        """Offer what was looked at (`disk.look`); unless `addressed`, another device of the user will do as well
         while this one has not heard of it. Raises `StateError`, and what `FilePeer.call` raises."""
         if self._closed:
             raise StateError("the store was closed meanwhile")
         made, shown = new_id(os.urandom(ID_BYTES)), safe_name(name or path.name)
-        transfer = Transfer(self, peer.user_id, made, "out", shown, found.size, safe_mime(found.mime))
-        transfer.offered(path)
-        job = self._add(peer, transfer, SendWindow(found.size))
-        job.found, job.addressed = found, addressed
+        transfer = Transfer(
+            self,
+            peer.user_id,
+            made,
+            "out",
+            shown,
+            found.size,
+            safe_mime(found.mime),
+            folder=bool(found.manifest),
+            left_out=found.left_out,
+        )
+        transfer.offered(path_of(found, path))
+        job = OutgoingJob(self, peer, transfer, made, found, addressed=addressed)
+        job.begun_at = self._now()
+        if self._kept is not None and found.size is not None:
+            job.record = Sent(
+                made,
+                peer.user_id,
+                peer.name if addressed else None,
+                os.fsencode(os.path.abspath(path)),
+                shown,
+                found.size,
+                found.version,
+                transfer.mime,
+                job.begun_at,
+                transfer.folder,
+            )
+            self._kept.add(job.record)
+        self._add(job)
         try:
             peer.call()
         except AldisError:
-            self._remove(job)
+            self.remove(job)
+            if job.record is not None:
+                self.forget(job.record)
             raise
-        self._announce(peer)
+        self.announce(peer)
         return transfer
 
-    def accept(self, transfer: Transfer, path: Path) -> None:
+    async def stored(self, transfer: Transfer) -> None:
+        """Return when the journal has what is to be sent. When it cannot take it the transfer ends: `JournalError`."""
+        if self._kept is None:
+            return
+        try:
+            await self._kept.flush()
+        except JournalError as error:
+            job = self._open.get(transfer)
+            if job is not None:
+                job.give_up(TransferStep.FAILED, str(error), told="the sender's journal has a fault")
+            raise
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Those that are not over, in the order in which they were begun."""
+        return tuple(self._open)
+
+    def restore(self, find: Callable[[str, str | None], FilePeer]) -> None:
+        """The journal is loaded: go on with what is to be sent. `find` gives a device of a user; it may raise
+        `AldisError`."""
+        if self._kept is None:
+            return
+        found = self._kept.load()
+        if self._kept.unreadable:
+            _log.warning("the journal forgets %s files under way that cannot be read", self._kept.unreadable)
+        for sent in found:
+            try:
+                peer = find(sent.user_id, sent.device)
+            except AldisError as error:
+                _log.warning("a file for %s stays in the journal: %s", sent.user_id, error)
+                continue
+            transfer = Transfer(self, sent.user_id, sent.id, "out", sent.name, sent.size, sent.mime, folder=sent.folder)
+            transfer.device = sent.device
+            transfer.offered(Path(os.fsdecode(sent.path)))
+            told = disk.Found(sent.size, sent.mime, sent.version)
+            addressed = sent.device is not None
+            job = OutgoingJob(
+                self, peer, transfer, new_id(os.urandom(ID_BYTES)), told, addressed=addressed, ready=False
+            )
+            job.begun_at, job.record = sent.begun_at, sent
+            self._kept.use(sent)
+            self._add(job)
+            self.tasks.spawn(job.look_again(sent), f"look at {sent.name}")
+            self._on_resumed.tell(transfer)
+
+    def expire(self, age: float) -> None:
+        """Give up what waits for longer than so many seconds."""
+        before = self._now() - age
+        for job in list(self._open.values()):
+            if isinstance(job, OutgoingJob) and job.begun_at < before and job.peer.features is None:
+                reason = f"it has waited for more than {age:g} s"
+                job.end(TransferStep.FAILED, TransferExpired(job.transfer.user_id, job.transfer.name, reason))
+        if self._kept is not None:
+            self._kept.expire(before)
+
+    def clock_was_set(self, step: float) -> None:
+        """The wall clock was set by so many seconds: nothing that waits has grown older by that."""
+        for job in self._open.values():
+            if isinstance(job, OutgoingJob):
+                job.begun_at += step
+            if job.record is not None:
+                job.record = moved(job.record, step)
+        if self._kept is not None:
+            self._kept.clock_was_set(step)
+
+    def accept(self, transfer: Transfer, target: Path | BinaryIO, sender: str) -> None:
         """See `Transfer.accept`."""
         job = self._offered(transfer)
-        if job is not None and isinstance(job.window, ReceiveWindow):
-            transfer.move(TransferStep.ACCEPTED)
-            self._tasks.spawn(self._write(job, job.window, path), f"write {transfer.name}")
+        if not isinstance(job, IncomingJob):
+            return
+        if self._kept is not None and isinstance(target, Path) and job.resumable:
+            record = job.taken(target, sender, self._now())
+            try:
+                self._kept.add(record)
+                job.record = record
+            except TooManyTransfers as error:
+                _log.warning("%s will not go on after a restart: %s", transfer.name, error)
+        job.accept(target, sender)
 
     def decline(self, transfer: Transfer, reason: str) -> None:
         """See `Transfer.decline`."""
         job = self._offered(transfer)
         if job is not None:
-            self._say(job.peer, FileDecline(transfer.id, clean(reason)))
-            self._end(job, TransferStep.DECLINED, _words("declined", reason))
+            job.say(FileDecline(job.id, clean(reason)))
+            job.end(TransferStep.DECLINED, in_short("declined", reason))
 
     def cancel(self, transfer: Transfer, reason: str) -> None:
         """See `Transfer.cancel`."""
         job = self._open.get(transfer)
         if job is not None:
-            self._give_up(job, TransferStep.CANCELLED, _words("cancelled", reason), told=reason)
+            job.give_up(TransferStep.CANCELLED, in_short("cancelled", reason), told=reason)
 
-    def _offered(self, transfer: Transfer) -> _Job | None:
+    def _offered(self, transfer: Transfer) -> Job | None:
         job = self._open.get(transfer)
         if transfer.direction == "out":
             raise StateError("this file is our own: the other side accepts or declines it")
@@ -170,271 +236,183 @@ class FileService:
     def busy(self, peer: FilePeer) -> bool:
         """Whether a connection with this peer is needed. An offer that nobody has answered needs none: else strangers
         could make us call them."""
-        return any(job.is_running() or job.transfer.direction == "out" for job in self._of(peer))
+        return any(job.is_running() or isinstance(job, OutgoingJob) for job in self.of(peer))
 
     def movable(self, peer: FilePeer) -> bool:
         """Whether something was not offered yet, and is not for exactly this device."""
-        return any(_is_movable(job) for job in self._of(peer))
+        return any(_is_movable(job) for job in self.of(peer))
 
     def moved(self, peer: FilePeer, other: FilePeer) -> None:
         """Offer to the other device what was not offered to this one."""
-        for job in [job for job in self._of(peer) if _is_movable(job)]:
-            self._remove(job)
+        for job in [job for job in self.of(peer) if _is_movable(job)]:
+            self.remove(job)
             job.peer = other
-            self._open[job.transfer] = self._jobs.setdefault(other, {})[job.transfer.id] = job
+            self._add(job)
         # Later: it may end a transfer, and no callback may come between what moves with it.
-        asyncio.get_running_loop().call_soon(self._announce, other)
+        asyncio.get_running_loop().call_soon(self.announce, other)
 
     def connected(self, peer: FilePeer) -> None:
-        """The peer is connected, now or again."""
-        self._announce(peer)
+        """The peer is connected, now or again, or by another path."""
+        self.announce(peer)
+        for job in self.of(peer):
+            job.stirred.set()
 
-    def ended(self, peer: FilePeer, error: AldisError, *, restarted: bool = False) -> None:
-        """What is under way with this user will not get any further. With `restarted` somebody else has taken the
-        peer's place, to whom what was not offered yet can be offered."""
+    def no_direct(self, peer: FilePeer, reason: str) -> None:
+        """An attempt at a direct path has failed, while the relay carries the messages."""
+        for job in self.of(peer):
+            if isinstance(job, OutgoingJob):
+                job.no_direct(reason)
+
+    def ended(self, peer: FilePeer, error: AldisError, ending: Ending = Ending.FINAL) -> None:
+        """What is under way with this user will not get any further now."""
         reason = error.reason if isinstance(error, PeerConnectionFailed) else str(error)
-        for job in self._of(peer):
-            if job.announced or not restarted:
-                self._give_up(job, TransferStep.FAILED, reason)
+        restarted, left = ending in _RESTARTED, ending is Ending.LEFT
+        for job in self.of(peer):
+            waits = restarted or (left and job.record is not None)
+            resumes = ending is not Ending.REPLACED
+            if waits and isinstance(job, OutgoingJob) and (not job.announced or (resumes and job.restarted())):
+                if left:
+                    self._renew(job)
+                continue
+            comes_back = ending is Ending.RESTARTED or left
+            job.later = ending is Ending.KEPT or (isinstance(job, IncomingJob) and comes_back)
+            job.transfer.interrupt()
+            job.give_up(TransferStep.FAILED, reason)
+        if ending is Ending.REPLACED:
+            self.forget_accepted(peer.user_id)
+
+    def forget_accepted(self, user_id: str) -> None:
+        """Another key has the name, or we want nothing to do with the user: what was accepted holds no longer."""
+        if self._kept is not None:
+            self._kept.forget_accepted(user_id)
+
+    def _renew(self, job: Job) -> None:
+        """Have it offered with another id."""
+        jobs = self._jobs[job.peer]
+        del jobs[job.id]
+        job.id = new_id(os.urandom(ID_BYTES))
+        jobs[job.id] = job
 
     def received(self, peer: FilePeer, control: ControlMessage) -> None:
         """The peer's store has said something."""
+        job = self._jobs.get(peer, {}).get(control.id)
         if isinstance(control, FileOffer):
-            self._offered_by(peer, control)
+            if job is None:  # random ids do not meet by chance
+                self._offered_by(peer, control)
             return
-        job = self._job(peer, control.id)
         if job is None or not job.announced:
             return
-        match control, job.window:
+        match control, job:
             case FileCancel(), _:
-                self._end(job, TransferStep.CANCELLED, _words("cancelled by the other side", control.reason))
-            case FileDecline(), SendWindow():
-                self._end(job, TransferStep.DECLINED, _words("declined", control.reason))
-            case FileAccept(), SendWindow() as window if not job.is_running():
-                job.transfer.move(TransferStep.ACCEPTED)
-                self._tasks.spawn(self._read(job, window), f"read {job.transfer.name}")
-            case FileReceived(), SendWindow() as window:
-                self._confirmed(job, window, control.bytes)
-            case Piece(), ReceiveWindow() as window:
-                self._arrived(job, window, control)
+                job.end(TransferStep.CANCELLED, in_short("cancelled by the other side", control.reason))
+            case FileDecline(), OutgoingJob():
+                job.end(TransferStep.DECLINED, in_short("declined", control.reason))
+            case FileAccept(), OutgoingJob():
+                job.accepted(control)
+            case FileReceived(), OutgoingJob():
+                job.confirmed(control.bytes)
+            case Piece(), IncomingJob():
+                job.arrived(control)
+            case FileEnd(), IncomingJob():
+                job.all_sent(control)
             case _:
-                pass  # said twice, or by the wrong side: it changes nothing
+                pass  # said twice, or by the wrong side
 
     async def close(self) -> None:
-        """End everything, and wait until the files are closed."""
+        """End everything. Says nothing: the goodbye does."""
         self._closed = True
         for jobs in list(self._jobs.values()):
             for job in list(jobs.values()):
-                self._end(job, TransferStep.FAILED, "the store was closed")
-        await self._tasks.finish(_CLOSE_SECONDS)
+                job.later = True
+                job.end(TransferStep.FAILED, "the store was closed")
+        await self.tasks.finish(_CLOSE_SECONDS)
 
-    # --- sending ----------------------------------------------------------------------------------------------------
+    # --- for the jobs -----------------------------------------------------------------------------------------------
 
-    def _announce(self, peer: FilePeer) -> None:
+    def of(self, peer: FilePeer) -> list[Job]:
+        """See `JobOwner`."""
+        return list(self._jobs.get(peer, {}).values())
+
+    def remove(self, job: Job) -> bool:
+        """See `JobOwner`."""
+        if self._open.pop(job.transfer, None) is None:
+            return False
+        jobs = self._jobs[job.peer]
+        del jobs[job.id]
+        if not jobs:
+            del self._jobs[job.peer]
+        if job.record is not None and job.later and self._kept is not None:
+            self._kept.release(job.record)
+        return True
+
+    def keep(self, record: Record) -> None:
+        """See `JobOwner`."""
+        if self._kept is not None:
+            self._kept.change(record)
+
+    def forget(self, record: Record) -> None:
+        """See `JobOwner`."""
+        if self._kept is not None:
+            self._kept.forget(record)
+
+    def announce(self, peer: FilePeer) -> None:
         """Offer what waits for that, as far as the other side will take it."""
         features = peer.features
         if features is None:
             return
-        sending = [job for job in self._of(peer) if job.transfer.direction == "out"]
+        sending = [job for job in self.of(peer) if isinstance(job, OutgoingJob)]
         announced = sum(job.announced for job in sending)
         for job in sending:
-            transfer = job.transfer
-            if job.announced or not job.is_open():
-                continue
-            if FILES not in features:
-                self._end(job, TransferStep.FAILED, FeatureMissing(peer.user_id, FILES))
-            elif announced < MAX_OPEN:
-                announced += 1
-                job.announced = True
-                transfer.device = peer.name
-                self._tell(job, FileOffer(transfer.id, transfer.name, transfer.size, transfer.mime))
+            if announced < MAX_OPEN and job.is_open() and job.ready and not job.announced:
+                if not job.needs_direct:
+                    announced += job.announce(tuple(features))
+                elif peer.relay_only:
+                    job.no_direct("only the relay may be used")
 
-    async def _read(self, job: _Job, window: SendWindow) -> None:
-        """Send a file that was accepted."""
-        path, found = job.transfer.path, job.found
-        assert path is not None and found is not None  # noqa: S101, PT018 - it is ours
-        try:
-            source = await asyncio.to_thread(disk.Source, path, found)
-            try:
-                await self._send_all(job, window, source)
-            finally:
-                await asyncio.to_thread(source.close)
-        except disk.SourceChanged as error:
-            self._give_up(job, TransferStep.FAILED, str(error))
-        except (OSError, ValueError) as error:
-            self._give_up(job, TransferStep.FAILED, f"the sender cannot read it: {disk.in_words(error)}")
-
-    async def _send_all(self, job: _Job, window: SendWindow, source: disk.Source) -> None:
-        while job.is_open() and window.sent < window.size:
-            room = min(window.room(self._share(job)), _READ_BYTES)
-            if room == 0:
-                await job.stir()
-                continue
-            data = await asyncio.to_thread(source.read, room)
-            for start in range(0, len(data), MAX_PIECE):
-                if not job.is_open():
-                    return
-                piece = data[start : start + MAX_PIECE]
-                self._tell(job, encode_piece(job.transfer.id, window.sent, piece))
-                window.sent += len(piece)
-
-    def _share(self, job: _Job) -> int:
-        running = [other for other in self._of(job.peer) if other.is_running() and other.found is not None]
-        return share(running.index(job), len(running)) if job in running else 0
-
-    def _confirmed(self, job: _Job, window: SendWindow, count: int) -> None:
-        if not job.is_running():
-            self._violated(job, "data is confirmed before the file was accepted")
-            return
-        try:
-            whole = window.received(count)
-        except ProtocolViolation as error:
-            self._violated(job, str(error))
-            return
-        if whole:
-            self._end(job, TransferStep.COMPLETED, None, transferred=count)
-        else:
-            job.stirred.set()
-            job.transfer.progressed(count)
-
-    # --- receiving --------------------------------------------------------------------------------------------------
+    # --- parts ------------------------------------------------------------------------------------------------------
 
     def _offered_by(self, peer: FilePeer, offer: FileOffer) -> None:
-        jobs = self._of(peer)
-        if any(job.transfer.id == offer.id for job in jobs):
-            return  # random ids do not meet by chance
-        if not self._on_file:
-            self._say(peer, FileDecline(offer.id, "this program takes no files"))
-            return
-        if sum(job.transfer.direction == "in" for job in jobs) >= MAX_OPEN:
-            self._say(peer, FileDecline(offer.id, f"{MAX_OPEN} files are on offer or under way already"))
-            return
         name, mime = safe_name(offer.name), safe_mime(offer.mime)
-        transfer = Transfer(self, peer.user_id, offer.id, "in", name, offer.size, mime)
+        size = None if offer.stream else offer.size
+        first = offer.resumes or offer.id
+        transfer = Transfer(self, peer.user_id, first, "in", name, size, mime, folder=offer.manifest > 0)
         transfer.device = peer.name
-        self._add(peer, transfer, ReceiveWindow(offer.size)).announced = True
-        self._on_file.tell(transfer)
-
-    def _arrived(self, job: _Job, window: ReceiveWindow, piece: Piece) -> None:
-        if not job.is_running():
-            self._violated(job, "data came before the file was accepted")
+        job = IncomingJob(self, peer, transfer, offer)
+        before = None
+        if self._kept is not None and job.resumable:
+            before = self._kept.taken(job.taken(Path(), "", 0.0))
+        problem = self._problem(peer, offer, wanted=before is not None)
+        if problem is not None:
+            self._decline(peer, offer.id, problem)
             return
-        try:
-            window.arrive(piece.offset, len(piece.data))
-        except ProtocolViolation as error:
-            self._violated(job, str(error))
+        self._add(job)
+        if before is None or self._kept is None:
+            self._on_file.tell(transfer)
             return
-        job.arrived += piece.data
-        job.stirred.set()
+        self._kept.use(before)
+        job.accept_again(before)
+        if not before.sha256:  # else the application has it already
+            self._on_resumed.tell(transfer)
 
-    async def _write(self, job: _Job, window: ReceiveWindow, path: Path) -> None:
-        """Receive a file."""
-        transfer = job.transfer
-        sink: disk.Sink | None = None
-        try:
-            sink = await asyncio.to_thread(disk.Sink, path, transfer.name, transfer.id, transfer.size)
-            if job.is_open():
-                self._tell(job, FileAccept(transfer.id))
-            while job.is_open() and window.written < window.size:
-                await job.stir()
-                data, job.arrived = job.arrived, bytearray()
-                await asyncio.to_thread(sink.write, data)
-                self._wrote(job, window, len(data))
-            if job.is_open():
-                await self._finish(job, sink)
-        except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-            self._give_up(job, TransferStep.FAILED, f"the recipient cannot write it: {disk.in_words(error)}")
-        finally:
-            if sink is not None:
-                await asyncio.to_thread(sink.discard)
-
-    def _wrote(self, job: _Job, window: ReceiveWindow, size: int) -> None:
-        due = window.wrote(size)
-        if job.is_open() and due is not None:
-            self._tell(job, FileReceived(job.transfer.id, due))
-        if job.is_open() and size:
-            job.transfer.progressed(window.written)
-
-    async def _finish(self, job: _Job, sink: disk.Sink) -> None:
-        path = await asyncio.to_thread(sink.finish)
-        if job.is_open():
-            self._say(job.peer, FileReceived(job.transfer.id, job.transfer.size))
-            self._end(job, TransferStep.COMPLETED, None, transferred=job.transfer.size, path=path)
-        else:  # it was cancelled in this very moment, so it must not be there
-            await asyncio.to_thread(path.unlink)
-
-    # --- both -------------------------------------------------------------------------------------------------------
-
-    def _of(self, peer: FilePeer) -> list[_Job]:
-        return list(self._jobs.get(peer, {}).values())
-
-    def _job(self, peer: FilePeer, transfer_id: str) -> _Job | None:
-        return self._jobs.get(peer, {}).get(transfer_id)
-
-    def _add(self, peer: FilePeer, transfer: Transfer, window: SendWindow | ReceiveWindow) -> _Job:
-        job = _Job(peer, transfer, window)
-        self._open[transfer] = self._jobs.setdefault(peer, {})[transfer.id] = job
-        return job
-
-    def _say(self, peer: FilePeer, message: FileMessage | bytes) -> AldisError | None:
-        """Say something; what keeps it from being said is returned."""
-        try:
-            peer.send_control(message if isinstance(message, bytes) else encode_control(message))
-        except AldisError as error:
-            return error
+    def _problem(self, peer: FilePeer, offer: FileOffer, *, wanted: bool) -> str | None:
+        """Why an offer is declined at once; `wanted`: it was accepted before."""
+        if not (self._on_file or wanted):
+            return "this program takes no files"
+        if sum(isinstance(job, IncomingJob) for job in self.of(peer)) >= MAX_OPEN:
+            return f"{MAX_OPEN} files are on offer or under way already"
+        if offer.manifest > min(offer.size, MAX_MANIFEST) or (offer.stream and (offer.size or offer.manifest)):
+            return "this is neither a file, nor a folder, nor a stream that can be taken"
+        if (offer.stream or offer.manifest) and not offer.version:
+            return "a folder or a stream needs a checked transfer"
         return None
 
-    def _tell(self, job: _Job, message: FileMessage | bytes) -> None:
-        """Say something without which the transfer cannot go on."""
-        error = self._say(job.peer, message)
-        if error is not None:
-            self._end(job, TransferStep.FAILED, str(error))
+    def _decline(self, peer: FilePeer, transfer_id: str, reason: str) -> None:
+        with suppress(AldisError):  # there may be no way to them any more
+            peer.send_control(encode_control(FileDecline(transfer_id, reason)))
 
-    def _violated(self, job: _Job, reason: str) -> None:
-        self._give_up(job, TransferStep.FAILED, f"the other side breaks the protocol: {reason}")
-
-    def _give_up(self, job: _Job, step: TransferStep, reason: str, *, told: str | None = None) -> None:
-        """End a transfer from this side, and say so; `told` is what the other side hears instead of `reason`."""
-        if job.is_open():
-            if job.announced:
-                self._say(job.peer, FileCancel(job.transfer.id, clean(reason if told is None else told)))
-            self._end(job, step, reason)
-
-    def _end(
-        self,
-        job: _Job,
-        step: TransferStep,
-        why: str | AldisError | None,
-        *,
-        transferred: int | None = None,
-        path: Path | None = None,
-    ) -> None:
-        """A transfer is over, unless it was already."""
-        transfer = job.transfer
-        if not self._remove(job):
-            return
-        error = TransferFailed(transfer.user_id, transfer.name, why) if isinstance(why, str) else why
-        transfer.move(step, transferred=transferred, error=error, path=path)
-        job.arrived = bytearray()
-        job.stirred.set()
-        for other in self._of(job.peer):
-            other.stirred.set()  # it may be their turn now
-        asyncio.get_running_loop().call_soon(self._announce, job.peer)
-
-    def _remove(self, job: _Job) -> bool:
-        """Forget a transfer; False when that was done before."""
-        if self._open.pop(job.transfer, None) is None:
-            return False
-        jobs = self._jobs[job.peer]
-        del jobs[job.transfer.id]
-        if not jobs:
-            del self._jobs[job.peer]
-        return True
+    def _add(self, job: Job) -> None:
+        self._open[job.transfer] = self._jobs.setdefault(job.peer, {})[job.id] = job
 
 
-def _is_movable(job: _Job) -> bool:
-    return job.is_open() and not (job.announced or job.addressed)
-
-
-def _words(what: str, reason: str) -> str:
-    return f"{what}: {clean(reason)}" if clean(reason) else what
+def _is_movable(job: Job) -> bool:
+    return isinstance(job, OutgoingJob) and job.is_open() and not (job.announced or job.addressed)

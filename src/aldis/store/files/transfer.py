@@ -11,16 +11,16 @@ import os
 from collections.abc import Callable, Generator
 from enum import Enum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
-from aldis.errors import AldisError
+from aldis.errors import AldisError, TransferExpired, UsageError
 from aldis.store.subscriptions import Callbacks, call
 
 
 class Service(Protocol):
     """What a transfer asks of `transfers.FileService`."""
 
-    def accept(self, transfer: Transfer, path: Path) -> None:
+    def accept(self, transfer: Transfer, target: Path | BinaryIO, sender: str) -> None:
         """See `Transfer.accept`."""
 
     def decline(self, transfer: Transfer, reason: str) -> None:
@@ -49,6 +49,7 @@ class TransferStep(Enum):
     DECLINED = "declined"
     CANCELLED = "cancelled"
     FAILED = "failed"
+    RESTARTED = "restarted"  # the recipient's program was started anew, or has left: the file is offered to it again
 
 
 # docs/architecture.md draws it.
@@ -60,6 +61,7 @@ TABLE: Final[dict[TransferState, dict[TransferStep, TransferState]]] = {
         TransferStep.FAILED: TransferState.FAILED,
     },
     TransferState.RUNNING: {
+        TransferStep.RESTARTED: TransferState.OFFERED,
         TransferStep.COMPLETED: TransferState.DONE,
         TransferStep.DECLINED: TransferState.DECLINED,  # a recipient may think better of it
         TransferStep.CANCELLED: TransferState.CANCELLED,
@@ -79,13 +81,25 @@ class Transfer:
     `await` it: it returns when the file is there, whole and written at the recipient, and raises `TransferFailed` (or
     `FeatureMissing`) when it will not be. Cancelling the wait cancels nothing else; not awaiting is fine.
 
-    `id`: its name between the two programs. `user_id`: the other user, `device`: their device, None before the file was
-    offered to one. `direction`: `out` or `in`. `name`: that of the file, safe to be used in a folder. `size` in bytes.
-    `mime`: the type of the content, as the sender says.
+    `id`: its name, which stays the same when the journal has it go on after a restart. `user_id`: the other user,
+    `device`: their device, None before the file was offered to one. `direction`: `out` or `in`. `name`: that of the
+    file, safe to be used in a folder. `size` in bytes; None for a stream until it has ended. `mime`: the type of the
+    content, as the sender says. `folder`: it is a folder, and `size` includes the list of its files. `left_out`: links
+    and special files of a folder that are not sent.
     """
 
     def __init__(
-        self, service: Service, user_id: str, transfer_id: str, direction: str, name: str, size: int, mime: str
+        self,
+        service: Service,
+        user_id: str,
+        transfer_id: str,
+        direction: str,
+        name: str,
+        size: int | None,
+        mime: str,
+        *,
+        folder: bool = False,
+        left_out: int = 0,
     ) -> None:
         self.id = transfer_id
         self.user_id = user_id
@@ -94,9 +108,13 @@ class Transfer:
         self.name = name
         self.size = size
         self.mime = mime
+        self.folder = folder
+        self.left_out = left_out
         self._service = service
         self._state = TransferState.OFFERED
         self._transferred = 0
+        self._resumed = 0
+        self._interrupted = False
         self._error: AldisError | None = None
         self._path: Path | None = None
         self._callbacks: Callbacks[Transfer] = Callbacks()
@@ -113,6 +131,21 @@ class Transfer:
         return self._transferred
 
     @property
+    def interrupted(self) -> bool:
+        """Whether it failed because the other side has left. Offered again, it goes on where it stopped."""
+        return self._interrupted
+
+    @property
+    def expired(self) -> bool:
+        """Whether it was given up because it has waited for longer than `StoreLimits.queue_age`."""
+        return isinstance(self._error, TransferExpired)
+
+    @property
+    def resumed(self) -> int:
+        """How many bytes the recipient had from an earlier transfer."""
+        return self._resumed
+
+    @property
     def error(self) -> AldisError | None:
         """Why the file does not arrive; None as long as it may, and when it has."""
         return self._error
@@ -122,14 +155,24 @@ class Transfer:
         """The file on this machine: that which is sent, or, once it is done, the one that was made."""
         return self._path
 
-    def accept(self, path: Path | str | os.PathLike[str]) -> None:
-        """Take the file: `path` is that of the file to be made, which must not exist yet, or an existing folder, in
-        which it gets its own name, with a number where that is taken (`path` tells when it is done).
+    def accept(self, target: Path | str | os.PathLike[str] | BinaryIO, *, sender: str | None = None) -> None:
+        """Take the file: `target` is the path of what is to be made, which must not exist yet, or an existing folder,
+        in which it gets its own name, with a number where that is taken (`path` tells when it is done); or a binary
+        stream, into which the content is written in a thread, and which stays open.
+
+        What an earlier transfer of the same file from the same user has left in the same place is not sent again.
+        `sender`: the name to know the sender by, where the user id is different each time.
 
         What goes wrong on the disk ends the transfer, at both ends. Nothing happens when the transfer is over already.
-        Raises `StateError` for a file of our own, or one that was accepted before.
+        Raises `StateError` for a file of our own, or one that was accepted before; `UsageError` for a folder that is to
+        go into a stream.
         """
-        self._service.accept(self, Path(path))
+        if isinstance(target, (str, os.PathLike)):
+            self._service.accept(self, Path(target), sender or self.user_id)
+        elif self.folder:
+            raise UsageError("a folder cannot go into a stream")
+        else:
+            self._service.accept(self, target, sender or self.user_id)
 
     def decline(self, reason: str = "") -> None:
         """Refuse the file; the sender is told the reason. Nothing happens when the transfer is over already.
@@ -159,14 +202,23 @@ class Transfer:
 
     def __repr__(self) -> str:
         way = "to" if self.direction == "out" else "from"
-        progress = f"{self._transferred} of {self.size} bytes"
+        progress = f"{self._transferred} of {'?' if self.size is None else self.size} bytes"
         return f"<Transfer of {self.name!r} {way} {self.user_id}: {self._state.value}, {progress}>"
 
     # --- for the service --------------------------------------------------------------------------------------------
 
-    def offered(self, path: Path) -> None:
+    def offered(self, path: Path | None) -> None:
         """The file is our own."""
         self._path = path
+
+    def interrupt(self) -> None:
+        """The other side has left; the transfer fails next."""
+        self._interrupted = True
+
+    def started(self, resumed: int) -> None:
+        """The recipient has so many bytes already."""
+        self._resumed = resumed
+        self.progressed(resumed)
 
     def progressed(self, transferred: int) -> None:
         """So many bytes are at the recipient."""

@@ -9,6 +9,10 @@ Rules of this module:
   on its way already: while four begin, that may come to two windows.
 * The recipient confirms whenever `CONFIRM` bytes more are written, and once more when the file is complete and has its
   name.
+* To confirm every byte is to say that the file is complete. So the recipient confirms of a stream, whose end is not
+  known, all but the last byte, and one piece earlier: the sender has one piece less on its way.
+* A transfer may start behind what the recipient has kept of it. The sender starts from 0 all the same where that is
+  not the beginning of its file.
 * What the other side says may be wrong in any way; `ProtocolViolation` says how, and the transfer has to end.
 
 Pure: no I/O, no clock. It does not know what a transfer is, nor how bytes are read or written.
@@ -19,7 +23,7 @@ from __future__ import annotations
 from typing import Final
 
 from aldis.errors import ProtocolViolation
-from aldis.store.messages.control import MAX_PIECE
+from aldis.store.messages.control import MAX_PIECE, MAX_SIZE
 
 WINDOW: Final = 1024 * 1024
 CONFIRM: Final = 256 * 1024
@@ -36,10 +40,10 @@ def share(position: int, running: int) -> int:
 class SendWindow:
     """A file that is being sent; sizes and positions in bytes."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, start: int = 0) -> None:
         self.size = size
-        self.sent = 0
-        self.confirmed = 0
+        self.sent = start
+        self.confirmed = start
 
     def room(self, window: int) -> int:
         """How much may be sent now, in whole pieces, the last one aside: 0 when it is time to wait."""
@@ -60,14 +64,25 @@ class SendWindow:
 class ReceiveWindow:
     """A file that is being received."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.arrived = 0
-        self.written = 0
-        self._confirmed = 0
+    def __init__(self, size: int | None, start: int = 0) -> None:
+        """`size`: None for a stream, until it `ends`."""
+        self.size = MAX_SIZE if size is None else size
+        self.arrived = start
+        self.written = start
+        self.restarted = False  # the sender starts from 0: what was kept is not the beginning of its file
+        self._start = start
+        self._confirmed = start
+        self._end_known = size is not None
+
+    def ends(self, size: int) -> None:
+        """The sender has sent everything."""
+        self.size, self._end_known = size, True
 
     def arrive(self, offset: int, size: int) -> None:
         """A piece has come. Raises `ProtocolViolation` for one that is not due, or must not come yet."""
+        if offset == 0 < self._start == self.arrived:
+            self.restarted = True
+            self.arrived = self.written = self._confirmed = self._start = 0
         if offset != self.arrived:
             raise ProtocolViolation(f"a piece at {offset} came where {self.arrived} was due")
         if offset + size > self.size:
@@ -79,7 +94,11 @@ class ReceiveWindow:
     def wrote(self, size: int) -> int | None:
         """So many bytes more are written; what to confirm now, if it is time. The end is confirmed elsewhere."""
         self.written += size
-        if self.written - self._confirmed < CONFIRM or self.written == self.size:
-            return None
-        self._confirmed = self.written
-        return self.written
+        unconfirmed = self.written - self._confirmed
+        if not self._end_known:
+            due = self.written - 1 if unconfirmed > CONFIRM - MAX_PIECE else None
+        else:
+            due = self.written if unconfirmed >= CONFIRM and self.written < self.size else None
+        if due is not None:
+            self._confirmed = due
+        return due

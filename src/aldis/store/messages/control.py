@@ -50,19 +50,39 @@ _Id: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{10}[AEIMQUY
 _Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
 
 
-class FileOffer(msgspec.Struct, tag="file-offer", gc=False):
-    """A file is on offer: `size` in bytes."""
+class FileOffer(msgspec.Struct, tag="file-offer", gc=False, omit_defaults=True):
+    """A file is on offer: `size` in bytes.
+
+    The rest is for programs with the feature FILES_2. `version`: a text that stays the same while the file does. It
+    makes the transfer a checked one, unless it is empty. `manifest`: the bytes of the list of files of a folder, which
+    `size` includes; 0 for a file. `stream`: nobody knows the size yet, and `size` is 0. `resumes`: the id with which
+    the same transfer was offered first, if this is not the first time.
+    """
 
     id: _Id
     name: str
     size: _Size
     mime: str
+    version: str = ""
+    manifest: _Size = 0
+    stream: bool = False
+    resumes: _Id = ""
 
 
-class FileAccept(msgspec.Struct, tag="file-accept", gc=False):
-    """The file is wanted: send it."""
+class FileAccept(msgspec.Struct, tag="file-accept", gc=False, omit_defaults=True, rename={"start": "from"}):
+    """The file is wanted: send it, from the byte `start` on. `sha256`: the checksum of what is before it."""
 
     id: _Id
+    start: _Size = 0
+    sha256: str = ""
+
+
+class FileEnd(msgspec.Struct, tag="file-end", gc=False):
+    """All `bytes` of a checked transfer are sent; their checksum (`files.digest`)."""
+
+    id: _Id
+    bytes: _Size
+    sha256: str
 
 
 class FileDecline(msgspec.Struct, tag="file-decline", gc=False):
@@ -95,7 +115,7 @@ class Piece:
     data: bytes
 
 
-FileMessage: TypeAlias = FileOffer | FileAccept | FileDecline | FileReceived | FileCancel
+FileMessage: TypeAlias = FileOffer | FileAccept | FileDecline | FileReceived | FileEnd | FileCancel
 ControlMessage: TypeAlias = FileMessage | Piece
 
 
@@ -109,13 +129,19 @@ _decoders: Final[dict[str, msgspec.json.Decoder[FileMessage]]] = {
     "file-accept": msgspec.json.Decoder(FileAccept),
     "file-decline": msgspec.json.Decoder(FileDecline),
     "file-received": msgspec.json.Decoder(FileReceived),
+    "file-end": msgspec.json.Decoder(FileEnd),
     "file-cancel": msgspec.json.Decoder(FileCancel),
 }
 
 
 def new_id(random: bytes) -> str:
     """The id of an offer, from 8 random bytes."""
-    return to_base64(random).rstrip("=").replace("+", "-").replace("/", "_")
+    return to_base64url(random)
+
+
+def to_base64url(data: bytes) -> str:
+    """Base64url without padding (RFC 4648 section 5)."""
+    return to_base64(data).rstrip("=").replace("+", "-").replace("/", "_")
 
 
 def encode_control(message: FileMessage) -> bytes:

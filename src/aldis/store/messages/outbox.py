@@ -9,6 +9,10 @@ Rules of this module:
 * Control messages are numbered and sent with the others; only in what waits for the application they do not count.
 * A message that is taken back (`withdraw`) leaves a void behind when others come before it, and it or one behind it
   was sent or stays: their numbers stay.
+* With a journal (`journaled`) a message is sent after the journal has it (`stored`). A number that was sent and is not
+  in the journal would be given to another message after a crash, and the peer would skip that one.
+* A peer that has more of a stream than the journal knows (`is_behind`) shows that the journal was put back to an
+  earlier state, from a backup perhaps. `renew` settles what the peer has, and begins a new stream with the rest.
 * At most `WINDOW_MESSAGES` messages are unacknowledged on a channel, and no message is begun while `WINDOW_BYTES` or
   more are. So a peer that stops acknowledging holds the sender back, and has to keep no more than that in memory.
 
@@ -21,8 +25,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from aldis.errors import ProtocolViolation, UsageError
-from aldis.protocol.channel import Content, StreamPosition, encode_message
+from aldis.protocol.channel import CHUNK, CONTROL_CHUNK, Content, StreamPosition, encode_message
 
 # On a path of 100 ms these allow 40 MB/s, and 10,000 small messages a second. The receiver counts on them
 # (`inbox.Inbox`), so they are part of the protocol and no settings.
@@ -30,16 +36,17 @@ WINDOW_BYTES: Final = 4 * 1024 * 1024
 WINDOW_MESSAGES: Final = 1024
 # A control message of a kind that no version knows, so every version ignores it.
 VOID: Final = b"\x00"
+_CONTROL: Final = Content.CONTROL
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    """No object that Python's collector of garbage looks at: there may be thousands, and it would look often."""
+
     content: Content
     data: bytes
 
-    @property
-    def is_void(self) -> bool:
-        return self.content is Content.CONTROL and self.data == VOID
+
+_VOID: Final = _Message(Content.CONTROL, VOID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,8 @@ class OutboxSnapshot:
 class Outbox:
     """All that is on its way to one peer. `stream` is a random name, new for each outbox."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, *, journaled: bool = False) -> None:
+        """`journaled`: nothing is sent before `stored` was called for it."""
         self.stream = stream
         self._messages: dict[int, _Message] = {}  # those not acknowledged yet, in order
         self._acknowledged = 0
@@ -74,6 +82,10 @@ class Outbox:
         self._frames: list[bytes] = []
         self._flying_bytes = 0
         self._sent = 0  # the newest message that was ever sent whole: nothing beyond it can be acknowledged
+        self._stored = 0 if journaled else None  # the newest that the journal has; None: there is no journal
+        # Until the peer's first HELLO after `restore`: the newest message that may have been sent before. The numbers
+        # behind it may mean other messages there (`is_behind`).
+        self._unproved: int | None = None
 
     def snapshot(self) -> OutboxSnapshot:
         """All that has to be kept for `restore`."""
@@ -81,16 +93,20 @@ class Outbox:
         return OutboxSnapshot(self.stream, self._acknowledged, self._sent, messages)
 
     @classmethod
-    def restore(cls, snapshot: OutboxSnapshot) -> Outbox:
-        """The outbox as it was, without a channel. Raises `UsageError` for numbers that cannot be."""
+    def restore(cls, snapshot: OutboxSnapshot, *, journaled: bool = False) -> Outbox:
+        """The outbox as it was, without a channel. Raises `UsageError` for numbers that cannot be. `journaled`: it is
+        from a journal, which has all of it."""
         newest = snapshot.acknowledged + len(snapshot.messages)
         if not 0 <= snapshot.acknowledged <= snapshot.sent <= newest:
             raise UsageError(f"no snapshot of an outbox: {snapshot.acknowledged}, {snapshot.sent}, {newest}")
-        outbox = cls(snapshot.stream)
+        outbox = cls(snapshot.stream, journaled=journaled)
         outbox._acknowledged = outbox._last = snapshot.acknowledged
         for content, data in snapshot.messages:
             outbox.put(content, data)
         outbox._sent = snapshot.sent
+        if journaled:
+            outbox._stored = outbox._last
+            outbox._unproved = snapshot.sent
         outbox.closed()
         return outbox
 
@@ -123,24 +139,31 @@ class Outbox:
 
     def put(self, content: Content, data: bytes) -> int:
         """Add a message; return its number."""
-        self._last += 1
-        message = self._messages[self._last] = _Message(content, data)
-        self._count(message, 1)
-        return self._last
+        self._last = number = self._last + 1
+        self._messages[number] = message = _Message(content, data)
+        if content is _CONTROL:
+            self._count(message, 1)
+        else:
+            self._size += len(data)
+        return number
 
     def _count(self, message: _Message, change: int) -> None:
-        if message.is_void:
-            self._voids += change
-        elif message.content is Content.CONTROL:
-            self._controls += change
-        else:
+        if message.content is not _CONTROL:
             self._size += len(message.data) * change
+        elif message.data == VOID:
+            self._voids += change
+        else:
+            self._controls += change
 
     def clear(self) -> range:
         """Give up all messages that are not acknowledged; return their numbers. Only while no channel is open."""
         given_up = range(self._acknowledged + 1, self._last + 1)
         self._messages.clear()
         self._size = self._controls = self._voids = 0
+        if self._stored is not None:
+            # Nobody has seen the numbers behind it. After a crash they may be given to other messages, so our HELLO
+            # must not name them.
+            self._last = min(self._last, self._stored)
         # For the peer they count as received from the next HELLO on, and it may say so.
         self._acknowledged = self._sent = self._last
         self.closed()
@@ -157,23 +180,94 @@ class Outbox:
             message = self._messages[number]
             withdrawn.append((message.content, message.data))
             self._count(message, -1)
-            self._messages[number] = _Message(Content.CONTROL, VOID)
+            self._messages[number] = _VOID
             self._voids += 1
+        if self._stored is None:
+            self._skip_voids()
+        self._cut_voids()
+        self.closed()
+        return withdrawn
+
+    def _skip_voids(self) -> None:
+        # Not with a journal: until that knows of it, the next run of the program would take the messages for received.
         if len(self._messages) == self._voids:
             self.clear()
-        while self._voids and (first := self._messages[self._acknowledged + 1]).is_void:
+        while self._voids and (first := self._messages[self._acknowledged + 1]) == _VOID:
             self._count(first, -1)
             del self._messages[self._acknowledged + 1]
             # For the peer it counts as received from the next HELLO on, as in `clear`.
             self._acknowledged += 1
         self._sent = max(self._sent, self._acknowledged)
-        while self._last > self._sent and (newest := self._messages[self._last]).is_void:
+
+    @property
+    def is_void(self) -> bool:
+        """Whether there are messages, and nobody needs any of them."""
+        return 0 < self._voids == len(self._messages)
+
+    def _cut_voids(self) -> None:
+        while self._last > self._sent and self._messages.get(self._last) == _VOID:
             # Nobody has seen its number, so the next message may have it.
-            self._count(newest, -1)
+            self._count(_VOID, -1)
             del self._messages[self._last]
             self._last -= 1
+        if self._stored is not None:
+            self._stored = min(self._stored, self._last)
+
+    def content(self, number: int) -> tuple[Content, bytes] | None:
+        """A message as it would be sent, perhaps a void; None when it is acknowledged or was cut off."""
+        message = self._messages.get(number)
+        return None if message is None else (message.content, message.data)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a channel."""
+        return self._open
+
+    # --- the journal ----------------------------------------------------------------------------------------------
+
+    @property
+    def unstored(self) -> range:
+        """The numbers of the messages that the journal does not have yet."""
+        return range(0) if self._stored is None else range(self._stored + 1, self._last + 1)
+
+    def stored(self, number: int) -> None:
+        """The journal has all messages up to `number`: they may be sent."""
+        if self._stored is not None:
+            self._stored = min(max(self._stored, number), self._last)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Give up messages that the journal could not take. They were never sent, so a channel may be open."""
+        for number in numbers:
+            self._count(self._messages[number], -1)
+            self._messages[number] = _VOID
+            self._voids += 1
+        self._cut_voids()
+
+    def is_behind(self, received: StreamPosition | None) -> bool:
+        """Whether the other side's HELLO says that it has more of this stream than was ever sent, as far as we know."""
+        return (
+            self._stored is not None
+            and received is not None
+            and received.stream == self.stream
+            and received.sequence > self._sent
+        )
+
+    def renew(self, stream: str, received: StreamPosition) -> tuple[range, list[int]]:
+        """Begin a new stream with what the peer does not have. Only while no channel is open.
+
+        Returns the numbers of the old stream that have arrived, and those of the rest, which has the numbers from 1 on
+        now. What is void stays behind.
+        """
+        arrived = self._cover(min(received.sequence, self._sent))
+        rest = {number: message for number, message in self._messages.items() if message != _VOID}
+        self.stream = stream
+        self._messages = dict(enumerate(rest.values(), 1))
+        self._acknowledged = self._sent = self._voids = 0
+        self._last = len(rest)
+        self._stored = None if self._stored is None else 0
+        self._unproved = None
         self.closed()
-        return withdrawn
+        return arrived, list(rest)
 
     # --- channels -------------------------------------------------------------------------------------------------
 
@@ -182,8 +276,9 @@ class Outbox:
         self.closed()
         return self._current
 
-    def opened(self, received: StreamPosition | None) -> range:
-        """The other side's HELLO has come, with what it has of our stream; return what is acknowledged by that.
+    def opened(self, received: StreamPosition | None, *, held: bool = False) -> range:
+        """The other side's HELLO has come, with what it has of our stream; return what is acknowledged by that. `held`:
+        what was not sent before `restore` waits for `free`.
 
         Nothing is known there when its process is a new one (`received` is None or names another stream): sending
         begins at the first unacknowledged message then too. Raises `ProtocolViolation` for more than was ever sent.
@@ -191,9 +286,25 @@ class Outbox:
         newly = range(0)
         if received is not None and received.stream == self.stream:
             newly = self._cover(received.sequence)
-        self._open = True
-        self._current = self._acknowledged + 1
+        if not held:
+            self.free()
+        if not self._open:
+            self._open = True
+            self._current = self._acknowledged + 1
         return newly
+
+    @property
+    def unproved(self) -> int | None:
+        """Behind this number nothing is sent before `opened` or `free`; None: everything may be sent."""
+        return self._unproved
+
+    def free(self) -> None:
+        """All messages may be sent that the journal has."""
+        self._unproved = None
+
+    def begin(self) -> None:
+        """Send behind our HELLO, before the other side's has come. What it has already it skips."""
+        self._open = True
 
     def closed(self) -> None:
         """The channel is gone, and what was under way on it too. Harmless when none is open."""
@@ -206,22 +317,34 @@ class Outbox:
         """The frame to send now, or None: nothing to send, window used up, no channel. The same one until `sent()`."""
         if self._frames:
             return self._frames[-1]
-        if not self._open or self._current > self._last:
+        current = self._current
+        last = self._last if self._stored is None else self._stored
+        if self._unproved is not None:
+            last = min(last, self._unproved)
+        if not self._open or current > last:
             return None
-        flying = self._current - self._acknowledged - 1
+        flying = current - self._acknowledged - 1
         if flying >= WINDOW_MESSAGES or self._flying_bytes >= WINDOW_BYTES:
             return None
-        message = self._messages[self._current]
-        self._frames = encode_message(message.content, self._current, message.data)[::-1]
-        self._flying_bytes += len(message.data)
-        return self._frames[-1]
+        message = self._messages[current]
+        content, data = message.content, message.data
+        frames = encode_message(content, current, data, CONTROL_CHUNK if content is _CONTROL else CHUNK)
+        frames.reverse()
+        self._frames = frames
+        self._flying_bytes += len(data)
+        return frames[-1]
 
-    def sent(self) -> None:
-        """The channel has taken the frame that `next_frame` returned."""
+    def sent(self) -> int | None:
+        """The channel has taken the frame that `next_frame` returned. Return the number of the message when that was
+        its last frame."""
         self._frames.pop()
-        if not self._frames:
-            self._sent = max(self._sent, self._current)
-            self._current += 1
+        if self._frames:
+            return None
+        number = self._current
+        if number > self._sent:
+            self._sent = number
+        self._current = number + 1
+        return number
 
     def acknowledge(self, sequence: int) -> range:
         """The peer has everything up to `sequence`; return the numbers that are newly acknowledged.
@@ -234,11 +357,16 @@ class Outbox:
         if sequence > self._sent:
             raise ProtocolViolation(f"message {sequence} is acknowledged, and only {self._sent} were sent")
         newly = range(self._acknowledged + 1, sequence + 1)
+        begun = self._current - (not self._frames)  # the newest message that counts as on its way
         for number in newly:
             message = self._messages.pop(number)
-            self._count(message, -1)
-            if number < self._current or (number == self._current and self._frames):
-                self._flying_bytes -= len(message.data)
+            size = len(message.data)
+            if message.content is _CONTROL:
+                self._count(message, -1)
+            else:
+                self._size -= size
+            if number <= begun:
+                self._flying_bytes -= size
         self._acknowledged = max(self._acknowledged, sequence)
         if self._current <= self._acknowledged:
             # It was being sent again, and has arrived by the channel before: the peer skips what it has got of it.

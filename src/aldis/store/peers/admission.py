@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from aldis.client.client import SignalingClient
-from aldis.client.events import AnswerReceived, OfferReceived
+from aldis.client.events import OfferReceived
 from aldis.errors import SignalingError, StateError, TooManyPeers, UsageError
 from aldis.peer.trust import PROOF_PAUSE
 from aldis.protocol.codes import RefusalCode
@@ -31,6 +31,18 @@ MAX_REFUSALS: Final = 64
 # Refusals that wait. Each is a few hundred bytes; all callers of a popular program may come at once, after a restart.
 MAX_WAITING: Final = 1024
 _PEERS_PAUSE: Final = 30.0  # seconds until there may be room for another peer
+
+
+class Call(Protocol):
+    """Something that can be refused: an offer, an answer, a sealed handshake."""
+
+    @property
+    def sender(self) -> str:
+        """The address of who has sent it."""
+
+    @property
+    def connection(self) -> str | None:
+        """What it is about."""
 
 
 class Admission:
@@ -54,7 +66,10 @@ class Admission:
 
     def admit(self, offer: OfferReceived, user_id: str, peer: Peer | None) -> Peer | None:
         """The peer of a user who calls, who may be known as `peer`; None when they are not let in."""
-        key = claimed_key(offer.proof)
+        return self.admit_key(offer, claimed_key(offer.proof), user_id, peer)
+
+    def admit_key(self, offer: Call, key: bytes | None, user_id: str, peer: Peer | None) -> Peer | None:
+        """The same for who shows this key, in an offer or in a sealed handshake."""
         if key is None or user_id == self._client.user_id:
             if peer is None:
                 self.refuse(offer, "it carries no proof of a key", RefusalCode.BAD_PROOF, PROOF_PAUSE)
@@ -90,13 +105,13 @@ class Admission:
             _log.exception("the accept callback raised on %s", user_id)
             return False
 
-    def refuse_for_room(self, offer: OfferReceived) -> None:
+    def refuse_for_room(self, offer: Call) -> None:
         """Tell a caller that there are too many peers, or too many devices of the user."""
         self.refuse(offer, "too many peers", RefusalCode.TOO_MANY_PEERS, _PEERS_PAUSE)
 
     def refuse(
         self,
-        offer: OfferReceived | AnswerReceived,
+        offer: Call,
         reason: str,
         code: str | None = None,
         retry_after: float | None = None,

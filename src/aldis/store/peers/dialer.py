@@ -1,8 +1,9 @@
 """When to call one peer, and what came of it.
 
 A peer is *wanted* while the application has asked for it (`connect_to_peer`) or messages wait for it. A wanted peer
-is called when it is online, again after growing pauses when that fails, and at once when it comes online. One that is
-not wanted is never called, but its own calls are answered.
+is called when it is online, again after growing pauses when that fails, and at once when it comes online. So is one
+with which messages go through the relay, because a direct connection is better: after pauses as long as something is
+said, and later when something changes. Any other is never called, but its own calls are answered.
 
 Rules of this module:
 
@@ -13,7 +14,7 @@ Rules of this module:
   the server says for good that it may not be asked.
 * A peer whose key has changed is not called before a person has accepted the new one.
 * A peer that refuses is not called again before the time that it names; one that refuses for good is left alone, as
-  after a goodbye. Who waits for it is told at once, and what is queued stays queued.
+  after a goodbye. Who waits for it is told at once, and what is queued stays queued. The relay may carry it still.
 
 It does not know how a connection is made, nor what is sent on it.
 """
@@ -38,14 +39,22 @@ from aldis.errors import (
     SignalingError,
     StateError,
 )
-from aldis.peer.connection import Failure, PeerState
+from aldis.peer.connection import Failure, PeerState, limited_calls
 from aldis.peer.transport import Timer, Timers
-from aldis.protocol.codes import LONGEST_PAUSE
+from aldis.protocol.codes import LONGEST_PAUSE, ErrorCode
 
 _log = logging.getLogger(__name__)
 
 # A connection that has stood for so many seconds was no failure: the pauses begin small again.
 SETTLED: Final = 10.0
+# The highest ceiling of a pause in seconds, while a message or a caller waits. A call costs both programs and the
+# server more than dialling a server does, so it is higher than there.
+URGENT: Final = 5.0
+# While the relay carries the messages, nobody waits for a direct connection: after so many failures the pauses are so
+# many times as long, and at most so many seconds.
+RELAYED_FAILURES: Final = 2
+RELAYED_FACTOR: Final = 10.0
+RELAYED_MOST: Final = 300.0
 # An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody.
 CROSSED: Final = 3.0
 
@@ -76,6 +85,13 @@ TABLE: Final[dict[DialPhase, dict[DialEvent, DialPhase]]] = {
 }
 
 
+class Hush(Enum):
+    """Why a peer is left alone."""
+
+    LEFT = auto()  # it has said goodbye, or the server refuses for good
+    REFUSED = auto()  # it refuses direct connections for good; the relay asks for itself
+
+
 def registered_anew(before: tuple[str, ...], now: tuple[str, ...]) -> bool:
     """Whether one of the devices that are online `now`, newest first, has registered since `before`.
 
@@ -99,6 +115,18 @@ class DialTarget(Protocol):
         """How many messages wait for the peer."""
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether something waits for the peer: messages, or files that go on."""
+
+    @property
+    def relayed(self) -> bool:
+        """Whether messages get through meanwhile, by the relay."""
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing was said through the relay for a while."""
+
+    @property
     def watched(self) -> bool:
         """Whether the server will tell when the peer comes online."""
 
@@ -111,12 +139,15 @@ class DialTarget(Protocol):
         """How the connection stands now."""
 
     @property
-    def blocked(self) -> PeerKeyChanged | None:
+    def unaccepted(self) -> PeerKeyChanged | None:
         """The key has changed, and nobody has accepted the new one: the peer is not called."""
 
     @property
     def clock_from(self) -> float | None:
         """When the turn of the attempt came (by the dialer's `timers`); None while it waits for it."""
+
+    def need_server(self) -> None:
+        """The peer waits for the server: it should be dialled soon."""
 
     async def find(self) -> None:
         """Ask the server for the peer. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`,
@@ -129,7 +160,7 @@ class DialTarget(Protocol):
         """End an attempt or a connection, for good."""
 
     def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
-        """An attempt has failed. With `key_changed` nothing that waits can be delivered: the peer is `blocked`."""
+        """An attempt has failed. With `key_changed` nothing that waits can be delivered: the key is `unaccepted`."""
 
 
 class Dialer:
@@ -158,8 +189,20 @@ class Dialer:
         self._refusal: Failure | None = None  # what was wrong with an answer to it
         self._failures = 0
         self._connected_at: float | None = None
-        self._hushed = False
+        self._hush: Hush | None = None
         self._offline = False
+        self._asked_for = False  # the pause, by the peer or the server
+
+    @property
+    def hushed(self) -> bool:
+        """Whether the peer is left alone, by any path, until it comes back online, or something waits for it."""
+        return self._hush is Hush.LEFT
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether there is no reason to expect a direct path soon: several attempts in a row have failed before this
+        one, or the peer is not called any more."""
+        return self._hush is not None or self._failures >= RELAYED_FAILURES
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
@@ -207,12 +250,13 @@ class Dialer:
     def poke(self, *, now: bool = False) -> None:
         """Something may have changed: call if it is time to. `now` means that there is no reason to wait any more."""
         if now:
-            self._offline = self._hushed = False
+            self._offline, self._hush = False, None
             self._cancel_timer()
+        if not self._target.registered and self._waited_for:
+            self._target.need_server()
         if (
-            self._target.wanted
+            self._welcome
             and self._target.registered
-            and not (self._target.blocked or self._hushed or self._offline)
             and self._phase is DialPhase.IDLE
             and self._target.state not in (PeerState.CONNECTING, PeerState.CONNECTED)
         ):
@@ -221,7 +265,8 @@ class Dialer:
 
     def queued(self) -> None:
         """A message waits for the peer."""
-        self._hushed = False
+        if not (self._hush is Hush.REFUSED and self._target.relayed):
+            self._hush = None
         self.poke()
 
     def presence_changed(self, online: bool, *, anew: bool) -> None:
@@ -231,27 +276,54 @@ class Dialer:
         """
         came_back = online and (self._offline or (anew and self._target.state is PeerState.DISCONNECTED))
         self._offline = not online
-        if came_back:
+        if came_back or anew:
             self._failures = 0
-            if self._target.state in (PeerState.CONNECTING, PeerState.DISCONNECTED) and self._target.wanted:
-                # That was meant for the peer as it was before: nobody will answer.
-                self._stop("it has come back online")
-            self.poke(now=True)
-        else:
-            self.poke()
+        if came_back and self._useful and self._target.state in (PeerState.CONNECTING, PeerState.DISCONNECTED):
+            # That was meant for the peer as it was before: nobody will answer.
+            self._stop("it has come back online")
+        if anew:
+            self.path_found()
+        self.poke(now=came_back)
 
     def signaling_returned(self, *, resumed: bool) -> None:
         """We are registered again. Unless `resumed`, something may have been missed."""
         if not resumed:
-            self._offline = self._hushed = False
+            self._offline, self._hush = False, None
+        self.path_found()
+
+    def path_found(self) -> None:
+        """There is no reason to wait, unless we were asked to: the engine has a path again, the server is back, or the
+        network is another one."""
+        if not self._asked_for:
+            self._cancel_timer()
         self.poke()
+
+    def signaling_lost(self) -> None:
+        """The server is away: it is needed where the peer waits for it."""
+        self.poke()
+
+    @property
+    def _waited_for(self) -> bool:
+        """Whether somebody waits for the peer: a call, a message, or a connection that was there."""
+        connecting = self._target.state in (PeerState.CONNECTED, PeerState.CONNECTING)
+        return self._target.wanted and not (connecting or self._hush)
+
+    @property
+    def _useful(self) -> bool:
+        """Whether a direct connection is of use."""
+        return self._target.wanted or self._target.relayed
+
+    @property
+    def _welcome(self) -> bool:
+        """Whether the peer is to be called, now or later."""
+        return self._useful and not (self._target.unaccepted or self._hush or self._offline)
 
     def state_changed(self, state: PeerState, error: Failure | None) -> None:
         """The connection has come to another state."""
         match state:
             case PeerState.CONNECTED:
                 self._connected_at = self._timers.time()
-                self._hushed = False
+                self._hush = None
                 self._refusal = None
                 self._cancel_timer()
                 self._finish(None)
@@ -269,9 +341,16 @@ class Dialer:
             if state is not PeerState.DISCONNECTED or error is not None:
                 self._outcome.set_result(error or PeerConnectionFailed(self._target.user_id, "it has hung up"))
             return
-        if state is PeerState.CLOSED and was_connected and not self._target.queued:
-            self._hushed = True
+        if state is PeerState.CLOSED and was_connected and not self._target.has_waiting:
+            self._hush = Hush.LEFT
         self._retry(self._heed(error))
+
+    def dismissed(self) -> None:
+        """The peer has taken leave, through the relay: an attempt is in vain, and it is left alone unless something
+        waits for it."""
+        self._stop("the other side has hung up")
+        self._hush = None if self._target.has_waiting else Hush.LEFT
+        self._retry()
 
     def refused(self, error: Failure) -> None:
         """An offer or answer in the peer's name was not genuine; if this attempt fails, that will be why."""
@@ -286,7 +365,7 @@ class Dialer:
 
     def reconsider(self) -> None:
         """Somebody has lost interest: end an attempt of ours that nobody wants any more, leave all else as it is."""
-        if not self._target.wanted:
+        if not self._useful:
             if self._phase is DialPhase.CALLING:
                 self._stop("it is not wanted any more")
             self._cancel_timer()
@@ -310,9 +389,8 @@ class Dialer:
                 if self._target.state is not PeerState.CONNECTED:
                     self._retry()  # it opened, and was lost in the same moment
         except RequestFailed as error:
-            self._hushed = not error.temporary
-            reason = f"the server refuses: {error.message}"
-            self._ended(PeerConnectionFailed(self._target.user_id, reason), not_before=error.retry_after)
+            self._hush = None if error.temporary else Hush.LEFT
+            self._ended(self._refusal_of_server(error), not_before=error.retry_after)
         except (SignalingError, StateError) as error:
             # Who waits goes on waiting, as the server may come back in time.
             _log.debug("a call to %s was cut short: %s", self._target.user_id, error)
@@ -323,6 +401,11 @@ class Dialer:
         except Exception:
             self._ended(PeerConnectionFailed(self._target.user_id, "an internal error, see the log"))
             raise
+
+    def _refusal_of_server(self, error: RequestFailed) -> PeerConnectionFailed:
+        if error.code == ErrorCode.RATE_LIMITED:
+            return limited_calls(self._target.user_id, error, error.retry_after)
+        return PeerConnectionFailed(self._target.user_id, f"the server refuses: {error.message}")
 
     async def _found(self) -> bool:
         """Ask the server for the peer; False when the call ends here."""
@@ -390,7 +473,8 @@ class Dialer:
         """Do what a refusal of the peer asks for: call no more, or not within so many seconds."""
         if not isinstance(error, PeerRefused):
             return 0.0
-        self._hushed = self._hushed or not error.temporary
+        if not error.temporary:
+            self._hush = self._hush or Hush.REFUSED
         return error.retry_after or 0.0
 
     def _finish(self, error: AldisError | None) -> None:
@@ -409,11 +493,18 @@ class Dialer:
         """
         if self._phase is not DialPhase.IDLE:
             return  # the call goes on, or the pause
-        if not self._target.wanted or self._target.blocked or self._offline or self._hushed:
+        if not self._welcome or (self._target.resting and not self._target.wanted):
             return
         self._move(DialEvent.PAUSED)
         self._failures += 1
-        pause = min(not_before, LONGEST_PAUSE) + self._backoff.delay(self._failures, self._random())
+        self._asked_for = not_before > 0
+        ceiling = self._backoff.ceiling(self._failures)
+        if self._target.relayed and not self._waiters:
+            if self._failures > RELAYED_FAILURES:
+                ceiling = min(ceiling * RELAYED_FACTOR, RELAYED_MOST)
+        elif self._waiters or self._target.queued:
+            ceiling = min(ceiling, URGENT)
+        pause = min(not_before, LONGEST_PAUSE) + self._random() * ceiling
         self._timer = self._timers.call_later(pause, self._due)
 
     def _due(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from aldis.client.client import SignalingClient
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
-from aldis.errors import SignalingError, StateError
+from aldis.errors import RequestFailed, SignalingError, StateError
 from aldis.peer.engine import EngineConfig
 from aldis.protocol.ice import usable_servers
 from aldis.protocol.messages import IceServer
@@ -57,7 +57,8 @@ class IceServerCache:
             found = await self._client.ice_servers()
         except (SignalingError, StateError) as error:
             _log.debug("the ICE servers cannot be had: %s", error)
-            return _RETRY_SECONDS
+            limited = error.retry_after if isinstance(error, RequestFailed) else None
+            return max(_RETRY_SECONDS, min(limited or 0.0, _LONGEST_SECONDS))
         # A bad one is left out: an engine would refuse every connection because of it.
         servers, problems = usable_servers(found.ice_servers)
         for problem in problems:

@@ -7,9 +7,10 @@ fault of one peer stays with that peer. What the application sees of all this is
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,9 @@ from aldis.client.events import Discovery
 from aldis.errors import (
     AldisError,
     IdentityError,
+    PeerBlocked,
     PeerConnectionFailed,
+    RequestFailed,
     SignalingError,
     StateError,
     TooManyPeers,
@@ -32,15 +35,26 @@ from aldis.peer.engine import Engine
 from aldis.peer.transport import Timer, Timers
 from aldis.protocol.addresses import check_user_id
 from aldis.protocol.channel import Hello
+from aldis.protocol.codes import ErrorCode
 from aldis.protocol.messages import IceServer
+from aldis.protocol.privacy import Privacy, Visibility
+from aldis.store.files.kept import KeptTransfers
 from aldis.store.files.transfer import Transfer
+from aldis.store.journal.journal import Journal
+from aldis.store.journal.rows import Owner
+from aldis.store.journal.writer import JournalWriter
 from aldis.store.messages.control import decode_control
 from aldis.store.messages.mailbox import Mailbox
 from aldis.store.peers.admission import Accept
+from aldis.store.peers.blocking import Blocking
 from aldis.store.peers.device import PeerDevice
+from aldis.store.peers.expiry import Expiry
+from aldis.store.peers.paths import PathMode
 from aldis.store.peers.peer import Peer
 from aldis.store.peers.pinning import DirectoryPins
 from aldis.store.peers.presence import PeerPresence
+from aldis.store.peers.recovery import Recovery
+from aldis.store.peers.relay_login import RelayLogin
 from aldis.store.peers.signaling import PeerSignaling
 from aldis.store.peers.views import PeerViews
 from aldis.store.services import PeerServices
@@ -69,6 +83,9 @@ class Setup:
     backoff: Backoff
     timing: PeerTiming | None
     on_file: Callbacks[Transfer]
+    on_resumed_file: Callbacks[Transfer]
+    path: PathMode
+    journal: Journal | None
 
 
 class PeerManager:
@@ -78,15 +95,27 @@ class PeerManager:
         self.mailbox = mailbox
         self.limits = setup.limits
         self.backoff = setup.backoff
-        self.services = PeerServices(setup.on_file)
+        self.moments: Iterator[int] = itertools.count(1)
+        self.journal = (
+            None
+            if setup.journal is None
+            else JournalWriter(setup.journal, setup.limits, on_error=self._journal_error_changed)
+        )
+        kept = None if self.journal is None else KeptTransfers(self.journal.files, setup.limits.journal_files)
+        self.services = PeerServices(setup.on_file, setup.on_resumed_file, kept)
         self.views = PeerViews(feed, self._server)
         self.signaling: PeerSignaling | None = None  # the login, also while it is tried
+        self._blocking = Blocking()
+        self._modes: dict[str, PathMode] = {}  # of users for whom the application has chosen another one
         self._setup = setup
         self._peers: dict[str, Peer] = {}  # watched users included
         self._arriving = 0  # at least what all peers together hold of messages that are not handed over
         self._closed = False
         self._tasks = Tasks()  # of peers: calls, goodbyes
         self._pulse_timer: Timer | None = None
+        self._timers: Timers | None = None
+        self._expiry = Expiry(lambda: [*self.peers, self.services.files], setup.limits.queue_age)
+        self.recovery = Recovery(self._usable_client, lambda: self._devices)
 
     # --- the login ------------------------------------------------------------------------------------------------
 
@@ -95,6 +124,7 @@ class PeerManager:
         was closed meanwhile."""
         signaling = self.signaling = PeerSignaling(self._setup, client, self)
         try:
+            await self._bind_journal(client)
             for peer in self.peers:
                 peer.load_pin()
             await signaling.start()
@@ -107,6 +137,43 @@ class PeerManager:
                 self.publish()
             raise
         self._pulse_soon()
+        self.recovery.start()
+
+    async def _bind_journal(self, client: SignalingClient) -> None:
+        """Know what the journal keeps for this user of this server. Raises `JournalError`, `StateError`."""
+        journal = self.journal
+        if journal is None:
+            return
+        owner = Owner(client.server, client.user_id, client.device)
+        if journal.bound:
+            journal.check_owner(owner)
+            return
+        unread = await journal.bind(owner)
+        self._check_open()
+        for device in self._devices:
+            journal.attach(device.messages, device.user_id, device.name)
+        for user_id, name in journal.waiting:
+            peer = self._meet(user_id)
+            peer.known, peer.stranger = True, False
+            try:
+                peer.restore(name)
+            except TooManyPeers as error:
+                # It goes on when the device is met, or in another run.
+                _log.warning("what waits for %s/%s stays in the journal: %s", user_id, name, error)
+        self.services.files.restore(self._restored)
+        self._expiry.look()
+        self.mailbox.bind(journal, unread)
+
+    def _journal_error_changed(self) -> None:
+        if self.journal is not None and self.journal.error is None:
+            self.mailbox.try_again()
+        self.publish()
+
+    def _restored(self, user_id: str, name: str | None) -> PeerDevice:
+        """The device for which a file waits in the journal. Raises `TooManyPeers`."""
+        peer = self._meet(user_id)
+        peer.known, peer.stranger = True, False
+        return peer.device(name)
 
     def named(self, user_id: str) -> None:
         """We have this name. Something may have been sent to it before it was ours."""
@@ -119,10 +186,12 @@ class PeerManager:
     async def close(self) -> None:
         """Say goodbye to all, and release everything. To be called once."""
         self._closed = True
+        self.recovery.close()
         if self.signaling is not None:
             self.signaling.stop()
         for peer in self._peers.values():
-            self.leave(peer, "the other side has left", "the store was closed", StateError("the store was closed"))
+            error = StateError("the store was closed")
+            self.leave(peer, "the other side has left", "the store was closed", error, keep=True)
         await self.services.close()
         if self._pulse_timer is not None:
             self._pulse_timer.cancel()
@@ -132,12 +201,19 @@ class PeerManager:
         self.publish()
 
     def leave(
-        self, peer: Peer, farewell: str, reason: str, error: AldisError, device: str | None = None
+        self,
+        peer: Peer,
+        farewell: str,
+        reason: str,
+        error: AldisError,
+        device: str | None = None,
+        *,
+        keep: bool = False,
     ) -> list[asyncio.Task[None]]:
         """End everything with a peer, or a device of it: it is told `farewell`, what waits for it fails for `reason`,
-        and calls that wait get `error`. Returns the tasks that say goodbye."""
+        and calls that wait get `error`. With `keep` a journal keeps what waits. Returns the tasks that say goodbye."""
         found = peer.devices if device is None else [each for each in peer.devices if each.name == device]
-        return [self.spawn(each.close(farewell, reason, error), f"leave {each.address}") for each in found]
+        return [self.spawn(each.close(farewell, reason, error, keep=keep), f"leave {each.address}") for each in found]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -217,6 +293,7 @@ class PeerManager:
 
     def _forget(self, peer: Peer) -> None:
         del self._peers[peer.user_id]
+        peer.forget()
         self.views.remove(peer)
         if self.signaling is not None:
             self._setup.pins.forget(self.signaling.client.server, peer.user_id)
@@ -284,6 +361,80 @@ class PeerManager:
         if peer is not None:
             peer.accept(changed=known is not None and known != public_key)
 
+    async def change_privacy(
+        self,
+        *,
+        presence: Visibility | None = None,
+        offers: Visibility | None = None,
+        add_contacts: Sequence[str] = (),
+        remove_contacts: Sequence[str] = (),
+    ) -> None:
+        """Change who may see and call our user. Raises `InvalidAddress`, `UsageError`, `SignalingError`."""
+        await self._client.change_privacy(
+            presence=presence, offers=offers, add_contacts=add_contacts, remove_contacts=remove_contacts
+        )
+
+    async def block(self, user_ids: Sequence[str]) -> None:
+        """Have nothing to do with some users any more: here at once, then by the server. Raises `InvalidAddress`,
+        `UsageError` for ourselves, `SignalingError`."""
+        for user_id in user_ids:
+            self._check_other(user_id)
+        client = self._client
+        goodbyes = self._end_blocked(self._blocking.block(user_ids))
+        try:
+            await client.change_privacy(block=user_ids)
+        finally:
+            await asyncio.gather(*(asyncio.shield(goodbye) for goodbye in goodbyes))
+
+    async def unblock(self, user_ids: Sequence[str]) -> None:
+        """End that. Raises `InvalidAddress`, `SignalingError`."""
+        for user_id in user_ids:
+            check_user_id(user_id)
+        client = self._client
+        self._blocking.unblock(user_ids)
+        self._privacy_told()
+        try:
+            await client.change_privacy(unblock=user_ids)
+        except RequestFailed as error:
+            # An older server keeps no blocks: those that held here have ended.
+            if error.code != ErrorCode.UNKNOWN_TYPE:
+                raise
+
+    def registered_again(self) -> None:
+        if self._blocking.here:
+            self.spawn(self._tell_blocked(), "tell the server who is blocked")
+
+    async def _tell_blocked(self) -> None:
+        """Tell the server of blocks that it could not be told of before."""
+        try:
+            await self._client.change_privacy(block=self._blocking.here)
+        except AldisError as error:
+            _log.debug("the server does not keep who is blocked, so it holds in this store alone: %s", error)
+
+    def blocks(self, user_id: str) -> bool:
+        return self._blocking.blocks(user_id)
+
+    def privacy_changed(self, privacy: Privacy) -> None:
+        """The server has said who may see and call our user, and who is blocked."""
+        self._end_blocked(self._blocking.told(privacy))
+
+    def _end_blocked(self, user_ids: Iterable[str]) -> list[asyncio.Task[None]]:
+        """End everything with users that are blocked from now on; returns the tasks that say goodbye."""
+        goodbyes = []
+        for user_id in user_ids:
+            peer = self._peers.get(user_id)
+            if peer is not None:
+                error = PeerBlocked(user_id)
+                goodbyes += self.leave(peer, "the other side has hung up", str(error), error)
+            self.services.files.forget_accepted(user_id)
+        self._privacy_told()
+        return goodbyes
+
+    def _privacy_told(self) -> None:
+        for peer in self.peers:
+            self.views.changed(peer)
+        self.publish()
+
     def hand_over(self) -> None:
         """The mailbox has room: give it what waits."""
         for device in self._devices:
@@ -308,14 +459,17 @@ class PeerManager:
         self.views.publish()
 
     def _server(self) -> StoreState:
+        privacy = self._blocking.privacy
+        journal_error = None if self.journal is None else self.journal.error
         if self.signaling is None:
-            return StoreState()
+            return StoreState(privacy=privacy, journal_error=journal_error)
         client = self.signaling.client
-        return StoreState(client.state, self.signaling.error, client.user_id)
+        return StoreState(client.state, self.signaling.error, client.user_id, privacy, journal_error)
 
     def _pulse(self) -> None:
         for peer in list(self.peers):
             self.views.measured(peer)
+        self._expiry.pulse(self.timers.time())
         self._pulse_soon()
 
     def _pulse_soon(self) -> None:
@@ -331,9 +485,14 @@ class PeerManager:
             raise StateError("connect_to_signaling comes first")
         return self.signaling.client
 
+    def _usable_client(self) -> SignalingClient | None:
+        return None if self.signaling is None or self._closed else self.signaling.client
+
     @property
     def timers(self) -> Timers:
-        return LoopClock.of(asyncio.get_running_loop())
+        if self._timers is None:
+            self._timers = LoopClock.of(asyncio.get_running_loop())
+        return self._timers
 
     @property
     def registered(self) -> bool:
@@ -354,6 +513,41 @@ class PeerManager:
 
     def require(self, user_id: str, fingerprint: str) -> None:
         self._setup.pins.require(self._client.server, user_id, fingerprint)
+
+    @property
+    def relay(self) -> RelayLogin | None:
+        return None if self.signaling is None else self.signaling.usable_relay
+
+    @property
+    def timing(self) -> PeerTiming:
+        return self._setup.timing or PeerTiming()
+
+    def polite(self, user_id: str) -> bool:
+        ours = self._user_id
+        return ours is not None and ours.encode() < user_id.encode()
+
+    def path_mode(self, user_id: str) -> PathMode:
+        return self._modes.get(user_id, self._setup.path)
+
+    def set_path(self, user_id: str, mode: PathMode | None) -> None:
+        """Choose the paths that may be used with a user; None for those of the store."""
+        before = self.path_mode(user_id)
+        if mode is None:
+            self._modes.pop(user_id, None)
+        else:
+            self._modes[user_id] = mode
+        peer = self._peers.get(user_id)
+        if peer is not None and self.path_mode(user_id) is not before:
+            peer.path_changed()
+
+    def standing_key(self, user_id: str) -> bytes | None:
+        if self.signaling is None:
+            return None
+        try:
+            return self._setup.pins.find(self.signaling.client.server, user_id)
+        except IdentityError as error:
+            _log.warning("the relay is not used with %s: %s", user_id, error)
+            return None
 
     def pinned(self, user_id: str) -> bytes | None:
         if self.signaling is None:

@@ -27,11 +27,15 @@ class PathContext(Protocol):
         """Start a task that the store owns."""
 
 
-class PathOwner(PeerListener, Protocol):
+class PathOwner(Protocol):
     """The device."""
 
     user_id: str
     name: str | None
+
+    @property
+    def listener(self) -> PeerListener:
+        """Who hears what the connection tells."""
 
     @property
     def messages(self) -> MessageStream:
@@ -41,9 +45,14 @@ class PathOwner(PeerListener, Protocol):
 class DirectPath:
     """What connects us with one device."""
 
-    def __init__(self, owner: PathOwner, context: PathContext) -> None:
+    def __init__(
+        self, owner: PathOwner, context: PathContext, greeting: Callable[[], Hello], closed: Callable[[], None]
+    ) -> None:
+        """`greeting` makes our HELLO for each new channel; `closed` is told of the end of a connection."""
         self._owner = owner
         self._context = context
+        self._greeting = greeting
+        self._closed = closed
         self.connection: PeerConnection | None = None
         self.told = PeerState.NEW  # how it stood when the device was told last
 
@@ -63,10 +72,10 @@ class DirectPath:
             messages = self._owner.messages
 
             def hello() -> Hello:
-                return messages.hello() if self.connection is connection else messages.greeting()
+                return self._greeting() if self.connection is connection else messages.greeting()
 
             owner = self._owner
-            connection = self.connection = self._context.connection(owner.user_id, owner.name, owner, hello)
+            connection = self.connection = self._context.connection(owner.user_id, owner.name, owner.listener, hello)
         return self.connection
 
     def send_frame(self, frame: bytes) -> bool:
@@ -78,7 +87,7 @@ class DirectPath:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.silence()
-        self._owner.messages.closed()
+        self._closed()
         return connection
 
     def release(self, reason: str, state: PeerState) -> None:

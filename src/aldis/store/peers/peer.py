@@ -15,7 +15,16 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived, PresenceChanged
-from aldis.errors import AldisError, PeerConnectionFailed, PeerKeyChanged, PeerOffline, TooManyPeers
+from aldis.errors import (
+    AldisError,
+    PeerBlocked,
+    PeerConnectionFailed,
+    PeerKeyChanged,
+    PeerOffline,
+    PeerRefused,
+    TooManyPeers,
+)
+from aldis.identity.seal_keys import PublishedSealKey
 from aldis.peer.connection import PeerState
 from aldis.protocol.channel import Content
 from aldis.store.messages.delivery import Delivery
@@ -23,6 +32,7 @@ from aldis.store.peers.choice import choose, gone
 from aldis.store.peers.device import DeviceContext, PeerDevice
 from aldis.store.peers.presence import Directory, PeerPresence
 from aldis.store.peers.views import PeerViews
+from aldis.store.quality import Grade, PeerQuality
 from aldis.store.state import DeviceView, PeerStats, PeerView
 
 # A user has at most 16 devices online. The others are those that have left, and may come back with the same program.
@@ -37,12 +47,18 @@ class PeerContext(DeviceContext, Directory, Protocol):
     def make_device_room(self, peer: Peer) -> None:
         """See that a peer may have one device more than it has. Raises `TooManyPeers`."""
 
+    def blocks(self, user_id: str) -> bool:
+        """Whether our user has blocked another one."""
+
     def require(self, user_id: str, fingerprint: str) -> None:
         """Refuse all keys with another fingerprint. Raises `FingerprintMismatch` when such a one is pinned, and
         `IdentityError`."""
 
     def pinned(self, user_id: str) -> bytes | None:
         """The key that is pinned, to be shown; None, too, when that cannot be read."""
+
+    def standing_key(self, user_id: str) -> bytes | None:
+        """The key that is pinned, else the one that the directory has told; None, too, when that cannot be read."""
 
 
 class Peer:
@@ -54,8 +70,8 @@ class Peer:
         self.known = False  # it is a peer, and takes the place of one; else a user whom the application watches
         self.stranger = True  # they have come by themselves: the application has neither called nor written
         self.admitted: bytes | None = None  # the key with which the application lets the peer in
-        self.touched = 0.0  # when something happened here last
-        self.blocked: PeerKeyChanged | None = None  # nothing is delivered before a person has accepted the new key
+        self.touched = 0  # when something happened here last, as one of the context's moments
+        self.unaccepted: PeerKeyChanged | None = None  # nothing is delivered before a person has accepted the new key
         self._context = context
         self._key = context.pinned(user_id)
         self._connections = 0  # of all devices so far
@@ -117,9 +133,17 @@ class Peer:
             raise TooManyPeers(MAX_DEVICES)
         if device is None:
             device = PeerDevice(name, self, self._context)
-        device.name = name
+        else:
+            device.take_name(name)
         self._devices[name] = device
         return device
+
+    def restore(self, name: str | None) -> None:
+        """See that there is a device for which messages wait in the journal; None: the one to call."""
+        if name is not None:
+            self._devices.get(name) or self._add(name)
+        elif self._nameless is None:
+            self._nameless = PeerDevice(None, self, self._context)
 
     def forget_device(self) -> bool:
         """Forget a device that is idle, if there is one. Nothing says any more which of its messages have arrived."""
@@ -130,6 +154,8 @@ class Peer:
         assert device.name is not None  # it was in the table  # noqa: S101
         del self._devices[device.name]  # first: what a callback sends goes to a new one
         device.hang_up("forgotten")
+        device.paths.drop_relay()
+        device.forget()
         device.over(PeerConnectionFailed(self.user_id, "there are too many devices"))
         return True
 
@@ -144,7 +170,7 @@ class Peer:
 
     @property
     def _connected(self) -> list[str]:
-        return [name for name, device in self._devices.items() if device.state is PeerState.CONNECTED]
+        return [name for name, device in self._devices.items() if device.paths.connected]
 
     def _is_gone(self, device: PeerDevice) -> bool:
         return device.name is not None and gone(device.name, self._listed, self._connected)
@@ -208,14 +234,16 @@ class Peer:
         current = self._current
         return PeerView(
             user_id=self.user_id,
-            state=PeerState.NEW if current is None else current.path.told,
+            state=PeerState.NEW if current is None else current.paths.told,
+            path=None if current is None else current.paths.in_use,
             online=self.presence.online,
             round_trip_time=None if current is None else current.round_trip_time,
             public_key=self._key,
             queued=sum(device.messages.queued for device in self.devices),
-            error=self.blocked or (None if current is None else current.error),
+            error=self.unaccepted or (None if current is None else current.error),
             connections=self._connections,
             features=() if current is None else current.features or (),
+            blocked=self._context.blocks(self.user_id),
             devices=self._device_views(),
         )
 
@@ -236,9 +264,14 @@ class Peer:
         self._context.views.changed(self)
 
     async def stats(self, name: str | None) -> PeerStats | None:
-        """The path and the traffic of a device; None when there is no connection."""
+        """The path and the traffic of a device; None when there is no path."""
         device = self.find_device(name)
-        return None if device is None else await device.stats()
+        return None if device is None else await device.readings.stats()
+
+    async def quality(self, name: str | None) -> PeerQuality:
+        """A reading of the connection with a device."""
+        device = self.find_device(name)
+        return PeerQuality(Grade.LOST, "no-path") if device is None else await device.readings.quality()
 
     async def connect(self, name: str | None, seconds: float, fingerprint: str | None) -> None:
         """Return when the device is connected, or for None the one that the choice falls on. Raises `PeerError`,
@@ -280,15 +313,24 @@ class Peer:
         self._current = self._current or device
         return device.receive(event)
 
+    def delayed(self, name: str | None, error: PeerRefused) -> None:
+        """The server takes no more messages to a device for a while."""
+        device = self._current if name is None else self._devices.get(name)
+        if device is not None:
+            device.delayed(error)
+
     def presence_changed(self, event: PresenceChanged) -> None:
         """The server has said which devices are online."""
         anew = self.presence.changed(event)
-        moves = self._move()  # first: a dialer that ends a call has that told
         listed = self.presence.devices
+        for device in self.devices:
+            if device.name not in listed:
+                device.left()
+        moves = self._move()  # first: a dialer that ends a call has that told
         newest = listed[0] if listed else None
         for device in self.devices:
             online = event.online if device.name is None else device.name in listed
-            device.dialer.presence_changed(online, anew=anew and device.name in (None, newest))
+            device.presence_changed(online, anew=anew and device.name in (None, newest))
         self._tell_moved(moves)
         self.changed()
 
@@ -306,20 +348,42 @@ class Peer:
             self.presence.is_current = False
         self._settle()
         for device in self.devices:
-            device.dialer.signaling_returned(resumed=resumed)
+            device.signaling_returned(resumed=resumed)
 
     def accept(self, *, changed: bool) -> None:
         """The application has accepted a key; `changed` when another one was pinned before."""
         self._key = self._context.pinned(self.user_id)
-        self.blocked = None
+        self.unaccepted = None
         for device in self.devices:
             device.accepted(changed=changed)
         self.changed()
+
+    def path_changed(self) -> None:
+        """Other paths may be used from now on."""
+        for device in self.devices:
+            device.path_changed()
 
     def hang_up(self, reason: str) -> None:
         """End all attempts and connections, for good."""
         for device in self.devices:
             device.hang_up(reason)
+            device.paths.drop_relay()
+
+    def forget(self) -> None:
+        """The store forgets the peer; a journal does not."""
+        for device in self.devices:
+            device.forget()
+
+    def expire(self, age: float) -> None:
+        """Give up messages that wait for longer than so many seconds."""
+        for device in self.devices:
+            if device.messages.expire(age):
+                device.counted()
+
+    def clock_was_set(self, step: float) -> None:
+        """See `MessageStream`."""
+        for device in self.devices:
+            device.messages.clock_was_set(step)
 
     def over(self, error: AldisError) -> None:
         """What is under way beyond messages will not get any further."""
@@ -339,14 +403,27 @@ class Peer:
         return self.presence.watched
 
     def check(self, device: PeerDevice) -> None:
-        if self.blocked is not None:
-            raise PeerKeyChanged(self.user_id, self.blocked.pinned, self.blocked.offered)
+        if self._context.blocks(self.user_id):
+            raise PeerBlocked(self.user_id)
+        if self.unaccepted is not None:
+            raise PeerKeyChanged(self.user_id, self.unaccepted.pinned, self.unaccepted.offered)
         ended = self._context.ended
         if ended is not None and not device.path.connected:
             raise ended
 
     def contacted(self) -> None:
         self.stranger = False
+
+    def published_key(self, device: PeerDevice) -> tuple[PublishedSealKey, bytes] | None:
+        published = None if device.name is None else self.presence.seal_keys.get(device.name)
+        key = None if published is None else self._context.standing_key(self.user_id)
+        return None if published is None or key is None else (published, key)
+
+    def relayed(self, name: str) -> PeerDevice:
+        """The device that begins a session of the relay. Raises `TooManyPeers`."""
+        device = self._meet(name)
+        self._current = self._current or device
+        return device
 
     async def find(self, device: PeerDevice) -> None:
         await self.presence.find(self._context)
@@ -382,7 +459,7 @@ class Peer:
             # A device that is connected has proved the pinned key, whatever the server says: it goes on.
             device.give_up(error)
             return
-        self.blocked = error
+        self.unaccepted = error
         for each in self.devices:
             if each is not device:
                 each.dialer.stop(error)
@@ -407,4 +484,4 @@ class Peer:
         self._context.views.counted(self)
 
     def _touch(self) -> None:
-        self.touched = self._context.timers.time()
+        self.touched = next(self._context.moments)

@@ -5,11 +5,14 @@ It outlives the peer: a user whom the application watches is watched also when t
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from aldis.client.events import Discovery, PresenceChanged
 from aldis.errors import PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed
+from aldis.identity.seal_keys import PublishedSealKey
 from aldis.protocol.addresses import DEFAULT_DEVICE
 from aldis.store.peers.dialer import registered_anew
 
@@ -39,15 +42,17 @@ class PeerPresence:
         self.watched = False  # the server tells of each change
         self.online: bool | None = None  # what the server says; None when it has not been asked or has not said
         self.devices: tuple[str, ...] = ()  # those that are online, newest first
+        self.seal_keys: Mapping[str, PublishedSealKey] = {}  # of those that have one; nobody has checked them
         self.is_current = False  # the server has said so since we have registered
 
     def changed(self, event: PresenceChanged) -> bool:
         """The server has told of a change. Return whether a device has just registered."""
         before = self.devices
-        self._told(event.online, event.devices)
+        self._told(event.online, event.devices, event.seal_keys)
         return not event.initial and registered_anew(before, self.devices)
 
-    def _told(self, online: bool, devices: tuple[str, ...]) -> None:
+    def _told(self, online: bool, devices: tuple[str, ...], seal_keys: Mapping[str, PublishedSealKey]) -> None:
+        self.seal_keys = seal_keys
         # A server that lists no device of somebody who is online knows of one only, which is called so.
         self.online, self.devices = online, devices or ((DEFAULT_DEVICE,) if online else ())
         self.is_current = True
@@ -55,25 +60,30 @@ class PeerPresence:
     def watch_ended(self) -> None:
         """The server does not tell of changes any more."""
         self.watched = self.is_current = False
-        self.online, self.devices = None, ()
+        self.online, self.devices, self.seal_keys = None, (), {}
 
     async def find(self, directory: Directory) -> None:
         """Ask the server for the user, and have presence told from now on. Raises `SignalingError`, `PeerOffline`,
         `PeerUnknown`, `PeerKeyChanged`, `FingerprintMismatch`, `IdentityError`."""
         user_id = self.user_id
-        if not self.watched:
-            try:
-                await directory.watch(user_id)
-            except RequestFailed as error:
-                # The server allows no more watches: it is asked at each attempt then.
-                _log.debug("the presence of %s cannot be watched: %s", user_id, error)
-            else:
-                self.watched = True
-        found = await directory.discover(user_id)
-        self._told(found.online, found.devices)
+        if self.watched:
+            found = await directory.discover(user_id)
+        else:
+            # Both at once: the first message waits for the answer.
+            self.watched, found = await asyncio.gather(self._watch(directory), directory.discover(user_id))
+        self._told(found.online, found.devices, found.seal_keys)
         if found.public_key is not None:
             standing = directory.expect(user_id, found.public_key)
             if standing != found.public_key:
                 raise PeerKeyChanged(user_id, standing, found.public_key)
         if not found.online:
             raise PeerOffline(user_id) if found.public_key is not None else PeerUnknown(user_id)
+
+    async def _watch(self, directory: Directory) -> bool:
+        try:
+            await directory.watch(self.user_id)
+        except RequestFailed as error:
+            # The server allows no more watches: it is asked at each attempt then.
+            _log.debug("the presence of %s cannot be watched: %s", self.user_id, error)
+            return False
+        return True

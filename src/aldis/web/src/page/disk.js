@@ -37,20 +37,21 @@ export async function sinkOnDisk(whole) {
   const remove = () => folder.removeEntry(name).catch(() => {}); // or it goes with the folder
   const file = await handle.createWritable?.().catch(() => null); // Safari has it since 26
   if (!file) return void (await remove());
+  // A stream that has failed is not aborted, so what is there of the file goes before both sides are told why.
+  const fail = async (/** @type {DOMException} */ error) => {
+    await remove();
+    throw new Error(error.name === 'QuotaExceededError' ? 'there is not enough room on the disk' : error.message);
+  };
   return new WritableStream({
-    write: (part) => file.write(part).catch(tellPlainly),
+    write: (part) => file.write(part).catch(fail),
     async close() {
-      await file.close().catch(tellPlainly);
+      await file.close().catch(fail);
       whole(await handle.getFile());
     },
     async abort() {
-      await file.abort().catch(() => {}); // one that has failed is aborted already
+      // Not `abort`: Chromium locks the file for a moment after that, and then it cannot be removed.
+      await file.close().catch(() => {});
       await remove();
     },
   });
-}
-
-/** Both sides are told why. @param {DOMException} error @returns {never} */
-function tellPlainly(error) {
-  throw new Error(error.name === 'QuotaExceededError' ? 'there is not enough room on the disk' : error.message);
 }

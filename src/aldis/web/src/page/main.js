@@ -7,8 +7,10 @@
  *     session.js     our name, our store, and what they do       views/    what is seen: welcome; workspace, which has
  *     calling.js     the one call; media.js: its microphone                people, conversation, invite; top
  *     people.js      the list; person.js: one of them            look/     how it looks, by the same themes
+ *     queue.js       what waits to be sent
  *     disk.js        received files; memory.js: names            dom.js    elements, without a framework
  *     invitation.js  the link that brings two together           words.js  errors and numbers in plain words
+ *     token.js       what servers for accounts want to see
  */
 
 /** @import { Person } from './person.js' */
@@ -16,6 +18,7 @@ import { announce } from './dom.js';
 import { readInvitation } from './invitation.js';
 import { isInUse, keepStorage, lastName, tabName } from './memory.js';
 import { Session } from './session.js';
+import { takeToken } from './token.js';
 import { incomingCall } from './views/call.js';
 import { top } from './views/top.js';
 import { welcome } from './views/welcome.js';
@@ -57,7 +60,8 @@ async function begin(name) {
   Object.assign(state, { name, busy: true, error: null });
   draw();
   try {
-    await session.start(name);
+    await session.start(name, waits);
+    state.error = null;
     tabName.set(name);
     lastName.set(name);
     keepStorage();
@@ -70,6 +74,12 @@ async function begin(name) {
   draw();
   if (session.running) work.focus();
   else start.focus();
+}
+
+/** Another window has what waits to be sent. It lets go of it, unless it sleeps. @param {unknown} error */
+function waits(error) {
+  state.error = error;
+  draw();
 }
 
 /** What is wrong with the page has been read. */
@@ -205,8 +215,13 @@ addEventListener('popstate', () => {
   work.focus();
 });
 addEventListener('hashchange', () => {
-  readAddress();
-  if (session.running) followInvitation();
+  if (takeToken()) {
+    state.error = null;
+    if (session.running && session.server === 'disconnected') location.reload();
+  } else {
+    readAddress();
+    if (session.running) followInvitation();
+  }
   draw();
 });
 document.addEventListener('visibilitychange', () => session.people.look());
@@ -215,6 +230,7 @@ addEventListener('beforeunload', (event) => session.unfinished && event.preventD
 for (const name of ['dragover', 'drop']) addEventListener(name, (event) => event.preventDefault());
 
 document.body.append(incoming.element);
+takeToken();
 readAddress();
 state.returning = !state.blocked && tabName.get() !== null && state.invitation === null;
 draw();

@@ -4,7 +4,7 @@
  * Knows neither the SDK nor the screen. What is kept is bounded: the oldest goes first.
  */
 
-/** @import { AldisError, PeerStats, PeerView, Transfer } from '../sdk/index.js' */
+/** @import { AldisError, PeerQuality, PeerStats, PeerView, Transfer, TransferFailed } from '../sdk/index.js' */
 /** @import { Fault } from './words.js' */
 import { bytes } from './words.js';
 
@@ -22,7 +22,7 @@ const MAX_LAID_OUT = 4096; // of a JSON value that gets a line for each of its p
 /** @typedef {{ fingerprint: string, how: 'invitation' | 'compared' }} Verified */
 /** @typedef {{ error: any, before: string, after: string }} NewKey  a `PeerKeyChanged`, and the fingerprints of the two keys */
 /** @typedef {{ at: number, seconds: number | null }} Sample  a round-trip time, `at` in seconds; null: no connection */
-/** @typedef {'connected' | 'connecting' | 'interrupted' | 'online' | 'offline' | 'unknown'} Presence */
+/** @typedef {'connected' | 'connecting' | 'interrupted' | 'online' | 'offline' | 'unknown' | 'blocked'} Presence */
 
 export class Person {
   /** @type {PeerView | null} what the store says */
@@ -38,12 +38,16 @@ export class Person {
   samples = [];
   /** @type {PeerStats | null} */
   stats = null;
+  /** @type {PeerQuality | null} null while there is no connection */
+  quality = null;
   /** @type {AldisError | null} why the last attempt to connect has failed */
   failure = null;
   /** @type {NewKey | null} */
   newKey = null;
   /** @type {Fault | null} an invitation that has meant another key, until somebody has put that away */
   mismatch = null;
+  /** We want nothing to do with them: nothing goes to them or comes from them. */
+  blocked = false;
 
   /** @param {string} name */
   constructor(name) {
@@ -52,10 +56,16 @@ export class Person {
 
   /** @returns {Presence} */
   get presence() {
+    if (this.blocked) return 'blocked';
     if (this.view?.state === 'connected' || this.view?.state === 'connecting') return this.view.state;
     if (this.view?.state === 'disconnected') return 'interrupted';
     if (this.view?.online == null) return 'unknown';
     return this.view.online ? 'online' : 'offline';
+  }
+
+  /** Whether messages go through the server, which cannot read them, because there is no direct path, or none yet. */
+  get isRelayed() {
+    return this.presence === 'connected' && this.view?.path === 'relay';
   }
 
   /** Whether nothing is lost when they are forgotten: they once came to us, we have said nothing, and they are gone. */
@@ -81,14 +91,24 @@ export class Person {
     return faults.some((fault) => fault?.name === 'PeerKeyChanged' || fault?.name === 'FingerprintMismatch');
   }
 
-  /** Whether something would be lost with this page: a message that waits, a file that is under way or was not saved. */
-  get unfinished() {
-    const lost = (/** @type {Entry} */ entry) =>
-      entry.kind === 'file' && isOpen(entry) && entry.transfer.state !== 'offered';
-    return (this.view?.queued ?? 0) > 0 || this.entries.some(lost);
+  /** Whether nothing can be said to them: somebody has to decide something first. */
+  get isShut() {
+    return this.blocked || this.isUndecided;
   }
 
-  /** Whether their program can do something besides messages. @param {'files' | 'calls'} feature */
+  /**
+   * Whether something would be lost with this page, or with this person: a message that waits, a file that is under way or
+   * was not saved.
+   *
+   * @param {boolean} isKept  whether what waits is kept; of files, each knows whether it is, too
+   */
+  isUnfinished(isKept) {
+    const lost = (/** @type {Entry} */ entry) =>
+      entry.kind === 'file' && isOpen(entry) && entry.transfer.state !== 'offered' && !(isKept && entry.transfer.kept);
+    return (!isKept && (this.view?.queued ?? 0) > 0) || this.entries.some(lost);
+  }
+
+  /** Whether their program can do something besides messages. @param {'files' | 'files-2' | 'calls'} feature */
   can(feature) {
     return this.view?.features.includes(feature) ?? false;
   }
@@ -123,9 +143,14 @@ export class Person {
     return entry;
   }
 
-  /** @param {string} text */
-  wrote(text) {
-    return this.#addText(text, { mine: true, whole: text, state: 'waiting' });
+  /** @param {string} text @param {Date} [at]  when it was written, if not now */
+  wrote(text, at = new Date()) {
+    return this.#addText(text, { mine: true, whole: text, state: 'waiting', at });
+  }
+
+  /** What waits is told anew: by the journal, which knows what has been delivered meanwhile. */
+  forgetWaiting() {
+    this.entries = this.entries.filter((entry) => entry.kind !== 'text' || entry.state !== 'waiting');
   }
 
   /** @param {unknown} content  text; or, from other programs than this page, bytes or a JSON value */
@@ -146,17 +171,23 @@ export class Person {
     return this.add(entry);
   }
 
-  /** @param {Transfer} transfer */
+  /** @param {Transfer} transfer  one that goes on takes the place of what it was before */
   file(transfer) {
-    this.add({
-      kind: 'file',
-      mine: transfer.direction === 'out',
-      at: new Date(),
-      transfer,
-      taking: false,
-      onDisk: null,
-      saved: false,
-    });
+    const mine = transfer.direction === 'out';
+    const at = new Date();
+    /** @type {FileEntry} */
+    const entry = { kind: 'file', mine, at, transfer, taking: false, onDisk: null, saved: false };
+    const before = this.entries.findIndex(
+      (each) => each.kind === 'file' && each.mine === mine && each.transfer.id === transfer.id && goesOn(each.transfer),
+    );
+    if (before < 0) this.add(entry);
+    else this.entries.splice(before, 1, { ...entry, at: this.entries[before]?.at ?? at });
+    return before < 0;
+  }
+
+  /** Take something off the conversation. @param {Entry} entry */
+  drop(entry) {
+    this.entries = this.entries.filter((each) => each !== entry);
   }
 
   /** @param {string} text @param {boolean} [mine]  whether we have taken part in it */
@@ -181,6 +212,9 @@ function laidOut(value) {
     return 'data that cannot be shown'; // too much, or too deep
   }
 }
+
+/** Whether a transfer has stopped, and goes on by itself later. @param {Pick<Transfer, 'error'>} transfer */
+export const goesOn = ({ error }) => error?.name === 'TransferFailed' && /** @type {TransferFailed} */ (error).kept;
 
 /** Whether a file is on offer, on its way, or not saved yet. @param {FileEntry} entry */
 function isOpen({ transfer, mine, saved }) {

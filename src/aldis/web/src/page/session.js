@@ -5,12 +5,16 @@
  * Nothing a view does with it can fail: what goes wrong is kept beside what it concerns, for words.js to explain.
  */
 
-/** @import { AldisError, Call, PeerView, StoreState, Transfer } from '../sdk/index.js' */
+/** @import { AldisError, Call, DeliveryFailed, PeerView, Privacy, StoreState, Transfer, Visibility } from '../sdk/index.js' */
+/** @import { Folder } from './folders.js' */
+/** @import { Queue } from './queue.js' */
 /** @import { FileEntry, NewKey, Person, TextEntry } from './person.js' */
 import { fingerprint, FingerprintMismatch, Identity, IndexedDBPins, NetworkStore } from '../sdk/index.js';
 import { Calling } from './calling.js';
 import { sinkOnDisk } from './disk.js';
 import { People } from './people.js';
+import { takeQueue } from './queue.js';
+import { tabToken } from './token.js';
 import { explainShort, Problem } from './words.js';
 
 // Where this page is, which need not be the root of its host.
@@ -50,6 +54,14 @@ export class Session {
   server = 'disconnected';
   /** @type {AldisError | null} why the server has gone for good */
   serverError = null;
+  /** @type {unknown} why what waits is not kept, or cannot be written now */
+  queueProblem = null;
+  /** @type {Readonly<Privacy>} who may see and call us, our contacts, and who is blocked */
+  privacy = { presence: 'public', offers: 'public', contacts: [], blocked: [] };
+  /** @type {unknown} why the last change of that has failed */
+  privacyProblem = null;
+  /** How many changes the server has not answered yet. */
+  privacyAsked = 0;
   /** @type {People} */
   people;
   calling;
@@ -58,6 +70,8 @@ export class Session {
   #met;
   /** @type {NetworkStore | null} */
   #store = null;
+  /** @type {import('./queue.js').Queue | null} */
+  #queue = null;
   #pins = new RememberedPins((name) => this.people.find(name)?.verified?.fingerprint ?? null);
   #timer = 0;
   #serverLost = 0; // milliseconds
@@ -88,29 +102,42 @@ export class Session {
   // --- this tab --------------------------------------------------------------------------------------------------
 
   /**
-   * Connect to the server of this page under `name`, with the key that this browser has for it. Throws what the SDK does.
+   * Connect to the server of this page under `name`, with the key that this browser has for it, and send what waits.
+   * Throws what the SDK does.
    *
    * @param {string} name
+   * @param {(error: unknown) => void} [waiting]  another window has what waits, and has not let go of it yet
    */
-  async start(name) {
+  async start(name, waiting = () => {}) {
     const identity = await Identity.loadOrCreate(name);
+    const queue = await takeQueue(name, { waiting, asked: () => void this.#giveUp() });
+    const { journal } = queue;
     const before = { name: this.name, people: this.people };
     // Before anybody can call: what they remember decides which keys are taken.
     if (name !== this.name) this.people = new People(name, this.#changed);
     this.name = name;
-    const store = new NetworkStore({ identity, pins: this.#pins });
+    const store = new NetworkStore({ identity, pins: this.#pins, journal });
+    /** @type {Transfer[]} */
+    const resumed = []; // shown when this is the store
+    const resume = store.onResumedFile((transfer) => resumed.push(transfer));
     try {
-      await store.connectToSignaling(SERVER, name);
+      await store.connectToSignaling(SERVER, name, { token: tabToken() });
     } catch (error) {
       Object.assign(this, before);
       await store.disconnect();
+      queue.forgo();
       throw error;
     }
     // What an earlier store has said of them holds no longer.
     for (const person of this.people.list) Object.assign(person, { view: null, failure: null, stats: null });
     this.fingerprint = identity.fingerprint;
     this.#store = store;
+    this.#queue = queue;
+    this.#showQueued(journal?.queued ?? []);
+    resume();
+    for (const transfer of resumed) this.#goesOn(transfer);
     const ends = [
+      store.onResumedFile((transfer) => this.#goesOn(transfer)),
       store.onMessage(({ sender, content }) => {
         const person = this.people.get(sender);
         person.heard(content);
@@ -139,6 +166,31 @@ export class Session {
     this.#unsubscribe();
     this.#changed();
     await store?.disconnect();
+    this.#queue?.forgo();
+  }
+
+  /** Another window of this browser has the name, and what waits, from now on. */
+  async #giveUp() {
+    this.#queue?.forgo();
+    this.calling.end();
+    await this.#store?.disconnect();
+    this.serverError = /** @type {AldisError} */ (
+      /** @type {unknown} */ (new Problem('ConnectionClosed', { code: 4001 }))
+    );
+    this.#changed();
+  }
+
+  /**
+   * Show what an earlier window had written, and nobody has got yet.
+   *
+   * @param {NonNullable<Queue['journal']>['queued']} queued
+   */
+  #showQueued(queued) {
+    for (const person of this.people.list) person.forgetWaiting();
+    for (const { userId, content, delivery, queuedAt } of queued) {
+      const entry = this.people.get(userId).wrote(typeof content === 'string' ? content : 'data', new Date(queuedAt));
+      void this.#follow(entry, delivery);
+    }
   }
 
   /** Take the name back from another tab: a store has one life, so this is a new one. */
@@ -157,9 +209,10 @@ export class Session {
    */
   open(name, invitation = null) {
     const person = this.people.get(name);
+    person.blocked = this.privacy.blocked.includes(name);
     this.people.show(person);
     this.#watch(name);
-    if (invitation) void this.#follow(person, invitation);
+    if (invitation) void this.#followInvitation(person, invitation);
     else if (person.presence !== 'connected') void this.connect(person);
   }
 
@@ -169,7 +222,7 @@ export class Session {
    * @param {Person} person
    * @param {string} invitation
    */
-  async #follow(person, invitation) {
+  async #followInvitation(person, invitation) {
     const compared = person.verified?.how === 'compared' ? person.verified.fingerprint : null;
     try {
       const pinned = await this.#pins.find(this.#store?.state.server ?? '', person.name);
@@ -198,6 +251,7 @@ export class Session {
 
   /** @param {Person} person @param {string | null} [invitation] */
   async connect(person, invitation = null) {
+    if (person.blocked) return;
     // As long as no key of theirs is known, only that of the invitation will do; once it is, the SDK keeps to it.
     const expected = invitation ?? (person.fingerprint ? null : (person.verified?.fingerprint ?? null));
     person.failure = null;
@@ -221,6 +275,7 @@ export class Session {
   /** Take somebody off the list. @param {Person} person */
   async remove(person) {
     if (this.calling.person === person) this.calling.end();
+    for (const entry of person.entries) if (entry.kind === 'file') entry.transfer.release();
     await this.#store?.disconnectFromPeer(person.name);
     this.#store?.unwatch(person.name).catch(() => {}); // the server forgets it with the connection
     this.people.remove(person);
@@ -245,6 +300,60 @@ export class Session {
     await this.connect(person);
   }
 
+  // --- who may see and call us -----------------------------------------------------------------------------------
+
+  /** Have nothing to do with somebody any more. @param {Person} person */
+  async block(person) {
+    if (this.calling.person === person) this.calling.end();
+    await this.#changePrivacy((store) => store.block(person.name));
+    const problem = /** @type {AldisError | null} */ (this.privacyProblem);
+    // What holds for now is that they are blocked, and the SDK tells the server later.
+    if (problem) person.note(explainShort(problem.temporary ? new Problem('BlockNotKept') : problem));
+    this.#changed();
+  }
+
+  /** @param {string} name */
+  async unblock(name) {
+    await this.#changePrivacy((store) => store.unblock(name));
+    const person = this.people.find(name);
+    if (person && this.privacyProblem) person.note(explainShort(this.privacyProblem));
+    if (person && !person.blocked) void this.connect(person);
+  }
+
+  /** @param {Visibility} choice  for being seen, and for being called */
+  setVisibility(choice) {
+    return this.#changePrivacy((store) => store.setVisibility({ presence: choice, offers: choice }));
+  }
+
+  /** @param {{ add?: string, remove?: string }} change */
+  changeContacts({ add, remove }) {
+    return this.#changePrivacy(async (store) => {
+      if (add) await store.addContacts(add);
+      if (remove) await store.removeContacts(remove);
+    });
+  }
+
+  /** Count somebody as a contact, or no longer. @param {Person} person @param {boolean} wanted */
+  async markContact(person, wanted) {
+    await this.changeContacts(wanted ? { add: person.name } : { remove: person.name });
+    if (this.privacyProblem) person.note(explainShort(this.privacyProblem));
+    this.#changed();
+  }
+
+  /** @param {(store: NetworkStore) => Promise<void>} change */
+  async #changePrivacy(change) {
+    this.privacyProblem = null;
+    this.privacyAsked += 1;
+    this.#changed();
+    try {
+      await change(this.#need());
+    } catch (error) {
+      this.privacyProblem = error;
+    }
+    this.privacyAsked -= 1;
+    this.#changed();
+  }
+
   // --- messages, files, calls ------------------------------------------------------------------------------------
 
   /** @param {Person} person @param {string} text */
@@ -252,10 +361,21 @@ export class Session {
     const entry = person.wrote(text);
     this.#changed();
     try {
-      await this.#need().send(person.name, text); // is queued at once; what we wait for is that they have it
-      Object.assign(entry, { state: 'delivered', whole: '' });
+      await this.#follow(entry, this.#need().send(person.name, text)); // is queued at once
     } catch (error) {
       Object.assign(entry, { state: 'failed', error });
+    }
+    this.#changed();
+  }
+
+  /** See what becomes of a message. @param {TextEntry} entry @param {PromiseLike<void>} delivery */
+  async #follow(entry, delivery) {
+    try {
+      await delivery;
+      Object.assign(entry, { state: 'delivered', whole: '' });
+    } catch (error) {
+      // What stays in the journal waits on: for this window, or for another one.
+      if (!(/** @type {DeliveryFailed} */ (error).kept)) Object.assign(entry, { state: 'failed', error });
     }
     this.#changed();
   }
@@ -272,22 +392,55 @@ export class Session {
   async sendFiles(person, files) {
     // A copy: the list of a file input changes with the input.
     for (const file of [...files]) {
-      try {
-        this.#show(person, await this.#need().sendFile(person.name, file));
-      } catch (error) {
-        person.note(`${file.name}: ${explainShort(error)}`);
-      }
-      this.#changed();
+      await this.#offer(person, file.name, () => this.#need().sendFile(person.name, file));
     }
+  }
+
+  /** @param {Person} person @param {Folder} folder */
+  async sendFolder(person, { name, read }) {
+    await this.#offer(person, name, async () => {
+      const files = await read().catch(() => {
+        throw new Problem('FolderUnreadable');
+      });
+      if (!files.length) throw new Problem('FolderEmpty');
+      return this.#need()
+        .sendFile(person.name, files, { name })
+        .catch((error) => {
+          throw error.name === 'UsageError' ? new Problem('FolderUnfit') : error;
+        });
+    });
+  }
+
+  /** @param {Person} person @param {string} name @param {() => Promise<Transfer>} send */
+  async #offer(person, name, send) {
+    try {
+      this.#show(person, await send());
+    } catch (error) {
+      person.note(`${name}: ${explainShort(error)}`);
+    }
+    this.#changed();
   }
 
   /** Take a file that is on offer. @param {FileEntry} entry */
   async take(entry) {
     if (entry.taking) return;
+    const { transfer } = entry;
     entry.taking = true;
-    const sink = await sinkOnDisk((file) => (entry.onDisk = file));
-    if (entry.transfer.state === 'offered') entry.transfer.accept({ sink });
+    if (transfer.canKeep && !this.queueProblem) {
+      transfer.accept({ hold: true }); // until it is saved
+      return;
+    }
+    // A folder is taken apart in memory, where a browser has blobs on its disk.
+    const sink = transfer.isFolder ? undefined : await sinkOnDisk((file) => (entry.onDisk = file));
+    if (transfer.state === 'offered') transfer.accept({ sink });
     else await sink?.abort(); // it was taken back meanwhile
+  }
+
+  /** Nobody wants to save what has arrived. @param {Person} person @param {FileEntry} entry */
+  discard(person, entry) {
+    entry.transfer.release();
+    person.drop(entry);
+    this.#changed();
   }
 
   /** @param {Person} person @param {{ video: boolean }} wanted */
@@ -297,7 +450,10 @@ export class Session {
 
   /** Whether something is lost when the page goes now. */
   get unfinished() {
-    return this.running && (this.calling.call !== null || this.people.list.some((person) => person.unfinished));
+    const isKept = Boolean(this.#queue?.journal) && !this.queueProblem;
+    return (
+      this.running && (this.calling.call !== null || this.people.list.some((person) => person.isUnfinished(isKept)))
+    );
   }
 
   // --- what the store tells --------------------------------------------------------------------------------------
@@ -307,6 +463,9 @@ export class Session {
     if (state.signaling === 'connecting' && this.server !== 'connecting') this.#serverLost = performance.now();
     this.server = state.signaling;
     this.serverError = state.signalingError;
+    this.queueProblem = state.journalError ?? this.#queue?.problem ?? null;
+    this.privacy = state.privacy;
+    for (const person of this.people.list) person.blocked = state.privacy.blocked.includes(person.name);
     for (const view of Object.values(state.peers)) this.#saw(view);
     this.#changed();
   }
@@ -319,6 +478,10 @@ export class Session {
     const person = known ?? this.people.get(view.userId);
     const before = person.view;
     person.view = view;
+    if (person.blocked) {
+      person.failure = null;
+      return;
+    }
     if (!known) this.#met(person);
     if (view.state === 'connected') person.failure = null;
     if (view.fingerprint && view.fingerprint === person.mismatch?.expected)
@@ -343,16 +506,28 @@ export class Session {
     if (!this.calling.ring(person, call, person === this.people.current)) this.people.notice(person);
   }
 
-  /** @param {Person} person @param {Transfer} transfer */
+  /** @param {Person} person @param {Transfer} transfer  returns whether it is not on the screen yet */
   #show(person, transfer) {
-    person.file(transfer);
+    const isNew = person.file(transfer);
     transfer.subscribe(this.#changed);
+    return isNew;
+  }
+
+  /** One that was begun before goes on, or is to be saved. @param {Transfer} transfer */
+  #goesOn(transfer) {
+    const person = this.people.get(transfer.userId);
+    if (this.#show(person, transfer) && transfer.state === 'done') this.people.notice(person);
   }
 
   /** @param {string[]} names */
   #watch(...names) {
     // Without an answer their presence stays unknown, and what is wrong with the server is told anyway.
     if (names.length) this.#store?.watch(...names).catch(() => {});
+  }
+
+  /** By which ways others are reached from here. Rejects with what went wrong. */
+  ways() {
+    return this.#need().ways();
   }
 
   #need() {
@@ -365,7 +540,11 @@ export class Session {
     const now = performance.now() / 1000;
     for (const person of this.people.list) person.sample(now);
     const person = this.people.current;
-    if (person) person.stats = person.presence === 'connected' ? await store.stats(person.name) : null;
+    if (person) {
+      const there = person.presence === 'connected' || person.presence === 'interrupted';
+      person.quality = there ? await store.quality(person.name) : null;
+      person.stats = person.presence === 'connected' ? await store.stats(person.name) : null;
+    }
     this.#changed();
   }
 }

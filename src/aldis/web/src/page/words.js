@@ -20,6 +20,12 @@ export class Problem extends Error {
   }
 }
 
+/** @type {() => [title: string, text: string]} */
+const NOT_KEPT = () => [
+  'This browser does not keep your messages',
+  'What you write to somebody who is away waits only as long as this window is open.',
+];
+
 /** @type {Record<string, (error: Fault) => [title: string, text: string]>} */
 const EXPLANATIONS = {
   NotConnected: () => ['You are not connected', 'Start again with your name.'],
@@ -48,6 +54,21 @@ const EXPLANATIONS = {
   // WebCrypto says so when it does not know Ed25519.
   IdentityError: ({ cause }) => (cause?.name === 'NotSupportedError' ? TOO_OLD : KEEPS_NOTHING),
 
+  // What waits to be sent
+  JournalInUse: () => [
+    'Your name is open in another window of this browser',
+    'It keeps what you have written to others. If this one does not go on by itself, close the other.',
+  ],
+  JournalDiskFull: () => [
+    'There is no room in this browser',
+    'What you write to somebody who is away is not kept. Free some space on the disk.',
+  ],
+  JournalTooNew: () => ['This page is older than what it has kept', 'Reload it.'],
+  JournalError: NOT_KEPT,
+  JournalReadOnly: NOT_KEPT,
+  JournalForeign: NOT_KEPT,
+  JournalCorrupt: NOT_KEPT,
+
   // The server
   ServerAway: () => [
     'The server is away',
@@ -56,7 +77,11 @@ const EXPLANATIONS = {
   ServerUnreachable: () => ['The server is out of reach', 'Check that it runs and that you are online.'],
   ConnectionLost: () => ['The connection to the server was lost', 'Try again in a moment.'],
   RequestTimeout: () => ['The server does not answer', 'Try again in a moment.'],
-  RequestFailed: (error) => listed(REFUSALS, error.code) ?? ['The server has refused that', error.message],
+  OverLimits: ({ retryAfter }) => [
+    'This page has asked too much of the server',
+    `The server has ended the connection. The page connects again by itself ${within(retryAfter)}. Whoever you are connected with hears you as before.`,
+  ],
+  RequestFailed: (error) => listed(REFUSALS, error.code)?.(error) ?? ['The server has refused that', error.message],
   ConnectionClosed: (error) => listed(CLOSINGS, error.code) ?? ['The server has ended the connection', error.message],
 
   // One peer
@@ -67,6 +92,14 @@ const EXPLANATIONS = {
   PeerUnknown: ({ userId }) => [
     `Nobody is called ${named(userId)} here yet`,
     'Check the spelling, or send an invitation. What you write waits for whoever takes this name first.',
+  ],
+  PeerBlocked: ({ userId }) => [
+    `You have blocked ${named(userId)}`,
+    'For them you are offline. Nothing goes to them, and nothing comes from them.',
+  ],
+  BlockNotKept: () => [
+    'The server does not know of this block yet',
+    'Until it does, the block holds in this window only. The page tells it again when it is back.',
   ],
   PeerKeyChanged: ({ userId }) => [
     `${named(userId)} has another key than before`,
@@ -80,15 +113,17 @@ const EXPLANATIONS = {
     `A forged message in the name of ${named(userId)} was refused`,
     'Somebody between you two alters what is sent. Nothing of it was accepted.',
   ],
-  PeerConnectionFailed: ({ userId, reason }) => [
+  PeerConnectionFailed: ({ userId, reason, turn }) => [
     `No connection to ${named(userId)}`,
-    // The reason is there for people; this one calls for advice.
-    `${sentence(reason)}${/^no path/.test(reason) ? ` ${TURN}` : ''}`,
+    // The reason is there for people; where no path was found, it calls for advice.
+    turn ? `There is no way from this network to theirs. ${listed(TURN, turn) ?? ''}`.trim() : sentence(reason),
   ],
-  PeerRefused: ({ userId, code }) =>
+  PeerRefused: ({ userId, code, retryAfter }) =>
     listed(REFUSED_BY_PEER, code)?.(named(userId)) ?? [
-      `${named(userId)} cannot take another connection now`,
-      'It is tried again by itself in a while.',
+      code === 'rate-limited'
+        ? `Too many calls to ${named(userId)}`
+        : `${named(userId)} cannot take another connection now`,
+      `Trying again ${within(retryAfter)}.`,
     ],
   DeliveryFailed: (error) => ['It did not arrive', whyNot(error)],
   LoadFailed: () => [
@@ -102,6 +137,12 @@ const EXPLANATIONS = {
       : 'Their program has no files; write to them instead.',
   ],
   TransferFailed: (error) => ['The file did not arrive', whyNot(error)],
+  FolderEmpty: () => ['There is no file in this folder', 'So there is nothing to send.'],
+  FolderUnreadable: () => ['The browser cannot read this folder', 'Choose it again, or pack it into one file.'],
+  FolderUnfit: () => [
+    'This folder cannot be sent',
+    'It has more than 65,536 files, is more than 32 folders deep, or has two names that are one elsewhere. Pack it into one file.',
+  ],
   MessageTooLarge: ({ limit }) => ['This message is too long', `The most is ${bytes(limit)}. Send it as a file.`],
   QueueFull: ({ userId }) => [`Too much is waiting for ${named(userId)}`, 'Wait until they are back.'],
   TooManyPeers: ({ limit }) => ['Too many people at once', `The most is ${limit}. Remove somebody from the list.`],
@@ -148,24 +189,57 @@ const REFUSED_BY_PEER = {
   ],
 };
 
-const TURN =
-  'Some networks allow no direct connections; a TURN server, which the operator of this server can set up, helps there.';
+/** @type {Record<string, string>} by `turn` of PeerConnectionFailed */
+const TURN = {
+  none: 'A TURN server would help; the operator of this server can set one up.',
+  unreachable: 'The TURN server, which helps in such networks, does not answer. Perhaps this network blocks it.',
+  refused: 'The TURN server, which helps in such networks, refuses you. Tell the operator of this server.',
+  tried: 'The TURN server did not help either. Perhaps the other network lets nothing through.',
+};
 
-/** @type {Record<string, [title: string, text: string]>} */
+/** @type {Record<string, (error: Fault) => [title: string, text: string]>} by the error codes of docs/protocol.md */
 const REFUSALS = {
-  'key-mismatch': [
+  'key-mismatch': () => [
     'This name is taken',
     'Choose another one. If it is yours: it belongs to the browser in which you chose it, so go on there.',
   ],
-  'bad-signature': [
+  'bad-signature': () => [
     'The server did not take your proof',
     'Most often a proxy in front of it changes the host name; its operator can name the host in the settings.',
   ],
-  unauthorized: ['This server lets in only those who have a token', 'Ask its operator.'],
-  forbidden: ['This server does not allow that', 'Ask its operator.'],
-  'rate-limited': ['That was too much at once', 'Wait a moment, then try again.'],
-  'over-capacity': ['Your name is online on too many devices', 'Close it on one of them, then try again.'],
-  timeout: ['The server is slow', 'Try again in a moment.'],
+  unauthorized: () => ['This server does not let in programs like this page', 'Ask its operator.'],
+  'token-required': () => [
+    'This server is for people with an account',
+    'Open this page by the link that its operator gives you, or from the site where you log in: it has a token in it.',
+  ],
+  'token-invalid': () => [
+    'Your token is not for this name or this server',
+    'Take the name of your account. If it is that, get another link from the operator.',
+  ],
+  'token-expired': () => ['Your token has expired', 'Log in again, or get another link from the operator.'],
+  'registration-refused': ({ message }) => [
+    'The operator of this server does not let you in',
+    sentence(message.replace(/ \(registration-refused\)$/, '')),
+  ],
+  forbidden: () => ['This server does not allow that', 'Ask its operator.'],
+  'rate-limited': ({ request, retryAfter }) => [
+    listed(LIMITED, request) ?? 'Too many requests from this page',
+    `Try again ${within(retryAfter)}.`,
+  ],
+  'over-capacity': () => ['Your name is online on too many devices', 'Close it on one of them, then try again.'],
+  timeout: () => ['The server is slow', 'Try again in a moment.'],
+  'too-large': () => ['That is more than the server keeps', 'Take somebody off first.'],
+  'unknown-type': () => [
+    'This server does not know of that yet',
+    'Its operator has to update it. Whom you block is blocked in this window only, until it is closed.',
+  ],
+};
+
+/** What was too much, by the type of the request. @type {Record<string, string>} */
+const LIMITED = {
+  register: 'Too many new names from your network',
+  discover: 'Too many searches for people',
+  watch: 'Too many people added at once',
 };
 
 /** What the state of the store's connection to the server is called. @type {Record<string, string>} */
@@ -181,7 +255,6 @@ const CLOSINGS = {
   4501: ['Your name belongs to another key now', 'Choose another name, or use the browser that has the new key.'],
   4502: ['The server does not allow pages from this address', 'Open the page of the server itself.'],
   4503: ['The operator has banned this name', 'Ask the operator of the server.'],
-  4504: ['The server has ended the connection', 'This page has asked too much of it. Reload the page.'],
   4505: ['The server does not know itself by this address', 'Tell its operator, who can add it with --names.'],
 };
 
@@ -304,6 +377,15 @@ export function duration(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, '0')}:${rest}` : `${minutes}:${rest}`;
 }
 
+/** In how many seconds something is, such as `in 3 s`; null: nobody has said. @param {number | null | undefined} seconds */
+function within(seconds) {
+  if (seconds == null) return 'in a while';
+  if (seconds < 45) return `in ${Math.max(1, Math.ceil(seconds))} s`;
+  if (seconds < 90) return 'in about a minute'; // what is said stays on the screen, and does not count down
+  if (seconds < 90 * 60) return `in ${Math.ceil(seconds / 60)} minutes`;
+  return `in ${Math.ceil(seconds / 3600)} hours`;
+}
+
 /** @param {Date} date */
 export function clock(date) {
   return date.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
@@ -323,4 +405,47 @@ export function callEnded({ direction, reason, error, userId }, seconds) {
     return direction === 'out' ? `${named(userId)} declined the call` : 'You declined the call';
   if (direction === 'in') return `Missed call from ${named(userId)}`;
   return reason === 'no answer' ? `${named(userId)} did not answer` : 'Call ended without an answer';
+}
+
+/** @type {Record<string, string>} by the grade of a connection */
+const GRADES = { good: 'good', fair: 'fair', poor: 'poor', lost: 'nothing gets through' };
+/** @type {Record<string, string>} by what keeps a grade from being better */
+const FLAWS = {
+  'round-trip-time': 'what you say takes long',
+  jitter: 'it is unsteady',
+  heartbeats: 'answers are late',
+};
+
+/** @param {{ grade: string, reason: string }} quality */
+export function qualityInWords({ grade, reason }) {
+  const flaw = listed(FLAWS, reason);
+  return `${listed(GRADES, grade) ?? grade}${flaw ? `: ${flaw}` : ''}`;
+}
+
+/** @type {Record<string, string>} */
+const DIRECT = {
+  easy: 'to most networks.',
+  unsure: 'to most networks, unless this one is very strict.',
+  symmetric: 'to few networks. This one gives you another address for each person.',
+  blocked: 'inside this network only. Nothing outside answers, as if it were blocked.',
+  unknown: 'inside this network. The server has nothing that tells how others see you.',
+};
+/** @type {Record<string, string>} */
+const TURN_WAYS = {
+  works: 'works.',
+  none: 'this server has none.',
+  unreachable: 'does not answer, or refuses you.',
+};
+
+/**
+ * By which ways others are reached, one line for each.
+ *
+ * @param {{ direct: string, turn: string, relay: boolean }} ways
+ */
+export function waysInWords({ direct, turn, relay }) {
+  return [
+    `Direct connections: ${listed(DIRECT, direct) ?? ''}`,
+    `TURN server: ${listed(TURN_WAYS, turn) ?? ''}`,
+    `Sealed, through this server: ${relay ? 'works, for messages and small files.' : 'not offered.'}`,
+  ];
 }

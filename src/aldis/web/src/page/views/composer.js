@@ -1,11 +1,13 @@
 /**
- * What goes into a conversation: the field to write in, and files that are chosen, pasted or dropped.
+ * What goes into a conversation: the field to write in, and files and folders that are chosen, pasted or dropped.
  */
 
+/** @import { Folder } from '../folders.js' */
 /** @import { Person } from '../person.js' */
 /** @import { Session } from '../session.js' */
 /** @import { View } from '../dom.js' */
 import { h, icon, iconButton, setAttribute } from '../dom.js';
+import { chosen, dropped } from '../folders.js';
 
 /**
  * The field to write in.
@@ -41,7 +43,15 @@ export function composer(session, person, sent) {
     'aria-label': 'Files to send',
     onchange: picked,
   });
-  const attach = iconButton('Send files', 'attach', () => picker.click());
+  const folderPicker = h('input', {
+    type: 'file',
+    webkitdirectory: true,
+    hidden: true,
+    'aria-label': 'Folder to send',
+    onchange: folderPicked,
+  });
+  const attach = iconButton('Send files', 'clip', () => picker.click());
+  const attachFolder = iconButton('Send a folder', 'folder', () => folderPicker.click(), 'send-folder');
   const send = h(
     'button',
     { type: 'submit', class: 'icon-button primary', 'aria-label': 'Send', title: 'Send' },
@@ -52,6 +62,8 @@ export function composer(session, person, sent) {
     { class: 'composer', onsubmit: (/** @type {SubmitEvent} */ event) => (event.preventDefault(), submit()) },
     attach,
     picker,
+    attachFolder,
+    folderPicker,
     field,
     send,
   );
@@ -67,6 +79,10 @@ export function composer(session, person, sent) {
     void session.sendFiles(person, picker.files ?? []);
     picker.value = ''; // so that the same file can be chosen again
   }
+  function folderPicked() {
+    if (folderPicker.files?.length) void session.sendFolder(person, chosen(folderPicker.files));
+    folderPicker.value = '';
+  }
   function grow() {
     field.style.height = 'auto';
     field.style.height = `${field.scrollHeight}px`;
@@ -76,16 +92,22 @@ export function composer(session, person, sent) {
     focus: () => field.focus(),
     render() {
       const connected = person.presence === 'connected';
-      const shut = person.isUndecided; // about their key
+      const shut = person.isShut;
       const hint = connected ? 'Write a message' : 'Write for later';
       setAttribute(field, 'placeholder', shut ? 'Nothing is sent now' : hint);
       attach.hidden = connected && !person.can('files');
-      for (const control of [attach, field, send]) control.disabled = shut;
+      attachFolder.hidden = !('webkitdirectory' in folderPicker) || (connected && !person.can('files-2'));
+      for (const control of [attach, attachFolder, field, send]) control.disabled = shut;
     },
   };
 }
 
-/** Take files that are dropped on `area`. @param {HTMLElement} area @param {(files: FileList) => void} take */
+/**
+ * Take files and folders that are dropped on `area`.
+ *
+ * @param {HTMLElement} area
+ * @param {(files: File[], folders: Folder[]) => void} take
+ */
 export function receiveFiles(area, take) {
   area.addEventListener('dragover', (event) => {
     const hasFiles = event.dataTransfer?.types.includes('Files') ?? false;
@@ -99,6 +121,7 @@ export function receiveFiles(area, take) {
     area.classList.remove('dropping');
     if (!event.dataTransfer?.files.length) return;
     event.preventDefault();
-    take(event.dataTransfer.files);
+    const { files, folders } = dropped(event.dataTransfer);
+    take(files, folders);
   });
 }

@@ -8,7 +8,8 @@
 import { chart } from '../chart.js';
 import { fill, h, iconButton, nameTag, setText, uniqueId } from '../dom.js';
 import { fingerprintText, picture } from '../picture.js';
-import { bytes } from '../words.js';
+import { bytes, qualityInWords } from '../words.js';
+import { waysOf } from './ways.js';
 
 /**
  * @param {Session} session
@@ -21,12 +22,17 @@ export function connectionPanel(session, person, close) {
   const line = chart();
   const facts = h('dl', { class: 'facts' });
   const cells = new Map(
-    ['Path', 'Protocol', 'Sent', 'Received', 'Reconnects', 'Devices'].map((label) => [label, fact(facts, label)]),
+    ['Quality', 'Path', 'Protocol', 'Sent', 'Received', 'Reconnects', 'Devices'].map((label) => [
+      label,
+      fact(facts, label),
+    ]),
   );
   const keys = h('div', { class: 'keys' });
   const action = h('div', { class: 'actions' });
-  const keep = h('button', { type: 'button', onclick: () => ask(false) }, 'Keep');
-  let asking = false;
+  const keep = h('button', { type: 'button', onclick: () => ask(null) }, 'Keep');
+  const cancel = h('button', { type: 'button', onclick: () => ask(null) }, 'Cancel');
+  /** @type {'remove' | 'block' | null} what somebody is asked about */
+  let asking = null;
   const element = h(
     'aside',
     { class: 'panel', id: uniqueId('panel'), tabindex: -1, 'aria-labelledby': title },
@@ -40,17 +46,38 @@ export function connectionPanel(session, person, close) {
     facts,
     keys,
     action,
+    waysOf(session),
   );
 
-  /** @param {boolean} now  whether to ask before somebody is removed with whom something would be lost */
+  /** @param {typeof asking} now  what to ask about: removing somebody with whom something would be lost, or blocking */
   function ask(now) {
+    const before = asking;
     asking = now;
     view.render();
-    if (asking) keep.focus();
+    if (asking) (asking === 'remove' ? keep : cancel).focus();
+    // Back to where the question came from: the buttons are new ones.
+    else /** @type {HTMLElement | null} */ (action.querySelector(`[data-asks=${before}]`))?.focus();
+  }
+  function block() {
+    asking = null;
+    void session.block(person);
   }
   /** @returns {Child[]} */
   function actions(/** @type {boolean} */ idle) {
     const remove = () => session.remove(person);
+    if (asking === 'block') {
+      return [
+        h(
+          'p',
+          {},
+          'For ',
+          nameTag(person.name),
+          ' you are offline then, on all your devices. What waits for them is not sent. They are not told that they are blocked.',
+        ),
+        h('button', { type: 'button', class: 'danger', onclick: block }, 'Block'),
+        cancel,
+      ];
+    }
     if (asking) {
       return [
         h('p', {}, 'What waits for them is not sent then, and files that were not saved are gone.'),
@@ -58,25 +85,35 @@ export function connectionPanel(session, person, close) {
         keep,
       ];
     }
-    const removal = () => (person.unfinished ? ask(true) : remove());
+    const removal = () => (person.isUnfinished(false) ? ask('remove') : remove());
+    const contact = isContact() ? 'Remove from your contacts' : 'Add to your contacts';
+    const change = () => session.markContact(person, !isContact());
     return [
       idle && h('button', { type: 'button', onclick: () => session.connect(person) }, 'Connect now'),
-      h('button', { type: 'button', onclick: removal }, 'Remove from the list'),
+      !person.blocked && h('button', { type: 'button', onclick: change }, contact),
+      h('button', { type: 'button', 'data-asks': 'remove', onclick: removal }, 'Remove from the list'),
+      person.blocked
+        ? h('button', { type: 'button', onclick: () => session.unblock(person.name) }, 'Unblock')
+        : h('button', { type: 'button', 'data-asks': 'block', onclick: () => ask('block') }, 'Block…'),
     ];
+  }
+  function isContact() {
+    return session.privacy.contacts.includes(person.name);
   }
 
   const view = {
     element,
     render() {
-      const { stats, view } = person;
+      const { stats, quality, view } = person;
       const connected = person.presence === 'connected';
       const devices = Object.values(view?.devices ?? {});
       const firsts = Math.max(1, devices.filter(({ connections }) => connections).length);
       const values = {
+        Quality: quality ? qualityInWords(quality) : '–',
         Path: connected ? (stats ? PATHS[stats.path] : '…') : 'not connected',
-        Protocol: connected && stats ? stats.protocol.toUpperCase() : '–',
-        Sent: connected && stats ? bytes(stats.bytesSent) : '–',
-        Received: connected && stats ? bytes(stats.bytesReceived) : '–',
+        Protocol: (connected && stats?.protocol?.toUpperCase()) || '–',
+        Sent: connected && stats?.bytesSent != null ? bytes(stats.bytesSent) : '–',
+        Received: connected && stats?.bytesReceived != null ? bytes(stats.bytesReceived) : '–',
         Reconnects: String(Math.max(0, (view?.connections ?? 0) - firsts)),
         Devices: devices.map(({ device }) => device).join(', ') || '–',
       };
@@ -85,8 +122,8 @@ export function connectionPanel(session, person, close) {
       fill(keys, `${session.fingerprint} ${person.fingerprint} ${person.verifiedHow} ${person.isUndecided}`, () =>
         keysOf(session, person),
       );
-      const idle = !connected && person.presence !== 'connecting' && !person.isUndecided;
-      fill(action, `${idle} ${asking}`, () => actions(idle));
+      const idle = !connected && person.presence !== 'connecting' && !person.isShut;
+      fill(action, `${idle} ${asking} ${person.blocked} ${isContact()}`, () => actions(idle));
     },
   };
   return view;
@@ -137,4 +174,5 @@ export function key(name, fingerprint) {
 const PATHS = {
   direct: 'direct',
   turn: 'through a TURN server',
+  relay: 'through the server, sealed',
 };

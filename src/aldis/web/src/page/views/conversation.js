@@ -16,6 +16,7 @@ import { personNotice } from './notice.js';
 import { panelBeside } from '../memory.js';
 import { contained, named } from '../words.js';
 
+const NO_CALL = 'A call needs a direct connection, or a TURN server';
 const NEAR_THE_END = 80; // pixels: who has scrolled up further than this is reading, and is left there
 
 /**
@@ -48,7 +49,7 @@ export function conversation(session, person, back) {
 
   const notice = personNotice(session, person);
   // On a phone the keyboard would cover what has been said.
-  const focus = () => (matchMedia('(hover: hover)').matches && !person.isUndecided ? write.focus() : name.focus());
+  const focus = () => (matchMedia('(hover: hover)').matches && !person.isShut ? write.focus() : name.focus());
   const stage = callStage(session, person, focus);
   const list = h('div', { class: 'entries' });
   const empty = h('p', { class: 'nobody' });
@@ -66,7 +67,7 @@ export function conversation(session, person, back) {
   );
   const renderEntries = listIn(list, (/** @type {Entry} */ entry) => {
     if (entry.kind === 'text') return textEntry(entry, person, () => session.sayAgain(person, entry));
-    return entry.kind === 'file' ? fileEntry(entry, person, () => session.take(entry)) : noteEntry(entry);
+    return entry.kind === 'file' ? fileEntry(entry, person, session) : noteEntry(entry);
   });
   const follow = stayAtTheEnd(log, list, (away) => {
     person.away = away;
@@ -82,7 +83,11 @@ export function conversation(session, person, back) {
     talk,
     panel.element,
   );
-  receiveFiles(talk, (files) => person.isUndecided || session.sendFiles(person, files));
+  receiveFiles(talk, (files, folders) => {
+    if (person.isShut) return;
+    void session.sendFiles(person, files);
+    for (const folder of folders) void session.sendFolder(person, folder);
+  });
   // Where there is no room beside the conversation, the panel lies upon it, until somebody goes on.
   const wide = matchMedia('(min-width: 1150px)');
   let over = false;
@@ -133,8 +138,10 @@ export function conversation(session, person, back) {
       setText(verifiedHow, how === 'invitation' ? 'verified by the invitation' : 'verified by you');
       const connected = person.presence === 'connected';
       call.hidden = videoCall.hidden = connected && !person.can('calls');
+      call.title = person.isRelayed ? NO_CALL : 'Start an audio call';
+      videoCall.title = person.isRelayed ? NO_CALL : 'Start a video call';
       const dialled = session.calling.busy && [call, videoCall].some((button) => button === document.activeElement);
-      call.disabled = videoCall.disabled = !connected || session.calling.busy;
+      call.disabled = videoCall.disabled = !connected || person.isRelayed || session.calling.busy;
       if (dialled) stage.element.focus(); // a button that is disabled loses it
       notice.render();
       renderEntries(person.entries);
@@ -145,7 +152,7 @@ export function conversation(session, person, back) {
         `What you say here stays between you and ${named(person.name)}. It is gone when this page is closed or reloaded.`,
       );
       // A field that is disabled loses it.
-      if (person.isUndecided && write.element.contains(document.activeElement)) name.focus();
+      if (person.isShut && write.element.contains(document.activeElement)) name.focus();
       write.render();
       drawPanel();
     },

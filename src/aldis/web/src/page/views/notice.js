@@ -17,10 +17,17 @@ export function personNotice(session, person) {
   const now = h('div', {});
   const element = h('div', { class: 'person-notice', role: 'alert' }, invitation, now);
   const dismiss = () => h('button', { type: 'button', onclick: () => session.dismiss(person) }, 'I have read this');
+  const blocked = new Problem('PeerBlocked', { userId: person.name });
+  const unblock = () => h('button', { type: 'button', onclick: () => session.unblock(person.name) }, 'Unblock');
   const again = () => h('button', { type: 'button', onclick: () => session.connect(person) }, 'Try again');
   return {
     element,
     render() {
+      if (person.blocked) {
+        fill(invitation, null, () => []);
+        fill(now, blocked, () => [notice(blocked, unblock())]);
+        return;
+      }
       const error = session.serverError ? null : person.problem; // which is told of above everything
       // Nobody puts away what still stands in the way.
       const read = error?.name === 'FingerprintMismatch' ? null : person.mismatch;
@@ -29,7 +36,9 @@ export function personNotice(session, person) {
       fill(now, shown, () => {
         if (person.newKey) return [keyChanged(session, person, person.newKey)];
         if (!error || error.name === 'PeerKeyChanged') return [];
-        return [notice(error, /^Peer(ConnectionFailed|Refused)$/.test(error.name) && again())];
+        // Another call would make it last longer.
+        const isLimited = /** @type {Fault} */ (error).code === 'rate-limited';
+        return [notice(error, /^Peer(ConnectionFailed|Refused)$/.test(error.name) && !isLimited && again())];
       });
     },
   };
@@ -51,11 +60,12 @@ export function pageNotice(session, page, { takeBack, dismiss }) {
     element,
     render() {
       const gone = session.server === 'disconnected' ? /** @type {any} */ (session.serverError) : null;
-      const error = gone ?? page.error ?? (session.isServerAway ? AWAY : null);
+      const limited = session.serverError?.name === 'OverLimits' ? session.serverError : null;
+      const error = gone ?? page.error ?? limited ?? (session.isServerAway ? AWAY : null) ?? session.queueProblem;
       const replaced = gone?.name === 'ConnectionClosed' && gone.code === REPLACED;
       setText(again, replaced ? 'Use it here' : 'Connect again');
       again.disabled = page.busy;
-      fill(element, error, () => [Boolean(error) && notice(error, gone ? again : error !== AWAY && read)]);
+      fill(element, error, () => [Boolean(error) && notice(error, gone ? again : error === page.error && read)]);
     },
   };
 }
@@ -67,7 +77,7 @@ const REPLACED = 4001; // close code: another connection has registered the name
 export function notice(error, action) {
   const fault = /** @type {Fault} */ (error);
   const { title, text } = explain(fault);
-  const mild = MILD.has(fault.name);
+  const mild = MILD.has(fault.name) || (fault.name === 'PeerRefused' && fault.code === 'rate-limited');
   // Two keys that should be one, when that is what is wrong.
   const here = fault.name === 'OtherInvitation' ? 'As you know it' : 'Here';
   const differ = here !== 'Here' || fault.name === 'FingerprintMismatch';
@@ -81,7 +91,7 @@ export function notice(error, action) {
   );
 }
 
-const MILD = new Set(['PeerOffline', 'PeerUnknown', 'OwnInvitation', 'ServerAway']); // nothing has failed: it is as it is
+const MILD = new Set(['PeerOffline', 'PeerUnknown', 'PeerBlocked', 'OwnInvitation', 'OverLimits', 'ServerAway']); // nothing has failed: it is as it is
 
 /** @param {Session} session @param {Person} person @param {NewKey} change */
 function keyChanged(session, person, change) {

@@ -5,17 +5,16 @@
 /** @import { Person } from '../person.js' */
 /** @import { Session } from '../session.js' */
 /** @import { View } from '../dom.js' */
-import { bdi, copyButton, fill, h, icon, listIn, nameTag, setAttribute, setText, uniqueId } from '../dom.js';
+import { bdi, copyButton, fill, h, icon, listIn, nameTag, setAttribute, setText } from '../dom.js';
 import { fingerprintText, letter, picture } from '../picture.js';
-import { nameProblem } from '../words.js';
-import { complain } from './hint.js';
+import { nameForm } from './name_form.js';
 
 /**
  * @param {Session} session
- * @param {{ open: (name: string) => void, invite: () => void, changeName: () => void }} actions
+ * @param {{ open: (name: string) => void, invite: () => void, changeName: () => void, privacy: () => void }} actions
  * @returns {View & { focus: (person: Person | null) => void }}
  */
-export function peopleSide(session, { open, invite, changeName }) {
+export function peopleSide(session, { open, invite, changeName, privacy }) {
   const me = h('section', { class: 'me', tabindex: -1, 'aria-label': 'You' });
   const list = h('ul', { class: 'people' });
   const nobody = h('p', { class: 'nobody' }, 'Nobody yet. Invite somebody, or type the name of somebody who is here.');
@@ -24,7 +23,7 @@ export function peopleSide(session, { open, invite, changeName }) {
     'div',
     { class: 'side' },
     me,
-    talkForm(session, open),
+    nameForm(session, 'Talk to', 'Talk', open),
     h('nav', { 'aria-label': 'People' }, list, nobody),
   );
   return {
@@ -47,49 +46,13 @@ export function peopleSide(session, { open, invite, changeName }) {
           { class: 'buttons' },
           h('button', { type: 'button', class: 'primary', onclick: invite }, icon('invite'), 'Invite'),
           h('button', { type: 'button', onclick: changeName }, 'Change name'),
+          h('button', { type: 'button', onclick: privacy }, 'Privacy'),
         ),
       ]);
       renderList(session.people.list);
       nobody.hidden = session.people.list.length > 0;
     },
   };
-}
-
-/** @param {Session} session @param {(name: string) => void} open */
-function talkForm(session, open) {
-  const id = uniqueId('talk');
-  const problem = h('p', {
-    id: `${id}-problem`,
-    class: 'field-hint wrong',
-    role: 'alert',
-  });
-  const input = h('input', {
-    id,
-    placeholder: 'Their name',
-    autocomplete: 'off',
-    autocapitalize: 'none',
-    spellcheck: 'false',
-    maxlength: 200,
-    'aria-describedby': problem.id,
-    oninput: () => complain(problem, input, null),
-  });
-  /** @param {SubmitEvent} event */
-  const submit = (event) => {
-    event.preventDefault();
-    const name = input.value.trim();
-    const complaint = name === session.name ? 'That is your own name.' : nameProblem(name);
-    complain(problem, input, complaint);
-    if (complaint) return input.focus();
-    input.value = '';
-    open(name);
-  };
-  return h(
-    'form',
-    { class: 'talk', novalidate: true, onsubmit: submit },
-    h('label', { for: id }, 'Talk to'),
-    h('div', { class: 'row' }, input, h('button', { type: 'submit' }, 'Talk')),
-    problem,
-  );
 }
 
 /** @param {Session} session @param {Person} person @param {(name: string) => void} open @returns {View} */
@@ -126,7 +89,7 @@ export function setFace(face, person) {
 export function setPresence(element, session, person) {
   const unknown = session.isServerAway && ['online', 'offline'].includes(person.presence);
   setAttribute(element, 'data-presence', unknown ? 'unknown' : person.presence);
-  setText(element, unknown ? 'unknown' : PRESENCE[person.presence]);
+  setText(element, unknown ? 'unknown' : person.isRelayed ? 'through the server' : PRESENCE[person.presence]);
 }
 
 /** @type {Record<Person['presence'], string>} */
@@ -137,4 +100,5 @@ const PRESENCE = {
   online: 'online',
   offline: 'offline',
   unknown: 'not seen yet',
+  blocked: 'blocked',
 };

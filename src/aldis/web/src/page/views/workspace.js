@@ -10,6 +10,7 @@ import { conversation } from './conversation.js';
 import { inviteDialog, invitePanel } from './invite.js';
 import { pageNotice } from './notice.js';
 import { peopleSide } from './people.js';
+import { privacyDialog } from './privacy.js';
 
 /** @typedef {{ error: unknown, busy: boolean }} PageState  what is wrong with the page as a whole; whether it is connecting */
 
@@ -33,7 +34,8 @@ export function workspace(session, page, { open, back, changeName, takeBack, dis
   const dialog = inviteDialog(session, given);
   const notice = pageNotice(session, page, { takeBack, dismiss });
   const invitation = invitePanel(session, given);
-  const side = peopleSide(session, { open, invite, changeName });
+  const privacy = privacyDialog(session);
+  const side = peopleSide(session, { open, invite, changeName, privacy: privacy.open });
   const start = h(
     'section',
     { class: 'start', 'aria-label': 'How to begin' },
@@ -48,7 +50,16 @@ export function workspace(session, page, { open, back, changeName, takeBack, dis
     conversations.set(person, view);
     return view;
   });
-  const element = h('div', { class: 'workspace' }, notice.element, side.element, start, talks, dialog.element);
+  const element = h(
+    'div',
+    { class: 'workspace' },
+    notice.element,
+    side.element,
+    start,
+    talks,
+    dialog.element,
+    privacy.element,
+  );
   /** Where the invitation is in sight already, no dialog lies upon it. */
   function invite() {
     if (!start.checkVisibility()) return dialog.open();
@@ -66,6 +77,7 @@ export function workspace(session, page, { open, back, changeName, takeBack, dis
     },
     focus() {
       dialog.element.close();
+      privacy.element.close();
       this.render();
       const { current } = session.people;
       awaited &&= current === null;
@@ -78,6 +90,7 @@ export function workspace(session, page, { open, back, changeName, takeBack, dis
       setAttribute(element, 'data-pane', current ? 'talk' : 'people');
       notice.render();
       side.render();
+      privacy.render();
       start.hidden = current !== null;
       if (!start.hidden) invitation.render();
       talks.hidden = current === null;

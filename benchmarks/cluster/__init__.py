@@ -1,0 +1,1 @@
+"""Servers that act as one: what happens when parts of them fail, and what they cost."""

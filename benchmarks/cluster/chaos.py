@@ -1,0 +1,393 @@
+"""Clients of a cluster exchange numbered messages, while servers and Redis die, hang, are cut off, and come back:
+
+    .venv/bin/python -m benchmarks.cluster.chaos --clients 300                 # all events, a Redis alone
+    .venv/bin/python -m benchmarks.cluster.chaos --sentinel --event master     # a master is killed, a replica follows
+
+Three servers, each with a way to Redis that can be closed, behind an nginx with `least_conn`. The clients are
+`SignalingClient`s with default settings, in four processes (`benchmarks.cluster.crowd`). A part of them leaves on
+purpose in the middle of each event. After it, the servers and the watchers among the clients have to know within
+`PATIENCE` seconds who is online; no message that was acknowledged is lost (`benchmarks.cluster.ledger`), none has come
+twice, and no log has an exception. The exit code is 1 otherwise, and the first contradictions are shown.
+
+Needs Redis and nginx on Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aldis.errors import RequestTimeout
+from benchmarks.cluster.crowd import name_of
+from benchmarks.cluster.ledger import Arrived, Judgement, LostSession, Sent, judge, longest_gap, slowest
+from benchmarks.cluster.world import World
+from benchmarks.load.helpers import Helper, helper
+from benchmarks.load.process import choose_cores
+
+PROCESSES: Final = 4
+PATIENCE: Final = 10.0
+"""Seconds from the end of an event until presence is right."""
+GIVE_UP: Final = 60.0
+ARRIVING: Final = 10.0  # seconds for what was acknowledged to arrive in a busy process
+LEAVING: Final = 20  # one of so many clients leaves in each event
+SAMPLE: Final = 40  # users about whom each server is asked
+RESETS: Final = 5
+SHOWN: Final = 10
+# Seconds of traffic before an event.
+BEFORE: Final = 2.0
+
+Strike = Callable[[World, random.Random], Awaitable[str]]
+
+
+@dataclass
+class Outcome:
+    """What came of one event. Times in seconds, `right` and `back` from its end: presence, and the last client."""
+
+    event: str
+    what: str
+    seconds: float = 0.0
+    right: float | None = None
+    back: float | None = None
+    reconnects: int = 0
+    resumed: int = 0
+    messages: int = 0
+    per_second: float = 0.0
+    gap: float = 0.0
+    slowest: float = 0.0
+    again: int = 0
+    excused: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+async def kill_server(world: World, chance: random.Random) -> str:
+    node = chance.choice(world.nodes)
+    away = chance.uniform(0.5, 9.0)
+    node.server.signal(signal.SIGKILL)
+    await node.server.wait()
+    await asyncio.sleep(away)
+    await node.start()
+    return f"{node.name} was killed, and away for {away:.1f} s"
+
+
+async def kill_master(world: World, chance: random.Random) -> str:
+    """With a Sentinel, another master follows; without one, the same comes back with its files."""
+    if world.sentinels is None:
+        world.redis.kill()
+        await asyncio.sleep(5.0)
+        await asyncio.to_thread(world.redis.start)
+        return "Redis was killed, and away for 5 s"
+    old = await asyncio.to_thread(world.new_master)
+    old.kill()
+    async with asyncio.timeout(GIVE_UP):
+        while (await asyncio.to_thread(world.new_master)).port == old.port:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.2)
+    await asyncio.to_thread(old.start)
+    return "the master was killed, and its replica took over"
+
+
+async def _partition(world: World, chance: random.Random, seconds: float) -> str:
+    node = chance.choice(world.nodes)
+    for gate in node.gates:
+        gate.block()
+    await asyncio.sleep(seconds)
+    for gate in node.gates:
+        gate.release()
+    return f"{node.name} did not reach Redis for {seconds:.0f} s"
+
+
+async def short_partition(world: World, chance: random.Random) -> str:
+    return await _partition(world, chance, 5.0)
+
+
+async def long_partition(world: World, chance: random.Random) -> str:
+    return await _partition(world, chance, 60.0)
+
+
+async def reset(world: World, chance: random.Random) -> str:
+    node = chance.choice(world.nodes)
+    for _ in range(RESETS):
+        for gate in node.gates:
+            gate.cut()
+        await asyncio.sleep(1.0)
+    return f"all connections of {node.name} to Redis were reset {RESETS} times"
+
+
+async def pause_redis(world: World, chance: random.Random) -> str:
+    redis = world.redis if world.sentinels is None else await asyncio.to_thread(world.new_master)
+    redis.pause()
+    await asyncio.sleep(10.0)
+    redis.resume()
+    return "Redis stood still for 10 s"
+
+
+async def rolling_restart(world: World, chance: random.Random) -> str:
+    began = time.monotonic()
+    for node in world.nodes:
+        code = await node.server.stop()
+        assert code == 0, f"{node.name} has ended with {code}"
+        await node.start()
+    return f"all servers were restarted, one after another, in {time.monotonic() - began:.1f} s"
+
+
+EVENTS: Final[dict[str, Strike]] = {
+    "kill": kill_server,
+    "master": kill_master,
+    "partition-5": short_partition,
+    "partition-60": long_partition,
+    "reset": reset,
+    "pause": pause_redis,
+    "rolling": rolling_restart,
+}
+
+
+@dataclass
+class Seen:
+    """What the clients have reported since the last event."""
+
+    sent: list[Sent] = field(default_factory=list)
+    arrived: list[Arrived] = field(default_factory=list)
+    lost: list[LostSession] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    reconnects: int = 0
+    resumed: int = 0
+
+    def add(self, report: dict[str, Any]) -> None:
+        self.sent += (Sent(*each) for each in report["sent"])
+        self.arrived += (Arrived(*each) for each in report["arrived"])
+        self.lost += (LostSession(*each) for each in report["lost"])
+        self.faults += report["faults"]
+        self.reasons.update(report["reasons"])
+        self.reconnects += report["reconnects"]
+        self.resumed += report["resumed"]
+
+    def judged(self) -> Judgement:
+        return judge(self.sent, self.arrived, self.lost)
+
+
+class Crowds:
+    """The clients of all processes."""
+
+    def __init__(self, helpers: Sequence[Helper], clients: int, rate: float) -> None:
+        self._helpers = helpers
+        self.clients = clients
+        self._rate = rate
+
+    async def ask(self, line: str) -> list[str]:
+        """Say the same to all, and return their answers."""
+        return await asyncio.gather(*(asyncio.to_thread(each.ask, line) for each in self._helpers))
+
+    async def talk(self) -> None:
+        await self.ask(f"talk {self._rate / len(self._helpers)}")
+
+    async def truth(self) -> str:
+        """A character for each client."""
+        return "".join(line.strip() for line in await self.ask("truth"))
+
+    async def wrong(self, truth: str) -> list[str]:
+        """What watchers believe that is not so."""
+        found = [json.loads(line) for line in await self.ask(f"believe {truth}")]
+        count = sum(each["count"] for each in found)
+        some = [text for each in found for text in each["some"]]
+        return [*some[:SHOWN], f"{count} wrong beliefs of watchers in all"] if count else []
+
+    async def collect(self, seen: Seen) -> None:
+        for line in await self.ask("report"):
+            seen.add(json.loads(line))
+
+
+async def happen(
+    event: str, world: World, crowds: Crowds, chance: random.Random, options: argparse.Namespace
+) -> Outcome:
+    """Let one event happen, and judge."""
+    outcome, seen = Outcome(event, ""), Seen()
+    began = time.monotonic()
+    await crowds.talk()
+    await asyncio.sleep(BEFORE)
+    struck = time.monotonic()
+    strike = asyncio.ensure_future(EVENTS[event](world, chance))
+    await asyncio.sleep(chance.uniform(0.5, 2.0))
+    leaving = chance.randrange(LEAVING)
+    await crowds.ask(f"leave {LEAVING} {leaving}")
+    outcome.what = await strike
+    ended = time.monotonic()
+    outcome.seconds = ended - struck
+    await _until_right(outcome, world, crowds, chance, ended, options)
+    stopped = time.monotonic()
+    await crowds.ask("return")
+    open_ones = sum(map(int, await crowds.ask("halt")))
+    if open_ones:
+        outcome.faults.append(f"{open_ones} messages have no acknowledgement")
+    judgement = await _arrived(crowds, seen)
+    outcome.faults += judgement.faults
+    outcome.excused = judgement.excused
+    outcome.again = len(judgement.absent)
+    outcome.gap = longest_gap(seen.arrived, struck, stopped)
+    outcome.per_second = sum(each.at < stopped for each in seen.arrived) / (stopped - began)
+    if judgement.absent:
+        absent = json.dumps(judgement.absent, separators=(",", ":"))
+        await crowds.ask(f"say {absent}")
+        left = (await _arrived(crowds, seen)).absent
+        outcome.faults += [
+            f"message {number} of {sender} to {to} has not come, sent again" for sender, to, number in left
+        ]
+    outcome.messages = len({each[:3] for each in seen.sent})
+    others = [each for each in seen.sent if leaving not in (each.sender % LEAVING, each.to % LEAVING)]
+    outcome.slowest, attempts = slowest(others, seen.arrived)
+    silent = [each for each in seen.sent if each.outcome == RequestTimeout.__name__]
+    for each in [*attempts, *silent[:SHOWN]]:
+        when = f"{each.begun - struck:.1f} s to {each.ended - struck:.1f} s"
+        print(f"    {each.sender} to {each.to}, {when}: {each.outcome}", file=sys.stderr, flush=True)
+    outcome.outcomes = dict(Counter(each.outcome for each in seen.sent))
+    outcome.reconnects, outcome.resumed = seen.reconnects, seen.resumed
+    outcome.faults += seen.faults
+    outcome.faults += [problem for node in world.nodes for problem in node.problems()]
+    print(f"    {dict(seen.reasons.most_common(5))}", file=sys.stderr, flush=True)
+    return outcome
+
+
+async def _until_right(
+    outcome: Outcome, world: World, crowds: Crowds, chance: random.Random, ended: float, options: argparse.Namespace
+) -> None:
+    """Wait until all know who is online, and for as long as is to be looked: what is late may make it wrong again."""
+    told = False
+    while True:
+        looked = time.monotonic() - ended
+        truth = await crowds.truth()
+        known = [number for number, sign in enumerate(truth) if sign != "?"]
+        some = chance.sample(known, min(SAMPLE, len(known)))
+        some += [number for number in known if truth[number] == "0"][:SAMPLE]
+        wrong = await crowds.wrong(truth)
+        wrong += await world.wrong_at_nodes({name_of(number): truth[number] == "1" for number in some})
+        away = truth.count("?")
+        if outcome.back is None and not away:
+            outcome.back = looked
+        if wrong:
+            outcome.right = None
+        elif outcome.right is None:
+            outcome.right = looked
+        if wrong and looked > options.patience and not told:
+            told = True
+            outcome.faults += [f"{looked:.1f} s after it: {text}" for text in wrong]
+        if wrong or away:
+            some_wrong = f", as {wrong[0]}" if wrong else ""
+            print(f"    {looked:.1f} s: {len(wrong)} wrong, {away} away{some_wrong}", file=sys.stderr, flush=True)
+        if looked > max(GIVE_UP, options.patience) and (wrong or away):
+            outcome.faults.append(f"after {looked:.0f} s {len(wrong)} are wrong, {away} clients are not back")
+            return
+        if looked > options.hold and not wrong and not away:
+            return
+        await asyncio.sleep(0.2)
+
+
+async def _arrived(crowds: Crowds, seen: Seen) -> Judgement:
+    """Judge, when all is read that will be."""
+    last = time.monotonic() + ARRIVING
+    await crowds.collect(seen)
+    while (judgement := seen.judged()).absent and time.monotonic() < last and judgement.lost:
+        await asyncio.sleep(0.5)
+        await crowds.collect(seen)
+    return judgement
+
+
+HEAD: Final = (
+    "| event | seconds | presence right, s | all back, s | reconnects | resumed | messages | a second "
+    "| longest gap, s | slowest message, s | unread at a loss | faults |\n"
+    "|---|" + "---:|" * 11
+)
+
+
+def row(one: Outcome) -> str:
+    """A line of the table."""
+    right, back = ("never" if each is None else f"{each:.1f}" for each in (one.right, one.back))
+    return (
+        f"| {one.event} | {one.seconds:.1f} | {right} | {back} | {one.reconnects} | {one.resumed} | {one.messages} "
+        f"| {one.per_second:.0f} | {one.gap:.1f} | {one.slowest:.1f} | {one.excused} | {len(one.faults)} |"
+    )
+
+
+async def run(options: argparse.Namespace) -> list[Outcome]:
+    """Let all chosen events happen."""
+    chance = random.Random(options.seed)
+    cores = choose_cores()
+    outcomes = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aldis-cluster-")))
+        async with World(folder, sentinel=options.sentinel) as world:
+            share = -(-options.clients // PROCESSES)
+            helpers = []
+            for first in range(0, options.clients, share):
+                words = map(str, (world.url, options.clients, first, min(share, options.clients - first)))
+                entering = helper(cores.generator, "benchmarks.cluster.crowd", *words)
+                helpers.append(await asyncio.to_thread(stack.enter_context, entering))
+            crowds = Crowds(helpers, options.clients, options.rate)
+            print(HEAD, flush=True)
+            for event in options.event or EVENTS:
+                outcome = await happen(event, world, crowds, chance, options)
+                outcomes.append(outcome)
+                print(row(outcome), flush=True)
+                print(f"    {outcome.what}; {outcome.outcomes}", file=sys.stderr, flush=True)
+                for fault in outcome.faults[:SHOWN]:
+                    print(f"WRONG: {fault}", flush=True)
+                if outcome.faults and options.logs is not None:
+                    _keep_logs(world, options.logs, event)
+    return outcomes
+
+
+def _keep_logs(world: World, folder: Path, event: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for node in world.nodes:
+        text = "".join(f"--- run {number}\n{run.log_text()}" for number, run in enumerate(node.runs, 1))
+        (folder / f"{event}-{node.name}.log").write_text(text)
+    for name, log in world.redis_logs().items():
+        (folder / f"{event}-{name}.log").write_bytes(log)
+
+
+async def _until_terminated(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
+    """Do it, and end all that runs at SIGTERM, too."""
+    task = asyncio.create_task(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster.chaos", description=__doc__.partition("\n")[0])
+    parser.add_argument("--clients", type=int, default=2000, help="at least 20 (%(default)s)")
+    parser.add_argument("--rate", type=float, default=300.0, help="messages a second of all clients (%(default)s)")
+    parser.add_argument("--event", choices=EVENTS, action="append", help=f"of {', '.join(EVENTS)}; default: each once")
+    parser.add_argument("--sentinel", action="store_true", help="have a master, a replica and a Sentinel")
+    parser.add_argument("--seed", type=int, default=1, help="the same one makes the same events (%(default)s)")
+    parser.add_argument(
+        "--hold", type=float, default=PATIENCE, help="seconds for which to look after each (%(default)s)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE, help="seconds until presence has to be right (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, help="write what came of it into this file, too")
+    parser.add_argument("--logs", type=Path, help="keep the logs of the servers in this folder when something is wrong")
+    options = parser.parse_args(words)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for nginx and the servers, too
+    outcomes = asyncio.run(_until_terminated(run(options)))
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
+    return 1 if any(each.faults for each in outcomes) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

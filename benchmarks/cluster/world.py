@@ -1,0 +1,211 @@
+"""A cluster with all that is around it: servers, a Redis, alone or behind a Sentinel, and an nginx before them.
+
+Each server reaches Redis through gates of its own (`benchmarks.cluster.gate`). Everything is on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from aldis.client.client import SignalingClient
+from aldis.errors import AldisError
+from aldis.identity.keys import Identity
+from benchmarks.cluster.gate import Gate
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from support.nginx import HOST, PASS, nginx_with
+from support.ports import free_port
+from support.raw_websocket import http_get
+from support.redis_server import RedisServer, Sentinels
+from support.server_process import ServerProcess
+
+NODES: Final = 3
+# Synced once a second, as an operator would have it: no name is new while anything fails.
+DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "everysec")
+# The time-outs of deploy/nginx.
+_TIMES: Final = "proxy_read_timeout 90s; proxy_send_timeout 90s; proxy_connect_timeout 2s; proxy_buffering off;"
+# A connection of a client is two of nginx.
+_CONNECTIONS: Final = 16_384
+_PROBE_SECONDS: Final = 3.0
+
+
+@dataclass
+class Node:
+    """A server: the same ports and settings each time that it is started."""
+
+    name: str
+    folder: Path
+    front: int  # the port of nginx, by which clients know the server
+    redis: str
+    gates: list[Gate]
+    port: int = field(default_factory=free_port)
+    admin: int = field(default_factory=free_port)
+    runs: list[ServerProcess] = field(default_factory=list)
+    identity: Identity = field(default_factory=Identity.generate)
+
+    @property
+    def server(self) -> ServerProcess:
+        """The process that runs now, or ran last."""
+        return self.runs[-1]
+
+    async def start(self) -> None:
+        """Start it, and return when it serves."""
+        server = ServerProcess(
+            self.folder,
+            port=self.port,
+            admin_port=self.admin,
+            redis=self.redis,
+            names=[f"127.0.0.1:{self.front}", f"127.0.0.1:{self.port}"],
+            new_names_per_address=0,
+            log_level="info",
+        )
+        self.runs.append(server)
+        try:
+            await server.start()
+        except TimeoutError:
+            raise AssertionError(f"{self.name} does not start:\n{server.log_text()}") from None
+
+    async def metric(self, name: str) -> float | None:
+        """A metric; None when there is none."""
+        request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        try:
+            _, _, body = await http_get(self.admin, request)
+        except OSError:
+            return None
+        lines = (line.split() for line in body.decode().splitlines() if line.startswith(f"{name} "))
+        return next((float(value) for _, value in lines), None)
+
+    async def online(self, names: list[str]) -> dict[str, bool]:
+        """Who is online, asked by a client of this server. Raises `AldisError`."""
+        url = f"ws://127.0.0.1:{self.port}"
+        async with SignalingClient(url, f"probe-{self.name}", request_timeout=_PROBE_SECONDS) as probe:
+            await probe.register(self.identity)
+            found = await asyncio.gather(*(probe.discover(name) for name in names))
+        return {each.user_id: each.online for each in found}
+
+    async def wrong(self, truth: dict[str, bool]) -> list[str]:
+        """What it says of users that is not so, and of itself."""
+        wrong = []
+        if await self.metric("aldis_cluster_up") != 1:
+            wrong.append(f"{self.name}: aldis_cluster_up is not 1")
+        if await self.metric("aldis_cluster_servers") != NODES:
+            wrong.append(f"{self.name} does not count {NODES} servers")
+        try:
+            said = await self.online(list(truth))
+        except AldisError as error:
+            return [*wrong, f"{self.name} does not answer: {error}"]
+        return wrong + [
+            f"{self.name} says that {name} is {'online' if said[name] else 'offline'}, and it is not"
+            for name, online in truth.items()
+            if said[name] is not online
+        ]
+
+    def problems(self) -> list[str]:
+        """What is wrong in the logs of all its runs."""
+        found = []
+        for number, run in enumerate(self.runs, 1):
+            traced = [line for line in run.lines() if "exception" in line]
+            if traced:
+                found.append(f"{self.name}, run {number}, has logged an exception: {json.dumps(traced[0])}")
+            strange = [line for line in run.log_text().splitlines() if not line.startswith("{")]
+            if strange:
+                found.append(f"{self.name}, run {number}, has said: {' / '.join(strange[:20])}")
+        return found
+
+
+class World:
+    """All of it, for the length of an `async with`."""
+
+    def __init__(self, folder: Path, *, sentinel: bool) -> None:
+        self._folder = folder
+        self._sentinel = sentinel
+        self._stack = AsyncExitStack()
+        self.front = free_port()
+        self.nodes: list[Node] = []
+        self.redis: RedisServer
+        self.sentinels: Sentinels | None = None
+
+    @property
+    def url(self) -> str:
+        """What clients dial."""
+        return f"ws://127.0.0.1:{self.front}"
+
+    async def __aenter__(self) -> World:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        folder = self._folder
+        if self._sentinel:
+            self.sentinels = sentinels = stack.enter_context(Sentinels(folder / "redis", *DURABLE))
+            self.redis = sentinels.master
+            async with asyncio.timeout(30):
+                while not sentinels.has_replica():  # noqa: ASYNC110 - of other processes
+                    await asyncio.sleep(0.2)
+        else:
+            self.redis = stack.enter_context(RedisServer(folder / "redis", *DURABLE))
+        for number in range(NODES):
+            node = await self._node(stack, f"node{number + 1}")
+            self.nodes.append(node)
+            stack.push_async_callback(_end, node)
+            await node.start()
+        # With `max_fails`, nginx lets one connection in ten seconds to a server that has failed, until that one ends.
+        servers = " ".join(f"server 127.0.0.1:{node.port} max_fails=0;" for node in self.nodes)
+        site = f"""
+            upstream aldis {{ least_conn; {servers} }}
+            server {{
+                listen 127.0.0.1:{self.front};
+                location / {{ {PASS} {HOST} {_TIMES} proxy_pass http://aldis; }}
+            }}"""
+        (folder / "nginx").mkdir()
+        await stack.enter_async_context(nginx_with(folder / "nginx", site, _CONNECTIONS))
+
+    async def _node(self, stack: AsyncExitStack, name: str) -> Node:
+        gates = []
+        if self.sentinels is None:
+            gates.append(Gate(free_port(), self.redis.port))
+            url = f"redis://127.0.0.1:{gates[0].port}"
+        else:
+            servers = (self.sentinels.master, self.sentinels.replica)
+            gates += [Gate(free_port(), server.port) for server in servers]
+            ports = {str(server.port).encode(): str(gate.port).encode()
+                     for server, gate in zip(servers, gates, strict=True)}  # fmt: skip
+            where, _, service = self.sentinels.url.rpartition("/")
+            gates.append(Gate(free_port(), int(where.rpartition(":")[2]), ports))
+            url = f"redis+sentinel://127.0.0.1:{gates[-1].port}/{service}"
+        for gate in gates:
+            await gate.open()
+            stack.push_async_callback(gate.close)
+        return Node(name, self._folder / name, self.front, url, gates)
+
+    async def wrong_at_nodes(self, truth: dict[str, bool]) -> list[str]:
+        """What the servers say of users that is not so, and of themselves."""
+        found = await asyncio.gather(*(node.wrong(truth) for node in self.nodes))
+        return [problem for problems in found for problem in problems]
+
+    def redis_logs(self) -> dict[str, bytes]:
+        """What Redis and the Sentinel have logged."""
+        return {f"redis-{path.parent.name}": path.read_bytes() for path in self._folder.glob("redis/**/log")}
+
+    def new_master(self) -> RedisServer:
+        """The master that the Sentinel names."""
+        assert self.sentinels is not None
+        port = self.sentinels.masters_port()
+        return next(each for each in (self.sentinels.master, self.sentinels.replica) if each.port == port)
+
+
+async def _end(node: Node) -> None:
+    """End it the hard way, if it runs."""
+    await node.server.__aexit__(None, None, None)

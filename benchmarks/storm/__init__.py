@@ -1,0 +1,1 @@
+"""How long all clients need to be back after a server was killed."""

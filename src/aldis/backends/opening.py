@@ -1,0 +1,72 @@
+"""Opens the directory that a URL names: one place that knows all backends.
+
+    directory = await open_directory("redis://10.0.0.5/0", warn=print)
+
+A backend's library is imported when its scheme is opened, because few servers need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
+
+from aldis.backends.base import Directory
+from aldis.backends.directory_url import MEMORY, DirectoryOptions, check_url, scheme_of, sqlite_path, without_password
+from aldis.backends.memory import MemoryDirectory
+from aldis.backends.postgres_url import SCHEMES as POSTGRES_SCHEMES
+from aldis.backends.redis_url import SCHEMES as REDIS_SCHEMES
+from aldis.backends.redis_url import RedisUrl
+from aldis.backends.sqlite import SqliteDirectory
+from aldis.errors import ConfigError
+
+Warn: TypeAlias = Callable[[str], None]
+
+
+class _Open(Protocol):
+    async def __call__(self, url: str, options: DirectoryOptions, warn: Warn) -> Directory: ...
+
+
+async def _open_redis(url: str, options: DirectoryOptions, warn: Warn) -> Directory:
+    try:
+        from aldis.backends.redis import RedisDirectory
+    except ModuleNotFoundError as error:
+        raise _missing("redis", error) from error
+    where = RedisUrl.parse(url).with_password_of(options.redis_password_file)
+    return await RedisDirectory.open(where, prefix=options.redis_prefix, warn=warn)
+
+
+async def _open_postgres(url: str, options: DirectoryOptions, warn: Warn) -> Directory:
+    try:
+        from aldis.backends.postgres import PostgresDirectory
+    except ImportError as error:  # psycopg is there, perhaps, and no libpq
+        raise _missing("postgres", error) from error
+    return await PostgresDirectory.open(url, warn=warn)
+
+
+_OPENERS: Final[dict[str, _Open]] = {
+    **dict.fromkeys(REDIS_SCHEMES, _open_redis),
+    **dict.fromkeys(POSTGRES_SCHEMES, _open_postgres),
+}
+
+
+async def open_directory(
+    url: str, options: DirectoryOptions | None = None, *, warn: Warn = lambda text: None
+) -> Directory:
+    """Open the directory of a URL. `warn` gets sentences for the operator about what the directory does not promise.
+
+    Raises `DirectoryUnavailable` when it cannot be opened, and `ConfigError` when the URL is wrong or its library is
+    missing.
+    """
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise ConfigError("directory", f"{without_password(url)} cannot be used; expected {error}") from None
+    if url == MEMORY:
+        return MemoryDirectory()
+    if (path := sqlite_path(url)) is not None:
+        return await SqliteDirectory.open(path)
+    return await _OPENERS[scheme_of(url) or ""](url, options or DirectoryOptions(), warn)
+
+
+def _missing(extra: str, error: ImportError) -> ConfigError:
+    return ConfigError("directory", f"needs a library: pip install 'aldis[{extra}]' ({error})")

@@ -1,0 +1,146 @@
+"""The bans of a cluster, as one node knows and applies them.
+
+Rules:
+
+* Changes are applied in the order of their versions. One whose `previous` is not what is known shows that others were
+  missed: then the whole list is read (`catch_up`), and what is heard meanwhile waits.
+* `catch_up` is also for the start, and for each time when changes may have been missed.
+* No ban is lost with the data of the server while a node is up. A node that knows a later version than the server puts
+  its list back. When a change shows that the server's list was begun anew (it follows on an older version than is
+  known), the node adds its bans to that list.
+
+It knows no Redis and no session: it calls a `BanStore` and a `BanWatcher`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from aldis.cluster.messages import BanChange, BansRestored
+from aldis.hub.bans import Ban
+
+# Changes that wait while the list is read. With more, it is read again.
+_MOST_WAITING: Final = 1000
+
+
+class BanList(NamedTuple):
+    """All bans, and the version of the list; 0: there was never a ban."""
+
+    version: int
+    bans: tuple[Ban, ...]
+
+
+class BanStore(Protocol):
+    """What is needed of a `BanTable`."""
+
+    async def read(self) -> BanList:
+        """See `BanTable`."""
+
+    async def restore(self, known: BanList) -> bool:
+        """See `BanTable`."""
+
+
+class BanWatcher(Protocol):
+    """Carries bans out, and knows them."""
+
+    def known_bans(self) -> Sequence[Ban]:
+        """All bans that are not over."""
+
+    def banned(self, ban: Ban) -> int:
+        """This is banned from now on, in place of an earlier ban of the same. Returns how many sessions have ended."""
+
+    def lifted(self, ban: Ban) -> None:
+        """This is banned no more."""
+
+    def answer_ban(self, change: BanChange, sessions: int) -> None:
+        """A change has been applied: tell its origin."""
+
+
+class SharedBans:
+    """The bans, from the first `catch_up` on."""
+
+    def __init__(self, store: BanStore, watcher: BanWatcher) -> None:
+        self._store = store
+        self._watcher = watcher
+        self.version = 0
+        """Of the list that is applied."""
+        self._reading = False
+        self._again = False
+        self._anew = False  # the list of the server does not go on from ours
+        self._waiting: deque[BanChange] = deque()
+
+    def heard(self, change: BanChange) -> bool:
+        """Apply a change; False when changes are missing before it: `catch_up`."""
+        if self._reading:
+            if len(self._waiting) == _MOST_WAITING:
+                self._waiting.popleft()
+                self._again = True
+            self._waiting.append(change)
+            return True
+        if change.version <= self.version:
+            self._watcher.answer_ban(change, 0)  # the list that was read had it already
+            return True
+        if change.previous != self.version:
+            self._anew |= change.previous < self.version
+            self._waiting.append(change)  # it is answered when the list was read
+            return False
+        self.version = change.version
+        self._watcher.answer_ban(change, self._apply(change.ban, lift=change.lifted))
+        return True
+
+    def is_behind(self, restored: BansRestored) -> bool:
+        """Whether to `catch_up`, as a list was put back."""
+        return restored.version > self.version
+
+    async def catch_up(self) -> None:
+        """Read the whole list, and apply what is new. Raises what the store raises; then call it again."""
+        self._again = True
+        if self._reading:
+            return  # the other call does it
+        while self._again:
+            self._reading = True
+            try:
+                while self._again:
+                    self._again = False
+                    await self._read()
+            finally:
+                self._reading = False
+            waiting, self._waiting = self._waiting, deque()
+            while waiting and self.heard(waiting.popleft()):
+                pass
+            if self._waiting:  # one of them shows that the list was read too early
+                self._waiting.extend(waiting)
+                self._again = True
+
+    async def _read(self) -> None:
+        found = await self._store.read()
+        if found.version < self.version:
+            await self._store.restore(BanList(self.version, tuple(self._watcher.known_bans())))
+            self._again = True
+            return
+        theirs = {(ban.kind, ban.value) for ban in found.bans}
+        missing = [ban for ban in self._watcher.known_bans() if (ban.kind, ban.value) not in theirs and self._anew]
+        if missing:
+            await self._store.restore(BanList(found.version + 1, (*found.bans, *missing)))
+            self._again = True
+            return
+        self._anew = False
+        self._take(found)
+
+    def _take(self, found: BanList) -> None:
+        self.version = found.version
+        ours = {(ban.kind, ban.value): ban for ban in self._watcher.known_bans()}
+        theirs = {(ban.kind, ban.value): ban for ban in found.bans}
+        for key in ours.keys() - theirs.keys():
+            self._apply(ours[key], lift=True)
+        for key, ban in theirs.items():
+            if ours.get(key) != ban:
+                self._apply(ban, lift=False)
+
+    def _apply(self, ban: Ban, *, lift: bool) -> int:
+        if lift:
+            self._watcher.lifted(ban)
+            return 0
+        return self._watcher.banned(ban)

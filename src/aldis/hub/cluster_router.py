@@ -1,0 +1,401 @@
+"""The router of a node in a cluster: most of what it is asked is about users of other nodes.
+
+A message goes to the newest device of its address, wherever that is. For one that is elsewhere it is forwarded, and
+PENDING until the other node has answered. For a user that is not known it waits until the table has been asked. So a
+message to a known user costs one message to one node, and no look-up.
+
+Rules:
+
+* Messages from one sender to one address keep their order: what comes behind one that waits for a look-up waits, too.
+* What waits for look-ups and answers is bounded; what is beyond the bounds is UNREACHABLE, as is what goes to a node
+  that is lost or does not answer, or where either side did not listen for a moment (`missed`, `unheard`). Then nobody
+  knows whether it has arrived.
+* A forwarded message is delivered here or nowhere: two nodes with other views of a user cannot send it round.
+* What another node says is heard as of `learn`, `lost_node`, `missed`, `unheard`, `forwarded` and
+  `answered`.
+
+`hub.cluster` says what the node asks and tells.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aldis.hub.cluster import ClusterLink, FindUsers, Forward, Forwarded, RemoteDevice, UserState
+from aldis.hub.dialects import CLASSIC, V1
+from aldis.hub.lookups import Answer, PendingLookups
+from aldis.hub.presence import Presence
+from aldis.hub.privacy_policies import PrivacyPolicies
+from aldis.hub.remote_users import RemoteUsers
+from aldis.hub.router import LocalRouter
+from aldis.hub.sessions import Delivered, Receipt, RelayResult, Session
+from aldis.hub.usage import OpenCounts, SharedUsage, Use
+from aldis.hub.verified_names import VerifiedNames
+from aldis.hub.watchers import Watchers
+from aldis.protocol import messages as m
+from aldis.protocol.addresses import split
+from aldis.protocol.codec import UNREADABLE
+from aldis.protocol.privacy import Privacy
+
+# What may wait for look-ups, in bytes of messages, and for answers of other nodes, in messages. Beyond them the other
+# nodes, or Redis, are slower than the clients of this one.
+MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
+MAX_UNANSWERED: Final = 50_000
+# Seconds beyond the resume window, in which a message may wait for a recipient that has lost its connection.
+ANSWER_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A message whose recipient is being looked up."""
+
+    message: m.Relayed
+    size: int
+    receipt: Receipt
+    done: Delivered
+
+
+@dataclass(frozen=True, slots=True)
+class _Unanswered:
+    """A message that another node has."""
+
+    node: str
+    receipt: Receipt
+    done: Delivered
+    until: float
+
+
+class ClusterRouter:
+    """See the module, and `Router` for what the hub calls. `replaced` ends a session whose address another node has."""
+
+    def __init__(
+        self,
+        local: LocalRouter,
+        link: ClusterLink,
+        remote: RemoteUsers,
+        *,
+        presence: Presence,
+        watchers: Watchers,
+        policies: PrivacyPolicies,
+        lookups: PendingLookups,
+        resume_window: float,
+        replaced: Callable[[Session], None],
+        rebound: Callable[[str], None],
+        moved: Callable[[str], None],
+    ) -> None:
+        self.link = link
+        self.verified = VerifiedNames()
+        """The names that may register while the directory is away."""
+        self.usage = SharedUsage(lambda use: self.link.tell_used([use]))
+        """What the limits that count in the whole cluster have been used."""
+        self._local = local
+        self._remote = remote
+        self._presence = presence
+        self._watchers = watchers
+        self._policies = policies
+        self._lookups = lookups
+        self._patience = resume_window + ANSWER_SECONDS
+        self._replaced = replaced
+        self._rebound = rebound
+        self._moved = moved
+        self._waiting: dict[str, deque[_Waiting]] = {}
+        self._waiting_bytes = 0
+        self._unanswered: dict[int, _Unanswered] = {}
+        self._number = 0
+
+    @property
+    def known(self) -> RemoteUsers:
+        """The users of which this node wants to hear."""
+        return self._remote
+
+    @property
+    def bytes(self) -> int:
+        """What this node keeps of users elsewhere, and of names."""
+        return self._remote.bytes + self.verified.bytes
+
+    # --- for the hub --------------------------------------------------------------------------------------------------
+
+    def unknown(self, user_ids: Sequence[str]) -> list[str]:
+        """See `Router`."""
+        unknown = []
+        for user_id in user_ids:
+            if user_id in self._remote:
+                self._remote.use(user_id)
+            else:
+                unknown.append(user_id)
+        return unknown
+
+    def locate(self, user_id: str, viewer: Session) -> m.PresenceMessage:
+        """See `Router`."""
+        return self._presence.of(user_id, viewer)
+
+    def deliver(self, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
+        """See `Router`."""
+        user_id, device = split(message.to)
+        state = self._remote.find(user_id)
+        if state is None or user_id in self._waiting:
+            return self._wait(user_id, message, receipt, done)
+        target = self._elsewhere(state, device)
+        if target is not None:
+            return self._forward(target.node, message, receipt, done)
+        if type(message) is m.Relay:
+            return self._local.deliver_sealed(message, receipt, done)
+        return self._local.deliver(message, receipt, done)
+
+    def deliver_sealed(self, message: m.Relay, receipt: Receipt, done: Delivered) -> RelayResult:
+        """See `Router`."""
+        return self.deliver(message, receipt, done)
+
+    def publish(self, user_id: str) -> None:
+        """See `Router`. Other nodes hear of it from the table."""
+        self._local.publish(user_id)
+
+    def left(self, session: Session, user_id: str) -> None:
+        """See `Router`."""
+        self.link.leave(user_id, session.device, session.entry)
+
+    def changed(self, session: Session) -> None:
+        """See `Router`."""
+        self.link.change(session.user_id, device_of(session, self.link.node))
+
+    def privacy_changed(self, user_id: str, privacy: Privacy) -> None:
+        """See `Router`."""
+        self.verified.changed(user_id, privacy)
+        self.link.change_privacy(user_id, privacy)
+
+    def privacy_read(self, user_id: str, privacy: Privacy) -> bool:
+        """See `Router`. A change may have met an outage between the directory and the table."""
+        state = self._remote.find(user_id)
+        if state is None or self._presence.newest(user_id) is None or state.privacy == privacy:
+            return False
+        self.privacy_changed(user_id, privacy)
+        return True
+
+    def rebound(self, user_id: str) -> None:
+        """See `Router`."""
+        self.link.rebound(user_id)
+
+    def tick(self, now: float) -> None:
+        """Give up what no node has answered, and forget users that nobody needs."""
+        late = []
+        for number, each in self._unanswered.items():  # in the order of their ends
+            if each.until > now:
+                break
+            late.append(number)
+        for number in late:
+            self.answered(Forwarded(number, RelayResult.UNREACHABLE))
+        self._tell_usage(now)
+        forgotten = self._remote.surplus()
+        if forgotten:
+            self.verified.forget(forgotten)
+            self.link.forget(forgotten)
+
+    # --- from the other nodes -----------------------------------------------------------------------------------------
+
+    def learn(self, state: UserState) -> None:
+        """The table has a new state of a user, or has told it for the first time."""
+        if self._remote.is_late(state):
+            return
+        user_id = state.user_id
+        if not state.devices and user_id not in self._remote and self._presence.newest(user_id) is None:
+            self._remote.learn(state)  # no news to anybody: a thousand at once, when a client watches so many
+            return
+        if state.devices:
+            self.verified.changed(user_id, state.privacy)
+        elsewhere = state.without(self.link.node)
+        for session in self._presence.devices(user_id):
+            if any(_replaces(device, session) for device in elsewhere.devices):
+                self._replaced(session)
+        before, looked = self._remote.devices(user_id), self._presence.privacy(user_id)
+        saw = self._watchers.audience(user_id, looked)
+        self._remote.learn(elsewhere)
+        if self._presence.newest(user_id) is not None:
+            self._moved(user_id)
+            self._policies.load(user_id, state.privacy)
+            saw = self._watchers.audience(user_id, self._presence.privacy(user_id))
+        told = saw ^ self._watchers.audience(user_id, self._presence.privacy(user_id))
+        if told and (before or elsewhere.devices):
+            self._watchers.tell_some(user_id, told)
+        if _shown(before) != _shown(elsewhere.devices):
+            self._watchers.announce(user_id)
+
+    def lost_node(self, node: str) -> None:
+        """A node has died, or is cut off: its users are offline, as far as they are nowhere else."""
+        if self.usage.connections is not None:
+            self.usage.connections.lost_node(node)
+        with self._watchers.holding_back():
+            for user_id in self._remote.at(node):
+                state = self._remote.find(user_id)
+                if state is not None:
+                    self._remote.learn(state.without(node))
+                    self._moved(user_id)
+                    self._watchers.announce(user_id)
+        self.missed(node)
+
+    def missed(self, node: str) -> None:
+        """A node may have missed messages: nobody knows what has become of those that it has not answered."""
+        for number in [number for number, each in self._unanswered.items() if each.node == node]:
+            self.answered(Forwarded(number, RelayResult.UNREACHABLE))
+
+    def joined_node(self) -> None:
+        """There is another node."""
+        self.usage.tell_all()
+
+    def used(self, uses: Sequence[Use], now: float) -> None:
+        """A node has told what was used there of limits that count in the whole cluster."""
+        self.usage.heard(uses, now)
+
+    def counted(self, node: str, counts: OpenCounts) -> None:
+        """A node has told how many connections networks have there."""
+        if self.usage.connections is not None:
+            self.usage.connections.heard_counts(node, counts)
+
+    def unheard(self) -> None:
+        """What other nodes say does not come for a moment: nobody knows what becomes of the messages that they have."""
+        for number in list(self._unanswered):
+            self.answered(Forwarded(number, RelayResult.UNREACHABLE))
+
+    def own_devices(self) -> list[tuple[str, RemoteDevice, Privacy]]:
+        """All devices of this node, with their users and the privacy of those, to announce them."""
+        return [
+            (session.user_id, device_of(session, self.link.node), self._policies.of(session.user_id))
+            for session in self._presence.sessions()
+        ]
+
+    def has_entry(self, user_id: str, entry: str) -> bool:
+        """Whether a device of this node has been entered by this."""
+        return any(session.entry == entry for session in self._presence.devices(user_id))
+
+    def lost_place(self, user_id: str, entry: str) -> None:
+        """The table has not taken a device of this node again: a newer one has its place."""
+        for session in self._presence.devices(user_id):
+            if session.entry == entry:
+                self._replaced(session)
+
+    def restored(self) -> None:
+        """The other nodes are heard again, after an outage: keys may have changed unheard."""
+        self.verified.keep(lambda user_id: self._presence.newest(user_id) is not None)
+        for user_id in {session.user_id for session in self._presence.sessions()}:
+            self._rebound(user_id)
+
+    def forwarded(self, node: str, message: Forward, now: float) -> None:
+        """A node has sent a message for a user of this one."""
+
+        def done(receipt: Receipt, result: RelayResult) -> None:
+            self.link.answer(node, Forwarded(message.number, result))
+
+        try:
+            relayed = V1.decode(message.frame.decode())
+        except (*UNREADABLE, UnicodeDecodeError):
+            relayed = None
+        if not isinstance(relayed, m.Relayed):
+            self.link.answer(node, Forwarded(message.number, RelayResult.ABSENT))
+            return
+        sender = Session(None, V1 if message.proves else CLASSIC, "", now)
+        sender.user_id = message.sender
+        receipt: Receipt = (sender, type(relayed), relayed.to, message.number)
+        if isinstance(relayed, m.Relay):
+            result = self._local.deliver_sealed(relayed, receipt, done)
+        else:
+            result = self._local.deliver(relayed, receipt, done)
+        if result is not RelayResult.PENDING:
+            done(receipt, result)
+
+    def answered(self, answer: Forwarded) -> None:
+        """A node has answered a message. What is answered twice, or too late, changes nothing."""
+        sent = self._unanswered.pop(answer.number, None)
+        if sent is not None:
+            sent.done(sent.receipt, answer.result)
+
+    def doubt(self, user_id: str) -> None:
+        """The name may be bound to another key."""
+        self._rebound(user_id)
+
+    # --- internal -----------------------------------------------------------------------------------------------------
+
+    def _tell_usage(self, now: float) -> None:
+        nodes = self.link.nodes
+        if not self.usage.is_due(now):
+            return
+        uses = self.usage.due(nodes, now)
+        if uses:
+            self.link.tell_used(uses)
+        for counts in self.usage.due_counts(nodes, now):
+            self.link.tell_counts(counts)
+
+    def _elsewhere(self, state: UserState, device: str | None) -> RemoteDevice | None:
+        """The device of another node that has an address; None when it is here, or nowhere."""
+        if not state.devices:
+            return None
+        if device is not None:
+            return next((each for each in state.devices if each.device == device), None)
+        here, newest = self._presence.newest(state.user_id), state.devices[0]
+        return newest if here is None or newest.order > here.order else None
+
+    def _forward(self, node: str, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            return RelayResult.UNREACHABLE
+        sender = receipt[0]
+        frame = bytearray()
+        V1.encode(message, frame, 0)
+        self._number += 1
+        forward = Forward(self._number, sender.user_id, sender.dialect.proves, bytes(frame))
+        if not self.link.forward(node, forward):
+            return RelayResult.UNREACHABLE
+        self._unanswered[self._number] = _Unanswered(node, receipt, done, sender.heard + self._patience)
+        return RelayResult.PENDING
+
+    def _wait(self, user_id: str, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
+        frame = bytearray()
+        V1.encode(message, frame, 0)
+        if self._waiting_bytes + len(frame) > MAX_WAITING_BYTES:
+            return RelayResult.UNREACHABLE
+        waiting = self._waiting.get(user_id)
+        first = waiting is None
+        if waiting is None:
+            waiting = self._waiting[user_id] = deque()
+        waiting.append(_Waiting(message, len(frame), receipt, done))
+        self._waiting_bytes += len(frame)
+        if first:
+            question = FindUsers(self._lookups.token(), (user_id,))
+            self._lookups.ask(question, self._found, lambda: self._not_found(user_id))
+        return RelayResult.PENDING
+
+    def _found(self, answer: Answer, now: float) -> None:
+        assert isinstance(answer, list)  # noqa: S101 - of a `FindUsers`
+        for state in answer:
+            self.learn(state)
+            for each in self._take_waiting(state.user_id):
+                result = self.deliver(each.message, each.receipt, each.done)
+                if result is not RelayResult.PENDING:
+                    each.done(each.receipt, result)
+
+    def _not_found(self, user_id: str) -> None:
+        for each in self._take_waiting(user_id):
+            each.done(each.receipt, RelayResult.UNREACHABLE)
+
+    def _take_waiting(self, user_id: str) -> deque[_Waiting]:
+        waiting = self._waiting.pop(user_id, deque())
+        self._waiting_bytes -= sum(each.size for each in waiting)
+        return waiting
+
+
+def device_of(session: Session, node: str) -> RemoteDevice:
+    """What the table has of a session."""
+    proves = session.dialect.proves
+    return RemoteDevice(
+        session.device, node, session.entry, session.order, session.id, session.key, session.seal_key, proves
+    )
+
+
+def _shown(devices: tuple[RemoteDevice, ...]) -> list[tuple[object, ...]]:
+    """What clients are told of devices, and what tells a restart: a resumed session has another entry, but its id."""
+    return [(each.device, each.session or each.entry, each.key, each.seal_key) for each in devices]
+
+
+def _replaces(device: RemoteDevice, session: Session) -> bool:
+    """Whether a device of another node has the address of a session of ours, from a later registration."""
+    return device.device == session.device and device.order > session.order

@@ -1,0 +1,75 @@
+"""Who may see a user, and who may call: the privacy of a name.
+
+Rules: a `Privacy` is a value; a change makes another one. Changes are small (one name more, one less), so two devices
+of a user that change it at the same time do not undo each other's change, and a repeated change does no harm. A name
+that is blocked is blocked, whatever else stands here.
+
+It does not know who is online, or how any of it is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+Visibility: TypeAlias = Literal["public", "contacts", "hidden"]
+"""For everybody, for the user's contacts, or for nobody; the user's own devices always count as admitted."""
+
+PUBLIC: Final = "public"
+CONTACTS: Final = "contacts"
+VISIBILITIES: Final = (PUBLIC, CONTACTS, "hidden")
+
+# Of each list. An address book has some hundreds of names.
+MAX_PRIVACY_NAMES: Final = 1000
+# Bytes of all names of both lists as JSON, with their quotes and commas. A reply with all of them stays below 64 KiB,
+# which every client can read.
+MAX_PRIVACY_BYTES: Final = 48 * 1024
+_QUOTES_AND_COMMA: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyChange:
+    """What to change: None and empty lists leave things as they are. No name is both added and removed."""
+
+    presence: Visibility | None = None
+    offers: Visibility | None = None
+    add_contacts: frozenset[str] = frozenset()
+    remove_contacts: frozenset[str] = frozenset()
+    block: frozenset[str] = frozenset()
+    unblock: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """`presence`: who sees that the user is online, and on which devices. `offers`: whose relayed messages the server
+    passes on. Both without those that are blocked."""
+
+    presence: Visibility = PUBLIC
+    offers: Visibility = PUBLIC
+    contacts: frozenset[str] = frozenset()
+    blocked: frozenset[str] = frozenset()
+
+    def changed(self, change: PrivacyChange) -> Privacy | None:
+        """The privacy after a change; None when the change adds names beyond the limits."""
+        privacy = Privacy(
+            change.presence or self.presence,
+            change.offers or self.offers,
+            (self.contacts - change.remove_contacts) | change.add_contacts,
+            (self.blocked - change.unblock) | change.block,
+        )
+        return privacy if privacy.fits or not (change.add_contacts or change.block) else None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is within the limits."""
+        if len(self.contacts) > MAX_PRIVACY_NAMES or len(self.blocked) > MAX_PRIVACY_NAMES:
+            return False
+        return sum(map(_json_bytes, self.contacts)) + sum(map(_json_bytes, self.blocked)) <= MAX_PRIVACY_BYTES
+
+
+DEFAULT_PRIVACY: Final = Privacy()
+"""Everybody sees the user and may call."""
+
+
+def _json_bytes(name: str) -> int:
+    return len(name.encode()) + name.count('"') + name.count("\\") + _QUOTES_AND_COMMA

@@ -1,0 +1,1 @@
+"""Certificates that the server gets and renews by itself (ACME, RFC 8555)."""

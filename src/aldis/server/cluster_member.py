@@ -1,0 +1,112 @@
+"""This server as one of a cluster: its node, its connection to Redis, and what the operator is told of both.
+
+    member = ClusterMember(config, questions.look, faults)     # before the hub, which gets `member.node`
+    await member.open(hub)                                     # behind the directory, before clients come
+    await member.close()                                       # when they have gone
+
+While Redis is away the server goes on with what it can do alone (`cluster.node`), and counts as ready: the clients that
+it has would find no better one. The log, a note of /readyz and a metric say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from aldis.backends.redis_url import RedisUrl
+from aldis.cluster.faults import ClusterProtocolError, ClusterUnavailable, NodeLost
+from aldis.errors import ConfigError
+from aldis.server.config import ServerConfig
+from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
+
+if TYPE_CHECKING:
+    from aldis.cluster.questions import Responder
+    from aldis.cluster.status import ClusterStatus
+    from aldis.hub.bans import Ban
+    from aldis.hub.hub import Hub
+    from aldis.server.presence_hook import PresenceHook
+
+AWAY: Final = "the Redis of the cluster does not answer, or its answers are not all in yet"
+
+# Faults of Redis or of other servers; all else is a bug here.
+_OUTSIDE: Final = (ClusterUnavailable, ClusterProtocolError, NodeLost)
+
+_log = get_logger("aldis.cluster")
+
+
+class ClusterMember:
+    """The node of one server. Raises `ConfigError` for a URL that cannot be used, or without the library."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        answered: Callable[[], None],
+        faults: FaultLog,
+        presence: PresenceHook | None = None,
+    ) -> None:
+        """`presence` is told who comes online and goes offline in the whole cluster."""
+        try:
+            # The library is an extra, and takes a tenth of a second to load.
+            from aldis.backends.redis_client import RedisServers
+            from aldis.cluster.node import ClusterNode
+        except ModuleNotFoundError as error:
+            raise ConfigError("redis", f"needs a library: pip install 'aldis[redis]' ({error})") from error
+        self._faults = faults
+        self._outage = OutageLog(_log, "the Redis of the cluster", OUTAGE_SECONDS)
+        try:
+            where = RedisUrl.parse(config.redis).with_password_of(config.redis_password_file)
+            self._servers = RedisServers(where)
+        except ConfigError as error:
+            raise ConfigError("redis", error.problem) if error.setting == "directory" else error from None
+        self._presence = presence
+        self.node = ClusterNode(
+            self._servers,
+            prefix=config.redis_prefix,
+            fault=self._failed,
+            clock=monotonic,
+            answered=answered,
+            presence=presence,
+        )
+
+    async def open(self, hub: Hub, *, end: Callable[[Ban], int], respond: Responder) -> None:
+        """Join the cluster. `end` ends the connections of a banned network, `respond` answers other nodes.
+
+        Raises `ConfigError` when Redis cannot be used.
+        """
+        try:
+            await self.node.open(hub, end=end, respond=respond)
+        except _OUTSIDE as error:
+            await self._servers.close()
+            raise ConfigError("redis", f"this server cannot join the cluster: {error}") from None
+        if self._presence is not None and self.node.is_first:
+            self._presence.started()
+        status = self.node.status()
+        _log.info("joined the cluster", node=status.node, others=sorted(status.others))
+
+    async def close(self) -> None:
+        """Leave the cluster: its devices are gone from the table of users, or the other nodes remove them at once."""
+        await self.node.close()
+        await self._servers.close()
+
+    def status(self) -> ClusterStatus:
+        """What the operator sees of the node."""
+        return self.node.status()
+
+    @property
+    def note(self) -> str | None:
+        """What somebody who asks whether this server is ready should know; None: nothing."""
+        return None if self.node.healthy else AWAY
+
+    def tick(self) -> None:
+        """See whether Redis answers. Call it about once a second."""
+        if self.node.healthy:
+            self._outage.works()
+        else:
+            self._outage.failed(ClusterUnavailable(self.node.status().fault or AWAY))
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, _OUTSIDE):
+            self._outage.failed(error)
+        else:
+            self._faults(error)

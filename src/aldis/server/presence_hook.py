@@ -1,0 +1,160 @@
+"""Tells the operator's application who comes online and goes offline.
+
+Rules:
+
+* Events are in order, also those of different users. Several go in one request.
+* Each event arrives at least once while this process lives: a request is repeated until it is answered with a status
+  from 200 to 299. A repeated event has the same id, by which the application knows it.
+* What waits is bounded. The oldest event is dropped when there is no room, and when its request has failed `ATTEMPTS`
+  times. Each dropped one is counted, and leaves a gap in `sequence`.
+* The first event of a process is `started`: whoever was online before and does not come again is offline. In a cluster
+  only the first node says so. There each event of a user has a `version`, by which the application puts events of
+  several nodes in order, and `lost` tells that events of a node may be missing.
+
+It does not know the hub, which calls `changed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from time import time
+from typing import Any, Final
+
+from aldis.server.hooks import SignedPosts
+from aldis.server.logs import OUTAGE_SECONDS, Log, OutageLog, Throttle
+
+# Events in one request, 100 KB at most.
+MAX_BATCH: Final = 100
+# Requests for the same events before they are dropped. With the pauses below, the first to the last take five minutes:
+# an application is deployed anew in less.
+ATTEMPTS: Final = 12
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 60.0
+POST_TIMEOUT: Final = 10.0
+# Seconds that a server which stops takes to deliver what waits.
+LAST_WORDS: Final = 2.0
+
+
+class PresenceHook:
+    """The events of one server. `start` it on the loop; `close` delivers what waits, or drops it."""
+
+    def __init__(
+        self,
+        posts: SignedPosts,
+        log: Log,
+        *,
+        most: int,
+        wall: Callable[[], float] = time,
+        pause: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        """`most` is how many events may wait. `pause` waits for some seconds."""
+        self._posts = posts
+        self._log = log
+        self._most = most
+        self._wall = wall
+        self._pause = pause
+        self._outage = OutageLog(log, "the application that is told who is online", OUTAGE_SECONDS)
+        self._drops = Throttle(OUTAGE_SECONDS)
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._sending: list[dict[str, Any]] = []
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._process = os.urandom(8).hex()
+        self._sequence = 0
+        self._task: asyncio.Task[None] | None = None
+        self.events: Counter[str] = Counter({"delivered": 0, "dropped": 0})
+        self.failing: str | None = None
+        """Why the last request failed; None when it did not."""
+
+    def __len__(self) -> int:
+        """The number of events that are not delivered yet."""
+        return len(self._waiting) + len(self._sending)
+
+    def start(self) -> None:
+        """Start to deliver."""
+        self._task = asyncio.create_task(self._deliver(), name="aldis-presence-hook")
+
+    def started(self) -> None:
+        """The server has started: nobody is online whom no later event names."""
+        self._add({"type": "started"})
+
+    def changed(self, user_id: str, online: bool, version: int | None = None) -> None:
+        """A user has come online with the first device, or gone offline with the last. `version`: in a cluster."""
+        event: dict[str, Any] = {"type": "online" if online else "offline", "user": user_id}
+        self._add(event if version is None else {**event, "version": version})
+
+    def lost(self, node_id: str) -> None:
+        """A node of the cluster is gone, perhaps before it has told all that it knew."""
+        self._add({"type": "lost", "node": node_id})
+
+    async def close(self) -> None:
+        """Deliver what waits, within `LAST_WORDS` seconds; drop the rest."""
+        if self._task is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while len(self) and self.failing is None:
+                    self._idle.clear()
+                    await self._idle.wait()
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+        if len(self):
+            self._dropped(len(self), "the server stops")
+
+    def _add(self, event: dict[str, Any]) -> None:
+        self._sequence += 1
+        self._waiting.append(
+            {
+                "id": f"{self._process}-{self._sequence}",
+                "sequence": self._sequence,
+                "time": round(self._wall(), 3),
+                **event,
+            }
+        )
+        if len(self._waiting) > self._most:
+            self._waiting.popleft()
+            self._dropped(1, "too many wait")
+        self._more.set()
+
+    async def _deliver(self) -> None:
+        while True:
+            self._more.clear()
+            while self._waiting:
+                self._sending = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                await self._send()
+                self._sending = []
+            self._idle.set()
+            await self._more.wait()
+
+    async def _send(self) -> None:
+        """Deliver `_sending`, or drop it after so many attempts."""
+        content = {"type": "presence", "server": self._process, "events": self._sending}
+        pause = FIRST_PAUSE
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await self._posts.post(content, seconds=POST_TIMEOUT)
+            except Exception as error:  # noqa: BLE001 - mostly CallFailed; a bug must not end the delivery
+                self.failing = str(error)
+                self._idle.set()
+                self._outage.failed(error)
+                if attempt < ATTEMPTS:
+                    await self._pause(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self.failing = None
+                self._outage.works()
+                self.events["delivered"] += len(self._sending)
+                return
+        self._dropped(len(self._sending), "the application does not take them")
+
+    def _dropped(self, events: int, reason: str) -> None:
+        self.events["dropped"] += events
+        unlogged = self._drops.pass_now()
+        if unlogged is not None:
+            self._log.warning("presence events are dropped", reason=reason, dropped=self.events["dropped"])

@@ -1,2 +1,0 @@
-import"./core-6eb58e09.js";async function t(t,e){try{let a=AbortSignal.timeout(2e3),{status:r,body:i}=await fetch(t.replace(/^ws/,"http"),{redirect:"manual",signal:a});if(i?.cancel(),421===r){let{host:e}=new URL(t);return`it does not go by the name ${e} (421); if this is the right server, its operator has to start it with --names ${e}, and a proxy in front of it to pass Host on`}if(r>=400)return`${e} (a plain request is answered with ${r})`}catch{}return e}export{t as explained};
-//# sourceMappingURL=explain-6eb58e09.js.map

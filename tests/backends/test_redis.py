@@ -1,0 +1,206 @@
+"""The directory in Redis, where the server ends, stops answering, or does not promise enough."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from aldis.backends import redis_lane
+from aldis.backends.base import Claim, DirectoryUnavailable
+from aldis.backends.directory_url import DirectoryOptions
+from aldis.backends.opening import open_directory
+from aldis.backends.redis import RedisDirectory
+from aldis.backends.redis_url import RedisUrl
+from aldis.errors import ConfigError
+from aldis.protocol.privacy import Privacy, PrivacyChange
+from support.redis_server import RedisServer
+
+KEY_A = b"a" * 32
+KEY_B = b"b" * 32
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture
+async def directory(server: RedisServer) -> AsyncIterator[RedisDirectory]:
+    warned: list[str] = []
+    directory = await RedisDirectory.open(RedisUrl.parse(server.url()), warn=warned.append)
+    assert warned == []
+    yield directory
+    await directory.close()
+
+
+async def test_what_has_returned_survives_kill_9(directory: RedisDirectory, server: RedisServer) -> None:
+    names = [f"user{number}" for number in range(300)]
+    claims = [asyncio.ensure_future(directory.claim(name, KEY_A)) for name in names]
+    await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
+    await directory.change_privacy(names[0], KEY_A, PrivacyChange(block=frozenset({"eve"})))
+    await directory.list_name("carol")
+    server.kill()
+    ended = await asyncio.gather(*claims, return_exceptions=True)
+    server.start()
+    returned = [name for name, claim in zip(names, ended, strict=True) if isinstance(claim, Claim)]
+    assert returned
+    assert await asyncio.gather(*map(directory.find, returned)) == [KEY_A] * len(returned)
+    assert await directory.load(names[0]) == Claim(KEY_A, False, Privacy(blocked=frozenset({"eve"})))
+    assert await directory.is_listed("carol")
+
+
+async def test_a_server_that_is_away_is_told_and_used_again_when_it_is_back(
+    directory: RedisDirectory, server: RedisServer
+) -> None:
+    await directory.claim("alice", KEY_A)
+    server.kill()
+    for call in (directory.find("alice"), directory.claim("bob", KEY_B), directory.check()):
+        with pytest.raises(DirectoryUnavailable, match=f"Redis at 127.0.0.1:{server.port} cannot be reached"):
+            await call
+    assert not directory.healthy
+    server.start()
+    assert await directory.find("alice") == KEY_A
+    assert await directory.claim("bob", KEY_B) == Claim(KEY_B, new=True)  # the server has forgotten all scripts
+    assert directory.healthy
+
+
+async def test_a_server_that_does_not_answer_is_an_error_and_blocks_nobody(
+    directory: RedisDirectory, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_lane, "PATIENCE", 0.2)
+    await directory.claim("alice", KEY_A)
+    server.pause()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    # More than one batch: those that wait fail with the first.
+    calls = (directory.find(f"user{number}") for number in range(3 * redis_lane.MAX_BATCH))
+    answers = await asyncio.gather(*calls, directory.rotate("alice", KEY_A, KEY_B), return_exceptions=True)
+    counting.cancel()
+    assert all(isinstance(answer, DirectoryUnavailable) for answer in answers)
+    assert "does not answer in time" in str(answers[0]), answers[0]
+    assert turns > 100
+    assert not directory.healthy
+    server.resume()
+    assert await directory.find("alice") in (KEY_A, KEY_B)
+    assert await directory.rotate("alice", KEY_A, KEY_B)
+    assert directory.healthy
+
+
+async def test_calls_beyond_the_limit_are_refused_at_once(
+    directory: RedisDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_lane, "MAX_WAITING", 2)
+    answers = await asyncio.gather(*(directory.find("alice") for _ in range(3)), return_exceptions=True)
+    assert answers[:2] == [None, None]
+    assert isinstance(answers[2], DirectoryUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (("maxmemory", "1"), "has no memory left"),
+        (("min-replicas-to-write", "1"), "refuses a command"),
+    ],
+)
+async def test_a_server_that_takes_no_writes_is_still_read(
+    directory: RedisDirectory, server: RedisServer, setting: tuple[str, str], words: str
+) -> None:
+    await directory.claim("alice", KEY_A)
+    server.say("config", "set", *setting)
+    assert await directory.claim("alice", KEY_B) == Claim(KEY_A, new=False)
+    for call in (directory.claim("bob", KEY_B), directory.check()):
+        with pytest.raises(DirectoryUnavailable, match=words):
+            await call
+    assert not directory.healthy
+    server.say("config", "set", setting[0], "0")
+    await directory.check()
+    assert directory.healthy
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("--appendonly", "no"), "has no append-only file"),
+        (("--appendonly", "yes", "--appendfsync", "everysec"), "may lose the names of the last second"),
+        (("--appendonly", "yes", "--appendfsync", "no"), "leaves it to its machine"),
+    ],
+)
+async def test_what_the_settings_of_the_server_do_not_promise_is_said_at_the_start(
+    tmp_path: Path, settings: tuple[str, ...], words: str
+) -> None:
+    warned: list[str] = []
+    with RedisServer(tmp_path / "redis", *settings) as server:
+        directory = await open_directory(server.url(), warn=warned.append)
+        await directory.close()
+        if "everysec" in settings and server.say("command", "info", "waitaof"):
+            assert warned == []  # each call waits for the sync
+        else:
+            (text,) = warned
+            assert words in text
+
+
+async def test_a_server_that_evicts_names_is_refused(server: RedisServer) -> None:
+    server.say("config", "set", "maxmemory-policy", "allkeys-lru")
+    with pytest.raises(DirectoryUnavailable, match=r"removes names .*allkeys-lru.*: set noeviction"):
+        await open_directory(server.url())
+
+
+async def test_nobody_at_the_port_is_said_at_the_start(server: RedisServer) -> None:
+    server.kill()
+    with pytest.raises(DirectoryUnavailable, match="cannot be reached"):
+        await open_directory(server.url())
+
+
+async def test_a_user_of_the_acl_needs_no_more_than_the_documented_rules(server: RedisServer, tmp_path: Path) -> None:
+    rules = "~aldis:* +@read +@write +@scripting +@connection -@dangerous +info +config|get"
+    server.say("acl", "setuser", "aldis", "on", ">p@ss/word", *rules.split())
+    server.say("acl", "setuser", "reader", "on", ">p@ss/word", "~aldis:*", "+@read", "+@connection")
+    warned: list[str] = []
+    directory = await open_directory(server.url("aldis:p%40ss%2Fword@"), warn=warned.append)
+    assert await directory.claim("alice", KEY_A) == Claim(KEY_A, new=True)
+    await directory.list_name("alice")
+    assert len(await directory.bindings("", 10)) == 1
+    await directory.close()
+    assert warned == []
+    file = tmp_path / "password"
+    file.write_text("p@ss/word\n")
+    directory = await open_directory(server.url("aldis@"), DirectoryOptions(redis_password_file=file))
+    assert await directory.find("alice") == KEY_A
+    await directory.close()
+    for login, words in {
+        "aldis:wrong@": "refuses the user",
+        "reader:p%40ss%2Fword@": "does not allow its user",
+    }.items():
+        with pytest.raises(DirectoryUnavailable, match=words) as refused:
+            await open_directory(server.url(login))
+        assert "p@ss" not in str(refused.value)
+        assert "wrong" not in str(refused.value)
+
+
+async def test_the_keys_of_another_prefix_are_not_seen(server: RedisServer) -> None:
+    one = await open_directory(server.url(), DirectoryOptions(redis_prefix="a:"))
+    other = await open_directory(server.url(), DirectoryOptions(redis_prefix="a:b:"))
+    await one.claim("alice", KEY_A)
+    await other.claim("bob", KEY_B)
+    assert [binding.user_id for binding in await one.bindings("", 10)] == ["alice"]
+    assert [binding.user_id for binding in await other.bindings("", 10)] == ["bob"]
+    await one.close()
+    await other.close()
+
+
+async def test_a_file_without_a_password_is_an_error_of_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    for name in ("missing", "empty"):
+        with pytest.raises(ConfigError, match="redis_password_file"):
+            await open_directory("redis://127.0.0.1:1", DirectoryOptions(redis_password_file=tmp_path / name))

@@ -1,0 +1,80 @@
+"""The connection to Redis on the event loop of the server (aldis.backends.redis_client)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError  # noqa: A004 - the library's own
+
+from aldis.backends import redis_client
+from aldis.backends.redis_client import Command, RedisServers
+from aldis.backends.redis_url import RedisUrl
+from support.patience import PATIENCE
+from support.redis_server import RedisServer, Sentinels
+
+CALLS: dict[str, Callable[[RedisServers], Awaitable[Any]]] = {
+    "run": lambda servers: servers.run([Command("GET", "x")]),
+    "of_each": lambda servers: servers.of_each("PING"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_connection_that_ends_just_before_it_is_used_is_a_lost_one(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop raises a RuntimeError for a closed transport, which redis-py passes on."""
+    ends = True
+
+    async def ends_now(connection: Any) -> bool:
+        if ends:
+            connection._writer.transport.abort()
+            await asyncio.sleep(0)
+        return False
+
+    monkeypatch.setattr(AbstractConnection, "can_read", ends_now)
+
+    async def both(url: str) -> None:
+        nonlocal ends
+        servers = RedisServers(RedisUrl.parse(url))
+        try:
+            with pytest.raises(ConnectionError, match="has ended") as raised:
+                await CALLS[call](servers)
+            assert "cannot be reached" in (servers.in_words(raised.value) or "")
+            ends = False
+            await CALLS[call](servers)
+        finally:
+            await servers.close()
+
+    with RedisServer(tmp_path) as redis, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(both(redis.url()))
+
+
+def test_a_master_that_was_replaced_and_answers_on_gets_no_more_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Sentinel lets it be for ten seconds."""
+    monkeypatch.setattr(redis_client, "FOLLOW_SECONDS", 0.0)
+
+    async def follow(sentinels: Sentinels) -> None:
+        servers = RedisServers(RedisUrl.parse(sentinels.url))
+        try:
+            await servers.run([Command("SET", "x", ("old",))])
+            while sentinels.masters_port() == sentinels.master.port:
+                sentinels.fail_over()
+            while sentinels.replica.say("get", "x") != "new":
+                await servers.run([Command("SET", "x", ("new",))])
+            assert "role:master" in sentinels.master.say("info", "replication")
+        finally:
+            await servers.close()
+
+    with Sentinels(tmp_path) as sentinels:
+        while not sentinels.has_replica():
+            pass
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(asyncio.wait_for(follow(sentinels), PATIENCE))

@@ -1,0 +1,73 @@
+"""What `aldis admin` prints of a cluster: where users are, and which nodes have not answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aldis.cli import admin
+
+SILENT = {"silentNodes": ["0123456789ab"]}
+MISSING = "! the node 0123456789ab has not answered"
+
+
+def said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: dict[str, Any], *words: str
+) -> list[str]:
+    """The lines of a command, when the server answers so."""
+
+    class Client:
+        def __init__(self, arguments: object) -> None:
+            pass
+
+        def ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+            return answer
+
+    monkeypatch.setattr(admin, "AdminClient", Client)
+    assert admin.run(words) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_users_are_listed_with_their_nodes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    users = [
+        {"user": "alice", "devices": 3, "nodes": {"n1": 1, "n2": 2}},
+        {"user": "bob", "devices": 2, "nodes": {"n1": 2}},
+        {"user": "carol", "devices": 1, "nodes": {"n1": 1}},
+    ]
+    assert said(monkeypatch, capsys, {"users": users, "next": None, **SILENT}, "users") == [
+        "alice  (1 device at n1, 2 devices at n2)",
+        "bob  (2 devices)",
+        "carol",
+        MISSING,
+    ]
+    (line,) = said(monkeypatch, capsys, {"users": [], "next": None, **SILENT}, "users", "--json")
+    assert line == '{"users": [], "silentNodes": ["0123456789ab"]}'
+
+
+def test_a_session_says_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    session = {"device": "main", "connected": True, "seconds": 1.0, "silent": 1.0, "watches": 0, "node": "n1"}
+    session |= {"unconfirmed": 0, "unconfirmedBytes": 0}
+    first, second = said(monkeypatch, capsys, {"sessions": [session], **SILENT}, "user", "alice")
+    assert first.endswith(", at node n1")
+    assert second == MISSING
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("disconnect", "bob"), {"sessions": 2}),
+        (("release", "bob"), {"released": True}),
+        (("names", "remove", "bob"), {"removed": True, "sessions": 2}),
+        (("ban", "user", "bob"), {"kind": "user", "value": "bob", "sessions": 2}),
+        (("unban", "user", "bob"), {"removed": True}),
+    ],
+)
+def test_what_a_silent_node_may_not_have_done_is_said(
+    words: tuple[str, ...],
+    answer: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert said(monkeypatch, capsys, {**answer, **SILENT}, *words)[-1] == MISSING
+    assert len(said(monkeypatch, capsys, answer, *words)) == 1

@@ -1,0 +1,183 @@
+"""A real Redis: a process of its own on a port of 127.0.0.1, with its files in a folder.
+
+with RedisServer(folder) as server:
+    server.url()
+    server.kill(); server.start()     # kill -9, and again at the same port with the same files
+    server.pause(); server.resume()   # it neither answers nor closes
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from support.kit import program
+from support.patience import PATIENCE
+from support.ports import free_port
+
+
+class RedisServer:
+    """`settings` are words of its command line, such as `--appendfsync always`. The folder is made."""
+
+    def __init__(self, folder: Path, *settings: str, bus: bool = False, tls: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        # That of a node of a Cluster is by default 10,000 above, where the ports of other test processes are.
+        self.settings = (*settings, "--cluster-port", str(free_port())) if bus else settings
+        self._tls = tls
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, login: str = "", scheme: str = "redis") -> str:
+        return f"{scheme}://{login}127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and return when it answers: also while it is loading its data, it does not."""
+        words = ("--port", "0", "--tls-port", str(self.port)) if self._tls else ("--port", str(self.port))
+        words = (*words, "--bind", "127.0.0.1", "--dir", str(self.folder))
+        log = (self.folder / "log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                [program("redis-server"), *self._file(), *words, *self.settings], stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()
+
+    def _file(self) -> tuple[str, ...]:
+        return ()
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
+                if self._tls:
+                    return True
+                connection.sendall(b"PING\r\n")
+                answer = connection.recv(100)
+        except ConnectionError:
+            return False
+        return answer.startswith((b"+PONG", b"-NOAUTH"))
+
+    def say(self, *words: str) -> str:
+        """Run a command with redis-cli."""
+        command = [program("redis-cli"), "-p", str(self.port), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.strip()
+
+    def kill(self) -> None:
+        """End it as kill -9 does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Sentinels:
+    """A master, its replica, and one Sentinel that has a new master chosen: `master` and `replica` are RedisServers."""
+
+    SERVICE = "names"
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.master = RedisServer(folder / "master", *settings)
+        self.replica = RedisServer(
+            folder / "replica",
+            *settings,
+            "--replicaof",
+            f"127.0.0.1 {self.master.port}",
+            "--repl-diskless-sync-delay",
+            "0",
+        )
+        self._sentinel = _Sentinel(folder / "sentinel", self.master.port, self.SERVICE)
+
+    @property
+    def url(self) -> str:
+        return f"{self._sentinel.url(scheme='redis+sentinel')}/{self.SERVICE}"
+
+    def has_replica(self) -> bool:
+        """Whether the Sentinel and the master know the replica, and it has all of the master's data."""
+        known = self._sentinel.say("sentinel", "replicas", self.SERVICE)
+        return str(self.replica.port) in known and "master_link_status:up" in self.replica.say("info", "replication")
+
+    def masters_port(self) -> int:
+        """The port of the master, by the Sentinel's word."""
+        return int(self._sentinel.say("sentinel", "get-master-addr-by-name", self.SERVICE).split()[1])
+
+    def fail_over(self) -> None:
+        """Have the replica chosen as the master, although the master answers. Nothing, while it cannot be chosen."""
+        self._sentinel.say("sentinel", "failover", self.SERVICE)
+
+    def __enter__(self) -> Sentinels:
+        with ExitStack() as stack:
+            for server in (self.master, self.replica, self._sentinel):
+                stack.enter_context(server)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class _Sentinel(RedisServer):
+    def __init__(self, folder: Path, port_of_master: int, service: str) -> None:
+        super().__init__(folder, "--sentinel")
+        (folder / "sentinel.conf").write_text(
+            f"sentinel monitor {service} 127.0.0.1 {port_of_master} 1\n"
+            f"sentinel down-after-milliseconds {service} 300\n"
+            f"sentinel failover-timeout {service} 2000\n"
+        )
+
+    def _file(self) -> tuple[str, ...]:
+        return (str(self.folder / "sentinel.conf"),)
+
+
+class Cluster:
+    """Three masters with a third of the slots each."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        more = ("--cluster-enabled", "yes", *settings)
+        self.servers = [RedisServer(folder / str(number), *more, bus=True) for number in range(3)]
+
+    @property
+    def url(self) -> str:
+        return self.servers[0].url(scheme="redis+cluster")
+
+    def __enter__(self) -> Cluster:
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server)
+            addresses = [f"127.0.0.1:{server.port}" for server in self.servers]
+            self.servers[0].say("--cluster", "create", *addresses, "--cluster-yes")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
