@@ -14,6 +14,7 @@ from aldis.cluster.messages import Rebound, encode_message
 from aldis.hub.cluster import Forward, Forwarded, UserState
 from aldis.hub.sessions import RelayResult
 from support.buses import Buses
+from support.patience import PATIENCE
 from support.presence import KINDS, Place, redis_place
 
 
@@ -192,3 +193,14 @@ async def test_who_waits_when_the_bus_closes_is_told(buses: Buses) -> None:
     await one.close()
     ended = (await asyncio.gather(wanted, return_exceptions=True))[0]
     assert ended is None or isinstance(ended, ClusterUnavailable)
+
+
+async def test_a_bus_closes_whatever_it_is_doing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buses_module, "_CHECK_SECONDS", 0.0)  # behind a Sentinel it always asks for the master
+    for turns in range(40):
+        buses = Buses(place)
+        await buses.node("one")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            await buses.close()

@@ -414,7 +414,8 @@ class Bus:
         clock = asyncio.get_running_loop().time
         check = _CHECK_SECONDS if self._servers.where.kind == "sentinel" else None
         attempts, last = 0, float("-inf")
-        while True:
+        # `wait_for` of Python 3.11, which redis-py uses, may lose the cancellation of `close`.
+        while self._task is not None:
             try:
                 async with asyncio.timeout(check):
                     await self._repair.wait()

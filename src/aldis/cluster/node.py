@@ -486,7 +486,7 @@ class ClusterNode:
         return entry in self._entering or self._hub.cluster.has_entry(user_id, entry)
 
     async def _move(self, new: str) -> None:
-        while True:
+        while not self._closed:
             try:
                 await self._bus.moved(new)
             except ClusterUnavailable as error:
@@ -517,7 +517,7 @@ class ClusterNode:
                     self._learn(state)
 
     async def _remove(self, node_id: str) -> None:
-        while True:
+        while not self._closed:  # as `NodeLease.close` says: a cancellation may be lost
             try:
                 await self._table.reap(node_id, self._offline)
                 first = await self._lease.forget(node_id)

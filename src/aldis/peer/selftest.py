@@ -151,7 +151,8 @@ class _NatClient(asyncio.DatagramProtocol):
             for transaction, place in self._waiting.items():
                 self._transport.sendto(stun.write_message(stun.BINDING_REQUEST, transaction), place)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._all.wait(), _STUN_RETRY)
+                async with asyncio.timeout(_STUN_RETRY):
+                    await self._all.wait()
 
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
         answer = stun.read_message(data)

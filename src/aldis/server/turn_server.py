@@ -273,7 +273,8 @@ class TurnServer:
                     while True:
                         try:
                             await loop.sock_sendall(probe, request)
-                            reply = await asyncio.wait_for(loop.sock_recv(probe, 1024), 0.25)
+                            async with asyncio.timeout(0.25):
+                                reply = await loop.sock_recv(probe, 1024)
                         except (TimeoutError, ConnectionRefusedError):
                             await asyncio.sleep(0.05)  # it is starting, or the datagram was lost
                             continue
@@ -312,7 +313,8 @@ class TurnServer:
         missing = 0
         while missing < MISSING_ANSWERS:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), PROBE_SECONDS)
+                async with asyncio.timeout(PROBE_SECONDS):
+                    await self._process.wait()
                 return
             missing = 0 if await self._answers() else missing + 1
             if not missing and time.monotonic() >= self._next_allocation:
@@ -326,7 +328,8 @@ class TurnServer:
         with suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):
                 process.kill()
