@@ -11,6 +11,7 @@ from aldis.cluster import bus as buses_module
 from aldis.cluster.buckets import BUCKETS
 from aldis.cluster.faults import ClusterUnavailable
 from aldis.cluster.messages import Rebound, encode_message
+from aldis.cluster.states import encode_state
 from aldis.hub.cluster import Forward, Forwarded, UserState
 from aldis.hub.sessions import RelayResult
 from support.buses import Buses
@@ -142,6 +143,18 @@ async def test_what_cannot_be_read_is_counted_and_skipped(buses: Buses) -> None:
     await ones.until(lambda: one.unreadable == 12)
     assert (one.unreadable, one.unknown) == (12, 1)
     assert ones.messages == [("two", Rebound("bob"))]
+
+
+async def test_the_states_of_users_that_the_node_does_not_want_are_not_read(buses: Buses) -> None:
+    one, ones = await buses.node("one")
+    await one.want([7])
+    ones.unwanted.add("bob")
+    channel, state = buses.names.channel(7), encode_state(UserState("bob", 1))
+    for data in (state, state[:-1] + b"\xff"):
+        await buses.publish(channel, data)
+    await buses.tell(7, UserState("alice", 2))
+    await ones.until(lambda: bool(ones.states))
+    assert (ones.states, one.unreadable) == ([UserState("alice", 2)], 0)
 
 
 async def test_a_node_that_has_moved_listens_under_its_new_id(buses: Buses) -> None:

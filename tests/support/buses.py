@@ -23,12 +23,16 @@ class BusWords:
     """What a node hears. `until` waits for more."""
 
     def __init__(self) -> None:
+        self.unwanted: set[str] = set()
         self.states: list[UserState] = []
         self.messages: list[tuple[str, Message]] = []
         self.not_sent: list[tuple[str, Message]] = []
         self.words: list[str] = []
         self.buckets: list[frozenset[int]] = []
         self._more = asyncio.Event()
+
+    def wants(self, user_id: str, bucket: int) -> bool:
+        return user_id not in self.unwanted
 
     def state(self, state: UserState) -> None:
         self.states.append(state)

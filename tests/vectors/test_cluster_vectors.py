@@ -21,6 +21,7 @@ from aldis.cluster.states import (
     encode_seal_key,
     encode_state,
     encode_text,
+    user_of_state,
 )
 from aldis.errors import InvalidAddress, RemoteError
 from aldis.hub.cluster import RemoteDevice, UserState
@@ -59,6 +60,7 @@ def test_a_state_has_these_bytes(case: dict[str, Any]) -> None:
     data = bytes.fromhex(case["hex"])
     assert encode_state(state_of(case["state"])) == data
     assert decode_state(data) == state_of(case["state"])
+    assert user_of_state(data) == case["state"]["user_id"]
 
 
 @pytest.mark.parametrize("case", VECTORS["read"], ids=lambda case: case["name"])
@@ -68,6 +70,7 @@ def test_what_a_newer_release_adds_is_ignored(case: dict[str, Any]) -> None:
         assert decode_device(data) == device_of(case["device"])
     else:
         assert decode_state(data) == state_of(case["state"])
+        assert user_of_state(data) == case["state"]["user_id"]
 
 
 @pytest.mark.parametrize("case", VECTORS["refused"], ids=lambda case: case["name"])
@@ -82,7 +85,7 @@ def test_what_cannot_be_read_is_said(case: dict[str, Any]) -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_an_error_and_nothing_else(data: bytes) -> None:
-    for decode in (decode_device, decode_state):
+    for decode in (decode_device, decode_state, user_of_state):
         try:
             decode(data)
         except ClusterProtocolError:

@@ -12,6 +12,8 @@ Rules:
 * A server that hangs is given up within `SILENCE + 3 * TICK` (`cluster.bus_link`). After that `send` is False until
   another connection is there. The bus connects again by itself, for ever, with growing pauses.
 * Bytes that cannot be read are counted and skipped.
+* Of a bucket come the states of all its users. Those of users that the node does not want are not read: in a large
+  cluster these are most.
 
 What a message with a frame of 400 bytes costs, in microseconds (Redis 7.0, uvloop; 20,000 messages between two buses in
 one process; sending and receiving together):
@@ -40,7 +42,7 @@ from aldis.cluster.buckets import Names
 from aldis.cluster.bus_link import SILENCE, Link, Sent, open_link, packed
 from aldis.cluster.faults import ClusterProtocolError, ClusterUnavailable, UnknownMessage
 from aldis.cluster.messages import Message, decode_message, encode_message
-from aldis.cluster.states import decode_state
+from aldis.cluster.states import decode_state, user_of_state
 from aldis.hub.cluster import UserState
 
 MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
@@ -67,8 +69,11 @@ _MOVED: Final = ("MOVED", "CLUSTERDOWN")
 class BusListener(Protocol):
     """What a node hears. No method waits, and none raises."""
 
+    def wants(self, user_id: str, bucket: int) -> bool:
+        """Whether the node wants the states of this user of a bucket."""
+
     def state(self, state: UserState) -> None:
-        """The table has a new state of a user."""
+        """The table has a new state of a user that the node wants."""
 
     def message(self, node_id: str, message: Message) -> None:
         """A node has sent a message to this one, or to all."""
@@ -212,6 +217,8 @@ class Bus:
             return
         try:
             if wanted.bucket is not None:
+                if not self._listener.wants(user_of_state(data), wanted.bucket):
+                    return
                 state = decode_state(data)
             else:
                 node_id, message = decode_message(data)

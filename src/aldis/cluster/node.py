@@ -242,10 +242,13 @@ class ClusterNode:
 
     # --- from the bus (`BusListener`) ---------------------------------------------------------------------------------
 
+    def wants(self, user_id: str, bucket: int) -> bool:
+        """See `BusListener`."""
+        return self._hub is not None and user_id in self._users.get(bucket, ())
+
     def state(self, state: UserState) -> None:
         """See `BusListener`."""
-        if self._hub is not None and state.user_id in self._users.get(bucket_of(state.user_id), ()):
-            self._learn(state)
+        self._learn(state)
 
     def message(self, node_id: str, message: Message) -> None:
         """See `BusListener`."""

@@ -76,11 +76,17 @@ class _State(Struct, array_like=True, gc=False):
     privacy: _Privacy | None = None
 
 
+class _StateHead(Struct, array_like=True, gc=False):
+    format: int
+    user_id: str
+
+
 _ENCODER: Final = Encoder(order="deterministic")
 _DEVICES: Final = Decoder(_Device)
 _KEPT: Final = Decoder(_Kept)
 _PRIVACIES: Final = Decoder(_Privacy)
 _STATES: Final = Decoder(_State)
+_STATE_HEADS: Final = Decoder(_StateHead)
 
 
 def encode_device(device: RemoteDevice) -> bytes:
@@ -113,6 +119,16 @@ def encode_state(state: UserState) -> bytes:
     devices = [_Ordered(device.order, _packed(device)) for device in state.devices]
     privacy = None if state.privacy == DEFAULT_PRIVACY else _packed_privacy(state.privacy)
     return _ENCODER.encode(_State(FORMAT, state.user_id, state.version, devices, privacy))
+
+
+def user_of_state(data: bytes) -> str:
+    """Whose state this is: in a fortieth of the time of `decode_state`. Raises `ClusterProtocolError`.
+
+    The rest is not checked.
+    """
+    head: _StateHead = _decoded(_STATE_HEADS, data, "the state of a user")
+    _check(head.format, "the state of a user")
+    return head.user_id
 
 
 def decode_state(data: bytes) -> UserState:
