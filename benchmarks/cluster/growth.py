@@ -20,6 +20,7 @@ import json
 import random
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -286,12 +287,15 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, An
         "server_bytes_per_user": (cluster.server_bytes() - server_bytes) / len(staying),
     }
 
+    # Those who will leave watch nobody: what they are told would depend on who leaves first.
+    leaving, watching = staying[: options.changes], staying[options.changes :]
     names = [user.dialect.user for user in staying]
-    watched = {user.dialect.user: seeded.sample(names, options.watches) for user in staying}
-    count = len(staying) * options.watches
+    watched = {user.dialect.user: seeded.sample(names, options.watches) for user in watching}
+    watchers = Counter(name for each in watched.values() for name in each)
+    count = watchers.total()
 
     async def watch() -> None:
-        for user in staying:
+        for user in watching:
             user.send(codec.encode(Watch(user_ids=watched[user.dialect.user])))
             await asyncio.sleep(0)
         await crowd.until("presences", count)
@@ -303,25 +307,15 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, An
         "redis_bytes_per_watch": (cluster.redis_bytes() - redis_bytes) / count,
     }
 
-    watchers: dict[str, int] = {}
-    for each in watched.values():
-        for name in each:
-            watchers[name] = watchers.get(name, 0) + 1
-
-    async def change(them: Sequence[User], *, told: bool) -> None:
-        """They leave; and return. A watcher that has left itself is told when it watches again: it does not here."""
+    async def change(them: Sequence[User]) -> None:
+        told = sum(watchers[user.dialect.user] for user in them)
         for work in (go, come):
-            due = crowd.counts["presences"]
-            if told:
-                away = {user.dialect.user for user in them}
-                gone = sum(name in away for user in them for name in watched[user.dialect.user])
-                due += sum(watchers.get(user.dialect.user, 0) for user in them) - gone
+            due = crowd.counts["presences"] + told
             await work(them)
             await crowd.until("presences", due)
             await asyncio.sleep(SETTLE_SECONDS)
 
-    leaving = staying[: options.changes]
-    figures["change"] = await cluster.of_each(2 * len(leaving), lambda: change(leaving, told=True))
+    figures["change"] = await cluster.of_each(2 * len(leaving), lambda: change(leaving))
     strangers = users("stranger", options.changes)
     if len(cluster.running) > 1:  # at all servers but the first, which only hears of them
         ports = [each.port for each in cluster.running[1:]]
@@ -329,9 +323,9 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, An
             user.port = ports[number % len(ports)]
     await come(strangers)
     await asyncio.sleep(SETTLE_SECONDS)
-    figures["unwatched"] = await cluster.of_each(2 * len(strangers), lambda: change(strangers, told=False))
+    figures["unwatched"] = await cluster.of_each(2 * len(strangers), lambda: change(strangers))
 
-    senders = seeded.sample(staying[options.changes :], min(200, options.users - options.changes) & ~1)
+    senders = seeded.sample(watching, min(200, len(watching)))
     frames = [
         user.dialect.offer(other.dialect.user) for user, other in zip(senders, [*senders[1:], senders[0]], strict=True)
     ]
