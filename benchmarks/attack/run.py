@@ -32,7 +32,7 @@ from typing import Any, Final
 
 from benchmarks.attack import doors, floods, impostors, sealed, sessions, tricks  # noqa: F401 - they fill the list
 from benchmarks.attack.attack import ATTACKS
-from benchmarks.attack.priority import put_server_first, waited_seconds
+from benchmarks.attack.priority import put_server_first, put_users_first, waited_seconds
 from benchmarks.attack.wire import KEEP_PRIORITIES
 from benchmarks.load import servers
 from benchmarks.load.helpers import helper
@@ -114,7 +114,7 @@ def redis_on(core: int) -> Iterator[str]:
     with TemporaryDirectory(prefix="aldis-bench-") as folder, running_on(core):
         redis = RedisServer(Path(folder), "--save", "")
         with redis:
-            put_server_first(redis.pid)
+            put_users_first(redis.pid)
             yield redis.url()
 
 
@@ -131,7 +131,7 @@ def measure(name: str, seconds: float, rounds: int, limits: dict[str, str], *, c
         ports = [port]
         if cluster:
             other = stack.enter_context(servers.started(servers.ALDIS, cores.generator, limits, own_session=True))
-            put_server_first(other.pid)
+            put_users_first(other.pid)
             ports.append(str(other.port))
         honest = stack.enter_context(helper(cores.generator, "benchmarks.attack.honest", *ports))
         attacker = stack.enter_context(helper(cores.generator, "benchmarks.attack.attacker", port, name))

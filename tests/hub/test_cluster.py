@@ -388,17 +388,50 @@ def test_users_that_nobody_needs_are_forgotten_the_oldest_first(monkeypatch: pyt
         users.learn(UserState(name, number, (phone,), privacy))
     users.use("a")
     assert users.privacy("b") is not None
-    assert users.surplus(3) == ["b"]
-    assert users.surplus(3) == []
+    monkeypatch.setattr(remote_users, "MOST_KNOWN", 3)
+    assert users.forget_some(1) == [], "it is needed"
+    assert users.forget_some(9) == ["b"]
+    assert users.forget_some(9) == []
     assert ("b" in users, users.privacy("b"), len(users), users.all()) == (False, None, 3, ["c", "a", "watched"])
     users.learn(UserState("c", 9))
     users.learn(UserState("a", 9))
     assert users.at("node-1") == ["watched"]
-    while users.surplus(0):
-        pass
+    monkeypatch.setattr(remote_users, "MOST_KNOWN", 0)
+    assert users.forget_some(9) == ["c", "a"]
     assert users.all() == ["watched"]
     users.learn(UserState("watched", 10))
     assert users.bytes == remote_users.USER_BYTES
+
+
+def test_many_users_are_forgotten_by_some_in_each_turn(
+    cluster: HubCluster, here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_users, "MOST_KNOWN", 10)
+    router, forgotten = here.hub.cluster, []
+    assert router is not None
+    for number in range(1000):
+        router.learn(UserState(f"user-{number}", number))
+    monkeypatch.setattr(router.link, "forget", lambda users: forgotten.append(len(users)))
+    here.hub.tick(here.now)
+    assert (forgotten, len(router.known)) == ([], 1000)
+    here.work()
+    assert (sum(forgotten), len(router.known)) == (990, 10)
+    assert max(forgotten) <= 64
+    assert here.hub.work(here.now) is None
+
+
+def test_users_that_somebody_needs_are_looked_at_once_in_a_tick(
+    cluster: HubCluster, here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_users, "MOST_KNOWN", 0)
+    alice = here.client("alice")
+    ask(cluster, alice, type="watch", userIds=["bob", "carol"])
+    router = here.hub.cluster
+    assert router is not None
+    known = len(router.known)
+    here.hub.tick(here.now)
+    here.work()  # it ends
+    assert len(router.known) == known >= 2
 
 
 # --- names that are known while the directory is away -----------------------------------------------------------------

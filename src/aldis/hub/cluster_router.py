@@ -46,6 +46,10 @@ MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
 MAX_UNANSWERED: Final = 50_000
 # Seconds beyond the resume window, in which a message may wait for a recipient that has lost its connection.
 ANSWER_SECONDS: Final = 10.0
+# Users that are looked at when too many are known: in a turn of the transport's loop 0.2 ms, which delays a message no
+# more than a turn of a connection does; and from one tick to the next.
+_LOOK_AT_ONCE: Final = 64
+_LOOK_AT_IN_A_TICK: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class ClusterRouter:
         policies: PrivacyPolicies,
         lookups: PendingLookups,
         resume_window: float,
+        wake: Callable[[float], None],
         replaced: Callable[[Session], None],
         rebound: Callable[[str], None],
         moved: Callable[[str], None],
@@ -98,6 +103,7 @@ class ClusterRouter:
         self._policies = policies
         self._lookups = lookups
         self._patience = resume_window + ANSWER_SECONDS
+        self._wake = wake
         self._replaced = replaced
         self._rebound = rebound
         self._moved = moved
@@ -105,6 +111,8 @@ class ClusterRouter:
         self._waiting_bytes = 0
         self._unanswered: dict[int, _Unanswered] = {}
         self._number = 0
+        # Users that `work` is to look at until the next tick.
+        self._to_look_at = 0
 
     @property
     def known(self) -> RemoteUsers:
@@ -179,7 +187,7 @@ class ClusterRouter:
         self.link.rebound(user_id)
 
     def tick(self, now: float) -> None:
-        """Give up what no node has answered, and forget users that nobody needs."""
+        """Give up what no node has answered, and see whether users have to be forgotten."""
         late = []
         for number, each in self._unanswered.items():  # in the order of their ends
             if each.until > now:
@@ -188,10 +196,20 @@ class ClusterRouter:
         for number in late:
             self.answered(Forwarded(number, RelayResult.UNREACHABLE))
         self._tell_usage(now)
-        forgotten = self._remote.surplus()
+        if self._remote.too_many:
+            self._to_look_at = _LOOK_AT_IN_A_TICK
+            self._wake(0.0)
+
+    def work(self) -> float | None:
+        """Forget some of the users that nobody needs."""
+        if self._to_look_at <= 0:
+            return None
+        self._to_look_at -= _LOOK_AT_ONCE
+        forgotten = self._remote.forget_some(_LOOK_AT_ONCE)
         if forgotten:
             self.verified.forget(forgotten)
             self.link.forget(forgotten)
+        return 0.0 if self._to_look_at > 0 and self._remote.too_many else None
 
     # --- from the other nodes -----------------------------------------------------------------------------------------
 

@@ -140,6 +140,7 @@ class Hub:
                 policies=policies,
                 lookups=lookups,
                 resume_window=settings.resume_window,
+                wake=wake,
                 replaced=self._replaced,
                 rebound=lambda user_id: self._bindings.doubt(user_id),
                 moved=lambda user_id: self._rates.moved(user_id),
@@ -393,7 +394,8 @@ class Hub:
     def work(self, now: float) -> float | None:
         """Do a part of what was put off. Returns after how many seconds to call again, in a later turn; None: not."""
         self._watchers.now = now
-        return self._watchers.tell_more()
+        due = [each for each in (self._watchers.tell_more(), self.router.work()) if each is not None]
+        return min(due, default=None)
 
     def configure(self, settings: HubSettings) -> None:
         """Use other settings from now on.

@@ -100,13 +100,17 @@ class RemoteUsers:
         """All users that are known."""
         return list(self._known)
 
-    def surplus(self, most: int | None = None) -> list[str]:
-        """Forget users that nobody needs until there are at most so many, and return them: some in each call."""
-        most = MOST_KNOWN if most is None else most
+    @property
+    def too_many(self) -> int:
+        """How many users are known beyond `MOST_KNOWN`; some of them may be needed."""
+        return max(len(self._known) - MOST_KNOWN, 0)
+
+    def forget_some(self, look_at: int) -> list[str]:
+        """Look at so many users, and forget those that nobody needs while there are too many. Returns them."""
         forgotten: list[str] = []
-        looked = 0
-        while len(self._known) > most and looked < most // 10 + 100:
-            looked += 1
+        for _ in range(look_at):
+            if not self.too_many:
+                break
             user_id = next(iter(self._known))
             if self._is_needed(user_id):
                 self._known.move_to_end(user_id)

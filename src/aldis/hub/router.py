@@ -64,6 +64,9 @@ class Router(Protocol):
     def tick(self, now: float) -> None:
         """Time has passed."""
 
+    def work(self) -> float | None:
+        """Do a part of what was put off. Returns after how many seconds to call again; None: not."""
+
 
 class LocalRouter:
     """The router of a process that has all sessions. See `Router` for each call."""
@@ -146,3 +149,6 @@ class LocalRouter:
 
     def tick(self, now: float) -> None:
         pass
+
+    def work(self) -> float | None:
+        return None
