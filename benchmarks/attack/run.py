@@ -47,8 +47,11 @@ FACTOR: Final = 3.0
 LATEST: Final = 25.0  # ms
 DISTURBED: Final = 3.0  # ms, in quiet: on a machine that is so busy a slow server does not show
 GROWTH: Final = 64.0  # MiB, from the quiet server to its peak
-# Seconds after an attack before it counts as quiet again.
+# Seconds after an attack before it counts as quiet again, and until the server has done what the attack has left it: it
+# then needs less than this share of its core. At most so many seconds.
 SETTLE: Final = 0.5
+IDLE: Final = 0.15
+LONGEST: Final = 15.0
 
 
 @dataclass
@@ -108,6 +111,16 @@ def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
+def let_settle(pid: int) -> None:
+    """Return when a server has nothing left to do."""
+    deadline = time.monotonic() + LONGEST
+    share = 1.0
+    while share > IDLE and time.monotonic() < deadline:
+        cpu = processor_seconds(pid)
+        time.sleep(SETTLE)
+        share = (processor_seconds(pid) - cpu) / SETTLE
+
+
 @contextmanager
 def redis_on(core: int) -> Iterator[str]:
     """A Redis for the length of the block: its URL."""
@@ -151,7 +164,7 @@ def measure(name: str, seconds: float, rounds: int, limits: dict[str, str], *, c
             attacker.tell("strike")
             look(under_attack=True)
             attacker.tell("rest")
-            time.sleep(SETTLE)
+            let_settle(server.pid)
             look(under_attack=False)
         highest = peak(server.pid)
         seen = json.loads(honest.finish())
