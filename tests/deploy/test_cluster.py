@@ -15,7 +15,7 @@ from aldis.protocol.codes import CloseCode
 from support.certificates import make_certificates
 from support.cluster_kit import Nodes, Proxy, caddy_before, cluster, haproxy, nginx
 from support.kit import tool
-from support.patience import PATIENCE
+from support.patience import PACE, PATIENCE
 from support.raw_websocket import TEXT, ConnectionOver, HandshakeRefused, RawClient
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
@@ -142,6 +142,7 @@ async def test_a_rolling_restart_refuses_nobody(nodes: Nodes, proxy: Proxy) -> N
 async def come_all_the_time(nodes: Nodes) -> None:
     while True:
         await come(nodes)
+        await asyncio.sleep(PACE)
 
 
 @pytest.mark.parametrize("proxy", [haproxy, caddy_before], ids=["haproxy", "caddy"])

@@ -17,7 +17,7 @@ from aldis.protocol.codes import CloseCode
 from aldis.protocol.messages import IceServer
 from support.certificates import make_certificates
 from support.coturn import allocate
-from support.patience import PATIENCE
+from support.patience import PACE, PATIENCE
 from support.ports import free_port
 from support.raw_websocket import RawClient, http_get
 from support.redis_server import RedisServer
@@ -100,6 +100,7 @@ async def test_workers_accept_from_the_sockets_of_systemd(tmp_path: Path, redis:
                     request = f"GET /x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
                     status, headers, _ = await http_get(redirect, request)
                     assert (status, headers["location"]) == (308, f"https://127.0.0.1:{port}/x")
+                    await asyncio.sleep(PACE)
 
             asking = asyncio.create_task(ask_for_https())
             await server.hang_up()
