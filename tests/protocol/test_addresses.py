@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from aldis.errors import InvalidAddress, UsageError
 from aldis.protocol.addresses import (
+    are_user_ids,
     check_device,
     check_user_id,
     device_problem,
@@ -84,6 +85,17 @@ def test_an_address_is_split_at_its_first_slash(address: str, parts: tuple[str, 
 def test_the_default_device_is_not_written() -> None:
     assert join("alice", "main") == "alice"
     assert join("alice", "phone") == "alice/phone"
+
+
+@given(
+    st.lists(st.text(max_size=4) | st.text(st.sampled_from("a/ \n\x7f\x80\xa0é😀"), max_size=3)),
+    st.integers(0, 130),
+)
+def test_many_names_are_valid_when_each_of_them_is(user_ids: list[str], length: int) -> None:
+    valid = not any(map(user_id_problem, user_ids))
+    assert are_user_ids(user_ids) == valid
+    assert are_user_ids([*user_ids, "é" * length]) == (valid and 1 <= length <= 128)
+    assert are_user_ids([*user_ids, "e" * length]) == (valid and 1 <= length <= 128)
 
 
 USER_IDS = st.text(min_size=1, max_size=128).filter(lambda text: user_id_problem(text) is None)
