@@ -282,6 +282,7 @@ class Chaos:
                 while self.answers:
                     self.deliver()
             self.world.hub.tick(self.world.now)
+            self.world.work()
 
 
 @settings(max_examples=300, deadline=None)

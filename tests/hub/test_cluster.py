@@ -386,7 +386,7 @@ def test_users_that_nobody_needs_are_forgotten_the_oldest_first(monkeypatch: pyt
     phone = RemoteDevice("phone", "node-1", "entry", 1, "session", "key")
     for number, name in enumerate(["watched", "a", "b", "c"]):
         users.learn(UserState(name, number, (phone,), privacy))
-    users.use("a")
+    assert users.unknown(["a", "z"]) == ["z"]
     assert users.privacy("b") is not None
     monkeypatch.setattr(remote_users, "MOST_KNOWN", 3)
     assert users.forget_some(1) == [], "it is needed"

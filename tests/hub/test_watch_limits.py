@@ -7,7 +7,8 @@ import tracemalloc
 
 import pytest
 
-from support.hub_world import World, identity_of
+from aldis.hub.new_watches import ENTERED_AT_ONCE
+from support.hub_world import Client, World, identity_of
 
 
 def names(prefix: str, count: int) -> list[str]:
@@ -89,6 +90,12 @@ def test_a_user_has_so_many_watchers_and_the_next_one_may_try_again() -> None:
     assert watchers[2].take()[-1] == {"type": "ack", "re": 2}
 
 
+def watch_by_few(client: Client, user_ids: list[str]) -> None:
+    """Watch names without the help of later turns."""
+    for first in range(0, len(user_ids), ENTERED_AT_ONCE):
+        client.send(type="watch", userIds=user_ids[first : first + ENTERED_AT_ONCE])
+
+
 @pytest.mark.parametrize("end", ["unwatch", "unregister", "resume", "replace", "lose"])
 def test_names_that_are_watched_again_before_the_watches_of_an_earlier_name_are_removed(end: str) -> None:
     world = World()
@@ -99,7 +106,7 @@ def test_names_that_are_watched_again_before_the_watches_of_an_earlier_name_are_
     client.send(type="unregister")
     client.register("alice")
     client.take()
-    client.send(type="watch", userIds=watched)
+    watch_by_few(client, watched)
     told = sum(message["type"] == "presence" for message in client.take())
     match end:
         case "unwatch":
@@ -110,7 +117,7 @@ def test_names_that_are_watched_again_before_the_watches_of_an_earlier_name_are_
             client.lose()
             # This connection has had watches, too.
             client, ticket = other, client.ticket(told)
-            client.send(type="watch", userIds=watched)
+            watch_by_few(client, watched)
             client.send(type="unregister")
             client.register("alice", resume=ticket)
             assert client.registered is not None

@@ -33,6 +33,9 @@ from aldis.hub.usage import OpenCounts, Use
 from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 from support.hub_world import World
 
+# A node tells its hub of so many users in an answer, and of more of them one after the other.
+FOUND_AT_ONCE = 50
+
 
 @dataclass
 class Table:
@@ -177,6 +180,14 @@ class ClusterWorld(World):
 
     def _ask_table(self, question: ClusterQuestion) -> ClusterAnswer:
         match question:
+            case FindUsers() if (
+                len(question.user_ids) > FOUND_AT_ONCE
+            ):  # as a node does it: the hub hears one at a time
+                router = self.hub.cluster
+                assert router is not None
+                for user_id in question.user_ids:
+                    router.learn(self._nodes.table.state(user_id))
+                return []
             case FindUsers():
                 return [self._nodes.table.state(user_id) for user_id in question.user_ids]
             case EnterDevice():

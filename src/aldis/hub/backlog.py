@@ -1,4 +1,4 @@
-"""The frames of one session that wait while the directory answers a question of this session.
+"""The frames of one session that wait while a question or a large `watch` of this session is under way.
 
 A single buffer holds all frames, each behind its size. So thousands of tiny frames cost only their bytes, and no object
 for each.

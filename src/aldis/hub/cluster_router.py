@@ -128,13 +128,7 @@ class ClusterRouter:
 
     def unknown(self, user_ids: Sequence[str]) -> list[str]:
         """See `Router`."""
-        unknown = []
-        for user_id in user_ids:
-            if user_id in self._remote:
-                self._remote.use(user_id)
-            else:
-                unknown.append(user_id)
-        return unknown
+        return self._remote.unknown(user_ids)
 
     def locate(self, user_id: str, viewer: Session) -> m.PresenceMessage:
         """See `Router`."""

@@ -30,6 +30,7 @@ from aldis.hub.dialects import Dialect
 from aldis.hub.entering import ClusterEntrance
 from aldis.hub.failed_proofs import FailedProofs
 from aldis.hub.faults import not_answered, unreadable
+from aldis.hub.held_back import HeldBackFrames
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import Answer, PendingLookups, Question
 from aldis.hub.memory import MemoryBudget
@@ -116,7 +117,9 @@ class Hub:
         self._accounts = accounts = AccountChecks(ask_account)
         remote = None if cluster is None else RemoteUsers(self._is_needed)
         self._presence = presence = Presence(presence_changed if cluster is None else None, remote=remote)
-        self._watchers = watchers = Watchers(settings, outgoing, presence=presence, wake=wake)
+        self._watchers = watchers = Watchers(
+            settings, outgoing, presence=presence, wake=wake, entered=lambda session: served.watched(session)
+        )
         self._policies = policies = PrivacyPolicies(
             settings,
             outgoing=outgoing,
@@ -211,6 +214,7 @@ class Hub:
             cluster=None if self.cluster is None else ClusterEntrance(settings, self.cluster, lookups),
             usage=usage,
         )
+        self._held_back = held_back = HeldBackFrames(lookups, self.received, wake)
         served = Requests(
             settings,
             outgoing=outgoing,
@@ -219,6 +223,7 @@ class Hub:
             lifecycle=lifecycle,
             watchers=watchers,
             memory=memory,
+            held_back=held_back,
             ice=ice or NoIceServers(),
             wall=wall,
             learn=lambda state: None if self.cluster is None else self.cluster.learn(state),
@@ -356,7 +361,7 @@ class Hub:
         finally:
             self._lookups.done(asked)
         if session is not None:
-            self._go_on(session, now)
+            self._held_back.go_on(session, now)
 
     def recall(self, question: Question) -> Claim | None:
         """What a node of a cluster answers a question itself while the directory is away; None: nothing."""
@@ -378,7 +383,7 @@ class Hub:
             self._settle(session, asked.kind, asked.re, not_answered(question))
         self._lookups.done(asked)
         if session is not None:
-            self._go_on(session, now)
+            self._held_back.go_on(session, now)
 
     def account_checked(self, question: AccountQuestion, verdict: AccountVerdict, now: float) -> None:
         """The operator's side has decided on a registration."""
@@ -389,13 +394,15 @@ class Hub:
         session = asked.session
         session.waiting = False
         self._settle(session, asked.kind, asked.re, asked.then(verdict, now))
-        self._go_on(session, now)
+        self._held_back.go_on(session, now)
 
     def work(self, now: float) -> float | None:
         """Do a part of what was put off. Returns after how many seconds to call again, in a later turn; None: not."""
         self._watchers.now = now
-        due = [each for each in (self._watchers.tell_more(), self.router.work()) if each is not None]
-        return min(due, default=None)
+        if self._held_back.work(now):
+            return 0.0
+        due = (self._watchers.tell_more(), self.router.work(), 0.0 if self._held_back else None)
+        return min((each for each in due if each is not None), default=None)
 
     def configure(self, settings: HubSettings) -> None:
         """Use other settings from now on.
@@ -458,6 +465,7 @@ class Hub:
 
     def save(self) -> handover.Handover:
         """The sessions that clients may resume at the next process of this server; `drain` them next."""
+        self._watchers.enter_all()
         self._watchers.tell_all()
         saved = handover.save(self._lifecycle.sessions(), self._presence)
         return handover.Handover(self._wall(), saved, handover.save_privacies(saved, self._presence.privacies))
@@ -562,11 +570,6 @@ class Hub:
     def _unreadable(self, session: Session, text: str, now: float) -> None:
         self._watchers.now = now
         self._settle(session, _UNREADABLE, *unreadable(session, text, self.settings, now))
-
-    def _go_on(self, session: Session, now: float) -> None:
-        """Handle the frames that waited for an answer, until one of them has a question of its own."""
-        while session.connection is not None and (text := self._lookups.next(session)) is not None:
-            self.received(session, text, now)
 
     def _hold(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
         self._watchers.now = receipt[0].heard  # now; set here, and not for each message

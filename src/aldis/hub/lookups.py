@@ -148,7 +148,7 @@ class PendingLookups:
             session.connection.pause_reading()
 
     def next(self, session: Session) -> str | None:
-        """The next frame that was held back; None while a question is open, and when no frame is left."""
+        """The next frame that was held back; None while the session has to wait, and when no frame is left."""
         backlog = session.backlog
         if session.waiting:
             return None

@@ -10,7 +10,7 @@ It asks nothing and tells nobody: `hub.cluster_router` does.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from aldis.hub.cluster import RemoteDevice, UserState
@@ -69,9 +69,15 @@ class RemoteUsers:
         """The privacy of a user that is online elsewhere; None is the default."""
         return self._privacies.get(user_id)
 
-    def use(self, user_id: str) -> None:
-        """Somebody has to do with a user: keep it longer than others."""
-        self._known.move_to_end(user_id)
+    def unknown(self, user_ids: Sequence[str]) -> list[str]:
+        """Those of the users that are not known. Somebody has to do with the others: keep them longer."""
+        known = self._known
+        unknown = [user_id for user_id in user_ids if user_id not in known]
+        if len(unknown) < len(user_ids):
+            for user_id in user_ids:
+                if user_id in known:
+                    known.move_to_end(user_id)
+        return unknown
 
     def is_late(self, state: UserState) -> bool:
         """Whether something newer is known already."""

@@ -13,15 +13,17 @@ from msgspec import UNSET, UnsetType
 from aldis.backends.base import DirectoryAnswer, FindBinding
 from aldis.hub.cluster import FindUsers, UserState
 from aldis.hub.costs import NAMES_PER_UNIT
+from aldis.hub.held_back import HeldBackFrames
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.memory import MemoryBudget
+from aldis.hub.new_watches import read_names
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.router import Router
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings, IceSource
-from aldis.hub.watchers import Watchers, read_names
+from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import to_base64
@@ -43,6 +45,7 @@ class Requests:
         lifecycle: Lifecycle,
         watchers: Watchers,
         memory: MemoryBudget,
+        held_back: HeldBackFrames,
         ice: IceSource,
         wall: Callable[[], float],
         learn: Callable[[UserState], None],
@@ -54,6 +57,7 @@ class Requests:
         self._lifecycle = lifecycle
         self._watchers = watchers
         self._memory = memory
+        self._held_back = held_back
         self._ice = ice
         self._wall = wall
         self._learn = learn
@@ -88,6 +92,7 @@ class Requests:
         message: m.Discover | m.Watch,
         unknown: list[str],
         again: _Again,
+        failed: Callable[[], None] | None = None,
     ) -> RequestOutcome:
         """Ask where in the cluster some users are, and then go on with the request."""
         session.charged += len(unknown) // NAMES_PER_UNIT  # beyond what the request costs alone
@@ -99,7 +104,7 @@ class Requests:
 
         question = FindUsers(self._lookups.token(), tuple(unknown))
         kind = str(message.__struct_config__.tag)
-        self._lookups.ask(question, answered, session=session, kind=kind, re=message.id)
+        self._lookups.ask(question, answered, failed, session=session, kind=kind, re=message.id)
         return PENDING
 
     def _tell_found(
@@ -112,17 +117,34 @@ class Requests:
         user_ids = read_names(message.user_ids)
         if isinstance(user_ids, RequestRefused):
             return user_ids
-        refused = self._memory.refusal() or self._watchers.refusal(session, user_ids, self._settings)
+        refused = self._memory.refusal() or self._watchers.admit(session, user_ids, message.id, self._settings)
         if refused is not None:
             return refused
         unknown = self._router.unknown(user_ids)
         if unknown:
-            return self._ask_where(session, message, unknown, lambda: self.watch(session, message, now))
+            return self._ask_where(
+                session, message, unknown, lambda: self._watch(session), lambda: self._watchers.give_up(session)
+            )
+        return self._watch(session)
+
+    def _watch(self, session: Session) -> RequestOutcome:
+        """Watch the names that are admitted, and known."""
+        if self._watchers.watch(session):
+            self._end_if_it_asks_too_much(session)
+        else:
+            session.waiting = True  # its later frames wait until all names are entered: see `watched`
+        return DONE
+
+    def watched(self, session: Session) -> None:
+        """All names of a large `watch` are entered."""
+        self._end_if_it_asks_too_much(session)
+        self._held_back.go_on_later(session)
+
+    def _end_if_it_asks_too_much(self, session: Session) -> None:
         # The reply may be larger than what the client reads at once.
-        if not self._watchers.watch(session, user_ids, message.id):
+        if self._watchers.asks_too_much(session):
             reason = "too many watches before the presence of earlier ones"
             self._lifecycle.end(session, CloseCode.OVER_LIMITS, reason)
-        return DONE
 
     def unwatch(self, session: Session, message: m.Unwatch, now: float) -> RequestOutcome:
         user_ids = read_names(message.user_ids)

@@ -196,7 +196,8 @@ class Session:
         self.pauses: dict[str, Pause] | None = None
         # Pongs that came behind frames which wait for an answer.
         self.pongs: tuple[bytes, ...] = ()
-        # Whether a question of it is open, and the frames that came meanwhile, in order.
+        # Whether its frames have to wait, and those that came meanwhile, in order. A question of it is open, names of
+        # its `watch` are not entered yet (`hub.new_watches`), or it is not its turn (`hub.held_back`).
         self.waiting = False
         self.backlog: Backlog | None = None
         # While detached, or not reading: what waits, by its sender.

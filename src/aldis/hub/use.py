@@ -24,6 +24,6 @@ class MemoryUse:
         self.replays = 0
         """Messages that are not confirmed, of sessions with a connection."""
         self.backlogs = 0
-        """Frames that wait until the directory has answered."""
+        """Frames that wait for an answer, or for a turn."""
         self.transports = 0
         """What the connections keep, beyond what an idle one costs."""

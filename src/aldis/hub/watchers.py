@@ -2,7 +2,8 @@
 
 One call tells `MOST_AT_ONCE` watchers. The others are told in later turns of the transport's loop (`tell_more`), so a
 user with thousands of watchers keeps nobody else waiting. So it is with one that watches thousands of names: it is told
-of some at once, and forgotten by some at a time. A watcher is told before any message of that user reaches it.
+of some at once, and its watches are entered and forgotten by some at a time (`hub.new_watches`). A watcher is told
+before any message of that user reaches it.
 A name that changes again and again is told at the ends of its windows (`hub.windows`).
 
 Not every watcher may see a user (`hub.privacy`). One that may not is told only what it would be told of a user that is
@@ -23,6 +24,7 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from aldis.hub.dialects import Dialect
+from aldis.hub.new_watches import ENTERED_AT_ONCE, NewWatch, NewWatches, texts_bytes
 from aldis.hub.outcomes import RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
@@ -32,7 +34,6 @@ from aldis.hub.settings import HubSettings
 from aldis.hub.use import text_bytes
 from aldis.hub.windows import PresenceWindows
 from aldis.protocol import messages as m
-from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codes import ErrorCode
 from aldis.protocol.privacy import CONTACTS, PUBLIC
 
@@ -47,23 +48,19 @@ WATCH_BYTES: Final = 240
 WATCHED_BYTES: Final = 320
 
 
-def read_names(user_ids: list[str]) -> list[str] | RequestRefused:
-    """The names of a message, without duplicates, in order."""
-    problem: str | None = None
-    if len(user_ids) > m.MAX_WATCHED_PER_MESSAGE:
-        problem = f"at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
-    else:
-        problem = next(filter(None, map(user_id_problem, user_ids)), None)
-    if problem is None:
-        return list(dict.fromkeys(user_ids))
-    return RequestRefused(ErrorCode.INVALID_FIELD, f"userIds: {problem}")
+def _size(user_ids: list[str], alone: list[str]) -> int:
+    """Bytes of one watch of each of these names. `alone`: those of them that are not watched by anybody else."""
+    texts = texts_bytes(user_ids)
+    alone_texts = texts if len(alone) == len(user_ids) else texts_bytes(alone)
+    return WATCH_BYTES * len(user_ids) + texts + WATCHED_BYTES * len(alone) + alone_texts
 
 
 class Watchers:
     """The watchers of each name, online or not.
 
     A watcher that has lost its connection, or does not read, gets the presence later, as it is then. `wake` is called
-    with the seconds after which `tell_more` has something to do.
+    with the seconds after which `tell_more` has something to do. `entered` is called with a session when the names of a
+    `watch` are entered that were not entered at once.
     """
 
     def __init__(
@@ -73,14 +70,18 @@ class Watchers:
         *,
         presence: Presence,
         wake: Callable[[float], None],
+        entered: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self._settings = settings
         self._outgoing = outgoing
         self._presence = presence
         self._wake = wake
+        self._entered = entered
         self.now = 0.0
         """The time of the call that the hub is handling."""
         self._watchers: dict[str, set[Session]] = {}
+        # The watches that count below, and are not in the table above yet.
+        self._new = NewWatches()
         # How many names each user watches, over all its sessions.
         self._of_user: dict[str, int] = {}
         self.bytes = 0
@@ -100,67 +101,115 @@ class Watchers:
         """The names that have changed lately."""
 
     def watches(self, user_id: str) -> bool:
-        """Whether anybody watches a user."""
-        return user_id in self._watchers
+        """Whether anybody watches a user, or is about to."""
+        return user_id in self._watchers or user_id in self._new.coming
 
     # --- watches ----------------------------------------------------------------------------------------------------
 
-    def refusal(self, session: Session, user_ids: list[str], settings: HubSettings) -> RequestRefused | None:
-        """Why a session may not watch these names as well; None when it may."""
-        watches = session.watches or ()
-        new = [user_id for user_id in user_ids if user_id not in watches]
-        if len(watches) + len(new) > settings.max_watches:
+    def admit(
+        self, session: Session, user_ids: list[str], re: m.RequestId | UnsetType, settings: HubSettings
+    ) -> RequestRefused | None:
+        """Count some names as watched by a session; `watch` them next, or `give_up`. Returns why not, if it may not."""
+        watches = session.watches
+        new = [user_id for user_id in user_ids if user_id not in watches] if watches else user_ids
+        if len(watches or ()) + len(new) > settings.max_watches:
             text = f"at most {settings.max_watches} names can be watched by one session"
             return RequestRefused(ErrorCode.TOO_LARGE, text, limit="watches-per-session")
         if self._of_user.get(session.user_id, 0) + len(new) > settings.max_user_watches:
             text = f"at most {settings.max_user_watches} names can be watched by all devices of a user"
             return RequestRefused(ErrorCode.TOO_LARGE, text, limit="watches-per-user")
-        most = settings.max_watchers
-        crowded = next((user_id for user_id in new if len(self._watchers.get(user_id, ())) >= most), None)
         pause = settings.watch_pause
-        if crowded is not None:
-            text = f"{crowded} is watched by {most} sessions, which is all that there may be"
-            return RequestRefused(ErrorCode.OVER_CAPACITY, text, pause, limit="watchers-per-user")
-        size = sum(WATCH_BYTES + text_bytes(user_id) for user_id in new)
-        size += sum(WATCHED_BYTES + text_bytes(user_id) for user_id in new if user_id not in self._watchers)
+        first = self._unwatched(new)
+        if len(first) < len(new):
+            most, watchers, coming = settings.max_watchers, self._watchers.get, self._new.coming.get
+            crowded = [user_id for user_id in new if len(watchers(user_id, ())) + coming(user_id, 0) >= most]
+            if crowded:
+                text = f"{crowded[0]} is watched by {most} sessions, which is all that there may be"
+                return RequestRefused(ErrorCode.OVER_CAPACITY, text, pause, limit="watchers-per-user")
+        size = _size(new, first)
         if self.bytes + size > settings.watches_bytes:
             text = "this server has no room for more watches now"
             return RequestRefused(ErrorCode.OVER_CAPACITY, text, pause, limit="watches-bytes")
+        self._new.admit(session, user_ids, new, re)
+        self.bytes += size
+        self._count(session, len(new))
         return None
 
-    def watch(self, session: Session, user_ids: list[str], re: m.RequestId | UnsetType) -> bool:
-        """Watch some names, send the presence of each, then acknowledge.
+    def watch(self, session: Session) -> bool:
+        """Watch the names that were admitted, send the presence of each, then acknowledge.
 
-        False when the session has asked too often without reading.
+        Returns whether that is done, but for what the client does not read. If not, `entered` is called later.
         """
+        watch = self._new.start(session)
+        if len(watch) > ENTERED_AT_ONCE:
+            self._wake(0.0)
+            return False
+        self._enter(session, watch, ENTERED_AT_ONCE)
+        self.tell_untold(session)
+        return True
+
+    def asks_too_much(self, session: Session) -> bool:
+        """Whether a session has asked too often without reading."""
+        return len(session.untold or ()) > self._settings.max_watches + self._settings.backlog_messages
+
+    def _enter(self, session: Session, watch: NewWatch, most: int) -> None:
+        """Enter the next names of a watch, and note what the session is to be told."""
+        names = watch.take(most)
         if session.watches is None:
             session.watches = set()
-        for user_id in user_ids:
-            if user_id not in session.watches:
-                session.watches.add(user_id)
-                self._add(user_id, session)
-            if user_id in self.owed:
-                self.owed[user_id].discard(session)  # it is told below
+        watches, owed = session.watches, self.owed
+        new = [user_id for user_id in names if user_id not in watches]
+        watches.update(new)
+        self._add(new, session)
+        self._new.entered(new)
+        for user_id in names if owed else ():
+            if user_id in owed:
+                owed[user_id].discard(session)  # it is told below
         untold = session.untold = session.untold or {}
-        untold.update(dict.fromkeys(user_ids))
-        if re is not UNSET:
-            untold[WatchRequest(re)] = None
-        self.tell_untold(session)
-        left = len(session.untold or ())
-        return left <= self._settings.max_watches + self._settings.backlog_messages
+        untold.update(dict.fromkeys(names))
+        if not watch:
+            self._new.forget(session)
+            if watch.re is not UNSET:
+                untold[WatchRequest(watch.re)] = None
+
+    def _enter_some(self) -> None:
+        session, watch = self._new.next()
+        self._enter(session, watch, ENTERED_AT_ONCE)
+        self._telling[session] = None
+        if not watch:
+            self._entered(session)
+
+    def enter_all(self) -> None:
+        """Enter all names that may be entered, at once: the sessions are about to be saved."""
+        while self._new:
+            self._enter_some()
+
+    def give_up(self, session: Session) -> None:
+        """Count those names no longer that were admitted and are not entered."""
+        watch = self._new.forget(session)
+        if watch is None:
+            return
+        watches = session.watches or ()
+        left = [user_id for user_id in watch.take(len(watch)) if user_id not in watches]
+        self._new.entered(left)
+        self.bytes -= _size(left, self._unwatched(left))
+        self._count(session, -len(left))
 
     def unwatch(self, session: Session, user_ids: list[str]) -> None:
         """End some watches."""
-        for user_id in user_ids:
-            if session.watches is not None and user_id in session.watches:
-                session.watches.remove(user_id)
-                self._count(session, -1)
-                self._drop(user_id, session)
-            if session.untold is not None:
-                session.untold.pop(user_id, None)
+        watches, untold = session.watches, session.untold
+        ended = [user_id for user_id in user_ids if user_id in watches] if watches else []
+        if watches and ended:
+            watches.difference_update(ended)
+            self._count(session, -len(ended))
+            self._drop(ended, session)
+        if untold:
+            for user_id in user_ids:
+                untold.pop(user_id, None)
 
     def unwatch_all(self, session: Session) -> None:
         """End all watches of a session."""
+        self.give_up(session)
         watches = session.watches
         session.watches = session.untold = None
         if watches:
@@ -174,11 +223,17 @@ class Watchers:
         """Give a session of an earlier process its watches back."""
         if user_ids:
             session.watches = set(user_ids)
-        for user_id in session.watches or ():
-            self._add(user_id, session)
+            names = list(session.watches)
+            self.bytes += _size(names, self._unwatched(names))
+            self._count(session, len(names))
+            self._add(names, session)
 
     def take_over(self, session: Session, old: Session) -> None:
         """Give a session the watches of the one that it resumes."""
+        if self._new.take_over(session, old):
+            session.waiting = True  # until the rest is entered, as with `old`
+        else:
+            self.give_up(old)
         session.watches, old.watches = old.watches, None
         session.untold, old.untold = old.untold, None
         self.forget_requests(session)
@@ -191,15 +246,22 @@ class Watchers:
                 self.owed[user_id].add(session)
             self.windows.pass_on(user_id, old, session)
 
-    def _add(self, user_id: str, session: Session) -> None:
-        self._take_back(user_id, session)
-        watchers = self._watchers.get(user_id)
-        if watchers is None:
-            watchers = self._watchers[user_id] = set()
-            self.bytes += WATCHED_BYTES + text_bytes(user_id)
-        watchers.add(session)
-        self.bytes += WATCH_BYTES + text_bytes(user_id)
-        self._count(session, 1)
+    def _unwatched(self, user_ids: list[str]) -> list[str]:
+        """Those of the names that nobody watches, nor is about to."""
+        watched, coming = self._watchers, self._new.coming
+        return [user_id for user_id in user_ids if user_id not in watched and user_id not in coming]
+
+    def _add(self, user_ids: list[str], session: Session) -> None:
+        """Enter names that are counted already."""
+        table, over = self._watchers, session in self._over
+        for user_id in user_ids:
+            if over:
+                self._take_back(user_id, session)
+            watchers = table.get(user_id)
+            if watchers is None:
+                table[user_id] = {session}
+            else:
+                watchers.add(session)
 
     def _take_back(self, user_id: str, session: Session) -> None:
         """A session watches a name: if it has watched the name before it left, that is not to be forgotten any more."""
@@ -208,29 +270,29 @@ class Watchers:
             over.remove(user_id)
             self.bytes -= WATCH_BYTES + text_bytes(user_id)
 
-    def _drop(self, user_id: str, session: Session) -> None:
-        size = text_bytes(user_id)
-        self.bytes -= WATCH_BYTES + size
-        watchers = self._watchers[user_id]
-        watchers.remove(session)
-        if not watchers:
-            del self._watchers[user_id]
-            self.bytes -= WATCHED_BYTES + size
+    def _drop(self, user_ids: list[str], session: Session) -> None:
+        table, gone = self._watchers, []
+        for user_id in user_ids:
+            watchers = table[user_id]
+            watchers.remove(session)
+            if not watchers:
+                del table[user_id]
+                gone.append(user_id)
+        self.bytes -= _size(user_ids, [user_id for user_id in gone if user_id not in self._new.coming])
 
     def _count(self, session: Session, more: int) -> None:
         count = self._of_user.get(session.user_id, 0) + more
         if count:
             self._of_user[session.user_id] = count
         else:
-            del self._of_user[session.user_id]
+            self._of_user.pop(session.user_id, None)
 
     def _remove_some(self) -> None:
         room = MOST_REMOVED
         while self._over and room:
             session, watches = next(iter(self._over.items()))
             some = min(room, len(watches))
-            for _ in range(some):
-                self._drop(watches.pop(), session)
+            self._drop([watches.pop() for _ in range(some)], session)
             room -= some
             if not watches:
                 del self._over[session]
@@ -317,11 +379,13 @@ class Watchers:
             self._end_window(user_id)
         self._tell_some()
         self._remove_some()
+        if self._new:
+            self._enter_some()
         if self._telling:
             watcher = next(iter(self._telling))
             del self._telling[watcher]
             self.tell_untold(watcher)
-        if self.owed or self._over or self._telling:
+        if self.owed or self._over or self._new or self._telling:
             return 0.0
         end = self.windows.next_end()
         return None if end == inf else max(end - self.now, 0.0)
@@ -419,5 +483,6 @@ class Watchers:
 
     def forget_requests(self, watcher: Session) -> None:
         """The watcher has lost its connection: acknowledge none of its requests on the next one."""
+        self._new.forget_request(watcher)
         if watcher.untold is not None:
             watcher.untold = {one: None for one in watcher.untold if not isinstance(one, WatchRequest)}
