@@ -52,11 +52,16 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """With `--cov`, stop measuring while a test runs that is not to be measured, its fixtures included."""
-    measuring = Coverage.current()
-    if measuring is None or is_measured(item.path):
+    if is_measured(item.path):
         return (yield)
-    measuring.stop()
+    # A test process of xdist has two: pytest-cov takes it for the one that starts the others at first. When the second
+    # stops, the first goes on.
+    stopped = []
+    while (measuring := Coverage.current()) is not None:
+        measuring.stop()
+        stopped.append(measuring)
     try:
         return (yield)
     finally:
-        measuring.start()
+        for measuring in reversed(stopped):
+            measuring.start()

@@ -6,10 +6,12 @@ What comes of a whole run, `make test` judges at its end (tools/pure_coverage.py
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from coverage import Coverage
 
 from support.measured import LARGE, MEASURED, TESTS, is_measured
 
@@ -35,6 +37,13 @@ def test_a_large_test_is_there_and_is_not_measured(path: str) -> None:
 def test_the_tests_of_a_server_are_not_measured() -> None:
     assert not is_measured(TESTS / "server" / "test_config.py")
     assert not is_measured(TESTS / "hubbub" / "test_hub.py")
+
+
+def test_nothing_is_measured_while_a_test_runs_that_is_not_to_be_measured() -> None:
+    """This one, wherever it runs: alone, with `--cov`, and in a test process of xdist."""
+    assert not is_measured(Path(__file__))
+    assert Coverage.current() is None
+    assert sys.gettrace() is None
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
