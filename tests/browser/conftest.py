@@ -6,7 +6,7 @@ long as the test process; all others have a loop each.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ import pytest_asyncio
 from playwright.async_api import Browser, Error
 
 from support.browser import BROWSERS, Arrive, Browsers, Person
-from support.server_forks import ForkedServer, ServerTemplate
 from support.server_process import ServerProcess
 
 # A test of everything that is not the same in every browser. The rest runs in Chromium alone, which has better tools.
@@ -47,16 +46,10 @@ async def chromium(browsers: Browsers) -> Browser:
     return await browsers.get("chromium")
 
 
-@pytest.fixture(scope="session")
-def template() -> Iterator[ServerTemplate]:
-    with ServerTemplate() as template:
-        yield template
-
-
 @pytest_asyncio.fixture(loop_scope="session")
-async def server(tmp_path: Path, template: ServerTemplate) -> AsyncIterator[ServerProcess]:
+async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
     """A server as `aldis serve` runs it, on a port of its own; its log is clean at the end."""
-    async with ForkedServer(template, tmp_path) as server:
+    async with ServerProcess(tmp_path) as server:
         yield server
         if server.process.returncode is None:
             assert await server.stop() == 0

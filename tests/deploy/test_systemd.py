@@ -21,7 +21,8 @@ from support.patience import PATIENCE
 from support.pebble import Pebble
 from support.ports import free_port
 from support.raw_websocket import RawClient, http_get
-from support.server_process import RUN, Process, ServerProcess
+from support.server_forks import RUN
+from support.server_process import Process, ServerProcess
 from support.servers import Server
 
 UNIT = DEPLOY / "systemd" / "aldis.service"

@@ -16,7 +16,8 @@ import pytest
 
 from aldis.identity.keys import Identity
 from support.raw_websocket import RawClient
-from support.server_process import RUN, ServerProcess
+from support.server_forks import RUN
+from support.server_process import ServerProcess
 
 FULL_DISK = 'mount -t tmpfs -o size=512k none "$0" && exec "$@"'
 READ_ONLY_DISK = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'

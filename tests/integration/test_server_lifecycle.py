@@ -393,7 +393,7 @@ async def test_a_log_has_one_line_an_event_whatever_clients_send(server: ServerP
 
 async def test_a_program_that_cannot_start_says_why_in_one_line(server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    second = ServerProcess(tmp_path / "other", port=server.port)
+    second = ServerProcess(tmp_path / "other", port=server.port, own_program=True)
     with pytest.raises(AssertionError, match=r"ConfigError: port: 127.0.0.1:\d+ is in use"):
         await second.start()
     assert await second.wait() == 3

@@ -42,7 +42,7 @@ async def manager(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 async def test_systemd_is_told_of_start_reload_and_stop(tmp_path: Path, manager: Manager) -> None:
     file = tmp_path / "aldis.toml"
     file.write_text("")
-    async with ServerProcess(tmp_path, config=str(file), environ=manager.environ) as server:
+    async with ServerProcess(tmp_path, config=str(file), environ=manager.environ, own_program=True) as server:
         serving = {"READY": "1", "STATUS": f"Serving at ws://127.0.0.1:{server.port}"}
         assert await manager.told() == serving
         server.signal(signal.SIGHUP)

@@ -1,23 +1,42 @@
 """Servers that start at once: each is a process of its own, forked from one that has imported everything.
 
-The tests of the page need a server each, with names that nobody has. A third of a second of processor time goes into
-the imports alone, so each test process does them once.
+Some hundred tests have a server of their own. Half a second of processor time goes into the imports alone, so each test
+process does them once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
-from support.server_process import RUN, ServerProcess
+# What the program of a server consists of: `serve` runs it, and ends the process.
+RUN: Final = """
+import json, sys
+from pathlib import Path
+from aldis.errors import AldisError
+from aldis.server import process
+from aldis.server.config import load_config
+from aldis.server.tuning import Tuning
 
+def serve(settings, tuning):
+    file = Path(settings.pop("config")) if "config" in settings else None
+    try:
+        def read():
+            return load_config(settings, {}, file)
+        sys.exit(process.run(read(), tuning=Tuning(**tuning), reread=read))
+    except AldisError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(3)
+"""
 _MOST: Final = 64 * 1024  # bytes of a request: settings, and the environment
 
 # It answers each request with one number. It ends when the test process has closed its end of the socket.
@@ -76,29 +95,28 @@ class ForkedProcess:
 
 
 class ServerTemplate:
-    """`with ServerTemplate() as template`: the process from which servers are forked."""
+    """The process from which servers are forked."""
 
-    def __enter__(self) -> ServerTemplate:
+    def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, "-W", "default", "-c", _TEMPLATE, str(number)]
             self._process = subprocess.Popen(command, pass_fds=[number])
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._control.close()
         self._process.wait()
 
-    async def fork(self, settings: dict[str, Any], tuning: dict[str, float]) -> ForkedProcess:
+    async def fork(
+        self, settings: dict[str, Any], tuning: dict[str, float], environment: Mapping[str, str]
+    ) -> ForkedProcess:
         """Start a server with these settings."""
         request = {
             "settings": settings,
             "tuning": tuning,
             "folder": str(Path.cwd()),
-            "environment": dict(os.environ),
+            "environment": dict(environment),
         }
         reading, writing = os.pipe()
         try:
@@ -119,12 +137,9 @@ class ServerTemplate:
         return int(self._control.recv(100))
 
 
-class ForkedServer(ServerProcess):
-    """A `ServerProcess` that is forked from a template."""
-
-    def __init__(self, template: ServerTemplate, folder: Path, **settings: Any) -> None:
-        super().__init__(folder, **settings)
-        self._template = template
-
-    async def _spawn(self) -> ForkedProcess:
-        return await self._template.fork(self.settings, self._tuning)
+@functools.cache
+def template() -> ServerTemplate:
+    """That of this test process. It ends with it."""
+    made = ServerTemplate()
+    atexit.register(made.close)
+    return made

@@ -14,26 +14,8 @@ from typing import Any, Protocol, Self
 
 from support.patience import PATIENCE
 from support.ports import free_port
+from support.server_forks import RUN, template
 
-# What the program of a server consists of: `serve` runs it, and ends the process.
-RUN = """
-import json, sys
-from pathlib import Path
-from aldis.errors import AldisError
-from aldis.server import process
-from aldis.server.config import load_config
-from aldis.server.tuning import Tuning
-
-def serve(settings, tuning):
-    file = Path(settings.pop("config")) if "config" in settings else None
-    try:
-        def read():
-            return load_config(settings, {}, file)
-        sys.exit(process.run(read(), tuning=Tuning(**tuning), reread=read))
-    except AldisError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(3)
-"""
 _PROGRAM = f"{RUN}\nserve(*map(json.loads, sys.argv[1:]))"
 
 
@@ -54,6 +36,7 @@ class ServerProcess:
     """`async with ServerProcess(folder, auth="open") as server`: settings by name. Its port is a
     free one; the admin port takes time to start, and is there only for who wants it (`admin_port=0`: a free one).
 
+    It is forked from a process that has imported everything. With `own_program=True`, or `sockets`, it is a new Python.
     `close_timeout`: seconds that a client has to answer a close, where a test waits for a client that does not.
     `tuning`: other constants of `Tuning`. The setting `config` names a file with more settings, which
     SIGHUP reads again. `sockets`: listening sockets that it is given, as by systemd, by their names. `environ`: more
@@ -68,8 +51,10 @@ class ServerProcess:
         tuning: Any = None,
         sockets: Any = None,
         environ: Any = None,
+        own_program: Any = False,
         **settings: Any,
     ) -> None:
+        self._own_program = own_program or bool(sockets)
         self._sockets: dict[str, socket.socket] = dict(sockets or {})
         self._environ = {**os.environ, **(environ or {})}
         self._tuning = dict(tuning or {}) if close_timeout is None else {"close_timeout": close_timeout}
@@ -106,6 +91,8 @@ class ServerProcess:
         self.admin_port = int(line["admin"].rpartition(":")[2]) if line["admin"] else 0
 
     async def _spawn(self) -> Process:
+        if not self._own_program:
+            return await template().fork(self.settings, self._tuning, self._environ)
         command: tuple[str, ...] = (
             sys.executable,
             "-W",

@@ -10,7 +10,7 @@ from pathlib import Path
 from support.commands import Piped
 from support.patience import PATIENCE
 from support.ports import free_port
-from support.server_forks import ForkedServer, ServerTemplate
+from support.server_process import ServerProcess
 
 _LISTENS = re.compile(r"Aldis listens at (ws://127\.0\.0\.1:(\d+))")
 
@@ -53,17 +53,16 @@ class Server:
 class QuickServer:
     """A `Server` for tests of the programs that use one: forked, so that no imports are paid for."""
 
-    def __init__(self, folder: Path, template: ServerTemplate) -> None:
+    def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.home.mkdir()
-        self._template = template
         self._folder = folder
         self._port = free_port()
         self._server = self._made()
         self.url, self.port = f"ws://127.0.0.1:{self._port}", str(self._port)
 
-    def _made(self) -> ForkedServer:
-        return ForkedServer(self._template, self._folder, port=self._port, resume_window=1)
+    def _made(self) -> ServerProcess:
+        return ServerProcess(self._folder, port=self._port, resume_window=1)
 
     async def __aenter__(self) -> QuickServer:
         await self._server.start()
