@@ -19,7 +19,7 @@ from support.certificates import make_certificates
 from support.patience import PATIENCE
 from support.raw_websocket import RawClient, http_get
 from support.server_process import ServerProcess
-from support.settings import config
+from support.settings import UNLIMITED, config
 from support.tokens import jwks, public_jwk, token
 
 
@@ -428,7 +428,8 @@ async def test_a_server_that_stops_delivers_what_waits(tmp_path: Path) -> None:
 
 async def test_a_dead_application_that_is_told_of_presence_stops_nobody() -> None:
     app = Application()
-    async with SignalingServer(config(admin_port=0, **with_presence(app, presence_queue=100))) as server:
+    settings = config(admin_port=0, **with_presence(app, presence_queue=100), **UNLIMITED)
+    async with SignalingServer(settings) as server:
         async with await RawClient.connect(server.port) as client:
             identity = Identity.generate()
             for _ in range(150):
