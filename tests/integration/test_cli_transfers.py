@@ -22,6 +22,8 @@ from support.peers import Signal
 from support.servers import QuickServer
 
 MEGABYTE = 1024 * 1024
+# Of a file that is interrupted. One side is the test, and the other is never ahead of it by more than a megabyte.
+SIZE = 60 * MEGABYTE
 
 
 @pytest.fixture
@@ -141,14 +143,14 @@ async def test_a_pipe_goes_into_a_pipe(server: QuickServer, here: Path) -> None:
 
 
 async def test_a_program_that_is_killed_goes_on_with_the_same_command(server: QuickServer, here: Path) -> None:
-    path = a_file(here, 300 * MEGABYTE)
+    path = a_file(here, SIZE)
     async with a_store(server, "alice") as alice:
         transfer = await alice.send_file("bob", path)
         moved = Signal()
         transfer.subscribe(lambda _: moved.changed())
         wanted = 0
         for _ in range(2):
-            wanted += 30 * MEGABYTE
+            wanted += 10 * MEGABYTE
             async with receive(server, here / "to"):
                 await moved.until(lambda: transfer.transferred >= wanted, "progress", PATIENCE)  # noqa: B023
                 # leaving kills it, as `kill -9` does
@@ -157,7 +159,7 @@ async def test_a_program_that_is_killed_goes_on_with_the_same_command(server: Qu
             async with asyncio.timeout(PATIENCE):
                 await transfer
             assert await bob.end() == 0
-    assert transfer.resumed >= 55 * MEGABYTE
+    assert transfer.resumed >= 18 * MEGABYTE
     assert (here / "to" / "a.bin").read_bytes() == path.read_bytes()
     assert os.listdir(here / "to") == ["a.bin"]
 
@@ -166,11 +168,11 @@ async def test_a_program_that_is_killed_goes_on_with_the_same_command(server: Qu
 async def test_a_sender_that_ends_in_the_middle_goes_on_with_the_same_command(
     server: QuickServer, here: Path, how: int
 ) -> None:
-    small, path = a_file(here, 5, "small"), a_file(here, 200 * MEGABYTE)
+    small, path = a_file(here, 5, "small"), a_file(here, SIZE)
     async with a_store(server, "bob") as bob:
         files = Watched(bob, here / "to")
         async with send(server, small, path, "bob") as alice:
-            await files.until(2, 30 * MEGABYTE)
+            await files.until(2, 10 * MEGABYTE)
             alice.process.send_signal(how)
             assert await alice.end() == (-9 if how == signal.SIGKILL else 130)
         (kept,) = (server.home / ".local" / "share" / "aldis" / "sending").iterdir()
@@ -179,20 +181,20 @@ async def test_a_sender_that_ends_in_the_middle_goes_on_with_the_same_command(
             assert await alice.end() == 0
         assert "small has arrived already" in alice.errors
         assert "a.bin: going on behind" in alice.errors
-        assert files.files[-1].resumed >= 29 * MEGABYTE
+        assert files.files[-1].resumed >= 9 * MEGABYTE
         assert not kept.exists()
     assert (here / "to" / "a.bin").read_bytes() == path.read_bytes()
     assert sorted(os.listdir(here / "to")) == ["a.bin", "small"]
 
 
 async def test_a_recipient_waits_until_the_sender_comes_back(server: QuickServer, here: Path) -> None:
-    path = a_file(here, 200 * MEGABYTE)
+    path = a_file(here, SIZE)
     async with receive(server, here / "to") as bob:
         async with a_store(server, "alice") as alice:
             transfer = await alice.send_file("bob", path)
             signal_ = Signal()
             transfer.subscribe(lambda _: signal_.changed())
-            await signal_.until(lambda: transfer.transferred >= 30 * MEGABYTE, "progress", PATIENCE)
+            await signal_.until(lambda: transfer.transferred >= 10 * MEGABYTE, "progress", PATIENCE)
             identity = alice.identity
         await bob.says("alice has left before a.bin was there; waiting")
         async with NetworkStore(identity) as alice:
@@ -230,7 +232,7 @@ async def test_a_reader_that_has_gone_is_told_at_both_ends(server: QuickServer, 
 
 
 async def test_a_file_that_changes_at_the_sender_is_told_at_both_ends(server: QuickServer, here: Path) -> None:
-    path = a_file(here, 200 * MEGABYTE)
+    path = a_file(here, SIZE)
     async with a_store(server, "bob") as bob:
         files = Watched(bob, here / "to")
         async with send(server, path, "bob") as alice:
