@@ -28,7 +28,7 @@ def server(quick_server: QuickServer) -> QuickServer:
 
 
 def chat(server: QuickServer, peer: str, me: str, *words: str) -> Piped:
-    return Piped("chat", peer, "--as", me, "--server", server.url, *words, home=server.home)
+    return Piped("chat", peer, "--as", me, "--server", server.url, *words, home=server.home, forked=True)
 
 
 async def test_two_people_talk_through_pipes(server: QuickServer) -> None:

@@ -20,7 +20,7 @@ def server(quick_server: QuickServer) -> QuickServer:
 
 
 def sit(server: QuickServer, peer: str, me: str, *words: str) -> Typed:
-    return Typed("chat", peer, "--as", me, "--server", server.url, *words, home=server.home)
+    return Typed("chat", peer, "--as", me, "--server", server.url, *words, home=server.home, forked=True)
 
 
 async def test_two_people_talk_at_their_terminals(server: QuickServer) -> None:
@@ -54,7 +54,7 @@ async def test_the_toolbar_tells_how_things_stand(server: QuickServer) -> None:
 async def test_what_arrives_leaves_the_line_that_is_being_typed_alone(server: QuickServer) -> None:
     async with (
         sit(server, "bob", "alice") as alice,
-        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home) as bob,
+        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home, forked=True) as bob,
     ):
         await alice.shows("bob is here")
         alice.type("half a sen")
@@ -69,7 +69,7 @@ async def test_what_arrives_leaves_the_line_that_is_being_typed_alone(server: Qu
 async def test_no_key_is_lost_to_the_line_discipline_while_messages_arrive(server: QuickServer) -> None:
     async with (
         sit(server, "bob", "alice") as alice,
-        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home) as bob,
+        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home, forked=True) as bob,
     ):
         await alice.shows("bob is here")
         for number in range(40):
@@ -85,7 +85,7 @@ async def test_no_key_is_lost_to_the_line_discipline_while_messages_arrive(serve
 async def test_empty_lines_are_not_sent(server: QuickServer) -> None:
     async with (
         sit(server, "bob", "alice") as alice,
-        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home) as bob,
+        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home, forked=True) as bob,
     ):
         await alice.shows("bob is here")
         alice.type("\r  \rreal\r")
@@ -178,7 +178,7 @@ async def test_a_dumb_terminal_gets_plain_lines(server: QuickServer) -> None:
         Typed(
             "chat", "bob", "--as", "alice", "--server", server.url, home=server.home, extra={"TERM": "dumb"}
         ) as alice,
-        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home) as bob,
+        Piped("chat", "alice", "--as", "bob", "--server", server.url, home=server.home, forked=True) as bob,
     ):
         alice.type("hi\n")
         assert await bob.line() == "alice: hi"

@@ -46,7 +46,7 @@ def a_file(here: Path, size: int, name: str = "a.bin") -> Path:
 
 
 def send(server: QuickServer, *words: str | Path) -> Piped:
-    return Piped("send", *words, "--as", "alice", "--server", server.url, home=server.home)
+    return Piped("send", *words, "--as", "alice", "--server", server.url, home=server.home, forked=True)
 
 
 def receive(server: QuickServer, *words: str | Path, output: int | None = None) -> Piped:
@@ -55,6 +55,7 @@ def receive(server: QuickServer, *words: str | Path, output: int | None = None) 
         *words,
         home=server.home,
         output=output,
+        forked=True,
     )
 
 
@@ -255,7 +256,7 @@ async def test_a_file_of_somebody_else_is_not_taken(server: QuickServer, here: P
 
 async def test_a_person_is_asked_about_files_of_anybody(server: QuickServer, here: Path) -> None:
     words = ("receive", "--as", "bob", "--server", server.url, here / "to")
-    async with Typed(*words, home=server.home) as bob:
+    async with Typed(*words, home=server.home, forked=True) as bob:
         await bob.shows("waiting for files from anybody")
         async with send(server, a_file(here, 5, "no"), a_file(here, 6, "yes"), "bob") as alice:
             await bob.shows("alice offers no (5 bytes)")
@@ -272,11 +273,11 @@ async def test_a_person_is_asked_about_files_of_anybody(server: QuickServer, her
 
 
 def send_by_code(server: QuickServer, *words: str | Path) -> Piped:
-    return Piped("send", *words, "--server", server.url, home=server.home)
+    return Piped("send", *words, "--server", server.url, home=server.home, forked=True)
 
 
 def receive_by_code(server: QuickServer, code: str, *words: str | Path) -> Piped:
-    return Piped("receive", code, *words, "--server", server.url, home=server.home)
+    return Piped("receive", code, *words, "--server", server.url, home=server.home, forked=True)
 
 
 async def code_of(alice: Piped) -> str:
@@ -314,7 +315,7 @@ async def test_what_a_code_had_begun_goes_on_with_the_next_code(server: QuickSer
     path = a_file(here, 200 * MEGABYTE)
     async with send_by_code(server, path) as alice:
         code = await code_of(alice)
-        async with Typed("receive", code, here / "to", "--server", server.url, home=server.home) as screen:
+        async with Typed("receive", code, here / "to", "--server", server.url, home=server.home, forked=True) as screen:
             await screen.shows(re.compile(r"a\.bin .* [3-9]\d\.\d/\d+\.\d MB +\d+\.\d MB/s +00:\d\d"))
             alice.process.kill()
             # leaving kills the other one too

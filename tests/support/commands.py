@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pyte
 
+from support.command_forks import template
+from support.forks import ForkedProcess
 from support.patience import PATIENCE
 
 COMMAND = (sys.executable, "-m", "aldis")
@@ -53,30 +55,48 @@ class Piped:
     """A command with three pipes. Use it as `async with`; what still runs at the end is killed."""
 
     def __init__(
-        self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None, output: int | None = None
+        self,
+        *words: str | Path,
+        home: Path,
+        extra: Mapping[str, str] | None = None,
+        output: int | None = None,
+        forked: bool = False,
     ) -> None:
-        """`output`: a file descriptor to use as standard output, instead of a pipe that can be read here."""
-        self._words = [*COMMAND, *map(str, words)]
+        """`output`: a file descriptor to use as standard output, instead of a pipe that can be read here.
+
+        `forked`: from a process that has imported everything, where the start is not what the test looks at.
+        """
+        self._words = [*map(str, words)]
+        self._forked = forked
         self._environment = environment(home, extra)
         self._output = output
         self.errors = ""
 
     async def __aenter__(self) -> Piped:
-        pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(
-            *self._words,
-            stdin=pipe,
-            stdout=pipe if self._output is None else self._output,
-            stderr=pipe,
-            env=self._environment,
-            limit=32 * 1024 * 1024,
-        )
+        self.process = await self._start(32 * 1024 * 1024)
         assert self.process.stdin
         assert self.process.stderr
         self.stdin, self.stdout = self.process.stdin, self.process.stdout or asyncio.StreamReader()
         self._grown = asyncio.Event()
         self._listener = asyncio.create_task(self._listen(self.process.stderr))
         return self
+
+    async def _start(self, limit: int) -> asyncio.subprocess.Process | ForkedProcess:
+        if self._forked:
+            streams = {0: None, 1: self._output, 2: None}
+            return await template().fork(
+                self._words, False, environment=self._environment, streams=streams, limit=limit
+            )
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *self._words,
+            stdin=pipe,
+            stdout=pipe if self._output is None else self._output,
+            stderr=pipe,
+            env=self._environment,
+            limit=limit,
+        )
 
     async def _listen(self, stderr: asyncio.StreamReader) -> None:
         while data := await stderr.read(4096):
@@ -139,8 +159,11 @@ class Typed:
     what has changed does not write a line from its first letter to its last.
     """
 
-    def __init__(self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None) -> None:
-        self._words = [*COMMAND, *map(str, words)]
+    def __init__(
+        self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None, forked: bool = False
+    ) -> None:
+        self._words = [*map(str, words)]
+        self._forked = forked
         self._environment = environment(home, extra)
         self.raw = ""
         self._screen = pyte.Screen(80, 24)
@@ -150,20 +173,28 @@ class Typed:
     async def __aenter__(self) -> Typed:
         self._terminal, self._inside = pty.openpty()
         fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.process = await asyncio.create_subprocess_exec(
+        self.process = await self._start(self._inside)
+        os.set_blocking(self._terminal, False)
+        self._grown = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._terminal, self._read)
+        return self
+
+    async def _start(self, inside: int) -> asyncio.subprocess.Process | ForkedProcess:
+        if self._forked:
+            return await template().fork(
+                self._words, True, environment=self._environment, streams=dict.fromkeys(range(3), inside)
+            )
+        return await asyncio.create_subprocess_exec(
+            *COMMAND,
             *self._words,
-            stdin=self._inside,
-            stdout=self._inside,
-            stderr=self._inside,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
             env=self._environment,
             start_new_session=True,
             # The terminal becomes the controlling one, so that Ctrl-C is a signal and not a letter.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
-        os.set_blocking(self._terminal, False)
-        self._grown = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self._terminal, self._read)
-        return self
 
     def _read(self) -> None:
         try:

@@ -92,7 +92,7 @@ class ServerProcess:
 
     async def _spawn(self) -> Process:
         if not self._own_program:
-            return await template().fork(self.settings, self._tuning, self._environ)
+            return await template().fork(self.settings, self._tuning, environment=self._environ, streams={2: None})
         command: tuple[str, ...] = (
             sys.executable,
             "-W",
