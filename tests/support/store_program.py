@@ -8,14 +8,32 @@ Commands come in as JSON lines: `["send", "bob", value]`, `["connect", "bob"]`, 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
+from support.forks import ForkedProcess, Template
 from support.patience import PATIENCE
+
+_PROGRAM: Final = """
+import wrtc
+from support import store_program, stores
+
+def run(*arguments):
+    store_program.main(*arguments)
+    sys.exit()
+"""
+
+
+@functools.cache
+def _template() -> Template:
+    """The process from which these programs are forked."""
+    return Template(_PROGRAM)
 
 
 class StoreProcess:
@@ -38,17 +56,11 @@ class StoreProcess:
             engine,
             *("" if each is None else str(each) for each in (folder, journal)),
         ]
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ForkedProcess | None = None
 
     async def __aenter__(self) -> StoreProcess:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "support.store_program"),
-            *self._arguments,
-            cwd=Path(__file__).parent.parent,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        streams = {0: None, 1: None}
+        self._process = await _template().fork(*self._arguments, environment=os.environ, streams=streams)
         while (event := await self.event()) != ["ready"]:
             assert event[0] == "resumed"
         return self
@@ -61,9 +73,14 @@ class StoreProcess:
     async def kill(self) -> None:
         """As `kill -9` does."""
         assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.communicate()
+        if self._process.returncode is not None:
+            return
+        self._process.kill()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        await self._process.stdout.read()
+        await self._process.wait()
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -131,5 +148,7 @@ async def _main(url: str, name: str, seed: str, engine: str, folder: str, journa
     await store.disconnect()
 
 
-if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:]))
+def main(*arguments: str) -> None:
+    """Be this program."""
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - as long as the process
+    asyncio.run(_main(*arguments))
