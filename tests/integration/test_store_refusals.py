@@ -97,6 +97,25 @@ async def test_a_call_that_is_under_way_ends_when_another_key_is_accepted() -> N
             await asyncio.wait_for(calling, PATIENCE)
 
 
+async def test_a_call_that_is_under_way_ends_when_the_peer_gets_another_key() -> None:
+    """The one who has the name now has never heard of the call."""
+    async with (
+        nothing_left_behind(),
+        running_server() as server,
+        stores(server.url, "alice") as (alice,),
+        SignalingClient(server.url, "bob") as silent,
+    ):
+        key = Identity.generate()
+        await silent.register(key)
+        alice.accept_key("bob", key.public_key)
+        calling = asyncio.create_task(alice.connect_to_peer("bob", timeout=2 * PATIENCE))
+        await until_state(alice, "bob", PeerState.CONNECTING)
+        await silent.rotate(Identity.generate())
+        with pytest.raises(PeerKeyChanged):
+            async with asyncio.timeout(PATIENCE):
+                await calling
+
+
 class Deaf:
     """What an engine connection tells is of no interest here."""
 

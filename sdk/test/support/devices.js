@@ -166,6 +166,7 @@ export class Scene {
         },
         pins: {
           known: () => ({ publicKey: OURS, fingerprint: 'f' }),
+          standing: () => OURS,
           expect: async () => OURS,
         },
       }),
@@ -200,6 +201,7 @@ export class Scene {
       type: 'presenceChanged',
       userId: 'bob',
       online: devices.length > 0,
+      publicKey: this.publicKey,
       devices,
       initial: false,
     });

@@ -47,6 +47,16 @@ test('a limit of the server shows as long as an attempt waits for it', async () 
   assert.equal(scene.view.error, null);
 });
 
+test('an attempt that is under way ends when the peer gets another key', async () => {
+  const scene = new Scene();
+  await scene.presence('phone');
+  await scene.send('a', 'phone');
+  scene.connections['bob/phone'].becomes('connecting');
+  scene.changeKey();
+  await scene.presence('phone'); // it has come back at once: the server has told of no moment without it
+  assert.ok(scene.view.error instanceof PeerKeyChanged, String(scene.view.error));
+});
+
 // --- which device ----------------------------------------------------------------------------------------------------
 
 test('each device has a connection of its own, and none replaces another', async () => {

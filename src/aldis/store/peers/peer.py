@@ -328,11 +328,21 @@ class Peer:
                 device.left()
         moves = self._move()  # first: a dialer that ends a call has that told
         newest = listed[0] if listed else None
+        in_vain = self._is_called_with_another_key(event)
         for device in self.devices:
             online = event.online if device.name is None else device.name in listed
+            if in_vain:
+                device.dialer.presence_changed(False, anew=False)  # as if it had gone: the next attempt sees the key
             device.presence_changed(online, anew=anew and device.name in (None, newest))
         self._tell_moved(moves)
         self.changed()
+
+    def _is_called_with_another_key(self, event: PresenceChanged) -> bool:
+        """Whether an attempt is under way for a peer who has got another key meanwhile: nobody will answer it."""
+        called = any(each.path.state in (PeerState.CONNECTING, PeerState.DISCONNECTED) for each in self.devices)
+        if not called or event.public_key is None or self.unaccepted is not None:
+            return False
+        return self._context.standing_key(self.user_id) not in (None, event.public_key)
 
     def watch_ended(self) -> None:
         """The server does not say any more which devices are online: it has to be asked."""
