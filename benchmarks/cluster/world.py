@@ -65,6 +65,7 @@ class Node:
             names=[f"127.0.0.1:{self.front}", f"127.0.0.1:{self.port}"],
             new_names_per_address=0,
             log_level="info",
+            own_program=True,
         )
         self.runs.append(server)
         try:
