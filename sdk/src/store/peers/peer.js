@@ -370,27 +370,17 @@ export class Peer {
       if (!devices.includes(device.name ?? '')) device.left();
     }
     const moves = this.#move(); // first: a dialer that ends a call has that told
-    const inVain = this.#isCalledWithAnotherKey(event);
+    const { publicKey } = event;
+    const standing = publicKey && !this.unaccepted && this.#context.pins.standing(this.userId);
     for (const device of this.devices) {
       const { name } = device;
-      if (inVain) device.dialer.presenceChanged(false, false); // as if it had gone: the next attempt sees the key
+      // Who has got another key will not answer what is under way. As if it had gone: the next attempt sees the key.
+      if (standing && !sameKey(standing, publicKey)) device.dialer.presenceChanged(false, false);
       const isNewest = name === null || name === devices[0];
       device.presenceChanged(name === null ? !!online : devices.includes(name), anew && isNewest);
     }
     this.#tellMoved(moves);
     this.changed();
-  }
-
-  /**
-   * Whether an attempt is under way for a peer who has got another key meanwhile: nobody will answer it.
-   *
-   * @param {PresenceChanged} event
-   */
-  #isCalledWithAnotherKey({ publicKey }) {
-    const called = this.devices.some(({ path }) => path.state === 'connecting' || path.state === 'disconnected');
-    if (!called || !publicKey || this.unaccepted) return false;
-    const standing = this.#context.pins.standing(this.userId);
-    return !!standing && !sameKey(standing, publicKey);
   }
 
   /** The server has ended the watch: from now on it has to be asked whether the peer is there. */
