@@ -14,8 +14,8 @@ import { INTERNAL_NAMES } from '../tools/internal_names.js';
  * Bytes on the wire: what a page loads before it can connect, and all of the SDK. Each file is compressed by itself, so a part
  * of its own makes the core smaller, and all of the SDK a little larger.
  */
-const MAX_CORE = 34_600;
-const MAX_SDK = 72_300;
+const MAX_CORE = 34_650;
+const MAX_SDK = 72_350;
 
 const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));
