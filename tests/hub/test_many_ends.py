@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.hub_watches import watch_table
 from support.hub_world import Client, World
 
 
@@ -24,7 +25,7 @@ def watching_each_other(world: World, count: int, watched: int = 600) -> list[Cl
 def nothing_left(world: World) -> None:
     assert world.hub.users_online == 0
     assert world.hub.pending == 0
-    assert not world.hub._watchers._watchers, "no watch outlives its session"
+    assert not watch_table(world), "no watch outlives its session"
     assert not world.hub._watchers._changed
 
 
@@ -88,8 +89,8 @@ def test_a_fault_with_one_session_leaves_the_others_their_time_outs() -> None:
     clients = [world.client(f"user{number}") for number in range(3)]
     for client in clients:
         client.lose()
-    clients[0].session.watches = 7  # type: ignore[assignment]  # a fault that no client can cause
-    with pytest.raises(TypeError):
+    clients[0].session.watcher = 7  # type: ignore[assignment]  # a fault that no client can cause
+    with pytest.raises(AttributeError):
         world.pass_time(7)
     world.pass_time(3)
     assert world.hub.online("user0")

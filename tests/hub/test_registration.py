@@ -289,6 +289,7 @@ def test_a_client_is_read_again_when_all_that_waited_has_been_handled_and_not_be
         (question,) = world.questions
         world.questions.clear()
         world.hub.answered(question, None, world.now)
+        world.work()
         assert alice.take_one()["re"] == number
     assert alice.reading
 

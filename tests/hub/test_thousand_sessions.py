@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from support.hub_watches import watch_table
 from support.hub_world import Client, World, identity_of
 
 USERS = 1000
@@ -96,5 +97,5 @@ def test_a_thousand_sessions_relay_come_go_resume_and_leave_nothing_behind() -> 
     assert world.hub.users_online == 0
     assert world.hub.stats.connections_now == 0
     assert world.hub.pending == 0
-    assert not world.hub._watchers._watchers, "no watch outlives its session"
+    assert not watch_table(world), "no watch outlives its session"
     assert not world.hub._lifecycle._timers._buckets, "no session is still due"

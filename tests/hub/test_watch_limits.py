@@ -7,7 +7,8 @@ import tracemalloc
 
 import pytest
 
-from aldis.hub.new_watches import ENTERED_AT_ONCE
+from aldis.hub.watches import ENTERED_AT_ONCE
+from support.hub_watches import watch_table
 from support.hub_world import Client, World, identity_of
 
 
@@ -36,7 +37,7 @@ def test_the_bytes_of_watches_are_those_of_the_memory(shared: bool) -> None:
     for watcher in watchers:
         watcher.lose(clean=True)
     assert world.hub.memory.bytes()["watches"] == 0
-    assert not world.hub._watchers._of_user
+    assert not world.hub._watchers.watches._of_user
 
 
 def test_all_devices_of_a_user_watch_so_many_names_together() -> None:
@@ -63,7 +64,7 @@ def test_all_devices_of_a_user_watch_so_many_names_together() -> None:
 
 
 def test_beyond_the_room_for_all_watches_there_is_none_for_now() -> None:
-    world = World(watches_bytes=20_000)
+    world = World(watches_bytes=10_000)
     alice, bob = world.client("alice"), world.client("bob")
     alice.send(type="watch", userIds=names("one", 30))
     assert len(alice.take()) == 30
@@ -135,5 +136,5 @@ def test_names_that_are_watched_again_before_the_watches_of_an_earlier_name_are_
     if end == "resume":
         client.lose(clean=True)
     assert world.hub.memory.bytes()["watches"] == 0
-    assert not world.hub._watchers._watchers
-    assert not world.hub._watchers._of_user
+    assert not watch_table(world)
+    assert not world.hub._watchers.watches._of_user

@@ -147,6 +147,7 @@ def test_who_has_many_watchers_opens_one_window_for_all_of_them() -> None:
     world.hub_waits = True
     world.client("alice")
     world.now += 0.2
+    assert world.hub.work(world.now) == 0.0
     assert world.hub.work(world.now) == INTERVAL
     assert [states(watcher.take()) for watcher in watchers] == [[["main"]]] * len(watchers)
     world.client("alice", device="phone")

@@ -108,12 +108,12 @@ class World:
             if self.accounts and self.operator is not None:
                 account = self.accounts.pop(0)
                 self.hub.account_checked(account, self.operator(account), self.now)
-                continue
-            question = self.questions.pop(0)
-            if self.directory_fails:
-                self.hub.failed(question, self.now)
+            elif self.directory_fails:
+                self.hub.failed(self.questions.pop(0), self.now)
             else:
+                question = self.questions.pop(0)
                 self.hub.answered(question, self._look_up(question), self.now)
+            self.work()
 
     def look_up(self, question: Question) -> DirectoryAnswer:
         """What the directory says and does now."""

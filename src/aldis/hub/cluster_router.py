@@ -194,16 +194,18 @@ class ClusterRouter:
             self._to_look_at = _LOOK_AT_IN_A_TICK
             self._wake(0.0)
 
-    def work(self) -> float | None:
+    def work(self) -> bool:
         """Forget some of the users that nobody needs."""
         if self._to_look_at <= 0:
-            return None
+            return False
         self._to_look_at -= _LOOK_AT_ONCE
         forgotten = self._remote.forget_some(_LOOK_AT_ONCE)
         if forgotten:
             self.verified.forget(forgotten)
             self.link.forget(forgotten)
-        return 0.0 if self._to_look_at > 0 and self._remote.too_many else None
+        if not self._remote.too_many:
+            self._to_look_at = 0
+        return True
 
     # --- from the other nodes -----------------------------------------------------------------------------------------
 

@@ -31,14 +31,21 @@ class HeldBackFrames:
         self._wake = wake
         # The sessions that go on in later turns. `Session.waiting` is set for each of them.
         self._later: dict[Session, None] = {}
-        # Whether the last turn was one for these frames.
-        self._had_turn = False
 
     def __bool__(self) -> bool:
         """Whether a session is to go on in a later turn."""
         return bool(self._later)
 
-    def go_on(self, session: Session, now: float) -> None:
+    def answered(self, session: Session, now: float) -> None:
+        """A session does not wait any more. What it has sent meanwhile is handled in later turns: many answers may come
+        in one."""
+        if session.backlog is None or session.waiting:
+            self._go_on(session, now)
+        else:
+            session.waiting = True
+            self.go_on_later(session)
+
+    def _go_on(self, session: Session, now: float) -> None:
         """Handle some frames of a session that waits for nothing, until one of them has a question of its own."""
         spent = 0
         while session.connection is not None:
@@ -59,13 +66,11 @@ class HeldBackFrames:
         self._wake(0.0)
 
     def work(self, now: float) -> bool:
-        """Go on with one session. Returns whether this turn was used; each second one is left to other work."""
-        if not self._later or self._had_turn:
-            self._had_turn = False
+        """Go on with one session. Returns whether there was one."""
+        if not self._later:
             return False
-        self._had_turn = True
         session = next(iter(self._later))
         del self._later[session]
         session.waiting = False
-        self.go_on(session, now)
+        self._go_on(session, now)
         return True

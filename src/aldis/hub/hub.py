@@ -31,6 +31,7 @@ from aldis.hub.entering import ClusterEntrance
 from aldis.hub.failed_proofs import FailedProofs
 from aldis.hub.faults import not_answered, unreadable
 from aldis.hub.held_back import HeldBackFrames
+from aldis.hub.later_turns import LaterTurns
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import Answer, PendingLookups, Question
 from aldis.hub.memory import MemoryBudget
@@ -118,7 +119,7 @@ class Hub:
         remote = None if cluster is None else RemoteUsers(self._is_needed)
         self._presence = presence = Presence(presence_changed if cluster is None else None, remote=remote)
         self._watchers = watchers = Watchers(
-            settings, outgoing, presence=presence, wake=wake, entered=lambda session: served.watched(session)
+            settings, outgoing, presence=presence, wake=wake, admitted=lambda *what: served.admitted(*what)
         )
         self._policies = policies = PrivacyPolicies(
             settings,
@@ -178,7 +179,7 @@ class Hub:
             settings,
             use,
             elsewhere={
-                "watches": lambda: watchers.bytes,
+                "watches": lambda: watchers.watches.bytes,
                 "privacy": lambda: policies.bytes,
                 "detached": lambda: detached.bytes,
                 "elsewhere": lambda: 0 if self.cluster is None else self.cluster.bytes,
@@ -215,6 +216,7 @@ class Hub:
             usage=usage,
         )
         self._held_back = held_back = HeldBackFrames(lookups, self.received, wake)
+        self._later = LaterTurns(lambda: held_back.work(watchers.now), *watchers.parts, self.router.work)
         served = Requests(
             settings,
             outgoing=outgoing,
@@ -227,6 +229,7 @@ class Hub:
             ice=ice or NoIceServers(),
             wall=wall,
             learn=lambda state: None if self.cluster is None else self.cluster.learn(state),
+            settle=self._settle,
         )
         self._handlers: dict[type[Struct], _Handler] = {
             m.Register: registrar.register,
@@ -361,7 +364,7 @@ class Hub:
         finally:
             self._lookups.done(asked)
         if session is not None:
-            self._held_back.go_on(session, now)
+            self._held_back.answered(session, now)
 
     def recall(self, question: Question) -> Claim | None:
         """What a node of a cluster answers a question itself while the directory is away; None: nothing."""
@@ -383,7 +386,7 @@ class Hub:
             self._settle(session, asked.kind, asked.re, not_answered(question))
         self._lookups.done(asked)
         if session is not None:
-            self._held_back.go_on(session, now)
+            self._held_back.answered(session, now)
 
     def account_checked(self, question: AccountQuestion, verdict: AccountVerdict, now: float) -> None:
         """The operator's side has decided on a registration."""
@@ -394,15 +397,12 @@ class Hub:
         session = asked.session
         session.waiting = False
         self._settle(session, asked.kind, asked.re, asked.then(verdict, now))
-        self._held_back.go_on(session, now)
+        self._held_back.answered(session, now)
 
     def work(self, now: float) -> float | None:
         """Do a part of what was put off. Returns after how many seconds to call again, in a later turn; None: not."""
         self._watchers.now = now
-        if self._held_back.work(now):
-            return 0.0
-        due = (self._watchers.tell_more(), self.router.work(), 0.0 if self._held_back else None)
-        return min((each for each in due if each is not None), default=None)
+        return 0.0 if self._later.next() else self._watchers.due()
 
     def configure(self, settings: HubSettings) -> None:
         """Use other settings from now on.
@@ -465,7 +465,8 @@ class Hub:
 
     def save(self) -> handover.Handover:
         """The sessions that clients may resume at the next process of this server; `drain` them next."""
-        self._watchers.enter_all()
+        while self._watchers.watches.enter_some():
+            pass
         self._watchers.tell_all()
         saved = handover.save(self._lifecycle.sessions(), self._presence)
         return handover.Handover(self._wall(), saved, handover.save_privacies(saved, self._presence.privacies))
@@ -587,7 +588,7 @@ class Hub:
         return DONE
 
     def _is_needed(self, user_id: str) -> bool:
-        return self._presence.newest(user_id) is not None or self._watchers.watches(user_id)
+        return self._presence.newest(user_id) is not None or user_id in self._watchers.watches.table
 
     def _replaced(self, session: Session) -> None:
         """Another node has the address of a session."""

@@ -117,7 +117,7 @@ class Lifecycle:
             advance(session, event)
         self._rates.enter(session)
         self._presence.add(session)
-        self._watchers.restore(session, watches)
+        self._watchers.watches.restore(session, watches)
         self._detach(session, now)
 
     def drain(self, random: Callable[[int], bytes], *, handed_over: bool) -> None:

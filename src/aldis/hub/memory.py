@@ -24,7 +24,7 @@ from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
 from aldis.hub.stages import Stage
 from aldis.hub.use import FRAME_BYTES, MemoryUse
-from aldis.hub.watchers import WATCH_BYTES
+from aldis.hub.watches import WATCH_BYTES
 from aldis.protocol.codes import ErrorCode
 
 # How far sessions end at a time, so that it is not one for each new one.

@@ -10,25 +10,21 @@ It does not know where the recipient is (`hub.router`), nor what is in a message
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from aldis.hub.outcomes import DONE, RequestOutcome, RequestRefused
+from aldis.hub.outcomes import DONE, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.rates import Rates
 from aldis.hub.router import Router
-from aldis.hub.sessions import Receipt, RelayResult, Session
+from aldis.hub.sessions import Receipt, RelayResult, Session, Settle
 from aldis.hub.settings import HubSettings
 from aldis.hub.stats import HubStats
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import split
 from aldis.protocol.codes import ErrorCode
-
-Settle: TypeAlias = "Callable[[Session, str, m.RequestId | UnsetType, RequestOutcome], None]"
-"""Counts the outcome of a request, and answers a refused one."""
 
 _SEALED: Final = str(m.Relay.__struct_config__.tag)
 

@@ -17,13 +17,13 @@ from aldis.hub.held_back import HeldBackFrames
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.memory import MemoryBudget
-from aldis.hub.new_watches import read_names
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.router import Router
-from aldis.hub.sessions import Session
+from aldis.hub.sessions import Session, Settle
 from aldis.hub.settings import HubSettings, IceSource
 from aldis.hub.watchers import Watchers
+from aldis.hub.watches import NewWatch, read_names
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import to_base64
@@ -33,7 +33,7 @@ _Again: TypeAlias = "Callable[[], RequestOutcome]"
 
 
 class Requests:
-    """Answers them. `learn`: what the cluster has told of a user."""
+    """Answers them. `learn`: what the cluster has told of a user. `settle`: what has become of a request."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Requests:
         ice: IceSource,
         wall: Callable[[], float],
         learn: Callable[[UserState], None],
+        settle: Settle,
     ) -> None:
         self._settings = settings
         self._outgoing = outgoing
@@ -61,6 +62,7 @@ class Requests:
         self._ice = ice
         self._wall = wall
         self._learn = learn
+        self._settle = settle
 
     def discover(self, session: Session, message: m.Discover, now: float) -> RequestOutcome:
         user_id = message.user_id
@@ -69,7 +71,9 @@ class Requests:
             return RequestRefused(ErrorCode.INVALID_FIELD, f"userId: {problem}")
         unknown = self._router.unknown([user_id])
         if unknown:
-            return self._ask_where(session, message, unknown, lambda: self.discover(session, message, now))
+            return self._ask_where(
+                session, "discover", message.id, unknown, lambda: self.discover(session, message, now)
+            )
         presence = self._router.locate(user_id, session)
         if presence.online or not session.dialect.proves:
             self._tell_found(session, presence, presence.public_key, message.id)
@@ -89,7 +93,8 @@ class Requests:
     def _ask_where(
         self,
         session: Session,
-        message: m.Discover | m.Watch,
+        kind: str,
+        re: m.RequestId | UnsetType,
         unknown: list[str],
         again: _Again,
         failed: Callable[[], None] | None = None,
@@ -103,8 +108,7 @@ class Requests:
             return again()
 
         question = FindUsers(self._lookups.token(), tuple(unknown))
-        kind = str(message.__struct_config__.tag)
-        self._lookups.ask(question, answered, failed, session=session, kind=kind, re=message.id)
+        self._lookups.ask(question, answered, failed, session=session, kind=kind, re=re)
         return PENDING
 
     def _tell_found(
@@ -117,28 +121,32 @@ class Requests:
         user_ids = read_names(message.user_ids)
         if isinstance(user_ids, RequestRefused):
             return user_ids
-        refused = self._memory.refusal() or self._watchers.admit(session, user_ids, message.id, self._settings)
-        if refused is not None:
-            return refused
-        unknown = self._router.unknown(user_ids)
-        if unknown:
-            return self._ask_where(
-                session, message, unknown, lambda: self._watch(session), lambda: self._watchers.give_up(session)
-            )
-        return self._watch(session)
+        outcome = self._memory.refusal() or self._watchers.watches.admit(session, user_ids, message.id)
+        if outcome is DONE:
+            return self._watch(session, self._watchers.watches.new(session))
+        if outcome is PENDING:
+            session.waiting = True  # its later frames wait until all names are admitted: see `admitted`
+        return outcome
 
-    def _watch(self, session: Session) -> RequestOutcome:
-        """Watch the names that are admitted, and known."""
-        if self._watchers.watch(session):
+    def admitted(self, session: Session, watch: NewWatch, refused: RequestRefused | None) -> None:
+        """All names of a large `watch` are admitted, or it is refused."""
+        session.waiting = False
+        self._settle(session, "watch", watch.re, refused or self._watch(session, watch))
+        self._held_back.answered(session, self._watchers.now)
+
+    def _watch(self, session: Session, watch: NewWatch) -> RequestOutcome:
+        """Watch the names that are admitted, when the cluster has told of those that nobody here knows."""
+
+        def known() -> RequestOutcome:
+            self._watchers.watch(session)
             self._end_if_it_asks_too_much(session)
-        else:
-            session.waiting = True  # its later frames wait until all names are entered: see `watched`
-        return DONE
+            return DONE
 
-    def watched(self, session: Session) -> None:
-        """All names of a large `watch` are entered."""
-        self._end_if_it_asks_too_much(session)
-        self._held_back.go_on_later(session)
+        unknown = self._router.unknown(watch.names)
+        if not unknown:
+            return known()
+        give_up = self._watchers.watches.give_up
+        return self._ask_where(session, "watch", watch.re, unknown, known, lambda: give_up(session))
 
     def _end_if_it_asks_too_much(self, session: Session) -> None:
         # The reply may be larger than what the client reads at once.

@@ -64,8 +64,8 @@ class Router(Protocol):
     def tick(self, now: float) -> None:
         """Time has passed."""
 
-    def work(self) -> float | None:
-        """Do a part of what was put off. Returns after how many seconds to call again; None: not."""
+    def work(self) -> bool:
+        """Do a part of what was put off. Returns whether there was any."""
 
 
 class LocalRouter:
@@ -150,5 +150,5 @@ class LocalRouter:
     def tick(self, now: float) -> None:
         pass
 
-    def work(self) -> float | None:
-        return None
+    def work(self) -> bool:
+        return False

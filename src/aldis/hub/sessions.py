@@ -16,7 +16,7 @@ from aldis.hub.backlog import Backlog
 from aldis.hub.budgets import Pause, UserRates
 from aldis.hub.dialects import Dialect
 from aldis.hub.limits import TokenBucket
-from aldis.hub.outcomes import RequestRefused
+from aldis.hub.outcomes import RequestOutcome, RequestRefused
 from aldis.hub.privacy import UserPrivacy
 from aldis.hub.resume import Replay
 from aldis.hub.shares import Shares
@@ -98,6 +98,16 @@ class WatchRequest:
         self.id = request_id
 
 
+class Watcher:
+    """Who watches names: a session, and who goes on with it on another connection. So nothing moves when a client with
+    thousands of watches comes back. `session`: None once it has ended."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: Session) -> None:
+        self.session: Session | None = session
+
+
 class Session:
     """One client. All times are those that the hub's callers passed."""
 
@@ -143,6 +153,7 @@ class Session:
         "untold",
         "user_id",
         "waiting",
+        "watcher",
         "watches",
     )
 
@@ -186,7 +197,9 @@ class Session:
         self.order = 0
         self.secret = ""
         self.replay: Replay | None = None
-        self.watches: set[str] | None = None
+        # A dict of names alone is not looked at by the collector of garbage, which a set of 10,000 names would delay.
+        self.watches: dict[str, None] | None = None
+        self.watcher: Watcher | None = None  # if it watches anybody, or is about to
         # Watched names whose presence is not sent yet, because the connection was full. Between them stand the
         # requests that are acknowledged at that point.
         self.untold: dict[str | WatchRequest, None] | None = None
@@ -197,7 +210,7 @@ class Session:
         # Pongs that came behind frames which wait for an answer.
         self.pongs: tuple[bytes, ...] = ()
         # Whether its frames have to wait, and those that came meanwhile, in order. A question of it is open, names of
-        # its `watch` are not entered yet (`hub.new_watches`), or it is not its turn (`hub.held_back`).
+        # its `watch` are not entered yet (`hub.watches`), or it is not its turn (`hub.held_back`).
         self.waiting = False
         self.backlog: Backlog | None = None
         # While detached, or not reading: what waits, by its sender.
@@ -228,3 +241,7 @@ class Session:
         for pong in pongs:
             for pause in (self.pauses or {}).values():
                 pause.answered(pong)
+
+
+Settle: TypeAlias = Callable[[Session, str, RequestId | UnsetType, RequestOutcome], None]
+"""Counts the outcome of a request of some type, and answers a refused one."""

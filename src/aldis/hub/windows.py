@@ -25,7 +25,7 @@ from math import inf
 from typing import Final
 
 from aldis.hub.presence import PresenceState, hides_a_restart
-from aldis.hub.sessions import Session
+from aldis.hub.sessions import Watcher
 
 
 class _Window:
@@ -39,8 +39,8 @@ class _Window:
 
     def __init__(self) -> None:
         self.told: PresenceState | None = None
-        self.later: set[Session] = set()
-        self.again: set[Session] | None = None
+        self.later: set[Watcher] = set()
+        self.again: set[Watcher] | None = None
 
 
 class PresenceWindows:
@@ -60,7 +60,7 @@ class PresenceWindows:
         return len(self._windows)
 
     def change(
-        self, name: str, watchers: AbstractSet[Session], telling: AbstractSet[Session] | None, *, undoable: bool
+        self, name: str, watchers: AbstractSet[Watcher], telling: AbstractSet[Watcher] | None, *, undoable: bool
     ) -> bool:
         """A name has changed for these watchers. True: tell them now. False: they are told at the end of the window.
 
@@ -93,29 +93,24 @@ class PresenceWindows:
             window.again = window.told = None
             self.changed.add(name)
 
-    def heard(self, name: str, watchers: Iterable[Session]) -> None:
+    def heard(self, name: str, watchers: Iterable[Watcher]) -> None:
         """These have been told the state of a name in `changed` before the end of its window."""
         window = self._windows[name]
         window.told = None
         window.later.difference_update(watchers)
 
-    def waits(self, name: str, watcher: Session) -> bool:
+    def waits(self, name: str, watcher: Watcher) -> bool:
         """Whether a watcher is to be told of a name at the end of its window."""
         return name in self.changed and watcher in self._windows[name].later
 
-    def pass_on(self, name: str, old: Session, new: Session) -> None:
-        """Tell the session that resumes `old` in its place."""
-        if self.waits(name, old):
-            self._windows[name].later.add(new)
-
-    def due(self, now: float) -> list[str]:
-        """The names whose window has ended. Call `close` for each."""
-        names = []
-        while self._ends and self._ends[0][0] <= now:
+    def due(self, now: float, most: float = inf) -> list[str]:
+        """The names whose window has ended, `most` at most. Call `close` for each."""
+        names: list[str] = []
+        while self._ends and self._ends[0][0] <= now and len(names) < most:
             names.append(self._ends.popleft()[1])
         return names
 
-    def close(self, name: str, state: PresenceState) -> set[Session]:
+    def close(self, name: str, state: PresenceState) -> set[Watcher]:
         """A window has ended. Return the watchers to tell now that the name has this state; then call `telling`.
         Without any, the window is gone."""
         window = self._windows[name]
