@@ -2,9 +2,10 @@
 
     .venv/bin/python -m benchmarks.attack.run --only pings --only watches
 
-A real `aldis serve` with its default limits has a core of its own. Honest users (`benchmarks.attack.honest`) and one
-attacker are two more processes on the other core. Quiet slices and slices under attack alternate, and the attack is
-compared with the quiet around it, since other programs disturb both. Each attack gets a fresh server.
+A real `aldis serve` with its default limits, its names on the disk, has a core of its own. Honest users
+(`benchmarks.attack.honest`) and one attacker are two more processes on the other core. Quiet slices and slices under
+attack alternate, and the attack is compared with the quiet around it, since other programs disturb both. Each attack
+gets a fresh server.
 
 With `--cluster` the server is one of two, joined by a Redis. One of the honest pair is at the other one, so what they
 say crosses both. The other server and Redis share the second core with honest users and attacker.
@@ -138,12 +139,13 @@ def measure(name: str, seconds: float, rounds: int, limits: dict[str, str], *, c
     with ExitStack() as stack:
         if cluster:
             limits = limits | {"ALDIS_REDIS": stack.enter_context(redis_on(cores.generator))}
-        server = stack.enter_context(servers.started(servers.ALDIS, cores.server, limits, own_session=True))
+        server = stack.enter_context(servers.started(servers.ALDIS_SQLITE, cores.server, limits, own_session=True))
         put_server_first(server.pid)
         port = str(server.port)
         ports = [port]
         if cluster:
-            other = stack.enter_context(servers.started(servers.ALDIS, cores.generator, limits, own_session=True))
+            second = servers.started(servers.ALDIS_SQLITE, cores.generator, limits, own_session=True)
+            other = stack.enter_context(second)
             put_users_first(other.pid)
             ports.append(str(other.port))
         honest = stack.enter_context(helper(cores.generator, "benchmarks.attack.honest", *ports))

@@ -266,6 +266,7 @@ def test_the_users_of_a_node_that_dies_are_offline_and_its_messages_unknown(
     router = here.hub.cluster
     assert router is not None
     router.lost_node("node-1")  # whoever notices it tells all
+    here.work()
     kinds = [(each["type"], each.get("online"), each.get("code")) for each in alice.take()]
     assert kinds == [("presence", False, None), ("error", None, "over-capacity")]
     cluster.kill("node-1")
@@ -274,6 +275,26 @@ def test_the_users_of_a_node_that_dies_are_offline_and_its_messages_unknown(
     offer(alice, "bob", 2)
     cluster.settle()
     assert alice.take()[0]["code"] == "not-online"
+
+
+def test_the_users_of_a_node_that_dies_go_offline_some_at_a_time(
+    cluster: HubCluster, here: World, there: World
+) -> None:
+    alice = here.client("alice")
+    users = [there.client(f"user{number}") for number in range(100)]
+    ask(cluster, alice, type="watch", userIds=[user.session.user_id for user in users])
+    alice.take()
+    router = here.hub.cluster
+    assert router is not None
+    here.hub_waits = True
+    router.lost_node("node-1")
+    offline: list[str] = []
+    while here.hub.work(here.now) == 0.0:
+        told = [message["userId"] for message in alice.take() if message["type"] == "presence"]
+        assert len(told) <= 32
+        offline += told
+    assert sorted(offline) == sorted(f"user{number}" for number in range(100))
+    assert not router.known.at("node-1")
 
 
 def test_what_needs_the_table_is_refused_for_the_moment_while_it_does_not_answer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aldis.hub.lifecycle import LOOKED_AT_ONCE
 from support.hub_watches import watch_table
 from support.hub_world import Client, World
 
@@ -96,6 +97,39 @@ def test_a_fault_with_one_session_leaves_the_others_their_time_outs() -> None:
     assert world.hub.online("user0")
     assert not world.hub.online("user1")
     assert not world.hub.online("user2")
+
+
+def test_no_step_pings_or_ends_more_sessions_than_a_few() -> None:
+    """After an outage all clients come back together, so all are due together, for ever."""
+    world = World(ping_interval=30, pong_timeout=10, resume_window=0.0)
+    clients = [world.client(f"user{number}") for number in range(10 * LOOKED_AT_ONCE)]
+    world.hub_waits = True
+
+    def step() -> int:
+        return sum(client.pings + (client.closed is not None) for client in clients)
+
+    for done in (len(clients), 2 * len(clients)):
+        world.pass_time(31)
+        before = step()
+        while world.hub.work(world.now) == 0.0:
+            assert 0 < step() - before <= LOOKED_AT_ONCE
+            before = step()
+        assert before == done
+
+
+def test_a_server_that_is_out_of_memory_ends_some_sessions_at_a_time() -> None:
+    world = World(resume_window=0.0)
+    clients = [world.client(f"user{number}") for number in range(10 * LOOKED_AT_ONCE)]
+    world.hub_waits = True
+    world.hub.settings.memory_budget = world.hub.memory.total // 10
+    world.hub.tick(world.now)
+    world.hub.tick(world.now)
+    before = 0
+    while world.hub.work(world.now) == 0.0:
+        now = sum(client.closed is not None for client in clients)
+        assert 0 < now - before <= LOOKED_AT_ONCE
+        before = now
+    assert before == world.hub.stats.memory_ended > 8 * LOOKED_AT_ONCE
 
 
 def test_a_server_that_stops_sends_everybody_away_whoever_watches_whom() -> None:

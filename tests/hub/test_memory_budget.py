@@ -171,6 +171,7 @@ def test_the_newest_and_the_idlest_go_first_until_enough_is_free() -> None:
     newest = [world.connect() for _ in range(4)]
     assert world.hub.memory.total == 7 * IDLE
     world.hub.tick(world.now)
+    world.work()
     closed = [client for client in (*newest, recent, old_and_idle, old_and_active) if client.closed]
     # The four, and the one that has said nothing for half a minute, were active for no time; the last one came last.
     assert len(closed) == 2
@@ -181,6 +182,7 @@ def test_the_newest_and_the_idlest_go_first_until_enough_is_free() -> None:
     assert world.hub.memory.total <= world.hub.settings.memory_budget
     world.hub.settings.memory_budget = 2 * IDLE
     world.hub.tick(world.now)
+    world.work()
     assert old_and_active.closed is None
     assert recent.closed is not None
     assert old_and_idle.closed is not None
@@ -197,5 +199,6 @@ def test_those_that_keep_more_than_their_share_go_before_all_others() -> None:
     hog.kept = 8 * IDLE
     world.hub._lifecycle._use.transports += hog.kept
     world.hub.tick(world.now)
+    world.work()
     assert hog.closed is not None
     assert [client.closed for client in (friend, *small)] == [None] * 4

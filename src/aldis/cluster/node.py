@@ -70,9 +70,9 @@ MAX_UNSENT: Final = MAX_UNANSWERED
 class ClusterNode:
     """The node of one hub. Give it to the hub as its `cluster`, then `open` it with the hub.
 
-    `fault` is called with an exception that is a bug, or a fault of Redis for the operator. `answered` is called after
-    each answer to a question of the hub. `clock` is that of the hub. `presence` is told who comes online and goes
-    offline in the whole cluster. The servers are the caller's, who closes them after the node.
+    `fault` is called with an exception that is a bug, or a fault of Redis for the operator. `in_turn` is given each
+    answer to the hub, to be handled when it is its turn. `clock` is that of the hub. `presence` is told who comes
+    online and goes offline in the whole cluster. The servers are the caller's, who closes them after the node.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class ClusterNode:
         prefix: str = DEFAULT_REDIS_PREFIX,
         fault: Callable[[Exception], None] = lambda error: None,
         clock: Callable[[], float] = monotonic,
-        answered: Callable[[], None] = lambda: None,
+        in_turn: Callable[[Callable[[], None]], None] = lambda answer: answer(),
         presence: ClusterPresence | None = None,
     ) -> None:
-        self._answered = answered
+        self._in_turn = in_turn
         self._lease = NodeLease(servers, self, prefix=prefix, bug=fault)
         self._table = PresenceTable(servers, self._lease.node_id, prefix=prefix)
         self._bus = Bus(servers, self, prefix=prefix)
@@ -334,15 +334,18 @@ class ClusterNode:
             bring: Callable[[Hub], None] = lambda hub: hub.failed(question, self._clock())  # noqa: E731
         else:
             bring = lambda hub: hub.answered(question, answer, self._clock())  # type: ignore[arg-type]  # noqa: E731
-        for user_id in users:
-            self._asked[user_id] -= 1
-            if not self._asked[user_id]:
-                del self._asked[user_id]
-        self._call(bring)
-        self._answered()
-        if self._hub is not None and self._hub.cluster is not None:
-            known = self._hub.cluster.known
-            self._unwant(user_id for user_id in users if user_id not in known)
+
+        def bring_it() -> None:
+            for user_id in users:
+                self._asked[user_id] -= 1
+                if not self._asked[user_id]:
+                    del self._asked[user_id]
+            self._call(bring)
+            if self._hub is not None and self._hub.cluster is not None:
+                known = self._hub.cluster.known
+                self._unwant(user_id for user_id in users if user_id not in known)
+
+        self._in_turn(bring_it)
 
     async def _find(self, users: Sequence[str]) -> list[UserState]:
         """Look users up. The hub hears of many by portions, one question after the other: others have turns between."""

@@ -49,6 +49,8 @@ ANSWER_SECONDS: Final = 10.0
 # Users that are looked at when too many are known: in a turn of the transport's loop 0.2 ms, which delays a message no
 # more than a turn of a connection does; and from one tick to the next.
 _LOOK_AT_ONCE: Final = 64
+# Users of a lost node that go offline in one go.
+_LOST_AT_ONCE: Final = 32
 _LOOK_AT_IN_A_TICK: Final = 5_000
 
 
@@ -113,6 +115,8 @@ class ClusterRouter:
         self._number = 0
         # Users that `work` is to look at until the next tick.
         self._to_look_at = 0
+        # The nodes that are lost, each with those of its users that are still taken for online.
+        self._lost: deque[tuple[str, list[str]]] = deque()
 
     @property
     def known(self) -> RemoteUsers:
@@ -195,7 +199,10 @@ class ClusterRouter:
             self._wake(0.0)
 
     def work(self) -> bool:
-        """Forget some of the users that nobody needs."""
+        """Go on with the users of a lost node, or forget some that nobody needs. Returns whether there were any."""
+        if self._lost:
+            self._lose_some()
+            return True
         if self._to_look_at <= 0:
             return False
         self._to_look_at -= _LOOK_AT_ONCE
@@ -240,14 +247,23 @@ class ClusterRouter:
         """A node has died, or is cut off: its users are offline, as far as they are nowhere else."""
         if self.usage.connections is not None:
             self.usage.connections.lost_node(node)
+        self._lost.append((node, self._remote.at(node)))
+        self._wake(0.0)
+
+    def _lose_some(self) -> None:
+        """Some users of a lost node are offline, or only at others."""
+        node, users = self._lost[0]
         with self._watchers.holding_back():
-            for user_id in self._remote.at(node):
+            for user_id in users[-_LOST_AT_ONCE:]:
                 state = self._remote.find(user_id)
-                if state is not None:
+                if state is not None and state.without(node) != state:
                     self._remote.learn(state.without(node))
                     self._moved(user_id)
                     self._watchers.announce(user_id)
-        self.missed(node)
+        del users[-_LOST_AT_ONCE:]
+        if not users:
+            self._lost.popleft()
+            self.missed(node)
 
     def missed(self, node: str) -> None:
         """A node may have missed messages: nobody knows what has become of those that it has not answered."""

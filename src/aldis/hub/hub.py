@@ -110,6 +110,7 @@ class Hub:
         """Who may not use the server; add to it by `ban`, which also ends connections."""
         self._random = random
         self._wall = wall
+        self._wake = wake
         use = MemoryUse()
         self._outgoing = outgoing = Outgoing(self.stats, use)
         self._lookups = lookups = PendingLookups(
@@ -216,7 +217,8 @@ class Hub:
             usage=usage,
         )
         self._held_back = held_back = HeldBackFrames(lookups, self.received, wake)
-        self._later = LaterTurns(lambda: held_back.work(watchers.now), *watchers.parts, self.router.work)
+        parts = (*watchers.parts, *lifecycle.parts, self.router.work)
+        self._later = LaterTurns(lambda: held_back.work(watchers.now), *parts)
         served = Requests(
             settings,
             outgoing=outgoing,
@@ -341,11 +343,13 @@ class Hub:
         self._watchers.now = now
         self._bindings.tick()
         self._rates.tick(now)
-        self._lifecycle.tick(now)
+        lifecycle = self._lifecycle
+        surplus = [] if lifecycle.ending else self.memory.surplus(lifecycle.sessions)
+        self.stats.memory_ended += len(surplus)
+        lifecycle.end_later(surplus, CloseCode.OUT_OF_MEMORY, "no memory is left")
+        if lifecycle.tick(now) or surplus:
+            self._wake(0.0)
         self.router.tick(now)
-        surplus = self.memory.surplus(self._lifecycle.sessions)
-        if surplus:
-            self.stats.memory_ended += self._end_all(surplus, now, CloseCode.OUT_OF_MEMORY, "no memory is left")
 
     def answered(self, question: Question, answer: Answer, now: float) -> None:
         """The directory, or the cluster, has answered."""

@@ -6,10 +6,13 @@ the rules for names (`hub.registration`) or the meaning of messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from math import inf
+from typing import Final
 
 from aldis.hub.detached import SHARE_BYTES, DetachedSessions, message_bytes
+from aldis.hub.later_turns import Part
 from aldis.hub.lookups import PendingLookups
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
@@ -27,6 +30,9 @@ from aldis.hub.use import FRAME_BYTES, MemoryUse
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.codes import CloseCode
+
+# Sessions that are looked at, or ended, in one go: 0.4 ms at most.
+LOOKED_AT_ONCE: Final = 16
 
 
 def advance(session: Session, event: StageEvent) -> None:
@@ -64,6 +70,9 @@ class Lifecycle:
         self._watchers = watchers
         self._router = router
         self._timers: TimerQueue[Session] = TimerQueue()
+        # Those whose time has come; and those that are to end, with the reason.
+        self._due: deque[Session] = deque()
+        self._ending: deque[tuple[Session, CloseCode, str]] = deque()
         self._attached: set[Session] = set()
         self.detached = DetachedSessions(settings)
         """The sessions that may be resumed."""
@@ -353,19 +362,43 @@ class Lifecycle:
 
     # --- time -------------------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
-        """Ping silent clients, close dead and late connections, end sessions that can no longer resume."""
-        due = self._timers.due(now)
-        due.reverse()
-        try:
-            # Sessions that were lost together end together, and may watch each other.
-            with self._watchers.holding_back():
-                while due:
-                    self._look(due.pop(), now)
-        finally:
-            # A fault in one session must not take the time-outs from the others.
-            for session in due:
-                self._timers.put(session, now)
+    def tick(self, now: float) -> bool:
+        """Ping silent clients, close dead and late connections, end sessions that can no longer resume: a few of those
+        that are due in each later turn. Returns whether there are any."""
+        self._due.extend(self._timers.due(now))
+        return bool(self._due)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The kinds of work that this module puts off."""
+        return self._look_at_some, self._end_some
+
+    def _look_at_some(self) -> bool:
+        # Thousands may be due in the same second: after an outage all clients have come back together, or none has.
+        if not self._due:
+            return False
+        # The devices of a user may have been lost together.
+        with self._watchers.holding_back():
+            for _ in range(min(LOOKED_AT_ONCE, len(self._due))):
+                self._look(self._due.popleft(), self._watchers.now)
+        return True
+
+    @property
+    def ending(self) -> bool:
+        """Whether there are sessions to be ended yet."""
+        return bool(self._ending)
+
+    def end_later(self, sessions: Iterable[Session], code: CloseCode, reason: str) -> None:
+        """End some sessions: a few of them in each later turn."""
+        self._ending.extend((session, code, reason) for session in sessions)
+
+    def _end_some(self) -> bool:
+        if not self._ending:
+            return False
+        with self._watchers.holding_back():
+            for _ in range(min(LOOKED_AT_ONCE, len(self._ending))):
+                self.end(*self._ending.popleft())
+        return True
 
     def _registration_due(self, session: Session) -> float | None:
         """The time by which a session without a name must register; None when it need not.

@@ -119,7 +119,7 @@ class SignalingServer:
         self.member = (
             None
             if not config.redis
-            else ClusterMember(config, self._questions.look, self.faults, self.accounts.presence)
+            else ClusterMember(config, self._questions.in_turn, self.faults, self.accounts.presence)
         )
         """This server as a node of a cluster; None for one that is alone."""
         self.hub = Hub(

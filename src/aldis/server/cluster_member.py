@@ -1,6 +1,6 @@
 """This server as one of a cluster: its node, its connection to Redis, and what the operator is told of both.
 
-    member = ClusterMember(config, questions.look, faults)     # before the hub, which gets `member.node`
+    member = ClusterMember(config, questions.in_turn, faults)  # before the hub, which gets `member.node`
     await member.open(hub)                                     # behind the directory, before clients come
     await member.close()                                       # when they have gone
 
@@ -41,7 +41,7 @@ class ClusterMember:
     def __init__(
         self,
         config: ServerConfig,
-        answered: Callable[[], None],
+        in_turn: Callable[[Callable[[], None]], None],
         faults: FaultLog,
         presence: PresenceHook | None = None,
     ) -> None:
@@ -65,7 +65,7 @@ class ClusterMember:
             prefix=config.redis_prefix,
             fault=self._failed,
             clock=monotonic,
-            answered=answered,
+            in_turn=in_turn,
             presence=presence,
         )
 

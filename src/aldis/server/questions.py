@@ -1,11 +1,14 @@
 """The questions of the hub that take time: the directory of names answers them, and the operator's application.
 
-Each question of the hub gets one answer, also when what answers it fails. It knows no connection.
+Each question of the hub gets one answer, also when what answers it fails. The directory writes many names at once, so
+many answers come together. A turn of the loop handles some of them, and the next ones the others: so nobody waits for
+all of them. It knows no connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from time import monotonic
@@ -18,9 +21,12 @@ from aldis.protocol.codes import ErrorCode
 from aldis.server.accounts import TRY_AGAIN, Accounts
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, Log, OutageLog
 from aldis.server.metrics import DirectoryStats
+from aldis.server.scheduler import SLICE
 
 # Seconds after which a readiness probe reports the directory as stuck. Probes themselves give up after a few seconds.
 READY_TIMEOUT: Final = 2.0
+# Seconds of each turn of the event loop for answers: as long as the slice of `server.scheduler`.
+ANSWERS: Final = SLICE
 
 
 class Questions:
@@ -47,6 +53,8 @@ class Questions:
         self._outage = OutageLog(log, "the directory of names", OUTAGE_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_answered = asyncio.Event()
+        # Answers that are to be handled. `_work` is due while there are any.
+        self._turns: deque[Callable[[], None]] = deque()
 
     def ask(self, question: Question) -> None:
         """Ask the directory."""
@@ -56,10 +64,11 @@ class Questions:
         """Ask the operator's application."""
         self._start(self._check_account(question))
 
-    def look(self) -> None:
-        """See whether the hub waits for nothing any more. Call it after each answer that does not come from here."""
-        if not self._hub().pending:
-            self._all_answered.set()
+    def in_turn(self, answer: Callable[[], None]) -> None:
+        """Handle an answer to the hub when it is its turn. The order stays."""
+        self._turns.append(answer)
+        if len(self._turns) == 1:
+            asyncio.get_running_loop().call_soon(self._work)
 
     async def answered(self) -> None:
         """Return when the hub waits for no answer."""
@@ -81,6 +90,7 @@ class Questions:
 
     async def close(self) -> None:
         """Give up the questions that have no answer yet."""
+        self._turns.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -129,8 +139,18 @@ class Questions:
         self._bring(bring)
 
     def _bring(self, bring: Callable[[float], None]) -> None:
-        try:
-            bring(monotonic())
-        except Exception as error:  # noqa: BLE001 - a bug: it is logged, and ends nothing else
-            self._faults(error)
-        self.look()
+        self.in_turn(lambda: bring(monotonic()))
+
+    def _work(self) -> None:
+        end = monotonic() + ANSWERS
+        while self._turns:
+            try:
+                self._turns[0]()
+            except Exception as error:  # noqa: BLE001 - a bug: it is logged, and ends nothing else
+                self._faults(error)
+            self._turns.popleft()
+            if self._turns and monotonic() >= end:
+                asyncio.get_running_loop().call_soon(self._work)
+                break
+        if not self._hub().pending:
+            self._all_answered.set()
