@@ -36,7 +36,7 @@ async def test_answers_that_come_together_have_a_turn_each(monkeypatch: pytest.M
     faults: list[Exception] = []
     asked, handled = of(Waiting(), faults), list[int]()
     for number in range(4):
-        asked.in_turn(lambda number=number: handled.append(number))  # type: ignore[misc]
+        asked.in_turn(lambda number=number: handled.append(number))
     assert handled == []
     progress = []
     for _ in range(5):
@@ -51,7 +51,7 @@ async def test_one_turn_handles_as_many_as_its_time_allows(monkeypatch: pytest.M
     monkeypatch.setattr(module, "ANSWERS", 60.0)
     asked, handled = of(Waiting(), []), list[int]()
     for number in range(100):
-        asked.in_turn(lambda number=number: handled.append(number))  # type: ignore[misc]
+        asked.in_turn(lambda number=number: handled.append(number))
     await turns(1)
     assert handled == list(range(100))
 
