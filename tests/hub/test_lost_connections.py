@@ -312,3 +312,23 @@ def test_what_comes_after_the_hub_has_hung_up_is_void() -> None:
     world.client("alice")
     old.send(type="bye", to="bob")
     assert bob.take() == []
+
+
+def test_a_ticket_confirms_what_has_come_so_a_client_may_be_lost_again_and_again() -> None:
+    """In a train a connection may last a second, too short to confirm anything else."""
+    world = World(resume_messages=8)
+    alice, bob = world.client("alice"), world.client("bob")
+    received = 0
+    for number in range(40):
+        bob.lose()
+        for part in range(2):
+            alice.send(type="bye", to="bob", connection=f"{number}-{part}", id=number)
+        back = world.connect()
+        assert back.register("bob", resume=bob.ticket(received))["resumed"]
+        messages = [message["connection"] for message in back.take() if message["type"] == "bye"]
+        assert messages == [f"{number}-0", f"{number}-1"]
+        received += len(messages)
+        assert [message["type"] for message in alice.take()] == ["ack", "ack"]
+        assert back.session.replay is not None
+        assert back.session.replay.waiting == 2, "those that may not have come"
+        bob = back

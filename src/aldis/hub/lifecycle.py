@@ -166,13 +166,15 @@ class Lifecycle:
         """Count the memory of what a session with a connection has not confirmed."""
         replay.count_in(self._use)
 
-    def resume(self, session: Session, old: Session) -> None:
-        """Continue the session `old` on another connection; call `take_over` next."""
+    def resume(self, session: Session, old: Session, received: int) -> None:
+        """Continue the session `old` on another connection, whose client has got so many messages; call `take_over`
+        next."""
         session.id = old.id
         session.secret = old.secret
         session.replay, old.replay = old.replay, None
         if session.replay is not None:
             self.count(session.replay)
+            session.replay.confirm(received)
         self._watchers.take_over(session, old)
 
     def take_over(self, old: Session, *, resumed_by: Session | None) -> None:

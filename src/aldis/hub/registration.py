@@ -371,8 +371,8 @@ class Registrar:
         old = self._presence.at(session.user_id, session.device)
         missed = None if old is None else _missed(old, request)
         resumed = old is not None and missed is not None
-        if old is not None and resumed:
-            self._lifecycle.resume(session, old)
+        if old is not None and resumed and request.resume is not UNSET:
+            self._lifecycle.resume(session, old, request.resume.received)
         else:
             session.id = session_id
             session.secret = self._text(_SECRET_BYTES)
