@@ -1,15 +1,10 @@
 import assert from 'node:assert/strict';
-import { beforeEach, test } from 'node:test';
 import { IDBFactory } from 'fake-indexeddb';
-import 'fake-indexeddb/auto';
 
 import * as database from '../../src/identity/database.js';
+import { test } from '../support/with_database.js';
 
 const REFUSED = { name: 'IdentityError', message: /does not let the page keep/ };
-
-beforeEach(() => {
-  globalThis.indexedDB = new IDBFactory();
-});
 
 /**
  * The database as somebody else has left it.

@@ -1,7 +1,4 @@
 import assert from 'node:assert/strict';
-import { beforeEach, test } from 'node:test';
-import { IDBFactory } from 'fake-indexeddb';
-import 'fake-indexeddb/auto';
 
 import { IdentityError } from '../../src/errors.js';
 import { fingerprint, Identity, sha256, verify } from '../../src/identity/keys.js';
@@ -9,6 +6,7 @@ import { toUtf8 } from '../../src/protocol/codec.js';
 import { generator } from '../support/generator.js';
 import { withGlobal } from '../support/platform.js';
 import { toHex } from '../support/vectors.js';
+import { test } from '../support/with_database.js';
 
 // Written by `aldis key`, from the seed 00 01 02 ... 1f.
 const PEM = `-----BEGIN PRIVATE KEY-----
@@ -22,11 +20,6 @@ const PEM_SIGNATURE =
   '2688446b63db06c8fdb863f9d295ee5e402f3793f0852434511dbe8c16c0aba3' +
   '003c2c447d8f974e7dadbc64a5440a8da0f9e1805b9d842446371387c016a103';
 const MESSAGE = toUtf8('message');
-
-beforeEach(() => {
-  // Each test begins with a browser that has kept nothing yet.
-  globalThis.indexedDB = new IDBFactory();
-});
 
 // --- keys -----------------------------------------------------------------------------------------------------------
 

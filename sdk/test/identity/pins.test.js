@@ -1,17 +1,11 @@
 import assert from 'node:assert/strict';
-import { beforeEach, test } from 'node:test';
-import { IDBFactory } from 'fake-indexeddb';
-import 'fake-indexeddb/auto';
 
 import { IndexedDBPins, MemoryPins } from '../../src/identity/pins.js';
 import { withGlobal } from '../support/platform.js';
+import { test } from '../support/with_database.js';
 
 const KEY = new Uint8Array(32).fill(1);
 const OTHER = new Uint8Array(32).fill(2);
-
-beforeEach(() => {
-  globalThis.indexedDB = new IDBFactory();
-});
 
 for (const Pins of [MemoryPins, IndexedDBPins]) {
   test(`${Pins.name}: a peer that was never seen has no pin`, async () => {

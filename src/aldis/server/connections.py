@@ -33,13 +33,16 @@ PARKED_UNITS: Final = 8
 # What is handled in each turn of the loop of messages of connections that say little, in units of relayed messages.
 # What comes beyond waits for its turn. So a thousand clients that all want a signature checked at the same moment do
 # not keep the others waiting. What is left of earlier turns counts as well, so it may be twice as much.
-AT_ONCE: Final = 128
+AT_ONCE: Final = 192
+# A relayed message is one, and one more for so many bytes: 5 us. Its bytes count for much more towards its sender's
+# rate, but to copy them takes hardly any time.
+BYTES_AT_ONCE: Final = 8192
 # A unit of another message counts for so many: it may be a question, or a signature to be checked.
-OTHER: Final = 2
+OTHER: Final = 3
 # So many more for messages that are surely cheap, in the form in which nearly all clients write them. To put off a
 # message costs a third of relaying it, which a server with hundreds of busy clients would pay all the time; to look
 # whether one is cheap costs a fiftieth.
-MORE_IF_CHEAP: Final = 128
+MORE_IF_CHEAP: Final = 64
 # Their first characters.
 _CHEAP: Final = frozenset(
     f'{{"type":{space}"{kind}",'[: 14 + len(space)]

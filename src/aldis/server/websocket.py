@@ -36,7 +36,7 @@ from aldis.hub.backlog import Backlog
 from aldis.hub.sessions import Session, Write
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
-from aldis.server.connections import MEASURED_ONE_IN, OTHER, Connections
+from aldis.server.connections import BYTES_AT_ONCE, MEASURED_ONE_IN, OTHER, Connections
 from aldis.server.logs import get_logger
 from aldis.server.routes import UpgradeRequest
 from aldis.server.scheduler import ANSWERING, READING, TURN
@@ -305,7 +305,7 @@ class ClientConnection(WSListener):
                     # As `_handle` does it: a call would cost a hundredth of relaying.
                     received = connections.received
                     if received(self._session, text, now, size):
-                        connections.at_once -= cost
+                        connections.at_once -= 1 if size < BYTES_AT_ONCE else 1 + size // BYTES_AT_ONCE
                         connections.unmeasured += 1
                         if connections.unmeasured == MEASURED_ONE_IN:
                             connections.measure(now)
