@@ -24,6 +24,8 @@ class Attack(ABC):
     addresses: ClassVar[int] = 1
     # How much the server's memory may grow in MiB, where a limit allows more than to others.
     growth: ClassVar[float | None] = None
+    # Whether the server speaks TLS, to all.
+    tls: ClassVar[bool] = False
 
     def __init__(self, target: Target) -> None:
         self.target = target

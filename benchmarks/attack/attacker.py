@@ -13,15 +13,15 @@ from contextlib import suppress
 
 import uvloop
 
-from benchmarks.attack import doors, floods, impostors, sealed, sessions, tricks  # noqa: F401 - they fill the list
+from benchmarks.attack import doors, floods, impostors, sealed, sessions, tls, tricks  # noqa: F401 - they fill the list
 from benchmarks.attack.attack import ATTACKS
 from benchmarks.attack.wire import Target
 
 
-async def obey(port: int, name: str) -> None:
+async def obey(target: Target, name: str) -> None:
     """Do as the lines say."""
     loop = asyncio.get_running_loop()
-    attack = ATTACKS[name](Target(port))
+    attack = ATTACKS[name](target)
     await attack.prepare()
     print("ready", flush=True)
     striking: asyncio.Task[None] | None = None
@@ -44,7 +44,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)  # an attacker has a core for itself
-    uvloop.run(obey(int(sys.argv[1]), sys.argv[2]))
+    uvloop.run(obey(Target.read(sys.argv[1]), sys.argv[2]))
 
 
 if __name__ == "__main__":

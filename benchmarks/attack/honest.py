@@ -1,6 +1,7 @@
-"""The honest users, in a process of their own: `python -m benchmarks.attack.honest PORT [OTHER]`.
+"""The honest users, in a process of their own: `python -m benchmarks.attack.honest TARGET [OTHER]`.
 
-With `OTHER`, the port of another server of the same cluster, one of the pair and the traveller's friend are there.
+A target is a port, with an `s` behind it for TLS. With `OTHER`, another server of the same cluster, one of the pair and
+the traveller's friend are there.
 
 * A pair exchanges 100 messages a second through the server, whatever becomes of those before: so a server that stands
   still for a second shows as a hundred late messages, and not as one.
@@ -237,7 +238,7 @@ def main() -> None:
     """The command."""
     # What is measured is the server's delay, not that of a generator that has to wait for a core.
     put_users_first()
-    target, *others = (Target(int(port)) for port in sys.argv[1:])
+    target, *others = map(Target.read, sys.argv[1:])
     seen = uvloop.run(live(target, others[0] if others else target))
     # Buffered, also with PYTHONUNBUFFERED: without, Python drops what a pipe does not take in one go.
     with open(sys.stdout.fileno(), "w", closefd=False) as output:

@@ -11,8 +11,10 @@ import base64
 import json
 import os
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Self
 
 from aldis.identity import proofs
@@ -31,9 +33,18 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """The server under attack, as its clients dial it."""
+    """The server under attack, as its clients dial it. As a text it is its port, with an `s` behind it for TLS."""
 
     port: int
+    tls: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From its text."""
+        return cls(int(text.removesuffix("s")), text.endswith("s"))
+
+    def __str__(self) -> str:
+        return f"{self.port}{'s' if self.tls else ''}"
 
     @property
     def host(self) -> str:
@@ -72,6 +83,53 @@ def handshake(host: str, path: str = "/", subprotocol: str | None = "aldis.v1") 
     ).encode()
 
 
+@cache
+def tls_context() -> ssl.SSLContext:
+    """What believes every server: it is on loopback, and the suite has started it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Tls:
+    """The client's end of TLS, without a socket."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out)
+
+    def shake_hands(self, came: bytes) -> bool:
+        """Go on with the handshake. Returns whether it is done; `to_send` is to be sent in any case."""
+        self._in.write(came)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def to_send(self) -> bytes:
+        """What is to be sent now."""
+        return self._out.read()
+
+    def seal(self, data: bytes) -> bytes:
+        """The records for some bytes."""
+        self._tls.write(data)
+        return self._out.read()
+
+    def open(self, came: bytes) -> bytes:
+        """The bytes in what has come."""
+        self._in.write(came)
+        opened = bytearray()
+        while True:
+            try:
+                opened += (some := self._tls.read(1 << 16))
+            except ssl.SSLWantReadError:
+                return bytes(opened)
+            if not some:
+                return bytes(opened)
+
+
 class Wire:
     """One connection. Whoever makes one ends it: `abort`."""
 
@@ -80,6 +138,8 @@ class Wire:
         self.sock = sock
         self._loop = asyncio.get_running_loop()
         self._came = bytearray()
+        self.tls: Tls | None = None
+        """The TLS of the connection, if it has any."""
 
     @classmethod
     async def dial(cls, target: Target, source: str = "127.0.0.1", receive_buffer: int | None = None) -> Self:
@@ -110,6 +170,8 @@ class Wire:
         """A WebSocket."""
         wire = await cls.dial(target, source, receive_buffer)
         try:
+            if target.tls:
+                await wire.secure()
             await wire.send(handshake(target.host, subprotocol=subprotocol))
             head = await wire._until(b"\r\n\r\n")
             if b" 101 " not in head[:16]:
@@ -138,6 +200,18 @@ class Wire:
             raise
         return wire
 
+    async def secure(self, context: ssl.SSLContext | None = None) -> None:
+        """Speak TLS from now on."""
+        tls = Tls(context or tls_context())
+        came = b""
+        while True:
+            done = tls.shake_hands(came)
+            await self.send_raw(tls.to_send())
+            if done:
+                self.tls = tls
+                return
+            came = await self.receive_raw()
+
     async def enter(self, name: str, identity: Identity, **fields: Any) -> dict[str, Any]:
         """Register, and return the answer to the proof."""
         public_key = base64.b64encode(identity.public_key).decode()
@@ -158,8 +232,8 @@ class Wire:
         return await self._until(b"\r\n\r\n")
 
     async def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        await self._loop.sock_sendall(self.sock, data)
+        """Send bytes as they are, but for TLS."""
+        await self.send_raw(data if self.tls is None else self.tls.seal(data))
 
     async def receive_frame(self) -> tuple[int, bytes]:
         """The next frame: its opcode and payload; raises `ConnectionError` when there is none."""
@@ -190,11 +264,25 @@ class Wire:
                 code = int.from_bytes(payload[:2], "big")
                 raise ConnectionError(f"closed by the server: {code} {payload[2:].decode(errors='replace')}")
 
-    async def _more(self) -> None:
+    async def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are, past TLS."""
+        await self._loop.sock_sendall(self.sock, data)
+
+    async def receive_raw(self) -> bytes:
+        """What has come, as it is; raises `ConnectionError` at the end."""
         data = await self._loop.sock_recv(self.sock, 1 << 18)
         if not data:
             raise ConnectionError("the connection is over")
-        self._came += data
+        return data
+
+    async def _more(self) -> None:
+        data = await self.receive_raw()
+        if self.tls is None:
+            self._came += data
+            return
+        self._came += self.tls.open(data)
+        if answer := self.tls.to_send():
+            await self.send_raw(answer)
 
     async def _until(self, end: bytes) -> bytes:
         while (at := self._came.find(end)) < 0:

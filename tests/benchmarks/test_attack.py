@@ -12,11 +12,14 @@ from benchmarks.attack.attack import ATTACKS
 from benchmarks.attack.run import DISTURBED, FACTOR, GROWTH, LATEST, Result, Slice
 
 
-def test_an_attack_is_measured_beside_honest_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["pings", "tls-handshakes"])
+def test_an_attack_is_measured_beside_honest_users(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "figures.json"
-    suite.main(["--only", "pings", "--rounds", "1", "--seconds", "0.5", "--json", str(file)])
+    suite.main(["--only", name, "--rounds", "1", "--seconds", "0.5", "--json", str(file)])
     (figures,) = json.loads(file.read_text())
-    assert figures["name"] == "pings"
+    assert figures["name"] == name
     assert 0 < figures["quiet_p50"] <= figures["quiet_p99"]
     assert 0 < figures["attack_p50"] <= figures["attack_p99"] <= figures["attack_max"]
     assert figures["server_cpu"] > 0
@@ -24,7 +27,7 @@ def test_an_attack_is_measured_beside_honest_users(tmp_path: Path, capsys: pytes
     assert figures["journeys"] > 0
     assert not figures["lost"]
     assert not figures["refused"]
-    assert "| pings |" in capsys.readouterr().out
+    assert f"| {name} |" in capsys.readouterr().out
 
 
 def test_all_attacks_are_listed_with_what_they_do(capsys: pytest.CaptureFixture[str]) -> None:

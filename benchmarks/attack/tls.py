@@ -1,0 +1,202 @@
+"""TLS: handshakes, which cost the server much, and records that are odd, tiny or unfinished. All have it here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from functools import cache
+
+from benchmarks.attack.attack import Attack, Flood, attack, each_of, forever, idle, together
+from benchmarks.attack.wire import Target, Tls, Wire, text, tls_context
+
+
+@cache
+def older_context() -> ssl.SSLContext:
+    """TLS 1.2, where server and client each wait once more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def hello(context: ssl.SSLContext | None = None) -> bytes:
+    """A client's first flight."""
+    tls = Tls(context or tls_context())
+    tls.shake_hands(b"")
+    return tls.to_send()
+
+
+class Opening(Attack):
+    """Connections that come, do the same thing, and are reset."""
+
+    tls = True
+    at_once = 16
+
+    async def once(self) -> None:
+        wire = await self.dial()
+        try:
+            await self.begin(wire)
+        finally:
+            wire.abort()
+
+    async def begin(self, wire: Wire) -> None:
+        """What each does."""
+
+    async def strike(self) -> None:
+        await together(forever(self.once) for _ in range(self.at_once))
+
+
+@attack("tls-handshakes")
+class TlsHandshakes(Opening):
+    """Whole handshakes of TLS 1.3, and nothing after them."""
+
+    async def begin(self, wire: Wire) -> None:
+        await wire.secure()
+
+
+@attack("tls-handshakes-1.2")
+class OlderHandshakes(Opening):
+    """Whole handshakes of TLS 1.2, and nothing after them."""
+
+    async def begin(self, wire: Wire) -> None:
+        await wire.secure(older_context())
+
+
+@attack("tls-handshakes-everywhere")
+class HandshakesEverywhere(TlsHandshakes):
+    """Whole handshakes of TLS 1.3 from 250 addresses."""
+
+    addresses = 250
+
+
+@attack("tls-hellos")
+class Hellos(Opening):
+    """First flights of TLS, whose answer nobody reads: the server signs, the client computes nothing."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._hello = hello()
+
+    async def begin(self, wire: Wire) -> None:
+        await wire.send(self._hello)
+        await wire.receive_raw()
+
+
+@attack("tls-noise")
+class TlsNoise(Opening):
+    """Bytes at random instead of a handshake."""
+
+    async def begin(self, wire: Wire) -> None:
+        await wire.send(b"\x16\x03\x01" + os.urandom(600))
+        await wire.discard()
+
+
+class Silent(Attack):
+    """Connections that begin a handshake and stay."""
+
+    tls = True
+    number = 1000
+    beginning = b""
+
+    async def one(self, index: int) -> None:
+        wire = await self.dial()
+        self.kept.append(wire)
+        await wire.send(self.beginning)
+
+    async def strike(self) -> None:
+        self.end()
+        await each_of(self.number, self.one)
+        await idle()
+
+
+@attack("tls-silent")
+class SilentAtOnce(Silent):
+    """2,000 connections that say nothing to a server which waits for TLS."""
+
+    number = 2000
+
+
+@attack("tls-half-hellos")
+class HalfHellos(Silent):
+    """1,000 first flights of which the last bytes never come."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.beginning = hello()[:-3]
+
+
+@attack("tls-half-handshakes")
+class HalfHandshakes(Silent):
+    """1,000 handshakes that the client does not finish."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.beginning = hello()
+
+
+@attack("tls-strangers")
+class TlsStrangers(Silent):
+    """1,000 handshakes, and no request after them."""
+
+    async def one(self, index: int) -> None:
+        wire = await self.dial()
+        self.kept.append(wire)
+        await wire.secure()
+
+
+@attack("tls-tiny-records")
+class TinyRecords(Attack):
+    """Messages of which each record has one byte, on 20 connections."""
+
+    tls = True
+
+    async def strike(self) -> None:
+        async def one(index: int) -> None:
+            wire = await self.user(f"attacker-{index}")
+            reading = asyncio.create_task(wire.discard())
+            assert wire.tls is not None
+            try:
+                message = text({"type": "ping"})
+                while not reading.done():
+                    for _ in range(20):
+                        records = b"".join(wire.tls.seal(message[at : at + 1]) for at in range(len(message)))
+                        await wire.send_raw(records)
+                    await asyncio.sleep(0)
+            finally:
+                reading.cancel()
+                wire.abort()
+
+        await together(forever(lambda index=index: one(index)) for index in range(20))  # type: ignore[misc]
+
+
+@attack("tls-pings")
+class TlsPings(Flood):
+    """Pings in JSON over TLS."""
+
+    tls = True
+    registered = True
+
+    def blob(self) -> bytes:
+        return text({"type": "ping"}) * 2000
+
+
+@attack("tls-never-reads")
+class TlsNeverReads(Attack):
+    """100 clients that ask over TLS, and never read."""
+
+    tls = True
+
+    async def strike(self) -> None:
+        self.end()
+
+        async def one(index: int) -> None:
+            wire = await self.user(f"deaf-{index}", receive_buffer=4096)
+            self.kept.append(wire)
+            names = [f"nobody-{number}" for number in range(1000)]
+            while True:
+                await wire.send(text({"type": "watch", "userIds": names}))
+                await asyncio.sleep(0.01)
+
+        await together(forever(lambda index=index: one(index)) for index in range(100))  # type: ignore[misc]
