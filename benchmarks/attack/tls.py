@@ -97,6 +97,7 @@ class Silent(Attack):
     """Connections that begin a handshake and stay."""
 
     tls = True
+    growth = 128  # `Tuning.opening_at_once` of 100 KB, and what came before them
     number = 1000
     beginning = b""
 
@@ -187,6 +188,7 @@ class TlsNeverReads(Attack):
     """100 clients that ask over TLS, and never read."""
 
     tls = True
+    growth = 192  # a MiB may wait for each, and some of it as records, too
 
     async def strike(self) -> None:
         self.end()

@@ -11,7 +11,7 @@ import pytest
 from aldis.cli.serve import _LAYOUT
 from aldis.hub.stats import LIMITS
 from aldis.server import metrics
-from aldis.server.admission import HEADS, LATE, SILENT, UNTOLD
+from aldis.server.admission import HEADS, LATE, OPENING, SILENT, UNTOLD
 from aldis.server.config import ServerConfig
 from aldis.server.refusals import Refusal
 
@@ -53,7 +53,7 @@ def test_every_metric_is_one_of_the_server() -> None:
     assert {name for name in names if f'"{name}"' not in source} == set()
 
 
-@pytest.mark.parametrize("reason", [*Refusal, SILENT, LATE, HEADS, UNTOLD])
+@pytest.mark.parametrize("reason", [*Refusal, SILENT, LATE, HEADS, OPENING, UNTOLD])
 def test_every_reason_of_a_refused_connection_is_there(reason: str) -> None:
     assert f"`{reason}`" in PAGE or f'reason="{reason}"' in PAGE
 

@@ -8,24 +8,29 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aldis.errors import ConfigError
+from aldis.protocol.frames import Opcode
+from aldis.server import picows_protocol
 from aldis.server.app import SignalingServer
+from aldis.server.opening import UNREAD
 from aldis.server.redirect import MAX_HEAD, MAX_OPEN
+from aldis.server.tuning import Tuning
 from support.certificates import Certificates, make_certificates
 from support.patience import PATIENCE
 from support.ports import free_port
-from support.raw_websocket import RawClient, http_get, read_reply
+from support.raw_websocket import RawClient, encode_frame, http_get, read_reply
 from support.server_process import ServerProcess
 from support.settings import config
 
 # An idle connection costs 28.7 KiB here, and 6.3 without TLS. Without `_return_large_buffers` it was 50.
 MOST_IDLE = 36 * 1024
+READ = 128 * 1024  # what the kernel has at most for one read
 
 
 @pytest.fixture
@@ -277,3 +282,79 @@ async def test_no_handshake_is_spent_on_clients_that_have_given_up(tmp_path: Pat
             assert (await client.register("alice"))["success"] is True
         assert await server.stop() == 0
         server.assert_clean_log()
+
+
+# --- clients that make TLS dear ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def here(files: Certificates) -> AsyncIterator[SignalingServer]:
+    """A server in this process, with room for three handshakes."""
+    settings = config(tls_cert=str(files.cert), tls_key=str(files.key))
+    async with SignalingServer(settings, tuning=Tuning(opening_at_once=3)) as server:
+        yield server
+
+
+def protocol_of(server: SignalingServer) -> Any:
+    """What reads the only connection."""
+    (connection,) = server.connections._open
+    transport: Any = connection
+    return transport._transport.underlying_transport.get_protocol()
+
+
+async def test_of_too_many_unfinished_handshakes_the_oldest_makes_room(
+    here: SignalingServer, files: Certificates
+) -> None:
+    with ExitStack() as stack:
+        unfinished = []
+        for _ in range(5):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", here.port), PATIENCE))
+            one.sendall(hello(files))
+            assert await asyncio.to_thread(one.recv, 1) == b"\x16"
+            unfinished.append(one)
+        for oldest in unfinished[:2]:
+            with suppress(ConnectionResetError):
+                while await asyncio.to_thread(oldest.recv, 65536):
+                    pass  # the rest of the server's flight, and then the end
+        assert here.listener.admission.refusals["opening"] == 2
+        async with await RawClient.connect(
+            here.port, context=files.client_context(), server_hostname="127.0.0.1"
+        ) as client:
+            assert await client.request({"type": "ping"}) == {"type": "pong"}
+        assert here.listener.admission.refusals["opening"] == 3
+
+
+async def test_a_connection_is_read_by_as_many_bytes_as_its_records_allow(
+    here: SignalingServer, files: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record may carry one byte, and to open it takes as long as one of 16 KiB nearly does."""
+    padding = "x" * 20_000
+    async with await RawClient.connect(
+        here.port, context=files.client_context(), server_hostname="127.0.0.1"
+    ) as client:
+        assert await client.request({"type": "ping", "padding": padding}) == {"type": "pong"}
+        reader = protocol_of(here)
+        assert reader._most > picows_protocol.LEAST_READ
+        clock = iter(range(1_000_000))
+        monkeypatch.setattr(picows_protocol, "monotonic", lambda: float(next(clock)))
+        assert await client.request({"type": "ping", "padding": padding}) == {"type": "pong"}
+        assert reader._most == picows_protocol.LEAST_READ
+        for byte in encode_frame(Opcode.TEXT, b'{"type":"ping"}'):
+            client.send_bytes(bytes([byte]))
+        assert await client.receive() == {"type": "pong"}
+
+
+async def test_little_is_taken_from_a_client_that_is_not_read(here: SignalingServer, files: Certificates) -> None:
+    """The event loop itself would keep 256 KiB for each of them, which no limit counts."""
+    async with await RawClient.connect(
+        here.port, context=files.client_context(), server_hostname="127.0.0.1"
+    ) as client:
+        assert await client.request({"type": "ping"}) == {"type": "pong"}
+        (connection,) = here.connections._open
+        paused: Any = connection
+        paused.pause_reading()
+        underlying = protocol_of(here).transport.underlying_transport
+        client.send_bytes(encode_frame(Opcode.TEXT, b" " * 40_000) * 400)
+        for _ in range(5000):  # turns of the loop
+            await asyncio.sleep(0)
+        assert 0 < underlying.get_read_buffer_size() <= UNREAD + READ

@@ -32,6 +32,7 @@ SILENT: Final = "silent"
 UNTOLD: Final = "untold"
 LATE: Final = "late"
 HEADS: Final = "heads"
+OPENING: Final = "opening"
 
 
 class Place:
@@ -91,7 +92,7 @@ class Admission:
         self._speaking: dict[Place, None] = {}
         self._refused: dict[Place, None] = {}
         # Connections that were not served, by reason.
-        self.refusals: Counter[str] = Counter(dict.fromkeys((*Refusal, SILENT, UNTOLD, LATE, HEADS), 0))
+        self.refusals: Counter[str] = Counter(dict.fromkeys((*Refusal, SILENT, UNTOLD, LATE, HEADS, OPENING), 0))
 
     def __len__(self) -> int:
         """All accepted connections, without those that are being refused."""
@@ -184,6 +185,10 @@ class Admission:
     def end_for_its_head(self, place: Place) -> None:
         """End a connection because all unfinished requests take too much memory."""
         self._end(place, HEADS)
+
+    def end_in_its_handshake(self, place: Place) -> None:
+        """End a connection because there are too many whose TLS handshake is not over."""
+        self._end(place, OPENING)
 
     def _end(self, place: Place, reason: str) -> None:
         self.refusals[reason] += 1

@@ -21,8 +21,8 @@ FULL_EVERY: Final = 600.0
 # Blocks of memory that may come to those after the last full look, beside as many again: some 300 MB if all of it
 # were garbage.
 MANY: Final = 3_000_000
-# The middle generation is looked at after so many looks at the youngest. Python's own 10 make it 7,000 objects and more,
-# which takes 3 ms; so it is 1 ms.
+# The middle generation is looked at after so many looks at the youngest. Python's own 10 make it 7,000 objects and
+# more, which takes 3 ms; so it is 1 ms.
 MIDDLE: Final = 3
 # What Python calls a full collection comes after so many of the middle one: never, since a tick comes before.
 _NEVER: Final = 1_000_000

@@ -40,7 +40,7 @@ from aldis.server.http import OLD_HTTP, Headers, HttpReply, busy, host_of
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
 from aldis.server.opening import Opening, Openings, Silent
-from aldis.server.picows_protocol import READ_BUFFER, PicowsLog, PicowsProtocol
+from aldis.server.picows_protocol import READ_BUFFER, PicowsLog, PicowsProtocol, TlsProtocol
 from aldis.server.proxies import BadProxyHeader, TrustedProxies
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
 from aldis.server.sockets import address_error, has_left, is_silent, listening_sockets
@@ -120,8 +120,8 @@ class Listener:
         self._listening: list[socket.socket] = []
         # The sockets that take no connections for a moment, because none can be accepted.
         self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
-        # Connections that the event loop does not read yet, mostly because of TLS.
-        self._beginning: set[asyncio.Task[Any]] = set()
+        # Connections that the event loop does not read yet, mostly because of TLS; the oldest first.
+        self._beginning: dict[asyncio.Task[Any], Place] = {}
         self._tls: dict[str, Any] = {}
         self._draining = False
 
@@ -235,10 +235,12 @@ class Listener:
             place.leave()
             accepted.close()
             return
+        if len(self._beginning) >= self._tuning.opening_at_once:
+            self.admission.end_in_its_handshake(self._beginning.pop(next(iter(self._beginning))))
         self._openings.arrivals.charge(OPENING)
         task = asyncio.create_task(self._open(accepted, place, address))
         place.end = task.cancel
-        self._beginning.add(task)
+        self._beginning[task] = place
         task.add_done_callback(partial(self._begun, accepted, place))
 
     async def _open(self, accepted: socket.socket, place: Place, peer: str) -> None:
@@ -273,7 +275,7 @@ class Listener:
             self._log.debug("refused a connection", reason=place.refusal if place else "untold", address=address)
 
     def _begun(self, accepted: socket.socket, place: Place, task: asyncio.Task[Any]) -> None:
-        self._beginning.discard(task)
+        self._beginning.pop(task, None)
         if task.cancelled():
             place.leave()
             accepted.close()
@@ -303,7 +305,7 @@ class Listener:
         function for it."""
         sockname = transport.get_extra_info("sockname")  # nothing for a client that is gone already
         arrival = Arrival(*sockname[:2]) if sockname else _NOWHERE
-        protocol = PicowsProtocol(
+        protocol = (TlsProtocol if self._tls else PicowsProtocol)(
             *(None, None, False),  # where a client connects to; it is none
             partial(self._enter, arrival, place, address),
             self._picows_log,

@@ -28,6 +28,9 @@ MAX_HEAD: Final = 16 * 1024
 # Nearly all requests are shorter than this.
 SHORT_HEAD: Final = 2048
 _END: Final = b"\r\n\r\n"
+# Bytes of TLS that the event loop takes from the kernel before they are read. Its own 256 KiB would be kept for each
+# client that is not read on.
+UNREAD: Final = 8 * 1024
 
 
 class Openings:
@@ -150,6 +153,9 @@ class Opening(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._place.end = self._transport.abort
+        limit = getattr(transport, "set_read_buffer_limits", None)
+        if limit is not None:  # it is one of TLS
+            limit(high=UNREAD)
         self._openings.expect(self._place, monotonic())
 
     def connection_lost(self, error: Exception | None) -> None:

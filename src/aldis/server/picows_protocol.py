@@ -6,6 +6,7 @@
 * Behind a frame that breaks the protocol, picows goes on reading, parses the same bytes at each read, and keeps all
   that comes, until it closes 10 ms later. Here the rest is thrown away as it comes, and no more than `MAX_REST` is
   read. Some of it is: the close code is lost if a socket is closed with unread data.
+* Of a connection with TLS it reads no more at once than its records allow.
 * A connection leaves its place (`server.admission`) at its end.
 
 What picows logs about clients is counted, and at most a debug line.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from time import monotonic
 from typing import Any, Final
 
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in its stub
@@ -28,6 +30,9 @@ from aldis.server.websocket import ClientConnection
 # Bytes of one read. Small frames are all handled before the next read can be put off, so this bounds how long. It holds
 # two offers for a data channel, which a busy client sends at once, and all of picows' buffer when that has grown once.
 MAX_READ: Final = 3584
+# With TLS: bytes of the first read, and seconds after which a read was slow.
+LEAST_READ: Final = 256
+SLOW_READ: Final = 0.0002
 # The same, when connections have been read enough in this turn of the loop. One that says less is not kept waiting.
 CROWDED_READ: Final = 512
 # The smallest that picows takes. It grows with what a client sends. Most clients send little, and then this is most of
@@ -142,6 +147,32 @@ class PicowsProtocol(WSProtocol):  # type: ignore[misc]  # it has no stub
             connections.further = None
         self._place.leave()
         super().connection_lost(error)
+
+
+class TlsProtocol(PicowsProtocol):
+    """The same for a connection with TLS, where a record may carry a single byte.
+
+    To open one takes 1.3 us, so a read of `MAX_READ` bytes may take 5 ms. So a connection is read by as many bytes as
+    it takes little time to open.
+    """
+
+    __slots__ = ("_began", "_most")
+
+    def begin(self, place: Place, connections: Connections) -> None:
+        super().begin(place, connections)
+        self._most = LEAST_READ
+
+    def get_buffer(self, size: int) -> memoryview:
+        self._began = monotonic()
+        return super().get_buffer(size)[: self._most]
+
+    def buffer_updated(self, size: int) -> None:
+        took = monotonic() - self._began
+        if took > SLOW_READ:
+            self._most = max(self._most // 2, LEAST_READ)
+        elif size == self._most:
+            self._most = min(2 * self._most, MAX_READ)
+        super().buffer_updated(size)
 
 
 class _Crowded(asyncio.BufferedProtocol):
