@@ -182,6 +182,8 @@ def attack(name: str) -> Callable[[A], A]:
 
     def put(kind: A) -> A:
         kind.name = name
+        if name in ATTACKS:
+            raise ValueError(f"there are two attacks {name}")
         ATTACKS[name] = kind
         return kind
 

@@ -71,8 +71,8 @@ class HandshakesEverywhere(TlsHandshakes):
     addresses = 250
 
 
-@attack("tls-hellos")
-class Hellos(Opening):
+@attack("tls-first-flights")
+class FirstFlights(Opening):
     """First flights of TLS, whose answer nobody reads: the server signs, the client computes nothing."""
 
     def __init__(self, target: Target) -> None:
