@@ -24,7 +24,7 @@ RELAY_TARGETS: Final = (
     ("processor time a message, against the PeerJS server", "peerjs", 1 / 3),
     ("processor time a message, against a minimal relay on ws", "ws", 0.4),
     ("processor time a message, against bare picows with a dictionary", "picows", 9 / 7.8),
-    ("processor time a message, against Aldis before", "before", 1.05),
+    ("processor time a message, against Aldis before", "before", 1.10),
 )
 # 2,000 new names a second on a core, and 1,600 that are on the disk when they count.
 REGISTRATION_TARGETS: Final = (

@@ -109,7 +109,7 @@ class Healthz(Requests):
 
     def requests(self) -> list[bytes]:
         return [
-            self.get(path, "Authorization: Bearer x") for path in ("/healthz", "/metrics", "/admin/v1/users", "/readyz")
+            self.get(path, "Authorization: Bearer x") for path in ("/healthz", "/metrics", "/api/v1/users", "/readyz")
         ]
 
 
