@@ -26,8 +26,18 @@ put() {
     mv "$3.new" "$3"
 }
 
+# What coturn has to know behind address translation, as at many cloud providers: there the name leads to an address that
+# this machine does not have.
+external_ip() {
+    public=$(getent ahostsv4 "$1" | sed -n '1s/[[:space:]].*//p')
+    case $public in '' | 127.*) return 0 ;; esac
+    ! ip -4 -o address | grep -qF " $public/" || return 0
+    private=$(ip -4 -o route get "$public" | sed -n 's/.* src \([0-9.]*\).*/\1/p')
+    [ -z "$private" ] || echo "external-ip=$public/$private"
+}
+
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates curl $proxy coturn python3-venv systemd
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates curl iproute2 $proxy coturn python3-venv systemd
 [ -x /opt/aldis/bin/python ] || python3 -m venv /opt/aldis
 /opt/aldis/bin/python -m pip install --quiet --upgrade "${ALDIS_PACKAGE:-aldis-server[redis]}"
 ln -sf /opt/aldis/bin/aldis /usr/local/bin/aldis
@@ -58,6 +68,7 @@ if [ -n "$coturn" ]; then
     secret=$(sed -n 's/^ALDIS_TURN_SECRET=//p' /etc/aldis/secrets.env)
     umask 077 # before the secret is in a file
     put 640 coturn/turnserver.conf /etc/turnserver.conf
+    external_ip "$name" >>/etc/turnserver.conf
     chgrp turnserver /etc/turnserver.conf
 else
     systemctl disable --quiet coturn

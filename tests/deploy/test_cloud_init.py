@@ -99,3 +99,34 @@ async def coturn_says(folder: Path, **changes: str) -> str:
 async def test_coturn_takes_its_settings(tmp_path: Path) -> None:
     assert "Bad configuration" not in await coturn_says(tmp_path)
     assert "Bad configuration" in await coturn_says(tmp_path, fingerprint="fingerpaint")
+
+
+@pytest.mark.parametrize(
+    ("resolved", "expected"),
+    [
+        ("203.0.113.7     STREAM signal.example.com", "external-ip=203.0.113.7/10.0.0.4"),
+        ("10.0.0.4        STREAM signal.example.com", ""),
+        ("127.0.1.1       STREAM signal.example.com", ""),
+        ("", ""),
+    ],
+    ids=["of a provider that translates addresses", "of this machine", "of the hosts file", "without an address"],
+)
+def test_coturn_is_told_of_a_public_address_that_the_machine_does_not_have(
+    resolved: str, expected: str, tmp_path: Path
+) -> None:
+    address = "2: eth0    inet 10.0.0.4/24 brd 10.0.0.255 scope global eth0"
+    route = "203.0.113.7 via 10.0.0.1 dev eth0 src 10.0.0.4 uid 0"
+    programs = {
+        "getent": f'[ "$*" = "ahostsv4 signal.example.com" ] && echo "{resolved}"',
+        "ip": f'case $* in *route*) echo "{route}" ;; *) echo "{address}" ;; esac',
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    (function,) = re.findall(
+        r"^external_ip\(\) \{\n.*?^\}\n", (DEPLOY / "setup.sh").read_text(), re.MULTILINE | re.DOTALL
+    )
+    script = f"set -eu\nPATH={tmp_path}:$PATH\n{function}external_ip signal.example.com"
+    done = tool("sh", "-c", script)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.strip() == expected
