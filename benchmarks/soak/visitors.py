@@ -99,7 +99,7 @@ class Visitor(WSListener):
             else:
                 self.counter = ResumeCounter(message["session"], message["secret"])
             self.entered.set_result(bool(message["resumed"]))
-        elif kind == "error" and message["code"] != "peer-offline":  # somebody has just left
+        elif kind == "error" and message["code"] != "not-online":  # somebody has just left
             self._fail(f"refused: {message}")
 
     def _confirm(self) -> None:
