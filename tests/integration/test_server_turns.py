@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from time import monotonic, perf_counter
+from typing import Any
 
 import pytest
 import uvloop
@@ -14,10 +15,11 @@ from aldis.hub.sessions import Session
 from aldis.hub.watchers import MOST_AT_ONCE
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
-from aldis.server import connections, websocket
+from aldis.server import connections, in_turn, websocket
 from aldis.server.app import SignalingServer
 from aldis.server.connections import AT_ONCE, BURST_SECONDS, CROWD, OTHER, PARKED_UNITS
 from aldis.server.scheduler import Flow
+from support.patience import PATIENCE
 from support.raw_websocket import TEXT, RawClient, encode_frame
 from support.settings import UNLIMITED, config
 
@@ -302,3 +304,31 @@ async def test_one_that_watches_many_names_is_told_of_all_though_not_in_one_go()
         told = [await alice.receive() for _ in range(count)]
         assert {one["userId"] for one in told} == {f"user{number}" for number in range(count)}
         assert await alice.receive() == {"type": "ack", "re": 1}
+
+
+async def test_of_connections_that_end_at_the_same_moment_each_turn_handles_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy was restarted, or somebody wants the event loop to stand still."""
+    monkeypatch.setattr(in_turn, "SECONDS", 0.0)
+    count = 20
+    async with SignalingServer(config(**UNLIMITED)) as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await RawClient.connect(server.port)) for _ in range(count)]
+        for number, client in enumerate(clients):
+            await client.register(f"user-{number}")
+        turns: list[int] = []
+        all_gone = asyncio.Event()
+        gone = server.connections.gone
+
+        def note(connection: Any) -> None:
+            gone(connection)
+            turns.append(server.connections.turn())
+            if len(turns) == count:
+                all_gone.set()
+
+        server.connections.gone = note  # type: ignore[method-assign]
+        for client in clients:
+            client.vanish()
+        async with asyncio.timeout(PATIENCE):
+            await all_gone.wait()
+        assert len(set(turns)) == count

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from aldis.hub.hub import Hub
-from aldis.server import questions as module
+from aldis.server import in_turn as module
 from aldis.server.accounts import Accounts
 from aldis.server.logs import get_logger
 from aldis.server.questions import Questions
@@ -32,7 +32,7 @@ async def turns(count: int) -> None:
 
 
 async def test_answers_that_come_together_have_a_turn_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWERS", 0.0)
+    monkeypatch.setattr(module, "SECONDS", 0.0)
     faults: list[Exception] = []
     asked, handled = of(Waiting(), faults), list[int]()
     for number in range(4):
@@ -48,7 +48,7 @@ async def test_answers_that_come_together_have_a_turn_each(monkeypatch: pytest.M
 
 
 async def test_one_turn_handles_as_many_as_its_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWERS", 60.0)
+    monkeypatch.setattr(module, "SECONDS", 60.0)
     asked, handled = of(Waiting(), []), list[int]()
     for number in range(100):
         asked.in_turn(lambda number=number: handled.append(number))
@@ -57,7 +57,7 @@ async def test_one_turn_handles_as_many_as_its_time_allows(monkeypatch: pytest.M
 
 
 async def test_an_answer_that_fails_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWERS", 0.0)
+    monkeypatch.setattr(module, "SECONDS", 0.0)
     faults: list[Exception] = []
     asked, handled = of(Waiting(), faults), list[int]()
 
@@ -73,7 +73,7 @@ async def test_an_answer_that_fails_ends_nothing_else(monkeypatch: pytest.Monkey
 
 
 async def test_who_waits_for_all_answers_waits_for_those_whose_turn_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWERS", 0.0)
+    monkeypatch.setattr(module, "SECONDS", 0.0)
     hub = Waiting()
     asked = of(hub, [])
     hub.pending = 3

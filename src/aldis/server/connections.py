@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, cast
 from aldis.hub.bans import Ban
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import Session
+from aldis.server.in_turn import InTurn
 from aldis.server.scheduler import TURN, FairScheduler
 
 # The server measures the time of one in so many relayed messages, because measuring costs a twentieth of relaying.
@@ -118,6 +119,10 @@ class Turns:
         self._number += 1
 
 
+def lose(kind: int, frame: bytearray, headroom: int) -> None:
+    """Write to a connection that is over: what was on its way is lost, too."""
+
+
 def _call_soon(call: Callable[[], None]) -> object:
     return asyncio.get_running_loop().call_soon(call)
 
@@ -171,6 +176,8 @@ class Connections:
             later=lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
             clock=monotonic,
         )
+        self.in_turn: Callable[[Callable[[], object]], None] = InTurn(fault, monotonic)
+        """Handles the ends of connections."""
         self.use = hub.memory.use
         """Where the memory of all connections counts."""
         self.slow: set[OpenConnection] = set()

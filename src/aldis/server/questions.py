@@ -8,7 +8,6 @@ all of them. It knows no connection.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from time import monotonic
@@ -19,14 +18,12 @@ from aldis.hub.accounts import AccountQuestion, Rejected
 from aldis.hub.hub import Hub
 from aldis.protocol.codes import ErrorCode
 from aldis.server.accounts import TRY_AGAIN, Accounts
+from aldis.server.in_turn import InTurn
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, Log, OutageLog
 from aldis.server.metrics import DirectoryStats
-from aldis.server.scheduler import SLICE
 
 # Seconds after which a readiness probe reports the directory as stuck. Probes themselves give up after a few seconds.
 READY_TIMEOUT: Final = 2.0
-# Seconds of each turn of the event loop for answers: as long as the slice of `server.scheduler`.
-ANSWERS: Final = SLICE
 
 
 class Questions:
@@ -53,8 +50,7 @@ class Questions:
         self._outage = OutageLog(log, "the directory of names", OUTAGE_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_answered = asyncio.Event()
-        # Answers that are to be handled. `_work` is due while there are any.
-        self._turns: deque[Callable[[], None]] = deque()
+        self._turns = InTurn(faults, monotonic)
 
     def ask(self, question: Question) -> None:
         """Ask the directory."""
@@ -66,9 +62,7 @@ class Questions:
 
     def in_turn(self, answer: Callable[[], None]) -> None:
         """Handle an answer to the hub when it is its turn. The order stays."""
-        self._turns.append(answer)
-        if len(self._turns) == 1:
-            asyncio.get_running_loop().call_soon(self._work)
+        self._turns(partial(self._handle, answer))
 
     async def answered(self) -> None:
         """Return when the hub waits for no answer."""
@@ -90,7 +84,7 @@ class Questions:
 
     async def close(self) -> None:
         """Give up the questions that have no answer yet."""
-        self._turns.clear()
+        self._turns.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -141,16 +135,9 @@ class Questions:
     def _bring(self, bring: Callable[[float], None]) -> None:
         self.in_turn(lambda: bring(monotonic()))
 
-    def _work(self) -> None:
-        end = monotonic() + ANSWERS
-        while self._turns:
-            try:
-                self._turns[0]()
-            except Exception as error:  # noqa: BLE001 - a bug: it is logged, and ends nothing else
-                self._faults(error)
-            self._turns.popleft()
-            if self._turns and monotonic() >= end:
-                asyncio.get_running_loop().call_soon(self._work)
-                break
-        if not self._hub().pending:
-            self._all_answered.set()
+    def _handle(self, answer: Callable[[], None]) -> None:
+        try:
+            answer()
+        finally:
+            if not self._hub().pending:
+                self._all_answered.set()

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+from aldis.protocol.codes import CloseCode
+
+# Tells the user why a WebSocket of a browser is refused, in at most `frames.MAX_REASON` bytes.
+REASONS: Final = {
+    CloseCode.ORIGIN_NOT_ALLOWED: "origin not allowed",
+    CloseCode.UNKNOWN_HOST: "not a name of this server; if it should be one, its operator has to add it to --names",
+}
 
 
 class Refusal(StrEnum):

@@ -36,8 +36,9 @@ from aldis.hub.backlog import Backlog
 from aldis.hub.sessions import Session, Write
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
-from aldis.server.connections import BYTES_AT_ONCE, MEASURED_ONE_IN, OTHER, Connections
+from aldis.server.connections import BYTES_AT_ONCE, MEASURED_ONE_IN, OTHER, Connections, lose
 from aldis.server.logs import get_logger
+from aldis.server.refusals import REASONS
 from aldis.server.routes import UpgradeRequest
 from aldis.server.scheduler import ANSWERING, READING, TURN
 
@@ -54,12 +55,6 @@ _BY_HUB: Final = 1
 _BY_SCHEDULER: Final = 2
 # RFC 6455 section 7.4.2: the last private code.
 _LAST_CODE: Final = 4999
-
-# Tells the user why a browser is refused, in at most `frames.MAX_REASON` bytes.
-_REFUSALS: Final = {
-    CloseCode.ORIGIN_NOT_ALLOWED: "origin not allowed",
-    CloseCode.UNKNOWN_HOST: "not a name of this server; if it should be one, its operator has to add it to --names",
-}
 
 _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
@@ -233,6 +228,12 @@ class ClientConnection(WSListener):
     def limit_rate(self) -> None:
         self._left = min(self._left, self._connections.burst)
 
+    def cut(self) -> None:
+        """The connection is over; `on_ws_disconnected` follows."""
+        if _logger.isEnabledFor(logging.DEBUG):
+            self._address = self.address
+        self._transport, self.write = None, lose
+
     def abort(self) -> None:
         """End the connection without waiting for the client."""
         if self._transport is not None:
@@ -255,7 +256,7 @@ class ClientConnection(WSListener):
             underlying.set_write_buffer_limits(high=UNSENT)
             if upgrade is None or upgrade.refusal is not None:
                 code = CloseCode.INTERNAL_ERROR if upgrade is None or upgrade.refusal is None else upgrade.refusal
-                self._refuse(code, _REFUSALS.get(code, "internal error"))
+                self._refuse(code, REASONS.get(code, "internal error"))
                 return
             ban = connections.hub.ban_of(self.address)
             if ban is not None:
@@ -554,7 +555,6 @@ class ClientConnection(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._closing = True
         self._held = self._read_buffer = self._unsent = 0
-        self.write = _write_of(transport)
         self._forget_backlog()
         self._connections.gone(self)
         session, self._session = self._session, None

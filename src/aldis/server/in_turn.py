@@ -1,0 +1,47 @@
+"""Calls that may come together in great number: they are made in order, and some of them in each turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from aldis.server.scheduler import SLICE
+
+# Seconds of each turn of the event loop, for all calls of one kind.
+SECONDS: Final = SLICE
+
+
+class InTurn:
+    """The calls of one kind. `fault` gets what one of them raises."""
+
+    def __init__(self, fault: Callable[[Exception], None], clock: Callable[[], float]) -> None:
+        """`clock()` in monotonic seconds."""
+        self._fault = fault
+        self._clock = clock
+        # `_work` is due while there are any.
+        self._calls: deque[Callable[[], object]] = deque()
+
+    def __call__(self, call: Callable[[], object]) -> None:
+        """Make a call when it is its turn."""
+        self._calls.append(call)
+        if len(self._calls) == 1:
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def close(self) -> None:
+        """Forget the calls that are to come."""
+        self._calls.clear()
+
+    def _work(self) -> None:
+        end = self._clock() + SECONDS
+        while self._calls:
+            try:
+                self._calls[0]()
+            except Exception as error:  # noqa: BLE001 - a bug: it is logged, and ends nothing else
+                self._fault(error)
+            if self._calls:
+                self._calls.popleft()
+            if self._calls and self._clock() >= end:
+                asyncio.get_running_loop().call_soon(self._work)
+                return
