@@ -7,7 +7,8 @@ import os
 import ssl
 from functools import cache
 
-from benchmarks.attack.attack import Attack, Flood, attack, each_of, forever, idle, together
+from benchmarks.attack.attack import Attack, Flood, attack, forever, together
+from benchmarks.attack.doors import Holding
 from benchmarks.attack.wire import Target, Tls, Wire, text, tls_context
 
 
@@ -93,52 +94,38 @@ class TlsNoise(Opening):
         await wire.discard()
 
 
-class Silent(Attack):
+class Unfinished(Holding):
     """Connections that begin a handshake and stay."""
 
     tls = True
     growth = 128  # `Tuning.opening_at_once` of 100 KB, and what came before them
-    number = 1000
-    beginning = b""
-
-    async def one(self, index: int) -> None:
-        wire = await self.dial()
-        self.kept.append(wire)
-        await wire.send(self.beginning)
-
-    async def strike(self) -> None:
-        self.end()
-        await each_of(self.number, self.one)
-        await idle()
 
 
 @attack("tls-silent")
-class SilentAtOnce(Silent):
+class SilentAtOnce(Unfinished):
     """2,000 connections that say nothing to a server which waits for TLS."""
 
     number = 2000
 
 
 @attack("tls-half-hellos")
-class HalfHellos(Silent):
+class HalfHellos(Unfinished):
     """1,000 first flights of which the last bytes never come."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self.beginning = hello()[:-3]
+    def beginning(self) -> bytes:
+        return hello()[:-3]
 
 
 @attack("tls-half-handshakes")
-class HalfHandshakes(Silent):
+class HalfHandshakes(Unfinished):
     """1,000 handshakes that the client does not finish."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self.beginning = hello()
+    def beginning(self) -> bytes:
+        return hello()
 
 
 @attack("tls-strangers")
-class TlsStrangers(Silent):
+class TlsStrangers(Unfinished):
     """1,000 handshakes, and no request after them."""
 
     async def one(self, index: int) -> None:
