@@ -5,7 +5,7 @@
 #
 # The password of Redis has to be in /etc/aldis/redis-password. Run it again to upgrade: it keeps aldis.toml and the
 # password, writes the other files anew, and restarts the node. ALDIS_PACKAGE names another package than
-# `aldis-server[redis]`, such as a version or the path of a wheel.
+# `aldis-server[redis]`, such as a version or the path of a wheel with `[redis]` behind it.
 set -eu
 
 name=${1:-}
