@@ -145,13 +145,13 @@ class PicowsProtocol(WSProtocol):  # type: ignore[misc]  # it has no stub
             connections.reading = None
         if connections.further is self:
             connections.further = None
+        self._place.leave()  # at once: the client may be back already
         if isinstance(self.listener, ClientConnection):
             self.listener.cut()
         # A thousand may end in one turn of the loop: a proxy was restarted, or somebody wants the loop to stand still.
         connections.in_turn(lambda: self._end(error))
 
     def _end(self, error: Exception | None) -> None:
-        self._place.leave()
         super().connection_lost(error)
 
 
