@@ -5,26 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from functools import cache
 
 from benchmarks.attack.attack import Attack, Flood, attack, forever, together
 from benchmarks.attack.doors import Holding
 from benchmarks.attack.wire import Target, Tls, Wire, text, tls_context
 
 
-@cache
-def older_context() -> ssl.SSLContext:
-    """TLS 1.2, where server and client each wait once more."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def hello(context: ssl.SSLContext | None = None) -> bytes:
+def hello() -> bytes:
     """A client's first flight."""
-    tls = Tls(context or tls_context())
+    tls = Tls(tls_context())
     tls.shake_hands(b"")
     return tls.to_send()
 
@@ -62,7 +51,7 @@ class OlderHandshakes(Opening):
     """Whole handshakes of TLS 1.2, and nothing after them."""
 
     async def begin(self, wire: Wire) -> None:
-        await wire.secure(older_context())
+        await wire.secure(tls_context(ssl.TLSVersion.TLSv1_2))
 
 
 @attack("tls-handshakes-everywhere")

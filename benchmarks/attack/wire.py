@@ -84,11 +84,12 @@ def handshake(host: str, path: str = "/", subprotocol: str | None = "aldis.v1") 
 
 
 @cache
-def tls_context() -> ssl.SSLContext:
-    """What believes every server: it is on loopback, and the suite has started it."""
+def tls_context(newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> ssl.SSLContext:
+    """What believes every server: it is on loopback, and the suite has started it. `newest`: what it offers at most."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = newest
     return context
 
 

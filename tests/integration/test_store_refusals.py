@@ -6,6 +6,8 @@ Every attempt here would otherwise end with its time-out (30 s), which says some
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -80,7 +82,9 @@ async def test_whose_key_is_not_the_expected_one_learns_so() -> None:
         await bob.connect_to_peer("alice")
 
 
-async def test_a_call_that_is_under_way_ends_when_another_key_is_accepted() -> None:
+@asynccontextmanager
+async def a_call_that_nobody_answers() -> AsyncIterator[tuple[NetworkStore, SignalingClient, asyncio.Task[None]]]:
+    """Alice, who knows bob's key, bob, who is online and does nothing, and her call to him."""
     async with (
         nothing_left_behind(),
         running_server() as server,
@@ -92,6 +96,11 @@ async def test_a_call_that_is_under_way_ends_when_another_key_is_accepted() -> N
         alice.accept_key("bob", key.public_key)
         calling = asyncio.create_task(alice.connect_to_peer("bob", timeout=2 * PATIENCE))
         await until_state(alice, "bob", PeerState.CONNECTING)
+        yield alice, silent, calling
+
+
+async def test_a_call_that_is_under_way_ends_when_another_key_is_accepted() -> None:
+    async with a_call_that_nobody_answers() as (alice, _, calling):
         alice.accept_key("bob", Identity.generate().public_key)
         with pytest.raises(PeerKeyChanged):
             await asyncio.wait_for(calling, PATIENCE)
@@ -99,17 +108,7 @@ async def test_a_call_that_is_under_way_ends_when_another_key_is_accepted() -> N
 
 async def test_a_call_that_is_under_way_ends_when_the_peer_gets_another_key() -> None:
     """The one who has the name now has never heard of the call."""
-    async with (
-        nothing_left_behind(),
-        running_server() as server,
-        stores(server.url, "alice") as (alice,),
-        SignalingClient(server.url, "bob") as silent,
-    ):
-        key = Identity.generate()
-        await silent.register(key)
-        alice.accept_key("bob", key.public_key)
-        calling = asyncio.create_task(alice.connect_to_peer("bob", timeout=2 * PATIENCE))
-        await until_state(alice, "bob", PeerState.CONNECTING)
+    async with a_call_that_nobody_answers() as (_, silent, calling):
         await silent.rotate(Identity.generate())
         with pytest.raises(PeerKeyChanged):
             async with asyncio.timeout(PATIENCE):

@@ -256,8 +256,9 @@ class ClusterRouter:
         with self._watchers.holding_back():
             for user_id in users[-_LOST_AT_ONCE:]:
                 state = self._remote.find(user_id)
-                if state is not None and state.without(node) != state:
-                    self._remote.learn(state.without(node))
+                left = None if state is None else state.without(node)
+                if left is not None and left != state:
+                    self._remote.learn(left)
                     self._moved(user_id)
                     self._watchers.announce(user_id)
         del users[-_LOST_AT_ONCE:]

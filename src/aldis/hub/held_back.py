@@ -32,10 +32,6 @@ class HeldBackFrames:
         # The sessions that go on in later turns. `Session.waiting` is set for each of them.
         self._later: dict[Session, None] = {}
 
-    def __bool__(self) -> bool:
-        """Whether a session is to go on in a later turn."""
-        return bool(self._later)
-
     def answered(self, session: Session, now: float) -> None:
         """A session does not wait any more. What it has sent meanwhile is handled in later turns: many answers may come
         in one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 from aldis.hub.detached import SHARE_BYTES, DetachedSessions, message_bytes
 from aldis.hub.later_turns import Part
@@ -30,6 +30,8 @@ from aldis.hub.use import FRAME_BYTES, MemoryUse
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.codes import CloseCode
+
+T = TypeVar("T")
 
 # Sessions that are looked at, or ended, in one go: 0.4 ms at most.
 LOOKED_AT_ONCE: Final = 16
@@ -373,16 +375,20 @@ class Lifecycle:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The kinds of work that this module puts off."""
-        return self._look_at_some, self._end_some
+        return (
+            # Thousands may be due in the same second: after an outage all clients have come back together, or none has.
+            lambda: self._some_of(self._due, lambda session: self._look(session, self._watchers.now)),
+            lambda: self._some_of(self._ending, lambda ending: self.end(*ending)),
+        )
 
-    def _look_at_some(self) -> bool:
-        # Thousands may be due in the same second: after an outage all clients have come back together, or none has.
-        if not self._due:
+    def _some_of(self, waiting: deque[T], deal_with: Callable[[T], object]) -> bool:
+        """Deal with some of those that wait. Returns whether there were any."""
+        if not waiting:
             return False
         # The devices of a user may have been lost together.
         with self._watchers.holding_back():
-            for _ in range(min(LOOKED_AT_ONCE, len(self._due))):
-                self._look(self._due.popleft(), self._watchers.now)
+            for _ in range(min(LOOKED_AT_ONCE, len(waiting))):
+                deal_with(waiting.popleft())
         return True
 
     @property
@@ -393,14 +399,6 @@ class Lifecycle:
     def end_later(self, sessions: Iterable[Session], code: CloseCode, reason: str) -> None:
         """End some sessions: a few of them in each later turn."""
         self._ending.extend((session, code, reason) for session in sessions)
-
-    def _end_some(self) -> bool:
-        if not self._ending:
-            return False
-        with self._watchers.holding_back():
-            for _ in range(min(LOOKED_AT_ONCE, len(self._ending))):
-                self.end(*self._ending.popleft())
-        return True
 
     def _registration_due(self, session: Session) -> float | None:
         """The time by which a session without a name must register; None when it need not.

@@ -58,7 +58,7 @@ class Watchers:
         *,
         presence: Presence,
         wake: Callable[[float], None],
-        admitted: Callable[[Session, NewWatch, RequestRefused | None], None] = lambda session, watch, refused: None,
+        admitted: Callable[[Session, NewWatch, RequestRefused | None], None],
     ) -> None:
         self._settings = settings
         self._outgoing = outgoing

@@ -162,19 +162,19 @@ class Watches:
         fresh = names if over is None else [name for name in names if name not in over]
         first = self.table.unwatched(fresh)
         settings = self._settings
-        size = _size(fresh, first)
+        size, shared = _size(fresh, first), 0
         if len(first) < len(fresh):
             count, most = self.table.count, settings.max_watchers
             counts = [count(name) for name in fresh]
-            size += SHARED_BYTES * (len(fresh) - len(first) + counts.count(1))
-            if max(counts) >= most:
-                crowded = fresh[counts.index(max(counts))]
+            shared = SHARED_BYTES * (len(fresh) - len(first) + counts.count(1))
+            if (highest := max(counts)) >= most:
+                crowded = fresh[counts.index(highest)]
                 text = f"{crowded} is watched by {most} sessions, which is all that there may be"
                 return RequestRefused(ErrorCode.OVER_CAPACITY, text, settings.watch_pause, limit="watchers-per-user")
-        if self.bytes + size > settings.watches_bytes:
+        if self.bytes + size + shared > settings.watches_bytes:
             text = "this server has no room for more watches now"
             return RequestRefused(ErrorCode.OVER_CAPACITY, text, settings.watch_pause, limit="watches-bytes")
-        self._bytes += _size(fresh, first)
+        self._bytes += size
         self.table.add(fresh, watcher)
         if over is not None:
             for name in names:

@@ -176,7 +176,7 @@ class Connections:
             later=lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
             clock=monotonic,
         )
-        self.in_turn: Callable[[Callable[[], object]], None] = InTurn(fault, monotonic)
+        self.in_turn: Callable[[Callable[[], object]], None] = InTurn(fault)
         """Handles the ends of connections."""
         self.use = hub.memory.use
         """Where the memory of all connections counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from aldis.server.scheduler import SLICE
@@ -16,10 +17,8 @@ SECONDS: Final = SLICE
 class InTurn:
     """The calls of one kind. `fault` gets what one of them raises."""
 
-    def __init__(self, fault: Callable[[Exception], None], clock: Callable[[], float]) -> None:
-        """`clock()` in monotonic seconds."""
+    def __init__(self, fault: Callable[[Exception], None]) -> None:
         self._fault = fault
-        self._clock = clock
         # `_work` is due while there are any.
         self._calls: deque[Callable[[], object]] = deque()
 
@@ -34,7 +33,7 @@ class InTurn:
         self._calls.clear()
 
     def _work(self) -> None:
-        end = self._clock() + SECONDS
+        end = monotonic() + SECONDS
         while self._calls:
             try:
                 self._calls[0]()
@@ -42,6 +41,6 @@ class InTurn:
                 self._fault(error)
             if self._calls:
                 self._calls.popleft()
-            if self._calls and self._clock() >= end:
+            if self._calls and monotonic() >= end:
                 asyncio.get_running_loop().call_soon(self._work)
                 return

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -149,10 +150,7 @@ class PicowsProtocol(WSProtocol):  # type: ignore[misc]  # it has no stub
         if isinstance(self.listener, ClientConnection):
             self.listener.cut()
         # A thousand may end in one turn of the loop: a proxy was restarted, or somebody wants the loop to stand still.
-        connections.in_turn(lambda: self._end(error))
-
-    def _end(self, error: Exception | None) -> None:
-        super().connection_lost(error)
+        connections.in_turn(partial(super().connection_lost, error))
 
 
 class TlsProtocol(PicowsProtocol):

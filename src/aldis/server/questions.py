@@ -50,7 +50,7 @@ class Questions:
         self._outage = OutageLog(log, "the directory of names", OUTAGE_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_answered = asyncio.Event()
-        self._turns = InTurn(faults, monotonic)
+        self._turns = InTurn(faults)
 
     def ask(self, question: Question) -> None:
         """Ask the directory."""
