@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aldis.hub.settings import HubSettings
+from aldis.hub.surplus import GOAL
 from aldis.hub.use import FRAME_BYTES
 from aldis.protocol.codec import to_base64
 from support.hub_world import Client, World, identity_of
@@ -202,3 +203,41 @@ def test_those_that_keep_more_than_their_share_go_before_all_others() -> None:
     world.work()
     assert hog.closed is not None
     assert [client.closed for client in (friend, *small)] == [None] * 4
+
+
+CLIENTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 20)), min_size=1, max_size=40)
+
+
+@given(CLIENTS, st.integers(1, 40))
+def test_whoever_goes_is_first_in_rank_and_no_more_go_than_have_to(
+    given_clients: list[tuple[int, int, int]], share_of_all: int
+) -> None:
+    """Of each client: when it came, how long it was active, and what its transport keeps (in idle connections)."""
+    world = World(resume_window=0.0)
+    clients = []
+    for since, active, kept_by_it in given_clients:
+        client = world.connect()
+        clients.append(client)
+        client.session.connected_at = float(since)
+        client.session.heard = float(since + active)
+        client.kept = kept_by_it * IDLE
+        world.hub._lifecycle._use.transports += client.kept
+    total = world.hub.memory.total
+    budget = world.hub.settings.memory_budget = max(1, total * share_of_all // 41)
+    world.hub.tick(world.now)
+    world.work()
+    share = budget / len(clients)
+
+    def rank(client: Client) -> tuple[bool, float, float]:
+        session = client.session
+        return (client.kept + IDLE <= share, session.spoke_at - session.connected_at, -session.connected_at)
+
+    goers = [client for client in clients if client.closed]
+    sizes = {client: client.kept + IDLE for client in clients}
+    needed = total - GOAL * budget
+    assert sum(sizes[client] for client in goers) >= needed
+    last = max(goers, key=rank)
+    assert all(rank(client) >= rank(last) for client in clients if not client.closed)
+    assert sum(sizes[client] for client in goers) - min(
+        sizes[client] for client in goers if rank(client) == rank(last)
+    ) < max(needed, 1)

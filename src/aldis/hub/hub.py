@@ -49,6 +49,7 @@ from aldis.hub.sessions import Connection, Delivered, Receipt, RelayResult, Sess
 from aldis.hub.settings import HubSettings, IceSource, NoIceServers
 from aldis.hub.stages import Stage, StageEvent
 from aldis.hub.stats import HubStats
+from aldis.hub.surplus import Surplus
 from aldis.hub.use import MemoryUse
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
@@ -217,7 +218,8 @@ class Hub:
             usage=usage,
         )
         self._held_back = held_back = HeldBackFrames(lookups, self.received, wake)
-        parts = (*watchers.parts, *lifecycle.parts, self.router.work)
+        self._surplus = Surplus(settings, memory, lifecycle=lifecycle, stats=self.stats)
+        parts = (*watchers.parts, *lifecycle.parts, self.router.work, self._surplus.work)
         self._later = LaterTurns(lambda: held_back.work(watchers.now), *parts)
         served = Requests(
             settings,
@@ -343,11 +345,8 @@ class Hub:
         self._watchers.now = now
         self._bindings.tick()
         self._rates.tick(now)
-        lifecycle = self._lifecycle
-        surplus = [] if lifecycle.ending else self.memory.surplus(lifecycle.sessions)
-        self.stats.memory_ended += len(surplus)
-        lifecycle.end_later(surplus, CloseCode.OUT_OF_MEMORY, "no memory is left")
-        if lifecycle.tick(now) or surplus:
+        searches = self._surplus.tick()
+        if self._lifecycle.tick(now) or searches:
             self._wake(0.0)
         self.router.tick(now)
 

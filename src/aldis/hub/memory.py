@@ -1,4 +1,4 @@
-"""What the server keeps for its clients, in bytes, and who goes when that is too much.
+"""What the server keeps for its clients, in bytes.
 
 Counted as it changes, so asking for the total is a sum of a few numbers:
 
@@ -9,26 +9,17 @@ Counted as it changes, so asking for the total is a sum of a few numbers:
 
 Not counted: the program itself, the kernel's socket buffers, and tables of a fixed size.
 
-Above the budget new connections, registrations and watches are refused, and sessions end until `GOAL` of it is in use.
-First go those that keep more than their share, then the others; among them those that were active for the shortest
-time, from their connection to their last message: the newest and the idlest.
+Above the budget new connections, registrations and watches are refused, and sessions end (`hub.surplus`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from aldis.hub.outcomes import RequestRefused
-from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
-from aldis.hub.stages import Stage
-from aldis.hub.use import FRAME_BYTES, MemoryUse
-from aldis.hub.watches import WATCH_BYTES
+from aldis.hub.use import MemoryUse
 from aldis.protocol.codes import ErrorCode
-
-# How far sessions end at a time, so that it is not one for each new one.
-GOAL: Final = 0.95
 
 
 class MemoryBudget:
@@ -67,34 +58,3 @@ class MemoryBudget:
             return None
         text = "this server has no memory left for more now"
         return RequestRefused(ErrorCode.OVER_CAPACITY, text, retry_after=self._settings.memory_pause, limit="memory")
-
-    def surplus(self, all_sessions: Callable[[], list[Session]]) -> list[Session]:
-        """Those of the sessions that have to end, in order."""
-        left = self.total
-        if left <= self._settings.memory_budget:
-            return []
-        sessions = [session for session in all_sessions() if session.stage is not Stage.CLOSED]
-        share = self._settings.memory_budget / max(len(sessions), 1)
-        sizes = {session: self._size(session) for session in sessions}
-        chosen = []
-        for session in sorted(sessions, key=lambda one: _rank(one, sizes[one] > share)):
-            if left <= GOAL * self._settings.memory_budget:
-                break
-            chosen.append(session)
-            left -= sizes[session]
-        return chosen
-
-    def _size(self, session: Session) -> int:
-        """About what ends with a session."""
-        size = self._settings.connection_bytes + WATCH_BYTES * len(session.watches or ())
-        if session.replay is not None:
-            size += session.replay.size + FRAME_BYTES * session.replay.waiting
-        if session.backlog is not None:
-            size += session.backlog.size
-        if session.connection is not None:
-            size += session.connection.kept
-        return size
-
-
-def _rank(session: Session, is_large: bool) -> tuple[bool, float, float]:
-    return not is_large, session.spoke_at - session.connected_at, -session.connected_at
