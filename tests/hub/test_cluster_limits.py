@@ -208,11 +208,15 @@ def test_users_of_several_nodes_count_once_in_all() -> None:
     join(cluster, 1, "bob", "phone")
     join(cluster, 2, "carol")
     assert [world.hub.users_online for world in cluster.worlds] == [2, 2, 2]
-    assert sum(world.hub.distinct_users for world in cluster.worlds) == pytest.approx(3)
-    assert World().hub.distinct_users == 0
+    assert [world.hub.shared_users() for world in cluster.worlds] == [
+        {("node-1", "node-2"): 1, ("node-1",): 1},
+        {("node-0", "node-2"): 1, ("node-0",): 1},
+        {("node-0", "node-1"): 1},
+    ]
+    assert World().hub.shared_users() == {}
     cluster.kill("node-2")
     cluster.settle()
-    assert sum(world.hub.distinct_users for world in cluster.worlds[:2]) == pytest.approx(2)
+    assert cluster.worlds[0].hub.shared_users() == {("node-1",): 2}
 
 
 class Addresses:

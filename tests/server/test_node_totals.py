@@ -14,7 +14,7 @@ def statistics(**more: Any) -> dict[str, Any]:
         "uptime": 10.0,
         "connections": 1,
         "users": 1,
-        "distinctUsers": 1.0,
+        "sharedUsers": [],
         "detached": 0,
         "waiting": 0,
         "bans": 2,
@@ -41,7 +41,7 @@ def test_figures_are_sums_and_what_cannot_be_summed_is_of_the_asked_node() -> No
         host="two",
         uptime=99.0,
         users=2,
-        distinctUsers=1.5,
+        sharedUsers=[{"nodes": ["n1"], "users": 1}],
         memory=None,
         processorSeconds=0.2,
         registrations={"new": 2, "resumed": 1},
@@ -49,7 +49,7 @@ def test_figures_are_sums_and_what_cannot_be_summed_is_of_the_asked_node() -> No
         limits=[{"limit": "a", "effect": "refused", "count": 4}, {"limit": "b", "effect": "closed", "count": 1}],
         problems=["bad"],
     )
-    found = add_statistics("n1", {"n2": other, "n1": statistics(distinctUsers=0.5)}, ["n3"])
+    found = add_statistics("n1", {"n2": other, "n1": statistics(sharedUsers=[{"nodes": ["n2"], "users": 1}])}, ["n3"])
     assert (found["users"], found["connections"], found["memory"], found["processorSeconds"]) == (2, 2, 100, 0.3)
     assert (found["uptime"], found["bans"], found["node"], found["silentNodes"]) == (10.0, 2, "n1", ["n3"])
     assert found["registrations"] == {"new": 3, "resumed": 1}
@@ -63,7 +63,20 @@ def test_figures_are_sums_and_what_cannot_be_summed_is_of_the_asked_node() -> No
         ("n1", "one", 1),
         ("n2", "two", 2),
     ]
-    assert "distinctUsers" not in found
+    assert "sharedUsers" not in found
+
+
+def test_a_user_at_several_nodes_counts_once_whoever_answers() -> None:
+    def of(users: int, **others: int) -> dict[str, Any]:
+        shared = [{"nodes": nodes.split("_"), "users": count} for nodes, count in others.items()]
+        return statistics(users=users, sharedUsers=shared)
+
+    # Five at n1 and n2, two at all three, and three, none and one at a single one.
+    answers = {"n1": of(10, n2=5, n2_n3=2), "n2": of(7, n1=5, n1_n3=2), "n3": of(3, n1_n2=2)}
+    assert add_statistics("n1", answers, [])["users"] == 11
+    for silent in answers:
+        heard = {node: answer for node, answer in answers.items() if node != silent}
+        assert add_statistics(next(iter(heard)), heard, [silent])["users"] == {"n1": 8, "n2": 11, "n3": 10}[silent]
 
 
 def test_no_node_knows_its_memory_on_some_systems() -> None:

@@ -508,11 +508,9 @@ class Hub:
         """The number of users with at least one device online (or within its resume window)."""
         return len(self._presence)
 
-    @property
-    def distinct_users(self) -> float:
-        """The users online here, where one that is at several nodes counts as a part of one at each of them."""
-        nodes = {} if self.cluster is None else self.cluster.known.shared(self._presence.users())
-        return self.users_online - sum(1 - 1 / (1 + count) for count in nodes.values())
+    def shared_users(self) -> dict[tuple[str, ...], int]:
+        """How many of the users online here are online at other nodes, too, by those nodes in order."""
+        return {} if self.cluster is None else self.cluster.known.shared(self._presence.users())
 
     def users(self, prefix: str, after: str, most: int) -> list[str]:
         """The users that are online whose names begin with `prefix`, in order, from the one behind `after` on."""

@@ -9,7 +9,7 @@ It asks nothing and tells nobody: `hub.cluster_router` does.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -52,14 +52,14 @@ class RemoteUsers:
         state = self._known.get(user_id)
         return () if state is None else state.devices
 
-    def shared(self, users: Iterable[str]) -> dict[str, int]:
-        """Those of the users that have devices at other nodes, and at how many."""
-        devices = self._known
-        return {
-            user_id: len({each.node for each in state.devices})
+    def shared(self, users: Iterable[str]) -> dict[tuple[str, ...], int]:
+        """How many of the users have devices at other nodes, too, by those nodes in order."""
+        known = self._known
+        return Counter(
+            tuple(sorted({each.node for each in state.devices}))
             for user_id in users
-            if (state := devices.get(user_id)) is not None and state.devices
-        }
+            if (state := known.get(user_id)) is not None and state.devices
+        )
 
     def nodes_of(self, user_id: str) -> int:
         """At how many nodes a user has devices that has one here."""

@@ -61,7 +61,7 @@ class NodeAdministration:
             "uptime": round(monotonic() - self._began, 3),
             "connections": stats.connections_now,
             "users": hub.users_online,
-            **({} if hub.cluster is None else {"distinctUsers": hub.distinct_users}),
+            **({} if hub.cluster is None else {"sharedUsers": _shared(hub.shared_users())}),
             "detached": len(hub.detached_sessions),
             "waiting": len(self._scheduler),
             "bans": len(hub.bans),
@@ -127,6 +127,10 @@ class NodeAdministration:
         if self._hub.cluster is not None:
             self._hub.cluster.doubt(user_id)
         return {}
+
+
+def _shared(users: Mapping[tuple[str, ...], int]) -> list[dict[str, Any]]:
+    return [{"nodes": nodes, "users": count} for nodes, count in users.items()]
 
 
 def _by_type(messages: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 Answers: TypeAlias = Mapping[str, Mapping[str, Any]]
 """What each node has answered."""
 
-# Summed over all nodes. A user with devices at several nodes counts at each of them, until `users` is corrected.
+# Summed over all nodes.
 _SUMS: Final = (
     *("connections", "detached", "waiting", "memory", "processorSeconds"),
     *("messages", "refused", "relayed", "sealedBytes", "throttled"),
@@ -29,8 +29,8 @@ def add_statistics(here: str, answers: Answers, silent: Sequence[str]) -> dict[s
     for name in _SUMS:
         total[name] = _sum([answer.get(name) for _, answer in ordered])
     total["processorSeconds"] = round(total["processorSeconds"], 3)
-    total["users"] = round(sum(answer.get("distinctUsers", answer.get("users", 0)) for _, answer in ordered))
-    total.pop("distinctUsers", None)
+    total["users"] = sum(_counted(node, answer, answers) for node, answer in ordered)
+    total.pop("sharedUsers", None)
     for name in _TALLIES:
         total[name] = _tally([answer.get(name, {}) for _, answer in ordered])
     kinds = sorted({kind for _, answer in ordered for kind in answer.get("messagesByType", {})})
@@ -48,6 +48,17 @@ def add_statistics(here: str, answers: Answers, silent: Sequence[str]) -> dict[s
     total["nodes"] = [{"node": node, **{name: answer.get(name) for name in _OF_NODE}} for node, answer in ordered]
     total["silentNodes"] = list(silent)
     return total
+
+
+def _counted(node: str, answer: Mapping[str, Any], answers: Answers) -> int:
+    """The users of a node that count there. One that is at several counts at the first of those that have answered."""
+    users: int = answer.get("users", 0)
+    elsewhere: int = sum(
+        shared["users"]
+        for shared in answer.get("sharedUsers", ())
+        if any(other < node and other in answers for other in shared["nodes"])
+    )
+    return users - elsewhere
 
 
 def add_users(answers: Answers, silent: Sequence[str], limit: int) -> dict[str, Any]:
