@@ -88,6 +88,10 @@ async def test_users_of_two_servers_find_each_other_and_exchange_messages(tmp_pa
             await until(other, "aldis_cluster_servers", 2)
             assert await metric(other, "aldis_cluster_up") == 1
             assert await metric(other, "aldis_cluster_messages_queued") == 0
+            for kind in ("read", "write"):
+                assert await metric(other, f'aldis_cluster_redis_seconds_count{{kind="{kind}"}}') > 0
+                assert await metric(other, f'aldis_cluster_redis_failures_total{{kind="{kind}"}}') == 0
+                assert await metric(other, f'aldis_cluster_redis_waiting{{kind="{kind}"}}') == 0
         for server in (one, other):
             assert await server.stop() == 0
             server.assert_clean_log()
@@ -215,6 +219,8 @@ async def test_without_redis_local_messages_go_on_and_others_are_refused_for_a_m
             refused = await alice.request({**OFFER, "to": "bob", "id": 2})
             assert refused["code"] == "over-capacity"
             assert refused["retryAfter"] > 0
+            refused = await alice.request({"type": "discover", "userId": "somebody", "id": 3})
+            assert refused["code"] == "over-capacity"
             failed = await one.wait_for_line("the Redis of the cluster fails")
             assert failed["level"] == "error"
             assert failed["reason"].startswith(f"Redis at 127.0.0.1:{redis.port} ")
@@ -248,6 +254,7 @@ async def test_names_that_a_server_knows_register_while_redis_is_away_and_new_on
         async with await person(one, "bob", bob) as bobs:
             assert (await bobs.request({**OFFER, "to": "carol", "id": 1}))["type"] == "ack"
             assert (await carol.receive())["from"] == "bob"
+            assert await metric(one, 'aldis_cluster_redis_failures_total{kind="write"}') > 0
             if hangs:
                 redis.resume()
             else:

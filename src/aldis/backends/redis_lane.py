@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final, TypeAlias
 
 from aldis.backends.redis_client import ANSWER_SECONDS, CONNECT_SECONDS, Command, RedisServers
@@ -31,17 +32,25 @@ class Lane:
     """Calls of one kind. `away` makes the exception for a server that cannot answer, `full` for too many calls.
 
     `at_once` batches are on their way at a time. With one, and `ordered`, calls for one server take effect in their
-    order.
+    order. `took` is told the seconds of each batch, whatever comes of it.
     """
 
     def __init__(
-        self, servers: RedisServers, at_once: int = 1, *, ordered: bool = False, away: Fault, full: Fault
+        self,
+        servers: RedisServers,
+        at_once: int = 1,
+        *,
+        ordered: bool = False,
+        away: Fault,
+        full: Fault,
+        took: Callable[[float], None] | None = None,
     ) -> None:
         self._servers = servers
         self._at_once = at_once
         self._ordered = ordered
         self._away = away
         self._full = full
+        self._took = took
         self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         # Of the tasks, those that will look for calls again: one that has seen none left has not ended yet.
@@ -50,6 +59,10 @@ class Lane:
         """How long a batch waits for the sync of the append-only file; None for not at all."""
         self.failing = False
         """Whether the last batch failed, or a call in it."""
+        self.open = 0
+        """How many calls have no answer yet."""
+        self.failures = 0
+        """How many calls have failed."""
 
     async def ask(self, command: Command) -> Any:
         """Send a command; return its answer."""
@@ -61,6 +74,7 @@ class Lane:
             raise self._full(f"{self._servers.where} is too slow: {MAX_WAITING} calls wait for it")
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, answered))
+        self.open += 1
         if self._workers < self._at_once:
             self._workers += 1
             task = asyncio.create_task(self._work(), name="aldis-redis")
@@ -76,6 +90,7 @@ class Lane:
     async def _work(self) -> None:
         while self._waiting:
             calls = self._next_batch()
+            began = monotonic()
             try:
                 async with asyncio.timeout(PATIENCE):
                     commands = [command for command, _ in calls]
@@ -85,7 +100,12 @@ class Lane:
                 calls += self._waiting
                 self._waiting.clear()
                 answers = [error] * len(calls)
-            self.failing = any(isinstance(answer, Exception) for answer in answers)
+            if self._took is not None:
+                self._took(monotonic() - began)
+            failed = sum(isinstance(answer, Exception) for answer in answers)
+            self.failing = failed > 0
+            self.failures += failed
+            self.open -= len(calls)
             for (_, answered), answer in zip(calls, answers, strict=True):
                 if answered.done():
                     continue  # the caller was cancelled

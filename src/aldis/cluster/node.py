@@ -146,6 +146,7 @@ class ClusterNode:
             bus.queued_bytes,
             bus.unreadable,
             bus.unknown,
+            self._table.calls,
             fault,
         )
 

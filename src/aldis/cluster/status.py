@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from aldis.hub.stats import Histogram
+
+
+class RedisCalls(NamedTuple):
+    """The calls of one kind to the table of presence."""
+
+    kind: str
+    seconds: Histogram  # of each batch of calls
+    failures: int
+    open: int  # without an answer yet
+
 
 class ClusterStatus(NamedTuple):
     """A node, as its operator sees it."""
@@ -19,6 +30,7 @@ class ClusterStatus(NamedTuple):
     queued_bytes: int
     unreadable: int  # how much has come that could not be read
     unknown: int  # messages of a newer release
+    calls: tuple[RedisCalls, ...]
     fault: str  # what went wrong last, in words; empty: nothing has
 
 

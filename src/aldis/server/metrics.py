@@ -325,6 +325,22 @@ def _of_cluster(member: ClusterMember) -> Iterator[Metric]:
         "Messages of a newer release of which this one knows nothing, and need not.",
         status.unknown,
     )
+    yield _histogram(
+        "aldis_cluster_redis_seconds",
+        "How long Redis took to answer a batch of calls about who is where.",
+        ["kind"],
+        {(calls.kind,): calls.seconds for calls in status.calls},
+    )
+    yield _counter(
+        "aldis_cluster_redis_failures",
+        "Such calls that Redis did not answer, or refused.",
+        ["kind"],
+        {(calls.kind,): calls.failures for calls in status.calls},
+    )
+    waiting = GaugeMetricFamily("aldis_cluster_redis_waiting", "Such calls without an answer yet.", labels=["kind"])
+    for calls in status.calls:
+        waiting.add_metric([calls.kind], calls.open)
+    yield waiting
 
 
 def _labelled(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
