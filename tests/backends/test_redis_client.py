@@ -16,7 +16,7 @@ from aldis.backends import redis_client
 from aldis.backends.redis_client import Command, RedisServers
 from aldis.backends.redis_url import RedisUrl
 from support.patience import PATIENCE
-from support.redis_server import RedisServer, Sentinels
+from support.redis_server import Cluster, RedisServer, Sentinels
 
 CALLS: dict[str, Callable[[RedisServers], Awaitable[Any]]] = {
     "run": lambda servers: servers.run([Command("GET", "x")]),
@@ -78,3 +78,25 @@ def test_a_master_that_was_replaced_and_answers_on_gets_no_more_commands(
             pass
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(asyncio.wait_for(follow(sentinels), PATIENCE))
+
+
+def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_replaced(tmp_path: Path) -> None:
+    """Nobody has used the connection to it since: no call has to fail for that to be found out."""
+    commands = [Command("GET", f"name{number}") for number in range(30)]
+
+    async def through_a_failover(cluster: Cluster) -> None:
+        servers = RedisServers(RedisUrl.parse(cluster.url))
+        try:
+            assert await servers.run(commands) == [None] * 30
+            cluster.lose_a_master()
+            await asyncio.to_thread(cluster.until_replaced)
+            assert await servers.run(commands) == [None] * 30
+        finally:
+            await servers.close()
+
+    with (
+        Cluster(tmp_path, "--save", "", replicas=True) as cluster,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        cluster.until_whole()
+        runner.run(through_a_failover(cluster))

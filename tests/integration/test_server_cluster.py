@@ -20,7 +20,7 @@ from aldis.protocol.codes import CloseCode
 from aldis.server.app import SignalingServer
 from aldis.server.cluster_member import AWAY
 from aldis.server.config import ServerConfig
-from support.patience import PATIENCE
+from support.cluster_servers import OFFER, metric, page, person, until
 from support.raw_websocket import RawClient, http_get
 from support.redis_server import RedisServer
 from support.registrations import register
@@ -29,7 +29,6 @@ from support.server_process import ServerProcess
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 # Ten seconds are promised; this machine may be busy for so long besides.
 SLOW = 10.0
-OFFER = {"type": "offer", "offer": {"type": "offer", "sdp": "v=0"}}
 
 
 @pytest.fixture
@@ -40,31 +39,6 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def node(tmp_path: Path, redis: RedisServer, name: str, **settings: Any) -> ServerProcess:
     return ServerProcess(tmp_path / name, redis=redis.url(), **settings)
-
-
-async def person(server: ServerProcess, name: str, identity: Identity | None = None) -> RawClient:
-    client = await RawClient.connect(server.port)
-    reply = await client.register(name, identity)
-    assert reply.get("success"), reply
-    return client
-
-
-async def page(server: ServerProcess, path: str) -> tuple[int, str]:
-    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    status, _, body = await http_get(server.admin_port, request)
-    return status, body.decode()
-
-
-async def metric(server: ServerProcess, name: str) -> float:
-    _, text = await page(server, "/metrics")
-    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
-
-
-async def until(server: ServerProcess, name: str, value: float) -> None:
-    """Wait until a metric has this value."""
-    async with asyncio.timeout(PATIENCE):
-        while await metric(server, name) != value:
-            pass
 
 
 async def found(client: RawClient, user_id: str) -> list[str]:

@@ -160,22 +160,55 @@ class _Sentinel(RedisServer):
 
 
 class Cluster:
-    """Three masters with a third of the slots each."""
+    """Three masters with a third of the slots each, and a replica of each, if wanted: a lost master is replaced."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
-        more = ("--cluster-enabled", "yes", *settings)
-        self.servers = [RedisServer(folder / str(number), *more, bus=True) for number in range(3)]
+    def __init__(self, folder: Path, *settings: str, replicas: bool = False) -> None:
+        # In milliseconds; a master that says nothing for so long is replaced, if there is a replica.
+        more = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000" if replicas else "15000", *settings)
+        self.servers = [RedisServer(folder / str(number), *more, bus=True) for number in range(6 if replicas else 3)]
+        self._replicas = replicas
 
     @property
     def url(self) -> str:
-        return self.servers[0].url(scheme="redis+cluster")
+        """With two of the servers: a node that starts later may find one of them dead."""
+        return f"{self.servers[0].url(scheme='redis+cluster')},127.0.0.1:{self.servers[1].port}"
+
+    def lose_a_master(self) -> None:
+        """Kill one as kill -9 does."""
+        victim = next(server for server in self.servers if "role:master" in server.say("info", "replication"))
+        victim.kill()
+        self.servers.remove(victim)
+
+    def until_whole(self) -> None:
+        """Wait until each master has its replica, with all its data, and all of them know it."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._is_whole():
+            assert time.monotonic() < deadline
+
+    def until_replaced(self) -> None:
+        """Wait until there are three masters that serve all slots again."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._is_replaced():
+            assert time.monotonic() < deadline
+
+    def _is_replaced(self) -> bool:
+        roles = [server.say("info", "replication") for server in self.servers]
+        masters = sum("role:master" in role for role in roles)
+        return masters == 3 and all("cluster_state:ok" in server.say("cluster", "info") for server in self.servers)
+
+    def _is_whole(self) -> bool:
+        roles = [server.say("info", "replication") for server in self.servers]
+        linked = sum("master_link_status:up" in role for role in roles)
+        known = [server.say("cluster", "nodes").count("slave ") for server in self.servers]
+        return linked == len(self.servers) // 2 and set(known) == {linked}
 
     def __enter__(self) -> Cluster:
         with ExitStack() as stack:
             for server in self.servers:
                 stack.enter_context(server)
             addresses = [f"127.0.0.1:{server.port}" for server in self.servers]
-            self.servers[0].say("--cluster", "create", *addresses, "--cluster-yes")
+            more = ("--cluster-replicas", "1") if self._replicas else ()
+            self.servers[0].say("--cluster", "create", *addresses, *more, "--cluster-yes")
             self._stack = stack.pop_all()
         return self
 

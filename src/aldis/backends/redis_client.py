@@ -252,6 +252,7 @@ class RedisServers:
         pipeline: Any  # both kinds of the library, which share no type
         if isinstance(self._client, RedisCluster):
             await self._client.initialize()
+            await _leave_the_dead(self._client)
             pipeline = self._client.pipeline()
         else:
             pipeline = self._client.pipeline(transaction=False)
@@ -306,6 +307,24 @@ class _MasterPool(SentinelConnectionPool):
         if self.master_address != (connection.host, connection.port):
             await connection.disconnect()
         await super().release(connection)
+
+
+async def _leave_the_dead(client: RedisCluster) -> None:
+    """Close connections that a server has ended, and ask who has its slots now.
+
+    redis-py takes the next one that is free, as it is, so the first call after a failover would fail: as `_connections`
+    says, and as its pool for one server does not. Its `_free` and `_reader` are no public names.
+    """
+    ended = [
+        connection
+        for node in client.get_nodes()
+        for connection in getattr(node, "_free", ())
+        if (reader := getattr(connection, "_reader", None)) is not None and reader.at_eof()
+    ]
+    for connection in ended:
+        await connection.disconnect(nowait=True)
+    if ended:
+        await client.nodes_manager.initialize()
 
 
 @contextmanager
