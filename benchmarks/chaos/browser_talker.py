@@ -30,7 +30,7 @@ async ({ name, peer, first, count, rate }) => {
   const store = new NetworkStore({ identity, pins: new IndexedDBPins(), journal });
   const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   const take = async () => {
-    for await (const { content, id } of store.messages()) await got(content, id);
+    for await (const { content, id, redelivered } of store.messages()) await got(content, id, redelivered);
   };
   const send = async () => {
     for (let number = first; number <= count; number++) {
@@ -68,13 +68,10 @@ async ({ name, peer, first, count, rate }) => {
 async def main(name: str, peer: str, url: str, place: str, count: str, rate: str) -> None:
     folder = Path(place)
     sent, taken = Log(folder / "sent"), Log(folder / "got")
-    known = {line.split()[2] for line in taken.lines}
     first = 1 + max((int(line.split()[1]) for line in sent.lines), default=0)
 
-    def got(number: int, message: str) -> None:
-        if message not in known:
-            taken.add(f"{number} {time.time():.3f} {message}")
-            known.add(message)
+    def got(number: int, message: str, redelivered: bool) -> None:
+        taken.add(f"{number} {time.time():.3f} {message} {'again' if redelivered else 'new'}")
 
     page_url = url.replace("ws://", "http://")
     async with async_playwright() as playwright:

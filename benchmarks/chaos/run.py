@@ -8,8 +8,7 @@ strikes again and again: it kills or stops the server, the TURN server or a prog
 At the end all is there again. Then every number that was accepted must have arrived at the other program once, and in
 order.
 
-It prints what it does, and for each kind of fault how often it struck and the longest stall: the longest time between
-two numbers that arrive, from the fault to `AFTER` seconds behind its end, less the time of the fault itself.
+It prints what it does, and for each kind of fault how often it struck and the longest stall (`judge.py`).
 
 Needs root on Linux, and coturn. The exit code is 1 if a number is missing, doubled or out of order.
 """
@@ -28,27 +27,17 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from benchmarks.chaos.judge import Arrival, Fault, Sent, first_arrivals, problems_of, read_got, read_sent, stall
 from benchmarks.recovery.lab import SERVER, Lab
 
 ROOT: Final = Path(__file__).parents[2]
 PORT: Final = 8765
 USERS: Final = ("alice", "bob")
-AFTER: Final = 15.0  # seconds behind a fault that belong to it
 PATIENCE: Final = 120.0  # seconds for the rest of the messages, when all is there again
 STARTING: Final = 30.0  # seconds for a server to start
-
-
-@dataclass
-class Fault:
-    """One strike."""
-
-    kind: str
-    begin: float
-    end: float = 0.0
 
 
 @dataclass
@@ -121,17 +110,25 @@ class World:
                     found.append(pid)
         return found
 
-    def got(self, who: str) -> list[tuple[int, float]]:
-        """The numbers that a user's application has taken, with the times."""
-        path = self.place / who / "got"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(int(line.split()[0]), float(line.split()[1])) for line in lines]
+    def sent(self, who: str) -> Sent:
+        """What a user's store was given."""
+        return read_sent(self._lines(who, "sent"))
 
-    def accepted(self, who: str) -> tuple[set[int], set[int]]:
-        """The numbers that a user's store has accepted, and those of which nobody knows."""
-        words = [line.split() for line in (self.place / who / "sent").read_text().splitlines()]
-        accepted = {int(number) for word, number in words if word == "ok"}
-        return accepted, {int(number) for word, number in words if word == "try"} - accepted
+    def got(self, who: str) -> list[Arrival]:
+        """What a user's application was handed."""
+        return read_got(self._lines(who, "got"))
+
+    def got_by_peer(self, who: str) -> list[Arrival]:
+        """What was handed to the one to whom a user sends."""
+        return self.got(USERS[1 - USERS.index(who)])
+
+    def problems(self) -> list[str]:
+        """What is wrong with the messages of both."""
+        return [problem for who in USERS for problem in problems_of(who, self.sent(who), self.got_by_peer(who))]
+
+    def _lines(self, who: str, name: str) -> list[str]:
+        path = self.place / who / name
+        return path.read_text().splitlines() if path.exists() else []
 
 
 Strike = Callable[[World, random.Random], Awaitable[None]]
@@ -218,33 +215,6 @@ STRIKES: Final[dict[str, Strike]] = {
 }
 
 
-def stall(got: list[tuple[int, float]], fault: Fault) -> float:
-    """The longest time without a number around a fault, less its own."""
-    last = max((when for _, when in got if when <= fault.begin), default=fault.begin)
-    times = [when for _, when in got if fault.begin < when <= fault.end + AFTER]
-    gaps = [after - before - max(min(after, fault.end) - max(before, fault.begin), 0.0)
-            for before, after in pairwise([last, *times])]  # fmt: skip
-    return max(gaps, default=0.0)
-
-
-def faults_of(sender: str, world: World) -> list[str]:
-    """What is wrong with the messages of a user."""
-    recipient = USERS[1 - USERS.index(sender)]
-    accepted, unknown = world.accepted(sender)
-    got = [number for number, _ in world.got(recipient)]
-    problems = []
-    if missing := sorted(accepted - set(got)):
-        problems.append(f"{len(missing)} of {sender} are missing: {missing[:10]}")
-    if len(got) != len(set(got)):
-        problems.append(f"{len(got) - len(set(got))} of {sender} have come twice")
-    if got != sorted(got):
-        first = next(number for number, (one, other) in enumerate(pairwise(got)) if one > other)
-        problems.append(f"out of order at {sender}'s number {got[first]}: {got[first : first + 3]}")
-    if strange := set(got) - accepted - unknown:
-        problems.append(f"{sorted(strange)[:10]} were never sent by {sender}")
-    return problems
-
-
 async def comes(is_so: Callable[[], bool], seconds: float) -> bool:
     """Wait until something is so; False when it is not in time. It is in files of other processes, so: look often."""
     last = time.monotonic() + seconds
@@ -273,7 +243,7 @@ async def run(seed: int, messages: int, rate: float, pause: float, *, browser: b
         began = time.monotonic()
         # Each kind once before any comes again.
         kinds: list[str] = []
-        while any(sum(map(len, world.accepted(who))) < messages for who in USERS):
+        while any(len(world.sent(who).tried) < messages for who in USERS):
             await asyncio.sleep(chance.uniform(0.5, 1.5) * pause)
             if not kinds:
                 kinds = list(STRIKES)
@@ -285,18 +255,19 @@ async def run(seed: int, messages: int, rate: float, pause: float, *, browser: b
             fault.end = time.time()
             faults.append(fault)
         print(f"{time.monotonic() - began:7.1f} s  all is there again", flush=True)
-        await comes(lambda: not any(faults_of(who, world) for who in USERS), PATIENCE)
-        problems = [problem for who in USERS for problem in faults_of(who, world)]
+        await comes(lambda: not world.problems(), PATIENCE)
+        problems = world.problems()
         longest: dict[str, list[float]] = defaultdict(list)
         for fault in faults:
-            longest[fault.kind].append(max(stall(world.got(who), fault) for who in USERS))
+            longest[fault.kind].append(max(stall(world.got(who), fault, faults) for who in USERS))
         print("\n| what happens | times | longest stall, s |\n|---|---:|---:|")
         for kind, stalls in sorted(longest.items()):
             print(f"| {kind} | {len(stalls)} | {max(stalls):.1f} |")
         for who in USERS:
-            accepted, unknown = world.accepted(who)
-            print(f"{who}: {len(accepted)} accepted, {len(unknown)} tried when it was killed; "
-                  f"{len(world.got(USERS[1 - USERS.index(who)]))} arrived")  # fmt: skip
+            sent, got = world.sent(who), world.got_by_peer(who)
+            told_again = sum(each.again for each in got)
+            print(f"{who}: {len(sent.accepted)} accepted, {len(sent.tried - sent.accepted)} tried when it was killed; "
+                  f"{len(first_arrivals(got))} arrived, {told_again} that may be known")  # fmt: skip
         for problem in problems:
             print(f"WRONG: {problem}")
         if problems:

@@ -5,8 +5,8 @@ moment and started again:
 
 * `FOLDER/sent`: `try N` before a number is sent, `ok N` when it is accepted (the journal has it). After a restart a
   number that was tried and not accepted is not sent again: whether it arrives is open.
-* `FOLDER/got`: `N TIME ID` for each number that the application takes. A message that was taken before the program was
-  killed may come again, and is told by its id, as an application does that wants each message once.
+* `FOLDER/got`: `N TIME ID new` for each number that the application takes. A message that was in its hands when the
+  program was killed comes again, with `again` for `new`. An application that wants each once knows it by its id.
 
 Each line is written at once. `FOLDER/journal`, `FOLDER/key` and `FOLDER/pins` are the store's.
 """
@@ -53,11 +53,9 @@ async def send_all(store: NetworkStore, peer: str, log: Log, count: int, rate: f
 
 async def take_all(store: NetworkStore, folder: Path) -> None:
     got = Log(folder / "got")
-    known = {line.split()[2] for line in got.lines}
     async for message in store.messages():
-        if message.id not in known:
-            got.add(f"{message.content!r} {time.time():.3f} {message.id}")
-            known.add(message.id)
+        kind = "again" if message.redelivered else "new"
+        got.add(f"{message.content!r} {time.time():.3f} {message.id} {kind}")
 
 
 async def main(name: str, peer: str, url: str, place: str, count: str, rate: str) -> None:
