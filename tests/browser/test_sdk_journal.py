@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from aldis.identity.keys import Identity
+from aldis.identity.pins import FilePins
+from aldis.store.store import NetworkStore
 from browser.conftest import IN_BOTH, Arrive
 from support.server_process import ServerProcess
 from support.stores import read, stores
@@ -26,7 +29,7 @@ PROMISES = (
 START = """
 window.journal = await sdk.openJournal(name, { wait });
 const identity = await sdk.Identity.loadOrCreate(name);
-window.store = new sdk.NetworkStore({ identity, pins: new sdk.IndexedDBPins(), journal });
+window.store = new sdk.NetworkStore({ identity, pins: new sdk.IndexedDBPins(), journal, path });
 window.got = [];
 window.changed = () => dispatchEvent(new Event('changed'));
 const log = () => JSON.parse(localStorage.getItem('log') ?? '[]');
@@ -59,9 +62,9 @@ def url(server: ServerProcess) -> str:
     return f"ws://127.0.0.1:{server.port}"
 
 
-async def started(tab: Tab, name: str, *, wait: bool = False) -> Tab:
+async def started(tab: Tab, name: str, *, wait: bool = False, path: str = "auto") -> Tab:
     tab.name = name
-    await tab.run(START, name=name, wait=wait)
+    await tab.run(START, name=name, wait=wait, path=path)
     return tab
 
 
@@ -144,6 +147,60 @@ async def test_a_page_that_is_killed_loses_nothing_that_was_stored(arrive: Arriv
         assert stored <= set(numbers)
         bob.send("alice", "and back")
         assert await other.contents(1) == ["and back"]
+
+
+async def test_two_browsers_and_a_program_keep_one_conversation_when_each_is_started_anew(
+    arrive: Arrive, server: ServerProcess, tmp_path: Path
+) -> None:
+    """Each sends numbers to both others. One of them shows nobody its address, so its messages take the relay."""
+    names, count = ("alice", "bob", "carol"), 10
+    alice = await started(await Tab(await arrive("chromium")).open(), "alice")
+    bob = await started(await Tab(await arrive("firefox")).open(), "bob", path="relay")
+    kept = {"identity": Identity.generate(), "pins": FilePins(tmp_path / "pins")}
+    got: list[tuple[str, Any]] = []
+
+    async def browsers_send(part: int) -> None:
+        for tab in (alice, bob):
+            await tab.run(
+                """
+                for (const to of names.filter((one) => one !== name)) {
+                  for (let n = first; n < first + count; n++) await store.send(to, `${name} ${n}`).whenStored();
+                }
+                """,
+                names=names, name=tab.name, first=part * count, count=count,
+            )  # fmt: skip
+
+    async def all_send(carol: NetworkStore, part: int) -> None:
+        for number in range(part * count, (part + 1) * count):
+            for to in ("alice", "bob"):
+                await carol.send(to, f"carol {number}").when_stored()
+        await browsers_send(part)
+
+    async with stores(url(server), "carol", journal=tmp_path / "journal", **kept) as (carol,):
+        await all_send(carol, 0)
+        await started(await alice.open(), "alice")
+        await all_send(carol, 1)
+        got += [(message.id, message.content) for message in await read(carol, count)]
+    await browsers_send(2)
+    await started(await bob.open(), "bob", path="relay")
+    async with stores(url(server), "carol", journal=tmp_path / "journal", **kept) as (carol,):
+        await all_send(carol, 3)
+        while len(dict(got)) < 8 * count:
+            got += [(message.id, message.content) for message in await read(carol, 1)]
+        assert await bob.get("store.state.peers.carol.path") == "relay"
+
+        def numbers(contents: list[Any], sender: str) -> list[int]:
+            pairs = [content.split() for content in contents]
+            return [int(number) for name, number in pairs if name == sender]
+
+        for tab, carols in ((alice, 3 * count), (bob, 3 * count)):
+            await tab.until(f"{LOGGED}.filter(([, again]) => !again).length >= {4 * count + carols}")
+            contents = [content for content, again in await tab.get(LOGGED) if not again]
+            other = "bob" if tab is alice else "alice"
+            assert numbers(contents, other) == list(range(4 * count))
+            assert numbers(contents, "carol") == [n for n in range(4 * count) if n // count != 2]
+        for sender in ("alice", "bob"):
+            assert numbers(list(dict(got).values()), sender) == list(range(4 * count))
 
 
 @IN_BOTH
