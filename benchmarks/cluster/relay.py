@@ -5,7 +5,8 @@
 
 Pairs of clients send each other offers with proof and acknowledgement (`benchmarks.load`), in turns: at a server alone,
 at one server of a cluster of two, and each at another server of it. First one message is on its way for every client,
-then there is a pace. Then clients register, all at one server of the cluster, or half of them at each.
+then there is a pace. Then clients register, all at one server of the cluster, or half of them at each, or at a server
+with one or two workers (`--workers`), where the kernel chooses the worker.
 
 Processor time is that of each process (clock_getcpuclockid(3)), divided by the messages that arrived. All servers
 share one core, and Redis and the clients the other, so rates say less than processor times. Linux only, with Redis.
@@ -18,6 +19,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -151,6 +153,18 @@ def pids_of(redis: RedisServer) -> int:
     return int(redis.say("info", "server").partition("process_id:")[2].split()[0])
 
 
+def workers_of(supervisor: servers.Running, count: int) -> list[int]:
+    """The processes of a server's workers, once all of them listen."""
+    listening = f":{supervisor.port:04X} 00000000:0000 0A "  # in the state LISTEN
+    deadline = perf_counter() + servers.START_SECONDS
+    while Path("/proc/net/tcp").read_text().count(listening) < count:
+        if perf_counter() > deadline:
+            raise servers.ServerFailed(f"there are no {count} workers")
+        time.sleep(0.05)
+    tasks = Path(f"/proc/{supervisor.pid}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
 def tables(results: dict[str, Any]) -> str:
     """What people read."""
     lines = []
@@ -223,6 +237,13 @@ def main(words: Sequence[str] | None = None) -> int:
             "one server, Redis": at_one,
             "two servers, Redis": at_both,
         }
+        for count, title in ((1, "one worker, Redis"), (2, "two workers, Redis")):
+            with running_on(cores.generator):
+                own = stack.enter_context(RedisServer(folder / title, *DURABLE))
+            limits = {**servers.UNLIMITED, "ALDIS_REDIS": own.url(), "ALDIS_WORKERS": str(count)}
+            supervisor = stack.enter_context(servers.started(servers.ALDIS, cores.server, limits))
+            pids = dict(zip(("server", "other"), workers_of(supervisor, count), strict=False))
+            registering[title] = Place((supervisor.port,), {**pids, "redis": pids_of(own)})
         with running_on(cores.generator):
             results = uvloop.run(measure(relaying, registering, options))
     print(tables(results))
