@@ -222,11 +222,20 @@ test('the called side does not throw away a path that is being healed', async (t
     world,
     stores: [alice, bob],
   } = await patientScene(t, 60, 'alice', 'bob');
-  await alice.connectToPeer('bob');
+  await alice.send('bob', 'first'); // and wants no more of bob: when the path is lost, she calls nobody
   await untilPeer(bob, 'alice', ({ state }) => state === 'connected');
-  world.network.open.forEach((connection) => connection.sever());
-  await pathIsLost(alice, bob);
+  const [ours, theirs] = world.network.open;
+  const before = ours.localText;
+  // Beside the lost connection another one is made, and either may be the first that works. So none works yet.
+  world.network.blocked = true;
+  ours.sever();
+  await untilPeer(bob, 'alice', ({ state }) => state === 'disconnected');
   bob.send('alice', 'over the same connection'); // bob has never asked the server for alice: he does now
+  await untilPeer(bob, 'alice', ({ online }) => online);
+  assert.ok([ours, theirs].every((each) => world.network.open.includes(each)));
+  await untilTrue(() => ours.localText !== before && ours.localText === theirs.remoteText); // ICE was restarted
+  world.network.blocked = false;
+  world.network.match(); // the oldest one is found first
   assert.deepEqual(await contents(alice, 1), ['over the same connection']);
   assert.equal(alice.state.peers.bob.connections, 1);
 });
