@@ -26,7 +26,7 @@ NPM := npm --prefix sdk --silent
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast all-python all-sdk fast-python fast-sdk check lint types sdk web docs release screenshots bench fmt lock clean system
+.PHONY: help run test test-fast all-python all-sdk fast-python fast-sdk check lint types sdk web wheel docs release screenshots bench fmt lock clean system
 
 help: ## list what can be made
 	@echo "Aldis: two programs find each other by name and talk directly. make ..."
@@ -85,6 +85,11 @@ docs: $(STAMPS)/docs $(STAMPS)/site ## build the documentation site: build/site/
 	@node tools/site/reference.js
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "The documentation site: build/site/index.html"
+
+wheel: $(STAMPS)/dev ## build the wheel of the server that deploy/ installs, into dist
+	@rm -f dist/aldis_server-*.whl
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist packaging/server >/dev/null
+	@ls dist/aldis_server-*.whl
 
 release: system $(STAMPS)/dev $(STAMPS)/sdk ## build what users download into dist, install each file and try it; no upload
 	$(BIN)/python tools/release.py $(ARGS)

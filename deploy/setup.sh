@@ -6,7 +6,7 @@
 #
 # The name must lead to this machine. Run it again to upgrade: it keeps names, keys, secrets and aldis.toml, and writes the
 # other files anew. Where aldis.toml has `turn_server = true`, the server runs coturn itself, and the service stays off.
-# ALDIS_PACKAGE names another package than `aldis-server[redis]`, such as a version or the path of a wheel.
+# ALDIS_PACKAGE names another package than `aldis-server[redis]`: a version, a wheel, or the URL of one (docs/deploy.md).
 set -eu
 
 proxy=caddy
@@ -39,7 +39,10 @@ external_ip() {
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates curl iproute2 $proxy coturn python3-venv systemd
 [ -x /opt/aldis/bin/python ] || python3 -m venv /opt/aldis
-/opt/aldis/bin/python -m pip install --quiet --upgrade "${ALDIS_PACKAGE:-aldis-server[redis]}"
+package=${ALDIS_PACKAGE:-aldis-server[redis]}
+/opt/aldis/bin/python -m pip install --quiet --upgrade "$package"
+# pip takes no wheel of a version that is there already, and several are built of one version before it is released.
+case $package in *.whl*) /opt/aldis/bin/python -m pip install --quiet --force-reinstall --no-deps "$package" ;; esac
 ln -sf /opt/aldis/bin/aldis /usr/local/bin/aldis
 
 secret=

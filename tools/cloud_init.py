@@ -33,7 +33,7 @@ write_files:
 """
 _TAIL: Final = f"""\
 runcmd:
-  - [sh, {PLACE}/setup.sh, signal.example.com]
+  - [env, "ALDIS_PACKAGE=aldis-server[redis]", sh, {PLACE}/setup.sh, signal.example.com]
 """
 
 

@@ -5,7 +5,7 @@
 #
 # The password of Redis has to be in /etc/aldis/redis-password. Run it again to upgrade: it keeps aldis.toml and the
 # password, writes the other files anew, and restarts the node. ALDIS_PACKAGE names another package than
-# `aldis-server[redis]`, such as a version or the path of a wheel with `[redis]` behind it.
+# `aldis-server[redis]`: a version, or a wheel with `[redis]` behind it (docs/deploy.md).
 set -eu
 
 name=${1:-}
@@ -20,7 +20,10 @@ kit=$(cd "$(dirname "$0")/.." && pwd)
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates curl python3-venv systemd
 [ -x /opt/aldis/bin/python ] || python3 -m venv /opt/aldis
-/opt/aldis/bin/python -m pip install --quiet --upgrade "${ALDIS_PACKAGE:-aldis-server[redis]}"
+package=${ALDIS_PACKAGE:-aldis-server[redis]}
+/opt/aldis/bin/python -m pip install --quiet --upgrade "$package"
+# pip takes no wheel of a version that is there already, and several are built of one version before it is released.
+case $package in *.whl*) /opt/aldis/bin/python -m pip install --quiet --force-reinstall --no-deps "$package" ;; esac
 ln -sf /opt/aldis/bin/aldis /usr/local/bin/aldis
 
 install -D -m 644 "$kit/systemd/aldis.sysusers.conf" /usr/lib/sysusers.d/aldis.conf

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -56,12 +58,65 @@ def test_the_user_data_holds_the_files_of_the_kit_as_they_are(writer: ModuleType
     for entry in document["write_files"]:
         name = entry["path"].removeprefix(f"{writer.PLACE}/")
         assert entry["content"] == (DEPLOY / name).read_text()
-    assert document["runcmd"] == [["sh", f"{writer.PLACE}/setup.sh", "signal.example.com"]]
+    package = "ALDIS_PACKAGE=aldis-server[redis]"
+    assert document["runcmd"] == [["env", package, "sh", f"{writer.PLACE}/setup.sh", "signal.example.com"]]
 
 
 def test_the_user_data_holds_each_file_that_the_script_puts_somewhere(writer: ModuleType) -> None:
     script = (DEPLOY / "setup.sh").read_text()
     assert {"setup.sh", *re.findall(r"\bput \d+ (\S+)", script, re.MULTILINE)} == set(writer.FILES)
+
+
+GUIDE = (ROOT / "docs" / "deploy.md").read_text()
+
+
+def test_the_guide_writes_user_data_that_fetches_a_wheel(tmp_path: Path) -> None:
+    """By its own commands, in a folder that has a wheel."""
+    (commands,) = re.findall(r"^    wheel=.*\n(?:    .*\n)+", GUIDE, re.MULTILINE)
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "aldis_server-0.1.0-py3-none-any.whl").write_bytes(b"a wheel")
+    (tmp_path / "deploy").symlink_to(DEPLOY)
+    done = tool("sh", "-euc", commands, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    fine, text = told(tmp_path / "user-data")
+    assert fine, text
+    document = yaml.safe_load((tmp_path / "user-data").read_text())
+    url = "https://files.example.com/aldis_server-0.1.0-py3-none-any.whl"
+    digest = hashlib.sha256(b"a wheel").hexdigest()
+    assert document["runcmd"][0][1] == f"ALDIS_PACKAGE=aldis-server[redis] @ {url}#sha256={digest}"
+    assert document["runcmd"][0][-1] == "YOUR.NAME"
+
+
+def test_the_trial_of_the_user_data_takes_the_wheel_as_the_guide_says() -> None:
+    trial = (ROOT / "tools" / "try-cloud-init.sh").read_text()
+    (command,) = re.findall(r'-e "s\|PACKAGE=.*?"', GUIDE)
+    assert command in trial
+    assert "PIP_" not in trial
+
+
+@pytest.mark.parametrize("script", ["setup.sh", "cluster/setup.sh"])
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    [
+        ("", ["--upgrade aldis-server[redis]"]),
+        ("aldis-server==0.2.0", ["--upgrade aldis-server==0.2.0"]),
+        ("./a.whl[redis]", ["--upgrade ./a.whl[redis]", "--force-reinstall --no-deps ./a.whl[redis]"]),
+        (
+            "aldis-server @ https://a.example/a.whl#sha256=0",
+            [
+                "--upgrade aldis-server @ https://a.example/a.whl#sha256=0",
+                "--force-reinstall --no-deps aldis-server @ https://a.example/a.whl#sha256=0",
+            ],
+        ),
+    ],
+)
+def test_the_script_installs_a_wheel_also_when_its_version_is_there(
+    script: str, package: str, expected: list[str]
+) -> None:
+    (lines,) = re.findall(r"^package=\$\{.*?esac$", (DEPLOY / script).read_text(), re.MULTILINE | re.DOTALL)
+    lines = lines.replace("/opt/aldis/bin/python -m pip install --quiet", "echo")
+    done = tool("sh", "-euc", lines, env={**os.environ, "ALDIS_PACKAGE": package})
+    assert done.stdout.splitlines() == expected
 
 
 def test_the_script_refuses_what_is_no_name() -> None:

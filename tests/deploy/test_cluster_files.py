@@ -18,7 +18,7 @@ import yaml
 
 from aldis.identity.keys import Identity
 from aldis.server.config import SETTINGS, load_config
-from deploy.test_container import _PINNED, check
+from deploy.test_container import _PINNED, check, filled
 from support.cluster_kit import KIT, PASSWORD, KitRedis, acl
 from support.commands import aldis
 from support.directories import content, fill
@@ -152,8 +152,8 @@ def test_the_script_refuses_what_is_no_name_or_address() -> None:
 
 
 def compose() -> dict[str, Any]:
-    """The compose file, with its variable replaced."""
-    found: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{ALDIS_NAME[^}]*\}", "signal.example.com", said("compose.yaml")))
+    """The compose file, with its variables replaced."""
+    found: dict[str, Any] = yaml.safe_load(filled(said("compose.yaml"), {"ALDIS_NAME": "signal.example.com"}))
     return found
 
 

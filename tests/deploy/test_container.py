@@ -132,9 +132,18 @@ async def test_the_health_check_of_the_image_asks_a_real_server(tmp_path: Path) 
 
 def compose() -> dict[str, Any]:
     """The compose file, with its variables replaced."""
-    text = (CONTAINER / "compose.yaml").read_text()
-    found: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{(\w+)(:\?[^}]*)?\}", lambda name: ENVIRONMENT[name[1]], text))
+    found: dict[str, Any] = yaml.safe_load(filled((CONTAINER / "compose.yaml").read_text(), ENVIRONMENT))
     return found
+
+
+def filled(text: str, environment: dict[str, str]) -> str:
+    """A compose file with its variables replaced: `${NAME}`, `${NAME:-default}` and `${NAME:?what is missing}`."""
+
+    def value(found: re.Match[str]) -> str:
+        name, rule, word = found.groups()
+        return word if rule == ":-" and not environment.get(name) else environment[name]
+
+    return re.sub(r"\$\{(\w+)(?:(:[?-])([^}]*))?\}", value, text)
 
 
 def check(document: dict[str, Any]) -> None:
@@ -169,6 +178,23 @@ def test_the_services_may_do_little_and_have_a_version() -> None:
             assert (CONTAINER / source).exists() if "/" in source else source in document["volumes"]
     published = {port for service in document["services"].values() for port in service.get("ports", ())}
     assert published == {"80:80", "443:443", "127.0.0.1:9090:9090"}
+
+
+@pytest.mark.parametrize(
+    ("file", "package"),
+    [("container/compose.yaml", "aldis-server==0.1.0"), ("cluster/compose.yaml", "aldis-server[redis]==0.1.0")],
+)
+def test_a_compose_file_installs_the_package_of_the_environment(file: str, package: str) -> None:
+    text = (DEPLOY / file).read_text()
+    for given, expected in (("", package), ("/wheels/a.whl[redis]", "/wheels/a.whl[redis]")):
+        document = yaml.safe_load(filled(text, {**ENVIRONMENT, "ALDIS_PACKAGE": given}))
+        check(document)
+        built = [service["build"] for service in document["services"].values() if "build" in service]
+        assert built
+        assert all(one["args"] == {"PACKAGE": expected} for one in built)
+        # The folder of the wheels is part of what the builder gets, and is there in a fresh clone.
+        assert ("COPY", "wheels /wheels") in instructions(FILE)
+        assert all(((DEPLOY / file).parent / one["context"] / "wheels" / "README.md").exists() for one in built)
 
 
 def test_the_compose_file_has_settings_that_the_server_takes() -> None:
