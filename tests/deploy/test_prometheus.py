@@ -219,6 +219,27 @@ def test_an_alert_for_the_cluster_also_fires_then(tmp_path: Path, alert: str, se
     assert fires(tmp_path, {alert or "nothing": changes}, bool(alert)) == ""
 
 
+@pytest.mark.parametrize(("used", "budget", "does"), [(1.35e9, 1e9, True), (1.25e9, 1e9, False), (2e8, 5e7, True)])
+def test_the_memory_of_a_server_is_measured_by_its_budget(
+    tmp_path: Path, used: float, budget: float, does: bool
+) -> None:
+    changes = {
+        "process_resident_memory_bytes": f"{used:.0f}+0{HOUR}",
+        "aldis_memory_budget": f"{budget:.0f}+0{HOUR}",
+    }
+    assert fires(tmp_path, {"AldisMemoryHigh": changes}, does) == ""
+
+
+def test_the_alert_for_the_memory_comes_before_systemd_ends_the_server() -> None:
+    """Also on a small machine of 512 MiB, with the default of the budget."""
+    (rule,) = [rule["expr"] for rule in rules() if rule["alert"] == "AldisMemoryHigh"]
+    (share, rest) = re.findall(r"\(([\d.]+) \* aldis_memory_budget_bytes \+ (\S+)\)", rule)[0]
+    unit = (DEPLOY / "systemd" / "aldis.service").read_text()
+    (most,) = re.findall(r"^MemoryMax=(\d+)%$", unit, re.MULTILINE)
+    machine = 512 * 1024 * 1024
+    assert float(share) * machine / 2 + float(rest) < machine * int(most) / 100
+
+
 def test_an_alert_that_does_not_fire_is_found_out(tmp_path: Path) -> None:
     assert "AldisBusy" in fires(tmp_path, {"AldisBusy": {"process_cpu_seconds_total": f"0+30{HOUR}"}})
 
