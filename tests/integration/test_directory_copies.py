@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from aldis.backends.sqlite_file import FILE_NAME
+from aldis.hub.bans import Ban
 from aldis.identity.keys import Identity
+from aldis.protocol.codes import CloseCode
+from aldis.server.ban_file import FILE_NAME as BANS
+from aldis.server.ban_file import BanFile
 from support.commands import aldis
+from support.raw_websocket import RawClient
 from support.registrations import register
 from support.server_process import ServerProcess
 from support.settings import UNLIMITED
@@ -82,6 +90,7 @@ async def names_of(folder: Path, *names: str) -> None:
 
 async def test_a_backup_is_one_private_file_and_replaces_none(tmp_path: Path) -> None:
     await names_of(tmp_path, "alice")
+    BanFile(tmp_path / "data" / BANS).save([Ban("user", "mallory")])
     copy = tmp_path / "copies" / "names"
     assert directory(tmp_path, "backup", copy).returncode == 0
     assert [file.name for file in copy.parent.iterdir()] == ["names"]
@@ -92,6 +101,82 @@ async def test_a_backup_is_one_private_file_and_replaces_none(tmp_path: Path) ->
     assert "exists already" in again.stderr
     assert copy.read_bytes() == content
     assert sorted(os.listdir(tmp_path / "data"))[-1] == FILE_NAME
+
+
+def bans_in(folder: Path) -> list[tuple[str, str]]:
+    """Name and reason of the users that the server in `folder` bans."""
+    return sorted((ban.value, ban.reason) for ban in BanFile(folder / "data" / BANS).load())
+
+
+async def test_bans_are_in_the_backup_and_those_given_since_stay(tmp_path: Path) -> None:
+    identity, copy = Identity.generate(), tmp_path / "copy"
+    async with ServerProcess(tmp_path, admin_port=0) as server:
+        assert await register(server, "mallory", identity) == "registered"
+        banned = await asyncio.to_thread(admin, server, tmp_path, "ban", "user", "mallory", "--reason", "spam")
+        assert banned.returncode == 0, banned.stderr
+        done = await asyncio.to_thread(directory, tmp_path, "backup", copy)
+        assert done.stdout == f"1 name and the bans copied to {copy}\n", done.stderr
+        for words in (("ban", "user", "trudy"), ("ban", "user", "mallory", "--reason", "more spam")):
+            assert (await asyncio.to_thread(admin, server, tmp_path, *words)).returncode == 0
+        refused = await asyncio.to_thread(directory, tmp_path, "restore", copy)
+        assert refused.returncode == 2
+        assert await server.stop() == 0
+    assert bans_in(tmp_path) == [("mallory", "more spam"), ("trudy", "")], "a refused restore changes nothing"
+    done = directory(tmp_path, "restore", copy)
+    assert "with those of the backup, the server has 2 bans now\n" in done.stdout, done.stderr
+    assert bans_in(tmp_path) == [("mallory", "more spam"), ("trudy", "")]
+    assert tables(tmp_path / "data" / FILE_NAME).isdisjoint({"along"})
+    assert "along" in tables(copy)
+    # On a new machine, whose data folder is not there yet.
+    shutil.rmtree(tmp_path / "data")
+    assert directory(tmp_path, "restore", copy).returncode == 0
+    assert bans_in(tmp_path) == [("mallory", "spam")]
+    assert stat.S_IMODE((tmp_path / "data" / BANS).stat().st_mode) == 0o600
+    async with ServerProcess(tmp_path) as again, await RawClient.connect(again.port) as mallory:
+        key = base64.b64encode(identity.public_key).decode()
+        challenge = await mallory.request({"type": "register", "userId": "mallory", "publicKey": key})
+        mallory.send({"type": "prove", "signature": mallory.sign(identity, challenge, "mallory")})
+        assert await mallory.wait_closed() == (CloseCode.BANNED, "banned: spam")
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+
+
+def admin(server: ServerProcess, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`aldis admin ...` for this server."""
+    environment = {"ALDIS_ADMIN": f"http://127.0.0.1:{server.admin_port}", "ALDIS_DATA": str(folder / "data")}
+    return aldis("admin", *words, home=folder, extra=environment)
+
+
+async def test_a_backup_without_bans_leaves_those_of_the_server_alone(tmp_path: Path) -> None:
+    """One of an earlier release, or what `aldis directory copy` makes."""
+    await names_of(tmp_path, "alice")
+    assert directory(tmp_path, "backup", tmp_path / "copy").returncode == 0
+    BanFile(tmp_path / "data" / BANS).save([Ban("user", "mallory")])
+    done = directory(tmp_path, "restore", tmp_path / "copy")
+    assert (done.returncode, "with those of the backup" in done.stdout) == (0, False)
+    assert bans_in(tmp_path) == [("mallory", "")]
+
+
+async def test_bans_that_cannot_be_used_stop_a_restore_before_it_changes_anything(tmp_path: Path) -> None:
+    await names_of(tmp_path, "alice")
+    BanFile(tmp_path / "data" / BANS).save([Ban("user", "mallory")])
+    assert directory(tmp_path, "backup", tmp_path / "copy").returncode == 0
+    (tmp_path / "data" / BANS).write_text("no bans")
+    done = directory(tmp_path, "restore", tmp_path / "copy")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'data' / BANS} is no list of bans" in done.stderr
+    assert not list((tmp_path / "data").glob("*before-restore*"))
+    (tmp_path / "data" / BANS).unlink()
+    with closing(sqlite3.connect(tmp_path / "copy")) as database:
+        database.execute("UPDATE along SET content = ?", (b"[]",))
+        database.commit()
+    done = directory(tmp_path, "restore", tmp_path / "copy")
+    assert done.returncode == 2
+    assert f"{BANS} in {tmp_path / 'copy'} is no list of bans" in done.stderr
+    assert os.listdir(tmp_path / "data") == [FILE_NAME]
 
 
 async def test_a_damaged_directory_is_replaced_and_kept(tmp_path: Path) -> None:
@@ -125,6 +210,7 @@ async def test_a_backup_moves_to_a_new_machine(tmp_path: Path) -> None:
 async def test_what_root_restores_belongs_to_the_user_of_the_server(tmp_path: Path, *, fresh: bool) -> None:
     (tmp_path / "old").mkdir()
     await names_of(tmp_path / "old", "alice")
+    BanFile(tmp_path / "old" / "data" / BANS).save([Ban("user", "mallory")])
     assert directory(tmp_path / "old", "backup", tmp_path / "copy").returncode == 0
     data = tmp_path / "data"
     if fresh:
@@ -132,10 +218,11 @@ async def test_what_root_restores_belongs_to_the_user_of_the_server(tmp_path: Pa
         os.chown(data, 4321, 4322)
     else:
         await names_of(tmp_path, "bob")
+        os.chown(data, 4321, 4322)
         os.chown(data / FILE_NAME, 4321, 4322)
     assert directory(tmp_path, "restore", tmp_path / "copy").returncode == 0
-    restored = (data / FILE_NAME).stat()
-    assert (restored.st_uid, restored.st_gid) == (4321, 4322)
+    for restored in ((data / FILE_NAME).stat(), (data / BANS).stat()):
+        assert (restored.st_uid, restored.st_gid) == (4321, 4322)
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "other", "newer", "empty", "half"])

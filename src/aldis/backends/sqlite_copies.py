@@ -3,7 +3,7 @@
 Rules:
 
 * A backup is one file, whole and consistent, also while a server writes: SQLite copies one snapshot. It gets its name
-  when it is on the disk, and never replaces a file.
+  when it is on the disk, and never replaces a file. Small files that belong to the names go along, in a table of it.
 * A restore refuses while another process has the directory open, because that process has told users whose names are
   whose. The old directory is kept beside the new one. At each moment there is either the old or the new one: a server
   that found no file would take all names for free.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -25,33 +25,37 @@ from aldis.errors import UsageError
 # Seconds to wait for a lock: a server holds it for milliseconds, and in a restore a server that runs does not let go.
 _PATIENCE: Final = 2.0
 _SIDE_FILES: Final = ("-wal", "-shm")
+# In backups only, and not in all: those of earlier releases and what `aldis directory copy` makes have none.
+_ALONG: Final = "CREATE TABLE along (name TEXT NOT NULL PRIMARY KEY, content BLOB NOT NULL)"
 
 
-def backup(path: Path, copy: Path) -> int:
+def backup(path: Path, copy: Path, along: Mapping[str, bytes]) -> int:
     """Copy the directory at `path` to the new file `copy`; return the number of names.
 
-    A server may use the directory meanwhile. Raises `UsageError` for a file that cannot be used, and
-    `DirectoryUnavailable` when the copy cannot be made.
+    `along` are contents of files that go along, by name. A server may use the directory meanwhile. Raises `UsageError`
+    for a file that cannot be used, and `DirectoryUnavailable` when the copy cannot be made.
     """
     check_file(path)
     if os.path.lexists(copy):
         raise UsageError(f"{copy} exists already; a backup never replaces a file")
     with _in_words(copy), _draft(copy) as draft:
-        names = _copy(path, draft)
+        names, _ = _copy(path, draft, along)
         _give_name(draft, copy)
     return names
 
 
-def restore(path: Path, copy: Path) -> tuple[int, Path | None]:
+def restore(path: Path, copy: Path, put: Callable[[Mapping[str, bytes]], None]) -> tuple[int, Path | None]:
     """Put the backup `copy` in the place of the directory at `path`.
 
-    Returns the number of names, and where the old directory is kept, if there was one. Raises `UsageError` when a
+    `put` is called before that with what went along; when it raises, nothing is replaced. Returns the number of names,
+    and where the old directory is kept, if there was one. Raises `UsageError` when a
     process has the directory open or the backup cannot be used, and `DirectoryUnavailable` for other faults.
     """
     check_file(copy)
     with _in_words(path), _held(path) as old, _draft(path) as draft:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        names = _copy(copy, draft)
+        names, along = _copy(copy, draft)
+        put(along)
         kept = None
         if old is not None:
             kept = _free_name(path)
@@ -68,19 +72,30 @@ def restore(path: Path, copy: Path) -> tuple[int, Path | None]:
     return names, kept
 
 
-def _copy(path: Path, draft: Path) -> int:
-    """Copy a database to an empty file, check the copy, and bring it to the disk. Returns the number of names."""
+def _copy(path: Path, draft: Path, along: Mapping[str, bytes] | None = None) -> tuple[int, dict[str, bytes]]:
+    """Copy a database to an empty file, check the copy, and bring it to the disk.
+
+    What goes `along` is put into a backup; what the database had along is taken out. Returns the number of names, and
+    what was taken out.
+    """
     with closing(_connect(path)) as source, closing(sqlite3.connect(draft, isolation_level=None)) as target:
         source.backup(target)  # in one step: one snapshot
         # A single file that a person can copy. The server switches to WAL when it opens it.
         target.execute("PRAGMA journal_mode=DELETE")
-        found = target.execute("PRAGMA quick_check").fetchone()[0]
-        if found != "ok":
-            raise UsageError(f"{path} is damaged ({found}); nothing was changed")
+        checked = target.execute("PRAGMA quick_check").fetchone()[0]
+        if checked != "ok":
+            raise UsageError(f"{path} is damaged ({checked}); nothing was changed")
         version_of(target, path)
         names = int(target.execute("SELECT count(*) FROM names").fetchone()[0])
+        found: dict[str, bytes] = {}
+        if target.execute("SELECT 1 FROM sqlite_master WHERE name = 'along'").fetchone():
+            found = dict(target.execute("SELECT name, content FROM along"))
+            target.execute("DROP TABLE along")
+        if along:
+            target.execute(_ALONG)
+            target.executemany("INSERT INTO along VALUES (?, ?)", along.items())
     _flush(draft)
-    return names
+    return names, found
 
 
 @contextmanager

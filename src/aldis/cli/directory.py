@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +15,7 @@ from aldis.cli.text import safe_line
 from aldis.errors import UsageError
 
 if TYPE_CHECKING:
+    from aldis.server.ban_file import BanFile
     from aldis.server.config import ServerConfig
 
 _HELP: Final = """\
@@ -24,7 +25,7 @@ Back up, restore and move the names of a server, and the keys that they are
 bound to.
 
 Commands
-  backup       Copy the names to a new file, also while the server runs.
+  backup       Copy names and bans to a new file, also while the server runs.
   restore      Put a backup in their place, while the server is stopped.
   copy         Copy the names to another directory, also while the server runs.
   names        List, add and remove names that may register.
@@ -45,6 +46,7 @@ Exit codes
 _CODES: Final = (ExitCode.OK, ExitCode.FAULT, ExitCode.USAGE)
 
 
+_BANS: Final = "bans.json"  # in the data folder, and in a backup
 # Names that are read at a time.
 _PAGE: Final = 1000
 
@@ -75,12 +77,15 @@ def _backup(words: Sequence[str]) -> int:
     from aldis.backends.sqlite_copies import backup
 
     text = (
-        "Copy the names and their keys to a new file, which only you may read. The server\n"
-        "may run meanwhile: the copy is whole, and of one moment. Never replaces a file."
+        "Copy the names, their keys and the bans to a new file, which only you may read.\n"
+        "The server may run meanwhile: the copy is whole, and of one moment. Never\n"
+        "replaces a file."
     )
-    file, directory = _parsed("backup", text, "  aldis directory backup names-$(date +%F).sqlite3", words)
-    names = backup(directory, file)
-    print(f"{_counted(names)} copied to {safe_line(str(file))}")
+    file, directory, bans = _parsed("backup", text, "  aldis directory backup names-$(date +%F).sqlite3", words)
+    content = None if bans is None else bans.content()
+    names = backup(directory, file, {} if content is None else {_BANS: content})
+    what = _counted(names, "name") if content is None else f"{_counted(names, 'name')} and the bans"
+    print(f"{what} copied to {safe_line(str(file))}")
     return ExitCode.OK
 
 
@@ -91,11 +96,23 @@ def _restore(words: Sequence[str]) -> int:
         "Put a backup in the place of the names that the server keeps. Stop the server\n"
         "first: this refuses while it runs. The names that were there are kept beside.\n\n"
         "Names that were bound after the backup are free again, and belong to the first\n"
-        "who registers them. Keys that were rotated since are the old ones again."
+        "who registers them. Keys that were rotated since are the old ones again. Bans of\n"
+        "the backup are added to those that the server has."
     )
-    file, directory = _parsed("restore", text, "  aldis directory restore names-2026-11-28.sqlite3", words)
-    names, kept = restore(directory, file)
-    print(f"{_counted(names)} restored to {safe_line(str(directory))}")
+    file, directory, bans = _parsed("restore", text, "  aldis directory restore names-2026-11-28.sqlite3", words)
+
+    from aldis.server.ban_file import read_bans
+
+    banned: list[int] = []
+
+    def put(along: Mapping[str, bytes]) -> None:
+        if bans is not None and _BANS in along:
+            banned.append(bans.add(read_bans(along[_BANS], f"{_BANS} in {file}")))
+
+    names, kept = restore(directory, file, put)
+    print(f"{_counted(names, 'name')} restored to {safe_line(str(directory))}")
+    if banned:
+        print(f"with those of the backup, the server has {_counted(banned[0], 'ban')} now")
     if kept is not None:
         print(f"the names that were there are kept in {safe_line(str(kept))}")
     return ExitCode.OK
@@ -176,17 +193,18 @@ async def _changed(config: ServerConfig, action: str, name: str) -> list[str]:
         await directory.close()
 
 
-def _counted(names: int) -> str:
-    return f"{names} name{'' if names == 1 else 's'}"
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _parsed(command: str, text: str, examples: str, words: Sequence[str]) -> tuple[Path, Path]:
-    """The backup, and the file of the server's directory."""
+def _parsed(command: str, text: str, examples: str, words: Sequence[str]) -> tuple[Path, Path, BanFile | None]:
+    """The backup, the file of the server's directory, and that of its bans."""
     parser = Parser(f"aldis directory {command}", "FILE [options]", text, examples=examples, codes=_CODES)
     parser.argument("file", "The backup.", convert=str)
     arguments, config = _located(parser, words)
 
-    from aldis.backends.directory_url import sqlite_path, without_password
+    from aldis.backends.directory_url import MEMORY, sqlite_path, without_password
+    from aldis.server.ban_file import BanFile
 
     path = sqlite_path(config.directory_url)
     if path is None:
@@ -194,7 +212,8 @@ def _parsed(command: str, text: str, examples: str, words: Sequence[str]) -> tup
             f"the names are at {without_password(config.directory_url)}, which has backups of its own:"
             " this command is for files, and `aldis directory copy` makes one of any directory"
         )
-    return Path(arguments.file), path
+    bans = None if config.data == MEMORY else BanFile(Path(config.data) / _BANS)
+    return Path(arguments.file), path, bans
 
 
 def _located(parser: Parser, words: Sequence[str]) -> tuple[Arguments, ServerConfig]:

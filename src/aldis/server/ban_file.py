@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from aldis.errors import ConfigError, UsageError
-from aldis.hub.bans import Ban, read_ban
+from aldis.hub.bans import MAX_BANS, Ban, read_ban
 
 FILE_NAME: Final = "bans.json"
 
@@ -26,24 +26,35 @@ class BanFile:
 
     def load(self) -> list[Ban]:
         """All bans. Raises `ConfigError` for a file that cannot be used."""
-        if self._path is None:
-            return []
+        content = self.content()
+        return [] if content is None else read_bans(content, str(self._path))
+
+    def content(self) -> bytes | None:
+        """What is in the file, if there is one. Raises `ConfigError` when it cannot be read."""
         try:
-            text = self._path.read_text(encoding="utf-8")
+            return None if self._path is None else self._path.read_bytes()
         except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError) as error:
+            return None
+        except OSError as error:
             raise ConfigError("data", f"{self._path} cannot be read: {error}") from None
-        try:
-            return [_read(entry) for entry in json.loads(text)["bans"]]
-        except (ValueError, TypeError, KeyError, UsageError) as error:
-            raise ConfigError("data", f"{self._path} is no list of bans: {error}") from None
+
+    def add(self, saved: Iterable[Ban]) -> int:
+        """Add the bans of a backup to those that are there, which stay as they are; return how many there are then.
+
+        So a restore lets nobody in who was banned since. A file that cannot be used raises `ConfigError`.
+        """
+        bans = {(ban.kind, ban.value): ban for ban in [*saved, *self.load()]}
+        if len(bans) > MAX_BANS:
+            raise ConfigError("data", f"{self._path} and the backup have more than {MAX_BANS} bans together")
+        self.save(bans.values())
+        return len(bans)
 
     def save(self, bans: Iterable[Ban]) -> None:
         """Replace the file. Raises `OSError`; what was there before stays then. Blocks: call it in a thread."""
         if self._path is None:
             return
         entries = [{"kind": b.kind, "value": b.value, "reason": b.reason, "until": b.until} for b in bans]
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
         # As secret as the names beside it: it says who was banned, and why.
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -51,7 +62,19 @@ class BanFile:
             json.dump({"bans": entries}, file, indent=1, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
+        if os.name == "posix" and os.geteuid() == 0:
+            # The server has to read what root restores.
+            owner = (self._path if self._path.exists() else self._path.parent).stat()
+            os.chown(new, owner.st_uid, owner.st_gid)
         new.replace(self._path)
+
+
+def read_bans(content: bytes, source: str) -> list[Ban]:
+    """The bans in the content of such a file. Raises `ConfigError` that names the `source`."""
+    try:
+        return [_read(entry) for entry in json.loads(content.decode("utf-8"))["bans"]]
+    except (ValueError, TypeError, KeyError, UsageError) as error:
+        raise ConfigError("data", f"{source} is no list of bans: {error}") from None
 
 
 def _read(entry: object) -> Ban:
