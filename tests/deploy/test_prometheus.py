@@ -165,14 +165,18 @@ def test_promtool_finds_nothing_wrong_with_rules_and_settings() -> None:
     assert told.returncode == 0, told.stdout
 
 
-def fires(folder: Path, faults: dict[str, dict[str, str]], does: bool = True) -> str:
-    """What promtool has against this: each fault makes the alert of its name fire, and no other; or none at all."""
+def fires(folder: Path, faults: dict[str, dict[str, str]], does: bool = True, label: str = "") -> str:
+    """What promtool has against this: each fault makes the alert of its name fire, and no other; or none at all.
+
+    Changed series get one more `label`.
+    """
     tests = []
     for alert, changes in faults.items():
         series = dict(HEALTHY)
         for start, values in changes.items():
             (name,) = [name for name in HEALTHY if name.startswith(start)]
-            series[name] = values
+            del series[name]
+            series[name.replace("}", f"{label}}}")] = values
         expected = [{"labels": f'{{alertname="{alert}"}}', "value": 1}] if changes and does else []
         tests.append(
             {
@@ -217,6 +221,14 @@ def test_each_alert_fires_for_its_own_fault_alone(tmp_path: Path) -> None:
 def test_an_alert_for_the_cluster_also_fires_then(tmp_path: Path, alert: str, series: str, values: str) -> None:
     changes = {name: values for name in HEALTHY if name.startswith(series)}
     assert fires(tmp_path, {alert or "nothing": changes}, bool(alert)) == ""
+
+
+@pytest.mark.parametrize(
+    ("up", "relays", "alert"), [(0, 0, "AldisTurnDown"), (1, 0, "AldisTurnNotRelaying"), (1, 1, "nothing")]
+)
+def test_a_turn_server_that_is_asked_has_the_same_alerts(tmp_path: Path, up: int, relays: int, alert: str) -> None:
+    changes = {"aldis_turn_up": f"{up}+0{HOUR}", "aldis_turn_relays": f"{relays}+0{HOUR}"}
+    assert fires(tmp_path, {alert: changes}, alert != "nothing", label=',server="127.0.0.1:3478"') == ""
 
 
 @pytest.mark.parametrize(("used", "budget", "does"), [(1.35e9, 1e9, True), (1.25e9, 1e9, False), (2e8, 5e7, True)])

@@ -63,6 +63,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "stun_per_second": "100",
         "turn": "turn:a.example?transport=udp, turns:b.example:443?transport=tcp",
         "turn_secret": "s3cret",
+        "turn_check": "turn:127.0.0.1:3478",
         "turn_server": "yes",
         "relay": "no",
         "turn_address": "turn.example.com",
@@ -299,6 +300,11 @@ def test_a_file_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None
 def test_settings_that_need_each_other_say_so() -> None:
     with pytest.raises(ConfigError, match="turn_secret: is needed with turn"):
         ServerConfig(turn=("turn:a.example",))
+    with pytest.raises(ConfigError, match="turn_secret: is needed with turn_check"):
+        ServerConfig(turn_check=("turn:a.example",))
+    for url in ("turns:a.example", "turn:a.example?transport=tcp"):
+        with pytest.raises(ConfigError, match="turn_check: asks over UDP only"):
+            ServerConfig(turn_check=(url,), turn_secret="s3cret")
     with pytest.raises(ConfigError, match="tls_key: tls_cert and tls_key go together"):
         ServerConfig(tls_cert=Path("c.pem"))
     with pytest.raises(ConfigError, match="tls_cert: tls_cert and tls_key go together"):

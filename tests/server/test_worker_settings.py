@@ -62,6 +62,7 @@ def test_a_worker_opens_no_port_and_runs_no_turn_server() -> None:
         "turn:other.example",
     )
     assert (one.turn_secret, one.stun) == ("shared", ("stun:10.0.0.2:3500",))
+    assert one.turn_check == ("turn:10.0.0.2:3500",)
     assert share(several(admin_port=None)).admin_port is None
 
 

@@ -95,6 +95,7 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
         "stun_address": "ADDRESS",
         "turn": "URL,...",
         "turn_secret": "TEXT",
+        "turn_check": "URL,...",
         "turn_server": _SWITCH,
         "turn_address": "ADDRESS",
         "turn_port": "PORT",

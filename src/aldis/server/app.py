@@ -60,6 +60,7 @@ from aldis.server.tuning import Tuning
 from aldis.server.turn import TTL, ConfiguredIceServers
 from aldis.server.turn_folder import turn_settings
 from aldis.server.turn_server import TurnServer
+from aldis.server.turn_watch import TurnWatch
 
 if TYPE_CHECKING:
     from aldis.server.admin_api import AdminApi
@@ -103,6 +104,8 @@ class SignalingServer:
         self._tuning = tuning = tuning or Tuning()
         self._given = sockets or ActivatedSockets()
         self.turn = TurnServer(turn_settings(config), get_logger("aldis.turn")) if config.turn_server else None
+        self.turn_watch = TurnWatch(config.turn_check, lambda: self.config.turn_secret, get_logger("aldis.turn"))
+        """The TURN servers that run by themselves and are asked whether they relay (`turn_check`)."""
         self._ice = ConfiguredIceServers(
             *(config.stun, config.turn, config.turn_secret),
             own=self.turn,
@@ -264,6 +267,8 @@ class SignalingServer:
             if self.turn is not None:
                 await self.turn.start()
                 stack.push_async_callback(self.turn.close)
+            self.turn_watch.start()
+            stack.push_async_callback(self.turn_watch.close)
             if config.admin_port is not None:
                 # Imported here: it loads aiohttp, which takes a third of the start time, and not every server has this
                 # port.
@@ -277,6 +282,7 @@ class SignalingServer:
                     admission=self.listener.admission,
                     scheduler=self.connections.scheduler,
                     turn=self.turn,
+                    turn_watch=self.turn_watch,
                     stun=self.stun,
                     faults=lambda: self.faults.count,
                     accounts=self.accounts,

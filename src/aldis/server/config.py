@@ -185,6 +185,12 @@ class ServerConfig(AccountSettings):
         "The secret shared with the TURN servers (coturn: static-auth-secret); other users can read a command line.",
         secret=True,
     )
+    turn_check: tuple[str, ...] = _setting(
+        (),
+        _ice_urls("turn", "a URL such as turn:127.0.0.1:3478"),
+        "TURN servers that run by themselves and know turn_secret, as this server reaches them: each is asked for a "
+        "relay over UDP three times a minute, and metrics tell what came of it.",
+    )
     turn_server: bool = _setting(
         False, _switch, "Run a TURN and STUN server beside this one: coturn's `turnserver`, which has to be installed."
     )
@@ -402,6 +408,8 @@ class ServerConfig(AccountSettings):
         object.__setattr__(self, "name_policy", check_accounts(self, self.auth))
         if self.turn and not self.turn_secret:
             raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
+        if self.turn_check:
+            self._check_turn_check()
         if self.proxy_protocol and not self.trusted_proxies:
             raise ConfigError("proxy_protocol", "needs trusted_proxies: the proxies that speak it")
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -448,6 +456,12 @@ class ServerConfig(AccountSettings):
             raise ConfigError("workers", f"{problem}; get the certificate with another program, and give tls_cert")
         if self.admin_port and self.admin_port + self.workers - 1 > _HIGHEST_PORT:
             raise ConfigError("admin_port", f"each worker has its own, from this one on: {_HIGHEST_PORT} is the last")
+
+    def _check_turn_check(self) -> None:
+        if not self.turn_secret:
+            raise ConfigError("turn_secret", "is needed with turn_check: the secret that the TURN servers know")
+        if any(url.startswith("turns:") or url.endswith("=tcp") for url in self.turn_check):
+            raise ConfigError("turn_check", "asks over UDP only; name the same server with turn: and no transport")
 
     def _check_acme(self) -> None:
         if self.tls_cert is not None:

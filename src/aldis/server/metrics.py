@@ -24,7 +24,9 @@ from aldis.server.cluster_member import ClusterMember
 from aldis.server.config import ServerConfig
 from aldis.server.scheduler import FairScheduler
 from aldis.server.stun_port import StunPort
+from aldis.server.turn_check import RelayAnswer
 from aldis.server.turn_server import TurnServer
+from aldis.server.turn_watch import TurnWatch
 from aldis.version import VERSION
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -62,6 +64,7 @@ class ServerCollector(Collector):
         admission: Admission,
         scheduler: FairScheduler,
         turn: TurnServer | None,
+        turn_watch: TurnWatch,
         stun: StunPort,
         faults: Callable[[], int],
         accounts: Accounts,
@@ -76,6 +79,7 @@ class ServerCollector(Collector):
         self._admission = admission
         self._scheduler = scheduler
         self._turn = turn
+        self._turn_watch = turn_watch
         self._stun = stun
         self._faults = faults
         self._accounts = accounts
@@ -166,16 +170,7 @@ class ServerCollector(Collector):
         yield CounterMetricFamily(
             "aldis_throttled", "How often a connection had to wait for its rate.", self._scheduler.throttled
         )
-        if self._turn is not None:
-            yield GaugeMetricFamily("aldis_turn_up", "Whether our own TURN server answers.", int(self._turn.up))
-            yield CounterMetricFamily(
-                "aldis_turn_restarts", "How often our own TURN server was started again.", self._turn.restarts
-            )
-            yield GaugeMetricFamily(
-                "aldis_turn_relays",
-                "Whether our own TURN server gave a relay when it was last asked for one, each minute.",
-                int(self._turn.allocation_checked is not None and not self._turn.allocation_problem),
-            )
+        yield from _of_turn(self._turn, self._turn_watch.found)
         if self._stun.wanted:
             yield GaugeMetricFamily("aldis_stun_up", "Whether our own STUN port is open.", int(self._stun.port > 0))
             yield _counter(
@@ -265,6 +260,30 @@ class ServerCollector(Collector):
         if self._member is not None:
             yield from _of_cluster(self._member)
         yield CounterMetricFamily("aldis_faults", "Unexpected exceptions: bugs, all of them.", self._faults())
+
+
+def _of_turn(own: TurnServer | None, others: Mapping[str, RelayAnswer]) -> Iterator[Metric]:
+    """Whether TURN servers answer and relay. Those that are asked (`turn_check`) have the label `server`."""
+    found = {name: (answer.answers, not answer.problem) for name, answer in others.items()}
+    if own is not None:
+        # For Prometheus, an empty label is none.
+        found[""] = (own.up, own.allocation_checked is not None and not own.allocation_problem)
+        yield CounterMetricFamily(
+            "aldis_turn_restarts", "How often our own TURN server was started again.", own.restarts
+        )
+    if not found:
+        return
+    labels = ["server"] if others else []
+    up = GaugeMetricFamily("aldis_turn_up", "Whether a TURN server answers.", labels=labels)
+    relays = GaugeMetricFamily(
+        "aldis_turn_relays",
+        "Whether it gave a relay when it was last asked for one, at least each minute.",
+        labels=labels,
+    )
+    for name, (answers, relayed) in found.items():
+        up.add_metric([name] if labels else [], int(answers))
+        relays.add_metric([name] if labels else [], int(relayed))
+    yield from (up, relays)
 
 
 def _of_accounts(accounts: Accounts) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import os
 import socket
+from dataclasses import dataclass
 from hashlib import md5, sha1
 from typing import Final
 
@@ -24,28 +25,44 @@ _UNAUTHENTICATED: Final = 401
 _SIGNATURE: Final = 24  # bytes of MESSAGE-INTEGRITY
 
 
-async def allocation_problem(host: str, port: int, username: str, password: str) -> str:
-    """Why this server gives no relay; an empty text if it gives one."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+@dataclass(frozen=True, slots=True)
+class RelayAnswer:
+    """What a TURN server says when it is asked for a relay: whether it answers at all, and why it gives none.
+
+    `problem` is empty when it gives one.
+    """
+
+    answers: bool
+    problem: str = ""
+
+
+async def ask_for_relay(host: str, port: int, username: str, password: str) -> RelayAnswer:
+    """Ask the server at this address or name for a relay over UDP, and give it back."""
+    loop = asyncio.get_running_loop()
+    try:
+        family, *_, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
+    except OSError as error:
+        return RelayAnswer(answers=False, problem=f"it cannot be asked: {error}")
+    with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         datagrams.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(datagrams, (host, port))
+            await loop.sock_connect(datagrams, address)
             wanted = {Attribute.REQUESTED_TRANSPORT: _UDP}
             told = await _ask(datagrams, _ALLOCATE, wanted)
             if told.kind != _ALLOCATE | _ERROR or told.error_code != _UNAUTHENTICATED:
-                return f"asked without a password, it answers {_shown(told)}"
+                return RelayAnswer(answers=True, problem=f"asked without a password, it answers {_shown(told)}")
             realm, nonce = told.value(Attribute.REALM) or b"", told.value(Attribute.NONCE) or b""
             key = md5(f"{username}:{realm.decode()}:{password}".encode(), usedforsecurity=False).digest()
             signed = {Attribute.USERNAME: username.encode(), Attribute.REALM: realm, Attribute.NONCE: nonce}
             told = await _ask(datagrams, _ALLOCATE, {**wanted, **signed}, key)
             if told.kind != _ALLOCATE | _SUCCESS:
-                return f"it gives no relay: {_shown(told)}"
+                return RelayAnswer(answers=True, problem=f"it gives no relay: {_shown(told)}")
             await _ask(datagrams, _REFRESH, {Attribute.LIFETIME: bytes(4), **signed}, key)
         except TimeoutError:
-            return f"it does not answer within {PATIENCE:g} s"
+            return RelayAnswer(answers=False, problem=f"it does not answer within {PATIENCE:g} s")
         except (OSError, ValueError) as error:
-            return f"it cannot be asked: {error}"
-    return ""
+            return RelayAnswer(answers=isinstance(error, ValueError), problem=f"it cannot be asked: {error}")
+    return RelayAnswer(answers=True)
 
 
 def credentials(secret: str, user: str, until: int) -> tuple[str, str]:

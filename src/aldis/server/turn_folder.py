@@ -72,6 +72,12 @@ class TurnSettings:
         """The same server answers STUN."""
         return f"stun:{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
 
+    @property
+    def check_url(self) -> str:
+        """Where a process of this machine asks it for a relay."""
+        host = self.listen or "127.0.0.1"
+        return f"turn:{f'[{host}]' if ':' in host else host}:{self.port}"
+
 
 class TurnFolder:
     """The folder of one TURN server, which is there until `remove`."""

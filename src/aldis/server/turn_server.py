@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from aldis.errors import ConfigError, UsageError
 from aldis.server.logs import Log, moment
-from aldis.server.turn_check import allocation_problem, credentials
+from aldis.server.turn_check import ask_for_relay, credentials
 from aldis.server.turn_folder import TurnFolder, TurnSettings
 
 # A start takes a tenth of a second; a busy machine may need longer.
@@ -227,7 +227,7 @@ class TurnServer:
         """Why a client with credentials of this secret gets no relay; an empty text if it gets one."""
         username, password = credentials(secret, _OWN_USER, int(time.time()) + int(ALLOCATION_SECONDS))
         where = self.settings.listen or "127.0.0.1"
-        return await allocation_problem(where, self.settings.port, username, password)
+        return (await ask_for_relay(where, self.settings.port, username, password)).problem
 
     async def _launch(self, command: Sequence[str], folder: TurnFolder) -> str:
         """Start the process, and wait until it answers. Return the last thing that it said if it does not."""

@@ -49,6 +49,8 @@ def for_worker(config: ServerConfig, *, turn: TurnSettings | None, secret: str, 
             "turn_server": False,
             "turn": (*turn.urls, *config.turn),
             "turn_secret": secret,
+            # A worker has metrics, and the supervisor has none.
+            "turn_check": (turn.check_url, *config.turn_check),
             "stun": (turn.stun_url, *config.stun),
         }
     return replace(
