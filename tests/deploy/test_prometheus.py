@@ -89,6 +89,8 @@ HEALTHY = {
     'aldis_cluster_unreadable_total{instance="a"}': f"0+0{HOUR}",
     'aldis_cluster_queued_bytes{instance="a"}': f"100000+0{HOUR}",
     'aldis_cluster_messages_queued{instance="a"}': f"500+0{HOUR}",
+    'aldis_cluster_redis_seconds_sum{kind="read",instance="a"}': f"0+6{HOUR}",
+    'aldis_cluster_redis_seconds_count{kind="read",instance="a"}': f"0+3000{HOUR}",
 }
 # What goes wrong for each alert: the beginning of a series, and how it is then.
 FAULTS = {
@@ -132,6 +134,7 @@ FAULTS = {
     "AldisClusterDown": {"aldis_cluster_up": f"0+0{HOUR}"},
     "AldisClusterServerMissing": {'aldis_cluster_servers{job="aldis",instance="a"': f"1+0{HOUR}"},
     "AldisClusterUnreadable": {"aldis_cluster_unreadable": f"0+1{HOUR}"},
+    "AldisClusterRedisSlow": {"aldis_cluster_redis_seconds_sum": f"0+600{HOUR}"},
     "AldisClusterQueueNearLimit": {"aldis_cluster_queued_bytes": f"{0.9 * MAX_QUEUED_BYTES:.0f}+0{HOUR}"},
     "AldisMemoryHigh": {"process_resident_memory_bytes": f"2000000000+0{HOUR}"},
 }
