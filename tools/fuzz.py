@@ -305,7 +305,7 @@ def fuzz_http(data: bytes) -> None:
 
 def fuzz_stun(data: bytes) -> None:
     """A datagram on the STUN port: its answer, if any, is one, and is not too large."""
-    answers = StunAnswers(10, 0.0)
+    answers = StunAnswers(10, 50, 0.0)
     for address in (ip_address("192.0.2.1"), ip_address("2001:db8::1")):
         answer = answers.answer(data, address, 7, 0.0)
         if answer is not None:

@@ -59,6 +59,7 @@ def measure(seconds: float) -> list[Case]:
         messages_per_second=10**9,
         bytes_per_second=10**12,
         closing_bytes=10**9,
+        outgoing_queue_bytes=10**9,
     )
     connections.turn = lambda: 1
     transport = Transport()

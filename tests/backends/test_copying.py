@@ -18,7 +18,7 @@ from aldis.backends.sqlite import SqliteDirectory
 from aldis.backends.sqlite_file import MIGRATIONS
 from aldis.backends.sqlite_source import SqliteSource
 from aldis.errors import UsageError
-from aldis.protocol.privacy import Privacy, PrivacyChange
+from aldis.protocol.privacy import MAX_PRIVACY_NAMES, Privacy, PrivacyChange
 
 KEY_A = b"a" * 32
 KEY_B = b"b" * 32
@@ -245,7 +245,7 @@ async def test_many_large_privacies_make_small_pages(target: Directory) -> None:
     source = Paged()
     everybody = [crowd(number) for number in range(100)]
     for binding in everybody:
-        assert binding.privacy.fits
+        assert binding.privacy.fits(MAX_PRIVACY_NAMES)
         await source.put(binding)
     assert (await copy(source, target)).complete
     assert source.asked == {PAGE, MAX_PRIVACY_ROWS // 2000}

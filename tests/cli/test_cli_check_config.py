@@ -37,7 +37,9 @@ def test_settings_that_can_be_used_are_code_0_and_nothing_is_made(tmp_path: Path
     assert f"ok     data: {tmp_path}/data can be made\n" in text
     reload = next(line for line in text.splitlines() if line.startswith("ok     reload: "))
     assert "host, port" in reload
+    assert "watches_per_session" in reload
     assert "memory_budget" not in reload
+    assert "outgoing_queue_bytes" not in reload
     assert "wrong" not in text
     assert not (tmp_path / "data").exists()
 
@@ -50,6 +52,11 @@ def test_settings_that_can_be_used_are_code_0_and_nothing_is_made(tmp_path: Path
         (("--tls-cert", "x.pem", "--tls-key", "y.pem"), "tls_cert: cannot read x.pem"),
         (("--host", "no.such.host.invalid"), "host: 'no.such.host.invalid' cannot be resolved"),
         (("--host", "192.0.2.1"), "port: cannot listen on 192.0.2.1:"),
+        (("--tls-handshakes", "5"), "tls_handshakes: '5' given with --tls-handshakes cannot be used; expected a whole"),
+        (
+            ("--max-message-bytes", "524288", "--outgoing-queue-bytes", "600000"),
+            "outgoing_queue_bytes: with max_message_bytes = 524288, a client that comes back may be sent 851968 bytes",
+        ),
         (("--data", "/dev/null"), "data: /dev/null is no directory"),
         (("--data", "/dev/null/x"), "data: this user may not make /dev/null/x"),
     ],

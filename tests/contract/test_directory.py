@@ -198,6 +198,12 @@ async def test_a_privacy_has_so_many_names_and_no_more(directory: Directory) -> 
     assert full == Privacy(contacts=many, blocked=many)
     for change in (PrivacyChange(block=names("one")), PrivacyChange(add_contacts=names("one"))):
         assert await directory.change_privacy("alice", KEY_A, change) is PrivacyRefusal.TOO_LARGE
+    fewer = PrivacyChange(block=names("one"), unblock=names("user0", "user1"), most_names=998)
+    assert await directory.change_privacy("alice", KEY_A, fewer) is PrivacyRefusal.TOO_LARGE
+    more = PrivacyChange(block=names("one"), most_names=1001)
+    changed = await directory.change_privacy("alice", KEY_A, more)
+    assert changed == Privacy(contacts=many, blocked=many | names("one"))
+    await directory.change_privacy("alice", KEY_A, PrivacyChange(unblock=names("one")))
     swapped = PrivacyChange(block=names("one"), unblock=names("user0"))
     assert isinstance(await directory.change_privacy("alice", KEY_A, swapped), Privacy)
     long = frozenset(f"{number:03}" + "😀" * 125 for number in range(98))

@@ -17,7 +17,6 @@ import pytest
 
 from aldis.server.app import SignalingServer
 from aldis.server.certificates.challenges import ALPN, TLS, Challenge
-from aldis.server.tuning import Tuning
 from support.certificates import Certificates, make_certificates
 from support.commands import aldis
 from support.patience import PATIENCE
@@ -196,8 +195,8 @@ async def test_a_client_hello_may_come_in_pieces(tmp_path: Path) -> None:
 
 async def test_during_a_challenge_a_silent_client_is_let_go_and_a_cut_off_one_is_no_fault(tmp_path: Path) -> None:
     files = make_certificates(tmp_path, host=DOMAIN)
-    given = config(tls_cert=files.cert, tls_key=files.key)
-    async with SignalingServer(given, tuning=Tuning(handshake_timeout=0.2)) as server:
+    given = config(tls_cert=files.cert, tls_key=files.key, handshake_timeout=0.2)
+    async with SignalingServer(given) as server:
         with server.certificates.challenges.answered([Challenge(DOMAIN, TLS, "token", "token.thumbprint")]):
             for said in (b"", b"\x16\x03", b"\x16\x03\x01\x02\x00half"):
                 reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

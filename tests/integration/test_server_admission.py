@@ -81,7 +81,7 @@ async def test_half_open_connections_do_not_use_up_the_descriptors(tmp_path: Pat
 async def test_a_silent_tls_client_is_let_go_soon(tmp_path: Path) -> None:
     """One never shakes hands. Another one does, and then it asks for nothing and does not answer the end of TLS."""
     files = make_certificates(tmp_path)
-    tuning = Tuning(handshake_timeout=1.0, tls_shutdown_timeout=0.1)
+    settings = config(tls_cert=files.cert, tls_key=files.key, handshake_timeout=1.0)
     context = ssl.create_default_context(cafile=str(files.ca))
 
     def shake_hands_and_fall_silent(port: int) -> float:
@@ -96,7 +96,7 @@ async def test_a_silent_tls_client_is_let_go_soon(tmp_path: Path) -> None:
         return monotonic() - began
 
     async with (
-        SignalingServer(config(tls_cert=files.cert, tls_key=files.key), tuning=tuning) as server,
+        SignalingServer(settings, tuning=Tuning(tls_shutdown_timeout=0.1)) as server,
         silent_clients(server.port, 1) as (mute,),
     ):
         assert await asyncio.to_thread(shake_hands_and_fall_silent, server.port) < 10

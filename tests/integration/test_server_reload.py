@@ -241,6 +241,16 @@ async def test_new_limits_of_users_and_of_the_server_count_at_once(tmp_path: Pat
         "connects_per_second": 500,
         "handshakes": 500,
         "ping_interval": 30,
+        "handshake_timeout": 20,
+        "tls_handshakes": 500,
+        "partial_requests_bytes": 1_000_000,
+        "registration_timeout": 20,
+        "stun_per_address": 20,
+        "failed_proofs_per_connection": 2,
+        "privacy_names_per_user": 1,
+        "detached_bytes_per_user": 70_000,
+        "outgoing_queue_bytes": 2_000_000,
+        "turn_credential_lifetime": 3600,
     }
     async with ServerProcess(tmp_path, config=str(file)) as server, AsyncExitStack() as stack:
         alice, phone, bob, carol = [
@@ -262,6 +272,7 @@ async def test_new_limits_of_users_and_of_the_server_count_at_once(tmp_path: Pat
         assert (await carol.request({**watch, "userIds": ["a", "b", "c", "d"]}))["code"] == "too-large"
         asked = [await carol.request({"type": "discover", "userId": "alice", "id": 1}) for _ in range(20)]
         assert "rate-limited" in [found.get("code") for found in asked]
+        assert (await carol.request({"type": "privacy", "block": ["a", "b"]}))["code"] == "too-large"
         sealed = {"type": "relay", "to": "alice", "sealed": "A" * 3000, "id": 1}
         assert [(await carol.request(sealed)).get("code") for _ in range(2)] == [None, "rate-limited"]
         file.write_text("relay = false\n")
@@ -286,14 +297,31 @@ async def test_what_cannot_change_is_said_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "aldis.toml"
     file.write_text("")
     async with ServerProcess(tmp_path, config=str(file)) as server:
-        file.write_text('resume-window = 5\nbase-path = "/a"\nauth = "open"\norigins = "https://good.example"\n')
+        fixed = 'resume-window = 5\nbase-path = "/a"\nauth = "open"\nwatches_per_session = 5\n'
+        file.write_text(f'{fixed}origins = "https://good.example"\n')
         line = await hang_up(server)
         assert line["changed"] == ["origins"]
         warning = next(line for line in server.lines() if line["level"] == "warning")
-        assert set(warning["settings"]) == {"resume_window", "base_path", "auth"}
+        assert set(warning["settings"]) == {"resume_window", "base_path", "auth", "watches_per_session"}
         await hang_up(server, number=2)
         async with await RawClient.connect(server.port) as client:
             assert (await client.register("alice"))["success"] is True
+
+
+async def test_a_limit_that_does_not_go_with_one_that_stays_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "aldis.toml"
+    file.write_text("max_message_bytes = 524288\n")
+    async with ServerProcess(tmp_path, config=str(file)) as server:
+        file.write_text("outgoing_queue_bytes = 600000\nprivacy_names_per_user = 1\n")  # with smaller messages
+        line = await hang_up(server, "the new settings cannot be used before a restart; the earlier ones stay")
+        assert line["level"] == "error"
+        assert "with max_message_bytes = 524288, a client that comes back may be sent 851968 bytes" in line["reason"]
+        assert line["settings"] == ["max_message_bytes"]
+        async with await RawClient.connect(server.port) as client:
+            await client.register("alice")
+            assert (await client.request({"type": "privacy", "block": ["a", "b"]}))["blocked"] == ["a", "b"]
+        file.write_text("max_message_bytes = 524288\nprivacy_names_per_user = 2\n")
+        assert (await hang_up(server))["changed"] == ["privacy_names_per_user"]
 
 
 @pytest.mark.parametrize(

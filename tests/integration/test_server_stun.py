@@ -14,14 +14,15 @@ from aldis.errors import ConfigError
 from aldis.peer.selftest import ask_stun
 from aldis.protocol.stun import BINDING_REQUEST, read_message, write_message
 from aldis.server.app import SignalingServer
-from aldis.server.config import STUN_PORT
-from aldis.server.stun import BURST
+from aldis.server.config import STUN_PORT, ServerConfig
+from aldis.server.stun import BURST_SECONDS
 from support.patience import PATIENCE
 from support.ports import free_port
 from support.raw_websocket import RawClient, http_get
 from support.settings import config
 
 REQUEST = write_message(BINDING_REQUEST, bytes(range(12)))
+BURST = ServerConfig().stun_per_address * BURST_SECONDS
 
 
 async def answer_from(address: str, port: int, data: bytes = REQUEST) -> bytes:

@@ -20,7 +20,6 @@ from aldis.server import picows_protocol
 from aldis.server.app import SignalingServer
 from aldis.server.opening import UNREAD
 from aldis.server.redirect import MAX_HEAD, MAX_OPEN
-from aldis.server.tuning import Tuning
 from support.certificates import Certificates, make_certificates
 from support.patience import PATIENCE
 from support.ports import free_port
@@ -289,9 +288,8 @@ async def test_no_handshake_is_spent_on_clients_that_have_given_up(tmp_path: Pat
 
 @pytest.fixture
 async def here(files: Certificates) -> AsyncIterator[SignalingServer]:
-    """A server in this process, with room for three handshakes."""
-    settings = config(tls_cert=str(files.cert), tls_key=str(files.key))
-    async with SignalingServer(settings, tuning=Tuning(opening_at_once=3)) as server:
+    """A server in this process, with room for ten handshakes."""
+    async with SignalingServer(config(tls_cert=files.cert, tls_key=files.key, tls_handshakes=10)) as server:
         yield server
 
 
@@ -307,7 +305,7 @@ async def test_of_too_many_unfinished_handshakes_the_oldest_makes_room(
 ) -> None:
     with ExitStack() as stack:
         unfinished = []
-        for _ in range(5):
+        for _ in range(12):
             one = stack.enter_context(socket.create_connection(("127.0.0.1", here.port), PATIENCE))
             one.sendall(hello(files))
             assert await asyncio.to_thread(one.recv, 1) == b"\x16"

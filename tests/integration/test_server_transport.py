@@ -341,7 +341,7 @@ async def test_a_client_that_is_not_read_can_still_be_closed_in_order(
 
 @pytest.mark.parametrize("said", [b"", b"GET", b"GET / HTTP/1.0\r\n", b"GET / HTTP/1.1\r\n"])
 async def test_one_that_connects_and_says_too_little_is_cut_off(said: bytes) -> None:
-    async with SignalingServer(config(), tuning=Tuning(handshake_timeout=0.1)) as server:
+    async with SignalingServer(config(handshake_timeout=0.1)) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(said)
         async with asyncio.timeout(PATIENCE):

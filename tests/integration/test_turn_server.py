@@ -18,7 +18,7 @@ from aldis.errors import ConfigError, UsageError
 from aldis.protocol.messages import IceServer
 from aldis.server import turn_server
 from aldis.server.app import SignalingServer
-from aldis.server.turn import RETRY_TTL, TTL, ConfiguredIceServers
+from aldis.server.turn import RETRY_TTL, ConfiguredIceServers
 from aldis.server.turn_folder import TurnFolder, turn_settings
 from support.certificates import Certificates, make_certificates
 from support.commands import aldis
@@ -31,6 +31,7 @@ from support.settings import config
 
 # coturn relays to no loopback address; this one is of tools/netns.sh.
 ADDRESS = "10.77.0.1"
+HOURS = 4 * 3600
 RELAY = {"turn_relay_ports": "50000-50063"}
 
 
@@ -41,7 +42,7 @@ def settings(**more: Any) -> dict[str, Any]:
 def told(server: SignalingServer, user_id: str = "alice") -> tuple[list[IceServer], int]:
     """The servers that a user is told of, now."""
     assert server.turn is not None
-    return ConfiguredIceServers((), (), "", own=server.turn).servers(user_id, time.time())
+    return ConfiguredIceServers((), (), "", HOURS, own=server.turn).servers(user_id, time.time())
 
 
 async def test_clients_are_told_of_the_turn_server_and_their_credentials_work() -> None:
@@ -54,7 +55,7 @@ async def test_clients_are_told_of_the_turn_server_and_their_credentials_work() 
         assert stun == {"urls": [f"stun:{ADDRESS}:{port}"]}
         assert turn["urls"] == [f"turn:{ADDRESS}:{port}?transport=udp", f"turn:{ADDRESS}:{port}?transport=tcp"]
         assert turn["username"].endswith(":alice")
-        assert answer["ttl"] == TTL
+        assert answer["ttl"] == HOURS
         read = IceServer(turn["urls"], turn["username"], turn["credential"])
         assert await allocate(read, int(str(port))) == ADDRESS
 
@@ -118,8 +119,8 @@ async def test_a_new_secret_is_taken_at_once_and_the_earlier_one_until_its_crede
         process = turn._process
         before = told(server)[0][1]
         assert turn.earlier_until is None
-        until = await turn.rotate("", TTL)
-        assert turn.earlier_until == until > time.time() + TTL - 60
+        until = await turn.rotate("", HOURS)
+        assert turn.earlier_until == until > time.time() + HOURS - 60
         after = told(server)[0][1]
         assert before.credential != after.credential
         assert await allocate(before, port) == await allocate(after, port) == ADDRESS
@@ -131,9 +132,9 @@ async def test_a_new_secret_is_taken_at_once_and_the_earlier_one_until_its_crede
             await allocate(before, port)
         assert turn._process is process  # nobody's relay has ended
         for _ in range(turn_server.MOST_EARLIER):
-            await turn.rotate("", TTL)
+            await turn.rotate("", HOURS)
         with pytest.raises(UsageError, match="earlier secrets are still in use"):
-            await turn.rotate("", TTL)
+            await turn.rotate("", HOURS)
 
 
 async def test_an_operator_makes_a_new_secret(tmp_path: Path) -> None:

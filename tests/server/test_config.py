@@ -61,9 +61,11 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "stun_port": "3479",
         "stun_address": "signal.example",
         "stun_per_second": "100",
+        "stun_per_address": "10",
         "turn": "turn:a.example?transport=udp, turns:b.example:443?transport=tcp",
         "turn_secret": "s3cret",
         "turn_check": "turn:127.0.0.1:3478",
+        "turn_credential_lifetime": "3600",
         "turn_server": "yes",
         "relay": "no",
         "turn_address": "turn.example.com",
@@ -72,6 +74,10 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "turn_relay_ports": "50000-50100",
         "max_connections": "5",
         "handshakes": "3",
+        "handshake_timeout": "2.5",
+        "tls_handshakes": "10",
+        "partial_requests_bytes": "65536",
+        "registration_timeout": "9",
         "connections_per_address": "4",
         "connects_per_address": "5",
         "connects_per_second": "6",
@@ -88,15 +94,20 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "max_relay_file_bytes": "0",
         "resume_window": "0",
         "detached_bytes": "65536",
+        "detached_bytes_per_user": "65536",
+        "outgoing_queue_bytes": "600000",
         "presence_interval": "0.5",
         "memory_budget": "1000000",
         "devices_per_user": "3",
+        "watches_per_session": "25",
         "watches_per_user": "30",
         "watchers_per_user": "40",
         "watches_bytes": "65536",
         "privacy_bytes": "65536",
+        "privacy_names_per_user": "50",
         "failed_proofs_per_address": "7",
         "failed_proofs_per_name": "8",
+        "failed_proofs_per_connection": "2",
         "ping_interval": "1.5",
         "drain_seconds": "0.5",
         "tls_cert": "/c.pem",
@@ -137,6 +148,10 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "redirect_port": "80",
         "max_connections": "5",
         "handshakes": "3",
+        "handshake_timeout": "2.5",
+        "tls_handshakes": "10",
+        "partial_requests_bytes": "65536",
+        "registration_timeout": "9",
         "connections_per_address": "4",
         "connects_per_address": "5",
         "connects_per_second": "6",
@@ -153,15 +168,20 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "max_relay_file_bytes": "0",
         "resume_window": "0",
         "detached_bytes": "65536",
+        "detached_bytes_per_user": "65536",
+        "outgoing_queue_bytes": "600000",
         "presence_interval": "0.5",
         "memory_budget": "1000000",
         "devices_per_user": "3",
+        "watches_per_session": "25",
         "watches_per_user": "30",
         "watchers_per_user": "40",
         "watches_bytes": "65536",
         "privacy_bytes": "65536",
+        "privacy_names_per_user": "50",
         "failed_proofs_per_address": "7",
         "failed_proofs_per_name": "8",
+        "failed_proofs_per_connection": "2",
         "ping_interval": "1.5",
         "drain_seconds": "0.5",
         "names": '["a.example", "b.example:8443"]',
@@ -216,6 +236,17 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         ("presence_url", "https://app.example/a b", "a URL such as"),
         ("hook_timeout", "60", "a number of seconds from 0.1 to 8"),
         ("hook_failure", "maybe", "one of deny, allow"),
+        ("handshake_timeout", "0", "a number of seconds from 0.1 to 60"),
+        ("registration_timeout", "0.5", "a number of seconds from 1 to 3600"),
+        ("tls_handshakes", "9", "a whole number from 10 to 1000000"),
+        ("partial_requests_bytes", "1000", "from 65536 to 1000000000000 bytes"),
+        ("stun_per_address", "0", "a whole number from 1 to 1000000"),
+        ("watches_per_session", "500001", "a whole number from 0 to 500000"),
+        ("privacy_names_per_user", "10001", "a whole number from 0 to 10000"),
+        ("failed_proofs_per_connection", "0", "a whole number from 1 to 1000000"),
+        ("detached_bytes_per_user", "1", "from 65536 to 1000000000000 bytes"),
+        ("outgoing_queue_bytes", "500000", "from 589824 to 1000000000 bytes"),
+        ("turn_credential_lifetime", "599", "a whole number from 600 to 604800 seconds"),
     ],
 )
 def test_a_value_that_cannot_be_used_names_setting_source_and_what_is_expected(
@@ -421,6 +452,45 @@ def test_settings_of_accounts_that_do_not_go_together_are_an_error(
     with pytest.raises(ConfigError, match=problem) as raised:
         ServerConfig(**settings)
     assert raised.value.setting == setting
+
+
+HOOK: dict[str, Any] = {"hook_url": "https://app.example/", "hook_secret": "x" * 32}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"max_message_bytes": 512 * 1024, "outgoing_queue_bytes": 700_000},
+            "outgoing_queue_bytes: with max_message_bytes = 524288, a client that comes back may be sent 851968 bytes "
+            "at once; set that, or more",
+        ),
+        (
+            {**HOOK, "hook_timeout": 5, "registration_timeout": 5},
+            "registration_timeout: has to be longer than hook_timeout (5 s), or clients are closed while hook_url is",
+        ),
+    ],
+)
+def test_limits_that_do_not_go_together_are_an_error(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        ServerConfig(**settings)
+
+
+def test_limits_go_together_up_to_the_last_byte_and_second() -> None:
+    assert ServerConfig(max_message_bytes=512 * 1024).outgoing_queue_bytes == 1024 * 1024
+    assert ServerConfig(outgoing_queue_bytes=589_824).outgoing_queue_bytes == 589_824
+    longest = 512 * 1024
+    assert ServerConfig(max_message_bytes=longest, outgoing_queue_bytes=851_968).max_message_bytes == longest
+    assert ServerConfig(hook_timeout=5, registration_timeout=5).registration_timeout == 5
+    assert ServerConfig(**HOOK, hook_timeout=5, registration_timeout=5.5).hook_timeout == 5
+
+
+def test_a_limit_that_was_set_and_limits_nothing_is_a_warning() -> None:
+    low = {"watches_per_user": "5", "stun_per_second": "5", "detached_bytes": "65536"}
+    assert load_config(low, {}, None).warnings == ()
+    given = {"watches_per_user": 20, "watches_per_session": 21, "stun_per_second": 20, "stun_per_address": 20}
+    (warning,) = load_config(given, {}, None).warnings
+    assert warning == "watches_per_session is above watches_per_user, which holds for it too"
 
 
 def test_with_tokens_a_name_belongs_to_its_token_unless_the_operator_says_otherwise() -> None:

@@ -12,7 +12,7 @@ import uvloop
 from aldis.server.addresses import AddressLimits
 from aldis.server.admission import Admission, Place
 from aldis.server.arrivals import Arrivals
-from aldis.server.opening import SHORT_HEAD, Opening, Openings
+from aldis.server.opening import SHORT_HEAD, Opening, OpeningLimits, Openings
 from aldis.server.scheduler import FairScheduler
 
 
@@ -37,6 +37,10 @@ class Answering:
         pass
 
 
+def opening_limits(head_bytes: int, timeout: float = 10.0) -> OpeningLimits:
+    return OpeningLimits(handshake_timeout=timeout, tls_handshakes=10, partial_requests_bytes=head_bytes)
+
+
 @dataclass
 class Port:
     """A port whose connections are numbers: which ones were ended."""
@@ -49,7 +53,7 @@ class Port:
         self.admission = Admission(limits, max_connections=100, handshakes=100, max_refusals=2)
         self.soon: list[Callable[[], None]] = []
         scheduler = FairScheduler(soon=self.soon.append, later=lambda seconds, call: Timer(), clock=lambda: 0.0)
-        self.openings = Openings(self.admission, Arrivals(scheduler), timeout=10.0, head_bytes=self.head_bytes)
+        self.openings = Openings(self.admission, Arrivals(scheduler), opening_limits(self.head_bytes))
         self.number = 0
 
     def begin(self, now: float = 0.0) -> Place:

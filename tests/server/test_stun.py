@@ -19,13 +19,14 @@ from aldis.protocol.stun import (
     read_xor_address,
     write_message,
 )
-from aldis.server.stun import BURST, MAX_NETWORKS, MAX_REQUEST, PER_ADDRESS, StunAnswers
+from aldis.server.stun import BURST_SECONDS, MAX_NETWORKS, MAX_REQUEST, StunAnswers
 
 VECTORS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "vectors" / "stun.json").read_text(encoding="utf-8")
 )["messages"]
 FOUR, SIX = ip_address("192.0.2.7"), ip_address("2001:db8::7")
 TRANSACTION = bytes(range(12))
+BURST = 50 * BURST_SECONDS  # at the rate of these tests
 # What IP and UDP add to a datagram.
 HEADERS = {4: 28, 6: 48}
 
@@ -41,7 +42,7 @@ def request(*attributes: tuple[int, bytes], fingerprint: bool = False) -> bytes:
 @pytest.mark.parametrize("vector", [vector for vector in VECTORS if "unknown" in vector], ids=lambda each: each["name"])
 def test_the_requests_of_rfc_5769_are_answered_by_what_is_unknown(vector: dict[str, Any]) -> None:
     asked = bytes.fromhex(vector["hex"])
-    answer = read_message(StunAnswers(10, 0.0).answer(asked, FOUR, 32853, 0.0) or b"")
+    answer = read_message(StunAnswers(10, 50, 0.0).answer(asked, FOUR, 32853, 0.0) or b"")
     assert answer is not None
     assert answer.transaction == asked[8:20]
     assert answer.fingerprint_fits == vector["fingerprint"]
@@ -56,7 +57,7 @@ def test_the_requests_of_rfc_5769_are_answered_by_what_is_unknown(vector: dict[s
 @pytest.mark.parametrize("address", [FOUR, SIX], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize("fingerprint", [False, True], ids=["plain", "with a fingerprint"])
 def test_a_client_learns_its_address_and_port(address: Any, fingerprint: bool) -> None:
-    answer = read_message(StunAnswers(10, 0.0).answer(request(fingerprint=fingerprint), address, 7, 0.0) or b"")
+    answer = read_message(StunAnswers(10, 50, 0.0).answer(request(fingerprint=fingerprint), address, 7, 0.0) or b"")
     assert answer is not None
     assert (answer.kind, answer.transaction, answer.fingerprint_fits) == (BINDING_SUCCESS, TRANSACTION, fingerprint)
     assert read_xor_address(answer.value(Attribute.XOR_MAPPED_ADDRESS) or b"", TRANSACTION) == (address, 7)
@@ -74,7 +75,7 @@ def test_an_answer_is_never_larger_than_twice_the_request(
     address: Any, fingerprint: bool, attributes: list[tuple[int, bytes]]
 ) -> None:
     asked = request(*attributes, fingerprint=fingerprint)
-    answer = StunAnswers(10, 0.0).answer(asked, address, 7, 0.0)
+    answer = StunAnswers(10, 50, 0.0).answer(asked, address, 7, 0.0)
     assert answer is not None
     more = HEADERS[address.version]
     assert len(answer) + more <= 2 * (len(asked) + more)
@@ -86,7 +87,7 @@ def test_each_unknown_attribute_is_named_once_and_none_behind_the_signature() ->
     asked = request(
         (0x0003, b""), (0x8123, b""), (0x0003, b""), (Attribute.MESSAGE_INTEGRITY, bytes(20)), (0x0024, b"")
     )
-    answer = read_message(StunAnswers(10, 0.0).answer(asked, FOUR, 7, 0.0) or b"")
+    answer = read_message(StunAnswers(10, 50, 0.0).answer(asked, FOUR, 7, 0.0) or b"")
     assert answer is not None
     assert answer.value(Attribute.UNKNOWN_ATTRIBUTES) == b"\x00\x03"
 
@@ -114,26 +115,29 @@ GOOD = request(fingerprint=True)
     ],
 )
 def test_what_is_no_request_gets_no_answer(data: bytes) -> None:
-    answers = StunAnswers(10, 0.0)
+    answers = StunAnswers(10, 50, 0.0)
     assert answers.answer(data, FOUR, 7, 0.0) is None
     assert answers.outcomes["ignored"] == 1
 
 
 def test_a_request_from_port_0_gets_no_answer() -> None:
-    assert StunAnswers(10, 0.0).answer(request(), FOUR, 0, 0.0) is None
+    assert StunAnswers(10, 50, 0.0).answer(request(), FOUR, 0, 0.0) is None
 
 
 def test_an_address_gets_a_burst_and_then_a_rate() -> None:
-    answers = StunAnswers(100_000, 0.0)
+    answers = StunAnswers(100_000, 50, 0.0)
     asked = request()
     assert sum(answers.answer(asked, FOUR, 7, 0.0) is not None for _ in range(BURST + 5)) == BURST
     assert answers.outcomes["limited"] == 5
-    assert sum(answers.answer(asked, FOUR, 7, 1.0) is not None for _ in range(BURST)) == PER_ADDRESS
+    assert sum(answers.answer(asked, FOUR, 7, 1.0) is not None for _ in range(BURST)) == 50
     assert answers.answer(asked, SIX, 7, 1.0) is not None
+    answers.limit(100_000, 2, 1.0)
+    assert sum(answers.answer(asked, FOUR, 7, 1.0) is not None for _ in range(BURST)) == 2 * BURST_SECONDS
+    assert sum(answers.answer(asked, FOUR, 7, 2.0) is not None for _ in range(BURST)) == 2
 
 
 def test_the_addresses_of_one_ipv6_network_count_as_one() -> None:
-    answers = StunAnswers(100_000, 0.0)
+    answers = StunAnswers(100_000, 50, 0.0)
     for number in range(BURST):
         assert answers.answer(request(), ip_address(f"2001:db8::{number:x}"), 7, 0.0) is not None
     assert answers.answer(request(), ip_address("2001:db8::ffff"), 7, 0.0) is None
@@ -141,16 +145,16 @@ def test_the_addresses_of_one_ipv6_network_count_as_one() -> None:
 
 
 def test_all_together_have_a_limit_which_may_change() -> None:
-    answers = StunAnswers(10, 0.0)
+    answers = StunAnswers(10, 50, 0.0)
     got = [answers.answer(request(), ip_address(f"192.0.2.{number}"), 7, 0.0) for number in range(30)]
     assert sum(each is not None for each in got) == 20
-    answers.limit(1, 1.0)
+    answers.limit(1, 50, 1.0)
     got = [answers.answer(request(), ip_address(f"192.0.2.{number}"), 7, 1.0) for number in range(30)]
     assert sum(each is not None for each in got) == 2
 
 
 def test_forged_addresses_take_no_memory_without_end() -> None:
-    answers = StunAnswers(10, 0.0)
+    answers = StunAnswers(10, 50, 0.0)
     for number in range(MAX_NETWORKS + 10):
         answers.answer(request(), ip_address(0x0A000000 + number), 7, 0.0)
     assert answers.networks == MAX_NETWORKS

@@ -11,7 +11,6 @@ from aldis.server.supervision import (
     CLOSING_SECONDS,
     FIRST_PAUSE,
     LONGEST_PAUSE,
-    SETTLING_SECONDS,
     START_SECONDS,
     STEADY_SECONDS,
     Close,
@@ -28,12 +27,12 @@ from aldis.server.supervision import (
     Supervision,
 )
 
-DRAIN = 8.0
+DRAIN, SETTLE = 8.0, 10.0
 
 
 def running(workers: int = 2) -> Supervision:
     """One whose workers serve: number 0 in slot 0, and so on."""
-    supervision = Supervision(workers, DRAIN)
+    supervision = Supervision(workers, DRAIN, SETTLE)
     supervision.start(0.0)
     commands = supervision.serving(0, 0.0)
     for number in range(1, workers):
@@ -46,13 +45,13 @@ def replacing(workers: int = 2, to: int | None = None) -> Supervision:
     """One that has just started the first new worker."""
     supervision = running(workers)
     assert supervision.hang_up(0.0) == [Reread()]
-    first = supervision.replace(to or workers, DRAIN, 0.0)
+    first = supervision.replace(to or workers, DRAIN, SETTLE, 0.0)
     assert first == [Start(0, workers, renewed=True)]
     return supervision
 
 
 def test_the_first_worker_starts_alone_and_the_others_when_it_serves() -> None:
-    supervision = Supervision(3, DRAIN)
+    supervision = Supervision(3, DRAIN, SETTLE)
     assert supervision.start(0.0) == [Start(0, 0)]
     assert supervision.due is None  # it may take its time
     assert supervision.serving(0, 1.0) == [Start(1, 1), Start(2, 2)]
@@ -63,16 +62,16 @@ def test_the_first_worker_starts_alone_and_the_others_when_it_serves() -> None:
 
 
 def test_when_a_worker_does_not_start_the_first_time_all_end_with_its_code() -> None:
-    supervision = Supervision(3, DRAIN)
+    supervision = Supervision(3, DRAIN, SETTLE)
     supervision.start(0.0)
     assert supervision.ended(0, 2, 1.0) == [Finished(2)]
-    supervision = Supervision(3, DRAIN)
+    supervision = Supervision(3, DRAIN, SETTLE)
     supervision.start(0.0)
     supervision.serving(0, 1.0)
     assert supervision.ended(2, -9, 2.0) == [Drain(0), Drain(1)]
     assert supervision.ended(0, 0, 3.0) == []
     assert supervision.ended(1, 0, 3.0) == [Finished(137)]
-    supervision = Supervision(1, DRAIN)
+    supervision = Supervision(1, DRAIN, SETTLE)
     supervision.start(0.0)
     assert supervision.ended(0, 0, 1.0) == [Finished(1)]  # it did not serve, whatever it says
 
@@ -122,7 +121,7 @@ def test_a_worker_that_hangs_at_a_later_start_is_killed() -> None:
 def test_workers_are_replaced_one_by_one_each_new_one_first() -> None:
     supervision = replacing()
     assert supervision.serving(2, 1.0) == [Drain(0, replaced=True)]
-    assert supervision.due == 1.0 + SETTLING_SECONDS + DRAIN + CLOSING_SECONDS
+    assert supervision.due == 1.0 + SETTLE + DRAIN + CLOSING_SECONDS
     assert supervision.ended(0, 0, 2.0) == [Start(1, 3, renewed=True)]
     assert supervision.serving(3, 3.0) == [Drain(1, replaced=True)]
     assert supervision.ended(1, 0, 4.0) == [Replaced(complete=True, usable=True)]
@@ -130,19 +129,28 @@ def test_workers_are_replaced_one_by_one_each_new_one_first() -> None:
     assert supervision.due is None
 
 
+def test_an_old_worker_may_wait_for_requests_as_long_as_the_old_or_the_new_settings_say() -> None:
+    for settle in (SETTLE / 2, SETTLE, SETTLE * 3):
+        supervision = running(1)
+        supervision.hang_up(0.0)
+        supervision.replace(1, DRAIN, settle, 0.0)
+        supervision.serving(1, 0.0)
+        assert supervision.due == max(SETTLE, settle) + DRAIN + CLOSING_SECONDS
+
+
 def test_an_old_worker_that_does_not_end_is_killed() -> None:
     supervision = replacing(1)
     supervision.serving(1, 0.0)
-    assert supervision.tick(SETTLING_SECONDS + DRAIN + CLOSING_SECONDS) == [Kill(0)]
+    assert supervision.tick(SETTLE + DRAIN + CLOSING_SECONDS) == [Kill(0)]
     assert supervision.ended(0, -9, 30.0) == [Replaced(complete=True, usable=True)]
 
 
 def test_hang_ups_meanwhile_are_one_more_replacement_after_this() -> None:
-    supervision = Supervision(1, DRAIN)
+    supervision = Supervision(1, DRAIN, SETTLE)
     assert supervision.hang_up(0.0) == []
     supervision.start(0.0)
     assert supervision.serving(0, 1.0) == [Serving(), Reread()]
-    assert supervision.replace(1, DRAIN, 1.0) == [Start(0, 1, renewed=True)]
+    assert supervision.replace(1, DRAIN, SETTLE, 1.0) == [Start(0, 1, renewed=True)]
     assert supervision.hang_up(2.0) == []
     assert supervision.hang_up(2.0) == []
     supervision.serving(1, 3.0)
@@ -158,7 +166,7 @@ def test_when_the_first_new_worker_does_not_serve_the_old_ones_and_their_number_
     assert supervision.ended(2, 2, 1.0) == [Close(2), Close(3), Replaced(complete=False, usable=False)]
     assert supervision.ended(1, 1, 2.0) == [Start(1, 3)]
     assert supervision.hang_up(3.0) == [Reread()]
-    assert supervision.replace(2, DRAIN, 3.0) == [Start(0, 4, renewed=True)]
+    assert supervision.replace(2, DRAIN, SETTLE, 3.0) == [Start(0, 4, renewed=True)]
 
 
 def test_when_a_later_one_does_not_serve_the_rest_stays_old() -> None:
@@ -182,7 +190,7 @@ def test_more_workers_come_and_surplus_ones_go_at_the_end() -> None:
     assert supervision.ended(0, 0, 0.0) == [Start(1, 2, renewed=True)]
     assert supervision.serving(2, 0.0) == [Replaced(complete=True, usable=True)]
     supervision.hang_up(0.0)
-    supervision.replace(1, DRAIN, 0.0)
+    supervision.replace(1, DRAIN, SETTLE, 0.0)
     supervision.serving(3, 0.0)
     assert supervision.ended(1, 0, 0.0) == [Close(1), Drain(2)]
     assert supervision.ended(2, 0, 0.0) == [Replaced(complete=True, usable=True)]
@@ -194,7 +202,7 @@ def test_a_surplus_slot_that_pauses_is_just_closed() -> None:
     assert isinstance(start, Start)
     supervision.ended(start.worker, 1, 0.0)
     supervision.hang_up(0.0)
-    supervision.replace(1, DRAIN, 0.0)
+    supervision.replace(1, DRAIN, SETTLE, 0.0)
     supervision.serving(3, 0.0)
     assert supervision.ended(0, 0, 0.0) == [Close(1), Replaced(complete=True, usable=True)]
     assert supervision.due is None
@@ -217,7 +225,7 @@ def test_a_replacement_does_not_wait_for_a_pause() -> None:
     supervision.ended(0, 1, 0.0)
     assert supervision.ended(2, 1, 0.0) == [Pause(0, FIRST_PAUSE)]
     supervision.hang_up(0.0)
-    assert supervision.replace(2, DRAIN, 0.0) == [Start(0, 3, renewed=True)]
+    assert supervision.replace(2, DRAIN, SETTLE, 0.0) == [Start(0, 3, renewed=True)]
     assert supervision.tick(FIRST_PAUSE) == []
     assert supervision.serving(3, 2.0) == [Start(1, 4, renewed=True)]
 
@@ -248,7 +256,7 @@ def test_settings_that_come_after_a_stop_change_nothing() -> None:
     supervision = running(1)
     supervision.hang_up(0.0)
     supervision.stop(0.0)
-    assert supervision.replace(2, DRAIN, 0.0) == []
+    assert supervision.replace(2, DRAIN, SETTLE, 0.0) == []
     assert supervision.keep(0.0) == []
 
 
@@ -260,7 +268,7 @@ class World:
 
     def __init__(self, workers: int) -> None:
         self.now = 0.0
-        self.supervision = Supervision(workers, DRAIN)
+        self.supervision = Supervision(workers, DRAIN, SETTLE)
         self.wanted = workers
         self.starting: dict[int, int] = {}  # worker: slot
         self.serving: dict[int, int] = {}
@@ -283,7 +291,7 @@ class World:
                 case Kill(worker):
                     self.draining.add(worker)
                 case Reread():
-                    self.obey(self.supervision.replace(self.wanted, DRAIN, self.now))
+                    self.obey(self.supervision.replace(self.wanted, DRAIN, SETTLE, self.now))
                 case Finished():
                     assert not self.all
                     self.finished = True

@@ -10,21 +10,24 @@ import pytest
 
 from aldis.protocol.ice import read_server
 from aldis.protocol.messages import IceServer
-from aldis.server.turn import TTL, ConfiguredIceServers
+from aldis.server.config import ServerConfig
+from aldis.server.turn import ConfiguredIceServers
+
+HOURS = 4 * 3600
 
 
 def test_nothing_is_told_where_nothing_is_configured() -> None:
-    assert ConfiguredIceServers((), (), "").servers("alice", 0.0)[0] == []
+    assert ConfiguredIceServers((), (), "", HOURS).servers("alice", 0.0)[0] == []
 
 
 def test_a_stun_server_needs_no_credentials() -> None:
-    servers, _ = ConfiguredIceServers(("stun:a.example", "stun:b.example"), (), "").servers("alice", 0.0)
+    servers, _ = ConfiguredIceServers(("stun:a.example", "stun:b.example"), (), "", HOURS).servers("alice", 0.0)
     assert servers == [IceServer(["stun:a.example", "stun:b.example"])]
 
 
 def test_turn_credentials_are_those_that_coturn_computes() -> None:
     # coturn's own example of its shared-secret mechanism: the HMAC-SHA1 of "expiry:user" under the secret.
-    source = ConfiguredIceServers((), ("turn:t.example",), "north", ttl=600)
+    source = ConfiguredIceServers((), ("turn:t.example",), "north", 600)
     servers, ttl = source.servers("gorst", 1433895918.506 - 600)
     assert ttl == 600
     assert servers[0].username == "1433895918:gorst"
@@ -34,18 +37,21 @@ def test_turn_credentials_are_those_that_coturn_computes() -> None:
     )
 
 
-def test_credentials_differ_by_user_and_end_after_four_hours() -> None:
-    source = ConfiguredIceServers((), ("turn:t.example",), "s")
+def test_credentials_differ_by_user_and_end_after_the_lifetime_in_the_settings() -> None:
+    source = ConfiguredIceServers((), ("turn:t.example",), "s", HOURS)
     alice, ttl = source.servers("alice", 1000.9)
     bob, _ = source.servers("bob", 1000.9)
-    assert ttl == TTL == 14_400
+    assert ttl == ServerConfig().turn_credential_lifetime == HOURS
     assert alice[0].username == "15400:alice"
     assert alice[0].credential != bob[0].credential
+    source.lifetime = 600
+    (later,), ttl = source.servers("alice", 1000.9)
+    assert (later.username, ttl) == ("1600:alice", 600)
 
 
 def inside(host: str, address: str, *, stun_address: str = "", proxied: bool = False) -> list[IceServer]:
     """What a client from `address` that has dialled `host` is told by a server with a STUN port."""
-    source = ConfiguredIceServers((), (), "", proxied=proxied)
+    source = ConfiguredIceServers((), (), "", HOURS, proxied=proxied)
     source.replace((), (), "", stun_address)
     source.stun_port = 3478
     return source.servers("alice", 0.0, host=host, address=address)[0]
@@ -86,7 +92,7 @@ def test_behind_a_proxy_our_stun_port_is_told_only_by_an_address_in_the_settings
 
 
 def test_our_stun_port_is_not_told_beside_others_or_when_it_is_closed() -> None:
-    source = ConfiguredIceServers(("stun:a.example",), ("turn:t.example",), "s")
+    source = ConfiguredIceServers(("stun:a.example",), ("turn:t.example",), "s", HOURS)
     source.stun_port = 3478
     servers, _ = source.servers("alice", 0.0, host="signal.example", address="192.0.2.7")
     assert [server.urls for server in servers] == [["stun:a.example"], ["turn:t.example"]]

@@ -39,6 +39,9 @@ def test_limits_of_the_machine_are_shared_out_and_those_of_a_client_are_not() ->
     smallest = share(several(max_connections=1, watches_bytes=64 * 1024, detached_bytes=70_000))
     assert (smallest.max_connections, smallest.watches_bytes, smallest.detached_bytes) == (1, 64 * 1024, 64 * 1024)
     assert set(SHARED_OUT) <= set(SETTINGS)
+    opening = share(several(tls_handshakes=1000, partial_requests_bytes=1_000_000, stun_per_address=7))
+    assert (opening.tls_handshakes, opening.partial_requests_bytes, opening.stun_per_address) == (250, 250_000, 7)
+    assert share(several(**{name: lowest for name, lowest in SHARED_OUT.items() if lowest > 1})).tls_handshakes == 10
 
 
 def test_a_worker_opens_no_port_and_runs_no_turn_server() -> None:

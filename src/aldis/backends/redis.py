@@ -41,7 +41,6 @@ from aldis.errors import InvalidAddress
 from aldis.protocol.privacy import (
     DEFAULT_PRIVACY,
     MAX_PRIVACY_BYTES,
-    MAX_PRIVACY_NAMES,
     PUBLIC,
     Privacy,
     PrivacyChange,
@@ -122,7 +121,7 @@ class RedisDirectory:
         with self._calling():
             names = (change.add_contacts, change.remove_contacts, change.block, change.unblock)
             words = (change.presence or "", change.offers or "", *map(_lines, names))
-            limits = (MAX_PRIVACY_NAMES, MAX_PRIVACY_BYTES, PUBLIC)
+            limits = (change.most_names, MAX_PRIVACY_BYTES, PUBLIC)
             command = Command(_PRIVACY, self._key(user_id), (public_key, *words, *limits))
             outcome, *privacy = await self._writes.ask(command)
             if outcome == b"unbound":

@@ -32,7 +32,7 @@ from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import from_base64
 from aldis.protocol.codes import ErrorCode
-from aldis.protocol.privacy import DEFAULT_PRIVACY, MAX_PRIVACY_BYTES, MAX_PRIVACY_NAMES, Privacy, PrivacyChange
+from aldis.protocol.privacy import DEFAULT_PRIVACY, MAX_PRIVACY_BYTES, Privacy, PrivacyChange
 
 # Bytes of a name in a list, beside its text: a str, and its place in a set that is up to two thirds empty.
 ENTRY_BYTES: Final = 160
@@ -92,17 +92,17 @@ class PrivacyPolicies:
 
     def request(self, session: Session, message: m.PrivacyRequest, now: float) -> RequestOutcome:
         """A client asks for the privacy of its user, or changes it."""
-        change = _change_of(message, session.user_id)
+        change = _change_of(message, session.user_id, self._settings.max_privacy_names)
         if isinstance(change, RequestRefused):
             return change
-        if change == PrivacyChange():
+        if change == PrivacyChange(most_names=change.most_names):
             self._tell(session, message.id)
             return DONE
         user_id, key = session.user_id, from_base64(session.key)
 
         def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
             if not isinstance(answer, Privacy):
-                return _refused(answer, user_id)
+                return _refused(answer, user_id, change.most_names)
             self._changed(user_id, answer)
             if self._presence.newest(user_id) is not None:
                 session.charged += self._apply(user_id, answer, besides=session) // WATCHERS_PER_UNIT
@@ -176,7 +176,7 @@ def size_of(privacy: Privacy) -> int:
     return USER_BYTES + ENTRY_BYTES * len(names) + sum(map(text_bytes, names))
 
 
-def _change_of(message: m.PrivacyRequest, user_id: str) -> PrivacyChange | RequestRefused:
+def _change_of(message: m.PrivacyRequest, user_id: str, most_names: int) -> PrivacyChange | RequestRefused:
     lists = [message.add_contacts, message.remove_contacts, message.block, message.unblock]
     fields = ["addContacts", "removeContacts", "block", "unblock"]
     names = [frozenset(() if found is UNSET else found) for found in lists]
@@ -196,14 +196,12 @@ def _change_of(message: m.PrivacyRequest, user_id: str) -> PrivacyChange | Reque
         None if message.presence is UNSET else message.presence,
         None if message.offers is UNSET else message.offers,
         *names,
+        most_names=most_names,
     )
 
 
-def _refused(answer: DirectoryAnswer, user_id: str) -> RequestRefused:
+def _refused(answer: DirectoryAnswer, user_id: str, most_names: int) -> RequestRefused:
     if answer is PrivacyRefusal.TOO_LARGE:
-        text = (
-            f"at most {MAX_PRIVACY_NAMES} contacts and {MAX_PRIVACY_NAMES} blocked users, "
-            f"and {MAX_PRIVACY_BYTES} bytes of names"
-        )
+        text = f"at most {most_names} contacts and {most_names} blocked users, and {MAX_PRIVACY_BYTES} bytes of names"
         return RequestRefused(ErrorCode.TOO_LARGE, text, limit="privacy-names")
     return RequestRefused(ErrorCode.KEY_MISMATCH, f"the name {user_id} is bound to another key by now")

@@ -7,6 +7,7 @@ from typing import Final, Literal, Protocol
 
 from aldis.errors import ConfigError
 from aldis.protocol.messages import MAX_DEVICES, IceServer
+from aldis.protocol.privacy import MAX_PRIVACY_NAMES
 
 
 class IceSource(Protocol):
@@ -58,6 +59,8 @@ class HubSettings:
     # What the contacts and blocked users of all users online cost: a thousand users with full lists, or a hundred
     # thousand with some.
     privacy_bytes: int = 256 * 1024 * 1024
+    # Contacts of a user, and as many blocked users.
+    max_privacy_names: int = MAX_PRIVACY_NAMES
     # When a client may try again that found no room for them.
     privacy_pause: float = 60.0
     # Seconds between two `presence` of one user to one watcher. A person does not see the difference, and a program
@@ -83,7 +86,8 @@ class HubSettings:
     connection_bytes: int = 8 * 1024
     # When a client may try again for which there is no memory.
     memory_pause: float = 30.0
-    # Unconfirmed messages that are kept for a client: ICE gathering sends 10 to 30 messages for each peer.
+    # Unconfirmed messages that are kept for a client: ICE gathering sends 10 to 30 messages for each peer. No operator
+    # changes this: clients are told of no other window, and confirm in time for this one (docs/protocol.md).
     resume_messages: int = 256
     resume_bytes: int = 256 * 1024
     # The same for sealed messages, which have a window of their own. A client confirms each 32 KiB, so a line with a
@@ -104,7 +108,7 @@ class HubSettings:
     offence_burst: int = 100
     offences_per_second: float = 1.0
     # Bytes that others may send to a client which does not read, beyond those after which a connection is full. A
-    # transport closes a connection with a few times as many.
+    # transport closes a connection with twice as many.
     unsent_bytes: int = 512 * 1024
     # When a sender with too much in wait for one recipient may try again.
     share_pause: float = 2.0

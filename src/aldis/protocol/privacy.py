@@ -9,7 +9,7 @@ It does not know who is online, or how any of it is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 Visibility: TypeAlias = Literal["public", "contacts", "hidden"]
@@ -19,7 +19,7 @@ PUBLIC: Final = "public"
 CONTACTS: Final = "contacts"
 VISIBILITIES: Final = (PUBLIC, CONTACTS, "hidden")
 
-# Of each list. An address book has some hundreds of names.
+# Of each list, unless the server has another limit. An address book has some hundreds of names.
 MAX_PRIVACY_NAMES: Final = 1000
 # Bytes of all names of both lists as JSON, with their quotes and commas. A reply with all of them stays below 64 KiB,
 # which every client can read.
@@ -29,7 +29,10 @@ _QUOTES_AND_COMMA: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class PrivacyChange:
-    """What to change: None and empty lists leave things as they are. No name is both added and removed."""
+    """What to change: None and empty lists leave things as they are. No name is both added and removed.
+
+    `most_names`: how many names each list may have after that, by the settings of the server.
+    """
 
     presence: Visibility | None = None
     offers: Visibility | None = None
@@ -37,6 +40,7 @@ class PrivacyChange:
     remove_contacts: frozenset[str] = frozenset()
     block: frozenset[str] = frozenset()
     unblock: frozenset[str] = frozenset()
+    most_names: int = field(default=MAX_PRIVACY_NAMES, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,11 @@ class Privacy:
             (self.contacts - change.remove_contacts) | change.add_contacts,
             (self.blocked - change.unblock) | change.block,
         )
-        return privacy if privacy.fits or not (change.add_contacts or change.block) else None
+        return privacy if privacy.fits(change.most_names) or not (change.add_contacts or change.block) else None
 
-    @property
-    def fits(self) -> bool:
-        """Whether it is within the limits."""
-        if len(self.contacts) > MAX_PRIVACY_NAMES or len(self.blocked) > MAX_PRIVACY_NAMES:
+    def fits(self, most_names: int) -> bool:
+        """Whether it is within the limits: so many names in each list, and the bytes of all of them."""
+        if len(self.contacts) > most_names or len(self.blocked) > most_names:
             return False
         return sum(map(_json_bytes, self.contacts)) + sum(map(_json_bytes, self.blocked)) <= MAX_PRIVACY_BYTES
 

@@ -45,6 +45,7 @@ from aldis.server.logs import FaultLog, Throttle, get_logger
 from aldis.server.metrics import Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.node_administration import NodeAdministration
+from aldis.server.opening import OpeningLimits
 from aldis.server.origins import OriginPolicy, is_reachable
 from aldis.server.pages import Pages
 from aldis.server.proxies import TrustedProxies
@@ -57,7 +58,7 @@ from aldis.server.stun import StunAnswers
 from aldis.server.stun_port import StunPort, stun_host
 from aldis.server.systemd import ActivatedSockets
 from aldis.server.tuning import Tuning
-from aldis.server.turn import TTL, ConfiguredIceServers
+from aldis.server.turn import ConfiguredIceServers
 from aldis.server.turn_folder import turn_settings
 from aldis.server.turn_server import TurnServer
 from aldis.server.turn_watch import TurnWatch
@@ -84,6 +85,14 @@ def _address_limits(config: ServerConfig) -> dict[str, int]:
     }
 
 
+def _opening_limits(config: ServerConfig) -> OpeningLimits:
+    return OpeningLimits(
+        handshake_timeout=config.handshake_timeout,
+        tls_handshakes=config.tls_handshakes,
+        partial_requests_bytes=config.partial_requests_bytes,
+    )
+
+
 class SignalingServer:
     """One signaling server. `async with` starts and stops it. Inside, read `port`, `url` and `admin_port`.
 
@@ -107,7 +116,7 @@ class SignalingServer:
         self.turn_watch = TurnWatch(config.turn_check, lambda: self.config.turn_secret, get_logger("aldis.turn"))
         """The TURN servers that run by themselves and are asked whether they relay (`turn_check`)."""
         self._ice = ConfiguredIceServers(
-            *(config.stun, config.turn, config.turn_secret),
+            *(config.stun, config.turn, config.turn_secret, config.turn_credential_lifetime),
             own=self.turn,
             proxied=bool(config.trusted_proxies) or config.proxy_protocol,
         )
@@ -136,7 +145,8 @@ class SignalingServer:
             wall=time.time,
             ice=self._ice,
         )
-        self.stun = StunPort(StunAnswers(config.stun_per_second, monotonic()), clock=monotonic, fault=self.faults)
+        answers = StunAnswers(config.stun_per_second, config.stun_per_address, monotonic())
+        self.stun = StunPort(answers, clock=monotonic, fault=self.faults)
         """The UDP port that answers STUN; `port` is 0 when it is closed."""
         self._work = PutOff(self.hub.work, self.faults)
         self.connections = Connections(
@@ -147,6 +157,7 @@ class SignalingServer:
             messages_per_second=config.messages_per_second,
             bytes_per_second=config.bytes_per_second,
             closing_bytes=tuning.closing_bytes,
+            outgoing_queue_bytes=config.outgoing_queue_bytes,
         )
         self._pages = (pages or Pages.of_package()) if config.web else None
         self._names = ServerNames(config.names, secure=config.secure)
@@ -168,7 +179,7 @@ class SignalingServer:
         if self.hub.cluster is not None:
             admission.addresses.share(self.hub.cluster.usage)
         self.listener = Listener(
-            *(self.connections, routes, admission, get_logger("aldis.http"), tuning),
+            *(self.connections, routes, admission, get_logger("aldis.http"), tuning, _opening_limits(config)),
             trusted=TrustedProxies(config.trusted_proxies),
             proxy_protocol=config.proxy_protocol,
             challenges=self.certificates.challenges,
@@ -179,6 +190,7 @@ class SignalingServer:
             self.turn,
             admission=admission,
             scheduler=self.connections.scheduler,
+            closes=self.connections.closes,
             stats=self.hub.stats,
             stun=self.stun,
         )
@@ -191,7 +203,7 @@ class SignalingServer:
         )
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
         self._redirects = Redirects(
-            self._names, self.listener.requests, tuning.handshake_timeout, self.certificates.challenges
+            self._names, self.listener.requests, config.handshake_timeout, self.certificates.challenges
         )
         self._memory_ended = 0
         self._memory_log = Throttle(MEMORY_LOG_SECONDS)
@@ -432,7 +444,7 @@ class SignalingServer:
         self.listener.stop_accepting(draining=not self._is_replaced)
         if self._is_replaced:
             self._redirects.stop_accepting()
-            await self.listener.settle(self._tuning.handshake_timeout, self._redirects.open)
+            await self.listener.settle(self._redirects.open)
         self._redirects.close()
         self.stun.close()
         await self.certificates.close()  # nobody could answer the authority any more
@@ -508,19 +520,30 @@ class SignalingServer:
         """
         config = config or self.config
         changed, fixed = changes(self.config, config)
-        config = replace(self.config, **{name: getattr(config, name) for name in changed})
+        try:
+            config = replace(self.config, **{name: getattr(config, name) for name in changed})
+        except ConfigError as error:  # some go together with others that stay
+            text = "the new settings cannot be used before a restart; the earlier ones stay"
+            log.error(text, reason=str(error), settings=fixed)  # noqa: TRY400 - it is no bug
+            return False
         if not self.certificates.load(config):
             return False
         self.certificates.retry()
-        self.config = config
+        earlier, self.config = self.config, config
         if self.turn is not None and "turn_secret" in changed and config.turn_secret:
-            self.turn.change(self.turn.rotate(config.turn_secret, TTL))
+            # Credentials with the earlier secret have the earlier lifetime.
+            lifetime = max(earlier.turn_credential_lifetime, config.turn_credential_lifetime)
+            self.turn.change(self.turn.rotate(config.turn_secret, lifetime))
         self.accounts.configure(config)
         self._ice.replace(config.stun, config.turn, config.turn_secret, config.stun_address)
-        if "stun_per_second" in changed:
-            self.stun.answers.limit(config.stun_per_second, monotonic())
+        self._ice.lifetime = config.turn_credential_lifetime
+        if not {"stun_per_second", "stun_per_address"}.isdisjoint(changed):
+            self.stun.answers.limit(config.stun_per_second, config.stun_per_address, monotonic())
         self.hub.configure(hub_settings(config))
         self.connections.limit_rates(config.messages_per_second, config.bytes_per_second)
+        self.connections.limit_queues(config.outgoing_queue_bytes)
+        self.listener.limit(_opening_limits(config))
+        self._redirects.timeout = config.handshake_timeout
         self._routes.replace(origins=_origins(config), hsts=config.hsts and config.secure)
         self.listener.admission.limit(max_connections=config.max_connections, handshakes=config.handshakes)
         self.listener.admission.addresses.limit(**_address_limits(config))

@@ -24,8 +24,8 @@ from aldis.backends.directory_url import DEFAULT_REDIS_PREFIX, DirectoryOptions,
 from aldis.backends.sqlite_file import FILE_NAME
 from aldis.environment import data_directory
 from aldis.errors import ConfigError
-from aldis.protocol.messages import MAX_DEVICES
 from aldis.server.account_settings import AccountSettings, account_warnings, check_accounts
+from aldis.server.limit_settings import LimitSettings, check_limits, limit_warnings
 from aldis.server.log_addresses import MODES
 from aldis.server.log_levels import AREAS, DEFAULT
 from aldis.server.readers import MEMORY as MEMORY
@@ -49,7 +49,6 @@ from aldis.server.readers import read_origins as _origins
 from aldis.server.readers import read_port_range as _port_range
 from aldis.server.readers import read_redis_prefix as _redis_prefix
 from aldis.server.readers import read_redis_url as _redis_url
-from aldis.server.readers import read_seconds as _seconds
 from aldis.server.readers import read_secret as _secret
 from aldis.server.readers import read_switch as _switch
 from aldis.server.readers import setting as _setting
@@ -67,7 +66,7 @@ _SECRETS: Final = frozenset({"turn_secret", "admin_token", "hook_secret", "direc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig(AccountSettings):
+class ServerConfig(LimitSettings):
     """All settings of one server. The constructor checks them: a `ConfigError` names the first invalid one.
 
     `help_of(name)` describes a setting in one line. Times are in seconds, sizes in bytes.
@@ -168,12 +167,6 @@ class ServerConfig(AccountSettings):
         lambda value: value if value == "" else _host(value),
         "The address by which clients reach that port; needed behind a proxy; default: the host that a client dials.",
     )
-    # Ten thousand clients with two peer connections each ask as often. It takes 4 % of a core.
-    stun_per_second: int = _setting(
-        2000,
-        _integer(1, 1_000_000),
-        "Answers a second on that port to all clients; twice as many at once. What comes faster gets none.",
-    )
     turn: tuple[str, ...] = _setting(
         (),
         _ice_urls("turn", "a URL such as turn:turn.example.com:3478?transport=udp"),
@@ -191,6 +184,14 @@ class ServerConfig(AccountSettings):
         "TURN servers that run by themselves and know turn_secret, as this server reaches them: each is asked for a "
         "relay over UDP three times a minute, and metrics tell what came of it.",
     )
+    # TURN checks the credential at every refresh (each 10 minutes, RFC 8656 section 3.2), so it has to outlive a call;
+    # stores ask for a new one in time. The draft recommends a day, in which anybody who takes a new name could use the
+    # relay.
+    turn_credential_lifetime: int = _setting(
+        4 * 3600,
+        _integer(600, 7 * 86_400, " seconds"),
+        "How long the credentials hold that clients get for TURN servers, and an earlier secret after a new one.",
+    )
     turn_server: bool = _setting(
         False, _switch, "Run a TURN and STUN server beside this one: coturn's `turnserver`, which has to be installed."
     )
@@ -204,167 +205,11 @@ class ServerConfig(AccountSettings):
     turn_relay_ports: tuple[int, int] = _setting(
         (49152, 50175), _port_range, "The UDP ports on which it relays, such as 49152-50175: one for each user of it."
     )
-    # One connection costs about 10 KB here and one file descriptor.
-    max_connections: int = _setting(
-        10_000,
-        _integer(1, 10_000_000),
-        "Connections beyond this number are refused with 503; they count as soon as they are accepted.",
-    )
-    # A household has ten, an office behind one address a hundred. Loopback has no limit, because proxies are there.
-    connections_per_address: int = _setting(
-        256,
-        _integer(1, 10_000_000),
-        "Connections at a time from one address (IPv6: one /64); more are refused with 429.",
-    )
-    # A page takes ten connections.
-    connects_per_address: int = _setting(
-        50,
-        _integer(1, 1_000_000),
-        "New connections a second from one address (IPv6: one /64); ten times as many at once.",
-    )
-    # As many as can register. After a restart, 20,000 may come back at once.
-    connects_per_second: int = _setting(
-        2000,
-        _integer(1, 1_000_000),
-        "New connections a second from all clients; ten times as many at once. More are refused with 503.",
-    )
-    # After a restart thousands connect at once, and with TLS a busy machine may speak seconds later. With 1,000, half
-    # of 2,000 such clients lost their first try. Each costs 3 KB.
-    handshakes: int = _setting(
-        5000,
-        _integer(1, 10_000_000),
-        "Connections that have sent nothing yet; beyond this number the oldest one is closed.",
-    )
-    # With the sender's address, a message goes to another client. Ours accept 1 MiB, and 1 MiB may wait for a slow
-    # client.
-    max_message_bytes: int = _setting(
-        64 * 1024, _integer(1024, 512 * 1024, " bytes"), "The largest message that a client may send."
-    )
-    # A peer connection takes 10 to 30 messages at each side. A program that connects to sixty peers at once is slowed
-    # down for a few seconds.
-    messages_per_second: int = _setting(
-        200,
-        _integer(1, 1_000_000),
-        "Messages a second that are read from one client; twice as many at once. What comes faster waits.",
-    )
-    bytes_per_second: int = _setting(
-        256 * 1024,
-        _integer(1024, 1_000_000_000, " bytes"),
-        "Bytes a second that are read from one client; twice as many at once. What comes faster waits.",
-    )
-    # Four connections that send as fast as they may. More devices of one user hardly ever do so at once.
-    user_messages_per_second: int = _setting(
-        800,
-        _integer(1, 1_000_000),
-        "Messages a second from all devices of a user; twice as many at once. More are refused for a moment. "
-        "At least three times messages_per_second.",
-    )
-    user_bytes_per_second: int = _setting(
-        1024 * 1024,
-        _integer(1024, 1_000_000_000, " bytes"),
-        "Bytes a second from all devices of a user; twice as many at once. At least three times bytes_per_second.",
-    )
-    # What a user costs others, and the line: four connections that pass on as much as they may.
-    user_relayed_bytes_per_second: int = _setting(
-        1024 * 1024,
-        _integer(1024, 1_000_000_000, " bytes"),
-        "Bytes a second that are passed on to others from all devices of a user; twice as many at once. "
-        "At least three times bytes_per_second.",
-    )
-    # A client of this project has 32 questions pending at most. A page with a hundred contacts watches them.
-    user_discovers_per_second: int = _setting(
-        100,
-        _integer(1, 1_000_000),
-        "Questions for other users (discover) a second from all devices of a user; twice as many at once.",
-    )
     relay: bool = _setting(
         True,
         _switch,
         "Relay sealed messages between users that cannot connect directly, or not yet; the server cannot read them.",
     )
-    # Below what is read from one connection, so that sealed messages leave room for offers and answers.
-    user_sealed_bytes_per_second: int = _setting(
-        256 * 1024,
-        _integer(1024, 1_000_000_000, " bytes"),
-        "Bytes of sealed messages a second from all devices of a user; twice as many at once. More wait at the sender.",
-    )
-    pair_sealed_bytes_per_second: int = _setting(
-        128 * 1024,
-        _integer(1024, 1_000_000_000, " bytes"),
-        "The same from a user to one other user.",
-    )
-    max_relay_file_bytes: int = _setting(
-        1024 * 1024,
-        _integer(0, 1_000_000_000, " bytes"),
-        "The largest file that clients send in sealed messages; a larger one needs a direct path.",
-    )
-    # A name is bound for good, and takes 100 bytes of the disk. A class of pupils or an office that starts behind one
-    # address on one day stays below this.
-    new_names_per_address: int = _setting(
-        200,
-        _integer(0, 1_000_000_000),
-        "New names that one address (IPv6: /64) may bind at once, and again in a day; 0 for any number.",
-    )
-    # A person does not see the difference, and a program that comes and goes without end costs each of its watchers
-    # four messages a second.
-    presence_interval: float = _setting(
-        0.25,
-        _seconds(0, 60),
-        "Changes of one user's presence are told at most once in this time to each watcher, the last state in the end.",
-    )
-    # With more, a message about a user might exceed 64 KiB.
-    devices_per_user: int = _setting(
-        MAX_DEVICES, _integer(1, MAX_DEVICES), "Devices of one user that are online at a time; one more is refused."
-    )
-    # Two devices may watch as much as one session may.
-    watches_per_user: int = _setting(
-        20_000, _integer(0, 100_000_000), "Names that all devices of one user watch together; more are refused."
-    )
-    # Each change of the user is told to all of them: 5,000 take 60 ms.
-    watchers_per_user: int = _setting(
-        5000, _integer(1, 100_000_000), "Sessions that watch one user; for one more the watch is refused."
-    )
-    watches_bytes: int = _setting(
-        256 * 1024 * 1024,
-        _integer(64 * 1024, 1_000_000_000_000, " bytes"),
-        "Bytes that are kept for all watches, some 300 for each; beyond it, new ones are refused.",
-    )
-    # A thousand users with full lists, or a hundred thousand with some names in them.
-    privacy_bytes: int = _setting(
-        256 * 1024 * 1024,
-        _integer(64 * 1024, 1_000_000_000_000, " bytes"),
-        "Bytes that are kept for the contacts and blocked users of those online; beyond it, more are refused.",
-    )
-    # A program with a wrong host or key stops by itself. An office behind one address may have some of them.
-    failed_proofs_per_address: int = _setting(
-        60,
-        _integer(0, 1_000_000),
-        "Failed proofs of names from one address (IPv6: /64), at once and in an hour; 0 for any number.",
-    )
-    failed_proofs_per_name: int = _setting(
-        60,
-        _integer(0, 1_000_000),
-        "Failed proofs of one name in an hour, after which addresses that have failed before are refused; 0 for any.",
-    )
-    # All else has limits of its own; this one is for all of it together.
-    memory_budget: int = _setting(
-        0,
-        _integer(0, 10**15, " bytes"),
-        "Bytes that are kept for all clients together; beyond, new ones are refused, and the newest and idlest are "
-        "given up. 0: half of the memory of this machine or container.",
-    )
-    resume_window: float = _setting(
-        30.0, _seconds(0, 3600), "How long a client that has lost its connection stays online, so that it can resume."
-    )
-    # A client that confirms as it reads leaves a few KiB behind, so all of ten thousand may lose their network at once.
-    detached_bytes: int = _setting(
-        64 * 1024 * 1024,
-        _integer(64 * 1024, 1_000_000_000_000, " bytes"),
-        "Bytes that are kept for clients that have lost their connection; beyond it, those with the most are given up.",
-    )
-    ping_interval: float = _setting(20.0, _seconds(1, 3600), "How long a client may be silent before it is pinged.")
-    # Docker kills a container 10 s after it has asked it to stop.
-    drain_seconds: float = _setting(8.0, _seconds(0, 3600), "How long a graceful stop may take.")
     tls_cert: Path | None = _setting(None, _file, "The certificate chain (PEM), to serve wss:// without a proxy.")
     tls_key: Path | None = _setting(None, _file, "The private key of the certificate (PEM).")
     acme_domain: tuple[str, ...] = _setting(
@@ -406,6 +251,7 @@ class ServerConfig(AccountSettings):
         if not self.data:
             object.__setattr__(self, "data", str(data_directory()))
         object.__setattr__(self, "name_policy", check_accounts(self, self.auth))
+        check_limits(self)
         if self.turn and not self.turn_secret:
             raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
         if self.turn_check:
@@ -479,33 +325,28 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or any(host in ("0.0.0.0", "::", "*") for host in (one, other))  # noqa: S104
 
 
-_OF_ACCOUNTS: Final = frozenset(AccountSettings.__dataclass_fields__)
+_PARTS: Final = (LimitSettings, AccountSettings)  # the last ones in the documentation
 READERS: Final[dict[str, Callable[[object], Any]]] = {
     setting.name: setting.metadata["read"]
-    for setting in sorted(fields(ServerConfig), key=lambda setting: setting.name in _OF_ACCOUNTS)
+    for setting in sorted(
+        fields(ServerConfig), key=lambda setting: sum(setting.name in part.__dataclass_fields__ for part in _PARTS)
+    )
     if "read" in setting.metadata
 }
 SETTINGS: Final = tuple(READERS)
 """The names of all settings, in the order of the documentation."""
+LIMITS: Final = frozenset(LimitSettings.__dataclass_fields__) - frozenset(AccountSettings.__dataclass_fields__)
+"""The names of those that limit clients."""
 
 
 # What a running server takes over on SIGHUP. The rest is part of open ports and files, or clients have been told of it.
-RELOADABLE: Final = frozenset(
-    {
-        *("tls_cert", "tls_key", "hsts", "names", "origins", "stun", "turn", "turn_secret"),
-        *("stun_address", "stun_per_second"),
-        *("log_level", "log_addresses"),
-        *("max_connections", "handshakes", "messages_per_second", "bytes_per_second", "drain_seconds"),
-        *("token_audience", "token_issuer", "token_claim", "token_device_claim", "token_leeway"),
-        *("hook_failure", "hook_cache"),
-        *("connections_per_address", "connects_per_address", "connects_per_second", "new_names_per_address"),
-        *("presence_interval", "detached_bytes", "ping_interval", "user_messages_per_second", "user_bytes_per_second"),
-        *("user_relayed_bytes_per_second", "user_discovers_per_second", "memory_budget"),
-        *("devices_per_user", "watches_per_user", "watchers_per_user", "watches_bytes", "privacy_bytes"),
-        *("failed_proofs_per_address", "failed_proofs_per_name"),
-        *("relay", "user_sealed_bytes_per_second", "pair_sealed_bytes_per_second", "max_relay_file_bytes"),
-    }
-)
+RELOADABLE: Final = (LIMITS - {"max_message_bytes", "resume_window", "watches_per_session"}) | {
+    *("tls_cert", "tls_key", "hsts", "names", "origins", "stun", "stun_address"),
+    *("turn", "turn_secret", "turn_credential_lifetime", "relay"),
+    *("log_level", "log_addresses"),
+    *("token_audience", "token_issuer", "token_claim", "token_device_claim", "token_leeway"),
+    *("hook_failure", "hook_cache"),
+}
 
 
 def changes(before: ServerConfig, after: ServerConfig) -> tuple[list[str], list[str]]:
@@ -558,7 +399,7 @@ def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: P
             flag = f"--{name.replace('_', '-')}"
             values[name] = _read(name, READERS[name], value, f"given with {flag} ")
     config = ServerConfig(**values)
-    return replace(config, warnings=(*warnings, *account_warnings(config)))
+    return replace(config, warnings=(*warnings, *account_warnings(config), *limit_warnings(config)))
 
 
 def _meant(name: str) -> str | None:

@@ -140,6 +140,7 @@ class Connections:
         messages_per_second: int,
         bytes_per_second: int,
         closing_bytes: int,
+        outgoing_queue_bytes: int,
     ) -> None:
         self._close_timeout = close_timeout
         self.hub = hub
@@ -154,6 +155,7 @@ class Connections:
         self.unmeasured = MEASURED_ONE_IN - 1
         self._open: set[OpenConnection] = set()
         self.limit_rates(messages_per_second, bytes_per_second)
+        self.limit_queues(outgoing_queue_bytes)
         # Which connection was heard last, and how many units it has said since another one was.
         self.speaking: OpenConnection | None = None
         self.spoken = 0
@@ -201,6 +203,13 @@ class Connections:
         self.unit_bytes = max(bytes_per_second // messages_per_second, 1)
         for connection in self._open:
             connection.limit_rate()
+
+    def limit_queues(self, outgoing_queue_bytes: int) -> None:
+        """Set how many bytes may wait for one slow client."""
+        self.most_unsent = outgoing_queue_bytes
+        # With this many a connection is full, until a quarter of them is left. The hub sends a full connection no
+        # message that can wait. So a burst of presence that a client asked for does not count as slow reading.
+        self.full_at = outgoing_queue_bytes // 4
 
     def goes_now(self, text: str) -> bool:
         """Whether a message may be handled in this turn of the loop, if its connection has said little before.

@@ -6,7 +6,7 @@ Plain data, as it goes out in JSON. Times are seconds since 1970. No secret and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cryptography.x509 import Name
@@ -15,14 +15,13 @@ from cryptography.x509.oid import NameOID
 from aldis.errors import UsageError
 from aldis.hub.stats import HubStats
 from aldis.protocol.codes import CloseCode
-from aldis.server.admission import LATE, SILENT, Admission
+from aldis.server.admission import HEADS, LATE, OPENING, SILENT, Admission
 from aldis.server.certificate_updates import CertificateUpdates
 from aldis.server.config import ServerConfig
 from aldis.server.refusals import Refusal
 from aldis.server.scheduler import FairScheduler
 from aldis.server.stun_port import StunPort
 from aldis.server.tls import expires_soon
-from aldis.server.turn import TTL
 from aldis.server.turn_server import TurnServer
 
 # The setting behind each reason for which the port refuses or closes a connection.
@@ -47,14 +46,17 @@ class Health:
         *,
         admission: Admission,
         scheduler: FairScheduler,
+        closes: Mapping[int, int],
         stats: HubStats,
         stun: StunPort,
     ) -> None:
+        """`closes`: the connections that the transport has closed, by code; the hub counts others."""
         self._config = config
         self._certificates = certificates
         self._turn = turn
         self._admission = admission
         self._scheduler = scheduler
+        self._closes = closes
         self._stats = stats
         self._stun = stun
 
@@ -111,10 +113,13 @@ class Health:
         found = [(name, "connections refused", refusals[reason]) for reason, name in _BY_REFUSAL.items()]
         found += [(name, "requests refused", count) for name, count in stats.limited.items()]
         found += [
-            ("handshake time", "connections closed", refusals[LATE]),
+            ("handshake_timeout", "connections closed", refusals[LATE]),
+            ("tls_handshakes", "connections closed", refusals[OPENING]),
+            ("partial_requests_bytes", "connections closed", refusals[HEADS]),
+            ("registration_timeout", "clients closed", stats.closes[CloseCode.REGISTRATION_TIMEOUT]),
             ("messages_per_second, bytes_per_second", "clients slowed down", self._scheduler.throttled),
             ("limits of a user", "clients closed that went on all the same", stats.closes[CloseCode.OVER_LIMITS]),
-            ("outgoing queue", "slow readers closed", stats.closes[CloseCode.SLOW_CONSUMER]),
+            ("outgoing_queue_bytes", "slow readers closed", self._closes[CloseCode.SLOW_CONSUMER]),
             ("detached_bytes", "lost clients given up", stats.detached_ended),
             ("memory_budget", "clients given up", stats.memory_ended),
         ]
@@ -132,23 +137,28 @@ class Health:
         """Make a new secret for the TURN server. Raises `UsageError`, with what to do instead, where that is not
         possible."""
         config = self._config()
+        lifetime = config.turn_credential_lifetime
         if self._turn is None:
             raise UsageError(
                 "this server runs no TURN server (turn_server). For another one: give coturn the new secret as a "
                 "further `static-auth-secret`, change `turn_secret` here and reload, and take the earlier one out of "
-                f"coturn {TTL // 3600} hours later"
+                f"coturn {_hours(lifetime)} later"
                 if config.turn
                 else "this server has no TURN server"
             )
         if config.turn_secret:
             raise UsageError(
                 "the secret is `turn_secret` in the settings: change it there and reload (ALDIS_TURN_SECRET needs a "
-                f"restart); the TURN server then takes the earlier one for {TTL // 3600} hours more"
+                f"restart); the TURN server then takes the earlier one for {_hours(lifetime)} more"
             )
         try:
-            return {"earlierSecretUntil": await self._turn.rotate("", TTL)}
+            return {"earlierSecretUntil": await self._turn.rotate("", lifetime)}
         except OSError as error:
             raise UsageError(f"the TURN server does not take a new secret: {error}") from None
+
+
+def _hours(seconds: int) -> str:
+    return f"{seconds / 3600:.3g} hours"
 
 
 def _organization(name: Name) -> str:

@@ -39,7 +39,7 @@ from aldis.server.connections import Connections
 from aldis.server.http import OLD_HTTP, Headers, HttpReply, busy, host_of
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
-from aldis.server.opening import Opening, Openings, Silent
+from aldis.server.opening import Opening, OpeningLimits, Openings, Silent
 from aldis.server.picows_protocol import READ_BUFFER, PicowsLog, PicowsProtocol, TlsProtocol
 from aldis.server.proxies import BadProxyHeader, TrustedProxies
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
@@ -92,6 +92,7 @@ class Listener:
         admission: Admission,
         log: Log,
         tuning: Tuning,
+        limits: OpeningLimits,
         *,
         trusted: TrustedProxies,
         proxy_protocol: bool,
@@ -106,12 +107,7 @@ class Listener:
         self.requests: Counter[str] = Counter()
         # Connections with a large reply that the client may not have read. A closed one leaves the set by itself.
         self.untaken: WeakSet[_Untaken] = WeakSet()
-        self._openings = Openings(
-            admission,
-            Arrivals(connections.scheduler),
-            timeout=tuning.handshake_timeout,
-            head_bytes=tuning.head_bytes,
-        )
+        self._openings = Openings(admission, Arrivals(connections.scheduler), limits)
         self._connections = connections
         self._routes = routes
         self._log = log
@@ -134,7 +130,7 @@ class Listener:
         if context is not None:
             self._tls = {
                 "ssl": context,
-                "ssl_handshake_timeout": self._tuning.handshake_timeout,
+                "ssl_handshake_timeout": self._openings.limits.handshake_timeout,
                 "ssl_shutdown_timeout": self._tuning.tls_shutdown_timeout,
             }
         try:
@@ -153,6 +149,12 @@ class Listener:
             self._accept_from(listening)
         return cast(tuple[str, int], self._listening[0].getsockname()[:2])
 
+    def limit(self, limits: OpeningLimits) -> None:
+        """Use these limits for the connections to come."""
+        self._openings.limits = limits
+        if self._tls:
+            self._tls["ssl_handshake_timeout"] = limits.handshake_timeout
+
     def stop_accepting(self, *, draining: bool = True) -> None:
         """Close the port; connections stay. `draining`: requests that are not whole yet are refused.
 
@@ -166,12 +168,12 @@ class Listener:
                 timer.cancel()
             each.close()
 
-    async def settle(self, seconds: float, others: Sized = ()) -> None:
+    async def settle(self, others: Sized = ()) -> None:
         """Wait until accepted connections have sent their requests, large replies are read and `others` is empty.
 
-        After so many `seconds`, requests are refused.
+        After `handshake_timeout`, requests are refused.
         """
-        end = monotonic() + seconds
+        end = monotonic() + self._openings.limits.handshake_timeout
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         # Nothing tells when the number changes, and this is done once in the life of a process.
@@ -235,7 +237,9 @@ class Listener:
             place.leave()
             accepted.close()
             return
-        if len(self._beginning) >= self._tuning.opening_at_once:
+        # Without TLS and a header of a proxy, a connection opens at once.
+        waits = self._tls or self._proxy_protocol
+        if waits and len(self._beginning) >= self._openings.limits.tls_handshakes:
             self.admission.end_in_its_handshake(self._beginning.pop(next(iter(self._beginning))))
         self._openings.arrivals.charge(OPENING)
         task = asyncio.create_task(self._open(accepted, place, address))
@@ -246,15 +250,16 @@ class Listener:
     async def _open(self, accepted: socket.socket, place: Place, peer: str) -> None:
         """Have the event loop read a connection, after its TLS handshake if it has one."""
         loop = asyncio.get_running_loop()
+        timeout = self._openings.limits.handshake_timeout
         if self._proxy_protocol and self._proxies.trusts(peer):
-            async with asyncio.timeout(self._tuning.handshake_timeout):
+            async with asyncio.timeout(timeout):
                 head = await _receive(accepted, proxies.HEAD)
                 source = proxies.source(head, await _receive(accepted, proxies.body_size(head)))
             if source is not None:
                 peer = source
                 self._identify(place, peer)
         if self._tls and self._challenges is not None and self._challenges.looks_at_hellos:
-            async with asyncio.timeout(self._tuning.handshake_timeout):
+            async with asyncio.timeout(timeout):
                 context = await challenge_context(accepted, self._challenges)
             if context is not None:
                 tls = {**self._tls, "ssl": context}

@@ -5,9 +5,9 @@ Rules:
 * A connection that has sent nothing costs a socket and its place: no transport, no buffer, no TLS.
 * What costs time waits for its turn (`server.arrivals`): to open a connection, and to answer its request.
 * A request is kept as it comes, and picows gets it whole. Of requests longer than `SHORT_HEAD` that are not whole yet,
-  `Tuning.head_bytes` are kept in all; beyond, the oldest of them goes. Short ones are bounded by the connections.
-* A client has `Tuning.handshake_timeout` seconds to say something, and as long to send its whole request, without the
-  time that it waits for its turn.
+  `partial_requests_bytes` are kept in all; beyond, the oldest of them goes. Short ones are bounded by the connections.
+* A client has `handshake_timeout` seconds to say something, and as long to send its whole request, without the time
+  that it waits for its turn.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol, cast
 
@@ -33,15 +34,25 @@ _END: Final = b"\r\n\r\n"
 UNREAD: Final = 8 * 1024
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpeningLimits:
+    """See the settings of these names."""
+
+    handshake_timeout: float
+    tls_handshakes: int
+    partial_requests_bytes: int
+
+
 class Openings:
     """What all connections share that have not sent their request yet."""
 
-    def __init__(self, admission: Admission, arrivals: Arrivals, *, timeout: float, head_bytes: int) -> None:
+    def __init__(self, admission: Admission, arrivals: Arrivals, limits: OpeningLimits) -> None:
         self.admission = admission
         self.arrivals = arrivals
-        self._timeout = timeout
-        self._head_bytes = head_bytes
-        # Until when each has to go on. In the order of these times, since all have the same time-out.
+        self.limits = limits
+        """They may be replaced: what is under way has its time-out still."""
+        # Until when each has to go on, in the order of their turns to speak. All have the same time-out, unless it was
+        # made shorter a moment ago; then those with the earlier one come first.
         self._due: dict[Place, float] = {}
         # Long heads that are not whole, the oldest first, and their bytes.
         self._long: dict[Place, int] = {}
@@ -52,7 +63,7 @@ class Openings:
     def expect(self, place: Place, now: float) -> None:
         """The client has to go on."""
         self._due.pop(place, None)
-        self._due[place] = now + self._timeout
+        self._due[place] = now + self.limits.handshake_timeout
 
     def turn(self, place: Place, address: str, work: Callable[[], object]) -> None:
         """The client has done its part. Do ours in its turn."""
@@ -64,7 +75,7 @@ class Openings:
         if size > SHORT_HEAD:
             self._long_bytes += size - self._long.get(place, 0)
             self._long[place] = size
-            while self._long_bytes > self._head_bytes:
+            while self._long_bytes > self.limits.partial_requests_bytes:
                 oldest = next(iter(self._long))
                 self.forget(oldest)  # its protocol hears of its end only later
                 self.admission.end_for_its_head(oldest)

@@ -5,7 +5,7 @@
     another host                       421
     anything else                      400
 
-Rules: one request for each connection, of `MAX_HEAD` bytes at most, within `Tuning.handshake_timeout` seconds. At most
+Rules: one request for each connection, of `MAX_HEAD` bytes at most, within `handshake_timeout` seconds. At most
 `MAX_OPEN` connections are open at once; for a further one the oldest is closed, so that silent clients keep neither
 browsers nor a certificate authority out.
 """

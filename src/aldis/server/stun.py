@@ -7,8 +7,8 @@ passwords). Rules:
   a wrong FINGERPRINT. Nobody can use the port to scan or to flood others.
 * An answer is at most twice as large as its request, counted with the IP and UDP headers. In bytes of STUN alone, the
   20 bytes of the smallest request become 32 over IPv4 and 44 over IPv6, since the address takes 24.
-* A source address can be forged, so its owner gets at most `PER_ADDRESS` answers a second (IPv6: one /64), and all
-  together `stun_per_second`. What is more gets no answer; clients ask again (section 6.2.1).
+* A source address can be forged, so its owner gets at most `stun_per_address` answers a second (IPv6: one /64), and
+  all together `stun_per_second`. What is more gets no answer; clients ask again (section 6.2.1).
 * It keeps nothing but these counts, for the addresses of the last moments.
 
 Pure: the caller passes the time.
@@ -37,11 +37,10 @@ from aldis.protocol.stun import (
 
 # Bytes. A request of an engine has 20 to 100; what is larger is no Binding request of a client without passwords.
 MAX_REQUEST: Final = 548  # RFC 8489 section 6.1: what is safe over IPv4 without a known path MTU
-# Answers a second to one network. A peer connection asks once for each of its sockets, and again every 10 s while it
-# lasts: an office of a hundred programs behind one address takes 30.
-PER_ADDRESS: Final = 50.0
-# A hundred programs behind one address, which come back at once, with three sockets each.
-BURST: Final = 300
+# How many seconds' worth one network gets at once, and all together. At the default rate the first is enough for a
+# hundred programs behind one address, which come back at once, with three sockets each.
+BURST_SECONDS: Final = 6
+ALL_BURST_SECONDS: Final = 2
 # Networks that are remembered, the latest first: 300 bytes each, 5 MB in all. One that is forgotten has its burst
 # again, but all together have a limit as well.
 MAX_NETWORKS: Final = 16_384
@@ -60,20 +59,21 @@ _SIGNATURES: Final = (Attribute.MESSAGE_INTEGRITY, Attribute.MESSAGE_INTEGRITY_S
 class StunAnswers:
     """Answers datagrams. `outcomes` counts what became of them."""
 
-    def __init__(self, per_second: int, now: float) -> None:
-        """`per_second`: answers a second to all clients; twice as many at once."""
+    def __init__(self, per_second: int, per_address: int, now: float) -> None:
+        """Answers a second to all clients, and to each address."""
         self.outcomes: Counter[str] = Counter(dict.fromkeys(("answered", "refused", "ignored", "limited"), 0))
-        self._all = TokenBucket(per_second * 2, per_second, now)
-        self._networks: OrderedDict[bytes, TokenBucket] = OrderedDict()
+        self.limit(per_second, per_address, now)
 
     @property
     def networks(self) -> int:
         """How many networks are remembered."""
         return len(self._networks)
 
-    def limit(self, per_second: int, now: float) -> None:
-        """Use this limit from now on."""
-        self._all = TokenBucket(per_second * 2, per_second, now)
+    def limit(self, per_second: int, per_address: int, now: float) -> None:
+        """Use these limits from now on. Each address has its burst again."""
+        self._all = TokenBucket(per_second * ALL_BURST_SECONDS, per_second, now)
+        self._per_address = per_address
+        self._networks: OrderedDict[bytes, TokenBucket] = OrderedDict()
 
     def answer(self, data: bytes, address: IPv4Address | IPv6Address, port: int, now: float) -> bytes | None:
         """The answer to a datagram from there; None when it gets none."""
@@ -99,7 +99,9 @@ class StunAnswers:
 
     def _admits(self, address: IPv4Address | IPv6Address, now: float) -> bool:
         network = network_of(str(address), loopback=True) or b""
-        bucket = self._networks.pop(network, None) or TokenBucket(BURST, PER_ADDRESS, now)
+        bucket = self._networks.pop(network, None)
+        if bucket is None:
+            bucket = TokenBucket(self._per_address * BURST_SECONDS, self._per_address, now)
         self._networks[network] = bucket
         if len(self._networks) > MAX_NETWORKS:
             self._networks.popitem(last=False)

@@ -31,8 +31,6 @@ STEADY_SECONDS: Final = 60.0
 START_SECONDS: Final = 120.0
 # How long a worker may take beyond `drain_seconds`: to end its connections, and to leave the cluster.
 CLOSING_SECONDS: Final = 10.0
-# How long one that is replaced may wait for the requests of clients that it has accepted (`Tuning.handshake_timeout`).
-SETTLING_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +138,17 @@ class _Slot:
 
 
 class Supervision:
-    """The workers of one server. Call `start` first, and `tick` when `due` has come."""
+    """The workers of one server. Call `start` first, and `tick` when `due` has come.
 
-    def __init__(self, workers: int, drain_seconds: float) -> None:
+    `settle_seconds`: how long a worker that is replaced waits for the requests of clients that it has accepted.
+    """
+
+    def __init__(self, workers: int, drain_seconds: float, settle_seconds: float) -> None:
         self.phase = Phase.STARTING
         self._count = workers
         self._earlier_count = workers
         self._drain_seconds = drain_seconds
+        self._settle_seconds = settle_seconds
         self._slots = {number: _Slot() for number in range(workers)}
         self._workers: dict[int, _Worker] = {}
         self._next = 0
@@ -221,13 +223,14 @@ class Supervision:
         self.phase = Phase.RUNNING
         return self._next_hang_up(now)
 
-    def replace(self, workers: int, drain_seconds: float, now: float) -> list[Command]:
+    def replace(self, workers: int, drain_seconds: float, settle_seconds: float, now: float) -> list[Command]:
         """Replace all workers by so many new ones, one by one."""
         if self.phase != Phase.READING:
             return []
         self.phase = Phase.REPLACING
         self._earlier_count, self._count = self._count, workers
         self._drain_seconds = max(self._drain_seconds, drain_seconds)
+        self._settle_seconds = max(self._settle_seconds, settle_seconds)
         self._usable = False
         for slot in range(workers):
             self._slots.setdefault(slot, _Slot())
@@ -268,7 +271,7 @@ class Supervision:
         """Drain these workers, as the next step of a replacement."""
         for worker in workers:
             self._leaving = worker.number
-            self._drain(worker, now + SETTLING_SECONDS if replaced else now)
+            self._drain(worker, now + self._settle_seconds if replaced else now)
         return [Drain(worker.number, replaced) for worker in workers]
 
     def _drain(self, worker: _Worker, now: float) -> None:

@@ -46,7 +46,6 @@ from aldis.server.supervision import (
 )
 from aldis.server.systemd import ActivatedSockets, Notifier
 from aldis.server.tuning import Tuning
-from aldis.server.turn import TTL
 from aldis.server.turn_folder import turn_settings
 from aldis.server.turn_server import TurnServer
 from aldis.server.worker_link import WorkerOrder, WorkerReport, WorkerStart, encode, receive, to_plain
@@ -106,7 +105,7 @@ class Supervisor:
         self._certificates = CertificateUpdates(
             config, ServerNames(config.names, secure=config.secure), self._turn, self._tuning, get_logger("aldis.tls")
         )
-        self._supervision = Supervision(config.workers, config.drain_seconds)
+        self._supervision = Supervision(config.workers, config.drain_seconds, config.handshake_timeout)
         self._workers: dict[int, _Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -186,18 +185,20 @@ class Supervisor:
         if fixed:
             log.warning("these settings change at a restart only", settings=fixed)
         self._earlier_secret = "" if self._turn is None else self._turn.secret
-        self._use_turn_secret(config.turn_secret)
+        self._use_turn_secret(config.turn_secret, config.turn_credential_lifetime)
         log.info("replacing the workers", workers=config.workers)
         self._candidate = config
-        self._carry_out(self._supervision.replace(config.workers, config.drain_seconds, monotonic()))
+        seconds = (config.drain_seconds, config.handshake_timeout)
+        self._carry_out(self._supervision.replace(config.workers, *seconds, monotonic()))
 
     def _keep(self) -> None:
         self._ready(" the last reload failed, see the log")
         self._carry_out(self._supervision.keep(monotonic()))
 
-    def _use_turn_secret(self, secret: str) -> None:
+    def _use_turn_secret(self, secret: str, lifetime: int) -> None:
+        """`lifetime`: that of credentials from now on. Those with the earlier secret may have the earlier one."""
         if self._turn is not None and secret and secret != self._turn.secret:
-            self._turn.change(self._turn.rotate(secret, TTL))
+            self._turn.change(self._turn.rotate(secret, max(lifetime, self._config.turn_credential_lifetime)))
 
     def _ready(self, failure: str = "") -> None:
         status = f"Serving at {self._url} with {self._config.workers} workers"
@@ -256,7 +257,7 @@ class Supervisor:
             self._ready()
             return
         if not outcome.usable:
-            self._use_turn_secret(self._earlier_secret)
+            self._use_turn_secret(self._earlier_secret, self._candidate.turn_credential_lifetime)
         text = "a new worker does not serve; "
         text += "the workers that are not replaced stay" if outcome.usable else "the earlier workers and settings stay"
         log.error(text)

@@ -14,13 +14,6 @@ class Tuning:
 
     # How often the hub gets the time. Pings and time-outs need no finer clock.
     tick: float = 1.0
-    # How long a client may take to send its whole HTTP request, and for the TLS handshake.
-    handshake_timeout: float = 10.0
-    # Bytes of long requests that are not whole yet, in all. Browsers send some hundred bytes, and cookies.
-    head_bytes: int = 8 * 1024 * 1024
-    # Connections whose TLS handshake is not over, at a time. Each takes up to 100 KB. A handshake takes two round
-    # trips; beyond this number the oldest goes.
-    opening_at_once: int = 1000
     # What may be kept for clients that do not answer a close. Beyond it, the oldest of them is not waited for any more.
     closing_bytes: int = 16 * 1024 * 1024
     # How long a client may take to answer a close, before its connection is aborted.

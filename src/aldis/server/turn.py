@@ -17,9 +17,6 @@ from aldis.server.names import read_host
 from aldis.server.turn_check import credentials
 from aldis.server.turn_server import TurnServer
 
-# TURN checks the credential at every refresh, so it has to outlive a call; stores ask for a new one in time. The draft
-# recommends a day, in which anybody who takes a new name could use the relay.
-TTL: Final = 4 * 3600
 # Without credentials nothing expires; clients may ask again once a day to learn of changes.
 STATIC_TTL: Final = 86_400
 # Our own TURN server is down at the moment: clients ask again soon.
@@ -34,19 +31,20 @@ class ConfiguredIceServers:
         stun: tuple[str, ...],
         turn: tuple[str, ...],
         secret: str,
-        ttl: int = TTL,
+        lifetime: int,
         *,
         own: TurnServer | None = None,
         proxied: bool = False,
     ) -> None:
-        """`own` is a TURN server of ours, of which clients are told while it is up. `proxied`: the host that clients
-        dial may be that of a proxy, which passes no UDP on."""
+        """`lifetime` is that of the credentials, in seconds. `own` is a TURN server of ours, of which clients are told
+        while it is up. `proxied`: the host that clients dial may be that of a proxy, which passes no UDP on."""
         self._own = own
         self._proxied = proxied
         # The STUN port of this server; 0 while it is closed. Where it is announced; empty: at the host dialled.
         self.stun_port = 0
         self._stun_address = ""
-        self._ttl = ttl
+        self.lifetime = lifetime
+        """It may change, and holds for the credentials from then on."""
         self.replace(stun, turn, secret)
 
     def replace(self, stun: tuple[str, ...], turn: tuple[str, ...], secret: str, stun_address: str = "") -> None:
@@ -65,14 +63,14 @@ class ConfiguredIceServers:
         stun = (self._stun or self._inside(host, address)) if own is None else [own.settings.stun_url, *self._stun]
         if stun:
             found.append(IceServer(stun))
-        until = int(wall_time) + self._ttl
+        until = int(wall_time) + self.lifetime
         if own is not None:
             found.append(_with_credentials(own.settings.urls, user_id, until, own.secret))
         if self._turn:
             found.append(_with_credentials(self._turn, user_id, until, self._secret))
         if own is None and self._own is not None:
             return found, RETRY_TTL
-        return found, self._ttl if own is not None or self._turn else STATIC_TTL
+        return found, self.lifetime if own is not None or self._turn else STATIC_TTL
 
     def _inside(self, host: str, address: str) -> list[str]:
         """Our own STUN port, if the client reaches it; a server that does not answer would cost it seconds."""

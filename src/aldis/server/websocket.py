@@ -42,12 +42,8 @@ from aldis.server.refusals import REASONS
 from aldis.server.routes import UpgradeRequest
 from aldis.server.scheduler import ANSWERING, READING, TURN
 
-# Bytes that may wait for a slow client: a second of heavy traffic, and not too much for many clients.
-MAX_UNSENT: Final = 1024 * 1024
-UNSENT: Final = 16 * 1024  # from so many on they are counted
-# With this many unsent bytes a connection is full, until a quarter of them is left. The hub sends a full connection no
-# message that can wait. So a burst of presence that a client asked for does not count as slow reading.
-FULL: Final = 256 * 1024
+# Bytes that wait for a slow client are counted from so many on.
+UNSENT: Final = 16 * 1024
 # Pings of the hub that a client has not answered yet: one for each limit of a user (`hub.budgets`).
 MAX_PINGS: Final = 3
 # Who has stopped reading a connection: the hub, and the scheduler. It is read on when neither wants it stopped.
@@ -190,11 +186,12 @@ class ClientConnection(WSListener):
             return
         self._unsent = unsent = transport.underlying_transport.get_write_buffer_size()
         self._count()
-        if unsent > MAX_UNSENT:
+        full_at = self._connections.full_at
+        if unsent > self._connections.most_unsent:
             self._refuse(CloseCode.SLOW_CONSUMER, "too slow to read")
-        elif unsent > FULL:
+        elif unsent > full_at:
             self.full = True
-        elif self.full and unsent <= FULL // 4:
+        elif self.full and unsent <= full_at // 4:
             self._has_room()
 
     def _has_room(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from aldis.server.config import SETTINGS, ServerConfig
+from aldis.server.limit_settings import MIN_HANDSHAKES
 from aldis.server.machine import default_budget
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SHARED_OUT: Final[Mapping[str, int]] = {
     "max_connections": 1,
     "handshakes": 1,
+    "tls_handshakes": MIN_HANDSHAKES,
+    "partial_requests_bytes": 64 * 1024,
     "connects_per_second": 1,
     "stun_per_second": 1,
     "watches_bytes": 64 * 1024,
