@@ -87,7 +87,7 @@ class Unfinished(Holding):
     """Connections that begin a handshake and stay."""
 
     tls = True
-    growth = 128  # `Tuning.opening_at_once` of 100 KB, and what came before them
+    growth = 128  # `tls_handshakes` of 100 KB, and what came before them
 
 
 @attack("tls-silent")
