@@ -505,3 +505,14 @@ async def test_how_well_a_connection_runs_is_graded_once_and_in_a_stream_of_read
         await alice.disconnect_from_peer("bob")
         assert (await alice.quality("bob")).grade is Grade.LOST
     assert [reading async for reading in alice.readings("bob")] == []
+
+
+async def test_a_sender_holds_back_while_the_other_side_does_not_read_and_nothing_is_lost() -> None:
+    limits = StoreLimits(unread_messages=10)
+    async with running_server() as server, stores(server.url, "alice", "bob", limits=limits) as (alice, bob):
+        deliveries = [alice.send("bob", number) for number in range(3000)]
+        await deliveries[9]
+        await until_peer(alice, "bob", lambda view: view.queued == 2990, "acknowledgement of what is in the queue")
+        assert not deliveries[10].done
+        assert await contents(bob, 3000) == list(range(3000))
+        await deliveries[-1]

@@ -281,17 +281,6 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_again_and_agai
         await asyncio.gather(alice.drain(timeout=PATIENCE), bob.drain(timeout=PATIENCE))
 
 
-async def test_a_sender_holds_back_while_the_other_side_does_not_read_and_nothing_is_lost() -> None:
-    limits = StoreLimits(unread_messages=10)
-    async with running_server() as server, stores(server.url, "alice", "bob", limits=limits) as (alice, bob):
-        deliveries = [alice.send("bob", number) for number in range(3000)]
-        await deliveries[9]
-        await until_peer(alice, "bob", lambda view: view.queued == 2990, "acknowledgement of what is in the queue")
-        assert not deliveries[10].done
-        assert await contents(bob, 3000) == list(range(3000))
-        await deliveries[-1]
-
-
 async def test_messages_go_to_a_callback_while_there_is_one_those_that_waited_first() -> None:
     async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
         got: list[object] = []

@@ -128,11 +128,8 @@ class SignalingServer:
         self._questions = Questions(
             lambda: self.hub, self.accounts, self.faults, _directory_log, away=self._is_directory_away
         )
-        self.member = (
-            None
-            if not config.redis
-            else ClusterMember(config, self._questions.in_turn, self.faults, self.accounts.presence)
-        )
+        own = (config, self._questions.in_turn, self.faults, self.accounts.presence)
+        self.member = ClusterMember(*own) if config.redis else None
         """This server as a node of a cluster; None for one that is alone."""
         self.hub = Hub(
             hub_settings(config),
