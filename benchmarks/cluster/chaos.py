@@ -5,9 +5,10 @@
 
 Three servers, each with a way to Redis that can be closed, behind an nginx with `least_conn`. The clients are
 `SignalingClient`s with default settings, in four processes (`benchmarks.cluster.crowd`). A part of them leaves on
-purpose in the middle of each event. After it, the servers and the watchers among the clients have to know within
-`PATIENCE` seconds who is online; no message that was acknowledged is lost (`benchmarks.cluster.ledger`), none has come
-twice, and no log has an exception. The exit code is 1 otherwise, and the first contradictions are shown.
+purpose in the middle of each event (`benchmarks.cluster.events`). After it, the servers and the watchers among the
+clients have to know within `PATIENCE` seconds who is online, and each server how many are, as its operator is told; no
+message that was acknowledged is lost (`benchmarks.cluster.ledger`), none has come twice, and no log has an exception.
+The exit code is 1 otherwise, and the first contradictions are shown.
 
 Needs Redis and nginx on Linux.
 """
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any, Final
 
 from aldis.errors import RequestTimeout
 from benchmarks.cluster.crowd import name_of
+from benchmarks.cluster.events import EVENTS
 from benchmarks.cluster.ledger import Arrived, Judgement, LostSession, Sent, judge, longest_gap, slowest
 from benchmarks.cluster.world import World
 from benchmarks.load.helpers import Helper, helper
@@ -40,16 +42,13 @@ from benchmarks.load.process import choose_cores
 PROCESSES: Final = 4
 PATIENCE: Final = 10.0
 """Seconds from the end of an event until presence is right."""
-GIVE_UP: Final = 60.0
+GIVE_UP: Final = 60.0  # seconds
 ARRIVING: Final = 10.0  # seconds for what was acknowledged to arrive in a busy process
 LEAVING: Final = 20  # one of so many clients leaves in each event
 SAMPLE: Final = 40  # users about whom each server is asked
-RESETS: Final = 5
 SHOWN: Final = 10
 # Seconds of traffic before an event.
 BEFORE: Final = 2.0
-
-Strike = Callable[[World, random.Random], Awaitable[str]]
 
 
 @dataclass
@@ -71,87 +70,6 @@ class Outcome:
     excused: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
-
-
-async def kill_server(world: World, chance: random.Random) -> str:
-    node = chance.choice(world.nodes)
-    away = chance.uniform(0.5, 9.0)
-    node.server.signal(signal.SIGKILL)
-    await node.server.wait()
-    await asyncio.sleep(away)
-    await node.start()
-    return f"{node.name} was killed, and away for {away:.1f} s"
-
-
-async def kill_master(world: World, chance: random.Random) -> str:
-    """With a Sentinel, another master follows; without one, the same comes back with its files."""
-    if world.sentinels is None:
-        world.redis.kill()
-        await asyncio.sleep(5.0)
-        await asyncio.to_thread(world.redis.start)
-        return "Redis was killed, and away for 5 s"
-    old = await asyncio.to_thread(world.new_master)
-    old.kill()
-    async with asyncio.timeout(GIVE_UP):
-        while (await asyncio.to_thread(world.new_master)).port == old.port:  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.2)
-    await asyncio.to_thread(old.start)
-    return "the master was killed, and its replica took over"
-
-
-async def _partition(world: World, chance: random.Random, seconds: float) -> str:
-    node = chance.choice(world.nodes)
-    for gate in node.gates:
-        gate.block()
-    await asyncio.sleep(seconds)
-    for gate in node.gates:
-        gate.release()
-    return f"{node.name} did not reach Redis for {seconds:.0f} s"
-
-
-async def short_partition(world: World, chance: random.Random) -> str:
-    return await _partition(world, chance, 5.0)
-
-
-async def long_partition(world: World, chance: random.Random) -> str:
-    return await _partition(world, chance, 60.0)
-
-
-async def reset(world: World, chance: random.Random) -> str:
-    node = chance.choice(world.nodes)
-    for _ in range(RESETS):
-        for gate in node.gates:
-            gate.cut()
-        await asyncio.sleep(1.0)
-    return f"all connections of {node.name} to Redis were reset {RESETS} times"
-
-
-async def pause_redis(world: World, chance: random.Random) -> str:
-    redis = world.redis if world.sentinels is None else await asyncio.to_thread(world.new_master)
-    redis.pause()
-    await asyncio.sleep(10.0)
-    redis.resume()
-    return "Redis stood still for 10 s"
-
-
-async def rolling_restart(world: World, chance: random.Random) -> str:
-    began = time.monotonic()
-    for node in world.nodes:
-        code = await node.server.stop()
-        assert code == 0, f"{node.name} has ended with {code}"
-        await node.start()
-    return f"all servers were restarted, one after another, in {time.monotonic() - began:.1f} s"
-
-
-EVENTS: Final[dict[str, Strike]] = {
-    "kill": kill_server,
-    "master": kill_master,
-    "partition-5": short_partition,
-    "partition-60": long_partition,
-    "reset": reset,
-    "pause": pause_redis,
-    "rolling": rolling_restart,
-}
 
 
 @dataclass
@@ -268,12 +186,13 @@ async def _until_right(
     while True:
         looked = time.monotonic() - ended
         truth = await crowds.truth()
-        known = [number for number, sign in enumerate(truth) if sign != "?"]
+        known = [number for number, sign in enumerate(truth) if sign in "01"]
         some = chance.sample(known, min(SAMPLE, len(known)))
         some += [number for number in known if truth[number] == "0"][:SAMPLE]
         wrong = await crowds.wrong(truth)
-        wrong += await world.wrong_at_nodes({name_of(number): truth[number] == "1" for number in some})
         away = truth.count("?")
+        online = None if away or "-" in truth else truth.count("1")
+        wrong += await world.wrong_at_nodes({name_of(number): truth[number] == "1" for number in some}, online)
         if outcome.back is None and not away:
             outcome.back = looked
         if wrong:

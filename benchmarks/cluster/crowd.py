@@ -10,7 +10,8 @@ one:
     say NUMBERS     send these numbers again; wait as `halt` does
     leave SHARE     each client whose number fits leaves on purpose
     return          those come back; wait until they are registered
-    truth           a character for each client: 1 registered, 0 has left, ? neither for `SETTLED` seconds
+    truth           a character for each client: 1 registered, 0 has left, - has left and no server may have heard it,
+                    ? neither for `SETTLED` seconds
     believe TRUTH   what watchers believe that differs from this
     report          what was sent and got since the last report, as JSON with times of the monotonic clock
 """
@@ -54,6 +55,10 @@ WINDOW: Final = 2
 AGAIN_SECONDS: Final = 1.0
 LONGEST_PAUSE: Final = 8.0
 SETTLED: Final = 1.0
+# A server answers a goodbye at once. One that was not answered in so many seconds may be lost; then the session of the
+# client ends with its resume window, and within the ten seconds that are promised.
+ANSWERED: Final = 1.0
+UNHEARD_SECONDS: Final = 30.0 + 10.0
 # A message to a client that is lost waits for the resume window, and then there are other attempts.
 HALT_SECONDS: Final = 60.0
 SHOWN: Final = 20  # contradictions in one answer
@@ -73,6 +78,7 @@ class Person:
         self.registered = asyncio.Event()
         self.since = 0.0  # when it was registered, or left
         self.left = False
+        self.unheard = False
         self.session = 0
         self._broken: float | None = None
         self._crowd = crowd
@@ -91,10 +97,12 @@ class Person:
 
     async def leave(self) -> None:
         """Close the connection in order."""
-        self.left = True
+        self.left, was_there = True, self.registered.is_set()
         self._lose()
+        began = monotonic()
         await self.client.close()
         self.since = monotonic()
+        self.unheard = not was_there or self.since - began > ANSWERED
 
     async def come_back(self) -> None:
         """Be another program of the same user."""
@@ -242,11 +250,16 @@ class Crowd:
 
     def truth(self) -> str:
         """See the module."""
-        last = monotonic() - SETTLED
-        return "".join(
-            "?" if person.since > last or person.left == person.registered.is_set() else "01"[not person.left]
-            for person in self.people
-        )
+        now = monotonic()
+
+        def sign(person: Person) -> str:
+            if person.left and person.unheard and now < person.since + UNHEARD_SECONDS:
+                return "-"
+            if person.since > now - SETTLED or person.left == person.registered.is_set():
+                return "?"
+            return "0" if person.left else "1"
+
+        return "".join(map(sign, self.people))
 
     def believed(self, truth: str) -> list[str]:
         """What watchers believe that is wrong."""
@@ -257,7 +270,7 @@ class Crowd:
                 continue
             for other in self.others(person.number, WATCHED):
                 believed = person.beliefs.get(other)
-                if truth[other] != "?" and believed is not (truth[other] == "1"):
+                if truth[other] in "01" and believed is not (truth[other] == "1"):
                     wrong.append(f"{person.number} believes that {other} is {_word(believed)}, and it is not")
         return wrong
 

@@ -1,7 +1,8 @@
 """A way to Redis that can be closed: a TCP proxy between one server and one port of 127.0.0.1.
 
 Closed, it forwards nothing and says nothing, as a network that drops all packets: connections stay, new ones come
-about and get no answer. What was sent meanwhile goes on when it is open again, as TCP would send it again.
+about and get no answer. What was sent meanwhile goes on when it is open again, as TCP would send it again. It can also
+be slow: then each piece of data is `late` by so many seconds.
 
 `rewrites` replaces texts of the same length in the answers: the ports that a Sentinel tells.
 """
@@ -24,6 +25,7 @@ class Gate:
 
     def __init__(self, port: int, target: int, rewrites: Mapping[bytes, bytes] | None = None) -> None:
         self.port = port
+        self.late = 0.0
         self._target = target
         self._rewrites = dict(rewrites or {})
         for old, new in self._rewrites.items():
@@ -89,6 +91,8 @@ class Gate:
     ) -> None:
         while data := await reader.read(_CHUNK):
             await self._passing.wait()
+            if self.late:
+                await asyncio.sleep(self.late)
             for old, new in rewrites.items():
                 data = data.replace(old, new)
             writer.write(data)

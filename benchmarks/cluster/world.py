@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from asyncio.subprocess import DEVNULL
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aldis.client.client import SignalingClient
 from aldis.errors import AldisError
@@ -20,6 +21,7 @@ from benchmarks.cluster.gate import Gate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
+from support.cluster_servers import operator
 from support.nginx import HOST, PASS, nginx_with
 from support.ports import free_port
 from support.raw_websocket import http_get
@@ -83,6 +85,13 @@ class Node:
         lines = (line.split() for line in body.decode().splitlines() if line.startswith(f"{name} "))
         return next((float(value) for _, value in lines), None)
 
+    async def statistics(self) -> dict[str, Any] | None:
+        """What `aldis top` shows of all servers; None when it does not answer."""
+        try:
+            return await operator(self.server, "GET", "/api/v1/statistics")
+        except (OSError, AssertionError):
+            return None
+
     async def online(self, names: list[str]) -> dict[str, bool]:
         """Who is online, asked by a client of this server. Raises `AldisError`."""
         url = f"ws://127.0.0.1:{self.port}"
@@ -91,9 +100,20 @@ class Node:
             found = await asyncio.gather(*(probe.discover(name) for name in names))
         return {each.user_id: each.online for each in found}
 
-    async def wrong(self, truth: dict[str, bool]) -> list[str]:
-        """What it says of users that is not so, and of itself."""
+    async def cut_clients(self) -> None:
+        """Cut all connections to clients, as a network does that forgets them."""
+        command = ("ss", "--kill", "--no-header", "dst", "127.0.0.1", "dport", "=", str(self.port))
+        killing = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
+        assert await killing.wait() == 0, "ss cannot cut connections"
+
+    async def wrong(self, truth: dict[str, bool], users: int | None) -> list[str]:
+        """What it says of users that is not so, of their number in all (None: nobody knows it), and of itself."""
         wrong = []
+        told = await self.statistics()
+        if told is None or told["silentNodes"]:
+            wrong.append(f"{self.name} does not hear of all servers")
+        elif users is not None and told["users"] != users:
+            wrong.append(f"{self.name} tells its operator of {told['users']} users, and there are {users}")
         if await self.metric("aldis_cluster_up") != 1:
             wrong.append(f"{self.name}: aldis_cluster_up is not 1")
         if await self.metric("aldis_cluster_servers") != NODES:
@@ -191,10 +211,10 @@ class World:
             stack.push_async_callback(gate.close)
         return Node(name, self._folder / name, self.front, url, gates)
 
-    async def wrong_at_nodes(self, truth: dict[str, bool]) -> list[str]:
-        """What the servers say of users that is not so, and of themselves."""
-        found = await asyncio.gather(*(node.wrong(truth) for node in self.nodes))
-        return [problem for problems in found for problem in problems]
+    async def wrong_at_nodes(self, truth: dict[str, bool], users: int | None) -> list[str]:
+        """What the servers say of users that is not so, of their number, and of themselves."""
+        # One after the other: each asks as a user of its own, who counts for the others.
+        return [problem for node in self.nodes for problem in await node.wrong(truth, users)]
 
     def redis_logs(self) -> dict[str, bytes]:
         """What Redis and the Sentinel have logged."""

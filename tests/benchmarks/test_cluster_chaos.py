@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from benchmarks.cluster import chaos
+from benchmarks.cluster.events import EVENTS
 from benchmarks.cluster.gate import Gate
 from benchmarks.cluster.ledger import ACK, UNREAD, Arrived, LostSession, Sent, judge, longest_gap, slowest
 
@@ -66,7 +66,8 @@ def test_the_longest_gap_and_the_slowest_message_are_told() -> None:
 
 
 def test_each_event_is_there_to_be_chosen() -> None:
-    assert set(chaos.EVENTS) == {"kill", "master", "partition-5", "partition-60", "reset", "pause", "rolling"}
+    apart = {"partition-5", "partition-60", "reset", "slow", "clients"}
+    assert set(EVENTS) == {"kill", "stop", "master", "pause", "rolling", "two", *apart}
 
 
 async def test_a_closed_gate_forwards_nothing_until_it_is_open_and_a_cut_resets() -> None:
@@ -98,6 +99,11 @@ async def test_a_closed_gate_forwards_nothing_until_it_is_open_and_a_cut_resets(
         assert not any(each.done() for each in waiting)
         gate.release()
         assert await asyncio.gather(*waiting) == [b"held", b"new"]
+        gate.late = 0.05
+        began = asyncio.get_running_loop().time()
+        writer.write(b"late")
+        assert await reader.readexactly(4) == b"late"
+        assert asyncio.get_running_loop().time() - began >= 0.1  # there and back
         gate.cut()
         with pytest.raises(ConnectionError):
             await reader.readexactly(1)

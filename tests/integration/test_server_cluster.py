@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -20,8 +19,8 @@ from aldis.protocol.codes import CloseCode
 from aldis.server.app import SignalingServer
 from aldis.server.cluster_member import AWAY
 from aldis.server.config import ServerConfig
-from support.cluster_servers import OFFER, metric, page, person, until
-from support.raw_websocket import RawClient, http_get
+from support.cluster_servers import OFFER, metric, operator, page, person, until
+from support.raw_websocket import RawClient
 from support.redis_server import RedisServer
 from support.registrations import register
 from support.server_process import ServerProcess
@@ -69,18 +68,6 @@ async def test_users_of_two_servers_find_each_other_and_exchange_messages(tmp_pa
         for server in (one, other):
             assert await server.stop() == 0
             server.assert_clean_log()
-
-
-async def operator(server: ServerProcess, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A request to the admin API."""
-    token = (Path(server.settings["data"]) / "admin-token").read_text().strip()
-    content = "" if body is None else json.dumps(body)
-    fields = f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-    request = f"{method} {path} HTTP/1.1\r\n{fields}Content-Length: {len(content)}\r\n\r\n{content}"
-    status, _, answer = await http_get(server.admin_port, request.encode())
-    assert status == 200, answer
-    found: dict[str, Any] = json.loads(answer)
-    return found
 
 
 async def test_an_operator_sees_and_bans_the_users_of_all_servers_at_each(tmp_path: Path, redis: RedisServer) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
+from typing import Any
 
 from aldis.identity.keys import Identity
 from support.patience import PATIENCE
@@ -35,3 +38,15 @@ async def until(server: ServerProcess, name: str, value: float) -> None:
     async with asyncio.timeout(PATIENCE):
         while await metric(server, name) != value:
             pass
+
+
+async def operator(server: ServerProcess, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A request to the admin API."""
+    token = (Path(server.settings["data"]) / "admin-token").read_text().strip()
+    content = "" if body is None else json.dumps(body)
+    fields = f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    request = f"{method} {path} HTTP/1.1\r\n{fields}Content-Length: {len(content)}\r\n\r\n{content}"
+    status, _, answer = await http_get(server.admin_port, request.encode())
+    assert status == 200, answer
+    found: dict[str, Any] = json.loads(answer)
+    return found
