@@ -44,10 +44,12 @@ class PeerPresence:
         self.devices: tuple[str, ...] = ()  # those that are online, newest first
         self.seal_keys: Mapping[str, PublishedSealKey] = {}  # of those that have one; nobody has checked them
         self.is_current = False  # the server has said so since we have registered
+        self._changes = 0  # that were told, apart from answers
 
     def changed(self, event: PresenceChanged) -> bool:
         """The server has told of a change. Return whether a device has just registered."""
         before = self.devices
+        self._changes += not event.initial
         self._told(event.online, event.devices, event.seal_keys)
         return not event.initial and registered_anew(before, self.devices)
 
@@ -65,12 +67,17 @@ class PeerPresence:
     async def find(self, directory: Directory) -> None:
         """Ask the server for the user, and have presence told from now on. Raises `SignalingError`, `PeerOffline`,
         `PeerUnknown`, `PeerKeyChanged`, `FingerprintMismatch`, `IdentityError`."""
-        user_id = self.user_id
+        user_id, changes = self.user_id, self._changes
         if self.watched:
             found = await directory.discover(user_id)
         else:
             # Both at once: the first message waits for the answer.
             self.watched, found = await asyncio.gather(self._watch(directory), directory.discover(user_id))
+        while self._changes != changes:
+            # An answer and a change that the server told after it may have been read together. The change was handled
+            # at once, and the answer is older.
+            changes = self._changes
+            found = await directory.discover(user_id)
         self._told(found.online, found.devices, found.seal_keys)
         if found.public_key is not None:
             standing = directory.expect(user_id, found.public_key)
