@@ -130,6 +130,9 @@ class FileHands(MemoryHands):
         boot = _boot()
         numbers = _numbers(data[_GIVEN:_SIZE])
         if len(data) < _SIZE or not data.startswith(_MAGIC) or numbers is None:
+            # `mark` brings these to the disk, too. Without them, a file that a power cut finds new would count as
+            # missing at the next start, and the journal as a copy that was put back.
+            self._write(_GIVEN, *([0] * (1 + MAX_READERS)))
             return Found(frozenset(), HandedOver(), certain=False)
         _, mark, following, booted, clean = _HEAD.unpack_from(data)
         given, *readers = numbers
