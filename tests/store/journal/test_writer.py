@@ -90,6 +90,24 @@ async def test_a_full_disk_fails_what_is_new_and_keeps_what_is_old() -> None:
     program.kill(written=True)
 
 
+async def test_an_error_lasts_until_a_write_succeeds_also_when_nothing_is_left_to_be_written() -> None:
+    program = await started(MemoryJournal())
+    program.send(b"new")
+    await turns()
+    program.thread.fail()
+    await turns()
+    for _ in range(3):
+        program.writer._try_again()
+        program.thread.fail()
+        await turns()
+        assert isinstance(program.writer.error, JournalDiskFull)
+    program.writer._try_again()
+    program.thread.run()
+    await turns()
+    assert program.writer.error is None
+    program.kill(written=True)
+
+
 async def test_a_number_that_is_used_again_does_not_count_as_stored() -> None:
     program = await started(MemoryJournal())
     program.send(b"a")
@@ -381,6 +399,7 @@ async def test_a_box_whose_messages_cannot_be_noted_fills_up_and_can_be_closed(t
         program.mailbox.close()
         assert await program.mailbox.next(program.reader) is None
     program.writer._try_again()
+    await turns()
     assert program.writer.error is None
     program.kill(written=False)
 

@@ -6,7 +6,7 @@ Rules of this module:
   a time. While it writes, the next set grows: that is the group commit.
 * What belongs together is said within one turn of the loop, and is written together or not at all.
 * When a write fails, the messages that were never stored fail (`MessageStream.not_stored`). All else is kept and tried
-  again: at once when there is a new message, else every `RETRY_SECONDS`.
+  again: at once when there is a new message, else every `RETRY_SECONDS`. Until a write succeeds, `error` says why not.
 * A message that has arrived is not handed over while `hands` cannot note that.
 * One writer, one owner, one login: a store is bound to it when it first connects.
 
@@ -366,12 +366,16 @@ class JournalWriter:
         self.pending.changes.handed_over = handed_over
         return True
 
-    def _write(self) -> None:
+    def _write(self, *, probe: bool = False) -> None:
+        """Write what is pending; with `probe` also when nothing is, to see whether the disk works again."""
         self._scheduled = None
         if self._writing is not None:
             return
         self._due = False
         self._note_handed_over()
+        if self.error is not None and (probe or self.pending.changes):
+            # SQLite writes nothing when it deletes what is not there. That would look like a disk that works.
+            self.pending.changes.owner = self._owner
         if not self.pending.changes:
             self._told_flushed()
             return
@@ -434,9 +438,7 @@ class JournalWriter:
         self._check_hands()
         if self._hands_fail:
             self._retry_later()
-        elif self._writing is None and not self.pending.changes:
-            self._set_error(None)  # else what is to be written tells it
-        self._write()
+        self._write(probe=not self._hands_fail)
 
     def _check_hands(self) -> None:
         if self._hands_fail:
