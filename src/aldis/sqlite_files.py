@@ -63,13 +63,37 @@ def make_private(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        if sys.platform != "win32" and os.statvfs(path).f_flag & os.ST_RDONLY:
+        if _is_read_only(path.parent):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path)) from None
 
 
 def code_of(error: Exception) -> int:
     """The primary result code of an exception of SQLite's; 0 when it has none."""
     return cast(int, getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def cause_of(error: Exception, path: Path) -> int:
+    """As `code_of`, for the file at `path`, but `READONLY` where SQLite does not know that this is the reason."""
+    code = code_of(error)
+    return READONLY if code in (IOERR, CANTOPEN) and _is_read_only(path.parent) else code
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Whether the file system of a folder cannot be written.
+
+    The kernel makes it read-only when the disk fails. New ones (6.18, ext4) do not tell that in statvfs(2), but no file
+    can be opened for writing. So this opens one without a name.
+    """
+    if sys.platform == "win32":
+        return False
+    try:
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return True
+        if sys.platform == "linux":
+            os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 def version_of(database: sqlite3.Connection, application_id: int, known: int) -> int:

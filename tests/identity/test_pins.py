@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,16 @@ def test_of_processes_that_open_the_file_and_pin_at_once_one_wins_and_all_know_i
     pinned = pins.find("host", "bob")
     assert pinned is not None
     assert winners == [pinned.hex()] * 4
+    pins.close()
+
+
+def test_a_known_key_is_found_while_the_file_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "pins.db"
+    pins = FilePins(path)
+    pins.pin("host", "bob", OLD)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert pins.pin("host", "bob", NEW) == OLD
     pins.close()
 
 

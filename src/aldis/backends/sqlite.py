@@ -221,7 +221,8 @@ class _Worker:
         if more and is_locked(error):
             calls += self._waiting(self._calls.qsize())  # they have waited for the same lock
         self.failing = True
-        self._failed([(call, None, self._file.in_words(error)) for call in calls])
+        said = self._file.in_words(error)
+        self._failed([(call, None, self._file.in_words(said)) for call in calls])
 
     def _connect(self) -> sqlite3.Connection:
         if not self._file.created:

@@ -23,6 +23,7 @@ from aldis.sqlite_files import (
     ForeignFile,
     Migrations,
     NewerFile,
+    cause_of,
     code_of,
     make_private,
     migrate,
@@ -123,7 +124,8 @@ class SqliteFile:
         if isinstance(error, OSError):
             return DirectoryUnavailable(f"{self.path} cannot be opened: {error.strerror or error}")
         if isinstance(error, sqlite3.Error):
-            return DirectoryUnavailable(f"{self.path} {_WORDS.get(code_of(error), 'cannot be used')} ({error})")
+            words = _WORDS.get(cause_of(error, self.path), "cannot be used")
+            return DirectoryUnavailable(f"{self.path} {words} ({error})")
         return error  # a bug, here or in the caller
 
     # --- internal ---------------------------------------------------------------------------------------------------

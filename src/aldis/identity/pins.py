@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from aldis.errors import IdentityError
 from aldis.settings import check_count, check_path
+from aldis.sqlite_files import READONLY, cause_of
 
 # About 4 MB. There has to be a limit, because strangers who call make pins too.
 MAX_IN_MEMORY: Final = 10_000
@@ -80,7 +81,7 @@ class MemoryPins:
 
 
 class FilePins:
-    """Pins in a SQLite file, which all processes of a user share. Every call is one small transaction."""
+    """Pins in a SQLite file, which all processes of a user share. Every call is a small transaction or two."""
 
     def __init__(self, path: Path | str) -> None:
         """Open or make the file. Raises `IdentityError` when that fails, `ConfigError` when `path` is not a path."""
@@ -104,9 +105,13 @@ class FilePins:
             with self._lock:
                 return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise IdentityError(f"cannot use the pinned keys in {self._path}: {error}") from error
+            reason = "the file system is read-only" if cause_of(error, self._path) == READONLY else error
+            raise IdentityError(f"cannot use the pinned keys in {self._path}: {reason}") from error
 
     def pin(self, server: str, user_id: str, public_key: bytes) -> bytes:
+        pinned = self.find(server, user_id)
+        if pinned is not None:
+            return pinned  # without a write: known peers connect also while the disk cannot be written
         # ON CONFLICT with an update that changes nothing makes RETURNING return the existing row, in one atomic
         # statement.
         rows = self._run(

@@ -47,6 +47,7 @@ from aldis.sqlite_files import (
     ForeignFile,
     Migrations,
     NewerFile,
+    cause_of,
     code_of,
     make_private,
     migrate,
@@ -349,7 +350,7 @@ class SqliteJournal:
         return JournalCorrupt(self.name, f"is damaged: restore it from a copy, or move it away ({error})")
 
     def _of_sqlite(self, error: sqlite3.Error) -> JournalError:
-        code = code_of(error)
+        code = cause_of(error, self._path)
         if code in (BUSY, LOCKED):
             return JournalInUse(self.name, "is in use by another program, and only one may have it")
         if code == CANTOPEN and not os.access(self._path.parent, os.W_OK):
