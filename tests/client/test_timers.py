@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aldis.client.timers import GRACE, LATE, Timer
+from aldis.client.timers import GRACE, LATE, Timer, earliest
 
 
 class Handle:
@@ -129,3 +129,8 @@ def test_the_real_loop_calls_back() -> None:
         return loop.time() - begun
 
     assert asyncio.run(run()) >= 0.01
+
+
+def test_the_earliest_of_some_times_is_found_and_none_never_comes() -> None:
+    assert earliest(None, 3.0, 2.0) == 2.0
+    assert earliest(None, None) is None

@@ -10,8 +10,9 @@ import pytest
 
 from aldis.client.backoff import Backoff
 from aldis.client.client import SignalingClient
-from aldis.client.events import PresenceChanged, Registered, RelayReceived, SignalingEvent
+from aldis.client.events import Disconnected, PresenceChanged, Registered, RelayReceived, SignalingEvent
 from aldis.errors import RequestFailed, StateError, UsageError
+from aldis.identity import seal_keys
 from aldis.identity.keys import Identity
 from aldis.identity.seal_keys import PublishedSealKey, SealKeys, checked_seal_key
 from aldis.server.app import SignalingServer
@@ -108,6 +109,41 @@ async def test_after_a_rotation_another_key_is_published_by_itself(server: Signa
         key = checked(changed.seal_keys["main"], new)
         assert key is not None
         assert key != first.public_key
+
+
+class NotingSealKeys(SealKeys):
+    """Says when keys were forgotten by time."""
+
+    def __init__(self, user_id: str, device: str) -> None:
+        super().__init__(user_id, device)
+        self.purged = asyncio.Event()
+
+    def purge(self, now: float) -> None:
+        super().purge(now)
+        if self.next_expiry is None:
+            self.purged.set()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_an_earlier_key_is_forgotten_in_time_though_nothing_comes(
+    server: SignalingServer, monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    monkeypatch.setattr(seal_keys, "OLD_KEY_SECONDS", 0.05)
+    keys = NotingSealKeys("alice", "main")
+    async with SignalingClient(server.url, "alice", backoff=Backoff(first=60, most=60), seal_keys=keys) as alice:
+        told = Told(alice)
+        await alice.register(Identity.generate())
+        first = keys.current
+        assert first is not None
+        await alice.renew_seal_key()
+        if not connected:
+            server.hub.sessions("alice")[0].connection.close(4003, "gone")  # type: ignore[union-attr]
+            await told.until(Disconnected)
+        async with asyncio.timeout(PATIENCE):
+            await keys.purged.wait()
+        assert keys.find(first.public_key, 0.0) is None
+        assert keys.current is not None
+    assert keys.current is None  # the client is closed
 
 
 async def test_a_client_without_keys_says_so(server: SignalingServer) -> None:

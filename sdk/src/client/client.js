@@ -348,6 +348,7 @@ export class SignalingClient {
     const { pair, sealKey } = await this.sealKeys.toPublish(identity);
     await this.#ask({ type: 'seal-key', sealKey: wire(sealKey) });
     this.sealKeys.published(pair, timers.time());
+    this.#tick(); // it ends
   }
 
   /** Ask for STUN and TURN servers. Ask again before `ttl` is over. @returns {Promise<IceServers>} */
@@ -410,7 +411,10 @@ export class SignalingClient {
   // --- the machine -------------------------------------------------------------------------------------------------
 
   #online = () => this.networkChanged();
-  #tick = () => this.#tell('tick');
+  #tick = () => {
+    this.sealKeys?.purge(timers.time());
+    this.#tell('tick');
+  };
 
   /**
    * Connect; resolves after the attempt: null, or why it has failed.
@@ -485,7 +489,7 @@ export class SignalingClient {
     for (let effect; (effect = machine.effects.shift());) this.#do(effect);
     this.#carryingOut = false;
     this.#cancelTimer();
-    const at = machine.nextDeadline;
+    const at = Math.min(machine.nextDeadline, this.sealKeys?.nextExpiry ?? Infinity);
     if (at < Infinity) this.#cancelTimer = timers.callLater(at - timers.time(), this.#tick);
   }
 
@@ -507,7 +511,10 @@ export class SignalingClient {
         return effect.error ? effect.asker.reject(effect.error) : effect.asker.resolve(effect.result);
       case 'happened':
         if (effect.event.type === 'registered') this.sealKeys?.registered(timers.time());
-        if (effect.event.type === 'closed') globalThis.removeEventListener?.('online', this.#online);
+        if (effect.event.type === 'closed') {
+          globalThis.removeEventListener?.('online', this.#online);
+          this.sealKeys?.purge(Infinity);
+        }
         this.#callbacks.tell(effect.event);
     }
   }

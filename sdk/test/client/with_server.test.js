@@ -172,6 +172,31 @@ test('a client with sealing keys is sent sealed messages, and tells of another k
   await assert.rejects(bob.client.relay('carol', sealed), refused('not-online'));
 });
 
+test('sealing keys are forgotten when their time has come, and when the client is closed', async (t) => {
+  const { url } = await served(t);
+  const moments = [];
+  let noted = () => {};
+  class Noting extends SealKeys {
+    get nextExpiry() {
+      return moments.length ? Infinity : performance.now() / 1000 + 0.05;
+    }
+
+    purge(now) {
+      super.purge(now);
+      moments.push(now);
+      noted();
+    }
+  }
+  const isPurged = new Promise((resolve) => (noted = resolve));
+  const sealKeys = new Noting('alice', 'main');
+  const alice = await online(t, url, 'alice', { sealKeys });
+  await isPurged;
+  assert.ok(sealKeys.current);
+  await alice.client.close();
+  assert.equal(moments.at(-1), Infinity);
+  assert.equal(sealKeys.current, null);
+});
+
 test('where the platform has no X25519, a client registers without a key', async (t) => {
   const { url } = await served(t);
   const identity = await Identity.generate();

@@ -73,9 +73,62 @@ test('an earlier key opens handshakes for a minute from when another one is show
 
 test('few keys are kept, however often another one is made', async () => {
   const keys = new SealKeys('alice', 'main');
-  const made = [await registered(keys, 0)];
-  for (let times = 0; times < 20; times++) made.push((await keys.toPublish(alice)).sealKey);
+  const made = [];
+  for (let times = 0; times < 20; times++) made.push(await registered(keys, 0));
   assert.equal(made.filter(({ publicKey }) => keys.find(publicKey, 0)).length, 4);
+});
+
+test('a key that could not be published is tried again, and the published one stays', async () => {
+  const keys = new SealKeys('alice', 'main');
+  const { publicKey } = await registered(keys, 0);
+  const tries = [await keys.toPublish(alice)];
+  for (let times = 0; times < 10; times++) tries.push(await keys.toPublish(alice));
+  assert.equal(new Set(tries.map(({ pair }) => pair)).size, 1);
+  assert.deepEqual(keys.current.publicKey, publicKey);
+  assert.equal(keys.find(publicKey, 1e9), keys.current);
+  const [{ pair }] = tries;
+  keys.published(pair, 1e9);
+  assert.equal(keys.current, pair);
+  assert.notEqual((await keys.toPublish(alice)).pair, pair);
+});
+
+test('two that publish at once publish the same key', async () => {
+  const keys = new SealKeys('alice', 'main');
+  await registered(keys, 0);
+  const [one, other] = await Promise.all([keys.toPublish(alice), keys.toPublish(alice)]);
+  assert.equal(one.pair, other.pair);
+});
+
+test('the published key stays among many earlier ones, while another one waits', async () => {
+  const keys = new SealKeys('alice', 'main');
+  let published = await registered(keys, 0);
+  for (let times = 0; times < 4; times++) published = await registered(keys, 0);
+  const { pair } = await keys.toPublish(alice);
+  assert.equal(keys.find(published.publicKey, 0), keys.current);
+  assert.equal(keys.find(pair.publicKey, 0), pair); // the server may have taken it, and its answer is lost
+});
+
+test('a session resumes with the published key, and not with one that waits', async () => {
+  const keys = new SealKeys('alice', 'main');
+  const { publicKey } = await registered(keys, 0);
+  await keys.toPublish(alice);
+  assert.deepEqual((await registered(keys, 1, true)).publicKey, publicKey);
+  assert.equal(keys.find(publicKey, 1e9), keys.current);
+});
+
+test('an expired key is forgotten, though no handshake comes', async () => {
+  const keys = new SealKeys('alice', 'main');
+  const { publicKey } = await registered(keys, 0);
+  assert.equal(keys.nextExpiry, Infinity);
+  keys.published((await keys.toPublish(alice)).pair, 1000);
+  assert.equal(keys.nextExpiry, 1060);
+  keys.purge(1059.999);
+  assert.ok(keys.find(publicKey, 0));
+  keys.purge(1060);
+  assert.equal(keys.find(publicKey, 0), null);
+  assert.equal(keys.nextExpiry, Infinity);
+  keys.purge(Infinity);
+  assert.equal(keys.current, null);
 });
 
 test('the signal of a registration without a key changes nothing', () => {

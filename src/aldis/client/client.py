@@ -47,7 +47,7 @@ from aldis.client.redialling import Redialling
 from aldis.client.sealing import wire
 from aldis.client.settings import MachineSettings
 from aldis.client.stream import EventStream
-from aldis.client.timers import Timer
+from aldis.client.timers import Timer, earliest
 from aldis.client.tokens import TokenProvider, TokenSource
 from aldis.client.transport import Transport, open_transport, tls_context
 from aldis.errors import (
@@ -358,12 +358,12 @@ class SignalingClient:
         """
         if self.seal_keys is None:
             raise StateError("this client has no sealing keys")
-        identity = self.identity
-        if identity is None:
+        if (identity := self.identity) is None:
             raise StateError("not registered: call register() first")
         pair, seal_key = self.seal_keys.to_publish(identity)
         await self._done([self._machine.publish_seal_key(wire(seal_key), self._now())])
         self.seal_keys.published(pair, self._now())
+        self._set_timer()
 
     @property
     def privacy(self) -> Privacy:
@@ -477,7 +477,11 @@ class SignalingClient:
                     self._do(effect)
         finally:
             self._carrying_out = False
-        self._timer.set(self._machine.next_deadline)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        expiry = None if self.seal_keys is None else self.seal_keys.next_expiry
+        self._timer.set(earliest(self._machine.next_deadline, expiry))
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -501,18 +505,22 @@ class SignalingClient:
                 if future is not None and not future.done():
                     future.set_exception(error)
             case Happened(event):
-                if isinstance(event, Registered) and self.seal_keys is not None:
+                if self.seal_keys is not None and isinstance(event, Registered):
                     self.seal_keys.registered(self._now())
+                elif self.seal_keys is not None and isinstance(event, Closed):
+                    self.seal_keys.clear()
                 self._publish(event)
             case Noted(text):
                 _logger.debug("%s", text)
 
     def _look_at_the_clock(self) -> None:
+        if self.seal_keys:
+            self.seal_keys.purge(self._now())
         self._machine.tick(self._now())
         self._carry_out()
 
     def _seal_key_to_register(self, identity: Identity, resuming: bool) -> m.SealKey:
-        assert self.seal_keys is not None  # the machine has this function only then  # noqa: S101
+        assert self.seal_keys  # the machine has this function only then  # noqa: S101
         return wire(self.seal_keys.to_register(identity, resuming=resuming))
 
     async def _change_seal_key(self) -> None:

@@ -57,3 +57,8 @@ class Timer:
         self._excused = False
         self._handle = None
         self._callback()
+
+
+def earliest(*times: float | None) -> float | None:
+    """The first of some times, where None never comes."""
+    return min((at for at in times if at is not None), default=None)
