@@ -43,7 +43,7 @@ from aldis.client.events import (
 )
 from aldis.errors import AldisError, RequestFailed
 from aldis.identity.keys import Identity
-from benchmarks.cluster.ledger import ACK, Arrived, LostSession, Sent
+from benchmarks.cluster.ledger import ACK, UNKNOWING, Arrived, LostSession, Sent
 
 AT_ONCE: Final = 50
 # Other clients, by the difference of the numbers: messages go both ways between two.
@@ -139,9 +139,10 @@ class Person:
                 if not resumed:
                     self.session += 1
                     if self._broken is not None:
-                        crowd.lost.append(LostSession(self.number, self._broken))
+                        unknowing = UNHEARD_SECONDS if self.unheard else UNKNOWING
+                        crowd.lost.append(LostSession(self.number, self._broken, unknowing))
                 crowd.resumed += resumed
-                self._broken = None
+                self._broken, self.unheard = None, False
                 self.registered.set()
             case Disconnected(reason=reason, code=code):
                 crowd.reconnects += self.registered.is_set()

@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 # Seconds before a client saw its connection break, for which what was handed to it may be unread; and behind that, in
-# which a server may not know it yet.
+# which a server may not know it yet, if it runs.
 UNREAD: Final = 5.0
 UNKNOWING: Final = 2.0
 ACK: Final = "ack"
@@ -54,10 +54,12 @@ class Arrived(NamedTuple):
 
 
 class LostSession(NamedTuple):
-    """A session that was not resumed, and when its client saw that the connection was broken."""
+    """A session that was not resumed, and when its client saw that the connection was broken. `unknowing`: the seconds
+    behind that in which a server may believe that the client comes back."""
 
     who: int
     broken: float
+    unknowing: float = UNKNOWING
 
 
 @dataclass
@@ -77,9 +79,9 @@ def judge(sent: Iterable[Sent], arrived: Sequence[Arrived], lost: Iterable[LostS
     result = Judgement()
     counts = Counter((each.sender, each.to, each.number, each.attempt) for each in arrived)
     here = {(each.sender, each.to, each.number) for each in arrived}
-    gaps: dict[int, list[float]] = defaultdict(list)
+    gaps: dict[int, list[LostSession]] = defaultdict(list)
     for each_lost in lost:
-        gaps[each_lost.who].append(each_lost.broken)
+        gaps[each_lost.who].append(each_lost)
     begun: dict[tuple[int, int, int, int], tuple[float, int]] = {}
     absent: set[tuple[int, int, int]] = set()
     for each in sent:
@@ -89,7 +91,7 @@ def judge(sent: Iterable[Sent], arrived: Sequence[Arrived], lost: Iterable[LostS
             continue
         if key[:3] not in here:
             absent.add(key[:3])
-        if any(each.begun <= gap + UNKNOWING and each.ended >= gap - UNREAD for gap in gaps[each.to]):
+        if any(each.begun <= gap.broken + gap.unknowing and each.ended >= gap.broken - UNREAD for gap in gaps[each.to]):
             result.excused += 1
         else:
             result.lost += 1

@@ -56,6 +56,8 @@ def test_what_was_handed_to_a_connection_that_broke_may_be_unread() -> None:
     assert (excused.faults, excused.excused, excused.absent) == ([], 1, [(1, 2, 1)])
     for lost in (LostSession(2, 10 + UNREAD + 1), LostSession(2, 5), LostSession(3, 10.5)):
         assert judge([sent(1, 10)], [], [lost]).lost == 1
+    # Who left when no server could hear it may come back until its resume window is over.
+    assert judge([sent(1, 10)], [], [LostSession(2, 5, 30)]).excused == 1
 
 
 def test_the_longest_gap_and_the_slowest_message_are_told() -> None:
