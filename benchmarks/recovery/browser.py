@@ -22,11 +22,11 @@ _FLAGS: Final = (
     "--disable-features=WebRtcHideLocalIpsWithMdns",
 )
 _START: Final = """
-async ({ name, peer, interval }) => {
+async ({ name, peer, interval, path }) => {
   const sdk = await import('/aldis.js');
   let store;
   try {
-    store = new sdk.NetworkStore({ path: 'direct' });
+    store = new sdk.NetworkStore({ path });
   } catch {
     store = new sdk.NetworkStore(); // an earlier version has no other path
   }
@@ -88,7 +88,9 @@ class Window:
                 os.kill(pid, signal_number)
 
 
-async def open_browser(stack: AsyncExitStack, lab: Lab, url: str, name: str, peer: str, place: Path) -> Window:
+async def open_browser(
+    stack: AsyncExitStack, lab: Lab, url: str, name: str, peer: str, path: str, place: Path
+) -> Window:
     """A Chromium in alice's namespace, whose page is registered."""
     executable = shutil.which("chromium")
     assert executable, "there is no chromium on the path"
@@ -104,5 +106,5 @@ async def open_browser(stack: AsyncExitStack, lab: Lab, url: str, name: str, pee
     window = Window(page, lab, name)
     await page.expose_function("told", window.told)
     await page.goto(url)
-    await page.evaluate(_START, {"name": name, "peer": peer, "interval": INTERVAL})
+    await page.evaluate(_START, {"name": name, "peer": peer, "interval": INTERVAL, "path": path})
     return window

@@ -133,7 +133,7 @@ async def short_cut(scene: Scene) -> None:
     scene.back = time.time()
 
 
-async def turn(scene: Scene) -> None:
+async def direct_gone(scene: Scene) -> None:
     scene.lab.cut("alice", "bob")
 
 
@@ -172,12 +172,14 @@ class Case:
     target: float
     fault: Callable[[Scene], Awaitable[None]]
     turn: bool = False
+    path: str = "direct"  # which paths the stores may use
 
 
 CASES: Final = {
     "address": Case("own address changes", 3, address),
     "cut": Case("all cut for 12 s; from its return", 1, short_cut),
-    "turn": Case("direct path gone, TURN there", 5, turn, turn=True),
+    "turn": Case("direct path gone, TURN there", 5, direct_gone, turn=True),
+    "relay": Case("direct path gone, the relay there", 5, direct_gone, path="auto"),
     "no-server": Case("server away, path lost for 30 s; from the server's return", 1, no_server),
     "outage": Case("server away for 70 s, peers disconnected; from its return", 3, long_outage),
     "sleep": Case("asleep for 30 s, other address; from waking", 3, sleep),
@@ -219,7 +221,7 @@ async def converse(case: Case, party: str, source: Path) -> float:
         engines = ("wrtc", "aiortc")
 
         async def program(name: str, peer: str, engine: str) -> Program:
-            command = [sys.executable, "-m", "benchmarks.recovery.talker", name, peer, engine, url]
+            command = [sys.executable, "-m", "benchmarks.recovery.talker", name, peer, engine, url, case.path]
             pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
             return Program(await run_process(stack, lab.inside(name, command), env=environ, cwd=ROOT, **pipes))
 
@@ -229,7 +231,7 @@ async def converse(case: Case, party: str, source: Path) -> float:
         else:
             from benchmarks.recovery.browser import open_browser  # Playwright need not be there
 
-            alice = await open_browser(stack, lab, url, "alice", "bob", place)
+            alice = await open_browser(stack, lab, url, "alice", "bob", case.path, place)
         bob = await program("bob", "alice", party if party in engines else "wrtc")
         both = (alice, bob)
         for each in both:

@@ -31,20 +31,20 @@ async def talk(store: NetworkStore, peer: str, hushed: asyncio.Event) -> None:
     say("sent", number)
 
 
-def make_store(engine: str) -> NetworkStore:
-    """A store that uses the direct path and TURN only: what is measured is how soon these are back."""
+def make_store(engine: str, path: str) -> NetworkStore:
+    """A store that uses these paths. With `direct`, what is measured is how soon the direct path or TURN is back."""
     try:
-        return NetworkStore(engine=engine, path="direct")
+        return NetworkStore(engine=engine, path=path)
     except TypeError:  # a checkout from before there was another path
         return NetworkStore(engine=engine)
 
 
-async def main(name: str, peer: str, engine: str, url: str) -> None:
+async def main(name: str, peer: str, engine: str, url: str, path: str) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     hushed = asyncio.Event()
-    async with make_store(engine) as store:
+    async with make_store(engine, path) as store:
         store.on_message(lambda message: say("got", int(str(message.content)), time.time()))
         await store.connect_to_signaling(url, name)
         say("registered")
