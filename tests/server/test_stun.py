@@ -19,7 +19,7 @@ from aldis.protocol.stun import (
     read_xor_address,
     write_message,
 )
-from aldis.server.stun import BURST_SECONDS, MAX_NETWORKS, MAX_REQUEST, StunAnswers
+from aldis.server.stun import BURST_SECONDS, MAX_ATTRIBUTES, MAX_NETWORKS, MAX_REQUEST, StunAnswers
 
 VECTORS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "vectors" / "stun.json").read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ def unknown(count: int) -> list[tuple[int, bytes]]:
 
 @pytest.mark.parametrize("address", [FOUR, SIX], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize("fingerprint", [False, True], ids=["plain", "with a fingerprint"])
-@pytest.mark.parametrize("attributes", [unknown(count) for count in (0, 1, 2, 3, 100)], ids=len)
+@pytest.mark.parametrize("attributes", [unknown(count) for count in (0, 1, 2, 3, MAX_ATTRIBUTES - 1)], ids=len)
 def test_an_answer_is_never_larger_than_twice_the_request(
     address: Any, fingerprint: bool, attributes: list[tuple[int, bytes]]
 ) -> None:
@@ -112,6 +112,8 @@ GOOD = request(fingerprint=True)
         request((Attribute.FINGERPRINT, bytes(4)), (Attribute.USERNAME, b"")),  # not at the end
         write_message(BINDING_REQUEST, TRANSACTION, [(0x8000, b"")])[:-1] + b"\x09",  # an attribute beyond the end
         request((0x8000, bytes(MAX_REQUEST))),
+        request(*[(0x8000 + number, b"") for number in range(MAX_ATTRIBUTES + 1)]),
+        request(*[(0x4000 + number, b"") for number in range(MAX_ATTRIBUTES + 1)]),
     ],
 )
 def test_what_is_no_request_gets_no_answer(data: bytes) -> None:

@@ -72,19 +72,24 @@ class StunMessage:
         return self.raw[-_FINGERPRINT_SIZE:] == _fingerprint(self.raw[:-_FINGERPRINT_SIZE])
 
 
-def read_message(data: bytes) -> StunMessage | None:
-    """Read a datagram; None for what is no STUN message of RFC 5389 or later."""
+def is_kind(data: bytes, kind: int) -> bool:
+    """Whether a datagram may be a message of this kind: its first bytes say so."""
+    return len(data) >= HEADER_SIZE and data[4:8] == COOKIE and data[:2] == kind.to_bytes(2, "big")
+
+
+def read_message(data: bytes, *, most: int | None = None) -> StunMessage | None:
+    """Read a datagram; None for what is no STUN message of RFC 5389 or later, or has more than `most` attributes."""
     if len(data) < HEADER_SIZE or data[4:8] != COOKIE:
         return None
     kind, length = struct.unpack_from(">HH", data)
     if kind & 0xC000 or length % 4 or length != len(data) - HEADER_SIZE:
         return None
-    attributes = []
+    attributes: list[tuple[int, bytes]] = []
     at = HEADER_SIZE
     while at < len(data):
         name, size = struct.unpack_from(">HH", data, at)
         at += 4
-        if at + size > len(data):
+        if at + size > len(data) or len(attributes) == most:
             return None
         attributes.append((name, data[at : at + size]))
         at += size + -size % 4

@@ -4,7 +4,7 @@ A client learns from it the address that it has on this side of its NAT (RFC 848
 passwords). Rules:
 
 * One short answer for a request, and silence for everything else: other methods, answers, indications, what is no STUN,
-  a wrong FINGERPRINT. Nobody can use the port to scan or to flood others.
+  a wrong FINGERPRINT, more attributes than anybody needs. Nobody can use the port to scan or to flood others.
 * An answer is at most twice as large as its request, counted with the IP and UDP headers. In bytes of STUN alone, the
   20 bytes of the smallest request become 32 over IPv4 and 44 over IPv6, since the address takes 24.
 * A source address can be forged, so its owner gets at most `stun_per_address` answers a second (IPv6: one /64), and
@@ -30,6 +30,7 @@ from aldis.protocol.stun import (
     UNKNOWN_ATTRIBUTE,
     Attribute,
     StunMessage,
+    is_kind,
     read_message,
     write_address,
     write_message,
@@ -37,6 +38,8 @@ from aldis.protocol.stun import (
 
 # Bytes. A request of an engine has 20 to 100; what is larger is no Binding request of a client without passwords.
 MAX_REQUEST: Final = 548  # RFC 8489 section 6.1: what is safe over IPv4 without a known path MTU
+# A request of an engine has eight at most. To read a hundred of them takes as long as to answer ten requests.
+MAX_ATTRIBUTES: Final = 16
 # How many seconds' worth one network gets at once, and all together. At the default rate the first is enough for a
 # hundred programs behind one address, which come back at once, with three sockets each.
 BURST_SECONDS: Final = 6
@@ -77,8 +80,10 @@ class StunAnswers:
 
     def answer(self, data: bytes, address: IPv4Address | IPv6Address, port: int, now: float) -> bytes | None:
         """The answer to a datagram from there; None when it gets none."""
-        request = read_message(data) if len(data) <= MAX_REQUEST else None
-        if request is None or request.kind != BINDING_REQUEST or port == 0:
+        if len(data) > MAX_REQUEST or not is_kind(data, BINDING_REQUEST) or port == 0:
+            return self._counted("ignored")
+        request = read_message(data, most=MAX_ATTRIBUTES)
+        if request is None:
             return self._counted("ignored")
         marked = request.value(Attribute.FINGERPRINT) is not None
         if marked and not request.fingerprint_fits:

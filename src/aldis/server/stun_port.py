@@ -25,8 +25,8 @@ from aldis.protocol.hosts import is_this_machine
 from aldis.server.config import ServerConfig
 from aldis.server.stun import MAX_REQUEST, StunAnswers
 
-# Datagrams read in one turn of the loop. Each takes 15 microseconds.
-EACH_TURN: Final = 32
+# Datagrams read in one turn of the loop. Each takes 15 microseconds, so all take an eighth of a millisecond.
+EACH_TURN: Final = 8
 # linux/in.h; Python names it from 3.14 on. Elsewhere the kernel chooses the address of an answer.
 _IP_PKTINFO: Final = 8 if sys.platform == "linux" else None
 _IPV6_RECVPKTINFO: Final[int | None] = getattr(socket, "IPV6_RECVPKTINFO", None)
