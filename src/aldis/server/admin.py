@@ -5,26 +5,35 @@ GET /readyz     200 when the server is ready for clients, with what does not wor
 GET /metrics    metrics for Prometheus
 /api/v1/...     the admin API (`server.admin_api`)
 GET /           the operator's page (`server/admin_page/`), which asks the API
+
+How much of the event loop and how many connections it may have: `server.admin_gate`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.resources import files
+from time import monotonic
 from typing import Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 
+from aldis.server.acceptor import Acceptor
 from aldis.server.admin_api import AdminApi
+from aldis.server.admin_gate import AdminGate
 from aldis.server.metrics import CONTENT_TYPE, Metrics
-from aldis.server.sockets import address_error, dual_stack
+from aldis.server.sockets import address_error, listening_sockets
 
 # Seconds that a running scrape may take when the server stops.
 SHUTDOWN_TIMEOUT: Final = 1.0
+# Seconds for which a page of metrics is sent again while more requests wait: to make one takes two milliseconds.
+AS_IT_WAS: Final = 1.0
 _PAGE: Final = {"/": "index.html", "/admin.js": "admin.js", "/admin.css": "admin.css"}
 _KINDS: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 _PAGE_HEADERS: Final = {
@@ -55,17 +64,22 @@ class AdminSite:
         ready: Callable[[], Awaitable[str | None]],
         api: AdminApi,
         notes: Callable[[], list[str]] = list,
+        *,
+        fault: Callable[[Exception], None],
     ) -> None:
         self._metrics = metrics
         self._notes = notes
         self._api = api
         self._ready = ready
         self._runner: web.AppRunner | None = None
+        self._gate = AdminGate(self._protocol)
+        self._made = b"", 0.0  # the last page of metrics, and when
+        self._acceptor = Acceptor(self._gate, fault)
 
     async def listen(self, host: str, port: int, given: Sequence[socket.socket] = ()) -> int:
         """Listen, and return the port. With `given` sockets, `host` and `port` are not used. Raises `ConfigError` when
         the port cannot be opened."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._in_turn()])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._page)
@@ -77,21 +91,30 @@ class AdminSite:
         self._runner = web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await self._runner.setup()
         try:
-            sockets = list(given)
-            if not sockets and (dual := dual_stack(host, port)) is not None:
-                sockets = [dual]
-            for one in sockets:
-                await web.SockSite(self._runner, one).start()
-            if not sockets:
-                await web.TCPSite(self._runner, host, port).start()
+            for each in list(given) or await listening_sockets(host, port):
+                self._acceptor.add(each)
         except (OSError, ValueError) as error:
             raise address_error("admin_", host, port, error) from error
-        return cast(int, self._runner.addresses[0][1])
+        return cast(int, self._acceptor.port)
 
     async def close(self) -> None:
         """Close the port and its connections."""
+        self._acceptor.close()
+        self._gate.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def _in_turn(self) -> Middleware:
+        @web.middleware
+        async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._gate.handle(request, handler)
+
+        return in_turn
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner is not None  # noqa: S101 - `listen` makes it before it accepts
+        assert self._runner.server is not None  # noqa: S101
+        return self._runner.server()
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -108,4 +131,9 @@ class AdminSite:
         return web.Response(body=data, content_type=kind, charset="utf-8", headers=_PAGE_HEADERS)
 
     async def _page(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
+        page, made_at = self._made
+        now = monotonic()
+        if not self._gate.crowded or now - made_at >= AS_IT_WAS:
+            page = self._metrics.page()
+            self._made = page, now
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})

@@ -199,9 +199,8 @@ class SignalingServer:
             None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, _directory_log
         )
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
-        self._redirects = Redirects(
-            self._names, self.listener.requests, config.handshake_timeout, self.certificates.challenges
-        )
+        shared = (self._names, self.listener.requests, config.handshake_timeout, self.certificates.challenges)
+        self._redirects = Redirects(*shared, fault=self.faults)
         self._memory_ended = 0
         self._memory_log = Throttle(MEMORY_LOG_SECONDS)
         self._releases: set[asyncio.Future[bool | None]] = set()
@@ -299,7 +298,7 @@ class SignalingServer:
                     config=lambda: self.config,
                     member=self.member,
                 )
-                admin = AdminSite(Metrics(collector), self.ready, self._api(directory), self._notes)
+                admin = AdminSite(Metrics(collector), self.ready, self._api(directory), self._notes, fault=self.faults)
                 stack.push_async_callback(admin.close)
                 self._admin_port = await admin.listen(config.admin_host, config.admin_port, self._given.admin)
             stack.callback(self.listener.stop_accepting)

@@ -21,6 +21,8 @@ class InTurn:
         self._fault = fault
         # `_work` is due while there are any.
         self._calls: deque[Callable[[], object]] = deque()
+        # `_grant` is due while there are any.
+        self._turns: deque[asyncio.Future[None]] = deque()
 
     def __call__(self, call: Callable[[], object]) -> None:
         """Make a call when it is its turn."""
@@ -28,9 +30,28 @@ class InTurn:
         if len(self._calls) == 1:
             asyncio.get_running_loop().call_soon(self._work)
 
+    async def turn(self) -> None:
+        """Return when it is the turn of the caller, which is to do something at once: one in each turn of the loop."""
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        if len(self._turns) == 1:
+            asyncio.get_running_loop().call_soon(self._grant)
+        await turn
+
+    def _grant(self) -> None:
+        while self._turns and self._turns[0].done():  # given up
+            self._turns.popleft()
+        if self._turns:
+            self._turns[0].set_result(None)
+            self._turns.popleft()
+        if self._turns:
+            asyncio.get_running_loop().call_soon(self._grant)
+
     def close(self) -> None:
         """Forget the calls that are to come."""
         self._calls.clear()
+        while self._turns:
+            self._turns.pop().cancel()
 
     def _work(self) -> None:
         end = monotonic() + SECONDS

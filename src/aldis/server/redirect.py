@@ -5,7 +5,8 @@
     another host                       421
     anything else                      400
 
-Rules: one request for each connection, of `MAX_HEAD` bytes at most, within `handshake_timeout` seconds. At most
+Rules: one request for each connection, of `MAX_HEAD` bytes and `MAX_HEADERS` headers at most, within
+`handshake_timeout` seconds. Requests that come together are answered in several turns of the event loop. At most
 `MAX_OPEN` connections are open at once; for a further one the oldest is closed, so that silent clients keep neither
 browsers nor a certificate authority out.
 """
@@ -16,21 +17,25 @@ import asyncio
 import re
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Final, cast
 
+from aldis.server.acceptor import Acceptor
 from aldis.server.certificates.challenges import Challenges
 from aldis.server.http import HttpReply, plain
+from aldis.server.in_turn import InTurn
 from aldis.server.names import Arrival, Host, ServerNames, read_host
 from aldis.server.routes import misdirected
-from aldis.server.sockets import dual_stack
+from aldis.server.sockets import listening_sockets
 
 # Bytes of a request line and its headers. Browsers send less than 2 KiB without cookies, and ours has none.
 MAX_HEAD: Final = 16 * 1024
+# Browsers send twenty. To look at 4,000 takes half a millisecond.
+MAX_HEADERS: Final = 128
 # A redirect takes a millisecond, so only an attack has so many open.
 MAX_OPEN: Final = 256
-_BACKLOG: Final = 256
 _REQUEST_LINE: Final = re.compile(rb"[A-Z]{1,20} (/[!-~]*) HTTP/1\.[01]")
 
 _BAD: Final = plain(HTTPStatus.BAD_REQUEST, "This is no request that can be sent on to https.\n", "bad-request")
@@ -40,7 +45,13 @@ class Redirects:
     """The connections of the plain port. `port` is that of the port with TLS."""
 
     def __init__(
-        self, names: ServerNames, requests: Counter[str], timeout: float, challenges: Challenges | None = None
+        self,
+        names: ServerNames,
+        requests: Counter[str],
+        timeout: float,
+        challenges: Challenges | None = None,
+        *,
+        fault: Callable[[Exception], None],
     ) -> None:
         self.port = 0
         self._challenges = challenges
@@ -48,7 +59,9 @@ class Redirects:
         self.timeout = timeout
         self._names = names
         self._requests = requests
-        self._servers: list[asyncio.Server] = []
+        self._acceptor = Acceptor(lambda: _Connection(self), fault)
+        self.in_turn: Final = InTurn(fault)
+        """What answers the requests."""
 
     async def listen(
         self, host: str, port: int | None, secure_port: int, given: Sequence[socket.socket] = ()
@@ -59,27 +72,20 @@ class Redirects:
         """
         self.port = secure_port
         sockets = list(given)
-        if not sockets and port is not None and (dual := dual_stack(host, port)) is not None:
-            sockets = [dual]
-        places: list[dict[str, Any]] = [{"sock": one} for one in sockets]
-        if not places and port is not None:
-            places = [{"host": host, "port": port}]
-        for place in places:
-            server = await asyncio.get_running_loop().create_server(
-                lambda: _Connection(self), backlog=_BACKLOG, **place
-            )
-            self._servers.append(server)
-        return self._servers[0].sockets[0].getsockname()[1] if self._servers else None
+        if not sockets and port is not None:
+            sockets = await listening_sockets(host, port)
+        for each in sockets:
+            self._acceptor.add(each)
+        return self._acceptor.port
 
     def stop_accepting(self) -> None:
         """Close the port; connections stay."""
-        servers, self._servers = self._servers, []
-        for server in servers:
-            server.close()
+        self._acceptor.close()
 
     def close(self) -> None:
         """Close the port and its connections."""
         self.stop_accepting()
+        self.in_turn.close()
         for connection in list(self.open):
             connection.abort()
 
@@ -94,7 +100,9 @@ class Redirects:
         return f"{first}{lines}\r\n".encode() + body
 
     def _decide(self, head: bytes, arrival: Arrival) -> HttpReply:
-        lines = head.split(b"\r\n")
+        lines = head.split(b"\r\n", MAX_HEADERS + 1)
+        if len(lines) > MAX_HEADERS + 1:
+            return _BAD
         found = _REQUEST_LINE.fullmatch(lines[0])
         hosts = [value.strip() for name, _, value in (line.partition(b":") for line in lines[1:]) if _is_host(name)]
         host = read_host(hosts[0].decode("latin-1")) if len(hosts) == 1 else None
@@ -144,9 +152,15 @@ class _Connection(asyncio.Protocol):
         head, end, _ = self._head.partition(b"\r\n\r\n")
         if not end and len(self._head) <= MAX_HEAD:
             return
+        self._transport.pause_reading()
+        self._redirects.in_turn(partial(self._answer, head if end else b""))
+
+    def _answer(self, head: bytes) -> None:
+        if self._transport.is_closing():
+            return
         name = self._transport.get_extra_info("sockname")
         arrival = Arrival(*name[:2]) if name else Arrival("", 0)
-        self._transport.write(self._redirects.reply(head if end else b"", arrival))
+        self._transport.write(self._redirects.reply(head, arrival))
         self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
