@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
+from aldis.hub.dialects import Dialect
+from aldis.hub.outgoing import Outgoing
 from aldis.hub.privacy import ANSWER_SECONDS, MOST_CALLED
 from aldis.hub.watchers import MOST_AT_ONCE
 from aldis.identity import proofs
@@ -87,6 +90,22 @@ def test_the_other_devices_are_told_and_those_that_come_later_too() -> None:
     }
     change(tablet, unblock=["eve", "mallory"])
     assert "privacy" not in world.connect().register("alice", device="watch")
+
+
+def test_the_message_to_the_other_devices_is_made_once_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    phone, *others = (world.client("alice", device=device) for device in ("phone", "tablet", "laptop", "desk"))
+    made: list[object] = []
+    encode = Outgoing.encode
+
+    def counted(self: Outgoing, message: Struct, dialect: Dialect) -> bytearray:
+        made.append(message)
+        return encode(self, message, dialect)
+
+    monkeypatch.setattr(Outgoing, "encode", counted)
+    assert change(phone, addContacts=["bob"]) == privacy(contacts=["bob"])
+    assert [other.take() for other in others] == [[privacy(contacts=["bob"])]] * 3
+    assert len(made) == 1
 
 
 def test_a_device_that_does_not_read_is_told_the_last_state_once_it_does() -> None:

@@ -26,11 +26,13 @@ MOST_CALLED: Final = 128
 class UserPrivacy:
     """The privacy of a user that is online; all sessions of the user share it."""
 
-    __slots__ = ("_called", "settings", "user_id")
+    __slots__ = ("_called", "bytes", "settings", "user_id")
 
     def __init__(self, user_id: str, settings: Privacy) -> None:
         self.user_id = user_id
         self.settings = settings
+        self.bytes = 0
+        """What the settings cost. To find it out for 2,000 names takes 0.2 ms, so it is kept."""
         # Until when each user that was called may answer, in the order of the calls.
         self._called: OrderedDict[str, float] = OrderedDict()
 

@@ -70,12 +70,16 @@ class PrivacyPolicies:
 
     def has_room(self, user_id: str, privacy: Privacy) -> bool:
         """Whether there is memory for the privacy of a user."""
-        return self.bytes - size_of(self.of(user_id)) + size_of(privacy) <= self._settings.privacy_bytes
+        return self.bytes - self._size(user_id) + size_of(privacy) <= self._settings.privacy_bytes
 
     def of(self, user_id: str) -> Privacy:
         """The privacy of a user that is online."""
         found = self._presence.privacies.get(user_id)
         return DEFAULT_PRIVACY if found is None else found.settings
+
+    def _size(self, user_id: str) -> int:
+        found = self._presence.privacies.get(user_id)
+        return 0 if found is None else found.bytes
 
     def load(self, user_id: str, privacy: Privacy) -> None:
         """The directory has said what the privacy of a user is. Call it before the user's session is entered."""
@@ -86,7 +90,7 @@ class PrivacyPolicies:
         """The last session of a user has ended, and the watchers are told."""
         found = self._presence.privacies.pop(user_id, None)
         if found is not None:
-            self.bytes -= size_of(found.settings)
+            self.bytes -= found.bytes
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -123,7 +127,8 @@ class PrivacyPolicies:
         privacies = self._presence.privacies
         found = privacies.get(user_id)
         before = self._watchers.audience(user_id, found)
-        self.bytes += size_of(privacy) - size_of(self.of(user_id))
+        size = size_of(privacy)
+        self.bytes += size - self._size(user_id)
         if privacy == DEFAULT_PRIVACY:
             privacies.pop(user_id, None)
             found = None
@@ -131,34 +136,44 @@ class PrivacyPolicies:
             found = privacies[user_id] = UserPrivacy(user_id, privacy)
         else:
             found.settings = privacy
+        if found is not None:
+            found.bytes = size
         sessions = self._presence.devices(user_id)
         for session in sessions:
             session.privacy = found
         told = before ^ self._watchers.audience(user_id, found)
         if sessions and told:
             self._watchers.tell_some(user_id, told)
-        for session in sessions:
-            if session is not besides:
-                self.tell_change(session)
+        self._tell_changes([session for session in sessions if session is not besides])
         return len(told)
 
     # --- telling the user's devices ---------------------------------------------------------------------------------
 
     def tell_change(self, session: Session) -> None:
         """Tell a device what has changed, when it reads. One that is lost is told when it registers again."""
-        connection = session.connection
-        if connection is None or not session.dialect.proves:
-            return
-        session.privacy_untold = connection.full
-        if not connection.full:
-            self._tell(session, UNSET)
+        self._tell_changes([session])
+
+    def _tell_changes(self, sessions: list[Session]) -> None:
+        """The same for devices of one user, which get the same frame: to make one takes as long as to send five."""
+        frame = None
+        for session in sessions:
+            connection = session.connection
+            if connection is None or not session.dialect.proves:
+                continue
+            session.privacy_untold = connection.full
+            if not connection.full:
+                if frame is None:  # there is one dialect that proves
+                    frame = self._outgoing.encode(self._message(session.user_id, UNSET), session.dialect)
+                session.charged += self._size(session.user_id) // BYTES_PER_UNIT
+                self._outgoing.resend(session, frame)
 
     def _tell(self, session: Session, re: m.RequestId | UnsetType) -> None:
-        privacy = self.of(session.user_id)
-        size = size_of(privacy)
-        session.charged += size // BYTES_PER_UNIT
-        lists = sorted(privacy.contacts), sorted(privacy.blocked)
-        self._outgoing.send(session, m.PrivacyMessage(privacy.presence, privacy.offers, *lists, re))
+        session.charged += self._size(session.user_id) // BYTES_PER_UNIT
+        self._outgoing.send(session, self._message(session.user_id, re))
+
+    def _message(self, user_id: str, re: m.RequestId | UnsetType) -> m.PrivacyMessage:
+        privacy = self.of(user_id)
+        return m.PrivacyMessage(privacy.presence, privacy.offers, sorted(privacy.contacts), sorted(privacy.blocked), re)
 
 
 def wire(privacy: Privacy) -> m.PrivacySettings | UnsetType:
