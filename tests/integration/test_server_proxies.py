@@ -142,3 +142,17 @@ async def test_a_trusted_proxy_has_to_send_the_header_and_others_cannot() -> Non
         assert (await said_to(OUTSIDE, server.port, GET)).startswith(b"HTTP/1.1 200 ")
         assert (await said_to(OUTSIDE, server.port, proxy_header("192.0.2.1") + GET)).startswith(b"HTTP/1.1 400 ")
         assert server.faults.count == 0
+
+
+async def test_a_header_that_comes_byte_by_byte_is_read_when_it_is_whole_and_no_further() -> None:
+    settings = {"trusted_proxies": "127.0.0.1", "proxy_protocol": True}
+    async with SignalingServer(config(**settings)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for byte in proxy_header("192.0.2.1"):
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.write(GET)
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()

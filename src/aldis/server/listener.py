@@ -416,8 +416,13 @@ async def _receive(accepted: socket.socket, size: int) -> bytes:
     """Read so many bytes from a socket, and no more: what follows is not ours to read."""
     got = b""
     while len(got) < size:
+        if sys.platform == "linux":
+            # Wake us when the rest is there (socket(7)), and not for each byte of it.
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size - len(got))
         more = await asyncio.get_running_loop().sock_recv(accepted, size - len(got))
         if not more:
             raise ConnectionResetError("closed before the end of its PROXY header")
         got += more
+    if sys.platform == "linux":
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     return got
