@@ -1,10 +1,14 @@
-"""What is kept of the answers of the operator's application."""
+"""What is kept of the answers of the operator's application, and whom it keeps waiting."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import json
 import tracemalloc
 from typing import Any
+
+import pytest
 
 from aldis.protocol.messages import MAX_CLASSIC_KEY
 from aldis.server.hooks import Applicant, RegistrationHook, SignedPosts
@@ -36,3 +40,35 @@ async def test_a_kept_answer_takes_a_kilobyte_however_long_the_key_of_a_classic_
     tracemalloc.stop()
     assert hook.calls["denied"] == hook.calls["cached"] == ANSWERS
     assert size < ANSWERS * 1024
+
+
+class Thoughtful(HttpCalls):
+    """Admits honest users, and thinks about the others until the end of the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thinking = 0
+
+    async def post(self, url: str, body: bytes, *_: Any, **__: Any) -> bytes:
+        if not json.loads(body)["user"].startswith("honest"):
+            self.thinking += 1
+            await asyncio.Event().wait()
+        return b'{"allow": true}'
+
+
+@pytest.mark.parametrize("network", [b"\xc0\0\2\1", None], ids=["of one network", "of one account"])
+async def test_those_about_whom_the_application_thinks_leave_half_of_its_turns_to_the_others(
+    network: bytes | None,
+) -> None:
+    application = Thoughtful()
+    posts = SignedPosts(application, "http://127.0.0.1/", "secret")
+    hook = RegistrationHook(posts, get_logger("aldis.accounts"), timeout=60, cache=0, concurrency=4)
+    names = ["greedy"] * 10 if network is None else [f"stranger-{number}" for number in range(10)]
+    tasks = [asyncio.create_task(hook.decide(Applicant(name, "main", "key", True, network))) for name in names]
+    await asyncio.sleep(0)  # they begin
+    for number in range(5):
+        assert (await hook.decide(Applicant(f"honest-{number}", "main", "key", True))).allow
+    assert application.thinking == 2
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

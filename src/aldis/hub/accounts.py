@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
+from aldis.hub.networks import network_of
 from aldis.hub.outcomes import RequestOutcome
 from aldis.hub.sessions import Session
 from aldis.protocol.messages import RequestId
@@ -32,6 +33,8 @@ class AccountQuestion:
     proved: bool
     # A secret of the client: it is in no log.
     token: str | None = field(repr=False)
+    # Where the client is (`networks.network_of`); None on this machine, where a proxy may be for all.
+    network: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,10 @@ class AccountChecks:
         self._number += 1
         session.waiting = True
         self._open[self._number] = Asked(session, kind, re, then)
-        self._ask(AccountQuestion(self._number, user_id, device, public_key, session.dialect.proves, token))
+        address = "" if session.connection is None else session.connection.address
+        network = network_of(address, loopback=False)
+        proved = session.dialect.proves
+        self._ask(AccountQuestion(self._number, user_id, device, public_key, proved, token, network))
 
     def take(self, question: AccountQuestion) -> Asked | None:
         """Take a question out; None when its session has ended, or it was answered before."""

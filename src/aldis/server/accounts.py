@@ -230,7 +230,9 @@ class Accounts:
         return Rejected(ErrorCode.REGISTRATION_REFUSED, text)
 
     async def _application(self, question: AccountQuestion, hook: RegistrationHook) -> Rejected | None:
-        applicant = Applicant(question.user_id, question.device, question.public_key, question.proved)
+        # A token says whose account it is. Without one a client may be anybody, but not everywhere.
+        who = question.user_id if self.keys is not None else question.network
+        applicant = Applicant(question.user_id, question.device, question.public_key, question.proved, who)
         try:
             decision = await hook.decide(applicant)
         except CallFailed:

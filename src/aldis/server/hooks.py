@@ -25,6 +25,7 @@ from aldis.hub.accounts import MAX_REASON
 from aldis.hub.stats import Histogram
 from aldis.server.http_calls import CallFailed, HttpCalls
 from aldis.server.logs import OUTAGE_SECONDS, Log, OutageLog
+from aldis.server.shared_turns import SharedTurns
 
 TIMESTAMP: Final = "Aldis-Timestamp"
 SIGNATURE: Final = "Aldis-Signature"
@@ -59,12 +60,17 @@ class SignedPosts:
 
 @dataclass(frozen=True, slots=True)
 class Applicant:
-    """A client that asks for a name, as the application sees it. `public_key` is base64; `proved`: it has the key."""
+    """A client that asks for a name, as the application sees it. `public_key` is base64; `proved`: it has the key.
+
+    `who` is who else may ask in its name: all of them together have at most half of the turns that others leave. None
+    for one of whom nothing is known.
+    """
 
     user_id: str
     device: str
     public_key: str
     proved: bool
+    who: str | bytes | None = None
 
     @property
     def digest(self) -> bytes:
@@ -94,12 +100,13 @@ class RegistrationHook:
         concurrency: int,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`timeout` is for the whole call, with the wait for one of `concurrency` turns; both times are in seconds."""
+        """`timeout` is for the whole call, with the wait for one of `concurrency` turns (`server.shared_turns`); both
+        times are in seconds."""
         self.cache = cache
         """How long an answer holds, in seconds."""
         self._posts = posts
         self._timeout = timeout
-        self._turns = asyncio.Semaphore(concurrency)
+        self._turns = SharedTurns(concurrency)
         self._clock = clock
         self._outage = OutageLog(log, "the application that decides on registrations", OUTAGE_SECONDS, clock)
         # By the digest of the applicant.
@@ -132,7 +139,7 @@ class RegistrationHook:
 
     async def _ask(self, applicant: Applicant) -> Decision:
         try:
-            async with asyncio.timeout(self._timeout), self._turns:
+            async with asyncio.timeout(self._timeout), self._turns.turn(applicant.who or applicant.user_id):
                 content = {
                     "type": "registration",
                     "user": applicant.user_id,

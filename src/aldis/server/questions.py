@@ -98,6 +98,8 @@ class Questions:
 
     async def _check_account(self, question: AccountQuestion) -> None:
         try:
+            # To check a token takes half a millisecond.
+            await self._turns.turn()
             verdict = await self._accounts.check(question)
         except Exception as error:  # noqa: BLE001 - a bug: it is logged, and admits nobody
             self._faults(error)
