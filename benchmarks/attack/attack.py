@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count, cycle
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -26,6 +26,15 @@ class Attack(ABC):
     growth: ClassVar[float | None] = None
     # Whether the server speaks TLS, to all.
     tls: ClassVar[bool] = False
+    # Which other ports it opens: "stun", "redirect" (with TLS only) and "admin".
+    ports: ClassVar[frozenset[str]] = frozenset()
+    # How a proxy tells where all clients come from (`Target.proxy`).
+    proxy: ClassVar[str] = ""
+    # Whether all clients need a token, and whether an application decides on registrations (`application`).
+    tokens: ClassVar[bool] = False
+    hook: ClassVar[bool] = False
+    # Other settings of the server, as variables of its environment.
+    settings: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, target: Target) -> None:
         self.target = target

@@ -1,4 +1,4 @@
-"""The attacker, in a process of its own: `python -m benchmarks.attack.attacker PORT ATTACK`.
+"""The attacker, in a process of its own: `python -m benchmarks.attack.attacker TARGET ATTACK`.
 
 It says `ready`, strikes at each line `strike`, rests at each line `rest`, and ends with its standard input.
 """
@@ -13,8 +13,7 @@ from contextlib import suppress
 
 import uvloop
 
-from benchmarks.attack import doors, floods, impostors, sealed, sessions, tls, tricks  # noqa: F401 - they fill the list
-from benchmarks.attack.attack import ATTACKS
+from benchmarks.attack.catalogue import ATTACKS
 from benchmarks.attack.wire import Target
 
 

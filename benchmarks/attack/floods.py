@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from types import MappingProxyType
 
 from aldis.identity.keys import Identity
 from benchmarks.attack.attack import Flood, attack, key_of, relay
@@ -249,6 +250,57 @@ class CrowdOfRelays(Flood):
 
     def blob(self) -> bytes:
         return relay("attacker-0", 16_000)
+
+
+@attack("ice-servers-with-turn")
+class IceServersWithTurn(Flood):
+    """Requests for STUN and TURN servers, each of which gets a password of its own."""
+
+    settings = MappingProxyType(
+        {"ALDIS_TURN": "turn:turn.example:3478", "ALDIS_TURN_SECRET": "a secret of server and TURN server"}
+    )
+
+    def blob(self) -> bytes:
+        return many(text({"type": "ice-servers", "id": 1}))
+
+
+class Classic(Flood):
+    """Clients of the classic dialect, on a server that takes them."""
+
+    settings = MappingProxyType({"ALDIS_AUTH": "open"})
+    connections = 20
+
+    async def enter(self, index: int) -> Wire:
+        wire = await self.open(subprotocol=None)
+        await wire.send(text({"type": "register", "userId": f"classic-{index}", "publicKey": "x"}))
+        return wire
+
+
+@attack("classic-registrations")
+class ClassicRegistrations(Classic):
+    """Classic clients that register under other names and keys again and again, on the same connection."""
+
+    def blob(self) -> bytes:
+        register = {"type": "register", "userId": "classic"}
+        keys = ["A", "B" * 4000]
+        return many(b"".join(text({**register, "publicKey": key}) for key in keys))
+
+
+@attack("classic-offers")
+class ClassicOffers(Classic):
+    """Classic clients that all call one of them, and one of the honest pair, as fast as they may."""
+
+    def blob(self) -> bytes:
+        offer = {"type": "offer", "offer": {"type": "offer", "sdp": "v=0" * 400}}
+        return many(text({**offer, "to": "classic-0"}) + text({**offer, "to": PAIR[0]}))
+
+
+@attack("classic-watches")
+class ClassicWatches(Classic):
+    """Classic clients that watch and do not watch 1,000 names in turns."""
+
+    def blob(self) -> bytes:
+        return many(text({"type": "watch", "userIds": NAMES}) + text({"type": "unwatch", "userIds": NAMES}))
 
 
 def json_frame(message: dict[str, object]) -> bytes:

@@ -1,12 +1,13 @@
 """The honest users, in a process of their own: `python -m benchmarks.attack.honest TARGET [OTHER]`.
 
-A target is a port, with an `s` behind it for TLS. With `OTHER`, another server of the same cluster, one of the pair and
+A target is the text of one (`wire.Target`). With `OTHER`, another server of the same cluster, one of the pair and
 the traveller's friend are there.
 
 * A pair exchanges 100 messages a second through the server, whatever becomes of those before: so a server that stands
   still for a second shows as a hundred late messages, and not as one.
 * A newcomer connects, registers, and leaves, a few times a second.
 * A traveller loses its connection again and again. A friend sends to it meanwhile, and it resumes: nothing is lost.
+* Others use the server's other ports, if these are open (`benchmarks.attack.bystanders`).
 
 It says `ready`, and at the end of its standard input everything that it has seen, as JSON, with times of the
 monotonic clock, which all processes share.
@@ -25,6 +26,7 @@ from typing import Any, Final
 import uvloop
 
 from aldis.identity.keys import Identity
+from benchmarks.attack.bystanders import bystanders
 from benchmarks.attack.priority import put_users_first
 from benchmarks.attack.wire import Refused, Target, Wire, text
 
@@ -214,6 +216,7 @@ async def live(target: Target, other: Target) -> Seen:
     pair = Pair(target, other, seen)
     await pair.enter()
     busy = [pair.listen(0), pair.listen(1), pair.talk(), come_and_go(target, seen), travel(target, other, seen)]
+    busy += bystanders(target, lambda began, text: seen.refused.append((began, text)))
     tasks = [asyncio.create_task(each) for each in busy]
     await asyncio.sleep(0.2)
     print("ready", flush=True)

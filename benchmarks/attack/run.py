@@ -31,17 +31,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from benchmarks.attack import doors, floods, impostors, sealed, sessions, tls, tricks  # noqa: F401 - they fill the list
-from benchmarks.attack.attack import ATTACKS
+from benchmarks.attack.catalogue import ATTACKS
 from benchmarks.attack.priority import put_server_first, put_users_first, waited_seconds
-from benchmarks.attack.wire import KEEP_PRIORITIES, Target
+from benchmarks.attack.scenes import scene_of
+from benchmarks.attack.wire import KEEP_PRIORITIES
 from benchmarks.load import servers
 from benchmarks.load.helpers import helper
 from benchmarks.load.process import choose_cores, memory, processor_seconds, running_on
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-
-from support.certificates import make_certificates
 from support.redis_server import RedisServer
 
 # The bounds.
@@ -140,18 +136,17 @@ def measure(name: str, seconds: float, rounds: int, limits: dict[str, str], *, c
     with ExitStack() as stack:
         if cluster:
             limits = limits | {"ALDIS_REDIS": stack.enter_context(redis_on(cores.generator))}
-        speaks_tls = ATTACKS[name].tls
-        if speaks_tls:
-            files = make_certificates(Path(stack.enter_context(TemporaryDirectory(prefix="aldis-bench-"))))
-            limits = limits | {"ALDIS_TLS_CERT": str(files.cert), "ALDIS_TLS_KEY": str(files.key)}
-        server = stack.enter_context(servers.started(servers.ALDIS_SQLITE, cores.server, limits, own_session=True))
+        scene = stack.enter_context(scene_of(ATTACKS[name], cores.generator))
+        limits = limits | scene.variables
+        first = servers.started(servers.ALDIS_SQLITE, cores.server, limits | scene.ports, own_session=True)
+        server = stack.enter_context(first)
         put_server_first(server.pid)
-        targets = [Target(server.port, speaks_tls)]
+        targets = [scene.target(server)]
         if cluster:
             second = servers.started(servers.ALDIS_SQLITE, cores.generator, limits, own_session=True)
             other = stack.enter_context(second)
             put_users_first(other.pid)
-            targets.append(Target(other.port, speaks_tls))
+            targets.append(scene.target(other))
         honest = stack.enter_context(helper(cores.generator, "benchmarks.attack.honest", *map(str, targets)))
         attacker = stack.enter_context(helper(cores.generator, "benchmarks.attack.attacker", str(targets[0]), name))
 

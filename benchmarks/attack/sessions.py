@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 from contextlib import suppress
+from typing import Any
 
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
@@ -247,6 +249,100 @@ class Rotations(Attack):
                 wire.abort()
 
         await forever(once)
+
+
+@attack("names-in-turns")
+class NamesInTurns(Attack):
+    """50 connections of which each registers and leaves under two names in turns, and watches 1,000 names meanwhile."""
+
+    async def strike(self) -> None:
+        watch = text({"type": "watch", "userIds": [f"watched-{number}" for number in range(1000)]})
+
+        async def one(index: int) -> None:
+            wire = await self.open()
+            try:
+                while True:
+                    for name in (f"one-{index}", f"two-{index}"):
+                        await wire.enter(name, self.identity(name))
+                        await wire.send(watch + text({"type": "unregister"}))
+                        while (await wire.receive())["type"] != "unregistered":
+                            pass
+            finally:
+                wire.abort()
+
+        await together(forever(lambda index=index: one(index)) for index in range(50))  # type: ignore[misc]
+
+
+class ManyWatches(Attack):
+    """Clients that watch 10,000 names, and lose their connections."""
+
+    growth = 64.0 + 20 * 10_000 * 260 / 2**20  # what watches take (docs/limits.md)
+    number = 20
+
+    async def strike(self) -> None:
+        await together(forever(lambda index=index: self.one(index)) for index in range(self.number))  # type: ignore[misc]
+
+    async def one(self, index: int) -> None:
+        """One of them."""
+        raise NotImplementedError
+
+    async def enter(self, index: int) -> tuple[Wire, dict[str, Any]]:
+        """Register and watch. Returns the session, too."""
+        wire = await self.open()
+        session = await wire.enter(f"attacker-{index}", self.identity(f"attacker-{index}"))
+        for part in range(10):
+            names = [f"watched-name-{index}-{part}-{number}" for number in range(1000)]
+            await wire.send(text({"type": "watch", "userIds": names, "id": part}))
+        while (await wire.receive()).get("re") != 9:
+            pass
+        return wire, session
+
+
+@attack("watches-resumed")
+class WatchesResumed(ManyWatches):
+    """20 sessions with 10,000 watches that are resumed again and again."""
+
+    async def one(self, index: int) -> None:
+        wire, session = await self.enter(index)
+        count = 10_000
+        while True:
+            wire.abort()
+            wire = await self.open()
+            resume = {"session": session["session"], "secret": session["secret"], "received": count}
+            session = await wire.enter(f"attacker-{index}", self.identity(f"attacker-{index}"), resume=resume)
+            if not session["resumed"]:
+                wire.abort()
+                wire, session = await self.enter(index)
+
+
+@attack("watches-dropped")
+class WatchesDropped(ManyWatches):
+    """20 clients that watch 10,000 names and leave, again and again."""
+
+    async def one(self, index: int) -> None:
+        wire, _ = await self.enter(index)
+        await wire.send(text({"type": "unregister"}))
+        wire.abort()
+
+
+@attack("resume-guesses")
+class ResumeGuesses(Attack):
+    """Resumes with ids and secrets made up, on connections that stay, and leave each session at once."""
+
+    async def strike(self) -> None:
+        async def once() -> None:
+            name = f"guesser-{os.urandom(1)[0] % 64}"
+            wire = await self.open()
+            try:
+                while True:
+                    resume = {"session": os.urandom(16).hex(), "secret": os.urandom(16).hex(), "received": 2**50}
+                    await wire.enter(name, self.identity(name), resume=resume)
+                    await wire.send(text({"type": "unregister"}))
+                    await wire.receive()
+            finally:
+                wire.abort()
+
+        await together(forever(once) for _ in range(16))
 
 
 async def _read(wire: Wire) -> None:

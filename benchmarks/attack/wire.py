@@ -13,18 +13,27 @@ import os
 import socket
 import ssl
 import struct
-from dataclasses import dataclass
-from functools import cache
+import time
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final, Self
 
 from aldis.identity import proofs
 from aldis.identity.keys import Identity
+from aldis.server.token_keys import sign_token
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 # In the environment: leave the priorities of all processes alone.
 KEEP_PRIORITIES: Final = "BENCHMARK_KEEP_PRIORITIES"
 # What one write of a flood has at least.
 BLOB: Final = 64 * 1024
+# How a proxy tells where a client comes from: the PROXY protocol, and `X-Forwarded-For`.
+PROXY, FORWARDED = "proxy", "forwarded"
+TOKEN_SECONDS: Final = 3600
+# The password of the admin API.
+ADMIN_TOKEN: Final = "the-token-of-the-operator"
 
 
 class Refused(Exception):
@@ -33,18 +42,26 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """The server under attack, as its clients dial it. As a text it is its port, with an `s` behind it for TLS."""
+    """The server under attack, as its clients dial it. As a text it is JSON: `{"port": 8080}`."""
 
     port: int
     tls: bool = False
+    # How a proxy that the server trusts tells where its clients come from: "" without one, PROXY, or FORWARDED.
+    proxy: str = ""
+    # The file with the key of tokens; "" when nobody needs one.
+    key: str = ""
+    # The other ports; 0 for those that are closed.
+    stun: int = 0
+    redirect: int = 0
+    admin: int = 0
 
     @classmethod
     def read(cls, text: str) -> Self:
         """From its text."""
-        return cls(int(text.removesuffix("s")), text.endswith("s"))
+        return cls(**json.loads(text))
 
     def __str__(self) -> str:
-        return f"{self.port}{'s' if self.tls else ''}"
+        return json.dumps(asdict(self))
 
     @property
     def host(self) -> str:
@@ -74,9 +91,29 @@ def many(piece: bytes, size: int = BLOB) -> bytes:
     return piece * (size // len(piece) + 1)
 
 
-def handshake(host: str, path: str = "/", subprotocol: str | None = "aldis.v1") -> bytes:
+def proxy_header(address: str) -> bytes:
+    """What a proxy says first of a client, in the PROXY protocol, version 2."""
+    packed = ip_address(address).packed
+    body = packed + bytes(len(packed)) + bytes(4)
+    kind = 0x11 if len(packed) == 4 else 0x21
+    return b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x21, kind]) + len(body).to_bytes(2, "big") + body
+
+
+def behind_proxy(source: str) -> str:
+    """The address that a proxy tells of a client which has this loopback address here."""
+    return "10." + source.partition(".")[2]
+
+
+@lru_cache(maxsize=4096)
+def token_for(key: str, name: str) -> str:
+    """A token of this user."""
+    return sign_token(Path(key), {"sub": name, "exp": int(time.time()) + TOKEN_SECONDS})
+
+
+def handshake(host: str, path: str = "/", subprotocol: str | None = "aldis.v1", forwarded: str = "") -> bytes:
     """The request for a WebSocket."""
     offered = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    offered += f"X-Forwarded-For: {forwarded}\r\n" if forwarded else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n{offered}\r\n"
@@ -143,8 +180,18 @@ class Wire:
         """The TLS of the connection, if it has any."""
 
     @classmethod
-    async def dial(cls, target: Target, source: str = "127.0.0.1", receive_buffer: int | None = None) -> Self:
-        """A TCP connection from the address `source`, which has said nothing yet."""
+    async def dial(
+        cls,
+        target: Target,
+        source: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        via: str | None = None,
+        port: int | None = None,
+    ) -> Self:
+        """A TCP connection from the address `source`, which has said nothing yet.
+
+        `via`: what the proxy says of its client's address, nothing if empty. `port`: another one of the server.
+        """
         sock = socket.socket()
         sock.setblocking(False)
         try:
@@ -154,11 +201,14 @@ class Wire:
             # Else the kernel would take the port now, for all addresses of servers, and soon have none left.
             sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
             sock.bind((source, 0))
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", target.port))
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port or target.port))
+            wire = cls(target, sock)
+            if target.proxy == PROXY and port is None and via != "":
+                await wire.send_raw(proxy_header(via or behind_proxy(source)))
         except BaseException:
             sock.close()
             raise
-        return cls(target, sock)
+        return wire
 
     @classmethod
     async def open(
@@ -167,13 +217,15 @@ class Wire:
         source: str = "127.0.0.1",
         receive_buffer: int | None = None,
         subprotocol: str | None = "aldis.v1",
+        via: str | None = None,
     ) -> Self:
         """A WebSocket."""
-        wire = await cls.dial(target, source, receive_buffer)
+        wire = await cls.dial(target, source, receive_buffer, via)
         try:
             if target.tls:
                 await wire.secure()
-            await wire.send(handshake(target.host, subprotocol=subprotocol))
+            forwarded = (via or behind_proxy(source)) if target.proxy == FORWARDED else ""
+            await wire.send(handshake(target.host, subprotocol=subprotocol, forwarded=forwarded))
             head = await wire._until(b"\r\n\r\n")
             if b" 101 " not in head[:16]:
                 raise Refused("handshake: " + head.partition(b"\r\n")[0].decode())  # noqa: TRY301 - the wire ends, too
@@ -190,10 +242,11 @@ class Wire:
         identity: Identity,
         source: str = "127.0.0.1",
         receive_buffer: int | None = None,
+        via: str | None = None,
         **fields: Any,
     ) -> Self:
         """A WebSocket of a registered user."""
-        wire = await cls.open(target, source, receive_buffer)
+        wire = await cls.open(target, source, receive_buffer, via=via)
         try:
             await wire.enter(name, identity, **fields)
         except BaseException:
@@ -215,7 +268,17 @@ class Wire:
 
     async def enter(self, name: str, identity: Identity, **fields: Any) -> dict[str, Any]:
         """Register, and return the answer to the proof."""
+        await self.prove(name, identity, **fields)
+        registered = await self.receive()
+        if registered["type"] != "registered":
+            raise Refused(f"prove: {registered}")
+        return registered
+
+    async def prove(self, name: str, identity: Identity, **fields: Any) -> None:
+        """Ask for a name, and send the proof."""
         public_key = base64.b64encode(identity.public_key).decode()
+        if self.target.key:
+            fields = {"token": token_for(self.target.key, name), **fields}
         await self.send(text({"type": "register", "userId": name, "publicKey": public_key, **fields}))
         challenge = await self.receive()
         if challenge["type"] != "challenge":
@@ -223,10 +286,6 @@ class Wire:
         nonce = base64.b64decode(challenge["nonce"])
         signed = identity.sign(proofs.registration(self.target.host, nonce, name, fields.get("device", "main")))
         await self.send(text({"type": "prove", "signature": base64.b64encode(signed).decode()}))
-        registered = await self.receive()
-        if registered["type"] != "registered":
-            raise Refused(f"prove: {registered}")
-        return registered
 
     async def head(self) -> bytes:
         """The head of an HTTP reply."""

@@ -11,8 +11,14 @@ from benchmarks.attack import run as suite
 from benchmarks.attack.attack import ATTACKS
 from benchmarks.attack.run import DISTURBED, FACTOR, GROWTH, LATEST, Result, Slice
 
+# One of each kind of scene: what else the server opens or needs.
+SCENES = [
+    *("pings", "tls-handshakes", "stun-requests", "redirect-requests", "admin-wrong-tokens", "blocks-in-turns"),
+    *("bad-tokens", "hanging-strangers", "classic-offers", "proxied-handshakes", "forwarded-everywhere"),
+]
 
-@pytest.mark.parametrize("name", ["pings", "tls-handshakes"])
+
+@pytest.mark.parametrize("name", SCENES)
 def test_an_attack_is_measured_beside_honest_users(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
