@@ -153,26 +153,34 @@ class Piped:
 
 
 class Typed:
-    """A command at a terminal of its own, 80 by 24.
+    """A command at a terminal of its own, of so many `columns` and `rows`.
 
     `seen` is all that it ever wrote, without what steers. `screen` is what a person sees now: a program that draws only
     what has changed does not write a line from its first letter to its last.
     """
 
     def __init__(
-        self, *words: str | Path, home: Path, extra: Mapping[str, str] | None = None, forked: bool = False
+        self,
+        *words: str | Path,
+        home: Path,
+        extra: Mapping[str, str] | None = None,
+        forked: bool = False,
+        columns: int = 80,
+        rows: int = 24,
     ) -> None:
         self._words = [*map(str, words)]
         self._forked = forked
         self._environment = environment(home, extra)
         self.raw = ""
-        self._screen = pyte.Screen(80, 24)
+        self._size = columns, rows
+        self._screen = pyte.Screen(columns, rows)
         self._emulator = pyte.Stream(self._screen)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     async def __aenter__(self) -> Typed:
         self._terminal, self._inside = pty.openpty()
-        fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.resize(*self._size)
+        self.modes_before = self.modes
         self.process = await self._start(self._inside)
         os.set_blocking(self._terminal, False)
         self._grown = asyncio.Event()
@@ -221,6 +229,26 @@ class Typed:
         os.close(self._terminal)
         os.close(self._inside)
         assert "Traceback" not in self.seen, self.seen
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the window another size; the program is told by SIGWINCH."""
+        fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._screen.resize(rows, columns)
+
+    @property
+    def modes(self) -> list[object]:
+        """How the terminal is set: flags, speeds, characters that act (termios(3))."""
+        return termios.tcgetattr(self._inside)
+
+    @property
+    def has_cursor(self) -> bool:
+        """Whether the cursor is shown."""
+        return not self._screen.cursor.hidden
+
+    @property
+    def on_alternate_screen(self) -> bool:
+        """Whether the program has another screen than what was there before (xterm's mode 1049)."""
+        return self.raw.rfind("\x1b[?1049h") > self.raw.rfind("\x1b[?1049l")
 
     @property
     def seen(self) -> str:

@@ -1,32 +1,32 @@
 """`aldis top`: a live view of a running server, in a terminal.
 
-Rules: it redraws a screen of its own and leaves the terminal as it was. Where standard output is no terminal it prints
-one line of JSON for each look.
+Rules: it redraws a screen of its own (`cli.full_screen`). A figure is shown whole or not at all: columns that a narrow
+terminal has no room for are left out. Where standard output is no terminal it prints one line of JSON for each look.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 from aldis.cli.admin import duration
 from aldis.cli.admin_client import AdminArguments, AdminClient, AdminRefused, add_admin
 from aldis.cli.exits import ExitCode, complain
+from aldis.cli.full_screen import Ended, FullScreen, full_screen
 from aldis.cli.options import seconds
 from aldis.cli.parser import Parser
 from aldis.cli.text import safe_line
 from aldis.errors import ServerUnreachable
 
-_TEXT: Final = "Watch a running server: who is there, what it carries, which limits it applies.\nCtrl-C ends it."
+_TEXT: Final = "Watch a running server: who is there, what it carries, which limits it applies.\n`q` or Ctrl-C ends it."
 _CODES: Final = (ExitCode.OK, ExitCode.USAGE, ExitCode.SERVER_UNREACHABLE, ExitCode.REFUSED)
-_CLEAR: Final = "\x1b[H\x1b[2J"
-_OTHER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"
-_OWN_SCREEN: Final = "\x1b[?25h\x1b[?1049l"
+_QUIT: Final = frozenset("qQ\x03\x04")  # Ctrl-C is a signal, unless the terminal says otherwise
+# Of a column for names that is cut: less says nothing.
+_SHORTEST_NAME: Final = 12
 
 
 class Arguments(AdminArguments):
@@ -52,8 +52,14 @@ def run(words: Sequence[str]) -> int:
         first = client.ask("GET", "/statistics")
         if not sys.stdout.isatty():
             return _print(client, arguments, first)
-        with _screen():
-            return _watch(client, arguments, first)
+        try:
+            with full_screen() as terminal:
+                _watch(terminal, client, arguments, first)
+        except KeyboardInterrupt:
+            pass  # how it is meant to end
+        except Ended as ended:
+            return 128 + ended.number
+        return ExitCode.OK
     except AdminRefused as error:
         complain(safe_line(str(error)))
         return ExitCode.REFUSED
@@ -67,18 +73,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-@contextmanager
-def _screen() -> Iterator[None]:
-    sys.stdout.write(_OTHER_SCREEN)
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass  # how it is meant to end
-    finally:
-        sys.stdout.write(_OWN_SCREEN)
-        sys.stdout.flush()
-
-
 def _print(client: AdminClient, arguments: Arguments, found: dict[str, Any]) -> int:
     left = arguments.times
     while True:
@@ -90,19 +84,20 @@ def _print(client: AdminClient, arguments: Arguments, found: dict[str, Any]) -> 
         found = client.ask("GET", "/statistics")
 
 
-def _watch(client: AdminClient, arguments: Arguments, found: dict[str, Any]) -> int:
+def _watch(terminal: FullScreen, client: AdminClient, arguments: Arguments, found: dict[str, Any]) -> None:
     before, since, left = found, time.monotonic(), arguments.times
     now = since
     trouble = ""
     while True:
-        columns, rows = shutil.get_terminal_size()
-        lines = screen(found, before, now - since, trouble, columns)
-        sys.stdout.write(_CLEAR + "\n".join(lines[:rows]))
-        sys.stdout.flush()
         left = None if left is None else left - 1
-        if left == 0:
-            return ExitCode.OK
-        time.sleep(arguments.every)
+        due = time.monotonic() + arguments.every
+        while True:
+            columns, rows = terminal.size
+            terminal.draw(fitted(screen(found, before, now - since, trouble, columns), rows))
+            if left == 0 or _QUIT.intersection(terminal.wait(max(0.0, due - time.monotonic()))):
+                return
+            if time.monotonic() >= due:
+                break
         try:
             answer = client.ask("GET", "/statistics")
         except ServerUnreachable as error:
@@ -111,8 +106,15 @@ def _watch(client: AdminClient, arguments: Arguments, found: dict[str, Any]) -> 
         before, since, now, found, trouble = found, now, time.monotonic(), answer, ""
 
 
+def fitted(lines: list[str], rows: int) -> list[str]:
+    """As many of the lines as a terminal of so many rows has room for, and how many are missing."""
+    if len(lines) <= rows or rows < 2:
+        return lines[:rows]
+    return [*lines[: rows - 1], f"({len(lines) - rows + 1} more lines)"]
+
+
 def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble: str, columns: int) -> list[str]:
-    """The lines of one view. `before` are the figures of `passed` seconds ago."""
+    """The lines of one view, of `columns` characters at most. `before` are the figures of `passed` seconds ago."""
 
     def rate(name: str) -> str:
         change = found[name] - before[name]  # below 0 when a server was started again, or a node is gone
@@ -121,9 +123,11 @@ def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble
     memory = found["memory"]
     spent = found["processorSeconds"] - before["processorSeconds"]
     busy = "" if passed <= 0 or spent < 0 else f"{spent / passed:.0%}"
-    lines = [f"Aldis {found['version']}, up for {duration(found['uptime'])}", ""]
+    lines = [f"Aldis {found['version']}, up for {duration(found['uptime'])} (q ends)"]
     if trouble:
-        lines[1:1] = ["", f"! {trouble}; these are the last figures"]
+        lines += _wrapped(f"! {trouble}; these are the last figures", columns)
+    for problem in found["problems"]:
+        lines += _wrapped(f"! {problem}", columns)
     rows = [
         ("users online", f"{found['users']:,}", ""),
         ("connections", f"{found['connections']:,}", ""),
@@ -138,27 +142,57 @@ def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble
         ("memory", "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB", ""),
         ("processor", busy or "-", ""),
     ]
-    lines += [f"{name:<24}{value:>14}  {per_second:>12}".rstrip() for name, value, per_second in rows]
-    lines += _nodes(found, before, passed)
-    lines[1:1] = [f"! {problem}" for problem in found["problems"]]
-    lines += ["", f"{'message':<24}{'ok':>14}  {'refused':>12}"]
+    lines += ["", *_table(rows, (24, 14, 14), columns)]
+    lines += _nodes(found, before, passed, columns)
+    kinds = [("message", "ok", "refused")]
     for kind, outcomes in sorted(found["messagesByType"].items()):
         done = outcomes.get("ok", 0)
-        lines.append(f"{kind:<24}{done:>14,}  {sum(outcomes.values()) - done:>12,}")
+        kinds.append((safe_line(kind), f"{done:,}", f"{sum(outcomes.values()) - done:,}"))
+    lines += ["", *_table(kinds, (24, 14, 14), columns)]
     if found["limits"]:
-        lines += ["", f"{'limit that was reached':<40}{'times':>14}"]
-        lines += [f"{one['limit']:<40}{one['count']:>14,}  {one['effect']}" for one in found["limits"]]
+        limits = [("limit that was reached", "times", "")]
+        limits += [(safe_line(one["limit"]), f"{one['count']:,}", safe_line(one["effect"])) for one in found["limits"]]
+        lines += ["", *_table(limits, (40, 14, -1), columns)]
     return [safe_line(line)[:columns] for line in lines]
 
 
-def _nodes(found: dict[str, Any], before: dict[str, Any], passed: float) -> list[str]:
+def _wrapped(text: str, columns: int) -> list[str]:
+    """What a person must read, on as many lines as it takes."""
+    return textwrap.wrap(safe_line(text), columns, subsequent_indent="  " if columns > 4 else "")
+
+
+def _table(rows: Sequence[Sequence[str]], widths: Sequence[int], columns: int) -> list[str]:
+    """The lines of a table: names, and figures on the right of their columns; a negative width is that of a text.
+
+    A column is as wide as `widths` says, or as what is in it. Where all do not fit, they are as narrow as what is in
+    them. Then the last ones are left out, and names are cut.
+    """
+    signs = [-1 if width < 0 else 1 for width in widths]
+    least = [max(map(len, cells)) + (2 if number else 0) for number, cells in enumerate(zip(*rows, strict=True))]
+    chosen = [max(abs(width), each) for width, each in zip(widths, least, strict=True)]
+    if sum(chosen) > columns:
+        chosen = least
+        while len(chosen) > 2 and min(chosen[0], _SHORTEST_NAME) + sum(chosen[1:]) > columns:
+            chosen = chosen[:-1]
+        chosen = [max(1, min(chosen[0], columns - sum(chosen[1:]))), *chosen[1:]]
+    lines = []
+    for row in rows:
+        name, *cells = row[: len(chosen)]
+        name = name if len(name) <= chosen[0] else name[: chosen[0] - 1] + "~"
+        line = name.ljust(chosen[0])
+        for cell, width, sign in zip(cells, chosen[1:], signs[1:], strict=False):
+            line += cell.rjust(width) if sign > 0 else f"  {cell}".ljust(width)
+        lines.append(line.rstrip())
+    return lines
+
+
+def _nodes(found: dict[str, Any], before: dict[str, Any], passed: float, columns: int) -> list[str]:
     """The lines of the nodes of a cluster; the figures above are their sums."""
     nodes = found.get("nodes", [])
     if not nodes:
         return []
     earlier = {node["node"]: node for node in before.get("nodes", [])}
-    head = f"{'node':<14}{'machine':<20}{'users':>10}{'connections':>13}{'relayed':>13}{'memory':>12}{'processor':>11}"
-    lines = ["", head]
+    rows = [("node", "machine", "users", "connections", "relayed", "memory", "processor", "")]
     for node in nodes:
         past = earlier.get(node["node"])
         memory = "unknown" if node["memory"] is None else f"{node['memory'] / 2**20:,.0f} MiB"
@@ -166,7 +200,7 @@ def _nodes(found: dict[str, Any], before: dict[str, Any], passed: float) -> list
         if past is not None and passed > 0:
             busy = f"{(node['processorSeconds'] - past['processorSeconds']) / passed:.0%}"
             relayed = f"{(node['relayed'] - past['relayed']) / passed:,.1f}/s"
-        figures = f"{node['users']:>10,}{node['connections']:>13,}{relayed:>13}{memory:>12}{busy:>11}"
-        mark = " *" if node["node"] == found["node"] else ""  # the one that was asked
-        lines.append(f"{node['node']:<14}{(node['host'] or '?')[:19]:<20}{figures}{mark}")
-    return lines
+        mark = "*" if node["node"] == found["node"] else ""  # the one that was asked
+        figures = (f"{node['users']:,}", f"{node['connections']:,}", relayed, memory, busy, mark)
+        rows.append((safe_line(node["node"]), safe_line((node["host"] or "?")[:19]), *figures))
+    return ["", *_table(rows, (14, -20, 10, 13, 13, 12, 11, -1), columns)]
