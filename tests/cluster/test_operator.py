@@ -18,6 +18,7 @@ from aldis.server.ban_file import BanFile
 from aldis.server.health import Health
 from aldis.server.logs import get_logger
 from aldis.server.node_administration import NodeAdministration
+from aldis.server.proxies import TrustedProxies
 from aldis.server.scheduler import FairScheduler
 from support.hub_redis import RedisCluster
 from support.hub_world import Client
@@ -70,6 +71,7 @@ class Operator:
             accounts=accounts,
             end=lambda ban: 0,
             stop=lambda: None,
+            proxies=TrustedProxies(),
             cluster=self.cluster.nodes[number].operator,
             here=here,
         )

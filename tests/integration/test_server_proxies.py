@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from support.certificates import make_certificates
 from support.nginx import HOST, PASS, nginx
 from support.patience import PATIENCE
 from support.ports import free_port
+from support.proxied import arrive_by_proxy, proxy_header
 from support.raw_websocket import HandshakeRefused, RawClient
 from support.settings import config
 
@@ -70,29 +69,6 @@ async def test_nobody_else_is_believed() -> None:
 
 
 # --- the PROXY protocol -----------------------------------------------------------------------------------------------
-
-
-def proxy_header(client: str, *, command: int = 1) -> bytes:
-    addresses = socket.inet_aton(client) + socket.inet_aton("192.0.2.250") + struct.pack("!HH", 4711, 443)
-    return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH", 0x20 | command, 0x11, len(addresses)) + addresses
-
-
-async def arrive_by_proxy(port: int, client: str, context: ssl.SSLContext | None) -> RawClient:
-    """As HAProxy passes a connection on: the header in two pieces, then TLS or none."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    header = proxy_header(client)
-    writer.write(header[:7])
-    await writer.drain()
-    writer.write(header[7:])
-    if context is not None:
-        await writer.start_tls(context, server_hostname="127.0.0.1")
-    made = RawClient(reader, writer, f"127.0.0.1:{port}")
-    try:
-        await made.shake_hands("/", "aldis.v1", {})
-    except BaseException:
-        writer.close()
-        raise
-    return made
 
 
 @pytest.mark.parametrize("secure", [False, True])

@@ -366,7 +366,8 @@ def _ban(words: Sequence[str]) -> int:
     how_long = "for ever" if arguments.seconds is None else f"for {duration(arguments.seconds)}"
     ended = _counted(found["sessions"], "session")
     said = f"{found['kind']} {found['value']} is banned {how_long}; {ended} ended"
-    return _show(arguments, found, [said, *_silent(found)])
+    warning = [f"! {found['warning']}"] if "warning" in found else []
+    return _show(arguments, found, [said, *warning, *_silent(found)])
 
 
 def _unban(words: Sequence[str]) -> int:

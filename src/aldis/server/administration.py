@@ -28,6 +28,7 @@ from aldis.server.log_levels import apply_levels, current_levels, read_levels
 from aldis.server.logs import Log, moment
 from aldis.server.node_administration import MOST_LISTED, NodeAdministration
 from aldis.server.node_totals import add_sessions, add_statistics, add_user, add_users
+from aldis.server.proxies import TrustedProxies
 from aldis.server.scheduler import FairScheduler
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ class Administration:
         accounts: Accounts,
         end: Callable[[Ban], int],
         stop: Callable[[], None],
+        proxies: TrustedProxies,
         cluster: OperatorLink | None = None,
         here: NodeAdministration | None = None,
     ) -> None:
         """`release` frees a name, `end` ends the connections of a banned network, `stop` starts to drain.
+
+        The address of one of the `proxies` stands for all clients of whom nothing else is known.
 
         `cluster`: what reaches all nodes, where this server is one of several. Bans are there then, not in the file.
         `here` answers for this server, also to other nodes; it is made when it is not given.
@@ -71,6 +75,7 @@ class Administration:
         self._accounts = accounts
         self._end = end
         self._stop = stop
+        self._proxies = proxies
         self._cluster = cluster
         self._saving = asyncio.Lock()
 
@@ -155,24 +160,47 @@ class Administration:
         return {"removed": removed, **ended}
 
     async def ban(self, kind: str, value: str, reason: str, seconds: float | None) -> dict[str, Any]:
-        """Ban a user, a key or a network, and end its connections. Raises `UsageError`, and `DirectoryUnavailable`
-        when the ban cannot be kept: then it holds until the server stops, and in a cluster it may not count."""
+        """Ban a user, a key or a network, and end its connections.
+
+        The answer has a `warning` for a network in which there may be proxies. Raises `UsageError`, also for a network
+        that holds trusted proxies, and `DirectoryUnavailable` when the ban cannot be kept: then it holds until the
+        server stops, and in a cluster it may not count.
+        """
         if seconds is not None and not 0 < seconds <= LONGEST_BAN:
             raise UsageError(f"a ban lasts up to {LONGEST_BAN:g} seconds, or for ever")
         ban = read_ban(kind, value, reason, None if seconds is None else time.time() + seconds)
+        shown = {**_shown(ban), **self._warned(ban)}
         until = moment(ban.until) or "for ever"
         if self._cluster is not None:
             with _cluster_faults("it is not known whether the ban counts"):
                 answers = await self._cluster.ban(ban)
             ended = sum(answer["sessions"] for answer in answers.answers.values())
             self._log.info("banned", kind=ban.kind, value=ban.value, reason=ban.reason, until=until, sessions=ended)
-            return {**_shown(ban), "sessions": ended, "silentNodes": list(answers.silent)}
+            return {**shown, "sessions": ended, "silentNodes": list(answers.silent)}
         ended = self._hub.ban(ban, monotonic())
         if ban.kind == "network":
             ended = self._end(ban)
         self._log.info("banned", kind=ban.kind, value=ban.value, reason=ban.reason, until=until, sessions=ended)
         await self._save()
-        return {**_shown(ban), "sessions": ended}
+        return {**shown, "sessions": ended}
+
+    def _warned(self, ban: Ban) -> dict[str, Any]:
+        """What is to be said of a ban that fits a proxy. Raises `UsageError` for one that fits all of a network of
+        proxies."""
+        if ban.kind != "network":
+            return {}
+        if (proxies := self._proxies.inside(ban.value)) is not None:
+            raise UsageError(
+                f"{ban.value} holds the trusted proxies {proxies}; ban the clients behind them by their own addresses. "
+                "This ban would refuse the proxies' own checks, and all clients whose address is not told"
+            )
+        if (proxies := self._proxies.around(ban.value)) is None:
+            return {}
+        warning = (
+            f"{ban.value} lies in trusted_proxies ({proxies}): if a proxy has such an address, the server refuses its "
+            "own checks, and all clients whose address it does not tell"
+        )
+        return {"warning": warning}
 
     async def unban(self, kind: str, value: str) -> dict[str, Any]:
         """End a ban. Raises `UsageError`, `DirectoryUnavailable` as `ban` does."""

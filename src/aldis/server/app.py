@@ -175,9 +175,10 @@ class SignalingServer:
         )
         if self.hub.cluster is not None:
             admission.addresses.share(self.hub.cluster.usage)
+        self._proxies = TrustedProxies(config.trusted_proxies)
         self.listener = Listener(
             *(self.connections, routes, admission, get_logger("aldis.http"), tuning, _opening_limits(config)),
-            trusted=TrustedProxies(config.trusted_proxies),
+            trusted=self._proxies,
             proxy_protocol=config.proxy_protocol,
             challenges=self.certificates.challenges,
         )
@@ -380,6 +381,7 @@ class SignalingServer:
             accounts=self.accounts,
             end=self.connections.ban,
             stop=self.ask_to_stop,
+            proxies=self._proxies,
             cluster=None if self.member is None else self.member.node.operator,
             here=self._operated,
         )

@@ -15,7 +15,7 @@ Pure.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
 from aldis.hub.networks import read_address
@@ -53,6 +53,16 @@ class TrustedProxies:
         known = read_address(address)
         return known is not None and any(known in network for network in self._networks)
 
+    def inside(self, network: str) -> str | None:
+        """One of the trusted networks that lies in this one, or is this one; None without one."""
+        wide = ip_network(network)
+        return next((str(each) for each in self._networks if _is_part(each, wide)), None)
+
+    def around(self, network: str) -> str | None:
+        """The trusted network that this one lies in; None without one."""
+        narrow = ip_network(network)
+        return next((str(each) for each in self._networks if _is_part(narrow, each)), None)
+
     def client(self, peer: str, forwarded: list[str]) -> str:
         """The address of the client. `forwarded` are the lines of `X-Forwarded-For`, and `peer` who has dialled."""
         entries = ",".join(forwarded).split(",")[-_MAX_HOPS:]
@@ -64,6 +74,12 @@ class TrustedProxies:
                 break
             peer = str(known)
         return peer
+
+
+def _is_part(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
+    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
+        return one.subnet_of(other)
+    return isinstance(one, IPv6Network) and isinstance(other, IPv6Network) and one.subnet_of(other)
 
 
 def body_size(head: bytes) -> int:
