@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aldis.peer.relay_guard import (
     ANSWER_SECONDS,
+    MAX_ANSWERS,
     MAX_HANDSHAKES,
     MAX_KEYS,
     MAX_SENDERS,
@@ -30,12 +31,19 @@ def test_a_sender_has_so_many_handshakes_in_a_window() -> None:
     assert guard.pause("bob", 100.0 + WINDOW_SECONDS) == 0.0
 
 
-def test_a_sender_is_told_once_a_second_that_something_could_not_be_opened() -> None:
+def test_a_sender_is_told_once_a_second_that_a_session_could_not_be_opened() -> None:
     guard = RelayGuard()
-    assert guard.may_answer("bob", 5.0)
-    assert not guard.may_answer("bob", 5.0 + ANSWER_SECONDS / 2)
-    assert guard.may_answer("carol", 5.0)
-    assert guard.may_answer("bob", 5.0 + ANSWER_SECONDS)
+    assert guard.may_answer("bob", session(1), 5.0)
+    assert not guard.may_answer("bob", session(1), 5.0 + ANSWER_SECONDS / 2)
+    assert guard.may_answer("carol", session(1), 5.0)
+    assert guard.may_answer("bob", session(1), 5.0 + ANSWER_SECONDS)
+
+
+def test_a_sender_is_told_of_few_sessions_a_second() -> None:
+    guard = RelayGuard()
+    told = [guard.may_answer("bob", session(number), 5.0) for number in range(1000)]
+    assert told == [True] * MAX_ANSWERS + [False] * (1000 - MAX_ANSWERS)
+    assert guard.may_answer("bob", session(1000), 5.0 + ANSWER_SECONDS)
 
 
 def test_what_waits_of_one_user_leaves_room_for_the_others() -> None:
@@ -94,8 +102,8 @@ def test_only_the_tables_of_the_newest_keys_are_kept() -> None:
 def test_the_senders_heard_from_last_are_remembered() -> None:
     guard = RelayGuard()
     for number in range(MAX_SENDERS):
-        assert guard.may_answer(f"user{number}", 1.0)
-    assert not guard.may_answer("user0", 1.0)  # and it is the one heard from last now
-    assert guard.may_answer("one more", 1.0)
-    assert not guard.may_answer("user0", 1.0)
-    assert guard.may_answer("user1", 1.0)  # forgotten
+        assert guard.may_answer(f"user{number}", session(1), 1.0)
+    assert not guard.may_answer("user0", session(1), 1.0)  # and it is the one heard from last now
+    assert guard.may_answer("one more", session(1), 1.0)
+    assert not guard.may_answer("user0", session(1), 1.0)
+    assert guard.may_answer("user1", session(1), 1.0)  # forgotten

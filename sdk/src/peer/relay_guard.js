@@ -6,7 +6,8 @@
  *   a key has room for `MAX_SESSIONS`. When it is `full`, no more handshakes to this key are taken, and a new key is due.
  * - A sender has `MAX_HANDSHAKES` handshakes in `WINDOW_SECONDS`, as with offers: each costs a key agreement and a check
  *   of a signature.
- * - A sender is told at most once in `ANSWER_SECONDS` that something could not be opened.
+ * - A sender is told at most once in `ANSWER_SECONDS` that a session could not be opened, and so of at most `MAX_ANSWERS`
+ *   sessions. A sender whose handshake crossed another one begins twice at once, and needs to hear of the second one.
  * - The names of senders come from the server, so at most `MAX_SENDERS` are remembered.
  * - Messages that wait to be opened have at most `MAX_WAITING_BYTES` in all, and those of one user `MAX_USER_BYTES`. So
  *   one user leaves room for the others. A larger message waits when nothing else of its user does.
@@ -20,12 +21,13 @@ export const MAX_KEYS = 4; // ours, the newest ones
 export const MAX_HANDSHAKES = 10;
 export const WINDOW_SECONDS = 10;
 export const ANSWER_SECONDS = 1;
+export const MAX_ANSWERS = 4;
 export const MAX_SENDERS = 1024;
 export const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 export const MAX_USER_BYTES = 256 * 1024; // what a server lets one user send to another at once
 export const MESSAGE_COST = 1024; // bytes that a waiting message takes beside itself, rounded up
 
-/** @typedef {{ handshakes: number[], answeredAt: number }} Sender */
+/** @typedef {{ handshakes: number[], answers: Map<string, number> }} Sender `answers`: when, by session. */
 
 /** See the module. */
 export class RelayGuard {
@@ -73,11 +75,18 @@ export class RelayGuard {
     return 0;
   }
 
-  /** Whether to tell a sender now that something could not be opened. Counts the answer. @param {string} sender @param {number} now */
-  mayAnswer(sender, now) {
-    const entry = this.#sender(sender);
-    if (now - entry.answeredAt < ANSWER_SECONDS) return false;
-    entry.answeredAt = now;
+  /**
+   * Whether to tell a sender now that a session could not be opened. Counts the answer.
+   *
+   * @param {string} sender
+   * @param {string} session
+   * @param {number} now
+   */
+  mayAnswer(sender, session, now) {
+    const { answers } = this.#sender(sender);
+    for (const [each, at] of answers) if (now - at >= ANSWER_SECONDS) answers.delete(each);
+    if (answers.has(session) || answers.size === MAX_ANSWERS) return false;
+    answers.set(session, now);
     return true;
   }
 
@@ -105,7 +114,8 @@ export class RelayGuard {
 
   /** @param {string} sender */
   #sender(sender) {
-    const entry = this.#senders.get(sender) ?? { handshakes: [], answeredAt: -Infinity };
+    /** @type {Sender} */
+    const entry = this.#senders.get(sender) ?? { handshakes: [], answers: new Map() };
     this.#senders.delete(sender);
     this.#senders.set(sender, entry);
     limit(this.#senders, MAX_SENDERS);

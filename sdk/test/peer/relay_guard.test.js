@@ -4,6 +4,7 @@ import { test } from 'node:test';
 
 import {
   ANSWER_SECONDS,
+  MAX_ANSWERS,
   MAX_HANDSHAKES,
   MAX_KEYS,
   MAX_SENDERS,
@@ -23,12 +24,20 @@ test('a sender has so many handshakes in a window', () => {
   assert.equal(guard.pause('bob', 100 + WINDOW_SECONDS), 0);
 });
 
-test('a sender is told once a second that something could not be opened', () => {
+test('a sender is told once a second that a session could not be opened', () => {
   const guard = new RelayGuard();
-  assert.ok(guard.mayAnswer('bob', 5));
-  assert.ok(!guard.mayAnswer('bob', 5 + ANSWER_SECONDS / 2));
-  assert.ok(guard.mayAnswer('carol', 5));
-  assert.ok(guard.mayAnswer('bob', 5 + ANSWER_SECONDS));
+  assert.ok(guard.mayAnswer('bob', 'one', 5));
+  assert.ok(!guard.mayAnswer('bob', 'one', 5 + ANSWER_SECONDS / 2));
+  assert.ok(guard.mayAnswer('carol', 'one', 5));
+  assert.ok(guard.mayAnswer('bob', 'one', 5 + ANSWER_SECONDS));
+});
+
+test('a sender is told of few sessions a second', () => {
+  const guard = new RelayGuard();
+  const told = Array.from({ length: 1000 }, (_, number) => guard.mayAnswer('bob', `${number}`, 5));
+  assert.equal(told.lastIndexOf(true), MAX_ANSWERS - 1);
+  assert.equal(told.filter(Boolean).length, MAX_ANSWERS);
+  assert.ok(guard.mayAnswer('bob', 'one more', 5 + ANSWER_SECONDS));
 });
 
 test('what waits of one user leaves room for the others', () => {
@@ -93,9 +102,9 @@ test('only the tables of the newest keys are kept', () => {
 
 test('the senders heard from last are remembered', () => {
   const guard = new RelayGuard();
-  for (let number = 0; number < MAX_SENDERS; number++) assert.ok(guard.mayAnswer(`user${number}`, 1));
-  assert.ok(!guard.mayAnswer('user0', 1)); // and it is the one heard from last now
-  assert.ok(guard.mayAnswer('one more', 1));
-  assert.ok(!guard.mayAnswer('user0', 1));
-  assert.ok(guard.mayAnswer('user1', 1)); // forgotten
+  for (let number = 0; number < MAX_SENDERS; number++) assert.ok(guard.mayAnswer(`user${number}`, 'one', 1));
+  assert.ok(!guard.mayAnswer('user0', 'one', 1)); // and it is the one heard from last now
+  assert.ok(guard.mayAnswer('one more', 'one', 1));
+  assert.ok(!guard.mayAnswer('user0', 'one', 1));
+  assert.ok(guard.mayAnswer('user1', 'one', 1)); // forgotten
 });

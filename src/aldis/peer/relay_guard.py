@@ -6,7 +6,8 @@ Rules:
   key has room for `MAX_SESSIONS`. When it is `full`, no more handshakes to this key are taken, and a new key is due.
 * A sender has `MAX_HANDSHAKES` handshakes in `WINDOW_SECONDS`, as with offers: each costs a key agreement and a check
   of a signature.
-* A sender is told at most once in `ANSWER_SECONDS` that something could not be opened.
+* A sender is told at most once in `ANSWER_SECONDS` that a session could not be opened, and so of at most `MAX_ANSWERS`
+  sessions. A sender whose handshake crossed another one begins twice at once, and needs to hear of the second one.
 * The names of senders come from the server, so at most `MAX_SENDERS` are remembered.
 * Messages that wait to be opened have at most `MAX_WAITING_BYTES` in all, and those of one user `MAX_USER_BYTES`. So
   one user leaves room for the others. A larger message waits when nothing else of its user does.
@@ -25,6 +26,7 @@ MAX_KEYS: Final = 4  # ours, the newest ones
 MAX_HANDSHAKES: Final = 10
 WINDOW_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0
+MAX_ANSWERS: Final = 4
 MAX_SENDERS: Final = 1024
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 MAX_USER_BYTES: Final = 256 * 1024  # what a server lets one user send to another at once
@@ -34,7 +36,7 @@ MESSAGE_COST: Final = 1024  # bytes that a waiting message takes beside itself, 
 @dataclass(slots=True)
 class _Sender:
     handshakes: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_HANDSHAKES))
-    answered_at: float | None = None
+    answers: list[tuple[float, bytes]] = field(default_factory=list)  # when, for which session
 
 
 class RelayGuard:
@@ -72,12 +74,13 @@ class RelayGuard:
         times.append(now)
         return 0.0
 
-    def may_answer(self, sender: str, now: float) -> bool:
-        """Whether to tell a sender now that something could not be opened. Counts the answer."""
+    def may_answer(self, sender: str, session: bytes, now: float) -> bool:
+        """Whether to tell a sender now that a session could not be opened. Counts the answer."""
         entry = self._sender(sender)
-        if entry.answered_at is not None and now - entry.answered_at < ANSWER_SECONDS:
+        entry.answers = [(at, of) for at, of in entry.answers if now - at < ANSWER_SECONDS]
+        if len(entry.answers) == MAX_ANSWERS or any(of == session for _, of in entry.answers):
             return False
-        entry.answered_at = now
+        entry.answers.append((now, session))
         return True
 
     def seen(self, seal_key: bytes, session: bytes) -> bool:

@@ -284,8 +284,9 @@ export class RelayLogin {
 
   /** @param {SessionCall} call */
   #answerUnknown(call) {
-    if (this.#guard.mayAnswer(call.sender, timers.time()))
+    if (this.#guard.mayAnswer(call.sender, call.connection, timers.time())) {
       this.#admission.refuse(call, 'unknown session', 'seal-unknown');
+    }
   }
 
   /** No more sessions can be told apart with the current key. */

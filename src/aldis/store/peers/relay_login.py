@@ -255,7 +255,7 @@ class RelayLogin:
         return None
 
     def _answer_unknown(self, sender: str, session: bytes) -> None:
-        if self._guard.may_answer(sender, asyncio.get_running_loop().time()):
+        if self._guard.may_answer(sender, session, asyncio.get_running_loop().time()):
             self._owner.refuse(Call(sender, to_base64url(session)), "unknown session", RefusalCode.SEAL_UNKNOWN)
 
     def _renew_key(self) -> None:
