@@ -60,6 +60,7 @@ def measure(seconds: float) -> list[Case]:
         bytes_per_second=10**12,
         closing_bytes=10**9,
         outgoing_queue_bytes=10**9,
+        tls=False,
     )
     connections.turn = lambda: 1
     transport = Transport()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sqlite3
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +17,10 @@ from aldis.identity import proofs
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import MAX_DEVICES, MAX_SEAL_KEY
+from aldis.server.listener import SEND_BUFFER
 from support.certificates import make_certificates
+from support.cluster_servers import metric
+from support.patience import PATIENCE
 from support.raw_websocket import BINARY, TEXT, RawClient, encode_frame
 from support.server_process import ServerProcess
 from support.settings import UNLIMITED
@@ -28,6 +32,8 @@ MAX_GROWTH = 48 * 1024 * 1024
 # Requests that wait for a look-up: in all more than the kernel's buffers of both ends take.
 REQUESTS = 20_000
 REQUEST_SIZE = 2000
+# The kernel's buffers of both ends, and a message.
+UNCOUNTED = 2 * SEND_BUFFER + 64 * 1024
 MAX_WAITING = 8 * 1024 * 1024
 
 
@@ -166,3 +172,34 @@ async def test_clients_that_do_not_answer_a_close_cost_no_more_than_is_kept_for_
             assert (await client.receive_frame()).close_code == 1003
         grown = resident(server.pid) - before
     assert grown < limit + 16 * 1024 * 1024, f"{grown} bytes"
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_what_a_client_does_not_read_is_counted_but_for_a_little_that_the_kernel_takes(
+    tmp_path: Path, tls: bool
+) -> None:
+    files = make_certificates(tmp_path)
+    settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if tls else {}
+    more: dict[str, Any] = {"ssl": files.client_context(), "server_hostname": "127.0.0.1"} if tls else {}
+    async with ServerProcess(tmp_path, data=":memory:", admin_port=0, **UNLIMITED, **settings) as server:
+        narrow = socket.create_connection(("127.0.0.1", server.port))
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader, writer = await asyncio.open_connection(sock=narrow, limit=1024, **more)
+        deaf = RawClient(reader, writer, f"127.0.0.1:{server.port}")
+        await deaf.shake_hands("/", "aldis.v1", {})
+        async with deaf:
+            await deaf.register("deaf")
+            ping = {"type": "ping", "id": "\U0001f526" * 64}
+            deaf.send(ping)
+            size = len((await deaf.receive_frame()).payload)
+            transport: Any = writer.transport
+            (transport._ssl_protocol._transport if tls else transport).pause_reading()
+            before, many = await metric(server, 'aldis_memory_bytes{kind="transport"}'), 900_000 // size
+            for _ in range(many):
+                deaf.send(ping)
+            async with asyncio.timeout(PATIENCE):
+                while await metric(server, 'aldis_messages_total{outcome="ok",type="ping"}') <= many:
+                    pass
+            counted = await metric(server, 'aldis_memory_bytes{kind="transport"}') - before
+            # Of TLS records the kernel takes fewer bytes, because each is a packet.
+            assert many * size - counted < (215_000 if tls else UNCOUNTED)

@@ -155,6 +155,7 @@ class SignalingServer:
             bytes_per_second=config.bytes_per_second,
             closing_bytes=tuning.closing_bytes,
             outgoing_queue_bytes=config.outgoing_queue_bytes,
+            tls=config.secure,
         )
         self._pages = (pages or Pages.of_package()) if config.web else None
         self._names = ServerNames(config.names, secure=config.secure)

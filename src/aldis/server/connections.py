@@ -19,6 +19,9 @@ from aldis.server.scheduler import TURN, FairScheduler
 
 # The server measures the time of one in so many relayed messages, because measuring costs a twentieth of relaying.
 MEASURED_ONE_IN: Final = 16
+# Beneath TLS, uvloop lets so many bytes wait before it tells of any: 64 KiB, and the record that was one too many.
+# Measured.
+BENEATH_TLS: Final = 100_000
 # How many seconds' worth a connection may say at once: two peers that connect send some hundred messages in a moment.
 BURST_SECONDS: Final = 2.0
 # What all connections together are read in one turn of the loop without waiting: so many tiny frames that wait, or as
@@ -141,6 +144,7 @@ class Connections:
         bytes_per_second: int,
         closing_bytes: int,
         outgoing_queue_bytes: int,
+        tls: bool,
     ) -> None:
         self._close_timeout = close_timeout
         self.hub = hub
@@ -156,6 +160,8 @@ class Connections:
         self._open: set[OpenConnection] = set()
         self.limit_rates(messages_per_second, bytes_per_second)
         self.limit_queues(outgoing_queue_bytes)
+        # Bytes that wait beneath TLS, of which its transport does not tell, when it tells of any.
+        self.beneath = BENEATH_TLS if tls else 0
         # Which connection was heard last, and how many units it has said since another one was.
         self.speaking: OpenConnection | None = None
         self.spoken = 0

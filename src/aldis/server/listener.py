@@ -67,6 +67,9 @@ _NOWHERE: Final = Arrival("", 0)
 # What the kernel takes from a client before it is read (SO_RCVBUF; Linux doubles it). So little is read in one go, and
 # picows' buffer, which never shrinks, stays small. On a line of 100 ms it allows more than `bytes_per_second`.
 RECEIVE_BUFFER: Final = 32 * 1024
+# What the kernel takes for a client that does not read (SO_SNDBUF; Linux doubles it). Left alone, it takes up to 4 MB
+# for each connection, before the server knows that anything waits. On a line of 100 ms it allows 2 MB a second.
+SEND_BUFFER: Final = 128 * 1024
 # The largest segment that a client may send (TCP_MAXSEG): a small part of the above, as on Ethernet. On loopback, where
 # a proxy may be, one can fill half of the window. Then Linux can get into a state where the window that it offers, a
 # whole number of the segments that came, stays smaller than the client's next segment. From then on the client sends by
@@ -141,6 +144,7 @@ class Listener:
             listening.setblocking(False)
             # Accepted connections inherit all of it.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             if sys.platform == "linux":  # others allow no more than they would choose themselves
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, MAX_SEGMENT)
             if hasattr(socket, "TCP_USER_TIMEOUT"):

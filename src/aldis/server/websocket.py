@@ -184,7 +184,8 @@ class ClientConnection(WSListener):
         transport = self._transport
         if transport is None:
             return
-        self._unsent = unsent = transport.underlying_transport.get_write_buffer_size()
+        waiting = transport.underlying_transport.get_write_buffer_size()
+        self._unsent = unsent = waiting + self._connections.beneath if waiting else 0
         self._count()
         full_at = self._connections.full_at
         if unsent > self._connections.most_unsent:
