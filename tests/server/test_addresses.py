@@ -59,6 +59,35 @@ def test_who_has_hardly_connected_gets_the_rest_of_what_all_may_make() -> None:
         assert some.accept(b"%d came late" % second, float(second)) is None
 
 
+def test_a_client_behind_a_proxy_that_is_refused_takes_nothing_from_the_others() -> None:
+    some = limits(connects=10, total=20)  # 100 and 200 at once
+    outcomes = []
+    for _ in range(1000):
+        assert some.accept(b"proxy", 0.0, proxied=True) is None
+        outcomes.append(some.identify(b"a", 0.0))
+    assert outcomes == [None] * 100 + [Refusal.ADDRESS_RATE] * 900
+    for _ in range(30):
+        assert some.accept(b"proxy", 0.0, proxied=True) is None
+        assert some.identify(b"b", 0.0) is None
+
+
+def test_who_has_hardly_connected_gets_the_rest_also_behind_a_proxy() -> None:
+    some = limits(total=1000)  # 10,000 at once
+
+    def comes(network: bytes) -> Refusal | None:
+        refusal = some.accept(b"proxy", 0.0, proxied=True) or some.identify(network, 0.0)
+        if refusal is None:
+            some.leave(network)
+        return refusal
+
+    made = 0
+    while comes(b"%d" % (made % 200)) is None:
+        made += 1
+    assert made == 9000
+    assert comes(b"0") is Refusal.RATE
+    assert [comes(b"newcomer") for _ in range(41)] == [*[None] * 40, Refusal.RATE]
+
+
 def test_a_crowd_that_has_gone_is_forgotten() -> None:
     some = limits(total=10)  # 100 at once
     for _ in range(90):

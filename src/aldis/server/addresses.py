@@ -6,6 +6,8 @@ Rules:
 * A client may make as many new connections at once as in `BURST_SECONDS` seconds.
 * The last part of what all clients together may make at once (`RESERVE`) is for clients that have hardly made any
   lately. So some hundred addresses that connect as fast as they may do not keep the others out.
+* Where a client behind a trusted proxy comes from is known later (`identify`). The last part is for such clients, too.
+  One that is refused then has taken nothing from the others.
 * In a cluster the limits of a network count at all nodes together. Each node counts its own connections and tells the
   others (`hub.usage`); what all clients may make together is for each node alone.
 * Addresses without a connection are remembered while there is room, the latest first: `MAX_IDLE`. One that is
@@ -116,11 +118,11 @@ class AddressLimits:
         """How many networks are known."""
         return len(self._busy) + len(self._idle)
 
-    def accept(self, source: bytes | None, now: float) -> Refusal | None:
+    def accept(self, source: bytes | None, now: float, *, proxied: bool = False) -> Refusal | None:
         """Count a new connection; return why it is refused, if it is. `source` is the network that it comes from, also
-        that of a proxy or of this machine; None when it is not known."""
+        that of this machine; None when it is not known. `proxied`: `identify` tells what is behind it."""
         total, most, kept = self._total, self._total_rate * BURST_SECONDS, 0.0
-        if source is None or self._lately.count(source, now) >= HARDLY_ANY:
+        if not proxied and (source is None or self._lately.count(source, now) >= HARDLY_ANY):
             kept = most * RESERVE
         return None if _spend(total, self._total_rate, now, most, kept) else Refusal.RATE
 
@@ -140,6 +142,17 @@ class AddressLimits:
             else:
                 counted.connections += 1
         self._keep(network, counted)
+        return refusal
+
+    def identify(self, network: bytes, now: float) -> Refusal | None:
+        """Like `enter`, for a connection that was accepted as a proxy's."""
+        refusal, most = self.enter(network, now), self._total_rate * BURST_SECONDS
+        often = self._lately.count(network, now) >= HARDLY_ANY
+        if refusal is None and often and self._total.left < most * RESERVE:
+            self.leave(network)
+            refusal = Refusal.RATE
+        if refusal is not None:
+            self._total.left += 1
         return refusal
 
     def leave(self, network: bytes) -> None:

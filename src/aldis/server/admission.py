@@ -120,17 +120,20 @@ class Admission:
         end: Callable[[], object],
         is_silent: Callable[[], bool],
         source: bytes | None = None,
+        *,
+        proxied: bool = False,
     ) -> Place | None:
         """Give a new connection a place; None when it has to go without a word.
 
         `network` is `networks.network_of` its client; None when that has no limits or is not known yet. `source` is
-        that of where it comes from, be it a proxy or this machine.
+        that of where it comes from, be it a proxy or this machine. `proxied`: a trusted proxy will tell more
+        (`identify`).
         """
         refusal = None if network is None else self.addresses.enter(network, now)
         if refusal is not None:
             return self._refuse(refusal, end, is_silent)
         # A client beyond its own limits takes nothing from the others.
-        refusal = self.addresses.accept(source, now)
+        refusal = self.addresses.accept(source, now, proxied=proxied)
         if refusal is None and len(self._places) >= self._max_connections and not self.make_room():
             refusal = Refusal.FULL
         if refusal is None and not self._has_memory():
@@ -151,7 +154,7 @@ class Admission:
         """A trusted proxy has told where the client of a place counts. Its `refusal` may be set after that."""
         if network is None or place.refusal is not None or place.network is not None or place not in self._places:
             return
-        place.refusal = self.addresses.enter(network, now)
+        place.refusal = self.addresses.identify(network, now)
         if place.refusal is None:
             place.network = network
         else:

@@ -222,10 +222,11 @@ class Listener:
         accepted.setblocking(False)
         address = str(peer[0])
         # Of a client behind a proxy the address is not known yet.
-        network = None if self._proxies.trusts(address) else network_of(address, loopback=False)
-        now = monotonic()
+        proxied = self._proxies.trusts(address)
+        network = None if proxied else network_of(address, loopback=False)
         source = network_of(address, loopback=True)
-        place = self.admission.arrive(network, now, accepted.close, partial(is_silent, accepted), source)
+        now, silent = monotonic(), partial(is_silent, accepted)
+        place = self.admission.arrive(network, now, accepted.close, silent, source, proxied=proxied)
         self._tell_refusal(place, address)
         if place is None:
             accepted.close()
