@@ -11,6 +11,7 @@ import os
 import random
 from contextlib import suppress
 from ipaddress import IPv6Address
+from types import MappingProxyType
 
 from aldis.identity.keys import Identity
 from benchmarks.attack.attack import Attack, attack, forever, together
@@ -30,20 +31,27 @@ def made_up() -> str:
 
 
 class Proxied(Attack):
-    """Something that 16 connections do again and again, behind a proxy that speaks the PROXY protocol."""
+    """Something that many connections do again and again, behind a proxy that speaks the PROXY protocol."""
 
     proxy = PROXY
+    at_once = 64
 
     async def once(self) -> None:
         """Once."""
         raise NotImplementedError
 
     async def strike(self) -> None:
-        await together(forever(self.once) for _ in range(16))
+        await together(forever(self.once) for _ in range(self.at_once))
+
+
+class OneAddress(Proxied):
+    """From one address, at a small server: so what all may do together is used up in seconds."""
+
+    settings = MappingProxyType({"ALDIS_CONNECTS_PER_SECOND": "100"})
 
 
 @attack("proxied-handshakes")
-class ProxiedHandshakes(Proxied):
+class ProxiedHandshakes(OneAddress):
     """WebSockets that are reset as soon as they are open, all from one address behind the proxy."""
 
     async def once(self) -> None:
@@ -51,7 +59,7 @@ class ProxiedHandshakes(Proxied):
 
 
 @attack("proxied-resets")
-class ProxiedResets(Proxied):
+class ProxiedResets(OneAddress):
     """Connections that are reset behind the header of the proxy, all from one address."""
 
     async def once(self) -> None:
@@ -173,8 +181,10 @@ class Forwarded(Proxied):
 
 
 @attack("forwarded-handshakes")
-class ForwardedHandshakes(Forwarded):
+class ForwardedHandshakes(OneAddress):
     """WebSockets that are reset as soon as they are open, all from one address behind a proxy."""
+
+    proxy = FORWARDED
 
     async def once(self) -> None:
         (await self.open()).abort()

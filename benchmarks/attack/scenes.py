@@ -13,16 +13,13 @@ from typing import Final
 
 from aldis.server.token_keys import make_key, public_part, write_key
 from benchmarks.attack.attack import Attack
-from benchmarks.attack.wire import ADMIN_TOKEN, FORWARDED, PROXY, Target
+from benchmarks.attack.wire import ADMIN_TOKEN, FORWARDED, PROXY, PROXY_ADDRESS, Target
 from benchmarks.load.helpers import helper
 from benchmarks.load.servers import Running, free_port
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from support.certificates import make_certificates
-
-# Where attackers are: what their proxy says is believed. Honest users come from there, too, if the attack has a proxy.
-PROXIES: Final = "127.0.0.0/8"
 
 HOOK_SECRET: Final = "a secret of server and application"
 
@@ -57,7 +54,7 @@ def scene_of(kind: type[Attack], core: int) -> Iterator[Scene]:
             files = make_certificates(folder)
             variables |= {"ALDIS_TLS_CERT": str(files.cert), "ALDIS_TLS_KEY": str(files.key)}
         if kind.proxy:
-            variables["ALDIS_TRUSTED_PROXIES"] = PROXIES
+            variables["ALDIS_TRUSTED_PROXIES"] = PROXY_ADDRESS
             variables["ALDIS_PROXY_PROTOCOL"] = "yes" if kind.proxy == PROXY else "no"
             assert kind.proxy in (PROXY, FORWARDED)
         if "stun" in kind.ports:

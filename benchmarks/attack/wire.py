@@ -31,6 +31,8 @@ KEEP_PRIORITIES: Final = "BENCHMARK_KEEP_PRIORITIES"
 BLOB: Final = 64 * 1024
 # How a proxy tells where a client comes from: the PROXY protocol, and `X-Forwarded-For`.
 PROXY, FORWARDED = "proxy", "forwarded"
+# Where the proxy is.
+PROXY_ADDRESS: Final = "127.2.0.1"
 TOKEN_SECONDS: Final = 3600
 # The password of the admin API.
 ADMIN_TOKEN: Final = "the-token-of-the-operator"
@@ -200,7 +202,7 @@ class Wire:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Else the kernel would take the port now, for all addresses of servers, and soon have none left.
             sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
-            sock.bind((source, 0))
+            sock.bind((PROXY_ADDRESS if target.proxy and port is None else source, 0))
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port or target.port))
             wire = cls(target, sock)
             if target.proxy == PROXY and port is None and via != "":
