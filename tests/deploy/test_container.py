@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from aldis.server.config import SETTINGS, load_config
-from support.kit import DEPLOY, tool
+from support.kit import DEPLOY, ROOT, tool
 from support.patience import PATIENCE
 from support.ports import free_port
 from support.server_process import ServerProcess
@@ -203,6 +203,15 @@ def test_the_compose_file_has_settings_that_the_server_takes() -> None:
     config = load_config({}, {name: str(value) for name, value in environment.items()}, None)
     assert config.trusted_proxies
     assert (config.names, config.warnings) == (("signal.example.com",), ())
+
+
+def test_the_trial_of_the_containers_has_a_stand_in_for_each_image() -> None:
+    trial = (ROOT / "tools" / "try-containers.sh").read_text()
+    assert tool("sh", "-n", ROOT / "tools" / "try-containers.sh").returncode == 0
+    images = {service["image"] for service in compose()["services"].values() if "image" in service}
+    assert {image.split(":")[0].rpartition("/")[2] for image in images} == set(re.findall(r"/images/(\w+)\"", trial))
+    bases = {rest.split()[0] for word, rest in instructions(FILE) if word == "FROM"}
+    assert set(re.findall(r"^FROM (?:docker.io/library/)?(\S+)$", trial, re.MULTILINE)) == bases
 
 
 def test_coturn_has_the_same_settings_with_and_without_containers() -> None:
