@@ -118,6 +118,33 @@ async def test_the_newest_connection_of_a_device_replaces_that_of_another_server
         assert await found(new, "alice") == ["main"]
 
 
+async def test_a_session_that_comes_back_at_another_server_is_refused_whole_and_its_client_is_there_anew(
+    tmp_path: Path, redis: RedisServer
+) -> None:
+    identity = Identity.generate()
+    async with (
+        node(tmp_path, redis, "one") as one,
+        node(tmp_path, redis, "other") as other,
+        await person(one, "alice") as alice,
+        await RawClient.connect(one.port) as lost,
+    ):
+        first = await lost.register("bob", identity)
+        ticket = {"session": first["session"], "secret": first["secret"], "received": 0}
+        lost.vanish()
+        async with await RawClient.connect(other.port) as back:
+            reply = await back.register("bob", identity, resume=ticket)
+            assert reply["success"]
+            assert not reply.get("resumed")
+            assert reply["session"] != first["session"]
+            assert await found(alice, "bob") == ["main"]
+            assert (await alice.request({**OFFER, "to": "bob", "id": 2}))["type"] == "ack"
+            assert (await back.receive())["from"] == "alice"
+        # What is left of the old session ends without a word.
+        async with await RawClient.connect(one.port) as again:
+            reply = await again.register("bob", identity, resume=ticket)
+            assert not reply.get("resumed")
+
+
 async def test_the_users_of_a_killed_server_are_offline_within_ten_seconds_and_told_once(
     tmp_path: Path, redis: RedisServer
 ) -> None:
