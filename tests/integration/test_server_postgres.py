@@ -11,6 +11,7 @@ from aldis.protocol.privacy import PrivacyChange
 from support.commands import aldis
 from support.ports import free_port
 from support.postgres_server import PASSWORD, postgres_server
+from support.redis_server import RedisServer
 from support.registrations import register, reply_to_register
 from support.server_process import ServerProcess
 
@@ -45,7 +46,7 @@ async def test_two_servers_share_their_names_while_the_database_comes_and_goes(t
         assert quote(PASSWORD) not in text
 
 
-async def test_the_names_move_to_postgresql_and_back(tmp_path: Path) -> None:
+async def test_the_names_move_to_postgresql_to_redis_and_back(tmp_path: Path) -> None:
     before, after = tmp_path / "before.sqlite3", tmp_path / "after.sqlite3"
     names = ["alice", "straße", "zoë", "😀", "a'b", "Ümit"]
     directory = await SqliteDirectory.open(before)
@@ -56,10 +57,17 @@ async def test_the_names_move_to_postgresql_and_back(tmp_path: Path) -> None:
     await directory.change_privacy("zoë", b"\x02" * 32, change)
     expected = await directory.bindings("", 100), await directory.listed_names("", 100)
     await directory.close()
-    with postgres_server() as database:
-        url = f"postgresql://postgres:{quote(PASSWORD)}@127.0.0.1:{database.port}/{database.new_database()}"
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    with postgres_server() as database, RedisServer(tmp_path / "redis", *durable) as redis:
+        at = f"postgres:{quote(PASSWORD)}@127.0.0.1:{database.port}"
+        url, other = (f"postgresql://{at}/{database.new_database()}" for _ in range(2))
         said = ""
-        for words in ((before, url), ("--verify", before, url), (url, after), ("--verify", url, after)):
+        for words in (
+            *((before, url), ("--verify", before, url)),
+            *((url, redis.url()), ("--verify", url, redis.url())),
+            *((redis.url(), other), ("--verify", url, other)),
+            *((other, after), ("--verify", url, after)),
+        ):
             result = aldis("directory", "copy", *words, home=tmp_path)
             assert result.returncode == 0, result.stderr
             said += result.stdout + result.stderr
