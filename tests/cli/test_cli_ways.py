@@ -6,15 +6,19 @@ import pytest
 
 from aldis.cli.check import Mark
 from aldis.cli.exits import ExitCode
-from aldis.cli.ways import Ways
+from aldis.cli.ways import RelayFinding, Ways
 from aldis.peer.selftest import Nat, NatReport
 
 WORKS, BROKEN = {"turn:t.example": True}, {"turn:t.example": False}
 
 
+def finding(relay: bool) -> RelayFinding:
+    return RelayFinding(offered=relay, works=relay)
+
+
 def marks(nat: Nat, turn: dict[str, bool], relay: bool) -> tuple[list[Mark], int, bool]:
     """The marks of direct, TURN and relay; the exit code; and whether all is well."""
-    checks = list(Ways(NatReport(nat, "192.0.2.1"), turn, relay).checks())
+    checks = list(Ways(NatReport(nat, "192.0.2.1"), turn, finding(relay)).checks())
     assert [check.name for check in checks] == ["direct", "TURN", "relay"]
     code = next((check.code for check in checks if check.code), ExitCode.OK)
     assert all((check.mark is Mark.FAIL) == bool(check.code) for check in checks)
@@ -55,7 +59,15 @@ def test_a_way_that_does_not_work_is_a_fault_only_without_another(
 @pytest.mark.parametrize("nat", [Nat.SYMMETRIC, Nat.UNSURE, Nat.BLOCKED, Nat.UNKNOWN])
 @pytest.mark.parametrize("turn", [{}, BROKEN])
 def test_without_any_way_to_others_it_is_never_said_that_all_is_well(nat: Nat, turn: dict[str, bool]) -> None:
-    ways = list(Ways(NatReport(nat), turn, relay=False).checks())
+    ways = list(Ways(NatReport(nat), turn, relay=finding(False)).checks())
     assert not marks(nat, turn, relay=False)[2]
     assert "TURN server" in ways[0].advice
     assert "relay" in ways[0].advice
+
+
+def test_a_relay_that_is_offered_and_does_not_work_is_no_way_to_others() -> None:
+    broken = RelayFinding(offered=True, reason="nothing came back in 10 s")
+    direct, _, relay = Ways(NatReport(Nat.SYMMETRIC), {}, broken).checks()
+    assert direct.mark is Mark.FAIL
+    assert relay.mark is Mark.WARN
+    assert relay.text == "offered, and does not work: nothing came back in 10 s"

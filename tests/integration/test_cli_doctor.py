@@ -12,13 +12,14 @@ from typing import cast
 
 import pytest
 
-from aldis.cli.checks import Examination, Mark, Patient
+from aldis.cli.checks import Check, Examination, Mark, Patient
 from aldis.cli.exits import ExitCode
 from aldis.client.address import ServerAddress
 from aldis.identity.keys import Identity
 from support.certificates import make_certificates
 from support.commands import aldis
 from support.coturn import Coturn
+from support.evil_server import evil_server
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
 from support.servers import Server
@@ -185,6 +186,31 @@ async def test_another_kind_of_server(answer: bytes, told: str) -> None:
     assert (websocket.name, websocket.mark, websocket.code) == ("WebSocket", Mark.FAIL, ExitCode.SERVER_UNREACHABLE)
     assert told in websocket.text
     assert websocket.advice
+
+
+async def _relay(url: str) -> Check:
+    """What is said of the relay of a server, of which this machine thinks that it is elsewhere."""
+    patient = Patient(ServerAddress.parse(url), "doctor", Identity.generate(), None, 1.0)
+    examination = Examination(patient)
+    async for check in examination.server():
+        assert check.mark is not Mark.FAIL, check
+    return list(examination._ways.checks())[-1]
+
+
+async def test_a_sealed_message_is_sent_through_the_relay_before_it_is_said_to_work(tmp_path: Path) -> None:
+    async with Server(tmp_path) as server:
+        assert (await _relay(server.url)).text.startswith("works: ")
+    (tmp_path / "other").mkdir()
+    async with Server(tmp_path / "other", "--no-relay") as server:
+        assert (await _relay(server.url)).text.startswith("not there: ")
+    async with evil_server(relay=True) as evil:
+        evil.tamper = lambda message: []
+        lost = await _relay(evil.url)
+    assert lost.mark is Mark.WARN
+    assert lost.text == "offered, and does not work: a message to this machine itself did not come back in 1 s"
+    async with evil_server(relay=True) as evil:
+        evil.refuse = lambda message: 0.5
+        assert (await _relay(evil.url)).text.startswith("offered, and does not work: ")
 
 
 async def test_tls_where_there_is_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ later steps need; it returns checks and nothing else.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import ssl
 import time
@@ -20,9 +21,10 @@ from aldis.cli.check import Check as Check
 from aldis.cli.check import Mark as Mark
 from aldis.cli.exits import ExitCode, exit_code_of, explain
 from aldis.cli.text import safe_line
-from aldis.cli.ways import Ways
+from aldis.cli.ways import RelayFinding, Ways
 from aldis.client.address import ServerAddress
 from aldis.client.client import SignalingClient
+from aldis.client.events import RelayReceived, SignalingEvent
 from aldis.client.probe import Probe
 from aldis.client.tokens import TokenProvider
 from aldis.errors import AldisError, ConfigError, EngineMissing, ServerUnreachable
@@ -41,6 +43,8 @@ _STUN_URL = re.compile(r"stun:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:?\[\]]+))(?::(?
 _STUN_PORT: Final = 3478
 # For one step of an engine: aioice alone waits 5 s for a silent STUN server.
 _ENGINE_SECONDS: Final = 15.0
+# Of a message that is sent through the relay: as much as a small frame of a store.
+_SEALED_BYTES: Final = 200
 _DEVICE: Final = "doctor"  # a separate device, so that a chat of the same name is not replaced
 
 
@@ -99,11 +103,13 @@ class Examination:
             await client.connect()
             registration = await client.register(patient.identity)
             self._registered = True
-            self._ways.relay = registration.limits is not None and registration.limits.relay
+            offered = registration.limits is not None and registration.limits.relay
             took = (time.perf_counter() - start) * 1000
             yield Check(
                 "registration", Mark.OK, f"as {safe_line(patient.user_id)}, with proof of the key, in {took:.0f} ms"
             )
+            if offered:
+                self._ways.relay = await _relays_sealed(client, f"{patient.user_id}/{_DEVICE}", patient.timeout)
             self._ice_servers = self._named = tuple((await client.ice_servers()).ice_servers)
             yield _named(self._ice_servers, patient.server)
         except AldisError as error:
@@ -184,6 +190,28 @@ class Examination:
         self._ways.nat = await look_at_nat(endpoints, within=self._patient.timeout)
         for check in self._ways.checks():
             yield check
+
+
+async def _relays_sealed(client: SignalingClient, own: str, seconds: float) -> RelayFinding:
+    """Whether a sealed message comes back that this client sends to its own address."""
+    sent, came = os.urandom(_SEALED_BYTES), asyncio.Event()
+
+    def heard(event: SignalingEvent) -> None:
+        if isinstance(event, RelayReceived) and event.sealed == sent:
+            came.set()
+
+    stop = client.subscribe(heard)
+    try:
+        async with asyncio.timeout(seconds):
+            await client.relay(own, sent)
+            await came.wait()
+    except TimeoutError:
+        return RelayFinding(offered=True, reason=f"a message to this machine itself did not come back in {seconds:g} s")
+    except AldisError as error:
+        return RelayFinding(offered=True, reason=safe_line(explain(error).partition("\n")[0]))
+    finally:
+        stop()
+    return RelayFinding(offered=True, works=True)
 
 
 async def _relays(engine: Engine, config: EngineConfig, seconds: float) -> bool:

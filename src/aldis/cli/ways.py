@@ -13,13 +13,22 @@ from aldis.cli.exits import ExitCode
 from aldis.peer.selftest import Nat, NatReport
 
 
+@dataclass(frozen=True, slots=True)
+class RelayFinding:
+    """The server's sealed relay: whether it is offered, whether a message went through it, and why not."""
+
+    offered: bool = False
+    works: bool = False
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Ways:
     """What is known of the ways. `turn` has for each URL of a TURN server whether it relays."""
 
     nat: NatReport = field(default_factory=NatReport)
     turn: Mapping[str, bool] = field(default_factory=dict)
-    relay: bool = False
+    relay: RelayFinding = RelayFinding()
 
     def checks(self) -> Iterator[Check]:
         """One line for each way."""
@@ -31,7 +40,7 @@ class Ways:
     def _others(self) -> str:
         """The ways that work besides the direct one."""
         turn = any(self.turn.values())
-        return " and ".join(way for way, works in (("TURN", turn), ("the relay", self.relay)) if works)
+        return " and ".join(way for way, works in (("TURN", turn), ("the relay", self.relay.works)) if works)
 
     def _direct(self) -> Check:
         others = self._others
@@ -74,8 +83,10 @@ class Ways:
         return Check("TURN", Mark.WARN, "does not work: see each TURN server above")
 
     def _through_relay(self) -> Check:
-        if self.relay:
+        if self.relay.works:
             return Check("relay", Mark.OK, "works: the server passes sealed messages on, and small files; no calls")
+        if self.relay.offered:
+            return Check("relay", Mark.WARN, f"offered, and does not work: {self.relay.reason}", "Tell the operator.")
         if any(self.turn.values()) or self.nat.kind is Nat.NONE:
             return Check("relay", Mark.NOTE, "not there: the server relays no sealed messages")
         advice = "" if self.nat.kind in (Nat.SYMMETRIC, Nat.UNSURE, Nat.BLOCKED, Nat.UNKNOWN) else _NEITHER
