@@ -146,7 +146,7 @@ def started_in(
             start_new_session=own_session,
         )
     try:
-        _wait_for(process, port, contender, log)
+        wait_for(process, port, contender.title, log)
         yield Running(contender, port, process.pid, admin)
         if process.poll() not in (None, -signal.SIGKILL):
             raise ServerFailed(f"{contender.title} ended by itself:\n{_tail(log)}")
@@ -159,7 +159,8 @@ def started_in(
             process.wait()
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int, contender: Contender, log: Path) -> None:
+def wait_for(process: subprocess.Popen[bytes], port: int, title: str, log: Path) -> None:
+    """Return when a process listens at this port. Raises `ServerFailed` with the end of its log."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -169,7 +170,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, contender: Contender,
                 return
         except OSError:
             time.sleep(0.05)
-    raise ServerFailed(f"{contender.title} did not start:\n{_tail(log)}")
+    raise ServerFailed(f"{title} did not start:\n{_tail(log)}")
 
 
 def _tail(log: Path) -> str:

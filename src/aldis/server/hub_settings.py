@@ -10,7 +10,7 @@ from aldis.server.machine import default_budget
 
 # What an idle registered connection costs, measured and rounded up (docs/sizing.md).
 PLAIN_BYTES: Final = 8 * 1024
-TLS_BYTES: Final = 30 * 1024
+TLS_BYTES: Final = 31 * 1024
 
 
 def hub_settings(config: ServerConfig) -> HubSettings:
