@@ -44,6 +44,8 @@ class RelayWorld(PeerWorld):
         self.seal_keys.registered(self.timers.time())
         self.wire = wire
         self.other: RelayWorld
+        self.got: list[str] = []  # the messages that have arrived
+        self.mailbox.on_message(lambda message: self.got.append(message.data.decode()))
         client = SimpleNamespace(user_id=user_id, device=_DEVICE, seal_keys=self.seal_keys, relay=self._relayed)
         trust = Trust(self.identity, user_id, SERVER, MemoryPins())
         login = RelayLogin(cast(SignalingClient, client), self.identity, trust, self, self.spawn)
@@ -61,11 +63,6 @@ class RelayWorld(PeerWorld):
     @property
     def path(self) -> RelayPath:
         return self.device.paths.relay
-
-    @property
-    def got(self) -> list[str]:
-        """The messages that have arrived."""
-        return [message.data.decode() for message in self.mailbox._queued]
 
     def publish_another_key(self) -> None:
         """As after an hour. The other side is not told."""

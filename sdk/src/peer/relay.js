@@ -137,6 +137,11 @@ export class RelaySessions {
     );
   }
 
+  /** When the keys of the current session have to be forgotten, whether there is another one by then or not. */
+  get expires() {
+    return (this.#current?.beganAt ?? Infinity) + RENEW_SECONDS;
+  }
+
   // --- from this side ----------------------------------------------------------------------------------------------
 
   /** Make a session of ours the current one. The first `flush` sends its handshake. @param {string} session @param {number} now */

@@ -129,6 +129,11 @@ class RelaySessions:
             or now - current.began_at >= RENEW_SECONDS
         )
 
+    @property
+    def expires(self) -> float | None:
+        """When the keys of the current session have to be forgotten, whether there is another one by then or not."""
+        return None if self._current is None else self._current.began_at + RENEW_SECONDS
+
     # --- from this side ---------------------------------------------------------------------------------------------
 
     def begin(self, session: bytes, now: float) -> None:

@@ -1,2 +1,2 @@
 /*! @aldis/client 0.1.0, Apache-2.0 */
-export*from"./sdk/core-034a51a1.js";
+export*from"./sdk/core-a39e7675.js";

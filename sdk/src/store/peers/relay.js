@@ -9,35 +9,28 @@
  *   take it, while we hear theirs on the connection last, and take that.
  * - Sealing and opening are promises. What is sealed leaves in the order in which it was said; what comes from one device
  *   is opened one after the other (`relay_login`), and counts only if its session is still the current one by then.
+ * - The keys of a session are forgotten after an hour. If it rests, it is asleep then: it goes on without keys, and the
+ *   next frame of either side begins another one in its place.
  *
  * It does not know when something waits, nor what frames mean.
  */
-import { PeerConnectionFailed, RequestFailed } from '../../errors.js';
+import { RequestFailed } from '../../errors.js';
 import { RelaySessions } from '../../peer/relay.js';
 import { FRAME_OVERHEAD, SESSION_BYTES, Unopened } from '../../peer/sealing.js';
 import { randomBytes } from '../../peer/trust.js';
 import { fromBase64url, toBase64url } from '../../protocol/codec.js';
 import { LONGEST_PAUSE } from '../../protocol/codes.js';
+import { unrelayed } from './relay_listener.js';
 
 /**
  * @import { ByeReceived } from '../../client/events.js'
- * @import { Timers } from '../../client/timers.js'
- * @import { AldisError } from '../../errors.js'
+ * @import { AldisError, PeerConnectionFailed } from '../../errors.js'
  * @import { Outgoing, Verdict } from '../../peer/relay.js'
  * @import { Opened, Sealed, SessionKeys } from '../../peer/sealing.js'
  * @import { PeerSession, SessionEvent } from '../../peer/session.js'
- * @import { PeerTiming } from '../../peer/timing.js'
  * @import { Bytes } from '../../protocol/codec.js'
  * @import { RelayLogin } from './relay_login.js'
- * @import { RelayListener, TheirKeys } from './relay_listener.js'
- */
-
-/**
- * @typedef {object} RelayContext What the relay needs of the store.
- * @property {RelayLogin | null} relay null while the server cannot be asked, or relays nothing.
- * @property {Timers} timers
- * @property {{ timing: PeerTiming }} setup
- * @property {(farewell: Promise<void>) => Promise<void>} leaving Something is still on its way.
+ * @import { RelayContext, RelayListener, TheirKeys } from './relay_listener.js'
  */
 
 /** Seconds without a message after which the heartbeat stops: presence tells who is there, and costs nothing. */
@@ -52,14 +45,6 @@ const CALL_SECONDS = 0.3;
  * taken what we have said (which has a time of its own), nor while nothing of ours waits for an answer.
  */
 const PATIENCE = 3;
-
-/** Why nothing goes through the server, by `relay` of `PeerConnectionFailed`. */
-const NO_RELAY = {
-  none: 'no relay is used',
-  'no-key': 'the other program offers no relay',
-  refused: 'the other side uses no relay, or not with us',
-  tried: 'no answer came through the relay',
-};
 
 /** See the module. It is the `Path` of its session. */
 export class RelayPath {
@@ -79,6 +64,7 @@ export class RelayPath {
   #session = null;
   /** @type {Promise<SessionKeys> | null} */
   #keys = null;
+  #asleep = false; // the session has no keys any more
   /** @type {TheirKeys | null} of a session of ours */
   #theirs = null;
   /** Of the session; it sends the last words while the store closes, too. @type {RelayLogin | null} */
@@ -204,7 +190,7 @@ export class RelayPath {
   want() {
     if (!this.#owner.mayBegin) return false;
     const now = this.#now;
-    if (this.#session && !this.#sessions.renewalDue(now)) return true;
+    if (this.#session && !this.#asleep && !this.#sessions.renewalDue(now)) return true;
     if (this.#refused || !this.#context.relay) return this.active;
     if (this.#owner.directOpens) {
       this.#retryIn(CALL_SECONDS); // it may fail yet
@@ -215,7 +201,7 @@ export class RelayPath {
       return this.active;
     }
     if (!this.#theirKeys()) {
-      if (this.#stale) void this.#askAnew();
+      if (this.#stale || this.#asleep) void this.#askAnew();
       return this.active;
     }
     this.#begin(now);
@@ -228,6 +214,7 @@ export class RelayPath {
     this.#asking = true;
     await this.#owner.find().catch(() => {});
     this.#asking = false;
+    if (this.#asleep) this.want(); // for a frame that nothing else waits for
   }
 
   /** @param {number} now */
@@ -289,6 +276,7 @@ export class RelayPath {
 
   /** Say GOODBYE, and end the session. @param {string} reason */
   goodbye(reason) {
+    if (this.#asleep) this.#begin(this.#now);
     if (this.#session?.goodbye(reason)) {
       this.#flush();
       this.#sessions.leave(this.#now); // what still comes was sent before they heard it: it is no unknown session
@@ -336,8 +324,7 @@ export class RelayPath {
   explain(error, allowed) {
     if (!error.turn) return error;
     const tried = this.#refuses ? 'refused' : this.#theirKeys() ? 'tried' : 'no-key';
-    const relay = allowed && this.#context.relay ? tried : 'none';
-    return new PeerConnectionFailed(error.userId, `${error.reason}; ${NO_RELAY[relay]}`, error.turn, relay);
+    return unrelayed(error, allowed && this.#context.relay ? tried : 'none');
   }
 
   // --- sending -----------------------------------------------------------------------------------------------------
@@ -345,6 +332,7 @@ export class RelayPath {
   /** Seal and send what is queued. */
   #flush() {
     this.#flushing = false;
+    if (this.#asleep) this.want();
     const login = this.#login;
     if (!login) return;
     for (const message of this.#sessions.flush(login.room, FRAME_OVERHEAD)) {
@@ -550,6 +538,7 @@ export class RelayPath {
 
   #endSession() {
     this.#session = this.#keys = this.#theirs = null;
+    this.#asleep = false;
     this.#setTimer();
   }
 
@@ -574,7 +563,7 @@ export class RelayPath {
   }
 
   #setTimer() {
-    const deadline = this.#session?.deadline ?? Infinity;
+    const deadline = this.#session ? Math.min(this.#session.deadline, this.#sessions.expires) : Infinity;
     if (deadline === this.#deadline) return;
     this.#deadline = deadline;
     this.#cancelTick();
@@ -589,6 +578,16 @@ export class RelayPath {
     const session = this.#session;
     if (!session) return;
     const now = this.#now;
+    if (now >= this.#sessions.expires) {
+      // What was on its way, or still comes, is sent again in another session.
+      const { resting } = this;
+      this.#sessions.lose(now);
+      this.#keys = this.#theirs = null;
+      this.#asleep = true;
+      this.#setTimer();
+      if (!resting) this.want();
+      return;
+    }
     if (now - this.#saidAt >= QUIET_SECONDS && session.greeted && !this.#owner.queued) session.rest();
     this.#tell(session, session.tick(now));
   }

@@ -10,18 +10,28 @@ import { decode } from '../../protocol/channel.js';
 import { sameKey } from './pinning.js';
 
 /**
+ * @import { Timers } from '../../client/timers.js'
  * @import { AldisError } from '../../errors.js'
  * @import { PublishedSealKey } from '../../identity/seal_keys.js'
+ * @import { PeerTiming } from '../../peer/timing.js'
  * @import { Ack, Chunk, Hello } from '../../protocol/channel.js'
  * @import { Bytes } from '../../protocol/codec.js'
  * @import { DeviceOwner, PeerDevice } from './device.js'
  * @import { DeviceListener } from './listener.js'
  * @import { PathMode } from './paths.js'
  * @import { DirectoryPins } from './pinning.js'
+ * @import { RelayLogin } from './relay_login.js'
  */
 
 /** @typedef {{ sealKey: Bytes, identityKey: Bytes }} TheirKeys The seal key of a device, and the identity key that has signed it. */
 /** @typedef {{ pathMode: (userId: string) => PathMode, pins: DirectoryPins }} ListenerContext What it needs of the store. */
+/**
+ * @typedef {object} RelayContext What the relay needs of the store.
+ * @property {RelayLogin | null} relay null while the server cannot be asked, or relays nothing.
+ * @property {Timers} timers
+ * @property {{ timing: PeerTiming }} setup
+ * @property {(farewell: Promise<void>) => Promise<void>} leaving Something is still on its way.
+ */
 /** @typedef {{ published: PublishedSealKey, identityKey: Bytes, sealKey: Bytes | null }} Checked */
 
 /**
@@ -32,6 +42,23 @@ import { sameKey } from './pinning.js';
  * @param {number} channel
  */
 export const isOlder = (hello, stream, channel) => hello.stream === stream && (hello.channel ?? Infinity) < channel;
+
+/** Why nothing goes through the server, by `relay` of `PeerConnectionFailed`. */
+const NO_RELAY = {
+  none: 'no relay is used',
+  'no-key': 'the other program offers no relay',
+  refused: 'the other side uses no relay, or not with us',
+  tried: 'no answer came through the relay',
+};
+
+/**
+ * The error of a direct connection that found no path, with why the relay did not help either.
+ *
+ * @param {PeerConnectionFailed} error
+ * @param {keyof typeof NO_RELAY} relay
+ */
+export const unrelayed = ({ userId, reason, turn }, relay) =>
+  new PeerConnectionFailed(userId, `${reason}; ${NO_RELAY[relay]}`, turn, relay);
 
 export class RelayListener {
   #device;

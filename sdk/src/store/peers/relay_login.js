@@ -41,8 +41,7 @@ import { RelayListener } from './relay_listener.js';
  * @import { DeviceListener } from './listener.js'
  * @import { PathMode } from './paths.js'
  * @import { Peer } from './peer.js'
- * @import { RelayContext } from './relay.js'
- * @import { ListenerContext } from './relay_listener.js'
+ * @import { ListenerContext, RelayContext } from './relay_listener.js'
  */
 
 /** @typedef {{ sender: string, connection: string }} SessionCall Who begins a session: as an offer names its sender and its connection. */

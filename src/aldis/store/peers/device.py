@@ -249,8 +249,7 @@ class PeerDevice:
                 self.paths.want_relay()
                 left = max(began + seconds - self._context.timers.time(), 0.0)
                 if not await self.paths.relay.opened(left):
-                    allowed = self._context.path_mode(self.user_id) is not PathMode.DIRECT
-                    raise self.paths.relay.explain(error, allowed=allowed) from None
+                    raise self.paths.explain(error) from None
             self.kept |= not addressed
             self.kept_here |= addressed
         finally:

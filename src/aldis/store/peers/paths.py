@@ -14,7 +14,7 @@ It does not know what is sent, nor when there should be a path.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from aldis.errors import PeerConnectionFailed
 from aldis.peer.connection import PeerState
@@ -22,6 +22,14 @@ from aldis.protocol.channel import Hello
 from aldis.store.messages.stream import MessageStream
 from aldis.store.peers.path import DirectPath, PathContext, PathOwner
 from aldis.store.peers.relay import RelayPath, RelayPathContext, RelayPathOwner
+
+# Why nothing goes through the server, by `relay` of `PeerConnectionFailed`.
+_NO_RELAY: Final = {
+    "none": "no relay is used",
+    "no-key": "the other program offers no relay",
+    "refused": "the other side uses no relay, or not with us",
+    "tried": "no answer came through the relay",
+}
 
 
 class PathMode(Enum):
@@ -128,6 +136,19 @@ class DevicePaths:
         if self._context.relay is not None:
             what = "its program cannot be reached through the relay"
         return PeerConnectionFailed(self._owner.user_id, f"{what}, and no other path may be used")
+
+    def explain(self, error: PeerConnectionFailed) -> PeerConnectionFailed:
+        """The error of a direct connection that found no path, with why the relay did not help either."""
+        if not error.turn or error.relay:
+            return error
+        if self.mode is PathMode.DIRECT or self._context.relay is None:
+            relay = "none"
+        elif self.relay.refused:
+            relay = "refused"
+        else:
+            relay = "tried" if self.relay.has_key else "no-key"
+        reason = f"{error.reason}; {_NO_RELAY[relay]}"
+        return PeerConnectionFailed(error.user_id, reason, turn=error.turn, relay=relay)
 
     def send_frame(self, frame: bytes) -> bool:
         """Take one frame; False when nothing carries it, or there is no room."""

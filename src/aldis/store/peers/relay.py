@@ -3,7 +3,10 @@
 Rules: a session is begun when something waits and there is no direct connection, and is left when there is one. Its end
 loses nothing: the next one begins with HELLO, and says what has arrived. None is begun while HELLOs are exchanged on a
 direct connection: the other side would hear our HELLO for it last, and take it, while we hear theirs on the connection
-last, and take that. It does not know when something waits, nor what frames mean.
+last, and take that. The keys of a session are forgotten after an hour. If it rests, it is asleep then: it goes on
+without keys, and the next frame of either side begins another one in its place.
+
+It does not know when something waits, nor what frames mean.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Coroutine
 from typing import Final, Protocol
 
 from aldis.client.events import ByeReceived
+from aldis.client.timers import earliest
 from aldis.errors import AldisError, PeerConnectionFailed, PeerRefused, ProtocolViolation, RequestFailed
 from aldis.peer import sealing
 from aldis.peer.connection import Failure
@@ -40,15 +44,6 @@ RELAY_AFTER: Final = 0.3
 _PATIENCE: Final = 3
 # After these nothing is sent there before the other side has registered anew, or begins a session itself.
 _FINAL: Final = (RefusalCode.NO_RELAY, *FINAL_REFUSALS)
-
-
-# Why nothing goes through the server, by `relay` of `PeerConnectionFailed`.
-_NO_RELAY: Final = {
-    "none": "no relay is used",
-    "no-key": "the other program offers no relay",
-    "refused": "the other side uses no relay, or not with us",
-    "tried": "no answer came through the relay",
-}
 
 
 class RelayPathContext(Protocol):
@@ -145,6 +140,7 @@ class RelayPath:
         self._made: RelaySessions | None = None
         self._session: PeerSession | None = None
         self._keys: SessionKeys | None = None
+        self._asleep = False  # the session has no keys any more
         self._login: RelayLogin | None = None  # of the session; it sends the last words while the store closes, too
         self._their_keys: tuple[bytes, bytes] | None = None  # of a session of ours: seal key, identity key
         self.refusal: PeerRefused | None = None  # the other side wants no session of ours before it registers again
@@ -187,24 +183,20 @@ class RelayPath:
         """Whether nothing was said for a while, so that nothing tells whether the other side is still there."""
         return self._session is not None and self._session.deadline is None
 
-    def explain(self, error: PeerConnectionFailed, *, allowed: bool) -> PeerConnectionFailed:
-        """The error of a direct connection that found no path, with why the relay did not help either. `allowed`: our
-        program uses the relay with this peer."""
-        if not error.turn or error.relay:
-            return error
-        if not allowed or self._context.relay is None:
-            relay = "none"
-        elif self.refusal is not None or isinstance(self.failure, PeerRefused):
-            relay = "refused"
-        else:
-            relay = "no-key" if self._seal_key() is None else "tried"
-        reason = f"{error.reason}; {_NO_RELAY[relay]}"
-        return PeerConnectionFailed(error.user_id, reason, turn=error.turn, relay=relay)
+    @property
+    def refused(self) -> bool:
+        """Whether the other side has refused the last session, or wants none at all."""
+        return self.refusal is not None or isinstance(self.failure, PeerRefused)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the device has a key that was checked, and that it still knows, as far as we know."""
+        return self._seal_key() is not None
 
     @property
     def usable(self) -> bool:
         """Whether a session can be begun: the server relays, and the device has a key that was checked."""
-        return self.refusal is None and self._context.relay is not None and self._seal_key() is not None
+        return self.refusal is None and self._context.relay is not None and self.has_key
 
     @property
     def _sessions(self) -> RelaySessions:
@@ -237,7 +229,7 @@ class RelayPath:
     def want(self) -> bool:
         """Something waits for the device: see that there is a session. False when none can be begun now."""
         now = self._context.timers.time()
-        if self._session is not None and not self._sessions.renewal_due(now):
+        if self._session is not None and not (self._asleep or self._sessions.renewal_due(now)):
             return True
         if self._owner.direct_opens:
             self._try_in(RELAY_AFTER)  # it may fail yet
@@ -246,7 +238,7 @@ class RelayPath:
             self._try_later()
             return self._session is not None
         if not self.usable:
-            if self._stale is not None and self.refusal is None and self._context.relay is not None:
+            if (self._stale or self._asleep) and self.refusal is None and self._context.relay is not None:
                 self._ask_anew()
             return False
         self._begin(now)
@@ -255,7 +247,12 @@ class RelayPath:
     def _ask_anew(self) -> None:
         """The device does not know the seal key any more: ask the server for its newest one."""
         if self._asking is None or self._asking.done():
-            self._asking = self._context.spawn(self._owner.relay_find(), f"find {self._owner.address}")
+            self._asking = self._context.spawn(self._find(), f"find {self._owner.address}")
+
+    async def _find(self) -> None:
+        await self._owner.relay_find()
+        if self._asleep:
+            self.want()  # for a frame that nothing else waits for
 
     def key_told(self) -> None:
         """The server has said which seal key the device has now, be it the one of before."""
@@ -311,6 +308,8 @@ class RelayPath:
 
     def goodbye(self, reason: str) -> None:
         """Say GOODBYE, and end the session."""
+        if self._asleep:
+            self._begin(self._context.timers.time())
         if self._session is not None and self._session.goodbye(reason):
             self.flush()
             # What still comes was sent before they heard it: it is no session that we do not know.
@@ -353,6 +352,8 @@ class RelayPath:
         """Seal and send what is queued."""
         self._flushing = False
         login = self._login
+        if self._asleep:
+            self.want()
         if login is None:
             return
         for message in self._sessions.flush(login.room, sealing.FRAME_OVERHEAD):
@@ -524,6 +525,7 @@ class RelayPath:
 
     def _end_session(self) -> None:
         self._session = self._keys = self._their_keys = None
+        self._asleep = False
         self._set_timer()
 
     def _tell_waiters(self, opened: bool) -> None:
@@ -549,7 +551,7 @@ class RelayPath:
             self._retry = None
 
     def _set_timer(self) -> None:
-        deadline = None if self._session is None else self._session.deadline
+        deadline = None if self._session is None else earliest(self._session.deadline, self._sessions.expires)
         if deadline == self._deadline:
             return
         self._deadline = deadline
@@ -566,9 +568,23 @@ class RelayPath:
         if session is None:
             return
         now = self._context.timers.time()
+        expires = self._sessions.expires
+        if expires is not None and now >= expires:
+            self._expire(now)
+            return
         if now - self._said_at >= QUIET_SECONDS and session.greeted and not self._owner.has_unacknowledged:
             session.rest()
         self._tell(session, session.tick(now))
+
+    def _expire(self, now: float) -> None:
+        """The session is old: forget its keys. What was on its way, or still comes, is sent again in another one."""
+        rests = self.resting
+        self._sessions.lose(now)
+        self._keys = self._their_keys = None
+        self._asleep = True
+        self._set_timer()
+        if not rests:
+            self.want()
 
 
 def _first_of(frames: list[bytes]) -> Frame | None:
