@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from aldis.errors import JournalDiskFull, JournalError, JournalReadOnly
+from aldis.store.journal import positioned
 from aldis.store.journal.journal import MAX_READERS
 from aldis.store.journal.rows import HandedOver
 
@@ -125,8 +126,9 @@ class FileHands(MemoryHands):
 
     def open(self) -> Found:
         """Open the file, or make it."""
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        data = os.pread(self._file, _SIZE, 0)
+        binary: int = getattr(os, "O_BINARY", 0)  # Windows would change the bytes of what it takes for a text
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | binary, 0o600)
+        data = positioned.read_at(self._file, _SIZE, 0)
         boot = _boot()
         numbers = _numbers(data[_GIVEN:_SIZE])
         if len(data) < _SIZE or not data.startswith(_MAGIC) or numbers is None:
@@ -143,7 +145,7 @@ class FileHands(MemoryHands):
     def mark(self, mark: bytes, following: bytes, *, clean: bool) -> None:
         """Name this opening of the journal, and the one that is about to be named."""
         assert self._file is not None  # it is open  # noqa: S101
-        os.pwrite(self._file, _HEAD.pack(_MAGIC, mark, following, _boot(), clean), 0)
+        positioned.write_at(self._file, _HEAD.pack(_MAGIC, mark, following, _boot(), clean), 0)
         os.fsync(self._file)
 
     def reset(self, given: int) -> None:
@@ -154,7 +156,7 @@ class FileHands(MemoryHands):
         # The places that readers have count as given, so one write is enough.
         if self._file is not None:
             try:
-                os.pwrite(self._file, _field(place), _READERS + reader * _FIELD)
+                positioned.write_at(self._file, _field(place), _READERS + reader * _FIELD)
             except OSError as error:
                 raise fault_of_system(str(self.path), error) from error
         self._readers[reader] = place
@@ -176,7 +178,7 @@ class FileHands(MemoryHands):
 
     def _write(self, offset: int, *values: int) -> None:
         if self._file is not None:
-            os.pwrite(self._file, b"".join(map(_field, values)), offset)
+            positioned.write_at(self._file, b"".join(map(_field, values)), offset)
 
     def __del__(self) -> None:
         self.close()
