@@ -113,6 +113,32 @@ async def test_a_file_arrives_whoever_starts_first(server: QuickServer, here: Pa
     assert "first contact with alice" in bob.errors
 
 
+@pytest.mark.parametrize(("path", "goes"), [("relay", "relay"), ("direct", "direct")])
+async def test_a_sender_chooses_the_path(server: QuickServer, here: Path, path: str, goes: str) -> None:
+    async with a_store(server, "bob") as bob:
+        watched = Watched(bob, here / "to")
+        async with send(server, a_file(here, 100_000), "bob", "--path", path):
+            await watched.until(1, 100_000)
+            assert bob.state.peers["alice"].path == goes
+
+
+@pytest.mark.parametrize(("path", "goes"), [("relay", "relay"), ("direct", "direct")])
+async def test_a_recipient_chooses_the_path(server: QuickServer, here: Path, path: str, goes: str) -> None:
+    async with a_store(server, "alice") as alice, receive(server, here / "to", "--path", path) as bob:
+        await bob.says("waiting for files from alice")
+        transfer = await alice.send_file("bob", a_file(here, 100_000))
+        await transfer
+        assert alice.state.peers["bob"].path == goes
+
+
+async def test_a_file_that_is_too_large_for_the_only_path_fails(server: QuickServer, here: Path) -> None:
+    async with receive(server, here / "to") as bob:
+        await bob.says("waiting for files from alice")
+        async with send(server, a_file(here, 2 * MEGABYTE), "bob", "--path", "relay", "--timeout", "2") as alice:
+            assert await alice.end() != 0
+    assert os.listdir(here / "to") == []
+
+
 async def test_several_files_and_a_folder_arrive(server: QuickServer, here: Path) -> None:
     tree = here / "from" / "tree"
     (tree / "deep").mkdir(parents=True)
@@ -342,6 +368,9 @@ async def test_what_a_code_had_begun_goes_on_with_the_next_code(server: QuickSer
         (["send", "here", "here", "bob", "--as", "alice", "--name", "x"], "--name is for one FILE"),
         (["send", "-", "-", "bob", "--as", "alice"], "standard input can be sent once"),
         (["send", "here", "bob", "--as", "alice", "--no-wait"], "bob"),
+        (["send", "here", "--path", "relay"], "--path goes with --as ME"),
+        (["send", "here", "bob", "--as", "alice", "--path", "carrier"], "invalid choice: 'carrier'"),
+        (["receive", "42-acid-acorn", "--path", "relay"], "--path goes with --as ME"),
         (["receive"], "give the CODE"),
         (["receive", "42-acidd-acorn"], "'acidd' is no word of a code; did you mean 'acid'?"),
         (["receive", "42-acid-acorn", "--from", "alice"], "--from goes with --as ME"),

@@ -17,6 +17,7 @@ from aldis.cli.options import (
     add_ca_file,
     add_data,
     add_key,
+    add_path,
     add_server,
     add_token,
     device_name,
@@ -133,13 +134,10 @@ def _parser() -> Parser:
         default="wrtc",
         help="The WebRTC engine: wrtc or aiortc [wrtc].",
     )
-    add(
-        "--path",
-        metavar="PATH",
-        choices=("auto", "direct", "turn", "relay"),
-        default="auto",
-        help="How messages may go: auto, direct (never sealed through the server), or turn or relay (NAME learns no "
-        "address of yours) [auto].",
+    add_path(
+        parser,
+        "How messages may go: auto, direct (never sealed through the server), or turn or relay (NAME learns no address "
+        "of yours) [auto].",
     )
     add(
         "--journal",

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from aldis.cli.exits import complain
 from aldis.cli.home import Home
-from aldis.cli.options import add_ca_file, add_data, add_key, add_server, add_token, device_name, seconds, token_of
+from aldis.cli.options import (
+    add_ca_file,
+    add_data,
+    add_key,
+    add_path,
+    add_server,
+    add_token,
+    device_name,
+    seconds,
+    token_of,
+)
 from aldis.cli.options import user_name as user_name_option
 from aldis.cli.parser import Parser
 from aldis.cli.text import safe_line
@@ -33,10 +43,17 @@ class ExchangeArguments(argparse.Namespace):
     device: str
     timeout: float | None
     engine: str
+    path: str
     ca_file: Path | None
     token_file: Callable[[], str] | None
     quiet: bool
     verbose: bool
+
+
+def check_code(parser: Parser, arguments: ExchangeArguments) -> None:
+    """End with an error for options that do not go with a code."""
+    if arguments.path != "auto":
+        parser.error("--path goes with --as ME; with a code, the words are checked before a path is chosen")
 
 
 def add_exchange(parser: Parser, timeout: str) -> None:
@@ -56,6 +73,11 @@ def add_exchange(parser: Parser, timeout: str) -> None:
         choices=("wrtc", "aiortc"),
         default="wrtc",
         help="The WebRTC engine: wrtc or aiortc [wrtc].",
+    )
+    add_path(
+        parser,
+        "How files may go, with --as: auto, direct (never sealed through the server), or turn or relay (the other side "
+        "learns no address of yours) [auto].",
     )
     add("-q", "--quiet", action="store_true", help="Print problems only.")
     add("-v", "--verbose", action="store_true", help="Log more on stderr.")
@@ -78,7 +100,8 @@ async def named_store(
     pins = home.pins()
     server = arguments.server.server
     try:
-        async with NetworkStore(identity, pins=pins, engine=arguments.engine, accept=accept) as store:
+        store = NetworkStore(identity, pins=pins, engine=arguments.engine, accept=accept, path=arguments.path)
+        async with store:
             await store.connect_to_signaling(
                 arguments.server.url,
                 arguments.me,

@@ -39,6 +39,12 @@ def add_server(parser: Parser) -> None:
     )
 
 
+def add_path(parser: Parser, text: str) -> None:
+    """Declare `--path`, in the attribute `path`; `text` is its help."""
+    choices = ("auto", "direct", "turn", "relay")
+    parser.options.add_argument("--path", metavar="PATH", choices=choices, default="auto", help=text)
+
+
 def add_data(parser: Parser) -> None:
     """Declare `--data`, in the attribute `data`: a directory, or None for the default."""
     parser.options.add_argument(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aldis.cli.exchange import ExchangeArguments, add_exchange, code_store, named_store
+from aldis.cli.exchange import ExchangeArguments, add_exchange, check_code, code_store, named_store
 from aldis.cli.exits import MEANINGS, ExitCode
 from aldis.cli.options import user_name, utf8
 from aldis.cli.parser import Parser
@@ -76,6 +76,7 @@ def run(words: Sequence[str]) -> int:
         code, *given = given
         if arguments.sender is not None:
             parser.error("--from goes with --as ME; with a CODE there is one sender")
+        check_code(parser, arguments)
         if arguments.timeout is None:
             arguments.timeout = 60.0
     elif arguments.sender is None and not arguments.yes and (sys.stdin is None or not sys.stdin.isatty()):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aldis.cli.exchange import ExchangeArguments, add_exchange, code_store, named_store, plan
+from aldis.cli.exchange import ExchangeArguments, add_exchange, check_code, code_store, named_store, plan
 from aldis.cli.exits import MEANINGS, ExitCode, complain
 from aldis.cli.options import user_name, utf8
 from aldis.cli.parser import Parser
@@ -83,6 +83,8 @@ def run(words: Sequence[str]) -> int:
             arguments.timeout = _WAIT
     elif len(paths) > 1 and paths[-1] != "-" and not Path(paths[-1]).exists():
         parser.error(f"there is no file {paths[-1]!r}; if that is a person's name, add your own: --as ME")
+    else:
+        check_code(parser, arguments)
     if arguments.name is not None and len(paths) != 1:
         parser.error("--name is for one FILE")
     if paths.count("-") > 1:
