@@ -43,6 +43,7 @@ from support.redis_server import RedisServer
 # The bounds.
 FACTOR: Final = 3.0
 LATEST: Final = 25.0  # ms
+ENTERED: Final = 1000.0  # ms, the median of newcomers until they are registered
 DISTURBED: Final = 3.0  # ms, in quiet: on a machine that is so busy a slow server does not show
 GROWTH: Final = 64.0  # MiB, from the quiet server to its peak
 # Seconds after an attack before it counts as quiet again, and until the server has done what the attack has left it: it
@@ -199,6 +200,8 @@ def evaluate(name: str, slices: list[Slice], seen: dict[str, Any], quiet_memory:
         failures.append(f"p99 is {under:.1f} ms")
     if highest - quiet_memory > (ATTACKS[name].growth or GROWTH):
         failures.append(f"memory grew by {highest - quiet_memory:.0f} MiB")
+    if not entered or median(entered) > ENTERED:
+        failures.append(f"a newcomer took {median(entered) if entered else float('inf'):.0f} ms")
     if lost:
         failures.append(f"{len(lost)} lost")
     if refused:

@@ -32,6 +32,8 @@ async def test_silent_connections_do_not_keep_the_operator_out(port: int) -> Non
     async with asyncio.timeout(PATIENCE):
         with suppress(ConnectionResetError):
             assert await silent[0][0].read() == b""
+    _, _, page = await http_get(port, REQUEST.replace(b"/healthz", b"/metrics"))
+    assert b'aldis_http_requests_total{outcome="admin-crowded"} 1.0' in page
     for _, writer in silent:
         writer.close()
 

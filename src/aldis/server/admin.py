@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.resources import files
@@ -30,6 +31,8 @@ from aldis.server.admin_gate import AdminGate
 from aldis.server.metrics import CONTENT_TYPE, Metrics
 from aldis.server.sockets import address_error, listening_sockets
 
+# The outcome of a request, or of a connection without one, that had to go for another one.
+CROWDED_OUT: Final = "admin-crowded"
 # Seconds that a running scrape may take when the server stops.
 SHUTDOWN_TIMEOUT: Final = 1.0
 # Seconds for which a page of metrics is sent again while more requests wait: to make one takes two milliseconds.
@@ -66,13 +69,14 @@ class AdminSite:
         notes: Callable[[], list[str]] = list,
         *,
         fault: Callable[[Exception], None],
+        outcomes: Counter[str],
     ) -> None:
         self._metrics = metrics
         self._notes = notes
         self._api = api
         self._ready = ready
         self._runner: web.AppRunner | None = None
-        self._gate = AdminGate(self._protocol)
+        self._gate = AdminGate(self._protocol, lambda: outcomes.update([CROWDED_OUT]))
         self._made = b"", 0.0  # the last page of metrics, and when
         self._acceptor = Acceptor(self._gate, fault)
 

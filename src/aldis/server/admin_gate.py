@@ -29,10 +29,12 @@ IDLE_SECONDS: Final = 75.0
 
 
 class AdminGate:
-    """The connections of one admin port. `protocol` is the one of aiohttp for a new connection."""
+    """The connections of one admin port. `protocol` makes the one of aiohttp for a new connection; `crowded_out` is
+    called for each that is closed for another one."""
 
-    def __init__(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, protocol: Callable[[], asyncio.Protocol], crowded_out: Callable[[], None]) -> None:
         self._protocol = protocol
+        self._crowded_out = crowded_out
         # By address, in the order of their coming.
         self._open: dict[str, dict[_Connection, None]] = {}
         # By address, the next one first.
@@ -100,6 +102,7 @@ class AdminGate:
         if sum(map(len, self._open.values())) >= MAX_OPEN:
             most = max(self._open.values(), key=len)
             next((one for one in most if not one.busy), next(iter(most))).abort()
+            self._crowded_out()
         self._open.setdefault(connection.address, {})[connection] = None
 
     def leave(self, connection: _Connection) -> None:

@@ -45,9 +45,8 @@ from aldis.server.logs import FaultLog, Throttle, get_logger
 from aldis.server.metrics import Metrics, ServerCollector
 from aldis.server.names import ServerNames
 from aldis.server.node_administration import NodeAdministration
-from aldis.server.opening import OpeningLimits
-from aldis.server.origins import OriginPolicy, is_reachable
 from aldis.server.pages import Pages
+from aldis.server.part_settings import address_limits, opening_limits, origins
 from aldis.server.proxies import TrustedProxies
 from aldis.server.put_off import PutOff
 from aldis.server.questions import Questions
@@ -71,26 +70,6 @@ MEMORY_LOG_SECONDS: Final = 60.0
 
 log = get_logger("aldis.server")
 _directory_log = get_logger("aldis.directory")
-
-
-def _origins(config: ServerConfig) -> OriginPolicy:
-    return OriginPolicy(config.origins, reachable=is_reachable(config.host, config.names))
-
-
-def _address_limits(config: ServerConfig) -> dict[str, int]:
-    return {
-        "connections_per_address": config.connections_per_address,
-        "connects_per_address": config.connects_per_address,
-        "connects_per_second": config.connects_per_second,
-    }
-
-
-def _opening_limits(config: ServerConfig) -> OpeningLimits:
-    return OpeningLimits(
-        handshake_timeout=config.handshake_timeout,
-        tls_handshakes=config.tls_handshakes,
-        partial_requests_bytes=config.partial_requests_bytes,
-    )
 
 
 class SignalingServer:
@@ -162,13 +141,13 @@ class SignalingServer:
         self.certificates = CertificateUpdates(config, self._names, self.turn, tuning, get_logger("aldis.tls"))
         self._routes = routes = Routes(
             names=self._names,
-            origins=_origins(config),
+            origins=origins(config),
             site=self._pages,
             base_path=config.base_path,
             hsts=config.hsts and config.secure,
         )
         admission = Admission(
-            AddressLimits(**_address_limits(config), now=monotonic()),
+            AddressLimits(**address_limits(config), now=monotonic()),
             max_connections=config.max_connections,
             handshakes=config.handshakes,
             max_refusals=tuning.max_refusals,
@@ -178,7 +157,7 @@ class SignalingServer:
             admission.addresses.share(self.hub.cluster.usage)
         self._proxies = TrustedProxies(config.trusted_proxies)
         self.listener = Listener(
-            *(self.connections, routes, admission, get_logger("aldis.http"), tuning, _opening_limits(config)),
+            *(self.connections, routes, admission, get_logger("aldis.http"), tuning, opening_limits(config)),
             trusted=self._proxies,
             proxy_protocol=config.proxy_protocol,
             challenges=self.certificates.challenges,
@@ -201,8 +180,8 @@ class SignalingServer:
             None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, _directory_log
         )
         self._ban_file = BanFile(None if config.data == MEMORY else Path(config.data) / BANS_NAME)
-        shared = (self._names, self.listener.requests, config.handshake_timeout, self.certificates.challenges)
-        self._redirects = Redirects(*shared, fault=self.faults)
+        allowed = (self.listener.requests, config.handshake_timeout, self.certificates.challenges)
+        self._redirects = Redirects(self._names, *allowed, fault=self.faults)
         self._memory_ended = 0
         self._memory_log = Throttle(MEMORY_LOG_SECONDS)
         self._releases: set[asyncio.Future[bool | None]] = set()
@@ -300,7 +279,8 @@ class SignalingServer:
                     config=lambda: self.config,
                     member=self.member,
                 )
-                admin = AdminSite(Metrics(collector), self.ready, self._api(directory), self._notes, fault=self.faults)
+                known = (Metrics(collector), self.ready, self._api(directory), self._notes)
+                admin = AdminSite(*known, fault=self.faults, outcomes=self.listener.requests)
                 stack.push_async_callback(admin.close)
                 self._admin_port = await admin.listen(config.admin_host, config.admin_port, self._given.admin)
             stack.callback(self.listener.stop_accepting)
@@ -395,7 +375,7 @@ class SignalingServer:
     def _announce(self) -> None:
         config = self.config
         admin = None if self._admin_port is None else f"http://{config.admin_host}:{self._admin_port}"
-        more: dict[str, object] = {"origins": str(_origins(config))}
+        more: dict[str, object] = {"origins": str(origins(config))}
         more |= {} if self._redirect_port is None else {"redirect_port": self._redirect_port}
         more |= {"stun_port": self.stun.port} if self.stun.port else {}
         # The URL is for this machine; clients dial one of these.
@@ -541,11 +521,11 @@ class SignalingServer:
         self.hub.configure(hub_settings(config))
         self.connections.limit_rates(config.messages_per_second, config.bytes_per_second)
         self.connections.limit_queues(config.outgoing_queue_bytes)
-        self.listener.limit(_opening_limits(config))
+        self.listener.limit(opening_limits(config))
         self._redirects.timeout = config.handshake_timeout
-        self._routes.replace(origins=_origins(config), hsts=config.hsts and config.secure)
+        self._routes.replace(origins=origins(config), hsts=config.hsts and config.secure)
         self.listener.admission.limit(max_connections=config.max_connections, handshakes=config.handshakes)
-        self.listener.admission.addresses.limit(**_address_limits(config))
+        self.listener.admission.addresses.limit(**address_limits(config))
         self._names.configure(config.names)
         if fixed:
             log.warning("these settings change at a restart only", settings=fixed)

@@ -39,7 +39,7 @@ _REGISTRATIONS: Final = (
     *("new", "resumed", "replaced"),
     *(ErrorCode.KEY_MISMATCH, ErrorCode.BAD_SIGNATURE, ErrorCode.RATE_LIMITED, ErrorCode.INTERNAL),
 )
-_REQUESTS: Final = ("full", "busy", "misdirected")
+_REQUESTS: Final = ("full", "busy", "misdirected", "admin-crowded")
 _QUESTIONS: Final = ("claim", "find", "rotate", "release", "privacy")
 
 
