@@ -24,6 +24,7 @@ printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod +x "$root/usr/sbin/policy-rc.d"
 rm -rf "$root/root/wheels" "$root/var/lib/cloud"
 "$tree/.venv/bin/python" -m build --wheel --no-isolation --outdir "$root/root/wheels" "$tree/packaging/server" >/dev/null
+: >"$root/root/wheels.log" # not the port of the last run
 "$tree/.venv/bin/python" -u -m http.server --bind 127.0.0.1 --directory "$root/root/wheels" 0 >"$root/root/wheels.log" 2>&1 &
 files=$!
 trap 'kill "$files" 2>/dev/null || :' EXIT
