@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
-from pathlib import Path
 
 import pytest
 from benchmarks.chaos import judge
 
+from support.benchmark_runs import passes
 from support.patience import PATIENCE
-
-ROOT = Path(__file__).parents[2]
 
 
 def faults(accepted: set[int], tried: set[int], *got: int | tuple[int, str]) -> list[str]:
@@ -67,16 +63,6 @@ def test_a_stall_is_never_cut_off() -> None:
 @pytest.mark.parametrize("more", [(), ("--browser",)], ids=["python", "browser"])
 async def test_numbers_arrive_once_and_in_order_while_everything_dies_and_comes_back(more: tuple[str, ...]) -> None:
     options = ["--seed", "5", "--messages", "250", "--rate", "20", "--pause", "1", *more]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.chaos.run", *options),
-        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    assert process.returncode == 0, said.decode()
-    told = re.findall(rb"(\d+) accepted, (\d+) tried", said)
-    assert [int(accepted) + int(tried) for accepted, tried in told] == [250, 250], said.decode()
+    said = await passes("benchmarks.chaos.run", *options)
+    told = re.findall(r"(\d+) accepted, (\d+) tried", said)
+    assert [int(accepted) + int(tried) for accepted, tried in told] == [250, 250], said

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,10 +12,9 @@ from benchmarks.cluster.events import EVENTS
 from benchmarks.cluster.gate import Gate
 from benchmarks.cluster.ledger import ACK, UNREAD, Arrived, LostSession, Sent, judge, longest_gap, slowest
 
+from support.benchmark_runs import passes
 from support.patience import PATIENCE
 from support.ports import free_port
-
-ROOT = Path(__file__).parents[2]
 
 
 def sent(number: int, begun: float, outcome: str = ACK, attempt: int = 1) -> Sent:
@@ -122,17 +119,7 @@ async def test_no_message_is_lost_and_presence_is_right_while_servers_and_redis_
     events = ["kill", "pause", "rolling"]
     for event in events:
         words += ["--event", event]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.cluster.chaos", *words),
-        cwd=ROOT, env=os.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    assert process.returncode == 0, said.decode()
+    await passes("benchmarks.cluster.chaos", *words)
     outcomes = json.loads(figures.read_text())
     assert [each["event"] for each in outcomes] == events
     for each in outcomes:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from pathlib import Path
-
 from benchmarks.nat.run import AT_ONCE, Cell, can_be_direct
 
+from support.benchmark_runs import passes
 from support.patience import PATIENCE
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_cell_has_to_deliver_at_once_and_to_become_direct_where_that_can_be() -> None:
@@ -29,15 +24,5 @@ def test_a_cell_has_to_deliver_at_once_and_to_become_direct_where_that_can_be() 
 async def test_routers_of_two_kinds_are_crossed_by_the_relay_and_directly_where_that_can_be() -> None:
     # A machine that runs tests beside this one may be busy for longer than a second.
     words = ["--only", "full-cone", "--only", "symmetric", "--settle", "8", "--at-once", str(PATIENCE)]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.nat.run", *words),
-        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    assert process.returncode == 0, said.decode()
-    assert "4 of 4 deliver; 3 are direct, of 3 that can be." in said.decode()
+    said = await passes("benchmarks.nat.run", *words)
+    assert "4 of 4 deliver; 3 are direct, of 3 that can be." in said
