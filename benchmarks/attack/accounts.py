@@ -16,7 +16,7 @@ from itertools import count
 
 from aldis.identity.keys import Identity
 from benchmarks.attack.attack import Attack, Flood, attack, forever, key_of, together
-from benchmarks.attack.wire import PROXY, Refused, Target, many, text, token_for
+from benchmarks.attack.wire import PROXY, Refused, Target, Wire, many, text, token_for
 
 
 def encoded(value: object) -> str:
@@ -139,29 +139,22 @@ class HangingAccount(Attack):
         async def one(index: int) -> None:
             wire = await self.open()
             try:
-                await wire.enter("attacker", self.identity("attacker"), device=f"device-{index}")
+                await self.ask(wire, f"device-{index}")
             finally:
                 wire.abort()
 
         await together(forever(lambda index=index: one(index)) for index in range(64))  # type: ignore[misc]
+
+    async def ask(self, wire: Wire, device: str) -> None:
+        await wire.enter("attacker", self.identity("attacker"), device=device)
 
 
 @attack("given-up-accounts")
-class GivenUpAccounts(Attack):
+class GivenUpAccounts(HangingAccount):
     """The same, and the connections are reset as soon as the application is asked."""
 
-    tokens = True
-    hook = True
-
-    async def strike(self) -> None:
-        async def one(index: int) -> None:
-            wire = await self.open()
-            try:
-                await wire.prove("attacker", self.identity("attacker"), device=f"device-{index}")
-            finally:
-                wire.abort()
-
-        await together(forever(lambda index=index: one(index)) for index in range(64))  # type: ignore[misc]
+    async def ask(self, wire: Wire, device: str) -> None:
+        await wire.prove("attacker", self.identity("attacker"), device=device)
 
 
 @attack("hanging-strangers")
