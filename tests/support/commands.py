@@ -283,6 +283,13 @@ class Typed:
             raise AssertionError(f"never showed {pattern.pattern!r}, but:\n{self.screen}") from None
         return len(self.seen) if found is None else found.end()
 
+    async def writes(self, text: str, times: int) -> None:
+        """Wait until it has written `text`, which may steer, so many times."""
+        async with asyncio.timeout(PATIENCE):
+            while self.raw.count(text) < times:
+                self._grown.clear()
+                await self._grown.wait()
+
     async def end(self) -> int:
         """Wait for its end and return the exit code."""
         try:
