@@ -432,6 +432,18 @@ async def application_away(stage: Stage) -> None:
 # --- a cluster --------------------------------------------------------------------------------------------------------
 
 
+@scene("ClusterRedisSlow")
+async def slow_redis(stage: Stage) -> None:
+    redis = RedisServer(stage.folder / "redis")
+    stage.stack.enter_context(redis)
+    node = await stage.serve(redis=redis.url(), **UNLIMITED)
+    clients = [await stage.client(node, f"user{number}") for number in range(4)]
+    for client in clients:
+        await asyncio.to_thread(redis.say, "CLIENT", "PAUSE", "1000", "ALL")  # waits for the end of the one before
+        await client.leave()
+    await stage.fires("AldisClusterRedisSlow")
+
+
 @scene("ClusterServerMissing", "ClusterUnreadable", "ClusterQueueNearLimit", "ClusterDown")
 async def cluster(stage: Stage) -> None:
     redis = RedisServer(stage.folder / "redis")

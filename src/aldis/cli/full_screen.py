@@ -133,6 +133,8 @@ def full_screen() -> Iterator[FullScreen]:
 
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
         signal.SIGWINCH: lambda number, frame: None,  # it wakes
+        # Python leaves it ignored where whoever has started the program did, as scripts do that start it with `&`.
+        signal.SIGINT: signal.default_int_handler,
         signal.SIGTSTP: stop,
         signal.SIGTERM: end,
         signal.SIGHUP: end,
