@@ -27,6 +27,7 @@ from functools import cache
 from typing import Final, TypeVar
 
 import webrtc
+from webrtc.utils.loops import call_native
 
 from aldis.errors import ConfigError, StateError
 from aldis.peer.engine import (
@@ -209,17 +210,19 @@ class _Connection:
 
     async def add_candidate(self, candidate: Candidate | None) -> None:
         if candidate is None:
-            await self._run(self._native.add_ice_candidate(None))
-            return
+            return  # libwebrtc has no use for it: it never gives up a path because no more candidates will come
         check_candidate(candidate)
         fragment = candidate.username_fragment
-        init = webrtc.RTCIceCandidateInit(
-            candidate=candidate.candidate,
-            sdp_mid=candidate.sdp_mid,
-            sdp_m_line_index=candidate.sdp_m_line_index,
-            username_fragment=fragment if isinstance(fragment, str) else None,
+        # Not `add_ice_candidate`: its line of operations takes six more turns of the loop, and our caller keeps one.
+        native = self._native._native_obj
+        adding = call_native(
+            native.addIceCandidate,
+            candidate.candidate,
+            candidate.sdp_mid,
+            candidate.sdp_m_line_index,
+            fragment if isinstance(fragment, str) else None,
         )
-        await self._run(self._native.add_ice_candidate(init))
+        await self._run(adding)
 
     async def stats(self) -> EngineStats:
         report = await self._run(self._native.get_stats())
