@@ -564,8 +564,7 @@ class SignalingClient:
 
     async def _writable(self, request: str) -> None:
         """Wait until the network has taken what was sent, so that senders slow down to its pace."""
-        transport = self._transport
-        if transport is None:
+        if (transport := self._transport) is None or transport.is_writable:
             return
         seconds = self._machine.settings.request_timeout
         try:
@@ -587,9 +586,10 @@ class SignalingClient:
         """Wait for requests without a result; raise the first error when all have ended."""
         futures = [self._future(number) for number in numbers]
         self._carry_out()
-        for outcome in await asyncio.gather(*futures, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        if len(futures) > 1:  # it takes two more turns of the loop, and all that is relayed is alone
+            await asyncio.gather(*futures, return_exceptions=True)
+        for future in futures:
+            await future
 
     async def _result(self, number: int, kind: type[_T]) -> _T:
         future = self._future(number)

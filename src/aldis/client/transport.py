@@ -137,6 +137,11 @@ class Transport:
                 return error.errno == errno.EADDRNOTAVAIL
         return False
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the network has taken what was sent, or nearly all of it."""
+        return self._frames.writable.is_set()
+
     async def writable(self) -> None:
         """Wait while the network has not taken what was sent. Returns also when the connection ends."""
         await self._frames.writable.wait()
