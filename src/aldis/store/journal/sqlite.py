@@ -74,11 +74,12 @@ _WAL_SUFFIX: Final = "-wal"  # SQLite's; there from the first write until the fi
 _WAL_LIMIT: Final = 16 * 1024 * 1024
 # Rows in one statement: a few sizes, so that each is compiled once. SQLite takes 32,766 values in a statement.
 _BATCHES: Final = (512, 64, 8, 1)
-# Bytes. A message of 16 KiB takes three pages of this size, and five of SQLite's 4 KiB: each page is summed, written
-# to the side file and copied later. Files from before keep the pages that they have.
-_PAGE: Final = 8 * 1024
-# Pages in the side file after which they are copied: as many bytes as SQLite's own.
-_CHECKPOINT: Final = 500
+# Bytes. A message of 16 KiB takes little more than one page of this size, and five of SQLite's 4 KiB: each page is
+# summed, written to the side file and copied later. Files from before keep the pages that they have.
+_PAGE: Final = 16 * 1024
+# Pages in the side file after which they are copied, 12 MiB: less than its limit, so that it need not be cut each time.
+# What is deleted before is never copied, and its pages are used again.
+_CHECKPOINT: Final = 750
 # Free pages that are given back to the file system when the journal is closed.
 _VACUUM_PAGES: Final = 50_000
 
