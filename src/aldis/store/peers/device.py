@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from aldis.client.backoff import Backoff
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
@@ -42,6 +42,7 @@ from aldis.store.peers.relay_listener import RelayListener, RelayListenerOwner
 from aldis.store.state import DeviceView, StoreLimits
 
 _log = logging.getLogger(__name__)
+_NAME_AFTER: Final = 0.05  # seconds: statistics take a millisecond, and a new connection has more urgent work
 
 
 class DeviceContext(PathsContext, ListenerContext, Protocol):
@@ -223,8 +224,12 @@ class PeerDevice:
         )
 
     def name_path(self) -> None:
-        """There is another direct connection: find out whether it leads through a TURN server."""
-        self._context.spawn(self._find_turn(), f"look at the path to {self.address}")
+        """There is another direct connection: find out soon whether it leads through a TURN server."""
+        self._context.timers.call_later(_NAME_AFTER, self._name_path)
+
+    def _name_path(self) -> None:
+        if self.path.connection is not None:
+            self._context.spawn(self._find_turn(), f"look at the path to {self.address}")
 
     async def _find_turn(self) -> None:
         connection = self.path.connection
