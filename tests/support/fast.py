@@ -29,6 +29,7 @@ SLOW = (
     "peer/test_loopback.py",
     "peer/test_lost_paths.py",
     "peer/test_malicious_server.py",
+    "peer/test_prepared.py",
     "peer/test_selftest.py",
     "peer/test_transport.py",
     "peer/test_waiting_attempts.py",

@@ -175,6 +175,9 @@ class PeerWorld:
         self.tasks.append(task)
         return task
 
+    def prepare(self, user_id: str) -> None:
+        pass
+
     def connection(
         self, user_id: str, device: str | None, listener: PeerListener, hello: Callable[[], Hello]
     ) -> PeerConnection:

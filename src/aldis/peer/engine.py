@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from aldis.errors import ProtocolViolation
 from aldis.protocol.ice import read_servers
@@ -231,6 +231,15 @@ class Engine(Protocol):
 
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
         """Make a connection, on the running loop. Raises `ConfigError` for an ICE server that cannot be used."""
+
+
+@runtime_checkable
+class PreparingEngine(Protocol):
+    """An engine whose connections take long to make."""
+
+    def prepare(self, config: EngineConfig) -> None:
+        """Make now what the next `create` with this configuration needs, unless that is there already. It sends
+        nothing, and is given up when no `create` follows soon. Never raises: `create` will."""
 
 
 _STUN_ERRORS: Final = (300, 699)

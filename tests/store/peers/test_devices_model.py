@@ -139,6 +139,9 @@ class World(PeerWorld):
         self.killed: set[str] = set()
         self.wishes: list[asyncio.Task[None]] = []
 
+    def prepare(self, user_id: str) -> None:
+        pass
+
     def connection(
         self, user_id: str, device: str | None, listener: PeerListener, hello: Callable[[], Hello]
     ) -> PeerConnection:

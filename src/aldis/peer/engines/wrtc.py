@@ -22,7 +22,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Final, TypeVar
 
@@ -49,6 +49,8 @@ from aldis.protocol.messages import Candidate, Capabilities, IceServer
 
 _T = TypeVar("_T")
 
+# Seconds that a connection made ahead is kept: until a server that is slow has said where the peer is.
+_SPARE_SECONDS: Final = 2.0
 _MEDIA: Final = re.compile(r"^m=(audio|video)\b", re.MULTILINE)
 _ADDRESS_FIELD: Final = 4  # of a candidate's fields (RFC 8839 section 5.1)
 _IPV4: Final = 4
@@ -69,15 +71,54 @@ class WrtcEngine:
     name: Final = "wrtc"
     capabilities: Final = Capabilities(trickle=True, restart=True)
 
+    def __init__(self) -> None:
+        self._spare: _Spare | None = None
+
+    def prepare(self, config: EngineConfig) -> None:
+        if self._spare is None:
+            with suppress(ConfigError):  # `create` raises it
+                self._spare = _Spare(_native(config), config, self._drop_spare)
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.native.close()
+
     def create(self, config: EngineConfig, listener: EngineListener) -> EngineConnection:
-        servers = check_servers(config)
-        if config.allow_loopback:
-            _allow_loopback()
-        try:
-            native = _PeerConnection(_configuration(servers, relay_only=config.relay_only))
-        except (webrtc.RTCException, ValueError, TypeError) as error:
-            raise ConfigError("ice_servers", str(error)) from error
+        spare = self._spare
+        if spare is not None and spare.fits(config):
+            self._spare = None
+            native = spare.native
+        else:
+            native = _native(config)
         return _Connection(native, config, listener)
+
+
+class _Spare:
+    """A connection that nobody has asked for yet: it has no sockets, and gathers nothing."""
+
+    def __init__(self, native: _PeerConnection, config: EngineConfig, expired: Callable[[], None]) -> None:
+        self.native = native
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._expiry = self._loop.call_later(_SPARE_SECONDS, expired)
+
+    def fits(self, config: EngineConfig) -> bool:
+        """Whether it may be used here, and then it is."""
+        if config != self._config or self._loop is not asyncio.get_running_loop():
+            return False
+        self._expiry.cancel()
+        return True
+
+
+def _native(config: EngineConfig) -> _PeerConnection:
+    servers = check_servers(config)
+    if config.allow_loopback:
+        _allow_loopback()
+    try:
+        return _PeerConnection(_configuration(servers, relay_only=config.relay_only))
+    except (webrtc.RTCException, ValueError, TypeError) as error:
+        raise ConfigError("ice_servers", str(error)) from error
 
 
 def _configuration(given: tuple[IceServer, ...], *, relay_only: bool) -> webrtc.RTCConfiguration:

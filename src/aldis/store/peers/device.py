@@ -498,6 +498,8 @@ class PeerDevice:
     async def find(self) -> None:
         """Ask the server for the device. Raises `SignalingError`, `PeerOffline`, `PeerUnknown`, `PeerKeyChanged`,
         `IdentityError`."""
+        if self._asking + self._asking_here:  # a timer: what the server is asked goes out first
+            self._context.timers.call_later(0.0, self.paths.prepare)
         await self._owner.find(self)
         self.paths.relay.key_told()
         self._call_relay()
@@ -559,8 +561,7 @@ class PeerDevice:
 
     def failed(self, error: AldisError, *, key_changed: PeerKeyChanged | None = None) -> None:
         """An attempt has failed. With `key_changed` nothing that waits can be delivered."""
-        # That the peer is away is no fault: `online` says it.
-        # While the relay carries the messages, none is.
+        # That the peer is away is no fault: `online` says it. While the relay carries the messages, none is.
         away = isinstance(error, PeerOffline | PeerUnknown)
         self.error = None if away or self.paths.connected else error
         if key_changed is not None:

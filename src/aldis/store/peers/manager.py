@@ -566,6 +566,10 @@ class PeerManager:
             raise StateError("connect_to_signaling comes first")
         return self.signaling.connection(user_id, device, listener, hello)
 
+    def prepare(self, user_id: str) -> None:
+        if self.signaling is not None:
+            self.signaling.prepare(user_id)
+
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         return self._tasks.spawn(work, name)
 

@@ -23,6 +23,9 @@ class PathContext(Protocol):
     ) -> PeerConnection:
         """Make a connection with a device, or whichever one registered last."""
 
+    def prepare(self, user_id: str) -> None:
+        """A connection with a user will be made soon: do now what takes time and says nothing to anybody."""
+
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         """Start a task that the store owns."""
 

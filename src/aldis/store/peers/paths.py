@@ -162,6 +162,11 @@ class DevicePaths:
 
     # --- the direct connection --------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """A direct connection will be made soon, unless the server says that the device is not there."""
+        if not (self.relay_only or self.direct.connected):
+            self._context.prepare(self._owner.user_id)
+
     def _greeting(self) -> Hello:
         """Our HELLO on a new direct channel."""
         # What the relay carries goes on there until their HELLO comes.

@@ -33,7 +33,7 @@ from aldis.client.events import (
 from aldis.errors import AldisError, ConnectionLost, OverLimits, StateError, TooManyPeers
 from aldis.identity.keys import Identity
 from aldis.peer.connection import PeerConnection, PeerListener, PeerTiming, limited_calls
-from aldis.peer.engine import Engine, EngineConfig
+from aldis.peer.engine import Engine, EngineConfig, PreparingEngine
 from aldis.peer.trust import Trust
 from aldis.protocol.addresses import DEFAULT_DEVICE, split
 from aldis.protocol.channel import Hello
@@ -196,6 +196,12 @@ class PeerSignaling:
             hello=hello,
             timing=self._setup.timing,
         )
+
+    def prepare(self, user_id: str) -> None:
+        """A connection with a user will be made soon."""
+        engine = self._setup.engine
+        if self.registered and isinstance(engine, PreparingEngine):
+            engine.prepare(self._config(user_id))
 
     def _config(self, user_id: str) -> EngineConfig:
         only_turn = self._context.path_mode(user_id) is PathMode.TURN
