@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 from aldis.store.state import DeviceView, PeerView, StoreState
 from aldis.store.subscriptions import StateFeed
@@ -94,7 +95,7 @@ class PeerViews:
         if view == before:
             return False
         self._told[peer.user_id] = view
-        if before is None or _without_numbers(before) != _without_numbers(view):
+        if before is None or _differ(before, view):
             return True
         self._publish_soon()
         return False
@@ -104,6 +105,18 @@ def _told_time(view: DeviceView | None) -> float | None:
     return None if view is None else view.round_trip_time
 
 
-def _without_numbers(view: PeerView) -> PeerView:
-    devices = {name: replace(device, queued=0, round_trip_time=None) for name, device in view.devices.items()}
-    return replace(view, queued=0, round_trip_time=None, devices=devices)
+def _without_numbers(kind: type[PeerView] | type[DeviceView]) -> Callable[[object], object]:
+    """What reads all fields of a view but its numbers and the views in it: `replace` takes twenty times as long."""
+    others = {"queued", "round_trip_time", "devices"}
+    return attrgetter(*(field.name for field in fields(kind) if field.name not in others))
+
+
+_of_peer: Final = _without_numbers(PeerView)
+_of_device: Final = _without_numbers(DeviceView)
+
+
+def _differ(before: PeerView, view: PeerView) -> bool:
+    """Whether two views differ in more than numbers."""
+    if _of_peer(before) != _of_peer(view) or before.devices.keys() != view.devices.keys():
+        return True
+    return any(_of_device(before.devices[name]) != _of_device(device) for name, device in view.devices.items())
