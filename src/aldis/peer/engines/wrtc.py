@@ -27,7 +27,7 @@ from functools import cache
 from typing import Final, TypeVar
 
 import webrtc
-from webrtc.utils.loops import call_native
+from webrtc.utils.operations import Operation
 
 from aldis.errors import ConfigError, StateError
 from aldis.peer.engine import (
@@ -140,6 +140,21 @@ def _allow_loopback() -> None:
             ) from None
 
 
+class _Alone(Operation):
+    """An operation of wrtc that does not wait in a line for others."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
 class _Unlisted:
     """For objects of wrtc that stay out of its table.
 
@@ -169,9 +184,17 @@ class _Unlisted:
 
 
 class _PeerConnection(_Unlisted, webrtc.RTCPeerConnection):
-    """wrtc's own class, but only `_Connection` keeps it alive."""
+    """wrtc's own class, but only `_Connection` keeps it alive, and its operations stand in no line.
+
+    The line takes several turns of the loop for each, and wrtc holds its events back while the loop has other work. Our
+    caller has one operation at a time.
+    """
 
     __slots__ = ()
+
+    @staticmethod
+    def _operation() -> Operation:
+        return _Alone()
 
 
 class _DataChannel(_Unlisted, webrtc.RTCDataChannel):
@@ -254,16 +277,13 @@ class _Connection:
             return  # libwebrtc has no use for it: it never gives up a path because no more candidates will come
         check_candidate(candidate)
         fragment = candidate.username_fragment
-        # Not `add_ice_candidate`: its line of operations takes six more turns of the loop, and our caller keeps one.
-        native = self._native._native_obj
-        adding = call_native(
-            native.addIceCandidate,
-            candidate.candidate,
-            candidate.sdp_mid,
-            candidate.sdp_m_line_index,
-            fragment if isinstance(fragment, str) else None,
+        init = webrtc.RTCIceCandidateInit(
+            candidate=candidate.candidate,
+            sdp_mid=candidate.sdp_mid,
+            sdp_m_line_index=candidate.sdp_m_line_index,
+            username_fragment=fragment if isinstance(fragment, str) else None,
         )
-        await self._run(adding)
+        await self._run(self._native.add_ice_candidate(init))
 
     async def stats(self) -> EngineStats:
         report = await self._run(self._native.get_stats())
@@ -303,7 +323,7 @@ class _Connection:
 
     async def _run(self, operation: Awaitable[_T]) -> _T:
         try:
-            return await operation
+            result = await operation
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
@@ -311,6 +331,9 @@ class _Connection:
             raise
         except Exception as error:  # libwebrtc's own, and those of its wrapper after hostile input
             raise EngineRefused(f"wrtc: {str(error) or type(error).__name__}") from error
+        if self._closed:
+            raise EngineRefused("the connection was closed")
+        return result
 
     # --- events -----------------------------------------------------------------------------------------------------
 
