@@ -147,6 +147,7 @@ class PlainReport:
         self._section = ""
         self._to_mend = 0
         self._marks: set[str] = set()
+        self._failed: dict[str, None] = {}  # the names of failed checks, each once
         self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         self._unicode = "utf" in (sys.stdout.encoding or "").lower()
         print(f"Looking at {server}")
@@ -170,19 +171,29 @@ class PlainReport:
             print(f"{indent}{'-> ' if line == check.advice or check.advice.startswith(line) else '   '}{line}")
         self._to_mend += bool(check.advice)
         self._marks.add(check.mark.value)
+        if check.mark.value == "fail":
+            self._failed[check.name] = None
         sys.stdout.flush()
 
     def end(self) -> None:
         """Print the summary."""
+        said = []
+        if self._failed:  # first: it may be that nothing has an arrow
+            *others, last = self._failed
+            names = f"{', '.join(others)} and {last}" if others else last
+            said.append(f"It does not work: {names} failed.")
         match self._to_mend:
+            case 0 if self._failed:
+                pass
             case 0 if self._marks - {"ok", "note"}:
-                print("\nIt works, but not as well as it could.")
+                said.append("It works, but not as well as it could.")
             case 0:
-                print("\nAll is well.")
+                said.append("All is well.")
             case 1:
-                print("\nOne thing to look at, marked with an arrow.")
+                said.append("One thing to look at, marked with an arrow.")
             case many:
-                print(f"\n{many} things to look at, marked with arrows.")
+                said.append(f"{many} things to look at, marked with arrows.")
+        print("\n" + "\n".join(textwrap.wrap(" ".join(said), _WIDTH)))
 
 
 class JsonReport:
