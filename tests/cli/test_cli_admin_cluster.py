@@ -53,6 +53,23 @@ def test_a_session_says_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert second == MISSING
 
 
+def test_the_key_of_a_name_is_said_and_that_of_a_session_where_it_differs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = {"device": "main", "connected": True, "seconds": 1.0, "silent": 1.0, "watches": 0, "node": "n1"}
+    session |= {"unconfirmed": 0, "unconfirmedBytes": 0, "key": "QQ==", "fingerprint": "aaaa-bbbb"}
+    older = {name: value for name, value in session.items() if name not in ("key", "fingerprint")}
+    bound = {"key": "QQ==", "fingerprint": "aaaa-bbbb"}
+    lines = said(monkeypatch, capsys, {"sessions": [session, older], "binding": bound}, "user", "alice")
+    assert lines[:2] == ["key          QQ==", "fingerprint  aaaa-bbbb"]
+    assert all(line.endswith(", at node n1") for line in lines[2:])
+    away = said(monkeypatch, capsys, {"sessions": [session]}, "user", "alice")
+    assert away[0].endswith(", with the key QQ== (aaaa-bbbb)")
+    free = said(monkeypatch, capsys, {"sessions": [], "binding": None}, "user", "alice")
+    assert free == ["key          none: whoever registers the name next has it", "fingerprint  none",
+                    "alice is not online"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [

@@ -11,6 +11,8 @@ import pytest
 from aldis.backends.base import Directory, DirectoryUnavailable
 from aldis.cluster import questions
 from aldis.hub.hub import Hub
+from aldis.identity.keys import fingerprint
+from aldis.protocol.codec import from_base64, to_base64
 from aldis.protocol.codes import CloseCode
 from aldis.server.accounts import Accounts
 from aldis.server.administration import Administration
@@ -39,6 +41,9 @@ class NoAccounts:
 
 
 class Names:
+    async def find(self, user_id: str) -> bytes | None:
+        return None if user_id == "nobody" else b"\1" * 32
+
     async def unlist_name(self, user_id: str) -> bool:
         return True
 
@@ -144,8 +149,13 @@ def test_the_sessions_of_a_user_say_at_which_node_they_are(operator: Operator) -
         ("phone", operator.cluster.nodes[1].node),
     }
     assert found["privacy"]["presence"] == "public"
+    assert {each["fingerprint"] for each in found["sessions"]} == {
+        fingerprint(from_base64(each["key"])) for each in found["sessions"]
+    }
+    assert found["binding"] == {"key": to_base64(b"\1" * 32), "fingerprint": fingerprint(b"\1" * 32)}
     assert operator.ask(2, "user", "nobody") == {
         "user": "nobody",
+        "binding": None,
         "online": False,
         "privacy": None,
         "sessions": [],

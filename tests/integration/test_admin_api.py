@@ -15,9 +15,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from aldis.backends.base import DirectoryUnavailable
+from aldis.backends.sqlite import SqliteDirectory
 from aldis.cli.admin import duration
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
+from aldis.protocol.codec import to_base64
 from aldis.server.admin_api import MAX_BODY, openapi
 from aldis.server.app import SignalingServer
 from aldis.server.ban_file import FILE_NAME
@@ -80,10 +83,42 @@ async def test_users_and_their_sessions_are_shown_without_anything_secret(server
         assert (status, found["online"]) == (200, True)
         assert [session["device"] for session in found["sessions"]] == ["phone", "main"]
         assert found["sessions"][0]["watches"] == 1
-        assert identity.public_key.hex() not in json.dumps(found)
+        assert not {"secret", "id", "nonce", "host", "address"} & set(found["sessions"][0])
         status, found = await ask(server, "GET", "/statistics")
         assert (found["users"], found["connections"]) == (1, 2)
         assert found["messagesByType"]["register"] == {"ok": 2}
+
+
+async def test_the_key_of_a_user_is_shown_as_a_ban_takes_it(server: SignalingServer) -> None:
+    identity = Identity.generate()
+    shown = {"key": to_base64(identity.public_key), "fingerprint": identity.fingerprint}
+    async with await RawClient.connect(server.port) as mallory:
+        await mallory.register("mallory", identity)
+        _, found = await ask(server, "GET", "/users/mallory")
+        assert found["binding"] == shown
+        assert {name: found["sessions"][0][name] for name in shown} == shown
+        status, _ = await ask(server, "POST", "/bans", json={"kind": "key", "value": found["binding"]["key"]})
+        assert (status, (await mallory.wait_closed())[0]) == (200, 4503)
+    _, found = await ask(server, "GET", "/users/mallory")
+    assert (found["online"], found["binding"]) == (False, shown)
+    for free in ("nobody", "no%00name"):
+        _, found = await ask(server, "GET", f"/users/{free}")
+        assert found["binding"] is None
+
+
+async def test_the_sessions_of_a_user_are_shown_while_the_directory_cannot_answer(
+    server: SignalingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await RawClient.connect(server.port) as alice:
+        await alice.register("alice")
+
+        async def away(self: SqliteDirectory, user_id: str) -> bytes | None:
+            raise DirectoryUnavailable("away")
+
+        monkeypatch.setattr(SqliteDirectory, "find", away)
+        _, found = await ask(server, "GET", "/users/alice")
+        assert [session["key"] is None for session in found["sessions"]] == [False]
+        assert "binding" not in found
 
 
 async def test_pages_of_users(server: SignalingServer) -> None:
@@ -242,7 +277,10 @@ async def test_the_openapi_document_names_what_there_is(server: SignalingServer)
     status, document = await ask(server, "GET", "/openapi.json", headers={})
     assert (status, document) == (200, openapi())
     assert "post" in document["paths"]["/api/v1/bans"]
-    assert document["paths"]["/api/v1/users/{user}"]["get"]["parameters"][0]["in"] == "path"
+    user = document["paths"]["/api/v1/users/{user}"]["get"]
+    assert user["parameters"][0]["in"] == "path"
+    answer = user["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    assert {"key", "fingerprint"} == set(answer["binding"]["properties"])
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -263,7 +301,9 @@ async def test_an_operators_day_at_the_command_line(tmp_path: Path) -> None:
             return done.stdout
 
         assert await say("users") == "mallory\n"
-        assert "main" in await say("user", "mallory")
+        key, fingerprint, session = (await say("user", "mallory")).splitlines()
+        assert ("main" in session, len(fingerprint.split()[1])) == (True, 39)
+        assert await say("unban", *key.split()) == f"{' '.join(key.split())} was not banned\n"
         assert "users online            1" in await say("stats")
         assert json.loads(await say("stats", "--json"))["users"] == 1
         said = await say("ban", "user", "mallory", "--reason", "spam", "--for", "2h")

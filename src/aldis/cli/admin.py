@@ -23,7 +23,7 @@ Look at a running server, and act on its users. It asks the server's admin port.
 Commands
   stats        Show the server at a glance.
   users        List the users that are online.
-  user         Show one user's sessions.
+  user         Show one user's sessions and key.
   disconnect   Close all connections of a user, which may come back.
   ban          Ban a user, a key or a network.
   unban        End a ban.
@@ -165,20 +165,30 @@ def _users(words: Sequence[str]) -> int:
 
 
 def _user(words: Sequence[str]) -> int:
-    parser = _parser("user", "NAME", "Show one user's sessions, the newest first.")
+    parser = _parser("user", "NAME", "Show the key of one user's name, and its sessions, the newest first.")
     parser.argument("name", "The user.", convert=user_name)
     arguments, client = _parsed(parser, words)
     found = client.ask("GET", f"/users/{quote(arguments.name, safe='')}")
     lines = []
+    binding = found.get("binding")
     for session in found["sessions"]:
         state = "connected" if session["connected"] else "lost, may resume"
         where = f", at node {session['node']}" if "node" in session else ""
+        # Seldom another key than the name's: when that has changed just now, or cannot be read.
+        key = session.get("key")
+        with_key = (
+            f", with the key {key} ({session['fingerprint']})" if key and key != (binding or {}).get("key") else ""
+        )
         lines.append(
             f"{session['device']:<20} {state} for {duration(session['seconds'])}, "
             f"silent for {duration(session['silent'])}, watches {session['watches']}, "
-            f"{session['unconfirmed']} messages unconfirmed ({session['unconfirmedBytes']} bytes){where}"
+            f"{session['unconfirmed']} messages unconfirmed ({session['unconfirmedBytes']} bytes){where}{with_key}"
         )
-    return _show(arguments, found, [*(lines or [f"{arguments.name} is not online"]), *_silent(found)])
+    lines = lines or [f"{arguments.name} is not online"]
+    if "binding" in found:  # the directory has answered
+        shown = binding or {"key": "none: whoever registers the name next has it", "fingerprint": "none"}
+        lines = [f"{name:<13}{shown[name]}" for name in ("key", "fingerprint")] + lines
+    return _show(arguments, found, [*lines, *_silent(found)])
 
 
 def _bans(words: Sequence[str]) -> int:
@@ -397,7 +407,9 @@ def _drain(words: Sequence[str]) -> int:
 
 def _add_ban(parser: Parser) -> None:
     parser.argument("kind", "What VALUE is: user, key (base64) or network.", convert=str)
-    parser.argument("value", "A name, a public key, or a network such as 203.0.113.0/24.", convert=utf8)
+    parser.argument(
+        "value", "A name, a public key (see `aldis admin user`), or a network such as 203.0.113.0/24.", convert=utf8
+    )
 
 
 def _counted(count: int, what: str) -> str:

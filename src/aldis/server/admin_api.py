@@ -34,6 +34,8 @@ _Handler: TypeAlias = "Callable[[Administration, _Values], _Result]"
 _TEXT: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer", "minimum": 1}
 _SECONDS: Final = {"type": "number", "exclusiveMinimum": 0}
+_KEY: Final = {"type": ["string", "null"], "description": "A public key in base64, as POST /bans takes it."}
+_KEYS: Final = {"key": _KEY, "fingerprint": {"type": ["string", "null"]}}
 _KIND: Final = {"type": "string", "enum": list(KINDS)}
 
 
@@ -75,6 +77,7 @@ class _Route:
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
     body: dict[str, dict[str, Any]] = field(default_factory=dict)
     required: tuple[str, ...] = ()  # of the body
+    answer: dict[str, dict[str, Any]] = field(default_factory=dict)  # what is worth naming of it
 
 
 _ROUTES: Final = (
@@ -94,8 +97,16 @@ _ROUTES: Final = (
     _Route(
         "GET",
         "/users/{user}",
-        "One user's sessions, in a cluster with the node of each.",
+        "One user's sessions with their public keys, in a cluster with the node of each, and the key of the name.",
         lambda a, v: a.user(v.text("user")),
+        answer={
+            "binding": {
+                "type": ["object", "null"],
+                "description": "The key that the name is bound to; missing when the directory cannot answer.",
+                "properties": _KEYS,
+            },
+            "sessions": {"type": "array", "items": {"type": "object", "properties": _KEYS}},
+        },
     ),
     _Route(
         "POST",
@@ -251,10 +262,11 @@ def openapi() -> dict[str, Any]:
         in_path = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
         parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in in_path]
         parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in route.query.items()]
+        answer = {"type": "object"} | ({"properties": route.answer} if route.answer else {})
         operation: dict[str, Any] = {
             "summary": route.summary,
             "responses": {
-                "200": {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}},
+                "200": {"description": "Done.", "content": {"application/json": {"schema": answer}}},
                 "default": {
                     "description": "Why not.",
                     "content": {

@@ -1,7 +1,8 @@
 """What an operator may see and do: the operations behind the admin API, without HTTP.
 
-Rules: everything is bounded (`MOST_LISTED`). Nothing that is secret leaves it: no keys of sessions, no secrets of a
-resume, no addresses of clients. What is changed for good is on the disk before it counts as done.
+Rules: everything is bounded (`MOST_LISTED`). Nothing that is secret leaves it: no secrets of a resume, no addresses of
+clients. Public keys do, since the operator may ban one. What is changed for good is on the disk before it counts as
+done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from aldis.server.ban_file import BanFile
 from aldis.server.health import Health
 from aldis.server.log_levels import apply_levels, current_levels, read_levels
 from aldis.server.logs import Log, moment
-from aldis.server.node_administration import MOST_LISTED, NodeAdministration
+from aldis.server.node_administration import MOST_LISTED, NodeAdministration, shown_key
 from aldis.server.node_totals import add_sessions, add_statistics, add_user, add_users
 from aldis.server.proxies import TrustedProxies
 from aldis.server.scheduler import FairScheduler
@@ -97,11 +98,24 @@ class Administration:
         return add_users(found.answers, found.silent, limit)
 
     async def user(self, user_id: str) -> dict[str, Any]:
-        """One user's sessions, the newest first."""
+        """One user's sessions, the newest first, and `binding`, the key that the name is bound to.
+
+        `binding` is missing when the directory cannot answer.
+        """
+        binding = await self._binding(user_id)
         if self._cluster is None:
-            return self._here.user(user_id)
+            return {**self._here.user(user_id), **binding}
         found = await self._cluster.ask("user", {"user": user_id})
-        return add_user(user_id, found.answers, found.silent)
+        return {**add_user(user_id, found.answers, found.silent), **binding}
+
+    async def _binding(self, user_id: str) -> dict[str, Any]:
+        if user_id_problem(user_id):
+            return {"binding": None}
+        try:
+            key = await self._directory.find(user_id)
+        except DirectoryUnavailable:
+            return {}  # the sessions are shown all the same
+        return {"binding": None if key is None else shown_key(key)}
 
     def bans(self) -> dict[str, Any]:
         """All bans."""

@@ -15,6 +15,8 @@ from time import monotonic
 from typing import Any, Final
 
 from aldis.hub.hub import Hub
+from aldis.identity.keys import fingerprint
+from aldis.protocol.codec import from_base64, to_base64
 from aldis.server.accounts import Accounts
 from aldis.server.health import Health
 from aldis.server.scheduler import FairScheduler
@@ -101,6 +103,8 @@ class NodeAdministration:
                 "unconfirmed": 0 if session.replay is None else session.replay.waiting,
                 "unconfirmedBytes": 0 if session.replay is None else session.replay.size,
                 "proved": session.dialect.proves,
+                # What a classic client says of its key is not checked, and may be anything.
+                **(shown_key(from_base64(session.key)) if session.dialect.proves else NO_KEY),
             }
             for session in self._hub.sessions(user_id)
         ]
@@ -127,6 +131,14 @@ class NodeAdministration:
         if self._hub.cluster is not None:
             self._hub.cluster.doubt(user_id)
         return {}
+
+
+NO_KEY: Final = {"key": None, "fingerprint": None}
+
+
+def shown_key(public_key: bytes) -> dict[str, str]:
+    """A public key, as `ban key` takes it, and as people compare it."""
+    return {"key": to_base64(public_key), "fingerprint": fingerprint(public_key)}
 
 
 def _shared(users: Mapping[tuple[str, ...], int]) -> list[dict[str, Any]]:
