@@ -45,6 +45,14 @@ def test_users_are_listed_with_their_nodes(monkeypatch: pytest.MonkeyPatch, caps
     assert line == '{"users": [], "silentNodes": ["0123456789ab"]}'
 
 
+def test_a_prefix_that_fits_nobody_does_not_say_that_nobody_is_online(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody: dict[str, Any] = {"users": [], "next": None}
+    assert said(monkeypatch, capsys, nobody, "users", "zzz") == ["nobody is online whose name begins with zzz"]
+    assert said(monkeypatch, capsys, nobody, "users") == ["nobody is online"]
+
+
 def test_a_session_says_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     session = {"device": "main", "connected": True, "seconds": 1.0, "silent": 1.0, "watches": 0, "node": "n1"}
     session |= {"unconfirmed": 0, "unconfirmedBytes": 0}

@@ -161,7 +161,8 @@ def _users(words: Sequence[str]) -> int:
             silent = {"silentNodes": sorted({*silent.get("silentNodes", ()), *page["silentNodes"]})}
         after = page["next"]
     lines = [f"{user['user']}{_devices(user)}" for user in users]
-    return _show(arguments, {"users": users, **silent}, [*(lines or ["nobody is online"]), *_silent(silent)])
+    nobody = "nobody is online" + (f" whose name begins with {arguments.prefix}" if arguments.prefix else "")
+    return _show(arguments, {"users": users, **silent}, [*(lines or [nobody]), *_silent(silent)])
 
 
 def _user(words: Sequence[str]) -> int:
