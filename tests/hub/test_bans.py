@@ -90,6 +90,27 @@ def test_an_address_is_in_the_narrowest_network_that_is_banned(address: str, ban
     assert (None if found is None else found.value) == banned
 
 
+@pytest.mark.parametrize(
+    ("written", "value", "inside", "outside"),
+    [
+        ("::ffff:198.51.100.1", "198.51.100.1/32", "198.51.100.1", "198.51.100.2"),
+        ("::ffff:c633:6401", "198.51.100.1/32", "::ffff:198.51.100.1", "198.51.100.2"),
+        ("::ffff:198.51.100.7/120", "198.51.100.0/24", "198.51.100.1", "198.51.101.1"),
+        ("::ffff:0:0/96", "0.0.0.0/0", "198.51.100.1", "2001:db8::1"),
+        ("::/0", "::/0", "2001:db8::1", "198.51.100.1"),
+    ],
+)
+def test_a_ban_of_an_ipv4_mapped_network_is_one_of_ipv4(written: str, value: str, inside: str, outside: str) -> None:
+    bans = Bans()
+    ban = read_ban("network", written)
+    bans.add(ban)
+    assert ban.value == value
+    assert bans.of_address(inside, 0.0) is ban
+    assert bans.of_address(outside, 0.0) is None
+    again = read_ban("network", written)
+    assert bans.remove("network", again.value)
+
+
 def test_a_ban_that_is_over_or_removed_bans_nobody() -> None:
     bans = Bans()
     bans.add(read_ban("network", "203.0.113.0/24", until=100.0))
@@ -120,6 +141,8 @@ def test_there_are_so_many_bans_at_most_and_one_can_be_changed_then() -> None:
         ("user", "a b", ""),
         ("key", "abc", ""),
         ("network", "203.0.113.0/33", ""),
+        ("network", "::ffff:0:0/95", ""),
+        ("network", "::/64", ""),
         ("planet", "mars", ""),
         ("user", "alice", "x" * (MAX_REASON + 1)),
         ("user", "alice", "two\nlines"),

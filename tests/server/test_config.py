@@ -216,6 +216,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         ("stun", "stun:a..example", "not valid"),
         ("turn", "turn:a.example?transport=sctp", "a URL such as turn:"),
         ("trusted_proxies", "10.0.0.1/8", "an address or a network such as 10.0.0.0/8"),
+        ("trusted_proxies", "::/64", "write 0.0.0.0/0 for these"),
         ("trusted_proxies", "proxy.example", "an address or a network"),
         ("origins", "a.example", "an origin such as https://example.com"),
         ("origins", "https://a.example/path", "an origin such as"),

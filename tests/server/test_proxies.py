@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from aldis.hub.bans import read_ban
 from aldis.server import proxies
 from aldis.server.proxies import BadProxyHeader, TrustedProxies
 
@@ -40,6 +41,19 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 )
 def test_the_client_is_the_rightmost_address_that_is_no_proxy(peer: str, forwarded: list[str], client: str) -> None:
     assert TRUSTED.client(peer, forwarded) == client
+
+
+def test_an_ipv4_mapped_network_of_proxies_is_one_of_ipv4() -> None:
+    proxies = TrustedProxies(("::ffff:10.0.0.0/104",))
+    assert proxies.trusts("10.1.2.3")
+    assert proxies.trusts("::ffff:10.1.2.3")
+    assert not proxies.trusts("11.0.0.1")
+    assert proxies.inside("0.0.0.0/0") == "10.0.0.0/8"
+    assert proxies.around("10.1.0.0/16") == "10.0.0.0/8"
+
+
+def test_a_ban_of_an_ipv4_mapped_network_is_seen_to_hold_a_proxy() -> None:
+    assert TRUSTED.inside(read_ban("network", "::ffff:127.0.0.1").value) == "127.0.0.1/32"
 
 
 def test_by_default_nobody_is_trusted() -> None:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Literal, TypeAlias
 
 from aldis.errors import UsageError
-from aldis.hub.networks import read_address
+from aldis.hub.networks import read_address, read_network
 from aldis.identity.keys import PUBLIC_KEY_BYTES
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import from_base64, to_base64
@@ -56,7 +56,7 @@ def read_ban(kind: str, value: str, reason: str = "", until: float | None = None
                 raise UsageError(f"{value!r} is no public key in base64: {error}") from None
         case "network":
             try:
-                return Ban("network", str(ip_network(value, strict=False)), reason, until)
+                return Ban("network", str(read_network(value, strict=False)), reason, until)
             except ValueError as error:
                 raise UsageError(f"{value!r} is no network: {error}") from None
     raise UsageError(f"{kind!r} cannot be banned; expected one of {', '.join(KINDS)}")

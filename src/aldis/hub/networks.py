@@ -7,10 +7,11 @@ address counts as IPv4.
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 _IPV6_PREFIX: Final = 8  # bytes: a /64
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
 def read_address(text: str) -> IPv4Address | IPv6Address | None:
@@ -20,6 +21,23 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def read_network(text: str, *, strict: bool) -> IPv4Network | IPv6Network:
+    """A network, or an address as the network of it alone; IPv4 where it is IPv4-mapped, as addresses are read.
+
+    Raises `ValueError`, with `strict` also for bits beyond the prefix. `::/0` is all of IPv6. A narrower network that
+    holds all mapped addresses is refused: it reads as if it held all of IPv4, and no address would ever be in it so.
+    """
+    network = ip_network(text, strict=strict)
+    if isinstance(network, IPv4Network):
+        return network
+    if network.subnet_of(_MAPPED):
+        mapped = network.network_address.packed[-4:]
+        return IPv4Network((mapped, network.prefixlen - _MAPPED.prefixlen))
+    if network.prefixlen and network.supernet_of(_MAPPED):
+        raise ValueError(f"{network} holds all IPv4 addresses as IPv6 writes them; write 0.0.0.0/0 for these")
+    return network
 
 
 @lru_cache(maxsize=1024)

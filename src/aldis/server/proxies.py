@@ -15,10 +15,10 @@ Pure.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from aldis.hub.networks import read_address
+from aldis.hub.networks import read_address, read_network
 
 # Proxies in a row. Three are many.
 _MAX_HOPS: Final = 16
@@ -44,7 +44,7 @@ class TrustedProxies:
     """The proxies in some networks, such as `10.0.0.0/8`."""
 
     def __init__(self, networks: tuple[str, ...] = ()) -> None:
-        self._networks = tuple(map(ip_network, networks))
+        self._networks = tuple(read_network(network, strict=True) for network in networks)
 
     def trusts(self, address: str) -> bool:
         """Whether this is the address of a proxy."""
@@ -55,12 +55,12 @@ class TrustedProxies:
 
     def inside(self, network: str) -> str | None:
         """One of the trusted networks that lies in this one, or is this one; None without one."""
-        wide = ip_network(network)
+        wide = read_network(network, strict=True)
         return next((str(each) for each in self._networks if _is_part(each, wide)), None)
 
     def around(self, network: str) -> str | None:
         """The trusted network that this one lies in; None without one."""
-        narrow = ip_network(network)
+        narrow = read_network(network, strict=True)
         return next((str(each) for each in self._networks if _is_part(narrow, each)), None)
 
     def client(self, peer: str, forwarded: list[str]) -> str:

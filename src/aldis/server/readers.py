@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import field
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,6 +18,7 @@ from aldis.backends.directory_url import check_url, path_of
 from aldis.backends.redis_url import RedisUrl
 from aldis.environment import decoded, expand
 from aldis.errors import ConfigError, UsageError
+from aldis.hub.networks import read_network
 from aldis.protocol.ice import read_url
 from aldis.server.log_levels import DEFAULT, LogLevels, read_levels
 from aldis.server.names import MAX_HOST, read_name, read_origin
@@ -197,7 +198,7 @@ def read_networks(value: object) -> tuple[str, ...]:
     expected = "an address or a network such as 10.0.0.0/8"
     texts = read_texts(re.compile(r"\S+"), expected)(value)
     try:
-        return tuple(str(ip_network(text)) for text in texts)
+        return tuple(str(read_network(text, strict=True)) for text in texts)
     except ValueError as error:
         raise Expected(f"{expected}; {error}") from None
 
