@@ -410,3 +410,16 @@ async def test_the_folder_of_data_is_made_where_the_names_are_elsewhere(tmp_path
         server = SignalingServer(ServerConfig(port=0, admin_port=None, data=str(blocked), directory=":memory:"))
         with pytest.raises(ConfigError, match="cannot be made"):
             await server.start()
+
+
+@pytest.mark.parametrize("directory", ["", ":memory:"])
+async def test_a_second_server_does_not_start_in_the_folder_of_a_running_one(tmp_path: Path, directory: str) -> None:
+    def made() -> SignalingServer:
+        return SignalingServer(ServerConfig(port=0, admin_port=0, data=str(tmp_path), directory=directory))
+
+    async with made():
+        with pytest.raises(ConfigError, match=r"data: .* is in use by another running server"):
+            await made().start()
+        before = sorted(path.name for path in tmp_path.iterdir())
+    async with made():
+        assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -36,6 +36,7 @@ from aldis.server.certificate_updates import CertificateUpdates
 from aldis.server.cluster_member import ClusterMember
 from aldis.server.config import MEMORY, STUN_PORT, ServerConfig, changes
 from aldis.server.connections import Connections
+from aldis.server.data_folder import held_folder
 from aldis.server.handover_file import FILE_NAME as HANDOVER_NAME
 from aldis.server.handover_file import HandoverFile
 from aldis.server.health import Health
@@ -246,6 +247,8 @@ class SignalingServer:
             stack.push_async_callback(self.accounts.close)
             await self.accounts.start(directory)
             if self.member is None:
+                if config.data != MEMORY:
+                    stack.enter_context(held_folder(Path(config.data)))
                 self._take_over()
             else:
                 # The clients of its last run are at other nodes by now, and the bans are those of all.
