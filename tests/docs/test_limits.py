@@ -12,7 +12,7 @@ import pytest
 from aldis.cli.serve import _LAYOUT
 from aldis.hub.stats import LIMITS
 from aldis.server import metrics
-from aldis.server.admission import HEADS, LATE, OPENING, SILENT, UNTOLD
+from aldis.server.admission import HEADS, LATE, NO_HEADER, OPENING, SILENT, UNTOLD
 from aldis.server.config import LIMITS as LIMIT_SETTINGS
 from aldis.server.config import RELOADABLE, SETTINGS, ServerConfig
 from aldis.server.refusals import Refusal
@@ -38,7 +38,7 @@ UNITS = {
 }
 # In the same section of the help, but times that a client is given, and no limits.
 TIMES = {"resume_window", "ping_interval", "drain_seconds"}
-REASONS = {*Refusal, SILENT, LATE, HEADS, OPENING, UNTOLD}
+REASONS = {*Refusal, SILENT, LATE, HEADS, OPENING, UNTOLD, NO_HEADER}
 
 
 class Row(NamedTuple):

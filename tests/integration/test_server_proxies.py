@@ -120,6 +120,20 @@ async def test_a_trusted_proxy_has_to_send_the_header_and_others_cannot() -> Non
         assert server.faults.count == 0
 
 
+async def test_a_proxy_without_the_header_is_counted_and_told_to_the_operator(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = {"trusted_proxies": "127.0.0.1", "proxy_protocol": True}
+    async with SignalingServer(config(**settings)) as server:
+        for _ in range(3):
+            assert await said_to("127.0.0.1", server.port, GET) == b""
+        assert server.listener.admission.refusals["no-proxy-header"] == 3
+        assert {"limit": "proxy_protocol", "effect": "connections refused", "count": 3} in server.health.limits()
+    (record,) = [each for each in caplog.records if "PROXY protocol" in each.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "turn proxy_protocol off" in record.getMessage()
+
+
 async def test_a_header_that_comes_byte_by_byte_is_read_when_it_is_whole_and_no_further() -> None:
     settings = {"trusted_proxies": "127.0.0.1", "proxy_protocol": True}
     async with SignalingServer(config(**settings)) as server:

@@ -33,6 +33,8 @@ UNTOLD: Final = "untold"
 LATE: Final = "late"
 HEADS: Final = "heads"
 OPENING: Final = "opening"
+NO_HEADER: Final = "no-proxy-header"
+_OTHERS: Final = (SILENT, UNTOLD, LATE, HEADS, OPENING, NO_HEADER)
 
 
 class Place:
@@ -92,7 +94,7 @@ class Admission:
         self._speaking: dict[Place, None] = {}
         self._refused: dict[Place, None] = {}
         # Connections that were not served, by reason.
-        self.refusals: Counter[str] = Counter(dict.fromkeys((*Refusal, SILENT, UNTOLD, LATE, HEADS, OPENING), 0))
+        self.refusals: Counter[str] = Counter(dict.fromkeys((*Refusal, *_OTHERS), 0))
 
     def __len__(self) -> int:
         """All accepted connections, without those that are being refused."""

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from aldis.errors import UsageError
 from aldis.hub.stats import HubStats
 from aldis.protocol.codes import CloseCode
-from aldis.server.admission import HEADS, LATE, OPENING, SILENT, Admission
+from aldis.server.admission import HEADS, LATE, NO_HEADER, OPENING, SILENT, Admission
 from aldis.server.certificate_updates import CertificateUpdates
 from aldis.server.config import ServerConfig
 from aldis.server.refusals import Refusal
@@ -32,6 +32,7 @@ _BY_REFUSAL: Final = {
     Refusal.RATE: "connects_per_second",
     Refusal.MEMORY: "memory_budget",
     SILENT: "handshakes",
+    NO_HEADER: "proxy_protocol",
 }
 
 

@@ -31,7 +31,7 @@ from aldis.hub import dialects
 from aldis.hub.networks import network_of
 from aldis.protocol.codes import CloseCode
 from aldis.server import proxies
-from aldis.server.admission import Admission, Place
+from aldis.server.admission import NO_HEADER, Admission, Place
 from aldis.server.arrivals import Arrivals
 from aldis.server.certificates.challenges import Challenges
 from aldis.server.certificates.connections import Challenged, challenge_context
@@ -51,6 +51,8 @@ from aldis.server.websocket import ClientConnection
 AT_ONCE: Final = 4096
 # Log lines about requests for other hosts: one tells the operator what to do, and any client can cause a thousand.
 MISDIRECTED_PER_SECOND: Final = 0.1
+# Seconds between two such lines about a proxy: each of its connections would be one.
+NO_HEADER_SECONDS: Final = 60.0
 # Connections that are accepted before those that are open have their turn: a twentieth of a millisecond.
 ACCEPTED_AT_ONCE: Final = 2
 # Seconds that the loop needs for a connection after the turn in which opening it was started: to open it, to read what
@@ -116,6 +118,7 @@ class Listener:
         self._log = log
         self._picows_log = PicowsLog(connections, log)
         self._misdirected = Throttle(1.0 / MISDIRECTED_PER_SECOND)
+        self._no_header = Throttle(NO_HEADER_SECONDS)
         self._listening: list[socket.socket] = []
         # The sockets that take no connections for a moment, because none can be accepted.
         self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -250,7 +253,7 @@ class Listener:
         task = asyncio.create_task(self._open(accepted, place, address))
         place.end = task.cancel
         self._beginning[task] = place
-        task.add_done_callback(partial(self._begun, accepted, place))
+        task.add_done_callback(partial(self._begun, accepted, place, address))
 
     async def _open(self, accepted: socket.socket, place: Place, peer: str) -> None:
         """Have the event loop read a connection, after its TLS handshake if it has one."""
@@ -284,7 +287,7 @@ class Listener:
         if place is None or place.refusal is not None:
             self._log.debug("refused a connection", reason=place.refusal if place else "untold", address=address)
 
-    def _begun(self, accepted: socket.socket, place: Place, task: asyncio.Task[Any]) -> None:
+    def _begun(self, accepted: socket.socket, place: Place, address: str, task: asyncio.Task[Any]) -> None:
         self._beginning.pop(task, None)
         if task.cancelled():
             place.leave()
@@ -292,12 +295,25 @@ class Listener:
         elif (error := task.exception()) is not None:
             place.leave()
             accepted.close()
-            if isinstance(error, OSError | BadProxyHeader):  # also TLS errors and time-outs
+            if isinstance(error, BadProxyHeader):
+                self._tell_no_header(address, error)
+            elif isinstance(error, OSError):  # also TLS errors and time-outs
                 self._picows_log.warning("a connection has not opened: %s", error)
             elif isinstance(error, Exception):
                 self._connections.fault(error)
             # Its frames hold the future that holds the error, and the buffers of TLS (`server.garbage`).
             error.__traceback__ = None
+
+    def _tell_no_header(self, address: str, error: BadProxyHeader) -> None:
+        """Count and log that a trusted proxy does not speak as the settings say: no client behind it gets in."""
+        self.admission.refusals[NO_HEADER] += 1
+        unlogged = self._no_header.pass_now()
+        if unlogged is not None:
+            text = (
+                "a trusted proxy does not speak the PROXY protocol, so its connections are closed: have it send the "
+                "header of version 2, or turn proxy_protocol off"
+            )
+            self._log.warning(text, address=address, reason=str(error), unlogged_before=unlogged)
 
     def tick(self, now: float) -> None:
         """End the connections that take too long to send their request. Call this about once a second."""
