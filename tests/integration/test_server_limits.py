@@ -23,7 +23,7 @@ from aldis.server.tuning import Tuning
 from support.certificates import make_certificates
 from support.patience import PATIENCE
 from support.ports import free_port
-from support.raw_websocket import RawClient, http_get
+from support.raw_websocket import CONTINUATION, TEXT, RawClient, http_get
 from support.settings import UNLIMITED, config
 
 
@@ -152,6 +152,7 @@ async def test_an_address_gets_as_many_stun_answers_as_is_set() -> None:
         # One more for each second that this has taken.
         assert outcomes["limited"] + outcomes["answered"] == BURST_SECONDS + 41
         assert BURST_SECONDS + 1 <= outcomes["answered"] < BURST_SECONDS + 20
+        assert limits(server) == {"stun_per_address, stun_per_second": outcomes["limited"]}
 
 
 # --- names and proofs -------------------------------------------------------------------------------------------------
@@ -177,6 +178,7 @@ async def test_a_connection_has_as_many_wrong_signatures_as_is_set(server: Signa
             assert answer["code"] == "bad-signature", tries
         assert await client.wait_closed() == (4501, "too many bad signatures")
     assert await metric(server, 'aldis_closes_total{code="4501"}') == 1
+    assert limits(server) == {"failed-proofs-per-connection": 1}
 
 
 async def test_credentials_of_turn_hold_as_long_as_is_set() -> None:
@@ -200,6 +202,19 @@ async def test_a_session_watches_as_many_names_as_is_set_and_clients_are_told() 
         assert refused["code"] == "too-large"
         assert refused["message"] == "at most 2 names can be watched by one session"
         assert limits(server) == {"watches-per-session": 1}
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["in one frame", "in fragments"])
+async def test_an_operator_sees_that_a_message_was_too_long(server: SignalingServer, parts: int) -> None:
+    half = b"x" * (server.config.max_message_bytes // 2 + 1)
+    async with await RawClient.connect(server.port) as client:
+        if parts == 1:
+            client.send_frame(TEXT, half + half)
+        else:
+            client.send_frame(TEXT, half, fin=False)
+            client.send_frame(CONTINUATION, half)
+        assert (await client.wait_closed())[0] == 1009
+    assert limits(server) == {"max_message_bytes": 1}
 
 
 async def test_what_clients_have_been_told_stays_until_a_restart(server: SignalingServer) -> None:

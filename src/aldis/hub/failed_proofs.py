@@ -19,19 +19,22 @@ from aldis.hub.networks import network_of
 from aldis.hub.outcomes import RequestRefused
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
+from aldis.hub.stats import HubStats
 from aldis.hub.usage import SharedUsage
 from aldis.protocol.codes import CloseCode, ErrorCode
 
 OF_ADDRESS: Final = "failed-proofs-per-address"
+OF_CONNECTION: Final = "failed-proofs-per-connection"
 OF_NAME: Final = "failed-proofs-per-name"
 
 
 class FailedProofs:
     """The failed proofs of one server, or of a cluster."""
 
-    def __init__(self, settings: HubSettings, usage: SharedUsage | None = None) -> None:
+    def __init__(self, settings: HubSettings, stats: HubStats, usage: SharedUsage | None = None) -> None:
         """`usage`: what is used counts at other nodes too."""
         self._settings = settings
+        self._stats = stats
         self._of_networks: Allowances[bytes] = Allowances(
             settings.failed_proofs_per_address, HOUR, limit=OF_ADDRESS, usage=usage
         )
@@ -59,8 +62,10 @@ class FailedProofs:
         """Count a wrong signature for a name. Returns the close of a connection that has sent too many."""
         self.wrong_key(session, user_id, now)
         session.bad_proofs += 1
-        too_many = session.bad_proofs >= self._settings.bad_proofs
-        return (CloseCode.UNAUTHORIZED, "too many bad signatures") if too_many else None
+        if session.bad_proofs < self._settings.bad_proofs:
+            return None
+        self._stats.limited[OF_CONNECTION] += 1
+        return CloseCode.UNAUTHORIZED, "too many bad signatures"
 
     def wrong_key(self, session: Session, user_id: str, now: float) -> None:
         """Count a right signature of a key to which the name is not bound."""

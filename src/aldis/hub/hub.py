@@ -188,7 +188,7 @@ class Hub:
             },
         )
         """What is kept for all clients."""
-        self._failed_proofs = failed_proofs = FailedProofs(settings, usage)
+        self._failed_proofs = failed_proofs = FailedProofs(settings, self.stats, usage)
         self._bindings = bindings = Bindings(
             outgoing=outgoing,
             lookups=lookups,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 LIMITS = (
     "devices-per-user",
     "failed-proofs-per-address",
+    "failed-proofs-per-connection",
     "failed-proofs-per-name",
     "memory",
     "new-names-per-address",

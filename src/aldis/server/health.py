@@ -13,6 +13,7 @@ from cryptography.x509 import Name
 from cryptography.x509.oid import NameOID
 
 from aldis.errors import UsageError
+from aldis.hub.failed_proofs import OF_CONNECTION
 from aldis.hub.stats import HubStats
 from aldis.protocol.codes import CloseCode
 from aldis.server.admission import HEADS, LATE, NO_HEADER, OPENING, SILENT, Admission
@@ -112,12 +113,17 @@ class Health:
         """The limits that were reached since the start, by setting: how often, and what became of it."""
         refusals, stats = self._admission.refusals, self._stats
         found = [(name, "connections refused", refusals[reason]) for reason, name in _BY_REFUSAL.items()]
-        found += [(name, "requests refused", count) for name, count in stats.limited.items()]
+        found += [
+            (name, "clients closed" if name == OF_CONNECTION else "requests refused", count)
+            for name, count in stats.limited.items()
+        ]
         found += [
             ("handshake_timeout", "connections closed", refusals[LATE]),
             ("tls_handshakes", "connections closed", refusals[OPENING]),
             ("partial_requests_bytes", "connections closed", refusals[HEADS]),
             ("registration_timeout", "clients closed", stats.closes[CloseCode.REGISTRATION_TIMEOUT]),
+            ("max_message_bytes", "clients closed", self._closes[CloseCode.TOO_BIG]),
+            ("stun_per_address, stun_per_second", "STUN requests not answered", self._stun.answers.outcomes["limited"]),
             ("messages_per_second, bytes_per_second", "clients slowed down", self._scheduler.throttled),
             ("limits of a user", "clients closed that went on all the same", stats.closes[CloseCode.OVER_LIMITS]),
             ("outgoing_queue_bytes", "slow readers closed", self._closes[CloseCode.SLOW_CONSUMER]),
