@@ -6,13 +6,14 @@ import asyncio
 import gc
 import json
 import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from aldis.protocol.messages import MAX_CLASSIC_KEY
 from aldis.server.hooks import Applicant, RegistrationHook, SignedPosts
-from aldis.server.http_calls import HttpCalls
+from aldis.server.http_calls import CallFailed, HttpCalls
 from aldis.server.logs import get_logger
 
 ANSWERS = 300
@@ -40,6 +41,37 @@ async def test_a_kept_answer_takes_a_kilobyte_however_long_the_key_of_a_classic_
     tracemalloc.stop()
     assert hook.calls["denied"] == hook.calls["cached"] == ANSWERS
     assert size < ANSWERS * 1024
+
+
+class Failing(HttpCalls):
+    """Takes some time for each call, and fails in the second and the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.calls = 0
+
+    async def post(self, *_: Any, **__: Any) -> bytes:
+        self.calls += 1
+        self.now += 2.0
+        match self.calls:
+            case 2:
+                raise CallFailed("it is not there")
+            case 3:
+                raise TimeoutError
+        return b'{"allow": true}'
+
+
+async def test_calls_that_fail_are_measured_too_and_kept_answers_are_not() -> None:
+    application = Failing()
+    posts = SignedPosts(application, "http://127.0.0.1/", "secret")
+    log, clock = get_logger("aldis.accounts"), (lambda: application.now)
+    hook = RegistrationHook(posts, log, timeout=60, cache=60, concurrency=1, clock=clock)
+    for name in ("alice", "alice", "bob", "carol"):
+        with suppress(CallFailed):
+            await hook.decide(Applicant(name, "main", "key", True))
+    assert hook.calls == {"allowed": 1, "cached": 1, "failed": 2, "denied": 0}
+    assert (sum(hook.seconds.counts), hook.seconds.total) == (3, 6.0)
 
 
 class Thoughtful(HttpCalls):

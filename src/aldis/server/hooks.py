@@ -126,6 +126,8 @@ class RegistrationHook:
         try:
             decision = await self._ask(applicant)
         except CallFailed as error:
+            # The slowest calls are those that are not waited for to the end.
+            self.seconds.observe(self._clock() - began)
             self.calls["failed"] += 1
             self.failing = str(error)
             self._outage.failed(error)

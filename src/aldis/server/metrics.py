@@ -307,7 +307,10 @@ def _of_accounts(accounts: Accounts) -> Iterator[Metric]:
             _labelled(hook.calls),
         )
         yield _histogram(
-            "aldis_hook_seconds", "How long the application took to decide, with the wait.", [], {(): hook.seconds}
+            "aldis_hook_seconds",
+            "How long asking the application took, with the wait, also in vain.",
+            [],
+            {(): hook.seconds},
         )
     if presence is not None:
         yield _counter(
