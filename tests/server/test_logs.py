@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Callable
 
 import pytest
 
-from aldis.server.logs import FaultLog, OutageLog, configure, get_logger, moment
+from aldis.server.logs import RECOVERIES, FaultLog, OutageLog, configure, get_logger, moment
 
 log = get_logger("aldis.test")
 NASTY = 'x\n{"event":"forged"}\r\x1b[2J\u2028\u202e\ud800'
@@ -83,22 +84,61 @@ def test_faults_are_told_once_a_second_and_all_counted(caplog: pytest.LogCapture
     assert [record.unlogged_before for record in caplog.records] == [0, 4]  # type: ignore[attr-defined]
 
 
-def test_an_outage_that_comes_and_goes_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The last word of each line that the log has got since this was last asked."""
     caplog.set_level(logging.INFO)
+
+    def words() -> list[str]:
+        found = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
+        caplog.clear()
+        return found
+
+    return words
+
+
+def test_an_outage_that_lasts_is_told_once_in_a_while_with_the_number_of_failures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     now = 100.0
     outage = OutageLog(log, "the disk", 60.0, clock=lambda: now)
-    for _ in range(5):
+    for moment_of_failure in (100.0, 101.0, 159.0, 161.0, 162.0):
+        now = moment_of_failure
+        outage.failed(OSError("full"))
+    assert [record.getMessage() for record in caplog.records] == ["the disk fails"] * 2
+    assert caplog.records[-1].failures_before == 2  # type: ignore[attr-defined]
+
+
+def test_a_new_outage_is_told_at_once_however_short_ago_the_last_one_was(told: Callable[[], list[str]]) -> None:
+    now = 100.0
+    outage = OutageLog(log, "the disk", 60.0, clock=lambda: now)
+    outage.failed(OSError("full"))
+    outage.works()
+    outage.works()
+    assert told() == ["fails", "again"]
+    now = 101.0
+    outage.failed(OSError("full"))
+    outage.failed(OSError("full"))
+    assert told() == ["fails"]
+
+
+def test_of_what_comes_and_goes_the_last_word_is_that_it_fails_until_it_works_for_a_while(
+    told: Callable[[], list[str]],
+) -> None:
+    now = 100.0
+    outage = OutageLog(log, "the disk", 60.0, clock=lambda: now)
+    for _ in range(100):
         outage.failed(OSError("full"))
         outage.works()
-        outage.works()
+    assert told() == ["fails", "again"] * RECOVERIES + ["fails"]
     now = 159.0
-    outage.failed(OSError("full"))
+    outage.works()
+    assert told() == []
     now = 161.0
-    outage.failed(OSError("full"))
-    outage.failed(OSError("full"))
-    assert [record.getMessage() for record in caplog.records] == [
-        "the disk fails",
-        "the disk answers again",
-        "the disk fails",
-    ]
-    assert caplog.records[-1].failures_before == 5  # type: ignore[attr-defined]
+    outage.works()
+    assert told() == ["again"]
+    for _ in range(3600):
+        now += 1.0
+        outage.failed(OSError("full"))
+        outage.works()
+    assert len(told()) <= 3 * 60

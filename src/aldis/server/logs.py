@@ -18,6 +18,7 @@ from typing import Final, Literal, TypeAlias, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from aldis.hub.limits import TokenBucket
 from aldis.server.log_addresses import ShownAddresses
 from aldis.server.log_levels import apply_levels, read_levels
 
@@ -29,6 +30,8 @@ _TALKATIVE: Final = ("acme", "urllib3")
 FAULTS_PER_SECOND: Final = 1
 # While something fails, a line once in so many seconds: enough for an alert on the log.
 OUTAGE_SECONDS: Final = 60.0
+# How often it is told at once that something works again.
+RECOVERIES: Final = 3
 
 
 def get_logger(name: str) -> Log:
@@ -149,22 +152,33 @@ class Throttle:
         stopped, self._stopped = self._stopped, 0
         return stopped
 
+    def open(self) -> None:
+        """Let the next event pass, whenever it comes."""
+        self._next = 0.0
+
 
 class OutageLog:
-    """Logs that something fails and that it works again: one pair of lines in `seconds`, however often it changes.
+    """Logs that something fails, once in `seconds` while it lasts, and that it works again.
 
-    The line says how many failures came since the last one, so that an operator sees that it goes on.
+    The line says how many failures came since the last one, so that an operator sees that it goes on. After "answers
+    again" the next failure is always told. What comes and goes is told to work `RECOVERIES` times, and once in
+    `seconds` from then on: meanwhile the last word is that it fails.
     """
 
     def __init__(self, log: Log, what: str, seconds: float, clock: Callable[[], float] = monotonic) -> None:
         self._log = log
         self._what = what
-        self._throttle = Throttle(seconds, clock)
+        self._clock = clock
+        self._failures = Throttle(seconds, clock)
+        self._recoveries = TokenBucket(RECOVERIES, 1 / seconds, clock())
+        # What the log has said last.
         self._failing = False
 
     def failed(self, error: Exception) -> None:
         """It has failed once more."""
-        before = self._throttle.pass_now()
+        if not self._failing:
+            self._failures.open()
+        before = self._failures.pass_now()
         if before is not None:
             self._failing = True
             more = {"failures_before": before} if before else {}
@@ -172,7 +186,7 @@ class OutageLog:
 
     def works(self) -> None:
         """It works again, or still."""
-        if self._failing:
+        if self._failing and self._recoveries.spend(self._clock()):
             self._failing = False
             self._log.info(f"{self._what} answers again")
 
