@@ -69,7 +69,7 @@ async def test_every_file_is_served_as_it_is_in_the_package(server: SignalingSer
 
 
 async def test_page_and_websocket_share_an_address(server: SignalingServer) -> None:
-    assert server.page_url == f"http://localhost:{server.port}/"
+    assert server.page_url == "https://h/"  # and not localhost, which is no name of this server
     assert server.url == f"ws://127.0.0.1:{server.port}"
     await is_served(server)
     with pytest.raises(HandshakeRefused) as refused:
@@ -78,6 +78,16 @@ async def test_page_and_websocket_share_an_address(server: SignalingServer) -> N
     with pytest.raises(HandshakeRefused) as refused:
         await RawClient.connect(server.port, path="/index.html")
     assert refused.value.status == 200
+
+
+async def test_the_page_is_at_localhost_only_if_the_server_goes_by_that_name() -> None:
+    async with SignalingServer(config()) as server:
+        assert server.page_url == f"http://localhost:{server.port}/"
+    async with SignalingServer(config(names="signal.test")) as server:
+        assert server.page_url == "https://signal.test/"
+        for name, status in (("localhost", 421), ("foo.localhost", 421), ("127.0.0.1", 200)):
+            request = f"GET / HTTP/1.1\r\nHost: {name}:{server.port}\r\n\r\n".encode()
+            assert (await http_get(server.port, request))[0] == status
 
 
 async def test_the_page_is_there_also_when_there_is_no_place_for_another_connection() -> None:
@@ -89,7 +99,7 @@ async def test_over_tls_all_is_the_same_and_browsers_are_told_to_stay_with_it(tm
     files = make_certificates(tmp_path)
     context = ssl.create_default_context(cafile=str(files.ca))
     async with SignalingServer(config(names="h", tls_cert=files.cert, tls_key=files.key)) as server:
-        assert server.page_url == f"https://127.0.0.1:{server.port}/"
+        assert server.page_url == "https://h/"
         status, headers, body = await http_get(server.port, PACKED % b"/", context)
         assert (status, headers["content-encoding"]) == (200, "gzip")
         assert b"<title>" in gzip.decompress(body)

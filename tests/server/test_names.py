@@ -102,8 +102,10 @@ def test_with_names_no_other_counts_and_an_address_stands_for_the_first() -> Non
         assert own(names, text, LAN) == text
     for text in ("a.example:443", "a.example:80", "A.EXAMPLE.:443"):  # what proxies write
         assert own(names, text, LAN) == "a.example"
-    for text, arrival in (("10.0.0.5:8080", LAN), ("127.0.0.1:8080", LOOPBACK), ("localhost:8080", LOOPBACK)):
+    for text, arrival in (("10.0.0.5:8080", LAN), ("127.0.0.1:8080", LOOPBACK)):
         assert own(names, text, arrival) == "a.example"
+    for text in ("localhost:8080", "foo.localhost:8080", "0.0.0.0:8080", "[::]:8080"):
+        assert own(names, text, LOOPBACK) is None  # a browser would get a page at which no login works
     for text in ("c.example:8080", "b.example", "a.example:8443", "evil.example", "localhost:8080", "10.0.0.6:8080"):
         assert own(names, text, LAN) is None
 

@@ -17,6 +17,7 @@ from aldis.cli.options import DEFAULT_SERVER, existing_file
 from aldis.cli.parser import Parser
 from aldis.protocol.hosts import is_this_machine
 from aldis.server.config import ServerConfig, help_of, load_config
+from aldis.server.dialled import dialled_url
 
 if TYPE_CHECKING:
     from aldis.server.app import SignalingServer
@@ -158,7 +159,6 @@ _LAYOUT: Final[dict[str, dict[str, str]]] = {
 # Options that may be given several times.
 _REPEATED: Final = frozenset({"acme_domain"})
 _DEFAULTS: Final = {"data": "your data directory"}
-_HTTPS: Final = 443
 _ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
@@ -255,24 +255,8 @@ def _welcome(server: SignalingServer | Served) -> None:
 
 
 def _dialled(server: SignalingServer | Served) -> str:
-    """The address that clients dial. With names in the settings, only the first name can be right."""
-    config = server.config
-    name = _name(server)
-    if name is None:
-        return server.url
-    # Without TLS here, a port that differs from ours is the port of a proxy with TLS.
-    plain = not config.secure and name.endswith(f":{server.port}")
-    return f"{'ws' if plain else 'wss'}://{name}{config.base_path and config.base_path + '/'}"
-
-
-def _name(server: SignalingServer | Served) -> str | None:
-    """The host, and port if it is not the usual one, by which clients dial the server; None if no setting says it."""
-    config = server.config
-    if config.names:
-        return config.names[0]
-    if not config.acme_domain:
-        return None
-    return config.acme_domain[0] if server.port == _HTTPS else f"{config.acme_domain[0]}:{server.port}"
+    """The address that clients dial."""
+    return dialled_url(server.config, server.port) or server.url
 
 
 def _for_browsers(server: SignalingServer | Served) -> list[str]:
@@ -281,9 +265,7 @@ def _for_browsers(server: SignalingServer | Served) -> list[str]:
     if page is None:
         return []
     config = server.config
-    if _name(server) is not None:
-        return [f"Open {_dialled(server).replace('ws', 'http', 1).removesuffix('/')}/ in a browser.\n"]
-    if config.secure or is_this_machine(config.host):
+    if dialled_url(config, server.port) is not None or config.secure or is_this_machine(config.host):
         return [f"Open {page} in a browser.\n"]
     # W3C Secure Contexts, section 3.1: a page over plain HTTP from another machine has no WebCrypto and no camera.
     only = (
@@ -297,7 +279,7 @@ def _for_browsers(server: SignalingServer | Served) -> list[str]:
 def _from_elsewhere(server: SignalingServer | Served) -> list[str]:
     """The address for other machines, when the server listens on all addresses."""
     config = server.config
-    if _name(server) is not None:
+    if dialled_url(config, server.port) is not None:
         return [f"It is dialled as {_dialled(server)}, on this machine too."]
     if config.host not in _ANY_ADDRESS:
         return []

@@ -37,6 +37,7 @@ from aldis.server.cluster_member import ClusterMember
 from aldis.server.config import MEMORY, STUN_PORT, ServerConfig, changes
 from aldis.server.connections import Connections
 from aldis.server.data_folder import held_folder
+from aldis.server.dialled import page_url
 from aldis.server.handover_file import FILE_NAME as HANDOVER_NAME
 from aldis.server.handover_file import HandoverFile
 from aldis.server.health import Health
@@ -220,11 +221,13 @@ class SignalingServer:
 
     @property
     def page_url(self) -> str | None:
-        """The URL of the page for browsers on this machine; None when there is no page."""
+        """The URL of the page for browsers; None when there is no page. It has the server's own name if that is set,
+        and else the address for this machine."""
         if self._pages is None or not self._pages.complete:
             return None
         # Use `localhost`, as people do: for a browser, 127.0.0.1 is another origin, with other keys.
-        return self._url("http").replace("http://127.0.0.1:", "http://localhost:") + "/"
+        here = self._url("http").replace("http://127.0.0.1:", "http://localhost:") + "/"
+        return page_url(self.config, self._port) or here
 
     def _url(self, scheme: str) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104

@@ -10,8 +10,9 @@ itself that the name is its own. It never trusts `X-Forwarded-Host` or `Forwarde
   addresses in the server's certificate. The port is part of the name. It has to be the port at which the connection
   arrived, because another port of the machine may belong to another program.
 
-If the settings have names, a `Host` with the address of arrival stands for the first of them: a proxy that does not
-pass `Host` on writes the address there that it dials. This admits no other name, because the proof has to fit the first
+If the settings have names, a `Host` with the literal address of arrival stands for the first of them: a proxy that does
+not pass `Host` on writes the address there that it dials. `localhost` does not: people write it into a browser, which
+would show them a page at which no login works. This admits no other name, because the proof has to fit the first
 name.
 
 Pure: it knows no socket and no file.
@@ -137,7 +138,7 @@ class ServerNames:
             if plain in self._configured:
                 # As the client has written it, without a port that only a proxy adds.
                 return host.text if host.port not in (_HTTP, _HTTPS) else plain
-            return self._configured[0] if self._is_arrival(host, arrival) else None
+            return self._configured[0] if self._is_address(host, arrival) else None
         if self._is_arrival(host, arrival) or (self._port_fits(host, arrival) and self._is_certified(host.name)):
             # Clients leave the scheme's default port out, even if a proxy adds it.
             return host.text if host.port != self._default_port else host.text.rpartition(":")[0]
@@ -146,16 +147,20 @@ class ServerNames:
     def _port_fits(self, host: Host, arrival: Arrival) -> bool:
         return (host.port or self._default_port) == arrival.port
 
+    def _is_address(self, host: Host, arrival: Arrival) -> bool:
+        arrived = _address(arrival.address)
+        return self._port_fits(host, arrival) and arrived is not None and _address(host.name) == arrived
+
     def _is_arrival(self, host: Host, arrival: Arrival) -> bool:
-        if not self._port_fits(host, arrival):
-            return False
+        if self._is_address(host, arrival):
+            return True
         arrived, dialled = _address(arrival.address), _address(host.name)
-        if arrived is None:
+        if arrived is None or not self._port_fits(host, arrival):
             return False
         if host.name == "localhost" or host.name.endswith(".localhost"):  # RFC 6761 section 6.3
             return arrived.is_loopback
         # A system that dials 0.0.0.0 or :: reaches itself. People do that after `--host 0.0.0.0`.
-        return dialled == arrived or (dialled is not None and dialled.is_unspecified and arrived.is_loopback)
+        return dialled is not None and dialled.is_unspecified and arrived.is_loopback
 
     def _is_certified(self, name: str) -> bool:
         address = _address(name)
