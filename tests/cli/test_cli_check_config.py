@@ -67,7 +67,7 @@ def test_what_cannot_be_used_is_code_2(tmp_path: Path, words: tuple[str, ...], t
     assert f"wrong  {told}" in text
 
 
-def test_a_key_of_another_certificate_and_an_expired_one_are_found(tmp_path: Path) -> None:
+def test_a_key_of_another_certificate_and_dates_that_clients_refuse_are_found(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     one, other = make_certificates(tmp_path / "one", expired=True), make_certificates(tmp_path / "other")
@@ -75,7 +75,11 @@ def test_a_key_of_another_certificate_and_an_expired_one_are_found(tmp_path: Pat
     assert "is not the key of the certificate" in checked(tmp_path, *common, "--tls-key", str(other.key))[1]
     code, text = checked(tmp_path, *common, "--tls-key", str(one.key))
     assert code == 2
-    assert "it has expired" in text
+    assert "it has expired: clients refuse it" in text
+    early = make_certificates(tmp_path / "one", early=True)
+    code, text = checked(tmp_path, *common, "--tls-key", str(early.key))
+    assert code == 2
+    assert re.search(r"^wrong .* it is not valid before 20..-..-.. ..:.. UTC: clients refuse it$", text, re.MULTILINE)
 
 
 def test_several_workers_are_checked_with_their_ports(tmp_path: Path) -> None:

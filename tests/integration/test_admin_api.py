@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import stat
 import subprocess
 import time
@@ -229,6 +230,26 @@ async def test_a_certificate_from_files_is_shown_and_why_a_new_one_was_not_taken
         _, found = await ask(server, "GET", "/statistics")
         assert found["problems"][1].startswith("No new certificate: tls_cert: ")
         assert found["certificate"]["expires"] == certificate["expires"]
+
+
+@pytest.mark.parametrize(
+    ("expired", "problem", "state"),
+    [
+        (True, "The certificate has expired: clients refuse it.", "expired, from files"),
+        (False, "The certificate is not valid before 2", "not valid before 2"),
+    ],
+)
+async def test_a_certificate_that_clients_refuse_by_its_dates_is_a_problem(
+    tmp_path: Path, expired: bool, problem: str, state: str
+) -> None:
+    files = make_certificates(tmp_path, expired=expired, early=not expired)
+    given = config(admin_port=0, admin_token=TOKEN, tls_cert=files.cert, tls_key=files.key)
+    async with SignalingServer(given) as server:
+        _, found = await ask(server, "GET", "/statistics")
+        assert [text.startswith(problem) for text in found["problems"]] == [True]
+        environment = {"ALDIS_ADMIN": f"http://127.0.0.1:{server.admin_port}", "ALDIS_ADMIN_TOKEN": TOKEN}
+        said = await asyncio.to_thread(aldis, "admin", "certificate", home=tmp_path, extra=environment)
+        assert re.search(rf"^state +{state}", said.stdout, re.MULTILINE)
 
 
 async def test_a_limit_that_was_reached_is_shown(server: SignalingServer) -> None:

@@ -16,6 +16,7 @@ from aldis.identity.keys import Identity
 from aldis.server.app import SignalingServer
 from aldis.server.tuning import Tuning
 from support.certificates import Certificates, make_certificates
+from support.cluster_servers import page
 from support.patience import PATIENCE
 from support.raw_websocket import HandshakeRefused, RawClient, http_get
 from support.server_process import ServerProcess
@@ -143,11 +144,21 @@ async def test_the_names_follow_the_certificate(tmp_path: Path) -> None:
             await RawClient.connect(server.port, host=old, **secure(new, "new.example"))
 
 
-async def test_an_expired_certificate_is_warned_of(tmp_path: Path) -> None:
-    files = make_certificates(tmp_path, expired=True)
-    async with ServerProcess(tmp_path, tls_cert=str(files.cert), tls_key=str(files.key)) as server:
-        line = await server.wait_for_line("the certificate has expired; clients will refuse it")
-        assert line["level"] == "warning"
+@pytest.mark.parametrize("expired", [True, False])
+async def test_a_certificate_that_clients_refuse_by_its_dates_is_told_of_until_another_one_comes(
+    tmp_path: Path, expired: bool
+) -> None:
+    files = make_certificates(tmp_path, expired=expired, early=not expired)
+    told = "the certificate has expired: clients refuse it" if expired else "the certificate is not valid before "
+    settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key)}
+    async with ServerProcess(tmp_path, admin_port=0, **settings) as server:
+        assert [line["level"] for line in server.lines() if line["event"].startswith(told)] == ["error"]
+        status, text = await page(server, "/readyz")
+        assert (status, text.startswith(f"ready\n{told}")) == (200, True)
+        make_certificates(tmp_path)
+        server.signal(signal.SIGHUP)
+        await server.wait_for_line("new certificate")
+        assert await page(server, "/readyz") == (200, "ready\n")
 
 
 async def test_without_tls_a_sighup_ends_nothing(tmp_path: Path) -> None:

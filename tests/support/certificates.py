@@ -29,10 +29,13 @@ class Certificates:
         return ssl.create_default_context(cafile=str(self.ca))
 
 
-def make_certificates(folder: Path, *, host: str = "127.0.0.1", expired: bool = False) -> Certificates:
-    """An authority of its own, and a certificate for `host`, a name or an address."""
+def make_certificates(
+    folder: Path, *, host: str = "127.0.0.1", expired: bool = False, early: bool = False
+) -> Certificates:
+    """An authority of its own, and a certificate for `host`, a name or an address. `early`: valid from tomorrow on."""
     now = datetime.datetime.now(datetime.UTC)
-    end = now - _DAY if expired else now + _DAY
+    start = now + _DAY if early else now - 3 * _DAY
+    end = now - _DAY if expired else start + 4 * _DAY
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "An authority for a test")])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
@@ -50,7 +53,7 @@ def make_certificates(folder: Path, *, host: str = "127.0.0.1", expired: bool = 
     except ValueError:
         alternative = x509.DNSName(host)
     certificate = (
-        _builder(name, ca_name, key.public_key(), now - 3 * _DAY, end)
+        _builder(name, ca_name, key.public_key(), start, end)
         .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_id), critical=False)
         .sign(ca_key, hashes.SHA256())

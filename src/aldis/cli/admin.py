@@ -221,9 +221,14 @@ def _expiry(certificate: dict[str, Any] | None) -> str:
         return "none: no TLS here"
     if certificate["expires"] is None:
         return "none yet"
-    left = certificate["expires"] - time.time()
+    now = time.time()
+    left = certificate["expires"] - now
     source = "ordered by the server" if certificate["source"] == "acme" else "from files"
-    return f"{f'valid for {duration(left)} more' if left > 0 else 'expired'}, {source}"
+    if left <= 0:
+        return f"expired, {source}"
+    if (starts := certificate["from"]) is not None and now < starts:
+        return f"not valid before {time.strftime('%Y-%m-%d %H:%M', time.gmtime(starts))} UTC, {source}"
+    return f"valid for {duration(left)} more, {source}"
 
 
 def _turn_state(turn: dict[str, Any] | None) -> str:

@@ -127,15 +127,14 @@ def _check_certificate(config: ServerConfig) -> Iterator[Finding]:
         return
     expires = tls.expires
     now, leaf = time.time(), tls.leaf
-    left = 1.0 if expires is None else expires.timestamp() - now
     soon = leaf is not None and expires_soon(
         leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp(), now
     )
     setting = "acme_domain" if config.acme_domain else "tls_cert"
     shown = f"{setting}: {files[0]} for {', '.join(names) or 'no name'}, until {expires or 'nobody knows when'}"
-    if left <= 0:
+    if problem := tls.validity_problem(now):
         mark = "note" if config.acme_domain else "wrong"  # another one is ordered
-        yield Finding(mark, f"{shown}: it has expired, and clients refuse it")
+        yield Finding(mark, f"{shown}: it {problem}")
     else:
         yield Finding("note" if soon else "ok", f"{shown}{': it expires soon' if soon else ''}")
     if not names:

@@ -559,8 +559,8 @@ class SignalingServer:
         return self.member is not None and not self.config.directory and self.member.node.away
 
     def _notes(self) -> list[str]:
-        note = None if self.member is None else self.member.note
-        return [*self.accounts.notes, *([] if note is None else [note])]
+        of_cluster = None if self.member is None else self.member.note
+        return [*self.accounts.notes, *(note for note in (of_cluster, self.certificates.note()) if note is not None)]
 
     async def _tick(self) -> None:
         while True:

@@ -114,8 +114,14 @@ class CertificateUpdates:
         problem = "" if self.manager is None else self.manager.error
         return f"there is no certificate yet: {problem or 'it is being ordered'}"
 
+    def note(self) -> str | None:
+        """Why clients refuse the certificate in use, as far as its dates tell. The server goes on, since another
+        one may come at any time."""
+        problem = "" if self.tls is None else self.tls.validity_problem(time.time())
+        return f"the certificate {problem}" if problem else None
+
     def _use(self, tls: ServerTls) -> None:
         if not self._config.names:
             self._names.certify(tls.names or self._config.acme_domain)
-        if tls.expires is not None and tls.expires.timestamp() < time.time():
-            self._log.warning("the certificate has expired; clients will refuse it", expired=str(tls.expires))
+        if problem := self.note():
+            self._log.error(problem, expires=str(tls.expires))

@@ -22,7 +22,7 @@ from aldis.server.config import ServerConfig
 from aldis.server.refusals import Refusal
 from aldis.server.scheduler import FairScheduler
 from aldis.server.stun_port import StunPort
-from aldis.server.tls import expires_soon
+from aldis.server.tls import expires_soon, validity_problem
 from aldis.server.turn_server import TurnServer
 
 # The setting behind each reason for which the port refuses or closes a connection.
@@ -181,8 +181,8 @@ def _certificate_problems(certificate: dict[str, Any] | None) -> list[str]:
     if expires is None:
         if not certificate["loaded"]:
             problems.append("There is no certificate yet: no client can connect.")
-    elif expires <= now:
-        problems.append("The certificate has expired: clients refuse it.")
+    elif problem := validity_problem(certificate["from"], expires, now):
+        problems.append(f"The certificate {problem}.")
     elif expires_soon(certificate["from"], expires, now):
         problems.append(f"The certificate expires in {int((expires - now) // 86_400)} days.")
     if certificate["problem"]:

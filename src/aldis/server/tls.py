@@ -13,7 +13,7 @@ stay valid.
 from __future__ import annotations
 
 import ssl
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -40,6 +40,16 @@ _Look: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
 def expires_soon(starts: float, expires: float, now: float) -> bool:
     """Whether a certificate has to be looked after; one that is renewed in time never has. Seconds since 1970."""
     return expires - now < min(_SOON, _SOON_PART * (expires - starts))
+
+
+def validity_problem(starts: float, expires: float, now: float) -> str:
+    """Why clients refuse a certificate by its dates, to follow "the certificate"; empty if they do not. Seconds since
+    1970."""
+    if now >= expires:
+        return "has expired: clients refuse it"
+    if now < starts:
+        return f"is not valid before {datetime.fromtimestamp(starts, UTC):%Y-%m-%d %H:%M} UTC: clients refuse it"
+    return ""
 
 
 def certificate_files(config: ServerConfig) -> tuple[Path, Path] | None:
@@ -114,6 +124,12 @@ class ServerTls:
     def expires(self) -> datetime | None:
         """When the certificate in use expires, in UTC; None when only OpenSSL can read it."""
         return None if self.leaf is None else self.leaf.not_valid_after_utc
+
+    def validity_problem(self, now: float) -> str:
+        """As the function of this name, about the certificate in use; empty when its dates cannot be read."""
+        if (leaf := self.leaf) is None:
+            return ""
+        return validity_problem(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp(), now)
 
     def _choose(
         self, handshake: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext
