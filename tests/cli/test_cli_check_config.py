@@ -16,6 +16,8 @@ from support.certificates import make_certificates
 from support.commands import COMMAND, Piped, aldis, environment
 from support.patience import PATIENCE
 from support.ports import free_port
+from support.postgres_server import postgres_server
+from support.redis_server import RedisServer
 
 
 def checked(home: Path, *words: str, admin: str = "none") -> tuple[int, str]:
@@ -58,13 +60,20 @@ def test_settings_that_can_be_used_are_code_0_and_nothing_is_made(tmp_path: Path
             "outgoing_queue_bytes: with max_message_bytes = 524288, a client that comes back may be sent 851968 bytes",
         ),
         (("--data", "/dev/null"), "data: /dev/null is no directory"),
-        (("--data", "/dev/null/x"), "data: this user may not make /dev/null/x"),
+        (("--data", "/dev/null/x"), "data: /dev/null/x cannot be made: Not a directory"),
+        (("--data", "/proc/foo/bar"), "data: /proc/foo/bar cannot be made: No such file or directory"),
+        (("--data", "/proc"), "data: "),
+        (("--redis", "redis://u:hidden-1@127.0.0.1:1"), "redis: redis://127.0.0.1:1 cannot be used: "),
+        (("--directory", "redis://127.0.0.1:1"), "directory: redis://127.0.0.1:1 cannot be used: "),
+        (("--directory", "postgresql://u:hidden-1@127.0.0.1:1/x"), "directory: postgresql://127.0.0.1:1/x cannot be"),
+        (("--directory", "/proc/foo/names.sqlite3"), "directory: /proc/foo cannot be made: "),
     ],
 )
 def test_what_cannot_be_used_is_code_2(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     code, text = checked(tmp_path, "--port", str(free_port()), "--data", ":memory:", *words)
     assert code == 2
     assert f"wrong  {told}" in text
+    assert "hidden-1" not in text
 
 
 def test_a_key_of_another_certificate_and_dates_that_clients_refuse_are_found(tmp_path: Path) -> None:
@@ -80,6 +89,24 @@ def test_a_key_of_another_certificate_and_dates_that_clients_refuse_are_found(tm
     code, text = checked(tmp_path, *common, "--tls-key", str(early.key))
     assert code == 2
     assert re.search(r"^wrong .* it is not valid before 20..-..-.. ..:.. UTC: clients refuse it$", text, re.MULTILINE)
+
+
+def test_a_redis_and_a_postgresql_are_asked_and_nothing_is_written_there(tmp_path: Path) -> None:
+    common = ("--port", str(free_port()), "--data", ":memory:")
+    with RedisServer(tmp_path / "redis", "--appendonly", "no") as redis:
+        url = redis.url()
+        code, text = checked(tmp_path, *common, "--redis", url)
+        assert (code, f"ok     redis: {url} answers\n" in text) == (0, True)
+        assert re.search(r"^note   redis: .* has no append-only file", text, re.MULTILINE)
+        assert redis.say("DBSIZE") == "0"
+        redis.pause()
+        code, text = checked(tmp_path, *common, "--directory", url)
+        redis.resume()
+        assert (code, f"wrong  directory: {url} " in text) == (2, True)
+    with postgres_server() as postgres:
+        code, text = checked(tmp_path, *common, "--directory", postgres.url())
+        assert (code, "ok     directory: postgresql://" in text) == (0, True)
+        assert postgres.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'aldis'") == []
 
 
 def test_several_workers_are_checked_with_their_ports(tmp_path: Path) -> None:

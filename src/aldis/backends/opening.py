@@ -8,7 +8,7 @@ A backend's library is imported when its scheme is opened, because few servers n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from aldis.backends.base import Directory
 from aldis.backends.directory_url import MEMORY, DirectoryOptions, check_url, scheme_of, sqlite_path, without_password
@@ -19,6 +19,10 @@ from aldis.backends.redis_url import RedisUrl
 from aldis.backends.sqlite import SqliteDirectory
 from aldis.errors import ConfigError
 
+if TYPE_CHECKING:
+    from aldis.backends.postgres import PostgresDirectory
+    from aldis.backends.redis import RedisDirectory
+
 Warn: TypeAlias = Callable[[str], None]
 
 
@@ -26,27 +30,60 @@ class _Open(Protocol):
     async def __call__(self, url: str, options: DirectoryOptions, warn: Warn) -> Directory: ...
 
 
-async def _open_redis(url: str, options: DirectoryOptions, warn: Warn) -> Directory:
+class _Probe(Protocol):
+    async def __call__(self, url: str, options: DirectoryOptions, warn: Warn) -> None: ...
+
+
+def _redis() -> type[RedisDirectory]:
     try:
         from aldis.backends.redis import RedisDirectory
     except ModuleNotFoundError as error:
         raise _missing("redis", error) from error
+    return RedisDirectory
+
+
+async def _open_redis(url: str, options: DirectoryOptions, warn: Warn) -> Directory:
     where = RedisUrl.parse(url).with_password_of(options.redis_password_file)
-    return await RedisDirectory.open(where, prefix=options.redis_prefix, warn=warn)
+    return await _redis().open(where, prefix=options.redis_prefix, warn=warn)
 
 
-async def _open_postgres(url: str, options: DirectoryOptions, warn: Warn) -> Directory:
+async def _probe_redis(url: str, options: DirectoryOptions, warn: Warn) -> None:
+    where = RedisUrl.parse(url).with_password_of(options.redis_password_file)
+    await _redis().probe(where, prefix=options.redis_prefix, warn=warn)
+
+
+def _postgres() -> type[PostgresDirectory]:
     try:
         from aldis.backends.postgres import PostgresDirectory
     except ImportError as error:  # psycopg is there, perhaps, and no libpq
         raise _missing("postgres", error) from error
-    return await PostgresDirectory.open(url, warn=warn)
+    return PostgresDirectory
+
+
+async def _open_postgres(url: str, options: DirectoryOptions, warn: Warn) -> Directory:
+    return await _postgres().open(url, warn=warn)
+
+
+async def _probe_postgres(url: str, options: DirectoryOptions, warn: Warn) -> None:
+    await _postgres().probe(url)
 
 
 _OPENERS: Final[dict[str, _Open]] = {
     **dict.fromkeys(REDIS_SCHEMES, _open_redis),
     **dict.fromkeys(POSTGRES_SCHEMES, _open_postgres),
 }
+_PROBES: Final[dict[str, _Probe]] = {
+    **dict.fromkeys(REDIS_SCHEMES, _probe_redis),
+    **dict.fromkeys(POSTGRES_SCHEMES, _probe_postgres),
+}
+
+
+async def probe_directory(url: str, options: DirectoryOptions | None = None, *, warn: Warn = lambda text: None) -> None:
+    """See that the Redis or PostgreSQL of a URL that `check_url` has passed answers. Nothing is written there.
+
+    Raises as `open_directory` does.
+    """
+    await _PROBES[scheme_of(url) or ""](url, options or DirectoryOptions(), warn)
 
 
 async def open_directory(

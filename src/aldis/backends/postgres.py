@@ -59,6 +59,7 @@ _PROBE: Final = """
     INSERT INTO aldis.probe VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET written = aldis.probe.written + 1
 """
 _CHECK: Final = "SELECT current_setting('transaction_read_only'), EXISTS (SELECT FROM aldis.names)"
+_READ_ONLY: Final = "SELECT current_setting('transaction_read_only')"
 _DURABILITY: Final = """
     SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ('synchronous_commit', 'fsync') ORDER BY name
 """
@@ -95,6 +96,23 @@ class PostgresDirectory:
         for name in off:
             warn(f"{directory.name} has {name}=off: {lost}")
         return directory
+
+    @classmethod
+    async def probe(cls, url: str) -> None:
+        """See that the database of `url` answers and takes writes. It writes nothing, and makes no tables.
+
+        Raises as `open` does.
+        """
+        directory = cls(PostgresPool(url, most=1))
+
+        async def work(connection: Connection) -> None:
+            row = await (await connection.execute(_READ_ONLY)).fetchone()
+            if row is not None and row[0] == "on":
+                raise errors.ReadOnlySqlTransaction("transaction_read_only is on")
+
+        async with closed_on_failure(directory):
+            await directory._pool.run(work)
+        await directory.close()
 
     async def _prepare(self, connection: Connection) -> list[str]:
         """Prepare the tables; return the settings of the database that make commits less than durable."""

@@ -94,6 +94,19 @@ class RedisDirectory:
             await directory._look(warn)
         return directory
 
+    @classmethod
+    async def probe(
+        cls, where: RedisUrl, *, prefix: str = DEFAULT_REDIS_PREFIX, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """As `open` and `close`, but nothing is written."""
+        servers = RedisServers(where)
+        directory = cls(servers, prefix)
+        async with closed_on_failure(directory):
+            with directory._calling():
+                await directory._reads.ask(Command("HGET", directory._key(""), ("key",)))
+            await directory._look(warn)
+        await directory.close()
+
     @property
     def healthy(self) -> bool:
         return not (self._closed or self._reads.failing or self._writes.failing)

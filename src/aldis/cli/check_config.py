@@ -1,6 +1,7 @@
 """`aldis check-config`: says whether a server could run with these settings. It starts none.
 
-Rules: it changes nothing, and makes no directory. A port is tried and freed again at once.
+Rules: it changes nothing. A port is tried and freed again at once, and a file or folder that is made to try is removed
+again. A database is asked, and nothing is written there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aldis.backends.directory_url import without_password
+from aldis.backends.base import DirectoryUnavailable
+from aldis.backends.directory_url import sqlite_path, without_password
 from aldis.backends.sqlite_file import FILE_NAME
 from aldis.cli.exits import ExitCode
 from aldis.cli.parser import Parser
@@ -30,8 +33,9 @@ from aldis.server.worker_settings import FIXED
 _TEXT: Final = """\
 Say whether a server could run with these settings: whether each has a value
 that can be used, the certificate and its key can be read and belong together,
-the ports are free, the keys of tokens can be read, and the directory for names
-can be written. No server is started, and nothing is changed.
+the ports are free, the keys of tokens can be read, the directory for names can
+be written, and a Redis or PostgreSQL answers. No server is started, and nothing
+is changed. Run it as the user that the server has.
 
 It takes the options, variables and file of `aldis serve`."""
 
@@ -42,6 +46,7 @@ _EXAMPLES: Final = """\
 _DAY: Final = 86_400
 _HTTP: Final = 80
 _HTTPS: Final = 443
+_DATABASE_SECONDS: Final = 8  # longer than a backend waits for a connection
 _LISTENING: Final = "0A"  # the state of a listening socket in /proc/net/tcp
 
 
@@ -93,11 +98,15 @@ def check(flags: dict[str, object], file: Path | None) -> Iterator[Finding]:
             yield _check_port(setting, host, port)
     yield from _check_stun(config)
     yield from _check_accounts(config)
-    yield _check_data(config.data)
+    yield _check_data("data", config.data)
     if config.directory:
-        yield Finding("ok", f"directory: {without_password(config.directory)} (not asked)")
+        path = sqlite_path(config.directory)
+        if path is None:
+            yield from _check_database("directory", config.directory, config)
+        elif config.directory != MEMORY:
+            yield _check_data("directory", str(path.parent), path.name)
     if config.redis:
-        yield Finding("ok", f"redis: {without_password(config.redis)}, with the other servers of it (not asked)")
+        yield from _check_database("redis", config.redis, config)
 
 
 def _check_workers(config: ServerConfig) -> Finding:
@@ -281,19 +290,67 @@ def _holders_of(port: int) -> Iterator[tuple[int, list[str]]]:
                 yield int(process.name), [word for word in command.split("\0") if word]
 
 
-def _check_data(data: str) -> Finding:
+def _check_database(setting: str, url: str, config: ServerConfig) -> Iterator[Finding]:
+    """Ask a Redis or PostgreSQL, for some seconds at most. A server without it does not start."""
+    import asyncio
+
+    from aldis.backends.opening import probe_directory
+
+    warnings: list[str] = []
+
+    async def probe() -> None:
+        async with asyncio.timeout(_DATABASE_SECONDS):
+            await probe_directory(url, config.directory_options, warn=warnings.append)
+
+    shown = f"{setting}: {without_password(url)}"
+    try:
+        asyncio.run(probe())
+    except TimeoutError:
+        yield Finding("wrong", f"{shown} does not answer in {_DATABASE_SECONDS} s")
+    except ConfigError as error:
+        yield Finding("wrong", f"{setting}: {error.problem}")
+    except DirectoryUnavailable as error:
+        yield Finding("wrong", f"{shown} cannot be used: {error}")
+    else:
+        yield Finding("ok", f"{shown} answers")
+        for text in warnings:
+            yield Finding("note", f"{setting}: {text}")
+
+
+def _check_data(setting: str, data: str, name: str = FILE_NAME) -> Finding:
     if data == MEMORY:
-        return Finding("note", "data: names are kept in memory, until the server stops")
+        return Finding("note", f"{setting}: names are kept in memory, until the server stops")
     folder = Path(data)
     if folder.exists():
         if not folder.is_dir():
-            return Finding("wrong", f"data: {data} is no directory")
-        database = [folder / f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm")]  # backups may be anybody's
+            return Finding("wrong", f"{setting}: {data} is no directory")
+        database = [folder / f"{name}{suffix}" for suffix in ("", "-wal", "-shm")]  # backups may be anybody's
         unwritable = [file for file in (folder, *database) if file.exists() and not os.access(file, os.W_OK)]
         if unwritable or not os.access(folder, os.X_OK):
-            return Finding("wrong", f"data: this user may not write {unwritable[0] if unwritable else folder}")
-        return Finding("ok", f"data: {data} can be written")
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        return Finding("wrong", f"data: this user may not make {data} in {parent}")
-    return Finding("ok", f"data: {data} can be made")
+            return Finding("wrong", f"{setting}: this user may not write {unwritable[0] if unwritable else folder}")
+        try:
+            # Rights are not all: the file system may be full, or take no files.
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            return Finding("wrong", f"{setting}: no file can be made in {data}: {error.strerror or error}")
+        return Finding("ok", f"{setting}: {data} can be written")
+    try:
+        _try_to_make(folder.absolute())
+    except OSError as error:
+        return Finding("wrong", f"{setting}: {data} cannot be made: {error.strerror or error}")
+    return Finding("ok", f"{setting}: {data} can be made")
+
+
+def _try_to_make(folder: Path) -> None:
+    """Make a folder and what is missing above it, and remove all that again. Raises `OSError`."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    made: list[Path] = []
+    try:
+        for each in reversed(missing):
+            each.mkdir(mode=0o700)
+            made.append(each)
+        tempfile.TemporaryFile(dir=folder).close()
+    finally:
+        for each in reversed(made):
+            with suppress(OSError):  # somebody has put something there meanwhile
+                each.rmdir()
