@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import signal
 import ssl
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from aldis.identity.keys import Identity
 from aldis.server.app import SignalingServer
+from aldis.server.certificate_updates import CertificateUpdates
+from aldis.server.logs import get_logger
+from aldis.server.names import ServerNames
 from aldis.server.tuning import Tuning
+from aldis.server.turn_server import TurnServer
 from support.certificates import Certificates, make_certificates
 from support.cluster_servers import page
 from support.patience import PATIENCE
@@ -76,6 +81,62 @@ async def test_sighup_brings_a_new_certificate_and_connections_stay(tmp_path: Pa
                 assert (await other.register("bob"))["success"] is True
         assert await server.stop() == 0
         server.assert_clean_log()
+
+
+class Turn:
+    """Which certificates a TURN server is told of."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Path, Path]] = []
+
+    def use_certificate(self, certificate: Path, key: Path) -> tuple[Path, Path]:
+        return certificate, key
+
+    def change(self, files: tuple[Path, Path]) -> None:
+        self.told.append(files)
+
+
+def test_only_files_that_have_changed_are_a_new_certificate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    files, new = files_of(tmp_path / "old"), files_of(tmp_path / "new")
+    settings, turn = config(tls_cert=files.cert, tls_key=files.key), Turn()
+    names = ServerNames((), secure=True)
+    updates = CertificateUpdates(settings, names, cast(TurnServer, turn), Tuning(), get_logger("aldis.tls"))
+    updates.open()
+
+    def news() -> list[str]:
+        """What the log says of a hang-up and of a look by itself."""
+        updates.load(settings)
+        updates.tick(float("inf"))
+        said = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return said
+
+    assert news() == []
+    replace(files, new)
+    assert news() == ["new certificate"]
+    assert news() == []
+    kept = files.key.with_suffix(".kept")
+    files.key.rename(kept)
+    assert len(news()) == 1  # it cannot be used
+    kept.rename(files.key)
+    assert news() == ["new certificate"]
+    assert news() == []
+    assert turn.told == [(files.cert, files.key)] * 2
+
+
+def test_other_settings_for_the_same_files_are_no_new_certificate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    files, new = files_of(tmp_path / "old"), files_of(tmp_path / "new")
+    settings = config(tls_cert=files.cert, tls_key=files.key)
+    updates = CertificateUpdates(settings, ServerNames((), secure=True), None, Tuning(), get_logger("aldis.tls"))
+    updates.open()
+    updates.load(config(tls_cert=files.cert, tls_key=files.key, max_connections=1))
+    assert caplog.records == []
+    updates.load(config(tls_cert=new.cert, tls_key=new.key))
+    assert [record.getMessage() for record in caplog.records] == ["new certificate"]
 
 
 @pytest.mark.parametrize("by_itself", [False, True], ids=["uvloop", "asyncio"])

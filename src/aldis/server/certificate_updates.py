@@ -85,21 +85,23 @@ class CertificateUpdates:
     def load(self, config: ServerConfig) -> bool:
         """Take over the certificate that these settings name. Returns False, and changes nothing, if that cannot be
         used."""
-        tls, files = self.tls, certificate_files(config)
+        tls, files, is_new = self.tls, certificate_files(config), False
         if tls is not None and files is not None:
             try:
-                tls.load(*files, for_names=not config.names)
+                is_new = tls.load(*files, for_names=not config.names)
             except ConfigError as error:
                 self.problem = str(error)
                 self._log.error("the new certificate cannot be used; the earlier one stays", reason=self.problem)
                 return False
         self._config = config
         if tls is not None and files is not None:
-            self.problem = ""
+            # Files that could not be used and are the earlier ones again are news as well.
+            is_new, self.problem = is_new or bool(self.problem), ""
             self._use(tls)
-            if self._turn is not None:
-                self._turn.change(self._turn.use_certificate(*files))
-            self._log.info("new certificate", expires=str(tls.expires))
+            if is_new:
+                if self._turn is not None:
+                    self._turn.change(self._turn.use_certificate(*files))
+                self._log.info("new certificate", expires=str(tls.expires))
         return True
 
     def retry(self) -> None:

@@ -81,6 +81,8 @@ class ServerTls:
     def __init__(self, files: tuple[Path, Path] | None) -> None:
         self._files = files
         self._look = None if files is None else _look_at(*files)
+        # What was looked at when the certificate in use was read.
+        self._used = self._look
         self.context = _context() if files is None else server_context(*files)
         self._current = None if files is None else self.context
         self._leaf = None if files is None else _leaf_of(files[0])
@@ -91,10 +93,11 @@ class ServerTls:
         before, self._look = self._look, None if self._files is None else _look_at(*self._files)
         return self._look != before
 
-    def load(self, certificate: Path, key: Path, *, for_names: bool) -> None:
+    def load(self, certificate: Path, key: Path, *, for_names: bool) -> bool:
         """Use these files from the next handshake on; `for_names` if the names in the certificate are needed.
 
-        Raises `ConfigError`, and then all stays as it was.
+        Returns whether they are others than those in use, or have changed. Raises `ConfigError`, and then all stays as
+        it was.
         """
         look = _look_at(certificate, key)
         if (certificate, key) == self._files:
@@ -103,7 +106,9 @@ class ServerTls:
         if for_names:
             _names_in(leaf)
         self._current, self._leaf = current, leaf
-        self._files, self._look = (certificate, key), look
+        is_new = (certificate, key) != self._files or look != self._used
+        self._files, self._look, self._used = (certificate, key), look, look
+        return is_new
 
     @property
     def files(self) -> tuple[Path, Path] | None:
