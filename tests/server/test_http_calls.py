@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from aldis.server.http_calls import CallFailed, HttpCalls
+from support.certificates import make_certificates
 from support.ports import free_port
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -128,8 +131,41 @@ async def test_a_server_that_trickles_is_not_waited_for_without_end() -> None:
             await calls.get(url, most=10, seconds=0.2)
 
 
-async def test_nobody_who_listens_is_a_failure_too() -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_where_nobody_listens_is_told_in_plain_words(scheme: str) -> None:
+    calls, port = HttpCalls(), free_port()
+    with pytest.raises(CallFailed) as failed:
+        await calls.get(f"{scheme}://127.0.0.1:{port}/", most=10, seconds=10)
+    assert str(failed.value) == f"127.0.0.1:{port} cannot be reached: Connection refused"
+    await calls.close()
+
+
+async def test_a_name_that_is_not_found_is_told_in_plain_words() -> None:
     calls = HttpCalls()
-    with pytest.raises(CallFailed):
-        await calls.get(f"http://127.0.0.1:{free_port()}/", most=10, seconds=10)
+    with pytest.raises(CallFailed, match=r"^nobody\.invalid:80 cannot be reached: [A-Z][a-z ]+$"):
+        await calls.get("http://nobody.invalid/", most=10, seconds=10)
+    await calls.close()
+
+
+async def test_a_server_without_tls_is_told_in_plain_words() -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+
+    async with serving(say) as (calls, url):
+        with pytest.raises(CallFailed, match=r"^127\.0\.0\.1:\d+ does not speak TLS as it should: [a-z ]+$"):
+            await calls.get(url.replace("http:", "https:"), most=10, seconds=10)
+
+
+async def test_a_certificate_that_nobody_trusts_is_told_in_plain_words(tmp_path: Path) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    calls, files = HttpCalls(), make_certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.cert, files.key)
+    async with await asyncio.start_server(say, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(CallFailed, match=rf"^the certificate of 127\.0\.0\.1:{port} cannot be trusted: [a-z ]+$"):
+            await calls.get(f"https://127.0.0.1:{port}/", most=10, seconds=10)
     await calls.close()

@@ -7,6 +7,8 @@ password of the environment is used, so no reply leads anywhere else. Nothing bl
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class HttpCalls:
         except TimeoutError:
             raise CallFailed(f"it does not answer within {seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise CallFailed(str(error) or type(error).__name__) from None
+            raise CallFailed(_in_words(error)) from None
 
 
 async def _ask(
@@ -81,6 +83,27 @@ async def _ask(
         if not 200 <= reply.status < 300:
             raise CallFailed(f"it answers with the status {reply.status}")
         return text
+
+
+def _in_words(error: Exception) -> str:
+    """What has gone wrong, without the innards of aiohttp in it."""
+    import aiohttp
+
+    if not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        return str(error) or type(error).__name__
+    where = f"{f'[{error.host}]' if ':' in error.host else error.host}:{error.port}"
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
+            reason = str(getattr(cause, "verify_message", "") or cause)
+            return f"the certificate of {where} cannot be trusted: {reason}"
+        case aiohttp.ClientConnectorSSLError(os_error=cause):
+            reason = str(getattr(cause, "reason", "") or cause).lower().replace("_", " ")
+            return f"{where} does not speak TLS as it should: {reason}"
+    cause = error.os_error
+    # asyncio has words of its own for a connection that is refused; a name that is not found has its own numbers.
+    known = cause.errno is not None and not isinstance(cause, socket.gaierror)
+    reason = os.strerror(cause.errno) if known and cause.errno else cause.strerror or str(cause)
+    return f"{where} cannot be reached: {reason}"
 
 
 async def _read(content: aiohttp.StreamReader, most: int) -> bytes:
