@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from aldis.cli.top import fitted, screen
 
 FOUND: dict[str, Any] = {
@@ -27,18 +29,59 @@ FOUND: dict[str, Any] = {
 }
 
 
-def test_problems_come_first_and_reached_limits_last() -> None:
+def test_problems_come_first_then_reached_limits_then_what_is_a_matter_of_course() -> None:
     before = {**FOUND, "relayed": 10, "processorSeconds": 1.0}
     quiet = screen(FOUND, before, 2.0, "", 80)
     assert quiet[0] == "Aldis 1, up for 1 m 1 s (q ends)"
-    assert any(line.startswith("relayed") and line.endswith("5.0/s") for line in quiet)
+    assert any(line.split()[-3:] == ["relayed", "20", "5.0/s"] for line in quiet)
     assert not any("limit" in line for line in quiet)
     limits = [{"limit": "connections_per_address", "effect": "connections refused", "count": 1200}]
     troubled = {**FOUND, "problems": ["The TURN server is down, and is started again."], "limits": limits}
     shown = screen(troubled, before, 2.0, "", 80)
     assert shown[1] == "! The TURN server is down, and is started again."
-    assert shown[-1].split()[:2] == ["connections_per_address", "1,200"]
+    limit, users, message = (
+        next(number for number, line in enumerate(shown) if line.startswith(name))
+        for name in ("connections_per_address  ", "users online", "message ")
+    )
+    assert shown[limit].split()[:2] == ["connections_per_address", "1,200"]
+    assert 1 < limit < users < message
     assert max(map(len, screen(troubled, before, 2.0, "cannot be reached", 30))) <= 30
+
+
+@pytest.mark.parametrize("nodes", [0, 3])
+def test_a_terminal_of_80_by_24_shows_problems_limits_and_figures_however_many_kinds_of_messages(nodes: int) -> None:
+    kinds = {f"kind-{number}": {"ok": number, "rate-limited": 1} for number in range(20)}
+    limits = [{"limit": f"limit-{number}", "effect": "requests refused", "count": 12 - number} for number in range(12)]
+    node: dict[str, Any] = {
+        "host": "one.example",
+        "users": 2,
+        "connections": 3,
+        "relayed": 20,
+        "memory": 1,
+        "processorSeconds": 2.0,
+    }
+    many = [{**node, "node": f"node-{number}"} for number in range(nodes)]
+    problems = ["The TURN server is down, and is started again.", "The certificate expires in 3 days."]
+    full: dict[str, Any] = {
+        **FOUND,
+        "messagesByType": kinds,
+        "limits": limits,
+        "problems": problems,
+        "nodes": many,
+        "node": "node-0",
+    }
+    shown = fitted(screen(full, full, 2.0, "", 80, 24), 24)
+    assert len(shown) == 24
+    text = "\n".join(shown)
+    assert all(f"! {problem}" in text for problem in problems)
+    assert "limit-0 " in text
+    assert "more limits" in text
+    assert "users online" in text
+    assert "processor" in text
+    assert all(each["node"] in text for each in many)
+    tall = "\n".join(fitted(screen(full, full, 2.0, "", 80), 60))
+    assert all(f"limit-{number} " in tall for number in range(12))
+    assert "kind-19" in tall
 
 
 def test_the_nodes_of_a_cluster_are_shown_below_their_sum() -> None:

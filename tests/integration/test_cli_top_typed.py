@@ -18,7 +18,7 @@ from support.patience import PATIENCE
 from support.raw_websocket import RawClient
 from support.server_process import ServerProcess
 
-USERS = re.compile(r"^users online +(\d+)$", re.MULTILINE)
+USERS = re.compile(r"^users online +(\d+)\b", re.MULTILINE)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def is_as_before(terminal: Typed, *, times: int = 1) -> bool:
 
 
 async def shows_users(terminal: Typed, count: int) -> None:
-    await terminal.shows(re.compile(rf"^users online +{count} *$", re.MULTILINE))
+    await terminal.shows(re.compile(rf"^users online +{count}\b", re.MULTILINE))
 
 
 async def test_the_screen_shows_who_is_there_and_follows_them(server: ServerProcess, tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ async def test_the_screen_shows_who_is_there_and_follows_them(server: ServerProc
             await shows_users(top, 3)
             assert (top.on_alternate_screen, top.has_cursor, top.echoes()) == (True, False, False)
             assert rows_of(top)[0].startswith("Aldis ")
-            assert any(re.fullmatch(r"connections +3", line) for line in rows_of(top))
+            assert any(re.fullmatch(r"connections +3\b.*", line) for line in rows_of(top))
             client = await stack.enter_async_context(await RawClient.connect(server.port))
             await client.register("user3")
-            await top.shows(re.compile(r"^connections +4 *$", re.MULTILINE))
+            await top.shows(re.compile(r"^connections +4\b", re.MULTILINE))
             await shows_users(top, 4)
             top.type("q")
             assert await top.end() == 0

@@ -1,7 +1,9 @@
 """`aldis top`: a live view of a running server, in a terminal.
 
 Rules: it redraws a screen of its own (`cli.full_screen`). A figure is shown whole or not at all: columns that a narrow
-terminal has no room for are left out. Where standard output is no terminal it prints one line of JSON for each look.
+terminal has no room for are left out. What asks for an operator comes first, so that a low terminal shows it: problems,
+then limits, then figures; types of messages come last. Where standard output is no
+terminal it prints one line of JSON for each look.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 from aldis.cli.admin import duration
@@ -27,6 +30,8 @@ _CODES: Final = (ExitCode.OK, ExitCode.USAGE, ExitCode.SERVER_UNREACHABLE, ExitC
 _QUIT: Final = frozenset("qQ\x03\x04")  # Ctrl-C is a signal, unless the terminal says otherwise
 # Of a column for names that is cut: less says nothing.
 _SHORTEST_NAME: Final = 12
+# Limits that are shown also where a low terminal then has no room for all figures.
+_LEAST_LIMITS: Final = 3
 
 
 class Arguments(AdminArguments):
@@ -93,7 +98,7 @@ def _watch(terminal: FullScreen, client: AdminClient, arguments: Arguments, foun
         due = time.monotonic() + arguments.every
         while True:
             columns, rows = terminal.size
-            terminal.draw(fitted(screen(found, before, now - since, trouble, columns), rows))
+            terminal.draw(fitted(screen(found, before, now - since, trouble, columns, rows), rows))
             if left == 0 or _QUIT.intersection(terminal.wait(max(0.0, due - time.monotonic()))):
                 return
             if time.monotonic() >= due:
@@ -113,8 +118,13 @@ def fitted(lines: list[str], rows: int) -> list[str]:
     return [*lines[: rows - 1], f"({len(lines) - rows + 1} more lines)"]
 
 
-def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble: str, columns: int) -> list[str]:
-    """The lines of one view, of `columns` characters at most. `before` are the figures of `passed` seconds ago."""
+def screen(
+    found: dict[str, Any], before: dict[str, Any], passed: float, trouble: str, columns: int, rows: int = 0
+) -> list[str]:
+    """The lines of one view, of `columns` characters at most. `before` are the figures of `passed` seconds ago.
+
+    There may be more lines than `rows` of the terminal; the limits are cut so that the figures below are among those.
+    """
 
     def rate(name: str) -> str:
         change = found[name] - before[name]  # below 0 when a server was started again, or a node is gone
@@ -128,32 +138,60 @@ def screen(found: dict[str, Any], before: dict[str, Any], passed: float, trouble
         lines += _wrapped(f"! {trouble}; these are the last figures", columns)
     for problem in found["problems"]:
         lines += _wrapped(f"! {problem}", columns)
-    rows = [
+    now = [
         ("users online", f"{found['users']:,}", ""),
         ("connections", f"{found['connections']:,}", ""),
         ("lost, may resume", f"{found['detached']:,}", ""),
-        ("relayed", f"{found['relayed']:,}", rate("relayed")),
-        ("bytes of sealed ones", f"{found['sealedBytes']:,}", rate("sealedBytes")),
-        ("handled", f"{found['messages']:,}", rate("messages")),
-        ("refused", f"{found['refused']:,}", rate("refused")),
-        ("throttled", f"{found['throttled']:,}", rate("throttled")),
         ("waiting for their turn", f"{found['waiting']:,}", ""),
         ("bans", f"{found['bans']:,}", ""),
         ("memory", "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB", ""),
         ("processor", busy or "-", ""),
     ]
-    lines += ["", *_table(rows, (24, 14, 14), columns)]
-    lines += _nodes(found, before, passed, columns)
+    since_start = [
+        ("relayed", f"{found['relayed']:,}", rate("relayed")),
+        ("bytes of sealed ones", f"{found['sealedBytes']:,}", rate("sealedBytes")),
+        ("handled", f"{found['messages']:,}", rate("messages")),
+        ("refused", f"{found['refused']:,}", rate("refused")),
+        ("throttled", f"{found['throttled']:,}", rate("throttled")),
+    ]
+    figures = ["", *_beside(now, since_start, columns), *_nodes(found, before, passed, columns)]
+    lines += _limits(found, before, columns, rows - len(lines) - len(figures) - 1 if rows else len(found["limits"]) + 2)
+    lines += figures
     kinds = [("message", "ok", "refused")]
     for kind, outcomes in sorted(found["messagesByType"].items()):
         done = outcomes.get("ok", 0)
         kinds.append((safe_line(kind), f"{done:,}", f"{sum(outcomes.values()) - done:,}"))
     lines += ["", *_table(kinds, (24, 14, 14), columns)]
-    if found["limits"]:
-        limits = [("limit that was reached", "times", "")]
-        limits += [(safe_line(one["limit"]), f"{one['count']:,}", safe_line(one["effect"])) for one in found["limits"]]
-        lines += ["", *_table(limits, (40, 14, -1), columns)]
     return [safe_line(line)[:columns] for line in lines]
+
+
+def _limits(found: dict[str, Any], before: dict[str, Any], columns: int, room: int) -> list[str]:
+    """The limits that were reached, in so many lines: those that grow now first, then the most frequent."""
+    earlier = {(one["limit"], one["effect"]): one["count"] for one in before["limits"]}
+    limits = sorted(
+        found["limits"],
+        key=lambda one: (one["count"] <= earlier.get((one["limit"], one["effect"]), 0), -one["count"]),
+    )
+    if not limits:
+        return []
+    shown = limits if len(limits) + 2 <= room else limits[: max(_LEAST_LIMITS, room - 3)]
+    cells = [("limit that was reached", "times", "")]
+    cells += [(safe_line(one["limit"]), f"{one['count']:,}", safe_line(one["effect"])) for one in shown]
+    more = len(limits) - len(shown)
+    return ["", *_table(cells, (40, 14, -1), columns), *([f"({more} more limits)"] if more else [])]
+
+
+def _beside(
+    now: Sequence[tuple[str, str, str]], since_start: Sequence[tuple[str, str, str]], columns: int
+) -> list[str]:
+    """Two tables of figures beside each other; in a narrow terminal one below the other, in one table."""
+    # Whole: `_table` leaves columns out where they do not fit.
+    left = _table([row[:2] for row in now], (24, 10), sys.maxsize)
+    right = _table(since_start, (20, 12, 12), sys.maxsize)
+    width = max(map(len, left)) + 2
+    if width + max(map(len, right)) > columns:
+        return _table([*now, *since_start], (24, 14, 14), columns)
+    return [f"{line:<{width}}{other}".rstrip() for line, other in zip_longest(left, right, fillvalue="")]
 
 
 def _wrapped(text: str, columns: int) -> list[str]:
