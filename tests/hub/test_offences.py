@@ -94,26 +94,39 @@ def fail(world: World, name: str, address: str) -> str:
     return str(client.take_one()["code"])
 
 
+# The same for both, so that it does not tell which of the two holds.
+TOO_MANY = "too many wrong proofs have come from your network or for this name; try again later"
+
+
+def refusal_text(world: World, name: str, address: str) -> str:
+    client = world.connect()
+    client.address = address
+    client.send(type="register", userId=name, publicKey=to_base64(client.identity.public_key))
+    return str(client.take_one()["message"])
+
+
 def test_a_network_with_too_many_failed_proofs_may_not_register_for_a_while() -> None:
     world = World(failed_proofs_per_address=4)
     codes = [fail(world, f"user{number}", "192.0.2.7") for number in range(6)]
     assert codes == ["bad-signature"] * 4 + ["rate-limited"] * 2
     assert fail(world, "alice", "192.0.2.8") == "bad-signature"
     assert fail(world, "alice", "127.0.0.1") == "bad-signature"
+    assert refusal_text(world, "alice", "192.0.2.7") == TOO_MANY
     world.now += 3600 / 4
     assert fail(world, "alice", "192.0.2.7") == "bad-signature"
-    assert world.hub.stats.limited["failed-proofs-per-address"] == 2
+    assert world.hub.stats.limited["failed-proofs-per-address"] == 3
 
 
 def test_nobody_keeps_the_owner_of_a_name_out_by_failing_for_it() -> None:
     world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
     codes = [fail(world, "alice", f"192.0.2.{number % 5}") for number in range(10)]
     assert codes == ["bad-signature"] * 5 + ["rate-limited"] * 5  # each network gets in once
+    assert refusal_text(world, "alice", "192.0.2.1") == TOO_MANY
     assert fail(world, "bob", "192.0.2.1") == "bad-signature"
     alice = world.connect()
     alice.address = "198.51.100.1"
     assert alice.register("alice")["success"] is True
-    assert world.hub.stats.limited["failed-proofs-per-name"] == 5
+    assert world.hub.stats.limited["failed-proofs-per-name"] == 6
 
 
 def test_the_right_signature_of_a_wrong_key_counts_as_well() -> None:

@@ -55,7 +55,8 @@ class FailedProofs:
             wait, limit = self._of_names.wait(user_id, now), OF_NAME
         if not wait:
             return None
-        text = "too many wrong proofs have come from your network; try again later"
+        # True of both allowances, and silent about which it is: that would tell an attacker that others try the name.
+        text = "too many wrong proofs have come from your network or for this name; try again later"
         return RequestRefused(ErrorCode.RATE_LIMITED, text, retry_after=wait, limit=limit)
 
     def wrong_signature(self, session: Session, user_id: str, now: float) -> tuple[CloseCode, str] | None:
