@@ -109,6 +109,15 @@ def test_a_redis_and_a_postgresql_are_asked_and_nothing_is_written_there(tmp_pat
         assert postgres.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'aldis'") == []
 
 
+def test_an_admin_port_that_other_machines_reach_is_a_note(tmp_path: Path) -> None:
+    words = ("--port", str(free_port()), "--data", ":memory:", "--admin-host")
+    told = "note   admin_host: 0.0.0.0: other machines reach the admin port"
+    code, text = checked(tmp_path, *words, "0.0.0.0", admin=str(free_port()))
+    assert (code, told in text) == (0, True)
+    assert told not in checked(tmp_path, *words, "0.0.0.0")[1]
+    assert "admin_host" not in checked(tmp_path, *words, "127.0.0.1", admin="0")[1].replace("port, admin_host", "")
+
+
 def test_several_workers_are_checked_with_their_ports(tmp_path: Path) -> None:
     port, admin = free_port(), free_port()
     words = ("--port", str(port), "--data", ":memory:", "--redis", "redis://127.0.0.1:1", "--workers", "2")

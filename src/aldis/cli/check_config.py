@@ -26,6 +26,7 @@ from aldis.cli.parser import Parser
 from aldis.cli.serve import Arguments, declare_settings
 from aldis.cli.text import safe_line
 from aldis.errors import ConfigError
+from aldis.protocol.hosts import is_this_machine
 from aldis.server.config import MEMORY, RELOADABLE, SETTINGS, STUN_PORT, ServerConfig, load_config
 from aldis.server.machine import default_budget
 from aldis.server.worker_settings import FIXED
@@ -96,6 +97,11 @@ def check(flags: dict[str, object], file: Path | None) -> Iterator[Finding]:
     for setting, host, port in (*ports, *(("admin_port", config.admin_host, each) for each in admin)):
         if port:
             yield _check_port(setting, host, port)
+    if config.admin_port is not None and not is_this_machine(config.admin_host):
+        text = "other machines reach the admin port, whose metrics need no password"
+        yield Finding(
+            "note", f"admin_host: {config.admin_host}: {text}; let a firewall keep others away, or use 127.0.0.1"
+        )
     yield from _check_stun(config)
     yield from _check_accounts(config)
     yield _check_data("data", config.data)
