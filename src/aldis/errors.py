@@ -25,12 +25,13 @@ class UsageError(AldisError):
 
 
 class ConfigError(UsageError):
-    """A setting has a value that cannot be used."""
+    """A setting has a value that cannot be used. `others`: what else is wrong, where several were looked at."""
 
     def __init__(self, setting: str, problem: str) -> None:
         super().__init__(f"{setting}: {problem}")
         self.setting = setting
         self.problem = problem
+        self.others: tuple[ConfigError, ...] = ()
 
 
 class InvalidAddress(UsageError):

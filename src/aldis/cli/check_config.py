@@ -78,7 +78,8 @@ def check(flags: dict[str, object], file: Path | None) -> Iterator[Finding]:
     try:
         config = load_config(flags, os.environ, file)
     except ConfigError as error:
-        yield Finding("wrong", str(error))
+        for each in (error, *error.others):
+            yield Finding("wrong", str(each))
         return
     yield Finding("ok", f"settings: {file or 'from options and variables'}")
     for warning in config.warnings:

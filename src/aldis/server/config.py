@@ -15,8 +15,10 @@ import difflib
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -65,9 +67,32 @@ STUN_PORT: Final = 3478  # RFC 8489 section 8
 _SECRETS: Final = frozenset({"turn_secret", "admin_token", "hook_secret", "directory", "redis"})
 
 
+class _Problems:
+    """Collects what is wrong, so that an operator mends all of it at once."""
+
+    def __init__(self) -> None:
+        self._found: list[ConfigError] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep the error of the block, and go on."""
+        try:
+            yield
+        except ConfigError as error:
+            self._found += (error, *error.others)
+
+    def tell(self) -> None:
+        """Raise the first of the errors, with the others; nothing if there is none."""
+        if self._found:
+            first, *others = self._found
+            first.others = tuple(others)
+            raise first
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(LimitSettings):
-    """All settings of one server. The constructor checks them: a `ConfigError` names the first invalid one.
+    """All settings of one server. The constructor checks them: a `ConfigError` names the first invalid one, and has
+    the others.
 
     `help_of(name)` describes a setting in one line. Times are in seconds, sizes in bytes.
     """
@@ -246,36 +271,28 @@ class ServerConfig(LimitSettings):
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        problems = _Problems()
         for name, read in READERS.items():
-            object.__setattr__(self, name, _read(name, read, getattr(self, name), ""))
+            with problems.noted():
+                object.__setattr__(self, name, _read(name, read, getattr(self, name), ""))
+        problems.tell()  # a value that cannot be used goes together with none
         if not self.data:
             object.__setattr__(self, "data", str(data_directory()))
-        object.__setattr__(self, "name_policy", check_accounts(self, self.auth))
-        check_limits(self)
-        if self.turn and not self.turn_secret:
-            raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
-        if self.turn_check:
-            self._check_turn_check()
-        if self.proxy_protocol and not self.trusted_proxies:
-            raise ConfigError("proxy_protocol", "needs trusted_proxies: the proxies that speak it")
-        if (self.tls_cert is None) != (self.tls_key is None):
-            missing = "tls_cert" if self.tls_cert is None else "tls_key"
-            raise ConfigError(missing, "tls_cert and tls_key go together")
-        if self.redis and self.directory and scheme_of(self.directory) is None:
-            problem = "is a file of one machine, which the other servers of the cluster (redis) cannot read"
-            raise ConfigError("directory", f"{problem}; leave it out, or name a Redis or a PostgreSQL")
-        if self.workers > 1:
-            self._check_workers()
-        if self.acme_domain:
-            self._check_acme()
-        if self.redirect_port is not None and not self.secure:
-            problem = "needs acme_domain, or tls_cert and tls_key: without TLS there is no https to go to"
-            raise ConfigError("redirect_port", problem)
-        admin_ports = range(self.admin_port, self.admin_port + self.workers) if self.admin_port else ()
-        if self.redirect_port == self.port != 0:
-            raise ConfigError("redirect_port", f"{self.port} is the public port already; choose another one, or none")
-        if self.port in admin_ports and _overlap(self.host, self.admin_host):
-            raise ConfigError("admin_port", f"{self.port} is the public port already; choose another one, or none")
+        with problems.noted():
+            object.__setattr__(self, "name_policy", check_accounts(self, self.auth))
+        for check in (
+            partial(check_limits, self),
+            self._check_turn,
+            self._check_proxy_protocol,
+            self._check_tls,
+            self._check_redis,
+            self._check_workers,
+            self._check_acme,
+            self._check_ports,
+        ):
+            with problems.noted():
+                check()
+        problems.tell()
 
     @property
     def directory_url(self) -> str:
@@ -291,7 +308,33 @@ class ServerConfig(LimitSettings):
         """Whether the public port speaks TLS."""
         return self.tls_cert is not None or bool(self.acme_domain)
 
+    def _check_proxy_protocol(self) -> None:
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ConfigError("proxy_protocol", "needs trusted_proxies: the proxies that speak it")
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "tls_cert" if self.tls_cert is None else "tls_key"
+            raise ConfigError(missing, "tls_cert and tls_key go together")
+
+    def _check_redis(self) -> None:
+        if self.redis and self.directory and scheme_of(self.directory) is None:
+            problem = "is a file of one machine, which the other servers of the cluster (redis) cannot read"
+            raise ConfigError("directory", f"{problem}; leave it out, or name a Redis or a PostgreSQL")
+
+    def _check_ports(self) -> None:
+        if self.redirect_port is not None and not self.secure:
+            problem = "needs acme_domain, or tls_cert and tls_key: without TLS there is no https to go to"
+            raise ConfigError("redirect_port", problem)
+        admin_ports = range(self.admin_port, self.admin_port + self.workers) if self.admin_port else ()
+        if self.redirect_port == self.port != 0:
+            raise ConfigError("redirect_port", f"{self.port} is the public port already; choose another one, or none")
+        if self.port in admin_ports and _overlap(self.host, self.admin_host):
+            raise ConfigError("admin_port", f"{self.port} is the public port already; choose another one, or none")
+
     def _check_workers(self) -> None:
+        if self.workers == 1:
+            return
         if sys.platform == "win32":
             raise ConfigError("workers", "more than one cannot share a port on Windows; use 1, or a container")
         if not self.redis:
@@ -303,13 +346,19 @@ class ServerConfig(LimitSettings):
         if self.admin_port and self.admin_port + self.workers - 1 > _HIGHEST_PORT:
             raise ConfigError("admin_port", f"each worker has its own, from this one on: {_HIGHEST_PORT} is the last")
 
-    def _check_turn_check(self) -> None:
+    def _check_turn(self) -> None:
+        if self.turn and not self.turn_secret:
+            raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
+        if not self.turn_check:
+            return
         if not self.turn_secret:
             raise ConfigError("turn_secret", "is needed with turn_check: the secret that the TURN servers know")
         if any(url.startswith("turns:") or url.endswith("=tcp") for url in self.turn_check):
             raise ConfigError("turn_check", "asks over UDP only; name the same server with turn: and no transport")
 
     def _check_acme(self) -> None:
+        if not self.acme_domain:
+            return
         if self.tls_cert is not None:
             raise ConfigError("acme_domain", "and tls_cert do not go together: choose one")
         if self.data == MEMORY:
@@ -376,18 +425,23 @@ def _read(name: str, read: Callable[[object], Any], value: object, source: str) 
 def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> ServerConfig:
     """Build the settings: flags over environment over file over defaults.
 
-    `flags` holds settings by name (`admin_port`), None where the flag was not given. Raises `ConfigError`.
+    `flags` holds settings by name (`admin_port`), None where the flag was not given. Raises `ConfigError`, with all
+    that is wrong.
     """
     values: dict[str, Any] = {}
-    for name, value in _from_file(file).items():
-        values[name] = _read(name, READERS[name], value, f"in {file} ")
+    problems = _Problems()
+    for key, value in _from_file(file).items():
+        with problems.noted():
+            name = _name_of(key, file)
+            values[name] = _read(name, READERS[name], value, f"in {file} ")
     warnings = []
     for variable, text in sorted(environ.items()):
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name in READERS:
-            values[name] = _read(name, READERS[name], text, f"in the environment variable {variable} ")
+            with problems.noted():
+                values[name] = _read(name, READERS[name], text, f"in the environment variable {variable} ")
         else:
             meant = _meant(name)
             hint = f"; {PREFIX}{meant.upper()} is one, which looks like it" if meant else ""
@@ -397,7 +451,9 @@ def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: P
             raise ConfigError(name, "is no setting of this server")
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
-            values[name] = _read(name, READERS[name], value, f"given with {flag} ")
+            with problems.noted():
+                values[name] = _read(name, READERS[name], value, f"given with {flag} ")
+    problems.tell()
     config = ServerConfig(**values)
     return replace(config, warnings=(*warnings, *account_warnings(config), *limit_warnings(config)))
 
@@ -412,17 +468,18 @@ def _from_file(file: Path | None) -> dict[str, object]:
         return {}
     try:
         with file.open("rb") as opened:
-            table = tomllib.load(opened)
+            return tomllib.load(opened)
     except OSError as error:
         raise ConfigError("config", f"cannot read {file}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("config", f"{file} is not TOML: {error}") from error
-    found = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in READERS:
-            meant = _meant(name)
-            hint = f"{meant} is one, which looks like it" if meant else "`aldis serve --help` lists all of them"
-            raise ConfigError(key, f"in {file} is no setting of this server; {hint}")
-        found[name] = value
-    return found
+
+
+def _name_of(key: str, file: Path | None) -> str:
+    """The setting that a key of the file means."""
+    name = key.replace("-", "_")
+    if name not in READERS:
+        meant = _meant(name)
+        hint = f"{meant} is one, which looks like it" if meant else "`aldis serve --help` lists all of them"
+        raise ConfigError(key, f"in {file} is no setting of this server; {hint}")
+    return name
