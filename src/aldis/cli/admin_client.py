@@ -16,10 +16,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from aldis.cli.exits import AdminUnreachable
 from aldis.cli.options import existing_file
 from aldis.cli.parser import Parser
 from aldis.environment import data_directory, expand
-from aldis.errors import AldisError, ServerUnreachable, UsageError
+from aldis.errors import AldisError, UsageError
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9080"
 TOKEN_FILE: Final = "admin-token"  # noqa: S105 - the name of a file
@@ -100,7 +101,7 @@ class AdminClient:
     def ask(
         self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None
     ) -> dict[str, Any]:
-        """The answer to one request. Raises `AdminRefused`, `ServerUnreachable`."""
+        """The answer to one request. Raises `AdminRefused`, `AdminUnreachable`."""
         url = f"{self._url}/api/v1{path}" + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
@@ -113,7 +114,7 @@ class AdminClient:
             raise AdminRefused(error.code, _why(error)) from None
         except (URLError, OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise ServerUnreachable(self._url, str(reason)) from None
+            raise AdminUnreachable(self._url, str(reason)) from None
 
 
 def _from_config(arguments: AdminArguments) -> tuple[str, str]:

@@ -36,6 +36,10 @@ from aldis.errors import (
 from aldis.protocol.codes import CloseCode, ErrorCode
 
 
+class AdminUnreachable(ServerUnreachable):
+    """The admin port of a server cannot be reached. It is another one than that of clients."""
+
+
 class ExitCode(IntEnum):
     """The exit codes; 128 and above follow the shell's rule, 128 plus the number of the signal."""
 
@@ -135,6 +139,11 @@ def _hint(error: AldisError) -> str | None:
             return "End the other command, or give this one another --device, or another file with --journal."
         case JournalError():
             return "--journal names another file; `--journal :memory:` keeps nothing."
+        case AdminUnreachable():
+            return (
+                "Does the server run, and is this its admin port? Mostly only its own machine can reach that.\n"
+                "  --admin names another address, --config the server's settings file, which has it."
+            )
         case ServerUnreachable():
             return "Is the server running, and is the address right? `aldis doctor --server URL` finds out more."
         case _:
