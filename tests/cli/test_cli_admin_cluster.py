@@ -53,6 +53,33 @@ def test_a_prefix_that_fits_nobody_does_not_say_that_nobody_is_online(
     assert said(monkeypatch, capsys, nobody, "users") == ["nobody is online"]
 
 
+def test_a_name_that_is_free_already_is_said_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(monkeypatch, capsys, {"released": False}, "release", "bob") == [
+        "bob is free already: no key is bound to that name"
+    ]
+
+
+@pytest.mark.parametrize(("up", "relays"), [(True, "yes, asked "), (False, "no, the server is down; asked ")])
+def test_a_turn_server_that_is_down_does_not_relay(
+    up: bool, relays: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = {"up": up, "restarts": 1, "urls": ["turn:h"], "allocation": {"problem": "", "at": 1.0}}
+    answer = {"turn": {**turn, "earlierSecretUntil": None}}
+    assert said(monkeypatch, capsys, answer, "turn")[2].startswith(f"relays          {relays}")
+
+
+def test_a_limit_that_was_reached_once_reads_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = ("users", "connections", "detached", "waiting", "relayed", "sealedBytes", "messages", "refused")
+    found: dict[str, Any] = dict.fromkeys((*counts, "throttled", "bans", "memory", "uptime", "processorSeconds"), 0)
+    found |= {"version": "1", "certificate": None, "turn": None, "problems": []}
+    found["limits"] = [{"limit": "watches-per-user", "effect": "requests refused", "count": 1}]
+    assert "watches-per-user        requests refused: 1" in said(monkeypatch, capsys, found, "stats")
+
+
 def test_a_session_says_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     session = {"device": "main", "connected": True, "seconds": 1.0, "silent": 1.0, "watches": 0, "node": "n1"}
     session |= {"unconfirmed": 0, "unconfirmedBytes": 0}

@@ -154,6 +154,14 @@ async def test_a_ban_ends_a_user_and_outlives_the_server(server: SignalingServer
         assert (await ask(again, "GET", "/bans"))[1] == {"bans": []}
 
 
+async def test_a_ban_that_has_ended_is_not_listed(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("short", 1), ("long", 1000)):
+        await ask(server, "POST", "/bans", json={"kind": "user", "value": name, "seconds": seconds})
+    later = time.time() + 10
+    monkeypatch.setattr("aldis.server.administration.time.time", lambda: later)
+    assert [ban["value"] for ban in (await ask(server, "GET", "/bans"))[1]["bans"]] == ["long"]
+
+
 async def test_a_banned_network_is_cut_off_and_kept_out(server: SignalingServer) -> None:
     async with await RawClient.connect(server.port) as client:
         await client.register("alice")

@@ -135,7 +135,7 @@ def _stats(words: Sequence[str]) -> int:
         ("processor time", duration(found["processorSeconds"])),
         ("certificate", _expiry(found["certificate"])),
         ("TURN server", _turn_state(found["turn"])),
-        *((one["limit"], f"{one['count']} {one['effect']}") for one in found["limits"]),
+        *((one["limit"], f"{one['effect']}: {one['count']}") for one in found["limits"]),
         *(
             (f"node {node['node']}", f"{node['users']} users, {node['connections']} connections, on {node['host']}")
             for node in found.get("nodes", ())
@@ -198,7 +198,7 @@ def _bans(words: Sequence[str]) -> int:
     lines = []
     for ban in found["bans"]:
         left = None if ban["until"] is None else ban["until"] - time.time()
-        ends = "for ever" if left is None else f"for {duration(left)} more" if left > 0 else "over"
+        ends = "for ever" if left is None else f"for {duration(max(0, left))} more"
         lines.append(f"{ban['kind']:<8} {ban['value']}  {ends}" + (f"  {ban['reason']}" if ban["reason"] else ""))
     return _show(arguments, found, lines or ["there are no bans"])
 
@@ -277,10 +277,12 @@ def _turn(words: Sequence[str]) -> int:
     if found is None:
         return _show(arguments, {"turn": None}, ["the server runs no TURN server (turn_server)"])
     allocation, until = found["allocation"], found["earlierSecretUntil"]
+    # The last answer may be from before it went down.
+    relays = f"{allocation['problem'] or 'yes'}," if found["up"] else "no, the server is down;"
     rows = [
         ("state", _turn_state(found)),
         ("URLs", ", ".join(found["urls"])),
-        ("relays", f"{allocation['problem'] or 'yes'}, asked {_at(allocation['at'])}"),
+        ("relays", f"{relays} asked {_at(allocation['at'])}"),
         (
             "earlier secret",
             f"taken until {_at(until)}" if until else "none",
@@ -324,7 +326,7 @@ def _release(words: Sequence[str]) -> int:
     parser.argument("name", "The name.", convert=user_name)
     arguments, client = _parsed(parser, words)
     found = client.ask("POST", f"/users/{quote(arguments.name, safe='')}/release")
-    said = "is free now" if found["released"] else "was bound to no key"
+    said = "is free now" if found["released"] else "is free already: no key is bound to that name"
     return _show(arguments, found, [f"{arguments.name} {said}", *_silent(found)])
 
 

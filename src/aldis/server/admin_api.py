@@ -139,7 +139,7 @@ _ROUTES: Final = (
         "Take a name off the list; its key stays bound to it.",
         lambda a, v: a.unlist_name(v.text("user")),
     ),
-    _Route("GET", "/bans", "All bans.", lambda a, v: a.bans()),
+    _Route("GET", "/bans", "All bans that hold.", lambda a, v: a.bans()),
     _Route(
         "POST",
         "/bans",

@@ -118,8 +118,11 @@ class Administration:
         return {"binding": None if key is None else shown_key(key)}
 
     def bans(self) -> dict[str, Any]:
-        """All bans."""
-        return {"bans": [_shown(ban) for ban in sorted(self._hub.bans, key=lambda ban: (ban.kind, ban.value))]}
+        """All bans that hold."""
+        now = time.time()
+        # Those that have ended are taken out when the list is written next.
+        bans = [ban for ban in self._hub.bans if ban.until is None or ban.until > now]
+        return {"bans": [_shown(ban) for ban in sorted(bans, key=lambda ban: (ban.kind, ban.value))]}
 
     async def listed(self, after: str, limit: int) -> dict[str, Any]:
         """The names that may register, by name; `next` is to be given as `after` for those that follow."""
