@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -237,6 +238,31 @@ async def test_the_servers_certificate_is_looked_at(tmp_path: Path, waits: bool)
         assert found["TLS"].text.endswith("certificate trusted, for 0 days more only")
         assert "aldis admin certificate" in found["TLS"].advice
         assert found["registration"].mark is Mark.OK
+
+
+@pytest.mark.parametrize(
+    ("made", "trusts", "advice"),
+    [
+        ({"expired": True}, True, "The operator has to renew it"),
+        ({"early": True}, True, "Is the clock of this machine right?"),
+        ({"host": "another.example"}, True, "Use a name that is in the certificate."),
+        ({}, False, "give its authority with --ca-file"),
+    ],
+    ids=["expired", "not yet valid", "another name", "untrusted"],
+)
+async def test_what_is_wrong_with_a_certificate_has_its_own_advice(
+    made: dict[str, Any], trusts: bool, advice: str, tmp_path: Path
+) -> None:
+    files = make_certificates(tmp_path, **made)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(files.cert, files.key)
+    listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=tls)
+    async with listener:
+        server = ServerAddress.parse(f"wss://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+        patient = Patient(server, "doctor", Identity.generate(), files.ca if trusts else None, PATIENCE)
+        found = {check.name: check async for check in Examination(patient).server()}
+    assert found["TLS"].mark is Mark.FAIL
+    assert advice in found["TLS"].advice
 
 
 async def test_a_name_of_ones_own_is_registered_only_with_its_key(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ async def _reach(probe: Probe) -> AsyncIterator[Check]:
         step = "WebSocket"
         upgrade = await probe.upgrade()
     except ServerUnreachable as error:
-        yield _failed(step, error, _ADVICE[step])
+        yield _failed(step, error, _advice(step, probe.distrust))
         return
     if upgrade.subprotocol != PROTOCOL:
         yield Check(
@@ -304,10 +304,28 @@ def _resolved(host: str, addresses: list[str]) -> str:
 _ADVICE: Final = {
     "address": "Check the spelling, and that this machine has a name server.",
     "port": "Check that the server runs, listens on that address (--host) and port, and that no firewall is between.",
-    "TLS": "Use the name in the certificate. For a certificate of your own, give its authority with --ca-file. "
+    "TLS": "Check that the port is one for wss://. "
     "A server that waits for its first certificate (acme_domain) refuses TLS: its log says what keeps it.",
     "WebSocket": "Check host, port and path; a proxy in between must pass the Host header and WebSocket upgrades on.",
 }
+
+
+_UNTRUSTED: Final = (
+    "No authority that this machine trusts has signed it. For a certificate of your own, give its authority with "
+    "--ca-file. For one of a public authority, the server's file has to hold the whole chain."
+)
+_OTHER_NAME: Final = "Use a name that is in the certificate. The operator can order one that has this name, too."
+# By the code of OpenSSL (x509_vfy.h).
+_BY_DISTRUST: Final = {
+    9: "Is the clock of this machine right? If it is, the certificate is valid only later: tell the operator.",
+    10: "The operator has to renew it; on the server, `aldis admin certificate` shows why that has not been done. "
+    "If it should be valid, look at the clock of this machine.",
+    **dict.fromkeys((62, 64), _OTHER_NAME),  # a host name, an address
+}
+
+
+def _advice(step: str, distrust: int | None) -> str:
+    return _ADVICE[step] if distrust is None else _BY_DISTRUST.get(distrust, _UNTRUSTED)
 
 
 def _trusted(version: str, validity: tuple[float, float] | None) -> Check:

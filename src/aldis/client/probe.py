@@ -53,6 +53,9 @@ class Probe:
         self._addresses: list[str] = []
         self.validity: tuple[float, float] | None = None
         """From when and until when the server's certificate is valid, in seconds since 1970; None before `secure`."""
+        self.distrust: int | None = None
+        """Why the certificate is not trusted: a code of OpenSSL (`X509_V_ERR_...`); None while `secure` found no such
+        fault."""
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def resolve(self) -> list[str]:
@@ -96,6 +99,7 @@ class Probe:
         except TimeoutError:
             raise self._failed("the TLS handshake did not end; is this a port for wss://?") from None
         except ssl.SSLCertVerificationError as error:
+            self.distrust = error.verify_code
             raise self._failed(f"its certificate is not trusted: {error.verify_message}") from None
         except ssl.SSLError as error:
             if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
