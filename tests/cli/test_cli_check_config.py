@@ -76,6 +76,16 @@ def test_what_cannot_be_used_is_code_2(tmp_path: Path, words: tuple[str, ...], t
     assert "hidden-1" not in text
 
 
+def test_offline_no_other_machine_is_asked(tmp_path: Path) -> None:
+    away = "redis://u:hidden-1@127.0.0.1:1"
+    tokens = ("--auth", "token", "--jwks", "https://127.0.0.1:1/keys", "--token-audience", "aldis")
+    common = ("--port", str(free_port()), "--data", ":memory:", "--redis", away, "--directory", away, *tokens)
+    assert checked(tmp_path, *common)[0] == 2
+    code, text = checked(tmp_path, *common, "--offline")
+    assert (code, "ok     redis: redis://127.0.0.1:1 (not asked)\n" in text) == (0, True)
+    assert "hidden-1" not in text
+
+
 def test_a_key_of_another_certificate_and_dates_that_clients_refuse_are_found(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -235,9 +245,11 @@ def test_names_that_the_server_may_not_write_are_found(tmp_path: Path) -> None:
 
 def test_it_takes_the_options_of_serve(tmp_path: Path) -> None:
     ours, theirs = (aldis(command, "--help", home=tmp_path).stdout for command in ("check-config", "serve"))
-    assert (
-        ours.partition("Options")[2].partition("Examples")[0] == theirs.partition("Options")[2].partition("Examples")[0]
-    )
+    shown = [text.partition("Options")[2].partition("Examples")[0].splitlines() for text in (ours, theirs)]
+    own = [line for line in shown[0] if line not in shown[1]]
+    assert [line for line in shown[0] if line not in own] == shown[1]
+    assert own[0].split()[0] == "--offline"
+    assert len(own) <= 2
 
 
 def test_what_an_authority_needs_is_looked_at(tmp_path: Path) -> None:
