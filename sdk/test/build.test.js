@@ -14,7 +14,7 @@ import { INTERNAL_NAMES } from '../tools/internal_names.js';
  * Bytes on the wire: what a page loads before it can connect, and all of the SDK. Each file is compressed by itself, so a part
  * of its own makes the core smaller, and all of the SDK a little larger.
  */
-const MAX_CORE = 34_650;
+const MAX_CORE = 34_700;
 const MAX_SDK = 72_600;
 
 const files = await built();

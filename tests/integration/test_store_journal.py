@@ -299,3 +299,23 @@ async def test_what_waits_when_the_server_is_gone_for_good_is_sent_by_the_next_p
                 assert failed.value.kept
         async with alice.online(server.url), bob.online(server.url) as other:
             assert await contents(other, 1) == ["one"]
+
+
+async def test_what_an_earlier_run_may_have_sent_stays_in_its_stream_while_the_peer_is_offline(tmp_path: Path) -> None:
+    """In another stream it would come twice: the peer may have it, and its acknowledgement was on its way."""
+    alice, bob = Person(tmp_path, "alice"), Person(tmp_path, "bob")
+    async with running_server() as server:
+        async with alice.online(server.url) as sender:
+            async with bob.online(server.url) as recipient:
+                await sender.send("bob", "before")
+                (before,) = await read(recipient, 1)
+            await until(sender, lambda state: state.peers["bob"].online is False)
+            await sender.send("bob", "waits").when_stored()
+        async with alice.online(server.url) as sender:
+            await until(sender, lambda state: state.peers["bob"].online is False)
+            await sender.send("bob", "waits, too").when_stored()
+            async with bob.online(server.url) as recipient:
+                # The first one comes once more: it was in the hands of the application.
+                waiting = [message for message in await read(recipient, 3) if not message.redelivered]
+    assert [message.content for message in waiting] == ["waits", "waits, too"]
+    assert len({message.id.partition(":")[0] for message in (before, *waiting)}) == 1

@@ -116,7 +116,8 @@ export class Peer {
       heard.map(([name]) => name),
       this.#listed,
       this.#connected,
-      this.#current?.name ?? null,
+      // An earlier run of this program may have sent what waits: nobody else may get it while no other device is there.
+      this.#current?.name ?? [...this.#devices].filter(([, { messages }]) => messages.movable).at(-1)?.[0] ?? null,
     );
     if (name === null) {
       return (this.#nameless ??= new PeerDevice(null, this, this.#context));

@@ -106,6 +106,11 @@ class Peer:
         heard = sorted((device for device in self._devices.values() if device.heard), key=lambda each: -each.heard)
         names = [device.name for device in heard if device.name is not None]
         current = None if self._current is None else self._current.name
+        if current is None:
+            # An earlier run of this program may have sent what waits: nobody else may get it while no other device is
+            # there, or it would come twice.
+            waiting = [name for name, device in self._devices.items() if device.messages.movable]
+            current = waiting[-1] if waiting else None
         name = choose(names, self._listed, self._connected, current)
         if name is None:
             if self._nameless is None:
