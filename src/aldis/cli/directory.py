@@ -46,7 +46,6 @@ Exit codes
 _CODES: Final = (ExitCode.OK, ExitCode.FAULT, ExitCode.USAGE)
 
 
-_BANS: Final = "bans.json"  # in the data folder, and in a backup
 # Names that are read at a time.
 _PAGE: Final = 1000
 
@@ -75,6 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _backup(words: Sequence[str]) -> int:
     from aldis.backends.sqlite_copies import backup
+    from aldis.server.ban_file import FILE_NAME
 
     text = (
         "Copy the names, their keys and the bans to a new file, which only you may read.\n"
@@ -83,7 +83,7 @@ def _backup(words: Sequence[str]) -> int:
     )
     file, directory, bans = _parsed("backup", text, "  aldis directory backup names-$(date +%F).sqlite3", words)
     content = None if bans is None else bans.content()
-    names = backup(directory, file, {} if content is None else {_BANS: content})
+    names = backup(directory, file, {} if content is None else {FILE_NAME: content})
     what = _counted(names, "name") if content is None else f"{_counted(names, 'name')} and the bans"
     print(f"{what} copied to {safe_line(str(file))}")
     return ExitCode.OK
@@ -101,13 +101,13 @@ def _restore(words: Sequence[str]) -> int:
     )
     file, directory, bans = _parsed("restore", text, "  aldis directory restore names-2026-11-28.sqlite3", words)
 
-    from aldis.server.ban_file import read_bans
+    from aldis.server.ban_file import FILE_NAME, read_bans
 
     banned: list[int] = []
 
     def put(along: Mapping[str, bytes]) -> None:
-        if bans is not None and _BANS in along:
-            banned.append(bans.add(read_bans(along[_BANS], f"{_BANS} in {file}")))
+        if bans is not None and FILE_NAME in along:
+            banned.append(bans.add(read_bans(along[FILE_NAME], f"{FILE_NAME} in {file}")))
 
     names, kept = restore(directory, file, put)
     print(f"{_counted(names, 'name')} restored to {safe_line(str(directory))}")
@@ -204,7 +204,7 @@ def _parsed(command: str, text: str, examples: str, words: Sequence[str]) -> tup
     arguments, config = _located(parser, words)
 
     from aldis.backends.directory_url import MEMORY, sqlite_path, without_password
-    from aldis.server.ban_file import BanFile
+    from aldis.server.ban_file import FILE_NAME, BanFile
 
     path = sqlite_path(config.directory_url)
     if path is None:
@@ -212,7 +212,7 @@ def _parsed(command: str, text: str, examples: str, words: Sequence[str]) -> tup
             f"the names are at {without_password(config.directory_url)}, which has backups of its own:"
             " this command is for files, and `aldis directory copy` makes one of any directory"
         )
-    bans = None if config.data == MEMORY else BanFile(Path(config.data) / _BANS)
+    bans = None if config.data == MEMORY else BanFile(Path(config.data) / FILE_NAME)
     return Path(arguments.file), path, bans
 
 

@@ -31,6 +31,7 @@ from aldis.hub import dialects
 from aldis.hub.networks import network_of
 from aldis.protocol.codes import CloseCode
 from aldis.server import proxies
+from aldis.server.acceptor import ACCEPT_AGAIN
 from aldis.server.admission import NO_HEADER, Admission, Place
 from aldis.server.arrivals import Arrivals
 from aldis.server.certificates.challenges import Challenges
@@ -62,8 +63,6 @@ OPENING: Final = 0.0003
 ACCEPT_TURNS: Final = 8
 # How often the end of waiting for requests is looked for, in seconds.
 SETTLE_LOOK: Final = 0.01
-# Seconds to wait before the next try when no connection can be accepted.
-ACCEPT_AGAIN: Final = 0.2
 # For a connection without a local address; no host fits it.
 _NOWHERE: Final = Arrival("", 0)
 # What the kernel takes from a client before it is read (SO_RCVBUF; Linux doubles it). So little is read in one go, and
