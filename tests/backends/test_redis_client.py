@@ -80,6 +80,41 @@ def test_a_master_that_was_replaced_and_answers_on_gets_no_more_commands(
             runner.run(asyncio.wait_for(follow(sentinels), PATIENCE))
 
 
+def test_no_call_gets_a_connection_to_a_former_master_that_is_being_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closes = AbstractConnection.disconnect
+    calls: list[asyncio.Task[Any]] = []
+
+    async def follow(sentinels: Sentinels) -> None:
+        servers = RedisServers(RedisUrl.parse(sentinels.url))
+
+        async def call_first(connection: Any, *words: Any, **more: Any) -> None:
+            if not calls:
+                calls.append(asyncio.create_task(servers.run([Command("SET", "x", ("new",))])))
+                await calls[0]
+            await closes(connection, *words, **more)
+
+        try:
+            await servers.run([Command("SET", "x", ("old",))])
+            while sentinels.masters_port() == sentinels.master.port:
+                sentinels.fail_over()
+            monkeypatch.setattr(AbstractConnection, "disconnect", call_first)
+            # A Sentinel says it here some moments later.
+            while await servers.masters() == [("127.0.0.1", sentinels.master.port)]:
+                pass
+            assert await calls[0] == [True]
+            assert sentinels.replica.say("get", "x") == "new"
+        finally:
+            await servers.close()
+
+    with Sentinels(tmp_path) as sentinels:
+        while not sentinels.has_replica():
+            pass
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(asyncio.wait_for(follow(sentinels), PATIENCE))
+
+
 def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_replaced(tmp_path: Path) -> None:
     """Nobody has used the connection to it since: no call has to fail for that to be found out."""
     commands = [Command("GET", f"name{number}") for number in range(30)]

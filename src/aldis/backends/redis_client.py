@@ -301,7 +301,16 @@ _WORDS: Final[dict[type[BaseException], str]] = {
 
 
 class _MasterPool(SentinelConnectionPool):
-    """Keeps no connection to a former master that was in use when there was another one."""
+    """Keeps no connection to a former master, be it idle or in use when there was another one."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """redis-py leaves idle connections in the pool while it closes them, so that a call may get one of them: it
+        would go to the former master, or fail."""
+        if inuse_connections:
+            await super().disconnect()
+            return
+        idle, self._available_connections = self._available_connections, []
+        await asyncio.gather(*(connection.disconnect() for connection in idle), return_exceptions=True)
 
     async def release(self, connection: Any) -> None:
         if self.master_address != (connection.host, connection.port):
