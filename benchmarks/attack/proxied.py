@@ -117,8 +117,6 @@ class ProxyHalfHeaders(Holding):
 
     proxy = PROXY
     number = 2000
-    # Until the header is whole, each is read by a task, as in a TLS handshake (`Tuning.opening_at_once`).
-    growth = 64.0
 
     async def one(self, index: int) -> None:
         wire = await self.dial(via="")

@@ -12,7 +12,7 @@ import uvloop
 from aldis.server.addresses import AddressLimits
 from aldis.server.admission import Admission, Place
 from aldis.server.arrivals import Arrivals
-from aldis.server.opening import SHORT_HEAD, Opening, OpeningLimits, Openings
+from aldis.server.opening import LATE_AT_ONCE, SHORT_HEAD, Opening, OpeningLimits, Openings
 from aldis.server.scheduler import FairScheduler
 
 
@@ -115,6 +115,18 @@ def test_a_client_that_takes_too_long_is_ended_and_one_that_waits_for_its_turn_i
     assert port.ended == [1, 3]
     assert port.admission.refusals["late"] == 2
     slow.leave()
+
+
+def test_of_many_that_are_late_together_each_turn_of_the_loop_ends_some() -> None:
+    port = Port()
+    for _ in range(2 * LATE_AT_ONCE + 1):
+        port.begin()
+    assert not port.openings.tick(9.9)
+    for ended in (LATE_AT_ONCE, 2 * LATE_AT_ONCE):
+        assert port.openings.tick(10.0)
+        assert len(port.ended) == ended
+    assert not port.openings.tick(10.0)
+    assert len(port.ended) == 2 * LATE_AT_ONCE + 1
 
 
 def test_a_connection_whose_opening_is_cancelled_is_not_answered() -> None:

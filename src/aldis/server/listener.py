@@ -30,7 +30,6 @@ from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeRe
 from aldis.hub import dialects
 from aldis.hub.networks import network_of
 from aldis.protocol.codes import CloseCode
-from aldis.server import proxies
 from aldis.server.acceptor import ACCEPT_AGAIN
 from aldis.server.admission import NO_HEADER, Admission, Place
 from aldis.server.arrivals import Arrivals
@@ -43,6 +42,7 @@ from aldis.server.names import Arrival
 from aldis.server.opening import Opening, OpeningLimits, Openings, Silent
 from aldis.server.picows_protocol import READ_BUFFER, PicowsLog, PicowsProtocol, TlsProtocol
 from aldis.server.proxies import BadProxyHeader, TrustedProxies
+from aldis.server.proxy_header import ProxyHeader
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
 from aldis.server.sockets import address_error, has_left, is_silent, listening_sockets
 from aldis.server.tuning import Tuning
@@ -244,9 +244,21 @@ class Listener:
             place.leave()
             accepted.close()
             return
-        # Without TLS and a header of a proxy, a connection opens at once.
-        waits = self._tls or self._proxy_protocol
-        if waits and len(self._beginning) >= self._openings.limits.tls_handshakes:
+        if not (self._proxy_protocol and self._proxies.trusts(address)):
+            self._open_soon(accepted, place, address)
+            return
+
+        def read(source: str | None) -> None:
+            if source is not None:
+                self._identify(place, source)
+            self._open_soon(accepted, place, address if source is None else source)
+
+        ProxyHeader(self._openings, accepted, place, address, read, partial(self._tell_unopened, address)).read()
+
+    def _open_soon(self, accepted: socket.socket, place: Place, address: str) -> None:
+        """Open a connection. Its address is known, as far as somebody tells it before its request."""
+        # Without TLS it opens at once.
+        if self._tls and len(self._beginning) >= self._openings.limits.tls_handshakes:
             self.admission.end_in_its_handshake(self._beginning.pop(next(iter(self._beginning))))
         self._openings.arrivals.charge(OPENING)
         task = asyncio.create_task(self._open(accepted, place, address))
@@ -257,16 +269,8 @@ class Listener:
     async def _open(self, accepted: socket.socket, place: Place, peer: str) -> None:
         """Have the event loop read a connection, after its TLS handshake if it has one."""
         loop = asyncio.get_running_loop()
-        timeout = self._openings.limits.handshake_timeout
-        if self._proxy_protocol and self._proxies.trusts(peer):
-            async with asyncio.timeout(timeout):
-                head = await _receive(accepted, proxies.HEAD)
-                source = proxies.source(head, await _receive(accepted, proxies.body_size(head)))
-            if source is not None:
-                peer = source
-                self._identify(place, peer)
         if self._tls and self._challenges is not None and self._challenges.looks_at_hellos:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._openings.limits.handshake_timeout):
                 context = await challenge_context(accepted, self._challenges)
             if context is not None:
                 tls = {**self._tls, "ssl": context}
@@ -294,14 +298,18 @@ class Listener:
         elif (error := task.exception()) is not None:
             place.leave()
             accepted.close()
-            if isinstance(error, BadProxyHeader):
-                self._tell_no_header(address, error)
-            elif isinstance(error, OSError):  # also TLS errors and time-outs
-                self._picows_log.warning("a connection has not opened: %s", error)
-            elif isinstance(error, Exception):
-                self._connections.fault(error)
+            if isinstance(error, Exception):
+                self._tell_unopened(address, error)
             # Its frames hold the future that holds the error, and the buffers of TLS (`server.garbage`).
             error.__traceback__ = None
+
+    def _tell_unopened(self, address: str, error: Exception) -> None:
+        if isinstance(error, BadProxyHeader):
+            self._tell_no_header(address, error)
+        elif isinstance(error, OSError):  # also TLS errors and time-outs
+            self._picows_log.warning("a connection has not opened: %s", error)
+        else:
+            self._connections.fault(error)
 
     def _tell_no_header(self, address: str, error: BadProxyHeader) -> None:
         """Count and log that a trusted proxy does not speak as the settings say: no client behind it gets in."""
@@ -316,7 +324,8 @@ class Listener:
 
     def tick(self, now: float) -> None:
         """End the connections that take too long to send their request. Call this about once a second."""
-        self._openings.tick(now)
+        if self._openings.tick(now):
+            asyncio.get_running_loop().call_soon(self.tick, now)
 
     # --- a whole request (`opening.Answering`) ----------------------------------------------------------------------
 
@@ -430,19 +439,3 @@ def _closing(reply: HttpReply) -> bytes:
 
 
 _OLD_HTTP: Final = _closing(OLD_HTTP)
-
-
-async def _receive(accepted: socket.socket, size: int) -> bytes:
-    """Read so many bytes from a socket, and no more: what follows is not ours to read."""
-    got = b""
-    while len(got) < size:
-        if sys.platform == "linux":
-            # Wake us when the rest is there (socket(7)), and not for each byte of it.
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size - len(got))
-        more = await asyncio.get_running_loop().sock_recv(accepted, size - len(got))
-        if not more:
-            raise ConnectionResetError("closed before the end of its PROXY header")
-        got += more
-    if sys.platform == "linux":
-        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-    return got
