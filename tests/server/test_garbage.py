@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aldis.server.garbage import FULL_EVERY, MANY, MIDDLE, Garbage
+from aldis.server.garbage import FULL_EVERY, MANY, MIDDLE, YOUNG, Garbage
 
 
 class Collector:
@@ -39,7 +39,7 @@ def started(collector: Collector) -> Garbage:
     garbage.start(100.0)
     assert collector.log == ["all"]
     assert collector.frozen == 1000
-    assert collector.threshold[:2] == (700, MIDDLE)
+    assert collector.threshold[:2] == (YOUNG, MIDDLE)
     assert collector.threshold[2] > 100_000
     collector.log.clear()
     return garbage

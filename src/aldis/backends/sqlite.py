@@ -128,12 +128,13 @@ def _write_privacy(database: sqlite3.Connection, user_id: str, privacy: Privacy)
     database.execute("INSERT OR REPLACE INTO privacy VALUES (?, ?, ?, ?, ?)", row)
 
 
-def _check_text(user_id: str) -> None:
+def _check_text(*texts: str) -> None:
     # SQLite keeps UTF-8, which has no lone surrogates. Such a text must not fail the other calls in its transaction.
     try:
-        user_id.encode()
+        "".join(texts).encode()
     except UnicodeEncodeError:
-        raise InvalidAddress(user_id, "it contains a lone surrogate") from None
+        wrong = next(text for text in texts if any("\ud800" <= each <= "\udfff" for each in text))
+        raise InvalidAddress(wrong, "it contains a lone surrogate") from None
 
 
 class _Worker:
@@ -326,8 +327,7 @@ class SqliteDirectory:
         return cast("Claim | None", await self._ask(read, read))
 
     async def change_privacy(self, user_id: str, public_key: bytes, change: PrivacyChange) -> Privacy | PrivacyRefusal:
-        for text in (user_id, *change.add_contacts, *change.block):
-            _check_text(text)
+        _check_text(user_id, *change.add_contacts, *change.block)
 
         def read(database: sqlite3.Connection) -> PrivacyRefusal | _NeedsWriting:
             return _NEEDS_WRITING if _select(database, user_id) == public_key else PrivacyRefusal.NOT_BOUND

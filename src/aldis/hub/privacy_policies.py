@@ -29,7 +29,7 @@ from aldis.hub.settings import HubSettings
 from aldis.hub.use import text_bytes
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
-from aldis.protocol.addresses import user_id_problem
+from aldis.protocol.addresses import are_user_ids, user_id_problem
 from aldis.protocol.codec import from_base64
 from aldis.protocol.codes import ErrorCode
 from aldis.protocol.privacy import DEFAULT_PRIVACY, MAX_PRIVACY_BYTES, Privacy, PrivacyChange
@@ -102,8 +102,9 @@ class PrivacyPolicies:
         if change == PrivacyChange(most_names=change.most_names):
             self._tell(session, message.id)
             return DONE
-        user_id, key = session.user_id, from_base64(session.key)
+        user_id, key, re = session.user_id, from_base64(session.key), message.id
 
+        # It does not keep `message`, whose lists have up to 64 KB.
         def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:
             if not isinstance(answer, Privacy):
                 return _refused(answer, user_id, change.most_names)
@@ -111,7 +112,7 @@ class PrivacyPolicies:
             if self._presence.newest(user_id) is not None:
                 session.charged += self._apply(user_id, answer, besides=session) // WATCHERS_PER_UNIT
             if session.user_id == user_id:
-                self._tell(session, message.id)
+                self._tell(session, re)
             return DONE
 
         after = self.of(user_id).changed(change)
@@ -119,7 +120,7 @@ class PrivacyPolicies:
             text = "this server has no room for more contacts and blocked users now"
             return RequestRefused(ErrorCode.OVER_CAPACITY, text, self._settings.privacy_pause, limit="privacy-bytes")
         question = ChangePrivacy(self._lookups.token(), user_id, key, change)
-        self._lookups.ask(question, answered, access=NameAccess.ALONE, session=session, kind="privacy", re=message.id)
+        self._lookups.ask(question, answered, access=NameAccess.ALONE, session=session, kind="privacy", re=re)
         return PENDING
 
     def _apply(self, user_id: str, privacy: Privacy, *, besides: Session | None = None) -> int:
@@ -199,7 +200,7 @@ def _change_of(message: m.PrivacyRequest, user_id: str, most_names: int) -> Priv
         text = f"privacy: at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
         return RequestRefused(ErrorCode.INVALID_FIELD, text)
     for field, some in zip(fields, names, strict=True):
-        problem = next(filter(None, map(user_id_problem, some)), None)
+        problem = None if are_user_ids(list(some)) else next(filter(None, map(user_id_problem, some)), None)
         if problem is None and user_id in some:
             problem = "it is your own name; your own devices are always admitted"
         if problem is not None:
