@@ -71,6 +71,21 @@ class SessionsLost(Attack):
         await idle()
 
 
+@attack("hang-ups")
+class HangUps(Attack):
+    """1,000 users from 250 addresses who hang up in the same moment, again and again."""
+
+    addresses = 250
+
+    async def strike(self) -> None:
+        async def one(index: int) -> None:
+            self.kept.append(await self.user(f"hangs-up-{index}"))
+
+        while True:
+            await each_of(1000, one)
+            self.end()
+
+
 @attack("watches")
 class Watches(Attack):
     """50 clients that watch 10,000 names each, all of them different."""
