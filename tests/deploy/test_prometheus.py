@@ -110,6 +110,7 @@ FAULTS = {
     "AldisRelaySlow": {'aldis_relay_seconds_bucket{le="0.001"': f"0+0{HOUR}"},
     "AldisBusy": {"process_cpu_seconds_total": f"0+59{HOUR}"},
     "AldisCertificateExpires": {"aldis_certificate_expires": f"900000+0{HOUR}"},
+    "AldisCertificateRefused": {"aldis_certificate_expires": f"1500+0{HOUR}"},
     "AldisNoCertificate": {"aldis_certificate_ready": f"0+0{HOUR}"},
     "AldisCertificateNotRenewed": {"aldis_certificate_failures": f"4+0{HOUR}"},
     "AldisMemoryBudgetNearLimit": {'aldis_memory_bytes{kind="watches"': f"900000000+0{HOUR}"},
@@ -214,6 +215,8 @@ def test_each_alert_fires_for_its_own_fault_alone(tmp_path: Path) -> None:
         ("AldisClusterServerMissing", "aldis_cluster_servers", f"1+0{HOUR}"),
         ("AldisClusterServerMissing", 'aldis_cluster_servers{job="aldis",instance="b"', f"3+0{HOUR}"),
         ("AldisClusterQueueNearLimit", "aldis_cluster_messages_queued", f"{0.9 * MAX_QUEUED:.0f}+0{HOUR}"),
+        # A clock that is wrong, or a certificate for later.
+        ("AldisCertificateRefused", "aldis_certificate_starts", f"4000+0{HOUR}"),
         # A restart of a server, and a moment without Redis, wake nobody.
         ("", "aldis_cluster_servers", "2+0x29 1 2+0x28"),
         ("", "aldis_cluster_up", "1+0x29 0 1+0x29"),
@@ -221,7 +224,7 @@ def test_each_alert_fires_for_its_own_fault_alone(tmp_path: Path) -> None:
         ("", "aldis_cluster_messages_queued", f"{0.7 * MAX_QUEUED:.0f}+0{HOUR}"),
     ],
 )
-def test_an_alert_for_the_cluster_also_fires_then(tmp_path: Path, alert: str, series: str, values: str) -> None:
+def test_an_alert_also_fires_then(tmp_path: Path, alert: str, series: str, values: str) -> None:
     changes = {name: values for name in HEALTHY if name.startswith(series)}
     assert fires(tmp_path, {alert or "nothing": changes}, bool(alert)) == ""
 

@@ -53,7 +53,7 @@ _LISTENING: Final = "0A"  # the state of a listening socket in /proc/net/tcp
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `mark` is `ok`, `note` or `wrong`."""
+    """One line of the report. `mark` is `ok`, `note`, `WARN` (clients cannot connect as things are) or `wrong`."""
 
     mark: str
     text: str
@@ -160,8 +160,8 @@ def _check_certificate(config: ServerConfig, *, offline: bool) -> Iterator[Findi
     setting = "acme_domain" if config.acme_domain else "tls_cert"
     shown = f"{setting}: {files[0]} for {', '.join(names) or 'no name'}, until {expires or 'nobody knows when'}"
     if problem := tls.validity_problem(now):
-        mark = "note" if config.acme_domain else "wrong"  # another one is ordered
-        yield Finding(mark, f"{shown}: it {problem}")
+        # The server runs with it, and says so. Were it wrong, a reload would be refused, and what it is for with it.
+        yield Finding("note" if config.acme_domain else "WARN", f"{shown}: it {problem}")  # acme: another is ordered
     else:
         yield Finding("note" if soon else "ok", f"{shown}{': it expires soon' if soon else ''}")
     if not names:
