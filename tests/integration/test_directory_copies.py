@@ -64,7 +64,7 @@ async def test_a_backup_of_a_server_that_registers_meanwhile_is_whole_and_can_be
         await loading
         refused = await asyncio.to_thread(directory, tmp_path, "restore", copies[0])
         assert refused.returncode == 2
-        assert "is in use: stop the server first" in refused.stderr
+        assert "is in use by a running server; stop it first" in refused.stderr
         assert await register(server, "late", Identity.generate()) == "registered"
         assert await server.stop() == 0
     restored = directory(tmp_path, "restore", copies[-1])
@@ -137,6 +137,23 @@ async def test_bans_are_in_the_backup_and_those_given_since_stay(tmp_path: Path)
         challenge = await mallory.request({"type": "register", "userId": "mallory", "publicKey": key})
         mallory.send({"type": "prove", "signature": mallory.sign(identity, challenge, "mallory")})
         assert await mallory.wait_closed() == (CloseCode.BANNED, "banned: spam")
+
+
+async def test_a_restore_does_not_touch_the_bans_of_a_server_whose_names_are_elsewhere(tmp_path: Path) -> None:
+    await names_of(tmp_path, "alice")
+    copy = tmp_path / "copy"
+    BanFile(tmp_path / "data" / BANS).save([Ban("user", "mallory")])
+    assert directory(tmp_path, "backup", copy).returncode == 0
+    (tmp_path / "data" / BANS).unlink()
+    async with ServerProcess(tmp_path, directory=str(tmp_path / "names.sqlite3")) as server:
+        done = await asyncio.to_thread(directory, tmp_path, "restore", copy)
+        assert done.returncode == 2
+        assert f"{tmp_path / 'data'} is in use by a running server; stop it first" in done.stderr
+        assert await server.stop() == 0
+    assert bans_in(tmp_path) == []
+    assert not list((tmp_path / "data").glob("*before-restore*"))
+    assert directory(tmp_path, "restore", copy).returncode == 0
+    assert bans_in(tmp_path) == [("mallory", "")]
 
 
 def tables(path: Path) -> set[str]:

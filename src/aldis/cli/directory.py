@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,6 +47,7 @@ Exit codes
 _CODES: Final = (ExitCode.OK, ExitCode.FAULT, ExitCode.USAGE)
 
 
+_STOP_FIRST: Final = "a running server; stop it first, and start it again afterwards"
 # Names that are read at a time.
 _PAGE: Final = 1000
 
@@ -102,6 +104,7 @@ def _restore(words: Sequence[str]) -> int:
     file, directory, bans = _parsed("restore", text, "  aldis directory restore names-2026-11-28.sqlite3", words)
 
     from aldis.server.ban_file import FILE_NAME, read_bans
+    from aldis.server.data_folder import held_folder
 
     banned: list[int] = []
 
@@ -109,7 +112,10 @@ def _restore(words: Sequence[str]) -> int:
         if bans is not None and FILE_NAME in along:
             banned.append(bans.add(read_bans(along[FILE_NAME], f"{FILE_NAME} in {file}")))
 
-    names, kept = restore(directory, file, put)
+    # The bans are in the data folder, and a server that runs there would write its own over them. Its names may be in
+    # another folder, so that nothing else tells of it.
+    with nullcontext() if bans is None or bans.folder is None else held_folder(bans.folder, _STOP_FIRST):
+        names, kept = restore(directory, file, put)
     print(f"{_counted(names, 'name')} restored to {safe_line(str(directory))}")
     if banned:
         print(f"with those of the backup, the server has {_counted(banned[0], 'ban')} now")

@@ -24,6 +24,11 @@ class BanFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the file is in."""
+        return None if self._path is None else self._path.parent
+
     def load(self) -> list[Ban]:
         """All bans. Raises `ConfigError` for a file that cannot be used."""
         content = self.content()

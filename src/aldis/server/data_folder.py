@@ -10,13 +10,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from aldis.errors import ConfigError
 
+_ADVICE: Final = "another running server; stop that one, or give this one a folder of its own"
+
 
 @contextmanager
-def held_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder that is there. Raises `ConfigError` when another server holds it.
+def held_folder(folder: Path, advice: str = _ADVICE) -> Iterator[None]:
+    """Hold a folder that is there. Raises `ConfigError` with `advice` when a server holds it.
 
     The lock is on the folder itself, so that nothing is left behind. Where that cannot be locked (Windows, some network
     file systems), nothing is held.
@@ -32,8 +35,7 @@ def held_folder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            problem = "is in use by another running server; stop that one, or give this one a folder of its own"
-            raise ConfigError("data", f"{folder} {problem}") from None
+            raise ConfigError("data", f"{folder} is in use by {advice}") from None
         except OSError:
             pass
         yield
