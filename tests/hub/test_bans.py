@@ -183,3 +183,19 @@ def test_a_full_list_forgets_first_what_is_over() -> None:
         world.hub.ban(Ban("user", f"user{number}", until=1.0 if number < 2 else None), world.now)
     world.hub.ban(Ban("user", "mallory"), world.now)
     assert len(world.hub.known_bans()) == MAX_BANS - 1
+
+
+def test_bans_that_are_over_are_forgotten_whatever_was_added_or_taken_off_meanwhile() -> None:
+    bans = Bans()
+    for name, until in (("forever", None), ("late", 30.0), ("early", 10.0), ("gone", 5.0)):
+        bans.add(read_ban("user", name, until=until))
+    bans.remove("user", "gone")
+    counts = []
+    for wall in (0.0, 9.0, 10.0, 29.0):
+        bans.expire(wall)
+        counts.append(len(bans))
+    assert counts == [3, 3, 2, 2]
+    bans.add(read_ban("user", "late", until=40.0))
+    bans.add(read_ban("user", "soon", until=20.0))
+    assert [bans.expire(wall) for wall in (20.0, 35.0, 40.0, 50.0)] == [True, False, True, False]
+    assert [ban.value for ban in bans] == ["forever"]

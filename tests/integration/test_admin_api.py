@@ -154,11 +154,15 @@ async def test_a_ban_ends_a_user_and_outlives_the_server(server: SignalingServer
         assert (await ask(again, "GET", "/bans"))[1] == {"bans": []}
 
 
-async def test_a_ban_that_has_ended_is_not_listed(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ban_that_has_ended_is_not_listed_and_not_counted(
+    server: SignalingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, seconds in (("short", 1), ("long", 1000)):
         await ask(server, "POST", "/bans", json={"kind": "user", "value": name, "seconds": seconds})
+    assert (await ask(server, "GET", "/statistics"))[1]["bans"] == 2
     later = time.time() + 10
     monkeypatch.setattr("aldis.server.administration.time.time", lambda: later)
+    assert (await ask(server, "GET", "/statistics"))[1]["bans"] == 1
     assert [ban["value"] for ban in (await ask(server, "GET", "/bans"))[1]["bans"]] == ["long"]
 
 

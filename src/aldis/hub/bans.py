@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import inf
 from typing import Final, Literal, TypeAlias
 
 from aldis.errors import UsageError
@@ -69,6 +70,8 @@ class Bans:
         self._bans: dict[tuple[BanKind, str], Ban] = {}
         # By the number of bits that count, so that one look-up for each length finds a network.
         self._networks: dict[tuple[int, int], dict[IPv4Network | IPv6Network, Ban]] = {}
+        # No ban ends before this: who asks for their number often need not look at each.
+        self._next_end = inf
 
     def __len__(self) -> int:
         return len(self._bans)
@@ -82,6 +85,8 @@ class Bans:
         if key not in self._bans and len(self._bans) >= MAX_BANS:
             raise UsageError(f"there are {MAX_BANS} bans, which is all that there may be; ban a network instead")
         self._bans[key] = ban
+        if ban.until is not None:
+            self._next_end = min(self._next_end, ban.until)
         if ban.kind == "network":
             network = ip_network(ban.value)
             self._networks.setdefault((network.version, network.prefixlen), {})[network] = ban
@@ -120,9 +125,12 @@ class Bans:
 
     def expire(self, wall: float) -> bool:
         """Forget the bans that are over; whether there were any."""
+        if wall < self._next_end:
+            return False
         over = [ban for ban in self if ban.until is not None and ban.until <= wall]
         for ban in over:
             self.remove(ban.kind, ban.value)
+        self._next_end = min((ban.until for ban in self if ban.until is not None), default=inf)
         return bool(over)
 
     def _standing(self, ban: Ban | None, wall: float) -> Ban | None:

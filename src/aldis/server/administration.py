@@ -119,9 +119,8 @@ class Administration:
 
     def bans(self) -> dict[str, Any]:
         """All bans that hold."""
-        now = time.time()
-        # Those that have ended are taken out when the list is written next.
-        bans = [ban for ban in self._hub.bans if ban.until is None or ban.until > now]
+        bans = self._hub.bans
+        bans.expire(time.time())
         return {"bans": [_shown(ban) for ban in sorted(bans, key=lambda ban: (ban.kind, ban.value))]}
 
     async def listed(self, after: str, limit: int) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class NodeAdministration:
     def statistics(self) -> dict[str, Any]:
         """The server at a glance. Counters only grow."""
         hub = self._hub
+        hub.bans.expire(time.time())
         stats = hub.stats
         messages = stats.messages
         handled = sum(count for (_, outcome), count in messages.items() if outcome == "ok")
