@@ -5,6 +5,7 @@ The application (`benchmarks.attack.application`) admits honest users at once, a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -13,10 +14,13 @@ import os
 import time
 from contextlib import suppress
 from itertools import count
+from typing import Final
 
 from aldis.identity.keys import Identity
 from benchmarks.attack.attack import Attack, Flood, attack, forever, key_of, together
 from benchmarks.attack.wire import PROXY, Refused, Target, Wire, many, text, token_for
+
+KNOWN_AFTER: Final = 3.0  # seconds; the honest newcomers have eight names
 
 
 def encoded(value: object) -> str:
@@ -174,3 +178,40 @@ class HangingStrangers(Attack):
                 wire.abort()
 
         await together(forever(once) for _ in range(64))
+
+
+@attack("hanging-networks")
+class HangingNetworks(Attack):
+    """The same from 50 networks, of as many providers: all that the application would do at a time and more."""
+
+    hook = True
+    proxy = PROXY
+    networks = 50
+    each = 4
+
+    async def prepare(self) -> None:
+        # Until each newcomer has been there once: those who never were are strangers, and wait with the others.
+        await asyncio.sleep(KNOWN_AFTER)
+
+    async def strike(self) -> None:
+        async def once(index: int) -> None:
+            wire = await self.open(via=self.address(index % self.networks))
+            try:
+                await wire.enter(f"stranger-{os.urandom(4).hex()}", self.identity("one"))
+            finally:
+                wire.abort()
+
+        number = self.networks * self.each
+        await together(forever(lambda index=index: once(index)) for index in range(number))  # type: ignore[misc]
+
+    def address(self, network: int) -> str:
+        """An address of one of the networks: IPv4 and IPv6 by turns."""
+        return f"11.{network}.0.1" if network % 2 else f"2001:{network + 1:x}::1"
+
+
+@attack("hanging-customer")
+class HangingCustomer(HangingNetworks):
+    """The same from 50 networks of one customer of a provider."""
+
+    def address(self, network: int) -> str:
+        return f"2001:1:2:{network:x}::1"

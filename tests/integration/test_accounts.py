@@ -328,7 +328,8 @@ async def test_an_application_that_is_dead_or_hangs_does_not_stop_the_server() -
 async def test_an_application_gets_no_more_requests_at_a_time_than_it_may() -> None:
     async with Application(hook={"allow": True}) as app:
         app.hanging.add("/hook")
-        async with SignalingServer(config(**app.hook(hook_timeout=8, hook_concurrency=2))) as server:
+        # Of which strangers have half.
+        async with SignalingServer(config(**app.hook(hook_timeout=8, hook_concurrency=4))) as server:
             waiting = [asyncio.create_task(outcome(server.port, f"user{n}")) for n in range(10)]
             while server.hub.pending < 10:  # noqa: ASYNC110 - the hub tells nobody what it counts
                 await asyncio.sleep(0)
@@ -337,6 +338,39 @@ async def test_an_application_gets_no_more_requests_at_a_time_than_it_may() -> N
             app.let_go()
             assert set(await asyncio.gather(*waiting)) == {"registered"}
             assert len(app.requests) == 10
+
+
+async def from_network(server: SignalingServer, address: str, name: str, identity: Identity | None = None) -> str:
+    async with await RawClient.connect(server.port, headers={"X-Forwarded-For": address}) as client:
+        reply = await client.register(name, identity)
+        return str(reply.get("code", reply["type"]))
+
+
+@pytest.mark.parametrize(("family", "asked"), [("11.{}.0.1", 2), ("2001:db8:{}::1", 1)])
+async def test_strangers_in_many_networks_do_not_keep_known_users_from_the_application(family: str, asked: int) -> None:
+    alice = Identity.generate()
+    async with Application(hook={"allow": True}) as app:
+        settings = app.hook(hook_timeout=8, hook_concurrency=4, hook_cache=0, trusted_proxies="127.0.0.1")
+        async with SignalingServer(config(**settings)) as server:
+            assert await from_network(server, "10.0.0.1", "alice", alice) == "registered"
+            app.hanging.add("/hook")
+            names = [f"stranger{number}" for number in range(20)]
+            waiting = [
+                asyncio.create_task(from_network(server, family.format(number), name))
+                for number, name in enumerate(names)
+            ]
+            while server.hub.pending < len(names):  # noqa: ASYNC110 - the hub tells nobody what it counts
+                await asyncio.sleep(0)
+            # Another one who claims to be alice is a stranger, and waits with the others.
+            waiting.append(asyncio.create_task(from_network(server, family.format(0), "alice")))
+            while server.hub.pending <= len(names):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await app.asked(1 + asked)
+            app.hanging.clear()
+            assert await from_network(server, "10.0.0.1", "alice", alice) == "registered"
+            assert sum(each.done() for each in waiting) == 0
+            app.let_go()
+            assert sorted(await asyncio.gather(*waiting)) == ["key-mismatch", *["registered"] * len(names)]
 
 
 async def test_an_application_that_was_started_again_is_asked_without_a_failure() -> None:

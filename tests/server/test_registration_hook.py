@@ -96,7 +96,8 @@ async def test_those_about_whom_the_application_thinks_leave_half_of_its_turns_t
     posts = SignedPosts(application, "http://127.0.0.1/", "secret")
     hook = RegistrationHook(posts, get_logger("aldis.accounts"), timeout=60, cache=0, concurrency=4)
     names = ["greedy"] * 10 if network is None else [f"stranger-{number}" for number in range(10)]
-    tasks = [asyncio.create_task(hook.decide(Applicant(name, "main", "key", True, network))) for name in names]
+    who = () if network is None else (network,)
+    tasks = [asyncio.create_task(hook.decide(Applicant(name, "main", "key", True, who))) for name in names]
     await asyncio.sleep(0)  # they begin
     for number in range(5):
         assert (await hook.decide(Applicant(f"honest-{number}", "main", "key", True))).allow

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import Any, Final, Protocol
 
 from aldis.backends.base import DirectoryUnavailable
 from aldis.hub.accounts import AccountQuestion, AccountVerdict, Admitted, Rejected
+from aldis.protocol.codec import to_base64
 from aldis.protocol.codes import ErrorCode
 from aldis.server.config import ServerConfig
 from aldis.server.hooks import Applicant, RegistrationHook, SignedPosts
@@ -29,8 +31,18 @@ from aldis.server.tokens import KeyUnknown, TokenClaims, TokenRefused, TokenRule
 TRY_AGAIN: Final = 5.0
 
 
+# Bytes of an address that are the same in networks which somebody may have many of: /16; /32 (a provider) and /48 (a
+# customer, RFC 6177).
+_IPV4_BYTES: Final = 4
+_WIDTHS_4: Final = (2,)
+_WIDTHS_6: Final = (4, 6)
+
+
 class Names(Protocol):
-    """The list of names that may register."""
+    """The names that are bound, and the list of those that may register."""
+
+    async def find(self, user_id: str) -> bytes | None:
+        """The key that a name is bound to. Raises `DirectoryUnavailable`."""
 
     async def is_listed(self, user_id: str) -> bool:
         """Whether a name is on the list. Raises `DirectoryUnavailable`."""
@@ -230,11 +242,11 @@ class Accounts:
         return Rejected(ErrorCode.REGISTRATION_REFUSED, text)
 
     async def _application(self, question: AccountQuestion, hook: RegistrationHook) -> Rejected | None:
-        # A token says whose account it is. Without one a client may be anybody, but not everywhere.
-        who = question.user_id if self.keys is not None else question.network
-        applicant = Applicant(question.user_id, question.device, question.public_key, question.proved, who)
+        applicant = Applicant(question.user_id, question.device, question.public_key, question.proved)
         try:
-            decision = await hook.decide(applicant)
+            decision = hook.kept(applicant)
+            if decision is None:
+                decision = await hook.decide(replace(applicant, who=await self._share(question)))
         except CallFailed:
             if self._allow_on_failure:
                 return None
@@ -243,6 +255,31 @@ class Accounts:
         if decision.allow:
             return None
         return Rejected(ErrorCode.REGISTRATION_REFUSED, decision.reason or "the operator does not admit this user")
+
+    async def _share(self, question: AccountQuestion) -> tuple[Hashable, ...]:
+        """Who shares the requests to the application with whom.
+
+        Those come first that have been admitted before: their name is bound to their key. So the application may think
+        about any number of strangers. A token says whose account it is. Without one a client may be anybody, but not
+        everywhere: many networks of one provider, or of one customer of it, are no more than one.
+        """
+        known = await self._is_bound(question)
+        network = question.network
+        if self.keys is not None or network is None:
+            return known, question.user_id
+        if known:
+            return known, network
+        widths = _WIDTHS_4 if len(network) == _IPV4_BYTES else _WIDTHS_6
+        return known, *(network[:width] for width in widths), network
+
+    async def _is_bound(self, question: AccountQuestion) -> bool:
+        if not question.proved or self._names is None:
+            return False
+        try:
+            key = await self._names.find(question.user_id)
+        except DirectoryUnavailable:
+            return False
+        return key is not None and to_base64(key) == question.public_key
 
 
 def token_rules(config: ServerConfig) -> TokenRules:

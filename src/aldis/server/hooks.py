@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Final
@@ -62,15 +62,14 @@ class SignedPosts:
 class Applicant:
     """A client that asks for a name, as the application sees it. `public_key` is base64; `proved`: it has the key.
 
-    `who` is who else may ask in its name: all of them together have at most half of the turns that others leave. None
-    for one of whom nothing is known.
+    `who` shares the turns out (`server.shared_turns`); when it is empty, each user has a share.
     """
 
     user_id: str
     device: str
     public_key: str
     proved: bool
-    who: str | bytes | None = None
+    who: tuple[Hashable, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -116,13 +115,20 @@ class RegistrationHook:
         self.failing: str | None = None
         """Why the last call failed; None when it did not."""
 
+    def kept(self, applicant: Applicant) -> Decision | None:
+        """What the application has said a moment ago; None when it has to be asked."""
+        found = self._cached.get(applicant.digest)
+        if found is None or self._clock() >= found[0]:
+            return None
+        self.calls["cached"] += 1
+        return found[1]
+
     async def decide(self, applicant: Applicant) -> Decision:
         """What the application says. Raises `CallFailed` when it says nothing that has a meaning in time."""
+        kept = self.kept(applicant)
+        if kept is not None:
+            return kept
         began = self._clock()
-        found = self._cached.get(applicant.digest)
-        if found is not None and began < found[0]:
-            self.calls["cached"] += 1
-            return found[1]
         try:
             decision = await self._ask(applicant)
         except CallFailed as error:
@@ -141,7 +147,7 @@ class RegistrationHook:
 
     async def _ask(self, applicant: Applicant) -> Decision:
         try:
-            async with asyncio.timeout(self._timeout), self._turns.turn(applicant.who or applicant.user_id):
+            async with asyncio.timeout(self._timeout), self._turns.turn(applicant.who or (applicant.user_id,)):
                 content = {
                     "type": "registration",
                     "user": applicant.user_id,
