@@ -104,6 +104,7 @@ def test_the_image_sets_settings_of_the_server_alone() -> None:
     own = {name: value for name, value in image_environment().items() if name.startswith("ALDIS_")}
     config = load_config({}, own, None)
     assert (config.host, config.data, config.log_format) == ("0.0.0.0", "/var/lib/aldis", "json")
+    assert config.watchdog_seconds == 30, "Docker does not start a container again that is unhealthy"
     assert config.warnings == ()
 
 

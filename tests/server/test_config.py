@@ -110,6 +110,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "failed_proofs_per_connection": "2",
         "ping_interval": "1.5",
         "drain_seconds": "0.5",
+        "watchdog_seconds": "1.5",
         "tls_cert": "/c.pem",
         "tls_key": "/k.pem",
         "acme_domain": "",
@@ -184,6 +185,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "failed_proofs_per_connection": "2",
         "ping_interval": "1.5",
         "drain_seconds": "0.5",
+        "watchdog_seconds": "1.5",
         "names": '["a.example", "b.example:8443"]',
     }
     lines = [f"{name.replace('_', '-')} = {natives.get(name, repr(text))}\n" for name, text in samples.items()]
@@ -204,6 +206,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         ("port", "8080.0", "a whole number from 0 to 65535"),
         ("port", "٣", "a whole number"),
         ("port", "", "a whole number"),
+        ("watchdog_seconds", "0.5", "0 or a number of seconds from 1 to 3600"),
         ("admin_port", "off", "none for no such port"),
         ("auth", "yes", "one of verify, token, open"),
         ("web", "maybe", "one of true, false, yes, no, on, off, 1, 0"),

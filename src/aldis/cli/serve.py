@@ -48,7 +48,15 @@ _EXAMPLES: Final = """\
 _SWITCH: Final = ""
 # The settings in the help: the heading, and the name of each value.
 _LAYOUT: Final[dict[str, dict[str, str]]] = {
-    "Options": {"host": "ADDRESS", "port": "PORT", "auth": "MODE", "data": "DIR", "directory": "URL", "web": _SWITCH},
+    "Options": {
+        "host": "ADDRESS",
+        "port": "PORT",
+        "auth": "MODE",
+        "data": "DIR",
+        "directory": "URL",
+        "web": _SWITCH,
+        "watchdog_seconds": "SECS",
+    },
     "Redis, and several servers that act as one": {
         "redis": "URL",
         "redis_prefix": "TEXT",

@@ -53,6 +53,7 @@ from aldis.server.readers import read_redis_prefix as _redis_prefix
 from aldis.server.readers import read_redis_url as _redis_url
 from aldis.server.readers import read_secret as _secret
 from aldis.server.readers import read_switch as _switch
+from aldis.server.readers import read_watchdog as _watchdog
 from aldis.server.readers import setting as _setting
 
 PREFIX: Final = "ALDIS_"
@@ -143,6 +144,12 @@ class ServerConfig(LimitSettings):
         1,
         _integer(1, 128),
         "Processes that serve the public port together, one for each core; more than one need redis.",
+    )
+    # Shorter than a second, and a busy machine would end a server that is well.
+    watchdog_seconds: float = _setting(
+        0.0,
+        _watchdog,
+        "End the process when it has stood still for so long; something else has to start it again. 0: never.",
     )
     redis_prefix: str = _setting(
         DEFAULT_REDIS_PREFIX, _redis_prefix, "What the name of each key in Redis begins with; one for each server."

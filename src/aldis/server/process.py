@@ -34,6 +34,7 @@ from aldis.server.redirect import MAX_OPEN
 from aldis.server.supervisor import Served, Supervisor
 from aldis.server.systemd import Notifier, activated_sockets
 from aldis.server.tuning import Tuning
+from aldis.server.watchdog import Watchdog, signs_of_life
 from aldis.server.worker_link import WorkerLink, WorkerReport
 
 # File descriptors that are not clients: the ports, the database, the admin port's connections, and the handshakes and
@@ -124,6 +125,7 @@ class _Process:
         self._link = link
         self._asked = False
         self._told = False
+        self._watchdog = Watchdog(config.watchdog_seconds)
 
     async def serve(self, started: Callable[[SignalingServer | Served], None] | None) -> int:
         """Serve until the process, its supervisor or an operator asks the server to stop."""
@@ -140,7 +142,10 @@ class _Process:
         async with server:
             self._notifier.ready(f"Serving at {server.url}")
             self._report_serving()
-            watchdog = asyncio.create_task(self._sign_of_life(), name="aldis-watchdog")
+            living = [
+                asyncio.create_task(signs_of_life(*sign), name="aldis-watchdog")
+                for sign in ((self._watchdog.alive, self._watchdog.interval), self._sign_to_others())
+            ]
             garbage = asyncio.create_task(_look_for_garbage(), name="aldis-garbage")
             try:
                 if started is not None:
@@ -152,7 +157,9 @@ class _Process:
                 self._notifier.stopping(f"Draining {len(server.connections)} connections", drain + _CLOSING_SECONDS)
                 await server.stop()
             finally:
-                watchdog.cancel()
+                for each in living:
+                    each.cancel()
+                self._watchdog.stop()
                 garbage.cancel()
         return 0
 
@@ -203,16 +210,12 @@ class _Process:
         # Also after a failure: the service is as ready as before, and systemd waits for this.
         self._notifier.ready(f"Serving at {server.url}{'' if reloaded else '; the last reload failed, see the log'}")
 
-    async def _sign_of_life(self) -> None:
-        """Tell the watchdog that the event loop turns."""
+    def _sign_to_others(self) -> tuple[Callable[[], None], float | None]:
+        """What tells systemd or the supervisor that the event loop turns, and how often."""
         link = self._link
-        seconds = self._notifier.watchdog if link is None else link.start.alive_every
-        while seconds is not None:
-            if link is None:
-                self._notifier.alive()
-            else:
-                link.report(WorkerReport(report="alive"))
-            await asyncio.sleep(seconds)
+        if link is None:
+            return self._notifier.alive, self._notifier.watchdog
+        return partial(link.report, WorkerReport(report="alive")), link.start.alive_every
 
 
 async def _look_for_garbage() -> None:

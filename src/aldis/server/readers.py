@@ -101,6 +101,13 @@ def read_seconds(lowest: float, highest: float) -> Callable[[object], float]:
     return read
 
 
+def read_watchdog(value: object) -> float:
+    try:
+        return 0.0 if value in (0, "0") else read_seconds(1, 3600)(value)
+    except Expected as expected:
+        raise Expected(f"0 or {expected}") from None
+
+
 def read_text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         return read_utf8(value).strip()

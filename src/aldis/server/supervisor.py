@@ -48,11 +48,12 @@ from aldis.server.systemd import ActivatedSockets, Notifier
 from aldis.server.tuning import Tuning
 from aldis.server.turn_folder import turn_settings
 from aldis.server.turn_server import TurnServer
+from aldis.server.watchdog import Watchdog
 from aldis.server.worker_link import WorkerOrder, WorkerReport, WorkerStart, encode, receive, to_plain
 from aldis.server.worker_ports import WorkerPorts, check_sockets
 from aldis.server.worker_settings import changed_ports, for_worker
 
-# A worker that has not reported for so many of systemd's intervals hangs, and is killed before systemd ends them all.
+# A worker that has not reported for so many intervals hangs, and is killed before systemd ends them all.
 SILENT_INTERVALS: Final = 1.5
 COMMAND: Final = "serve-worker"
 
@@ -106,6 +107,7 @@ class Supervisor:
             config, ServerNames(config.names, secure=config.secure), self._turn, self._tuning, get_logger("aldis.tls")
         )
         self._supervision = Supervision(config.workers, config.drain_seconds, config.handshake_timeout)
+        self._watchdog = Watchdog(config.watchdog_seconds)
         self._workers: dict[int, _Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -131,6 +133,7 @@ class Supervisor:
             stack.callback(self._kill_all)
             self._listen_to_signals()
             self._look_every = asyncio.create_task(self._look(), name="aldis-supervisor-look")
+            stack.callback(self._watchdog.stop)
             stack.callback(self._look_every.cancel)
             self._carry_out(self._supervision.start(monotonic()))
             code = await self._finished
@@ -310,7 +313,7 @@ class Supervisor:
             redirect=[one.fileno() for one in sockets.redirect],
             admin=[one.fileno() for one in sockets.admin],
             stun=[one.fileno() for one in sockets.stun],
-            alive_every=self._notifier.watchdog,
+            alive_every=self._alive_every(config),
         )
         ours, theirs = socket.socketpair()
         with theirs:
@@ -369,19 +372,25 @@ class Supervisor:
 
     async def _look(self) -> None:
         """Once in a while: at the certificate for the TURN server, and whether workers hang; then tell systemd."""
-        every = self._notifier.watchdog
+        every = min(filter(None, (self._tuning.tick, self._notifier.watchdog, self._watchdog.interval)))
         while True:
-            await asyncio.sleep(self._tuning.tick if every is None else min(every, self._tuning.tick))
+            self._watchdog.alive()
+            await asyncio.sleep(every)
             now = monotonic()
             self._certificates.tick(now)
-            if every is None:
-                continue
             for worker in self._workers.values():
-                if worker.served and now - worker.heard > 2 * every * SILENT_INTERVALS:
+                told = self._alive_every(worker.config)
+                if worker.served and told is not None and now - worker.heard > 2 * told * SILENT_INTERVALS:
                     log.error("a worker hangs, and is killed", **self._of(worker.number))
                     worker.served = False
                     self._signal(worker.number, signal.SIGKILL)
-            self._notifier.alive()
+            if self._notifier.watchdog is not None:
+                self._notifier.alive()
+
+    def _alive_every(self, config: ServerConfig) -> float | None:
+        """How often a worker reports: half of the shorter time after which it is taken to hang."""
+        times = [self._notifier.watchdog or 0.0, config.watchdog_seconds / 2]
+        return min(filter(None, times), default=None)
 
 
 def _command() -> tuple[list[str], dict[str, str]]:
