@@ -363,6 +363,25 @@ def test_messages_whose_answers_may_be_missed_are_given_up_at_once(
     assert (error["re"], error["code"], error["retryAfter"]) == (1, "over-capacity", 1.0)
 
 
+def test_a_message_that_comes_behind_a_later_one_or_from_a_lost_node_is_too_late(
+    cluster: HubCluster, here: World, there: World
+) -> None:
+    """A server of Redis that hung may bring it. Its sender was told that nobody knows what has become of it."""
+    bob = there.client("bob")
+    router = there.hub.cluster
+    assert router is not None
+
+    def bye(number: int) -> list[str]:
+        frame = f'{{"type":"bye","to":"bob","reason":"{number}"}}'.encode()
+        router.forwarded("node-0", Forward(number, "alice", True, frame), there.now)
+        there.settle()
+        return [each["reason"] for each in bob.take()]
+
+    assert [bye(2), bye(1), bye(2), bye(5), bye(4), bye(6)] == [["2"], [], [], ["5"], [], ["6"]]
+    router.lost_node("node-0")
+    assert bye(7) == []
+
+
 def test_what_waits_for_other_nodes_is_bounded(
     cluster: HubCluster, here: World, there: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

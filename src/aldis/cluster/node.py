@@ -13,7 +13,8 @@ Rules:
 * While Redis is away, questions fail, and the hub refuses what needs them for the moment. What is local goes on.
 * Who comes online and goes offline is told by the node whose call in the table made the change: once in the cluster.
 * Messages and answers of other nodes are missed while a subscription is lost. So what they have then counts as
-  UNREACHABLE. When it is back, answers that could not be sent are sent, and the others are told of the rest (`Missed`).
+  UNREACHABLE, and when it is back, they are told (`Missed`). An answer that nobody has heard is sent again, until its
+  node is lost: in a Redis Cluster each node listens at another server, and one may be back before the other.
 * The first node that notices that another one is lost removes its devices. Several may do it at once.
 
 It knows no client.
@@ -63,7 +64,9 @@ RECONCILE_SECONDS: Final = 1.0
 _FOUND_AT_ONCE: Final = 50
 # Users whose states are read at once after an outage; calls of clients go between two of them.
 _READ_AT_ONCE: Final = 500
-# Answers that are kept for the end of an outage: of the messages that the other nodes wait for, and some 10 MB.
+# Seconds until an answer is sent again that nobody has heard.
+AGAIN_SECONDS: Final = 1.0
+# Answers that are kept until then: of the messages that the other nodes wait for, and some 10 MB.
 MAX_UNSENT: Final = MAX_UNANSWERED
 
 
@@ -106,6 +109,7 @@ class ClusterNode:
         self._tasks: set[asyncio.Task[None]] = set()
         # Answers to messages of other nodes that may not have arrived.
         self._unsent: deque[tuple[str, Forwarded]] = deque(maxlen=MAX_UNSENT)
+        self._again: asyncio.TimerHandle | None = None
         self._former: set[str] = set()  # the ids under which this node was lost, until they are removed
         self._stale = False
         self._reconciling = False
@@ -137,18 +141,8 @@ class ClusterNode:
         bus = self._bus
         users = sum(map(len, self._users.values()))
         fault = bus.fault if self._lease.healthy else self._lease.fault or bus.fault
-        return ClusterStatus(
-            self.node,
-            self._lease.others,
-            self.healthy,
-            users,
-            bus.queued,
-            bus.queued_bytes,
-            bus.unreadable,
-            bus.unknown,
-            self._table.calls,
-            fault,
-        )
+        bus_is = (bus.queued, bus.queued_bytes, bus.unreadable, bus.unknown)
+        return ClusterStatus(self.node, self._lease.others, self.healthy, users, *bus_is, self._table.calls, fault)
 
     async def open(
         self,
@@ -170,6 +164,8 @@ class ClusterNode:
     async def close(self) -> None:
         """Leave the cluster: the other nodes count this one as lost at once. Say first what the hub has to say."""
         self._closed = True
+        if self._again is not None:
+            self._again.cancel()
         await self._table.close()
         await self.operator.close()
         await self._lease.close()
@@ -239,7 +235,7 @@ class ClusterNode:
     def answer(self, node: str, answer: Forwarded) -> None:
         """See `ClusterLink`. Without an answer the other node waits until its time is over."""
         if not self._bus.send(node, answer):
-            self._unsent.append((node, answer))
+            self._keep(node, answer)
 
     # --- from the bus (`BusListener`) ---------------------------------------------------------------------------------
 
@@ -274,7 +270,7 @@ class ClusterNode:
         if isinstance(message, Forward):
             self.message(node_id, Forwarded(message.number, RelayResult.UNREACHABLE))
         elif isinstance(message, Forwarded):
-            self._unsent.append((node_id, message))
+            self._keep(node_id, message)
 
     def interrupted(self) -> None:
         """See `BusListener`."""
@@ -283,14 +279,25 @@ class ClusterNode:
     def restored(self, buckets: frozenset[int]) -> None:
         """See `BusListener`."""
         self.operator.catch_up()
+        self._send_again()
+        self._bus.send_all(Missed())
+        users = [user_id for bucket in buckets for user_id in self._users.get(bucket, ())]
+        self._spawn(self._read_anew(users), "read anew")
+
+    def _keep(self, node_id: str, answer: Forwarded) -> None:
+        self._unsent.append((node_id, answer))
+        if self._again is None and not self._closed:
+            self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._send_again)
+
+    def _send_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         unsent = list(self._unsent)
         self._unsent.clear()
         for node_id, answer in unsent:
             if node_id in self._lease.others:
                 self.answer(node_id, answer)
-        self._bus.send_all(Missed())
-        users = [user_id for bucket in buckets for user_id in self._users.get(bucket, ())]
-        self._spawn(self._read_anew(users), "read anew")
 
     # --- from the lease (`LeaseListener`) -----------------------------------------------------------------------------
 

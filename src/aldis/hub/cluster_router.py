@@ -11,6 +11,8 @@ Rules:
   that is lost or does not answer, or where either side did not listen for a moment (`missed`, `unheard`). Then nobody
   knows whether it has arrived.
 * A forwarded message is delivered here or nowhere: two nodes with other views of a user cannot send it round.
+* One that comes behind a later one of its node, or when that is lost, is too late: a server of Redis that hung had kept
+  it. It is not delivered. Its sender was told that it is UNREACHABLE, and may have sent it again.
 * What another node says is heard as of `learn`, `lost_node`, `missed`, `unheard`, `forwarded` and
   `answered`.
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from aldis.hub.cluster import ClusterLink, FindUsers, Forward, Forwarded, RemoteDevice, UserState
@@ -46,6 +49,8 @@ MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
 MAX_UNANSWERED: Final = 50_000
 # Seconds beyond the resume window, in which a message may wait for a recipient that has lost its connection.
 ANSWER_SECONDS: Final = 10.0
+# Nodes of which is kept which message has come last; those that are lost among them, for as long as there is room.
+_MAX_NODES: Final = 1_000
 # Users that are looked at when too many are known: in a turn of the transport's loop 0.2 ms, which delays a message no
 # more than a turn of a connection does; and from one tick to the next.
 _LOOK_AT_ONCE: Final = 64
@@ -113,6 +118,8 @@ class ClusterRouter:
         self._waiting_bytes = 0
         self._unanswered: dict[int, _Unanswered] = {}
         self._number = 0
+        # The number of the newest message that has come from each node; infinite for a lost one.
+        self._newest: dict[str, float] = {}
         # Users that `work` is to look at until the next tick.
         self._to_look_at = 0
         # The nodes that are lost, each with those of its users that are still taken for online.
@@ -247,6 +254,7 @@ class ClusterRouter:
         """A node has died, or is cut off: its users are offline, as far as they are nowhere else."""
         if self.usage.connections is not None:
             self.usage.connections.lost_node(node)
+        self._note_newest(node, inf)
         self._lost.append((node, self._remote.at(node)))
         self._wake(0.0)
 
@@ -314,6 +322,9 @@ class ClusterRouter:
 
     def forwarded(self, node: str, message: Forward, now: float) -> None:
         """A node has sent a message for a user of this one."""
+        if message.number <= self._newest.get(node, -1):
+            return
+        self._note_newest(node, message.number)
 
         def done(receipt: Receipt, result: RelayResult) -> None:
             self.link.answer(node, Forwarded(message.number, result))
@@ -346,6 +357,11 @@ class ClusterRouter:
         self._rebound(user_id)
 
     # --- internal -----------------------------------------------------------------------------------------------------
+
+    def _note_newest(self, node: str, number: float) -> None:
+        if node not in self._newest and len(self._newest) >= _MAX_NODES:
+            del self._newest[next(iter(self._newest))]
+        self._newest[node] = number
 
     def _tell_usage(self, now: float) -> None:
         nodes = self.link.nodes
