@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.cluster.chaos --clients 300                 # all events, a Redis alone
     .venv/bin/python -m benchmarks.cluster.chaos --sentinel --event master     # a master is killed, a replica follows
+    .venv/bin/python -m benchmarks.cluster.chaos --cluster --event master      # the same in a Redis Cluster
 
 Three servers, each with a way to Redis that can be closed, behind an nginx with `least_conn`. The clients are
 `SignalingClient`s with default settings, in four processes (`benchmarks.cluster.crowd`). A part of them leaves on
@@ -33,7 +34,7 @@ from typing import Any, Final
 
 from aldis.errors import RequestTimeout
 from benchmarks.cluster.crowd import name_of
-from benchmarks.cluster.events import EVENTS
+from benchmarks.cluster.events import EVENTS, Event
 from benchmarks.cluster.ledger import Arrived, Judgement, LostSession, Sent, judge, longest_gap, slowest
 from benchmarks.cluster.world import World
 from benchmarks.load.helpers import Helper, helper
@@ -129,7 +130,7 @@ class Crowds:
 
 
 async def happen(
-    event: str, world: World, crowds: Crowds, chance: random.Random, options: argparse.Namespace
+    event: str, happens: Event, world: World, crowds: Crowds, chance: random.Random, options: argparse.Namespace
 ) -> Outcome:
     """Let one event happen, and judge."""
     outcome, seen = Outcome(event, ""), Seen()
@@ -137,7 +138,7 @@ async def happen(
     await crowds.talk()
     await asyncio.sleep(BEFORE)
     struck = time.monotonic()
-    strike = asyncio.ensure_future(EVENTS[event](world, chance))
+    strike = asyncio.ensure_future(happens(world, chance))
     await asyncio.sleep(chance.uniform(0.5, 2.0))
     leaving = chance.randrange(LEAVING)
     await crowds.ask(f"leave {LEAVING} {leaving}")
@@ -242,29 +243,37 @@ def row(one: Outcome) -> str:
 async def run(options: argparse.Namespace) -> list[Outcome]:
     """Let all chosen events happen."""
     chance = random.Random(options.seed)
-    cores = choose_cores()
     outcomes = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aldis-cluster-")))
-        async with World(folder, sentinel=options.sentinel) as world:
-            share = -(-options.clients // PROCESSES)
-            helpers = []
-            for first in range(0, options.clients, share):
-                words = map(str, (world.url, options.clients, first, min(share, options.clients - first)))
-                entering = helper(cores.generator, "benchmarks.cluster.crowd", *words)
-                helpers.append(await asyncio.to_thread(stack.enter_context, entering))
-            crowds = Crowds(helpers, options.clients, options.rate)
+        async with World(folder, sentinel=options.sentinel, cluster=options.cluster) as world:
+            crowds = await enter(stack, world, options)
             print(HEAD, flush=True)
             for event in options.event or EVENTS:
-                outcome = await happen(event, world, crowds, chance, options)
-                outcomes.append(outcome)
-                print(row(outcome), flush=True)
-                print(f"    {outcome.what}; {outcome.outcomes}", file=sys.stderr, flush=True)
-                for fault in outcome.faults[:SHOWN]:
-                    print(f"WRONG: {fault}", flush=True)
-                if outcome.faults and options.logs is not None:
-                    _keep_logs(world, options.logs, event)
+                outcomes.append(await happen(event, EVENTS[event], world, crowds, chance, options))
+                tell(outcomes[-1], world, options.logs)
     return outcomes
+
+
+async def enter(stack: ExitStack, world: World, options: argparse.Namespace) -> Crowds:
+    """Start the processes of the clients, and return when all are registered."""
+    cores, helpers = choose_cores(), []
+    share = -(-options.clients // PROCESSES)
+    for first in range(0, options.clients, share):
+        words = map(str, (world.url, options.clients, first, min(share, options.clients - first)))
+        entering = helper(cores.generator, "benchmarks.cluster.crowd", *words)
+        helpers.append(await asyncio.to_thread(stack.enter_context, entering))
+    return Crowds(helpers, options.clients, options.rate)
+
+
+def tell(outcome: Outcome, world: World, logs: Path | None) -> None:
+    """Print what came of an event, and keep the logs in a folder when something was wrong."""
+    print(row(outcome), flush=True)
+    print(f"    {outcome.what}; {outcome.outcomes}", file=sys.stderr, flush=True)
+    for fault in outcome.faults[:SHOWN]:
+        print(f"WRONG: {fault}", flush=True)
+    if outcome.faults and logs is not None:
+        _keep_logs(world, logs, outcome.event)
 
 
 def _keep_logs(world: World, folder: Path, event: str) -> None:
@@ -276,7 +285,7 @@ def _keep_logs(world: World, folder: Path, event: str) -> None:
         (folder / f"{event}-{name}.log").write_bytes(log)
 
 
-async def _until_terminated(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
+async def until_terminated(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
     """Do it, and end all that runs at SIGTERM, too."""
     task = asyncio.create_task(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -289,7 +298,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=2000, help="at least 20 (%(default)s)")
     parser.add_argument("--rate", type=float, default=300.0, help="messages a second of all clients (%(default)s)")
     parser.add_argument("--event", choices=EVENTS, action="append", help=f"of {', '.join(EVENTS)}; default: each once")
-    parser.add_argument("--sentinel", action="store_true", help="have a master, a replica and a Sentinel")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--sentinel", action="store_true", help="have a master, a replica and a Sentinel")
+    kind.add_argument("--cluster", action="store_true", help="have a Redis Cluster: three masters, a replica of each")
     parser.add_argument("--seed", type=int, default=1, help="the same one makes the same events (%(default)s)")
     parser.add_argument(
         "--hold", type=float, default=PATIENCE, help="seconds for which to look after each (%(default)s)"
@@ -302,7 +313,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for nginx and the servers, too
-    outcomes = asyncio.run(_until_terminated(run(options)))
+    outcomes = asyncio.run(until_terminated(run(options)))
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
     return 1 if any(each.faults for each in outcomes) else 0

@@ -66,7 +66,9 @@ async def stop_server(world: World, chance: random.Random) -> str:
 
 
 async def kill_master(world: World, chance: random.Random) -> str:
-    """With a Sentinel, another master follows; without one, the same comes back with its files."""
+    """With a Sentinel or in a Cluster its replica follows it; else the same comes back with its files."""
+    if world.cluster is not None:
+        return await _kill_master_of_cluster(world, chance)
     if world.sentinels is None:
         world.redis.kill()
         await asyncio.sleep(5.0)
@@ -79,6 +81,17 @@ async def kill_master(world: World, chance: random.Random) -> str:
             await asyncio.sleep(0.2)
     await asyncio.to_thread(old.start)
     return "the master was killed, and its replica took over"
+
+
+async def _kill_master_of_cluster(world: World, chance: random.Random) -> str:
+    cluster = world.cluster
+    assert cluster is not None
+    victim = await asyncio.to_thread(cluster.lose_a_master, chance.choice)
+    struck = time.monotonic()
+    await asyncio.to_thread(cluster.until_replaced)
+    away = time.monotonic() - struck
+    await asyncio.to_thread(cluster.bring_back, victim)
+    return f"a master was killed, and its replica took over after {away:.1f} s"
 
 
 async def short_partition(world: World, chance: random.Random) -> str:
@@ -104,11 +117,15 @@ async def slow_redis(world: World, chance: random.Random) -> str:
 
 
 async def pause_redis(world: World, chance: random.Random) -> str:
-    redis = world.redis if world.sentinels is None else await asyncio.to_thread(world.new_master)
+    """With a Sentinel or in a Cluster it is replaced meanwhile, and is a replica when it goes on."""
+    if world.cluster is not None:
+        redis = chance.choice(await asyncio.to_thread(world.cluster.masters))
+    else:
+        redis = world.redis if world.sentinels is None else await asyncio.to_thread(world.new_master)
     redis.pause()
     await asyncio.sleep(10.0)
     redis.resume()
-    return "Redis stood still for 10 s"
+    return "Redis stood still for 10 s" if world.cluster is None else "a master stood still for 10 s"
 
 
 async def cut_clients(world: World, chance: random.Random) -> str:

@@ -4,7 +4,7 @@ Closed, it forwards nothing and says nothing, as a network that drops all packet
 about and get no answer. What was sent meanwhile goes on when it is open again, as TCP would send it again. It can also
 be slow: then each piece of data is `late` by so many seconds.
 
-`rewrites` replaces texts of the same length in the answers: the ports that a Sentinel tells.
+`rewrites` replaces texts of the same length in the answers: the ports that a Sentinel or a Redis Cluster tells.
 """
 
 from __future__ import annotations
@@ -26,10 +26,8 @@ class Gate:
     def __init__(self, port: int, target: int, rewrites: Mapping[bytes, bytes] | None = None) -> None:
         self.port = port
         self.late = 0.0
+        self.rewrites: Mapping[bytes, bytes] = rewrites or {}
         self._target = target
-        self._rewrites = dict(rewrites or {})
-        for old, new in self._rewrites.items():
-            assert len(old) == len(new), "the length of a text stands before it"
         self._passing = asyncio.Event()
         self._passing.set()
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
@@ -37,6 +35,8 @@ class Gate:
 
     async def open(self) -> None:
         """Listen."""
+        for old, new in self.rewrites.items():
+            assert len(old) == len(new), "the length of a text stands before it"
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
 
     async def close(self) -> None:
@@ -75,7 +75,7 @@ class Gate:
             writers.append(back)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, back, {}))
-                group.create_task(self._pump(there, writer, self._rewrites))
+                group.create_task(self._pump(there, writer, self.rewrites))
         except* OSError:
             pass  # either side has ended: so does the other
         except* asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""A cluster with all that is around it: servers, a Redis, alone or behind a Sentinel, and an nginx before them.
+"""A cluster with all that is around it: servers, a Redis (alone, behind a Sentinel, or a Cluster), and an nginx.
 
 Each server reaches Redis through gates of its own (`benchmarks.cluster.gate`). Everything is on 127.0.0.1.
 """
@@ -25,6 +25,7 @@ from support.cluster_servers import operator
 from support.nginx import HOST, PASS, nginx_with
 from support.ports import free_port
 from support.raw_websocket import http_get
+from support.redis_server import Cluster as RedisCluster
 from support.redis_server import RedisServer, Sentinels
 from support.server_process import ServerProcess
 
@@ -50,6 +51,7 @@ class Node:
     port: int = field(default_factory=free_port)
     admin: int = field(default_factory=free_port)
     runs: list[ServerProcess] = field(default_factory=list)
+    source: Path | None = None  # the folder of another build's packages
     identity: Identity = field(default_factory=Identity.generate)
 
     @property
@@ -68,6 +70,7 @@ class Node:
             new_names_per_address=0,
             log_level="info",
             own_program=True,
+            environ={} if self.source is None else {"PYTHONPATH": str(self.source)},
         )
         self.runs.append(server)
         try:
@@ -88,9 +91,13 @@ class Node:
     async def statistics(self) -> dict[str, Any] | None:
         """What `aldis top` shows of all servers; None when it does not answer."""
         try:
-            return await operator(self.server, "GET", "/api/v1/statistics")
+            return await self.operator("GET", "/api/v1/statistics")
         except (OSError, AssertionError):
             return None
+
+    async def operator(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A request to its admin API."""
+        return await operator(self.server, method, path, body)
 
     async def online(self, names: list[str]) -> dict[str, bool]:
         """Who is online, asked by a client of this server. Raises `AldisError`."""
@@ -144,14 +151,19 @@ class Node:
 class World:
     """All of it, for the length of an `async with`."""
 
-    def __init__(self, folder: Path, *, sentinel: bool) -> None:
+    def __init__(
+        self, folder: Path, *, sentinel: bool = False, cluster: bool = False, source: Path | None = None
+    ) -> None:
+        """`source`: all servers begin with another build."""
         self._folder = folder
-        self._sentinel = sentinel
+        self._source = source
+        self._sentinel, self._cluster = sentinel, cluster
         self._stack = AsyncExitStack()
         self.front = free_port()
         self.nodes: list[Node] = []
         self.redis: RedisServer
         self.sentinels: Sentinels | None = None
+        self.cluster: RedisCluster | None = None
 
     @property
     def url(self) -> str:
@@ -175,6 +187,9 @@ class World:
             async with asyncio.timeout(30):
                 while not sentinels.has_replica():  # noqa: ASYNC110 - of other processes
                     await asyncio.sleep(0.2)
+        elif self._cluster:
+            self.cluster = stack.enter_context(RedisCluster(folder / "redis", *DURABLE, replicas=True))
+            await asyncio.to_thread(self.cluster.until_whole)
         else:
             self.redis = stack.enter_context(RedisServer(folder / "redis", *DURABLE))
         for number in range(NODES):
@@ -194,22 +209,30 @@ class World:
         await stack.enter_async_context(nginx_with(folder / "nginx", site, _CONNECTIONS))
 
     async def _node(self, stack: AsyncExitStack, name: str) -> Node:
-        gates = []
-        if self.sentinels is None:
-            gates.append(Gate(free_port(), self.redis.port))
-            url = f"redis://127.0.0.1:{gates[0].port}"
+        if self.sentinels is not None:
+            servers = [self.sentinels.master, self.sentinels.replica]
         else:
-            servers = (self.sentinels.master, self.sentinels.replica)
-            gates += [Gate(free_port(), server.port) for server in servers]
-            ports = {str(server.port).encode(): str(gate.port).encode()
-                     for server, gate in zip(servers, gates, strict=True)}  # fmt: skip
+            servers = [self.redis] if self.cluster is None else list(self.cluster.servers)
+        gates = [Gate(free_port(), server.port) for server in servers]
+        ports = [(f"{server.port}", f"{gate.port}") for server, gate in zip(servers, gates, strict=True)]
+        if self.sentinels is not None:
             where, _, service = self.sentinels.url.rpartition("/")
-            gates.append(Gate(free_port(), int(where.rpartition(":")[2]), ports))
+            told = {old.encode(): new.encode() for old, new in ports}
+            gates.append(Gate(free_port(), int(where.rpartition(":")[2]), told))
             url = f"redis+sentinel://127.0.0.1:{gates[-1].port}/{service}"
+        elif self.cluster is not None:
+            # In the answer to CLUSTER SLOTS, and in MOVED.
+            told = {f"127.0.0.1{before}:{old}".encode(): f"127.0.0.1{before}:{new}".encode()
+                    for old, new in ports for before in ("\r\n", "")}  # fmt: skip
+            for gate in gates:
+                gate.rewrites = told
+            url = f"redis+cluster://127.0.0.1:{gates[0].port},127.0.0.1:{gates[1].port}"
+        else:
+            url = f"redis://127.0.0.1:{gates[0].port}"
         for gate in gates:
             await gate.open()
             stack.push_async_callback(gate.close)
-        return Node(name, self._folder / name, self.front, url, gates)
+        return Node(name, self._folder / name, self.front, url, gates, source=self._source)
 
     async def wrong_at_nodes(self, truth: dict[str, bool], users: int | None) -> list[str]:
         """What the servers say of users that is not so, of their number, and of themselves."""

@@ -112,14 +112,18 @@ async def test_a_closed_gate_forwards_nothing_until_it_is_open_and_a_cut_resets(
 
 
 @pytest.mark.timeout(6 * PATIENCE)
-async def test_no_message_is_lost_and_presence_is_right_while_servers_and_redis_fail(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "events"), [([], ["kill", "pause", "rolling"]), (["--cluster"], ["master", "pause"])], ids=str
+)
+async def test_no_message_is_lost_and_presence_is_right_while_servers_and_redis_fail(
+    tmp_path: Path, kind: list[str], events: list[str]
+) -> None:
     figures = tmp_path / "figures.json"
     # Ten seconds are promised; a machine that runs tests beside this one may be busy for longer.
     words = ["--clients", "60", "--rate", "60", "--hold", "2", "--patience", str(PATIENCE), "--json", str(figures)]
-    events = ["kill", "pause", "rolling"]
     for event in events:
         words += ["--event", event]
-    await passes("benchmarks.cluster.chaos", *words)
+    await passes("benchmarks.cluster.chaos", *kind, *words)
     outcomes = json.loads(figures.read_text())
     assert [each["event"] for each in outcomes] == events
     for each in outcomes:

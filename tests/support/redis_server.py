@@ -12,7 +12,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
@@ -173,11 +175,21 @@ class Cluster:
         """With two of the servers: a node that starts later may find one of them dead."""
         return f"{self.servers[0].url(scheme='redis+cluster')},127.0.0.1:{self.servers[1].port}"
 
-    def lose_a_master(self) -> None:
-        """Kill one as kill -9 does."""
-        victim = next(server for server in self.servers if "role:master" in server.say("info", "replication"))
+    def masters(self) -> list[RedisServer]:
+        """The servers that say they are masters. All of `servers` have to run."""
+        return [server for server in self.servers if "role:master" in server.say("info", "replication")]
+
+    def lose_a_master(self, choose: Callable[[Sequence[RedisServer]], RedisServer] = itemgetter(0)) -> RedisServer:
+        """Kill one as kill -9 does, and return it. `until_replaced` and `bring_back` go on."""
+        victim = choose(self.masters())
         victim.kill()
         self.servers.remove(victim)
+        return victim
+
+    def bring_back(self, victim: RedisServer) -> None:
+        """Start a lost master again, with its files: it becomes a replica of the one that has replaced it."""
+        victim.start()
+        self.servers.append(victim)
 
     def until_whole(self) -> None:
         """Wait until each master has its replica, with all its data, and all of them know it."""
@@ -192,9 +204,9 @@ class Cluster:
             assert time.monotonic() < deadline
 
     def _is_replaced(self) -> bool:
-        roles = [server.say("info", "replication") for server in self.servers]
-        masters = sum("role:master" in role for role in roles)
-        return masters == 3 and all("cluster_state:ok" in server.say("cluster", "info") for server in self.servers)
+        return len(self.masters()) == 3 and all(
+            "cluster_state:ok" in server.say("cluster", "info") for server in self.servers
+        )
 
     def _is_whole(self) -> bool:
         roles = [server.say("info", "replication") for server in self.servers]
