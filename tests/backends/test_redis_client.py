@@ -13,7 +13,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError  # noqa: A004 - the library's own
 
 from aldis.backends import redis_client
-from aldis.backends.redis_client import Command, RedisServers
+from aldis.backends.redis_client import ANSWER_SECONDS, Command, RedisServers
 from aldis.backends.redis_url import RedisUrl
 from support.patience import PATIENCE
 from support.redis_server import Cluster, RedisServer, Sentinels
@@ -135,3 +135,32 @@ def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_re
     ):
         cluster.until_whole()
         runner.run(through_a_failover(cluster))
+
+
+async def test_a_server_of_a_cluster_that_hangs_is_not_waited_for_when_others_know_the_masters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cluster(tmp_path) as cluster:
+        servers = RedisServers(RedisUrl.parse(cluster.url))
+        await until_known(servers, 3)
+        hung = cluster.servers[0]
+        hung.pause()
+
+        def hung_first(nodes: list[Any]) -> None:
+            nodes.sort(key=lambda node: node.port != hung.port)
+
+        monkeypatch.setattr("redis.asyncio.cluster.random.shuffle", hung_first)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            with pytest.raises(TimeoutError):
+                await servers.masters()
+        monkeypatch.setattr("redis.asyncio.cluster.random.shuffle", list.reverse)
+        assert len(await servers.masters()) == 3, "the next one is asked"
+        hung.resume()
+        await servers.close()
+
+
+async def until_known(servers: RedisServers, count: int) -> None:
+    """Wait until all masters of a new Cluster know each other."""
+    async with asyncio.timeout(PATIENCE):
+        while len(await servers.masters()) < count:
+            pass

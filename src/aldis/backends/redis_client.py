@@ -53,6 +53,9 @@ ANSWER_SECONDS: Final = 4.0
 # Between two questions to the Sentinels, while commands are sent: a master that they have replaced answers on for ten
 # seconds, and longer when it is cut off from them. What it takes is lost.
 FOLLOW_SECONDS: Final = 1.0
+# For the masters of a Cluster, of which one server after the other is asked in any order: one that hangs would hold up
+# the question for as long as a command. The next one is asked by the next call.
+LOOK_SECONDS: Final = 1.0
 # To each server: twice what the lanes of the directory use at a time.
 MAX_CONNECTIONS: Final = 16
 CLIENT_NAME: Final = "aldis"
@@ -160,7 +163,8 @@ class RedisServers:
         with _connections():
             if isinstance(client, RedisCluster):
                 await client.initialize()
-                await client.nodes_manager.initialize()
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await client.nodes_manager.initialize()
                 return [(str(node.host), int(node.port)) for node in client.get_primaries()]
             if self._sentinel is not None:
                 # It closes the connections to a former master that are idle.
