@@ -135,6 +135,12 @@ async def staged(prometheus: Prometheus, folder: Path, name: str) -> AsyncIterat
         yield Stage(prometheus, folder, name, stack)
 
 
+def datagram_socket() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made
+
+
 def frame(message: dict[str, Any]) -> bytes:
     return encode_frame(TEXT, json.dumps(message).encode())
 
@@ -194,7 +200,8 @@ async def directory_slow(stage: Stage) -> None:
         for number in range(3):
             database.execute("BEGIN EXCLUSIVE")
             trying = asyncio.create_task(try_to_register(server, f"user{number}"))
-            await asyncio.sleep(0.6)
+            answered, _ = await asyncio.wait({trying}, timeout=0.6)
+            assert not answered
             database.execute("ROLLBACK")
             assert await trying == "registered"
 
@@ -370,13 +377,22 @@ async def stun_port_taken(stage: Stage) -> None:
 @scene("StunLimited")
 async def stun_limited(stage: Stage) -> None:
     port = free_port()
-    await stage.serve(host="0.0.0.0", stun_port=port, stun_address=RELAY_ADDRESS, stun_per_second=1)
+    await stage.serve(host="0.0.0.0", stun_port=port, stun_address=RELAY_ADDRESS, stun_per_address=1)
     binding = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for number in range(8000):
-            asking.sendto(binding, (RELAY_ADDRESS, port))
-            if number % 20 == 0:
-                await asyncio.sleep(0.005)  # a full buffer of the kernel would drop them
+    with datagram_socket() as asking:
+        for number in range(400):
+            for _ in range(20):
+                asking.sendto(binding, (RELAY_ADDRESS, port))
+            # The answer to another address says that the server has read them. A full buffer of the kernel drops the
+            # rest.
+            await answered(binding, port, f"127.0.{1 + number // 200}.{1 + number % 200}")
+
+
+async def answered(binding: bytes, port: int, address: str) -> None:
+    with datagram_socket() as asking:
+        asking.bind((address, 0))
+        asking.sendto(binding, ("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_recv(asking, 1024)
 
 
 @scene("TurnDown")

@@ -72,18 +72,23 @@ class Pebble:
         """Start it, and return when it answers."""
         nothing = ("-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", "")
         dns = ("-dns01", f"127.0.0.1:{self._dns}", "-management", f"127.0.0.1:{self._dns_management}")
-        await self._spawn("pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", *nothing, *dns)
-        await self._spawn("pebble", "-config", str(self._config), "-dnsserver", f"127.0.0.1:{self._dns}")
+        await self._spawn(
+            "Starting management server", "pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", *nothing, *dns
+        )
+        words = ("-config", str(self._config), "-dnsserver", f"127.0.0.1:{self._dns}")
+        await self._spawn("ACME directory available", "pebble", *words)
         async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except ConnectionRefusedError:
-                    assert self._processes[-1].returncode is None, await self._reading[-1]
-                    await asyncio.sleep(0.02)  # it says nothing when it listens
-                else:
-                    writer.close()
-                    return
+            while not await self._listens():
+                assert self._processes[-1].returncode is None, await self._reading[-1]
+
+    async def _listens(self) -> bool:
+        """Whether it does what it has just said that it does: it says so a moment before."""
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        return True
 
     async def stop(self) -> None:
         """End it. It forgets all accounts and orders."""
@@ -96,7 +101,8 @@ class Pebble:
             await reading
         self._reading = []
 
-    async def _spawn(self, name: str, *words: str) -> None:
+    async def _spawn(self, awaited: str, name: str, *words: str) -> None:
+        """Start a program, and return when it has said this."""
         executable = shutil.which(name)
         assert executable, f"there is no {name} on the path; `make test` installs it"
         process = await asyncio.create_subprocess_exec(
@@ -107,6 +113,12 @@ class Pebble:
         )
         assert process.stdout is not None
         self._processes.append(process)
+        said = b""
+        async with asyncio.timeout(PATIENCE):
+            while awaited.encode() not in said:
+                line = await process.stdout.readline()
+                assert line, said.decode()
+                said += line
         self._reading.append(asyncio.create_task(process.stdout.read()))  # a full pipe would stop it
 
     async def __aenter__(self) -> Pebble:

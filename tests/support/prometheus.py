@@ -1,7 +1,8 @@
 """A real Prometheus with the rules of the kit, which scrapes real servers each second: what alerts fire.
 
 The rules are those of deploy/prometheus/alerts.yml without their `for`: an alert fires as soon as its
-expression holds. Ranges and thresholds are as they are.
+expression holds. Ranges and thresholds are as they are. Prometheus tells of each alert as it would tell an
+Alertmanager, so nobody has to ask it again and again.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 from urllib.request import urlopen
+
+from aiohttp import web
 
 from support.kit import DEPLOY, program
 from support.patience import PATIENCE
@@ -24,11 +28,16 @@ global:
   scrape_interval: 1s
   scrape_timeout: 1s
   evaluation_interval: 1s
-rule_files: [alerts.yml]
+rule_files: [alerts.yml, seen.yml]
+alerting:
+  alertmanagers: [{static_configs: [{targets: ["127.0.0.1:%d"]}]}]
 scrape_configs:
   - job_name: aldis
     file_sd_configs: [{files: [targets.json], refresh_interval: 1s}]
 """
+# An alert of our own: the metrics of an instance have been read.
+SEEN = "Seen"
+_SEEN_RULE = f"groups: [{{name: seen, interval: 200ms, rules: [{{alert: {SEEN}, expr: up == 1}}]}}]\n"
 
 
 class Prometheus:
@@ -36,41 +45,65 @@ class Prometheus:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._port, self._told_port = free_port(), free_port()
         self._targets: dict[str, Any] = {}
         self._clusters: dict[str, str] = {}
         self._fired: dict[str, set[str]] = {}
+        self._seen: set[str] = set()
+        self._told = asyncio.Condition()
         self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[bytes] | None = None
+        self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
         rules = (DEPLOY / "prometheus" / "alerts.yml").read_text()
         (self._folder / "alerts.yml").write_text(re.sub(r"^ +for: \w+\n", "", rules, flags=re.MULTILINE))
-        (self._folder / "prometheus.yml").write_text(_CONFIGURATION)
+        (self._folder / "seen.yml").write_text(_SEEN_RULE)
+        (self._folder / "prometheus.yml").write_text(_CONFIGURATION % self._told_port)
         self._write()
-        with (self._folder / "log").open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                program("prometheus"),
-                f"--config.file={self._folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={self._folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{self._port}",
-                stdout=log,
-                stderr=log,
-            )
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def _start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/api/v2/alerts", self._hear)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._told_port).start()
+        self._process = await asyncio.create_subprocess_exec(
+            program("prometheus"),
+            f"--config.file={self._folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self._folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self._port}",
+            # What is told before Prometheus has found whom to tell is lost, so it tells it again.
+            "--rules.alert.resend-delay=100ms",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert self._process.stderr is not None
+        said = b""
         async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    await self._get("/api/v1/rules")
-                    return self
-                except OSError:  # it is starting
-                    assert self._process.returncode is None, (self._folder / "log").read_text()
-                    await asyncio.sleep(0.05)
+            while b"Server is ready to receive web requests" not in said:
+                line = await self._process.stderr.readline()
+                assert line, said.decode()
+                said += line
+        self._reading = asyncio.create_task(self._process.stderr.read())  # a full pipe would stop it
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        if self._process is not None:
+            if self._process.returncode is None:
+                self._process.kill()
             await self._process.wait()
+        if self._reading is not None:
+            await self._reading
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     def watch(self, instance: str, port: int, cluster: str) -> None:
         """Scrape this admin port of 127.0.0.1 from now on, under this name."""
@@ -79,6 +112,7 @@ class Prometheus:
             "labels": {"instance": instance, "cluster": cluster},
         }
         self._clusters[instance] = cluster
+        self._seen.discard(instance)
         self._write()
 
     def forget(self, instance: str) -> None:
@@ -87,28 +121,42 @@ class Prometheus:
         self._write()
 
     async def until_seen(self, instance: str) -> None:
-        """Return when its metrics have been read: `increase` counts from there."""
-        query = quote(f'up{{instance="{instance}"}} == 1')
-        async with asyncio.timeout(PATIENCE):
-            while not (await self._get(f"/api/v1/query?query={query}"))["result"]:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.1)
+        """Return when its metrics have been read: `increase` counts from there. Raises `TimeoutError`."""
+        await self._until(lambda: instance in self._seen)
 
     async def until_has_fired(self, alert: str, of: str) -> None:
         """Return when this alert has fired for this instance, or for one of this cluster. Raises `TimeoutError`."""
-        async with asyncio.timeout(PATIENCE):
-            while alert not in await self.has_fired(of):  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.2)
+        await self._until(lambda: alert in self._fired.get(of, ()))
 
     async def has_fired(self, of: str) -> set[str]:
-        """The alerts that have fired for this instance, or for one of this cluster, as far as was looked."""
-        for alert in (await self._get("/api/v1/alerts"))["alerts"]:
-            labels = alert["labels"]
-            if alert["state"] == "firing":
-                # `sum by (instance)` leaves the cluster out.
-                instance = labels.get("instance", "")
-                for name in {instance, labels.get("cluster") or self._clusters.get(instance, "")}:
-                    self._fired.setdefault(name, set()).add(labels["alertname"])
+        """The alerts that have fired for this instance, or for one of this cluster."""
+        # Also what fires now and has not been told yet.
+        alerts = (await self._get("/api/v1/alerts"))["alerts"]
+        self._note(alert["labels"] for alert in alerts if alert["state"] == "firing")
         return self._fired.get(of, set())
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE), self._told:
+            await self._told.wait_for(holds)
+
+    async def _hear(self, request: web.Request) -> web.Response:
+        """An Alertmanager's part."""
+        now = datetime.now(UTC)
+        firing = [alert for alert in await request.json() if datetime.fromisoformat(alert["endsAt"]) > now]
+        async with self._told:
+            self._note(alert["labels"] for alert in firing)
+            self._told.notify_all()
+        return web.Response()
+
+    def _note(self, alerts: Iterable[dict[str, str]]) -> None:
+        for labels in alerts:
+            # `sum by (instance)` leaves the cluster out.
+            instance = labels.get("instance", "")
+            if labels["alertname"] == SEEN:
+                self._seen.add(instance)
+                continue
+            for name in {instance, labels.get("cluster") or self._clusters.get(instance, "")}:
+                self._fired.setdefault(name, set()).add(labels["alertname"])
 
     async def _get(self, path: str) -> dict[str, Any]:
         def ask() -> dict[str, Any]:
