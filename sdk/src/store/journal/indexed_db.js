@@ -8,6 +8,8 @@
  * - Any failure of IndexedDB is a `JournalError` that says what a person can do.
  * - Blocks of files have a store of their own: a transaction with rows waits for none with blocks.
  * - A database that another tab wants to delete, or to open with a newer version, is given up at once.
+ * - Chromium closes a database that it cannot write, when the disk is full. It is opened again, at once and with each
+ *   transaction, until that works. One that was deleted meanwhile is not made anew: the store would take it for its own.
  */
 import {
   ConfigError,
@@ -51,6 +53,9 @@ export class IndexedDBBackend {
   };
   /** @type {IDBDatabase | null} */
   #database = null;
+  /** While the browser has closed it, and it is opened again. @type {Promise<IDBDatabase> | null} */
+  #opening = null;
+  #closed = false;
   #release;
 
   /**
@@ -73,7 +78,7 @@ export class IndexedDBBackend {
     if (!globalThis.indexedDB) throw new JournalReadOnly(name, 'cannot be kept: there is no IndexedDB here');
     const backend = new IndexedDBBackend(name, await lock(name, wait, signal));
     try {
-      await backend.#open();
+      await backend.#open(false);
     } catch (error) {
       backend.close();
       throw error;
@@ -81,11 +86,20 @@ export class IndexedDBBackend {
     return backend;
   }
 
-  async #open() {
+  /**
+   * @param {boolean} again It was there before.
+   * @returns {Promise<IDBDatabase>}
+   */
+  async #open(again) {
+    let deleted = false;
+    /** @type {IDBDatabase} */
+    let database;
     try {
-      await new Promise((resolve, reject) => {
+      database = await new Promise((resolve, reject) => {
         const opening = indexedDB.open(`aldis.journal.${this.name}`, VERSION);
         opening.onupgradeneeded = ({ oldVersion }) => {
+          deleted = again;
+          if (deleted) return opening.transaction?.abort();
           if (!oldVersion) opening.result.createObjectStore(ROWS);
           opening.result.createObjectStore(BLOCKS);
         };
@@ -95,18 +109,35 @@ export class IndexedDBBackend {
           reject(new JournalInUse(this.name, IN_USE));
         };
         opening.onerror = () => reject(opening.error);
-        opening.onsuccess = () => {
-          this.#database = opening.result;
-          resolve(null);
-        };
+        opening.onsuccess = () => resolve(opening.result);
       });
     } catch (cause) {
-      throw this.#explained(cause);
+      if (!deleted) throw this.#explained(cause);
+      const error = new JournalReadOnly(this.name, 'was deleted by the browser');
+      this.#lost(error);
+      throw error;
     }
-    const database = /** @type {IDBDatabase} */ (this.#database);
+    if (this.#closed) {
+      database.close();
+      throw this.#isClosed();
+    }
     database.onversionchange = () => this.#lost(new JournalInUse(this.name, 'was taken over by another window'));
-    database.onclose = () => this.#lost(new JournalReadOnly(this.name, 'was deleted by the browser'));
+    database.onclose = () => {
+      if (this.#database !== database) return;
+      this.#database = null;
+      this.#reopen().catch(() => {}); // the next transaction tries again
+    };
+    this.#database = database;
+    return database;
   }
+
+  #reopen() {
+    if (this.#closed) throw this.#isClosed();
+    this.#opening ??= this.#open(true).finally(() => (this.#opening = null));
+    return this.#opening;
+  }
+
+  #isClosed = () => new JournalInUse(this.name, 'is closed');
 
   /** @param {JournalError} error */
   #lost(error) {
@@ -141,6 +172,7 @@ export class IndexedDBBackend {
   }
 
   close() {
+    this.#closed = true;
     this.#database?.close();
     this.#database = null;
     this.#release();
@@ -155,24 +187,43 @@ export class IndexedDBBackend {
    * @returns {Promise<T>}
    */
   async #transact(name, mode, work, strict = false) {
-    const database = this.#database;
-    if (!database) throw new JournalInUse(this.name, 'is closed');
+    const database = this.#database ?? (await this.#reopen());
+    const transaction = this.#begin(database, name, mode, strict);
+    let aborted = false;
     try {
-      const transaction = database.transaction(name, mode, { durability: strict ? 'strict' : 'relaxed' });
       const ended = new Promise((resolve, reject) => {
         transaction.oncomplete = resolve;
-        transaction.onabort = () => reject(transaction.error);
+        transaction.onabort = () => {
+          aborted = true;
+          reject(transaction.error ?? 'the browser has ended it'); // it has closed the database
+        };
       });
       ended.catch(() => {}); // it is told by what has failed before
       try {
         const [result] = await Promise.all([work(transaction.objectStore(name)), ended]);
         return result;
       } catch (error) {
-        if (!transaction.error) transaction.abort(); // what was asked before it would be made
+        if (!transaction.error && !aborted) transaction.abort(); // what was asked before it would be made
         throw error;
       }
     } catch (cause) {
       throw this.#explained(cause);
+    }
+  }
+
+  /**
+   * @param {IDBDatabase} database
+   * @param {string} name
+   * @param {IDBTransactionMode} mode
+   * @param {boolean} strict
+   */
+  #begin(database, name, mode, strict) {
+    try {
+      return database.transaction(name, mode, { durability: strict ? 'strict' : 'relaxed' });
+    } catch (cause) {
+      if (/** @type {DOMException} */ (cause).name !== 'InvalidStateError') throw this.#explained(cause);
+      this.#database = null; // the browser is closing it, and has not told that yet
+      throw new JournalError(this.name, 'cannot be read or written: the browser has closed it', { cause });
     }
   }
 
