@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -128,7 +128,8 @@ class PostgresServer:
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes():
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # one of its processes has ended meanwhile
+                process.send_signal(number)
 
     def pause(self) -> None:
         """Stop all of its processes, as on a machine that hangs."""
@@ -140,8 +141,7 @@ class PostgresServer:
 
     def kill(self) -> None:
         """End all of its processes at once, as when the machine crashes."""
-        for process in self._processes():
-            process.kill()
+        self._signal(signal.SIGKILL)
         self._wait()
 
     def stop(self) -> None:
