@@ -76,6 +76,7 @@ HEALTHY = {
     'aldis_turn_up{instance="a"}': f"1+0{HOUR}",
     'aldis_stun_up{instance="a"}': f"1+0{HOUR}",
     'aldis_stun_requests_total{outcome="limited",instance="a"}': f"0+0{HOUR}",
+    'aldis_stun_requests_total{outcome="dropped",instance="a"}': f"0+0{HOUR}",
     'aldis_turn_restarts_total{instance="a"}': f"0+0{HOUR}",
     'aldis_relay_seconds_bucket{le="0.001",instance="a"}': f"0+1000{HOUR}",
     'aldis_relay_seconds_bucket{le="0.1",instance="a"}': f"0+1000{HOUR}",
@@ -215,6 +216,8 @@ def test_each_alert_fires_for_its_own_fault_alone(tmp_path: Path) -> None:
         ("AldisClusterServerMissing", "aldis_cluster_servers", f"1+0{HOUR}"),
         ("AldisClusterServerMissing", 'aldis_cluster_servers{job="aldis",instance="b"', f"3+0{HOUR}"),
         ("AldisClusterQueueNearLimit", "aldis_cluster_messages_queued", f"{0.9 * MAX_QUEUED:.0f}+0{HOUR}"),
+        # Most of a flood is not read.
+        ("AldisStunLimited", 'aldis_stun_requests_total{outcome="dropped"', f"0+1200{HOUR}"),
         # A clock that is wrong, or a certificate for later.
         ("AldisCertificateRefused", "aldis_certificate_starts", f"4000+0{HOUR}"),
         # A restart of a server, and a moment without Redis, wake nobody.

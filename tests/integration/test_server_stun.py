@@ -99,7 +99,7 @@ async def test_it_counts_what_it_answers_and_limits_what_one_address_gets() -> N
     settings = config(host="0.0.0.0", stun_port=free_port(), admin_port=0)
     async with SignalingServer(settings) as server:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.sendto(b"no STUN", ("127.0.0.1", server.stun.port))
+            client.sendto(REQUEST + b"more", ("127.0.0.1", server.stun.port))
         for _ in range(BURST):
             await answer_from("127.0.0.1", server.stun.port)
         assert server.stun.answers.outcomes["ignored"] == 1

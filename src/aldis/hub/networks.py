@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-_IPV6_PREFIX: Final = 8  # bytes: a /64
+IPV6_PREFIX: Final = 8  # bytes: a /64
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
@@ -50,4 +50,4 @@ def network_of(text: str, *, loopback: bool) -> bytes | None:
     address = read_address(text)
     if address is None or (address.is_loopback and not loopback):
         return None
-    return address.packed if isinstance(address, IPv4Address) else address.packed[:_IPV6_PREFIX]
+    return address.packed if isinstance(address, IPv4Address) else address.packed[:IPV6_PREFIX]

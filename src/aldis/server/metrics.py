@@ -173,6 +173,7 @@ class ServerCollector(Collector):
         yield from _of_turn(self._turn, self._turn_watch.found)
         if self._stun.wanted:
             yield GaugeMetricFamily("aldis_stun_up", "Whether our own STUN port is open.", int(self._stun.port > 0))
+            self._stun.count()
             yield _counter(
                 "aldis_stun_requests",
                 "Datagrams on the STUN port, by what became of them.",

@@ -22,7 +22,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from aldis.hub.limits import TokenBucket
-from aldis.hub.networks import network_of
+from aldis.hub.networks import IPV6_PREFIX
 from aldis.protocol.stun import (
     BINDING_ERROR,
     BINDING_REQUEST,
@@ -35,6 +35,7 @@ from aldis.protocol.stun import (
     write_address,
     write_message,
 )
+from aldis.server.stun_flood import StunFlood
 
 # Bytes. A request of an engine has 20 to 100; what is larger is no Binding request of a client without passwords.
 MAX_REQUEST: Final = 548  # RFC 8489 section 6.1: what is safe over IPv4 without a known path MTU
@@ -64,7 +65,10 @@ class StunAnswers:
 
     def __init__(self, per_second: int, per_address: int, now: float) -> None:
         """Answers a second to all clients, and to each address."""
-        self.outcomes: Counter[str] = Counter(dict.fromkeys(("answered", "refused", "ignored", "limited"), 0))
+        self.outcomes: Counter[str] = Counter(
+            dict.fromkeys(("answered", "refused", "ignored", "limited", "dropped"), 0)
+        )
+        self.flood = StunFlood()
         self.limit(per_second, per_address, now)
 
     @property
@@ -75,11 +79,21 @@ class StunAnswers:
     def limit(self, per_second: int, per_address: int, now: float) -> None:
         """Use these limits from now on. Each address has its burst again."""
         self._all = TokenBucket(per_second * ALL_BURST_SECONDS, per_second, now)
+        self.flood.limit(per_second, per_second * ALL_BURST_SECONDS, now)
         self._per_address = per_address
         self._networks: OrderedDict[bytes, TokenBucket] = OrderedDict()
 
     def answer(self, data: bytes, address: IPv4Address | IPv6Address, port: int, now: float) -> bytes | None:
         """The answer to a datagram from there; None when it gets none."""
+        network = address.packed[:IPV6_PREFIX]
+        answer = self._answer(data, address, port, network, now)
+        if answer is None:
+            self.flood.unanswered(network, now)
+        return answer
+
+    def _answer(
+        self, data: bytes, address: IPv4Address | IPv6Address, port: int, network: bytes, now: float
+    ) -> bytes | None:
         if len(data) > MAX_REQUEST or not is_kind(data, BINDING_REQUEST) or port == 0:
             return self._counted("ignored")
         request = read_message(data, most=MAX_ATTRIBUTES)
@@ -88,7 +102,7 @@ class StunAnswers:
         marked = request.value(Attribute.FINGERPRINT) is not None
         if marked and not request.fingerprint_fits:
             return self._counted("ignored")
-        if not self._admits(address, now):
+        if not self._admits(network, now):
             return self._counted("limited")
         unknown = _unknown(request)
         if unknown:
@@ -102,8 +116,7 @@ class StunAnswers:
         self.outcomes[outcome] += 1
         return answer
 
-    def _admits(self, address: IPv4Address | IPv6Address, now: float) -> bool:
-        network = network_of(str(address), loopback=True) or b""
+    def _admits(self, network: bytes, now: float) -> bool:
         bucket = self._networks.pop(network, None)
         if bucket is None:
             bucket = TokenBucket(self._per_address * BURST_SECONDS, self._per_address, now)

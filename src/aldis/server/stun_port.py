@@ -5,8 +5,10 @@ Rules:
 * An answer leaves from the address at which its request arrived. A machine may have several, and a NAT, like the client
   itself, drops what comes from another one. So this uses `recvmsg` with the packet's destination (RFC 3542 section 6.2,
   ip(7)), which asyncio's datagrams do not have.
-* It reads a bounded number of datagrams in one turn of the event loop, so a flood cannot hold signaling up. The kernel
-  drops what its buffer does not hold.
+* It reads a bounded number of datagrams in one turn of the event loop, so a flood cannot hold signaling up; and in each
+  second (`server.stun_flood`), so a flood does not use a core. The kernel drops what its buffer does not hold.
+* On Linux the kernel drops what gets no answer anyway (`server.stun_filter`). Elsewhere, and where it takes no such
+  program, all is read. Workers share the sockets: each puts its own program there, and the last one counts.
 * An answer that cannot be sent is lost, like any datagram.
 """
 
@@ -16,7 +18,9 @@ import asyncio
 import socket
 import struct
 import sys
+from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, TypeAlias
 
@@ -24,9 +28,17 @@ from aldis.hub.networks import read_address
 from aldis.protocol.hosts import is_this_machine
 from aldis.server.config import ServerConfig
 from aldis.server.stun import MAX_REQUEST, StunAnswers
+from aldis.server.stun_filter import SIZE, program
 
 # Datagrams read in one turn of the loop. Each takes 15 microseconds, so all take an eighth of a millisecond.
 EACH_TURN: Final = 8
+# Seconds without reading in a flood, and between two looks at who floods.
+PAUSE: Final = 0.005
+LOOK: Final = 0.05
+# asm-generic/socket.h, linux/sock_diag.h: the number of datagrams that the kernel has dropped is the ninth there.
+_SO_ATTACH_FILTER: Final = 26
+_SO_MEMINFO: Final = 55
+_MEMINFO: Final = struct.Struct("=9I")
 # linux/in.h; Python names it from 3.14 on. Elsewhere the kernel chooses the address of an answer.
 _IP_PKTINFO: Final = 8 if sys.platform == "linux" else None
 _IPV6_RECVPKTINFO: Final[int | None] = getattr(socket, "IPV6_RECVPKTINFO", None)
@@ -66,6 +78,10 @@ class StunPort:
         self._sockets: list[socket.socket] = []
         self.wanted = False
         """Whether it should be open, by the settings."""
+        self._paused = False
+        self._looking: asyncio.TimerHandle | None = None
+        # What the kernel had dropped when it was asked last, by the socket.
+        self._dropped: dict[socket.socket, int] = {}
 
     @property
     def port(self) -> int:
@@ -76,20 +92,70 @@ class StunPort:
         """Listen on all addresses of `host`, on IPv4 as well as IPv6 when it is `::`. With `given` sockets of
         `stun_sockets`, `host` and `port` are not used. Raises `OSError` or `ValueError`."""
         self._sockets = list(given) or await stun_sockets(host, port)
-        for each in self._sockets:
-            asyncio.get_running_loop().add_reader(each, self._read, each)
+        self._dropped = {each: _dropped(each) for each in self._sockets}
+        self._filter()
+        self._go_on()
 
     def close(self) -> None:
         """Answer nothing more."""
         loop = asyncio.get_running_loop()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+            self._filter(nobody=True)  # somebody else may have the socket
+        self.count()
         opened, self._sockets = self._sockets, []
         for each in opened:
             loop.remove_reader(each)
             each.close()
 
+    def count(self) -> None:
+        """Count what the kernel has dropped since this was last called."""
+        for each in self._sockets:
+            dropped = _dropped(each)
+            self.answers.outcomes["dropped"] += (dropped - self._dropped[each]) & 0xFFFFFFFF
+            self._dropped[each] = dropped
+
+    def _go_on(self) -> None:
+        self._paused = False
+        loop = asyncio.get_running_loop()
+        for each in self._sockets:
+            loop.add_reader(each, self._read, each)
+
+    def _pause(self) -> None:
+        if self._paused:
+            return
+        self._paused = True
+        loop = asyncio.get_running_loop()
+        for each in self._sockets:
+            loop.remove_reader(each)
+        loop.call_later(PAUSE, self._go_on)
+        if self._looking is None:
+            self._looking = loop.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        """See who floods, and go on looking until nobody is left out any more."""
+        flood = self.answers.flood
+        if flood.look(self._clock()):
+            self._filter()
+        self._looking = asyncio.get_running_loop().call_later(LOOK, self._look) if flood.left_out else None
+
+    def _filter(self, *, nobody: bool = False) -> None:
+        if sys.platform != "linux":
+            return
+        made = array("B", program(() if nobody else self.answers.flood.left_out))
+        # struct sock_fprog: how many instructions, and where they are.
+        where = struct.pack("@HP", len(made) // SIZE, made.buffer_info()[0])
+        for each in self._sockets:
+            with suppress(OSError):  # a kernel without it, or without the memory for it
+                each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, where)
+
     def _read(self, port: socket.socket) -> None:
         try:
             for _ in range(EACH_TURN):
+                if not self.answers.flood.may_read(self._clock()):
+                    self._pause()
+                    return
                 try:
                     # One byte more than is read, to tell what is too long.
                     data, ancillary, _, source = port.recvmsg(MAX_REQUEST + 1, _ANCILLARY)
@@ -142,6 +208,16 @@ def _open(family: socket.AddressFamily, address: Any, *, dual: bool) -> socket.s
         made.close()
         raise
     return made
+
+
+def _dropped(port: socket.socket) -> int:
+    """How many datagrams the kernel has dropped here; 0 where it does not tell."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        return int(_MEMINFO.unpack(port.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[-1])
+    except (OSError, struct.error):
+        return 0
 
 
 def _from_there(ancillary: Ancillary) -> Ancillary:
