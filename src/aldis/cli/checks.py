@@ -319,6 +319,7 @@ _OTHER_NAME: Final = "Use a name that is in the certificate. The operator can or
 _BY_DISTRUST: Final = {
     9: "Is the clock of this machine right? If it is, the certificate is valid only later: tell the operator.",
     10: "The operator has to renew it; on the server, `aldis admin certificate` shows why that has not been done. "
+    "Where a proxy does TLS, it has to be reloaded with the new one. "
     "If it should be valid, look at the clock of this machine.",
     **dict.fromkeys((62, 64), _OTHER_NAME),  # a host name, an address
 }
@@ -336,7 +337,7 @@ def _trusted(version: str, validity: tuple[float, float] | None) -> Check:
     days = int((validity[1] - now) // 86_400)
     if not expires_soon(*validity, now):
         return Check("TLS", Mark.OK, f"{text}, for {days} days more")
-    advice = "On the server, `aldis admin certificate` shows why it is not renewed."
+    advice = "On the server, `aldis admin certificate` shows why it is not renewed, unless a proxy has the certificate."
     return Check("TLS", Mark.WARN, f"{text}, for {days} days more only", advice)
 
 
