@@ -48,6 +48,17 @@ def test_a_network_that_gets_no_answers_in_a_flood_is_left_out_for_a_while() -> 
     assert flood.left_out == ()
 
 
+def test_the_kernel_is_told_again_of_one_that_comes_all_the_same() -> None:
+    """Another worker has put its own program at the socket that they share."""
+    flood = StunFlood()
+    flooded(flood, ONE, 0.0)
+    assert flood.look(0.1)
+    flooded(flood, ONE, 0.2)
+    assert flood.look(0.3)
+    assert not flood.look(0.4)
+    assert flood.left_out == (ONE,)
+
+
 def test_what_came_long_before_does_not_count() -> None:
     flood = StunFlood()
     flooded(flood, ONE, 0.0, ENOUGH - 1)

@@ -61,12 +61,15 @@ class StunFlood:
             self._found.append(network)
 
     def look(self, now: float) -> bool:
-        """In a flood: leave those out that were found. Returns whether others are left out than before."""
-        before = self.left_out
+        """In a flood: leave those out that were found. Returns whether the kernel has to be told: others are left out
+        than before, or datagrams of one of them have come all the same."""
+        before = len(self._until)
         self._until = {network: until for network, until in self._until.items() if until > now}
+        changed = len(self._until) != before
         for network in self._found:
             self._unanswered.pop(network, None)
             if len(self._until) < MOST or network in self._until:
                 self._until[network] = now + LEFT_OUT
+                changed = True
         self._found.clear()
-        return self.left_out != before
+        return changed

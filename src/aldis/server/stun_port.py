@@ -110,7 +110,7 @@ class StunPort:
             each.close()
 
     def count(self) -> None:
-        """Count what the kernel has dropped since this was last called."""
+        """Count what the kernel has dropped since this was last called. Each worker of a server counts all of it."""
         for each in self._sockets:
             dropped = _dropped(each)
             self.answers.outcomes["dropped"] += (dropped - self._dropped[each]) & 0xFFFFFFFF
