@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from benchmarks.cluster.events import EVENTS
 from benchmarks.cluster.gate import Gate
 from benchmarks.cluster.ledger import ACK, UNREAD, Arrived, LostSession, Sent, judge, longest_gap, slowest
 
-from support.benchmark_runs import passes
+from support.benchmark_runs import ROOT, passes
 from support.patience import PATIENCE
 from support.ports import free_port
 
@@ -130,3 +131,15 @@ async def test_no_message_is_lost_and_presence_is_right_while_servers_and_redis_
         assert each["messages"] > 60
         assert each["outcomes"][ACK] >= each["messages"]
         assert each["right"] <= PATIENCE
+
+
+@pytest.mark.timeout(6 * PATIENCE)
+async def test_a_cluster_is_upgraded_while_clients_exchange_numbers(tmp_path: Path) -> None:
+    """From a copy of this build: a plain copy of the project has no other one."""
+    figures, packages = tmp_path / "figures.json", tmp_path / "packages"
+    shutil.copytree(ROOT / "src" / "aldis", packages / "aldis", ignore=shutil.ignore_patterns("__pycache__"))
+    words = ["--clients", "60", "--rate", "60", "--hold", "2", "--patience", str(PATIENCE), "--json", str(figures)]
+    await passes("benchmarks.cluster.upgrade", "--packages", str(packages), "--steps", "2", *words)
+    outcomes = json.loads(figures.read_text())
+    assert [each["event"] for each in outcomes] == ["first-new", "side-by-side"]
+    assert all(each["messages"] > 60 for each in outcomes)
