@@ -224,6 +224,22 @@ def test_a_node_that_does_not_answer_is_named_in_each_answer(
     assert found["problems"] == [f"The node {dead} does not answer."]
 
 
+def test_a_node_that_gets_a_new_id_while_it_asks_answers_under_the_former_one(operator: Operator) -> None:
+    """Others have counted it as lost meanwhile."""
+    join(operator, 0, "alice")
+    asking, other = operator.cluster.nodes[0], operator.cluster.nodes[1].node
+    former, respond = asking.node, operator.cluster.responders[1]
+
+    def move(subject: str, content: dict[str, Any]) -> dict[str, Any] | None:
+        asking._bus.node_id = "moved"
+        return respond(subject, content)
+
+    operator.cluster.responders[1] = move
+    found = operator.ask(0, "statistics")
+    assert (found["node"], found["users"]) == (former, 1)
+    assert other in [each["node"] for each in found["nodes"]]
+
+
 def test_a_node_that_knows_no_such_question_is_named(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "ANSWER_SECONDS", 1.0)
     operator.cluster.responders[1] = lambda subject, content: None

@@ -95,7 +95,7 @@ class OperatorLink:
         """Ask all nodes, this one too. Where Redis does not answer, all other nodes that are known are silent."""
         with self._questions.asking() as asking:
             nodes = await self._alive()
-            asking.answered(self.node, self._respond(subject, content) or {})
+            asking.answered_here(self.node, self._respond(subject, content) or {})
             sent = self._bus.send_all(NodeQuestion(asking.number, subject, content))
             asking.expect(nodes)
             return await asking.answers(wait=sent)

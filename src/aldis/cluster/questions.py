@@ -26,10 +26,11 @@ Responder: TypeAlias = Callable[[str, Content], Content | None]
 
 
 class NodeAnswers(NamedTuple):
-    """The answers by node, and the nodes that have not answered."""
+    """The answers by node, the nodes that have not answered, and the id under which this one has answered."""
 
     answers: dict[str, Content]
     silent: tuple[str, ...] = ()
+    here: str = ""
 
 
 class Asking:
@@ -37,6 +38,7 @@ class Asking:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self._here = ""
         self._answers: dict[str, Content] = {}
         self._missing: set[str] | None = None
         self._changed = asyncio.Event()
@@ -44,6 +46,11 @@ class Asking:
     def expect(self, nodes: frozenset[str]) -> None:
         """These nodes have been asked."""
         self._missing = set(nodes - self._answers.keys())
+
+    def answered_here(self, node: str, content: Content) -> None:
+        """This node has answered. It may have another id when the others have."""
+        self._here = node
+        self.answered(node, content)
 
     def answered(self, node: str, content: Content) -> None:
         """A node has answered."""
@@ -66,7 +73,7 @@ class Asking:
                     await self._changed.wait()
         except TimeoutError:
             pass
-        return NodeAnswers(dict(self._answers), tuple(sorted(self._missing or ())))
+        return NodeAnswers(dict(self._answers), tuple(sorted(self._missing or ())), self._here)
 
 
 class Questions:

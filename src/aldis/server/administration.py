@@ -87,7 +87,7 @@ class Administration:
         if self._cluster is None:
             return self._here.statistics()
         found = await self._cluster.ask("statistics", {})
-        return add_statistics(self._cluster.node, found.answers, found.silent)
+        return add_statistics(found.here, found.answers, found.silent)
 
     async def users(self, prefix: str, after: str, limit: int) -> dict[str, Any]:
         """Users that are online, by name; `next` is to be given as `after` for those that follow."""
