@@ -183,25 +183,48 @@ def test_an_answer_that_could_not_be_sent_is_sent_when_the_bus_is_back(
     assert [(each["re"], each["code"]) for each in errors] == [(1, "not-online")]
 
 
+def stop_listening(cluster: RedisCluster, number: int) -> Callable[[], None]:
+    """In a Redis Cluster the inbox of each node is at another master: only that may be lost. Returns what mends it."""
+    bus = cluster.nodes[number]._bus
+    inbox = bus.names.inbox(cluster.nodes[number].node).encode()
+    cluster.call(lambda: bus._drop([inbox]))
+    return lambda: cluster.call(lambda: bus._add(inbox, None))
+
+
 def test_an_answer_to_a_node_that_does_not_listen_for_a_moment_is_sent_again(
     cluster: RedisCluster, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a Redis Cluster the inbox of each node is at another master: only that of the sender may be lost."""
     monkeypatch.setattr(nodes, "AGAIN_SECONDS", 0.01)
     alice, bob = join(cluster, 0, "alice"), join(cluster, 1, "bob")
     assert sees(cluster, alice, "bob") == ["main"]
-    bus = cluster.nodes[0]._bus
-    inbox = bus.names.inbox(cluster.nodes[0].node).encode()
-    cluster.call(lambda: bus._drop([inbox]))
+    bob.lose()
     alice.send(type="offer", to="bob", offer={"type": "offer", "sdp": "v=0"}, id=1)
+    cluster.settle()
+    listen = stop_listening(cluster, 0)
+    cluster.worlds[1].pass_time(WINDOW + 1)
     while not cluster.nodes[1]._unsent:
         cluster.wait_a_turn()
-    assert [each["type"] for each in bob.take()] == ["offer"]
     assert alice.take() == []
-    cluster.call(lambda: bus._add(inbox, None))
+    listen()
     while not alice.inbox:
         cluster.wait_a_turn()
-    assert [each["type"] for each in alice.take()] == ["ack"]
+    assert [(each["re"], each["code"]) for each in alice.take()] == [(1, "not-online")]
+
+
+def test_a_node_that_does_not_listen_sends_nothing_that_needs_an_answer(
+    cluster: RedisCluster, redis: RedisServer
+) -> None:
+    alice, bob = join(cluster, 0, "alice"), join(cluster, 1, "bob")
+    assert sees(cluster, alice, "bob") == ["main"]
+    listen = stop_listening(cluster, 0)
+    alice.send(type="offer", to="bob", offer={"type": "offer", "sdp": "v=0"}, id=1)
+    cluster.wait_a_turn()
+    assert [(each["re"], each["code"]) for each in alice.take()] == [(1, "over-capacity")]
+    listen()
+    cluster.until_healthy()
+    assert bob.take() == []
+    (answer,) = ask(cluster, alice, type="offer", to="bob", offer={"type": "offer", "sdp": "v=0"}, id=2)
+    assert (answer["type"], answer["re"]) == ("ack", 2)
 
 
 def test_messages_to_a_node_that_may_have_missed_them_are_unknown(cluster: RedisCluster, redis: RedisServer) -> None:

@@ -143,6 +143,12 @@ class Bus:
         open_ = self._task is not None and not self._task.done()
         return open_ and self._whole and all(self._link(name) is not None for name in self._missing)
 
+    @property
+    def listens(self) -> bool:
+        """Whether what is sent to this node arrives: in a Cluster it may not, where the other servers answer."""
+        inbox = self._wanted.get(self._inbox(self.node_id))
+        return inbox is not None and inbox.confirmed.is_set()
+
     async def open(self, node_id: str) -> None:
         """Connect, and listen as this node. Raises `ClusterUnavailable`; then it can be called again."""
         self.node_id = node_id

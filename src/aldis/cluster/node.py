@@ -229,8 +229,8 @@ class ClusterNode:
         self._bus.send_all(counts)
 
     def forward(self, node: str, message: Forward) -> bool:
-        """See `ClusterLink`."""
-        return self._bus.send(node, message)
+        """See `ClusterLink`. Nothing goes out whose answer could not come."""
+        return self._bus.listens and self._bus.send(node, message)
 
     def answer(self, node: str, answer: Forwarded) -> None:
         """See `ClusterLink`. Without an answer the other node waits until its time is over."""
