@@ -26,7 +26,7 @@ NPM := npm --prefix sdk --silent
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast all-python all-sdk fast-python fast-sdk check lint types sdk web wheel docs release screenshots bench fmt lock clean system
+.PHONY: help run test test-fast collect all-python all-sdk fast-python fast-sdk check lint types sdk web wheel docs release screenshots bench fmt lock clean system
 
 help: ## list what can be made
 	@echo "Aldis: two programs find each other by name and talk directly. make ..."
@@ -39,10 +39,18 @@ run: $(STAMPS)/run ## start a server on this machine (installs what it needs int
 # test processes share two cores: hence the longer time-out. A process with nothing left to do takes over half of what
 # another has before it (worksteal): when tests were dealt out in portions, one process got all those of the browser.
 # The SDK's tests and the documentation site are made beside them: most tests of Python wait most of their time.
-test: system check ## lint, types, all tests with coverage, and the documentation site (installs what they need first)
+# Before them, beside the checks: mypy alone would leave the other core idle.
+test: system ## lint, types, all tests with coverage, and the documentation site (installs what they need first)
+	@$(MAKE) --no-print-directory -j2 --output-sync types lint collect
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory -j3 all-python all-sdk docs
 	$(BIN)/python tools/pure_coverage.py
+
+# pytest rewrites each file of tests when it first reads it, which takes 10 s of processor time for all of them: once here,
+# instead of in each test process.
+collect: $(STAMPS)/dev
+	@mkdir -p build
+	@$(BIN)/python -m pytest --collect-only -q $(ARGS) > build/collected.txt 2>&1 || { cat build/collected.txt; exit 1; }
 
 all-python:
 	tools/netns.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 180 --cov --cov-report= $(ARGS)
