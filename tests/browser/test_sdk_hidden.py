@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from aldis.peer.connection import PeerState
+from aldis.store.files.window import CONFIRM, WINDOW
 from support.hidden_tabs import UserTab, user_chromium
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
@@ -26,7 +27,8 @@ Hide = Callable[[], Awaitable[None]]
 STEPS = 40
 # What so many steps take at most: of ticks that come once a second, or more rarely.
 FEW = STEPS // 2
-SIZE = 2 * 1024 * 1024
+# More than a window, so that the sender has to wait for the recipient.
+SIZE = WINDOW + CONFIRM
 _CONNECT = """
 // As in support.tabs: now the addresses of this machine are told to peers.
 for (const track of (await navigator.mediaDevices.getUserMedia({ audio: true })).getTracks()) track.stop();
