@@ -166,7 +166,9 @@ class Cluster:
 
     def __init__(self, folder: Path, *settings: str, replicas: bool = False) -> None:
         # In milliseconds; a master that says nothing for so long is replaced, if there is a replica.
-        more = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000" if replicas else "15000", *settings)
+        timeout = ("--cluster-node-timeout", "1000" if replicas else "15000")
+        # By default a master waits 5 s for more replicas before it sends its data to the first.
+        more = ("--cluster-enabled", "yes", *timeout, "--repl-diskless-sync-delay", "0", *settings)
         self.servers = [RedisServer(folder / str(number), *more, bus=True) for number in range(6 if replicas else 3)]
         self._replicas = replicas
 
@@ -192,7 +194,7 @@ class Cluster:
         self.servers.append(victim)
 
     def until_whole(self) -> None:
-        """Wait until each master has its replica, with all its data, and all of them know it."""
+        """Wait until all serve, each master has its replica, with all its data, and all of them know it."""
         deadline = time.monotonic() + PATIENCE
         while not self._is_whole():
             assert time.monotonic() < deadline
@@ -204,15 +206,16 @@ class Cluster:
             assert time.monotonic() < deadline
 
     def _is_replaced(self) -> bool:
-        return len(self.masters()) == 3 and all(
-            "cluster_state:ok" in server.say("cluster", "info") for server in self.servers
-        )
+        return len(self.masters()) == 3 and self._all_serve()
 
     def _is_whole(self) -> bool:
         roles = [server.say("info", "replication") for server in self.servers]
         linked = sum("master_link_status:up" in role for role in roles)
         known = [server.say("cluster", "nodes").count("slave ") for server in self.servers]
-        return linked == len(self.servers) // 2 and set(known) == {linked}
+        return linked == len(self.servers) // 2 and set(known) == {linked} and self._all_serve()
+
+    def _all_serve(self) -> bool:
+        return all("cluster_state:ok" in server.say("cluster", "info") for server in self.servers)
 
     def __enter__(self) -> Cluster:
         with ExitStack() as stack:
