@@ -355,6 +355,12 @@ async def certificate_near_its_end(stage: Stage) -> None:
     await stage.serve(tls_cert=files.cert, tls_key=files.key)
 
 
+@scene("CertificateRefused")
+async def certificate_past_its_end(stage: Stage) -> None:
+    files = make_certificates(stage.folder, expired=True)
+    await stage.serve(tls_cert=files.cert, tls_key=files.key)
+
+
 @scene("NoCertificate", "CertificateNotRenewed")
 async def no_certificate(stage: Stage) -> None:
     """The authority cannot be reached."""
