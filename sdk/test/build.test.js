@@ -15,7 +15,7 @@ import { INTERNAL_NAMES } from '../tools/internal_names.js';
  * of its own makes the core smaller, and all of the SDK a little larger.
  */
 const MAX_CORE = 34_700;
-const MAX_SDK = 72_600;
+const MAX_SDK = 73_000;
 
 const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));

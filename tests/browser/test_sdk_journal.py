@@ -260,23 +260,3 @@ async def test_a_journal_of_a_newer_release_or_a_damaged_one_is_told(arrive: Arr
         assert (await tab.fails(f"sdk.openJournal('{name}')"))["name"] == "JournalCorrupt"
     await tab.run("delete globalThis.indexedDB; Object.defineProperty(globalThis, 'indexedDB', { value: undefined });")
     assert (await tab.fails("sdk.openJournal('none')"))["name"] == "JournalReadOnly"
-
-
-@IN_BOTH
-async def test_a_full_disk_fails_what_is_new_and_nothing_else(arrive: Arrive) -> None:
-    alice = await started(await Tab(await arrive()).open(), "alice")
-    await alice.run("await store.send('bob', 'accepted').whenStored();")
-    await alice.run("""
-      window.put = IDBObjectStore.prototype.put;
-      IDBObjectStore.prototype.put = () => {
-        throw new DOMException('there is no room', 'QuotaExceededError');
-      };
-    """)
-    failed = await alice.fails("store.send('bob', 'new').whenStored()")
-    assert (failed["name"], failed["kept"]) == ("DeliveryFailed", False)
-    await alice.until("store.state.journalError?.name === 'JournalDiskFull'")
-    await alice.run("IDBObjectStore.prototype.put = put;")
-    await alice.run("store.send('bob', 'later').catch(() => {});")
-    bob = await started(await Tab(await arrive()).open(), "bob")
-    assert await bob.contents(2) == ["accepted", "later"]
-    assert await alice.get("store.state.journalError") is None

@@ -180,9 +180,8 @@ class Person:
     `said` their whole console.
     """
 
-    def __init__(self, context: BrowserContext, page: Page, base: str, downloads: Path) -> None:
-        assert context.browser is not None
-        self.browser = context.browser.browser_type.name
+    def __init__(self, browser: str, context: BrowserContext, page: Page, base: str, downloads: Path) -> None:
+        self.browser = browser
         self.context = context
         self.page = page
         self.base = base
@@ -203,12 +202,17 @@ class Person:
         The options are those of the browser's context: the size of the window, for instance.
         """
         context = await browser.new_context(locale="en-GB", base_url=base, **options)
-        context.set_default_timeout(PATIENCE * 1000)
-        await context.add_init_script(_WATCH)
         # Firefox may put a tab into a window that is still being opened, and fails then.
         async with _opening.setdefault(browser, asyncio.Lock()):
-            page = await context.new_page()
-        return cls(context, page, base, downloads)
+            await context.new_page()
+        return await cls.at(browser.browser_type.name, context, base, downloads)
+
+    @classmethod
+    async def at(cls, browser: str, context: BrowserContext, base: str, downloads: Path = Path()) -> Person:
+        """Somebody whose window is open already, in a browser of this name."""
+        context.set_default_timeout(PATIENCE * 1000)
+        await context.add_init_script(_WATCH)
+        return cls(browser, context, context.pages[0], base, downloads)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         line = f"{message.type}: {message.text} ({message.location['url']}:{message.location['lineNumber']})"

@@ -43,11 +43,16 @@ export const keep = (name, key, value) =>
 export const put = (name, key, value) => run(name, (store) => done(store.put(value, key)));
 
 /**
- * @param {StoreName} name
- * @param {Key} key
+ * Forget an identity, and the journal of that name: `store/journal` opens it, in whatever tab, after that.
+ *
+ * @param {string} name
  * @returns {Promise<unknown>}
  */
-export const remove = (name, key) => run(name, (store) => done(store.delete(key)));
+export const remove = (name) =>
+  run('identities', (store) => {
+    indexedDB.deleteDatabase(`aldis.journal.${name}`);
+    return done(store.delete(name));
+  });
 
 /**
  * @template T
@@ -90,7 +95,7 @@ async function run(name, work) {
       ? 'there is no IndexedDB here'
       : /** @type {DOMException | null} */ (cause)?.name === 'DataError'
         ? 'this is no name'
-        : 'this browser does not let the page keep its keys (a private window?)';
+        : 'this browser does not let the page keep its keys (a private window? a full disk?)';
     throw new IdentityError(`${problem}: ${cause}`, { cause });
   }
 }

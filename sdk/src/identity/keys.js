@@ -60,8 +60,8 @@ export class Identity {
 
   /**
    * Read the identity that is kept in this browser as `name`, or make one and keep it there. Two tabs may call this at
-   * the same time. Throws `IdentityError` when the browser keeps nothing (a private window, storage switched off). A
-   * browser without free space may delete what a page keeps; `navigator.storage.persist()` asks it not to.
+   * the same time. Throws `IdentityError` when the browser keeps nothing (storage switched off, a full disk). A browser
+   * without free space may delete what a page keeps; `navigator.storage.persist()` asks it not to.
    *
    * @param {string} [name]
    */
@@ -88,8 +88,7 @@ export class Identity {
    * @param {string} name
    */
   static remove(name) {
-    globalThis.indexedDB?.deleteDatabase(`aldis.journal.${name}`); // `store/journal` opens it, in whatever tab, after that
-    return database.remove(STORE, name);
+    return database.remove(name);
   }
 
   /**

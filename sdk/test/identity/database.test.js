@@ -26,8 +26,10 @@ test('a value is found, kept once, replaced and removed', async () => {
   await database.put('pins', ['s', 'u'], 3);
   assert.equal(await database.find('pins', ['s', 'u']), 3);
   assert.equal(await database.find('identities', ['s', 'u']), undefined);
-  await database.remove('pins', ['s', 'u']);
-  assert.equal(await database.find('pins', ['s', 'u']), undefined);
+  await database.put('identities', 'u', 4);
+  await database.remove('u');
+  assert.equal(await database.find('identities', 'u'), undefined);
+  assert.equal(await database.find('pins', ['s', 'u']), 3);
 });
 
 test('a connection is left to nobody: the database can be deleted at any time', async () => {

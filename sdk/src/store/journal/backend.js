@@ -19,7 +19,8 @@
  * @property {BlockBackend} blocks
  * @property {() => Promise<void>} erase Keep nothing any more, no blocks either.
  * @property {() => void} close Let go of it: another store may open it. May be called again.
- * @property {(error: JournalError) => void} onLost Is called when it is lost before `close`.
+ * @property {(error: JournalError) => void} onLost Is called when it is lost before `close`: for good, or until a
+ *   `write` succeeds.
  */
 
 /**

@@ -8,8 +8,8 @@
  * - Any failure of IndexedDB is a `JournalError` that says what a person can do.
  * - Blocks of files have a store of their own: a transaction with rows waits for none with blocks.
  * - A database that another tab wants to delete, or to open with a newer version, is given up at once.
- * - Chromium closes a database that it cannot write, when the disk is full. It is opened again, at once and with each
- *   transaction, until that works. One that was deleted meanwhile is not made anew: the store would take it for its own.
+ * - A connection that is of no use any more is replaced, as long as the database is the same: after a full disk Chromium
+ *   closes it, and in Firefox it may only delete.
  */
 import {
   ConfigError,
@@ -28,6 +28,10 @@ const VERSION = 2;
 const ROWS = 'rows';
 const BLOCKS = 'files'; // since version 2
 const IN_USE = 'is open in another window of this browser. Close it there, or go on there';
+const NO_ROOM = 'has no room: the disk, or what this page may keep, is full';
+const NOTHING_KEPT = 'cannot be kept: this browser keeps nothing for this page (a private window?)';
+// Bytes. Room for less is none: a database needs this much to be opened.
+const LEAST_ROOM = 65_536;
 
 /** The keys of the blocks of a file. @param {string} file */
 const of = (file) => IDBKeyRange.bound(`${file}/`, `${file}/\uffff`);
@@ -53,9 +57,10 @@ export class IndexedDBBackend {
   };
   /** @type {IDBDatabase | null} */
   #database = null;
-  /** While the browser has closed it, and it is opened again. @type {Promise<IDBDatabase> | null} */
+  /** @type {Promise<IDBDatabase> | null} */
   #opening = null;
-  #closed = false;
+  /** Why it is given up for good. @type {JournalError | null} */
+  #over = null;
   #release;
 
   /**
@@ -78,7 +83,7 @@ export class IndexedDBBackend {
     if (!globalThis.indexedDB) throw new JournalReadOnly(name, 'cannot be kept: there is no IndexedDB here');
     const backend = new IndexedDBBackend(name, await lock(name, wait, signal));
     try {
-      await backend.#open(false);
+      await backend.#open();
     } catch (error) {
       backend.close();
       throw error;
@@ -86,61 +91,52 @@ export class IndexedDBBackend {
     return backend;
   }
 
-  /**
-   * @param {boolean} again It was there before.
-   * @returns {Promise<IDBDatabase>}
-   */
-  async #open(again) {
-    let deleted = false;
+  /** @param {boolean} [again] It was open before: if it is not there any more, it was deleted. */
+  async #open(again = false) {
     /** @type {IDBDatabase} */
-    let database;
-    try {
-      database = await new Promise((resolve, reject) => {
-        const opening = indexedDB.open(`aldis.journal.${this.name}`, VERSION);
-        opening.onupgradeneeded = ({ oldVersion }) => {
-          deleted = again;
-          if (deleted) return opening.transaction?.abort();
-          if (!oldVersion) opening.result.createObjectStore(ROWS);
-          opening.result.createObjectStore(BLOCKS);
-        };
-        // An earlier release in another tab, which does not hear that it has to let go. It is not waited for.
-        opening.onblocked = () => {
-          opening.onsuccess = () => opening.result.close();
-          reject(new JournalInUse(this.name, IN_USE));
-        };
-        opening.onerror = () => reject(opening.error);
-        opening.onsuccess = () => resolve(opening.result);
-      });
-    } catch (cause) {
-      if (!deleted) throw this.#explained(cause);
-      const error = new JournalReadOnly(this.name, 'was deleted by the browser');
-      this.#lost(error);
-      throw error;
-    }
-    if (this.#closed) {
+    const database = await new Promise((resolve, reject) => {
+      const opening = indexedDB.open(`aldis.journal.${this.name}`, VERSION);
+      opening.onupgradeneeded = ({ oldVersion }) => {
+        if (again) {
+          this.#lost(new JournalReadOnly(this.name, 'was deleted by the browser'));
+          /** @type {IDBTransaction} */ (opening.transaction).abort();
+          return;
+        }
+        if (!oldVersion) opening.result.createObjectStore(ROWS);
+        opening.result.createObjectStore(BLOCKS);
+      };
+      // An earlier release in another tab, which does not hear that it has to let go. It is not waited for.
+      opening.onblocked = () => {
+        opening.onsuccess = () => opening.result.close();
+        reject(new JournalInUse(this.name, IN_USE));
+      };
+      opening.onerror = () => reject(opening.error);
+      opening.onsuccess = () => resolve(opening.result);
+    }).catch(async (cause) => {
+      throw this.#over ?? (await this.#explained(cause));
+    });
+    if (this.#over) {
       database.close();
-      throw this.#isClosed();
+      throw this.#over;
     }
     database.onversionchange = () => this.#lost(new JournalInUse(this.name, 'was taken over by another window'));
+    // Its disk is full, or has failed; or what the page keeps was deleted. Opening it again tells.
     database.onclose = () => {
       if (this.#database !== database) return;
       this.#database = null;
-      this.#reopen().catch(() => {}); // the next transaction tries again
+      this.#again().catch((error) => this.#over || this.onLost(error));
     };
     this.#database = database;
     return database;
   }
 
-  #reopen() {
-    if (this.#closed) throw this.#isClosed();
-    this.#opening ??= this.#open(true).finally(() => (this.#opening = null));
-    return this.#opening;
+  #again() {
+    return (this.#opening ??= this.#open(true).finally(() => (this.#opening = null)));
   }
-
-  #isClosed = () => new JournalInUse(this.name, 'is closed');
 
   /** @param {JournalError} error */
   #lost(error) {
+    this.#over ??= error;
     this.close();
     this.onLost(error);
   }
@@ -172,7 +168,7 @@ export class IndexedDBBackend {
   }
 
   close() {
-    this.#closed = true;
+    this.#over ??= new JournalInUse(this.name, 'is closed');
     this.#database?.close();
     this.#database = null;
     this.#release();
@@ -182,58 +178,33 @@ export class IndexedDBBackend {
    * @template T
    * @param {string} name Of the object store.
    * @param {IDBTransactionMode} mode
-   * @param {(store: IDBObjectStore) => T | Promise<T>} work
+   * @param {(store: IDBObjectStore) => T | Promise<T>} work Called once more when the first connection was of no use.
    * @param {boolean} [strict]
    * @returns {Promise<T>}
    */
   async #transact(name, mode, work, strict = false) {
-    const database = this.#database ?? (await this.#reopen());
-    const transaction = this.#begin(database, name, mode, strict);
-    let aborted = false;
-    try {
-      const ended = new Promise((resolve, reject) => {
-        transaction.oncomplete = resolve;
-        transaction.onabort = () => {
-          aborted = true;
-          reject(transaction.error ?? 'the browser has ended it'); // it has closed the database
-        };
-      });
-      ended.catch(() => {}); // it is told by what has failed before
+    for (let attempt = 1; ; attempt++) {
+      if (this.#over) throw this.#over;
+      const database = this.#database ?? (await this.#again());
       try {
-        const [result] = await Promise.all([work(transaction.objectStore(name)), ended]);
-        return result;
-      } catch (error) {
-        if (!transaction.error && !aborted) transaction.abort(); // what was asked before it would be made
-        throw error;
+        return await transact(database, name, mode, work, strict);
+      } catch (cause) {
+        if (attempt > 1 || /** @type {DOMException | null} */ (cause)?.name !== 'InvalidStateError') {
+          throw await this.#explained(cause);
+        }
+        if (this.#database === database) this.#database = null;
+        database.close();
       }
-    } catch (cause) {
-      throw this.#explained(cause);
-    }
-  }
-
-  /**
-   * @param {IDBDatabase} database
-   * @param {string} name
-   * @param {IDBTransactionMode} mode
-   * @param {boolean} strict
-   */
-  #begin(database, name, mode, strict) {
-    try {
-      return database.transaction(name, mode, { durability: strict ? 'strict' : 'relaxed' });
-    } catch (cause) {
-      if (/** @type {DOMException} */ (cause).name !== 'InvalidStateError') throw this.#explained(cause);
-      this.#database = null; // the browser is closing it, and has not told that yet
-      throw new JournalError(this.name, 'cannot be read or written: the browser has closed it', { cause });
     }
   }
 
   /** @param {unknown} cause */
-  #explained(cause) {
+  async #explained(cause) {
     if (cause instanceof JournalError) return cause;
     const { name } = /** @type {DOMException} */ (cause ?? {});
     switch (name) {
       case 'QuotaExceededError':
-        return new JournalDiskFull(this.name, 'has no room: the disk, or what this page may keep, is full', { cause });
+        return new JournalDiskFull(this.name, NO_ROOM, { cause });
       case 'VersionError':
         return new JournalTooNew(this.name, 'was written by a newer release: reload the page', { cause });
       case 'NotFoundError': // there is such a database, and not what belongs in it
@@ -242,14 +213,61 @@ export class IndexedDBBackend {
         return new JournalCorrupt(this.name, `is damaged: ${cause}`, { cause });
       case 'SecurityError':
       case 'InvalidStateError':
-        return new JournalReadOnly(
-          this.name,
-          `cannot be kept: this browser keeps nothing for this page (a private window?): ${cause}`,
-          { cause },
-        );
+        return new JournalReadOnly(this.name, `${NOTHING_KEPT}: ${cause}`, { cause });
     }
+    if (/NO_SPACE/.test(String(cause)) || (await isFull())) return new JournalDiskFull(this.name, NO_ROOM, { cause });
     return new JournalError(this.name, `cannot be read or written: ${cause}`, { cause });
   }
+}
+
+/**
+ * @template T
+ * @param {IDBDatabase} database
+ * @param {string} name Of the object store.
+ * @param {IDBTransactionMode} mode
+ * @param {(store: IDBObjectStore) => T | Promise<T>} work
+ * @param {boolean} strict
+ * @returns {Promise<T>}
+ */
+async function transact(database, name, mode, work, strict) {
+  const transaction = database.transaction(name, mode, { durability: strict ? 'strict' : 'relaxed' });
+  const ended = new Promise((resolve, reject) => {
+    transaction.oncomplete = resolve;
+    transaction.onabort = () => reject(transaction.error);
+  });
+  ended.catch(() => {}); // it is told by what has failed before
+  try {
+    const [result] = await Promise.all([work(transaction.objectStore(name)), ended]);
+    return result;
+  } catch (error) {
+    try {
+      transaction.abort(); // what was asked before it would be made
+    } catch {
+      // It has ended already.
+    }
+    throw transaction.error ?? error;
+  }
+}
+
+/**
+ * Whether there is no room. Chromium's IndexedDB does not say so, when it cannot be opened not even in its text; its files
+ * do.
+ */
+async function isFull() {
+  const name = 'aldis.room';
+  try {
+    const folder = await navigator.storage.getDirectory();
+    try {
+      const writer = await (await folder.getFileHandle(name, { create: true })).createWritable();
+      await writer.write(new Uint8Array(LEAST_ROOM));
+      await writer.close();
+    } finally {
+      await folder.removeEntry(name);
+    }
+  } catch (error) {
+    return /** @type {DOMException} */ (error).name === 'QuotaExceededError';
+  }
+  return false;
 }
 
 /** Locks that this page is about to have let go of, by journal. @type {Map<string, Promise<void>>} */
@@ -279,6 +297,10 @@ async function lock(name, wait, signal) {
           )
         );
       })
-      .catch(reject);
+      .catch((cause) =>
+        reject(
+          cause.name === 'SecurityError' ? new JournalReadOnly(name, `${NOTHING_KEPT}: ${cause}`, { cause }) : cause,
+        ),
+      );
   });
 }

@@ -551,6 +551,7 @@ export class Journal {
   /** @param {JournalError} error */
   #failed(error) {
     this.error = error;
+    this.#batch.rows.set('w', this.#owner); // there is something to write, so there is a next attempt
     this.#peers?.().publish();
     this.#cancelRetry();
     if (!this.#closed) this.#cancelRetry = timers.callLater(RETRY, () => this.#commit());

@@ -85,14 +85,13 @@ test('while it cannot be opened, each write says why, and the first that can be 
     assert.deepEqual(await backend.load(), [['one', 1]]);
   }));
 
-test('a write while the browser closes the database fails with an error of the disk', () =>
+test('a write while the browser closes the database is made with the next connection', () =>
   withJournal(async ({ backend, opened }) => {
     opened[0].transaction = () => {
       throw new DOMException('The database connection is closing.', 'InvalidStateError');
     };
-    await assert.rejects(backend.write([['one', 1]], true), { name: 'JournalError' });
-    await backend.write([['two', 2]], true);
-    assert.deepEqual(await backend.load(), [['two', 2]]);
+    await backend.write([['one', 1]], true);
+    assert.deepEqual(await backend.load(), [['one', 1]]);
   }));
 
 test('a database that was deleted is not made anew: the journal is lost, and says so', () =>
@@ -105,7 +104,7 @@ test('a database that was deleted is not made anew: the journal is lost, and say
     });
     mend();
     await assert.rejects(backend.write([['two', 2]], true), { name: 'JournalReadOnly' });
-    assert.equal(told[0]?.name, 'JournalReadOnly');
+    assert.equal(told.at(-1)?.name, 'JournalReadOnly');
     assert.ok(!locks.held);
     const names = (await indexedDB.databases()).map(({ name }) => name);
     assert.deepEqual(names, []);

@@ -463,11 +463,18 @@ export class Session {
     if (state.signaling === 'connecting' && this.server !== 'connecting') this.#serverLost = performance.now();
     this.server = state.signaling;
     this.serverError = state.signalingError;
-    this.queueProblem = state.journalError ?? this.#queue?.problem ?? null;
+    this.queueProblem = this.#stopped(state.journalError) ?? this.#queue?.problem ?? null;
     this.privacy = state.privacy;
     for (const person of this.people.list) person.blocked = state.privacy.blocked.includes(person.name);
     for (const view of Object.values(state.peers)) this.#saw(view);
     this.#changed();
+  }
+
+  /** Why the journal cannot be written; the same again while it fails in the same way. @param {Error | null} error */
+  #stopped(error) {
+    const before = /** @type {any} */ (this.queueProblem);
+    if (!error || before?.cause?.name === error.name) return error && before;
+    return new Problem('JournalStopped', { cause: error });
   }
 
   /** @param {PeerView} view */

@@ -52,7 +52,13 @@ const EXPLANATIONS = {
     'Send it to somebody else, or open it in another window and choose another name there.',
   ],
   // WebCrypto says so when it does not know Ed25519.
-  IdentityError: ({ cause }) => (cause?.name === 'NotSupportedError' ? TOO_OLD : KEEPS_NOTHING),
+  IdentityError: ({ cause }) => {
+    if (cause?.name === 'NotSupportedError') return TOO_OLD;
+    return [
+      NO_KEY,
+      cause?.name === 'QuotaExceededError' ? `${NO_ROOM}. Free some space on the disk, then try again.` : KEEPS_NOTHING,
+    ];
+  },
 
   // What waits to be sent
   JournalInUse: () => [
@@ -60,9 +66,16 @@ const EXPLANATIONS = {
     'It keeps what you have written to others. If this one does not go on by itself, close the other.',
   ],
   JournalDiskFull: () => [
-    'There is no room in this browser',
-    'What you write to somebody who is away is not kept. Free some space on the disk.',
+    NO_ROOM,
+    'What you write to somebody who is away waits only as long as this window is open. Free some space on the disk.',
   ],
+  // It was there, and cannot be written now.
+  JournalStopped: ({ cause }) => {
+    if (cause.name === 'JournalInUse') return [explain(cause).title, explain(cause).text];
+    if (cause.name === 'JournalDiskFull')
+      return [NO_ROOM, `${STOPPED} Free some space on the disk; then it goes on by itself.`];
+    return ['This browser does not keep your messages any more', `${STOPPED} Reload this page.`];
+  },
   JournalTooNew: () => ['This page is older than what it has kept', 'Reload it.'],
   JournalError: NOT_KEPT,
   JournalReadOnly: NOT_KEPT,
@@ -166,11 +179,12 @@ const TOO_OLD = [
   'It cannot make the keys (Ed25519) that prove who you are. Chrome and Edge 137, Firefox 129, Safari 17 and later can.',
 ];
 
-/** @type {[title: string, text: string]} */
-const KEEPS_NOTHING = [
-  'Your key cannot be kept here',
-  'This browser does not let the page keep anything, perhaps because the window is a private one. Use an ordinary window.',
-];
+const NO_KEY = 'Your key cannot be kept here';
+// Chromium does not say which.
+const KEEPS_NOTHING =
+  'This browser does not let the page keep anything: its settings forbid it, or the disk is full. Some private windows keep nothing either. Allow it, free some space on the disk, or use an ordinary window.';
+const NO_ROOM = 'There is no room in this browser';
+const STOPPED = 'What you write now is not sent, and what others write to you waits with them.';
 
 /**
  * Refusals of a peer that do not pass by themselves, by code (docs/protocol.md, "Refusals").
