@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from playwright.async_api import expect
 
 from aldis.identity.keys import Identity
 from aldis.store.state import Message
@@ -13,6 +14,7 @@ from aldis.store.store import NetworkStore
 from browser.conftest import Arrive
 from browser.test_sdk_journal import started, url
 from support.browser import BROWSERS, Browsers
+from support.page_windows import Window
 from support.profiles import Manner, profile
 from support.server_process import ServerProcess
 from support.small_disk import SmallDisk
@@ -180,6 +182,12 @@ async def test_where_a_page_may_keep_nothing_that_is_said_and_a_store_works_with
         async with stores(url(server), "bob") as (bob,):
             await tab.sends("bob", "without")
             assert await contents(bob, 1) == ["without"]
+        # The page would lose its name with the window, so it takes none.
+        page = Window(person)
+        await page.page.goto("/")
+        await page.choose("carol")
+        await expect(page.alert).to_contain_text("Your key cannot be kept here")
+        await expect(page.alert).to_contain_text("This browser does not let the page keep anything")
 
 
 async def unread(store: NetworkStore, count: int) -> list[Message]:
