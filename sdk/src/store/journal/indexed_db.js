@@ -9,7 +9,8 @@
  * - Blocks of files have a store of their own: a transaction with rows waits for none with blocks.
  * - A database that another tab wants to delete, or to open with a newer version, is given up at once.
  * - A connection that is of no use any more is replaced, as long as the database is the same: after a full disk Chromium
- *   closes it, and in Firefox it may only delete.
+ *   closes it, and in Firefox it may only delete. Not more often than once in `PAUSE`: Chromium deletes a database that
+ *   it opens again and again while its disk is full.
  */
 import {
   ConfigError,
@@ -32,6 +33,9 @@ const NO_ROOM = 'has no room: the disk, or what this page may keep, is full';
 const NOTHING_KEPT = 'cannot be kept: this browser keeps nothing for this page (a private window?)';
 // Bytes. Room for less is none: a database needs this much to be opened.
 const LEAST_ROOM = 65_536;
+
+// ms. The store tries again every 5 seconds, and each of these attempts is to count.
+const PAUSE = 4500;
 
 /** The keys of the blocks of a file. @param {string} file */
 const of = (file) => IDBKeyRange.bound(`${file}/`, `${file}/\uffff`);
@@ -59,6 +63,10 @@ export class IndexedDBBackend {
   #database = null;
   /** @type {Promise<IDBDatabase> | null} */
   #opening = null;
+  /** When it may be opened again. */
+  #next = 0;
+  /** What has failed last. @type {JournalError | null} */
+  #fault = null;
   /** Why it is given up for good. @type {JournalError | null} */
   #over = null;
   #release;
@@ -130,8 +138,14 @@ export class IndexedDBBackend {
     return database;
   }
 
-  #again() {
-    return (this.#opening ??= this.#open(true).finally(() => (this.#opening = null)));
+  async #again() {
+    if (!this.#opening) {
+      const now = performance.now();
+      if (now < this.#next) throw this.#fault ?? (await this.#explained('the browser has closed it'));
+      this.#next = now + PAUSE;
+      this.#opening = this.#open(true).finally(() => (this.#opening = null));
+    }
+    return this.#opening;
   }
 
   /** @param {JournalError} error */
@@ -200,7 +214,11 @@ export class IndexedDBBackend {
 
   /** @param {unknown} cause */
   async #explained(cause) {
-    if (cause instanceof JournalError) return cause;
+    return (this.#fault = cause instanceof JournalError ? cause : await this.#inWords(cause));
+  }
+
+  /** @param {unknown} cause */
+  async #inWords(cause) {
     const { name } = /** @type {DOMException} */ (cause ?? {});
     switch (name) {
       case 'QuotaExceededError':
