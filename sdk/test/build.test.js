@@ -21,6 +21,7 @@ const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));
 const sum = (some) => some.reduce((bytes, { text }) => bytes + gzipped(text), 0);
 
+// So building again makes the same files: these are of an earlier build, and package.test.js has them checked by a third.
 test('the files in src/aldis/web are what the source makes (else: make web)', async () => {
   assert.deepEqual(stale(files, await current()), []);
 });
@@ -33,10 +34,6 @@ test('a stale file, a missing one and one that is left over are found', () => {
     `${other.name} is not up to date`,
     'assets/old.js is left over',
   ]);
-});
-
-test('building again makes the same files', async () => {
-  assert.deepEqual(stale(await built(), files), []);
 });
 
 test(`the core has at most ${MAX_CORE} bytes, all of the SDK ${MAX_SDK}, gzipped`, (t) => {
