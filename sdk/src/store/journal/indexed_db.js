@@ -9,8 +9,8 @@
  * - Blocks of files have a store of their own: a transaction with rows waits for none with blocks.
  * - A database that another tab wants to delete, or to open with a newer version, is given up at once.
  * - A connection that is of no use any more is replaced, as long as the database is the same: after a full disk Chromium
- *   closes it, and in Firefox it may only delete. Not more often than once in `PAUSE`: Chromium deletes a database that
- *   it opens again and again while its disk is full.
+ *   closes it, and in Firefox it may only delete. Not more often than once in `PAUSE`: with an attempt for each message,
+ *   Chromium had none of it any more after ten seconds on a full disk.
  */
 import {
   ConfigError,

@@ -81,7 +81,7 @@ test('a database that the browser closes is opened again, with all that was in i
     assert.deepEqual(told, []);
   }));
 
-test('it is opened again after a pause, since Chromium deletes a database that it opens many times in vain', () =>
+test('it is opened again after a pause, since Chromium may lose a database that it opens many times in vain', () =>
   withJournal(async ({ backend, opened, locks, told }) => {
     const mend = openingFails();
     await closedByBrowser(opened[0]);
