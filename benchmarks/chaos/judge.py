@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 # Seconds behind a fault that belong to it.
 AFTER: Final = 15.0
+# Seconds before a disk fails of which it may have lost all that was not synced: the kernel's 30, and 5 of ext4.
+UNSYNCED: Final = 40.0
 
 
 @dataclass
@@ -20,11 +22,40 @@ class Fault:
     end: float = 0.0
 
 
+@dataclass
+class DiskFault:
+    """What has happened to the disk of a user. `errors`: those of the journal with which its store may refuse a message
+    meanwhile. `loses`: what was not synced before is lost."""
+
+    errors: frozenset[str]
+    begin: float
+    end: float = 0.0
+    loses: bool = False
+
+    def has(self, when: float) -> bool:
+        """Whether a message may be refused at this time."""
+        return self.begin <= when <= self.end + AFTER
+
+
+class Refusal(NamedTuple):
+    """A message that the store has not accepted, with the name of its journal's error."""
+
+    when: float
+    error: str
+
+
 class Sent(NamedTuple):
-    """The numbers that a user has tried to send, and those that its store has accepted. Nobody knows of the others."""
+    """The numbers that a user has tried to send, those that its store has accepted, and those that it has refused.
+    Nobody knows of the others."""
 
     tried: set[int]
     accepted: set[int]
+    refused: dict[int, Refusal]
+
+    @property
+    def unknown(self) -> set[int]:
+        """Those that were tried when the program was killed."""
+        return self.tried - self.accepted - self.refused.keys()
 
 
 class Arrival(NamedTuple):
@@ -38,9 +69,18 @@ class Arrival(NamedTuple):
 
 def read_sent(lines: Iterable[str]) -> Sent:
     """Read `FOLDER/sent` (`talker.py`)."""
-    words = [line.split() for line in lines]
-    numbers = {word: {int(number) for kind, number in words if kind == word} for word in ("try", "ok")}
-    return Sent(numbers["try"], numbers["ok"])
+    sent = Sent(set(), set(), {})
+    for kind, number, *more in (line.split() for line in lines):
+        match kind, more:
+            case "try", []:
+                sent.tried.add(int(number))
+            case "ok", []:
+                sent.accepted.add(int(number))
+            case "no", [when, error]:
+                sent.refused[int(number)] = Refusal(float(when), error)
+            case _:
+                raise ValueError(f"{kind} {number} {more}")
+    return sent
 
 
 def read_got(lines: Iterable[str]) -> list[Arrival]:
@@ -71,7 +111,13 @@ def stall(got: Sequence[Arrival], fault: Fault, faults: Sequence[Fault]) -> floa
     return max(gaps, default=0.0)
 
 
-def problems_of(sender: str, sent: Sent, got: Sequence[Arrival]) -> list[str]:
+def problems_of(
+    sender: str,
+    sent: Sent,
+    got: Sequence[Arrival],
+    sender_disk: Sequence[DiskFault] = (),
+    recipient_disk: Sequence[DiskFault] = (),
+) -> list[str]:
     """What is wrong with the messages of a user, of which the other one has got these."""
     numbers = [each.number for each in first_arrivals(got)]
     problems = []
@@ -79,20 +125,32 @@ def problems_of(sender: str, sent: Sent, got: Sequence[Arrival]) -> list[str]:
         problems.append(f"{len(missing)} of {sender} are missing: {missing[:10]}")
     if len(numbers) != len(set(numbers)):
         problems.append(f"{len(numbers) - len(set(numbers))} of {sender} have come twice")
-    if unsaid := sorted(_unsaid(got)):
+    if unsaid := sorted(_unsaid(got, recipient_disk)):
         problems.append(f"{len(unsaid)} of {sender} have come again without a word of it: {unsaid[:10]}")
     if numbers != sorted(numbers):
         first = next(place for place, (one, other) in enumerate(pairwise(numbers)) if one > other)
         problems.append(f"out of order at {sender}'s number {numbers[first]}: {numbers[first : first + 3]}")
     if strange := set(numbers) - sent.tried:
         problems.append(f"{sorted(strange)[:10]} were never sent by {sender}")
+    if delivered := sorted(sent.refused.keys() & set(numbers)):
+        problems.append(f"{len(delivered)} of {sender} were refused, and have come: {delivered[:10]}")
+    if strange_refusals := sorted(_without_cause(sent, sender_disk)):
+        problems.append(f"{len(strange_refusals)} of {sender} were refused without a cause: {strange_refusals[:10]}")
     return problems
 
 
-def _unsaid(got: Sequence[Arrival]) -> Iterable[int]:
-    """The numbers that came again, and their store did not say so."""
-    known = set()
+def _unsaid(got: Sequence[Arrival], disk: Sequence[DiskFault]) -> Iterable[int]:
+    """The numbers that came again, and their store did not say so, though its disk has not lost what it knew."""
+    known: dict[str, float] = {}
     for each in got:
-        if each.id in known and not each.again:
+        before = known.setdefault(each.id, each.when)
+        lost = any(fault.loses and fault.begin - UNSYNCED <= before <= fault.end <= each.when for fault in disk)
+        if before is not each.when and not each.again and not lost:
             yield each.number
-        known.add(each.id)
+
+
+def _without_cause(sent: Sent, disk: Sequence[DiskFault]) -> Iterable[tuple[int, str]]:
+    """The numbers that were refused while the disk had no fault, or with another error than that of the fault."""
+    for number, (when, error) in sent.refused.items():
+        if not any(fault.has(when) and error in fault.errors for fault in disk):
+            yield number, error

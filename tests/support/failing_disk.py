@@ -10,33 +10,32 @@ It needs root, loop devices and `trigger_fs_error` of ext4.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Final
 
 import pytest
+from benchmarks.chaos import disk
 
-from support.kit import program
-
-_MIB: Final = 24  # the smallest on which ext4 has a journal of some size
 _MOUNT: Final = 'mount -o loop,errors=remount-ro "$1" "$2" && shift 2 && exec "$@"'
-_EXT4: Final = Path("/sys/fs/ext4")
+
+
+def need_failing_disks() -> None:
+    """Skip the test where no disk can fail; in CI that is an error."""
+    there = disk.can_fail()
+    if not there and "CI" not in os.environ:
+        pytest.skip("needs root, loop devices and /sys/fs/ext4")
+    assert there, "there are no root, loop devices and /sys/fs/ext4"
 
 
 class FailingDisk:
     """The disk in the file `disk.img` of a folder, for programs that see it at `path`."""
 
     def __init__(self, folder: Path) -> None:
-        there = os.geteuid() == 0 and Path("/dev/loop-control").exists() and os.access(_EXT4, os.W_OK)
-        if not there and "CI" not in os.environ:
-            pytest.skip("needs root, loop devices and /sys/fs/ext4")
-        assert there, "there are no root, loop devices and /sys/fs/ext4"
+        need_failing_disks()
         self._image = folder / "disk.img"
         self.path = folder / "disk"
         self.path.mkdir()
-        with self._image.open("wb") as file:
-            file.truncate(_MIB << 20)
-        subprocess.run([program("mkfs.ext4"), "-q", "-F", self._image], check=True, capture_output=True)
+        disk.make_image(self._image)
 
     def around(self, *command: str) -> tuple[str, ...]:
         """The command that runs this one where the disk is mounted, and ends it with the process that starts it."""
@@ -45,14 +44,8 @@ class FailingDisk:
 
     def fail(self, pid: int) -> None:
         """Make it read-only, as the kernel does after an error of the disk, under the program with this number."""
-        (device,) = [
-            line.split(" - ")[1].split()[1]
-            for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
-            if line.split()[4] == str(self.path)
-        ]
-        (_EXT4 / Path(device).name / "trigger_fs_error").write_text("1")
+        disk.make_fail(pid, self.path)
 
     def repair(self) -> None:
         """As after a power cut: write back the journal of the file system, and look for damage. Nobody may use it."""
-        checked = subprocess.run([program("e2fsck"), "-f", "-y", self._image], check=False, capture_output=True)
-        assert checked.returncode in (0, 1), checked.stdout  # 1: errors were corrected
+        disk.check(self._image)
